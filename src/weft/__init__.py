@@ -1,0 +1,1 @@
+"""weft: weave single cells into tissue."""

@@ -1,0 +1,121 @@
+"""Where and how the numbers are made: device, random streams, memory budget."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weft._errors import MemoryBudgetError, SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"`` into a torch device that is there.
+
+    Raises
+    ------
+    SettingError
+        The device is unknown or not there.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there.get(device.partition(":")[0], False):
+        found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise SettingError(
+            "device",
+            expected=f"'auto' or a device of this machine ({found})",
+            got=repr(device),
+            fix="Use device='auto' to take the best one there is.",
+        )
+    return torch.device(device)
+
+
+def numpy_stream(seed: int, stage: str) -> np.random.Generator:
+    """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
+
+
+def torch_stream(seed: int, stage: str) -> torch.Generator:
+    """Return the stage's stream as a torch generator on the CPU (moved draws keep devices alike)."""
+    import torch
+
+    return torch.Generator().manual_seed(int(numpy_stream(seed, stage).integers(2**62)))
+
+
+def parse_memory(memory: str | int) -> int:
+    """Turn a memory budget such as ``"4 GB"`` or ``"512MiB"`` into bytes.
+
+    Examples
+    --------
+    >>> parse_memory("4 GB")
+    4000000000
+
+    Raises
+    ------
+    SettingError
+        The text is not a size.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
+    unit = found.group(2) if found else ""
+    unit = unit + "B" if unit and not unit.endswith("B") else unit
+    if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
+        raise SettingError(
+            "memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix="State the budget so."
+        )
+    return int(float(found.group(1)) * _UNITS[unit])
+
+
+def rows_per_block(budget: int, *, bytes_per_row: float, fixed: float = 0, most: int | None = None) -> int:
+    """Return how many rows a block may have so that ``fixed + rows * bytes_per_row`` stays in the budget.
+
+    Parameters
+    ----------
+    budget
+        Bytes for the whole of the work.
+    bytes_per_row, fixed
+        Bytes that each row of a block takes, and that the work takes whatever the block.
+    most
+        Upper bound of the answer.
+
+    Raises
+    ------
+    MemoryBudgetError
+        Not even one row fits.
+    """
+    rows = int((budget - fixed) // max(bytes_per_row, 1))
+    if rows < 1:
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(fixed + bytes_per_row)} for this work",
+            got=human_bytes(budget),
+            fix="Raise the budget, or ask for fewer genes.",
+        )
+    return rows if most is None else min(rows, most)
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people write it.
+
+    Examples
+    --------
+    >>> human_bytes(1_500_000_000)
+    '1.5 GB'
+    """
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+

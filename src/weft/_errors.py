@@ -1,0 +1,177 @@
+"""Every error that weft raises on purpose.
+
+::
+
+    WeftError
+    ├── InputError          (ValueError)          data that cannot be used as they are
+    │   ├── FormatError                           a file that is not what its name says
+    │   ├── ScaleError                            values that are not counts or their logarithm
+    │   └── GeneError       (KeyError)            genes that are unknown, unmatched or ambiguous
+    ├── KeyMissingError     (KeyError)            no such layer, column or slot
+    ├── SettingError        (ValueError)          a hyper-parameter or option out of its range
+    ├── MissingFileError    (FileNotFoundError)   a path with nothing behind it
+    ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
+    ├── OutputError         (OSError)             the output could not be written (a full disk, say)
+    ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
+    ├── NotFittedError      (RuntimeError)        a result was asked for before ``fit``
+    └── MissingExtraError   (ImportError)         an optional dependency is not installed
+
+Each message says what was expected, what came, where, and the next step.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+
+class WeftError(Exception):
+    """Base of all errors of weft.
+
+    Parameters
+    ----------
+    where
+        The argument, slot, key or file that the error is about.
+    expected, got
+        What was expected there and what came, as phrases.
+    fix
+        The next step, as a sentence.
+
+    Examples
+    --------
+    >>> str(WeftError("k", expected="at most 10 (the reference's cells)", got="50", fix="Choose a smaller k."))
+    'k: expected at most 10 (the reference's cells), got 50. Choose a smaller k.'
+    """
+
+    def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
+        self.where, self.expected, self.got, self.fix = where, expected, got, fix
+        self.message = f"{where}: expected {expected}, got {got}. {fix}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message  # KeyError and OSError would otherwise print their own form
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
+
+
+def _rebuild(kind: type[WeftError], where: str, expected: str, got: str, fix: str) -> WeftError:
+    return kind(where, expected=expected, got=got, fix=fix)
+
+
+class InputError(WeftError, ValueError):
+    """Data that cannot be used as they are."""
+
+
+class FormatError(InputError):
+    """A file that is not what its name says, or of a kind that is not read."""
+
+
+class ScaleError(InputError):
+    """Values that are neither counts, normalised counts nor their logarithm."""
+
+
+class GeneError(InputError, KeyError):
+    """Genes that are unknown, unmatched or ambiguous."""
+
+
+class KeyMissingError(WeftError, KeyError):
+    """No such layer, column or slot."""
+
+
+class SettingError(WeftError, ValueError):
+    """A hyper-parameter or option out of its range."""
+
+
+class MissingFileError(WeftError, FileNotFoundError):
+    """A path with nothing behind it."""
+
+
+class OutputExistsError(WeftError, FileExistsError):
+    """The output is there already and may not be replaced."""
+
+
+class OutputError(WeftError, OSError):
+    """The output could not be written."""
+
+
+class MemoryBudgetError(WeftError, MemoryError):
+    """The work does not fit in the stated memory budget."""
+
+
+class NotFittedError(WeftError, RuntimeError):
+    """A result was asked for before ``fit``."""
+
+
+class MissingExtraError(WeftError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the known names nearest to ``name``, or where there is none, the first few.
+
+    Examples
+    --------
+    >>> near("spatail", ["spatial", "X_pca"])
+    "Did you mean 'spatial'?"
+    >>> near("zzz", ["spatial", "X_pca"])
+    "Known: 'X_pca', 'spatial'."
+    """
+    names = sorted({str(one) for one in known})
+    lower = {one.lower(): one for one in reversed(names)}
+    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return f"Known: {shorten(names)}." if names else "None is there."
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, quoted, and how many more there are.
+
+    Examples
+    --------
+    >>> shorten(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `SettingError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise SettingError(
+            where, expected=f"one of {shorten(choices, most=20)}", got=repr(value), fix=near(str(value), choices)
+        )
+
+
+def check_range(
+    where: str,
+    value: float,
+    *,
+    low: float,
+    high: float = float("inf"),
+    integer: bool = False,
+) -> None:
+    """Raise `SettingError` unless ``low <= value <= high`` (and a whole number where ``integer``)."""
+    kind = "a whole number" if integer else "a number"
+    bound = f">= {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    is_number = isinstance(value, int) if integer else isinstance(value, int | float)
+    if not is_number or isinstance(value, bool) or not low <= value <= high:
+        raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or raise `MissingExtraError` that names how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            module,
+            expected=f"the optional package {module!r}",
+            got=f"no such module ({error})",
+            fix=f"Install it with: pip install 'weft[{extra}]'",
+        ) from error

@@ -1,0 +1,48 @@
+"""Names of types, options and array axes that every room of weft shares.
+
+The fixed letters for the length of an axis, in docstrings and comments:
+
+- ``n_cells``: cells of a block, or of the side that the text speaks of; ``n_sc`` and ``n_st`` where both appear
+- ``n_spots``: spots (or cells) of the spatial side, when cells are placed on them
+- ``n_genes``: genes of a matrix; ``n_shared``: genes that both sides measured
+- ``k``: neighbours per cell
+
+Arrays are always cells (or spots) x genes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+DoubleArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+Matrix: TypeAlias = "NDArray[Any] | sp.csr_matrix"
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+Scale: TypeAlias = Literal["raw", "normalised", "log"]
+"""What the values of a matrix are: integer counts, counts divided by a size, or their logarithm."""
+
+Duplicates: TypeAlias = Literal["error", "first"]
+"""What to do with a gene name that stands twice on one side: refuse, or keep the first column."""
+
+Preset: TypeAlias = Literal["auto", "stimpute"]
+"""A method with its settings; ``auto`` is what weft's own measurements say is best."""
+
+GraphKind: TypeAlias = Literal["auto", "embedding", "expression", "none"]
+"""Where the gene-gene weights come from; ``auto`` takes the embedding where one was given."""
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (stage, done, total) as work goes on; the CLI draws a bar from it."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Draw nothing: the default progress callback."""

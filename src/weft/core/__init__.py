@@ -1,0 +1,1 @@
+"""Networks and operators on arrays: never imports AnnData."""

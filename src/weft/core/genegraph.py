@@ -1,0 +1,123 @@
+"""Gene-gene weights from protein embeddings or from expression: Eq. 4-6 of stImpute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+from weft.core.neighbors import unit_rows
+from weft.core.settings import Measure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneGraph:
+    """Weights from any gene of the reference to a fixed set of source genes.
+
+    Attributes
+    ----------
+    sources
+        (n_sources,) positions of the genes that messages come from, in the reference.
+    source_expression
+        (n_cells, n_sources) log-normalised expression of the sources in the reference.
+    embedding
+        (n_embedded, n_dim) protein embeddings at unit length, or None for expression alone.
+    embedding_row
+        (n_genes,) row of ``embedding`` of every gene of the reference, -1 where it has none.
+    measure
+        "similarity", as the paper writes it, or "distance" (1 - similarity), as its release computed it.
+    n_neighbors
+        Keep so many of the largest weights per gene; all by default.
+    is_empty
+        Whether all weights are zero: no graph.
+
+    Notes
+    -----
+    The sources are fixed when a model is fitted, so that a gene's weights do not depend on which other genes
+    are asked for.
+    """
+
+    sources: IntArray
+    source_expression: FloatArray
+    embedding: DoubleArray | None = None
+    embedding_row: IntArray | None = None
+    measure: Measure = "similarity"
+    n_neighbors: int | None = None
+    is_empty: bool = False
+
+    def weights(self, genes: IntArray, expression: FloatArray) -> FloatArray:
+        """Return how much every source counts in a gene's neighbourhood.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in the reference.
+        expression
+            (n_cells, n_genes) their log-normalised expression in the reference.
+
+        Returns
+        -------
+        (n_genes, n_sources), at least 0; a row sums to 1, or to 0 where a gene has no neighbour. A gene is no
+        neighbour of itself.
+        """
+        if self.is_empty:
+            return np.zeros((len(genes), len(self.sources)), dtype=np.float32)
+        weights = cosine_columns(expression, self.source_expression)  # (5)
+        if self.embedding is not None and self.embedding_row is not None:
+            rows, source_rows = self.embedding_row[genes], self.embedding_row[self.sources]
+            between = self.embedding[rows] @ self.embedding[source_rows].T  # (4)
+            weights = replace_where(weights, between, rows >= 0, source_rows >= 0)  # (6)
+        if self.measure == "distance":
+            weights = 1 - weights
+        weights = np.where(genes[:, None] == self.sources, 0, weights.clip(min=0))
+        if self.n_neighbors is not None and self.n_neighbors < len(self.sources):
+            weights = keep_largest(weights, self.n_neighbors)
+        total = weights.sum(axis=1, keepdims=True)
+        means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return means.astype(np.float32)
+
+
+def cosine_columns(left: FloatArray, right: FloatArray) -> DoubleArray:
+    """Return the cosine similarity of every column of ``left`` with every column of ``right``: Eq. 5.
+
+    Parameters
+    ----------
+    left, right
+        (n_cells, n_left) and (n_cells, n_right); an all-zero column has similarity 0 with all.
+
+    Examples
+    --------
+    >>> cosine_columns(np.eye(2), np.array([[1.0], [0.0]]))
+    array([[1.],
+           [0.]])
+    """
+    return unit_rows(left.T) @ unit_rows(right.T).T
+
+
+def replace_where(expression: DoubleArray, protein: DoubleArray, *has_protein: BoolArray) -> DoubleArray:
+    """Return the expression weights with those between two genes that have a protein replaced: Eq. 6.
+
+    Parameters
+    ----------
+    expression, protein
+        (n_genes, n_sources) weights by Eq. 5 and by Eq. 4.
+    has_protein
+        (n_genes,) and (n_sources,): which genes have an embedding.
+    """
+    genes, sources = has_protein
+    return np.where(genes[:, None] & sources[None, :], protein, expression)
+
+
+def keep_largest(weights: DoubleArray, most: int) -> DoubleArray:
+    """Return the weights with all but the ``most`` largest of each row set to zero; ties go by position.
+
+    Examples
+    --------
+    >>> keep_largest(np.array([[0.1, 0.5, 0.3]]), 2)
+    array([[0. , 0.5, 0.3]])
+    """
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
+    kept = np.zeros_like(weights)
+    np.put_along_axis(kept, order, np.take_along_axis(weights, order, axis=1), axis=1)
+    return kept

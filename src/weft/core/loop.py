@@ -1,0 +1,93 @@
+"""The one training loop: batches, optimiser, history, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from weft._typing import Progress, silent
+
+LossOf = Callable[[torch.Tensor], torch.Tensor]
+"""From the positions of a batch's rows (n_batch,) to its loss, a scalar."""
+
+
+def fit_epochs(
+    parameters: Iterable[torch.nn.Parameter],
+    loss_of: LossOf,
+    batches: Callable[[], Iterator[torch.Tensor]],
+    *,
+    epochs: int,
+    lr: float,
+    stage: str,
+    progress: Progress = silent,
+) -> list[float]:
+    """Minimise a loss with Adam over batches of rows.
+
+    Parameters
+    ----------
+    parameters
+        What is learned, in place.
+    loss_of
+        The loss of a batch, given the positions of its rows.
+    batches
+        Called once an epoch: yields positions of rows.
+    epochs, lr
+        Passes, and the learning rate.
+    stage
+        Name that ``progress`` is told.
+    progress
+        Called after every epoch.
+
+    Returns
+    -------
+    list of float
+        Mean loss of the batches, an entry per epoch.
+    """
+    optimiser = torch.optim.Adam(parameters, lr=lr)
+    history = []
+    for epoch in range(epochs):
+        losses = []
+        for rows in batches():
+            optimiser.zero_grad()
+            loss = loss_of(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.detach())
+        history.append(float(torch.stack(losses).mean()) if losses else float("nan"))
+        progress(stage, epoch + 1, epochs)
+    return history
+
+
+def shuffled(
+    n_rows: int, *, size: int, generator: torch.Generator, most: int | None = None
+) -> Iterator[torch.Tensor]:
+    """Yield batches of row positions in random order: all rows, or the first ``most`` of the shuffle.
+
+    A last batch of a single row is left out, since a batch's genes cannot be compared over one cell.
+
+    Parameters
+    ----------
+    n_rows
+        Rows to draw from.
+    size
+        Rows per batch.
+    generator
+        The stream that shuffles, on the CPU.
+    most
+        Rows per epoch at most; all by default.
+    """
+    order = torch.randperm(n_rows, generator=generator)[:most]
+    for rows in torch.split(order, size):
+        if len(rows) > 1:
+            yield rows
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator) -> torch.nn.Linear:
+    """Return a linear layer with torch's usual start, drawn from ``generator`` and not the global stream."""
+    layer = torch.nn.Linear(n_in, n_out, device="meta").to_empty(device="cpu")
+    bound = n_in**-0.5
+    with torch.no_grad():
+        for weight in (layer.weight, layer.bias):
+            weight.uniform_(-bound, bound, generator=generator)
+    return layer

@@ -1,0 +1,141 @@
+"""Settings of the methods: plain values, checked when they are made, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from weft._errors import SettingError, check_choice, check_range, near
+from weft._typing import GraphKind
+
+Measure = Literal["similarity", "distance"]
+Sources = Literal["auto", "all", "panel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StImputeSettings:
+    """Settings of stImpute; `published` gives the paper's for data of a size.
+
+    Attributes
+    ----------
+    k
+        Neighbours of a spatial cell in the reference.
+    latent
+        Width of the autoencoder's hidden layer, which is the embedding.
+    hidden
+        Width h of the last hidden layer of the multilayer perceptron (k -> 2h -> h -> 1).
+    epochs, ae_epochs
+        Passes over the training cells of the gene network, and of the autoencoder, per round.
+    rounds
+        How often neighbours are found and the gene network is trained.
+    alpha
+        Weight of the gene network against the mean of the neighbours (Eq. 12), 0 to 1.
+    lr
+        Learning rate of both networks.
+    residual, cell_similarity, gene_similarity
+        Weights of the three terms of Eq. 10.
+    graph
+        Where the gene-gene weights come from; "auto" is the embedding where one is given.
+    measure
+        Cosine "similarity" (the paper) or "distance" (its release).
+    graph_neighbors
+        Keep so many of the largest weights per gene; all by default.
+    sources
+        Genes that messages come from: "all" of the reference, or the "panel"; "auto" takes all up to
+        `most_sources` genes.
+    most_sources
+        Genes up to which "auto" takes all as sources.
+    normalise
+        Whether node features are brought to unit length after each GraphSAGE layer.
+    batch, ae_batch
+        Cells per step of the gene network and of the autoencoder.
+    cells_per_epoch
+        Cells that the gene network sees per epoch at most, drawn anew each time.
+    training_cells
+        Spatial cells that training draws from at most.
+    """
+
+    k: int = 50
+    latent: int = 100
+    hidden: int = 256
+    epochs: int = 10
+    ae_epochs: int = 30
+    rounds: int = 2
+    alpha: float = 0.7
+    lr: float = 0.01
+    residual: float = 1.0
+    cell_similarity: float = 1.0
+    gene_similarity: float = 1.0
+    graph: GraphKind = "auto"
+    measure: Measure = "similarity"
+    graph_neighbors: int | None = None
+    sources: Sources = "auto"
+    most_sources: int = 1000
+    normalise: bool = True
+    batch: int = 64
+    ae_batch: int = 256
+    cells_per_epoch: int = 640
+    training_cells: int = 20_000
+
+    def __post_init__(self) -> None:
+        for name in (
+            "k",
+            "latent",
+            "hidden",
+            "rounds",
+            "batch",
+            "ae_batch",
+            "cells_per_epoch",
+            "most_sources",
+        ):
+            low = 2 if name in ("batch", "ae_batch", "cells_per_epoch") else 1
+            check_range(name, getattr(self, name), low=low, integer=True)
+        for name in ("epochs", "ae_epochs"):
+            check_range(name, getattr(self, name), low=0, integer=True)
+        check_range("training_cells", self.training_cells, low=2, integer=True)
+        check_range("alpha", self.alpha, low=0, high=1)
+        check_range("lr", self.lr, low=1e-9, high=10)
+        for name in ("residual", "cell_similarity", "gene_similarity"):
+            check_range(name, getattr(self, name), low=0)
+        if self.graph_neighbors is not None:
+            check_range("graph_neighbors", self.graph_neighbors, low=1, integer=True)
+        check_choice("graph", self.graph, ("auto", "embedding", "expression", "none"))
+        check_choice("measure", self.measure, ("similarity", "distance"))
+        check_choice("sources", self.sources, ("auto", "all", "panel"))
+
+    @classmethod
+    def published(cls, n_cells: int, n_genes: int) -> StImputeSettings:
+        """Return the published settings for spatial data of a size.
+
+        Parameters
+        ----------
+        n_cells, n_genes
+            Size of the spatial data: under 10,000 cells and 500 genes is small.
+
+        Notes
+        -----
+        "Implementation Details" of the paper, with the widths of its release.
+        """
+        if n_cells < 10_000 and n_genes < 500:
+            return cls()
+        return cls(k=20, hidden=32, epochs=32, alpha=0.5)
+
+    def override(self, settings: Mapping[str, Any]) -> StImputeSettings:
+        """Return the settings with some of them changed.
+
+        Raises
+        ------
+        SettingError
+            An unknown name, or a value out of its range.
+        """
+        known = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in known:
+                raise SettingError(
+                    f"settings[{name!r}]",
+                    expected="a setting of stImpute",
+                    got="no such name",
+                    fix=near(name, known),
+                )
+        return replace(self, **settings)

@@ -1,0 +1,405 @@
+"""stImpute: autoencoder, neighbours, GraphSAGE over genes (Zeng et al., Commun Biol 2024, Eq. 1-12).
+
+The file reads like the paper: the two networks, the losses, the alternating training, prediction. Everything
+is a function of arrays; where they come from, and where predictions go, is the caller's business.
+
+Letters: B cells of a block, P panel genes, S source genes of the graph, R genes that are asked for,
+k neighbours, d latent numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from weft._compute import torch_stream
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.genegraph import GeneGraph
+from weft.core.loop import fit_epochs, linear, shuffled
+from weft.core.neighbors import ExactNeighbors
+from weft.core.settings import StImputeSettings
+
+
+class AutoEncoder(torch.nn.Module):
+    """ReLU encoder and decoder of one layer each: Eq. 1-2."""
+
+    def __init__(self, n_panel: int, latent: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.encoder = linear(n_panel, latent, generator)
+        self.decoder = linear(latent, n_panel, generator)
+
+    def encode(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return the embedding of cells: (B, P) -> (B, d)."""
+        return F.relu(self.encoder(cells))
+
+    def forward(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return the cells as they are reconstructed: (B, P) -> (B, P)."""
+        return F.relu(self.decoder(self.encode(cells)))
+
+
+class SageLayer(torch.nn.Module):
+    """One GraphSAGE layer: h_v = relu(W [h_v, h_N(v)]), at unit length (Eq. 7-8)."""
+
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator, *, normalise: bool) -> None:
+        super().__init__()
+        self.linear = linear(2 * n_in, n_out, generator)
+        self.normalise = normalise
+
+    def forward(self, own: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+        """Return new node features: two of (B, genes, n_in) -> (B, genes, n_out)."""
+        features = F.relu(self.linear(torch.cat([own, neighbors], dim=-1)))
+        return F.normalize(features, dim=-1) if self.normalise else features
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneFeatures:
+    """Inputs of genes in the cells of a block.
+
+    Attributes
+    ----------
+    own
+        (B, R, k) expression of the gene in the k neighbours.
+    neighbors
+        (B, R, k) the same, averaged over the gene's neighbours in the graph.
+    weights
+        (R, S) weights of the sources.
+    """
+
+    own: torch.Tensor
+    neighbors: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneTable:
+    """Some genes of the reference: what block after block gathers from.
+
+    Attributes
+    ----------
+    expression, aggregated
+        (n_sc, R) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
+        layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
+    weights
+        (R, S) weights of the sources.
+    """
+
+    expression: torch.Tensor
+    aggregated: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def build(
+        cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, device: torch.device
+    ) -> GeneTable:
+        """Return the table of genes, given their positions and their (n_sc, R) expression."""
+        weights = graph.weights(genes, expression)
+        aggregated = graph.source_expression @ weights.T
+        made = [
+            torch.from_numpy(np.ascontiguousarray(one)).to(device)
+            for one in (expression, aggregated, weights)
+        ]
+        return cls(expression=made[0], aggregated=made[1], weights=made[2])
+
+    def gather(self, neighbors: torch.Tensor) -> GeneFeatures:
+        """Return the features of the genes, given (B, k) positions of reference cells."""
+        own, aggregated = (table[neighbors].transpose(1, 2) for table in (self.expression, self.aggregated))
+        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
+
+
+class GeneNetwork(torch.nn.Module):
+    """Two GraphSAGE layers and a multilayer perceptron: Eq. 7-9."""
+
+    def __init__(self, k: int, hidden: int, generator: torch.Generator, *, normalise: bool) -> None:
+        super().__init__()
+        self.first = SageLayer(k, k, generator, normalise=normalise)
+        self.second = SageLayer(k, k, generator, normalise=normalise)
+        widths = (k, 2 * hidden, hidden, 1)
+        self.layers = torch.nn.ModuleList(linear(n_in, n_out, generator) for n_in, n_out in pairwise(widths))
+
+    def forward(self, features: GeneFeatures, source_states: torch.Tensor) -> torch.Tensor:
+        """Return the expression of genes in cells: (B, R), at least 0.
+
+        Parameters
+        ----------
+        features
+            Of the genes that are asked for.
+        source_states
+            (B, S, k) what `first` made of the sources.
+        """
+        own = self.first(features.own, features.neighbors)  # (B, R, k)
+        messages = torch.matmul(features.weights, source_states)  # (R, S) x (B, S, k) -> (B, R, k)
+        states = self.second(own, messages)
+        for layer in self.layers[:-1]:
+            states = F.relu(layer(states))
+        # DEVIATION: softplus, where the paper leaves the activation open: with ReLU whole genes died at zero.
+        return F.softplus(self.layers[-1](states).squeeze(-1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StImputeModel:
+    """What training learned, and the parts of the reference that prediction reads.
+
+    Attributes
+    ----------
+    settings
+        As they were used.
+    autoencoder, network
+        The two networks, on the device.
+    graph
+        Gene-gene weights; its sources are fixed.
+    sources
+        The graph's sources as a table.
+    search
+        Nearest reference cells in the embedding.
+    history
+        Mean loss per epoch of every stage.
+    """
+
+    settings: StImputeSettings
+    autoencoder: AutoEncoder
+    network: GeneNetwork
+    graph: GeneGraph
+    sources: GeneTable
+    search: ExactNeighbors
+    history: dict[str, list[float]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.search.device
+
+
+def similarity_loss(
+    predicted: torch.Tensor, measured: torch.Tensor, *, cells: float = 1.0, genes: float = 1.0
+) -> torch.Tensor:
+    """Return L_sim of Eq. 10: 1 - cosine of centred rows and of centred columns, each averaged.
+
+    Parameters
+    ----------
+    predicted, measured
+        (B, P) expression.
+    cells, genes
+        Weights of the two terms.
+    """
+    loss = predicted.new_zeros(())
+    for weight, axis in ((cells, 1), (genes, 0)):
+        if weight:
+            centred = [one - one.mean(dim=axis, keepdim=True) for one in (predicted, measured)]
+            loss = loss + weight * (1 - F.cosine_similarity(centred[0], centred[1], dim=axis)).mean()
+    return loss
+
+
+def reconstruction_loss(
+    reconstructed: torch.Tensor, measured: torch.Tensor, predicted: torch.Tensor | None
+) -> torch.Tensor:
+    """Return Eq. 3, or Eq. 11 where the gene network's prediction is given: squares summed over genes."""
+    if predicted is not None:
+        reconstructed = (reconstructed + predicted) / 2
+    return ((measured - reconstructed) ** 2).sum(dim=1).mean()
+
+
+def train(
+    measured: FloatArray,
+    reference: FloatArray,
+    panel: IntArray,
+    *,
+    graph: GeneGraph,
+    settings: StImputeSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress = silent,
+) -> StImputeModel:
+    """Train the autoencoder and the gene network in alternating rounds.
+
+    Parameters
+    ----------
+    measured
+        (n_training, P) log-normalised expression of spatial cells.
+    reference
+        (n_sc, P) the same genes in the reference.
+    panel
+        (P,) positions of these genes in the reference.
+    graph
+        Gene-gene weights.
+    settings, seed, device, progress
+        How, from which random streams, and where.
+
+    Notes
+    -----
+    Rounds: autoencoder, neighbours, gene network; then the autoencoder against the mean of its reconstruction
+    and the gene network's prediction (Eq. 11), neighbours, gene network again.
+
+    DEVIATION: an epoch of the gene network draws at most ``cells_per_epoch`` cells instead of all.
+    """
+    streams = {
+        stage: torch_stream(seed, f"stimpute.{stage}") for stage in ("start", "autoencoder", "network")
+    }
+    autoencoder = AutoEncoder(len(panel), settings.latent, streams["start"]).to(device)
+    network = GeneNetwork(settings.k, settings.hidden, streams["start"], normalise=settings.normalise).to(
+        device
+    )
+    cells = torch.from_numpy(measured).to(device)
+    sources = GeneTable.build(graph, graph.sources, graph.source_expression, device)
+    genes = GeneTable.build(graph, panel, reference, device)
+    history: dict[str, list[float]] = {}
+    predicted: torch.Tensor | None = None
+    for round_ in range(1, settings.rounds + 1):
+        history[f"autoencoder {round_}"] = _fit_autoencoder(
+            autoencoder, cells, predicted, settings, streams["autoencoder"], f"autoencoder {round_}", progress
+        )
+        search = ExactNeighbors.build(encode(autoencoder, reference), device=device)
+        neighbors = torch.from_numpy(search.search(encode(autoencoder, measured), settings.k)).to(device)
+        history[f"gene network {round_}"] = _fit_network(
+            network,
+            cells,
+            neighbors,
+            (sources, genes),
+            settings,
+            streams["network"],
+            f"gene network {round_}",
+            progress,
+        )
+        model = StImputeModel(
+            settings=settings,
+            autoencoder=autoencoder,
+            network=network,
+            graph=graph,
+            sources=sources,
+            search=search,
+            history=history,
+        )
+        if round_ < settings.rounds:
+            predicted = _network_only(model, neighbors, genes)
+    return model
+
+
+def _fit_autoencoder(
+    autoencoder: AutoEncoder,
+    cells: torch.Tensor,
+    predicted: torch.Tensor | None,
+    settings: StImputeSettings,
+    generator: torch.Generator,
+    stage: str,
+    progress: Progress,
+) -> list[float]:
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        batch = cells[rows]
+        return reconstruction_loss(autoencoder(batch), batch, None if predicted is None else predicted[rows])
+
+    return fit_epochs(
+        autoencoder.parameters(),
+        loss_of,
+        partial(shuffled, len(cells), size=settings.ae_batch, generator=generator),
+        epochs=settings.ae_epochs,
+        lr=settings.lr,
+        stage=stage,
+        progress=progress,
+    )
+
+
+def _fit_network(
+    network: GeneNetwork,
+    cells: torch.Tensor,
+    neighbors: torch.Tensor,
+    tables: tuple[GeneTable, GeneTable],
+    settings: StImputeSettings,
+    generator: torch.Generator,
+    stage: str,
+    progress: Progress,
+) -> list[float]:
+    sources, genes = tables
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        predicted = network(genes.gather(neighbors[rows]), source_states(network, sources, neighbors[rows]))
+        measured = cells[rows]
+        similarity = similarity_loss(
+            predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
+        )
+        return similarity + settings.residual * F.mse_loss(predicted, measured)  # (10)
+
+    return fit_epochs(
+        network.parameters(),
+        loss_of,
+        partial(
+            shuffled,
+            len(cells),
+            size=settings.batch,
+            generator=generator,
+            most=settings.cells_per_epoch,
+        ),
+        epochs=settings.epochs,
+        lr=settings.lr,
+        stage=stage,
+        progress=progress,
+    )
+
+
+def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
+    """Return the embedding of cells: (n_cells, P) -> (n_cells, d).
+
+    In float64, so that it does not depend on how many cells are embedded at once.
+    """
+    weight, bias = (one.detach().cpu().numpy().astype(np.float64) for one in autoencoder.encoder.parameters())
+    return np.maximum(cells.astype(np.float64) @ weight.T + bias, 0)
+
+
+def source_states(network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor) -> torch.Tensor:
+    """Return what the first layer makes of the source genes: (B, k) neighbours -> (B, S, k)."""
+    features = sources.gather(neighbors)
+    states: torch.Tensor = network.first(features.own, features.neighbors)
+    return states
+
+
+def find_neighbors(model: StImputeModel, measured: FloatArray) -> IntArray:
+    """Return the k most similar reference cells of spatial cells: (n_cells, P) -> (n_cells, k)."""
+    return model.search.search(encode(model.autoencoder, measured), model.settings.k)
+
+
+def predict_block(model: StImputeModel, neighbors: IntArray, genes: GeneTable) -> FloatArray:
+    """Predict genes in a block of spatial cells: Eq. 12.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    neighbors
+        (B, k) from `find_neighbors`.
+    genes
+        Table of the R genes that are asked for.
+
+    Returns
+    -------
+    (B, R) log-normalised expression, at least 0.
+    """
+    with torch.no_grad():
+        rows = torch.from_numpy(neighbors).to(model.device)
+        features = genes.gather(rows)
+        alpha = model.settings.alpha
+        blended = (1 - alpha) * features.own.mean(dim=2)
+        if alpha > 0:
+            blended += alpha * model.network(features, source_states(model.network, model.sources, rows))
+        result: FloatArray = blended.cpu().numpy()
+    return result
+
+
+def _network_only(model: StImputeModel, neighbors: torch.Tensor, genes: GeneTable) -> torch.Tensor:
+    """Return the gene network's prediction for all training cells, by blocks: (n_training, P)."""
+    with torch.no_grad():
+        return torch.cat(
+            [
+                model.network(genes.gather(rows), source_states(model.network, model.sources, rows))
+                for rows in torch.split(neighbors, 256)
+            ]
+        )
+
+
+def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
+    """Return how much memory a cell of a block takes in `predict_block`, for ``n_genes`` genes at once."""
+    inputs = 6.0 * settings.k * (n_sources + n_genes)
+    widest = (3 * settings.k + 4 * settings.hidden) * n_genes
+    return 4 * (inputs + widest)

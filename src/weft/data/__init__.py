@@ -1,0 +1,1 @@
+"""Files in, row blocks out: never imports networks."""

@@ -1,0 +1,241 @@
+"""Put an output in its place: whole under its own name, or not there at all.
+
+Everything goes to a sibling ``<name>.partial`` that takes the asked name only when it is complete. An output
+that is replaced stays in its place until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from weft._compute import human_bytes
+from weft._errors import OutputError, OutputExistsError, SettingError
+from weft._typing import PathLike
+
+logger = logging.getLogger("weft")
+
+_ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
+
+
+def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> Path:
+    """Check that an output can be put at ``path``, before any work is done for it; changes nothing.
+
+    Parameters
+    ----------
+    path
+        Where the output shall lie. Links are followed.
+    overwrite
+        Whether an output that is there may be replaced: a file by a file, a zarr store by a zarr store.
+    suffixes
+        Endings that the name may have, with their dot; empty for any.
+
+    Returns
+    -------
+    Path
+        The absolute path.
+
+    Raises
+    ------
+    SettingError
+        The name has none of the ``suffixes``.
+    OutputExistsError
+        Something is there that may not be replaced.
+    OutputError
+        The folder is missing, not a folder, or not writable.
+
+    Examples
+    --------
+    >>> check_output("imputed.txt", suffixes=(".zarr", ".h5ad"))
+    Traceback (most recent call last):
+    weft._errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
+    """
+    asked = Path(path)
+    if suffixes and asked.suffix not in suffixes:
+        ends = " or ".join(suffixes)
+        raise SettingError(
+            str(asked), expected=f"a name ending in {ends}", got=repr(asked.suffix), fix="Change the name."
+        )
+    with output_errors(asked):
+        target = asked.resolve()  # of a link, not the link but what it points to is replaced
+        _check_folder(target.parent)
+        if target.exists():
+            _check_replaceable(target, overwrite=overwrite)
+    return target
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise OutputError(
+            str(folder),
+            expected="the output's folder",
+            got="nothing there",
+            fix=f"Make it first: mkdir -p {folder}",
+        )
+    if not folder.is_dir():
+        raise OutputError(
+            str(folder),
+            expected="a folder",
+            got="a file",
+            fix="Choose an output path in a folder that is there.",
+        )
+    # Effective ids where the platform has them: a program may have given up rights after its start.
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise OutputError(
+            str(folder),
+            expected="a folder that may be written to",
+            got="no permission",
+            fix="Choose another folder, or change the permissions of this one.",
+        )
+
+
+def _check_replaceable(target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputExistsError(
+            str(target),
+            expected="a path with nothing there",
+            got="an existing output",
+            fix="Choose another path, or replace it: --overwrite in the command, overwrite=True in Python.",
+        )
+    is_store = target.is_dir()
+    ours = is_store and (any((target / mark).exists() for mark in _ZARR_MARKS) or not any(target.iterdir()))
+    if is_store != (target.suffix == ".zarr") or (is_store and not ours):
+        kind = "a folder that is no zarr store" if is_store else "a file"
+        raise OutputExistsError(
+            str(target),
+            expected="an earlier output, to replace it",
+            got=kind,
+            fix="Choose another path, or move this away yourself.",
+        )
+
+
+@contextlib.contextmanager
+def output_errors(path: PathLike, *, needed: float = 0) -> Iterator[None]:
+    """Turn an `OSError` of the work inside into an `OutputError` with the path, the space and the next step.
+
+    Parameters
+    ----------
+    path
+        The output that is being written.
+    needed
+        Bytes that the output may take; 0 where that is not known.
+
+    Raises
+    ------
+    OutputError
+        The work inside raised an `OSError` that is not weft's own.
+
+    Examples
+    --------
+    >>> with output_errors("scores.csv"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    weft._errors.OutputError: scores.csv: expected to write it, got the system's error 'No space ...
+    """
+    try:
+        yield
+    except (OutputError, OutputExistsError, SettingError):
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(
+            str(path),
+            expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",
+            got=f"the system's error {reason!r} ({_free_space(Path(path))})",
+            fix="Free some space or choose another folder, and run again; nothing incomplete was left there.",
+        ) from error
+
+
+def _free_space(path: Path) -> str:
+    folder = next(one for one in (path.parent, *path.absolute().parents) if one.is_dir())
+    return f"{human_bytes(shutil.disk_usage(folder).free)} free in {folder}"
+
+
+@contextlib.contextmanager
+def partial_output(path: PathLike, *, overwrite: bool = False, needed: float = 0) -> Iterator[Path]:
+    """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
+
+    Parameters
+    ----------
+    path
+        Where the output, a file or a ``.zarr`` folder, shall lie.
+    overwrite
+        Whether an output that is there may be replaced.
+    needed
+        Bytes that the output may take, for the message when the disk is full.
+
+    Yields
+    ------
+    Path
+        ``<name>.partial`` beside ``path``, nothing there yet; it is removed when the work raises anything.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        As `check_output`; and `OutputError` when writing failed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with partial_output(Path(folder, "scores.csv")) as partial:
+    ...         _ = partial.write_text("method,value")
+    ...     [one.name for one in Path(folder).iterdir()]
+    ['scores.csv']
+    """
+    target = check_output(path, overwrite=overwrite)
+    partial = target.with_name(target.name + ".partial")
+    with output_errors(target, needed=needed):
+        try:
+            _remove(partial)  # of a run that was killed
+            yield partial
+            _rename(partial, target)
+        except BaseException:
+            _clear(partial)
+            raise
+
+
+def _rename(partial: Path, target: Path) -> None:
+    """Put the complete output in its place; the old one is lost only once the new one is there."""
+    if not target.is_dir():
+        partial.replace(target)
+        return
+    # No portable call exchanges two folders, so the old one steps aside.
+    aside = target.with_name(target.name + ".replaced")
+    _remove(aside)
+    target.rename(aside)
+    try:
+        partial.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    try:
+        _remove(aside)
+    except OSError as error:
+        logger.warning("%s is complete, but the output it replaced is still at %s: %s", target, aside, error)
+
+
+def _clear(partial: Path) -> None:
+    """Remove what failed work left behind; threads of zarr may write to a store for a moment yet."""
+    is_store = partial.is_dir()
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            _remove(partial)
+        if is_store:
+            time.sleep(0.05)
+        if not partial.exists():
+            return
+    logger.warning("%s is incomplete, and could not be removed.", partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

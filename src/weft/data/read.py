@@ -1,0 +1,193 @@
+"""Files in: one input, whatever its format, as matrices that are not read yet and annotation that is.
+
+`.h5ad`, `.zarr` and 10x `.h5` stay on disk and are read by rows; tables and 10x folders of text are loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem
+
+from weft._errors import FormatError, MissingFileError, near, shorten
+from weft._typing import PathLike
+from weft.data.input import FORMATS, Input, not_as_named
+from weft.data.table import SEPARATORS, read_table
+from weft.data.tenx import open_10x, read_mtx
+
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_FOREIGN = {
+    ".rds": "In R, convert it with the package anndataR or zellkonverter.",
+    ".rdata": "In R, convert it with the package anndataR or zellkonverter.",
+    ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
+    ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
+    ".loom": "Convert it: anndata.io.read_loom(path).write_h5ad('converted.h5ad').",
+}
+
+
+def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable[str] = ()) -> Input:
+    """Open an AnnData or a file.
+
+    Parameters
+    ----------
+    data
+        AnnData (in memory, backed, or a view of either), or a path of one of the `FORMATS`.
+    argument
+        What the caller calls it, for errors: "sc" or "st".
+    obs_columns
+        Columns of a table that are no genes; coordinates are known by their usual names.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing lies at the path.
+    FormatError
+        The file is not what its name says, or of a kind that is not read.
+    """
+    if isinstance(data, AnnData):
+        return _from_anndata(data, argument)
+    if not isinstance(data, str | Path) and not hasattr(data, "__fspath__"):
+        raise FormatError(
+            argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
+        )
+    path = Path(data).expanduser()
+    where = f"{argument} ({path})"
+    if not path.exists():
+        folder = path.parent
+        there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+        fix = near(path.name, there) if there else f"The folder {str(folder)!r} is not there either."
+        raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
+    try:
+        return _open_path(path, where, obs_columns)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise FormatError(
+                where,
+                expected="a readable file",
+                got="no permission to read it",
+                fix="Change its permissions.",
+            ) from error
+        raise not_as_named(path, where, str(error)) from error
+
+
+def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
+    suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
+    suffix = suffixes[-1] if suffixes else ""
+    if path.is_dir():
+        if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+            return _open_zarr(path, where)
+        if any(path.glob("*matrix.mtx*")):
+            return read_mtx(path, where)
+        raise FormatError(
+            where,
+            expected="a zarr store, or a 10x folder with matrix.mtx",
+            got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
+            fix=f"Name the file itself: {FORMATS}.",
+        )
+    if suffix == ".h5ad":
+        return _open_hdf5(path, where)
+    if suffix == ".h5":
+        return open_10x(path, where)
+    if suffix in SEPARATORS or suffix == ".parquet":
+        return read_table(path, where, suffix, obs_columns)
+    if suffix in _PICKLES:
+        raise FormatError(
+            where,
+            expected=FORMATS,
+            got="a pickle, which can run any code when it is opened and is never read",
+            fix="Load it where you trust it and write it with AnnData.write_h5ad.",
+        )
+    fix = _FOREIGN.get(suffix, "Convert the data to .h5ad with AnnData.write_h5ad.")
+    raise FormatError(where, expected=FORMATS, got=f"a file named {path.name!r}", fix=fix)
+
+
+def _from_anndata(data: AnnData, argument: str) -> Input:
+    backed_view = data.isbacked and data.is_view
+    source = f"AnnData backed by {data.filename}" if data.isbacked else "AnnData in memory"
+    return Input(
+        where=f"{argument} ({source})",
+        source=source,
+        matrix=data if backed_view else data.X,
+        layers=data.layers,
+        obs=pd.DataFrame(data.obs).copy(),
+        var=pd.DataFrame(data.var).copy(),
+        obsm=data.obsm,
+        has_raw=data.raw is not None,
+    )
+
+
+def _open_hdf5(path: Path, where: str) -> Input:
+    file = h5py.File(path, "r")
+    if "obs" not in file or "var" not in file:
+        raise FormatError(
+            where,
+            expected="an AnnData file, with obs and var",
+            got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
+            fix="If it is a 10x file, its name must end in .h5.",
+        )
+    if "encoding-type" not in getattr(file["obs"], "attrs", {}):
+        # Files older than AnnData 0.7 need its own reader.
+        return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
+    return _from_store(file, path, where)
+
+
+def _open_zarr(path: Path, where: str) -> Input:
+    import zarr
+
+    try:
+        group = zarr.open_group(str(path), mode="r")
+    except (ValueError, TypeError, KeyError) as error:
+        raise not_as_named(path, where, str(error)) from error
+    if "obs" not in group or "var" not in group:
+        tables = sorted(zarr.open_group(str(path / "tables"), mode="r")) if "tables" in group else []
+        hint = (
+            f"It is a SpatialData store: name its table, {str(path / 'tables' / tables[0])!r}."
+            if tables
+            else ""
+        )
+        raise FormatError(
+            where,
+            expected="a zarr store written by AnnData, with obs and var",
+            got=f"a store with {shorten(sorted(group)) or 'nothing in it'}",
+            fix=hint or "Write it with AnnData.write_zarr.",
+        )
+    return _from_store(group, path, where)
+
+
+def _from_store(store: Any, path: Path, where: str) -> Input:
+    """Open AnnData's groups of an HDF5 file or a zarr store: annotation is read, matrices are not."""
+    # AnnData writes what is None as an element too.
+    is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
+    return Input(
+        where=where,
+        source=str(path),
+        matrix=None if is_null else store["X"],
+        layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
+        obs=read_elem(store["obs"]),
+        var=read_elem(store["var"]),
+        obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
+        has_raw="raw/X" in store,
+    )
+
+
+class _Lazy(Mapping[str, Any]):
+    """The arrays of a group, each read when it is asked for."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def __getitem__(self, key: str) -> Any:
+        return read_elem(self._group[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._group)
+
+    def __len__(self) -> int:
+        return len(self._group)

@@ -1,0 +1,137 @@
+"""One of the two inputs after its checks: genes, cells, scale, and blocks of normalised values."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
+from weft.data.stream import Rows, RowSource, per_row
+
+SideName = Literal["reference", "spatial"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """One of the two inputs: a matrix that is read by blocks, and what is known of its cells and genes.
+
+    Attributes
+    ----------
+    name, source
+        Which side it is, and the path it came from, or "AnnData in memory".
+    matrix
+        The values as they stand in the input, read by rows.
+    obs, obs_names
+        Annotation and names of the cells.
+    genes
+        (n_genes,) names as the input spells them.
+    columns, rows
+        Position in ``matrix`` of every gene, and of every cell.
+    scale
+        What the values are: "raw" counts, "normalised" counts, or their "log".
+    totals
+        (n_cells,) size of each cell: its sum over all genes of the input, or the size factor that was named.
+    target
+        Median total of the cells that have counts, which raw counts are brought to. A subset keeps it.
+    has_sizes
+        Whether the totals are size factors that were named.
+    sparsity
+        Share of zeros in the input, 0 to 1.
+    empty_cells, empty_genes
+        (n_cells,) and (n_genes,): those without any count.
+
+    Notes ----- The values that `block` returns are those of the published normalisation: ``log1p(x / total *
+    target)`` for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors
+    only where these were named; logarithms as they are. An empty cell gives zeros.
+    """
+
+    name: SideName
+    source: str
+    matrix: RowSource
+    obs: pd.DataFrame
+    obs_names: pd.Index
+    genes: NDArray[np.str_]
+    columns: IntArray
+    rows: IntArray
+    scale: Scale
+    totals: DoubleArray
+    target: float
+    has_sizes: bool
+    sparsity: float
+    empty_cells: BoolArray
+    empty_genes: BoolArray
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of this side."""
+        return len(self.rows)
+
+    @property
+    def n_genes(self) -> int:
+        """Genes of this side."""
+        return len(self.genes)
+
+    def __repr__(self) -> str:
+        return (
+            f"Side({self.name}: {self.n_cells:,} cells x {self.n_genes:,} genes, {self.scale}, {self.source})"
+        )
+
+    def block(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
+        """Return normalised values of some cells.
+
+        Parameters
+        ----------
+        rows
+            A slice, or positions of cells in any order, repeats allowed.
+        genes
+            Positions in `genes`, in any order, repeats allowed; all by default.
+
+        Returns
+        -------
+        csr_matrix or ndarray
+            float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
+        """
+        columns = self.columns if genes is None else self.columns[genes]
+        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
+        values = self.matrix.read(self.rows[rows], None if whole else columns)
+        if self.scale == "log":
+            return values
+        if self.scale == "raw" or self.has_sizes:
+            values = per_row(values, self._factors(rows))
+        logarithms = values.data if sp.issparse(values) else values
+        np.log1p(logarithms, out=logarithms)
+        return values
+
+    def dense(self, rows: Rows, genes: IntArray | None = None) -> FloatArray:
+        """Return what `block` returns as an array, whatever the input."""
+        values = self.block(rows, genes)
+        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
+
+    def subset(self, cells: IntArray) -> Side:
+        """Return this side with some of its cells, in the order asked for; the normalisation stays.
+
+        Parameters
+        ----------
+        cells
+            (n_kept,) positions of cells, or (n_cells,) booleans.
+        """
+        cells = np.asarray(cells)
+        kept = np.flatnonzero(cells) if cells.dtype == bool else cells
+        return dataclasses.replace(
+            self,
+            obs=self.obs.iloc[kept],
+            obs_names=self.obs_names[kept],
+            rows=self.rows[kept],
+            totals=self.totals[kept],
+            empty_cells=self.empty_cells[kept],
+        )
+
+    def _factors(self, rows: Rows) -> DoubleArray:
+        totals = self.totals[rows]
+        return np.divide(self.target, totals, out=np.zeros_like(totals), where=totals > 0)

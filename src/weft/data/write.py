@@ -1,0 +1,311 @@
+"""Write a result block by block, as AnnData stores it, in zarr or h5ad."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from weft._errors import InputError, OutputError, SettingError, check_range, shorten
+from weft._typing import PathLike
+from weft.data.forgiving import ForgivingFile
+from weft.data.output import check_output, output_errors, partial_output
+from weft.data.storable import storable
+
+__all__ = ["ResultWriter", "check_output"]
+
+_CHUNK_BYTES = (
+    2**22
+)  # few enough files for a store of millions of cells, small enough to read one gene quickly
+_CHUNK_ROWS = 4096
+
+
+class ResultWriter:
+    """Write an AnnData result block by block, holding one block in memory; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    path
+        Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
+    obs, var
+        Tables of the cells and of the genes, index = names. A ``/`` in a column's name, which the formats do
+        not allow, is written as ``_`` and logged.
+    obsm
+        Arrays with one row per cell, by name.
+    uns
+        Anything else that AnnData can store: nested dicts of numbers, strings and arrays.
+    layers
+        Names of matrices beside ``X``, each cells x genes.
+    dtype
+        Type of the numbers of ``X`` and the layers.
+    overwrite
+        Whether an output that is there may be replaced; that happens only once the new one is complete.
+    chunk
+        (cells, genes) that are compressed together; by default about 4 MiB. Blocks that start and end at
+        multiples of it are written fastest.
+
+    Raises
+    ------
+    SettingError
+        Another suffix, or an impossible chunk.
+    OutputExistsError, OutputError
+        As `check_output`, at construction; and `OutputError` as soon as writing fails, or at the end if not
+        all values were written. In either case nothing is left at ``path`` but what was there before.
+    InputError
+        A table or value that AnnData cannot store.
+
+    Notes
+    -----
+    zarr stores are of format 2, which every reader of AnnData stores knows, compressed with blosc's zstd;
+    h5ad files use gzip, which every HDF5 library reads.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cells, genes = pd.DataFrame(index=["c1", "c2"]), pd.DataFrame(index=["Gad1"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "imputed.h5ad")
+    ...     with ResultWriter(path, obs=cells, var=genes) as writer:
+    ...         writer.write(slice(0, 2), slice(0, 1), np.array([[1.0], [2.0]]))
+    ...     anndata.read_h5ad(path).X.tolist()
+    [[1.0], [2.0]]
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        obs: pd.DataFrame,
+        var: pd.DataFrame,
+        obsm: Mapping[str, NDArray[Any] | pd.DataFrame] | None = None,
+        uns: Mapping[str, Any] | None = None,
+        layers: tuple[str, ...] = (),
+        dtype: str = "float32",
+        overwrite: bool = False,
+        chunk: tuple[int, int] | None = None,
+    ) -> None:
+        self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        self.shape = (len(obs), len(var))
+        self.dtype = np.dtype(dtype)
+        self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
+        self.size = (
+            math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
+        )  # bytes, before compression
+        self._overwrite = overwrite
+        self._obs, self._var = storable(obs, "obs"), storable(var, "var")
+        self._obsm, self._uns = dict(obsm or {}), dict(uns or {})
+        self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
+        self._stack = contextlib.ExitStack()
+        self._file: ForgivingFile | None = None
+
+    def __enter__(self) -> ResultWriter:
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(
+                partial_output(self.path, overwrite=self._overwrite, needed=self.size)
+            )
+            self._root = stack.enter_context(self._open(partial))
+            with self._errors():
+                self._lay_out()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.push(self._check_complete)
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, rows: slice, columns: slice, block: NDArray[Any], *, layer: str | None = None) -> None:
+        """Write one block.
+
+        Parameters
+        ----------
+        rows, columns
+            Where the block lies: cells and genes, without steps.
+        block
+            Values, cells x genes.
+        layer
+            Name of the layer; None for ``X``.
+
+        Raises
+        ------
+        SettingError
+            The layer was not announced, or the block has not the shape of its place.
+        OutputError
+            The block could not be written (a full disk, say).
+        """
+        key = "X" if layer is None else f"layers/{layer}"
+        if key not in self._missing:
+            raise SettingError(
+                "layer", expected=shorten(list(self._missing)), got=repr(layer), fix="Announce it in layers=."
+            )
+        place = tuple(
+            len(range(*part.indices(length)))
+            for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        if not isinstance(block, np.ndarray):
+            raise SettingError(
+                "block", expected="a dense array", got=type(block).__name__, fix="Pass block.toarray()."
+            )
+        if block.shape != place or not {rows.step, columns.step} <= {None, 1}:
+            raise SettingError(
+                "block",
+                expected=f"values of shape {place}",
+                got=f"{block.shape}",
+                fix="Pass the block that fits.",
+            )
+        block = block.astype(self.dtype, copy=False)
+        top, left = rows.indices(self.shape[0])[0], columns.indices(self.shape[1])[0]
+        array = self._root[key]
+        # Chunk by chunk: zarr would go on with the others of a block after one has failed.
+        for down in _spans(rows, self.shape[0], self.chunk[0]):
+            for across in _spans(columns, self.shape[1], self.chunk[1]):
+                part = block[down.start - top : down.stop - top, across.start - left : across.stop - left]
+                with self._errors():
+                    array[down, across] = part
+        self._missing[key] -= block.size
+
+    def set_var(self, columns: pd.DataFrame) -> None:
+        """Add columns to the table of genes, or replace them.
+
+        Parameters
+        ----------
+        columns
+            One row per gene, in the genes' order; the index is not looked at.
+
+        Raises
+        ------
+        SettingError
+            Another number of rows.
+        """
+        if len(columns) != self.shape[1]:
+            raise SettingError(
+                "columns",
+                expected=f"{self.shape[1]} rows (genes)",
+                got=f"{len(columns)}",
+                fix="Give one per gene.",
+            )
+        self._var = self._var.assign(**{str(name): columns[name].to_numpy() for name in columns})
+        self._put("var", storable(self._var, "var"))
+
+    def set_uns(self, values: Mapping[str, Any]) -> None:
+        """Add entries to ``uns``, or replace them.
+
+        Parameters
+        ----------
+        values
+            Entries by name.
+
+        Raises
+        ------
+        InputError
+            A value that AnnData cannot store.
+        """
+        self._uns |= values
+        self._put("uns", self._uns)
+
+    @contextlib.contextmanager
+    def _open(self, partial: Path) -> Iterator[Any]:
+        """Lend the root group of the store at ``partial``, of zarr or of HDF5: both are written to alike."""
+        if self.path.suffix == ".zarr":
+            import zarr
+
+            root = zarr.open_group(partial, mode="w", zarr_format=2)
+            yield root
+            zarr.consolidate_metadata(root.store)
+        else:
+            with contextlib.closing(ForgivingFile(partial)) as self._file:
+                with self._errors(), h5py.File(self._file, "w", rdcc_nbytes=8 * _CHUNK_BYTES) as root:
+                    yield root
+                with self._errors():
+                    self._file.sync()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise what the file under HDF5 met, in place of whatever HDF5 made of it."""
+        with output_errors(self.path, needed=self.size):
+            try:
+                yield
+            finally:
+                if self._file is not None and self._file.failure is not None:
+                    raise self._file.failure
+
+    def _lay_out(self) -> None:
+        """Write the tables, so that a bad one fails before the work, and announce the matrices."""
+        self._root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        for key, value in {"obs": self._obs, "var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
+            self._put(key, value)
+        for key in ("layers", "varm", "obsp", "varp"):
+            self._put(key, {})
+        for key in self._missing:
+            array = self._create(key)
+            array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+
+    def _create(self, key: str) -> Any:
+        place: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
+        if math.prod(self.shape):  # HDF5 cannot divide what is empty
+            place["chunks"] = self.chunk
+        if isinstance(self._root, h5py.Group):
+            packing = (
+                {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
+            )
+            return self._root.create_dataset(key, **place, **packing)
+        from numcodecs import Blosc  # type: ignore[import-untyped]
+
+        compressor = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)
+        return self._root.create_array(key, compressors=[compressor], fill_value=0, **place)
+
+    def _put(self, key: str, value: Any) -> None:
+        with self._errors():
+            try:
+                anndata.io.write_elem(self._root, key, value)
+            except OSError:
+                raise
+            except Exception as error:  # anndata has no common class for what it cannot write
+                if self._file is not None and self._file.failure is not None:
+                    raise
+                where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
+                raise InputError(
+                    key,
+                    expected="values that AnnData can store",
+                    got=f"the refusal {where!r}",
+                    fix="Convert that entry to numbers or strings, or leave it out.",
+                ) from error
+
+    def _check_complete(self, kind: type[BaseException] | None, *_: object) -> None:
+        left = {key: count for key, count in self._missing.items() if count > 0}
+        if kind is None and left:
+            key, count = next(iter(left.items()))
+            raise OutputError(
+                str(self.path),
+                expected=f"{math.prod(self.shape)} values of {key}",
+                got=f"{count} fewer",
+                fix="Write every block before the end; nothing was kept.",
+            )
+
+
+def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
+    if asked is None:
+        rows = min(_CHUNK_ROWS, max(shape[0], 1))
+        asked = rows, max(_CHUNK_BYTES // (rows * itemsize), 1)
+    for name, length in zip(("chunk[0] (cells)", "chunk[1] (genes)"), asked, strict=True):
+        check_range(name, length, low=1, integer=True)
+    return min(asked[0], max(shape[0], 1)), min(asked[1], max(shape[1], 1))
+
+
+def _spans(part: slice, length: int, step: int) -> Iterator[slice]:
+    """Yield the pieces of a slice between multiples of ``step``."""
+    start, stop, _ = part.indices(length)
+    while start < stop:
+        end = min((start // step + 1) * step, stop)
+        yield slice(start, end)
+        start = end

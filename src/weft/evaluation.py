@@ -1,0 +1,373 @@
+"""How good predictions are, on genes and cells that the method did not see."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from weft._errors import InputError, SettingError, check_choice, check_range
+from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
+from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
+from weft.data.embeddings import EmbeddingTable, read_embedding
+from weft.data.output import check_output, partial_output
+from weft.data.pair import Pair
+from weft.metrics import METRICS
+from weft.peers.methods import Method, Predictor, Reliable, resolve_methods
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
+"""What a method does not see: folds of genes, folds of cells and some genes of all, or some genes."""
+
+COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
+
+_SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
+_MODULE_GENES = 3  # fewer form no modules
+_UNKNOWN = "unknown"  # how a pair spells a missing label
+_PACKAGES = ("weft", "numpy", "scipy", "pandas", "scikit-learn", "igraph", "anndata", "torch")
+
+
+def evaluate(
+    pair: Pair,
+    methods: Sequence[str | Predictor],
+    *,
+    by: HoldOut = "genes",
+    folds: int = 5,
+    keep: float = 0.8,
+    seeds: Sequence[int] = (0,),
+    cluster: bool = True,
+    reliability: bool = False,
+    embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """Hold out what the spatial side measured, let methods predict it, and score them against it.
+
+    Parameters
+    ----------
+    pair
+        Reference and spatial data.
+    methods
+        Names (``"auto"``, ``"stimpute"``, ``"mean"``, ``"knn"``, ``"attention"``, with settings as in
+        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``.
+    by
+        ``"genes"``: folds of the shared genes, each predicted by a method that saw the others. ``"cells"``:
+        folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
+        that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
+        method sees the kept genes of all cells and predicts the others.
+    folds
+        Folds of genes or cells, at least 2.
+    keep
+        Part of the shared genes that is kept, between 0 and 1, for ``"cells"`` and ``"fraction"``.
+    seeds
+        Seeds of the methods, each run with each. The folds and the kept genes are always the same.
+    cluster
+        Whether to compare clusters of cells with the spatial side's labels, where it has any, and modules of
+        genes with those of the measured values. The neighbours are exact: it takes long beyond some 100,000
+        cells.
+    reliability
+        Whether to add what methods that can do so say of how reliable each gene is, and the scores of the
+        more reliable half.
+    embedding
+        Gene embeddings for the Imputers that are named: a path, or a table in memory.
+    device
+        Device for the Imputers that are named.
+    progress
+        Called as (stage, done, total) before each fit and at the end.
+
+    Returns
+    -------
+    One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all together; ``level``, "gene",
+    "cell" or "summary"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
+    of a method and seed put together, by every score of `weft.metrics`. Items of the summary are "median over
+    genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
+    reliable half". ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair.
+
+    Raises
+    ------
+    SettingError
+        A method or an option that there is not, or one out of its range.
+    InputError
+        A method gave another shape than was asked for, or NaN.
+
+    Notes
+    -----
+    The truth is the log-normalised measurement. Gene folds are those of the published protocol:
+    ``KFold(folds, shuffle=True, random_state=0)`` over the sorted shared genes, with the values normalised by
+    the whole panel. An error of a method stops the evaluation; it tells method, seed and fold in a note.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import weft.data.pair
+    >>> counts = np.random.default_rng(0).poisson(2.0, (30, 6)).astype("float32")
+    >>> pair = weft.data.pair.pair(ad.AnnData(counts), ad.AnnData(counts[:20]), coordinates="none")
+    >>> table = evaluate(pair, ["mean", "knn:k=3"], folds=3, cluster=False)
+    >>> table[table.item == "median over genes"].pivot(index="method", columns="metric", values="value").shape
+    (2, 7)
+    """
+    splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
+    _check_seeds(seeds)
+    table = None if embedding is None else read_embedding(embedding)
+    found = resolve_methods(methods, embedding=table, reliability=reliability, device=device)
+    scored = np.unique(np.concatenate([split.held for split in splits]))
+    truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
+    job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
+    runs = [(method, seed) for method in found for seed in seeds]
+    tables = []
+    for number, (method, seed) in enumerate(runs):
+        told = _part(progress, number * len(splits), len(runs) * len(splits))
+        predicted, reliable = _predict_all(job, method, seed=seed, progress=told)
+        scores = _scores(job, predicted, reliable, seed=seed)
+        tables.append(scores.assign(method=method.label, seed=seed))
+    progress("evaluate", len(runs) * len(splits), len(runs) * len(splits))
+    result = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
+    parameters |= {"reliability": reliability, "embedding": table and table.source, "device": device}
+    parameters["methods"] = {
+        one.label: given if isinstance(given, str) else repr(given)
+        for one, given in zip(found, methods, strict=True)
+    }
+    result.attrs["weft"] = {
+        "versions": _versions(),
+        "parameters": parameters,
+        "seeds": [int(seed) for seed in seeds],
+        "pair": pair.findings,
+    }
+    return result
+
+
+def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Write a table of `evaluate`, and beside it how it came about.
+
+    Parameters
+    ----------
+    table
+        What `evaluate` returned.
+    path
+        Name of the table, ending in .csv or .parquet; versions and parameters go to the same name with .json.
+    overwrite
+        Whether files that are there may be replaced.
+
+    Returns
+    -------
+    The paths of the table and of the JSON file. Both are written under other names and take theirs when
+    whole.
+
+    Raises
+    ------
+    SettingError
+        The name ends in something else.
+    OutputExistsError
+        One of the files is there and may not be replaced.
+    OutputError
+        Writing failed.
+    """
+    target = check_output(path, overwrite=overwrite, suffixes=(".csv", ".parquet"))
+    beside = check_output(Path(path).with_suffix(".json"), overwrite=overwrite)
+    text = json.dumps(table.attrs.get("weft", {}), indent=2, ensure_ascii=False, allow_nan=False)
+    with (
+        partial_output(target, overwrite=overwrite) as table_file,
+        partial_output(beside, overwrite=overwrite) as json_file,
+    ):
+        if target.suffix == ".csv":
+            table.to_csv(table_file, index=False, lineterminator="\n")
+        else:
+            table.to_parquet(table_file, index=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
+    return target, beside
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Split:
+    """One fit: positions among the shared genes and among the spatial cells."""
+
+    kept: IntArray  # genes to learn from
+    held: IntArray  # genes to predict
+    seen: IntArray | None = None  # cells to learn from, None for all
+    cells: IntArray | None = None  # cells to predict, None for all
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """What stays the same from method to method."""
+
+    pair: Pair
+    splits: list[_Split]
+    scored: IntArray  # positions among the shared genes of the columns of truth
+    truth: FloatArray  # n_st x n_scored
+    cluster: bool
+    reliability: bool
+
+    @property
+    def genes(self) -> NDArray[np.str_]:
+        """Names of the columns of truth."""
+        return np.asarray(self.pair.shared_genes[self.scored])
+
+    def folds(self) -> tuple[IntArray, IntArray]:
+        """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
+        genes = np.full(self.truth.shape[1], -1, dtype=np.int64)
+        cells = np.full(self.truth.shape[0], -1, dtype=np.int64)
+        for number, split in enumerate(self.splits):
+            if split.cells is None:
+                genes[np.searchsorted(self.scored, split.held)] = number
+            else:
+                cells[split.cells] = number
+        return genes, cells
+
+
+def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float) -> list[_Split]:
+    """Return the fits; the genes of each stay sorted."""
+    from sklearn.model_selection import KFold, ShuffleSplit
+
+    check_choice("by", by, ("genes", "cells", "fraction"))
+    check_range("folds", folds, low=2, high=n_cells if by == "cells" else n_genes, integer=True)
+    check_range("keep", keep, low=0, high=1)
+    cutter = KFold(folds, shuffle=True, random_state=_SPLIT_SEED)
+    if by == "genes":
+        splits = [_Split(kept=kept, held=held) for kept, held in cutter.split(np.arange(n_genes))]
+    else:
+        n_kept = round(keep * n_genes)
+        if not 2 <= n_kept < n_genes:
+            raise SettingError(
+                "keep",
+                expected=f"a part of the {n_genes} shared genes that keeps 2 or more and leaves 1 or more",
+                got=f"{keep:g}, which keeps {n_kept}",
+                fix="Change keep=.",
+            )
+        draw = ShuffleSplit(1, train_size=n_kept, test_size=n_genes - n_kept, random_state=_SPLIT_SEED)
+        kept, held = (np.sort(part) for part in next(draw.split(np.arange(n_genes))))
+        splits = [_Split(kept=kept, held=held)]
+        if by == "cells":
+            parts = cutter.split(np.arange(n_cells))
+            splits = [_Split(kept=kept, held=held, seen=seen, cells=cells) for seen, cells in parts]
+    fewest = min(len(split.kept) for split in splits)
+    if fewest < 2:
+        raise SettingError(
+            "folds",
+            expected=f"folds that leave at least 2 of the {n_genes} shared genes to learn from",
+            got=f"{folds}, which leave {fewest}",
+            fix="Raise folds=, or use a pair with more shared genes.",
+        )
+    return splits
+
+
+def _predict_all(
+    job: _Job, method: Method, *, seed: int, progress: Progress
+) -> tuple[FloatArray, DoubleArray | None]:
+    """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
+    predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
+    reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
+    for number, split in enumerate(job.splits):
+        progress("evaluate", number, len(job.splits))
+        train = test = job.pair.panel(job.pair.shared_genes[split.kept])
+        if split.seen is not None and split.cells is not None:
+            train, test = train.cells(split.seen), train.cells(split.cells)
+        genes, columns = job.pair.sc_shared[split.held], np.searchsorted(job.scored, split.held)
+        try:
+            fitted = method.make(seed).fit(train)
+            block = np.asarray(fitted.predict(genes, test))
+            _check_prediction(block, (test.st.n_cells, len(genes)))
+            if job.reliability and isinstance(fitted, Reliable):
+                reliable[columns] += fitted.reliability_of(genes)
+                times[columns] += 1
+        except Exception as error:
+            error.add_note(f"while evaluating {method.label!r}, seed {seed}, fold {number}")
+            raise
+        cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
+        predicted[np.ix_(cells, columns)] = block
+    return predicted, reliable / times if times.all() else None
+
+
+def _check_prediction(block: NDArray[Any], shape: tuple[int, int]) -> None:
+    if block.shape != shape or not np.isfinite(block).all():
+        raise InputError(
+            "prediction",
+            expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
+            got=f"shape {block.shape}" if block.shape != shape else "NaN or infinity",
+            fix="Look at what predict(genes, pair) of the method returns.",
+        )
+
+
+def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, seed: int) -> pd.DataFrame:
+    """Return all rows of one method and seed, without their names."""
+    gene_folds, cell_folds = job.folds()
+    by_gene = {name: score(job.truth, predicted) for name, score in METRICS.items()}
+    by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
+    summary: dict[str, dict[str, float]] = {}
+    for level, values in (("genes", by_gene), ("cells", by_cell)):
+        summary[f"median over {level}"] = {name: float(np.median(one)) for name, one in values.items()}
+        summary[f"mean over {level}"] = {name: float(np.mean(one)) for name, one in values.items()}
+    if job.cluster:
+        summary |= _group_scores(job, predicted, seed=seed)
+    if reliable is not None:
+        best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
+        summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
+        by_gene["reliability"] = reliable
+    cells = job.pair.st.obs_names
+    rows = [
+        *(_rows("gene", job.genes, gene_folds, *score) for score in by_gene.items()),
+        *(_rows("cell", cells, cell_folds, *score) for score in by_cell.items()),
+        *(_rows("summary", [item], -1, *score) for item, one in summary.items() for score in one.items()),
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _rows(level: str, items: Any, folds: IntArray | int, metric: str, values: Any) -> pd.DataFrame:
+    columns = {"fold": folds, "level": level, "item": np.asarray(items, dtype=object), "metric": metric}
+    return pd.DataFrame(columns | {"value": values})
+
+
+def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
+    """Return how well predicted clusters agree with labels, and predicted modules with measured ones."""
+    found = {}
+    if job.pair.st_labels is not None:
+        told = job.pair.st_labels != _UNKNOWN
+        if told.any():
+            clusters = leiden_clusters(predicted, seed=seed)
+            found["clusters"] = cluster_scores(job.pair.st_labels[told], clusters[told])
+    if len(job.scored) >= _MODULE_GENES:
+        measured, imputed = (
+            coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
+        )
+        agreement = cluster_scores(measured, imputed)
+        found["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
+    return found
+
+
+def _part(progress: Progress, before: int, total: int) -> Progress:
+    """Return a progress that counts one run within all of them."""
+
+    def told(stage: str, done: int, _: int) -> None:
+        progress(stage, before + done, total)
+
+    return told
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not len(seeds) or len(set(seeds)) < len(seeds):
+        raise SettingError(
+            "seeds", expected="whole numbers, each once", got=repr(seeds), fix="Write seeds=(0, 1, 2)."
+        )
+    for seed in seeds:
+        check_range("seeds", seed, low=0, integer=True)
+
+
+def _versions() -> dict[str, str]:
+    """Return the version of Python and of each package that numbers hang on, where it is installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found

@@ -1,0 +1,252 @@
+"""From the name of a method, with settings or without, to something that can be fitted."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+
+from weft._errors import InputError, NotFittedError, SettingError, near, shorten
+from weft._typing import DoubleArray, FloatArray, IntArray, Preset
+from weft.data.embeddings import EmbeddingTable
+from weft.data.pair import Pair
+from weft.peers import BASELINES
+
+Setting: TypeAlias = int | float | bool | str | None
+
+PRESETS: tuple[Preset, ...] = ("auto", "stimpute")
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What a method must do to be evaluated; `weft.Imputer` does, and so may yours."""
+
+    def fit(self, pair: Pair) -> Predictor:
+        """Learn from the reference and from the panel of the spatial side; return what predicts."""
+
+    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
+        """Return log-normalised values of the pair's spatial cells; genes by place in ``pair.sc.genes``."""
+
+
+@runtime_checkable
+class Reliable(Protocol):
+    """What a method must do, besides, to have its reliability looked at."""
+
+    def reliability_of(self, genes: IntArray) -> DoubleArray:
+        """Return how well each gene is expected to be predicted; genes by place in ``pair.sc.genes``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method by the name that it has in tables.
+
+    Attributes
+    ----------
+    label
+        The name as it was given.
+    make
+        Gives a fresh, unfitted method for a seed.
+    """
+
+    label: str
+    make: Callable[[int], Predictor]
+
+
+@dataclass(kw_only=True)
+class BaselineMethod:
+    """A baseline of `weft.peers` with its settings, to be fitted like any other method."""
+
+    name: str
+    settings: dict[str, Setting] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = _settings_of(self.name)
+        for setting in self.settings:
+            if setting not in known:
+                raise SettingError(
+                    f"{self.name}:{setting}",
+                    expected=f"a setting of {self.name!r}",
+                    got=repr(setting),
+                    fix=near(setting, known) if known else "It has none.",
+                )
+
+    def fit(self, pair: Pair) -> BaselineMethod:
+        """Keep the pair to learn from."""
+        self.train_ = pair
+        return self
+
+    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
+        """Return the baseline's prediction for the spatial cells of ``pair``, (n_cells, n_genes)."""
+        if not hasattr(self, "train_"):
+            raise NotFittedError(
+                self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
+            )
+        return BASELINES[self.name](self.train_, pair, genes, seed=self.seed, **self.settings)
+
+
+def parse_method(spec: str) -> tuple[str, dict[str, Setting]]:
+    """Split the name of a method from its settings.
+
+    Parameters
+    ----------
+    spec
+        ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
+        ``False`` in any case, ``None`` (so written), else as text.
+
+    Raises
+    ------
+    SettingError
+        The name is unknown, or the settings are not of this form.
+
+    Examples
+    --------
+    >>> parse_method("stimpute:graph=none+rounds=1+alpha=0.5")
+    ('stimpute', {'graph': 'none', 'rounds': 1, 'alpha': 0.5})
+    """
+    name, colon, text = spec.partition(":")
+    known = (*PRESETS, *BASELINES)
+    if name not in known:
+        raise SettingError(
+            "methods", expected=f"one of {shorten(known, most=20)}", got=repr(name), fix=near(name, known)
+        )
+    settings: dict[str, Setting] = {}
+    for part in text.split("+") if colon else ():
+        key, equals, value = part.partition("=")
+        if not (key and equals and value) or key in settings:
+            raise SettingError(
+                "methods",
+                expected="settings as name:key=value+key=value, each once",
+                got=repr(spec),
+                fix=f"Look at {part!r}.",
+            )
+        settings[key] = _value(value)
+    return name, settings
+
+
+def resolve_methods(
+    methods: Sequence[str | Predictor],
+    *,
+    embedding: EmbeddingTable | None = None,
+    reliability: bool = False,
+    device: str = "auto",
+) -> list[Method]:
+    """Return the methods that are meant, in order.
+
+    Parameters
+    ----------
+    methods
+        Names, as `parse_method` takes them, or unfitted objects that fit and predict.
+    embedding, reliability, device
+        Given to the Imputers that are named; objects stay as they are.
+
+    Returns
+    -------
+    Each with a label of its own: the name as given; for an object its preset or class, numbered where it
+    would stand twice.
+
+    Raises
+    ------
+    SettingError
+        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+    InputError
+        An object that cannot fit and predict.
+    """
+    if isinstance(methods, str) or not len(methods):
+        raise SettingError(
+            "methods", expected="a list of methods", got=repr(methods), fix="Write methods=['auto', 'knn']."
+        )
+    found: list[Method] = []
+    for method in methods:
+        labels = [one.label for one in found]
+        if isinstance(method, str):
+            if method in labels:
+                raise SettingError(
+                    "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
+                )
+            make = _maker(method, embedding=embedding, reliability=reliability, device=device)
+            make(0)  # settings that are wrong must show before hours of work
+            found.append(Method(label=method, make=make))
+        else:
+            found.append(Method(label=_own_label(method, labels), make=_copier(method)))
+    return found
+
+
+def _maker(
+    spec: str, *, embedding: EmbeddingTable | None, reliability: bool, device: str
+) -> Callable[[int], Predictor]:
+    name, settings = parse_method(spec)
+    preset = next((one for one in PRESETS if one == name), None)
+
+    def make(seed: int) -> Predictor:
+        if preset is None:
+            return BaselineMethod(name=name, settings=settings, seed=seed)
+        from weft.imputer import Imputer  # here, for it brings torch
+
+        return Imputer(
+            preset=preset,
+            settings=settings,
+            embedding=embedding,
+            reliability=reliability,
+            seed=seed,
+            device=device,
+        )
+
+    return make
+
+
+def _copier(method: object) -> Callable[[int], Predictor]:
+    if isinstance(method, type) or not isinstance(method, Predictor):
+        raise InputError(
+            "methods",
+            expected="names, or objects with fit(pair) and predict(genes, pair)",
+            got=f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}",
+            fix="Give it these two methods, or name a method that weft has.",
+        )
+
+    def fresh(seed: int) -> Predictor:
+        one: Any = copy.deepcopy(method)
+        if dataclasses.is_dataclass(one) and not isinstance(
+            one, type
+        ):  # which may be frozen; made anew, it leaves behind what it learned
+            has_seed = any(part.name == "seed" for part in dataclasses.fields(one))
+            one = dataclasses.replace(one, seed=seed) if has_seed else one
+        elif hasattr(one, "seed"):
+            one.seed = seed
+        return cast(Predictor, one)
+
+    return fresh
+
+
+def _own_label(method: object, taken: list[str]) -> str:
+    label = str(getattr(method, "preset", type(method).__name__))
+    settings = getattr(method, "settings", None)
+    if isinstance(settings, dict) and settings:
+        label += ":" + "+".join(f"{key}={value}" for key, value in settings.items())
+    number, numbered = 1, label
+    while numbered in taken:
+        number += 1
+        numbered = f"{label} ({number})"
+    return numbered
+
+
+def _settings_of(baseline: str) -> list[str]:
+    parameters = inspect.signature(BASELINES[baseline]).parameters.values()
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]
+
+
+def _value(text: str) -> Setting:
+    constants: dict[str, Setting] = {"true": True, "false": False}
+    if text == "None":  # "none" is the name of an option
+        return None
+    if text.lower() in constants:
+        return constants[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
