@@ -71,7 +71,10 @@ def parse_memory(memory: str | int) -> int:
     unit = unit + "B" if unit and not unit.endswith("B") else unit
     if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
         raise SettingError(
-            "memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix="State the budget so."
+            "memory",
+            expected="a size such as '4 GB' or '512 MiB'",
+            got=repr(memory),
+            fix="State the budget so.",
         )
     return int(float(found.group(1)) * _UNITS[unit])
 
@@ -117,5 +120,3 @@ def human_bytes(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
-
-

@@ -42,8 +42,8 @@ class WeftError(Exception):
 
     Examples
     --------
-    >>> str(WeftError("k", expected="at most 10 (the reference's cells)", got="50", fix="Choose a smaller k."))
-    'k: expected at most 10 (the reference's cells), got 50. Choose a smaller k.'
+    >>> str(WeftError("k", expected="at most 10", got="50", fix="Choose a smaller k."))
+    'k: expected at most 10, got 50. Choose a smaller k.'
     """
 
     def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
@@ -144,7 +144,10 @@ def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raise `SettingError` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise SettingError(
-            where, expected=f"one of {shorten(choices, most=20)}", got=repr(value), fix=near(str(value), choices)
+            where,
+            expected=f"one of {shorten(choices, most=20)}",
+            got=repr(value),
+            fix=near(str(value), choices),
         )
 
 

@@ -2,7 +2,7 @@
 
 The fixed letters for the length of an axis, in docstrings and comments:
 
-- ``n_cells``: cells of a block, or of the side that the text speaks of; ``n_sc`` and ``n_st`` where both appear
+- ``n_cells``: cells of a block, or of the side that the text speaks of; ``n_sc`` and ``n_st`` for both
 - ``n_spots``: spots (or cells) of the spatial side, when cells are placed on them
 - ``n_genes``: genes of a matrix; ``n_shared``: genes that both sides measured
 - ``k``: neighbours per cell

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +20,7 @@ from weft.data.output import check_output, partial_output
 from weft.data.pair import Pair
 from weft.metrics import METRICS
 from weft.peers.methods import Method, Predictor, Reliable, resolve_methods
+from weft.record import versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,7 +33,6 @@ COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
 _MODULE_GENES = 3  # fewer form no modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
-_PACKAGES = ("weft", "numpy", "scipy", "pandas", "scikit-learn", "igraph", "anndata", "torch")
 
 
 def evaluate(
@@ -140,7 +137,7 @@ def evaluate(
         for one, given in zip(found, methods, strict=True)
     }
     result.attrs["weft"] = {
-        "versions": _versions(),
+        "versions": versions(),
         "parameters": parameters,
         "seeds": [int(seed) for seed in seeds],
         "pair": pair.findings,
@@ -362,12 +359,3 @@ def _check_seeds(seeds: Sequence[int]) -> None:
         )
     for seed in seeds:
         check_range("seeds", seed, low=0, integer=True)
-
-
-def _versions() -> dict[str, str]:
-    """Return the version of Python and of each package that numbers hang on, where it is installed."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

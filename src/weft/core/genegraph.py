@@ -1,10 +1,11 @@
-"""Gene-gene weights from protein embeddings or from expression: Eq. 4-6 of stImpute."""
+"""Gene-gene weights from protein embeddings or from expression (Eq. 4-6 of stImpute), and genes with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.core.neighbors import unit_rows
@@ -46,6 +47,29 @@ class GeneGraph:
     n_neighbors: int | None = None
     is_empty: bool = False
 
+    @classmethod
+    def build(
+        cls,
+        sources: IntArray,
+        source_expression: FloatArray,
+        *,
+        embedding: FloatArray | None = None,
+        embedding_row: IntArray | None = None,
+        measure: Measure = "similarity",
+        n_neighbors: int | None = None,
+        is_empty: bool = False,
+    ) -> GeneGraph:
+        """Return the graph, with the embeddings brought to unit length; parameters as the attributes."""
+        return cls(
+            sources=sources,
+            source_expression=source_expression,
+            embedding=None if embedding is None else unit_rows(embedding),
+            embedding_row=embedding_row,
+            measure=measure,
+            n_neighbors=n_neighbors,
+            is_empty=is_empty,
+        )
+
     def weights(self, genes: IntArray, expression: FloatArray) -> FloatArray:
         """Return how much every source counts in a gene's neighbourhood.
 
@@ -76,6 +100,61 @@ class GeneGraph:
         total = weights.sum(axis=1, keepdims=True)
         means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         return means.astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneFeatures:
+    """Inputs of genes in the cells of a block.
+
+    Attributes
+    ----------
+    own
+        (B, R, k) expression of the gene in the k neighbours.
+    neighbors
+        (B, R, k) the same, averaged over the gene's neighbours in the graph.
+    weights
+        (R, S) weights of the sources.
+    """
+
+    own: torch.Tensor
+    neighbors: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneTable:
+    """Some genes of the reference: what block after block gathers from.
+
+    Attributes
+    ----------
+    expression, aggregated
+        (n_sc, R) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
+        layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
+    weights
+        (R, S) weights of the sources.
+    """
+
+    expression: torch.Tensor
+    aggregated: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def build(
+        cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, device: torch.device
+    ) -> GeneTable:
+        """Return the table of genes, given their positions and their (n_sc, R) expression."""
+        weights = graph.weights(genes, expression)
+        aggregated = graph.source_expression @ weights.T
+        made = [
+            torch.from_numpy(np.ascontiguousarray(one)).to(device)
+            for one in (expression, aggregated, weights)
+        ]
+        return cls(expression=made[0], aggregated=made[1], weights=made[2])
+
+    def gather(self, neighbors: torch.Tensor) -> GeneFeatures:
+        """Return the features of the genes, given (B, k) positions of reference cells."""
+        own, aggregated = (table[neighbors].transpose(1, 2) for table in (self.expression, self.aggregated))
+        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
 
 
 def cosine_columns(left: FloatArray, right: FloatArray) -> DoubleArray:

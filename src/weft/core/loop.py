@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from weft._typing import Progress, silent
+EpochProgress = Callable[[int, int], None]
+"""Called with (epochs done, epochs in all)."""
 
 LossOf = Callable[[torch.Tensor], torch.Tensor]
 """From the positions of a batch's rows (n_batch,) to its loss, a scalar."""
@@ -19,8 +20,7 @@ def fit_epochs(
     *,
     epochs: int,
     lr: float,
-    stage: str,
-    progress: Progress = silent,
+    progress: EpochProgress,
 ) -> list[float]:
     """Minimise a loss with Adam over batches of rows.
 
@@ -34,10 +34,8 @@ def fit_epochs(
         Called once an epoch: yields positions of rows.
     epochs, lr
         Passes, and the learning rate.
-    stage
-        Name that ``progress`` is told.
     progress
-        Called after every epoch.
+        Called with (epochs done, epochs in all) after every epoch.
 
     Returns
     -------
@@ -55,7 +53,7 @@ def fit_epochs(
             optimiser.step()
             losses.append(loss.detach())
         history.append(float(torch.stack(losses).mean()) if losses else float("nan"))
-        progress(stage, epoch + 1, epochs)
+        progress(epoch + 1, epochs)
     return history
 
 

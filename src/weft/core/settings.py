@@ -139,3 +139,10 @@ class StImputeSettings:
                     fix=near(name, known),
                 )
         return replace(self, **settings)
+
+
+def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
+    """Return how much memory a cell of a block takes in `predict_block`, for ``n_genes`` genes at once."""
+    inputs = 6.0 * settings.k * (n_sources + n_genes)
+    widest = (3 * settings.k + 4 * settings.hidden) * n_genes
+    return 4 * (inputs + widest)

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
-from weft.core.genegraph import GeneGraph
-from weft.core.loop import fit_epochs, linear, shuffled
+from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
+from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
 from weft.core.neighbors import ExactNeighbors
 from weft.core.settings import StImputeSettings
 
@@ -54,61 +54,6 @@ class SageLayer(torch.nn.Module):
         """Return new node features: two of (B, genes, n_in) -> (B, genes, n_out)."""
         features = F.relu(self.linear(torch.cat([own, neighbors], dim=-1)))
         return F.normalize(features, dim=-1) if self.normalise else features
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GeneFeatures:
-    """Inputs of genes in the cells of a block.
-
-    Attributes
-    ----------
-    own
-        (B, R, k) expression of the gene in the k neighbours.
-    neighbors
-        (B, R, k) the same, averaged over the gene's neighbours in the graph.
-    weights
-        (R, S) weights of the sources.
-    """
-
-    own: torch.Tensor
-    neighbors: torch.Tensor
-    weights: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GeneTable:
-    """Some genes of the reference: what block after block gathers from.
-
-    Attributes
-    ----------
-    expression, aggregated
-        (n_sc, R) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
-        layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
-    weights
-        (R, S) weights of the sources.
-    """
-
-    expression: torch.Tensor
-    aggregated: torch.Tensor
-    weights: torch.Tensor
-
-    @classmethod
-    def build(
-        cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, device: torch.device
-    ) -> GeneTable:
-        """Return the table of genes, given their positions and their (n_sc, R) expression."""
-        weights = graph.weights(genes, expression)
-        aggregated = graph.source_expression @ weights.T
-        made = [
-            torch.from_numpy(np.ascontiguousarray(one)).to(device)
-            for one in (expression, aggregated, weights)
-        ]
-        return cls(expression=made[0], aggregated=made[1], weights=made[2])
-
-    def gather(self, neighbors: torch.Tensor) -> GeneFeatures:
-        """Return the features of the genes, given (B, k) positions of reference cells."""
-        own, aggregated = (table[neighbors].transpose(1, 2) for table in (self.expression, self.aggregated))
-        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
 
 
 class GeneNetwork(torch.nn.Module):
@@ -239,43 +184,80 @@ def train(
     streams = {
         stage: torch_stream(seed, f"stimpute.{stage}") for stage in ("start", "autoencoder", "network")
     }
-    autoencoder = AutoEncoder(len(panel), settings.latent, streams["start"]).to(device)
-    network = GeneNetwork(settings.k, settings.hidden, streams["start"], normalise=settings.normalise).to(
-        device
-    )
+    autoencoder, network = new_networks(settings, len(panel), streams["start"])
+    autoencoder, network = autoencoder.to(device), network.to(device)
     cells = torch.from_numpy(measured).to(device)
     sources = GeneTable.build(graph, graph.sources, graph.source_expression, device)
     genes = GeneTable.build(graph, panel, reference, device)
     history: dict[str, list[float]] = {}
     predicted: torch.Tensor | None = None
     for round_ in range(1, settings.rounds + 1):
-        history[f"autoencoder {round_}"] = _fit_autoencoder(
-            autoencoder, cells, predicted, settings, streams["autoencoder"], f"autoencoder {round_}", progress
+        stage = f"autoencoder {round_}"
+        history[stage] = _fit_autoencoder(
+            autoencoder, cells, predicted, settings, streams["autoencoder"], partial(progress, stage)
         )
         search = ExactNeighbors.build(encode(autoencoder, reference), device=device)
         neighbors = torch.from_numpy(search.search(encode(autoencoder, measured), settings.k)).to(device)
-        history[f"gene network {round_}"] = _fit_network(
+        stage = f"gene network {round_}"
+        history[stage] = _fit_network(
             network,
             cells,
             neighbors,
             (sources, genes),
             settings,
             streams["network"],
-            f"gene network {round_}",
-            progress,
-        )
-        model = StImputeModel(
-            settings=settings,
-            autoencoder=autoencoder,
-            network=network,
-            graph=graph,
-            sources=sources,
-            search=search,
-            history=history,
+            partial(progress, stage),
         )
         if round_ < settings.rounds:
-            predicted = _network_only(model, neighbors, genes)
-    return model
+            predicted = _network_only(network, neighbors, sources, genes)
+    return StImputeModel(
+        settings=settings,
+        autoencoder=autoencoder,
+        network=network,
+        graph=graph,
+        sources=sources,
+        search=search,
+        history=history,
+    )
+
+
+def new_networks(
+    settings: StImputeSettings, n_panel: int, generator: torch.Generator
+) -> tuple[AutoEncoder, GeneNetwork]:
+    """Return the two networks as they are before training, on the CPU."""
+    autoencoder = AutoEncoder(n_panel, settings.latent, generator)
+    return autoencoder, GeneNetwork(settings.k, settings.hidden, generator, normalise=settings.normalise)
+
+
+def assemble(
+    networks: tuple[AutoEncoder, GeneNetwork],
+    reference: FloatArray,
+    *,
+    graph: GeneGraph,
+    settings: StImputeSettings,
+    device: torch.device,
+) -> StImputeModel:
+    """Put learned networks and a reference together again, as `train` left them.
+
+    Parameters
+    ----------
+    networks
+        Both with what they learned.
+    reference
+        (n_sc, P) log-normalised expression of the panel in the reference.
+    graph, settings, device
+        As in `train`.
+    """
+    autoencoder, network = networks[0].to(device), networks[1].to(device)
+    return StImputeModel(
+        settings=settings,
+        autoencoder=autoencoder,
+        network=network,
+        graph=graph,
+        sources=GeneTable.build(graph, graph.sources, graph.source_expression, device),
+        search=ExactNeighbors.build(encode(autoencoder, reference), device=device),
+        history={},
+    )
 
 
 def _fit_autoencoder(
@@ -284,8 +266,7 @@ def _fit_autoencoder(
     predicted: torch.Tensor | None,
     settings: StImputeSettings,
     generator: torch.Generator,
-    stage: str,
-    progress: Progress,
+    progress: EpochProgress,
 ) -> list[float]:
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
         batch = cells[rows]
@@ -297,7 +278,6 @@ def _fit_autoencoder(
         partial(shuffled, len(cells), size=settings.ae_batch, generator=generator),
         epochs=settings.ae_epochs,
         lr=settings.lr,
-        stage=stage,
         progress=progress,
     )
 
@@ -309,8 +289,7 @@ def _fit_network(
     tables: tuple[GeneTable, GeneTable],
     settings: StImputeSettings,
     generator: torch.Generator,
-    stage: str,
-    progress: Progress,
+    progress: EpochProgress,
 ) -> list[float]:
     sources, genes = tables
 
@@ -334,7 +313,6 @@ def _fit_network(
         ),
         epochs=settings.epochs,
         lr=settings.lr,
-        stage=stage,
         progress=progress,
     )
 
@@ -387,19 +365,14 @@ def predict_block(model: StImputeModel, neighbors: IntArray, genes: GeneTable) -
     return result
 
 
-def _network_only(model: StImputeModel, neighbors: torch.Tensor, genes: GeneTable) -> torch.Tensor:
+def _network_only(
+    network: GeneNetwork, neighbors: torch.Tensor, sources: GeneTable, genes: GeneTable
+) -> torch.Tensor:
     """Return the gene network's prediction for all training cells, by blocks: (n_training, P)."""
     with torch.no_grad():
         return torch.cat(
             [
-                model.network(genes.gather(rows), source_states(model.network, model.sources, rows))
+                network(genes.gather(rows), source_states(network, sources, rows))
                 for rows in torch.split(neighbors, 256)
             ]
         )
-
-
-def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
-    """Return how much memory a cell of a block takes in `predict_block`, for ``n_genes`` genes at once."""
-    inputs = 6.0 * settings.k * (n_sources + n_genes)
-    widest = (3 * settings.k + 4 * settings.hidden) * n_genes
-    return 4 * (inputs + widest)

@@ -204,8 +204,10 @@ def pair(
     ScaleError
         Values below zero: scaled data.
 
-    Notes ----- Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``.
-    The values are read once, by blocks of rows, so that a file larger than memory can be checked.
+    Notes
+    -----
+    Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``. The values are
+    read once, by blocks of rows, so that a file larger than memory can be checked.
 
     Examples
     --------

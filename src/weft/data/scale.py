@@ -126,9 +126,10 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
 def judge_scale(scan: Scan) -> Scale | None:
     """Say what the values are; None where they are below zero (centred, scaled), which weft cannot use.
 
-    Notes ----- Raw: at most 1 % of the values are not whole. Else the trace of the counts decides (see the
-    module), and where several counts per gene are too rare to leave one, the largest value: a logarithm stays
-    below 25.
+    Notes
+    -----
+    Raw: at most 1 % of the values are not whole. Else the trace of the counts decides (see the module), and
+    where several counts per gene are too rare to leave one, the largest value: a logarithm stays below 25.
     """
     if scan.n_negative:
         return None

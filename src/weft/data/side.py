@@ -46,9 +46,11 @@ class Side:
     empty_cells, empty_genes
         (n_cells,) and (n_genes,): those without any count.
 
-    Notes ----- The values that `block` returns are those of the published normalisation: ``log1p(x / total *
-    target)`` for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors
-    only where these were named; logarithms as they are. An empty cell gives zeros.
+    Notes
+    -----
+    The values that `block` returns are those of the published normalisation: ``log1p(x / total * target)``
+    for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
+    these were named; logarithms as they are. An empty cell gives zeros.
     """
 
     name: SideName

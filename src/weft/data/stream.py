@@ -87,8 +87,10 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
     FormatError
         A group on disk holds no sparse matrix.
 
-    Notes ----- A matrix stored by gene (CSC) cannot be read by rows without going through all of it each
-    time, so it is loaded once and held by rows; `stored_by_gene` says whether that will happen.
+    Notes
+    -----
+    A matrix stored by gene (CSC) cannot be read by rows without going through all of it each time, so it is
+    loaded once and held by rows; `stored_by_gene` says whether that will happen.
 
     Examples
     --------

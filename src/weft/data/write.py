@@ -259,7 +259,7 @@ class ResultWriter:
                 {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
             )
             return self._root.create_dataset(key, **place, **packing)
-        from numcodecs import Blosc  # type: ignore[import-untyped]
+        from numcodecs import Blosc
 
         compressor = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)
         return self._root.create_array(key, compressors=[compressor], fill_value=0, **place)

@@ -1,0 +1,166 @@
+"""The options of the commands, with the help that a biologist reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+
+import typer
+
+from weft._typing import Duplicates, Scale
+
+if TYPE_CHECKING:
+    from weft.data.pair import Pair
+
+_SC, _ST, _RUN = "Reading the reference", "Reading the spatial data", "Running"
+
+Reference: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SC",
+        help="Single-cell reference: .h5ad, .zarr, 10x .h5 or folder, or a table (.csv, .tsv, .parquet).",
+        show_default=False,
+    ),
+]
+Spatial: TypeAlias = Annotated[
+    Path,
+    typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.", show_default=False),
+]
+Embedding: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Table of gene embeddings (.parquet, .npz, .h5ad or .csv): genes with similar proteins inform "
+        "each other. Without it, genes with similar expression do.",
+        show_default=False,
+    ),
+]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
+
+
+def _option(panel: str, text: str, metavar: str | None = None) -> Any:
+    return typer.Option(help=text, rich_help_panel=panel, metavar=metavar, show_default=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions:
+    """How the two inputs are read: the options of `weft.pair`."""
+
+    labels: Annotated[
+        str | None, _option(_SC, "Column of obs with the cell types. Default: a usual one, if any.", "COLUMN")
+    ] = None
+    sc_layer: Annotated[
+        str | None, _option(_SC, "Layer that holds the counts. Default: the main matrix, X.", "LAYER")
+    ] = None
+    sc_scale: Annotated[
+        Scale | None, _option(_SC, "What the values are, if they are not recognised rightly.")
+    ] = None
+    size_factor: Annotated[
+        str | None,
+        _option(_SC, "Column of obs with each cell's total count, if the file holds only some genes.", "COLUMN"),
+    ] = None
+    sc_gene_column: Annotated[
+        str | None, _option(_SC, "Column of var with the gene names. Default: the names of var.", "COLUMN")
+    ] = None
+    coordinates: Annotated[
+        str | None,
+        _option(
+            _ST,
+            "Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. "
+            "Default: the usual places.",
+            "PLACE",
+        ),
+    ] = None
+    slices: Annotated[
+        str | None,
+        _option(_ST, "Column of obs that tells tissue slices apart. Default: a usual one, if any.", "COLUMN"),
+    ] = None
+    st_labels: Annotated[
+        str | None, _option(_ST, "Column of obs with the cell types. Default: a usual one, if any.", "COLUMN")
+    ] = None
+    st_layer: Annotated[
+        str | None, _option(_ST, "Layer that holds the counts. Default: the main matrix, X.", "LAYER")
+    ] = None
+    st_scale: Annotated[
+        Scale | None, _option(_ST, "What the values are, if they are not recognised rightly.")
+    ] = None
+    st_size_factor: Annotated[
+        str | None, _option(_ST, "Column of obs with each cell's size, such as its volume.", "COLUMN")
+    ] = None
+    st_gene_column: Annotated[
+        str | None, _option(_ST, "Column of var with the gene names. Default: the names of var.", "COLUMN")
+    ] = None
+    duplicates: Annotated[
+        Duplicates,
+        typer.Option(
+            help="A gene name that stands twice in an input: stop with an error, or keep its first column.",
+            rich_help_panel=_ST,
+        ),
+    ] = "error"
+
+    def pair(self, sc: Path, st: Path) -> Pair:
+        """Open, check and match the two inputs."""
+        from weft.data.pair import pair
+
+        return pair(sc, st, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every command takes."""
+
+    seed: Annotated[
+        int, typer.Option(help="Seed of all random draws; the same seed gives the same result.", rich_help_panel=_RUN)
+    ] = 0
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)
+    ] = "auto"
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object and nothing else on standard output.", rich_help_panel=_RUN),
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the last line only, and no progress.", rich_help_panel=_RUN)
+    ] = False
+
+
+def expanded(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose parameters that are dataclasses of options became their fields, for typer."""
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in groups:
+            kinds = get_type_hints(groups[name], include_extras=True)
+            parameters += [
+                inspect.Parameter(one.name, parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name])
+                for one in fields(groups[name])
+            ]
+        else:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
+
+    @functools.wraps(function)
+    def flat(**values: Any) -> None:
+        for name, kind in groups.items():
+            values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+        function(**values)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat
+
+
+def in_words_of_the_shell(text: str) -> str:
+    """Return a message with the arguments of Python, such as ``sc_layer='counts'``, as options.
+
+    Examples
+    --------
+    >>> in_words_of_the_shell("Pass the raw counts: sc_layer='counts'.")
+    "Pass the raw counts: --sc-layer 'counts'."
+    """
+    return _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)

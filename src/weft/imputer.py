@@ -1,0 +1,431 @@
+"""The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
+
+It holds the contract (checks, devices, streaming, results); the method is `weft.core.stimpute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from weft._compute import resolve_device
+from weft._errors import NotFittedError, SettingError, check_choice
+from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Preset, Progress, silent
+from weft.core import stimpute
+from weft.core.settings import StImputeSettings
+from weft.core.stimpute import StImputeModel
+from weft.data.columns import GeneColumns
+from weft.data.embeddings import EmbeddingTable, read_embedding
+from weft.data.pair import Pair
+from weft.data.stream import row_blocks
+from weft.data.write import ResultWriter, check_output
+from weft.plan import Plan, make_plan
+from weft.record import provenance
+from weft.reliability import Reliability, ReliabilityNets, TissueSample, fit_reliability
+from weft.streaming import check_k, check_panel, gene_graph, predict_genes, predictions, training_cells
+
+DEFAULT_MEMORY = "4 GB"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Restored:
+    """What was read of a saved model, before it has data again."""
+
+    settings: StImputeSettings
+    panel: NDArray[np.str_]
+    networks: tuple[stimpute.AutoEncoder, stimpute.GeneNetwork]
+    reliability: ReliabilityNets | None
+
+
+@dataclass(kw_only=True, eq=False)
+class Imputer:
+    """Predict genes of a single-cell reference in every cell of a spatial dataset.
+
+    Parameters
+    ----------
+    preset
+        "stimpute" is the published method with its settings; "auto", the default, is what weft's own
+        measurements say is best (until something better is built: stImpute).
+    settings
+        Settings that differ from the preset's, by the names of `weft.core.settings.StImputeSettings`.
+    embedding
+        Protein embeddings of genes (a table or its path), which the gene graph is made from.
+    reliability
+        Whether to learn how far each gene can be trusted; it takes as long as five more fits.
+    seed
+        Of every random draw: same seed, device and version give the same bits on the CPU.
+    device
+        "auto", "cpu", "cuda", "cuda:1", "mps".
+
+    Attributes
+    ----------
+    model_
+        What the method learned.
+    settings_
+        All settings that were used.
+    pair_
+        The data it was fitted to, or given by `attach`.
+    reliability_
+        What is known of reliability, or None.
+
+    Examples
+    --------
+    >>> import weft
+    >>> tissue = weft.simulate_tissue(n_spatial=80, n_reference=80, n_genes=24, n_panel=12, seed=0)
+    >>> imputer = weft.Imputer(settings={"k": 5, "epochs": 1}, reliability=False)
+    >>> imputed = imputer.fit(weft.pair(tissue.sc, tissue.st)).impute(["Gene003", "Gene007"])
+    >>> imputed.shape
+    (80, 2)
+    """
+
+    preset: Preset = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    embedding: PathLike | EmbeddingTable | None = None
+    reliability: bool = True
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("preset", self.preset, ("auto", "stimpute"))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise SettingError(
+                "seed", expected="a whole number >= 0", got=repr(self.seed), fix="Use seed=0, say."
+            )
+        self.settings = dict(self.settings)
+        StImputeSettings().override(self.settings)  # so that a wrong name shows before any work
+        self.settings_: StImputeSettings | None = None
+        self.model_: StImputeModel | None = None
+        self.pair_: Pair | None = None
+        self.reliability_: Reliability | None = None
+        self._columns: GeneColumns | None = None
+        self._restored: Restored | None = None
+
+    def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
+        """Learn from a pair.
+
+        Parameters
+        ----------
+        pair
+            The data; its panel is what is learned from.
+        progress
+            Called as training goes on.
+
+        Raises
+        ------
+        SettingError
+            k is larger than the reference, or a graph of embeddings without a table.
+        GeneError
+            The embedding table holds none of the reference's genes.
+        """
+        settings = self._settings(pair)
+        device = resolve_device(self.device)
+        embedding = self._read_embedding(settings)
+        columns = GeneColumns.load(pair.sc)
+        check_k(settings, columns)
+
+        def train(part: Pair, name: str) -> StImputeModel:
+            graph = gene_graph(part, columns, settings, embedding)
+            return stimpute.train(
+                training_cells(part, settings, self.seed),
+                columns.dense(part.sc_shared),
+                part.sc_shared,
+                graph=graph,
+                settings=settings,
+                seed=self.seed,
+                device=device,
+                progress=lambda stage, done, total: progress(f"{name}{stage}", done, total),
+            )
+
+        self.model_ = train(pair, "")
+        self.settings_, self.pair_, self._columns, self._restored = settings, pair, columns, None
+        self.reliability_ = None
+        if self.reliability:
+
+            def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
+                return predict_genes(train(part, "reliability: "), columns, cells, genes)
+
+            self.reliability_ = fit_reliability(pair, columns, without, seed=self.seed, progress=progress)
+        return self
+
+    def plan(
+        self,
+        genes: Iterable[str] | None = None,
+        *,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+    ) -> Plan:
+        """Return what an imputation will take; before `fit` too, given the pair.
+
+        Parameters
+        ----------
+        genes
+            Names, or all of the reference by default.
+        pair
+            The data; by default those it was fitted to.
+        memory
+            Budget for the whole process.
+
+        Raises
+        ------
+        MemoryBudgetError
+            It does not fit in the budget.
+        """
+        pair = self._pair() if pair is None else pair
+        settings = self.settings_ or self._settings(pair)
+        return make_plan(pair, len(_asked(pair, genes)), settings=settings, memory=memory)
+
+    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
+        """Return predictions alone.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in ``pair.sc.genes``.
+        pair
+            The pair it was fitted to, or the same with other spatial cells.
+
+        Returns
+        -------
+        (n_cells, n_genes) log-normalised expression, at least 0.
+        """
+        model, columns = self._fitted()
+        check_panel(model, pair)
+        return predict_genes(model, columns, pair, genes)
+
+    def impute(
+        self,
+        genes: Iterable[str] | None = None,
+        *,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: Progress = silent,
+    ) -> AnnData:
+        """Return imputed genes as a new AnnData.
+
+        Parameters
+        ----------
+        genes
+            Names of genes of the reference; all by default.
+        pair
+            Data to impute; by default those it was fitted to.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            Called as blocks are done.
+
+        Returns
+        -------
+        AnnData
+            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``var``: ``measured``, whether the
+            gene was on the panel, and ``reliability``. ``obs``, ``obsm["spatial"]``: carried over.
+            ``uns["weft"]``: how it was made.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        MemoryBudgetError
+            The result does not fit in the budget: use `impute_to`.
+        """
+        model, columns = self._fitted()
+        pair = self._pair() if pair is None else pair
+        check_panel(model, pair)
+        positions = _asked(pair, genes)
+        plan = make_plan(pair, len(positions), settings=model.settings, memory=memory, in_memory=True)
+        values = np.empty((plan.n_cells, plan.n_genes), dtype=np.float32)
+        for rows, places, block in predictions(model, columns, pair, positions, plan, progress):
+            values[rows, places] = block
+        imputed = AnnData(
+            values, obs=pair.st.obs.copy(), var=self._var(pair, positions), uns={"weft": self._record(pair)}
+        )
+        imputed.obsm.update(_places(pair))
+        return imputed
+
+    def impute_to(
+        self,
+        path: PathLike,
+        *,
+        genes: Iterable[str] | None = None,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        overwrite: bool = False,
+        progress: Progress = silent,
+    ) -> Path:
+        """Write imputed genes to a file as they are made, within a memory budget.
+
+        Parameters
+        ----------
+        path
+            A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
+        genes, pair, memory, progress
+            As in `impute`.
+        overwrite
+            Whether an output that is there may be replaced.
+
+        Returns
+        -------
+        Path
+            Where it lies, holding what `impute` returns.
+
+        Raises
+        ------
+        OutputExistsError, OutputError
+            The output is there already, or could not be written.
+        GeneError, MemoryBudgetError
+            As in `impute`.
+        """
+        model, columns = self._fitted()
+        pair = self._pair() if pair is None else pair
+        check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        check_panel(model, pair)
+        positions = _asked(pair, genes)
+        plan = make_plan(pair, len(positions), settings=model.settings, memory=memory)
+        with ResultWriter(
+            path,
+            obs=pair.st.obs,
+            var=self._var(pair, positions),
+            obsm=_places(pair),
+            uns={"weft": self._record(pair)},
+            overwrite=overwrite,
+        ) as writer:
+            for rows, places, block in predictions(model, columns, pair, positions, plan, progress):
+                writer.write(rows, places, block)
+        return writer.path
+
+    def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
+        """Return how far genes can be trusted.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in the reference's genes.
+        judged
+            (n_cells, n_genes) predictions to judge in place of the Imputer's own, in all cells of `pair_`.
+
+        Returns
+        -------
+        (n_genes,) the expected cosine similarity between prediction and measurement, 0 to 1; NaN where the
+        Imputer was made without reliability, or the panel was too small for it.
+
+        Notes
+        -----
+        Eq. 13 of stImpute. A panel gene is scored by a net that neither was trained on the gene nor saw a
+        prediction of it that was.
+        """
+        columns = self._fitted()[1]
+        pair, known = self._pair(), self.reliability_
+        if known is None:
+            return np.full(len(genes), np.nan)
+        if judged is None:
+            sample = pair.cells(known.sample.cells)
+            predicted = self.predict(genes, sample)
+        else:
+            predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
+        return known.score(predicted, columns.dense(genes), pair.sc.genes[genes])
+
+    def attach(self, pair: Pair) -> Self:
+        """Give a loaded Imputer its data: a pair with the same reference.
+
+        Parameters
+        ----------
+        pair
+            With the reference that the model was fitted with, and spatial data with the same panel.
+
+        Raises
+        ------
+        InputError
+            The reference or the panel is another one.
+        """
+        if self._restored is not None:
+            kept = self._restored
+            pair = pair.panel(kept.panel)
+            columns = GeneColumns.load(pair.sc)
+            self.model_ = stimpute.assemble(
+                kept.networks,
+                columns.dense(pair.sc_shared),
+                graph=gene_graph(pair, columns, kept.settings, self._read_embedding(kept.settings)),
+                settings=kept.settings,
+                device=resolve_device(self.device),
+            )
+            self.settings_, self._columns = kept.settings, columns
+            if kept.reliability is not None:
+                sample = TissueSample.draw(pair, self.seed)
+                self.reliability_ = Reliability(nets=kept.reliability, sample=sample)
+        self.pair_ = pair
+        return self
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write the model to a folder; see `weft.load`."""
+        from weft.save import save_imputer
+
+        return save_imputer(self, path, overwrite=overwrite)
+
+    def _settings(self, pair: Pair) -> StImputeSettings:
+        return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.settings)
+
+    def _read_embedding(self, settings: StImputeSettings) -> EmbeddingTable | None:
+        if settings.graph in ("expression", "none"):
+            return None
+        if self.embedding is None:
+            if settings.graph == "embedding":
+                raise SettingError(
+                    "graph='embedding'",
+                    expected="an embedding table",
+                    got="none",
+                    fix="Pass embedding=, or use graph='expression'.",
+                )
+            return None
+        return (
+            self.embedding if isinstance(self.embedding, EmbeddingTable) else read_embedding(self.embedding)
+        )
+
+    def _fitted(self) -> tuple[StImputeModel, GeneColumns]:
+        if self.model_ is None or self._columns is None:
+            is_loaded = self._restored is not None
+            raise NotFittedError(
+                "Imputer",
+                expected="a fitted Imputer",
+                got="one that was loaded and has no data yet" if is_loaded else "one that is not",
+                fix="Call attach(pair) first." if is_loaded else "Call fit(pair) first.",
+            )
+        return self.model_, self._columns
+
+    def _pair(self) -> Pair:
+        if self.pair_ is None:
+            raise NotFittedError(
+                "Imputer", expected="a fitted Imputer", got="one without data", fix="Call fit(pair) first."
+            )
+        return self.pair_
+
+    def _var(self, pair: Pair, genes: IntArray) -> pd.DataFrame:
+        var = pd.DataFrame(index=pd.Index(pair.sc.genes[genes].astype(str)))
+        var["measured"] = np.isin(genes, pair.sc_shared)
+        if self.reliability_ is not None:
+            var["reliability"] = np.concatenate(
+                [self.reliability_of(genes[part]) for part in row_blocks(len(genes), 1024)] or [np.empty(0)]
+            )
+        return var
+
+    def _record(self, pair: Pair) -> dict[str, Any]:
+        settings = self.settings_ or self._settings(pair)
+        return provenance(
+            preset=self.preset, settings=settings, seed=self.seed, device=self.device, findings=pair.findings
+        )
+
+
+def _asked(pair: Pair, genes: Iterable[str] | None) -> IntArray:
+    if genes is None or (isinstance(genes, str) and genes == "all"):
+        return np.arange(pair.sc.n_genes)
+    names = [genes] if isinstance(genes, str) else list(genes)
+    return pair.find_genes(names)
+
+
+def _places(pair: Pair) -> dict[str, DoubleArray]:
+    return {} if pair.coordinates is None else {"spatial": pair.coordinates}

@@ -1,0 +1,115 @@
+"""What an imputation will take: sizes of blocks, peak memory, output; known before work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft._compute import human_bytes, parse_memory, rows_per_block
+from weft._errors import MemoryBudgetError
+from weft.core.settings import StImputeSettings, bytes_per_cell
+from weft.data.pair import Pair
+
+_PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
+_MOST_CELLS, _MOST_GENES = 256, 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Sizes of the blocks, and estimates in bytes.
+
+    Attributes
+    ----------
+    n_cells, n_genes
+        Shape of the result.
+    cells_per_block, genes_per_block
+        What is predicted at once.
+    peak_bytes
+        Estimated peak memory of the whole process.
+    output_bytes
+        Size of the result before compression.
+    """
+
+    n_cells: int
+    n_genes: int
+    cells_per_block: int
+    genes_per_block: int
+    peak_bytes: float
+    output_bytes: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_genes:,} genes in {self.n_cells:,} cells, "
+            f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
+            f"peak memory about {human_bytes(self.peak_bytes)}, "
+            f"result {human_bytes(self.output_bytes)} before compression"
+        )
+
+
+def make_plan(
+    pair: Pair,
+    n_genes: int,
+    *,
+    settings: StImputeSettings,
+    memory: str | int,
+    in_memory: bool = False,
+) -> Plan:
+    """Plan an imputation within a memory budget.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    n_genes
+        Genes that are asked for.
+    settings
+        Of the method.
+    memory
+        Budget for the whole process, as "4 GB".
+    in_memory
+        Whether the result is held rather than written.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The work does not fit, with what it needs at least.
+    """
+    budget = parse_memory(memory)
+    n_cells, n_sc, n_sources = pair.st.n_cells, pair.sc.n_cells, n_sources_of(pair, settings)
+    output = 4.0 * n_cells * n_genes
+    # The reference (twice while it is turned from rows to columns), the sources, the search, the neighbours.
+    reference = min(16.0 * (1 - pair.sc.sparsity), 8.0) * n_sc * pair.sc.n_genes
+    fixed = _PROCESS_BYTES + reference + 16.0 * n_sc * n_sources + 24.0 * n_sc * settings.latent
+    fixed += 8.0 * n_cells * settings.k + (output if in_memory else 0)
+    if in_memory and fixed > budget:
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(fixed)} to hold {n_cells:,} cells x {n_genes:,} genes",
+            got=human_bytes(budget),
+            fix="Use impute_to, which writes as it goes, ask for fewer genes, or raise the budget.",
+        )
+    genes = min(n_genes, _MOST_GENES)
+    while genes > 16 and 20.0 * n_sc * genes > (budget - fixed) / 2:
+        genes //= 2
+    tables = 20.0 * n_sc * genes
+    per_cell = bytes_per_cell(settings, n_sources, genes)
+    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=fixed + tables, most=_MOST_CELLS)
+    training = bytes_per_cell(settings, n_sources, len(pair.shared_genes)) * max(2 * settings.batch, 256)
+    return Plan(
+        n_cells=n_cells,
+        n_genes=n_genes,
+        cells_per_block=cells,
+        genes_per_block=genes,
+        peak_bytes=fixed + max(tables + per_cell * min(cells, n_cells), training),
+        output_bytes=output,
+    )
+
+
+def n_sources_of(pair: Pair, settings: StImputeSettings) -> int:
+    """Return how many genes the graph's messages come from."""
+    return pair.sc.n_genes if uses_all_sources(pair, settings) else len(pair.shared_genes)
+
+
+def uses_all_sources(pair: Pair, settings: StImputeSettings) -> bool:
+    """Say whether all genes of the reference are sources, or the panel alone."""
+    is_small = pair.sc.n_genes <= settings.most_sources
+    return settings.sources == "all" or (settings.sources == "auto" and is_small)

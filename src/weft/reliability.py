@@ -1,0 +1,274 @@
+"""How far a gene can be trusted: a small network on out-of-fold predictions (stImpute, Eq. 13).
+
+The paper feeds the network a gene's predicted values in all cells, and trains it on genes that the imputation
+was fitted to. Here its input is a fixed number of summaries, so that it does not grow with the tissue, and
+every gene it learns from was predicted by a model that had not seen the gene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+from sklearn.neighbors import NearestNeighbors
+
+from weft._compute import numpy_stream, torch_stream
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.loop import fit_epochs, linear, shuffled
+from weft.data.columns import GeneColumns
+from weft.data.pair import Pair
+
+Predict = Callable[[Pair, IntArray, Pair], FloatArray]
+"""From a training pair, genes and a pair of cells to predictions of these genes made without them."""
+
+FOLDS = 5
+SAMPLE_CELLS = 2000
+SMALLEST_PANEL = 6
+_SPATIAL_NEIGHBORS = 8
+_COMPONENTS = 10
+_NOISE = (0.0, 0.25, 0.5, 1.0, 2.0)  # in standard deviations of the prediction
+_QUANTILES = (0.1, 0.5, 0.9, 0.99)
+_HIDDEN, _EPOCHS, _LR = 32, 200, 0.003
+
+
+class ReliabilityNet(torch.nn.Module):
+    """Summaries of a gene's prediction -> its expected cosine similarity with the truth."""
+
+    def __init__(self, n_features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = linear(n_features, _HIDDEN, generator)
+        self.last = linear(_HIDDEN, 1, generator)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n_genes, n_features) -> (n_genes,), 0 to 1."""
+        return torch.sigmoid(self.last(F.relu(self.first(features)))).squeeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TissueSample:
+    """Cells that predictions are summarised over, and what is known of them.
+
+    Attributes
+    ----------
+    cells
+        (n_sample,) positions of spatial cells.
+    panel
+        (n_sample, n_components) orthonormal basis of the measured panel, centred.
+    around
+        (n_sample, n_neighbors) each cell's nearest cells of the sample in space, or none without coordinates.
+    """
+
+    cells: IntArray
+    panel: DoubleArray
+    around: IntArray
+
+    @classmethod
+    def draw(cls, pair: Pair, seed: int) -> TissueSample:
+        """Draw cells from a pair and summarise what was measured in them."""
+        kept = np.flatnonzero(~pair.st.empty_cells)
+        if len(kept) > SAMPLE_CELLS:
+            kept = np.sort(numpy_stream(seed, "reliability.cells").choice(kept, SAMPLE_CELLS, replace=False))
+        measured = pair.st.dense(kept, pair.st_shared).astype(np.float64)
+        left, size, _ = np.linalg.svd(measured - measured.mean(axis=0), full_matrices=False)
+        n_components = int(min(_COMPONENTS, (size > 1e-9 * max(size[0], 1e-300)).sum()))
+        around = np.empty((len(kept), 0), dtype=np.int64)
+        if pair.coordinates is not None:
+            k = min(_SPATIAL_NEIGHBORS, len(kept) - 1)
+            around = _around(pair.coordinates[kept], None if pair.slices is None else pair.slices[kept], k)
+        return cls(cells=kept, panel=left[:, :n_components], around=around)
+
+    def summarise(self, predicted: FloatArray, reference: FloatArray) -> DoubleArray:
+        """Return a fixed number of summaries per gene, whatever the number of cells.
+
+        Parameters
+        ----------
+        predicted
+            (n_sample, n_genes) predictions in the cells of the sample.
+        reference
+            (n_sc, n_genes) the genes in the reference.
+
+        Returns
+        -------
+        (n_genes, n_features): level, spread, quantiles and flatness of the prediction; how much of its
+        variance the measured panel explains; how alike neighbours in the tissue are (Moran's I); level,
+        spread and share of expressing cells in the reference.
+        """
+        values = predicted.astype(np.float64)
+        mean, spread = values.mean(axis=0), values.std(axis=0)
+        rms = np.sqrt((values**2).mean(axis=0))
+        centred = (values - mean) / np.maximum(spread, 1e-9)
+        explained = ((self.panel.T @ centred) ** 2).sum(axis=0) / len(values)
+        likeness = np.zeros(values.shape[1])
+        for column in self.around.T:
+            likeness += (centred * centred[column]).mean(axis=0) / self.around.shape[1]
+        parts = [mean, spread, mean / np.maximum(rms, 1e-9), *np.quantile(values, _QUANTILES, axis=0)]
+        parts += [
+            explained,
+            likeness,
+            reference.mean(axis=0),
+            reference.std(axis=0),
+            (reference > 0).mean(axis=0),
+        ]
+        return np.stack(parts, axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReliabilityNets:
+    """What was learned of reliability.
+
+    Attributes
+    ----------
+    centre, scale
+        (n_features,) by which summaries are standardised.
+    nets
+        One per fold of the panel's genes, which it was not trained on.
+    fold_of
+        Fold of every panel gene, by its name in the reference.
+    """
+
+    centre: DoubleArray
+    scale: DoubleArray
+    nets: tuple[ReliabilityNet, ...]
+    fold_of: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reliability:
+    """Nets, and the cells of a tissue that predictions are summarised over."""
+
+    nets: ReliabilityNets
+    sample: TissueSample
+
+    def score(self, predicted: FloatArray, reference: FloatArray, genes: NDArray[np.str_]) -> DoubleArray:
+        """Return the expected cosine similarity of genes.
+
+        Parameters
+        ----------
+        predicted
+            (n_sample, n_genes) predictions in the sample's cells.
+        reference
+            (n_sc, n_genes) the genes in the reference.
+        genes
+            (n_genes,) their names in the reference.
+
+        Returns
+        -------
+        (n_genes,) 0 to 1. A gene of the panel is scored by the net of its fold, another by the mean of all.
+        """
+        features = (self.sample.summarise(predicted, reference) - self.nets.centre) / self.nets.scale
+        with torch.no_grad():
+            inputs = torch.from_numpy(features.astype(np.float32))
+            scores = np.stack([net(inputs).numpy() for net in self.nets.nets]).astype(np.float64)
+        result: DoubleArray = scores.mean(axis=0)  # (folds, n_genes) -> (n_genes,)
+        for place, gene in enumerate(genes):
+            fold = self.nets.fold_of.get(str(gene))
+            if fold is not None:
+                result[place] = scores[fold, place]
+        return result
+
+
+def fit_reliability(
+    pair: Pair, columns: GeneColumns, predict: Predict, *, seed: int, progress: Progress = silent
+) -> Reliability | None:
+    """Learn reliability from genes of the panel, each predicted without it.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    columns
+        Their reference by gene.
+    predict
+        Called per fold with the pair without the fold's genes, these genes, and the cells to predict.
+    seed
+        Of all draws.
+    progress
+        Called as folds are done.
+
+    Returns
+    -------
+    Reliability, or None where the panel has fewer than `SMALLEST_PANEL` genes.
+    """
+    n_panel = len(pair.shared_genes)
+    if n_panel < SMALLEST_PANEL:
+        return None
+    sample = TissueSample.draw(pair, seed)
+    cells = pair.cells(sample.cells)
+    predicted = np.empty((len(sample.cells), n_panel), dtype=np.float32)
+    folds = [
+        held for _, held in KFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(pair.shared_genes)
+    ]
+    for fold, held in enumerate(folds):
+        kept = np.delete(pair.shared_genes, held)
+        predicted[:, held] = predict(pair.panel(kept), pair.sc_shared[held], cells.panel(kept))
+        progress("reliability", fold + 1, FOLDS)
+    truth = cells.st.dense(slice(None), pair.st_shared)
+    features, labels, gene_of = _noisy_examples(sample, predicted, truth, columns.dense(pair.sc_shared), seed)
+    centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
+    standard = torch.from_numpy(((features - centre) / scale).astype(np.float32))
+    targets = torch.from_numpy(labels.astype(np.float32))
+    nets = []
+    for fold, held in enumerate(folds):
+        seen = torch.from_numpy(np.flatnonzero(~np.isin(gene_of, held)))
+        nets.append(_fit_net(standard[seen], targets[seen], torch_stream(seed, f"reliability.{fold}")))
+    fold_of = {str(pair.shared_genes[gene]): fold for fold, held in enumerate(folds) for gene in held}
+    learned = ReliabilityNets(centre=centre, scale=scale, nets=tuple(nets), fold_of=fold_of)
+    return Reliability(nets=learned, sample=sample)
+
+
+def _noisy_examples(
+    sample: TissueSample, predicted: FloatArray, truth: FloatArray, reference: FloatArray, seed: int
+) -> tuple[DoubleArray, DoubleArray, IntArray]:
+    """Return summaries, true cosines and genes of the predictions, as they are and with noise added.
+
+    A panel gives but a few dozen genes to learn from; noisy copies, labelled by their own cosine, teach the
+    nets what a bad prediction looks like.
+    """
+    generator = numpy_stream(seed, "reliability.noise")
+    features, labels = [], []
+    for level in _NOISE:
+        noise = generator.standard_normal(predicted.shape) * predicted.std(axis=0) * level
+        noisy = (predicted + noise).astype(np.float32)
+        features.append(sample.summarise(noisy, reference))
+        labels.append(_cosine(noisy, truth))
+    genes = np.tile(np.arange(predicted.shape[1]), len(_NOISE))
+    return np.concatenate(features), np.concatenate(labels), genes
+
+
+def _fit_net(features: torch.Tensor, targets: torch.Tensor, generator: torch.Generator) -> ReliabilityNet:
+    net = ReliabilityNet(features.shape[1], generator)
+    fit_epochs(
+        net.parameters(),
+        lambda rows: F.mse_loss(net(features[rows]), targets[rows]),  # (13)
+        lambda: shuffled(len(features), size=64, generator=generator),
+        epochs=_EPOCHS,
+        lr=_LR,
+        progress=lambda done, total: None,
+    )
+    return net
+
+
+def _cosine(predicted: FloatArray, truth: FloatArray) -> DoubleArray:
+    left, right = predicted.astype(np.float64), truth.astype(np.float64)
+    length = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
+    cosine: DoubleArray = np.divide(
+        (left * right).sum(axis=0), length, out=np.zeros(len(length)), where=length > 0
+    )
+    return cosine
+
+
+def _around(coordinates: DoubleArray, slices: NDArray[np.str_] | None, k: int) -> IntArray:
+    """Return the k nearest cells of every cell, of its own slice (a cell alone in its slice: itself)."""
+    around = np.repeat(np.arange(len(coordinates))[:, None], k, axis=1)
+    for name in [None] if slices is None else np.unique(slices):
+        cells = np.arange(len(coordinates)) if name is None else np.flatnonzero(slices == name)
+        n_near = min(k, len(cells) - 1)
+        if n_near > 0:
+            search = NearestNeighbors(n_neighbors=n_near).fit(coordinates[cells])
+            around[cells, :n_near] = cells[search.kneighbors(return_distance=False)]
+    return around
