@@ -6,14 +6,13 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from weft._compute import resolve_device
 from weft._errors import NotFittedError, SettingError, check_choice
@@ -28,20 +27,20 @@ from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
 from weft.plan import Plan, make_plan
 from weft.record import provenance
-from weft.reliability import Reliability, ReliabilityNets, TissueSample, fit_reliability
-from weft.streaming import check_k, check_panel, gene_graph, predict_genes, predictions, training_cells
+from weft.reliability import Reliability, TissueSample, fit_reliability
+from weft.save import SavedImputer, write_model
+from weft.streaming import (
+    asked_genes,
+    check_k,
+    check_panel,
+    gene_graph,
+    places_of,
+    predict_genes,
+    predictions,
+    training_cells,
+)
 
 DEFAULT_MEMORY = "4 GB"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Restored:
-    """What was read of a saved model, before it has data again."""
-
-    settings: StImputeSettings
-    panel: NDArray[np.str_]
-    networks: tuple[stimpute.AutoEncoder, stimpute.GeneNetwork]
-    reliability: ReliabilityNets | None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -105,7 +104,7 @@ class Imputer:
         self.pair_: Pair | None = None
         self.reliability_: Reliability | None = None
         self._columns: GeneColumns | None = None
-        self._restored: Restored | None = None
+        self._restored: SavedImputer | None = None
 
     def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
         """Learn from a pair.
@@ -131,7 +130,7 @@ class Imputer:
         check_k(settings, columns)
 
         def train(part: Pair, name: str) -> StImputeModel:
-            graph = gene_graph(part, columns, settings, embedding)
+            graph = gene_graph(part, columns, settings=settings, embedding=embedding)
             return stimpute.train(
                 training_cells(part, settings, self.seed),
                 columns.dense(part.sc_shared),
@@ -149,7 +148,7 @@ class Imputer:
         if self.reliability:
 
             def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
-                return predict_genes(train(part, "reliability: "), columns, cells, genes)
+                return predict_genes(train(part, "reliability: "), columns, cells, genes=genes)
 
             self.reliability_ = fit_reliability(pair, columns, without, seed=self.seed, progress=progress)
         return self
@@ -179,7 +178,7 @@ class Imputer:
         """
         pair = self._pair() if pair is None else pair
         settings = self.settings_ or self._settings(pair)
-        return make_plan(pair, len(_asked(pair, genes)), settings=settings, memory=memory)
+        return make_plan(pair, len(asked_genes(pair, genes)), settings=settings, memory=memory)
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -197,7 +196,7 @@ class Imputer:
         """
         model, columns = self._fitted()
         check_panel(model, pair)
-        return predict_genes(model, columns, pair, genes)
+        return predict_genes(model, columns, pair, genes=genes)
 
     def impute(
         self,
@@ -237,15 +236,17 @@ class Imputer:
         model, columns = self._fitted()
         pair = self._pair() if pair is None else pair
         check_panel(model, pair)
-        positions = _asked(pair, genes)
+        positions = asked_genes(pair, genes)
         plan = make_plan(pair, len(positions), settings=model.settings, memory=memory, in_memory=True)
         values = np.empty((plan.n_cells, plan.n_genes), dtype=np.float32)
-        for rows, places, block in predictions(model, columns, pair, positions, plan, progress):
+        for rows, places, block in predictions(
+            model, columns, pair, genes=positions, plan=plan, progress=progress
+        ):
             values[rows, places] = block
         imputed = AnnData(
             values, obs=pair.st.obs.copy(), var=self._var(pair, positions), uns={"weft": self._record(pair)}
         )
-        imputed.obsm.update(_places(pair))
+        imputed.obsm.update(places_of(pair))
         return imputed
 
     def impute_to(
@@ -285,17 +286,19 @@ class Imputer:
         pair = self._pair() if pair is None else pair
         check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
         check_panel(model, pair)
-        positions = _asked(pair, genes)
+        positions = asked_genes(pair, genes)
         plan = make_plan(pair, len(positions), settings=model.settings, memory=memory)
         with ResultWriter(
             path,
             obs=pair.st.obs,
             var=self._var(pair, positions),
-            obsm=_places(pair),
+            obsm=places_of(pair),
             uns={"weft": self._record(pair)},
             overwrite=overwrite,
         ) as writer:
-            for rows, places, block in predictions(model, columns, pair, positions, plan, progress):
+            for rows, places, block in predictions(
+                model, columns, pair, genes=positions, plan=plan, progress=progress
+            ):
                 writer.write(rows, places, block)
         return writer.path
 
@@ -350,7 +353,9 @@ class Imputer:
             self.model_ = stimpute.assemble(
                 kept.networks,
                 columns.dense(pair.sc_shared),
-                graph=gene_graph(pair, columns, kept.settings, self._read_embedding(kept.settings)),
+                graph=gene_graph(
+                    pair, columns, settings=kept.settings, embedding=self._read_embedding(kept.settings)
+                ),
                 settings=kept.settings,
                 device=resolve_device(self.device),
             )
@@ -362,10 +367,51 @@ class Imputer:
         return self
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write the model to a folder; see `weft.load`."""
-        from weft.save import save_imputer
+        """Write the model to a folder, without the data; `weft.load` reads it.
 
-        return save_imputer(self, path, overwrite=overwrite)
+        Parameters
+        ----------
+        path
+            The folder, made anew.
+        overwrite
+            Whether a model that is there may be replaced.
+
+        Returns
+        -------
+        Path
+            Where it lies.
+        """
+        model, pair = self._fitted()[0], self._pair()
+        embedding = None
+        if model.graph.embedding is not None and model.graph.embedding_row is not None:
+            rows = model.graph.embedding_row
+            genes = pair.sc.genes[np.flatnonzero(rows >= 0)]
+            values = model.graph.embedding[rows[rows >= 0]].astype(np.float32)
+            embedding = EmbeddingTable(genes=genes, values=values, source="saved model")
+        saved = SavedImputer(
+            preset=self.preset,
+            seed=self.seed,
+            settings=model.settings,
+            panel=pair.shared_genes,
+            networks=(model.autoencoder, model.network),
+            reliability=None if self.reliability_ is None else self.reliability_.nets,
+            embedding=embedding,
+        )
+        return write_model(saved, path, overwrite=overwrite)
+
+    @classmethod
+    def restore(cls, saved: SavedImputer, *, device: str = "auto") -> Self:
+        """Return the Imputer that was saved; it has no data until `attach`. See `weft.load`."""
+        imputer = cls(
+            preset=saved.preset,
+            settings=asdict(saved.settings),
+            embedding=saved.embedding,
+            reliability=saved.reliability is not None,
+            seed=saved.seed,
+            device=device,
+        )
+        imputer._restored = saved
+        return imputer
 
     def _settings(self, pair: Pair) -> StImputeSettings:
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.settings)
@@ -418,14 +464,3 @@ class Imputer:
         return provenance(
             preset=self.preset, settings=settings, seed=self.seed, device=self.device, findings=pair.findings
         )
-
-
-def _asked(pair: Pair, genes: Iterable[str] | None) -> IntArray:
-    if genes is None or (isinstance(genes, str) and genes == "all"):
-        return np.arange(pair.sc.n_genes)
-    names = [genes] if isinstance(genes, str) else list(genes)
-    return pair.find_genes(names)
-
-
-def _places(pair: Pair) -> dict[str, DoubleArray]:
-    return {} if pair.coordinates is None else {"spatial": pair.coordinates}

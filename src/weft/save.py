@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,147 +15,159 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from weft._compute import torch_stream
-from weft._errors import FormatError, MissingFileError, NotFittedError
-from weft._typing import PathLike
+from weft._errors import FormatError, MissingFileError
+from weft._typing import PathLike, Preset
 from weft.core.settings import StImputeSettings
-from weft.core.stimpute import new_networks
+from weft.core.stimpute import AutoEncoder, GeneNetwork, new_networks
 from weft.data.embeddings import EmbeddingTable
 from weft.data.output import check_output, output_errors, partial_output
-from weft.imputer import Imputer, Restored
 from weft.record import versions
 from weft.reliability import ReliabilityNet, ReliabilityNets
 
 SCHEMA = 1
-_FILES = ("config.json", "weights.safetensors", "genes.parquet")
+_CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
+_NETWORKS = ("autoencoder", "network")
 
 
-def save_imputer(imputer: Imputer, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a fitted Imputer to a folder.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedImputer:
+    """What a model folder holds: all of a fitted Imputer but its data.
+
+    Attributes
+    ----------
+    preset, seed, settings
+        As it was made and fitted with.
+    panel
+        (n_panel,) names of the genes it was fitted to, as the reference spells them.
+    networks
+        Autoencoder and gene network, on the CPU.
+    reliability
+        What was learned of reliability, if anything was.
+    embedding
+        The protein embeddings that the gene graph used, if it did.
+    """
+
+    preset: Preset
+    seed: int
+    settings: StImputeSettings
+    panel: NDArray[np.str_]
+    networks: tuple[AutoEncoder, GeneNetwork]
+    reliability: ReliabilityNets | None
+    embedding: EmbeddingTable | None
+
+
+def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a model folder.
 
     Parameters
     ----------
-    imputer
-        Fitted.
+    saved
+        What to write.
     path
         The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
         ``weights.safetensors`` (what was learned, and the embeddings that were used), ``genes.parquet`` (the
-        panel). The reference is not in it: `load` and then `Imputer.attach` the pair.
+        panel).
     overwrite
         Whether a model that is there may be replaced.
 
+    Returns
+    -------
+    Path
+        Where it lies.
+
     Raises
     ------
-    NotFittedError
-        There is nothing to save yet.
     OutputExistsError, OutputError
         The folder is there already, or could not be written.
     """
-    model = imputer.model_
-    if model is None or imputer.pair_ is None:
-        raise NotFittedError(
-            "Imputer", expected="a fitted Imputer", got="one that is not", fix="Call fit(pair) first."
-        )
-    pair, nets = imputer.pair_, None if imputer.reliability_ is None else imputer.reliability_.nets
-    genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
+    nets = saved.reliability
+    genes = pd.DataFrame({"gene": saved.panel.astype(str)})
     genes["reliability_fold"] = -1 if nets is None else [nets.fold_of[gene] for gene in genes["gene"]]
-    tensors = {f"autoencoder.{name}": one for name, one in model.autoencoder.state_dict().items()}
-    tensors |= {f"network.{name}": one for name, one in model.network.state_dict().items()}
-    tensors |= _reliability_tensors(nets)
+    tensors = _reliability_tensors(nets)
+    for name, network in zip(_NETWORKS, saved.networks, strict=True):
+        tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}
     config: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "imputer",
-        "preset": imputer.preset,
-        "settings": dataclasses.asdict(model.settings),
-        "seed": int(imputer.seed),
+        "preset": saved.preset,
+        "settings": asdict(saved.settings),
+        "seed": int(saved.seed),
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
         "versions": versions(),
     }
-    if model.graph.embedding is not None and model.graph.embedding_row is not None:
-        tensors["embedding"] = torch.from_numpy(model.graph.embedding)
-        embedded = np.flatnonzero(model.graph.embedding_row >= 0)
-        order = embedded[np.argsort(model.graph.embedding_row[embedded])]
-        config["embedded_genes"] = pair.sc.genes[order].tolist()
+    if saved.embedding is not None:
+        tensors["embedding"] = torch.from_numpy(saved.embedding.values)
+        config["embedded_genes"] = [str(gene) for gene in saved.embedding.genes]
     target = check_output(path, overwrite=overwrite)
     with partial_output(target, overwrite=overwrite) as partial, output_errors(target):
         partial.mkdir()
-        (partial / "config.json").write_text(json.dumps(config, indent=2))
+        (partial / _CONFIG).write_text(json.dumps(config, indent=2))
         save_file(
-            {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, partial / _FILES[1]
+            {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, partial / _WEIGHTS
         )
-        genes.to_parquet(partial / "genes.parquet")
+        genes.to_parquet(partial / _GENES)
     return target
 
 
-def load(path: PathLike, *, device: str = "auto") -> Imputer:
-    """Read a model that was saved; give it data with `Imputer.attach` before it imputes.
+def read_model(path: PathLike) -> SavedImputer:
+    """Read a model folder.
 
     Parameters
     ----------
     path
         The folder.
-    device
-        Where it shall work.
 
     Raises
     ------
     MissingFileError
         There is no model at the path.
     FormatError
-        Its files are damaged, or of a newer schema.
+        Its files are damaged, or of another schema.
     """
     folder = Path(path)
-    for name in _FILES:
+    for name in (_CONFIG, _WEIGHTS, _GENES):
         if not (folder / name).is_file():
             raise MissingFileError(
                 str(folder),
-                expected="a model folder with " + ", ".join(_FILES),
+                expected=f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}",
                 got=f"no {name}",
                 fix="Name the folder that Imputer.save or --save-model wrote.",
             )
     try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "weights.safetensors")
-        genes = pd.read_parquet(folder / "genes.parquet")
+        config = json.loads((folder / _CONFIG).read_text())
         if config["schema"] != SCHEMA:
-            raise _damaged(folder, f"a model of schema {SCHEMA}", f"schema {config['schema']}")
-        return _restored(config, tensors, genes, device)
-    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise _damaged(folder, "the files of a saved model", f"{type(error).__name__}: {error}") from error
+            raise _unusable(folder, f"a model of schema {SCHEMA}", f"schema {config['schema']}")
+        return _parsed(config, load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES))
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        raise _unusable(folder, "the files of a saved model", f"{type(error).__name__}: {error}") from error
 
 
-def _restored(
-    config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.DataFrame, device: str
-) -> Imputer:
+def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.DataFrame) -> SavedImputer:
     settings = StImputeSettings(**config["settings"])
-    imputer = Imputer(
-        preset=config["preset"],
-        settings=config["settings"],
-        embedding=_embedding(config, tensors),
-        reliability=config["n_reliability_nets"] > 0,
-        seed=config["seed"],
-        device=device,
-    )
-    networks = new_networks(settings, len(genes), torch_stream(0, "load"))
-    for name, network in zip(("autoencoder", "network"), networks, strict=True):
+    start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+    networks = new_networks(settings, len(genes), start)
+    for name, network in zip(_NETWORKS, networks, strict=True):
         network.load_state_dict(_part(tensors, name))
     nets = None
     if config["n_reliability_nets"]:
         centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
-        learned = []
-        for number in range(config["n_reliability_nets"]):
-            net = ReliabilityNet(len(centre), torch_stream(0, "load"))
+        learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
+        for number, net in enumerate(learned):
             net.load_state_dict(_part(tensors, f"reliability.{number}"))
-            learned.append(net)
-        fold_of = {
-            str(gene): int(fold) for gene, fold in zip(genes["gene"], genes["reliability_fold"], strict=True)
-        }
+        folds = zip(genes["gene"], genes["reliability_fold"], strict=True)
+        fold_of = {str(gene): int(fold) for gene, fold in folds}
         nets = ReliabilityNets(centre=centre, scale=scale, nets=tuple(learned), fold_of=fold_of)
-    imputer._restored = Restored(
-        settings=settings, panel=_names(genes["gene"]), networks=networks, reliability=nets
+    return SavedImputer(
+        preset=config["preset"],
+        seed=config["seed"],
+        settings=settings,
+        panel=np.asarray(genes["gene"].astype(str).tolist()),
+        networks=networks,
+        reliability=nets,
+        embedding=_embedding(config, tensors),
     )
-    return imputer
 
 
 def _reliability_tensors(nets: ReliabilityNets | None) -> dict[str, torch.Tensor]:
@@ -178,11 +190,7 @@ def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
     return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _names(column: pd.Series[str]) -> NDArray[np.str_]:
-    return np.asarray(column.astype(str).tolist())
-
-
-def _damaged(folder: Path, expected: str, got: str) -> FormatError:
+def _unusable(folder: Path, expected: str, got: str) -> FormatError:
     return FormatError(
         str(folder), expected=expected, got=got, fix="Save the model anew with this version of weft."
     )

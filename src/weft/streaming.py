@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from weft._compute import numpy_stream
 from weft._errors import InputError, SettingError
-from weft._typing import FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable
 from weft.core.settings import StImputeSettings
@@ -20,6 +20,18 @@ from weft.data.stream import row_blocks
 from weft.plan import Plan, make_plan, uses_all_sources
 
 _READ_ROWS = 4096  # cells that are read, and written, at once
+
+
+def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
+    """Return positions of the genes that are asked for, in the reference; None and "all" mean every one."""
+    if genes is None or genes == "all":
+        return np.arange(pair.sc.n_genes)
+    return pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+
+
+def places_of(pair: Pair) -> dict[str, DoubleArray]:
+    """Return the coordinates as a result carries them in ``obsm``."""
+    return {} if pair.coordinates is None else {"spatial": pair.coordinates}
 
 
 def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
@@ -56,7 +68,7 @@ def training_cells(pair: Pair, settings: StImputeSettings, seed: int) -> FloatAr
 
 
 def gene_graph(
-    pair: Pair, columns: GeneColumns, settings: StImputeSettings, embedding: EmbeddingTable | None
+    pair: Pair, columns: GeneColumns, *, settings: StImputeSettings, embedding: EmbeddingTable | None
 ) -> GeneGraph:
     """Return the gene graph that the settings name, over the pair's reference."""
     sources = np.arange(pair.sc.n_genes) if uses_all_sources(pair, settings) else pair.sc_shared
@@ -77,7 +89,13 @@ def gene_graph(
 
 
 def predictions(
-    model: StImputeModel, columns: GeneColumns, pair: Pair, genes: IntArray, plan: Plan, progress: Progress
+    model: StImputeModel,
+    columns: GeneColumns,
+    pair: Pair,
+    *,
+    genes: IntArray,
+    plan: Plan,
+    progress: Progress,
 ) -> Iterator[tuple[slice, slice, FloatArray]]:
     """Yield blocks of predictions, and where they lie: cells by genes of the request."""
     if not len(genes):
@@ -91,7 +109,7 @@ def predictions(
     chunks = list(row_blocks(len(genes), plan.genes_per_block))
     done = 0
     for places in chunks:
-        table = GeneTable.build(model.graph, genes[places], columns.dense(genes[places]), model.device)
+        table = GeneTable.build(model.graph, genes[places], columns.dense(genes[places]), device=model.device)
         for rows in row_blocks(pair.st.n_cells, _READ_ROWS):
             parts = [
                 stimpute.predict_block(model, neighbors[rows][part], table)
@@ -102,10 +120,10 @@ def predictions(
             progress("impute", done, pair.st.n_cells * len(genes))
 
 
-def predict_genes(model: StImputeModel, columns: GeneColumns, pair: Pair, genes: IntArray) -> FloatArray:
+def predict_genes(model: StImputeModel, columns: GeneColumns, pair: Pair, *, genes: IntArray) -> FloatArray:
     """Return predictions of some genes in all spatial cells of a pair: (n_cells, n_genes), held in memory."""
     plan = make_plan(pair, len(genes), settings=model.settings, memory="1 TB")
     result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
-    for rows, places, block in predictions(model, columns, pair, genes, plan, silent):
+    for rows, places, block in predictions(model, columns, pair, genes=genes, plan=plan, progress=silent):
         result[rows, places] = block
     return result

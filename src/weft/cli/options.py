@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,10 @@ from weft._typing import Duplicates, Scale
 if TYPE_CHECKING:
     from weft.data.pair import Pair
 
+_ARGUMENTS = re.compile(
+    r"\b((?:sc|st)_(?:layer|scale|gene_column)|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
+    r"|device|memory|keep|folds|embedding)=(?=(['\w])?)"
+)
 _SC, _ST, _RUN = "Reading the reference", "Reading the spatial data", "Running"
 
 Reference: TypeAlias = Annotated[
@@ -62,7 +67,9 @@ class PairOptions:
     ] = None
     size_factor: Annotated[
         str | None,
-        _option(_SC, "Column of obs with each cell's total count, if the file holds only some genes.", "COLUMN"),
+        _option(
+            _SC, "Column of obs with each cell's total count, if the file holds only some genes.", "COLUMN"
+        ),
     ] = None
     sc_gene_column: Annotated[
         str | None, _option(_SC, "Column of var with the gene names. Default: the names of var.", "COLUMN")
@@ -115,14 +122,19 @@ class RunOptions:
     """What every command takes."""
 
     seed: Annotated[
-        int, typer.Option(help="Seed of all random draws; the same seed gives the same result.", rich_help_panel=_RUN)
+        int,
+        typer.Option(
+            help="Seed of all random draws; the same seed gives the same result.", rich_help_panel=_RUN
+        ),
     ] = 0
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)
-    ] = "auto"
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)] = (
+        "auto"
+    )
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print one JSON object and nothing else on standard output.", rich_help_panel=_RUN),
+        typer.Option(
+            "--json", help="Print one JSON object and nothing else on standard output.", rich_help_panel=_RUN
+        ),
     ] = False
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print the last line only, and no progress.", rich_help_panel=_RUN)
@@ -138,7 +150,9 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
         if name in groups:
             kinds = get_type_hints(groups[name], include_extras=True)
             parameters += [
-                inspect.Parameter(one.name, parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name])
+                inspect.Parameter(
+                    one.name, parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name]
+                )
                 for one in fields(groups[name])
             ]
         else:

@@ -140,7 +140,7 @@ class GeneTable:
 
     @classmethod
     def build(
-        cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, device: torch.device
+        cls, graph: GeneGraph, genes: IntArray, expression: FloatArray, *, device: torch.device
     ) -> GeneTable:
         """Return the table of genes, given their positions and their (n_sc, R) expression."""
         weights = graph.weights(genes, expression)

@@ -187,8 +187,8 @@ def train(
     autoencoder, network = new_networks(settings, len(panel), streams["start"])
     autoencoder, network = autoencoder.to(device), network.to(device)
     cells = torch.from_numpy(measured).to(device)
-    sources = GeneTable.build(graph, graph.sources, graph.source_expression, device)
-    genes = GeneTable.build(graph, panel, reference, device)
+    sources = GeneTable.build(graph, graph.sources, graph.source_expression, device=device)
+    genes = GeneTable.build(graph, panel, reference, device=device)
     history: dict[str, list[float]] = {}
     predicted: torch.Tensor | None = None
     for round_ in range(1, settings.rounds + 1):
@@ -254,7 +254,7 @@ def assemble(
         autoencoder=autoencoder,
         network=network,
         graph=graph,
-        sources=GeneTable.build(graph, graph.sources, graph.source_expression, device),
+        sources=GeneTable.build(graph, graph.sources, graph.source_expression, device=device),
         search=ExactNeighbors.build(encode(autoencoder, reference), device=device),
         history={},
     )

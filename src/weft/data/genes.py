@@ -135,6 +135,15 @@ def match_sides(
 def find_names(names: Iterable[str], known: Sequence[str] | NDArray[np.str_], *, where: str) -> IntArray:
     """Return the positions of names among the known ones: exact first, then without case.
 
+    Parameters
+    ----------
+    names
+        Those to find.
+    known
+        Those to find them among.
+    where
+        What errors call the names.
+
     Raises
     ------
     GeneError

@@ -236,27 +236,42 @@ def pair(
         scale=st_scale,
         duplicates=duplicates,
     )
+    asked = _Asked(labels=(labels, st_labels), coordinates=coordinates, slices=slices)
     usual = (*LABEL_KEYS, *SLICE_KEYS)
     sc_data = open_input(sc, argument="sc", obs_columns=[*usual, *_given(labels, size_factor)])
     st_data = open_input(st, argument="st", obs_columns=[*usual, *_given(st_labels, st_size_factor, slices)])
-    for data in (sc_data, st_data):
+    return _checked((sc_data, st_data), (sc_wish, st_wish), asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    labels: tuple[str | None, str | None]
+    coordinates: str | None
+    slices: str | None
+
+
+def _checked(inputs: tuple[Input, Input], wishes: tuple[Wish, Wish], asked: _Asked) -> Pair:
+    sc_data, st_data = inputs
+    for data in inputs:
         check_cells(data)
-    sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
+    sc_genes, st_genes = (gene_names(data, wish) for data, wish in zip(inputs, wishes, strict=True))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places, found_places = find_coordinates(
-        st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
+        st_data.obs, st_data.obsm, asked.coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    slice_names, found_slices = find_slices(st_data.obs, slices, where=st_data.where)
-    sc_types, found_types = find_labels(sc_data.obs, labels, where=sc_data.where, argument="labels")
-    st_types, found_st_types = find_labels(st_data.obs, st_labels, where=st_data.where, argument="st_labels")
+    slice_names, found_slices = find_slices(st_data.obs, asked.slices, where=st_data.where)
+    sc_types, found_types = find_labels(sc_data.obs, asked.labels[0], where=sc_data.where, argument="labels")
+    st_types, found_st_types = find_labels(
+        st_data.obs, asked.labels[1], where=st_data.where, argument="st_labels"
+    )
     order = np.argsort(sc_genes.names[match.first], kind="stable")
     sc_shared, st_shared = match.first[order], match.second[order]
-    sc_side, sc_scan = make_side(sc_data, sc_genes, sc_wish, panel=sc_shared)
-    st_side, st_scan = make_side(st_data, st_genes, st_wish, panel=st_shared)
+    sc_side, sc_scan = make_side(sc_data, sc_genes, wishes[0], panel=sc_shared)
+    st_side, st_scan = make_side(st_data, st_genes, wishes[1], panel=st_shared)
     spacing = None if places is None else spot_spacing(places, slice_names)
     evidence = Evidence(
-        inputs=(sc_data, st_data),
-        wishes=(sc_wish, st_wish),
+        inputs=inputs,
+        wishes=wishes,
         genes=(sc_genes, st_genes),
         sides=(sc_side, st_side),
         scans=(sc_scan, st_scan),

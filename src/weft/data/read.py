@@ -96,7 +96,7 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
     if suffix == ".h5":
         return open_10x(path, where)
     if suffix in SEPARATORS or suffix == ".parquet":
-        return read_table(path, where, suffix, obs_columns)
+        return read_table(path, where=where, suffix=suffix, obs_columns=obs_columns)
     if suffix in _PICKLES:
         raise FormatError(
             where,

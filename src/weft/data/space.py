@@ -141,6 +141,8 @@ def find_slices(
         The spatial side's.
     asked
         A column; None looks for a usual one that holds several values, few of them alone.
+    where
+        What errors call the input.
 
     Raises
     ------

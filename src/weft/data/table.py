@@ -15,7 +15,7 @@ from weft.data.space import OBS_KEYS
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
-def read_table(path: Path, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
+def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
     """Read a table of cells x genes; text, coordinates and ``obs_columns`` become annotation."""
     try:
         if suffix == ".parquet":

@@ -1,0 +1,115 @@
+"""What a command prints: text or one JSON object on standard output, progress and errors on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from weft import _typing
+from weft._errors import WeftError
+from weft.cli.options import RunOptions, in_words_of_the_shell
+
+_WIDTH = 120  # of tables that go to a file or a pipe
+
+
+class Screen:
+    """Where one run of a command prints.
+
+    Parameters
+    ----------
+    options
+        Whether to print JSON, and whether to be quiet.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self._start
+
+    def say(self, text: str) -> None:
+        """Print a line, unless asked for JSON or quiet."""
+        if self._talks:
+            typer.echo(text)
+
+    def show(self, table: RenderableType) -> None:
+        """Print a table, unless asked for JSON or quiet."""
+        if self._talks:
+            console = Console(highlight=False)
+            console = console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+            console.print(table)
+
+    def finish(self, line: str, record: dict[str, Any]) -> None:
+        """Print the last line, or the record as JSON."""
+        typer.echo(json.dumps(record, indent=2, allow_nan=False) if self._as_json else line)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[_typing.Progress]:
+        """Lend a function that draws one bar, for the stage that it was told last."""
+        console = Console(stderr=True)
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not (self._talks and console.is_terminal),
+        )
+        with bars:
+            bar = bars.add_task("starting", total=None)
+
+            def draw(stage: str, done: int, total: int) -> None:
+                bars.update(bar, description=stage, completed=done, total=total)
+
+            yield draw
+
+
+@contextlib.contextmanager
+def told_errors(*, as_json: bool) -> Iterator[None]:
+    """Tell the errors that weft raises on purpose, and an interrupt, in words; exit with 2, and with 130."""
+    try:
+        yield
+    except WeftError as error:
+        where, expected, got, fix = (
+            in_words_of_the_shell(text) for text in (error.where, error.expected, error.got, error.fix)
+        )
+        for line in (
+            f"Error: {where}: expected {expected}, got {got}. {fix}",
+            *getattr(error, "__notes__", []),
+        ):
+            typer.echo(line, err=True)
+        if as_json:
+            told = {
+                "kind": type(error).__name__,
+                "where": where,
+                "expected": expected,
+                "got": got,
+                "fix": fix,
+            }
+            typer.echo(json.dumps({"error": told}, indent=2))
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as interrupt:
+        typer.echo("Interrupted. Nothing incomplete was left behind.", err=True)
+        raise typer.Exit(130) from interrupt
+
+
+def peak_memory() -> float | None:
+    """Return the most memory that this process has held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
