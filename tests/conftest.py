@@ -1,9 +1,20 @@
 """Fixtures that every room's tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from weft.data.embeddings import EmbeddingTable
+from weft.data.pair import Pair, pair
+from weft.data.simulate import SimulatedTissue, simulate_tissue
+from weft.imputer import Imputer
+
+QUICK = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
+"""Settings that train in a blink; what they learn is poor, but every contract must hold of it."""
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +24,63 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real datasets are not at {folder}; set WEFT_SHARED_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, Any]:
+    """Settings of the Imputer that train in a blink."""
+    return dict(QUICK)
+
+
+@pytest.fixture(scope="session")
+def tissue() -> SimulatedTissue:
+    """90 spatial cells, 100 of reference, 28 genes and 12 on the panel; not to be changed.
+
+    Cell 5 of the spatial side and cell 7 of the reference have no counts, nor have the reference's last two
+    genes off the panel.
+    """
+    made = simulate_tissue(n_spatial=90, n_reference=100, n_genes=28, n_panel=12, seed=1)
+    counts = made.st.X.toarray()
+    counts[5] = 0
+    made.st.X = type(made.st.X)(counts)
+    counts = made.sc.X.toarray()
+    counts[7] = 0
+    counts[:, np.flatnonzero(~made.sc.var_names.isin(made.st.var_names))[-2:]] = 0
+    made.sc.X = type(made.sc.X)(counts)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tissue_pair(tissue: SimulatedTissue) -> Pair:
+    """The tissue's two sides, checked."""
+    return pair(tissue.sc, tissue.st)
+
+
+@pytest.fixture(scope="session")
+def embeddings(tissue: SimulatedTissue) -> EmbeddingTable:
+    """Made-up protein embeddings of two thirds of the tissue's genes, and of some it does not have."""
+    names = [name for number, name in enumerate(tissue.sc.var_names) if number % 3]
+    values = np.random.default_rng(3).standard_normal((len(names) + 2, 16)).astype(np.float32)
+    return EmbeddingTable(genes=np.array([*names, "Foreign1", "Foreign2"]), values=values, source="made up")
+
+
+@pytest.fixture(scope="session")
+def fit_quickly(tissue_pair: Pair) -> Callable[..., Imputer]:
+    """Function that fits an Imputer to the tissue, without reliability unless asked."""
+
+    def fit(*, on: Pair = tissue_pair, settings: dict[str, Any] | None = None, **others: Any) -> Imputer:
+        return Imputer(settings=QUICK | (settings or {}), **({"reliability": False} | others)).fit(on)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def imputer(fit_quickly: Callable[..., Imputer]) -> Imputer:
+    """An Imputer fitted to the tissue, without reliability; not to be changed."""
+    return fit_quickly()
+
+
+@pytest.fixture(scope="session")
+def reliable_imputer(fit_quickly: Callable[..., Imputer], embeddings: EmbeddingTable) -> Imputer:
+    """An Imputer with protein embeddings and reliability, fitted to the tissue; not to be changed."""
+    return fit_quickly(reliability=True, embedding=embeddings)

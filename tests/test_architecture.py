@@ -37,6 +37,7 @@ LAYERS = {
     "attribution": 3,
     "axis": 3,
     "save": 3,
+    "loading": 3,
     "distributed": 3,
     "metrics": 4,
     "clusters": 4,
@@ -63,7 +64,7 @@ FORBIDDEN = {
 HEAVY = ("torch", "matplotlib", "dask", "scanpy", "transformers", "zarr")
 """What plain ``import weft`` does not load."""
 
-MOST_FILE_LINES = 400
+MOST_FILE_LINES = 330
 MOST_FUNCTION_LINES = 60
 MOST_FUNCTION_LINES_90 = 35  # the 90th percentile
 MOST_POSITIONAL = 3
@@ -153,7 +154,13 @@ def test_rooms_stay_apart(path: Path) -> None:
 
 @each_file
 def test_a_file_can_be_read_in_one_go(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_FILE_LINES
+    """Docstrings are left out of the count: public ones say shapes, units, ranges and errors."""
+    told = sum(
+        node.body[0].end_lineno - node.body[0].lineno + 1
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node) is not None
+    )
+    assert len(path.read_text(encoding="utf-8").splitlines()) - told <= MOST_FILE_LINES
 
 
 @each_file

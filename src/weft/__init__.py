@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from weft.data.simulate import SimulatedTissue, simulate_tissue
     from weft.evaluation import evaluate, write_scores
     from weft.imputer import Imputer
-    from weft.save import load
+    from weft.loading import load
 
     __version__: str
 
@@ -86,7 +86,7 @@ _HOMES = {
     "coexpression_modules": "weft.clusters",
     "evaluate": "weft.evaluation",
     "leiden_clusters": "weft.clusters",
-    "load": "weft.save",
+    "load": "weft.loading",
     "pair": "weft.data.pair",
     "read_embedding": "weft.data.embeddings",
     "simulate_tissue": "weft.data.simulate",

@@ -27,10 +27,12 @@ def resolve_device(device: str) -> torch.device:
     """
     import torch
 
+    kind, colon, index = device.partition(":")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if not there.get(device.partition(":")[0], False):
+    n_devices = torch.cuda.device_count() if kind == "cuda" else 1
+    if not there.get(kind, False) or (colon and not (index.isdecimal() and int(index) < n_devices)):
         found = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise SettingError(
             "device",
@@ -116,7 +118,7 @@ def human_bytes(size: float) -> str:
     '1.5 GB'
     """
     for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:  # what three digits do not round up to the next unit
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"

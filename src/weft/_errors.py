@@ -159,11 +159,12 @@ def check_range(
     high: float = float("inf"),
     integer: bool = False,
 ) -> None:
-    """Raise `SettingError` unless ``low <= value <= high`` (and a whole number where ``integer``)."""
+    """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
     kind = "a whole number" if integer else "a number"
     bound = f">= {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
     is_number = isinstance(value, int) if integer else isinstance(value, int | float)
-    if not is_number or isinstance(value, bool) or not low <= value <= high:
+    is_inside = is_number and low <= value <= high and value != float("inf")
+    if not is_inside or isinstance(value, bool):
         raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
 
 

@@ -21,23 +21,27 @@ from weft.core import stimpute
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
-from weft.data.embeddings import EmbeddingTable, read_embedding
+from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
 from weft.plan import Plan, make_plan
 from weft.record import provenance
 from weft.reliability import Reliability, TissueSample, fit_reliability
-from weft.save import SavedImputer, write_model
+from weft.save import SavedImputer, saved_from, write_model
 from weft.streaming import (
+    Job,
     asked_genes,
+    check_data,
     check_k,
-    check_panel,
+    check_not_input,
     gene_graph,
+    graph_embedding,
     places_of,
     predict_genes,
     predictions,
-    training_cells,
+    reference_mark,
+    train_part,
 )
 
 DEFAULT_MEMORY = "4 GB"
@@ -125,17 +129,15 @@ class Imputer:
         """
         settings = self._settings(pair)
         device = resolve_device(self.device)
-        embedding = self._read_embedding(settings)
+        embedding = graph_embedding(self.embedding, settings)
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
 
         def train(part: Pair, name: str) -> StImputeModel:
-            graph = gene_graph(part, columns, settings=settings, embedding=embedding)
-            return stimpute.train(
-                training_cells(part, settings, self.seed),
-                columns.dense(part.sc_shared),
-                part.sc_shared,
-                graph=graph,
+            return train_part(
+                part,
+                columns,
+                graph=gene_graph(part, columns, settings=settings, embedding=embedding),
                 settings=settings,
                 seed=self.seed,
                 device=device,
@@ -195,7 +197,7 @@ class Imputer:
         (n_cells, n_genes) log-normalised expression, at least 0.
         """
         model, columns = self._fitted()
-        check_panel(model, pair)
+        self._check(pair)
         return predict_genes(model, columns, pair, genes=genes)
 
     def impute(
@@ -233,20 +235,14 @@ class Imputer:
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
-        model, columns = self._fitted()
-        pair = self._pair() if pair is None else pair
-        check_panel(model, pair)
-        positions = asked_genes(pair, genes)
-        plan = make_plan(pair, len(positions), settings=model.settings, memory=memory, in_memory=True)
-        values = np.empty((plan.n_cells, plan.n_genes), dtype=np.float32)
-        for rows, places, block in predictions(
-            model, columns, pair, genes=positions, plan=plan, progress=progress
-        ):
+        job = self._job(pair, genes, memory=memory, in_memory=True)
+        values = np.empty((job.plan.n_cells, job.plan.n_genes), dtype=np.float32)
+        for rows, places, block in predictions(job, progress):
             values[rows, places] = block
         imputed = AnnData(
-            values, obs=pair.st.obs.copy(), var=self._var(pair, positions), uns={"weft": self._record(pair)}
+            values, obs=job.pair.st.obs.copy(), var=self._var(job), uns={"weft": self._record(job)}
         )
-        imputed.obsm.update(places_of(pair))
+        imputed.obsm.update(places_of(job.pair))
         return imputed
 
     def impute_to(
@@ -282,23 +278,18 @@ class Imputer:
         GeneError, MemoryBudgetError
             As in `impute`.
         """
-        model, columns = self._fitted()
-        pair = self._pair() if pair is None else pair
         check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
-        check_panel(model, pair)
-        positions = asked_genes(pair, genes)
-        plan = make_plan(pair, len(positions), settings=model.settings, memory=memory)
+        job = self._job(pair, genes, memory=memory)
+        check_not_input(path, job.pair)
         with ResultWriter(
             path,
-            obs=pair.st.obs,
-            var=self._var(pair, positions),
-            obsm=places_of(pair),
-            uns={"weft": self._record(pair)},
+            obs=job.pair.st.obs,
+            var=self._var(job),
+            obsm=places_of(job.pair),
+            uns={"weft": self._record(job)},
             overwrite=overwrite,
         ) as writer:
-            for rows, places, block in predictions(
-                model, columns, pair, genes=positions, plan=plan, progress=progress
-            ):
+            for rows, places, block in predictions(job, progress):
                 writer.write(rows, places, block)
         return writer.path
 
@@ -334,7 +325,7 @@ class Imputer:
         return known.score(predicted, columns.dense(genes), pair.sc.genes[genes])
 
     def attach(self, pair: Pair) -> Self:
-        """Give a loaded Imputer its data: a pair with the same reference.
+        """Give a loaded Imputer its data, or a fitted one other spatial data: a pair with the same reference.
 
         Parameters
         ----------
@@ -346,23 +337,30 @@ class Imputer:
         InputError
             The reference or the panel is another one.
         """
-        if self._restored is not None:
-            kept = self._restored
+        known = None if self.reliability_ is None else self.reliability_.nets
+        if self._restored is None:
+            self._fitted()
+            self._check(pair)
+        else:
+            kept, known = self._restored, self._restored.reliability
             pair = pair.panel(kept.panel)
+            check_data(pair, panel=kept.panel, reference=kept.reference)
             columns = GeneColumns.load(pair.sc)
             self.model_ = stimpute.assemble(
                 kept.networks,
                 columns.dense(pair.sc_shared),
                 graph=gene_graph(
-                    pair, columns, settings=kept.settings, embedding=self._read_embedding(kept.settings)
+                    pair,
+                    columns,
+                    settings=kept.settings,
+                    embedding=graph_embedding(self.embedding, kept.settings),
                 ),
                 settings=kept.settings,
                 device=resolve_device(self.device),
             )
             self.settings_, self._columns = kept.settings, columns
-            if kept.reliability is not None:
-                sample = TissueSample.draw(pair, self.seed)
-                self.reliability_ = Reliability(nets=kept.reliability, sample=sample)
+        if known is not None:
+            self.reliability_ = Reliability(nets=known, sample=TissueSample.draw(pair, self.seed))
         self.pair_ = pair
         return self
 
@@ -381,21 +379,8 @@ class Imputer:
         Path
             Where it lies.
         """
-        model, pair = self._fitted()[0], self._pair()
-        embedding = None
-        if model.graph.embedding is not None and model.graph.embedding_row is not None:
-            rows = model.graph.embedding_row
-            genes = pair.sc.genes[np.flatnonzero(rows >= 0)]
-            values = model.graph.embedding[rows[rows >= 0]].astype(np.float32)
-            embedding = EmbeddingTable(genes=genes, values=values, source="saved model")
-        saved = SavedImputer(
-            preset=self.preset,
-            seed=self.seed,
-            settings=model.settings,
-            panel=pair.shared_genes,
-            networks=(model.autoencoder, model.network),
-            reliability=None if self.reliability_ is None else self.reliability_.nets,
-            embedding=embedding,
+        saved = saved_from(
+            self._fitted()[0], self._pair(), preset=self.preset, seed=self.seed, reliability=self.reliability_
         )
         return write_model(saved, path, overwrite=overwrite)
 
@@ -416,22 +401,6 @@ class Imputer:
     def _settings(self, pair: Pair) -> StImputeSettings:
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.settings)
 
-    def _read_embedding(self, settings: StImputeSettings) -> EmbeddingTable | None:
-        if settings.graph in ("expression", "none"):
-            return None
-        if self.embedding is None:
-            if settings.graph == "embedding":
-                raise SettingError(
-                    "graph='embedding'",
-                    expected="an embedding table",
-                    got="none",
-                    fix="Pass embedding=, or use graph='expression'.",
-                )
-            return None
-        return (
-            self.embedding if isinstance(self.embedding, EmbeddingTable) else read_embedding(self.embedding)
-        )
-
     def _fitted(self) -> tuple[StImputeModel, GeneColumns]:
         if self.model_ is None or self._columns is None:
             is_loaded = self._restored is not None
@@ -450,17 +419,36 @@ class Imputer:
             )
         return self.pair_
 
-    def _var(self, pair: Pair, genes: IntArray) -> pd.DataFrame:
-        var = pd.DataFrame(index=pd.Index(pair.sc.genes[genes].astype(str)))
-        var["measured"] = np.isin(genes, pair.sc_shared)
+    def _check(self, pair: Pair) -> None:
+        known = self._pair()
+        if pair is not known:
+            check_data(pair, panel=known.shared_genes, reference=reference_mark(known))
+
+    def _job(
+        self, pair: Pair | None, genes: Iterable[str] | None, *, memory: str | int, in_memory: bool = False
+    ) -> Job:
+        model, columns = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        asked = asked_genes(pair, genes)
+        plan = make_plan(pair, len(asked), settings=model.settings, memory=memory, in_memory=in_memory)
+        return Job(model=model, columns=columns, pair=pair, genes=asked, plan=plan)
+
+    def _var(self, job: Job) -> pd.DataFrame:
+        var = pd.DataFrame(index=pd.Index(job.pair.sc.genes[job.genes].astype(str)))
+        var["measured"] = np.isin(job.genes, job.pair.sc_shared)
         if self.reliability_ is not None:
-            var["reliability"] = np.concatenate(
-                [self.reliability_of(genes[part]) for part in row_blocks(len(genes), 1024)] or [np.empty(0)]
-            )
+            blocks = row_blocks(len(job.genes), job.plan.genes_per_block)
+            parts = [self.reliability_of(job.genes[part]) for part in blocks]
+            var["reliability"] = np.concatenate([np.empty(0), *parts])
         return var
 
-    def _record(self, pair: Pair) -> dict[str, Any]:
-        settings = self.settings_ or self._settings(pair)
+    def _record(self, job: Job) -> dict[str, Any]:
         return provenance(
-            preset=self.preset, settings=settings, seed=self.seed, device=self.device, findings=pair.findings
+            preset=self.preset,
+            settings=job.model.settings,
+            seed=self.seed,
+            device=str(job.model.device),
+            embedding=self.embedding if job.model.graph.embedding is not None else None,
+            findings=job.pair.findings,
         )

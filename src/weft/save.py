@@ -18,11 +18,13 @@ from weft._compute import torch_stream
 from weft._errors import FormatError, MissingFileError
 from weft._typing import PathLike, Preset
 from weft.core.settings import StImputeSettings
-from weft.core.stimpute import AutoEncoder, GeneNetwork, new_networks
+from weft.core.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
 from weft.data.embeddings import EmbeddingTable
 from weft.data.output import check_output, output_errors, partial_output
+from weft.data.pair import Pair
 from weft.record import versions
-from weft.reliability import ReliabilityNet, ReliabilityNets
+from weft.reliability import Reliability, ReliabilityNet, ReliabilityNets
+from weft.streaming import reference_mark
 
 SCHEMA = 1
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
@@ -39,6 +41,8 @@ class SavedImputer:
         As it was made and fitted with.
     panel
         (n_panel,) names of the genes it was fitted to, as the reference spells them.
+    reference
+        What tells its reference from others, of `weft.streaming.reference_mark`.
     networks
         Autoencoder and gene network, on the CPU.
     reliability
@@ -51,9 +55,30 @@ class SavedImputer:
     seed: int
     settings: StImputeSettings
     panel: NDArray[np.str_]
+    reference: str
     networks: tuple[AutoEncoder, GeneNetwork]
     reliability: ReliabilityNets | None
     embedding: EmbeddingTable | None
+
+
+def saved_from(
+    model: StImputeModel, pair: Pair, *, preset: Preset, seed: int, reliability: Reliability | None
+) -> SavedImputer:
+    """Return what has to be written of a fitted model, given the pair it was fitted to."""
+    embedding, rows = None, model.graph.embedding_row
+    if model.graph.embedding is not None and rows is not None:
+        values = model.graph.embedding[rows[rows >= 0]].astype(np.float32)
+        embedding = EmbeddingTable(genes=pair.sc.genes[rows >= 0], values=values, source="saved model")
+    return SavedImputer(
+        preset=preset,
+        seed=seed,
+        settings=model.settings,
+        panel=pair.shared_genes,
+        reference=reference_mark(pair),
+        networks=(model.autoencoder, model.network),
+        reliability=None if reliability is None else reliability.nets,
+        embedding=embedding,
+    )
 
 
 def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False) -> Path:
@@ -92,6 +117,7 @@ def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False)
         "preset": saved.preset,
         "settings": asdict(saved.settings),
         "seed": int(saved.seed),
+        "reference": saved.reference,
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
         "versions": versions(),
     }
@@ -163,6 +189,7 @@ def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.
         preset=config["preset"],
         seed=config["seed"],
         settings=settings,
+        reference=config["reference"],
         panel=np.asarray(genes["gene"].astype(str).tolist()),
         networks=networks,
         reliability=nets,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from weft._compute import numpy_stream
-from weft._errors import InputError, SettingError
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._errors import InputError, OutputExistsError, SettingError
+from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
-from weft.data.embeddings import EmbeddingTable
+from weft.data.embeddings import EmbeddingTable, read_embedding
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.plan import Plan, make_plan, uses_all_sources
@@ -23,15 +28,16 @@ _READ_ROWS = 4096  # cells that are read, and written, at once
 
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
-    """Return positions of the genes that are asked for, in the reference; None and "all" mean every one."""
+    """Return positions in the reference of the genes that are asked for, each once; None and "all": all."""
     if genes is None or genes == "all":
         return np.arange(pair.sc.n_genes)
-    return pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+    found = pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+    return np.array(list(dict.fromkeys(found.tolist())), dtype=np.int64)
 
 
 def places_of(pair: Pair) -> dict[str, DoubleArray]:
     """Return the coordinates as a result carries them in ``obsm``."""
-    return {} if pair.coordinates is None else {"spatial": pair.coordinates}
+    return {} if pair.coordinates is None else {"spatial": pair.coordinates.copy()}
 
 
 def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
@@ -45,15 +51,41 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
         )
 
 
-def check_panel(model: StImputeModel, pair: Pair) -> None:
-    """Raise `InputError` where a pair has another panel than the model was fitted to."""
-    n_panel = model.autoencoder.encoder.in_features
-    if n_panel != len(pair.shared_genes):
+def reference_mark(pair: Pair) -> str:
+    """Return a text that tells one reference from another: its size, its genes in their order, its scale."""
+    genes = zlib.crc32("\n".join(pair.sc.genes.tolist()).encode())
+    return (
+        f"{pair.sc.n_cells:,} cells x {pair.sc.n_genes:,} genes ({genes:08x}), scaled to {pair.sc.target:.6g}"
+    )
+
+
+def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
+    """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to."""
+    if not np.array_equal(pair.shared_genes, panel):
+        n_known = int(np.isin(pair.shared_genes, panel).sum())
         raise InputError(
             "pair",
-            expected=f"the panel of {n_panel} genes that the model was fitted to",
-            got=f"{len(pair.shared_genes)} shared genes",
-            fix="Pass the pair of the fit, or parts of its cells.",
+            expected=f"the panel of {len(panel)} genes that the model was fitted to",
+            got=f"{len(pair.shared_genes)} shared genes, {n_known} of them on that panel",
+            fix="Pass the pair of the fit, parts of its cells, or other cells with pair.panel(genes).",
+        )
+    if reference_mark(pair) != reference:
+        raise InputError(
+            "pair",
+            expected=f"the reference that the model was fitted with, {reference}",
+            got=f"another one, {reference_mark(pair)}",
+            fix="Make the pair with that reference, read in the same way, or fit anew.",
+        )
+
+
+def check_not_input(path: PathLike, pair: Pair) -> None:
+    """Raise `OutputExistsError` where an output would take the place of one of the inputs."""
+    if Path(path).resolve() in [Path(side.source).resolve() for side in (pair.sc, pair.st)]:
+        raise OutputExistsError(
+            str(path),
+            expected="a path of its own for the result",
+            got="the path of the data that are read",
+            fix="Choose another path: inputs are never changed.",
         )
 
 
@@ -65,6 +97,47 @@ def training_cells(pair: Pair, settings: StImputeSettings, seed: int) -> FloatAr
         cells = np.sort(drawn)
     blocks = [pair.st.dense(cells[rows], pair.st_shared) for rows in row_blocks(len(cells), _READ_ROWS)]
     return np.concatenate(blocks)
+
+
+def graph_embedding(
+    embedding: PathLike | EmbeddingTable | None, settings: StImputeSettings
+) -> EmbeddingTable | None:
+    """Return the table that the gene graph is made from, read if need be; None where expression is used."""
+    if settings.graph in ("expression", "none"):
+        return None
+    if embedding is None:
+        if settings.graph == "embedding":
+            raise SettingError(
+                "graph='embedding'",
+                expected="an embedding table",
+                got="none",
+                fix="Pass embedding=, or use graph='expression'.",
+            )
+        return None
+    return embedding if isinstance(embedding, EmbeddingTable) else read_embedding(embedding)
+
+
+def train_part(
+    pair: Pair,
+    columns: GeneColumns,
+    *,
+    graph: GeneGraph,
+    settings: StImputeSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress,
+) -> StImputeModel:
+    """Train on the panel of a pair; parameters as `weft.core.stimpute.train`."""
+    return stimpute.train(
+        training_cells(pair, settings, seed),
+        columns.dense(pair.sc_shared),
+        pair.sc_shared,
+        graph=graph,
+        settings=settings,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
 
 
 def gene_graph(
@@ -88,42 +161,57 @@ def gene_graph(
     )
 
 
-def predictions(
-    model: StImputeModel,
-    columns: GeneColumns,
-    pair: Pair,
-    *,
-    genes: IntArray,
-    plan: Plan,
-    progress: Progress,
-) -> Iterator[tuple[slice, slice, FloatArray]]:
-    """Yield blocks of predictions, and where they lie: cells by genes of the request."""
-    if not len(genes):
-        return
-    neighbors = np.concatenate(
-        [
-            stimpute.find_neighbors(model, pair.st.dense(rows, pair.st_shared))
-            for rows in row_blocks(pair.st.n_cells, _READ_ROWS)
-        ]
-    )
-    chunks = list(row_blocks(len(genes), plan.genes_per_block))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """Genes to predict in the spatial cells of a pair.
+
+    Attributes
+    ----------
+    model, columns
+        A trained model, and its reference by gene.
+    pair
+        Whose cells are predicted.
+    genes
+        (n_genes,) positions in the reference.
+    plan
+        Sizes of the blocks.
+    """
+
+    model: StImputeModel
+    columns: GeneColumns
+    pair: Pair
+    genes: IntArray
+    plan: Plan
+
+
+def predictions(job: Job, progress: Progress = silent) -> Iterator[tuple[slice, slice, FloatArray]]:
+    """Yield blocks of predictions, and where each lies: cells, and genes of the request.
+
+    Genes are the outer loop: a table of some genes is made once and serves all cells, and every cell's
+    neighbours are found once.
+    """
+    model, pair, n_cells = job.model, job.pair, job.pair.st.n_cells
+    blocks = list(row_blocks(n_cells, _READ_ROWS))
+    neighbors = [stimpute.find_neighbors(model, pair.st.dense(rows, pair.st_shared)) for rows in blocks]
     done = 0
-    for places in chunks:
-        table = GeneTable.build(model.graph, genes[places], columns.dense(genes[places]), device=model.device)
-        for rows in row_blocks(pair.st.n_cells, _READ_ROWS):
+    for places in row_blocks(len(job.genes), job.plan.genes_per_block):
+        genes = job.genes[places]
+        table = GeneTable.build(model.graph, genes, job.columns.dense(genes), device=model.device)
+        for rows, near in zip(blocks, neighbors, strict=True):
             parts = [
-                stimpute.predict_block(model, neighbors[rows][part], table)
-                for part in row_blocks(rows.stop - rows.start, plan.cells_per_block)
+                stimpute.predict_block(model, near[part], table)
+                for part in row_blocks(len(near), job.plan.cells_per_block)
             ]
             yield rows, places, np.concatenate(parts)
-            done += (rows.stop - rows.start) * (places.stop - places.start)
-            progress("impute", done, pair.st.n_cells * len(genes))
+            done += len(near) * len(genes)
+            progress("impute", done, n_cells * len(job.genes))
 
 
 def predict_genes(model: StImputeModel, columns: GeneColumns, pair: Pair, *, genes: IntArray) -> FloatArray:
     """Return predictions of some genes in all spatial cells of a pair: (n_cells, n_genes), held in memory."""
     plan = make_plan(pair, len(genes), settings=model.settings, memory="1 TB")
     result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
-    for rows, places, block in predictions(model, columns, pair, genes=genes, plan=plan, progress=silent):
+    job = Job(model=model, columns=columns, pair=pair, genes=genes, plan=plan)
+    for rows, places, block in predictions(job):
         result[rows, places] = block
     return result

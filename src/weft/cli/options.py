@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,10 +17,6 @@ from weft._typing import Duplicates, Scale
 if TYPE_CHECKING:
     from weft.data.pair import Pair
 
-_ARGUMENTS = re.compile(
-    r"\b((?:sc|st)_(?:layer|scale|gene_column)|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
-    r"|device|memory|keep|folds|embedding)=(?=(['\w])?)"
-)
 _SC, _ST, _RUN = "Reading the reference", "Reading the spatial data", "Running"
 
 Reference: TypeAlias = Annotated[
@@ -106,7 +101,7 @@ class PairOptions:
         Duplicates,
         typer.Option(
             help="A gene name that stands twice in an input: stop with an error, or keep its first column.",
-            rich_help_panel=_ST,
+            rich_help_panel="Reading both",
         ),
     ] = "error"
 
@@ -144,7 +139,7 @@ class RunOptions:
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
     """Return a command whose parameters that are dataclasses of options became their fields, for typer."""
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
     parameters = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in groups:
@@ -167,14 +162,3 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
     return flat
-
-
-def in_words_of_the_shell(text: str) -> str:
-    """Return a message with the arguments of Python, such as ``sc_layer='counts'``, as options.
-
-    Examples
-    --------
-    >>> in_words_of_the_shell("Pass the raw counts: sc_layer='counts'.")
-    "Pass the raw counts: --sc-layer 'counts'."
-    """
-    return _ARGUMENTS.sub(lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)

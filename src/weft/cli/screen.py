@@ -1,4 +1,4 @@
-"""What a command prints: text or one JSON object on standard output, progress and errors on standard error."""
+"""What a command prints: text or a JSON object on standard output, progress and errors on standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from weft import _typing
 from weft._errors import WeftError
-from weft.cli.options import RunOptions, in_words_of_the_shell
+from weft.cli.options import RunOptions
+from weft.cli.words import in_words_of_the_shell
 
 _WIDTH = 120  # of tables that go to a file or a pipe
 

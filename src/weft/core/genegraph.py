@@ -23,7 +23,7 @@ class GeneGraph:
     source_expression
         (n_cells, n_sources) log-normalised expression of the sources in the reference.
     embedding
-        (n_embedded, n_dim) protein embeddings at unit length, or None for expression alone.
+        (n_embedded, n_dim) protein embeddings, of any length, or None for expression alone.
     embedding_row
         (n_genes,) row of ``embedding`` of every gene of the reference, -1 where it has none.
     measure
@@ -41,7 +41,7 @@ class GeneGraph:
 
     sources: IntArray
     source_expression: FloatArray
-    embedding: DoubleArray | None = None
+    embedding: FloatArray | None = None
     embedding_row: IntArray | None = None
     measure: Measure = "similarity"
     n_neighbors: int | None = None
@@ -59,11 +59,11 @@ class GeneGraph:
         n_neighbors: int | None = None,
         is_empty: bool = False,
     ) -> GeneGraph:
-        """Return the graph, with the embeddings brought to unit length; parameters as the attributes."""
+        """Return the graph; parameters as the attributes."""
         return cls(
             sources=sources,
             source_expression=source_expression,
-            embedding=None if embedding is None else unit_rows(embedding),
+            embedding=embedding,
             embedding_row=embedding_row,
             measure=measure,
             n_neighbors=n_neighbors,
@@ -90,7 +90,7 @@ class GeneGraph:
         weights = cosine_columns(expression, self.source_expression)  # (5)
         if self.embedding is not None and self.embedding_row is not None:
             rows, source_rows = self.embedding_row[genes], self.embedding_row[self.sources]
-            between = self.embedding[rows] @ self.embedding[source_rows].T  # (4)
+            between = unit_rows(self.embedding[rows]) @ unit_rows(self.embedding[source_rows]).T  # (4)
             weights = replace_where(weights, between, rows >= 0, source_rows >= 0)  # (6)
         if self.measure == "distance":
             weights = 1 - weights
@@ -119,6 +119,12 @@ class GeneFeatures:
     own: torch.Tensor
     neighbors: torch.Tensor
     weights: torch.Tensor
+
+    def from_sources(self, drawn: torch.Tensor) -> GeneFeatures:
+        """Return the same with some of the sources, their weights brought to the same sum again."""
+        kept, total = self.weights[:, drawn], self.weights.sum(dim=1, keepdim=True)
+        weights = kept * (total / kept.sum(dim=1, keepdim=True).clamp_min(1e-12))
+        return GeneFeatures(own=self.own, neighbors=self.neighbors, weights=weights)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,10 +157,22 @@ class GeneTable:
         ]
         return cls(expression=made[0], aggregated=made[1], weights=made[2])
 
-    def gather(self, neighbors: torch.Tensor) -> GeneFeatures:
-        """Return the features of the genes, given (B, k) positions of reference cells."""
-        own, aggregated = (table[neighbors].transpose(1, 2) for table in (self.expression, self.aggregated))
-        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
+    def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
+        """Return features in the cells of a block.
+
+        Parameters
+        ----------
+        neighbors
+            (B, k) positions of reference cells.
+        genes
+            Positions of the genes in this table that are wanted; all by default.
+        """
+        tables = (self.expression, self.aggregated)
+        if genes is None:
+            own, aggregated = (table[neighbors].transpose(1, 2) for table in tables)
+            return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
+        own, aggregated = (table[neighbors[:, None, :], genes[:, None]] for table in tables)  # (B, R, k)
+        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights[genes])
 
 
 def cosine_columns(left: FloatArray, right: FloatArray) -> DoubleArray:

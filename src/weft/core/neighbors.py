@@ -12,6 +12,7 @@ from weft._errors import SettingError
 from weft._typing import DoubleArray, FloatArray, IntArray
 
 _EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
+_SLACK = 1e-5  # more than float32 can be wrong about the difference of two cosines
 
 
 class NeighborSearch(Protocol):
@@ -87,14 +88,26 @@ class ExactNeighbors:
             )
         found = np.empty((len(queries), k), dtype=np.int64)
         coarse = torch.from_numpy(self.unit.astype(np.float32)).to(self.device).T  # (n_latent, n_reference)
-        n_candidates = min(k + _EXTRA, n_reference)
         for start in range(0, len(queries), self.block):
             unit = unit_rows(queries[start : start + self.block])
             likeness = (
                 torch.from_numpy(unit.astype(np.float32)).to(self.device) @ coarse
             )  # (block, n_reference)
-            candidates = likeness.topk(n_candidates, dim=1, sorted=False).indices.cpu().numpy()
-            found[start : start + len(unit)] = self._rank(unit, candidates, k)
+            found[start : start + len(unit)] = self._nearest(unit, likeness, k)
+        return found
+
+    def _nearest(self, unit: DoubleArray, likeness: torch.Tensor, k: int) -> IntArray:
+        best, candidates = likeness.topk(min(k + _EXTRA, len(self.unit)), dim=1)
+        found = self._rank(unit, candidates.cpu().numpy(), k)
+        if candidates.shape[1] == len(self.unit):
+            return found
+        # More cells may be tied than there are candidates, as many copies of a cell are: rank all of those.
+        lowest = best[:, k - 1] - _SLACK
+        is_zero = ~unit.any(axis=1)  # tied with every cell, so that ranking would only cost time
+        found[is_zero] = np.arange(k)
+        for row in np.flatnonzero((best[:, -1] >= lowest).cpu().numpy() & ~is_zero):
+            tied = (likeness[row] >= lowest[row]).nonzero()[:, 0].cpu().numpy()
+            found[row] = self._rank(unit[[row]], tied[None], k)[0]
         return found
 
     def _rank(self, unit: DoubleArray, candidates: IntArray, k: int) -> IntArray:

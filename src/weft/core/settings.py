@@ -50,6 +50,10 @@ class StImputeSettings:
         Whether node features are brought to unit length after each GraphSAGE layer.
     batch, ae_batch
         Cells per step of the gene network and of the autoencoder.
+    batch_genes
+        Panel genes per step of the gene network at most, drawn anew each time.
+    batch_sources
+        Source genes per step at most, likewise.
     cells_per_epoch
         Cells that the gene network sees per epoch at most, drawn anew each time.
     training_cells
@@ -74,26 +78,19 @@ class StImputeSettings:
     most_sources: int = 1000
     normalise: bool = True
     batch: int = 64
+    batch_genes: int = 32
+    batch_sources: int = 64
     ae_batch: int = 256
     cells_per_epoch: int = 640
     training_cells: int = 20_000
 
     def __post_init__(self) -> None:
-        for name in (
-            "k",
-            "latent",
-            "hidden",
-            "rounds",
-            "batch",
-            "ae_batch",
-            "cells_per_epoch",
-            "most_sources",
-        ):
-            low = 2 if name in ("batch", "ae_batch", "cells_per_epoch") else 1
-            check_range(name, getattr(self, name), low=low, integer=True)
         for name in ("epochs", "ae_epochs"):
             check_range(name, getattr(self, name), low=0, integer=True)
-        check_range("training_cells", self.training_cells, low=2, integer=True)
+        for name in ("k", "latent", "hidden", "rounds", "most_sources", "batch_sources"):
+            check_range(name, getattr(self, name), low=1, integer=True)
+        for name in ("batch", "batch_genes", "ae_batch", "cells_per_epoch", "training_cells"):
+            check_range(name, getattr(self, name), low=2, integer=True)
         check_range("alpha", self.alpha, low=0, high=1)
         check_range("lr", self.lr, low=1e-9, high=10)
         for name in ("residual", "cell_similarity", "gene_similarity"):

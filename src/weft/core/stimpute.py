@@ -179,7 +179,9 @@ def train(
     Rounds: autoencoder, neighbours, gene network; then the autoencoder against the mean of its reconstruction
     and the gene network's prediction (Eq. 11), neighbours, gene network again.
 
-    DEVIATION: an epoch of the gene network draws at most ``cells_per_epoch`` cells instead of all.
+    DEVIATION: an epoch of the gene network draws at most ``cells_per_epoch`` cells instead of all, and a step
+    at most ``batch_genes`` genes to predict and ``batch_sources`` to take messages from, as GraphSAGE samples
+    neighbourhoods; prediction uses all sources.
     """
     streams = {
         stage: torch_stream(seed, f"stimpute.{stage}") for stage in ("start", "autoencoder", "network")
@@ -294,8 +296,14 @@ def _fit_network(
     sources, genes = tables
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        predicted = network(genes.gather(neighbors[rows]), source_states(network, sources, neighbors[rows]))
-        measured = cells[rows]
+        near = neighbors[rows]
+        drawn = _draw(cells.shape[1], settings.batch_genes, generator, cells.device)
+        features = genes.gather(near, drawn)
+        senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
+        if senders is not None:
+            features = features.from_sources(senders)
+        predicted = network(features, source_states(network, sources, near, senders))
+        measured = cells[rows] if drawn is None else cells[rows][:, drawn]
         similarity = similarity_loss(
             predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
         )
@@ -317,18 +325,29 @@ def _fit_network(
     )
 
 
+def _draw(n_genes: int, most: int, generator: torch.Generator, device: torch.device) -> torch.Tensor | None:
+    """Return positions of ``most`` genes drawn at random, or None where there are no more than that."""
+    if n_genes <= most:
+        return None
+    return torch.randperm(n_genes, generator=generator)[:most].to(device)
+
+
 def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
     """Return the embedding of cells: (n_cells, P) -> (n_cells, d).
 
-    In float64, so that it does not depend on how many cells are embedded at once.
+    Made in float64 and rounded to float32, so that it does not depend on how many cells are embedded at once
+    and copies of a cell are embedded alike: the last bit of a product depends on its shape.
     """
     weight, bias = (one.detach().cpu().numpy().astype(np.float64) for one in autoencoder.encoder.parameters())
-    return np.maximum(cells.astype(np.float64) @ weight.T + bias, 0)
+    latent = np.maximum(cells.astype(np.float64) @ weight.T + bias, 0)
+    return latent.astype(np.float32).astype(np.float64)
 
 
-def source_states(network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor) -> torch.Tensor:
-    """Return what the first layer makes of the source genes: (B, k) neighbours -> (B, S, k)."""
-    features = sources.gather(neighbors)
+def source_states(
+    network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, drawn: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (B, S, k)."""
+    features = sources.gather(neighbors, drawn)
     states: torch.Tensor = network.first(features.own, features.neighbors)
     return states
 

@@ -21,6 +21,7 @@ from weft._typing import PathLike
 logger = logging.getLogger("weft")
 
 _ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
+_MODEL_MARK = "weights.safetensors"
 
 
 def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> Path:
@@ -31,7 +32,8 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
     path
         Where the output shall lie. Links are followed.
     overwrite
-        Whether an output that is there may be replaced: a file by a file, a zarr store by a zarr store.
+        Whether an output that is there may be replaced: a file by a file, a zarr store by a zarr store,
+        a model by a model.
     suffixes
         Endings that the name may have, with their dot; empty for any.
 
@@ -103,10 +105,13 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
             got="an existing output",
             fix="Choose another path, or replace it: --overwrite in the command, overwrite=True in Python.",
         )
-    is_store = target.is_dir()
-    ours = is_store and (any((target / mark).exists() for mark in _ZARR_MARKS) or not any(target.iterdir()))
-    if is_store != (target.suffix == ".zarr") or (is_store and not ours):
-        kind = "a folder that is no zarr store" if is_store else "a file"
+    is_folder, is_zarr = target.is_dir(), target.suffix == ".zarr"
+    is_store = is_folder and (
+        any((target / mark).exists() for mark in _ZARR_MARKS) or not any(target.iterdir())
+    )
+    is_model = is_folder and (target / _MODEL_MARK).exists()
+    if not (is_store if is_zarr else is_model or not is_folder):
+        kind = "a folder that is no zarr store and no model" if is_folder else "a file"
         raise OutputExistsError(
             str(target),
             expected="an earlier output, to replace it",

@@ -1,0 +1,111 @@
+"""The real pairs, and how a command is run and measured; what every benchmark shares."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DATA = Path(os.environ.get("WEFT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+# reference, spatial data, options
+PAIRS = {
+    "osmfish": ("osmfish_ref_allen_ssp_sc33.h5ad", "osmfish_benchmark_st.h5ad", []),
+    "hypothalamus": (
+        "hypo_ref_10x_sc134.h5ad",
+        "hypo_merfish_animal1_bregma-0.29_st.h5ad",
+        ["--size-factor", "nUMI_all_genes"],
+    ),
+    "starmap": ("mop_ref_10x_sc500.h5ad", "visp_starmap1020_st.h5ad", []),
+}
+EMBEDDING = "esm2_gene_embeddings.h5ad"
+
+
+@dataclass
+class Run:
+    """A command that was run: as a reader would type it, and what it took."""
+
+    command: str
+    seconds: float
+    peak_bytes: int  # largest process of the command, Python and its libraries included
+
+
+def weft(arguments: list[str]) -> Run:
+    """Run the ``weft`` command in the data folder, measuring the whole process."""
+    command = [sys.executable, "-m", "weft", *arguments]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=DATA)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    factor = 1 if sys.platform == "darwin" else 1024
+    shown = " ".join("OUTPUT.csv" if str(one).endswith(".csv") else str(one) for one in arguments)
+    return Run(command=f"weft {shown}", seconds=seconds, peak_bytes=usage.ru_maxrss * factor)
+
+
+def evaluate(pair: str, methods: list[str], output: Path, *options: str) -> tuple[pd.DataFrame, Run]:
+    """Run ``weft evaluate`` on a real pair; return its tidy table and what it took."""
+    sc, st, own = PAIRS[pair]
+    run = weft(
+        [
+            "evaluate",
+            sc,
+            st,
+            "-o",
+            str(output),
+            "--methods",
+            ",".join(methods),
+            *own,
+            *options,
+            "--overwrite",
+            "--quiet",
+        ]
+    )
+    return pd.read_csv(output), run
+
+
+def summary(table: pd.DataFrame, wanted: list[tuple[str, str]]) -> pd.DataFrame:
+    """Return the mean over seeds of some (item, metric) of the summary rows, a row per method in order."""
+    rows = table[table["level"] == "summary"].set_index(["item", "metric"])
+    columns = {
+        f"{metric}, {item}": rows.loc[[(item, metric)]].groupby("method", sort=False)["value"].mean()
+        for item, metric in wanted
+        if (item, metric) in rows.index
+    }
+    return pd.DataFrame(columns)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table as Markdown, numbers to three digits."""
+    head = ["method", *map(str, table.columns)]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for name, row in table.iterrows():
+        lines.append("| " + " | ".join([str(name), *(f"{value:.3f}" for value in row)]) + " |")
+    return "\n".join(lines)
+
+
+def write(name: str, text: str) -> None:
+    """Write a result beside the others, with the machine it was made on."""
+    RESULTS.mkdir(exist_ok=True)
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    machine = f"{os.cpu_count()} cores (threads: {threads}), Python {platform.python_version()}"
+    path = RESULTS / f"{name}.md"
+    path.write_text(
+        f"{text.rstrip()}\n\nMade by `python benchmarks/{Path(sys.argv[0]).name}` on {machine}.\n"
+    )
+    print(f"wrote {path}")
+
+
+def peak_of_this_process() -> int:
+    """Return the peak memory of this process in bytes."""
+    factor = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor

@@ -1,0 +1,54 @@
+"""The command line: the public names of weft as commands, and no logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from weft.cli import check, demo, evaluate, impute
+from weft.cli.options import expanded
+
+app = typer.Typer(
+    name="weft",
+    help="Weave single cells into tissue: impute the genes that a spatial panel did not measure, and test "
+    "how good that is. The reference is always the first input, the spatial data the second.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+"""All commands; each exits with 0, with 2 where the user can put something right, else with 1."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import weft
+
+        typer.echo(f"weft {weft.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _weft(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "check": check.check,
+    "impute": impute.impute,
+    "evaluate": evaluate.evaluate,
+    "demo": demo.demo,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(expanded(_command))

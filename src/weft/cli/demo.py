@@ -1,0 +1,66 @@
+"""``weft demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.cli.options import Overwrite, RunOptions
+from weft.cli.screen import Screen, peak_memory, told_errors
+from weft.cli.words import check_device, score_table, shown_scores
+
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files of the demonstration.")]
+_Cells = Annotated[int, typer.Option(help="Spatial cells to simulate.")]
+
+_NEXT = """The same with your own data:
+  weft check    atlas.h5ad tissue.h5ad
+  weft impute   atlas.h5ad tissue.h5ad -o imputed.zarr
+  weft evaluate atlas.h5ad tissue.h5ad -o scores.csv"""
+
+
+def demo(
+    *, out: _Out = Path("weft-demo"), cells: _Cells = 1500, overwrite: Overwrite = False, run: RunOptions
+) -> None:
+    """Simulate a tissue, impute its genes and show how good that is; needs no data and no network."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        check_device(run.device)
+        from weft.demo import FILES, run_demo
+
+        with screen.progress() as progress:
+            made = run_demo(
+                out,
+                n_cells=cells,
+                seed=run.seed,
+                device=run.device,
+                overwrite=overwrite,
+                say=screen.say,
+                progress=progress,
+            )
+        screen.say("")
+        screen.show(
+            score_table(made.held_out, title="Genes of the panel, hidden a fifth at a time; as on real data")
+        )
+        screen.show(
+            score_table(made.against_truth, title="Genes that were not on the panel, against the truth")
+        )
+        screen.say(
+            "Medians over genes and over cells, and agreement of groups; higher is better, except mse.\n"
+            "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
+        )
+        screen.say(_NEXT)
+        screen.say("")
+        screen.finish(
+            f"The demonstration lies in {out}: {', '.join(FILES.values())} ({screen.seconds:,.0f} s)",
+            {
+                "command": "demo",
+                "folder": str(made.folder),
+                "files": {what: str(made.folder / name) for what, name in FILES.items()},
+                "held_out": shown_scores(made.held_out),
+                "against_truth": shown_scores(made.against_truth),
+                "seconds": round(screen.seconds, 3),
+                "peak_bytes": peak_memory(),
+            },
+        )

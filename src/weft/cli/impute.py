@@ -1,0 +1,146 @@
+"""``weft impute``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weft._compute import human_bytes, parse_memory
+from weft._typing import Preset
+from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.screen import Screen, peak_memory, told_errors
+from weft.cli.words import check_device, counted, in_words_of_the_shell, read_genes, read_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Where the imputed genes go: a .zarr store or an .h5ad file.",
+        show_default=False,
+    ),
+]
+_Genes = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES|FILE|all",
+        help="Genes to impute: names between commas, a text file with one name a line, or all.",
+    ),
+]
+_Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
+_Preset = Annotated[
+    Preset, typer.Option(help="The method: the best we know (auto), or stImpute as published.")
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the method; may be repeated."),
+]
+_NoReliability = Annotated[
+    bool,
+    typer.Option(
+        "--no-reliability", help="Do not learn how far each gene can be trusted; takes a sixth of the time."
+    ),
+]
+_SaveModel = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Save what was learned, for weft.load in Python.", show_default=False),
+]
+
+
+def impute(
+    sc: Reference,
+    st: Spatial,
+    *,
+    output: _Output,
+    genes: _Genes = "all",
+    embedding: Embedding = None,
+    memory: _Memory = "4GB",
+    preset: _Preset = "auto",
+    settings: _Settings = None,
+    no_reliability: _NoReliability = False,
+    save_model: _SaveModel = None,
+    overwrite: Overwrite = False,
+    data: PairOptions,
+    run: RunOptions,
+) -> None:
+    """Impute genes that the spatial panel did not measure, in every spatial cell."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        _check_outputs(output, save_model, overwrite=overwrite)
+        parse_memory(memory)
+        names, chosen = read_genes(genes), read_settings(preset, settings or [])
+        check_device(run.device)
+        from weft.data.embeddings import read_embedding
+        from weft.imputer import Imputer
+
+        imputer = Imputer(
+            preset=preset,
+            settings=chosen,
+            embedding=None if embedding is None else read_embedding(embedding),
+            reliability=not no_reliability,
+            seed=run.seed,
+            device=run.device,
+        )
+        pair = data.pair(sc, st)
+        plan = imputer.plan(names, pair=pair, memory=memory)
+        screen.say(f"Inputs: {counted(pair)}")
+        for caution in pair.cautions:
+            screen.say(f"  - {in_words_of_the_shell(caution)}")
+        screen.say(f"Plan: {plan}")
+        with screen.progress() as progress:
+            imputer.fit(pair, progress=progress)
+            path = imputer.impute_to(
+                output, genes=names, memory=memory, overwrite=overwrite, progress=progress
+            )
+            model = save_model and imputer.save(save_model, overwrite=overwrite)
+        made = _made(path)
+        screen.finish(
+            f"Imputed {made['said']} in {plan.n_cells:,} cells -> {output} "
+            f"({screen.seconds:,.0f} s{_memory_said(peak_memory())})",
+            {
+                "command": "impute",
+                "output": str(path),
+                "model": None if model is None else str(model),
+                "cells": plan.n_cells,
+                "genes": plan.n_genes,
+                "measured_genes": made["measured"],
+                "median_reliability": made["reliability"],
+                "plan": asdict(plan),
+                "seconds": round(screen.seconds, 3),
+                "peak_bytes": peak_memory(),
+                "cautions": [in_words_of_the_shell(one) for one in pair.cautions],
+            },
+        )
+
+
+def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) -> None:
+    """Raise unless the outputs can be put where they shall lie."""
+    from weft.data.output import check_output
+
+    check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    if save_model is not None:
+        check_output(save_model, overwrite=overwrite)
+
+
+def _made(path: Path) -> dict[str, Any]:
+    """Return what the table of genes of the result says."""
+    from weft.data.read import open_input
+
+    var: pd.DataFrame = open_input(path, argument="output").var
+    measured, median = int(var["measured"].sum()), None
+    said = f"{len(var):,} genes ({measured:,} of them measured too)"
+    if "reliability" in var and var["reliability"].notna().any():
+        median = float(var["reliability"].median())
+        said += f", median reliability {median:.2f},"
+    return {"measured": measured, "reliability": median, "said": said}
+
+
+def _memory_said(peak: float | None) -> str:
+    return "" if peak is None else f", peak memory {human_bytes(peak)}"

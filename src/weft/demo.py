@@ -1,0 +1,204 @@
+"""A demonstration from end to end: simulated files in, imputed genes and their scores out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from weft._errors import OutputExistsError
+from weft._typing import FloatArray, PathLike, Progress, silent
+from weft.data.output import check_output, output_errors, partial_output
+from weft.data.pair import Pair, pair
+from weft.data.simulate import SimulatedTissue, simulate_tissue
+from weft.evaluation import COLUMNS, evaluate, write_scores
+from weft.imputer import Imputer
+from weft.metrics import METRICS
+from weft.peers.methods import resolve_methods
+
+FILES = {
+    "atlas": "atlas.h5ad",
+    "tissue": "tissue.h5ad",
+    "truth": "truth.h5ad",
+    "imputed": "imputed.zarr",
+    "scores": "scores.csv",
+    "truth_scores": "truth_scores.csv",
+}
+"""Files of the demonstration by what they hold; each table of scores has a .json beside it."""
+
+SETTINGS = {"hidden": 64, "epochs": 5}
+"""A smaller network, trained for less long than the published one: the demonstration shall be quick."""
+
+_METHODS = [
+    "auto:" + "+".join(f"{key}={value}" for key, value in SETTINGS.items()),
+    "mean",
+    "knn",
+    "attention",
+]
+_MARK = "demo.json"
+_PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demo:
+    """What a demonstration made.
+
+    Attributes
+    ----------
+    folder
+        Where its files lie.
+    pair
+        The simulated inputs, as they were read.
+    held_out
+        Scores on held-out genes of the panel, of `weft.evaluate`: all that real data allow.
+    against_truth
+        Scores on the genes that the panel did not measure, in the same columns.
+    """
+
+    folder: Path
+    pair: Pair
+    held_out: pd.DataFrame
+    against_truth: pd.DataFrame
+
+
+def run_demo(
+    folder: PathLike,
+    *,
+    n_cells: int = 1500,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    progress: Progress = silent,
+) -> Demo:
+    """Simulate a tissue, impute its genes, and score them on held-out genes and against the truth.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; made if it is not there.
+    n_cells
+        Spatial cells of the tissue.
+    seed
+        Of the simulation and of the method.
+    device
+        Of the method.
+    overwrite
+        Whether files of these names may be replaced that no demonstration wrote. Its own it replaces always,
+        files of other names it never touches.
+    say
+        Called with a line as each step begins.
+    progress
+        Called as the work goes on.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder holds files of these names that no demonstration wrote.
+    OutputError
+        The folder could not be written to.
+    """
+    folder = _prepare(Path(folder), overwrite=overwrite)
+    say = say or (lambda line: None)
+    path = {what: folder / name for what, name in FILES.items()}
+    say(
+        f"1. Simulate a layered tissue of {n_cells:,} cells with a panel of {_PANEL} genes, and an atlas of "
+        f"{_GENES} genes."
+    )
+    tissue = simulate_tissue(
+        n_spatial=n_cells,
+        n_reference=round(_REFERENCE_CELLS * n_cells),
+        n_genes=_GENES,
+        n_panel=_PANEL,
+        seed=seed,
+    )
+    _write_inputs(tissue, path)
+    data = pair(path["atlas"], path["tissue"])
+    say(
+        "2. Impute all genes of the atlas in every cell, with a smaller network than the published, to be quick."
+    )
+    imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
+    imputer.impute_to(path["imputed"], overwrite=True, progress=progress)
+    say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
+    held_out = evaluate(data, _METHODS, seeds=[seed], device=device, progress=progress)
+    write_scores(held_out, path["scores"], overwrite=True)
+    say("4. Compare the genes that the panel did not measure with the simulated truth.")
+    against_truth = _score_truth(data, path, seed=seed, device=device)
+    write_scores(against_truth, path["truth_scores"], overwrite=True)
+    return Demo(folder=folder, pair=data, held_out=held_out, against_truth=against_truth)
+
+
+def _prepare(folder: Path, *, overwrite: bool) -> Path:
+    """Make the folder, and see to it that nothing is replaced that is not the demonstration's own."""
+    check_output(folder.with_name(folder.name + ".partial"))  # whether the folder that it lies in can be used
+    with output_errors(folder):
+        folder.mkdir(exist_ok=True)
+        mark = folder / _MARK
+        names = [*FILES.values(), "scores.json", "truth_scores.json"]
+        foreign = [name for name in names if (folder / name).exists()]
+        if foreign and not overwrite and not mark.exists():
+            raise OutputExistsError(
+                str(folder),
+                expected="a new folder, or one of an earlier demonstration",
+                got=f"a folder with a {foreign[0]} that no demonstration wrote",
+                fix="Choose another folder with --out, or replace its files with --overwrite.",
+            )
+        mark.write_text(json.dumps({"written by": "weft demo", "files": names}, indent=2) + "\n")
+    return folder
+
+
+def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
+    for what, data in (("atlas", tissue.sc), ("tissue", tissue.st), ("truth", tissue.truth)):
+        with partial_output(path[what], overwrite=True) as partial:
+            data.write_h5ad(partial)
+
+
+def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
+    """Score the imputed genes as they were written, and the baselines, where the panel measured nothing."""
+    truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
+    imputed = anndata.read_zarr(path["imputed"])
+    hidden = np.flatnonzero(
+        ~imputed.var["measured"].to_numpy()
+    )  # places in the atlas and in the result alike
+    names = data.sc.genes[hidden]
+    places = pd.Index(truth.genes).get_indexer(pd.Index(names))
+    measured = truth.dense(slice(0, truth.n_cells), places)  # n_cells x n_hidden
+    predicted = {_METHODS[0]: np.asarray(imputed.X)[:, hidden]}
+    for method in resolve_methods(_METHODS[1:], device=device):
+        predicted[method.label] = method.make(seed).fit(data).predict(hidden, data)
+    tables = [
+        _truth_rows(names, measured, values).assign(method=label) for label, values in predicted.items()
+    ]
+    if "reliability" in imputed.var:
+        reliable = imputed.var["reliability"].to_numpy()[hidden]
+        best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
+        values = predicted[_METHODS[0]]
+        tables.append(
+            _summary("most reliable half", measured[:, best], values[:, best]).assign(method=_METHODS[0])
+        )
+    scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
+    scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
+    return scores
+
+
+def _truth_rows(names: NDArray[np.str_], truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
+    """Return the scores of each gene, and their median."""
+    genes = [
+        pd.DataFrame({"level": "gene", "item": names, "metric": name, "value": score(truth, predicted)})
+        for name, score in METRICS.items()
+    ]
+    cells = _summary("median over cells", truth.T, predicted.T)
+    return pd.concat([*genes, _summary("median over genes", truth, predicted), cells], ignore_index=True)
+
+
+def _summary(item: str, truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
+    medians = {name: float(np.median(score(truth, predicted))) for name, score in METRICS.items()}
+    return pd.DataFrame(
+        {"level": "summary", "item": item, "metric": medians.keys(), "value": medians.values()}
+    )

@@ -1,0 +1,163 @@
+"""Settings: ranges, near names, the published values, the memory of a cell."""
+
+from dataclasses import FrozenInstanceError, asdict, fields
+
+import pytest
+
+from weft._errors import SettingError
+from weft.core.settings import StImputeSettings, bytes_per_cell
+
+WHOLE = {
+    "k": 1,
+    "latent": 1,
+    "hidden": 1,
+    "epochs": 0,
+    "ae_epochs": 0,
+    "rounds": 1,
+    "most_sources": 1,
+    "batch": 2,
+    "ae_batch": 2,
+    "cells_per_epoch": 2,
+    "training_cells": 2,
+    "graph_neighbors": 1,
+}
+"""Least value of the settings that are whole numbers."""
+
+WEIGHTS = ("residual", "cell_similarity", "gene_similarity")
+
+
+@pytest.mark.parametrize(("name", "low"), WHOLE.items())
+class TestWholeNumbers:
+    def test_the_least_is_accepted(self, name: str, low: int) -> None:
+        assert getattr(StImputeSettings(**{name: low}), name) == low
+
+    def test_less_is_refused(self, name: str, low: int) -> None:
+        with pytest.raises(
+            SettingError, match=rf"^{name}: expected a whole number >= {low}, got {low - 1}\."
+        ):
+            StImputeSettings(**{name: low - 1})
+
+    @pytest.mark.parametrize("value", [2.5, "5", True, float("nan")])
+    def test_other_kinds_are_refused(self, name: str, low: int, value: object) -> None:
+        with pytest.raises(
+            SettingError, match=rf"^{name}: expected a whole number >= {low}, got {value!r}\."
+        ):
+            StImputeSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("alpha", -0.01, "from 0 to 1"),
+        ("alpha", 1.01, "from 0 to 1"),
+        ("alpha", float("nan"), "from 0 to 1"),
+        ("alpha", "half", "from 0 to 1"),
+        ("alpha", None, "from 0 to 1"),
+        ("lr", 0, "from 1e-09 to 10"),
+        ("lr", 11, "from 1e-09 to 10"),
+        *((name, value, ">= 0") for name in WEIGHTS for value in (-1e-9, float("nan"), float("inf"), False)),
+    ],
+)
+def test_numbers_out_of_range(name: str, value: object, expected: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}: expected a number {expected}, got {value!r}\."):
+        StImputeSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("alpha", (0, 1, 0.5)), *((name, (0, 2.5)) for name in WEIGHTS)]
+)
+def test_the_ends_of_a_range_are_accepted(name: str, values: tuple[float, ...]) -> None:
+    assert [getattr(StImputeSettings(**{name: value}), name) for value in values] == list(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [
+        ("graph", "expresion", "Did you mean 'expression'"),
+        ("measure", "similar", "Did you mean 'similarity'"),
+        ("sources", "pannel", "Did you mean 'panel'"),
+        ("graph", "zzz", "Known: 'auto', 'embedding', 'expression', 'none'"),
+    ],
+)
+def test_options_give_a_near_name(name: str, value: str, near: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}: expected one of .*got '{value}'\. {near}"):
+        StImputeSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("graph", ("auto", "embedding", "expression", "none")),
+        ("measure", ("similarity", "distance")),
+        ("sources", ("auto", "all", "panel")),
+    ],
+)
+def test_every_option_is_accepted(name: str, values: tuple[str, ...]) -> None:
+    assert [getattr(StImputeSettings(**{name: value}), name) for value in values] == list(values)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_small"),
+    [
+        ((9_999, 499), True),
+        ((10_000, 499), False),
+        ((9_999, 500), False),
+        ((1, 1), True),
+        ((10**6, 10**4), False),
+    ],
+)
+def test_published_settings_follow_the_size(size: tuple[int, int], *, is_small: bool) -> None:
+    published = StImputeSettings.published(*size)
+    shown = (published.k, published.hidden, published.epochs, published.alpha)
+    assert shown == ((50, 256, 10, 0.7) if is_small else (20, 32, 32, 0.5))
+    assert (published.latent, published.ae_epochs, published.lr, published.rounds) == (100, 30, 0.01, 2)
+    assert (published.residual, published.cell_similarity, published.gene_similarity) == (1, 1, 1)
+    assert published.measure == "similarity"
+
+
+class TestOverride:
+    def test_it_changes_what_is_named_and_nothing_else(self) -> None:
+        before = StImputeSettings()
+        after = before.override({"k": 7, "alpha": 0.1})
+        assert {name for name, value in asdict(after).items() if value != asdict(before)[name]} == {
+            "k",
+            "alpha",
+        }
+        assert (after.k, after.alpha, before.k) == (7, 0.1, 50)
+
+    def test_nothing_changes_nothing(self) -> None:
+        assert StImputeSettings(k=3).override({}) == StImputeSettings(k=3)
+
+    @pytest.mark.parametrize(
+        ("name", "near"), [("alhpa", "alpha"), ("Hidden", "hidden"), ("epoch", "epochs")]
+    )
+    def test_an_unknown_name_gives_a_near_one(self, name: str, near: str) -> None:
+        with pytest.raises(
+            SettingError, match=rf"^settings\['{name}'\]: .*no such name\. Did you mean .*'{near}'"
+        ):
+            StImputeSettings().override({name: 1})
+
+    def test_a_value_out_of_its_range(self) -> None:
+        with pytest.raises(SettingError, match=r"^k: expected a whole number >= 1, got 0\."):
+            StImputeSettings().override({"k": 0})
+
+
+def test_settings_are_fixed_and_all_documented() -> None:
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'k'"):
+        StImputeSettings().k = 3  # type: ignore[misc]
+    text = StImputeSettings.__doc__ or ""
+    assert not [field.name for field in fields(StImputeSettings) if field.name not in text]
+
+
+def test_the_memory_of_a_cell_holds_what_a_block_builds() -> None:
+    """Count by hand the float32 that are alive at once per cell, where a prediction is widest."""
+    k, hidden, n_sources, n_genes = 5, 8, 7, 3
+    sources = 2 * k + 2 * k + k  # own and aggregated, side by side, and the layer that reads them
+    second_layer = 2 * k + k + k + 2 * k + k  # features; states, messages; both side by side; what comes out
+    perceptron = (
+        5 * k + 2 * hidden + 2 * hidden + hidden
+    )  # features, states, messages, result; widths before and after relu
+    least = 4 * (sources * n_sources + max(second_layer, perceptron) * n_genes)
+    counted = bytes_per_cell(StImputeSettings(k=k, hidden=hidden), n_sources, n_genes)
+    assert least <= counted <= 3 * least
+    assert bytes_per_cell(StImputeSettings(k=k, hidden=hidden), n_sources, 2 * n_genes) > counted

@@ -1,0 +1,148 @@
+"""Devices, random streams, memory budgets."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft._compute import (
+    human_bytes,
+    numpy_stream,
+    parse_memory,
+    resolve_device,
+    rows_per_block,
+    torch_stream,
+)
+from weft._errors import MemoryBudgetError, SettingError
+
+
+class TestDevice:
+    def test_the_cpu_is_there(self) -> None:
+        assert resolve_device("cpu") == torch.device("cpu")
+
+    def test_auto_takes_the_best_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for cuda, mps, kind in [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]:
+            monkeypatch.setattr(torch.cuda, "is_available", lambda is_there=cuda: is_there)
+            monkeypatch.setattr(torch.backends.mps, "is_available", lambda is_there=mps: is_there)
+            assert resolve_device("auto").type == kind
+
+    @pytest.mark.parametrize("device", ["gpu", "", "tpu:0", "CPU", "cpu:x", "cpu:-1"])
+    def test_an_unknown_device(self, device: str) -> None:
+        with pytest.raises(
+            SettingError, match=rf"^device: expected 'auto' or .*cpu.*, got '{device}'.*'auto'"
+        ):
+            resolve_device(device)
+
+    def test_a_device_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(SettingError, match=r"^device: .*got 'cuda:1'"):
+            resolve_device("cuda:1")
+
+    def test_a_gpu_beyond_the_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert resolve_device("cuda:1") == torch.device("cuda:1")
+        with pytest.raises(SettingError, match=r"^device: .*got 'cuda:2'"):
+            resolve_device("cuda:2")
+
+
+class TestStreams:
+    def test_seed_and_stage_make_the_stream(self) -> None:
+        first, again, other_seed, other_stage = (
+            numpy_stream(seed, stage).random(4) for seed, stage in [(0, "a"), (0, "a"), (1, "a"), (0, "b")]
+        )
+        assert (first == again).all()
+        assert not (first == other_seed).any()
+        assert not (first == other_stage).any()
+
+    def test_torch_streams_likewise(self) -> None:
+        first, again, other = (
+            torch.rand(4, generator=torch_stream(seed, "a")).tolist() for seed in (0, 0, 1)
+        )
+        assert first == again
+        assert first != other
+
+    def test_the_stream_is_the_same_on_every_machine(self) -> None:
+        # Python's own hash of a text changes from run to run: the stage goes through CRC-32 instead.
+        assert numpy_stream(0, "stimpute.start").integers(1000, size=4).tolist() == [181, 749, 596, 988]
+
+    def test_the_global_states_are_left_alone(self) -> None:
+        before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        numpy_stream(0, "a").random(3)
+        torch.rand(3, generator=torch_stream(0, "a"))
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [
+            ("4 GB", 4 * 10**9),
+            ("4gb", 4 * 10**9),
+            (" 1.5 MB ", 1_500_000),
+            (".5KB", 500),
+            ("512 MiB", 512 * 2**20),
+            ("2 GiB", 2**31),
+            ("4G", 4 * 10**9),
+            ("4Gi", 4 * 2**30),
+            ("1 TB", 10**12),
+            ("300", 300),
+            ("300 B", 300),
+            (10**9, 10**9),
+        ],
+    )
+    def test_sizes(self, text: str | int, size: int) -> None:
+        assert parse_memory(text) == size
+
+    @pytest.mark.parametrize(
+        "text", ["", "much", "-1 GB", "0", "0 GB", "4 PB", "GB", "4 GB!", "1,5 GB", "nan"]
+    )
+    def test_what_is_no_size(self, text: str) -> None:
+        with pytest.raises(SettingError, match=rf"^memory: expected a size such as '4 GB'.*got '{text}'"):
+            parse_memory(text)
+
+    @pytest.mark.parametrize(
+        ("size", "text"),
+        [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1 KB"),
+            (999_400, "999 KB"),
+            (999_900, "1 MB"),
+            (1_234_567, "1.23 MB"),
+            (4e9, "4 GB"),
+            (2.5e12, "2.5 TB"),
+        ],
+    )
+    def test_as_people_write_it(self, size: float, text: str) -> None:
+        assert human_bytes(size) == text
+
+    @settings(max_examples=25, deadline=None)
+    @given(size=st.integers(1, 10**14))
+    def test_there_and_back_within_three_digits(self, size: int) -> None:
+        assert parse_memory(human_bytes(size)) == pytest.approx(size, rel=0.005)
+
+
+class TestRowsPerBlock:
+    def test_by_hand(self) -> None:
+        assert rows_per_block(1000, bytes_per_row=30, fixed=100) == 30
+        assert rows_per_block(1000, bytes_per_row=30, fixed=100, most=7) == 7
+        assert rows_per_block(1000, bytes_per_row=0) == 1000
+
+    @settings(max_examples=25, deadline=None)
+    @given(budget=st.integers(1, 10**12), bytes_per_row=st.integers(1, 10**7), fixed=st.integers(0, 10**9))
+    def test_the_most_rows_that_fit(self, budget: int, bytes_per_row: int, fixed: int) -> None:
+        if fixed + bytes_per_row > budget:
+            with pytest.raises(MemoryBudgetError, match=r"^memory: expected at least .* for this work, got"):
+                rows_per_block(budget, bytes_per_row=bytes_per_row, fixed=fixed)
+        else:
+            rows = rows_per_block(budget, bytes_per_row=bytes_per_row, fixed=fixed)
+            assert fixed + rows * bytes_per_row <= budget < fixed + (rows + 1) * bytes_per_row
+
+    def test_too_little_says_how_much_is_needed(self) -> None:
+        with pytest.raises(
+            MemoryBudgetError, match=r"at least 3 KB for this work, got 2\.5 KB\. Raise the budget"
+        ):
+            rows_per_block(2500, bytes_per_row=1000, fixed=2000)

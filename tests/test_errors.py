@@ -1,0 +1,140 @@
+"""The error tree: every kind is also its builtin one, says what it has to, and survives a process border."""
+
+import copy
+import pickle
+
+import pytest
+
+from weft import _errors
+from weft._errors import (
+    FormatError,
+    GeneError,
+    InputError,
+    KeyMissingError,
+    MemoryBudgetError,
+    MissingExtraError,
+    MissingFileError,
+    NotFittedError,
+    OutputError,
+    OutputExistsError,
+    ScaleError,
+    SettingError,
+    WeftError,
+    check_choice,
+    check_range,
+    near,
+    require,
+    shorten,
+)
+
+BUILTIN = {
+    InputError: (ValueError,),
+    FormatError: (InputError, ValueError),
+    ScaleError: (InputError, ValueError),
+    GeneError: (InputError, ValueError, KeyError),
+    KeyMissingError: (KeyError,),
+    SettingError: (ValueError,),
+    MissingFileError: (FileNotFoundError,),
+    OutputExistsError: (FileExistsError,),
+    OutputError: (OSError,),
+    MemoryBudgetError: (MemoryError,),
+    NotFittedError: (RuntimeError,),
+    MissingExtraError: (ImportError,),
+}
+each_kind = pytest.mark.parametrize("kind", BUILTIN, ids=lambda kind: kind.__name__)
+
+
+def made(kind: type[WeftError]) -> WeftError:
+    return kind("k", expected="at most 10", got="50", fix="Choose a smaller k.")
+
+
+@each_kind
+class TestKinds:
+    def test_it_is_its_builtin_kind_too(self, kind: type[WeftError]) -> None:
+        for builtin in (*BUILTIN[kind], WeftError):
+            with pytest.raises(builtin, match=r"^k: expected at most 10, got 50\. Choose a smaller k\.$"):
+                raise made(kind)
+
+    def test_it_prints_as_it_was_written(self, kind: type[WeftError]) -> None:
+        # A KeyError would print its message in quotes, an OSError its number.
+        assert str(made(kind)) == "k: expected at most 10, got 50. Choose a smaller k."
+
+    @pytest.mark.parametrize("through", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+    def test_it_survives_a_process_border(self, kind: type[WeftError], through) -> None:
+        again = through(made(kind))
+        assert type(again) is kind
+        assert vars(again) == vars(made(kind))
+
+    def test_the_tree_in_the_docstring_has_it(self, kind: type[WeftError]) -> None:
+        assert f" {kind.__name__} " in (_errors.__doc__ or "")
+
+
+def test_every_error_of_the_module_is_in_the_table() -> None:
+    kinds = {one for one in vars(_errors).values() if isinstance(one, type) and issubclass(one, WeftError)}
+    assert kinds == {*BUILTIN, WeftError}
+
+
+class TestNear:
+    @pytest.mark.parametrize(
+        ("name", "known", "hint"),
+        [
+            ("gad1", ["Gad1", "Sst"], "Did you mean 'Gad1'?"),
+            ("Gad", ["Gad1", "Gad2", "Sst"], "Did you mean 'Gad2' or 'Gad1'?"),
+            ("zzz", ["b", "a"], "Known: 'a', 'b'."),
+            ("zzz", list("abcdefg"), "Known: 'a', 'b', 'c', 'd', 'e' and 2 more."),
+            ("zzz", [], "None is there."),
+        ],
+    )
+    def test_hints(self, name: str, known: list[str], hint: str) -> None:
+        assert sorted(near(name, known)) == sorted(hint)
+        assert near(name, known).split("'")[0] == hint.split("'")[0]
+
+    def test_names_that_differ_in_case_alone_are_no_trouble(self) -> None:
+        assert near("GAD1", ["Gad1", "gad1"]) == "Did you mean 'Gad1'?"
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [([], ""), (["a"], "'a'"), (["a", "b", "c"], "'a', 'b' and 1 more"), (["a", "b"], "'a', 'b'")],
+)
+def test_shorten(names: list[str], text: str) -> None:
+    assert shorten(names, most=2) == text
+
+
+def test_check_choice() -> None:
+    check_choice("by", "genes", ("genes", "cells"))
+    with pytest.raises(
+        SettingError, match=r"^by: expected one of 'genes', 'cells', got 'gene'\. Did you mean 'genes'"
+    ):
+        check_choice("by", "gene", ("genes", "cells"))
+
+
+class TestCheckRange:
+    @pytest.mark.parametrize("value", [0, 1, 0.5])
+    def test_within(self, value: float) -> None:
+        check_range("alpha", value, low=0, high=1)
+
+    @pytest.mark.parametrize("value", [-1, 2, float("nan"), float("inf"), -float("inf"), "1", None, True])
+    def test_without(self, value: object) -> None:
+        with pytest.raises(SettingError, match=rf"^alpha: expected a number from 0 to 1, got {value!r}\."):
+            check_range("alpha", value, low=0, high=1)
+
+    @pytest.mark.parametrize("value", [0, 1.0, float("inf"), False, "2"])
+    def test_whole_numbers(self, value: object) -> None:
+        with pytest.raises(SettingError, match=rf"^k: expected a whole number >= 1, got {value!r}\."):
+            check_range("k", value, low=1, integer=True)
+
+    def test_infinity_is_no_number_to_reckon_with(self) -> None:
+        with pytest.raises(SettingError, match=r"^weight: expected a number >= 0, got inf\."):
+            check_range("weight", float("inf"), low=0)
+
+
+class TestRequire:
+    def test_what_is_there(self) -> None:
+        assert require("math", "maths").pi > 3
+
+    def test_what_is_not_names_how_to_install_it(self) -> None:
+        with pytest.raises(
+            MissingExtraError, match=r"^weft_none: .*No module named.*pip install 'weft\[esm\]'"
+        ):
+            require("weft_none", "esm")

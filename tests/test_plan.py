@@ -1,0 +1,120 @@
+"""Plans keep to their budget, grow with the work, and refuse before it starts."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft._errors import MemoryBudgetError, SettingError
+from weft.core.settings import StImputeSettings
+from weft.data.pair import Pair
+from weft.imputer import Imputer
+from weft.plan import Plan, make_plan, n_sources_of, uses_all_sources
+
+SETTINGS = StImputeSettings(k=8, hidden=8)
+
+
+def sized(like: Pair, *, n_cells: int = 90, n_sc: int = 100) -> Pair:
+    """Return a pair of other sizes, whose values are never read."""
+    st_side = like.st.subset(np.zeros(n_cells, dtype=int))
+    sc_side = like.sc.subset(np.zeros(n_sc, dtype=int))
+    return dataclasses.replace(like, st=st_side, sc=sc_side)
+
+
+def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
+    plan = make_plan(tissue_pair, 28, settings=SETTINGS, memory="4 GB")
+    assert (plan.n_cells, plan.n_genes) == (90, 28)
+    assert (plan.cells_per_block, plan.genes_per_block) == (256, 28)
+    assert plan.output_bytes == 4 * 90 * 28
+    assert str(plan).startswith("28 genes in 90 cells, 256 cells x 28 genes at once; peak memory about 4")
+    assert str(plan).endswith("result 10.1 KB before compression")
+    assert "\n" not in str(plan)
+
+
+@given(
+    n_cells=st.integers(1, 10**5),
+    more_cells=st.integers(0, 10**5),
+    n_genes=st.integers(0, 10**5),
+    more_genes=st.integers(0, 10**5),
+    in_memory=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_more_work_never_takes_less(
+    tissue_pair: Pair, n_cells: int, more_cells: int, n_genes: int, more_genes: int, in_memory: bool
+) -> None:
+    small = make_plan(
+        sized(tissue_pair, n_cells=n_cells), n_genes, settings=SETTINGS, memory="1 TB", in_memory=in_memory
+    )
+    large = make_plan(
+        sized(tissue_pair, n_cells=n_cells + more_cells),
+        n_genes + more_genes,
+        settings=SETTINGS,
+        memory="1 TB",
+        in_memory=in_memory,
+    )
+    assert large.peak_bytes >= small.peak_bytes
+    assert large.output_bytes >= small.output_bytes
+
+
+@given(
+    budget=st.integers(4 * 10**8, 2 * 10**9),
+    n_cells=st.integers(1, 10**5),
+    n_sc=st.integers(8, 20_000),
+    n_genes=st.integers(0, 5000),
+    in_memory=st.booleans(),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
+    tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, in_memory: bool
+) -> None:
+    one = sized(tissue_pair, n_cells=n_cells, n_sc=n_sc)
+    try:
+        plan = make_plan(one, n_genes, settings=SETTINGS, memory=budget, in_memory=in_memory)
+    except MemoryBudgetError as error:
+        assert error.expected.startswith("at least ")
+        return
+    assert plan.cells_per_block >= 1
+    assert plan.genes_per_block >= min(n_genes, 1)
+    assert math.isfinite(plan.peak_bytes)
+    assert plan.peak_bytes <= budget
+
+
+def test_blocks_shrink_with_the_budget(tissue_pair: Pair) -> None:
+    large = sized(tissue_pair, n_sc=20_000)
+    plans = [make_plan(large, 256, settings=SETTINGS, memory=budget) for budget in ("1 GB", "600 MB")]
+    assert plans[0].genes_per_block == 256
+    assert plans[1].genes_per_block < 256
+    assert plans[1].peak_bytes < plans[0].peak_bytes
+
+
+def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> None:
+    large = sized(tissue_pair, n_cells=10**6)
+    message = r"memory: expected at least .* to hold 1,000,000 cells x 2,000 genes, got 4 GB\. Use impute_to"
+    with pytest.raises(MemoryBudgetError, match=message):
+        make_plan(large, 2000, settings=SETTINGS, memory="4 GB", in_memory=True)
+    assert make_plan(large, 2000, settings=SETTINGS, memory="4 GB").output_bytes == 8e9
+
+
+def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
+    with pytest.raises(MemoryBudgetError, match=r"expected at least 45\d MB for this work, got 100 MB"):
+        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
+    with pytest.raises(SettingError, match="memory: expected a size such as"):
+        make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")
+
+
+def test_the_sources_of_the_graph_count(tissue_pair: Pair) -> None:
+    panel = dataclasses.replace(SETTINGS, sources="panel")
+    assert not uses_all_sources(tissue_pair, panel)
+    assert (n_sources_of(tissue_pair, panel), n_sources_of(tissue_pair, SETTINGS)) == (12, 28)
+    fewer, more = (make_plan(tissue_pair, 28, settings=one, memory="4 GB") for one in (panel, SETTINGS))
+    assert fewer.peak_bytes < more.peak_bytes
+
+
+def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair: Pair) -> None:
+    fresh = Imputer(settings=imputer.settings)
+    assert fresh.plan(pair=tissue_pair) == imputer.plan()
+    assert fresh.plan(["Gene02", "gene02"], pair=tissue_pair).n_genes == 1
+    assert isinstance(imputer.plan([]), Plan)

@@ -1,0 +1,199 @@
+"""Between a pair and the method: which cells train, which graph, and blocks that leave no trace."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft._errors import GeneError, InputError, OutputExistsError, SettingError
+from weft.core.settings import StImputeSettings
+from weft.data.columns import GeneColumns
+from weft.data.embeddings import EmbeddingTable
+from weft.data.pair import Pair
+from weft.imputer import Imputer
+from weft.plan import make_plan
+from weft.streaming import (
+    Job,
+    asked_genes,
+    check_data,
+    check_k,
+    check_not_input,
+    gene_graph,
+    graph_embedding,
+    places_of,
+    predictions,
+    reference_mark,
+    training_cells,
+)
+
+ROUNDING = 2e-6
+"""float32 sums may be taken in another order in blocks of another shape; values stay below 8."""
+
+Predict = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def columns(tissue_pair: Pair) -> GeneColumns:
+    return GeneColumns.load(tissue_pair.sc)
+
+
+@pytest.fixture(scope="module")
+def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predict:
+    """Function that puts the blocks of a plan together, and sees that they cover every value just once."""
+
+    def run(*, cells: int = 256, genes: int = 256) -> np.ndarray:
+        assert imputer.model_ is not None
+        asked = np.arange(tissue_pair.sc.n_genes)
+        plan = make_plan(tissue_pair, len(asked), settings=imputer.model_.settings, memory="4 GB")
+        plan = dataclasses.replace(plan, cells_per_block=cells, genes_per_block=genes)
+        job = Job(model=imputer.model_, columns=columns, pair=tissue_pair, genes=asked, plan=plan)
+        values = np.full((plan.n_cells, plan.n_genes), np.nan, dtype=np.float32)
+        for rows, places, block in predictions(job):
+            assert np.isnan(values[rows, places]).all()
+            values[rows, places] = block
+        assert not np.isnan(values).any()
+        return values
+
+    return run
+
+
+@given(cells=st.integers(1, 100), genes=st.integers(1, 30), read=st.integers(1, 100))
+@settings(max_examples=12, deadline=None)
+def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, read: int) -> None:
+    whole = predict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("weft.streaming._READ_ROWS", read)
+        np.testing.assert_allclose(predict(cells=cells, genes=genes), whole, rtol=0, atol=ROUNDING)
+
+
+def test_blocks_of_cells_alone_change_no_bit(predict: Predict) -> None:
+    np.testing.assert_array_equal(predict(cells=17), predict())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_blocks_of_reading_change_no_bit_of_a_fit(
+    fit_quickly: Callable[..., Imputer], imputer: Imputer, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("weft.streaming._READ_ROWS", rows)
+    monkeypatch.setattr("weft.data.columns._BLOCK_ROWS", rows)
+    again = fit_quickly().impute().X
+    np.testing.assert_array_equal(again, imputer.impute().X)
+
+
+def test_training_takes_cells_that_have_counts(tissue_pair: Pair) -> None:
+    measured = training_cells(tissue_pair, StImputeSettings(), 0)
+    kept = np.delete(np.arange(tissue_pair.st.n_cells), 5)
+    np.testing.assert_array_equal(measured, tissue_pair.st.dense(kept, tissue_pair.st_shared))
+
+
+def test_training_draws_from_many_cells_by_the_seed(tissue_pair: Pair) -> None:
+    few = StImputeSettings(training_cells=20)
+    first, again, other = (training_cells(tissue_pair, few, seed) for seed in (0, 0, 1))
+    assert first.shape == (20, 12)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    everything = {row.tobytes() for row in training_cells(tissue_pair, StImputeSettings(), 0)}
+    assert {row.tobytes() for row in first} <= everything
+
+
+@pytest.mark.parametrize(
+    ("chosen", "n_sources"),
+    [
+        ({"sources": "all"}, 28),
+        ({"sources": "panel"}, 12),
+        ({"sources": "auto"}, 28),
+        ({"sources": "auto", "most_sources": 27}, 12),
+        ({"sources": "auto", "most_sources": 28}, 28),
+    ],
+)
+def test_the_sources_are_all_genes_or_the_panel(
+    tissue_pair: Pair, columns: GeneColumns, chosen: dict[str, Any], n_sources: int
+) -> None:
+    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(**chosen), embedding=None)
+    assert len(graph.sources) == n_sources
+    np.testing.assert_array_equal(graph.source_expression, columns.dense(graph.sources))
+    assert set(tissue_pair.sc_shared) <= set(graph.sources)
+
+
+def test_a_graph_of_none_has_no_weights(tissue_pair: Pair, columns: GeneColumns) -> None:
+    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(graph="none"), embedding=None)
+    assert not graph.weights(np.arange(3), columns.dense(np.arange(3))).any()
+
+
+def test_vectors_go_to_their_genes_whatever_the_case(
+    tissue_pair: Pair, columns: GeneColumns, embeddings: EmbeddingTable
+) -> None:
+    names = np.array([name.upper() for name in embeddings.genes[::-1]])
+    table = EmbeddingTable(genes=names, values=embeddings.values[::-1], source="shouted")
+    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(), embedding=table)
+    assert graph.embedding is not None
+    assert graph.embedding_row is not None
+    place = {name: number for number, name in enumerate(embeddings.genes)}
+    for gene, row in zip(tissue_pair.sc.genes, graph.embedding_row, strict=True):
+        assert (row >= 0) == (gene in place)
+        if row >= 0:
+            np.testing.assert_array_equal(graph.embedding[row], embeddings.values[place[gene]])
+
+
+def test_a_table_is_read_only_where_the_graph_uses_it(tmp_path: Path, embeddings: EmbeddingTable) -> None:
+    path = tmp_path / "table.npz"
+    np.savez(path, genes=embeddings.genes, embeddings=embeddings.values)
+    read = graph_embedding(path, StImputeSettings())
+    assert read is not None
+    np.testing.assert_array_equal(read.values, embeddings.values)
+    assert graph_embedding(embeddings, StImputeSettings(graph="embedding")) is embeddings
+    assert graph_embedding(None, StImputeSettings()) is None
+    for graph in ("expression", "none"):
+        assert graph_embedding(tmp_path / "missing.npz", StImputeSettings(graph=graph)) is None
+    with pytest.raises(SettingError, match=r"graph='embedding'.*use graph='expression'"):
+        graph_embedding(None, StImputeSettings(graph="embedding"))
+
+
+def test_genes_are_found_once_in_the_order_asked(tissue_pair: Pair) -> None:
+    assert asked_genes(tissue_pair, None).tolist() == list(range(28))
+    assert asked_genes(tissue_pair, "all").tolist() == list(range(28))
+    assert asked_genes(tissue_pair, "gene03").tolist() == [2]
+    assert asked_genes(tissue_pair, ["Gene09", "Gene02", "GENE09"]).tolist() == [8, 1]
+    assert asked_genes(tissue_pair, []).dtype == np.int64
+    with pytest.raises(GeneError, match="'Nowhere'"):
+        asked_genes(tissue_pair, ["Nowhere"])
+
+
+def test_places_are_a_copy(tissue_pair: Pair) -> None:
+    places = places_of(tissue_pair)["spatial"]
+    np.testing.assert_array_equal(places, tissue_pair.coordinates)
+    assert not np.shares_memory(places, tissue_pair.coordinates)
+    assert places_of(dataclasses.replace(tissue_pair, coordinates=None)) == {}
+
+
+def test_k_is_held_against_usable_cells(columns: GeneColumns) -> None:
+    check_k(StImputeSettings(k=99), columns)
+    with pytest.raises(SettingError, match=r"k: expected at most 99, the reference's cells that have counts"):
+        check_k(StImputeSettings(k=100), columns)
+
+
+def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:
+    mark = reference_mark(tissue_pair)
+    check_data(tissue_pair.cells(np.arange(4)), panel=tissue_pair.shared_genes, reference=mark)
+    assert mark.startswith("100 cells x 28 genes (")
+    with pytest.raises(InputError, match=r"panel of 12 genes.*got 3 shared genes, 3 of them on that panel"):
+        fewer = tissue_pair.panel(tissue_pair.shared_genes[:3])
+        check_data(fewer, panel=tissue_pair.shared_genes, reference=mark)
+    swapped = dataclasses.replace(tissue_pair.sc, genes=tissue_pair.sc.genes[::-1])
+    with pytest.raises(InputError, match="expected the reference that the model was fitted with, 100 cells"):
+        other = dataclasses.replace(tissue_pair, sc=swapped)
+        check_data(other, panel=tissue_pair.shared_genes, reference=mark)
+
+
+def test_the_path_of_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) -> None:
+    from_file = dataclasses.replace(
+        tissue_pair, st=dataclasses.replace(tissue_pair.st, source=str(tmp_path / "st.h5ad"))
+    )
+    check_not_input(tmp_path / "imputed.h5ad", from_file)
+    with pytest.raises(OutputExistsError, match=r"st\.h5ad: .*the data that are read"):
+        check_not_input(tmp_path / "." / "st.h5ad", from_file)
