@@ -73,8 +73,9 @@ def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
     one = sized(tissue_pair, n_cells=n_cells, n_sc=n_sc)
     try:
         plan = make_plan(one, n_genes, settings=SETTINGS, memory=budget, in_memory=in_memory)
-    except MemoryBudgetError as error:
-        assert error.expected.startswith("at least ")
+    except MemoryBudgetError:
+        enough = make_plan(one, n_genes, settings=SETTINGS, memory="1 TB", in_memory=in_memory)
+        assert enough.peak_bytes > budget  # it was not refused without need
         return
     assert plan.cells_per_block >= 1
     assert plan.genes_per_block >= min(n_genes, 1)

@@ -63,16 +63,12 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
 
 
 @given(cells=st.integers(1, 100), genes=st.integers(1, 30), read=st.integers(1, 100))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, read: int) -> None:
     whole = predict()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("weft.streaming._READ_ROWS", read)
         np.testing.assert_allclose(predict(cells=cells, genes=genes), whole, rtol=0, atol=ROUNDING)
-
-
-def test_blocks_of_cells_alone_change_no_bit(predict: Predict) -> None:
-    np.testing.assert_array_equal(predict(cells=17), predict())
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
@@ -181,12 +177,12 @@ def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:
     mark = reference_mark(tissue_pair)
     check_data(tissue_pair.cells(np.arange(4)), panel=tissue_pair.shared_genes, reference=mark)
     assert mark.startswith("100 cells x 28 genes (")
+    fewer = tissue_pair.panel(tissue_pair.shared_genes[:3])
     with pytest.raises(InputError, match=r"panel of 12 genes.*got 3 shared genes, 3 of them on that panel"):
-        fewer = tissue_pair.panel(tissue_pair.shared_genes[:3])
         check_data(fewer, panel=tissue_pair.shared_genes, reference=mark)
     swapped = dataclasses.replace(tissue_pair.sc, genes=tissue_pair.sc.genes[::-1])
+    other = dataclasses.replace(tissue_pair, sc=swapped)
     with pytest.raises(InputError, match="expected the reference that the model was fitted with, 100 cells"):
-        other = dataclasses.replace(tissue_pair, sc=swapped)
         check_data(other, panel=tissue_pair.shared_genes, reference=mark)
 
 

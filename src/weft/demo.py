@@ -35,12 +35,7 @@ FILES = {
 SETTINGS = {"hidden": 64, "epochs": 5}
 """A smaller network, trained for less long than the published one: the demonstration shall be quick."""
 
-_METHODS = [
-    "auto:" + "+".join(f"{key}={value}" for key, value in SETTINGS.items()),
-    "mean",
-    "knn",
-    "attention",
-]
+_BASELINES = ("mean", "knn", "attention")
 _MARK = "demo.json"
 _PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
 
@@ -120,13 +115,11 @@ def run_demo(
     )
     _write_inputs(tissue, path)
     data = pair(path["atlas"], path["tissue"])
-    say(
-        "2. Impute all genes of the atlas in every cell, with a smaller network than the published, to be quick."
-    )
+    say("2. Impute all genes of the atlas in every cell of the tissue, with a small network, to be quick.")
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
     imputer.impute_to(path["imputed"], overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
-    held_out = evaluate(data, _METHODS, seeds=[seed], device=device, progress=progress)
+    held_out = evaluate(data, [_method(), *_BASELINES], seeds=[seed], device=device, progress=progress)
     write_scores(held_out, path["scores"], overwrite=True)
     say("4. Compare the genes that the panel did not measure with the simulated truth.")
     against_truth = _score_truth(data, path, seed=seed, device=device)
@@ -159,29 +152,29 @@ def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
             data.write_h5ad(partial)
 
 
+def _method() -> str:
+    """Return the method as tables name it."""
+    return "auto:" + "+".join(f"{key}={value}" for key, value in SETTINGS.items())
+
+
 def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
     """Score the imputed genes as they were written, and the baselines, where the panel measured nothing."""
     truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
     imputed = anndata.read_zarr(path["imputed"])
-    hidden = np.flatnonzero(
-        ~imputed.var["measured"].to_numpy()
-    )  # places in the atlas and in the result alike
+    hidden = np.flatnonzero(~imputed.var["measured"].to_numpy())  # places in the atlas too: all was imputed
     names = data.sc.genes[hidden]
-    places = pd.Index(truth.genes).get_indexer(pd.Index(names))
-    measured = truth.dense(slice(0, truth.n_cells), places)  # n_cells x n_hidden
-    predicted = {_METHODS[0]: np.asarray(imputed.X)[:, hidden]}
-    for method in resolve_methods(_METHODS[1:], device=device):
-        predicted[method.label] = method.make(seed).fit(data).predict(hidden, data)
-    tables = [
-        _truth_rows(names, measured, values).assign(method=label) for label, values in predicted.items()
-    ]
+    columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
+    measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
+    own = np.asarray(imputed.X)[:, hidden]
+    tables = [_truth_rows(names, measured, own).assign(method=_method())]
     if "reliability" in imputed.var:
         reliable = imputed.var["reliability"].to_numpy()[hidden]
         best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
-        values = predicted[_METHODS[0]]
-        tables.append(
-            _summary("most reliable half", measured[:, best], values[:, best]).assign(method=_METHODS[0])
-        )
+        half = _summary("most reliable half", measured[:, best], own[:, best])
+        tables.append(half.assign(method=_method()))
+    for method in resolve_methods(_BASELINES, device=device):
+        predicted = method.make(seed).fit(data).predict(hidden, data)
+        tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
     scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
     return scores

@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from weft._compute import resolve_device
-from weft._errors import NotFittedError, SettingError, check_choice
+from weft._errors import InputError, NotFittedError, SettingError, check_choice
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Preset, Progress, silent
 from weft.core import stimpute
 from weft.core.settings import StImputeSettings
@@ -308,6 +308,11 @@ class Imputer:
         (n_genes,) the expected cosine similarity between prediction and measurement, 0 to 1; NaN where the
         Imputer was made without reliability, or the panel was too small for it.
 
+        Raises
+        ------
+        InputError
+            ``judged`` has another shape.
+
         Notes
         -----
         Eq. 13 of stImpute. A panel gene is scored by a net that neither was trained on the gene nor saw a
@@ -315,6 +320,14 @@ class Imputer:
         """
         columns = self._fitted()[1]
         pair, known = self._pair(), self.reliability_
+        shape = (pair.st.n_cells, len(genes))
+        if judged is not None and judged.shape != shape:
+            raise InputError(
+                "judged",
+                expected=f"{shape[0]} cells x {shape[1]} genes",
+                got=f"an array of shape {judged.shape}",
+                fix="Pass the predictions of these genes in all cells of the pair.",
+            )
         if known is None:
             return np.full(len(genes), np.nan)
         if judged is None:

@@ -110,8 +110,8 @@ class TissueSample:
         parts += [
             explained,
             likeness,
-            reference.mean(axis=0),
-            reference.std(axis=0),
+            reference.mean(axis=0, dtype=np.float64),
+            reference.std(axis=0, dtype=np.float64),
             (reference > 0).mean(axis=0),
         ]
         return np.stack(parts, axis=1).astype(np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from weft._compute import torch_stream
-from weft._errors import FormatError, MissingFileError
+from weft._errors import FormatError, MissingFileError, check_choice, check_range
 from weft._typing import PathLike, Preset
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
@@ -162,16 +162,23 @@ def read_model(path: PathLike) -> SavedImputer:
     try:
         config = json.loads((folder / _CONFIG).read_text())
         if config["schema"] != SCHEMA:
-            raise _unusable(folder, f"a model of schema {SCHEMA}", f"schema {config['schema']}")
+            raise _other_schema(folder, config["schema"])
         return _parsed(config, load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES))
     except FormatError:
         raise
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        raise _unusable(folder, "the files of a saved model", f"{type(error).__name__}: {error}") from error
+        raise FormatError(
+            str(folder),
+            expected="the files of a saved model",
+            got=f"{type(error).__name__}: {error}",
+            fix="They are damaged: fit the model and save it anew.",
+        ) from error
 
 
 def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.DataFrame) -> SavedImputer:
     settings = StImputeSettings(**config["settings"])
+    check_choice("preset", config["preset"], get_args(Preset))
+    check_range("seed", config["seed"], low=0, integer=True)
     start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
     networks = new_networks(settings, len(genes), start)
     for name, network in zip(_NETWORKS, networks, strict=True):
@@ -217,7 +224,7 @@ def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor
     return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
 
 
-def _unusable(folder: Path, expected: str, got: str) -> FormatError:
-    return FormatError(
-        str(folder), expected=expected, got=got, fix="Save the model anew with this version of weft."
-    )
+def _other_schema(folder: Path, schema: object) -> FormatError:
+    is_newer = isinstance(schema, int) and schema > SCHEMA
+    fix = "Update weft." if is_newer else "Fit the model and save it anew with this version of weft."
+    return FormatError(str(folder), expected=f"a model of schema {SCHEMA}", got=f"schema {schema}", fix=fix)

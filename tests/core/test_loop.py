@@ -131,7 +131,7 @@ class TestLinear:
         assert tuple(layer.weight.shape) == (50, 400)
         values = layer.weight.detach().numpy()
         assert np.abs(values).max() <= 1 / 20
-        # A uniform draw has the standard deviation bound / sqrt(3); 20,000 of them give it to about a percent.
+        # A uniform draw has the standard deviation bound / sqrt(3); 20,000 give it to about a percent.
         assert values.std() == pytest.approx(1 / 20 / math.sqrt(3), rel=0.02)
         assert np.abs(layer.bias.detach().numpy()).max() <= 1 / 20
 

@@ -16,6 +16,8 @@ WHOLE = {
     "rounds": 1,
     "most_sources": 1,
     "batch": 2,
+    "batch_genes": 2,
+    "batch_sources": 1,
     "ae_batch": 2,
     "cells_per_epoch": 2,
     "training_cells": 2,
@@ -23,7 +25,13 @@ WHOLE = {
 }
 """Least value of the settings that are whole numbers."""
 
+OTHERS = {"alpha", "lr", "residual", "cell_similarity", "gene_similarity"}
+OPTIONS = {"graph", "measure", "sources", "normalise"}
 WEIGHTS = ("residual", "cell_similarity", "gene_similarity")
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert {field.name for field in fields(StImputeSettings)} == {*WHOLE, *OTHERS, *OPTIONS}
 
 
 @pytest.mark.parametrize(("name", "low"), WHOLE.items())

@@ -36,7 +36,7 @@ class Full(io.BytesIO):
         return super().write(bytes(data)[:5])
 
 
-def test_after_a_failure_everything_is_taken_and_dropped(tmp_path: Path) -> None:
+def test_after_a_failure_everything_is_taken_and_can_be_read_back(tmp_path: Path) -> None:
     file = ForgivingFile(tmp_path / "a")
     file.close()
     file._file = full = Full()
@@ -49,6 +49,11 @@ def test_after_a_failure_everything_is_taken_and_dropped(tmp_path: Path) -> None
     assert file.truncate(100) == 100
     assert file.failure is first
     assert full.getvalue() == b"x" * 8 + b"y" * 5
+    # HDF5 reads back what it wrote before the failure is raised, and crashes on anything else
+    file.seek(6)
+    buffer = bytearray(b"?" * 20)
+    assert file.readinto(memoryview(buffer)) == 20
+    assert bytes(buffer) == b"xx" + b"y" * 5 + b"z" * 8 + bytes(5)
 
 
 def test_an_interrupt_does_not_unwind_through_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def _peak_bytes(pair: Pair, methods: Sequence[Method]) -> float:
     for method in methods:
         made = method.make(0)
         if isinstance(made, Imputer):
-            needs.append(made.plan(pair.shared_genes, pair=pair, memory="1000 TB").peak_bytes)
+            needs.append(made.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
     return max(needs) + 4.0 * _TABLES * pair.st.n_cells * n_shared
 
 

@@ -302,7 +302,7 @@ def _fit_network(
         senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
         if senders is not None:
             features = features.from_sources(senders)
-        predicted = network(features, source_states(network, sources, near, senders))
+        predicted = network(features, source_states(network, sources, near, drawn=senders))
         measured = cells[rows] if drawn is None else cells[rows][:, drawn]
         similarity = similarity_loss(
             predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
@@ -344,7 +344,7 @@ def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
 
 
 def source_states(
-    network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, drawn: torch.Tensor | None = None
+    network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, *, drawn: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (B, S, k)."""
     features = sources.gather(neighbors, drawn)

@@ -9,10 +9,11 @@ from typing import Any
 
 
 class ForgivingFile:
-    """A file that HDF5 can always close: after its first failure it takes and drops everything.
+    """A file that HDF5 can always close: after its first failure, what it takes stays in memory.
 
     HDF5 cannot let go of a file whose last writes fail (a full disk): the process crashes at its end. So the
-    failure is kept here, for the writer to raise.
+    failure is kept here, for the writer to raise. Until it does, HDF5 reads back what it wrote, and would
+    crash on anything else.
 
     Parameters
     ----------
@@ -37,12 +38,16 @@ class ForgivingFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b", buffering=0)
         self.failure: BaseException | None = None
+        self._unwritten: list[tuple[int, bytes]] = []  # place and data of each write that failed
 
     def write(self, data: memoryview) -> int:
-        """Write all of the data, or drop it after a failure; return its length."""
-        left = memoryview(data)
+        """Write all of the data, or keep it in memory after a failure; return its length."""
+        left = memoryview(data).cast("B")
+        start = self._file.tell()
         while left and self.failure is None:
             left = left[self._attempt(self._file.write, left) :]  # a full disk takes a part
+        if self.failure is not None:
+            self._unwritten.append((start, bytes(data)))
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
@@ -50,8 +55,17 @@ class ForgivingFile:
         return self._file.read(size)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer from here on; return how much was read."""
-        return self._attempt(self._file.readinto, buffer)
+        """Fill the buffer from here on, with zeros behind the end; return how much was read."""
+        whole, start = memoryview(buffer).cast("B"), self._file.tell()
+        count = self._attempt(self._file.readinto, whole)
+        if self.failure is None:
+            return count
+        whole[count:] = bytes(len(whole) - count)
+        for place, data in self._unwritten:
+            first, last = max(start, place), min(start + len(whole), place + len(data))
+            if first < last:
+                whole[first - start : last - start] = data[first - place : last - place]
+        return len(whole)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place; return it, counted from the start."""

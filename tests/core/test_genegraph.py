@@ -1,0 +1,280 @@
+"""The gene graph: Eq. 4-6 against a naive loop, what every row of weights holds, tables of genes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft.core.genegraph import GeneGraph, GeneTable, cosine_columns, keep_largest, replace_where
+
+# weights are float32; the naive loop is float64
+WEIGHT_TOLERANCE = 1e-6
+# a few dozen float64 products
+TOLERANCE = 1e-12
+
+N_CELLS, N_GENES, N_DIM = 9, 8, 5
+SOURCES = np.array([5, 0, 2, 7, 3])
+ROWS = np.array([3, -1, 0, -1, 4, 1, -1, 2])
+"""Row of the embedding of every gene; genes 1, 3 and 6 have none, and of these 3 is a source."""
+
+
+def expression(seed: int = 0) -> np.ndarray:
+    """Expression of all genes in the reference, with a gene (6) and a cell of zeros."""
+    values = np.random.default_rng(seed).gamma(1.0, size=(N_CELLS, N_GENES)).astype(np.float32)
+    values[:, 6] = 0
+    values[4] = 0
+    return values
+
+
+def embedding(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, 1]).standard_normal((5, N_DIM)).astype(np.float32)
+
+
+def make(values: np.ndarray, sources: np.ndarray = SOURCES, **options) -> GeneGraph:
+    return GeneGraph.build(sources, values[:, sources], **options)
+
+
+def cosine(left: np.ndarray, right: np.ndarray) -> float:
+    left, right = left.astype(float), right.astype(float)
+    length = math.sqrt(math.fsum(a * a for a in left)) * math.sqrt(math.fsum(b * b for b in right))
+    return math.fsum(a * b for a, b in zip(left, right, strict=True)) / length if length else 0.0
+
+
+def naive_weights(values, *, sources=SOURCES, vectors=None, measure="similarity", most=None) -> np.ndarray:
+    """Weights of all genes, an edge at a time."""
+    result = np.zeros((values.shape[1], len(sources)))
+    for gene in range(values.shape[1]):
+        row = []
+        for source in sources:
+            if vectors is not None and ROWS[gene] >= 0 and ROWS[source] >= 0:
+                likeness = cosine(vectors[ROWS[gene]], vectors[ROWS[source]])
+            else:
+                likeness = cosine(values[:, gene], values[:, source])
+            weight = 1 - likeness if measure == "distance" else likeness
+            row.append(0.0 if gene == source else max(weight, 0.0))
+        if most is not None:
+            largest = sorted(range(len(row)), key=lambda place: (-row[place], place))[:most]
+            row = [weight if place in largest else 0.0 for place, weight in enumerate(row)]
+        total = math.fsum(row)
+        result[gene] = [weight / total for weight in row] if total > 0 else row
+    return result
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    measure=st.sampled_from(["similarity", "distance"]),
+    most=st.none() | st.integers(1, 6),
+    has_embedding=st.booleans(),
+)
+def test_weights_equal_a_naive_loop(seed, measure, most, has_embedding) -> None:
+    values, vectors = expression(seed), embedding(seed) if has_embedding else None
+    graph = make(
+        values,
+        embedding=vectors,
+        embedding_row=ROWS if has_embedding else None,
+        measure=measure,
+        n_neighbors=most,
+    )
+    weights = graph.weights(np.arange(N_GENES), values)
+    naive = naive_weights(values, vectors=vectors, measure=measure, most=most)
+    np.testing.assert_allclose(weights, naive, atol=WEIGHT_TOLERANCE)
+    assert weights.dtype == np.float32
+    assert weights.min() >= 0
+    sums = weights.sum(axis=1)
+    assert np.minimum(np.abs(sums), np.abs(sums - 1)).max() < WEIGHT_TOLERANCE
+    assert not weights[SOURCES, np.arange(len(SOURCES))].any(), "a gene is a neighbour of itself"
+
+
+def test_by_hand() -> None:
+    # Genes 0 and 1 have an angle of 45 degrees, 0 and 2 of 90, 1 and 2 of 45.
+    values = np.array([[1, 1, 0], [0, 1, 1]], dtype=np.float32)
+    weights = make(values, np.arange(3)).weights(np.arange(3), values)
+    np.testing.assert_allclose(weights, [[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]], atol=WEIGHT_TOLERANCE)
+    weights = make(values, np.arange(3), measure="distance").weights(np.arange(3), values)
+    far = 1 - math.sqrt(0.5)
+    row = np.array([0, far, 1]) / (1 + far)
+    np.testing.assert_allclose(weights, [row, [0.5, 0, 0.5], row[::-1]], atol=WEIGHT_TOLERANCE)
+
+
+def test_distance_is_one_minus_similarity() -> None:
+    values = expression()
+    # A gene that is no source has no edge to itself that would be taken out.
+    gene = np.array([1])
+    likeness = cosine_columns(values[:, gene], values[:, SOURCES])
+    weights = make(values, measure="distance").weights(gene, values[:, gene])
+    np.testing.assert_allclose(weights, (1 - likeness) / (1 - likeness).sum(), atol=WEIGHT_TOLERANCE)
+
+
+def test_the_embedding_counts_between_two_genes_that_have_one_and_nowhere_else() -> None:
+    values = expression()
+    genes = np.array([4, 1])  # with an embedding, and without
+    likeness = [
+        make(values, embedding=vectors, embedding_row=ROWS).weights(genes, values[:, genes])
+        for vectors in (embedding(0), embedding(1))
+    ]
+    alone = make(values).weights(genes, values[:, genes])
+    np.testing.assert_array_equal(likeness[0][1], alone[1])
+    np.testing.assert_array_equal(likeness[1][1], alone[1])
+    has_one = ROWS[SOURCES] >= 0
+    naive = [
+        [cosine(embedding()[ROWS[4]], embedding()[ROWS[one]]) for one in SOURCES[has_one]],
+        [cosine(values[:, 4], values[:, one]) for one in SOURCES[~has_one]],
+    ]
+    unscaled = np.empty(len(SOURCES))
+    unscaled[has_one], unscaled[~has_one] = np.maximum(naive[0], 0), naive[1]
+    np.testing.assert_allclose(likeness[0][0], unscaled / unscaled.sum(), atol=WEIGHT_TOLERANCE)
+
+
+def test_the_length_of_an_embedding_does_not_count() -> None:
+    values, lengths = expression(), np.array([[1], [2], [0.5], [8], [4]], dtype=np.float32)
+    first, second = (
+        make(values, embedding=one, embedding_row=ROWS).weights(np.arange(N_GENES), values)
+        for one in (embedding(), embedding() * lengths)
+    )
+    np.testing.assert_allclose(first, second, atol=WEIGHT_TOLERANCE)
+
+
+@pytest.mark.parametrize("measure", ["similarity", "distance"])
+def test_zeros_have_a_defined_weight(measure: str) -> None:
+    values, vectors = np.zeros((3, N_GENES), dtype=np.float32), np.zeros((5, N_DIM), dtype=np.float32)
+    for options in ({}, {"embedding": vectors, "embedding_row": ROWS}):
+        weights = make(values, measure=measure, **options).weights(np.arange(N_GENES), values)
+        if measure == "similarity":
+            assert not weights.any()
+        else:
+            # All distances are 1: every source but the gene itself counts alike.
+            is_self = np.arange(N_GENES)[:, None] == SOURCES
+            others = (~is_self).sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(weights, np.where(is_self, 0, 1 / others), atol=WEIGHT_TOLERANCE)
+
+
+def test_a_gene_of_zeros_has_no_neighbour_and_is_none() -> None:
+    values = expression()
+    weights = make(values, np.arange(N_GENES)).weights(np.arange(N_GENES), values)
+    assert not weights[6].any()
+    assert not weights[:, 6].any()
+
+
+def test_an_empty_graph_has_no_weight() -> None:
+    weights = make(expression(), is_empty=True).weights(np.arange(N_GENES), expression())
+    assert weights.shape == (N_GENES, len(SOURCES))
+    assert weights.dtype == np.float32
+    assert not weights.any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), most=st.none() | st.integers(1, 4), data=st.data())
+def test_permuting_sources_permutes_weights(seed, most, data) -> None:
+    values = expression(seed)
+    order = np.array(data.draw(st.permutations(range(len(SOURCES)))))
+    options = {"embedding": embedding(seed), "embedding_row": ROWS, "n_neighbors": most}
+    # Gene 6 is all zero: its weights tie, and ties go by position.
+    genes = np.delete(np.arange(N_GENES), 6)
+    weights = make(values, **options).weights(genes, values[:, genes])
+    permuted = make(values, SOURCES[order], **options).weights(genes, values[:, genes])
+    np.testing.assert_allclose(permuted, weights[:, order], atol=WEIGHT_TOLERANCE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), data=st.data())
+def test_weights_of_a_gene_do_not_depend_on_the_request(seed, data) -> None:
+    values = expression(seed)
+    asked = np.array(data.draw(st.lists(st.integers(0, N_GENES - 1), min_size=1, max_size=12)))
+    graph = make(values, embedding=embedding(seed), embedding_row=ROWS, n_neighbors=3)
+    every = graph.weights(np.arange(N_GENES), values)
+    np.testing.assert_allclose(graph.weights(asked, values[:, asked]), every[asked], atol=WEIGHT_TOLERANCE)
+
+
+def test_permuting_cells_of_the_reference_changes_nothing() -> None:
+    values, order = expression(), np.random.default_rng(0).permutation(N_CELLS)
+    weights = [make(one).weights(np.arange(N_GENES), one) for one in (values, values[order])]
+    np.testing.assert_allclose(weights[0], weights[1], atol=WEIGHT_TOLERANCE)
+
+
+def test_inputs_are_left_alone() -> None:
+    values, vectors = expression(), embedding()
+    make(values, embedding=vectors, embedding_row=ROWS, n_neighbors=2).weights(np.arange(N_GENES), values)
+    assert (values == expression()).all()
+    assert (vectors == embedding()).all()
+
+
+def test_cosine_columns_equal_a_naive_loop() -> None:
+    left, right = expression(0), expression(1)[:, :3]
+    naive = [[cosine(one, other) for other in right.T] for one in left.T]
+    np.testing.assert_allclose(cosine_columns(left, right), naive, atol=TOLERANCE)
+    assert not cosine_columns(left, right)[6].any()
+
+
+def test_replace_where_by_hand() -> None:
+    made = replace_where(
+        np.zeros((2, 3)), np.ones((2, 3)), np.array([True, False]), np.array([True, False, True])
+    )
+    assert made.tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+class TestKeepLargest:
+    def test_ties_go_by_position(self) -> None:
+        weights = np.array([[0.2, 0.5, 0.2, 0.2], [0.0, 0.0, 0.0, 0.0], [0.1, 0.4, 0.3, 0.2]])
+        kept = keep_largest(weights, 2)
+        assert kept.tolist() == [[0.2, 0.5, 0, 0], [0, 0, 0, 0], [0, 0.4, 0.3, 0]]
+        assert weights[0].tolist() == [0.2, 0.5, 0.2, 0.2]
+
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 999), most=st.integers(1, 9))
+    def test_it_keeps_so_many_and_none_that_is_smaller(self, seed: int, most: int) -> None:
+        weights = np.random.default_rng(seed).random((4, 7))
+        kept = keep_largest(weights, most)
+        assert ((kept > 0).sum(axis=1) == min(most, 7)).all()
+        assert ((kept == weights) | (kept == 0)).all()
+        for row, dropped in zip(kept, np.where(kept > 0, -1, weights), strict=True):
+            assert row[row > 0].min() > dropped.max()
+
+
+class TestGeneTable:
+    genes = np.array([1, 5, 6])
+
+    def table(self, device: torch.device) -> GeneTable:
+        values = expression()
+        return GeneTable.build(make(values), self.genes, values[:, self.genes], device=device)
+
+    def test_the_neighbourhood_is_the_weighted_mean_of_the_sources(self, device: torch.device) -> None:
+        table, weights = self.table(device), naive_weights(expression())
+        for cell in range(N_CELLS):
+            for place, gene in enumerate(self.genes):
+                mean = math.fsum(
+                    w * expression()[cell, one] for w, one in zip(weights[gene], SOURCES, strict=True)
+                )
+                assert float(table.aggregated[cell, place]) == pytest.approx(mean, abs=1e-5)
+        assert table.weights.device.type == device.type
+
+    def test_gather_takes_every_gene_in_every_neighbour(self, device: torch.device) -> None:
+        table, near = self.table(device), torch.tensor([[0, 3], [8, 3], [4, 4], [1, 0]], device=device)
+        features = table.gather(near)
+        assert tuple(features.own.shape) == (4, 3, 2)
+        for cell, gene, place in np.ndindex(4, 3, 2):
+            row = int(near[cell, place])
+            assert float(features.own[cell, gene, place]) == expression()[row, self.genes[gene]]
+            assert features.neighbors[cell, gene, place] == table.aggregated[row, gene]
+        assert features.weights is table.weights
+
+    def test_gather_of_some_genes_is_a_part_of_all(self, device: torch.device) -> None:
+        table, near = self.table(device), torch.tensor([[0, 3], [8, 3]], device=device)
+        every, some = table.gather(near), table.gather(near, torch.tensor([2, 0], device=device))
+        assert torch.equal(some.own, every.own[:, [2, 0]])
+        assert torch.equal(some.neighbors, every.neighbors[:, [2, 0]])
+        assert torch.equal(some.weights, every.weights[[2, 0]])
+
+    @pytest.mark.parametrize("drawn", [[0], [3, 1], [4, 0, 2], [2, 4, 1, 0, 3]])
+    def test_some_of_the_sources_share_the_weight_of_all(
+        self, device: torch.device, drawn: list[int]
+    ) -> None:
+        features = self.table(device).gather(torch.tensor([[0, 3]], device=device))
+        some = features.from_sources(torch.tensor(drawn, device=device)).weights.cpu().numpy()
+        for row, every in zip(some, features.weights.cpu().numpy(), strict=True):
+            kept = [float(every[one]) for one in drawn]
+            naive = [weight / math.fsum(kept) if math.fsum(kept) else 0.0 for weight in kept]
+            np.testing.assert_allclose(row, naive, atol=WEIGHT_TOLERANCE)
