@@ -98,10 +98,9 @@ def write(name: str, text: str) -> None:
     RESULTS.mkdir(exist_ok=True)
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     machine = f"{os.cpu_count()} cores (threads: {threads}), Python {platform.python_version()}"
+    typed = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     path = RESULTS / f"{name}.md"
-    path.write_text(
-        f"{text.rstrip()}\n\nMade by `python benchmarks/{Path(sys.argv[0]).name}` on {machine}.\n"
-    )
+    path.write_text(f"{text.rstrip()}\n\nMade by `python benchmarks/{typed}` on {machine}.\n")
     print(f"wrote {path}")
 
 

@@ -3,7 +3,7 @@
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -24,16 +24,22 @@ WANTED = [
 ]
 
 
-def main(pairs: list[str]) -> None:
-    for pair in pairs:
-        options = ["--seeds", "0,1,2"]
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pairs", nargs="*", default=list(PAIRS))
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    for pair in asked.pairs:
+        options = ["--seeds", ",".join(map(str, range(asked.seeds)))]
         if pair == "hypothalamus":
             options += ["--embedding", EMBEDDING]
         with tempfile.TemporaryDirectory() as folder:
             table, run = evaluate(pair, METHODS, Path(folder) / "scores.csv", *options)
             _, once = evaluate(pair, ["stimpute"], Path(folder) / "once.csv", *options[2:])
         scores = summary(table, WANTED)
-        text = f"# Imputation on {pair}: held-out genes, mean of 3 seeds\n\n{markdown(scores)}\n\n"
+        text = (
+            f"# Imputation on {pair}: held-out genes, mean of {asked.seeds} seed(s)\n\n{markdown(scores)}\n\n"
+        )
         text += f"    {run.command}\n\n{run.seconds:.0f} s, peak memory {run.peak_bytes / 1e6:.0f} MB.\n\n"
         text += f"stImpute alone, one seed, 5 folds: {once.seconds:.0f} s, "
         text += f"peak memory {once.peak_bytes / 1e6:.0f} MB.\n\n"
@@ -42,4 +48,4 @@ def main(pairs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(PAIRS))
+    main()

@@ -1,0 +1,96 @@
+"""The front door: the public names, and what the README shows."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import weft
+from weft.cli import app
+from weft.data.simulate import simulate_tissue
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Lines of the README that start weft, those that go on in the next line put together."""
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    return [line.partition("#")[0] for line in text.splitlines() if line.startswith("weft ")]
+
+
+@pytest.mark.parametrize("name", weft.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(weft, name) is not None
+    assert name in dir(weft)
+
+
+def test_the_errors_of_weft_are_all_public() -> None:
+    def kinds(one: type) -> set[type]:
+        return {one}.union(*(kinds(below) for below in one.__subclasses__()))
+
+    missing = [one for one in kinds(weft.WeftError) if one.__module__ == "weft._errors"]
+    assert {one.__name__ for one in missing} <= set(weft.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'weft' has no attribute 'impute'"):
+        weft.impute  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
+    script = "import weft, weft.data.pair, weft.evaluation; assert callable(weft.pair) and callable(weft.evaluate)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("code", ["import weft", "import weft.cli"])
+def test_starting_is_light(code: str) -> None:
+    heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata", "scipy"}
+    script = f"import sys; {code}; sys.stdout.write(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not heavy & set(loaded.split())
+
+
+def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Trained for a blink: the text of the session stays as it stands.
+    published = weft.Imputer
+
+    def quick(**options: object) -> weft.Imputer:
+        return published(settings={"k": 5, "hidden": 4, "epochs": 1, "ae_epochs": 1}, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(weft, "Imputer", quick)
+    tissue = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12)
+    for data in (tissue.sc, tissue.st):
+        data.var_names = [re.sub("Gene0?4$", "Gad1", re.sub("Gene0?9$", "Sst", one)) for one in data.var_names]
+    tissue.sc.write_h5ad("atlas.h5ad")
+    tissue.st.write_h5ad("tissue.h5ad")
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "imputed.zarr").is_dir()
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_commands_of_the_readme_are_understood(line: str) -> None:
+    command = typer.main.get_command(app)
+    name, *arguments = line.split()[1:]
+    command.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+
+
+def test_the_readme_names_commands() -> None:
+    assert {line.split()[1] for line in commands()} >= {"check", "impute", "evaluate", "demo"}
+
+
+@pytest.mark.parametrize("path", ["scripts/demo", "scripts/test", "scripts/check", "scripts/test-slow", ".ci/run"])
+def test_the_scripts_can_be_run_from_anywhere(path: str) -> None:
+    script = ROOT / path
+    assert script.stat().st_mode & 0o111, f"{path} is not executable"
+    subprocess.run(["sh", "-n", script], check=True)
+    assert 'dirname -- "$0"' in script.read_text()
