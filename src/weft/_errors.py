@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import numbers
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
@@ -162,7 +163,7 @@ def check_range(
     """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
     kind = "a whole number" if integer else "a number"
     bound = f">= {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-    is_number = isinstance(value, int) if integer else isinstance(value, int | float)
+    is_number = isinstance(value, numbers.Integral if integer else numbers.Real)
     is_inside = is_number and low <= value <= high and value != float("inf")
     if not is_inside or isinstance(value, bool):
         raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")

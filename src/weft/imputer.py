@@ -225,8 +225,8 @@ class Imputer:
         -------
         AnnData
             ``X``: (n_cells, n_genes) log-normalised expression, float32. ``var``: ``measured``, whether the
-            gene was on the panel, and ``reliability``. ``obs``, ``obsm["spatial"]``: carried over.
-            ``uns["weft"]``: how it was made.
+            gene was on the panel, and ``reliability``, NaN where it is not known. ``obs`` and
+            ``obsm["spatial"]``: carried over. ``uns["weft"]``: how it was made.
 
         Raises
         ------
@@ -315,8 +315,8 @@ class Imputer:
 
         Notes
         -----
-        Eq. 13 of stImpute. A panel gene is scored by a net that neither was trained on the gene nor saw a
-        prediction of it that was.
+        Eq. 13 of stImpute. A panel gene gets the score of its prediction made without it, by a net that was
+        not trained on it.
         """
         columns = self._fitted()[1]
         pair, known = self._pair(), self.reliability_
@@ -330,12 +330,15 @@ class Imputer:
             )
         if known is None:
             return np.full(len(genes), np.nan)
-        if judged is None:
-            sample = pair.cells(known.sample.cells)
-            predicted = self.predict(genes, sample)
-        else:
+        names = pair.sc.genes[genes]
+        if judged is not None:
             predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
-        return known.score(predicted, columns.dense(genes), pair.sc.genes[genes])
+            return known.score(predicted, columns.dense(genes), names)
+        predicted = self.predict(genes, pair.cells(known.sample.cells))
+        scores = known.score(predicted, columns.dense(genes), names)
+        return np.array(
+            [known.nets.panel_scores.get(str(name), score) for name, score in zip(names, scores, strict=True)]
+        )
 
     def attach(self, pair: Pair) -> Self:
         """Give a loaded Imputer its data, or a fitted one other spatial data: a pair with the same reference.
@@ -450,10 +453,9 @@ class Imputer:
     def _var(self, job: Job) -> pd.DataFrame:
         var = pd.DataFrame(index=pd.Index(job.pair.sc.genes[job.genes].astype(str)))
         var["measured"] = np.isin(job.genes, job.pair.sc_shared)
-        if self.reliability_ is not None:
-            blocks = row_blocks(len(job.genes), job.plan.genes_per_block)
-            parts = [self.reliability_of(job.genes[part]) for part in blocks]
-            var["reliability"] = np.concatenate([np.empty(0), *parts])
+        blocks = row_blocks(len(job.genes), job.plan.genes_per_block)
+        parts = [self.reliability_of(job.genes[part]) for part in blocks]
+        var["reliability"] = np.concatenate([np.empty(0), *parts])
         return var
 
     def _record(self, job: Job) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from weft.data.pair import Pair
 
 _PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
 _MOST_CELLS, _MOST_GENES = 256, 256
+_TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,32 +77,53 @@ def make_plan(
     budget = parse_memory(memory)
     n_cells, n_sc, n_sources = pair.st.n_cells, pair.sc.n_cells, n_sources_of(pair, settings)
     output = 4.0 * n_cells * n_genes
-    # The reference (twice while it is turned from rows to columns), the sources, the search, the neighbours.
-    reference = min(16.0 * (1 - pair.sc.sparsity), 8.0) * n_sc * pair.sc.n_genes
-    fixed = _PROCESS_BYTES + reference + 16.0 * n_sc * n_sources + 24.0 * n_sc * settings.latent
-    fixed += 8.0 * n_cells * settings.k + (output if in_memory else 0)
-    if in_memory and fixed > budget:
+    held = _held_bytes(pair, settings) + (output if in_memory else 0)
+    training = held + _training_bytes(pair, settings)
+    if training > budget:
+        way_out = (
+            "use impute_to, which writes as it goes, " if in_memory and training - output <= budget else ""
+        )
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(fixed)} to hold {n_cells:,} cells x {n_genes:,} genes",
+            expected=f"at least {human_bytes(training)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
-            fix="Use impute_to, which writes as it goes, ask for fewer genes, or raise the budget.",
+            fix=f"To go on, {way_out}raise the budget, or take fewer genes or a smaller reference.",
         )
-    genes = min(n_genes, _MOST_GENES)
-    while genes > 16 and 20.0 * n_sc * genes > (budget - fixed) / 2:
+    genes = max(min(n_genes, _MOST_GENES), 1)
+    while genes > 16 and _TABLE_BYTES * n_sc * genes > (budget - held) / 2:
         genes //= 2
-    tables = 20.0 * n_sc * genes
+    tables = _TABLE_BYTES * n_sc * genes
     per_cell = bytes_per_cell(settings, n_sources, genes)
-    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=fixed + tables, most=_MOST_CELLS)
-    training = bytes_per_cell(settings, n_sources, len(pair.shared_genes)) * max(2 * settings.batch, 256)
+    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=held + tables, most=_MOST_CELLS)
     return Plan(
         n_cells=n_cells,
         n_genes=n_genes,
         cells_per_block=cells,
         genes_per_block=genes,
-        peak_bytes=fixed + max(tables + per_cell * min(cells, n_cells), training),
+        peak_bytes=max(held + tables + per_cell * min(cells, n_cells), training),
         output_bytes=output,
     )
+
+
+def _held_bytes(pair: Pair, settings: StImputeSettings) -> float:
+    """Return what is held throughout: the process, the reference, sources, the search, neighbours."""
+    n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
+    # 8 bytes a value held by gene, and as many while it is turned from rows to columns; dense values take 4.
+    reference = min(16.0 * (1 - pair.sc.sparsity), 8.0) * n_sc * pair.sc.n_genes
+    search = 24.0 * n_sc * settings.latent
+    return _PROCESS_BYTES + reference + 16.0 * n_sc * n_sources + search + 8.0 * pair.st.n_cells * settings.k
+
+
+def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
+    """Return what a training step and the training cells take, with gradients as much again."""
+    n_panel = len(pair.shared_genes)
+    genes, sources = (
+        min(n_panel, settings.batch_genes),
+        min(n_sources_of(pair, settings), settings.batch_sources),
+    )
+    step = 2 * bytes_per_cell(settings, sources, genes) * settings.batch
+    cells = min(pair.st.n_cells, settings.training_cells)
+    return step + 4.0 * cells * (3 * n_panel + 2 * settings.k) + _TABLE_BYTES * pair.sc.n_cells * n_panel
 
 
 def n_sources_of(pair: Pair, settings: StImputeSettings) -> int:

@@ -129,12 +129,15 @@ class ReliabilityNets:
         One per fold of the panel's genes, which it was not trained on.
     fold_of
         Fold of every panel gene, by its name in the reference.
+    panel_scores
+        Score of every panel gene: of its prediction made without it, by the net of its fold.
     """
 
     centre: DoubleArray
     scale: DoubleArray
     nets: tuple[ReliabilityNet, ...]
     fold_of: dict[str, int]
+    panel_scores: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,6 +162,11 @@ class Reliability:
         Returns
         -------
         (n_genes,) 0 to 1. A gene of the panel is scored by the net of its fold, another by the mean of all.
+
+        Notes
+        -----
+        A model's own prediction of a gene that it was fitted to looks better than it would without: for
+        these, `ReliabilityNets.panel_scores` holds the score to give.
         """
         features = (self.sample.summarise(predicted, reference) - self.nets.centre) / self.nets.scale
         with torch.no_grad():
@@ -217,8 +225,11 @@ def fit_reliability(
         seen = torch.from_numpy(np.flatnonzero(~np.isin(gene_of, held)))
         nets.append(_fit_net(standard[seen], targets[seen], torch_stream(seed, f"reliability.{fold}")))
     fold_of = {str(pair.shared_genes[gene]): fold for fold, held in enumerate(folds) for gene in held}
-    learned = ReliabilityNets(centre=centre, scale=scale, nets=tuple(nets), fold_of=fold_of)
-    return Reliability(nets=learned, sample=sample)
+    learned = ReliabilityNets(centre=centre, scale=scale, nets=tuple(nets), fold_of=fold_of, panel_scores={})
+    known = Reliability(nets=learned, sample=sample)
+    scores = known.score(predicted, columns.dense(pair.sc_shared), pair.shared_genes)
+    learned.panel_scores.update(zip(map(str, pair.shared_genes), scores.tolist(), strict=True))
+    return known
 
 
 def _noisy_examples(

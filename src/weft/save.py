@@ -107,7 +107,9 @@ def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False)
     """
     nets = saved.reliability
     genes = pd.DataFrame({"gene": saved.panel.astype(str)})
-    genes["reliability_fold"] = -1 if nets is None else [nets.fold_of[gene] for gene in genes["gene"]]
+    if nets is not None:
+        genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
+        genes["reliability"] = [nets.panel_scores[gene] for gene in genes["gene"]]
     tensors = _reliability_tensors(nets)
     for name, network in zip(_NETWORKS, saved.networks, strict=True):
         tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}
@@ -189,9 +191,14 @@ def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.
         learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
         for number, net in enumerate(learned):
             net.load_state_dict(_part(tensors, f"reliability.{number}"))
-        folds = zip(genes["gene"], genes["reliability_fold"], strict=True)
-        fold_of = {str(gene): int(fold) for gene, fold in folds}
-        nets = ReliabilityNets(centre=centre, scale=scale, nets=tuple(learned), fold_of=fold_of)
+        by_gene = genes.set_index("gene")
+        nets = ReliabilityNets(
+            centre=centre,
+            scale=scale,
+            nets=tuple(learned),
+            fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
+            panel_scores={str(gene): float(score) for gene, score in by_gene["reliability"].items()},
+        )
     return SavedImputer(
         preset=config["preset"],
         seed=config["seed"],

@@ -150,9 +150,9 @@ def gene_graph(
         places, vectors = embedding.match(pair.sc.genes)
         rows = np.full(pair.sc.n_genes, -1)
         rows[places] = np.arange(len(places))
-    return GeneGraph.build(
-        sources,
-        columns.dense(sources),
+    return GeneGraph(
+        sources=sources,
+        source_expression=columns.dense(sources),
         embedding=vectors,
         embedding_row=rows,
         measure=settings.measure,

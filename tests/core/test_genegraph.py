@@ -34,7 +34,7 @@ def embedding(seed: int = 0) -> np.ndarray:
 
 
 def make(values: np.ndarray, sources: np.ndarray = SOURCES, **options) -> GeneGraph:
-    return GeneGraph.build(sources, values[:, sources], **options)
+    return GeneGraph(sources=sources, source_expression=values[:, sources], **options)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:

@@ -61,7 +61,7 @@ class Toy:
 
     @classmethod
     def graph(cls) -> GeneGraph:
-        return GeneGraph.build(cls.sources, cls.reference[:, cls.sources])
+        return GeneGraph(sources=cls.sources, source_expression=cls.reference[:, cls.sources])
 
     @classmethod
     def train(cls, device: torch.device, *, seed: int = 0, **changes) -> StImputeModel:
@@ -340,7 +340,7 @@ class Tissue:
 
     def fit(self, device: torch.device, *, seed: int = 0, progress=None, **changes) -> StImputeModel:
         used = {"k": 10, "latent": 16, "hidden": 16, "epochs": 3, "ae_epochs": 5, "alpha": 0.7, **changes}
-        graph = GeneGraph.build(np.arange(self.n_genes), self.reference)
+        graph = GeneGraph(sources=np.arange(self.n_genes), source_expression=self.reference)
         return train(
             self.measured,
             self.reference[:, self.panel],
@@ -409,7 +409,7 @@ class TestPrediction:
 
     def test_whatever_the_order_of_the_sources(self, tissue: Tissue, model: StImputeModel, every) -> None:
         order = np.random.default_rng(0).permutation(tissue.n_genes)
-        graph = GeneGraph.build(order, tissue.reference[:, order])
+        graph = GeneGraph(sources=order, source_expression=tissue.reference[:, order])
         again = assemble(
             (model.autoencoder, model.network),
             tissue.reference[:, tissue.panel],

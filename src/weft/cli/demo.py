@@ -49,6 +49,7 @@ def demo(
         screen.say(
             "Medians over genes and over cells, and agreement of groups; higher is better, except mse.\n"
             "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
+            "The reliable half are the genes whose imputation the method itself trusts more.\n"
         )
         screen.say(_NEXT)
         screen.say("")

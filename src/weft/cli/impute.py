@@ -100,10 +100,9 @@ def impute(
                 output, genes=names, memory=memory, overwrite=overwrite, progress=progress
             )
             model = save_model and imputer.save(save_model, overwrite=overwrite)
-        made = _made(path)
+        made = _made(path, plan.n_cells)
         screen.finish(
-            f"Imputed {made['said']} in {plan.n_cells:,} cells -> {output} "
-            f"({screen.seconds:,.0f} s{_memory_said(peak_memory())})",
+            f"Imputed {made['said']} -> {output} ({screen.seconds:,.0f} s{_memory_said(peak_memory())})",
             {
                 "command": "impute",
                 "output": str(path),
@@ -129,16 +128,17 @@ def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) ->
         check_output(save_model, overwrite=overwrite)
 
 
-def _made(path: Path) -> dict[str, Any]:
-    """Return what the table of genes of the result says."""
+def _made(path: Path, n_cells: int) -> dict[str, Any]:
+    """Return what the table of genes of the result says, and that in words."""
+    from weft.data.cautions import many
     from weft.data.read import open_input
 
     var: pd.DataFrame = open_input(path, argument="output").var
     measured, median = int(var["measured"].sum()), None
-    said = f"{len(var):,} genes ({measured:,} of them measured too)"
+    said = f"{many(len(var), 'gene')} ({measured:,} of the panel) in {many(n_cells, 'cell')}"
     if "reliability" in var and var["reliability"].notna().any():
         median = float(var["reliability"].median())
-        said += f", median reliability {median:.2f},"
+        said += f", median reliability {median:.2f}"
     return {"measured": measured, "reliability": median, "said": said}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,29 +48,6 @@ class GeneGraph:
     n_neighbors: int | None = None
     is_empty: bool = False
 
-    @classmethod
-    def build(
-        cls,
-        sources: IntArray,
-        source_expression: FloatArray,
-        *,
-        embedding: FloatArray | None = None,
-        embedding_row: IntArray | None = None,
-        measure: Measure = "similarity",
-        n_neighbors: int | None = None,
-        is_empty: bool = False,
-    ) -> GeneGraph:
-        """Return the graph; parameters as the attributes."""
-        return cls(
-            sources=sources,
-            source_expression=source_expression,
-            embedding=embedding,
-            embedding_row=embedding_row,
-            measure=measure,
-            n_neighbors=n_neighbors,
-            is_empty=is_empty,
-        )
-
     def weights(self, genes: IntArray, expression: FloatArray) -> FloatArray:
         """Return how much every source counts in a gene's neighbourhood.
 
@@ -90,7 +68,7 @@ class GeneGraph:
         weights = cosine_columns(expression, self.source_expression)  # (5)
         if self.embedding is not None and self.embedding_row is not None:
             rows, source_rows = self.embedding_row[genes], self.embedding_row[self.sources]
-            between = unit_rows(self.embedding[rows]) @ unit_rows(self.embedding[source_rows]).T  # (4)
+            between = unit_rows(self.embedding[rows]) @ self._unit_source_embeddings.T  # (4)
             weights = replace_where(weights, between, rows >= 0, source_rows >= 0)  # (6)
         if self.measure == "distance":
             weights = 1 - weights
@@ -100,6 +78,12 @@ class GeneGraph:
         total = weights.sum(axis=1, keepdims=True)
         means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
         return means.astype(np.float32)
+
+    @cached_property
+    def _unit_source_embeddings(self) -> DoubleArray:
+        if self.embedding is None or self.embedding_row is None:
+            return np.empty((len(self.sources), 0))
+        return unit_rows(self.embedding[self.embedding_row[self.sources]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -299,7 +299,9 @@ def _fit_network(
         near = neighbors[rows]
         drawn = _draw(cells.shape[1], settings.batch_genes, generator, cells.device)
         features = genes.gather(near, drawn)
-        senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
+        senders = None
+        if settings.graph_neighbors is None:  # of a few neighbours each, a draw would leave next to none
+            senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
         if senders is not None:
             features = features.from_sources(senders)
         predicted = network(features, source_states(network, sources, near, drawn=senders))
