@@ -75,7 +75,7 @@ def evaluate(pair: str, methods: list[str], output: Path, *options: str) -> tupl
 
 def summary(table: pd.DataFrame, wanted: list[tuple[str, str]]) -> pd.DataFrame:
     """Return the mean over seeds of some (item, metric) of the summary rows, a row per method in order."""
-    rows = table[table["level"] == "summary"].set_index(["item", "metric"])
+    rows = table[table["level"] == "summary"].set_index(["item", "metric"]).sort_index(kind="stable")
     columns = {
         f"{metric}, {item}": rows.loc[[(item, metric)]].groupby("method", sort=False)["value"].mean()
         for item, metric in wanted

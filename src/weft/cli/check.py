@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.cli.options import PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
-from weft.cli.words import check_device, counted, in_words_of_the_shell
+from weft.cli.words import cautions_of, check_device, counted, in_words_of_the_shell
 
 
 def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> None:
@@ -15,10 +15,10 @@ def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> 
         pair = data.pair(sc, st)
         screen.say(in_words_of_the_shell(pair.summary()))
         screen.finish(
-            f"The inputs can be used: {counted(pair)}.",
+            f"The inputs can be used: {counted(pair)}",
             {
                 "command": "check",
                 "findings": pair.findings,
-                "cautions": [in_words_of_the_shell(one) for one in pair.cautions],
+                "cautions": cautions_of(pair),
             },
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, peak_memory, told_errors
+from weft.cli.screen import Screen, told_errors
 from weft.cli.words import check_device, score_table, shown_scores
 
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files of the demonstration.")]
@@ -54,14 +54,12 @@ def demo(
         screen.say(_NEXT)
         screen.say("")
         screen.finish(
-            f"The demonstration lies in {out}: {', '.join(FILES.values())} ({screen.seconds:,.0f} s)",
+            f"The demonstration lies in {out}: {', '.join(FILES.values())}",
             {
                 "command": "demo",
                 "folder": str(made.folder),
                 "files": {what: str(made.folder / name) for what, name in FILES.items()},
                 "held_out": shown_scores(made.held_out),
                 "against_truth": shown_scores(made.against_truth),
-                "seconds": round(screen.seconds, 3),
-                "peak_bytes": peak_memory(),
             },
         )

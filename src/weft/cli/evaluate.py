@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from weft._compute import human_bytes
 from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, peak_memory, told_errors
+from weft.cli.screen import Screen, told_errors
 from weft.cli.words import (
+    cautions_of,
     check_device,
-    counted,
-    in_words_of_the_shell,
     read_seeds,
     score_table,
     shown_scores,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair
     from weft.peers.methods import Method
 
-_PROCESS_BYTES = 500e6  # Python with its libraries loaded, and a block of scores
+_PROCESS_BYTES = 600e6  # Python with its libraries loaded, the graph of the cells, and a block of scores
 _TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clusters' copies in float64
 
 _Output = Annotated[
@@ -105,12 +104,8 @@ def evaluate(
         names = [name.strip() for name in methods.split(",") if name.strip()]
         found = resolve_methods(names, embedding=table, reliability=reliability, device=run.device)
         pair = data.pair(sc, st)
-        n_fits = len(found) * len(all_seeds) * (1 if by == "fraction" else folds)
-        peak = _peak_bytes(pair, found)
-        screen.say(f"Inputs: {counted(pair)}")
-        for caution in pair.cautions:
-            screen.say(f"  - {in_words_of_the_shell(caution)}")
-        screen.say(f"Plan: {n_fits:,} fits ({', '.join(names)}); peak memory about {human_bytes(peak)}")
+        plan = _plan(pair, found, n_runs=len(all_seeds) * (1 if by == "fraction" else folds))
+        screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
         with screen.progress() as progress:
             scores = evaluation.evaluate(
                 pair,
@@ -128,17 +123,14 @@ def evaluate(
         written, beside = evaluation.write_scores(scores, output, overwrite=overwrite)
         screen.show(score_table(scores, title=_title(by, folds, keep)))
         screen.finish(
-            f"Scores of {len(found):,} methods -> {output}, parameters -> {output.with_suffix('.json')} "
-            f"({screen.seconds:,.0f} s)",
+            f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}",
             {
                 "command": "evaluate",
                 "output": str(written),
                 "parameters": str(beside),
                 "scores": shown_scores(scores),
-                "plan": {"fits": n_fits, "peak_bytes": peak},
-                "seconds": round(screen.seconds, 3),
-                "peak_bytes": peak_memory(),
-                "cautions": [in_words_of_the_shell(one) for one in pair.cautions],
+                "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
+                "cautions": cautions_of(pair),
             },
         )
 
@@ -151,8 +143,9 @@ def _check_outputs(output: Path, *, overwrite: bool) -> None:
     check_output(output.with_suffix(".json"), overwrite=overwrite)
 
 
-def _peak_bytes(pair: Pair, methods: Sequence[Method]) -> float:
-    """Estimate the peak memory of an evaluation: the hungriest method, and the tables that are scored."""
+def _plan(pair: Pair, methods: Sequence[Method], *, n_runs: int) -> dict[str, Any]:
+    """Return the number of fits, and an estimate of peak memory: of the hungriest method, and the tables."""
+    from weft.data.cautions import many
     from weft.imputer import Imputer
 
     n_shared = len(pair.shared_genes)
@@ -161,7 +154,9 @@ def _peak_bytes(pair: Pair, methods: Sequence[Method]) -> float:
         made = method.make(0)
         if isinstance(made, Imputer):
             needs.append(made.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
-    return max(needs) + 4.0 * _TABLES * pair.st.n_cells * n_shared
+    peak, fits = max(needs) + 4.0 * _TABLES * pair.st.n_cells * n_shared, n_runs * len(methods)
+    said = f"{many(fits, 'fit')}; peak memory about {human_bytes(peak)}"
+    return {"fits": fits, "peak_bytes": peak, "said": said}
 
 
 def _title(by: str, folds: int, keep: float) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weft._compute import human_bytes, parse_memory
+from weft._compute import parse_memory
 from weft._typing import Preset
 from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, peak_memory, told_errors
-from weft.cli.words import check_device, counted, in_words_of_the_shell, read_genes, read_settings
+from weft.cli.screen import Screen, told_errors
+from weft.cli.words import cautions_of, check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,31 +90,23 @@ def impute(
         )
         pair = data.pair(sc, st)
         plan = imputer.plan(names, pair=pair, memory=memory)
-        screen.say(f"Inputs: {counted(pair)}")
-        for caution in pair.cautions:
-            screen.say(f"  - {in_words_of_the_shell(caution)}")
-        screen.say(f"Plan: {plan}")
+        screen.announce(pair, str(plan))
         with screen.progress() as progress:
             imputer.fit(pair, progress=progress)
             path = imputer.impute_to(
                 output, genes=names, memory=memory, overwrite=overwrite, progress=progress
             )
             model = save_model and imputer.save(save_model, overwrite=overwrite)
-        made = _made(path, plan.n_cells)
+        said, made = _made(path, plan.n_cells)
         screen.finish(
-            f"Imputed {made['said']} -> {output} ({screen.seconds:,.0f} s{_memory_said(peak_memory())})",
+            f"Imputed {said} -> {output}",
             {
                 "command": "impute",
                 "output": str(path),
                 "model": None if model is None else str(model),
-                "cells": plan.n_cells,
-                "genes": plan.n_genes,
-                "measured_genes": made["measured"],
-                "median_reliability": made["reliability"],
+                **made,
                 "plan": asdict(plan),
-                "seconds": round(screen.seconds, 3),
-                "peak_bytes": peak_memory(),
-                "cautions": [in_words_of_the_shell(one) for one in pair.cautions],
+                "cautions": cautions_of(pair),
             },
         )
 
@@ -128,8 +120,8 @@ def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) ->
         check_output(save_model, overwrite=overwrite)
 
 
-def _made(path: Path, n_cells: int) -> dict[str, Any]:
-    """Return what the table of genes of the result says, and that in words."""
+def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:
+    """Return what the result holds, in words and as values."""
     from weft.data.cautions import many
     from weft.data.read import open_input
 
@@ -139,8 +131,9 @@ def _made(path: Path, n_cells: int) -> dict[str, Any]:
     if "reliability" in var and var["reliability"].notna().any():
         median = float(var["reliability"].median())
         said += f", median reliability {median:.2f}"
-    return {"measured": measured, "reliability": median, "said": said}
-
-
-def _memory_said(peak: float | None) -> str:
-    return "" if peak is None else f", peak memory {human_bytes(peak)}"
+    return said, {
+        "cells": n_cells,
+        "genes": len(var),
+        "measured_genes": measured,
+        "median_reliability": median,
+    }

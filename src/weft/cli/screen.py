@@ -7,16 +7,20 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from weft import _typing
+from weft._compute import human_bytes
 from weft._errors import WeftError
 from weft.cli.options import RunOptions
-from weft.cli.words import in_words_of_the_shell
+from weft.cli.words import cautions_of, counted, in_words_of_the_shell
+
+if TYPE_CHECKING:
+    from weft.data.pair import Pair
 
 _WIDTH = 120  # of tables that go to a file or a pipe
 
@@ -34,15 +38,17 @@ class Screen:
         self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
         self._start = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the command began."""
-        return time.monotonic() - self._start
-
     def say(self, text: str) -> None:
         """Print a line, unless asked for JSON or quiet."""
         if self._talks:
             typer.echo(text)
+
+    def announce(self, pair: Pair, plan: str) -> None:
+        """Print what came in and what will be done, unless asked for JSON or quiet."""
+        self.say(f"Inputs: {counted(pair)}")
+        for caution in cautions_of(pair):
+            self.say(f"  - {caution}")
+        self.say(f"Plan: {plan}")
 
     def show(self, table: RenderableType) -> None:
         """Print a table, unless asked for JSON or quiet."""
@@ -52,8 +58,14 @@ class Screen:
             console.print(table)
 
     def finish(self, line: str, record: dict[str, Any]) -> None:
-        """Print the last line, or the record as JSON."""
-        typer.echo(json.dumps(record, indent=2, allow_nan=False) if self._as_json else line)
+        """Print the last line, or the record as JSON, with the time and the memory that the command took."""
+        seconds, peak = time.monotonic() - self._start, _peak_memory()
+        if self._as_json:
+            record = record | {"seconds": round(seconds, 3), "peak_bytes": peak}
+            typer.echo(json.dumps(record, indent=2, allow_nan=False))
+        else:
+            memory = "" if peak is None else f", peak memory {human_bytes(peak)}"
+            typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[_typing.Progress]:
@@ -106,7 +118,7 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
         raise typer.Exit(130) from interrupt
 
 
-def peak_memory() -> float | None:
+def _peak_memory() -> float | None:
     """Return the most memory that this process has held, in bytes; None where the system does not say."""
     try:
         import resource

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,11 @@ def counted(pair: Pair) -> str:
     )
 
 
+def cautions_of(pair: Pair) -> list[str]:
+    """Return the cautions, with arguments as options."""
+    return [in_words_of_the_shell(one) for one in pair.cautions]
+
+
 def check_device(device: str) -> None:
     """Raise `SettingError` unless the device is there."""
     if device != "auto":  # which always is
@@ -82,7 +88,7 @@ def read_genes(text: str) -> list[str] | None:
     if text == "all":
         return None
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
@@ -102,7 +108,7 @@ def read_genes(text: str) -> list[str] | None:
         )
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if not names or twice:
         raise SettingError(
             f"--genes {text}",
@@ -111,6 +117,13 @@ def read_genes(text: str) -> list[str] | None:
             fix="Write --genes Gad1,Sst, or --genes all.",
         )
     return names
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a list of many genes is longer than any path may be
+        return False
 
 
 def read_settings(preset: str, texts: Sequence[str]) -> dict[str, Any]:
