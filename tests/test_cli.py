@@ -471,6 +471,11 @@ def test_every_command_has_help_and_the_common_options(call: Any) -> None:
             assert option in result.stdout
 
 
+def test_many_genes_may_be_named() -> None:
+    names = [f"Gene{number:04}" for number in range(2000)]  # longer than any path may be
+    assert read_genes(",".join(names)) == names
+
+
 def test_genes_may_come_from_a_file_with_windows_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "genes"
     path.write_bytes(b"\xef\xbb\xbfGad1\r\nSst \r\n")

@@ -93,15 +93,19 @@ def test_blocks_shrink_with_the_budget(tissue_pair: Pair) -> None:
 
 def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> None:
     large = sized(tissue_pair, n_cells=10**6)
-    message = r"memory: expected at least .* to hold 1,000,000 cells x 2,000 genes, got 4 GB\. Use impute_to"
+    message = r"memory: expected at least .* for 1,000,000 cells x 2,000 genes, got 4 GB\. .*use impute_to"
     with pytest.raises(MemoryBudgetError, match=message):
         make_plan(large, 2000, settings=SETTINGS, memory="4 GB", in_memory=True)
     assert make_plan(large, 2000, settings=SETTINGS, memory="4 GB").output_bytes == 8e9
 
 
 def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
-    with pytest.raises(MemoryBudgetError, match=r"expected at least 45\d MB for this work, got 100 MB"):
+    with pytest.raises(
+        MemoryBudgetError, match=r"expected at least 45\d MB for 90 cells x 28 genes, got 100 MB"
+    ):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
+    with pytest.raises(MemoryBudgetError, match=r"To go on, raise the budget"):  # streaming would not fit too
+        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", in_memory=True)
     with pytest.raises(SettingError, match="memory: expected a size such as"):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")
 
@@ -119,3 +123,10 @@ def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair
     assert fresh.plan(pair=tissue_pair) == imputer.plan()
     assert fresh.plan(["Gene02", "gene02"], pair=tissue_pair).n_genes == 1
     assert isinstance(imputer.plan([]), Plan)
+
+
+def test_training_counts_too(tissue_pair: Pair) -> None:
+    wide = dataclasses.replace(SETTINGS, hidden=4096, batch=512)
+    with pytest.raises(MemoryBudgetError, match="expected at least"):
+        make_plan(tissue_pair, 1, settings=wide, memory="600 MB")
+    assert make_plan(tissue_pair, 1, settings=wide, memory="4 GB").peak_bytes > 600e6

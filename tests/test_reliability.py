@@ -171,6 +171,7 @@ def test_a_panel_gene_is_scored_by_the_net_that_did_not_see_it(tissue_pair: Pair
         scale=np.ones(N_FEATURES),
         nets=tuple(Constant(score) for score in scores),
         fold_of={"Seen": 1, "Other": 4},
+        panel_scores={"Seen": 0.3, "Other": 0.9},
     )
     known = Reliability(nets=nets, sample=TissueSample.draw(tissue_pair, 0))
     values = np.ones((89, 3), dtype=np.float32)
@@ -236,10 +237,22 @@ def test_scores_are_shares_and_do_not_depend_on_other_genes(
             reliable_imputer.reliability_of(np.array(asked)), scores[asked], rtol=0, atol=ROUNDING
         )
     np.testing.assert_allclose(reliable_imputer.impute().var["reliability"], scores, rtol=0, atol=ROUNDING)
-    judged = reliable_imputer.predict(genes, tissue_pair)
+    new = np.setdiff1d(genes, tissue_pair.sc_shared)
+    judged = reliable_imputer.predict(new, tissue_pair)
     np.testing.assert_allclose(
-        reliable_imputer.reliability_of(genes, judged=judged), scores, rtol=0, atol=ROUNDING
+        reliable_imputer.reliability_of(new, judged=judged), scores[new], rtol=0, atol=ROUNDING
     )
+
+
+def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
+    reliable_imputer: Imputer, tissue_pair: Pair
+) -> None:
+    known = reliable_imputer.reliability_
+    assert known is not None
+    kept = [known.nets.panel_scores[gene] for gene in tissue_pair.shared_genes]
+    np.testing.assert_array_equal(reliable_imputer.reliability_of(tissue_pair.sc_shared), kept)
+    flattering = reliable_imputer.predict(tissue_pair.sc_shared, tissue_pair)
+    assert (reliable_imputer.reliability_of(tissue_pair.sc_shared, judged=flattering) != kept).any()
 
 
 def test_noise_lowers_the_scores() -> None:
@@ -271,7 +284,7 @@ def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -
     small = fit_quickly(on=few, reliability=True)
     assert small.reliability_ is None
     assert np.isnan(small.reliability_of(np.arange(3))).all()
-    assert "reliability" not in small.impute(["Gene02"]).var
+    assert small.impute(["Gene02"]).var["reliability"].isna().all()
     enough = fit_quickly(on=tissue_pair.panel(tissue_pair.shared_genes[:SMALLEST_PANEL]), reliability=True)
     assert np.isfinite(enough.reliability_of(np.arange(3))).all()
 

@@ -83,7 +83,7 @@ class Imputer:
     >>> import weft
     >>> tissue = weft.simulate_tissue(n_spatial=80, n_reference=80, n_genes=24, n_panel=12, seed=0)
     >>> imputer = weft.Imputer(settings={"k": 5, "epochs": 1}, reliability=False)
-    >>> imputed = imputer.fit(weft.pair(tissue.sc, tissue.st)).impute(["Gene003", "Gene007"])
+    >>> imputed = imputer.fit(weft.pair(tissue.sc, tissue.st)).impute(["Gene03", "Gene07"])
     >>> imputed.shape
     (80, 2)
     """
