@@ -383,6 +383,16 @@ def test_an_output_that_exists_is_kept_and_told_before_any_work(call: Any, tmp_p
     assert (tmp_path / "out.h5ad").read_text() == "earlier"
 
 
+def test_an_input_is_never_replaced(call: Any, both: Any, tmp_path: Path) -> None:
+    table = tmp_path / "tissue.csv"
+    tissue = anndata.read_h5ad(both[1])
+    table.write_text(pd.DataFrame(tissue.X.toarray(), tissue.obs_names, tissue.var_names).to_csv())
+    before = table.read_bytes()
+    asked = (both[0], table, "--coordinates", "none", "-o", table, "--methods", "mean", "--overwrite")
+    assert_refused(call("evaluate", *asked), "a path of its own", "inputs are never changed")
+    assert table.read_bytes() == before
+
+
 def test_an_output_is_replaced_when_asked(call: Any, both: Any, tmp_path: Path) -> None:
     (tmp_path / "out.h5ad").write_text("earlier")
     arguments = ("-o", "out.h5ad", "--overwrite", "--no-reliability", "--genes", "Gene01", *QUICK)

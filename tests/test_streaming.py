@@ -14,7 +14,7 @@ from weft._errors import GeneError, InputError, OutputExistsError, SettingError
 from weft.core.settings import StImputeSettings
 from weft.data.columns import GeneColumns
 from weft.data.embeddings import EmbeddingTable
-from weft.data.pair import Pair
+from weft.data.pair import Pair, check_not_input
 from weft.imputer import Imputer
 from weft.plan import make_plan
 from weft.streaming import (
@@ -22,7 +22,6 @@ from weft.streaming import (
     asked_genes,
     check_data,
     check_k,
-    check_not_input,
     gene_graph,
     graph_embedding,
     places_of,

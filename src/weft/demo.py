@@ -167,11 +167,10 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
     own = np.asarray(imputed.X)[:, hidden]
     tables = [_truth_rows(names, measured, own).assign(method=_method())]
-    if "reliability" in imputed.var:
-        reliable = imputed.var["reliability"].to_numpy()[hidden]
-        best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
-        half = _summary("most reliable half", measured[:, best], own[:, best])
-        tables.append(half.assign(method=_method()))
+    reliable = imputed.var["reliability"].to_numpy()[hidden]
+    best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
+    half = _summary("most reliable half", measured[:, best], own[:, best])
+    tables.append(half.assign(method=_method()))
     for method in resolve_methods(_BASELINES, device=device):
         predicted = method.make(seed).fit(data).predict(hidden, data)
         tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))

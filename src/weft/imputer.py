@@ -22,7 +22,7 @@ from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
 from weft.data.embeddings import EmbeddingTable
-from weft.data.pair import Pair
+from weft.data.pair import Pair, check_not_input
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
 from weft.plan import Plan, make_plan
@@ -34,7 +34,6 @@ from weft.streaming import (
     asked_genes,
     check_data,
     check_k,
-    check_not_input,
     gene_graph,
     graph_embedding,
     places_of,

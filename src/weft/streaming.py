@@ -5,14 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from weft._compute import numpy_stream
-from weft._errors import InputError, OutputExistsError, SettingError
+from weft._errors import InputError, SettingError
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable
@@ -75,17 +74,6 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
             expected=f"the reference that the model was fitted with, {reference}",
             got=f"another one, {reference_mark(pair)}",
             fix="Make the pair with that reference, read in the same way, or fit anew.",
-        )
-
-
-def check_not_input(path: PathLike, pair: Pair) -> None:
-    """Raise `OutputExistsError` where an output would take the place of one of the inputs."""
-    if Path(path).resolve() in [Path(side.source).resolve() for side in (pair.sc, pair.st)]:
-        raise OutputExistsError(
-            str(path),
-            expected="a path of its own for the result",
-            got="the path of the data that are read",
-            fix="Choose another path: inputs are never changed.",
         )
 
 

@@ -103,7 +103,7 @@ def evaluate(
         table = None if embedding is None else read_embedding(embedding)
         names = [name.strip() for name in methods.split(",") if name.strip()]
         found = resolve_methods(names, embedding=table, reliability=reliability, device=run.device)
-        pair = data.pair(sc, st)
+        pair = data.pair(sc, st, output=output)
         plan = _plan(pair, found, n_runs=len(all_seeds) * (1 if by == "fraction" else folds))
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
         with screen.progress() as progress:

@@ -88,7 +88,7 @@ def impute(
             seed=run.seed,
             device=run.device,
         )
-        pair = data.pair(sc, st)
+        pair = data.pair(sc, st, output=output)
         plan = imputer.plan(names, pair=pair, memory=memory)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
@@ -128,7 +128,7 @@ def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:
     var: pd.DataFrame = open_input(path, argument="output").var
     measured, median = int(var["measured"].sum()), None
     said = f"{many(len(var), 'gene')} ({measured:,} of the panel) in {many(n_cells, 'cell')}"
-    if "reliability" in var and var["reliability"].notna().any():
+    if var["reliability"].notna().any():
         median = float(var["reliability"].median())
         said += f", median reliability {median:.2f}"
     return said, {

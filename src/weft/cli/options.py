@@ -105,11 +105,14 @@ class PairOptions:
         ),
     ] = "error"
 
-    def pair(self, sc: Path, st: Path) -> Pair:
-        """Open, check and match the two inputs."""
-        from weft.data.pair import pair
+    def pair(self, sc: Path, st: Path, *, output: Path | None = None) -> Pair:
+        """Open, check and match the two inputs; refuse an output that would take the place of one."""
+        from weft.data.pair import check_not_input, pair
 
-        return pair(sc, st, **{field.name: getattr(self, field.name) for field in fields(self)})
+        found = pair(sc, st, **{field.name: getattr(self, field.name) for field in fields(self)})
+        if output is not None:
+            check_not_input(output, found)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._errors import GeneError, check_choice, shorten
+from weft._errors import GeneError, OutputExistsError, check_choice, shorten
 from weft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from weft.data.cautions import Evidence, cautions_of
 from weft.data.checks import Genes, Wish, check_cells, gene_names, make_side
@@ -301,6 +302,25 @@ def _checked(inputs: tuple[Input, Input], wishes: tuple[Wish, Wish], asked: _Ask
         findings=findings_of(evidence),
         cautions=cautions_of(evidence),
     )
+
+
+def check_not_input(path: PathLike, pair: Pair) -> None:
+    """Raise `OutputExistsError` where an output would take the place of one of the inputs.
+
+    Parameters
+    ----------
+    path
+        Where the output shall lie.
+    pair
+        Made from the inputs.
+    """
+    if Path(path).resolve() in [Path(side.source).resolve() for side in (pair.sc, pair.st)]:
+        raise OutputExistsError(
+            str(path),
+            expected="a path of its own for the result",
+            got="the path of the data that are read",
+            fix="Choose another path: inputs are never changed.",
+        )
 
 
 def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatch:
