@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from weft.core.settings import StImputeSettings
-from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair
 from weft.record import provenance, versions
 
@@ -22,26 +21,22 @@ def test_versions_are_those_installed() -> None:
     assert found["python"].startswith("3.")
 
 
-def record(pair: Pair, embedding: str | EmbeddingTable | None = None) -> dict:
+def record(pair: Pair) -> dict:
     return provenance(
         preset="stimpute",
         settings=StImputeSettings(k=8),
         seed=np.int64(3),
         device="cpu",
-        embedding=embedding,
         findings=pair.findings,
     )
 
 
-def test_the_record_is_plain_and_names_what_came_in(tissue_pair: Pair, embeddings: EmbeddingTable) -> None:
+def test_the_record_is_plain_and_names_what_came_in(tissue_pair: Pair) -> None:
     made = record(tissue_pair)
     assert json.loads(json.dumps(made)) == made
     assert type(made["seed"]) is int
     assert made["reference"] == made["spatial"] == "AnnData in memory"
     assert made["settings"]["k"] == 8
-    assert made["embedding"] == "none"
-    assert record(tissue_pair, "esm.parquet")["embedding"] == "esm.parquet"
-    assert record(tissue_pair, embeddings)["embedding"] == "made up"
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])

@@ -26,7 +26,8 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue
 from weft.imputer import Imputer
-from weft.save import SCHEMA, read_model
+from weft.folder import SCHEMA, read_folder
+from weft.save import imputer_from
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
 Fit = Callable[..., Imputer]
@@ -164,9 +165,9 @@ def test_a_loaded_model_refuses_another_reference_or_panel(model: Path, tissue: 
 def test_a_model_is_replaced_only_when_told(imputer: Imputer, damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="overwrite=True"):
         imputer.save(damaged)
-    assert read_model(damaged).reliability is not None
+    assert read_folder(damaged, imputer_from).reliability is not None
     imputer.save(damaged, overwrite=True)
-    assert read_model(damaged).reliability is None
+    assert read_folder(damaged, imputer_from).reliability is None
     assert [one.name for one in tmp_path.iterdir()] == ["model"]
 
 

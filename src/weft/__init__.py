@@ -3,8 +3,9 @@
 The public names are these, and no others; each is loaded when it is first used, so that ``import weft`` is
 quick::
 
-    pair, Pair                              two inputs, checked and matched
+    pair, Pair, with_reference              two inputs, checked and matched; other cells on the same spots
     Imputer, load                           genes that the panel missed
+    Placer, Placement                       where in the tissue every cell lived
     evaluate, write_scores, metrics         how good predictions are
     cluster_scores, leiden_clusters,
     coexpression_modules                    groups of cells and of genes
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
     from weft import metrics
     from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
     from weft.data.embeddings import EmbeddingTable, read_embedding
+    from weft.data.other_cells import with_reference
     from weft.data.pair import Pair, pair
     from weft.data.simulate import SimulatedTissue, simulate_tissue
     from weft.evaluation import evaluate, write_scores
     from weft.imputer import Imputer
     from weft.loading import load
+    from weft.placement import Placement
+    from weft.placer import Placer
 
     __version__: str
 
@@ -60,6 +64,8 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "Pair",
+    "Placement",
+    "Placer",
     "ScaleError",
     "SettingError",
     "SimulatedTissue",
@@ -74,6 +80,7 @@ __all__ = [
     "pair",
     "read_embedding",
     "simulate_tissue",
+    "with_reference",
     "write_scores",
 ]
 
@@ -81,6 +88,8 @@ _HOMES = {
     "EmbeddingTable": "weft.data.embeddings",
     "Imputer": "weft.imputer",
     "Pair": "weft.data.pair",
+    "Placement": "weft.placement",
+    "Placer": "weft.placer",
     "SimulatedTissue": "weft.data.simulate",
     "cluster_scores": "weft.clusters",
     "coexpression_modules": "weft.clusters",
@@ -90,6 +99,7 @@ _HOMES = {
     "pair": "weft.data.pair",
     "read_embedding": "weft.data.embeddings",
     "simulate_tissue": "weft.data.simulate",
+    "with_reference": "weft.data.other_cells",
     "write_scores": "weft.evaluation",
 }
 """Module of each public name that is loaded on first use."""

@@ -39,6 +39,12 @@ Duplicates: TypeAlias = Literal["error", "first"]
 Preset: TypeAlias = Literal["auto", "stimpute"]
 """A method with its settings; ``auto`` is what weft's own measurements say is best."""
 
+PlacerPreset: TypeAlias = Literal["auto", "stem"]
+"""The same for placing."""
+
+Kernel: TypeAlias = Literal["gaussian", "exponential", "knn"]
+"""Form of the spots' spatial adjacency."""
+
 GraphKind: TypeAlias = Literal["auto", "embedding", "expression", "none"]
 """Where the gene-gene weights come from; ``auto`` takes the embedding where one was given."""
 

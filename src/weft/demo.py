@@ -1,9 +1,9 @@
-"""A demonstration from end to end: simulated files in, imputed genes and their scores out."""
+"""A demonstration from end to end: simulated files in; imputed genes, placed cells and their scores out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,14 @@ from weft._typing import FloatArray, PathLike, Progress, silent
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
-from weft.evaluation import COLUMNS, evaluate, write_scores
+from weft.data.write import write_anndata
+from weft.evaluation import evaluate, write_scores
+from weft.evaluation_place import evaluate_placement
 from weft.imputer import Imputer
 from weft.metrics import METRICS
 from weft.peers.methods import resolve_methods
+from weft.placer import Placer
+from weft.scores import COLUMNS
 
 FILES = {
     "atlas": "atlas.h5ad",
@@ -29,13 +33,19 @@ FILES = {
     "imputed": "imputed.zarr",
     "scores": "scores.csv",
     "truth_scores": "truth_scores.csv",
+    "placed": "placed.h5ad",
+    "place_scores": "place_scores.csv",
 }
 """Files of the demonstration by what they hold; each table of scores has a .json beside it."""
 
 SETTINGS = {"hidden": 64, "epochs": 5}
 """A smaller network, trained for less long than the published one: the demonstration shall be quick."""
 
+PLACER_SETTINGS = {"models": 1, "steps": 150}
+"""One encoder in place of several, trained for less long."""
+
 _BASELINES = ("mean", "knn", "attention")
+_PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
 _MARK = "demo.json"
 _PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
 
@@ -54,12 +64,15 @@ class Demo:
         Scores on held-out genes of the panel, of `weft.evaluate`: all that real data allow.
     against_truth
         Scores on the genes that the panel did not measure, in the same columns.
+    places
+        Scores of the places of the atlas's cells, likewise.
     """
 
     folder: Path
     pair: Pair
     held_out: pd.DataFrame
     against_truth: pd.DataFrame
+    places: pd.DataFrame
 
 
 def run_demo(
@@ -72,7 +85,7 @@ def run_demo(
     say: Callable[[str], None] | None = None,
     progress: Progress = silent,
 ) -> Demo:
-    """Simulate a tissue, impute its genes, and score them on held-out genes and against the truth.
+    """Simulate a tissue, impute its genes, place the cells of an atlas, and score both.
 
     Parameters
     ----------
@@ -119,12 +132,16 @@ def run_demo(
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
     imputer.impute_to(path["imputed"], overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
-    held_out = evaluate(data, [_method(), *_BASELINES], seeds=[seed], device=device, progress=progress)
+    held_out = evaluate(
+        data, [_method(SETTINGS), *_BASELINES], seeds=[seed], device=device, progress=progress
+    )
     write_scores(held_out, path["scores"], overwrite=True)
     say("4. Compare the genes that the panel did not measure with the simulated truth.")
     against_truth = _score_truth(data, path, seed=seed, device=device)
     write_scores(against_truth, path["truth_scores"], overwrite=True)
-    return Demo(folder=folder, pair=data, held_out=held_out, against_truth=against_truth)
+    say("5. Place the cells of the atlas in the tissue, and compare with where they were simulated.")
+    places = _place(data, path, seed=seed, device=device, progress=progress)
+    return Demo(folder=folder, pair=data, held_out=held_out, against_truth=against_truth, places=places)
 
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
@@ -133,7 +150,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
         mark = folder / _MARK
-        names = [*FILES.values(), "scores.json", "truth_scores.json"]
+        names = [*FILES.values(), "scores.json", "truth_scores.json", "place_scores.json"]
         foreign = [name for name in names if (folder / name).exists()]
         if foreign and not overwrite and not mark.exists():
             raise OutputExistsError(
@@ -152,9 +169,9 @@ def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
             data.write_h5ad(partial)
 
 
-def _method() -> str:
+def _method(settings: Mapping[str, int]) -> str:
     """Return the method as tables name it."""
-    return "auto:" + "+".join(f"{key}={value}" for key, value in SETTINGS.items())
+    return "auto:" + "+".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
@@ -166,16 +183,34 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
     own = np.asarray(imputed.X)[:, hidden]
-    tables = [_truth_rows(names, measured, own).assign(method=_method())]
+    tables = [_truth_rows(names, measured, own).assign(method=_method(SETTINGS))]
     reliable = imputed.var["reliability"].to_numpy()[hidden]
     best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
     half = _summary("most reliable half", measured[:, best], own[:, best])
-    tables.append(half.assign(method=_method()))
+    tables.append(half.assign(method=_method(SETTINGS)))
     for method in resolve_methods(_BASELINES, device=device):
         predicted = method.make(seed).fit(data).predict(hidden, data)
         tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
     scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
+    return scores
+
+
+def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progress: Progress) -> pd.DataFrame:
+    """Place the atlas's cells, write them, and score them beside the baselines."""
+    placer = Placer(settings=PLACER_SETTINGS, seed=seed, device=device)
+    placement = placer.fit(data, progress=progress).place(progress=progress)
+    write_anndata(placement.to_anndata(), path["placed"], overwrite=True)
+    scores = evaluate_placement(
+        data,
+        [_method(PLACER_SETTINGS), *_PLACE_BASELINES],
+        truth="obsm:spatial_true",
+        hits=(min(25, data.sc.n_cells - 1),),
+        seeds=[seed],
+        device=device,
+        progress=progress,
+    )
+    write_scores(scores, path["place_scores"], overwrite=True)
     return scores
 
 

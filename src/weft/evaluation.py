@@ -1,12 +1,12 @@
-"""How good predictions are, on genes and cells that the method did not see."""
+"""How good methods are, on genes and cells that they did not see, and on cells whose places are known."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -18,17 +18,18 @@ from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
 from weft.data.embeddings import EmbeddingTable, read_embedding
 from weft.data.output import check_output, partial_output
 from weft.data.pair import Pair
+from weft.evaluation_place import HITS, evaluate_placement
 from weft.metrics import METRICS
 from weft.peers.methods import Method, Predictor, Reliable, resolve_methods
-from weft.record import versions
+from weft.peers.placing import PlaceMethod
+from weft.scores import COLUMNS as COLUMNS  # part of what `evaluate` promises
+from weft.scores import record_of, score_all, score_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
-"""What a method does not see: folds of genes, folds of cells and some genes of all, or some genes."""
-
-COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
+HoldOut: TypeAlias = Literal["genes", "cells", "fraction", "place"]
+"""What a method does not see: folds of genes; folds of cells and some genes of all; some genes; places."""
 
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
 _MODULE_GENES = 3  # fewer form no modules
@@ -37,7 +38,7 @@ _UNKNOWN = "unknown"  # how a pair spells a missing label
 
 def evaluate(
     pair: Pair,
-    methods: Sequence[str | Predictor],
+    methods: Sequence[str | Predictor | PlaceMethod],
     *,
     by: HoldOut = "genes",
     folds: int = 5,
@@ -46,10 +47,13 @@ def evaluate(
     cluster: bool = True,
     reliability: bool = False,
     embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    truth: str | NDArray[Any] | pd.DataFrame | None = None,
+    truth_composition: str | pd.DataFrame | None = None,
+    hits: Sequence[int] = HITS,
     device: str = "auto",
     progress: Progress = silent,
 ) -> pd.DataFrame:
-    """Hold out what the spatial side measured, let methods predict it, and score them against it.
+    """Hold out what is known, let methods predict it, and score them against it.
 
     Parameters
     ----------
@@ -57,12 +61,15 @@ def evaluate(
         Reference and spatial data.
     methods
         Names (``"auto"``, ``"stimpute"``, ``"mean"``, ``"knn"``, ``"attention"``, with settings as in
-        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``.
+        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``. For
+        ``"place"``, those of `weft.evaluation_place.evaluate_placement`.
     by
         ``"genes"``: folds of the shared genes, each predicted by a method that saw the others. ``"cells"``:
         folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
         that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
-        method sees the kept genes of all cells and predicts the others.
+        method sees the kept genes of all cells and predicts the others. ``"place"``: a method places the
+        cells of the reference, whose places it does not see, and says what the spots are made of; only
+        ``truth``, ``truth_composition``, ``hits``, ``seeds``, ``device`` and ``progress`` matter then.
     folds
         Folds of genes or cells, at least 2.
     keep
@@ -78,8 +85,14 @@ def evaluate(
         more reliable half.
     embedding
         Gene embeddings for the Imputers that are named: a path, or a table in memory.
+    truth
+        For ``"place"``, where the reference's cells lived: ``"obs:X,Y"``, ``"obsm:KEY"``, or values.
+    truth_composition
+        For ``"place"``, what the spots are made of: ``"obsm:KEY"`` of the spatial side, or a table.
+    hits
+        For ``"place"``, numbers of neighbours that the hit number is counted over.
     device
-        Device for the Imputers that are named.
+        Device for the Imputers and Placers that are named.
     progress
         Called as (stage, done, total) before each fit and at the end.
 
@@ -89,7 +102,8 @@ def evaluate(
     "cell" or "summary"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
     of a method and seed put together, by every score of `weft.metrics`. Items of the summary are "median over
     genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
-    reliable half". ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair.
+    reliable half". ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair. The
+    rows of ``"place"`` are those of `weft.evaluation_place.evaluate_placement`.
 
     Raises
     ------
@@ -114,34 +128,36 @@ def evaluate(
     >>> table[table.item == "median over genes"].pivot(index="method", columns="metric", values="value").shape
     (2, 7)
     """
+    check_choice("by", by, ("genes", "cells", "fraction", "place"))
+    if by == "place":
+        return evaluate_placement(
+            pair,
+            cast(Sequence[str | PlaceMethod], methods),
+            truth=truth,
+            truth_composition=truth_composition,
+            seeds=seeds,
+            hits=hits,
+            device=device,
+            progress=progress,
+        )
+    _check_no_truth(truth, truth_composition)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
-    _check_seeds(seeds)
     table = None if embedding is None else read_embedding(embedding)
-    found = resolve_methods(methods, embedding=table, reliability=reliability, device=device)
+    found = resolve_methods(
+        cast(Sequence[str | Predictor], methods), embedding=table, reliability=reliability, device=device
+    )
     scored = np.unique(np.concatenate([split.held for split in splits]))
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
     job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
-    runs = [(method, seed) for method in found for seed in seeds]
-    tables = []
-    for number, (method, seed) in enumerate(runs):
-        told = _part(progress, number * len(splits), len(runs) * len(splits))
+
+    def score(method: Method[Predictor], seed: int, told: Progress) -> pd.DataFrame:
         predicted, reliable = _predict_all(job, method, seed=seed, progress=told)
-        scores = _scores(job, predicted, reliable, seed=seed)
-        tables.append(scores.assign(method=method.label, seed=seed))
-    progress("evaluate", len(runs) * len(splits), len(runs) * len(splits))
-    result = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+        return _scores(job, predicted, reliable, seed=seed)
+
+    result = score_all(found, seeds, score, n_steps=len(splits), progress=progress)
     parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
     parameters |= {"reliability": reliability, "embedding": table and table.source, "device": device}
-    parameters["methods"] = {
-        one.label: given if isinstance(given, str) else repr(given)
-        for one, given in zip(found, methods, strict=True)
-    }
-    result.attrs["weft"] = {
-        "versions": versions(),
-        "parameters": parameters,
-        "seeds": [int(seed) for seed in seeds],
-        "pair": pair.findings,
-    }
+    result.attrs["weft"] = record_of(pair, found, given=methods, parameters=parameters, seeds=seeds)
     return result
 
 
@@ -228,7 +244,6 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     """Return the fits; the genes of each stay sorted."""
     from sklearn.model_selection import KFold, ShuffleSplit
 
-    check_choice("by", by, ("genes", "cells", "fraction"))
     check_range("folds", folds, low=2, high=n_cells if by == "cells" else n_genes, integer=True)
     check_range("keep", keep, low=0, high=1)
     cutter = KFold(folds, shuffle=True, random_state=_SPLIT_SEED)
@@ -261,7 +276,7 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
 
 
 def _predict_all(
-    job: _Job, method: Method, *, seed: int, progress: Progress
+    job: _Job, method: Method[Predictor], *, seed: int, progress: Progress
 ) -> tuple[FloatArray, DoubleArray | None]:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
@@ -314,16 +329,15 @@ def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, s
         by_gene["reliability"] = reliable
     cells = job.pair.st.obs_names
     rows = [
-        *(_rows("gene", job.genes, gene_folds, *score) for score in by_gene.items()),
-        *(_rows("cell", cells, cell_folds, *score) for score in by_cell.items()),
-        *(_rows("summary", [item], -1, *score) for item, one in summary.items() for score in one.items()),
+        *(_rows("gene", job.genes, gene_folds, by_gene)),
+        *(_rows("cell", cells, cell_folds, by_cell)),
+        *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
     ]
     return pd.concat(rows, ignore_index=True)
 
 
-def _rows(level: str, items: Any, folds: IntArray | int, metric: str, values: Any) -> pd.DataFrame:
-    columns = {"fold": folds, "level": level, "item": np.asarray(items, dtype=object), "metric": metric}
-    return pd.DataFrame(columns | {"value": values})
+def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, Any]) -> list[pd.DataFrame]:
+    return [score_rows(level, items, folds, metric=name, values=one) for name, one in scores.items()]
 
 
 def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
@@ -343,19 +357,13 @@ def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, d
     return found
 
 
-def _part(progress: Progress, before: int, total: int) -> Progress:
-    """Return a progress that counts one run within all of them."""
-
-    def told(stage: str, done: int, _: int) -> None:
-        progress(stage, before + done, total)
-
-    return told
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not len(seeds) or len(set(seeds)) < len(seeds):
+def _check_no_truth(truth: object, truth_composition: object) -> None:
+    """Raise `SettingError` where a truth of places was given for held-out genes or cells."""
+    name = "truth" if truth is not None else "truth_composition"
+    if truth is not None or truth_composition is not None:
         raise SettingError(
-            "seeds", expected="whole numbers, each once", got=repr(seeds), fix="Write seeds=(0, 1, 2)."
+            name,
+            expected="none, unless by='place'",
+            got="one",
+            fix=f"Write by='place', or leave {name}= out.",
         )
-    for seed in seeds:
-        check_range("seeds", seed, low=0, integer=True)

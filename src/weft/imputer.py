@@ -458,11 +458,16 @@ class Imputer:
         return var
 
     def _record(self, job: Job) -> dict[str, Any]:
-        return provenance(
+        record = provenance(
             preset=self.preset,
             settings=job.model.settings,
             seed=self.seed,
             device=str(job.model.device),
-            embedding=self.embedding if job.model.graph.embedding is not None else None,
             findings=job.pair.findings,
         )
+        has_embedding = job.model.graph.embedding is not None and self.embedding is not None
+        record["embedding"] = (
+            str(getattr(self.embedding, "source", self.embedding)) if has_embedding else "none"
+        )
+        record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
+        return record

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from weft._errors import check_choice
 from weft._typing import PathLike
+from weft.folder import ModelFolder, read_folder
 from weft.imputer import Imputer
-from weft.save import read_model
+from weft.placer import Placer
+from weft.save import imputer_from
+from weft.saved_placer import placer_from
 
 
-def load(path: PathLike, *, device: str = "auto") -> Imputer:
-    """Read a saved model; give it data with `Imputer.attach` before it imputes.
+def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
+    """Read a saved model; give it data with its ``attach`` before it imputes or places.
 
     Parameters
     ----------
     path
-        The folder that `Imputer.save` wrote.
+        The folder that `Imputer.save` or `Placer.save` wrote.
     device
         Where it shall work.
 
@@ -24,4 +28,11 @@ def load(path: PathLike, *, device: str = "auto") -> Imputer:
     FormatError
         Its files are damaged, or of another schema.
     """
-    return Imputer.restore(read_model(path), device=device)
+
+    def parse(folder: ModelFolder) -> Imputer | Placer:
+        check_choice("kind", folder.config["kind"], ("imputer", "placer"))
+        if folder.config["kind"] == "placer":
+            return Placer.restore(placer_from(folder), device=device)
+        return Imputer.restore(imputer_from(folder), device=device)
+
+    return read_folder(path, parse)

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 from weft._compute import human_bytes, parse_memory, rows_per_block
 from weft._errors import MemoryBudgetError
-from weft.core.settings import StImputeSettings, bytes_per_cell
+from weft.core.settings import StemSettings, StImputeSettings, bytes_per_cell
 from weft.data.pair import Pair
 
 _PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
 _MOST_CELLS, _MOST_GENES = 256, 256
+_WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
+_KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
+_SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
+_READ_ROWS = 4096
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
 
 
@@ -102,6 +106,81 @@ def make_plan(
         genes_per_block=genes,
         peak_bytes=max(held + tables + per_cell * min(cells, n_cells), training),
         output_bytes=output,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacingPlan:
+    """What placing takes, in bytes and steps.
+
+    Attributes
+    ----------
+    n_cells, n_spots, n_genes
+        Cells to place, spots, and genes that the model sees.
+    steps
+        Steps of training, of all encoders.
+    peak_bytes
+        Estimated peak memory of the whole process.
+    """
+
+    n_cells: int
+    n_spots: int
+    n_genes: int
+    steps: int
+    peak_bytes: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_cells:,} cells on {self.n_spots:,} spots by {self.n_genes:,} genes, "
+            f"{self.steps:,} steps of training; peak memory about {human_bytes(self.peak_bytes)}"
+        )
+
+
+def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None = None) -> PlacingPlan:
+    """Plan a placement.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    settings
+        Of the method.
+    memory
+        Budget for the whole process, as "4 GB"; none by default.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The work does not fit, with what it needs.
+    """
+    n_genes = min(len(pair.shared_genes), settings.n_genes)
+    drawn = [
+        (side, min(side.n_cells, most))
+        for side, most in ((pair.sc, settings.training_cells), (pair.st, settings.training_spots))
+    ]
+    held = sum(_SPARSE_BYTES * (1 - side.sparsity) * rows * n_genes for side, rows in drawn)
+    cells, spots = (
+        min(rows, most)
+        for (_, rows), most in zip(drawn, (settings.batch_cells, settings.batch_spots), strict=True)
+    )
+    layers = (cells + spots) * (n_genes + 4 * (settings.hidden + settings.middle + settings.latent))
+    products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
+    embeddings = (pair.sc.n_cells + pair.st.n_cells) * settings.latent * settings.models
+    reading = 3 * _READ_ROWS * n_genes
+    peak = _PROCESS_BYTES + 2 * held + 4.0 * (layers + products + 2 * embeddings + reading)
+    if memory is not None and peak > parse_memory(memory):
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(peak)}",
+            got=human_bytes(parse_memory(memory)),
+            fix="Raise the budget, or set fewer training_cells, training_spots or models.",
+        )
+    return PlacingPlan(
+        n_cells=pair.sc.n_cells,
+        n_spots=pair.st.n_cells,
+        n_genes=n_genes,
+        steps=settings.steps * settings.models,
+        peak_bytes=peak,
     )
 
 

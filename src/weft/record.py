@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from weft._typing import PathLike
-from weft.core.settings import StImputeSettings
-from weft.data.embeddings import EmbeddingTable
+from weft.core.settings import StemSettings, StImputeSettings
 
 _PACKAGES = ("weft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
 
@@ -24,20 +22,17 @@ def versions() -> dict[str, str]:
 def provenance(
     *,
     preset: str,
-    settings: StImputeSettings,
+    settings: StImputeSettings | StemSettings,
     seed: int,
     device: str,
-    embedding: PathLike | EmbeddingTable | None,
     findings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the record of an imputation as plain values that every format stores.
+    """Return the record of a result as plain values that every format stores.
 
     Parameters
     ----------
     preset, settings, seed, device
         How it was made.
-    embedding
-        The protein embeddings that the gene graph used, if it did.
     findings
         What came in, of `weft.data.pair.Pair`.
     """
@@ -47,8 +42,6 @@ def provenance(
         "settings": plain,
         "seed": int(seed),
         "device": device,
-        "embedding": "none" if embedding is None else str(getattr(embedding, "source", embedding)),
-        "scale": "log-normalised: log1p(counts / total * median total), as the reference",
         "reference": str(findings.get("reference", {}).get("source", "")),
         "spatial": str(findings.get("spatial", {}).get("source", "")),
         "versions": versions(),

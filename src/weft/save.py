@@ -1,8 +1,7 @@
-"""Models on disk: JSON, safetensors and parquet with a schema version; nothing is ever unpickled."""
+"""A fitted Imputer on disk: what of it goes into a model folder, and back."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -11,23 +10,18 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from weft._compute import torch_stream
-from weft._errors import FormatError, MissingFileError, check_choice, check_range
+from weft._errors import check_choice, check_range
 from weft._typing import PathLike, Preset
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
 from weft.data.embeddings import EmbeddingTable
-from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair
-from weft.record import versions
+from weft.folder import ModelFolder, part_of, write_folder
 from weft.reliability import Reliability, ReliabilityNet, ReliabilityNets
 from weft.streaming import reference_mark
 
-SCHEMA = 1
-_CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
 _NETWORKS = ("autoencoder", "network")
 
 
@@ -114,67 +108,22 @@ def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False)
     for name, network in zip(_NETWORKS, saved.networks, strict=True):
         tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}
     config: dict[str, Any] = {
-        "schema": SCHEMA,
         "kind": "imputer",
         "preset": saved.preset,
         "settings": asdict(saved.settings),
         "seed": int(saved.seed),
         "reference": saved.reference,
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
-        "versions": versions(),
     }
     if saved.embedding is not None:
         tensors["embedding"] = torch.from_numpy(saved.embedding.values)
         config["embedded_genes"] = [str(gene) for gene in saved.embedding.genes]
-    target = check_output(path, overwrite=overwrite)
-    with partial_output(target, overwrite=overwrite) as partial, output_errors(target):
-        partial.mkdir()
-        (partial / _CONFIG).write_text(json.dumps(config, indent=2))
-        save_file(
-            {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, partial / _WEIGHTS
-        )
-        genes.to_parquet(partial / _GENES)
-    return target
+    return write_folder(ModelFolder(config=config, tensors=tensors, genes=genes), path, overwrite=overwrite)
 
 
-def read_model(path: PathLike) -> SavedImputer:
-    """Read a model folder.
-
-    Parameters
-    ----------
-    path
-        The folder.
-
-    Raises
-    ------
-    MissingFileError
-        There is no model at the path.
-    FormatError
-        Its files are damaged, or of another schema.
-    """
-    folder = Path(path)
-    for name in (_CONFIG, _WEIGHTS, _GENES):
-        if not (folder / name).is_file():
-            raise MissingFileError(
-                str(folder),
-                expected=f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}",
-                got=f"no {name}",
-                fix="Name the folder that Imputer.save or --save-model wrote.",
-            )
-    try:
-        config = json.loads((folder / _CONFIG).read_text())
-        if config["schema"] != SCHEMA:
-            raise _other_schema(folder, config["schema"])
-        return _parsed(config, load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES))
-    except FormatError:
-        raise
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        raise FormatError(
-            str(folder),
-            expected="the files of a saved model",
-            got=f"{type(error).__name__}: {error}",
-            fix="They are damaged: fit the model and save it anew.",
-        ) from error
+def imputer_from(folder: ModelFolder) -> SavedImputer:
+    """Return what was saved of an Imputer; what is wrong with the folder raises as `read_folder` expects."""
+    return _parsed(folder.config, folder.tensors, folder.genes)
 
 
 def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.DataFrame) -> SavedImputer:
@@ -184,13 +133,13 @@ def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.
     start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
     networks = new_networks(settings, len(genes), start)
     for name, network in zip(_NETWORKS, networks, strict=True):
-        network.load_state_dict(_part(tensors, name))
+        network.load_state_dict(part_of(tensors, name))
     nets = None
     if config["n_reliability_nets"]:
         centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
         learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
         for number, net in enumerate(learned):
-            net.load_state_dict(_part(tensors, f"reliability.{number}"))
+            net.load_state_dict(part_of(tensors, f"reliability.{number}"))
         by_gene = genes.set_index("gene")
         nets = ReliabilityNets(
             centre=centre,
@@ -225,13 +174,3 @@ def _embedding(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Embe
         return None
     values = tensors["embedding"].numpy().astype(np.float32)
     return EmbeddingTable(genes=np.array(config["embedded_genes"]), values=values, source="saved model")
-
-
-def _part(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
-
-
-def _other_schema(folder: Path, schema: object) -> FormatError:
-    is_newer = isinstance(schema, int) and schema > SCHEMA
-    fix = "Update weft." if is_newer else "Fit the model and save it anew with this version of weft."
-    return FormatError(str(folder), expected=f"a model of schema {SCHEMA}", got=f"schema {schema}", fix=fix)

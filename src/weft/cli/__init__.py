@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from weft.cli import check, demo, evaluate, impute
+from weft.cli import check, demo, evaluate, impute, place
 from weft.cli.options import expanded
 
 app = typer.Typer(
     name="weft",
-    help="Weave single cells into tissue: impute the genes that a spatial panel did not measure, and test "
-    "how good that is. The reference is always the first input, the spatial data the second.",
+    help="Weave single cells into tissue: impute the genes that a spatial panel did not measure, place "
+    "dissociated cells, and test how good that is. The reference is always the first input, the spatial data "
+    "the second.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,6 +52,7 @@ def _weft(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.check,
     "impute": impute.impute,
+    "place": place.place,
     "evaluate": evaluate.evaluate,
     "demo": demo.demo,
 }

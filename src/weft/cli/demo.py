@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.options import Overwrite, RunOptions
+from weft.cli.place_scores import placement_table, shown_placement
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import check_device, score_table, shown_scores
 
@@ -17,13 +18,14 @@ _Cells = Annotated[int, typer.Option(help="Spatial cells to simulate.")]
 _NEXT = """The same with your own data:
   weft check    atlas.h5ad tissue.h5ad
   weft impute   atlas.h5ad tissue.h5ad -o imputed.zarr
+  weft place    atlas.h5ad tissue.h5ad -o placed.zarr
   weft evaluate atlas.h5ad tissue.h5ad -o scores.csv"""
 
 
 def demo(
     *, out: _Out = Path("weft-demo"), cells: _Cells = 1500, overwrite: Overwrite = False, run: RunOptions
 ) -> None:
-    """Simulate a tissue, impute its genes and show how good that is; needs no data and no network."""
+    """Simulate a tissue, impute its genes, place cells in it, and show how good that is; needs no data."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         check_device(run.device)
@@ -51,6 +53,13 @@ def demo(
             "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
             "The reliable half are the genes whose imputation the method itself trusts more.\n"
         )
+        screen.show(
+            placement_table(made.places, title="Where the cells of the atlas lived, against the truth")
+        )
+        screen.say(
+            "Distances from the true place, in the unit of the coordinates, and hits: how many of a cell's\n"
+            "25 nearest cells are found.\n"
+        )
         screen.say(_NEXT)
         screen.say("")
         screen.finish(
@@ -61,5 +70,6 @@ def demo(
                 "files": {what: str(made.folder / name) for what, name in FILES.items()},
                 "held_out": shown_scores(made.held_out),
                 "against_truth": shown_scores(made.against_truth),
+                "places": shown_placement(made.places),
             },
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from weft._compute import human_bytes
+from weft._errors import SettingError
 from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import (
@@ -20,11 +22,19 @@ from weft.cli.words import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from weft.data.embeddings import EmbeddingTable
     from weft.data.pair import Pair
     from weft.peers.methods import Method
 
 _PROCESS_BYTES = 600e6  # Python with its libraries loaded, the graph of the cells, and a block of scores
+_NEIGHBOR_BYTES = 48.0  # a neighbour's place and nearness, their order, and copies of each
 _TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clusters' copies in float64
+
+_METHODS = "auto,mean,knn,attention"
+_PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
 
 _Output = Annotated[
     Path,
@@ -37,18 +47,20 @@ _Output = Annotated[
     ),
 ]
 _By = Annotated[
-    Literal["genes", "cells", "fraction"],
+    Literal["genes", "cells", "fraction", "place"],
     typer.Option(
         help="What is held out: folds of genes; folds of cells, scored on the genes that --keep leaves out; "
-        "or one part of the genes (fraction)."
+        "one part of the genes (fraction); or where the cells of SC lived (place), which --truth tells."
     ),
 ]
 _Methods = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAMES",
-        help="Methods between commas: auto, stimpute, mean, knn, attention; or with settings, "
-        "such as knn:k=20+space=log.",
+        help="Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
+        "knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. "
+        f"Default: {_METHODS}; by place {_PLACERS}.",
+        show_default=False,
     ),
 ]
 _Folds = Annotated[int, typer.Option(help="Folds of genes or cells.")]
@@ -73,13 +85,62 @@ _NoClusters = Annotated[
 ]
 
 
+_PLACE = "Evaluating by place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions:
+    """What ``--by place`` takes besides."""
+
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.",
+            rich_help_panel=_PLACE,
+            show_default=False,
+        ),
+    ] = None
+    truth_composition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
+            "table or in uns[KEY_names].",
+            rich_help_panel=_PLACE,
+            show_default=False,
+        ),
+    ] = None
+    hits: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Numbers K of neighbours: how many of each cell's K true neighbours are found.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = "25,120"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `weft.evaluate`, or raise `SettingError` where the hits are no numbers."""
+        parts = [part.strip() for part in self.hits.split(",")]
+        if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
+            raise SettingError(
+                "--hits",
+                expected="whole numbers above 0 between commas, each once",
+                got=repr(self.hits),
+                fix="Write --hits 25,120.",
+            )
+        hits = [int(part) for part in parts]
+        return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
+
+
 def evaluate(
     sc: Reference,
     st: Spatial,
     *,
     output: _Output,
     by: _By = "genes",
-    methods: _Methods = "auto,mean,knn,attention",
+    methods: _Methods = None,
     folds: _Folds = 5,
     keep: _Keep = 0.8,
     seeds: _Seeds = None,
@@ -87,24 +148,25 @@ def evaluate(
     reliability: _Reliability = False,
     no_clusters: _NoClusters = False,
     overwrite: Overwrite = False,
+    place: PlaceOptions,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Hide what the spatial side measured, let methods predict it, and score them against it."""
+    """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         _check_outputs(output, overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_seeds(seeds)
+        by_place = place.arguments()
         check_device(run.device)
         from weft import evaluation
-        from weft.data.embeddings import read_embedding
-        from weft.peers.methods import resolve_methods
 
-        table = None if embedding is None else read_embedding(embedding)
-        names = [name.strip() for name in methods.split(",") if name.strip()]
-        found = resolve_methods(names, embedding=table, reliability=reliability, device=run.device)
+        table = _table(embedding)
+        names = _names(methods, by)
+        found = _resolved(names, by, embedding=table, reliability=reliability, device=run.device)
         pair = data.pair(sc, st, output=output)
-        plan = _plan(pair, found, n_runs=len(all_seeds) * (1 if by == "fraction" else folds))
+        n_runs = len(all_seeds) * (folds if by in ("genes", "cells") else 1)
+        plan = _plan(pair, found, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
         with screen.progress() as progress:
             scores = evaluation.evaluate(
@@ -119,20 +181,20 @@ def evaluate(
                 embedding=table,
                 device=run.device,
                 progress=progress,
+                **by_place,
             )
         written, beside = evaluation.write_scores(scores, output, overwrite=overwrite)
-        screen.show(score_table(scores, title=_title(by, folds, keep)))
-        screen.finish(
-            f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}",
-            {
-                "command": "evaluate",
-                "output": str(written),
-                "parameters": str(beside),
-                "scores": shown_scores(scores),
-                "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
-                "cautions": cautions_of(pair),
-            },
-        )
+        shown, values = _shown(scores, by, folds=folds, keep=keep)
+        screen.show(shown)
+        record = {
+            "command": "evaluate",
+            "output": str(written),
+            "parameters": str(beside),
+            "scores": values,
+            "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
+            "cautions": cautions_of(pair),
+        }
+        screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
 
 
 def _check_outputs(output: Path, *, overwrite: bool) -> None:
@@ -143,10 +205,37 @@ def _check_outputs(output: Path, *, overwrite: bool) -> None:
     check_output(output.with_suffix(".json"), overwrite=overwrite)
 
 
-def _plan(pair: Pair, methods: Sequence[Method], *, n_runs: int) -> dict[str, Any]:
+def _table(embedding: Path | None) -> EmbeddingTable | None:
+    """Read the table of gene embeddings, if there is one."""
+    from weft.data.embeddings import read_embedding
+
+    return None if embedding is None else read_embedding(embedding)
+
+
+def _names(methods: str | None, by: str) -> list[str]:
+    """Return the names of the methods, by default the usual ones."""
+    if methods is None:
+        methods = _PLACERS if by == "place" else _METHODS
+    return [name.strip() for name in methods.split(",") if name.strip()]
+
+
+def _resolved(
+    names: list[str], by: str, *, embedding: EmbeddingTable | None, reliability: bool, device: str
+) -> list[Method[Any]]:
+    """Return the methods that are named: those that place cells, or those that impute genes."""
+    from weft.peers.methods import resolve_methods
+    from weft.peers.placing import resolve_placers
+
+    if by == "place":
+        return list(resolve_placers(names, device=device))
+    return list(resolve_methods(names, embedding=embedding, reliability=reliability, device=device))
+
+
+def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:
     """Return the number of fits, and an estimate of peak memory: of the hungriest method, and the tables."""
     from weft.data.cautions import many
     from weft.imputer import Imputer
+    from weft.placer import Placer
 
     n_shared = len(pair.shared_genes)
     needs = [_PROCESS_BYTES + 16.0 * pair.sc.n_cells * n_shared]
@@ -154,9 +243,22 @@ def _plan(pair: Pair, methods: Sequence[Method], *, n_runs: int) -> dict[str, An
         made = method.make(0)
         if isinstance(made, Imputer):
             needs.append(made.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
-    peak, fits = max(needs) + 4.0 * _TABLES * pair.st.n_cells * n_shared, n_runs * len(methods)
+        elif isinstance(made, Placer):
+            needs.append(made.plan(pair=pair).peak_bytes)
+    tables = 4.0 * _TABLES * pair.st.n_cells * n_shared + _NEIGHBOR_BYTES * pair.sc.n_cells * n_neighbors
+    peak, fits = max(needs) + tables, n_runs * len(methods)
     said = f"{many(fits, 'fit')}; peak memory about {human_bytes(peak)}"
     return {"fits": fits, "peak_bytes": peak, "said": said}
+
+
+def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
+    """Return the table for the screen, and what JSON says of it."""
+    if by == "place":
+        from weft.cli.place_scores import placement_table, shown_placement
+
+        title = "Cells of known place: lower is better for location_error, higher for all others."
+        return placement_table(scores, title=title), shown_placement(scores)
+    return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)
 
 
 def _title(by: str, folds: int, keep: float) -> str:

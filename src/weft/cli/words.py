@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = re.compile(
     r"\b((?:sc|st)_(?:layer|scale|gene_column)|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
-    r"|device|memory|keep|folds|embedding)=(?=(['\w])?)"
+    r"|device|memory|keep|folds|embedding|truth_composition|truth|hits|methods)=(?=(['\w])?)"
 )
 _SCORES = (
     ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
@@ -155,7 +155,7 @@ def read_settings(preset: str, texts: Sequence[str]) -> dict[str, Any]:
             raise SettingError(
                 f"--set {text}", expected="key=value, each key once", got=repr(text), fix="Write --set k=20."
             )
-        settings |= parse_method(f"{preset}:{text}")[1]
+        settings |= parse_method(f"{preset}:{text}", known=(preset,))[1]
     return settings
 
 

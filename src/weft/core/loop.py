@@ -57,6 +57,49 @@ def fit_epochs(
     return history
 
 
+def fit_steps(
+    optimiser: torch.optim.Optimizer,
+    loss_at: Callable[[int], torch.Tensor],
+    *,
+    steps: int,
+    halve_at: int,
+    progress: EpochProgress,
+) -> list[float]:
+    """Minimise a loss over steps, each with a batch of its own.
+
+    Parameters
+    ----------
+    optimiser
+        Of what is learned, in place.
+    loss_at
+        The loss of a step, a scalar, given its number from 0.
+    steps
+        How many.
+    halve_at
+        Step from which the learning rate is half.
+    progress
+        Called with (steps done, steps in all) after every step.
+
+    Returns
+    -------
+    list of float
+        Mean loss of every twentieth of the steps (of each step where there are fewer).
+    """
+    losses = []
+    for step in range(steps):
+        if step == halve_at:
+            for group in optimiser.param_groups:
+                group["lr"] *= 0.5
+        optimiser.zero_grad()
+        loss = loss_at(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.detach())
+        progress(step + 1, steps)
+    parts = torch.stack(losses).tensor_split(min(steps, 20)) if losses else ()
+    return [float(part.mean()) for part in parts]
+
+
 def shuffled(
     n_rows: int, *, size: int, generator: torch.Generator, most: int | None = None
 ) -> Iterator[torch.Tensor]:

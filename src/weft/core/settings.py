@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from weft._errors import SettingError, check_choice, check_range, near
-from weft._typing import GraphKind
+from weft._typing import GraphKind, Kernel, PlacerPreset
 
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
@@ -126,16 +126,7 @@ class StImputeSettings:
         SettingError
             An unknown name, or a value out of its range.
         """
-        known = [field.name for field in fields(self)]
-        for name in settings:
-            if name not in known:
-                raise SettingError(
-                    f"settings[{name!r}]",
-                    expected="a setting of stImpute",
-                    got="no such name",
-                    fix=near(name, known),
-                )
-        return replace(self, **settings)
+        return _overridden(self, settings, method="stImpute")
 
 
 def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
@@ -143,3 +134,138 @@ def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> 
     inputs = 6.0 * settings.k * (n_sources + n_genes)
     widest = (3 * settings.k + 4 * settings.hidden) * n_genes
     return 4 * (inputs + widest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemSettings:
+    """Settings of STEM; those by default are the paper's, `of` gives those of a preset.
+
+    Attributes
+    ----------
+    hidden, middle, latent
+        Widths of the encoder's layers (n_genes -> hidden -> middle -> latent).
+    n_genes
+        Highly variable genes that are used where the panel has more.
+    total
+        What the totals of counts are brought to before log1p: "median", on each side the median of its own;
+        "common", on both that of the cells; or a number, the multiple of the cells' median that both take.
+    dropout
+        Share of the spots' values that are set to zero in a step, from 0 to below 1; None takes the
+        formula that brings both sides to the same sparsity.
+    kernel
+        Form of the spots' adjacency: "gaussian", "exponential" or "knn".
+    sigma
+        Width of the Gaussian or exponential kernel, in multiples of the spot spacing.
+    kernel_neighbors
+        Neighbours of a spot in the "knn" kernel, itself included.
+    alpha, beta
+        Weights of L_MMD and of L_trans.
+    visit
+        Weight, relative to L_trans, of the term that has every cell visited by the spots' mapping.
+    ramp_start, ramp_end
+        Parts of the training between which the weight of L_trans rises from 0 to ``beta``.
+    steps
+        Steps of training, each over a batch of cells and a batch of spots.
+    lr, weight_decay
+        Of AdamW.
+    halve_at
+        Part of the training after which the learning rate is halved.
+    batch_cells, batch_spots
+        Cells and spots per step at most.
+    patches
+        Compact groups of neighbouring spots that a batch is drawn as, where a slice is larger.
+    training_cells, training_spots
+        Cells and spots that training draws from at most.
+    models
+        Encoders, each from its own start; their mappings are averaged geometrically.
+    composition
+        What a spot is made of: the cells that it is mapped to ("spots", the paper's C^ T), or the mean of
+        that and of the cells that are mapped to it ("both").
+    """
+
+    hidden: int = 512
+    middle: int = 256
+    latent: int = 128
+    n_genes: int = 2000
+    total: float | Literal["median", "common"] = "median"
+    dropout: float | None = None
+    kernel: Kernel = "gaussian"
+    sigma: float = 0.5
+    kernel_neighbors: int = 6
+    alpha: float = 0.5
+    beta: float = 1.0
+    visit: float = 0.0
+    ramp_start: float = 0.125
+    ramp_end: float = 1.0
+    steps: int = 400
+    lr: float = 0.002
+    weight_decay: float = 0.01
+    halve_at: float = 0.5
+    batch_cells: int = 1024
+    batch_spots: int = 1024
+    patches: int = 4
+    training_cells: int = 100_000
+    training_spots: int = 100_000
+    models: int = 1
+    composition: Literal["spots", "both"] = "spots"
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "middle", "latent", "kernel_neighbors", "patches", "models"):
+            check_range(name, getattr(self, name), low=1, integer=True)
+        for name in ("n_genes", "batch_cells", "batch_spots", "training_cells", "training_spots"):
+            check_range(name, getattr(self, name), low=2, integer=True)
+        check_range("steps", self.steps, low=0, integer=True)
+        if isinstance(self.total, str):
+            check_choice("total", self.total, ("median", "common"))
+        else:
+            check_range("total", self.total, low=1e-6)
+        if self.dropout is not None:
+            check_range("dropout", self.dropout, low=0, high=0.99)
+        for name in ("alpha", "beta", "visit", "weight_decay"):
+            check_range(name, getattr(self, name), low=0)
+        for name in ("ramp_start", "ramp_end", "halve_at"):
+            check_range(name, getattr(self, name), low=0, high=1)
+        check_range("lr", self.lr, low=1e-9, high=10)
+        check_range("sigma", self.sigma, low=1e-6)
+        check_choice("kernel", self.kernel, ("gaussian", "exponential", "knn"))
+        check_choice("composition", self.composition, ("spots", "both"))
+
+    @classmethod
+    def of(cls, preset: PlacerPreset) -> StemSettings:
+        """Return the settings of a preset: "stem", the published ones, or "auto", weft's own.
+
+        Parameters
+        ----------
+        preset
+            Its name.
+        """
+        if preset == "stem":
+            # DEVIATION: the formula's dropout places worse on the paper's own data (docs/stem.md).
+            return cls(dropout=0.3)
+        return cls(total=0.15, visit=1.0, steps=300, batch_cells=768, models=3, composition="both")
+
+    def override(self, settings: Mapping[str, Any]) -> StemSettings:
+        """Return the settings with some of them changed.
+
+        Raises
+        ------
+        SettingError
+            An unknown name, or a value out of its range.
+        """
+        return _overridden(self, settings, method="STEM")
+
+
+_Settings = TypeVar("_Settings", StImputeSettings, StemSettings)
+
+
+def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:
+    known = [field.name for field in fields(settings)]
+    for name in changes:
+        if name not in known:
+            raise SettingError(
+                f"settings[{name!r}]",
+                expected=f"a setting of {method}",
+                got="no such name",
+                fix=near(name, known),
+            )
+    return replace(settings, **changes)

@@ -155,6 +155,8 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
         matrix=source,
         obs=data.obs,
         obs_names=data.obs.index,
+        arrays=data.obsm,
+        uns=data.uns,
         genes=genes.names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
         rows=np.arange(len(data.obs), dtype=np.int64),

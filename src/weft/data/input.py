@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Input:
         Further matrices, and arrays with a row per cell, read when they are asked for.
     obs, var
         Annotation of the rows, and of the columns that are genes.
+    uns
+        Whatever else the input holds, by name, read when it is asked for.
     columns
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
@@ -42,6 +44,7 @@ class Input:
     obs: pd.DataFrame
     var: pd.DataFrame
     obsm: Mapping[str, Any]
+    uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
 

@@ -119,6 +119,7 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
         obs=pd.DataFrame(data.obs).copy(),
         var=pd.DataFrame(data.var).copy(),
         obsm=data.obsm,
+        uns=data.uns,
         has_raw=data.raw is not None,
     )
 
@@ -173,12 +174,13 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         obs=read_elem(store["obs"]),
         var=read_elem(store["var"]),
         obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
+        uns=_Lazy(store["uns"]) if "uns" in store else {},
         has_raw="raw/X" in store,
     )
 
 
 class _Lazy(Mapping[str, Any]):
-    """The arrays of a group, each read when it is asked for."""
+    """The elements of a group, each read when it is asked for."""
 
     def __init__(self, group: Any) -> None:
         self._group = group

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,8 @@ class Side:
         Share of zeros in the input, 0 to 1.
     empty_cells, empty_genes
         (n_cells,) and (n_genes,): those without any count.
+    arrays, uns
+        What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
 
     Notes
     -----
@@ -68,6 +71,8 @@ class Side:
     sparsity: float
     empty_cells: BoolArray
     empty_genes: BoolArray
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    uns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_cells(self) -> int:
@@ -78,6 +83,11 @@ class Side:
     def n_genes(self) -> int:
         """Genes of this side."""
         return len(self.genes)
+
+    @property
+    def obsm(self) -> Mapping[str, Any]:
+        """Arrays with a row for each cell of this side, each read and copied when it is asked for."""
+        return _RowsOf(self.arrays, self.rows)
 
     def __repr__(self) -> str:
         return (
@@ -137,3 +147,20 @@ class Side:
     def _factors(self, rows: Rows) -> DoubleArray:
         totals = self.totals[rows]
         return np.divide(self.target, totals, out=np.zeros_like(totals), where=totals > 0)
+
+
+class _RowsOf(Mapping[str, Any]):
+    """Some rows of arrays that are read when they are asked for."""
+
+    def __init__(self, arrays: Mapping[str, Any], rows: IntArray) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __getitem__(self, key: str) -> Any:
+        array = self._arrays[key]
+        return array.iloc[self._rows] if isinstance(array, pd.DataFrame) else array[self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.data.cautions import SCALES, Evidence, many, only_here
+from weft.data.checks import Wish
+from weft.data.scale import Scan
+from weft.data.side import Side
 
 
 def findings_of(evidence: Evidence) -> dict[str, Any]:
@@ -16,8 +19,8 @@ def findings_of(evidence: Evidence) -> dict[str, Any]:
     only_st = only_here(st.genes, evidence.match.second)
     places = evidence.coordinates
     return {
-        "reference": _side_findings(evidence, 0),
-        "spatial": _side_findings(evidence, 1),
+        "reference": _of_side(evidence, 0),
+        "spatial": _of_side(evidence, 1),
         "shared_genes": len(evidence.match.first),
         "genes_to_impute": sc.n_genes - len(evidence.match.first),
         "genes_only_spatial": only_st,
@@ -34,10 +37,21 @@ def findings_of(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _side_findings(evidence: Evidence, number: int) -> dict[str, Any]:
-    side, scan, wish = evidence.sides[number], evidence.scans[number], evidence.wishes[number]
+def side_findings(
+    side: Side, scan: Scan, wish: Wish, *, n_left_out: int, labels: NDArray[np.str_] | None, found: str
+) -> dict[str, Any]:
+    """Return what was found of one side.
+
+    Parameters
+    ----------
+    side, scan, wish
+        The side, what the scan of its values found, and what the caller chose.
+    n_left_out
+        Copies of genes that were left out.
+    labels, found
+        Cell types, and the column they stand in.
+    """
     filled = ~side.empty_cells
-    labels = evidence.labels[number]
     return {
         "source": side.source,
         "cells": side.n_cells,
@@ -51,10 +65,21 @@ def _side_findings(evidence: Evidence, number: int) -> dict[str, Any]:
         "median_size": side.target,
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
-        "duplicated_genes_left_out": evidence.genes[number].n_left_out,
-        "labels": evidence.found["labels" if number == 0 else "st_labels"],
+        "duplicated_genes_left_out": n_left_out,
+        "labels": found,
         "label_counts": _counted(labels),
     }
+
+
+def _of_side(evidence: Evidence, number: int) -> dict[str, Any]:
+    return side_findings(
+        evidence.sides[number],
+        evidence.scans[number],
+        evidence.wishes[number],
+        n_left_out=evidence.genes[number].n_left_out,
+        labels=evidence.labels[number],
+        found=evidence.found["labels" if number == 0 else "st_labels"],
+    )
 
 
 def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,58 @@ from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.storable import storable
 
-__all__ = ["ResultWriter", "check_output"]
+__all__ = ["ResultWriter", "check_output", "write_anndata"]
 
 _CHUNK_BYTES = (
     2**22
 )  # few enough files for a store of millions of cells, small enough to read one gene quickly
 _CHUNK_ROWS = 4096
+
+
+def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a result that is in memory; it is there only once it is complete.
+
+    Parameters
+    ----------
+    data
+        The result; it is not changed.
+    path
+        Where it shall lie: ``.zarr`` or ``.h5ad``.
+    overwrite
+        Whether an output that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    SettingError, OutputExistsError, OutputError
+        As `check_output`, or writing failed.
+    InputError
+        A table that the formats cannot hold.
+    """
+    target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    plain = anndata.AnnData(
+        X=data.X,
+        obs=storable(data.obs, "obs"),
+        var=storable(data.var, "var"),
+        obsm={
+            key: storable(value, f"obsm[{key!r}]") if isinstance(value, pd.DataFrame) else value
+            for key, value in data.obsm.items()
+        },
+        obsp=dict(data.obsp),
+        uns=dict(data.uns),
+    )
+    with partial_output(target, overwrite=overwrite) as partial:
+        if target.suffix == ".zarr":
+            with anndata.settings.override(zarr_write_format=2), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*zarr.*", category=UserWarning)
+                plain.write_zarr(partial)
+        else:
+            plain.write_h5ad(partial, compression="gzip")
+    return target
 
 
 class ResultWriter:

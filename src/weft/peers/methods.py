@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from weft._errors import InputError, NotFittedError, SettingError, near, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
@@ -16,6 +16,8 @@ from weft.data.pair import Pair
 from weft.peers import BASELINES
 
 Setting: TypeAlias = int | float | bool | str | None
+
+M = TypeVar("M")
 
 PRESETS: tuple[Preset, ...] = ("auto", "stimpute")
 
@@ -40,7 +42,7 @@ class Reliable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(Generic[M]):
     """A method by the name that it has in tables.
 
     Attributes
@@ -52,7 +54,7 @@ class Method:
     """
 
     label: str
-    make: Callable[[int], Predictor]
+    make: Callable[[int], M]
 
 
 @dataclass(kw_only=True)
@@ -64,15 +66,7 @@ class BaselineMethod:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = _settings_of(self.name)
-        for setting in self.settings:
-            if setting not in known:
-                raise SettingError(
-                    f"{self.name}:{setting}",
-                    expected=f"a setting of {self.name!r}",
-                    got=repr(setting),
-                    fix=near(setting, known) if known else "It has none.",
-                )
+        check_settings(self.name, self.settings, function=BASELINES[self.name])
 
     def fit(self, pair: Pair) -> BaselineMethod:
         """Keep the pair to learn from."""
@@ -88,7 +82,9 @@ class BaselineMethod:
         return BASELINES[self.name](self.train_, pair, genes, seed=self.seed, **self.settings)
 
 
-def parse_method(spec: str) -> tuple[str, dict[str, Setting]]:
+def parse_method(
+    spec: str, *, known: Sequence[str] = (*PRESETS, *BASELINES)
+) -> tuple[str, dict[str, Setting]]:
     """Split the name of a method from its settings.
 
     Parameters
@@ -96,6 +92,8 @@ def parse_method(spec: str) -> tuple[str, dict[str, Setting]]:
     spec
         ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
         ``False`` in any case, ``None`` (so written), else as text.
+    known
+        The names that there are; those of the methods that impute by default.
 
     Raises
     ------
@@ -108,7 +106,6 @@ def parse_method(spec: str) -> tuple[str, dict[str, Setting]]:
     ('stimpute', {'graph': 'none', 'rounds': 1, 'alpha': 0.5})
     """
     name, colon, text = spec.partition(":")
-    known = (*PRESETS, *BASELINES)
     if name not in known:
         raise SettingError(
             "methods", expected=f"one of {shorten(known, most=20)}", got=repr(name), fix=near(name, known)
@@ -133,7 +130,7 @@ def resolve_methods(
     embedding: EmbeddingTable | None = None,
     reliability: bool = False,
     device: str = "auto",
-) -> list[Method]:
+) -> list[Method[Predictor]]:
     """Return the methods that are meant, in order.
 
     Parameters
@@ -155,11 +152,45 @@ def resolve_methods(
     InputError
         An object that cannot fit and predict.
     """
+
+    def named(spec: str) -> Callable[[int], Predictor]:
+        return _maker(spec, embedding=embedding, reliability=reliability, device=device)
+
+    def own(method: object) -> Callable[[int], Predictor]:
+        check_object(method, Predictor, acts="fit(pair) and predict(genes, pair)")
+        return copier(cast(Predictor, method))
+
+    return labelled_methods(methods, named=named, own=own, example="['auto', 'knn']")
+
+
+def labelled_methods(
+    methods: Sequence[object],
+    *,
+    named: Callable[[str], Callable[[int], M]],
+    own: Callable[[object], Callable[[int], M]],
+    example: str,
+) -> list[Method[M]]:
+    """Return methods with a label of its own for each, as `resolve_methods` promises.
+
+    Parameters
+    ----------
+    methods
+        Names with or without settings, and objects.
+    named, own
+        Turn a name and an object into what makes a fresh method for a seed, or raise.
+    example
+        A list of names, for errors.
+
+    Raises
+    ------
+    SettingError
+        No method, or a name that stands twice.
+    """
     if isinstance(methods, str) or not len(methods):
         raise SettingError(
-            "methods", expected="a list of methods", got=repr(methods), fix="Write methods=['auto', 'knn']."
+            "methods", expected="a list of methods", got=repr(methods), fix=f"Write methods={example}."
         )
-    found: list[Method] = []
+    found: list[Method[M]] = []
     for method in methods:
         labels = [one.label for one in found]
         if isinstance(method, str):
@@ -167,12 +198,72 @@ def resolve_methods(
                 raise SettingError(
                     "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
                 )
-            make = _maker(method, embedding=embedding, reliability=reliability, device=device)
+            make = named(method)
             make(0)  # settings that are wrong must show before hours of work
             found.append(Method(label=method, make=make))
         else:
-            found.append(Method(label=_own_label(method, labels), make=_copier(method)))
+            found.append(Method(label=_own_label(method, labels), make=own(method)))
     return found
+
+
+def check_settings(name: str, settings: dict[str, Setting], *, function: Callable[..., Any]) -> None:
+    """Raise `SettingError` unless all settings are keyword parameters of a baseline's function.
+
+    Parameters
+    ----------
+    name, settings
+        The baseline and its settings.
+    function
+        What it does; its ``seed`` is no setting.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]
+    for setting in settings:
+        if setting not in known:
+            raise SettingError(
+                f"{name}:{setting}",
+                expected=f"a setting of {name!r}",
+                got=repr(setting),
+                fix=near(setting, known) if known else "It has none.",
+            )
+
+
+def check_object(method: object, kind: Any, *, acts: str) -> None:
+    """Raise `InputError` unless a method is an object of a kind.
+
+    Parameters
+    ----------
+    method
+        What was given in place of a name.
+    kind
+        A Protocol that can be checked as the program runs.
+    acts
+        What the object has to be able to do, for the error.
+    """
+    if isinstance(method, type) or not isinstance(method, kind):
+        raise InputError(
+            "methods",
+            expected=f"names, or objects with {acts}",
+            got=f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}",
+            fix="Give it these two methods, or name a method that weft has.",
+        )
+
+
+def copier(method: M) -> Callable[[int], M]:
+    """Return what copies an object, without what it learned, and gives the copy a seed if it takes one."""
+
+    def fresh(seed: int) -> M:
+        one: Any = copy.deepcopy(method)
+        if dataclasses.is_dataclass(one) and not isinstance(
+            one, type
+        ):  # which may be frozen; made anew, it leaves behind what it learned
+            has_seed = any(part.name == "seed" for part in dataclasses.fields(one))
+            one = dataclasses.replace(one, seed=seed) if has_seed else one
+        elif hasattr(one, "seed"):
+            one.seed = seed
+        return cast(M, one)
+
+    return fresh
 
 
 def _maker(
@@ -198,29 +289,6 @@ def _maker(
     return make
 
 
-def _copier(method: object) -> Callable[[int], Predictor]:
-    if isinstance(method, type) or not isinstance(method, Predictor):
-        raise InputError(
-            "methods",
-            expected="names, or objects with fit(pair) and predict(genes, pair)",
-            got=f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}",
-            fix="Give it these two methods, or name a method that weft has.",
-        )
-
-    def fresh(seed: int) -> Predictor:
-        one: Any = copy.deepcopy(method)
-        if dataclasses.is_dataclass(one) and not isinstance(
-            one, type
-        ):  # which may be frozen; made anew, it leaves behind what it learned
-            has_seed = any(part.name == "seed" for part in dataclasses.fields(one))
-            one = dataclasses.replace(one, seed=seed) if has_seed else one
-        elif hasattr(one, "seed"):
-            one.seed = seed
-        return cast(Predictor, one)
-
-    return fresh
-
-
 def _own_label(method: object, taken: list[str]) -> str:
     label = str(getattr(method, "preset", type(method).__name__))
     settings = getattr(method, "settings", None)
@@ -231,11 +299,6 @@ def _own_label(method: object, taken: list[str]) -> str:
         number += 1
         numbered = f"{label} ({number})"
     return numbered
-
-
-def _settings_of(baseline: str) -> list[str]:
-    parameters = inspect.signature(BASELINES[baseline]).parameters.values()
-    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]
 
 
 def _value(text: str) -> Setting:

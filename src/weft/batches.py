@@ -1,0 +1,245 @@
+"""What training STEM reads of a pair: model inputs of both sides, and batches of cells and spots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from weft._compute import numpy_stream
+from weft._typing import DoubleArray, FloatArray, IntArray
+from weft.core.settings import StemSettings
+from weft.core.stem import Batch, matching_dropout
+from weft.data.adjacency import draw_patches, spatial_adjacency
+from weft.data.genes import find_names
+from weft.data.pair import Pair
+from weft.data.side import Side
+from weft.data.stream import Rows, row_blocks
+
+_READ_ROWS = 4096  # rows that are read at once
+_GENE_SPOTS = 5000  # spots that variable genes are chosen from
+_LEAST_SPOTS = 3  # a gene seen in fewer is not variable, but rare
+_PATCH_SPOTS = 2048  # of one patch where the training spots are a part of a slice
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelInput:
+    """One side as the encoder sees it.
+
+    Attributes
+    ----------
+    side
+        Normalised to the total that the model was trained with.
+    genes
+        (n_genes,) positions of the model's genes in ``side.genes``.
+    """
+
+    side: Side
+    genes: IntArray
+
+    def values(self, rows: Rows) -> FloatArray:
+        """Return log-normalised values, (n_rows, n_genes) float32."""
+        return self.side.dense(rows, self.genes)
+
+    def sparse(self, rows: IntArray) -> sp.csr_matrix:
+        """Return the same for many rows, read by blocks and held sparse."""
+        blocks = [
+            sp.csr_matrix(self.side.block(rows[part], self.genes))
+            for part in row_blocks(len(rows), _READ_ROWS)
+        ]
+        return sp.csr_matrix(sp.vstack(blocks, format="csr"))
+
+
+def totals_of(pair: Pair, settings: StemSettings) -> tuple[float, float]:
+    """Return what the totals of cells and of spots are brought to, as ``settings.total`` says."""
+    if settings.total == "median":
+        return pair.sc.target, pair.st.target
+    multiple = 1.0 if isinstance(settings.total, str) else float(settings.total)
+    return multiple * pair.sc.target, multiple * pair.sc.target
+
+
+def model_inputs(
+    pair: Pair, genes: Iterable[str], totals: tuple[float, float]
+) -> tuple[ModelInput, ModelInput]:
+    """Return cells and spots as the encoder sees them.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    genes
+        Names of the model's genes, all of them shared genes.
+    totals
+        What the totals of cells and of spots are brought to.
+
+    Raises
+    ------
+    GeneError
+        A gene that is not shared.
+
+    Notes
+    -----
+    Values that come as logarithms stay as they are, whatever the total.
+    """
+    places = find_names(genes, pair.shared_genes, where="genes of the model")
+    sc, st = (replace(side, target=total) for side, total in zip((pair.sc, pair.st), totals, strict=True))
+    return (
+        ModelInput(side=sc, genes=pair.sc_shared[places]),
+        ModelInput(side=st, genes=pair.st_shared[places]),
+    )
+
+
+def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
+    """Return the genes that the encoder sees: the panel, or the most variable of it over the spots.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    settings
+        ``n_genes`` is how many at most.
+    seed
+        Of the draw of spots that are looked at.
+
+    Notes
+    -----
+    scanpy's highly variable genes (flavour "seurat") of the spots, chosen within slices where there are
+    several, as the paper takes them.
+    """
+    if len(pair.shared_genes) <= settings.n_genes:
+        return pair.shared_genes
+    import scanpy as sc
+    from anndata import AnnData
+
+    spots = np.flatnonzero(~pair.st.empty_cells)
+    if len(spots) > _GENE_SPOTS:
+        spots = np.sort(numpy_stream(seed, "variable genes").choice(spots, _GENE_SPOTS, replace=False))
+    values = ModelInput(side=pair.st, genes=pair.st_shared).sparse(spots)
+    seen = np.flatnonzero(np.diff(values.tocsc().indptr) >= _LEAST_SPOTS)
+    data = AnnData(values[:, seen])
+    batch = None
+    if pair.slices is not None and len(np.unique(pair.slices[spots])) > 1:
+        data.obs["slice"], batch = pd.Categorical(pair.slices[spots]), "slice"
+    n_genes = min(settings.n_genes, len(seen))
+    table = sc.pp.highly_variable_genes(data, n_top_genes=n_genes, batch_key=batch, inplace=False)
+    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(seen[table["highly_variable"].to_numpy()])]
+    return chosen
+
+
+def slice_members(pair: Pair) -> dict[str, IntArray]:
+    """Return the positions of the spots of every slice, by its name, in the order of the names."""
+    if pair.slices is None:
+        return {"": np.arange(pair.st.n_cells)}
+    return {str(name): np.flatnonzero(pair.slices == name) for name in np.unique(pair.slices)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Slice:
+    rows: sp.csr_matrix  # n_spots x n_genes
+    coordinates: DoubleArray
+    tree: cKDTree
+
+
+class BatchSource:
+    """Batches of cells and of spots for training; both sides are held as sparse draws of a bounded size.
+
+    Parameters
+    ----------
+    inputs
+        Cells and spots as the encoder sees them.
+    coordinates
+        (n_spots, 2 or 3)
+    members
+        Positions of the spots of every slice.
+    spacing
+        Of the spots, in the unit of the coordinates.
+    settings, seed, device
+        How, from which stream, and where batches are put.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[ModelInput, ModelInput],
+        coordinates: DoubleArray,
+        *,
+        members: list[IntArray],
+        spacing: float,
+        settings: StemSettings,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._settings, self._seed, self._device = settings, seed, device
+        self._width = settings.sigma * spacing
+        stream = numpy_stream(seed, "stem training rows")
+        cells = np.flatnonzero(~inputs[0].side.empty_cells)
+        if len(cells) > settings.training_cells:
+            cells = np.sort(stream.choice(cells, settings.training_cells, replace=False))
+        self._cells = inputs[0].sparse(cells)
+        n_spots = sum(map(len, members))
+        share = min(settings.training_spots / n_spots, 1.0)
+        self._slices = []
+        for spots in members:
+            size = max(round(share * len(spots)), 1)
+            drawn = draw_patches(
+                cKDTree(coordinates[spots]),
+                size=size,
+                patches=max(size // _PATCH_SPOTS, 1),
+                generator=stream,
+            )
+            places = coordinates[spots[drawn]]
+            self._slices.append(
+                _Slice(rows=inputs[1].sparse(spots[drawn]), coordinates=places, tree=cKDTree(places))
+            )
+        self._shares = np.array([one.tree.n for one in self._slices]) / sum(
+            one.tree.n for one in self._slices
+        )
+        self._whole: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._streams: dict[int, np.random.Generator] = {}
+
+    def dropout(self) -> float:
+        """Return the share of the spots' values to drop: as set, or by the formula."""
+        if self._settings.dropout is not None:
+            return self._settings.dropout
+        spots = np.concatenate([np.diff(one.rows.indptr) for one in self._slices])
+        return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
+
+    def draw(self, model: int, step: int) -> Batch:
+        """Return the batch of a step: cells of all, spots of one slice.
+
+        Parameters
+        ----------
+        model
+            Number of the encoder; each has a stream of its own.
+        step
+            Number of the step, from 0; steps come in order.
+        """
+        if step == 0 or model not in self._streams:
+            self._streams[model] = numpy_stream(self._seed, f"stem batches {model}")
+        stream = self._streams[model]
+        number = int(stream.choice(len(self._slices), p=self._shares))
+        n_cells = self._cells.shape[0]
+        rows = stream.choice(n_cells, min(self._settings.batch_cells, n_cells), replace=False)
+        spots, adjacency = self._spots(number, stream)
+        return Batch(cells=self._tensor(self._cells[rows]), spots=spots, adjacency=adjacency)
+
+    def _spots(self, number: int, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        one, settings = self._slices[number], self._settings
+        if number in self._whole:
+            return self._whole[number]
+        drawn = draw_patches(one.tree, size=settings.batch_spots, patches=settings.patches, generator=stream)
+        adjacency = spatial_adjacency(
+            one.coordinates[drawn], kernel=settings.kernel, width=self._width, k=settings.kernel_neighbors
+        )
+        spots = self._tensor(one.rows[drawn]), torch.from_numpy(adjacency).to(self._device)
+        if one.tree.n <= settings.batch_spots:
+            self._whole[number] = spots
+        return spots
+
+    def _tensor(self, rows: sp.csr_matrix) -> torch.Tensor:
+        return torch.from_numpy(rows.toarray()).to(self._device)

@@ -1,0 +1,159 @@
+"""``weft evaluate --by place``: what it makes, what it prints, what it refuses."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import weft
+from weft.cli import app
+from weft.data.pseudospots import pseudo_spots
+from weft.data.simulate import simulate_tissue
+
+PLACE = ["--by", "place"]
+TRUTH = ["--truth", "obsm:spatial_true", "--truth-composition", "obsm:composition"]
+METHODS = ["--methods", "cosine,centre,nnls"]
+METRICS = ["location_error_mean", "location_error_median", "hits@5", "hits@20"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: Any) -> tuple[Path, Path]:
+    """Paths of cells and of spots summed from them."""
+    folder: Path = tmp_path_factory.mktemp("inputs")
+    cells = simulate_tissue(n_spatial=300, n_genes=200, n_panel=120, seed=1).st
+    made = pseudo_spots(cells, spacing=32, radius=20)
+    made.cells.write_h5ad(folder / "cells.h5ad")
+    made.spots.write_h5ad(folder / "spots.h5ad")
+    return folder / "cells.h5ad", folder / "spots.h5ad"
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Function that runs ``weft evaluate`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: Any) -> Any:
+        return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+    return run
+
+
+def assert_refused(result: Any, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in result.stderr
+
+
+def test_scores_are_written_and_shown(call: Any, both: Any, tmp_path: Path) -> None:
+    result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH, *METHODS, "--hits", "5,20", "--seeds", "0,1")
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    expected = weft.evaluate(
+        weft.pair(*both),
+        ["cosine", "centre", "nnls"],
+        by="place",
+        truth="obsm:spatial_true",
+        truth_composition="obsm:composition",
+        hits=[5, 20],
+        seeds=[0, 1],
+    )
+    pd.testing.assert_frame_equal(scores, expected, check_dtype=False)
+    assert re.search(r"Plan: 6 fits; peak memory about .* \(cosine, centre, nnls\)", result.stdout)
+    lines = result.stdout.splitlines()
+    assert any(
+        line.split() == ["method", "_mean", "_median", "@5", "@20", "celltype_pcc", "@14"] for line in lines
+    )
+    shown = scores[(scores["level"] == "summary") & (scores["item"] == "all cells")]
+    means = shown.groupby(["method", "metric"])["value"].mean()
+    row = next(line.split() for line in lines if line.strip().startswith("cosine"))
+    assert row[1:5] == [f"{means['cosine', metric]:.3f}" for metric in METRICS]
+    row = next(line.split() for line in lines if line.strip().startswith("nnls"))
+    assert row[1:5] == ["-"] * 4
+    assert float(row[5]) > 0.5
+    parameters = json.loads((tmp_path / "scores.json").read_text())["parameters"]
+    assert (parameters["truth"], parameters["hits"]) == ("obsm:spatial_true", [5, 20])
+
+
+def test_as_json_one_truth(call: Any, both: Any) -> None:
+    result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH[:2], *METHODS, "--hits", "5", "--json")
+    found = json.loads(result.stdout)["scores"]
+    assert set(found) == {"cosine", "centre"}
+    assert set(found["cosine"]) == {"cells", "caught cells", "uncaught cells"}
+    assert found["cosine"]["cells"]["location_error_mean"] < found["centre"]["cells"]["location_error_mean"]
+    result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH[2:], "--methods", "nnls", "--overwrite", "--json")
+    found = json.loads(result.stdout)["scores"]["nnls"]
+    assert set(found["types"]) == {"celltype_pcc", "celltype_pcc@14"}
+    assert {"major types", "moderate types"} < set(found)
+
+
+def test_the_default_methods_are_those_of_place(
+    call: Any, both: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def resolve(names: list[str], *, device: str) -> list[Any]:
+        asked.extend(names)
+        raise weft.SettingError("methods", expected="nothing", got="a spy", fix="None.")
+
+    monkeypatch.setattr("weft.peers.placing.resolve_placers", resolve)
+    assert_refused(call(*both, "-o", "scores.csv", *PLACE, *TRUTH), "a spy")
+    assert asked == ["auto", "cosine", "knn-regression", "random", "centre", "nnls"]
+
+
+def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path) -> None:
+    cells, spots = (ad.read_h5ad(path) for path in both)
+    shares = spots.obsm["composition"]
+    spots.obsm["shares"], spots.uns["shares_names"] = shares.to_numpy(), [f"{one}/a" for one in shares]
+    cells.obs["cell_type"] = cells.obs["cell_type"].astype(str) + "/a"
+    cells.write_h5ad("cells.h5ad"), spots.write_h5ad("spots.h5ad")
+    truth = ["--truth-composition", "obsm:shares", "--methods", "cosine"]
+    result = call("cells.h5ad", "spots.h5ad", "-o", "scores.csv", *PLACE, *truth)
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv("scores.csv")
+    assert set(scores[scores["level"] == "type"]["item"]) == {f"{one}/a" for one in shares}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*PLACE, *METHODS], ("where the cells lived, or what the spots are made of",)),
+        ([*PLACE, *METHODS, "--truth", "obsm:spatial_tru", "--hits", "5"], ("Did you mean 'spatial_true'",)),
+        (
+            [*PLACE, *METHODS, "--truth", "spatial_true", "--hits", "5"],
+            ("'obs:X,Y', 'obs:X,Y,Z' or 'obsm:KEY'",),
+        ),
+        ([*PLACE, *METHODS, "--truth-composition", "obsm:comp"], ("obsm:comp", "'composition'")),
+        ([*PLACE, *METHODS, *TRUTH, "--hits", "5,5"], ("--hits 25,120", "each once")),
+        ([*PLACE, *METHODS, *TRUTH, "--hits", "few"], ("--hits 25,120", "'few'")),
+        ([*PLACE, *METHODS, *TRUTH, "--hits", "0"], ("--hits 25,120",)),
+        ([*PLACE, *METHODS, *TRUTH, "--hits", "300"], ("a whole number from 1 to 299",)),
+        ([*PLACE, *TRUTH, "--methods", "knn"], ("'knn'", "'knn-regression'")),
+        ([*PLACE, *TRUTH, "--methods", "cosine:k=3"], ("cosine:k",)),
+        (["--methods", "mean", *TRUTH], ("none, unless",)),
+    ],
+)
+def test_bad_evaluations(
+    call: Any, both: Any, tmp_path: Path, arguments: list[str], words: tuple[str, ...]
+) -> None:
+    assert_refused(call(*both, "-o", "scores.csv", *arguments), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_embryo(call: Any, shared_data: Path) -> None:
+    """The published pseudo-spots; the numbers that were found are 12.18, 60.3 and .915."""
+    both = (shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")
+    truth = ["--truth", "obs:x_global,y_global", "--truth-composition", "obsm:celltype_prop", "--hits", "120"]
+    result = call(*both, "-o", "scores.csv", *PLACE, *truth, "--methods", "cosine", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["scores"]["cosine"]
+    assert found["cells"]["location_error_mean"] == pytest.approx(12.18, abs=0.1)
+    assert found["cells"]["hits@120"] == pytest.approx(60.3, abs=0.5)
+    assert found["types"]["celltype_pcc@14"] == pytest.approx(0.915, abs=0.005)
