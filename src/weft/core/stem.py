@@ -14,6 +14,7 @@ from weft.core.loop import EpochProgress, fit_steps, linear
 from weft.core.settings import StemSettings
 
 _TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
+_MOST_DROPOUT = 0.99  # something has to be left to learn from
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of L_MMD, in multiples of the mean squared distance
 
 
@@ -67,14 +68,16 @@ def matching_dropout(cells_expressed: float, spots_expressed: float) -> float:
 
     Returns
     -------
-    d = 1 - cells / spots, never below 0.
+    d = 1 - cells / spots, never below 0 and at most 0.99.
 
     Examples
     --------
     >>> matching_dropout(100, 250), matching_dropout(300, 250)
     (0.6, 0.0)
     """
-    return max(0.0, 1.0 - cells_expressed / spots_expressed) if spots_expressed > 0 else 0.0
+    if spots_expressed <= 0:
+        return 0.0
+    return min(max(0.0, 1.0 - cells_expressed / spots_expressed), _MOST_DROPOUT)
 
 
 def extraction_loss(spots: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
