@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.core.loop import fit_epochs, linear, shuffled
+from weft.core.loop import fit_epochs, fit_steps, linear, shuffled
 
 # a hand-computed step of Adam against torch's, in float32
 STEP_TOLERANCE = 1e-6
@@ -76,6 +76,55 @@ class TestFitEpochs:
         learned, _ = self.fit(lambda p, batch: (p * batch).sum(), signs, start=(0.0, 0.0))
         first, second = -0.1, 0.1 * (0.1 / 0.19 - 0.09 / 0.19)
         np.testing.assert_allclose(learned, [first + second] * 2, atol=STEP_TOLERANCE)
+
+
+class TestFitSteps:
+    @staticmethod
+    def fit(loss_at, *, start=1.0, steps=4, halve_at=99, lr=0.1, progress=lambda done, total: None):
+        parameter = torch.nn.Parameter(torch.tensor([start]))
+        optimiser = torch.optim.SGD([parameter], lr=lr)
+        history = fit_steps(
+            optimiser,
+            lambda step: loss_at(parameter, step),
+            steps=steps,
+            halve_at=halve_at,
+            progress=progress,
+        )
+        return float(parameter.detach()[0]), history
+
+    def test_each_step_has_a_loss_of_its_own(self) -> None:
+        # Gradients 0, 1, 2 and 3, and none adds to the next.
+        learned, history = self.fit(lambda p, step: (step * p).sum(), start=1.0)
+        assert learned == pytest.approx(1 - 0.1 * (0 + 1 + 2 + 3))
+        np.testing.assert_allclose(history, [0, 1, 2 * 0.9, 3 * 0.7], atol=STEP_TOLERANCE)
+
+    @pytest.mark.parametrize(
+        ("halve_at", "expected"), [(0, 4 * 0.05), (2, 2 * 0.1 + 2 * 0.05), (3, 0.35), (4, 0.4), (99, 0.4)]
+    )
+    def test_the_learning_rate_is_halved_once(self, halve_at: int, expected: float) -> None:
+        learned, _ = self.fit(lambda p, _: p.sum(), start=0.0, halve_at=halve_at)
+        assert learned == pytest.approx(-expected)
+
+    @pytest.mark.parametrize("steps", [0, 1, 5, 20, 21, 50])
+    def test_the_history_has_the_means_of_twentieths(self, steps: int) -> None:
+        _, history = self.fit(lambda p, step: 0 * p.sum() + step, steps=steps)
+        if steps <= 20:
+            assert history == list(range(steps))
+        else:
+            assert len(history) == 20
+            assert history == sorted(history)
+            sizes = [len(part) for part in np.array_split(np.arange(steps), 20)]
+            assert np.average(history, weights=sizes) == pytest.approx((steps - 1) / 2)
+
+    def test_the_loss_falls(self) -> None:
+        learned, history = self.fit(lambda p, _: (p**2).sum(), steps=40)
+        assert history[-1] < 1e-2 * history[0]
+        assert abs(learned) < 0.01
+
+    def test_progress_is_called_after_every_step(self) -> None:
+        calls: list[tuple[int, int]] = []
+        self.fit(lambda p, _: p.sum(), steps=3, progress=lambda done, total: calls.append((done, total)))
+        assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 class TestShuffled:

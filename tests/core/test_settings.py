@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, asdict, fields
 import pytest
 
 from weft._errors import SettingError
-from weft.core.settings import StImputeSettings, bytes_per_cell
+from weft.core.settings import StemSettings, StImputeSettings, bytes_per_cell
 
 WHOLE = {
     "k": 1,
@@ -169,3 +169,123 @@ def test_the_memory_of_a_cell_holds_what_a_block_builds() -> None:
     counted = bytes_per_cell(StImputeSettings(k=k, hidden=hidden), n_sources, n_genes)
     assert least <= counted <= 3 * least
     assert bytes_per_cell(StImputeSettings(k=k, hidden=hidden), n_sources, 2 * n_genes) > counted
+
+
+STEM_WHOLE = {
+    "hidden": 1,
+    "middle": 1,
+    "latent": 1,
+    "n_genes": 2,
+    "kernel_neighbors": 1,
+    "patches": 1,
+    "steps": 0,
+    "batch_cells": 2,
+    "batch_spots": 2,
+    "training_cells": 2,
+    "training_spots": 2,
+    "models": 1,
+}
+"""Least value of STEM's settings that are whole numbers."""
+
+STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
+STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
+STEM_OTHERS = {"total", "dropout", "kernel", "sigma", "lr", *STEM_PARTS, *STEM_WEIGHTS}
+
+
+def test_every_setting_of_stem_is_tried_here_and_documented() -> None:
+    names = {field.name for field in fields(StemSettings)}
+    assert names == {*STEM_WHOLE, *STEM_OTHERS}
+    assert not [name for name in names if name not in (StemSettings.__doc__ or "")]
+
+
+@pytest.mark.parametrize(("name", "low"), STEM_WHOLE.items())
+def test_whole_numbers_of_stem(name: str, low: int) -> None:
+    assert getattr(StemSettings(**{name: low}), name) == low
+    for value in (low - 1, 2.5, "5", True, None):
+        with pytest.raises(
+            SettingError, match=rf"^{name}: expected a whole number >= {low}, got {value!r}\."
+        ):
+            StemSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("dropout", 1, "from 0 to 0.99"),
+        ("dropout", 1.5, "from 0 to 0.99"),
+        ("dropout", -0.1, "from 0 to 0.99"),
+        ("dropout", "formula", "from 0 to 0.99"),
+        ("total", 0, ">= 1e-06"),
+        ("total", -1.0, ">= 1e-06"),
+        ("total", None, ">= 1e-06"),
+        ("total", float("inf"), ">= 1e-06"),
+        ("sigma", 0, ">= 1e-06"),
+        ("sigma", float("nan"), ">= 1e-06"),
+        ("lr", 0, "from 1e-09 to 10"),
+        *((name, value, "from 0 to 1") for name in STEM_PARTS for value in (-0.1, 1.1, "half")),
+        *((name, value, ">= 0") for name in STEM_WEIGHTS for value in (-1e-9, float("inf"), False)),
+    ],
+)
+def test_numbers_of_stem_out_of_range(name: str, value: object, expected: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}: expected a number {expected}, got {value!r}\."):
+        StemSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("dropout", (None, 0, 0.99)),
+        ("total", ("median", "common", 1e-6, 0.15, 1, 3.0)),
+        ("kernel", ("gaussian", "exponential", "knn")),
+        *((name, (0, 1)) for name in STEM_PARTS),
+        *((name, (0, 2.5)) for name in STEM_WEIGHTS),
+    ],
+)
+def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...]) -> None:
+    assert [getattr(StemSettings(**{name: value}), name) for value in values] == list(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [
+        ("kernel", "gausian", "Did you mean 'gaussian'"),
+        ("kernel", "zzz", "Known: 'exponential', 'gaussian', 'knn'"),
+        ("total", "mean", "Did you mean 'median'"),
+    ],
+)
+def test_options_of_stem_give_a_near_name(name: str, value: str, near: str) -> None:
+    with pytest.raises(SettingError, match=rf"^{name}: expected one of .*got '{value}'\. {near}"):
+        StemSettings(**{name: value})
+
+
+def test_the_published_settings_are_the_papers() -> None:
+    published = StemSettings.of("stem")
+    assert published == StemSettings()
+    assert (published.hidden, published.middle, published.latent) == (512, 256, 128)
+    assert (published.steps, published.lr, published.halve_at) == (400, 0.002, 0.5)
+    assert (published.alpha, published.beta, published.visit) == (0.5, 1.0, 0.0)
+    assert (published.kernel, published.sigma) == ("gaussian", 0.5)
+    assert published.steps * published.ramp_start == 50
+    assert published.dropout is None  # by the formula
+    assert (published.models, published.total) == (1, "median")
+
+
+def test_the_own_settings_differ_from_the_published() -> None:
+    assert StemSettings.of("auto") != StemSettings.of("stem")
+
+
+def test_settings_of_stem_are_overridden_by_name() -> None:
+    changed = StemSettings.of("stem").override({"steps": 7, "dropout": 0.3})
+    assert {name for name, value in asdict(changed).items() if value != asdict(StemSettings())[name]} == {
+        "steps",
+        "dropout",
+    }
+    assert StemSettings.of("auto").override({}) == StemSettings.of("auto")
+    with pytest.raises(
+        SettingError, match=r"^settings\['sigm'\]: expected a setting of STEM.*Did you mean 'sigma'"
+    ):
+        StemSettings().override({"sigm": 1})
+    with pytest.raises(SettingError, match=r"^steps: expected a whole number >= 0, got -1\."):
+        StemSettings().override({"steps": -1})
+    with pytest.raises(FrozenInstanceError, match="cannot assign to field 'steps'"):
+        StemSettings().steps = 3  # type: ignore[misc]

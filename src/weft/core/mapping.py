@@ -206,8 +206,8 @@ class _RowSums:
         Returns
         -------
         weights, kept : Tensor
-            exp(product - peak), (n_rows, n_columns), and what earlier weights of the rows have to be multiplied
-            by, (n_rows,), since the peak may have risen.
+            exp(product - peak), (n_rows, n_columns), and what earlier weights of the rows have to be
+            multiplied by, (n_rows,), since the peak may have risen.
         """
         peak = torch.maximum(self.peak[rows], products.amax(dim=1))
         kept = (self.peak[rows] - peak).exp()
