@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+
 from common import markdown, summary, weft, write
 
 SC, ST = "embryo_benchmark_sc.h5ad", "embryo_benchmark_st.h5ad"

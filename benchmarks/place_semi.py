@@ -5,11 +5,12 @@ import argparse
 import anndata as ad
 import numpy as np
 import pandas as pd
-from common import DATA, markdown, write
 
 import weft
 from weft.data.pseudospots import RESOLUTIONS, add_noise, pseudo_spots
 from weft.evaluation_place import evaluate_placement
+
+from common import DATA, markdown, write
 
 # file of cells with known places, labels that are none
 TISSUES = {

@@ -12,9 +12,14 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.imputer import Imputer
+from weft.placement import Placement
+from weft.placer import Placer
 
 QUICK = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
 """Settings that train in a blink; what they learn is poor, but every contract must hold of it."""
+
+QUICK_PLACER = {"steps": 8, "hidden": 16, "middle": 12, "latent": 6, "models": 2}
+"""The same for placing."""
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +89,25 @@ def imputer(fit_quickly: Callable[..., Imputer]) -> Imputer:
 def reliable_imputer(fit_quickly: Callable[..., Imputer], embeddings: EmbeddingTable) -> Imputer:
     """An Imputer with protein embeddings and reliability, fitted to the tissue; not to be changed."""
     return fit_quickly(reliability=True, embedding=embeddings)
+
+
+@pytest.fixture(scope="session")
+def fit_placer(tissue_pair: Pair) -> Callable[..., Placer]:
+    """Function that fits a Placer to the tissue."""
+
+    def fit(*, on: Pair = tissue_pair, settings: dict[str, Any] | None = None, **others: Any) -> Placer:
+        return Placer(settings=QUICK_PLACER | (settings or {}), **others).fit(on)
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def placer(fit_placer: Callable[..., Placer]) -> Placer:
+    """A Placer fitted to the tissue; not to be changed."""
+    return fit_placer()
+
+
+@pytest.fixture(scope="session")
+def placement(placer: Placer) -> Placement:
+    """The tissue's reference, placed; not to be changed."""
+    return placer.place()

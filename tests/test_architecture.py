@@ -25,6 +25,8 @@ LAYERS = {
     "_compute": 0,
     "core": 1,
     "data": 2,
+    "fasta": 3,
+    "uniprot": 3,
     "proteins": 3,
     "esm": 3,
     "plan": 3,

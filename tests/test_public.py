@@ -63,22 +63,29 @@ def test_starting_is_light(code: str) -> None:
 def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Trained for a blink: the text of the session stays as it stands.
-    published = weft.Imputer
+    published, placer = weft.Imputer, weft.Placer
 
     def quick(**options: object) -> weft.Imputer:
         return published(settings={"k": 5, "hidden": 4, "epochs": 1, "ae_epochs": 1}, **options)  # type: ignore[arg-type]
 
+    def quick_placer(**options: object) -> weft.Placer:
+        return placer(settings={"hidden": 8, "middle": 8, "latent": 4, "models": 1, "steps": 2}, **options)  # type: ignore[arg-type]
+
     monkeypatch.setattr(weft, "Imputer", quick)
+    monkeypatch.setattr(weft, "Placer", quick_placer)
     tissue = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12)
     for data in (tissue.sc, tissue.st):
         data.var_names = [
             re.sub("Gene0?4$", "Gad1", re.sub("Gene0?9$", "Sst", one)) for one in data.var_names
         ]
+    tissue.st.obs["zonation"] = tissue.st.obsm["spatial"][:, 0]
     tissue.sc.write_h5ad("atlas.h5ad")
     tissue.st.write_h5ad("tissue.h5ad")
+    session: dict[str, object] = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), session)
     assert (tmp_path / "imputed.zarr").is_dir()
+    assert (tmp_path / "placed.h5ad").is_file()
 
 
 @pytest.mark.parametrize("line", commands())
@@ -89,7 +96,7 @@ def test_the_commands_of_the_readme_are_understood(line: str) -> None:
 
 
 def test_the_readme_names_commands() -> None:
-    assert {line.split()[1] for line in commands()} >= {"check", "impute", "evaluate", "demo"}
+    assert {line.split()[1] for line in commands()} >= {"check", "impute", "place", "evaluate", "demo"}
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,18 @@ quick::
     pair, Pair, with_reference              two inputs, checked and matched; other cells on the same spots
     Imputer, load                           genes that the panel missed
     Placer, Placement                       where in the tissue every cell lived
+    attribute, dominant_genes,
+    compare_with_expression                 the genes that decide a place
+    fit_axis, axis_of_score, gene_trends    cells along an axis, and genes that vary along it
+    neighborhood_enrichment,
+    region_enrichment, hollow_structure,
+    hollowness                              who lives beside whom, and how embeddings lie
     evaluate, write_scores, metrics         how good predictions are
     cluster_scores, leiden_clusters,
     coexpression_modules                    groups of cells and of genes
     read_embedding, EmbeddingTable          one vector per gene
-    simulate_tissue, SimulatedTissue        data with known truth
+    simulate_tissue, SimulatedTissue,
+    pseudo_spots, PseudoSpots, add_noise    data with known truth
     WeftError and its kinds                 everything that weft raises on purpose
 """
 
@@ -37,22 +44,31 @@ from weft._errors import (
 
 if TYPE_CHECKING:
     from weft import metrics
+    from weft.attribution import Attribution, attribute
+    from weft.axis import Axis, axis_of_score, fit_axis
     from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
     from weft.data.embeddings import EmbeddingTable, read_embedding
     from weft.data.other_cells import with_reference
     from weft.data.pair import Pair, pair
+    from weft.data.pseudospots import PseudoSpots, add_noise, pseudo_spots
     from weft.data.simulate import SimulatedTissue, simulate_tissue
+    from weft.dominance import GeneComparison, compare_with_expression, dominant_genes
     from weft.evaluation import evaluate, write_scores
     from weft.imputer import Imputer
     from weft.loading import load
+    from weft.niches import hollow_structure, hollowness, neighborhood_enrichment, region_enrichment
     from weft.placement import Placement
     from weft.placer import Placer
+    from weft.trends import Trends, gene_trends
 
     __version__: str
 
 __all__ = [
+    "Attribution",
+    "Axis",
     "EmbeddingTable",
     "FormatError",
+    "GeneComparison",
     "GeneError",
     "Imputer",
     "InputError",
@@ -66,38 +82,69 @@ __all__ = [
     "Pair",
     "Placement",
     "Placer",
+    "PseudoSpots",
     "ScaleError",
     "SettingError",
     "SimulatedTissue",
+    "Trends",
     "WeftError",
     "__version__",
+    "add_noise",
+    "attribute",
+    "axis_of_score",
     "cluster_scores",
     "coexpression_modules",
+    "compare_with_expression",
+    "dominant_genes",
     "evaluate",
+    "fit_axis",
+    "gene_trends",
+    "hollow_structure",
+    "hollowness",
     "leiden_clusters",
     "load",
     "metrics",
+    "neighborhood_enrichment",
     "pair",
+    "pseudo_spots",
     "read_embedding",
+    "region_enrichment",
     "simulate_tissue",
     "with_reference",
     "write_scores",
 ]
 
 _HOMES = {
+    "Attribution": "weft.attribution",
+    "Axis": "weft.axis",
     "EmbeddingTable": "weft.data.embeddings",
+    "GeneComparison": "weft.dominance",
     "Imputer": "weft.imputer",
     "Pair": "weft.data.pair",
     "Placement": "weft.placement",
     "Placer": "weft.placer",
+    "PseudoSpots": "weft.data.pseudospots",
     "SimulatedTissue": "weft.data.simulate",
+    "Trends": "weft.trends",
+    "add_noise": "weft.data.pseudospots",
+    "attribute": "weft.attribution",
+    "axis_of_score": "weft.axis",
     "cluster_scores": "weft.clusters",
     "coexpression_modules": "weft.clusters",
+    "compare_with_expression": "weft.dominance",
+    "dominant_genes": "weft.dominance",
     "evaluate": "weft.evaluation",
+    "fit_axis": "weft.axis",
+    "gene_trends": "weft.trends",
+    "hollow_structure": "weft.niches",
+    "hollowness": "weft.niches",
     "leiden_clusters": "weft.clusters",
     "load": "weft.loading",
+    "neighborhood_enrichment": "weft.niches",
     "pair": "weft.data.pair",
+    "pseudo_spots": "weft.data.pseudospots",
     "read_embedding": "weft.data.embeddings",
+    "region_enrichment": "weft.niches",
     "simulate_tissue": "weft.data.simulate",
     "with_reference": "weft.data.other_cells",
     "write_scores": "weft.evaluation",

@@ -10,13 +10,13 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from weft._compute import numpy_stream
+from weft._errors import InputError
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.settings import StemSettings
 from weft.core.stem import Batch, matching_dropout
-from weft.data.adjacency import draw_patches, spatial_adjacency
+from weft.data.adjacency import spatial_adjacency
 from weft.data.genes import find_names
 from weft.data.pair import Pair
 from weft.data.side import Side
@@ -25,7 +25,7 @@ from weft.data.stream import Rows, row_blocks
 _READ_ROWS = 4096  # rows that are read at once
 _GENE_SPOTS = 5000  # spots that variable genes are chosen from
 _LEAST_SPOTS = 3  # a gene seen in fewer is not variable, but rare
-_PATCH_SPOTS = 2048  # of one patch where the training spots are a part of a slice
+_SIGMA_WHOLE, _SIGMA_PART = 0.5, 0.8  # in spot spacings: of a slice that fits in a batch, and of a larger one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,14 +121,17 @@ def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.
     if len(spots) > _GENE_SPOTS:
         spots = np.sort(numpy_stream(seed, "variable genes").choice(spots, _GENE_SPOTS, replace=False))
     values = ModelInput(side=pair.st, genes=pair.st_shared).sparse(spots)
-    seen = np.flatnonzero(np.diff(values.tocsc().indptr) >= _LEAST_SPOTS)
+    n_seen = np.diff(values.tocsc().indptr)
+    seen = np.flatnonzero(n_seen >= min(_LEAST_SPOTS, n_seen.max()))
     data = AnnData(values[:, seen])
     batch = None
     if pair.slices is not None and len(np.unique(pair.slices[spots])) > 1:
         data.obs["slice"], batch = pd.Categorical(pair.slices[spots]), "slice"
     n_genes = min(settings.n_genes, len(seen))
     table = sc.pp.highly_variable_genes(data, n_top_genes=n_genes, batch_key=batch, inplace=False)
-    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(seen[table["highly_variable"].to_numpy()])]
+    # scanpy takes all genes that are as variable as the last one, which may be many more.
+    best = np.lexsort((-table["dispersions_norm"].fillna(-np.inf), ~table["highly_variable"]))[:n_genes]
+    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(seen[best])]
     return chosen
 
 
@@ -141,9 +144,9 @@ def slice_members(pair: Pair) -> dict[str, IntArray]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Slice:
-    rows: sp.csr_matrix  # n_spots x n_genes
+    rows: sp.csr_matrix  # n_drawn x n_genes
     coordinates: DoubleArray
-    tree: cKDTree
+    n_spots: int  # of the slice, drawn or not
 
 
 class BatchSource:
@@ -161,6 +164,12 @@ class BatchSource:
         Of the spots, in the unit of the coordinates.
     settings, seed, device
         How, from which stream, and where batches are put.
+
+    Notes
+    -----
+    Where a slice has more spots than a batch, a batch is drawn from all over it, and the kernel's width grows
+    with the distance of the spots that are left. Neighbouring spots drawn together would teach the encoder
+    to tell a place from its surroundings, but not from the rest of the tissue.
     """
 
     def __init__(
@@ -175,30 +184,19 @@ class BatchSource:
         device: torch.device,
     ) -> None:
         self._settings, self._seed, self._device = settings, seed, device
-        self._width = settings.sigma * spacing
         stream = numpy_stream(seed, "stem training rows")
-        cells = np.flatnonzero(~inputs[0].side.empty_cells)
-        if len(cells) > settings.training_cells:
-            cells = np.sort(stream.choice(cells, settings.training_cells, replace=False))
+        cells = _drawn(np.flatnonzero(~inputs[0].side.empty_cells), settings.training_cells, stream)
         self._cells = inputs[0].sparse(cells)
+        check_counts(inputs[0], self._cells.nnz)
         n_spots = sum(map(len, members))
-        share = min(settings.training_spots / n_spots, 1.0)
         self._slices = []
         for spots in members:
-            size = max(round(share * len(spots)), 1)
-            drawn = draw_patches(
-                cKDTree(coordinates[spots]),
-                size=size,
-                patches=max(size // _PATCH_SPOTS, 1),
-                generator=stream,
-            )
-            places = coordinates[spots[drawn]]
-            self._slices.append(
-                _Slice(rows=inputs[1].sparse(spots[drawn]), coordinates=places, tree=cKDTree(places))
-            )
-        self._shares = np.array([one.tree.n for one in self._slices]) / sum(
-            one.tree.n for one in self._slices
-        )
+            drawn = _drawn(spots, -(-settings.training_spots * len(spots) // n_spots), stream)
+            one = _Slice(rows=inputs[1].sparse(drawn), coordinates=coordinates[drawn], n_spots=len(spots))
+            self._slices.append(one)
+        check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
+        self._shares = np.array([len(spots) for spots in members]) / n_spots
+        self._spacing = spacing
         self._whole: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._streams: dict[int, np.random.Generator] = {}
 
@@ -232,14 +230,35 @@ class BatchSource:
         one, settings = self._slices[number], self._settings
         if number in self._whole:
             return self._whole[number]
-        drawn = draw_patches(one.tree, size=settings.batch_spots, patches=settings.patches, generator=stream)
+        drawn = _drawn(np.arange(len(one.coordinates)), settings.batch_spots, stream)
+        coordinates = one.coordinates[drawn]
+        spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of those drawn
+        sigma = settings.sigma
+        if sigma is None:
+            sigma = _SIGMA_WHOLE if len(drawn) == one.n_spots else _SIGMA_PART
         adjacency = spatial_adjacency(
-            one.coordinates[drawn], kernel=settings.kernel, width=self._width, k=settings.kernel_neighbors
+            coordinates, kernel=settings.kernel, width=sigma * spacing, k=settings.kernel_neighbors
         )
         spots = self._tensor(one.rows[drawn]), torch.from_numpy(adjacency).to(self._device)
-        if one.tree.n <= settings.batch_spots:
+        if len(one.coordinates) <= settings.batch_spots:
             self._whole[number] = spots
         return spots
 
     def _tensor(self, rows: sp.csr_matrix) -> torch.Tensor:
         return torch.from_numpy(rows.toarray()).to(self._device)
+
+
+def check_counts(side: ModelInput, n_values: int) -> None:
+    """Raise `InputError` where a side has no values: it has counts, but none of the model's genes."""
+    if not n_values:
+        raise InputError(
+            f"the {side.side.name} side",
+            expected="cells with counts of the model's genes",
+            got=f"none in {side.side.n_cells:,} cells",
+            fix="Check the layer that is read, and the genes that both sides share.",
+        )
+
+
+def _drawn(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
+    """Return the rows, or so many of them drawn at random, in their order."""
+    return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -23,7 +24,7 @@ from weft.core.mapping import Mapping
 from weft.core.stem import StemModel
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
-from weft.data.space import column_of
+from weft.data.space import column_of, text_labels
 from weft.nearest import knn_matrix, nearest_by_overlap, nearest_by_product, spot_nearness
 
 Which: TypeAlias = Literal["cells", "spots"]
@@ -102,7 +103,7 @@ class Placement:
 
         It is the mean of the places that a cell is mapped to: `table` says how far these are spread.
         """
-        return self._places[0]
+        return self._places[0].copy()
 
     def table(self) -> pd.DataFrame:
         """Return what is known of every cell's place, a row per cell.
@@ -125,8 +126,8 @@ class Placement:
         for cells, spots, mapping in self._groups:
             weights, found = mapping.topk(1)
             spot[cells] = spots[found[:, 0].cpu().numpy()]
-            best[cells] = weights[:, 0].double().cpu().numpy()
-            entropy[cells] = mapping.entropy().double().cpu().numpy()
+            best[cells] = _numpy(weights[:, 0])
+            entropy[cells] = _numpy(mapping.entropy())
             most = np.log(max(len(spots), 2))
             confidence[cells] = np.clip(1 - entropy[cells] / most, 0.0, 1.0)
         confidence[self._blank] = 0.0
@@ -186,7 +187,7 @@ class Placement:
             raise InputError(
                 "labels",
                 expected="cells of at least 2 types",
-                got=f"{types[0]!r} for all {len(types):,} cells",
+                got=f"{str(types[0])!r} for all {len(types):,} cells",
                 fix="Name another column of obs: labels='COLUMN'.",
             )
         composition: pd.DataFrame = self.transfer(types, to="spots")
@@ -221,9 +222,15 @@ class Placement:
         given: Any = values
         if isinstance(values, str):
             column = column_of(giver.obs, values, where=f"the {giver.name} side", argument="values")
-            given = column.to_numpy() if pd.api.types.is_numeric_dtype(column) else column.astype(str)
+            given = (
+                column.to_numpy(np.float64, na_value=np.nan)
+                if pd.api.types.is_numeric_dtype(column)
+                else column
+            )
         numbers, names = _as_numbers(given, n_rows=giver.n_cells)
-        carried = self._carried(numbers, to=to)
+        low, high = numbers.min(axis=0), numbers.max(axis=0)
+        # From the least value on, so that float32 keeps the digits; a mean lies within, whatever the rounding.
+        carried = np.clip(self._carried(numbers - low, to=to) + low, low, high)
         if names is None:
             return carried.reshape(len(carried), *np.shape(given)[1:])
         return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
@@ -272,7 +279,7 @@ class Placement:
             imputed,
             obs=self.pair.st.obs.copy(),
             var=pd.DataFrame(index=pd.Index(self.pair.sc.genes[found].astype(str))),
-            uns={"weft": self.record},
+            uns={"weft": deepcopy(self.record)},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()
         return result
@@ -365,11 +372,11 @@ class Placement:
             if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
                 spots.obsm["weft_proportions"] = self.deconvolve()
             return spots
-        places = self.coordinates()
+        places, table = self.coordinates(), self.table().add_prefix("weft_")
         placed = AnnData(
-            obs=pd.concat([self.pair.sc.obs, self.table().add_prefix("weft_")], axis=1),
+            obs=pd.concat([self.pair.sc.obs.drop(columns=table.columns, errors="ignore"), table], axis=1),
             obsm={"weft_spatial": places, "spatial": places.copy()},
-            uns={"weft": self.record},
+            uns={"weft": deepcopy(self.record)},
         )
         if neighbors:
             graph = self.neighbors(min(neighbors, len(places) - 1))
@@ -425,14 +432,17 @@ class Placement:
         return places, spread
 
     def _received(self, types: NDArray[np.str_]) -> pd.DataFrame:
-        """Return the share of each type in the weight that the cells give a spot, (n_spots, n_types)."""
+        """Return the share of each type in the weight that the cells give a spot, (n_spots, n_types).
+
+        Cells without counts lie everywhere and give nothing.
+        """
         names, codes = np.unique(types, return_inverse=True)
-        numbers = np.eye(len(names))[codes]
+        numbers = np.eye(len(names))[codes] * ~self._blank[:, None]
         mass = np.zeros((len(self.spots), numbers.shape[1]))
         for cells, spots, mapping in self._groups:
             mass[spots] = _numpy(mapping.push(self._tensor(numbers[cells])))
-        total = mass.sum(axis=1, keepdims=True)
-        shares = np.where(total > 0, mass / np.where(total > 0, total, 1.0), numbers.mean(axis=0))
+        total, overall = mass.sum(axis=1, keepdims=True), numbers.sum(axis=0) / numbers.sum()
+        shares = np.where(total > 0, mass / np.where(total > 0, total, 1.0), overall)
         return pd.DataFrame(shares, index=self.pair.st.obs_names, columns=pd.Index(names.tolist()))
 
     def _carried(self, numbers: DoubleArray, *, to: Which) -> DoubleArray:
@@ -466,6 +476,9 @@ def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArra
     -------
     (n_cells,) numbers of slices; 0, the first, for cells whose embedding is zero.
     """
+    groups = list(groups)
+    if len(groups) == 1:
+        return np.zeros(len(cells), dtype=np.int64)
     totals = [
         Mapping(queries=cells, keys=spots[torch.from_numpy(one).to(spots.device)]).log_total for one in groups
     ]
@@ -474,13 +487,13 @@ def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArra
 
 
 def _numpy(values: torch.Tensor) -> DoubleArray:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()  # in this order: not every device has float64
 
 
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:
     """Return values as columns of numbers, and the names of the columns if the result shall be a table."""
     array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values)
-    if len(array) != n_rows or array.ndim > 2:
+    if array.ndim not in (1, 2) or len(array) != n_rows:
         raise InputError(
             "values",
             expected=f"one row for each of {n_rows:,}, in one column or several",
@@ -488,9 +501,17 @@ def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | N
             fix="Give the values of the other side than the one that receives.",
         )
     if array.ndim == 1 and array.dtype.kind not in "biuf":
-        names, codes = np.unique(array.astype(np.str_), return_inverse=True)
+        names, codes = np.unique(text_labels(pd.Series(array)), return_inverse=True)
         return np.eye(len(names))[codes], names.tolist()
-    numbers = array.astype(np.float64).reshape(n_rows, -1)
+    try:
+        numbers = array.astype(np.float64).reshape(n_rows, -1)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "values",
+            expected="numbers, or one column of text",
+            got=f"several columns with text ({error})",
+            fix="Carry a column of text by itself.",
+        ) from error
     if not np.isfinite(numbers).all():
         raise InputError(
             "values",

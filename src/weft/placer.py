@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 
 from weft._compute import resolve_device
 from weft._errors import InputError, NotFittedError, check_choice, check_range
-from weft._typing import DoubleArray, PathLike, PlacerPreset, Progress, silent
-from weft.batches import BatchSource, ModelInput, model_genes, model_inputs, slice_members, totals_of
+from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
+from weft.batches import (
+    BatchSource,
+    ModelInput,
+    check_counts,
+    model_genes,
+    model_inputs,
+    slice_members,
+    totals_of,
+)
 from weft.core import stem
 from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
@@ -105,11 +113,10 @@ class Placer:
         coordinates, spacing = _checked_places(pair)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
-        members = [spots[~pair.st.empty_cells[spots]] for spots in slice_members(pair).values()]
         source = BatchSource(
             model_inputs(pair, genes, totals),
             coordinates,
-            members=[spots for spots in members if len(spots) > 1],
+            members=_members_with_counts(pair),
             spacing=spacing,
             settings=settings,
             seed=self.seed,
@@ -177,11 +184,15 @@ class Placer:
         def told(done: int) -> None:
             progress("embedding", done, sum(n_rows))
 
-        keys = _embedded(spots, model.keys, device=model.device, told=lambda done: told(n_rows[0] + done))
+        keys = _embedded(spots, model.keys, device=model.device, told=told)
         seen = keys.any(dim=1).cpu().numpy()
+        check_counts(spots, seen.sum())
         groups = {name: found[seen[found]] for name, found in slice_members(pair).items()}
         groups = {name: found for name, found in groups.items() if len(found)}
-        queries = _embedded(cells, model.queries, device=model.device, told=told)
+        queries = _embedded(
+            cells, model.queries, device=model.device, told=lambda done: told(n_rows[1] + done)
+        )
+        check_counts(cells, int(queries.any(dim=1).sum()))
         return Placement(
             pair=pair,
             model=model,
@@ -290,6 +301,20 @@ def _embedded(
             blocks.append(embed(values) * values.any(dim=1, keepdim=True))
             told(rows.stop)
     return torch.cat(blocks)
+
+
+def _members_with_counts(pair: Pair) -> list[IntArray]:
+    """Return the spots of every slice that have counts, of slices with two or more, or raise `InputError`."""
+    members = [spots[~pair.st.empty_cells[spots]] for spots in slice_members(pair).values()]
+    members = [spots for spots in members if len(spots) > 1]
+    if not members:
+        raise InputError(
+            "the spatial side",
+            expected="at least 2 spots with counts in a slice",
+            got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
+            fix="Check the layer that is read, and what tells slices apart (slices=).",
+        )
+    return members
 
 
 def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:

@@ -189,7 +189,7 @@ STEM_WHOLE = {
 
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
 STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
-STEM_OTHERS = {"total", "dropout", "kernel", "sigma", "lr", *STEM_PARTS, *STEM_WEIGHTS}
+STEM_OTHERS = {"total", "dropout", "kernel", "composition", "sigma", "lr", *STEM_PARTS, *STEM_WEIGHTS}
 
 
 def test_every_setting_of_stem_is_tried_here_and_documented() -> None:
@@ -237,6 +237,7 @@ def test_numbers_of_stem_out_of_range(name: str, value: object, expected: str) -
         ("dropout", (None, 0, 0.99)),
         ("total", ("median", "common", 1e-6, 0.15, 1, 3.0)),
         ("kernel", ("gaussian", "exponential", "knn")),
+        ("composition", ("spots", "both")),
         *((name, (0, 1)) for name in STEM_PARTS),
         *((name, (0, 2.5)) for name in STEM_WEIGHTS),
     ],
@@ -251,6 +252,7 @@ def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...])
         ("kernel", "gausian", "Did you mean 'gaussian'"),
         ("kernel", "zzz", "Known: 'exponential', 'gaussian', 'knn'"),
         ("total", "mean", "Did you mean 'median'"),
+        ("composition", "spot", "Did you mean 'spots'"),
     ],
 )
 def test_options_of_stem_give_a_near_name(name: str, value: str, near: str) -> None:
@@ -260,14 +262,13 @@ def test_options_of_stem_give_a_near_name(name: str, value: str, near: str) -> N
 
 def test_the_published_settings_are_the_papers() -> None:
     published = StemSettings.of("stem")
-    assert published == StemSettings()
     assert (published.hidden, published.middle, published.latent) == (512, 256, 128)
     assert (published.steps, published.lr, published.halve_at) == (400, 0.002, 0.5)
     assert (published.alpha, published.beta, published.visit) == (0.5, 1.0, 0.0)
     assert (published.kernel, published.sigma) == ("gaussian", 0.5)
     assert published.steps * published.ramp_start == 50
-    assert published.dropout is None  # by the formula
-    assert (published.models, published.total) == (1, "median")
+    assert (published.models, published.total, published.composition) == (1, "median", "spots")
+    assert StemSettings().dropout is None  # by the formula
 
 
 def test_the_own_settings_differ_from_the_published() -> None:
@@ -275,7 +276,7 @@ def test_the_own_settings_differ_from_the_published() -> None:
 
 
 def test_settings_of_stem_are_overridden_by_name() -> None:
-    changed = StemSettings.of("stem").override({"steps": 7, "dropout": 0.3})
+    changed = StemSettings().override({"steps": 7, "dropout": 0.3})
     assert {name for name, value in asdict(changed).items() if value != asdict(StemSettings())[name]} == {
         "steps",
         "dropout",

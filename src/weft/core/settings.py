@@ -155,7 +155,8 @@ class StemSettings:
     kernel
         Form of the spots' adjacency: "gaussian", "exponential" or "knn".
     sigma
-        Width of the Gaussian or exponential kernel, in multiples of the spot spacing.
+        Width of the Gaussian or exponential kernel, in multiples of the spacing of a batch's spots; None
+        takes 0.5 for a slice whose spots fit in a batch, 0.8 for a larger one, of which a batch sees a part.
     kernel_neighbors
         Neighbours of a spot in the "knn" kernel, itself included.
     alpha, beta
@@ -172,8 +173,6 @@ class StemSettings:
         Part of the training after which the learning rate is halved.
     batch_cells, batch_spots
         Cells and spots per step at most.
-    patches
-        Compact groups of neighbouring spots that a batch is drawn as, where a slice is larger.
     training_cells, training_spots
         Cells and spots that training draws from at most.
     models
@@ -190,7 +189,7 @@ class StemSettings:
     total: float | Literal["median", "common"] = "median"
     dropout: float | None = None
     kernel: Kernel = "gaussian"
-    sigma: float = 0.5
+    sigma: float | None = 0.5
     kernel_neighbors: int = 6
     alpha: float = 0.5
     beta: float = 1.0
@@ -203,14 +202,13 @@ class StemSettings:
     halve_at: float = 0.5
     batch_cells: int = 1024
     batch_spots: int = 1024
-    patches: int = 4
     training_cells: int = 100_000
     training_spots: int = 100_000
     models: int = 1
     composition: Literal["spots", "both"] = "spots"
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "middle", "latent", "kernel_neighbors", "patches", "models"):
+        for name in ("hidden", "middle", "latent", "kernel_neighbors", "models"):
             check_range(name, getattr(self, name), low=1, integer=True)
         for name in ("n_genes", "batch_cells", "batch_spots", "training_cells", "training_spots"):
             check_range(name, getattr(self, name), low=2, integer=True)
@@ -226,7 +224,8 @@ class StemSettings:
         for name in ("ramp_start", "ramp_end", "halve_at"):
             check_range(name, getattr(self, name), low=0, high=1)
         check_range("lr", self.lr, low=1e-9, high=10)
-        check_range("sigma", self.sigma, low=1e-6)
+        if self.sigma is not None:
+            check_range("sigma", self.sigma, low=1e-6)
         check_choice("kernel", self.kernel, ("gaussian", "exponential", "knn"))
         check_choice("composition", self.composition, ("spots", "both"))
 
@@ -242,7 +241,9 @@ class StemSettings:
         if preset == "stem":
             # DEVIATION: the formula's dropout places worse on the paper's own data (docs/stem.md).
             return cls(dropout=0.3)
-        return cls(total=0.15, visit=1.0, steps=300, batch_cells=768, models=3, composition="both")
+        return cls(
+            sigma=None, total=0.15, visit=1.0, steps=300, batch_cells=768, models=3, composition="both"
+        )
 
     def override(self, settings: Mapping[str, Any]) -> StemSettings:
         """Return the settings with some of them changed.

@@ -60,30 +60,3 @@ def spatial_adjacency(
         distances = cdist(coordinates, coordinates) / width
         near = np.exp(-0.5 * distances**2 if kernel == "gaussian" else -distances)
     return np.asarray(near / near.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def draw_patches(
-    tree: cKDTree, *, size: int, patches: int, generator: np.random.Generator
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return positions of spots in compact groups, so that a batch holds neighbours.
-
-    Parameters
-    ----------
-    tree
-        Over the coordinates of the spots of a slice.
-    size
-        Spots at most; all where the slice has no more.
-    patches
-        Groups, each the nearest spots of one drawn at random; groups may overlap.
-    generator
-        The stream that draws.
-
-    Returns
-    -------
-    (n_drawn,) sorted positions, each once.
-    """
-    if tree.n <= size:
-        return np.arange(tree.n)
-    centres = tree.data[generator.choice(tree.n, min(patches, size), replace=False)]
-    found = tree.query(centres, k=max(size // len(centres), 1))[1]
-    return np.unique(np.asarray(found, dtype=np.int64))

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError
 from weft._typing import DoubleArray
 from weft.data.pair import Pair
-from weft.data.space import column_of
+from weft.data.space import column_of, text_labels
 
 Labels: TypeAlias = str | NDArray[Any] | None
 """Type of every reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
 
 
 def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
-    """Return the type of every reference cell, (n_cells,).
+    """Return the type of every reference cell, (n_cells,), "unknown" where it is missing.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         return pair.labels
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
-        return column_of(pair.sc.obs, labels, where=where, argument="labels").astype(str).to_numpy(np.str_)
+        return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
     values = np.asarray(labels)
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
@@ -53,7 +54,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             got=f"shape {values.shape}",
             fix="Give the types of the reference's cells, in their order.",
         )
-    return values.astype(np.str_)
+    return text_labels(pd.Series(values))
 
 
 def coordinates_of(pair: Pair) -> DoubleArray:

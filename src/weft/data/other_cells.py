@@ -85,6 +85,12 @@ def with_reference(
     side, scan = make_side(data, genes, wish, panel=shared)
     types, found = find_labels(data.obs, labels, where=data.where, argument="labels")
     findings = side_findings(side, scan, wish, n_left_out=genes.n_left_out, labels=types, found=found)
+    n_off_panel = side.n_genes - len(pair.shared_genes)
     return dataclasses.replace(
-        pair, sc=side, sc_shared=shared, labels=types, findings=pair.findings | {"reference": findings}
+        pair,
+        sc=side,
+        sc_shared=shared,
+        labels=types,
+        findings=pair.findings | {"reference": findings, "genes_to_impute": n_off_panel},
+        cautions=tuple(one for one in pair.cautions if not one.startswith("Reference: ")),  # of other cells
     )

@@ -150,11 +150,11 @@ def find_slices(
         No such column.
     """
     if asked is not None:
-        return _labels(column_of(obs, asked, where=where, argument="slices")), asked
+        return text_labels(column_of(obs, asked, where=where, argument="slices")), asked
     known = {str(name).lower(): str(name) for name in obs.columns}
     for key in SLICE_KEYS:
         if key in known:
-            values = _labels(obs[known[key]])
+            values = text_labels(obs[known[key]])
             if 1 < len(np.unique(values)) <= max(len(values) // 10, 2):
                 return values, known[key]
     return None, ""
@@ -185,11 +185,11 @@ def find_labels(
         No such column.
     """
     if asked is not None:
-        return _labels(column_of(obs, asked, where=where, argument=argument)), asked
+        return text_labels(column_of(obs, asked, where=where, argument=argument)), asked
     known = {str(name).lower(): str(name) for name in obs.columns}
     for key in LABEL_KEYS:
         if key in known:
-            values = _labels(obs[known[key]])
+            values = text_labels(obs[known[key]])
             if 1 < len(np.unique(values)) < len(values):
                 return values, known[key]
     return None, ""
@@ -239,8 +239,8 @@ def column_of(table: pd.DataFrame, name: str, *, where: str, argument: str, slot
     return table[name]
 
 
-def _labels(values: pd.Series) -> NDArray[np.str_]:
-    """Return values as text, those that are missing as 'unknown'."""
+def text_labels(values: pd.Series) -> NDArray[np.str_]:
+    """Return values as text, those that are missing as "unknown"."""
     missing = values.isna().to_numpy()
     text = ["unknown" if gone else str(value) for value, gone in zip(values, missing, strict=True)]
     return np.array(text, dtype=np.str_)
