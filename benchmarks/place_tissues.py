@@ -18,7 +18,7 @@ import weft
 
 from common import DATA, markdown, peak_of_this_process, write
 
-PARTS = ("embryo", "pdac", "molcart")
+PARTS = ("planes", "pdac", "molcart")
 MARKERS = 10  # of a type
 
 
@@ -32,7 +32,7 @@ def placed(pair: weft.Pair, preset: str, seed: int) -> tuple[weft.Placement, flo
     return placement, time.perf_counter() - start
 
 
-def embryo(preset: str, seed: int) -> dict[str, float]:
+def planes(preset: str, seed: int) -> dict[str, float]:
     """Return how well cells of plane z5 are placed on plane z2 of the same embryo, whose frames are one."""
     cells, spots = (ad.read_h5ad(DATA / f"seqfish_embryo_e1{plane}.h5ad") for plane in ("z5", "z2"))
     good = [data[data.obs["cell_type"].astype(str) != "Low quality"].copy() for data in (cells, spots)]
@@ -110,7 +110,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.one:
         part, preset = asked.one.split(":")
-        found = {"embryo": embryo, "pdac": pdac, "molcart": molcart}[part](preset, asked.seed)
+        found = {"planes": planes, "pdac": pdac, "molcart": molcart}[part](preset, asked.seed)
         found["peak memory, MB"] = peak_of_this_process() / 1e6
         print("RESULT " + pd.Series(found).to_json())
         return
@@ -123,7 +123,7 @@ def main() -> None:
             rows[preset] = pd.Series(json.loads(last.removeprefix("RESULT ")))
             if lines:
                 said += f"`{preset}`, by type:\n\n" + "\n".join(f"    {line}" for line in lines) + "\n\n"
-        doc = {"embryo": embryo, "pdac": pdac, "molcart": molcart}[part].__doc__
+        doc = {"planes": planes, "pdac": pdac, "molcart": molcart}[part].__doc__
         text = f"# Placing: {part}\n\n{doc.replace('Return h', 'H').replace('Return w', 'W')}\n\n"
         write(f"place_{part}", text + markdown(pd.DataFrame(rows).T) + "\n\n" + said)
 
