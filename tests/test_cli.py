@@ -474,7 +474,7 @@ def test_the_options_are_those_of_pair() -> None:
 def test_every_command_has_help_and_the_common_options(call: Any) -> None:
     assert call("--version").stdout == f"weft {weft.__version__}\n"
     assert "Weave single cells into tissue" in call("--help").stdout
-    for command in ("check", "impute", "evaluate", "demo"):
+    for command in ("check", "proteins", "embed", "impute", "place", "evaluate", "demo"):
         result = call(command, "--help")
         assert result.exit_code == 0
         for option in ("--seed", "--device", "--json", "--quiet"):

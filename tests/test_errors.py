@@ -18,6 +18,7 @@ from weft._errors import (
     OutputError,
     OutputExistsError,
     ScaleError,
+    ServiceError,
     SettingError,
     WeftError,
     check_choice,
@@ -39,6 +40,7 @@ BUILTIN = {
     OutputError: (OSError,),
     MemoryBudgetError: (MemoryError,),
     NotFittedError: (RuntimeError,),
+    ServiceError: (ConnectionError,),
     MissingExtraError: (ImportError,),
 }
 each_kind = pytest.mark.parametrize("kind", BUILTIN, ids=lambda kind: kind.__name__)

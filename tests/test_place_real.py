@@ -19,7 +19,7 @@ def scores(shared_data: Path) -> pd.DataFrame:
     )
     table = weft.evaluate(pair, ["stem", "auto", "cosine"], by="place", hits=[120], **TRUTH)
     summary = table[table["level"] == "summary"].drop_duplicates(["method", "metric"])
-    return summary.pivot(index="method", columns="metric", values="value")
+    return summary.pivot_table(index="method", columns="metric", values="value")
 
 
 def test_stem_reaches_what_was_published(scores: pd.DataFrame) -> None:

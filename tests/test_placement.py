@@ -741,11 +741,11 @@ def rise_of_memory(n_cells: int, n_spots: int, n_latent: int = 16) -> float:
 
 
 def test_the_matrix_of_cells_and_spots_is_never_built() -> None:
-    """40,000 x 5,000 in float32 is 800 MB."""
-    assert rise_of_memory(40_000, 5_000) < 300e6
+    """30,000 x 4,000 in float32 is 480 MB."""
+    assert rise_of_memory(30_000, 4_000) < 150e6
 
 
 @pytest.mark.slow
 def test_the_matrix_of_many_cells_and_spots_is_never_built() -> None:
     """200,000 x 20,000 in float32 is 16 GB."""
-    assert rise_of_memory(200_000, 20_000) < 1e9
+    assert rise_of_memory(200_000, 20_000) < 800e6

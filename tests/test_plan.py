@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import MemoryBudgetError, SettingError
-from weft.core.settings import StImputeSettings
+from weft.core.settings import StemSettings, StImputeSettings
 from weft.data.pair import Pair
 from weft.imputer import Imputer
-from weft.plan import Plan, make_plan, n_sources_of, uses_all_sources
+from weft.placer import Placer
+from weft.plan import PlacingPlan, Plan, make_plan, n_sources_of, plan_placing, uses_all_sources
 
 SETTINGS = StImputeSettings(k=8, hidden=8)
 
@@ -130,3 +131,62 @@ def test_training_counts_too(tissue_pair: Pair) -> None:
     with pytest.raises(MemoryBudgetError, match="expected at least"):
         make_plan(tissue_pair, 1, settings=wide, memory="600 MB")
     assert make_plan(tissue_pair, 1, settings=wide, memory="4 GB").peak_bytes > 600e6
+
+
+PLACING = StemSettings(steps=10, models=2, batch_cells=64, batch_spots=32)
+
+
+def test_a_plan_of_placing_says_what_is_asked(tissue_pair: Pair) -> None:
+    plan = plan_placing(tissue_pair, settings=PLACING)
+    assert (plan.n_cells, plan.n_spots, plan.n_genes, plan.steps) == (100, 90, 12, 20)
+    assert str(plan).startswith("100 cells on 90 spots by 12 genes, 20 steps")
+    assert "peak memory about 4" in str(plan)
+    assert "\n" not in str(plan)
+    assert plan_placing(tissue_pair, settings=dataclasses.replace(PLACING, n_genes=5)).n_genes == 5
+
+
+@given(n_cells=st.integers(2, 10**6), n_spots=st.integers(2, 10**6), budget=st.integers(10**8, 10**10))
+@settings(max_examples=25, deadline=None)
+def test_placing_keeps_to_its_budget_or_says_what_it_needs(
+    tissue_pair: Pair, n_cells: int, n_spots: int, budget: int
+) -> None:
+    one = sized(tissue_pair, n_cells=n_spots, n_sc=n_cells)
+    free = plan_placing(one, settings=PLACING)
+    assert math.isfinite(free.peak_bytes)
+    assert free == plan_placing(one, settings=PLACING, memory="1 TB")
+    if free.peak_bytes > budget:
+        with pytest.raises(MemoryBudgetError, match=r"memory: expected at least .*training_cells"):
+            plan_placing(one, settings=PLACING, memory=budget)
+    else:
+        assert plan_placing(one, settings=PLACING, memory=budget) == free
+
+
+@given(
+    n_cells=st.integers(2, 10**6),
+    n_spots=st.integers(2, 10**6),
+    more=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 3), st.integers(0, 500)),
+)
+@settings(max_examples=25, deadline=None)
+def test_more_to_place_never_takes_less(
+    tissue_pair: Pair, n_cells: int, n_spots: int, more: tuple[int, int, int, int]
+) -> None:
+    small = plan_placing(sized(tissue_pair, n_cells=n_spots, n_sc=n_cells), settings=PLACING)
+    settings = dataclasses.replace(PLACING, models=2 + more[2], batch_cells=64 + more[3])
+    other = sized(tissue_pair, n_cells=n_spots + more[1], n_sc=n_cells + more[0])
+    assert plan_placing(other, settings=settings).peak_bytes >= small.peak_bytes
+
+
+def test_cells_times_spots_do_not_count(tissue_pair: Pair) -> None:
+    """The memory grows with cells and spots, each by itself: 40 million million pairs take no more."""
+    many = sized(tissue_pair, n_cells=200_000, n_sc=2_000_000)
+    plan = plan_placing(many, settings=StemSettings())
+    assert plan.peak_bytes < 10e9
+    assert plan.peak_bytes > 4 * 2.2e6 * StemSettings().latent  # the embeddings
+
+
+def test_a_placer_plans_before_and_after_its_fit(placer: Placer, tissue_pair: Pair) -> None:
+    fresh = Placer(settings=placer.settings)
+    assert isinstance(placer.plan(), PlacingPlan)
+    assert fresh.plan(pair=tissue_pair) == placer.plan()
+    with pytest.raises(SettingError, match="memory: expected a size such as"):
+        fresh.plan(pair=tissue_pair, memory="lots")

@@ -25,8 +25,8 @@ from weft._errors import (
 from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue
-from weft.imputer import Imputer
 from weft.folder import SCHEMA, read_folder
+from weft.imputer import Imputer
 from weft.save import imputer_from
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
@@ -179,7 +179,7 @@ def test_a_folder_that_is_no_model_is_never_replaced(imputer: Imputer, tmp_path:
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("victim", ["weft.save.save_file", "pandas.DataFrame.to_parquet"])
+@pytest.mark.parametrize("victim", ["weft.folder.save_file", "pandas.DataFrame.to_parquet"])
 def test_saving_that_fails_leaves_nothing(
     imputer: Imputer, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, damaged: Path) -> None:
     for name in FILES:
         held = (damaged / name).read_bytes()
         (damaged / name).unlink()
-        with pytest.raises(MissingFileError, match=rf"got no {name}.*Name the folder that Imputer\.save"):
+        with pytest.raises(MissingFileError, match=rf"got no {name}.*Name the folder that save\(path\)"):
             weft.load(damaged)
         (damaged / name).write_bytes(held)
 

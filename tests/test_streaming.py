@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import GeneError, InputError, OutputExistsError, SettingError
+from weft.core.relations import EmbeddingRelation, ExpressionRelation
 from weft.core.settings import StImputeSettings
 from weft.data.columns import GeneColumns
+from weft.data.edges import EdgeList
 from weft.data.embeddings import EmbeddingTable
+from weft.data.genesets import read_gene_sets
+from weft.data.network import Network
 from weft.data.pair import Pair, check_not_input
 from weft.imputer import Imputer
 from weft.plan import make_plan
@@ -23,7 +27,8 @@ from weft.streaming import (
     check_data,
     check_k,
     gene_graph,
-    graph_embedding,
+    gene_relations,
+    network_record,
     places_of,
     predictions,
     reference_mark,
@@ -39,6 +44,19 @@ Predict = Callable[..., np.ndarray]
 @pytest.fixture(scope="module")
 def columns(tissue_pair: Pair) -> GeneColumns:
     return GeneColumns.load(tissue_pair.sc)
+
+
+@pytest.fixture(scope="module")
+def network(embeddings: EmbeddingTable) -> Network:
+    """All that can be known of the tissue's genes besides expression."""
+    edges = EdgeList(
+        genes=np.array(["Gene01", "Gene02", "gene03", "GENE04", "Other"]),
+        pairs=np.array([[0, 1], [2, 3], [0, 4]]),
+        weights=np.array([0.5, 0.25, 1.0], dtype=np.float32),
+        source="a file",
+    )
+    sets = {"first": ["Gene01", "Gene05", "Foreign1"], "second": ["Gene05", "Gene06"]}
+    return Network(embedding=embeddings, gene_sets=read_gene_sets(sets), edges=edges)
 
 
 @pytest.fixture(scope="module")
@@ -109,44 +127,78 @@ def test_training_draws_from_many_cells_by_the_seed(tissue_pair: Pair) -> None:
 def test_the_sources_are_all_genes_or_the_panel(
     tissue_pair: Pair, columns: GeneColumns, chosen: dict[str, Any], n_sources: int
 ) -> None:
-    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(**chosen), embedding=None)
+    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(**chosen), parts=())
     assert len(graph.sources) == n_sources
     np.testing.assert_array_equal(graph.source_expression, columns.dense(graph.sources))
     assert set(tissue_pair.sc_shared) <= set(graph.sources)
 
 
 def test_a_graph_of_none_has_no_weights(tissue_pair: Pair, columns: GeneColumns) -> None:
-    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(graph="none"), embedding=None)
+    none = StImputeSettings(graph="none")
+    parts = gene_relations(Network(), tissue_pair.sc.genes, settings=none)
+    graph = gene_graph(tissue_pair, columns, settings=none, parts=parts)
     assert not graph.weights(np.arange(3), columns.dense(np.arange(3))).any()
 
 
-def test_vectors_go_to_their_genes_whatever_the_case(
-    tissue_pair: Pair, columns: GeneColumns, embeddings: EmbeddingTable
-) -> None:
+def test_vectors_go_to_their_genes_whatever_the_case(tissue_pair: Pair, embeddings: EmbeddingTable) -> None:
     names = np.array([name.upper() for name in embeddings.genes[::-1]])
     table = EmbeddingTable(genes=names, values=embeddings.values[::-1], source="shouted")
-    graph = gene_graph(tissue_pair, columns, settings=StImputeSettings(), embedding=table)
-    assert graph.embedding is not None
-    assert graph.embedding_row is not None
+    network = Network(embedding=table)
+    (part,) = gene_relations(network, tissue_pair.sc.genes, settings=StImputeSettings())
+    assert isinstance(part.relation, EmbeddingRelation)
     place = {name: number for number, name in enumerate(embeddings.genes)}
-    for gene, row in zip(tissue_pair.sc.genes, graph.embedding_row, strict=True):
+    for gene, row in zip(tissue_pair.sc.genes, part.relation.rows, strict=True):
         assert (row >= 0) == (gene in place)
         if row >= 0:
-            np.testing.assert_array_equal(graph.embedding[row], embeddings.values[place[gene]])
+            np.testing.assert_array_equal(part.relation.vectors[row], embeddings.values[place[gene]])
 
 
-def test_a_table_is_read_only_where_the_graph_uses_it(tmp_path: Path, embeddings: EmbeddingTable) -> None:
-    path = tmp_path / "table.npz"
-    np.savez(path, genes=embeddings.genes, embeddings=embeddings.values)
-    read = graph_embedding(path, StImputeSettings())
-    assert read is not None
-    np.testing.assert_array_equal(read.values, embeddings.values)
-    assert graph_embedding(embeddings, StImputeSettings(graph="embedding")) is embeddings
-    assert graph_embedding(None, StImputeSettings()) is None
-    for graph in ("expression", "none"):
-        assert graph_embedding(tmp_path / "missing.npz", StImputeSettings(graph=graph)) is None
-    with pytest.raises(SettingError, match=r"graph='embedding'.*use graph='expression'"):
-        graph_embedding(None, StImputeSettings(graph="embedding"))
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        ("auto", {"embedding": 1, "gene_sets": 1, "edges": 1}),
+        ("none", {}),
+        ("expression", {"expression": 1}),
+        ("edges:3+expression", {"edges": 3, "expression": 1}),
+    ],
+)
+def test_the_settings_name_the_relations_and_their_shares(
+    tissue_pair: Pair, network: Network, graph: str, expected: dict[str, float]
+) -> None:
+    parts = gene_relations(network, tissue_pair.sc.genes, settings=StImputeSettings(graph=graph))
+    assert {part.name: part.share for part in parts} == expected
+
+
+def test_expression_alone_is_the_graph_of_no_other_knowledge(tissue_pair: Pair) -> None:
+    (part,) = gene_relations(Network(), tissue_pair.sc.genes, settings=StImputeSettings())
+    assert isinstance(part.relation, ExpressionRelation)
+
+
+def test_the_nearest_alone_are_taken_where_only_they_are_kept(
+    tissue_pair: Pair, embeddings: EmbeddingTable
+) -> None:
+    for chosen, nearest in (
+        ({}, None),
+        ({"graph_neighbors": 3}, 3),
+        ({"graph_neighbors": 3, "measure": "distance"}, None),  # of distances, the largest are the farthest
+    ):
+        settings = StImputeSettings(**chosen)
+        (part,) = gene_relations(Network(embedding=embeddings), tissue_pair.sc.genes, settings=settings)
+        assert isinstance(part.relation, EmbeddingRelation)
+        assert part.relation.nearest == nearest
+
+
+def test_what_a_graph_was_made_of_is_recorded(
+    tissue_pair: Pair, columns: GeneColumns, network: Network
+) -> None:
+    chosen = StImputeSettings(graph="embedding:2+expression+edges")
+    parts = gene_relations(network, tissue_pair.sc.genes, settings=chosen)
+    graph = gene_graph(tissue_pair, columns, settings=chosen, parts=parts)
+    assert network_record(graph, network, 28) == {
+        "embedding": {"share": 2.0, "source": "made up", "known_genes": 18},
+        "expression": {"share": 1.0, "source": "reference", "known_genes": 28},
+        "edges": {"share": 1.0, "source": "a file", "known_genes": 4},
+    }
 
 
 def test_genes_are_found_once_in_the_order_asked(tissue_pair: Pair) -> None:

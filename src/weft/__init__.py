@@ -15,6 +15,9 @@ quick::
     evaluate, write_scores, metrics         how good predictions are
     cluster_scores, leiden_clusters,
     coexpression_modules                    groups of cells and of genes
+    find_proteins, ProteinTable,
+    read_fasta, FastaRecord                 one protein per gene
+    embed_proteins, ProteinEmbedder,
     read_embedding, EmbeddingTable          one vector per gene
     simulate_tissue, SimulatedTissue,
     pseudo_spots, PseudoSpots, add_noise    data with known truth
@@ -38,6 +41,7 @@ from weft._errors import (
     OutputError,
     OutputExistsError,
     ScaleError,
+    ServiceError,
     SettingError,
     WeftError,
 )
@@ -53,12 +57,15 @@ if TYPE_CHECKING:
     from weft.data.pseudospots import PseudoSpots, add_noise, pseudo_spots
     from weft.data.simulate import SimulatedTissue, simulate_tissue
     from weft.dominance import GeneComparison, compare_with_expression, dominant_genes
+    from weft.esm import ProteinEmbedder, embed_proteins
     from weft.evaluation import evaluate, write_scores
+    from weft.fasta import FastaRecord, read_fasta
     from weft.imputer import Imputer
     from weft.loading import load
     from weft.niches import hollow_structure, hollowness, neighborhood_enrichment, region_enrichment
     from weft.placement import Placement
     from weft.placer import Placer
+    from weft.proteins import ProteinTable, find_proteins
     from weft.trends import Trends, gene_trends
 
     __version__: str
@@ -67,6 +74,7 @@ __all__ = [
     "Attribution",
     "Axis",
     "EmbeddingTable",
+    "FastaRecord",
     "FormatError",
     "GeneComparison",
     "GeneError",
@@ -82,8 +90,11 @@ __all__ = [
     "Pair",
     "Placement",
     "Placer",
+    "ProteinEmbedder",
+    "ProteinTable",
     "PseudoSpots",
     "ScaleError",
+    "ServiceError",
     "SettingError",
     "SimulatedTissue",
     "Trends",
@@ -96,7 +107,9 @@ __all__ = [
     "coexpression_modules",
     "compare_with_expression",
     "dominant_genes",
+    "embed_proteins",
     "evaluate",
+    "find_proteins",
     "fit_axis",
     "gene_trends",
     "hollow_structure",
@@ -108,6 +121,7 @@ __all__ = [
     "pair",
     "pseudo_spots",
     "read_embedding",
+    "read_fasta",
     "region_enrichment",
     "simulate_tissue",
     "with_reference",
@@ -118,11 +132,14 @@ _HOMES = {
     "Attribution": "weft.attribution",
     "Axis": "weft.axis",
     "EmbeddingTable": "weft.data.embeddings",
+    "FastaRecord": "weft.fasta",
     "GeneComparison": "weft.dominance",
     "Imputer": "weft.imputer",
     "Pair": "weft.data.pair",
     "Placement": "weft.placement",
     "Placer": "weft.placer",
+    "ProteinEmbedder": "weft.esm",
+    "ProteinTable": "weft.proteins",
     "PseudoSpots": "weft.data.pseudospots",
     "SimulatedTissue": "weft.data.simulate",
     "Trends": "weft.trends",
@@ -133,7 +150,9 @@ _HOMES = {
     "coexpression_modules": "weft.clusters",
     "compare_with_expression": "weft.dominance",
     "dominant_genes": "weft.dominance",
+    "embed_proteins": "weft.esm",
     "evaluate": "weft.evaluation",
+    "find_proteins": "weft.proteins",
     "fit_axis": "weft.axis",
     "gene_trends": "weft.trends",
     "hollow_structure": "weft.niches",
@@ -144,6 +163,7 @@ _HOMES = {
     "pair": "weft.data.pair",
     "pseudo_spots": "weft.data.pseudospots",
     "read_embedding": "weft.data.embeddings",
+    "read_fasta": "weft.fasta",
     "region_enrichment": "weft.niches",
     "simulate_tissue": "weft.data.simulate",
     "with_reference": "weft.data.other_cells",

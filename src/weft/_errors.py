@@ -14,6 +14,7 @@
     ├── OutputError         (OSError)             the output could not be written (a full disk, say)
     ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
     ├── NotFittedError      (RuntimeError)        a result was asked for before ``fit``
+    ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
     └── MissingExtraError   (ImportError)         an optional dependency is not installed
 
 Each message says what was expected, what came, where, and the next step.
@@ -105,6 +106,10 @@ class MemoryBudgetError(WeftError, MemoryError):
 
 class NotFittedError(WeftError, RuntimeError):
     """A result was asked for before ``fit``."""
+
+
+class ServiceError(WeftError, ConnectionError):
+    """A service on the network that did not answer, or refused."""
 
 
 class MissingExtraError(WeftError, ImportError):

@@ -45,8 +45,12 @@ PlacerPreset: TypeAlias = Literal["auto", "stem"]
 Kernel: TypeAlias = Literal["gaussian", "exponential", "knn"]
 """Form of the spots' spatial adjacency."""
 
-GraphKind: TypeAlias = Literal["auto", "embedding", "expression", "none"]
-"""Where the gene-gene weights come from; ``auto`` takes the embedding where one was given."""
+RelationKind: TypeAlias = Literal["embedding", "expression", "gene_sets", "edges"]
+"""How genes belong together: protein embeddings, expression, gene sets (pathways), or a list of edges."""
+
+GraphKind: TypeAlias = str
+"""Where the gene-gene weights come from: relations joined by ``+``, each with a share behind a colon or
+without, as ``embedding:2+expression``; ``auto`` takes all that were given; ``none`` is no graph."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, done, total) as work goes on; the CLI draws a bar from it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +24,8 @@ from weft.data.side import Side
 from weft.data.stream import Rows, row_blocks
 
 _READ_ROWS = 4096  # rows that are read at once
-_GENE_SPOTS = 5000  # spots that variable genes are chosen from
-_LEAST_SPOTS = 3  # a gene seen in fewer is not variable, but rare
+_GENE_ROWS = 5000  # spots that variable genes are chosen from
+_LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
 _SIGMA_WHOLE, _SIGMA_PART = 0.5, 0.8  # in spot spacings: of a slice that fits in a batch, and of a larger one
 
 
@@ -96,7 +97,7 @@ def model_inputs(
 
 
 def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
-    """Return the genes that the encoder sees: the panel, or the most variable of it over the spots.
+    """Return the genes that the encoder sees: the panel, or the most variable of it.
 
     Parameters
     ----------
@@ -109,30 +110,39 @@ def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.
 
     Notes
     -----
-    scanpy's highly variable genes (flavour "seurat") of the spots, chosen within slices where there are
-    several, as the paper takes them.
+    scanpy's dispersions (flavour "seurat") of the spots, within slices where there are several, as the paper
+    takes them.
     """
     if len(pair.shared_genes) <= settings.n_genes:
         return pair.shared_genes
+    score = _dispersion(ModelInput(side=pair.st, genes=pair.st_shared), slices=pair.slices, seed=seed)
+    usable = int(np.isfinite(score).sum())
+    best = np.argsort(-score, kind="stable")[: min(settings.n_genes, usable)]
+    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(best)]
+    return chosen
+
+
+def _dispersion(side: ModelInput, *, slices: NDArray[np.str_] | None, seed: int) -> DoubleArray:
+    """Return how variable each gene is, (n_genes,), the larger the more; -inf for those hardly seen."""
     import scanpy as sc
     from anndata import AnnData
 
-    spots = np.flatnonzero(~pair.st.empty_cells)
-    if len(spots) > _GENE_SPOTS:
-        spots = np.sort(numpy_stream(seed, "variable genes").choice(spots, _GENE_SPOTS, replace=False))
-    values = ModelInput(side=pair.st, genes=pair.st_shared).sparse(spots)
+    rows = np.flatnonzero(~side.side.empty_cells)
+    rows = _drawn(rows, _GENE_ROWS, numpy_stream(seed, "variable genes"))
+    values = side.sparse(rows)
     n_seen = np.diff(values.tocsc().indptr)
-    seen = np.flatnonzero(n_seen >= min(_LEAST_SPOTS, n_seen.max()))
-    data = AnnData(values[:, seen])
-    batch = None
-    if pair.slices is not None and len(np.unique(pair.slices[spots])) > 1:
-        data.obs["slice"], batch = pd.Categorical(pair.slices[spots]), "slice"
-    n_genes = min(settings.n_genes, len(seen))
-    table = sc.pp.highly_variable_genes(data, n_top_genes=n_genes, batch_key=batch, inplace=False)
-    # scanpy takes all genes that are as variable as the last one, which may be many more.
-    best = np.lexsort((-table["dispersions_norm"].fillna(-np.inf), ~table["highly_variable"]))[:n_genes]
-    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(seen[best])]
-    return chosen
+    seen = np.flatnonzero(n_seen >= max(min(_LEAST_ROWS, n_seen.max()), 1))
+    data, batch = AnnData(values[:, seen]), None
+    if slices is not None and len(np.unique(slices[rows])) > 1:
+        data.obs["slice"], batch = pd.Categorical(slices[rows]), "slice"
+    with _threads_kept():
+        table = sc.pp.highly_variable_genes(data, flavor="seurat", batch_key=batch, inplace=False)
+    found = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
+    if batch is not None:  # first by the number of slices in which a gene is variable
+        found = found + 1e3 * table["highly_variable_nbatches"].to_numpy()
+    score = np.full(len(n_seen), -np.inf)
+    score[seen] = found
+    return score
 
 
 def slice_members(pair: Pair) -> dict[str, IntArray]:
@@ -262,3 +272,16 @@ def check_counts(side: ModelInput, n_values: int) -> None:
 def _drawn(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
     """Return the rows, or so many of them drawn at random, in their order."""
     return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Keep torch's number of threads: numba, under scanpy, sets that of the whole process.
+
+    Training would then be as fast, and its sums as ordered, as what ran before it in the process.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import logging
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,10 @@ from weft._errors import FormatError, InputError, MissingFileError, near, shorte
 from weft._typing import PathLike
 from weft.data.output import partial_output
 
+logger = logging.getLogger("weft")
+
 AMINO_ACIDS = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
-"""Letters of a protein: the 20 amino acids, U and O (selenocysteine, pyrrolysine), and the open B, Z and X."""
+"""Letters of a protein: the 20 amino acids, the rare U and O, and B, Z and X, which leave it open."""
 
 _STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]*")
@@ -87,13 +90,15 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     return list(iter_fasta(path))
 
 
-def iter_fasta(path: PathLike) -> Iterator[FastaRecord]:
+def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRecord]:
     """Yield the proteins of a FASTA file one by one, as `read_fasta` reads them.
 
-    Empty sequences, and nucleotides instead of amino acids, are raised after the last protein.
+    Empty sequences, and nucleotides instead of amino acids, are raised after the last protein. With
+    ``skip_stops``, proteins with a ``*`` inside are left out, and counted in a warning.
     """
     file = Path(path)
     empty: list[str] = []
+    stopped = 0
     letters, nucleotides = 0, True
     with _opened(file) as lines:
         for line, header, sequence in _sections(lines):
@@ -103,10 +108,15 @@ def iter_fasta(path: PathLike) -> Iterator[FastaRecord]:
             if not sequence:
                 empty.append(name)
                 continue
+            if skip_stops and "*" in sequence:
+                stopped += 1
+                continue
             _check_letters(sequence, f"{file}, protein {name!r} (line {line})")
             nucleotides = nucleotides and _NUCLEOTIDES.fullmatch(sequence) is not None
             letters += len(sequence)
             yield FastaRecord(name=name, description=description.strip(), sequence=sequence)
+    if stopped:
+        logger.warning("%s: proteins left out for a stop (*) inside: %d.", file, stopped)
     if empty:
         raise InputError(
             str(file),

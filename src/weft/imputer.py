@@ -5,7 +5,7 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,10 @@ from weft.core import stimpute
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
+from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
+from weft.data.genesets import GeneSetSource, read_gene_sets
+from weft.data.network import Network, read_network
 from weft.data.pair import Pair, check_not_input
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
@@ -35,7 +38,8 @@ from weft.streaming import (
     check_data,
     check_k,
     gene_graph,
-    graph_embedding,
+    gene_relations,
+    network_record,
     places_of,
     predict_genes,
     predictions,
@@ -59,6 +63,13 @@ class Imputer:
         Settings that differ from the preset's, by the names of `weft.core.settings.StImputeSettings`.
     embedding
         Protein embeddings of genes (a table or its path), which the gene graph is made from.
+    gene_sets
+        Sets of genes (the path of a GMT file of GO or Reactome, say, a mapping from set to genes, or several
+        of these), likewise; genes belong together that share sets.
+    edges
+        Pairs of genes that belong together (the path of a text file, from STRING say, a table, or several),
+        likewise. Where more than one of the three is given, the graph is their union; ``settings["graph"]``
+        says otherwise, as "embedding+expression" or "edges".
     reliability
         Whether to learn how far each gene can be trusted; it takes as long as five more fits.
     seed
@@ -76,6 +87,9 @@ class Imputer:
         The data it was fitted to, or given by `attach`.
     reliability_
         What is known of reliability, or None.
+    network_
+        Relations that the gene graph is made of: the share of each, where it came from, and how many genes of
+        the reference it knows; expression stands in for the others.
 
     Examples
     --------
@@ -90,6 +104,8 @@ class Imputer:
     preset: Preset = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
     embedding: PathLike | EmbeddingTable | None = None
+    gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None
+    edges: EdgeSource | Sequence[EdgeSource] | None = None
     reliability: bool = True
     seed: int = 0
     device: str = "auto"
@@ -101,11 +117,17 @@ class Imputer:
                 "seed", expected="a whole number >= 0", got=repr(self.seed), fix="Use seed=0, say."
             )
         self.settings = dict(self.settings)
-        StImputeSettings().override(self.settings)  # so that a wrong name shows before any work
+        if isinstance(self.gene_sets, Mapping):
+            self.gene_sets = read_gene_sets(self.gene_sets)
+        if isinstance(self.edges, pd.DataFrame):
+            self.edges = read_edges(self.edges)
+        # so that a wrong name shows before any work, and a graph of what is not given
+        StImputeSettings().override(self.settings).graph_shares(self._given())
         self.settings_: StImputeSettings | None = None
         self.model_: StImputeModel | None = None
         self.pair_: Pair | None = None
         self.reliability_: Reliability | None = None
+        self.network_: dict[str, dict[str, Any]] | None = None
         self._columns: GeneColumns | None = None
         self._restored: SavedImputer | None = None
 
@@ -122,13 +144,16 @@ class Imputer:
         Raises
         ------
         SettingError
-            k is larger than the reference, or a graph of embeddings without a table.
+            k is larger than the reference.
+        MissingFileError, FormatError, InputError
+            The embedding table, gene sets or edges cannot be read.
         GeneError
-            The embedding table holds none of the reference's genes.
+            One of them holds none of the reference's genes.
         """
         settings = self._settings(pair)
         device = resolve_device(self.device)
-        embedding = graph_embedding(self.embedding, settings)
+        network = self._network(settings)
+        parts = gene_relations(network, pair.sc.genes, settings=settings)
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
 
@@ -136,7 +161,7 @@ class Imputer:
             return train_part(
                 part,
                 columns,
-                graph=gene_graph(part, columns, settings=settings, embedding=embedding),
+                graph=gene_graph(part, columns, settings=settings, parts=parts),
                 settings=settings,
                 seed=self.seed,
                 device=device,
@@ -144,6 +169,7 @@ class Imputer:
             )
 
         self.model_ = train(pair, "")
+        self.network_ = network_record(self.model_.graph, network, pair.sc.n_genes)
         self.settings_, self.pair_, self._columns, self._restored = settings, pair, columns, None
         self.reliability_ = None
         if self.reliability:
@@ -360,19 +386,16 @@ class Imputer:
             kept, known = self._restored, self._restored.reliability
             pair = pair.panel(kept.panel)
             check_data(pair, panel=kept.panel, reference=kept.reference)
-            columns = GeneColumns.load(pair.sc)
+            columns, network = GeneColumns.load(pair.sc), self._network(kept.settings)
+            parts = gene_relations(network, pair.sc.genes, settings=kept.settings)
             self.model_ = stimpute.assemble(
                 kept.networks,
                 columns.dense(pair.sc_shared),
-                graph=gene_graph(
-                    pair,
-                    columns,
-                    settings=kept.settings,
-                    embedding=graph_embedding(self.embedding, kept.settings),
-                ),
+                graph=gene_graph(pair, columns, settings=kept.settings, parts=parts),
                 settings=kept.settings,
                 device=resolve_device(self.device),
             )
+            self.network_ = network_record(self.model_.graph, network, pair.sc.n_genes)
             self.settings_, self._columns = kept.settings, columns
         if known is not None:
             self.reliability_ = Reliability(nets=known, sample=TissueSample.draw(pair, self.seed))
@@ -405,7 +428,9 @@ class Imputer:
         imputer = cls(
             preset=saved.preset,
             settings=asdict(saved.settings),
-            embedding=saved.embedding,
+            embedding=saved.network.embedding,
+            gene_sets=saved.network.gene_sets,
+            edges=saved.network.edges,
             reliability=saved.reliability is not None,
             seed=saved.seed,
             device=device,
@@ -415,6 +440,19 @@ class Imputer:
 
     def _settings(self, pair: Pair) -> StImputeSettings:
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.settings)
+
+    def _given(self) -> list[str]:
+        """Return what is given besides expression."""
+        return [name for name in ("embedding", "gene_sets", "edges") if getattr(self, name) is not None]
+
+    def _network(self, settings: StImputeSettings) -> Network:
+        """Read what the gene graph uses of what is given."""
+        return read_network(
+            settings.graph_shares(self._given()),
+            embedding=self.embedding,
+            gene_sets=self.gene_sets,
+            edges=self.edges,
+        )
 
     def _fitted(self) -> tuple[StImputeModel, GeneColumns]:
         if self.model_ is None or self._columns is None:
@@ -465,9 +503,8 @@ class Imputer:
             device=str(job.model.device),
             findings=job.pair.findings,
         )
-        has_embedding = job.model.graph.embedding is not None and self.embedding is not None
-        record["embedding"] = (
-            str(getattr(self.embedding, "source", self.embedding)) if has_embedding else "none"
-        )
+        network = self.network_ or {}
+        record["embedding"] = network.get("embedding", {"source": "none"})["source"]
+        record["network"] = network
         record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
         return record

@@ -66,11 +66,11 @@ def nearest_by_overlap(
     neighbours which both may live anywhere.
     """
     n_cells = weights.shape[0]
-    spread = (weights @ nearness).tocsr()  # n_cells x n_spots
     back = weights.T.tocsr()
     found = np.empty((n_cells, k), dtype=np.int64)
     for rows in row_blocks(n_cells, max(int(block_bytes // (12 * n_cells)), 1)):
-        overlap = (spread[rows] @ back).toarray()  # b x n_cells
+        spread = weights[rows] @ nearness  # b x n_spots
+        overlap = (spread @ back).toarray()  # b x n_cells
         overlap[np.arange(len(overlap)), np.arange(rows.start, rows.stop)] = -1.0
         top = np.sort(np.argpartition(-overlap, k - 1, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(overlap, top, axis=1), axis=1, kind="stable")

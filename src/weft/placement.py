@@ -229,7 +229,7 @@ class Placement:
             )
         numbers, names = _as_numbers(given, n_rows=giver.n_cells)
         low, high = numbers.min(axis=0), numbers.max(axis=0)
-        # From the least value on, so that float32 keeps the digits; a mean lies within, whatever the rounding.
+        # From the least value on, as float32 keeps more digits so; a mean lies within, whatever the rounding.
         carried = np.clip(self._carried(numbers - low, to=to) + low, low, high)
         if names is None:
             return carried.reshape(len(carried), *np.shape(given)[1:])

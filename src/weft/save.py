@@ -8,21 +8,28 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
 from weft._compute import torch_stream
 from weft._errors import check_choice, check_range
 from weft._typing import PathLike, Preset
+from weft.core.genegraph import GeneGraph
+from weft.core.relations import EdgeRelation, EmbeddingRelation, GeneSetRelation
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
+from weft.data.edges import EdgeList
 from weft.data.embeddings import EmbeddingTable
+from weft.data.genesets import GeneSets
+from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.folder import ModelFolder, part_of, write_folder
 from weft.reliability import Reliability, ReliabilityNet, ReliabilityNets
 from weft.streaming import reference_mark
 
 _NETWORKS = ("autoencoder", "network")
+_SOURCE = "saved model"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,8 +48,8 @@ class SavedImputer:
         Autoencoder and gene network, on the CPU.
     reliability
         What was learned of reliability, if anything was.
-    embedding
-        The protein embeddings that the gene graph used, if it did.
+    network
+        What the gene graph used of protein embeddings, gene sets and edges, for the reference's genes.
     """
 
     preset: Preset
@@ -52,17 +59,13 @@ class SavedImputer:
     reference: str
     networks: tuple[AutoEncoder, GeneNetwork]
     reliability: ReliabilityNets | None
-    embedding: EmbeddingTable | None
+    network: Network
 
 
 def saved_from(
     model: StImputeModel, pair: Pair, *, preset: Preset, seed: int, reliability: Reliability | None
 ) -> SavedImputer:
     """Return what has to be written of a fitted model, given the pair it was fitted to."""
-    embedding, rows = None, model.graph.embedding_row
-    if model.graph.embedding is not None and rows is not None:
-        values = model.graph.embedding[rows[rows >= 0]].astype(np.float32)
-        embedding = EmbeddingTable(genes=pair.sc.genes[rows >= 0], values=values, source="saved model")
     return SavedImputer(
         preset=preset,
         seed=seed,
@@ -71,7 +74,7 @@ def saved_from(
         reference=reference_mark(pair),
         networks=(model.autoencoder, model.network),
         reliability=None if reliability is None else reliability.nets,
-        embedding=embedding,
+        network=_network_of(model.graph, pair.sc.genes),
     )
 
 
@@ -84,8 +87,8 @@ def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False)
         What to write.
     path
         The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
-        ``weights.safetensors`` (what was learned, and the embeddings that were used), ``genes.parquet`` (the
-        panel).
+        ``weights.safetensors`` (what was learned, and the embeddings, gene sets and edges that were used),
+        ``genes.parquet`` (the panel).
     overwrite
         Whether a model that is there may be replaced.
 
@@ -115,9 +118,7 @@ def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False)
         "reference": saved.reference,
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
     }
-    if saved.embedding is not None:
-        tensors["embedding"] = torch.from_numpy(saved.embedding.values)
-        config["embedded_genes"] = [str(gene) for gene in saved.embedding.genes]
+    _add_network(saved.network, config, tensors)
     return write_folder(ModelFolder(config=config, tensors=tensors, genes=genes), path, overwrite=overwrite)
 
 
@@ -156,7 +157,7 @@ def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.
         panel=np.asarray(genes["gene"].astype(str).tolist()),
         networks=networks,
         reliability=nets,
-        embedding=_embedding(config, tensors),
+        network=_network(config, tensors),
     )
 
 
@@ -169,8 +170,69 @@ def _reliability_tensors(nets: ReliabilityNets | None) -> dict[str, torch.Tensor
     return tensors
 
 
-def _embedding(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> EmbeddingTable | None:
-    if "embedding" not in tensors:
-        return None
-    values = tensors["embedding"].numpy().astype(np.float32)
-    return EmbeddingTable(genes=np.array(config["embedded_genes"]), values=values, source="saved model")
+def _network_of(graph: GeneGraph, genes: NDArray[np.str_]) -> Network:
+    """Return what a graph's relations were made from, as far as it is about the reference's genes."""
+    embedding, gene_sets, edges = None, None, None
+    for relation in (part.relation for part in graph.parts):
+        known = relation.knows(np.arange(len(genes)))
+        if isinstance(relation, EmbeddingRelation):
+            values = relation.vectors[relation.rows[known]].astype(np.float32)
+            embedding = EmbeddingTable(genes=genes[known], values=values, source=_SOURCE)
+        elif isinstance(relation, GeneSetRelation):
+            gene_sets = GeneSets(
+                genes=genes[known],
+                members=_in_order(relation.members[known]),
+                information=relation.information,
+                source=_SOURCE,
+            )
+        elif isinstance(relation, EdgeRelation):
+            upper = _in_order(sp.triu(relation.edges[known][:, known])).tocoo()
+            pairs = np.stack([upper.row, upper.col], axis=1).astype(np.int64)
+            edges = EdgeList(genes=genes[known], pairs=pairs, weights=upper.data, source=_SOURCE)
+    return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
+
+
+def _in_order(matrix: Any) -> sp.csr_matrix:
+    """Return a sparse matrix whose values stand in one order alone, so that a model is saved alike again."""
+    ordered = sp.csr_matrix(matrix)
+    ordered.sort_indices()
+    return ordered
+
+
+def _add_network(network: Network, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Put the parts of a network among the values and tensors of a folder."""
+    arrays: dict[str, NDArray[Any]] = {}
+    if network.embedding is not None:
+        config["embedded_genes"] = network.embedding.genes.tolist()
+        arrays["embedding"] = np.asarray(network.embedding.values)
+    if network.gene_sets is not None:
+        config["gene_set_genes"] = network.gene_sets.genes.tolist()
+        arrays["gene_sets.starts"] = network.gene_sets.members.indptr.astype(np.int64)
+        arrays["gene_sets.sets"] = network.gene_sets.members.indices.astype(np.int64)
+        arrays["gene_sets.information"] = network.gene_sets.information
+    if network.edges is not None:
+        config["edge_genes"] = network.edges.genes.tolist()
+        arrays |= {"edges.pairs": network.edges.pairs, "edges.weights": network.edges.weights}
+    tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+
+
+def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
+    """Return the parts of a network that a folder holds."""
+    arrays = {name: one.numpy() for name, one in tensors.items()}
+    embedding, gene_sets, edges = None, None, None
+    if "embedding" in arrays:
+        values = arrays["embedding"].astype(np.float32)
+        embedding = EmbeddingTable(genes=np.array(config["embedded_genes"]), values=values, source=_SOURCE)
+    if "gene_sets.starts" in arrays:
+        starts, sets = arrays["gene_sets.starts"], arrays["gene_sets.sets"]
+        information = arrays["gene_sets.information"]
+        members = sp.csr_matrix(
+            (np.ones(len(sets), dtype=np.float32), sets, starts), shape=(len(starts) - 1, len(information))
+        )
+        genes = np.array(config["gene_set_genes"])
+        gene_sets = GeneSets(genes=genes, members=members, information=information, source=_SOURCE)
+    if "edges.pairs" in arrays:
+        pairs, weights = arrays["edges.pairs"], arrays["edges.weights"]
+        genes = np.array(config["edge_genes"])
+        edges = EdgeList(genes=genes, pairs=pairs, weights=weights, source=_SOURCE)
+    return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,20 @@ from numpy.typing import NDArray
 
 from weft._compute import numpy_stream
 from weft._errors import InputError, SettingError
-from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind, silent
 from weft.core import stimpute
-from weft.core.genegraph import GeneGraph, GeneTable
+from weft.core.genegraph import GeneGraph, GeneTable, GraphPart
+from weft.core.relations import (
+    EdgeRelation,
+    EmbeddingRelation,
+    ExpressionRelation,
+    GeneRelation,
+    GeneSetRelation,
+)
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
-from weft.data.embeddings import EmbeddingTable, read_embedding
+from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.plan import Plan, make_plan, uses_all_sources
@@ -87,24 +95,6 @@ def training_cells(pair: Pair, settings: StImputeSettings, seed: int) -> FloatAr
     return np.concatenate(blocks)
 
 
-def graph_embedding(
-    embedding: PathLike | EmbeddingTable | None, settings: StImputeSettings
-) -> EmbeddingTable | None:
-    """Return the table that the gene graph is made from, read if need be; None where expression is used."""
-    if settings.graph in ("expression", "none"):
-        return None
-    if embedding is None:
-        if settings.graph == "embedding":
-            raise SettingError(
-                "graph='embedding'",
-                expected="an embedding table",
-                got="none",
-                fix="Pass embedding=, or use graph='expression'.",
-            )
-        return None
-    return embedding if isinstance(embedding, EmbeddingTable) else read_embedding(embedding)
-
-
 def train_part(
     pair: Pair,
     columns: GeneColumns,
@@ -128,25 +118,82 @@ def train_part(
     )
 
 
-def gene_graph(
-    pair: Pair, columns: GeneColumns, *, settings: StImputeSettings, embedding: EmbeddingTable | None
-) -> GeneGraph:
-    """Return the gene graph that the settings name, over the pair's reference."""
-    sources = np.arange(pair.sc.n_genes) if uses_all_sources(pair, settings) else pair.sc_shared
-    vectors, rows = None, None
-    if embedding is not None:
-        places, vectors = embedding.match(pair.sc.genes)
-        rows = np.full(pair.sc.n_genes, -1)
+def gene_relations(
+    network: Network, genes: NDArray[np.str_], *, settings: StImputeSettings
+) -> tuple[GraphPart, ...]:
+    """Return the relations that the settings name, over the genes of a reference.
+
+    Parameters
+    ----------
+    network
+        What is known of genes besides expression.
+    genes
+        (n_genes,) names of the reference's genes.
+    settings
+        Of the method.
+
+    Raises
+    ------
+    GeneError
+        An embedding table, gene sets or edges with none of the genes.
+    """
+    found: dict[RelationKind, GeneRelation] = {"expression": ExpressionRelation()}
+    if network.embedding is not None:
+        places, vectors = network.embedding.match(genes)
+        rows = np.full(len(genes), -1)
         rows[places] = np.arange(len(places))
+        nearest = settings.graph_neighbors if settings.measure == "similarity" else None
+        found["embedding"] = EmbeddingRelation(vectors=vectors, rows=rows, nearest=nearest)
+    if network.gene_sets is not None:
+        known, members = network.gene_sets.aligned(genes)
+        information = network.gene_sets.information
+        found["gene_sets"] = GeneSetRelation(known=known, members=members, information=information)
+    if network.edges is not None:
+        known, edges = network.edges.aligned(genes)
+        found["edges"] = EdgeRelation(known=known, edges=edges)
+    shares = settings.graph_shares(found)
+    return tuple(GraphPart(name=name, relation=found[name], share=share) for name, share in shares.items())
+
+
+def gene_graph(
+    pair: Pair, columns: GeneColumns, *, settings: StImputeSettings, parts: tuple[GraphPart, ...]
+) -> GeneGraph:
+    """Return the gene graph of some relations, over the pair's reference, with the sources of its panel."""
+    sources = np.arange(pair.sc.n_genes) if uses_all_sources(pair, settings) else pair.sc_shared
     return GeneGraph(
         sources=sources,
         source_expression=columns.dense(sources),
-        embedding=vectors,
-        embedding_row=rows,
+        parts=parts,
         measure=settings.measure,
         n_neighbors=settings.graph_neighbors,
-        is_empty=settings.graph == "none",
     )
+
+
+def network_record(graph: GeneGraph, network: Network, n_genes: int) -> dict[str, dict[str, Any]]:
+    """Return what a gene graph is made of, as plain values that every format stores.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    network
+        What its relations were made from.
+    n_genes
+        Genes of the reference.
+
+    Returns
+    -------
+    For each relation its ``share``, its ``source``, and ``known_genes``, how many of the genes it knows.
+    """
+    known = graph.known_genes(n_genes)
+    return {
+        part.name: {
+            "share": float(part.share),
+            "source": network.sources.get(part.name, "reference"),
+            "known_genes": known[part.name],
+        }
+        for part in graph.parts
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,20 +1,20 @@
-"""The gene graph: Eq. 4-6 against a naive loop, what every row of weights holds, tables of genes."""
+"""The gene graph: Eq. 4-6 against a naive loop, what every row of weights holds, unions, tables of genes."""
 
 import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.core.genegraph import GeneGraph, GeneTable, cosine_columns, keep_largest, replace_where
+from weft.core.genegraph import GeneGraph, GeneTable, GraphPart
+from weft.core.likeness import cosine_columns
+from weft.core.relations import EdgeRelation, EmbeddingRelation, ExpressionRelation
 
 # weights are float32; the naive loop is float64
 WEIGHT_TOLERANCE = 1e-6
-# a few dozen float64 products
-TOLERANCE = 1e-12
-
 N_CELLS, N_GENES, N_DIM = 9, 8, 5
 SOURCES = np.array([5, 0, 2, 7, 3])
 ROWS = np.array([3, -1, 0, -1, 4, 1, -1, 2])
@@ -33,8 +33,17 @@ def embedding(seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, 1]).standard_normal((5, N_DIM)).astype(np.float32)
 
 
-def make(values: np.ndarray, sources: np.ndarray = SOURCES, **options) -> GeneGraph:
+def make(
+    values: np.ndarray, sources: np.ndarray = SOURCES, *, vectors: np.ndarray | None = None, **options
+) -> GeneGraph:
+    """The graph of expression, or of some vectors."""
+    if vectors is not None:
+        options["parts"] = (GraphPart(name="embedding", relation=proteins(vectors)),)
     return GeneGraph(sources=sources, source_expression=values[:, sources], **options)
+
+
+def proteins(vectors: np.ndarray, **options) -> EmbeddingRelation:
+    return EmbeddingRelation(vectors=vectors, rows=ROWS, **options)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -72,13 +81,7 @@ def naive_weights(values, *, sources=SOURCES, vectors=None, measure="similarity"
 )
 def test_weights_equal_a_naive_loop(seed, measure, most, has_embedding) -> None:
     values, vectors = expression(seed), embedding(seed) if has_embedding else None
-    graph = make(
-        values,
-        embedding=vectors,
-        embedding_row=ROWS if has_embedding else None,
-        measure=measure,
-        n_neighbors=most,
-    )
+    graph = make(values, vectors=vectors, measure=measure, n_neighbors=most)
     weights = graph.weights(np.arange(N_GENES), values)
     naive = naive_weights(values, vectors=vectors, measure=measure, most=most)
     np.testing.assert_allclose(weights, naive, atol=WEIGHT_TOLERANCE)
@@ -113,7 +116,7 @@ def test_the_embedding_counts_between_two_genes_that_have_one_and_nowhere_else()
     values = expression()
     genes = np.array([4, 1])  # with an embedding, and without
     likeness = [
-        make(values, embedding=vectors, embedding_row=ROWS).weights(genes, values[:, genes])
+        make(values, vectors=vectors).weights(genes, values[:, genes])
         for vectors in (embedding(0), embedding(1))
     ]
     alone = make(values).weights(genes, values[:, genes])
@@ -132,7 +135,7 @@ def test_the_embedding_counts_between_two_genes_that_have_one_and_nowhere_else()
 def test_the_length_of_an_embedding_does_not_count() -> None:
     values, lengths = expression(), np.array([[1], [2], [0.5], [8], [4]], dtype=np.float32)
     first, second = (
-        make(values, embedding=one, embedding_row=ROWS).weights(np.arange(N_GENES), values)
+        make(values, vectors=one).weights(np.arange(N_GENES), values)
         for one in (embedding(), embedding() * lengths)
     )
     np.testing.assert_allclose(first, second, atol=WEIGHT_TOLERANCE)
@@ -141,7 +144,7 @@ def test_the_length_of_an_embedding_does_not_count() -> None:
 @pytest.mark.parametrize("measure", ["similarity", "distance"])
 def test_zeros_have_a_defined_weight(measure: str) -> None:
     values, vectors = np.zeros((3, N_GENES), dtype=np.float32), np.zeros((5, N_DIM), dtype=np.float32)
-    for options in ({}, {"embedding": vectors, "embedding_row": ROWS}):
+    for options in ({}, {"vectors": vectors}):
         weights = make(values, measure=measure, **options).weights(np.arange(N_GENES), values)
         if measure == "similarity":
             assert not weights.any()
@@ -160,7 +163,7 @@ def test_a_gene_of_zeros_has_no_neighbour_and_is_none() -> None:
 
 
 def test_an_empty_graph_has_no_weight() -> None:
-    weights = make(expression(), is_empty=True).weights(np.arange(N_GENES), expression())
+    weights = make(expression(), parts=()).weights(np.arange(N_GENES), expression())
     assert weights.shape == (N_GENES, len(SOURCES))
     assert weights.dtype == np.float32
     assert not weights.any()
@@ -171,7 +174,7 @@ def test_an_empty_graph_has_no_weight() -> None:
 def test_permuting_sources_permutes_weights(seed, most, data) -> None:
     values = expression(seed)
     order = np.array(data.draw(st.permutations(range(len(SOURCES)))))
-    options = {"embedding": embedding(seed), "embedding_row": ROWS, "n_neighbors": most}
+    options = {"vectors": embedding(seed), "n_neighbors": most}
     # Gene 6 is all zero: its weights tie, and ties go by position.
     genes = np.delete(np.arange(N_GENES), 6)
     weights = make(values, **options).weights(genes, values[:, genes])
@@ -184,7 +187,7 @@ def test_permuting_sources_permutes_weights(seed, most, data) -> None:
 def test_weights_of_a_gene_do_not_depend_on_the_request(seed, data) -> None:
     values = expression(seed)
     asked = np.array(data.draw(st.lists(st.integers(0, N_GENES - 1), min_size=1, max_size=12)))
-    graph = make(values, embedding=embedding(seed), embedding_row=ROWS, n_neighbors=3)
+    graph = make(values, vectors=embedding(seed), n_neighbors=3)
     every = graph.weights(np.arange(N_GENES), values)
     np.testing.assert_allclose(graph.weights(asked, values[:, asked]), every[asked], atol=WEIGHT_TOLERANCE)
 
@@ -197,41 +200,107 @@ def test_permuting_cells_of_the_reference_changes_nothing() -> None:
 
 def test_inputs_are_left_alone() -> None:
     values, vectors = expression(), embedding()
-    make(values, embedding=vectors, embedding_row=ROWS, n_neighbors=2).weights(np.arange(N_GENES), values)
+    make(values, vectors=vectors, n_neighbors=2).weights(np.arange(N_GENES), values)
     assert (values == expression()).all()
     assert (vectors == embedding()).all()
 
 
-def test_cosine_columns_equal_a_naive_loop() -> None:
-    left, right = expression(0), expression(1)[:, :3]
-    naive = [[cosine(one, other) for other in right.T] for one in left.T]
-    np.testing.assert_allclose(cosine_columns(left, right), naive, atol=TOLERANCE)
-    assert not cosine_columns(left, right)[6].any()
+# Several relations
 
 
-def test_replace_where_by_hand() -> None:
-    made = replace_where(
-        np.zeros((2, 3)), np.ones((2, 3)), np.array([True, False]), np.array([True, False, True])
+PAIRS = sp.csr_matrix(np.diag([0.5, 0, 0, 0.2, 0, 0, 0], 1) + np.diag([0.5, 0, 0, 0.2, 0, 0, 0], -1))
+"""Edges between genes 0 and 1, and genes 3 and 4; the list names gene 7 too."""
+
+
+def several(*shares: float) -> tuple[GraphPart, ...]:
+    edges = EdgeRelation(known=np.isin(np.arange(N_GENES), [0, 1, 3, 4, 7]), edges=PAIRS)
+    return (
+        GraphPart(name="embedding", relation=proteins(embedding()), share=shares[0]),
+        GraphPart(name="expression", relation=ExpressionRelation(), share=shares[1]),
+        GraphPart(name="edges", relation=edges, share=shares[2]),
     )
-    assert made.tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
-class TestKeepLargest:
-    def test_ties_go_by_position(self) -> None:
-        weights = np.array([[0.2, 0.5, 0.2, 0.2], [0.0, 0.0, 0.0, 0.0], [0.1, 0.4, 0.3, 0.2]])
-        kept = keep_largest(weights, 2)
-        assert kept.tolist() == [[0.2, 0.5, 0, 0], [0, 0, 0, 0], [0, 0.4, 0.3, 0]]
-        assert weights[0].tolist() == [0.2, 0.5, 0.2, 0.2]
+@pytest.mark.parametrize("most", [None, 2])
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (2.0, 0.5, 1.0)])
+def test_a_union_is_the_mean_of_the_rows_of_each_by_its_share(shares, most) -> None:
+    values, parts = expression(), several(*shares)
+    union = make(values, parts=parts, n_neighbors=most).weights(np.arange(N_GENES), values)
+    alone = [
+        make(values, parts=(one,), n_neighbors=most).weights(np.arange(N_GENES), values) for one in parts
+    ]
+    for gene in range(N_GENES):
+        row = [
+            math.fsum(share * float(one[gene, place]) for share, one in zip(shares, alone, strict=True))
+            for place in range(len(SOURCES))
+        ]
+        total = math.fsum(row)
+        mean = [weight / total if total else 0.0 for weight in row]
+        np.testing.assert_allclose(union[gene], mean, atol=WEIGHT_TOLERANCE)
 
-    @settings(max_examples=25, deadline=None)
-    @given(seed=st.integers(0, 999), most=st.integers(1, 9))
-    def test_it_keeps_so_many_and_none_that_is_smaller(self, seed: int, most: int) -> None:
-        weights = np.random.default_rng(seed).random((4, 7))
-        kept = keep_largest(weights, most)
-        assert ((kept > 0).sum(axis=1) == min(most, 7)).all()
-        assert ((kept == weights) | (kept == 0)).all()
-        for row, dropped in zip(kept, np.where(kept > 0, -1, weights), strict=True):
-            assert row[row > 0].min() > dropped.max()
+
+def test_the_size_of_shares_and_of_weights_does_not_count_in_a_union() -> None:
+    values = expression()
+    larger = GraphPart(
+        name="edges", share=4.0, relation=EdgeRelation(known=np.ones(N_GENES, dtype=bool), edges=PAIRS * 0.1)
+    )
+    plain = GraphPart(name="edges", relation=EdgeRelation(known=np.ones(N_GENES, dtype=bool), edges=PAIRS))
+    other = {"name": "expression", "relation": ExpressionRelation()}
+    first, second = (
+        make(values, parts=(one, GraphPart(share=share, **other))).weights(np.arange(N_GENES), values)
+        for one, share in ((plain, 1.0), (larger, 4.0))
+    )
+    np.testing.assert_allclose(first, second, atol=WEIGHT_TOLERANCE)
+
+
+def test_a_union_with_itself_is_itself() -> None:
+    values, part = expression(), GraphPart(name="embedding", relation=proteins(embedding()))
+    once, twice = (
+        make(values, parts=parts).weights(np.arange(N_GENES), values) for parts in ((part,), (part, part))
+    )
+    np.testing.assert_allclose(once, twice, atol=WEIGHT_TOLERANCE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(asked=st.lists(st.integers(0, N_GENES - 1), min_size=1, max_size=12))
+def test_a_union_does_not_depend_on_the_request(asked: list[int]) -> None:
+    values, genes = expression(), np.array(asked)
+    graph = make(values, parts=several(1.0, 1.0, 1.0), n_neighbors=3)
+    every = graph.weights(np.arange(N_GENES), values)
+    np.testing.assert_allclose(graph.weights(genes, values[:, genes]), every[genes], atol=WEIGHT_TOLERANCE)
+
+
+def test_a_graph_of_few_neighbours_says_so() -> None:
+    values, device = expression(), torch.device("cpu")
+    for graph, is_sparse in (
+        (make(values), False),
+        (make(values, vectors=embedding()), False),
+        (make(values, n_neighbors=2), True),
+        (make(values, parts=several(1.0, 1.0, 1.0)), True),
+        (make(values, parts=()), False),
+    ):
+        assert graph.is_sparse is is_sparse
+        table = GeneTable.build(graph, SOURCES, values[:, SOURCES], device=device)
+        assert table.is_sparse is is_sparse
+
+
+def test_the_graph_tells_how_many_genes_each_relation_knows() -> None:
+    graph = make(expression(), parts=several(1.0, 1.0, 1.0))
+    assert graph.known_genes(N_GENES) == {"embedding": 5, "expression": 8, "edges": 5}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), most=st.integers(1, 6))
+def test_the_nearest_embeddings_alone_give_the_same_graph(seed: int, most: int) -> None:
+    """The largest of all weights are among the nearest proteins and the sources that have none."""
+    values = expression(seed)
+    dense, sparse = (
+        make(values, n_neighbors=most, parts=(GraphPart(name="embedding", relation=one),)).weights(
+            np.arange(N_GENES), values
+        )
+        for one in (proteins(embedding(seed)), proteins(embedding(seed), nearest=most))
+    )
+    np.testing.assert_allclose(dense, sparse, atol=WEIGHT_TOLERANCE)
 
 
 class TestGeneTable:

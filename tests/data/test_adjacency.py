@@ -1,4 +1,4 @@
-"""The spots' adjacency by hand and by plain loops, and the compact groups that batches are drawn as."""
+"""The spots' adjacency by hand and by plain loops."""
 
 import math
 
@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy.spatial import cKDTree
 
 from weft._errors import SettingError
-from weft.data.adjacency import KERNELS, draw_patches, spatial_adjacency
+from weft.data.adjacency import KERNELS, spatial_adjacency
 
 # float32 of what is computed in float64
 TOLERANCE = 1e-6
@@ -111,65 +110,3 @@ class TestKernels:
     def test_settings_out_of_range(self, wrong: dict, message: str) -> None:
         with pytest.raises(SettingError, match=message):
             spatial_adjacency(LINE, **wrong)
-
-
-def grid(side: int) -> cKDTree:
-    return cKDTree(
-        np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2).astype(float)
-    )
-
-
-class TestPatches:
-    @settings(max_examples=40, deadline=None)
-    @given(
-        side=st.integers(1, 12), size=st.integers(1, 160), patches=st.integers(1, 20), seed=st.integers(0, 99)
-    )
-    def test_a_bounded_number_each_once_in_order(self, side: int, size: int, patches: int, seed: int) -> None:
-        tree = grid(side)
-        found = draw_patches(tree, size=size, patches=patches, generator=np.random.default_rng(seed))
-        assert 1 <= len(found) <= size
-        assert (np.diff(found) > 0).all()
-        assert found[0] >= 0
-        assert found[-1] < tree.n
-        assert found.dtype == np.int64
-
-    def test_a_small_slice_is_taken_whole_and_nothing_drawn(self) -> None:
-        stream = np.random.default_rng(0)
-        for size in (9, 10, 1000):
-            np.testing.assert_array_equal(
-                draw_patches(grid(3), size=size, patches=4, generator=stream), np.arange(9)
-            )
-        assert stream.random() == np.random.default_rng(0).random()
-
-    @pytest.mark.parametrize("patches", [1, 4])
-    def test_they_are_compact(self, patches: int) -> None:
-        """Spots of a patch have their neighbours with them, as those of a random draw have not."""
-        tree, stream = grid(40), np.random.default_rng(0)
-        found = draw_patches(tree, size=160, patches=patches, generator=stream)
-        assert len(found) >= 120  # some may overlap
-        random = stream.choice(tree.n, len(found), replace=False)
-        near = []
-        for drawn in (found, random):
-            part = cKDTree(tree.data[drawn])
-            near.append((part.count_neighbors(part, 1.0) - part.n) / part.n)  # others at 1: a grid has 4
-        assert near[0] > 3
-        assert near[1] < 1
-
-    def test_one_patch_is_a_spot_and_its_nearest(self) -> None:
-        tree = cKDTree(np.arange(50.0)[:, None])
-        found = draw_patches(tree, size=7, patches=1, generator=np.random.default_rng(3))
-        assert len(found) == 7
-        assert found[-1] - found[0] == 6
-
-    def test_every_spot_has_its_turn(self) -> None:
-        stream = np.random.default_rng(0)
-        drawn = [draw_patches(grid(8), size=16, patches=2, generator=stream) for _ in range(60)]
-        assert len(np.unique(np.concatenate(drawn))) == 64
-
-    def test_a_stream_gives_the_same_draw(self) -> None:
-        one, same, other = (
-            draw_patches(grid(20), size=50, patches=3, generator=np.random.default_rng(seed))
-            for seed in (1, 1, 2)
-        )
-        np.testing.assert_array_equal(one, same)
-        assert one.tolist() != other.tolist()

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import InputError, OutputError, OutputExistsError, SettingError
-from weft.data.write import ResultWriter, check_output
+from weft.data.write import ResultWriter, check_output, write_anndata
 
 SUFFIXES = (".zarr", ".h5ad")
 both = pytest.mark.parametrize("suffix", SUFFIXES)
@@ -387,3 +387,128 @@ def test_the_relative_path_stays_the_same_when_the_folder_changes(
         os.chdir("/")
         write_rows(writer, values(), 5)
     assert names(tmp_path) == ["a.h5ad"]
+
+
+# Results that are in memory
+
+
+def result(*, n_cells: int = 5, n_genes: int = 4, matrix: Any = "dense") -> anndata.AnnData:
+    held = {
+        "dense": values(n_cells, n_genes),
+        "sparse": sp.csr_matrix(values(n_cells, n_genes)),
+        "none": None,
+    }
+    frames = tables(n_cells, n_genes)
+    frames["obs"] = frames["obs"].assign(
+        score=np.arange(float(n_cells)), note=["x", None] * (n_cells // 2) + ["y"]
+    )
+    shares = pd.DataFrame({"B/T": np.arange(float(n_cells)), "other": 1.0}, index=frames["obs"].index)
+    made = anndata.AnnData(held[matrix], **frames)
+    made.obsm["spatial"], made.obsm["shares"] = np.arange(2.0 * n_cells).reshape(n_cells, 2), shares
+    made.obsp["near"] = sp.csr_matrix(np.eye(n_cells))
+    made.varm["loadings"] = np.arange(n_genes * 2.0).reshape(n_genes, 2)
+    if matrix != "none":
+        made.layers["lower"] = held[matrix] * 2
+    made.uns = {"weft": {"seed": 0, "total": 0.15, "preset": "auto", "names": ["a"]}, "more": np.arange(3)}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("matrix", "suffix"), [("dense", ".h5ad"), ("sparse", ".h5ad"), ("none", ".h5ad"), ("sparse", ".zarr")]
+)
+def test_a_result_in_memory_comes_back_whole(tmp_path: Path, suffix: str, matrix: str) -> None:
+    made = result(matrix=matrix)
+    path = write_anndata(made, tmp_path / f"a{suffix}")
+    assert path == (tmp_path / f"a{suffix}").resolve()
+    assert names(tmp_path) == [path.name]
+    found = read(path)
+    if matrix == "none":
+        assert found.X is None
+    else:
+        assert type(found.X) is type(made.X)
+        for one, two in ((found.X, made.X), (found.layers["lower"], made.layers["lower"])):
+            np.testing.assert_array_equal(
+                *(part.toarray() if matrix == "sparse" else part for part in (one, two))
+            )
+    assert found.obs_names.tolist() == made.obs_names.tolist()
+    assert found.var_names.tolist() == made.var_names.tolist()
+    assert found.obs["score"].tolist() == [0, 1, 2, 3, 4]
+    assert found.obs["note"].astype(object).fillna("-").tolist() == ["x", "-", "x", "-", "y"]
+    np.testing.assert_array_equal(found.obsm["spatial"], made.obsm["spatial"])
+    np.testing.assert_array_equal(found.obsm["shares"], made.obsm["shares"])
+    assert found.obsm["shares"].columns.tolist() == ["B_T", "other"]
+    np.testing.assert_array_equal(found.varm["loadings"], made.varm["loadings"])
+    assert (found.obsp["near"] != made.obsp["near"]).nnz == 0
+    assert found.uns["weft"]["total"] == 0.15
+    assert list(found.uns["weft"]["names"]) == ["a"]
+    np.testing.assert_array_equal(found.uns["more"], np.arange(3))
+
+
+def test_a_result_in_memory_is_not_changed(tmp_path: Path) -> None:
+    made, fresh = result(), result()
+    write_anndata(made, tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(made.obs, fresh.obs)
+    pd.testing.assert_frame_equal(made.obsm["shares"], fresh.obsm["shares"])
+    np.testing.assert_array_equal(made.X, fresh.X)
+    assert repr(made.uns) == repr(fresh.uns)
+
+
+@both
+def test_a_result_in_memory_replaces_another_only_when_told(tmp_path: Path, suffix: str) -> None:
+    path = write_anndata(result(), tmp_path / f"a{suffix}")
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
+        write_anndata(result(n_genes=2), path)
+    assert read(path).shape == (5, 4)
+    write_anndata(result(n_genes=2), path, overwrite=True)
+    assert read(path).shape == (5, 2)
+    assert names(tmp_path) == [path.name]
+
+
+@both
+def test_what_a_result_in_memory_may_not_hold(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    odd = result()
+    odd.obs["odd"] = [1, "a", None, 2.5, "b"]
+    with pytest.raises(InputError, match=r"obs\['odd'\]: expected one type of values, got mixed"):
+        write_anndata(odd, path)
+    odd = result()
+    odd.uns["when"] = object()
+    with pytest.raises(InputError, match=r"expected values that AnnData can store, got .*when"):
+        write_anndata(odd, path)
+    with pytest.raises(SettingError, match=r"a name ending in \.zarr or \.h5ad, got '\.csv'"):
+        write_anndata(result(), tmp_path / "a.csv")
+    with pytest.raises(OutputError, match="mkdir -p"):
+        write_anndata(result(), tmp_path / "no" / path.name)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "limit"), [(".h5ad", 10), (".h5ad", 2_000), (".h5ad", 10_000), (".zarr", 2_000)]
+)
+def test_a_refused_write_of_a_result_in_memory(
+    tmp_path: Path, size_limit: Any, suffix: str, limit: int
+) -> None:
+    kept = write_anndata(result(), tmp_path / f"a{suffix}")
+    large = result(n_cells=201, n_genes=100)
+    size_limit(limit)
+    for path in (kept, tmp_path / f"b{suffix}"):
+        with pytest.raises(OutputError, match=r"got the system's error 'File too large'.*nothing incomplete"):
+            write_anndata(large, path, overwrite=True)
+    assert names(tmp_path) == [kept.name]
+    assert read(kept).shape == (5, 4)
+
+
+def test_a_process_ends_well_after_a_refused_write_of_a_result_in_memory(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; import anndata, numpy as np; from weft.data.write import write_anndata\n"
+        "data = anndata.AnnData(np.random.default_rng(0).random((400, 400)))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    write_anndata(data, sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    sys.exit(2)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.h5ad")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", "")
+    assert names(tmp_path) == []

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import InputError, NotFittedError, SettingError
+from weft.data.edges import read_edges
 from weft.data.embeddings import read_embedding
+from weft.data.genesets import read_gene_sets
 from weft.data.pair import Pair, pair
 from weft.data.simulate import simulate_tissue
 from weft.peers import attention, knn
@@ -138,7 +140,10 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "weft.imputer", module)
     table = read_embedding(pd.DataFrame(np.eye(2), index=["a", "b"]))
     specs = ["auto", "stimpute:graph=none+alpha=0.5"]
-    found = resolve_methods(specs, embedding=table, reliability=True, device="cpu")
+    sets, edges = read_gene_sets({"set": ["a", "b"]}), read_edges(pd.DataFrame([["a", "b"]]))
+    found = resolve_methods(
+        specs, embedding=table, gene_sets=sets, edges=edges, reliability=True, device="cpu"
+    )
     assert [one.label for one in found] == specs
     assert len(FakeImputer.built) == 2  # settings that an Imputer refuses must show at once
     for method, preset, given_settings in zip(
@@ -149,6 +154,8 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
             "preset": preset,
             "settings": given_settings,
             "embedding": table,
+            "gene_sets": sets,
+            "edges": edges,
             "reliability": True,
             "seed": 9,
             "device": "cpu",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli import check, demo, evaluate, impute, place
+from weft.cli import check, demo, embed, evaluate, impute, place, proteins
 from weft.cli.options import expanded
 
 app = typer.Typer(
@@ -54,6 +54,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "impute": impute.impute,
     "place": place.place,
     "evaluate": evaluate.evaluate,
+    "proteins": proteins.proteins,
+    "embed": embed.embed,
     "demo": demo.demo,
 }
 for _name, _command in _COMMANDS.items():

@@ -11,7 +11,7 @@ import typer
 
 from weft._compute import human_bytes
 from weft._errors import SettingError
-from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import (
     cautions_of,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from weft.data.embeddings import EmbeddingTable
     from weft.data.pair import Pair
     from weft.peers.methods import Method
 
@@ -144,11 +143,11 @@ def evaluate(
     folds: _Folds = 5,
     keep: _Keep = 0.8,
     seeds: _Seeds = None,
-    embedding: Embedding = None,
     reliability: _Reliability = False,
     no_clusters: _NoClusters = False,
     overwrite: Overwrite = False,
     place: PlaceOptions,
+    network: NetworkOptions,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
@@ -161,9 +160,9 @@ def evaluate(
         check_device(run.device)
         from weft import evaluation
 
-        table = _table(embedding)
+        known = network.read()
         names = _names(methods, by)
-        found = _resolved(names, by, embedding=table, reliability=reliability, device=run.device)
+        found = _resolved(names, by, known, reliability=reliability, device=run.device)
         pair = data.pair(sc, st, output=output)
         n_runs = len(all_seeds) * (folds if by in ("genes", "cells") else 1)
         plan = _plan(pair, found, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
@@ -178,9 +177,9 @@ def evaluate(
                 seeds=all_seeds,
                 cluster=not no_clusters,
                 reliability=reliability,
-                embedding=table,
                 device=run.device,
                 progress=progress,
+                **known,
                 **by_place,
             )
         written, beside = evaluation.write_scores(scores, output, overwrite=overwrite)
@@ -205,13 +204,6 @@ def _check_outputs(output: Path, *, overwrite: bool) -> None:
     check_output(output.with_suffix(".json"), overwrite=overwrite)
 
 
-def _table(embedding: Path | None) -> EmbeddingTable | None:
-    """Read the table of gene embeddings, if there is one."""
-    from weft.data.embeddings import read_embedding
-
-    return None if embedding is None else read_embedding(embedding)
-
-
 def _names(methods: str | None, by: str) -> list[str]:
     """Return the names of the methods, by default the usual ones."""
     if methods is None:
@@ -220,7 +212,7 @@ def _names(methods: str | None, by: str) -> list[str]:
 
 
 def _resolved(
-    names: list[str], by: str, *, embedding: EmbeddingTable | None, reliability: bool, device: str
+    names: list[str], by: str, known: dict[str, Any], *, reliability: bool, device: str
 ) -> list[Method[Any]]:
     """Return the methods that are named: those that place cells, or those that impute genes."""
     from weft.peers.methods import resolve_methods
@@ -228,7 +220,7 @@ def _resolved(
 
     if by == "place":
         return list(resolve_placers(names, device=device))
-    return list(resolve_methods(names, embedding=embedding, reliability=reliability, device=device))
+    return list(resolve_methods(names, **known, reliability=reliability, device=device))
 
 
 def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:

@@ -10,12 +10,15 @@ import typer
 
 from weft._compute import parse_memory
 from weft._typing import Preset
-from weft.cli.options import Embedding, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import cautions_of, check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from weft.data.pair import Pair
+    from weft.imputer import Imputer
 
 _Output = Annotated[
     Path,
@@ -60,13 +63,13 @@ def impute(
     *,
     output: _Output,
     genes: _Genes = "all",
-    embedding: Embedding = None,
     memory: _Memory = "4GB",
     preset: _Preset = "auto",
     settings: _Settings = None,
     no_reliability: _NoReliability = False,
     save_model: _SaveModel = None,
     overwrite: Overwrite = False,
+    network: NetworkOptions,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
@@ -77,13 +80,12 @@ def impute(
         parse_memory(memory)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         check_device(run.device)
-        from weft.data.embeddings import read_embedding
         from weft.imputer import Imputer
 
         imputer = Imputer(
             preset=preset,
             settings=chosen,
-            embedding=None if embedding is None else read_embedding(embedding),
+            **network.read(),
             reliability=not no_reliability,
             seed=run.seed,
             device=run.device,
@@ -93,6 +95,7 @@ def impute(
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             imputer.fit(pair, progress=progress)
+            screen.say(f"Network: {_network(imputer, pair)}")
             path = imputer.impute_to(
                 output, genes=names, memory=memory, overwrite=overwrite, progress=progress
             )
@@ -105,6 +108,7 @@ def impute(
                 "output": str(path),
                 "model": None if model is None else str(model),
                 **made,
+                "network": imputer.network_,
                 "plan": asdict(plan),
                 "cautions": cautions_of(pair),
             },
@@ -118,6 +122,17 @@ def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) ->
     check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
     if save_model is not None:
         check_output(save_model, overwrite=overwrite)
+
+
+def _network(imputer: Imputer, pair: Pair) -> str:
+    """Return what the gene network was made of, and how many genes each part of it knows."""
+    given = {"embedding": imputer.embedding, "gene_sets": imputer.gene_sets, "edges": imputer.edges}
+    parts = [
+        f"{name} of {part['known_genes']:,} of {pair.sc.n_genes:,} genes"
+        + (f" ({given[name]!r})" if given.get(name) is not None else "")
+        for name, part in (imputer.network_ or {}).items()
+    ]
+    return "; ".join(parts) or "none"
 
 
 def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair
 
 _SC, _ST, _RUN = "Reading the reference", "Reading the spatial data", "Running"
+_NETWORK = "Gene network"
 
 Reference: TypeAlias = Annotated[
     Path,
@@ -30,15 +31,6 @@ Reference: TypeAlias = Annotated[
 Spatial: TypeAlias = Annotated[
     Path,
     typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.", show_default=False),
-]
-Embedding: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Table of gene embeddings (.parquet, .npz, .h5ad or .csv): genes with similar proteins inform "
-        "each other. Without it, genes with similar expression do.",
-        show_default=False,
-    ),
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
 
@@ -113,6 +105,47 @@ class PairOptions:
         if output is not None:
             check_not_input(output, found)
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """What the gene network is made from; several kinds are put together."""
+
+    embedding: Annotated[
+        Path | None,
+        _option(
+            _NETWORK,
+            "Table of gene embeddings (.parquet, .npz, .h5ad or .csv): genes with similar proteins inform "
+            "each other. Without any of the three, genes with similar expression do.",
+            "FILE",
+        ),
+    ] = None
+    gene_sets: Annotated[
+        list[Path] | None,
+        _option(
+            _NETWORK,
+            "GMT file, of GO or Reactome, say: genes that share sets inform each other. May be repeated.",
+            "FILE",
+        ),
+    ] = None
+    edges: Annotated[
+        list[Path] | None,
+        _option(
+            _NETWORK,
+            "Pairs of genes that inform each other, of STRING, say: two names and a weight or none, between "
+            "tabs, commas or spaces. May be repeated.",
+            "FILE",
+        ),
+    ] = None
+
+    def read(self) -> dict[str, Any]:
+        """Return what is given, read, by the names of the Imputer's arguments."""
+        from weft.data.network import read_network
+
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        given = {name: source for name, source in given.items() if source}
+        network = read_network(given, **given)
+        return {name: getattr(network, name) for name in given}
 
 
 @dataclass(frozen=True, kw_only=True)

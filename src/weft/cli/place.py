@@ -104,9 +104,9 @@ def place(
         with screen.progress() as progress:
             placement = placer.fit(pair, progress=progress).place(progress=progress)
             placed = placement.to_anndata(neighbors=neighbors)
+            of_spots = spots and placement.to_anndata(of="spots", genes=names, memory=memory)
             write_anndata(placed, output, overwrite=overwrite)
             if spots is not None:
-                of_spots = placement.to_anndata(of="spots", genes=names, memory=memory)
                 write_anndata(of_spots, spots, overwrite=overwrite)
             model = save_model and placer.save(save_model, overwrite=overwrite)
         said, made = _made(placed, placement)
@@ -119,18 +119,19 @@ def _check_outputs(output: Path, spots: Path | None, save_model: Path | None, *,
     """Raise unless the outputs can be put where they shall lie, each at a path of its own."""
     from weft.data.output import check_output
 
-    check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)
-    if spots is not None:
-        check_output(spots, overwrite=overwrite, suffixes=_SUFFIXES)
-        if spots.resolve() == output.resolve():
+    taken = [check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)]
+    for option, path, suffixes in (("--spots", spots, _SUFFIXES), ("--save-model", save_model, ())):
+        if path is None:
+            continue
+        target = check_output(path, overwrite=overwrite, suffixes=suffixes)
+        if target in taken:
             raise SettingError(
-                "--spots",
-                expected="another path than --output",
-                got=str(spots),
-                fix="The placed cells and the spots are two files.",
+                option,
+                expected="a path of its own",
+                got=f"{path}, where another output goes",
+                fix="The placed cells, the spots and the model are each written by themselves.",
             )
-    if save_model is not None:
-        check_output(save_model, overwrite=overwrite)
+        taken.append(target)
 
 
 def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair
 
 _ARGUMENTS = re.compile(
-    r"\b((?:sc|st)_(?:layer|scale|gene_column)|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
+    r"\b((?:sc|st)_(?:layer|scale)|(?:(?:sc|st)_)?gene_column|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
     r"|device|memory|keep|folds|embedding|truth_composition|truth|hits|methods)=(?=(['\w])?)"
 )
 _SCORES = (

@@ -1,16 +1,35 @@
-"""Gene-gene weights from protein embeddings or from expression (Eq. 4-6 of stImpute), and genes with them."""
+"""The gene graph: gene-gene weights by one relation or several (Eq. 4-6 of stImpute), and genes with them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 
-from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
-from weft.core.neighbors import unit_rows
+from weft._typing import DoubleArray, FloatArray, IntArray, RelationKind
+from weft.core.likeness import cosine_columns, keep_largest
+from weft.core.relations import ExpressionRelation, GeneRelation
 from weft.core.settings import Measure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraphPart:
+    """One relation in a gene graph.
+
+    Attributes
+    ----------
+    name
+        Its kind.
+    relation
+        What it says.
+    share
+        How much it counts beside the others, above 0.
+    """
+
+    name: RelationKind
+    relation: GeneRelation
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,30 +42,26 @@ class GeneGraph:
         (n_sources,) positions of the genes that messages come from, in the reference.
     source_expression
         (n_cells, n_sources) log-normalised expression of the sources in the reference.
-    embedding
-        (n_embedded, n_dim) protein embeddings, of any length, or None for expression alone.
-    embedding_row
-        (n_genes,) row of ``embedding`` of every gene of the reference, -1 where it has none.
+    parts
+        The relations that it is made of; without any, all weights are zero: no graph.
     measure
         "similarity", as the paper writes it, or "distance" (1 - similarity), as its release computed it.
     n_neighbors
-        Keep so many of the largest weights per gene; all by default.
-    is_empty
-        Whether all weights are zero: no graph.
+        Keep so many of the largest weights per gene, by each of the relations; all by default.
 
     Notes
     -----
     The sources are fixed when a model is fitted, so that a gene's weights do not depend on which other genes
-    are asked for.
+    are asked for. Several relations are put together as the mean of their rows, by their shares; each row is
+    first divided by its sum, so that a relation counts alike whatever the number and size of its weights. A
+    relation by which a gene has no neighbour leaves the gene to the others.
     """
 
     sources: IntArray
     source_expression: FloatArray
-    embedding: FloatArray | None = None
-    embedding_row: IntArray | None = None
+    parts: tuple[GraphPart, ...] = (GraphPart(name="expression", relation=ExpressionRelation()),)
     measure: Measure = "similarity"
     n_neighbors: int | None = None
-    is_empty: bool = False
 
     def weights(self, genes: IntArray, expression: FloatArray) -> FloatArray:
         """Return how much every source counts in a gene's neighbourhood.
@@ -63,27 +78,39 @@ class GeneGraph:
         (n_genes, n_sources), at least 0; a row sums to 1, or to 0 where a gene has no neighbour. A gene is no
         neighbour of itself.
         """
-        if self.is_empty:
+        if not self.parts:
             return np.zeros((len(genes), len(self.sources)), dtype=np.float32)
-        weights = cosine_columns(expression, self.source_expression)  # (5)
-        if self.embedding is not None and self.embedding_row is not None:
-            rows, source_rows = self.embedding_row[genes], self.embedding_row[self.sources]
-            between = unit_rows(self.embedding[rows]) @ self._unit_source_embeddings.T  # (4)
-            weights = replace_where(weights, between, rows >= 0, source_rows >= 0)  # (6)
+        alike = cosine_columns(expression, self.source_expression)  # (5)
+        rows = [self._rows(part.relation, genes, alike) for part in self.parts]
+        if len(rows) > 1:
+            rows = [part.share * _means(one) for part, one in zip(self.parts, rows, strict=True)]
+        return _means(np.add.reduce(rows)).astype(np.float32)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether genes may have but a few neighbours among the sources."""
+        return self.n_neighbors is not None or any(part.name in ("gene_sets", "edges") for part in self.parts)
+
+    def known_genes(self, n_genes: int) -> dict[RelationKind, int]:
+        """Return how many of the reference's ``n_genes`` genes each relation knows."""
+        genes = np.arange(n_genes)
+        return {part.name: int(part.relation.knows(genes).sum()) for part in self.parts}
+
+    def _rows(self, relation: GeneRelation, genes: IntArray, alike: DoubleArray) -> DoubleArray:
+        weights = relation.weights(genes, self.sources, alike)
         if self.measure == "distance":
             weights = 1 - weights
         weights = np.where(genes[:, None] == self.sources, 0, weights.clip(min=0))
         if self.n_neighbors is not None and self.n_neighbors < len(self.sources):
             weights = keep_largest(weights, self.n_neighbors)
-        total = weights.sum(axis=1, keepdims=True)
-        means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-        return means.astype(np.float32)
+        return weights
 
-    @cached_property
-    def _unit_source_embeddings(self) -> DoubleArray:
-        if self.embedding is None or self.embedding_row is None:
-            return np.empty((len(self.sources), 0))
-        return unit_rows(self.embedding[self.embedding_row[self.sources]])
+
+def _means(weights: DoubleArray) -> DoubleArray:
+    """Return rows that sum to 1, or to 0 where they did."""
+    total = weights.sum(axis=1, keepdims=True)
+    means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    return means
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,11 +149,14 @@ class GeneTable:
         layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
     weights
         (R, S) weights of the sources.
+    is_sparse
+        Whether genes may have but a few neighbours, of which a draw of sources would leave next to none.
     """
 
     expression: torch.Tensor
     aggregated: torch.Tensor
     weights: torch.Tensor
+    is_sparse: bool = False
 
     @classmethod
     def build(
@@ -139,7 +169,7 @@ class GeneTable:
             torch.from_numpy(np.ascontiguousarray(one)).to(device)
             for one in (expression, aggregated, weights)
         ]
-        return cls(expression=made[0], aggregated=made[1], weights=made[2])
+        return cls(expression=made[0], aggregated=made[1], weights=made[2], is_sparse=graph.is_sparse)
 
     def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
         """Return features in the cells of a block.
@@ -157,48 +187,3 @@ class GeneTable:
             return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
         own, aggregated = (table[neighbors[:, None, :], genes[:, None]] for table in tables)  # (B, R, k)
         return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights[genes])
-
-
-def cosine_columns(left: FloatArray, right: FloatArray) -> DoubleArray:
-    """Return the cosine similarity of every column of ``left`` with every column of ``right``: Eq. 5.
-
-    Parameters
-    ----------
-    left, right
-        (n_cells, n_left) and (n_cells, n_right); an all-zero column has similarity 0 with all.
-
-    Examples
-    --------
-    >>> cosine_columns(np.eye(2), np.array([[1.0], [0.0]]))
-    array([[1.],
-           [0.]])
-    """
-    return unit_rows(left.T) @ unit_rows(right.T).T
-
-
-def replace_where(expression: DoubleArray, protein: DoubleArray, *has_protein: BoolArray) -> DoubleArray:
-    """Return the expression weights with those between two genes that have a protein replaced: Eq. 6.
-
-    Parameters
-    ----------
-    expression, protein
-        (n_genes, n_sources) weights by Eq. 5 and by Eq. 4.
-    has_protein
-        (n_genes,) and (n_sources,): which genes have an embedding.
-    """
-    genes, sources = has_protein
-    return np.where(genes[:, None] & sources[None, :], protein, expression)
-
-
-def keep_largest(weights: DoubleArray, most: int) -> DoubleArray:
-    """Return the weights with all but the ``most`` largest of each row set to zero; ties go by position.
-
-    Examples
-    --------
-    >>> keep_largest(np.array([[0.1, 0.5, 0.3]]), 2)
-    array([[0. , 0.5, 0.3]])
-    """
-    order = np.argsort(-weights, axis=1, kind="stable")[:, :most]
-    kept = np.zeros_like(weights)
-    np.put_along_axis(kept, order, np.take_along_axis(weights, order, axis=1), axis=1)
-    return kept

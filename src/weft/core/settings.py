@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from weft._errors import SettingError, check_choice, check_range, near
-from weft._typing import GraphKind, Kernel, PlacerPreset
+from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
+
+_RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
+_LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +39,13 @@ class StImputeSettings:
     residual, cell_similarity, gene_similarity
         Weights of the three terms of Eq. 10.
     graph
-        Where the gene-gene weights come from; "auto" is the embedding where one is given.
+        Where the gene-gene weights come from: "embedding", "expression", "gene_sets", "edges", or several of
+        them as "embedding+expression", with shares as "embedding:2+expression". "auto" is all of embedding,
+        gene_sets and edges that are given, and expression where none is; "none" is no graph.
     measure
-        Cosine "similarity" (the paper) or "distance" (its release).
+        Cosine "similarity" (the paper) or "distance" (its release); gene sets and edges have no distance.
     graph_neighbors
-        Keep so many of the largest weights per gene; all by default.
+        Keep so many of the largest weights per gene, by each relation; all by default.
     sources
         Genes that messages come from: "all" of the reference, or the "panel"; "auto" takes all up to
         `most_sources` genes.
@@ -97,9 +102,10 @@ class StImputeSettings:
             check_range(name, getattr(self, name), low=0)
         if self.graph_neighbors is not None:
             check_range("graph_neighbors", self.graph_neighbors, low=1, integer=True)
-        check_choice("graph", self.graph, ("auto", "embedding", "expression", "none"))
         check_choice("measure", self.measure, ("similarity", "distance"))
         check_choice("sources", self.sources, ("auto", "all", "panel"))
+        if self.graph not in ("auto", "none"):
+            _check_measure(_parsed_graph(self.graph), self.measure)
 
     @classmethod
     def published(cls, n_cells: int, n_genes: int) -> StImputeSettings:
@@ -127,6 +133,72 @@ class StImputeSettings:
             An unknown name, or a value out of its range.
         """
         return _overridden(self, settings, method="stImpute")
+
+    def graph_shares(self, given: Collection[str] = ()) -> dict[RelationKind, float]:
+        """Return the relations that the gene graph is made of, and how much each counts; none for no graph.
+
+        Parameters
+        ----------
+        given
+            Those of "embedding", "gene_sets" and "edges" that there is something of.
+
+        Raises
+        ------
+        SettingError
+            ``graph`` names what is not given, or takes a distance where there is none.
+
+        Examples
+        --------
+        >>> StImputeSettings(graph="embedding:2+expression").graph_shares(["embedding"])
+        {'embedding': 2.0, 'expression': 1.0}
+        """
+        if self.graph == "auto":
+            there = [name for name in _RELATIONS if name in _LACKING and name in given]
+            shares = dict.fromkeys(there, 1.0) or {"expression": 1.0}
+        else:
+            shares = {} if self.graph == "none" else _parsed_graph(self.graph)
+        for name in shares:
+            if name in _LACKING and name not in given:
+                raise SettingError(
+                    f"graph={self.graph!r}",
+                    expected=_LACKING[name],
+                    got="none",
+                    fix=f"Pass {name}=, or use graph='expression'.",
+                )
+        _check_measure(shares, self.measure)
+        return shares
+
+
+def _parsed_graph(graph: str) -> dict[RelationKind, float]:
+    shares: dict[RelationKind, float] = {}
+    for part in str(graph).split("+"):
+        text, colon, share = part.partition(":")
+        check_choice("graph", text, (*_RELATIONS, "auto", "none"))
+        name = next((one for one in _RELATIONS if one == text), None)
+        try:
+            value = float(share) if colon else 1.0
+        except ValueError:
+            value = 0.0
+        if name is None or name in shares or not 0 < value < float("inf"):
+            raise SettingError(
+                "graph",
+                expected="relations joined by +, each once, or with a share above 0 as embedding:2",
+                got=repr(graph),
+                fix="Write graph='embedding+expression', say; 'auto' and 'none' stand alone.",
+            )
+        shares[name] = value
+    return shares
+
+
+def _check_measure(relations: Collection[RelationKind], measure: Measure) -> None:
+    without = [name for name in relations if name in ("gene_sets", "edges")]
+    if measure == "distance" and without:
+        raise SettingError(
+            "measure",
+            expected=f"'similarity' in a graph of {' and '.join(without)}, which have no distance",
+            got="'distance'",
+            fix="Leave it out, or use graph='embedding' or 'expression'.",
+        )
 
 
 def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> float:
@@ -242,7 +314,13 @@ class StemSettings:
             # DEVIATION: the formula's dropout places worse on the paper's own data (docs/stem.md).
             return cls(dropout=0.3)
         return cls(
-            sigma=None, total=0.15, visit=1.0, steps=300, batch_cells=768, models=3, composition="both"
+            total=0.15,
+            sigma=None,
+            visit=1.0,
+            steps=300,
+            batch_cells=768,
+            models=3,
+            composition="both",
         )
 
     def override(self, settings: Mapping[str, Any]) -> StemSettings:

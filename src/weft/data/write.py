@@ -52,7 +52,7 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
     SettingError, OutputExistsError, OutputError
         As `check_output`, or writing failed.
     InputError
-        A table that the formats cannot hold.
+        A table or value that the formats cannot hold.
     """
     target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
     plain = anndata.AnnData(
@@ -63,17 +63,52 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
             key: storable(value, f"obsm[{key!r}]") if isinstance(value, pd.DataFrame) else value
             for key, value in data.obsm.items()
         },
+        varm=dict(data.varm),
+        layers=dict(data.layers),
         obsp=dict(data.obsp),
         uns=dict(data.uns),
     )
     with partial_output(target, overwrite=overwrite) as partial:
         if target.suffix == ".zarr":
-            with anndata.settings.override(zarr_write_format=2), warnings.catch_warnings():
+            with (
+                anndata.settings.override(zarr_write_format=2),
+                warnings.catch_warnings(),
+                _refusals("result"),
+            ):
                 warnings.filterwarnings("ignore", message=".*zarr.*", category=UserWarning)
                 plain.write_zarr(partial)
         else:
-            plain.write_h5ad(partial, compression="gzip")
+            _write_h5ad(plain, partial)
     return target
+
+
+def _write_h5ad(data: anndata.AnnData, path: Path) -> None:
+    """Write a file that HDF5 can let go of, even on a full disk."""
+    with contextlib.closing(ForgivingFile(path)) as file:
+        try:
+            with h5py.File(file, "w") as root, _refusals("result"):
+                anndata.io.write_elem(root, "/", data, dataset_kwargs={"compression": "gzip"})
+            file.sync()
+        finally:
+            if file.failure is not None:
+                raise file.failure
+
+
+@contextlib.contextmanager
+def _refusals(key: str) -> Iterator[None]:
+    """Turn what anndata raises where it cannot store a value into an `InputError`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # anndata has no common class for what it cannot write
+        where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
+        raise InputError(
+            key,
+            expected="values that AnnData can store",
+            got=f"the refusal {where!r}",
+            fix="Convert that entry to numbers or strings, or leave it out.",
+        ) from error
 
 
 class ResultWriter:
@@ -312,21 +347,8 @@ class ResultWriter:
         return self._root.create_array(key, compressors=[compressor], fill_value=0, **place)
 
     def _put(self, key: str, value: Any) -> None:
-        with self._errors():
-            try:
-                anndata.io.write_elem(self._root, key, value)
-            except OSError:
-                raise
-            except Exception as error:  # anndata has no common class for what it cannot write
-                if self._file is not None and self._file.failure is not None:
-                    raise
-                where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
-                raise InputError(
-                    key,
-                    expected="values that AnnData can store",
-                    got=f"the refusal {where!r}",
-                    fix="Convert that entry to numbers or strings, or leave it out.",
-                ) from error
+        with self._errors(), _refusals(key):
+            anndata.io.write_elem(self._root, key, value)
 
     def _check_complete(self, kind: type[BaseException] | None, *_: object) -> None:
         left = {key: count for key, count in self._missing.items() if count > 0}

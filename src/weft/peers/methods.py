@@ -11,7 +11,10 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_che
 
 from weft._errors import InputError, NotFittedError, SettingError, near, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
+from weft.data.edges import EdgeList
 from weft.data.embeddings import EmbeddingTable
+from weft.data.genesets import GeneSets
+from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.peers import BASELINES
 
@@ -128,6 +131,8 @@ def resolve_methods(
     methods: Sequence[str | Predictor],
     *,
     embedding: EmbeddingTable | None = None,
+    gene_sets: GeneSets | None = None,
+    edges: EdgeList | None = None,
     reliability: bool = False,
     device: str = "auto",
 ) -> list[Method[Predictor]]:
@@ -137,7 +142,7 @@ def resolve_methods(
     ----------
     methods
         Names, as `parse_method` takes them, or unfitted objects that fit and predict.
-    embedding, reliability, device
+    embedding, gene_sets, edges, reliability, device
         Given to the Imputers that are named; objects stay as they are.
 
     Returns
@@ -152,9 +157,10 @@ def resolve_methods(
     InputError
         An object that cannot fit and predict.
     """
+    network = Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
 
     def named(spec: str) -> Callable[[int], Predictor]:
-        return _maker(spec, embedding=embedding, reliability=reliability, device=device)
+        return _maker(spec, network, reliability=reliability, device=device)
 
     def own(method: object) -> Callable[[int], Predictor]:
         check_object(method, Predictor, acts="fit(pair) and predict(genes, pair)")
@@ -266,9 +272,7 @@ def copier(method: M) -> Callable[[int], M]:
     return fresh
 
 
-def _maker(
-    spec: str, *, embedding: EmbeddingTable | None, reliability: bool, device: str
-) -> Callable[[int], Predictor]:
+def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Callable[[int], Predictor]:
     name, settings = parse_method(spec)
     preset = next((one for one in PRESETS if one == name), None)
 
@@ -280,7 +284,9 @@ def _maker(
         return Imputer(
             preset=preset,
             settings=settings,
-            embedding=embedding,
+            embedding=network.embedding,
+            gene_sets=network.gene_sets,
+            edges=network.edges,
             reliability=reliability,
             seed=seed,
             device=device,
