@@ -123,7 +123,9 @@ def test_a_loaded_model_imputes_other_cells_and_files(
     path = loaded.impute_to(tmp_path / "imputed.h5ad")
     np.testing.assert_array_equal(anndata.read_h5ad(path).X, imputed.X)
     some = reliable_imputer.impute(pair=tissue_pair.cells(np.arange(3)))
-    np.testing.assert_array_equal(weft.load(model).attach(tissue_pair).impute().X[:3], some.X)
+    whole = weft.load(model).attach(tissue_pair).impute().X
+    # Blocks of another size round float32 differently, on some processors; as in test_imputer.
+    np.testing.assert_allclose(whole[:3], some.X, rtol=0, atol=2e-6)
 
 
 def test_loading_leaves_the_global_random_state(model: Path, tissue_pair: Pair) -> None:

@@ -84,7 +84,7 @@ def test_the_ends_of_a_range_are_accepted(name: str, values: tuple[float, ...]) 
         ("graph", "expresion", "Did you mean 'expression'"),
         ("measure", "similar", "Did you mean 'similarity'"),
         ("sources", "pannel", "Did you mean 'panel'"),
-        ("graph", "zzz", "Known: 'auto', 'embedding', 'expression', 'none'"),
+        ("graph", "zzz", "Known: 'auto', 'edges', 'embedding', 'expression'"),
     ],
 )
 def test_options_give_a_near_name(name: str, value: str, near: str) -> None:
