@@ -116,7 +116,7 @@ def main() -> None:
         "medians over genes, averaged over seeds; the mse is better when lower. Differences are medians over "
         f"genes of each gene's mean over the seeds, against {BASE}; q is of Wilcoxon's signed-rank test over "
         "genes, with the false discovery rate (Benjamini, Hochberg) over all tests of the table. It takes "
-        "genes for independent, which training is not: seed by seed, the median differences over genes are\n\n"
+        "genes for independent, which training is not. Seed by seed, the median differences are\n\n"
     )
     for metric in ("pearson", "mse"):
         text += f"{metric}:\n\n{markdown(by_seed(table, metric))}\n\n"

@@ -149,7 +149,7 @@ class Placement:
         -------
         csr_matrix
             (n_cells, n_spots) or (n_spots, n_cells), float32. A row's sum is the share of its weight that the
-            ``k`` entries hold, at most 1: they are not scaled up.
+            ``k`` entries hold, at most 1: they are not scaled up. Of equal weights any may be taken.
         """
         check_choice("of", of, ("cells", "spots"))
         check_range("k", k, low=1, integer=True)
