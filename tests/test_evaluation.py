@@ -296,6 +296,8 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
         "cluster": True,
         "reliability": False,
         "embedding": None,
+        "gene_sets": None,
+        "edges": None,
         "device": "auto",
         "methods": {"mean": "mean", "knn:k=5": "knn:k=5"},
     }

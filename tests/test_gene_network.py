@@ -126,6 +126,14 @@ def test_reliability_is_learned_with_the_same_relations(fit_quickly: Fit, files:
     assert imputer.impute(["Gene02"]).var["reliability"].between(0, 1).all()
 
 
+def test_no_source_is_left_out_of_a_training_step_where_genes_have_few_neighbours(
+    fit_quickly: Fit, imputer: Imputer, files: dict[str, Path]
+) -> None:
+    few, all_ = (fit_quickly(settings={"batch_sources": most}, edges=files["edges"]) for most in (2, 28))
+    np.testing.assert_array_equal(few.impute().X, all_.impute().X)
+    assert np.abs(fit_quickly(settings={"batch_sources": 2}).impute().X - imputer.impute().X).max() > 1e-4
+
+
 # What is recorded
 
 
@@ -198,6 +206,23 @@ def test_names_that_do_not_fit_the_saved_network_are_found(
     (folder / "config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(FormatError, match="the files of a saved model"):
         weft.load(folder)
+
+
+# What it takes
+
+
+def test_a_plan_counts_tables_in_memory(
+    embeddings: EmbeddingTable, files: dict[str, Path], tissue_pair: Pair
+) -> None:
+    plain = Imputer().plan(pair=tissue_pair).peak_bytes
+    edges, sets = read_edges(files["edges"]), read_gene_sets(files["gene_sets"])
+    for given_, expected in (
+        ({"embedding": embeddings}, 2 * np.asarray(embeddings.values).nbytes),
+        ({"edges": edges}, 2 * (edges.pairs.nbytes + edges.weights.nbytes)),
+        ({"gene_sets": sets}, 2 * (sets.members.data.nbytes + sets.members.indices.nbytes)),
+        (dict(files), 0),
+    ):
+        assert Imputer(**given_).plan(pair=tissue_pair).peak_bytes == pytest.approx(plain + expected)
 
 
 # What is refused
@@ -291,6 +316,34 @@ def test_impute_tells_the_network_as_json(run: Callable[..., Any], files: dict[s
     assert result.exit_code == 0, result.output
     network = json.loads(result.stdout)["network"]
     assert network == {"edges": {"share": 1.0, "source": str(files["edges"]), "known_genes": 14}}
+
+
+def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: dict[str, Path]) -> None:
+    edges = ["--edges", files["edges"], "--set", "graph=edges:2+expression", "--genes", "Gene01"]
+    result = run("impute", "-o", "out.h5ad", *edges, "--json", *QUICK)
+    assert result.exit_code == 0, result.output
+    network = json.loads(result.stdout)["network"]
+    assert {name: (one["share"], one["known_genes"]) for name, one in network.items()} == {
+        "edges": (2.0, 14),
+        "expression": (1.0, 28),
+    }
+
+
+def test_evaluate_takes_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
+    quick = "+".join(QUICK[1:8:2])
+    methods = [f"auto:graph={graph}+{quick}" for graph in ("none", "edges", "edges+gene_sets:2+expression")]
+    networks = ["--gene-sets", files["gene_sets"], "--edges", files["edges"]]
+    options = ["--methods", ",".join(methods), "--folds", "2", "--no-clusters", *networks]
+    result = run("evaluate", "-o", "scores.csv", *options)
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv("scores.csv")
+    median = scores[(scores["item"] == "median over genes") & (scores["metric"] == "mse")]
+    assert median["method"].tolist() == methods
+    assert median["value"].nunique() == 3
+    parameters = json.loads(Path("scores.json").read_text())["parameters"]
+    assert parameters["embedding"] is None
+    assert parameters["gene_sets"] == str(files["gene_sets"])
+    assert parameters["edges"] == str(files["edges"])
 
 
 @pytest.mark.parametrize("command", ["impute", "evaluate"])

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from weft._errors import InputError, SettingError, check_choice, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
+from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable, read_embedding
+from weft.data.genesets import GeneSetSource, read_gene_sets
+from weft.data.network import Network
 from weft.data.output import check_output, partial_output
 from weft.data.pair import Pair
 from weft.evaluation_place import HITS, evaluate_placement
@@ -47,6 +50,8 @@ def evaluate(
     cluster: bool = True,
     reliability: bool = False,
     embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
+    edges: EdgeSource | Sequence[EdgeSource] | None = None,
     truth: str | NDArray[Any] | pd.DataFrame | None = None,
     truth_composition: str | pd.DataFrame | None = None,
     hits: Sequence[int] = HITS,
@@ -85,6 +90,8 @@ def evaluate(
         more reliable half.
     embedding
         Gene embeddings for the Imputers that are named: a path, or a table in memory.
+    gene_sets, edges
+        Gene sets, and pairs of genes, for the same, as `weft.Imputer` takes them.
     truth
         For ``"place"``, where the reference's cells lived: ``"obs:X,Y"``, ``"obsm:KEY"``, or values.
     truth_composition
@@ -142,9 +149,18 @@ def evaluate(
         )
     _check_no_truth(truth, truth_composition)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
-    table = None if embedding is None else read_embedding(embedding)
+    network = Network(
+        embedding=None if embedding is None else read_embedding(embedding),
+        gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
+        edges=None if edges is None else read_edges(edges),
+    )
     found = resolve_methods(
-        cast(Sequence[str | Predictor], methods), embedding=table, reliability=reliability, device=device
+        cast(Sequence[str | Predictor], methods),
+        embedding=network.embedding,
+        gene_sets=network.gene_sets,
+        edges=network.edges,
+        reliability=reliability,
+        device=device,
     )
     scored = np.unique(np.concatenate([split.held for split in splits]))
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
@@ -156,7 +172,8 @@ def evaluate(
 
     result = score_all(found, seeds, score, n_steps=len(splits), progress=progress)
     parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
-    parameters |= {"reliability": reliability, "embedding": table and table.source, "device": device}
+    parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
+    parameters |= {"reliability": reliability, "device": device}
     result.attrs["weft"] = record_of(pair, found, given=methods, parameters=parameters, seeds=seeds)
     return result
 

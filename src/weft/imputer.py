@@ -24,7 +24,7 @@ from weft.data.columns import GeneColumns
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
-from weft.data.network import Network, read_network
+from weft.data.network import Network, network_bytes, read_network
 from weft.data.pair import Pair, check_not_input
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
@@ -205,7 +205,8 @@ class Imputer:
         """
         pair = self._pair() if pair is None else pair
         settings = self.settings_ or self._settings(pair)
-        return make_plan(pair, len(asked_genes(pair, genes)), settings=settings, memory=memory)
+        n_genes = len(asked_genes(pair, genes))
+        return make_plan(pair, n_genes, settings=settings, memory=memory, network=self._network_bytes())
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -445,6 +446,9 @@ class Imputer:
         """Return what is given besides expression."""
         return [name for name in ("embedding", "gene_sets", "edges") if getattr(self, name) is not None]
 
+    def _network_bytes(self) -> float:
+        return network_bytes(self.embedding, self.gene_sets, self.edges)
+
     def _network(self, settings: StImputeSettings) -> Network:
         """Read what the gene graph uses of what is given."""
         return read_network(
@@ -484,7 +488,14 @@ class Imputer:
         pair = self._pair() if pair is None else pair
         self._check(pair)
         asked = asked_genes(pair, genes)
-        plan = make_plan(pair, len(asked), settings=model.settings, memory=memory, in_memory=in_memory)
+        plan = make_plan(
+            pair,
+            len(asked),
+            settings=model.settings,
+            memory=memory,
+            in_memory=in_memory,
+            network=self._network_bytes(),
+        )
         return Job(model=model, columns=columns, pair=pair, genes=asked, plan=plan)
 
     def _var(self, job: Job) -> pd.DataFrame:

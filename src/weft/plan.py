@@ -57,6 +57,7 @@ def make_plan(
     settings: StImputeSettings,
     memory: str | int,
     in_memory: bool = False,
+    network: float = 0.0,
 ) -> Plan:
     """Plan an imputation within a memory budget.
 
@@ -72,6 +73,8 @@ def make_plan(
         Budget for the whole process, as "4 GB".
     in_memory
         Whether the result is held rather than written.
+    network
+        Bytes of the embeddings, gene sets and edges that the gene graph is made from.
 
     Raises
     ------
@@ -81,7 +84,7 @@ def make_plan(
     budget = parse_memory(memory)
     n_cells, n_sc, n_sources = pair.st.n_cells, pair.sc.n_cells, n_sources_of(pair, settings)
     output = 4.0 * n_cells * n_genes
-    held = _held_bytes(pair, settings) + (output if in_memory else 0)
+    held = _held_bytes(pair, settings) + network + (output if in_memory else 0)
     training = held + _training_bytes(pair, settings)
     if training > budget:
         way_out = (

@@ -63,6 +63,8 @@ class Plain:
             ("stimpute", {"a": True, "b": False, "c": None, "d": "none"}),
         ),
         ("stimpute:lr=1e-3+k=-1", ("stimpute", {"lr": 0.001, "k": -1})),
+        ("auto:graph=edges:2+expression+k=3", ("auto", {"graph": "edges:2+expression", "k": 3})),
+        ("auto:k=3+graph=edges+expression", ("auto", {"k": 3, "graph": "edges+expression"})),
     ],
 )
 def test_parse(spec: str, expected: tuple[str, dict]) -> None:
@@ -84,7 +86,9 @@ def test_parse_is_the_inverse_of_writing(values: dict) -> None:
     assert parse_method(spec) == ("stimpute", values)
 
 
-@pytest.mark.parametrize("spec", ["knn:", "knn:k", "knn:k=", "knn:=3", "knn:k=1+", "knn:k=1+k=2"])
+@pytest.mark.parametrize(
+    "spec", ["knn:", "knn:k", "knn:k=", "knn:=3", "knn:k=1+", "knn:k=1++k=2", "knn:k=1+k=2"]
+)
 def test_settings_of_another_form(spec: str) -> None:
     with pytest.raises(SettingError, match=r"methods: expected settings as name:key=value\+key=value"):
         parse_method(spec)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = re.compile(
     r"\b((?:sc|st)_(?:layer|scale)|(?:(?:sc|st)_)?gene_column|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
-    r"|device|memory|keep|folds|embedding|truth_composition|truth|hits|methods)=(?=(['\w])?)"
+    r"|device|memory|keep|folds|embedding|gene_sets|edges|truth_composition|truth|hits|methods)=(?=(['\w])?)"
 )
 _SCORES = (
     ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),

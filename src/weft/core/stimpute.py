@@ -300,7 +300,7 @@ def _fit_network(
         drawn = _draw(cells.shape[1], settings.batch_genes, generator, cells.device)
         features = genes.gather(near, drawn)
         senders = None
-        if settings.graph_neighbors is None:  # of a few neighbours each, a draw would leave next to none
+        if not sources.is_sparse:  # of a few neighbours each, a draw would leave next to none
             senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
         if senders is not None:
             features = features.from_sources(senders)

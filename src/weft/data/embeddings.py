@@ -279,7 +279,8 @@ def _from_npz(path: Path) -> EmbeddingTable:
                 got="an array of objects, which is a pickle",
                 fix="Save it again with genes=np.asarray(genes, dtype=str).",
             ) from error
-        about = {name: str(arrays[name]) for name in arrays.files if arrays[name].ndim == 0}
+        others = {name: arrays[name] for name in arrays.files if name not in ("genes", key)}
+        about = {name: str(value) for name, value in others.items() if value.ndim == 0}
     return _table(genes, values, str(path), about)
 
 

@@ -36,6 +36,25 @@ class Network:
         return {name: one.source for name, one in given.items() if one is not None}
 
 
+def network_bytes(*sources: object) -> float:
+    """Return the memory that embeddings, gene sets and edges take; nothing for those that are not read yet.
+
+    Parameters
+    ----------
+    sources
+        As they were given; what is in memory counts twice, for the genes of a reference are taken out of it.
+    """
+    size = 0.0
+    for source in sources:
+        if isinstance(source, EmbeddingTable):
+            size += 2 * source.values.nbytes
+        elif isinstance(source, GeneSets):
+            size += 2 * (source.members.data.nbytes + source.members.indices.nbytes)
+        elif isinstance(source, EdgeList):
+            size += 2 * (source.pairs.nbytes + source.weights.nbytes)
+    return size
+
+
 def read_network(
     wanted: Collection[str],
     *,

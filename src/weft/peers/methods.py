@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
@@ -94,7 +95,7 @@ def parse_method(
     ----------
     spec
         ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
-        ``False`` in any case, ``None`` (so written), else as text.
+        ``False`` in any case, ``None`` (so written), else as text, which may hold a ``+``.
     known
         The names that there are; those of the methods that impute by default.
 
@@ -107,6 +108,8 @@ def parse_method(
     --------
     >>> parse_method("stimpute:graph=none+rounds=1+alpha=0.5")
     ('stimpute', {'graph': 'none', 'rounds': 1, 'alpha': 0.5})
+    >>> parse_method("auto:graph=embedding:2+expression+k=20")
+    ('auto', {'graph': 'embedding:2+expression', 'k': 20})
     """
     name, colon, text = spec.partition(":")
     if name not in known:
@@ -114,9 +117,10 @@ def parse_method(
             "methods", expected=f"one of {shorten(known, most=20)}", got=repr(name), fix=near(name, known)
         )
     settings: dict[str, Setting] = {}
-    for part in text.split("+") if colon else ():
+    # Only what names a setting starts one: a value may hold a +, as in graph=embedding+expression.
+    for part in re.split(r"\+(?=[^+=]*=)", text) if colon else ():
         key, equals, value = part.partition("=")
-        if not (key and equals and value) or key in settings:
+        if not (key and equals and all(value.split("+"))) or key in settings:
             raise SettingError(
                 "methods",
                 expected="settings as name:key=value+key=value, each once",
