@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from weft._typing import DoubleArray, IntArray
 from weft.core.mapping import Mapping
+from weft.data.sparse import by_rows
 from weft.data.stream import row_blocks
 
 _BLOCK_BYTES = 64e6
@@ -115,8 +116,6 @@ def knn_matrix(nearest: IntArray) -> sp.csr_matrix:
     """
     n_cells, k = nearest.shape
     values = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), n_cells)
-    matrix = sp.csr_matrix(
-        (values, nearest.ravel(), np.arange(0, n_cells * k + 1, k)), shape=(n_cells, n_cells)
-    )
+    matrix = by_rows(values, nearest, n_columns=n_cells)
     matrix.sort_indices()
     return matrix

@@ -25,6 +25,7 @@ from weft.core.stem import StemModel
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
 from weft.data.space import column_of, text_labels
+from weft.data.sparse import row_shares
 from weft.nearest import knn_matrix, nearest_by_overlap, nearest_by_product, spot_nearness
 
 Which: TypeAlias = Literal["cells", "spots"]
@@ -441,8 +442,7 @@ class Placement:
         mass = np.zeros((len(self.spots), numbers.shape[1]))
         for cells, spots, mapping in self._groups:
             mass[spots] = _numpy(mapping.push(self._tensor(numbers[cells])))
-        total, overall = mass.sum(axis=1, keepdims=True), numbers.sum(axis=0) / numbers.sum()
-        shares = np.where(total > 0, mass / np.where(total > 0, total, 1.0), overall)
+        shares = row_shares(mass, numbers.sum(axis=0) / numbers.sum())
         return pd.DataFrame(shares, index=self.pair.st.obs_names, columns=pd.Index(names.tolist()))
 
     def _carried(self, numbers: DoubleArray, *, to: Which) -> DoubleArray:

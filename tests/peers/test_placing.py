@@ -20,8 +20,9 @@ from weft._errors import InputError, KeyMissingError, NotFittedError, SettingErr
 from weft.data.pair import Pair, pair
 from weft.data.pseudospots import pseudo_spots
 from weft.data.simulate import simulate_tissue
+from weft.data.sparse import by_rows
 from weft.peers import placed, placing
-from weft.peers.placed import MappedCells, by_rows
+from weft.peers.placed import MappedCells
 from weft.peers.placing import (
     PLACERS,
     PlaceBaselineMethod,

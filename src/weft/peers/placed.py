@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from weft._errors import check_range
 from weft._typing import DoubleArray, IntArray
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
+from weft.data.sparse import by_rows, row_shares
 from weft.data.stream import row_blocks
 
 Weights: TypeAlias = Literal["variance", "uniform"]
@@ -201,24 +202,7 @@ class FittedSpots:
         return total / np.where(sums > 0, sums, 1.0), np.sqrt(moments.var_)
 
 
-def by_rows(values: NDArray[Any], columns: IntArray, *, n_columns: int) -> sp.csr_matrix:
-    """Return a sparse matrix with as many entries in each row.
-
-    Parameters
-    ----------
-    values, columns
-        (n_rows, n_entries) the entries and their columns.
-    n_columns
-        Columns of the matrix.
-    """
-    n_rows, n_entries = columns.shape
-    starts = np.arange(0, n_rows * n_entries + 1, n_entries)
-    return sp.csr_matrix((values.ravel(), columns.ravel(), starts), shape=(n_rows, n_columns))
-
-
 def _shares(mass: DoubleArray, pair: Pair, types: NDArray[np.str_], codes: IntArray) -> pd.DataFrame:
     """Return rows of sum 1 as a table; where there is nothing, the shares of the types among all cells."""
-    total = mass.sum(axis=1, keepdims=True)
     overall = np.bincount(codes, minlength=len(types)) / len(codes)
-    shares = np.where(total > 0, mass / np.where(total > 0, total, 1.0), overall)
-    return pd.DataFrame(shares, index=pair.st.obs_names, columns=pd.Index(types.tolist()))
+    return pd.DataFrame(row_shares(mass, overall), index=pair.st.obs_names, columns=pd.Index(types.tolist()))

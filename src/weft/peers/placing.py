@@ -21,6 +21,7 @@ from weft._typing import DoubleArray, FloatArray, IntArray, PlacerPreset
 from weft.data.needs import Labels, coordinates_of
 from weft.data.pair import Pair
 from weft.data.side import Side
+from weft.data.sparse import by_rows
 from weft.data.stream import row_blocks
 from weft.peers.methods import (
     Method,
@@ -31,7 +32,7 @@ from weft.peers.methods import (
     labelled_methods,
     parse_method,
 )
-from weft.peers.placed import FittedSpots, MappedCells, Weights, by_rows
+from weft.peers.placed import FittedSpots, MappedCells, Weights
 
 Space: TypeAlias = Literal["log", "zscore"]
 """What cells and spots are compared by: log-normalised values, or z-scores of them, each side's its own."""
