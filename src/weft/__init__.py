@@ -19,6 +19,8 @@ quick::
     read_fasta, FastaRecord                 one protein per gene
     embed_proteins, ProteinEmbedder,
     read_embedding, EmbeddingTable          one vector per gene
+    read_gene_sets, GeneSets,
+    read_edges, EdgeList                    sets and pairs of genes that belong together
     simulate_tissue, SimulatedTissue,
     pseudo_spots, PseudoSpots, add_noise    data with known truth
     WeftError and its kinds                 everything that weft raises on purpose
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
     from weft.attribution import Attribution, attribute
     from weft.axis import Axis, axis_of_score, fit_axis
     from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
+    from weft.data.edges import EdgeList, read_edges
     from weft.data.embeddings import EmbeddingTable, read_embedding
+    from weft.data.genesets import GeneSets, read_gene_sets
     from weft.data.other_cells import with_reference
     from weft.data.pair import Pair, pair
     from weft.data.pseudospots import PseudoSpots, add_noise, pseudo_spots
@@ -73,11 +77,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Attribution",
     "Axis",
+    "EdgeList",
     "EmbeddingTable",
     "FastaRecord",
     "FormatError",
     "GeneComparison",
     "GeneError",
+    "GeneSets",
     "Imputer",
     "InputError",
     "KeyMissingError",
@@ -120,8 +126,10 @@ __all__ = [
     "neighborhood_enrichment",
     "pair",
     "pseudo_spots",
+    "read_edges",
     "read_embedding",
     "read_fasta",
+    "read_gene_sets",
     "region_enrichment",
     "simulate_tissue",
     "with_reference",
@@ -131,9 +139,11 @@ __all__ = [
 _HOMES = {
     "Attribution": "weft.attribution",
     "Axis": "weft.axis",
+    "EdgeList": "weft.data.edges",
     "EmbeddingTable": "weft.data.embeddings",
     "FastaRecord": "weft.fasta",
     "GeneComparison": "weft.dominance",
+    "GeneSets": "weft.data.genesets",
     "Imputer": "weft.imputer",
     "Pair": "weft.data.pair",
     "Placement": "weft.placement",
@@ -162,8 +172,10 @@ _HOMES = {
     "neighborhood_enrichment": "weft.niches",
     "pair": "weft.data.pair",
     "pseudo_spots": "weft.data.pseudospots",
+    "read_edges": "weft.data.edges",
     "read_embedding": "weft.data.embeddings",
     "read_fasta": "weft.fasta",
+    "read_gene_sets": "weft.data.genesets",
     "region_enrichment": "weft.niches",
     "simulate_tissue": "weft.data.simulate",
     "with_reference": "weft.data.other_cells",

@@ -165,8 +165,10 @@ def test_genes_are_found_by_name_then_without_case() -> None:
 def test_edges_of_other_genes_are_refused_with_both_namings(tmp_path: Path) -> None:
     found = read_edges(written(tmp_path, "10090.ENSMUSP1 10090.ENSMUSP2 700\n"))
     expected = r"edges\.txt: expected edges of genes such as 'Gad1', 'Gad2', 'Sst', got none.*'10090\.E"
-    with pytest.raises(GeneError, match=expected):
+    with pytest.raises(GeneError, match=rf"{expected}.*STRING's IDs: its file protein\.info has them"):
         found.aligned(["Gad1", "Gad2", "Sst", "Vip"])
+    with pytest.raises(GeneError, match=r"such as 'TP53', 'lacZ'\. Take one of the same species"):
+        read_edges(pd.DataFrame([["TP53", "lacZ"]])).aligned(["Gad1"])
 
 
 @pytest.mark.parametrize(

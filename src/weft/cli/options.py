@@ -115,8 +115,10 @@ class NetworkOptions:
         Path | None,
         _option(
             _NETWORK,
-            "Table of gene embeddings (.parquet, .npz, .h5ad or .csv): genes with similar proteins inform "
-            "each other. Without any of the three, genes with similar expression do.",
+            "Table of gene embeddings, from weft embed or elsewhere (.parquet, .npz, .h5ad, .csv or .tsv): "
+            "genes with similar proteins inform each other. Without any of these three options, genes with "
+            "similar expression do; with several, all count alike, unless the method's setting graph says "
+            "otherwise, as graph=embedding:2+expression.",
             "FILE",
         ),
     ] = None
@@ -124,7 +126,8 @@ class NetworkOptions:
         list[Path] | None,
         _option(
             _NETWORK,
-            "GMT file, of GO or Reactome, say: genes that share sets inform each other. May be repeated.",
+            "GMT file (.gz too) of gene sets, such as those of GO or Reactome: genes inform each other that "
+            "share sets, small sets above all. May be repeated.",
             "FILE",
         ),
     ] = None
@@ -132,8 +135,9 @@ class NetworkOptions:
         list[Path] | None,
         _option(
             _NETWORK,
-            "Pairs of genes that inform each other, of STRING, say: two names and a weight or none, between "
-            "tabs, commas or spaces. May be repeated.",
+            "Text file (.gz too) of pairs of genes that inform each other: two names of genes, and a weight "
+            "or none, between tabs, commas or spaces. STRING's protein IDs have to be turned into names. "
+            "May be repeated.",
             "FILE",
         ),
     ] = None

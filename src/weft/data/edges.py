@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from weft._errors import FormatError, InputError
 from weft._typing import BoolArray, FloatArray, IntArray, PathLike
 from weft.data.cautions import many
 from weft.data.genes import match_genes
-from weft.data.genesets import check_any_known
+from weft.data.genesets import SAME_NAMES, check_any_known
 from weft.data.lines import head_of, text_errors
 
 logger = logging.getLogger("weft")
 
 _KIND = "a list of edges (per line: two genes, and a weight or none)"
 _SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
+_STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
+_NAMES_OF_STRING = "Put names of genes in place of STRING's IDs: its file protein.info has them."
 _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
 
 
@@ -38,22 +41,26 @@ class EdgeList:
     pairs
         (n_edges, 2) positions of two different genes in ``genes``, each pair once.
     weights
-        (n_edges,) above 0, up to 1.
+        (n_edges,) of the pairs, above 0; `read_edges` brings them to 1 at most.
     source
         Where they came from, for messages and records.
     n_self_loops, n_repeated
-        Edges of the source that were left out: of a gene with itself, and those that stood there before, of
-        which the largest weight counts.
+        How many edges of the source were left out: of a gene with itself, and those that stood there before,
+        of which the largest weight counts.
 
     Raises
     ------
     InputError
-        There is no edge, or arrays do not fit.
+        There is no edge, a weight is not above 0, or arrays do not fit.
 
     Examples
     --------
-    >>> read_edges(pd.DataFrame({"a": ["Gad1", "Sst"], "b": ["Gad2", "Sst"], "weight": [0.9, 1.0]}))
-    EdgeList(1 edge between 3 genes from memory; 1 edge of a gene with itself left out)
+    >>> edges = read_edges(pd.DataFrame([["Gad1", "Gad2", 0.5], ["Gad2", "Gad1", 0.75]]))
+    >>> edges
+    EdgeList(1 edge between 2 genes from memory; 1 repeated edge left out)
+    >>> known, weights = edges.aligned(["GAD2", "Sst", "Gad1"])
+    >>> known.tolist(), weights.toarray().tolist()
+    ([True, False, True], [[0.0, 0.0, 0.75], [0.0, 0.0, 0.0], [0.75, 0.0, 0.0]])
     """
 
     genes: NDArray[np.str_]
@@ -95,7 +102,7 @@ class EdgeList:
         known
             (n_asked,) which of them the list names.
         edges
-            (n_asked, n_asked) weights, alike in both directions, 0 where there is no edge.
+            (n_asked, n_asked) weights, alike in both directions, 0 where there is no edge; sparse.
 
         Raises
         ------
@@ -103,7 +110,8 @@ class EdgeList:
             The list names none of the genes.
         """
         found = match_genes(genes, self.genes)
-        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="edges")
+        fix = _NAMES_OF_STRING if _STRING_ID.fullmatch(str(self.genes[0])) else SAME_NAMES
+        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="edges", fix=fix)
         known = np.zeros(len(genes), dtype=bool)
         known[found.first] = True
         place = np.full(len(self.genes), -1, dtype=np.int64)
@@ -126,7 +134,13 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     source
         The path of a text file, plain or ``.gz``: two columns of genes, or three with a weight, between tabs,
         commas or spaces, with a header or without; where there are more columns, the weight is the one that
-        is called combined_score. Or a DataFrame whose first columns are such; or several of these.
+        is called combined_score. Or a DataFrame of such two or three columns; or several of these, which are
+        put together.
+
+    Returns
+    -------
+    EdgeList
+        Each edge once, which `weft.Imputer` takes as its ``edges``.
 
     Raises
     ------
@@ -143,7 +157,12 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     Without weights all edges count 1. Edges have no direction; of one that stands several times, as in
     STRING's files in both directions, the largest weight counts, and a weight of 0 is no edge. Edges of a
     gene with itself are left out. Names are taken as they stand: STRING's protein IDs, such as
-    10090.ENSMUSP00000000001, are no names of genes.
+    10090.ENSMUSP00000000001, are no names of genes. Its file protein.info has the names (docs/networks.md).
+
+    Examples
+    --------
+    >>> read_edges(pd.DataFrame({"a": ["Gad1", "Sst"], "b": ["Gad2", "Sst"], "combined_score": [940, 1000]}))
+    EdgeList(1 edge between 3 genes from memory; 1 edge of a gene with itself left out)
     """
     made = _joined(source) if isinstance(source, list | tuple) else _read(cast(EdgeSource, source))
     if made.n_self_loops or made.n_repeated:

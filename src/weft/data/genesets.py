@@ -18,6 +18,9 @@ from weft.data.cautions import many
 from weft.data.genes import match_genes
 from weft.data.lines import head_of, open_bytes, text_errors
 
+SAME_NAMES = "Take one of the same species, with names of the same kind (symbols or Ensembl IDs)."
+"""What to do where no gene is known."""
+
 _KIND = "a GMT file (per line: name, description and genes, between tabs)"
 
 
@@ -30,22 +33,26 @@ class GeneSets:
     genes
         (n_genes,) names, each once, spelled as in the source.
     members
-        (n_genes, n_sets) 1 where a gene is in a set, else 0.
+        (n_genes, n_sets) 1 where a gene is in a set, else 0; sparse.
     information
-        (n_sets,) information content of every set, at least 0: -log of the share of the source's genes that
-        are in it.
+        (n_sets,) information content of every set in nats, at least 0: -log of the share of the source's
+        genes that are in it.
     source
         Where they came from, for messages and records.
 
     Raises
     ------
     InputError
-        There is no gene, or the shapes do not fit.
+        There is no gene or no set, or the shapes do not fit.
 
     Examples
     --------
-    >>> read_gene_sets({"GABA": ["Gad1", "Gad2"], "neuron": ["Gad1", "Gad2", "Sst"]})
-    GeneSets(3 genes in 2 sets from memory)
+    >>> sets = read_gene_sets({"GABA": ["Gad1", "Gad2"], "neuron": ["Gad1", "Gad2", "Sst"]})
+    >>> sets.information.round(2).tolist()
+    [0.41, 0.0]
+    >>> known, members = sets.aligned(["SST", "Gfap"])
+    >>> known.tolist(), members.toarray().tolist()
+    ([True, False], [[0.0, 1.0], [0.0, 0.0]])
     """
 
     genes: NDArray[np.str_]
@@ -80,7 +87,7 @@ class GeneSets:
         known
             (n_asked,) which of them are in any set.
         members
-            (n_asked, n_sets) 1 where a gene is in a set.
+            (n_asked, n_sets) 1 where a gene is in a set; sparse.
 
         Raises
         ------
@@ -110,21 +117,32 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
         The path of a GMT file (``.gmt`` or ``.gmt.gz``: GO, Reactome and others at MSigDB or Enrichr), a
         mapping from the name of a set to its genes, or several of these, whose sets are put together.
 
+    Returns
+    -------
+    GeneSets
+        The sets in the order of the source, which `weft.Imputer` takes as its ``gene_sets``.
+
     Raises
     ------
     MissingFileError
         Nothing is at the path.
     FormatError
-        The file is no GMT.
+        The file is no GMT: binary, damaged, or with a line without genes.
     InputError
-        There is no set with genes.
+        There is no set with genes, or a set's genes are one text in place of a list.
 
     Notes
     -----
     A line is a set: its name, a description, and its genes, between tabs. What stands behind a comma in a
     gene, as the weights of some of Enrichr's files, is left out. A gene counts once in a set. The information
     content of a set is -log(n_genes of the set / n_genes in any set), so that a set of all genes tells
-    nothing.
+    nothing. Sets are taken as they stand: that a gene of a GO term is in the terms above it too, the file has
+    to say.
+
+    Examples
+    --------
+    >>> read_gene_sets([{"GABA": ["Gad1", "Gad2"]}, {"neuron": ["Gad1", "Gad2", "Sst"]}])
+    GeneSets(3 genes in 2 sets from memory, memory)
     """
     if isinstance(source, GeneSets):
         return source
@@ -135,7 +153,13 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
 
 
 def check_any_known(
-    n_known: int, asked: Iterable[object], there: Iterable[object], *, source: str, kind: str
+    n_known: int,
+    asked: Iterable[object],
+    there: Iterable[object],
+    *,
+    source: str,
+    kind: str,
+    fix: str = SAME_NAMES,
 ) -> None:
     """Raise `GeneError` with examples of both namings, where none of the genes is known.
 
@@ -149,6 +173,13 @@ def check_any_known(
         Where the source is.
     kind
         What it holds, for the message.
+    fix
+        The next step.
+
+    Raises
+    ------
+    GeneError
+        None is known.
     """
     if not n_known:
         names = [[str(one) for one, _ in zip(some, range(3), strict=False)] for some in (asked, there)]
@@ -156,7 +187,7 @@ def check_any_known(
             source,
             expected=f"{kind} of genes such as {shorten(names[0])}",
             got=f"none of them; its genes are such as {shorten(names[1])}",
-            fix="Take one of the same species, with names of the same kind (symbols or Ensembl IDs).",
+            fix=fix,
         )
 
 
