@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
 from weft.data.space import column_of, text_labels
 from weft.data.sparse import row_shares
+from weft.location import encoder_mappings, mean_places, median_places, place_radius
 from weft.nearest import knn_matrix, nearest_by_overlap, nearest_by_product, spot_nearness
 
 Which: TypeAlias = Literal["cells", "spots"]
@@ -99,12 +100,64 @@ class Placement:
         """
         return self.inputs[0].values(rows)
 
-    def coordinates(self) -> DoubleArray:
-        """Return the place of every cell, C Y: (n_cells, 2 or 3) in the unit of the spots' coordinates.
+    @overload
+    def coordinates(self) -> DoubleArray: ...
 
-        It is the mean of the places that a cell is mapped to: `table` says how far these are spread.
+    @overload
+    def coordinates(self, *, interval: float) -> tuple[DoubleArray, DoubleArray]: ...
+
+    def coordinates(self, *, interval: float | None = None) -> DoubleArray | tuple[DoubleArray, DoubleArray]:
+        """Return the place of every cell and, where it is asked for, how far off it may be.
+
+        Parameters
+        ----------
+        interval
+            The share of cells, 0.01 to 0.999, whose true place shall be within their radius, such as 0.9.
+
+        Returns
+        -------
+        places : ndarray
+            (n_cells, 2 or 3) in the unit of the spots' coordinates: C Y, the mean of the places that a cell
+            is mapped to, or their geometric median (``location`` of the model's settings).
+        radius : ndarray
+            Only with ``interval``: (n_cells,) in the same unit.
+
+        Raises
+        ------
+        SettingError
+            ``interval`` out of its range.
+
+        Notes
+        -----
+        The radius is the quantile of the distances of the cell's possible places from the one given: of the
+        spots, each with the flattened weight that the encoders, one by one, give it. It is what the model
+        deems possible, and no guarantee: docs/stem.md says how often true places were within, and where not.
+        Of several slices it takes for granted that the cell lived in the one it is placed in.
+
+        Examples
+        --------
+        >>> import weft
+        >>> tissue = weft.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12, seed=0)
+        >>> placer = weft.Placer(settings={"steps": 5, "models": 1})
+        >>> placed = placer.fit(weft.pair(tissue.sc, tissue.st)).place()
+        >>> places, radius = placed.coordinates(interval=0.9)
+        >>> places.shape, radius.shape
+        ((60, 2), (60,))
         """
-        return self._places[0].copy()
+        places = self._places[0].copy()
+        if interval is None:
+            return places
+        check_range("interval", interval, low=0.01, high=0.999)
+        coordinates, radius = coordinates_of(self.pair), np.empty(len(places))
+        for cells, spots, mapping in self._groups:
+            radius[cells] = place_radius(
+                encoder_mappings(mapping, self.model.settings.models),
+                coordinates[spots],
+                places[cells],
+                share=interval,
+                spacing=self.pair.spacing or 1.0,
+            )
+        return places, radius
 
     def table(self) -> pd.DataFrame:
         """Return what is known of every cell's place, a row per cell.
@@ -116,7 +169,8 @@ class Placement:
             the spot with the largest weight. ``weight``: that weight, 0 to 1. ``entropy``: of the cell's
             weights, in nats. ``confidence``: 1 - entropy / log(spots of the slice), from 0 (every spot alike)
             to 1 (one spot). ``spread``: root of the mean squared distance of the places that the cell is
-            mapped to from their mean, in the unit of the coordinates.
+            mapped to from their mean C Y (be the cell's place that mean or the median), in the unit of the
+            coordinates.
         """
         places, spread = self._places
         table = pd.DataFrame(places, columns=list(AXES[: places.shape[1]]), index=self.pair.sc.obs_names)
@@ -422,14 +476,11 @@ class Placement:
         coordinates = coordinates_of(self.pair)
         places, spread = np.empty((len(self.cells), coordinates.shape[1])), np.empty(len(self.cells))
         for cells, spots, mapping in self._groups:
-            centre = coordinates[spots].mean(axis=0)  # so that float32 keeps its digits
-            extent = np.abs(coordinates[spots] - centre).max() or 1.0
-            there = (coordinates[spots] - centre) / extent
-            both = np.column_stack([there, (there**2).sum(axis=1)])
-            pulled = _numpy(mapping.pull(self._tensor(both)))
-            places[cells] = pulled[:, :-1] * extent + centre
-            variance = pulled[:, -1] - (pulled[:, :-1] ** 2).sum(axis=1)
-            spread[cells] = np.sqrt(variance.clip(min=0)) * extent
+            places[cells], spread[cells] = mean_places(mapping, coordinates[spots])
+            if self.model.settings.location == "median":
+                median = median_places(mapping, coordinates[spots], spacing=self.pair.spacing or 1.0)
+                # A cell without counts is everywhere alike, and the median looks at some of the spots only.
+                places[cells] = np.where(self._blank[cells, None], places[cells], median)
         return places, spread
 
     def _received(self, types: NDArray[np.str_]) -> pd.DataFrame:

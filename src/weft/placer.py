@@ -50,7 +50,8 @@ class Placer:
     preset
         "stem" is the published method with its settings; "auto", the default, is what weft's own
         measurements say is best: both sides brought to one small total, every cell visited by the spots'
-        mapping, three encoders averaged, and compositions from both mappings.
+        mapping, three encoders averaged, places as geometric medians, and compositions from both
+        mappings.
     settings
         Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`.
     seed
