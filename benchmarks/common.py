@@ -23,6 +23,7 @@ PAIRS = {
         "hypo_merfish_animal1_bregma-0.29_st.h5ad",
         ["--size-factor", "nUMI_all_genes"],
     ),
+    "hypothalamus-plain": ("hypo_ref_10x_sc134.h5ad", "hypo_merfish_animal1_bregma-0.29_st.h5ad", []),
     "starmap": ("mop_ref_10x_sc500.h5ad", "visp_starmap1020_st.h5ad", []),
 }
 EMBEDDING = "esm2_gene_embeddings.h5ad"

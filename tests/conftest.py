@@ -71,10 +71,11 @@ def embeddings(tissue: SimulatedTissue) -> EmbeddingTable:
 
 @pytest.fixture(scope="session")
 def fit_quickly(tissue_pair: Pair) -> Callable[..., Imputer]:
-    """Function that fits an Imputer to the tissue, without reliability unless asked."""
+    """Function that fits stImpute to the tissue, without reliability unless asked."""
 
     def fit(*, on: Pair = tissue_pair, settings: dict[str, Any] | None = None, **others: Any) -> Imputer:
-        return Imputer(settings=QUICK | (settings or {}), **({"reliability": False} | others)).fit(on)
+        given = {"preset": "stimpute", "reliability": False} | others
+        return Imputer(settings=QUICK | (settings or {}), **given).fit(on)
 
     return fit
 

@@ -42,10 +42,23 @@ LAYERS = {
     "plan": 3,
     "record": 3,
     "streaming": 3,
+    "imputing": 3,
+    "imputation": 3,
+    "multiple": 3,
+    "differential": 3,
+    "stimpute_method": 3,
+    "attention_method": 3,
+    "attending": 3,
+    "trust": 3,
+    "intervals": 3,
+    "gene_effects": 3,
+    "predictability": 3,
+    "saved_attention": 3,
     "imputer": 3,
     "reliability": 3,
     "placer": 3,
     "placement": 3,
+    "location": 3,
     "attribution": 3,
     "dominance": 3,
     "axis": 3,
@@ -198,7 +211,10 @@ def test_functions_and_classes_are_small(path: Path) -> None:
         f"{where(path, node)} {node.name}"
         for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef)
-        and sum(isinstance(one, Function) and not one.name.startswith("_") for one in node.body)
+        and sum(
+            isinstance(one, Function) and not one.name.startswith("_") and "overload" not in decorators(one)
+            for one in node.body
+        )
         > MOST_PUBLIC_METHODS
         and not node.name.startswith("_")
     ]

@@ -27,7 +27,19 @@ from weft.cli.options import PairOptions
 from weft.cli.words import in_words_of_the_shell, read_genes
 from weft.data.simulate import SimulatedTissue
 
-QUICK = ["--set", "k=8", "--set", "hidden=8", "--set", "epochs=1", "--set", "ae_epochs=2"]
+QUICK = ["--set", "steps=3", "--set", "level_steps=3"]
+STIMPUTE = [
+    "--preset",
+    "stimpute",
+    "--set",
+    "k=8",
+    "--set",
+    "hidden=8",
+    "--set",
+    "epochs=1",
+    "--set",
+    "ae_epochs=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +128,16 @@ def test_impute_writes_what_the_imputer_makes(call: Any, both: Any, tmp_path: Pa
     )
     assert result.stderr == ""  # no bars where there is no terminal
     written = anndata.read_zarr(tmp_path / "out.zarr")
-    settings = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
+    settings = {"steps": 3, "level_steps": 3}
     made = weft.Imputer(settings=settings, seed=3, device="auto").fit(weft.pair(*both)).impute()
     np.testing.assert_array_equal(written.X, made.X)
     pd.testing.assert_frame_equal(written.var, made.var, check_names=False)
-    assert weft.load(tmp_path / "model").settings["k"] == 8
+    assert weft.load(tmp_path / "model").settings["steps"] == 3
 
 
 def test_impute_as_json_some_genes_to_h5ad(call: Any, both: Any, tmp_path: Path) -> None:
     (tmp_path / "genes.txt").write_text("# asked for\nGene03\n\ngene11\n")
-    arguments = ("--genes", "genes.txt", "--no-reliability", "--preset", "stimpute", "--json", *QUICK)
+    arguments = ("--genes", "genes.txt", "--no-reliability", "--json", *STIMPUTE)
     found = one_object(call("impute", *both, "-o", "out.h5ad", *arguments))
     assert (found["genes"], found["cells"], found["median_reliability"]) == (2, 90, None)
     assert found["plan"]["peak_bytes"] > 0
@@ -143,7 +155,7 @@ def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_pa
         "Gene01,Gene02",
         "--no-reliability",
         "--quiet",
-        *QUICK,
+        *STIMPUTE,
     )
     result = call("impute", *both, "-o", "out.zarr", *arguments)
     assert result.exit_code == 0, result.output
@@ -169,7 +181,7 @@ def test_evaluate_writes_and_prints_scores(call: Any, both: Any, tmp_path: Path,
 
 @pytest.mark.parametrize("by", ["cells", "fraction"])
 def test_evaluate_as_json(call: Any, both: Any, by: str) -> None:
-    method = "stimpute:" + "+".join(QUICK[1::2])
+    method = "stimpute:" + "+".join(STIMPUTE[3::2])
     arguments = ("--by", by, "--keep", 0.7, "--folds", 2, "--methods", f"{method},mean", "--no-clusters")
     found = one_object(call("evaluate", *both, "-o", "scores.csv", *arguments, "--json"))
     assert set(found["scores"]) == {method, "mean"}
@@ -187,7 +199,7 @@ def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
 def test_demo_runs_twice_and_replaces_only_its_own(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weft.demo, "SETTINGS", {"hidden": 8, "epochs": 1, "ae_epochs": 2})
+    monkeypatch.setattr(weft.demo, "SETTINGS", {"steps": 3, "level_steps": 3})
     first = call("demo", "--cells", 80)
     assert first.exit_code == 0, first.output
     assert first.stdout.count("attention") == 2
@@ -307,11 +319,11 @@ def test_bad_reference(
 
 
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
-    "k too large": (["--set", "k=9999"], ("k: expected at most 99", "--set k=")),
+    "k too large": (["--preset", "stimpute", "--set", "k=9999"], ("k: expected at most 99", "--set k=")),
     "unknown setting": (["--set", "heads=2"], ("settings['heads']",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
-    "setting twice": (["--set", "k=3", "--set", "k=4"], ("each key once",)),
-    "setting of another kind": (["--set", "k=few"], ("k: expected a whole number",)),
+    "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
+    "setting of another kind": (["--set", "steps=few"], ("steps: expected a whole number",)),
     "unknown gene": (["--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--genes", "Gene01,Gene01"], ("more than once",)),
     "no gene": (["--genes", ","], ("--genes all",)),
@@ -349,7 +361,7 @@ def test_bad_options(call: Any, both: Any, tmp_path: Path, name: str) -> None:
 )
 def test_bad_embeddings(call: Any, both: Any, make: Callable[[], object], words: tuple[str, ...]) -> None:
     make()
-    assert_refused(call("impute", *both, "-o", "out.zarr", "--embedding", "esm.npz", *QUICK), *words)
+    assert_refused(call("impute", *both, "-o", "out.zarr", "--embedding", "esm.npz", *STIMPUTE), *words)
     assert [one.name for one in Path().iterdir()] == ["esm.npz"]
 
 

@@ -214,7 +214,7 @@ def test_names_that_do_not_fit_the_saved_network_are_found(
 def test_a_plan_counts_tables_in_memory(
     embeddings: EmbeddingTable, files: dict[str, Path], tissue_pair: Pair
 ) -> None:
-    plain = Imputer().plan(pair=tissue_pair).peak_bytes
+    plain = Imputer(preset="stimpute").plan(pair=tissue_pair).peak_bytes
     edges, sets = read_edges(files["edges"]), read_gene_sets(files["gene_sets"])
     for given_, expected in (
         ({"embedding": embeddings}, 2 * np.asarray(embeddings.values).nbytes),
@@ -222,7 +222,9 @@ def test_a_plan_counts_tables_in_memory(
         ({"gene_sets": sets}, 2 * (sets.members.data.nbytes + sets.members.indices.nbytes)),
         (dict(files), 0),
     ):
-        assert Imputer(**given_).plan(pair=tissue_pair).peak_bytes == pytest.approx(plain + expected)
+        assert Imputer(preset="stimpute", **given_).plan(pair=tissue_pair).peak_bytes == pytest.approx(
+            plain + expected
+        )
 
 
 # What is refused
@@ -239,22 +241,23 @@ def test_a_graph_of_what_is_not_given_shows_at_construction(
     embeddings: EmbeddingTable, graph: str, message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        Imputer(embedding=embeddings, settings={"graph": graph})
+        Imputer(preset="stimpute", embedding=embeddings, settings={"graph": graph})
 
 
 def test_a_distance_of_edges_shows_at_construction(files: dict[str, Path]) -> None:
     with pytest.raises(
         SettingError, match=r"measure: expected 'similarity' in a graph of gene_sets and edges"
     ):
-        Imputer(settings={"measure": "distance"}, **files)
+        Imputer(preset="stimpute", settings={"measure": "distance"}, **files)
 
 
 def test_what_is_in_memory_shows_at_construction() -> None:
     with pytest.raises(InputError, match="expected edges between two different genes"):
-        Imputer(edges=pd.DataFrame([["Gene01", "Gene01"]]))
+        Imputer(preset="stimpute", edges=pd.DataFrame([["Gene01", "Gene01"]]))
     with pytest.raises(InputError, match="expected genes in sets"):
-        Imputer(gene_sets={})
-    given_ = Imputer(gene_sets={"set": ["Gene01"]}, edges=pd.DataFrame([["Gene01", "Gene02"]]))
+        Imputer(preset="stimpute", gene_sets={})
+    pairs = pd.DataFrame([["Gene01", "Gene02"]])
+    given_ = Imputer(preset="stimpute", gene_sets={"set": ["Gene01"]}, edges=pairs)
     assert "gene_sets=GeneSets(1 gene in 1 set from memory)" in repr(given_)
     assert "edges=EdgeList(1 edge between 2 genes from memory)" in repr(given_)
 
@@ -276,7 +279,19 @@ def test_files_of_other_genes_and_no_files_are_refused(fit_quickly: Fit, tmp_pat
 # The command line
 
 
-QUICK = ["--set", "k=8", "--set", "hidden=8", "--set", "epochs=1", "--set", "ae_epochs=2", "--no-reliability"]
+QUICK = [
+    "--preset",
+    "stimpute",
+    "--set",
+    "k=8",
+    "--set",
+    "hidden=8",
+    "--set",
+    "epochs=1",
+    "--set",
+    "ae_epochs=2",
+    "--no-reliability",
+]
 
 
 @pytest.fixture
@@ -330,8 +345,10 @@ def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: di
 
 
 def test_evaluate_takes_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
-    quick = "+".join(QUICK[1:8:2])
-    methods = [f"auto:graph={graph}+{quick}" for graph in ("none", "edges", "edges+gene_sets:2+expression")]
+    quick = "+".join(QUICK[3:10:2])
+    methods = [
+        f"stimpute:graph={graph}+{quick}" for graph in ("none", "edges", "edges+gene_sets:2+expression")
+    ]
     networks = ["--gene-sets", files["gene_sets"], "--edges", files["edges"]]
     options = ["--methods", ",".join(methods), "--folds", "2", "--no-clusters", *networks]
     result = run("evaluate", "-o", "scores.csv", *options)

@@ -97,7 +97,7 @@ def test_a_result_carries_the_cells_and_how_it_was_made(
         assert record["settings"]["k"] == 8
         assert record["settings"]["graph_neighbors"] == "none"
         assert record["seed"] == 0
-        assert record["preset"] == "auto"
+        assert record["preset"] == "stimpute"
         assert record["device"] == "cpu"
         assert record["embedding"] == "made up"
         assert record["reference"] == record["spatial"] == "AnnData in memory"
@@ -253,7 +253,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
 
 
 def test_fitting_twice_is_fitting_once(imputer: Imputer, quick: dict[str, Any], tissue_pair: Pair) -> None:
-    again = Imputer(settings=quick, reliability=False)
+    again = Imputer(preset="stimpute", settings=quick, reliability=False)
     again.fit(tissue_pair.cells(np.arange(30))).fit(tissue_pair)
     np.testing.assert_array_equal(again.impute().X, imputer.impute().X)
 
@@ -366,12 +366,14 @@ def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
     ("given_", "message"),
     [
         ({"preset": "stimput"}, r"preset: .*Did you mean 'stimpute'"),
-        ({"settings": {"neighbours": 5}}, r"settings\['neighbours'\]: .*no such name"),
-        ({"settings": {"k": 0}}, r"k: expected a whole number >= 1, got 0"),
-        ({"settings": {"k": 2.5}}, r"k: expected a whole number"),
-        ({"settings": {"alpha": 1.5}}, r"alpha: expected a number from 0 to 1, got 1\.5"),
-        ({"settings": {"lr": float("nan")}}, r"lr: "),
-        ({"settings": {"graph": "string"}}, r"graph: expected one of"),
+        ({"preset": "stimpute", "settings": {"neighbours": 5}}, r"settings\['neighbours'\]: .*no such name"),
+        ({"preset": "stimpute", "settings": {"k": 0}}, r"k: expected a whole number >= 1, got 0"),
+        ({"preset": "stimpute", "settings": {"k": 2.5}}, r"k: expected a whole number"),
+        ({"preset": "stimpute", "settings": {"alpha": 1.5}}, r"alpha: expected a number from 0 to 1, got 1"),
+        ({"preset": "stimpute", "settings": {"lr": float("nan")}}, r"lr: "),
+        ({"settings": {"k": 5}}, r"settings\['k'\]: expected a setting of preset='auto'"),
+        ({"settings": {"temperature": 0}}, r"temperature: expected a number"),
+        ({"preset": "stimpute", "settings": {"graph": "string"}}, r"graph: expected one of"),
         ({"seed": -1}, r"seed: expected a whole number >= 0, got -1"),
         ({"seed": 1.0}, r"seed: expected a whole number"),
         ({"seed": True}, r"seed: expected a whole number"),
@@ -469,11 +471,13 @@ def test_writing_that_fails_leaves_nothing(
     kept = imputer.impute_to(tmp_path / f"kept{suffix}", genes=["Gene02"])
     write, calls = ResultWriter.write, []
 
-    def fail(self: ResultWriter, rows: slice, columns: slice, block: np.ndarray) -> None:
+    def fail(
+        self: ResultWriter, rows: slice, columns: slice, block: np.ndarray, *, layer: str | None = None
+    ) -> None:
         calls.append(rows)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        write(self, rows, columns, block)
+        write(self, rows, columns, block, layer=layer)
 
     monkeypatch.setattr(ResultWriter, "write", fail)
     for path in (tmp_path / f"new{suffix}", kept):
@@ -486,7 +490,9 @@ def test_writing_that_fails_leaves_nothing(
 
 def test_progress_is_told_to_the_end(quick: dict[str, Any], tissue_pair: Pair) -> None:
     told: list[tuple[str, int, int]] = []
-    imputer = Imputer(settings=quick).fit(tissue_pair, progress=lambda *step: told.append(step))
+    imputer = Imputer(preset="stimpute", settings=quick).fit(
+        tissue_pair, progress=lambda *step: told.append(step)
+    )
     imputer.impute(progress=lambda *step: told.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
     assert stages[:4] == ["autoencoder 1", "gene network 1", "autoencoder 2", "gene network 2"]

@@ -40,21 +40,21 @@ def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
     more_cells=st.integers(0, 10**5),
     n_genes=st.integers(0, 10**5),
     more_genes=st.integers(0, 10**5),
-    in_memory=st.booleans(),
+    matrices=st.integers(0, 3),
 )
 @settings(max_examples=25, deadline=None)
 def test_more_work_never_takes_less(
-    tissue_pair: Pair, n_cells: int, more_cells: int, n_genes: int, more_genes: int, in_memory: bool
+    tissue_pair: Pair, n_cells: int, more_cells: int, n_genes: int, more_genes: int, matrices: int
 ) -> None:
     small = make_plan(
-        sized(tissue_pair, n_cells=n_cells), n_genes, settings=SETTINGS, memory="1 TB", in_memory=in_memory
+        sized(tissue_pair, n_cells=n_cells), n_genes, settings=SETTINGS, memory="1 TB", matrices=matrices
     )
     large = make_plan(
         sized(tissue_pair, n_cells=n_cells + more_cells),
         n_genes + more_genes,
         settings=SETTINGS,
         memory="1 TB",
-        in_memory=in_memory,
+        matrices=matrices,
     )
     assert large.peak_bytes >= small.peak_bytes
     assert large.output_bytes >= small.output_bytes
@@ -65,17 +65,17 @@ def test_more_work_never_takes_less(
     n_cells=st.integers(1, 10**5),
     n_sc=st.integers(8, 20_000),
     n_genes=st.integers(0, 5000),
-    in_memory=st.booleans(),
+    matrices=st.integers(0, 3),
 )
 @settings(max_examples=25, deadline=None)
 def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
-    tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, in_memory: bool
+    tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, matrices: int
 ) -> None:
     one = sized(tissue_pair, n_cells=n_cells, n_sc=n_sc)
     try:
-        plan = make_plan(one, n_genes, settings=SETTINGS, memory=budget, in_memory=in_memory)
+        plan = make_plan(one, n_genes, settings=SETTINGS, memory=budget, matrices=matrices)
     except MemoryBudgetError:
-        enough = make_plan(one, n_genes, settings=SETTINGS, memory="1 TB", in_memory=in_memory)
+        enough = make_plan(one, n_genes, settings=SETTINGS, memory="1 TB", matrices=matrices)
         assert enough.peak_bytes > budget  # it was not refused without need
         return
     assert plan.cells_per_block >= 1
@@ -96,7 +96,7 @@ def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> N
     large = sized(tissue_pair, n_cells=10**6)
     message = r"memory: expected at least .* for 1,000,000 cells x 2,000 genes, got 4 GB\. .*use impute_to"
     with pytest.raises(MemoryBudgetError, match=message):
-        make_plan(large, 2000, settings=SETTINGS, memory="4 GB", in_memory=True)
+        make_plan(large, 2000, settings=SETTINGS, memory="4 GB", matrices=1)
     assert make_plan(large, 2000, settings=SETTINGS, memory="4 GB").output_bytes == 8e9
 
 
@@ -106,7 +106,7 @@ def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
     ):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
     with pytest.raises(MemoryBudgetError, match=r"To go on, raise the budget"):  # streaming would not fit too
-        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", in_memory=True)
+        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", matrices=1)
     with pytest.raises(SettingError, match="memory: expected a size such as"):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")
 
@@ -120,7 +120,7 @@ def test_the_sources_of_the_graph_count(tissue_pair: Pair) -> None:
 
 
 def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair: Pair) -> None:
-    fresh = Imputer(settings=imputer.settings)
+    fresh = Imputer(preset="stimpute", settings=imputer.settings)
     assert fresh.plan(pair=tissue_pair) == imputer.plan()
     assert fresh.plan(["Gene02", "gene02"], pair=tissue_pair).n_genes == 1
     assert isinstance(imputer.plan([]), Plan)

@@ -66,7 +66,7 @@ def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
     published, placer = weft.Imputer, weft.Placer
 
     def quick(**options: object) -> weft.Imputer:
-        return published(settings={"k": 5, "hidden": 4, "epochs": 1, "ae_epochs": 1}, **options)  # type: ignore[arg-type]
+        return published(settings={"steps": 3, "fold_steps": 3, "level_steps": 3}, **options)  # type: ignore[arg-type]
 
     def quick_placer(**options: object) -> weft.Placer:
         return placer(settings={"hidden": 8, "middle": 8, "latent": 4, "models": 1, "steps": 2}, **options)  # type: ignore[arg-type]

@@ -247,7 +247,7 @@ def test_scores_are_shares_and_do_not_depend_on_other_genes(
 def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
     reliable_imputer: Imputer, tissue_pair: Pair
 ) -> None:
-    known = reliable_imputer.reliability_
+    known = reliable_imputer.fitted_.reliability
     assert known is not None
     kept = [known.nets.panel_scores[gene] for gene in tissue_pair.shared_genes]
     np.testing.assert_array_equal(reliable_imputer.reliability_of(tissue_pair.sc_shared), kept)
@@ -259,7 +259,9 @@ def test_noise_lowers_the_scores() -> None:
     made = simulate_tissue(n_spatial=150, n_reference=150, n_genes=40, n_panel=24, seed=1)
     both = pair(made.sc, made.st)
     # Trained long enough to predict something: noise on a prediction that is nearly flat costs it little.
-    imputer = Imputer(settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1}).fit(both)
+    imputer = Imputer(
+        preset="stimpute", settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1}
+    ).fit(both)
     genes = np.arange(both.sc.n_genes)
     predicted = imputer.predict(genes, both)
     noise = np.random.default_rng(0).standard_normal(predicted.shape).astype(np.float32)
@@ -282,7 +284,7 @@ def test_predictions_to_judge_must_fit_the_request(reliable_imputer: Imputer) ->
 def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -> None:
     few = tissue_pair.panel(tissue_pair.shared_genes[: SMALLEST_PANEL - 1])
     small = fit_quickly(on=few, reliability=True)
-    assert small.reliability_ is None
+    assert small.fitted_.reliability is None
     assert np.isnan(small.reliability_of(np.arange(3))).all()
     assert small.impute(["Gene02"]).var["reliability"].isna().all()
     enough = fit_quickly(on=tissue_pair.panel(tissue_pair.shared_genes[:SMALLEST_PANEL]), reliability=True)
@@ -297,8 +299,8 @@ def test_without_coordinates_there_are_scores_all_the_same(tissue_pair: Pair, fi
 
 def test_reliability_moves_along_to_other_cells(tissue_pair: Pair, fit_quickly: Fit) -> None:
     other = fit_quickly(reliability=True).attach(tissue_pair.cells(np.arange(40, 90)))
-    assert other.reliability_ is not None
-    assert other.reliability_.sample.cells.max() < 50
+    assert other.fitted_.reliability is not None
+    assert other.fitted_.reliability.sample.cells.max() < 50
     assert np.isfinite(other.impute(["Gene02"]).var["reliability"]).all()
 
 
@@ -308,7 +310,7 @@ def test_the_more_reliable_half_of_genes_is_truly_better() -> None:
         n_spatial=1500, n_reference=1000, n_genes=120, n_panel=50, platform_effect=0.3, seed=0
     )
     both = pair(made.sc, made.st)
-    imputer = Imputer(settings={"k": 20, "hidden": 32}).fit(both)
+    imputer = Imputer(preset="stimpute", settings={"k": 20, "hidden": 32}).fit(both)
     unseen = np.setdiff1d(np.arange(both.sc.n_genes), both.sc_shared)
     predicted = imputer.predict(unseen, both).astype(float)
     counts = made.truth.X.toarray()

@@ -27,7 +27,7 @@ from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue
 from weft.folder import SCHEMA, read_folder
 from weft.imputer import Imputer
-from weft.save import imputer_from
+from weft.save import SavedStImpute
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
 Fit = Callable[..., Imputer]
@@ -167,9 +167,9 @@ def test_a_loaded_model_refuses_another_reference_or_panel(model: Path, tissue: 
 def test_a_model_is_replaced_only_when_told(imputer: Imputer, damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="overwrite=True"):
         imputer.save(damaged)
-    assert read_folder(damaged, imputer_from).reliability is not None
+    assert read_folder(damaged, SavedStImpute.of).reliability is not None
     imputer.save(damaged, overwrite=True)
-    assert read_folder(damaged, imputer_from).reliability is None
+    assert read_folder(damaged, SavedStImpute.of).reliability is None
     assert [one.name for one in tmp_path.iterdir()] == ["model"]
 
 
@@ -220,7 +220,7 @@ def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> Non
         weft.load(damaged)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", '{"schema": 1}', "\ufeff\x00"])
+@pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", '{"schema": 2}', "\ufeff\x00"])
 def test_another_json_is_found(damaged: Path, text: str) -> None:
     (damaged / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match="the files of a saved model"):

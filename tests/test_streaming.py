@@ -99,18 +99,17 @@ def test_blocks_of_reading_change_no_bit_of_a_fit(
 
 
 def test_training_takes_cells_that_have_counts(tissue_pair: Pair) -> None:
-    measured = training_cells(tissue_pair, StImputeSettings(), 0)
+    measured = training_cells(tissue_pair, 20_000, 0)
     kept = np.delete(np.arange(tissue_pair.st.n_cells), 5)
     np.testing.assert_array_equal(measured, tissue_pair.st.dense(kept, tissue_pair.st_shared))
 
 
 def test_training_draws_from_many_cells_by_the_seed(tissue_pair: Pair) -> None:
-    few = StImputeSettings(training_cells=20)
-    first, again, other = (training_cells(tissue_pair, few, seed) for seed in (0, 0, 1))
+    first, again, other = (training_cells(tissue_pair, 20, seed) for seed in (0, 0, 1))
     assert first.shape == (20, 12)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    everything = {row.tobytes() for row in training_cells(tissue_pair, StImputeSettings(), 0)}
+    everything = {row.tobytes() for row in training_cells(tissue_pair, 20_000, 0)}
     assert {row.tobytes() for row in first} <= everything
 
 

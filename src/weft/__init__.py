@@ -5,6 +5,8 @@ quick::
 
     pair, Pair, with_reference              two inputs, checked and matched; other cells on the same spots
     Imputer, load                           genes that the panel missed
+    multiple_imputations,
+    differential_expression                 plausible matrices, and tests that count what is not known
     Placer, Placement                       where in the tissue every cell lived
     attribute, dominant_genes,
     compare_with_expression                 the genes that decide a place
@@ -60,12 +62,14 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair, pair
     from weft.data.pseudospots import PseudoSpots, add_noise, pseudo_spots
     from weft.data.simulate import SimulatedTissue, simulate_tissue
+    from weft.differential import differential_expression
     from weft.dominance import GeneComparison, compare_with_expression, dominant_genes
     from weft.esm import ProteinEmbedder, embed_proteins
     from weft.evaluation import evaluate, write_scores
     from weft.fasta import FastaRecord, read_fasta
     from weft.imputer import Imputer
     from weft.loading import load
+    from weft.multiple import multiple_imputations
     from weft.niches import hollow_structure, hollowness, neighborhood_enrichment, region_enrichment
     from weft.placement import Placement
     from weft.placer import Placer
@@ -112,6 +116,7 @@ __all__ = [
     "cluster_scores",
     "coexpression_modules",
     "compare_with_expression",
+    "differential_expression",
     "dominant_genes",
     "embed_proteins",
     "evaluate",
@@ -123,6 +128,7 @@ __all__ = [
     "leiden_clusters",
     "load",
     "metrics",
+    "multiple_imputations",
     "neighborhood_enrichment",
     "pair",
     "pseudo_spots",
@@ -159,6 +165,7 @@ _HOMES = {
     "cluster_scores": "weft.clusters",
     "coexpression_modules": "weft.clusters",
     "compare_with_expression": "weft.dominance",
+    "differential_expression": "weft.differential",
     "dominant_genes": "weft.dominance",
     "embed_proteins": "weft.esm",
     "evaluate": "weft.evaluation",
@@ -169,6 +176,7 @@ _HOMES = {
     "hollowness": "weft.niches",
     "leiden_clusters": "weft.clusters",
     "load": "weft.loading",
+    "multiple_imputations": "weft.multiple",
     "neighborhood_enrichment": "weft.niches",
     "pair": "weft.data.pair",
     "pseudo_spots": "weft.data.pseudospots",

@@ -18,7 +18,7 @@ from weft._typing import PathLike
 from weft.data.output import check_output, output_errors, partial_output
 from weft.record import versions
 
-SCHEMA = 1
+SCHEMA = 2
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
 _Saved = TypeVar("_Saved")
 

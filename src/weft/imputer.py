@@ -1,12 +1,12 @@
 """The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
 
-It holds the contract (checks, devices, streaming, results); the method is `weft.core.stimpute`.
+It holds the contract (checks, devices, streaming, results); the methods are in rooms of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,37 +15,24 @@ import pandas as pd
 from anndata import AnnData
 
 from weft._compute import resolve_device
-from weft._errors import InputError, NotFittedError, SettingError, check_choice
+from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Preset, Progress, silent
-from weft.core import stimpute
-from weft.core.settings import StImputeSettings
-from weft.core.stimpute import StImputeModel
-from weft.data.columns import GeneColumns
+from weft.attention_method import AttentionMethod
+from weft.core.settings import AttentionSettings
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
-from weft.data.network import Network, network_bytes, read_network
 from weft.data.pair import Pair, check_not_input
-from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter, check_output
-from weft.plan import Plan, make_plan
-from weft.record import provenance
-from weft.reliability import Reliability, TissueSample, fit_reliability
-from weft.save import SavedImputer, saved_from, write_model
-from weft.streaming import (
-    Job,
-    asked_genes,
-    check_data,
-    check_k,
-    gene_graph,
-    gene_relations,
-    network_record,
-    places_of,
-    predict_genes,
-    predictions,
-    reference_mark,
-    train_part,
-)
+from weft.folder import ModelFolder, write_folder
+from weft.imputation import Imputation, similarity_for
+from weft.imputing import FittedMethod, ImputerSettings, Method, Work
+from weft.intervals import Intervals
+from weft.plan import Plan
+from weft.save import SavedStImpute
+from weft.saved_attention import SavedAttention
+from weft.stimpute_method import StImputeMethod
+from weft.streaming import asked_genes, check_data, places_of, reference_mark
 
 DEFAULT_MEMORY = "4 GB"
 
@@ -57,12 +44,13 @@ class Imputer:
     Parameters
     ----------
     preset
-        "stimpute" is the published method with its settings; "auto", the default, is what weft's own
-        measurements say is best (until something better is built: stImpute).
+        "auto", the default, is what weft's own measurements say is best: learned attention with levels
+        (docs/auto.md). "stimpute" is the published method with its settings.
     settings
-        Settings that differ from the preset's, by the names of `weft.core.settings.StImputeSettings`.
+        Settings that differ from the preset's, by the names of `weft.core.settings.AttentionSettings` or
+        `weft.core.settings.StImputeSettings`.
     embedding
-        Protein embeddings of genes (a table or its path), which the gene graph is made from.
+        Protein embeddings of genes (a table or its path), which stImpute's gene graph is made from.
     gene_sets
         Sets of genes (the path of a GMT file of GO or Reactome, say, a mapping from set to genes, or several
         of these), likewise; genes belong together that share sets.
@@ -71,7 +59,8 @@ class Imputer:
         likewise. Where more than one of the three is given, the graph is their union; ``settings["graph"]``
         says otherwise, as "embedding+expression" or "edges".
     reliability
-        Whether to learn how far each gene can be trusted; it takes as long as five more fits.
+        Whether to learn how far predictions can be trusted: reliability of genes and, with "auto",
+        intervals. With "stimpute" it takes as long as five more fits.
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
@@ -79,23 +68,23 @@ class Imputer:
 
     Attributes
     ----------
-    model_
-        What the method learned.
-    settings_
-        All settings that were used.
     pair_
         The data it was fitted to, or given by `attach`.
-    reliability_
-        What is known of reliability, or None.
+    fitted_
+        The fitted method, or None.
+    model_, settings_
+        What the method learned, of its own kind, and all settings that were used.
+    intervals_
+        What was learned of how far measured values lie from predictions, or None.
     network_
-        Relations that the gene graph is made of: the share of each, where it came from, and how many genes of
-        the reference it knows; expression stands in for the others.
+        Relations that stImpute's gene graph is made of: the share of each, where it came from, and how many
+        genes of the reference it knows; expression stands in for the others. Empty for "auto".
 
     Examples
     --------
     >>> import weft
     >>> tissue = weft.simulate_tissue(n_spatial=80, n_reference=80, n_genes=24, n_panel=12, seed=0)
-    >>> imputer = weft.Imputer(settings={"k": 5, "epochs": 1}, reliability=False)
+    >>> imputer = weft.Imputer(settings={"steps": 5, "level_steps": 5}, reliability=False)
     >>> imputed = imputer.fit(weft.pair(tissue.sc, tissue.st)).impute(["Gene03", "Gene07"])
     >>> imputed.shape
     (80, 2)
@@ -121,15 +110,14 @@ class Imputer:
             self.gene_sets = read_gene_sets(self.gene_sets)
         if isinstance(self.edges, pd.DataFrame):
             self.edges = read_edges(self.edges)
-        # so that a wrong name shows before any work, and a graph of what is not given
-        StImputeSettings().override(self.settings).graph_shares(self._given())
-        self.settings_: StImputeSettings | None = None
-        self.model_: StImputeModel | None = None
+        self._method = self._chosen()
         self.pair_: Pair | None = None
-        self.reliability_: Reliability | None = None
+        self.fitted_: FittedMethod | None = None
+        self.model_: Any = None
+        self.settings_: ImputerSettings | None = None
+        self.intervals_: Intervals | None = None
         self.network_: dict[str, dict[str, Any]] | None = None
-        self._columns: GeneColumns | None = None
-        self._restored: SavedImputer | None = None
+        self._restored: ModelFolder | None = None
 
     def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
         """Learn from a pair.
@@ -150,35 +138,9 @@ class Imputer:
         GeneError
             One of them holds none of the reference's genes.
         """
-        settings = self._settings(pair)
-        device = resolve_device(self.device)
-        network = self._network(settings)
-        parts = gene_relations(network, pair.sc.genes, settings=settings)
-        columns = GeneColumns.load(pair.sc)
-        check_k(settings, columns)
-
-        def train(part: Pair, name: str) -> StImputeModel:
-            return train_part(
-                part,
-                columns,
-                graph=gene_graph(part, columns, settings=settings, parts=parts),
-                settings=settings,
-                seed=self.seed,
-                device=device,
-                progress=lambda stage, done, total: progress(f"{name}{stage}", done, total),
-            )
-
-        self.model_ = train(pair, "")
-        self.network_ = network_record(self.model_.graph, network, pair.sc.n_genes)
-        self.settings_, self.pair_, self._columns, self._restored = settings, pair, columns, None
-        self.reliability_ = None
-        if self.reliability:
-
-            def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
-                return predict_genes(train(part, "reliability: "), columns, cells, genes=genes)
-
-            self.reliability_ = fit_reliability(pair, columns, without, seed=self.seed, progress=progress)
-        return self
+        fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
+        self._restored = None
+        return self._keep(fitted, pair)
 
     def plan(
         self,
@@ -204,9 +166,8 @@ class Imputer:
             It does not fit in the budget.
         """
         pair = self._pair() if pair is None else pair
-        settings = self.settings_ or self._settings(pair)
         n_genes = len(asked_genes(pair, genes))
-        return make_plan(pair, n_genes, settings=settings, memory=memory, network=self._network_bytes())
+        return self._method.plan(pair, n_genes, settings=self.settings_, memory=memory, matrices=0)
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -222,15 +183,16 @@ class Imputer:
         -------
         (n_cells, n_genes) log-normalised expression, at least 0.
         """
-        model, columns = self._fitted()
+        fitted = self._fitted()
         self._check(pair)
-        return predict_genes(model, columns, pair, genes=genes)
+        return fitted.predict(pair, genes)
 
     def impute(
         self,
         genes: Iterable[str] | None = None,
         *,
         pair: Pair | None = None,
+        interval: float | None = None,
         memory: str | int = DEFAULT_MEMORY,
         progress: Progress = silent,
     ) -> AnnData:
@@ -242,6 +204,9 @@ class Imputer:
             Names of genes of the reference; all by default.
         pair
             Data to impute; by default those it was fitted to.
+        interval
+            Share of measured values that shall lie within the intervals that are given besides, 0.01 to
+            0.999, as 0.9; none by default. With ``preset="auto"`` and reliability.
         memory
             Budget for the whole process, the result included.
         progress
@@ -250,25 +215,32 @@ class Imputer:
         Returns
         -------
         AnnData
-            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``var``: ``measured``, whether the
-            gene was on the panel, and ``reliability``, NaN where it is not known. ``obs`` and
-            ``obsm["spatial"]``: carried over. ``uns["weft"]``: how it was made.
+            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
+            ``layers["upper"]``: the interval, if one is asked for, and ``obs["weft_similarity"]``, how near
+            the reference comes to each cell. ``var``: ``measured``, whether the gene was on the panel, and
+            ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
+            ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
+            with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
+            ``uns["weft"]``: how it was made.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
+        SettingError, NotFittedError
+            An interval out of its range, or of an Imputer that has learned none.
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
-        job = self._job(pair, genes, memory=memory, in_memory=True)
-        values = np.empty((job.plan.n_cells, job.plan.n_genes), dtype=np.float32)
-        for rows, places, block in predictions(job, progress):
-            values[rows, places] = block
-        imputed = AnnData(
-            values, obs=job.pair.st.obs.copy(), var=self._var(job), uns={"weft": self._record(job)}
-        )
+        job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        shape = job.plan.n_cells, job.plan.n_genes
+        matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
+        for rows, places, name, block in job.blocks(progress):
+            matrices[name][rows, places] = block
+        values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
+        imputed = AnnData(values, obs=job.obs(), var=job.var(), uns=uns)
         imputed.obsm.update(places_of(job.pair))
+        imputed.layers.update({str(name): one for name, one in matrices.items()})
         return imputed
 
     def impute_to(
@@ -277,6 +249,7 @@ class Imputer:
         *,
         genes: Iterable[str] | None = None,
         pair: Pair | None = None,
+        interval: float | None = None,
         memory: str | int = DEFAULT_MEMORY,
         overwrite: bool = False,
         progress: Progress = silent,
@@ -287,7 +260,7 @@ class Imputer:
         ----------
         path
             A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
-        genes, pair, memory, progress
+        genes, pair, interval, memory, progress
             As in `impute`.
         overwrite
             Whether an output that is there may be replaced.
@@ -301,22 +274,23 @@ class Imputer:
         ------
         OutputExistsError, OutputError
             The output is there already, or could not be written.
-        GeneError, MemoryBudgetError
+        GeneError, SettingError, NotFittedError, MemoryBudgetError
             As in `impute`.
         """
         check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
-        job = self._job(pair, genes, memory=memory)
+        job = self._job(pair, genes, interval=interval, memory=memory)
         check_not_input(path, job.pair)
         with ResultWriter(
             path,
-            obs=job.pair.st.obs,
-            var=self._var(job),
+            obs=job.obs(),
+            var=job.var(),
             obsm=places_of(job.pair),
-            uns={"weft": self._record(job)},
+            uns={"weft": job.record(preset=self.preset, seed=self.seed)},
+            layers=job.layers,
             overwrite=overwrite,
         ) as writer:
-            for rows, places, block in predictions(job, progress):
-                writer.write(rows, places, block)
+            for rows, places, name, block in job.blocks(progress):
+                writer.write(rows, places, block, layer=name)
         return writer.path
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
@@ -331,8 +305,9 @@ class Imputer:
 
         Returns
         -------
-        (n_genes,) the expected cosine similarity between prediction and measurement, 0 to 1; NaN where the
-        Imputer was made without reliability, or the panel was too small for it.
+        (n_genes,) with "auto" the expected Pearson correlation of prediction and measurement, with
+        "stimpute" their expected cosine similarity; NaN where the Imputer was made without reliability, or
+        the panel was too small for it.
 
         Raises
         ------
@@ -341,11 +316,9 @@ class Imputer:
 
         Notes
         -----
-        Eq. 13 of stImpute. A panel gene gets the score of its prediction made without it, by a net that was
-        not trained on it.
+        A panel gene gets the score of its prediction made without it. "stimpute": Eq. 13 of the paper.
         """
-        columns = self._fitted()[1]
-        pair, known = self._pair(), self.reliability_
+        fitted, pair = self._fitted(), self._pair()
         shape = (pair.st.n_cells, len(genes))
         if judged is not None and judged.shape != shape:
             raise InputError(
@@ -354,17 +327,8 @@ class Imputer:
                 got=f"an array of shape {judged.shape}",
                 fix="Pass the predictions of these genes in all cells of the pair.",
             )
-        if known is None:
-            return np.full(len(genes), np.nan)
-        names = pair.sc.genes[genes]
-        if judged is not None:
-            predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
-            return known.score(predicted, columns.dense(genes), names)
-        predicted = self.predict(genes, pair.cells(known.sample.cells))
-        scores = known.score(predicted, columns.dense(genes), names)
-        return np.array(
-            [known.nets.panel_scores.get(str(name), score) for name, score in zip(names, scores, strict=True)]
-        )
+        scores = fitted.judge(genes, pair=pair, judged=judged)["reliability"]
+        return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:
         """Give a loaded Imputer its data, or a fitted one other spatial data: a pair with the same reference.
@@ -379,29 +343,15 @@ class Imputer:
         InputError
             The reference or the panel is another one.
         """
-        known = None if self.reliability_ is None else self.reliability_.nets
-        if self._restored is None:
-            self._fitted()
+        folder, work = self._restored, self._work()
+        if folder is None:
+            fitted = self._fitted()
             self._check(pair)
-        else:
-            kept, known = self._restored, self._restored.reliability
-            pair = pair.panel(kept.panel)
-            check_data(pair, panel=kept.panel, reference=kept.reference)
-            columns, network = GeneColumns.load(pair.sc), self._network(kept.settings)
-            parts = gene_relations(network, pair.sc.genes, settings=kept.settings)
-            self.model_ = stimpute.assemble(
-                kept.networks,
-                columns.dense(pair.sc_shared),
-                graph=gene_graph(pair, columns, settings=kept.settings, parts=parts),
-                settings=kept.settings,
-                device=resolve_device(self.device),
-            )
-            self.network_ = network_record(self.model_.graph, network, pair.sc.n_genes)
-            self.settings_, self._columns = kept.settings, columns
-        if known is not None:
-            self.reliability_ = Reliability(nets=known, sample=TissueSample.draw(pair, self.seed))
-        self.pair_ = pair
-        return self
+            return self._keep(self._method.restore(fitted.folder(pair), pair, work), pair)
+        panel = np.asarray(folder.genes["gene"].astype(str).tolist())
+        pair = pair.panel(panel)
+        check_data(pair, panel=panel, reference=folder.config["reference"])
+        return self._keep(self._method.restore(folder, pair, work), pair)
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write the model to a folder, without the data; `weft.load` reads it.
@@ -409,7 +359,9 @@ class Imputer:
         Parameters
         ----------
         path
-            The folder, made anew.
+            The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
+            ``weights.safetensors`` (what was learned; embeddings, gene sets and edges that were used),
+            ``genes.parquet`` (the panel).
         overwrite
             Whether a model that is there may be replaced.
 
@@ -417,49 +369,75 @@ class Imputer:
         -------
         Path
             Where it lies.
+
+        Raises
+        ------
+        OutputExistsError, OutputError
+            The folder is there already, or could not be written.
         """
-        saved = saved_from(
-            self._fitted()[0], self._pair(), preset=self.preset, seed=self.seed, reliability=self.reliability_
+        fitted, pair = self._fitted(), self._pair()
+        folder = fitted.folder(pair)
+        folder.config.update(
+            kind="imputer", preset=self.preset, seed=int(self.seed), reference=reference_mark(pair)
         )
-        return write_model(saved, path, overwrite=overwrite)
+        return write_folder(folder, path, overwrite=overwrite)
 
     @classmethod
-    def restore(cls, saved: SavedImputer, *, device: str = "auto") -> Self:
+    def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
         """Return the Imputer that was saved; it has no data until `attach`. See `weft.load`."""
+        config = folder.config
+        check_choice("preset", config["preset"], ("auto", "stimpute"))
+        check_range("seed", config["seed"], low=0, integer=True)
+        saved: SavedAttention | SavedStImpute
+        sources: dict[str, Any] = {}
+        if config["preset"] == "auto":
+            saved = SavedAttention.of(folder)
+            has_reliability = saved.trust is not None
+        else:
+            saved = SavedStImpute.of(folder)
+            has_reliability = saved.reliability is not None
+            sources = {name: getattr(saved.network, name) for name in ("embedding", "gene_sets", "edges")}
         imputer = cls(
-            preset=saved.preset,
-            settings=asdict(saved.settings),
-            embedding=saved.network.embedding,
-            gene_sets=saved.network.gene_sets,
-            edges=saved.network.edges,
-            reliability=saved.reliability is not None,
-            seed=saved.seed,
+            preset=config["preset"],
+            settings=config["settings"],
+            reliability=has_reliability,
+            seed=config["seed"],
             device=device,
+            **sources,
         )
-        imputer._restored = saved
+        imputer._restored = folder
         return imputer
 
-    def _settings(self, pair: Pair) -> StImputeSettings:
-        return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.settings)
+    def _chosen(self) -> Method:
+        """Return the method, after a look at its settings and at what its graph may be made of."""
+        sources = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+        if self.preset == "stimpute":
+            chosen = StImputeMethod(changes=self.settings, sources=sources)
+            chosen.check()
+            return chosen
+        AttentionSettings().override(self.settings)
+        for name, one in sources.items():
+            if one is not None:
+                raise SettingError(
+                    name,
+                    expected="a preset that has a gene graph",
+                    got=f"preset={self.preset!r}, which has none: none raised its accuracy",
+                    fix=f"Use preset='stimpute' (--preset stimpute), or leave {name} out.",
+                )
+        return AttentionMethod(changes=self.settings)
 
-    def _given(self) -> list[str]:
-        """Return what is given besides expression."""
-        return [name for name in ("embedding", "gene_sets", "edges") if getattr(self, name) is not None]
+    def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
+        self.fitted_, self.pair_ = fitted, pair
+        self.model_, self.settings_ = fitted.model, fitted.settings
+        self.intervals_, self.network_ = fitted.intervals, fitted.network
+        return self
 
-    def _network_bytes(self) -> float:
-        return network_bytes(self.embedding, self.gene_sets, self.edges)
+    def _work(self, *, reliability: bool = False, progress: Progress = silent) -> Work:
+        device = resolve_device(self.device)
+        return Work(seed=int(self.seed), device=device, reliability=reliability, progress=progress)
 
-    def _network(self, settings: StImputeSettings) -> Network:
-        """Read what the gene graph uses of what is given."""
-        return read_network(
-            settings.graph_shares(self._given()),
-            embedding=self.embedding,
-            gene_sets=self.gene_sets,
-            edges=self.edges,
-        )
-
-    def _fitted(self) -> tuple[StImputeModel, GeneColumns]:
-        if self.model_ is None or self._columns is None:
+    def _fitted(self) -> FittedMethod:
+        if self.fitted_ is None:
             is_loaded = self._restored is not None
             raise NotFittedError(
                 "Imputer",
@@ -467,7 +445,7 @@ class Imputer:
                 got="one that was loaded and has no data yet" if is_loaded else "one that is not",
                 fix="Call attach(pair) first." if is_loaded else "Call fit(pair) first.",
             )
-        return self.model_, self._columns
+        return self.fitted_
 
     def _pair(self) -> Pair:
         if self.pair_ is None:
@@ -482,40 +460,27 @@ class Imputer:
             check_data(pair, panel=known.shared_genes, reference=reference_mark(known))
 
     def _job(
-        self, pair: Pair | None, genes: Iterable[str] | None, *, memory: str | int, in_memory: bool = False
-    ) -> Job:
-        model, columns = self._fitted()
+        self,
+        pair: Pair | None,
+        genes: Iterable[str] | None,
+        *,
+        interval: float | None,
+        memory: str | int,
+        in_memory: bool = False,
+    ) -> Imputation:
+        fitted = self._fitted()
         pair = self._pair() if pair is None else pair
         self._check(pair)
         asked = asked_genes(pair, genes)
-        plan = make_plan(
-            pair,
-            len(asked),
-            settings=model.settings,
-            memory=memory,
-            in_memory=in_memory,
-            network=self._network_bytes(),
+        matrices = (1 if interval is None else 3) * in_memory
+        return Imputation(
+            fitted=fitted,
+            pair=pair,
+            known=self._pair(),
+            genes=asked,
+            plan=self._method.plan(
+                pair, len(asked), settings=fitted.settings, memory=memory, matrices=matrices
+            ),
+            interval=interval,
+            similarity=similarity_for(fitted, pair, interval),
         )
-        return Job(model=model, columns=columns, pair=pair, genes=asked, plan=plan)
-
-    def _var(self, job: Job) -> pd.DataFrame:
-        var = pd.DataFrame(index=pd.Index(job.pair.sc.genes[job.genes].astype(str)))
-        var["measured"] = np.isin(job.genes, job.pair.sc_shared)
-        blocks = row_blocks(len(job.genes), job.plan.genes_per_block)
-        parts = [self.reliability_of(job.genes[part]) for part in blocks]
-        var["reliability"] = np.concatenate([np.empty(0), *parts])
-        return var
-
-    def _record(self, job: Job) -> dict[str, Any]:
-        record = provenance(
-            preset=self.preset,
-            settings=job.model.settings,
-            seed=self.seed,
-            device=str(job.model.device),
-            findings=job.pair.findings,
-        )
-        network = self.network_ or {}
-        record["embedding"] = network.get("embedding", {"source": "none"})["source"]
-        record["network"] = network
-        record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
-        return record

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from weft._compute import human_bytes, parse_memory, rows_per_block
 from weft._errors import MemoryBudgetError
-from weft.core.settings import StemSettings, StImputeSettings, bytes_per_cell
+from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings, bytes_per_cell
 from weft.data.pair import Pair
 
 _PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
@@ -15,6 +16,13 @@ _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 _SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
 _READ_ROWS = 4096
+_MOST_CARRIED = 512  # genes that attention carries at once: more, and making its weights anew is little
+_SAMPLE_CELLS = 2000
+_WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
+_STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
+_MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
+_CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
+_VALUE_COPIES = 10  # arrays as large as a block of values, while levels are given to them
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
 
 
@@ -54,9 +62,9 @@ def make_plan(
     pair: Pair,
     n_genes: int,
     *,
-    settings: StImputeSettings,
+    settings: StImputeSettings | AttentionSettings,
     memory: str | int,
-    in_memory: bool = False,
+    matrices: int = 0,
     network: float = 0.0,
 ) -> Plan:
     """Plan an imputation within a memory budget.
@@ -71,8 +79,8 @@ def make_plan(
         Of the method.
     memory
         Budget for the whole process, as "4 GB".
-    in_memory
-        Whether the result is held rather than written.
+    matrices
+        Matrices of the result's size that are held rather than written.
     network
         Bytes of the embeddings, gene sets and edges that the gene graph is made from.
 
@@ -81,34 +89,79 @@ def make_plan(
     MemoryBudgetError
         The work does not fit, with what it needs at least.
     """
-    budget = parse_memory(memory)
-    n_cells, n_sc, n_sources = pair.st.n_cells, pair.sc.n_cells, n_sources_of(pair, settings)
-    output = 4.0 * n_cells * n_genes
-    held = _held_bytes(pair, settings) + network + (output if in_memory else 0)
-    training = held + _training_bytes(pair, settings)
+    budget, n_cells = parse_memory(memory), pair.st.n_cells
+    needs = (
+        _attention_needs(pair, settings)
+        if isinstance(settings, AttentionSettings)
+        else _stimpute_needs(pair, settings)
+    )
+    result = 4.0 * n_cells * n_genes
+    held = needs.held + network + result * matrices
+    training = held + needs.training
     if training > budget:
-        way_out = (
-            "use impute_to, which writes as it goes, " if in_memory and training - output <= budget else ""
-        )
+        fits_on_disk = matrices and training - result * matrices <= budget
+        way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
         raise MemoryBudgetError(
             "memory",
             expected=f"at least {human_bytes(training)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
             fix=f"To go on, {way_out}raise the budget, or take fewer genes or a smaller reference.",
         )
-    genes = max(min(n_genes, _MOST_GENES), 1)
-    while genes > 16 and _TABLE_BYTES * n_sc * genes > (budget - held) / 2:
+    genes = max(min(n_genes, needs.most_genes), 1)
+    while genes > 16 and needs.per_gene * genes > (budget - held) / 2:
         genes //= 2
-    tables = _TABLE_BYTES * n_sc * genes
-    per_cell = bytes_per_cell(settings, n_sources, genes)
-    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=held + tables, most=_MOST_CELLS)
+    tables, per_cell = needs.per_gene * genes, needs.per_cell(genes)
+    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=held + tables, most=needs.most_cells)
     return Plan(
         n_cells=n_cells,
         n_genes=n_genes,
         cells_per_block=cells,
         genes_per_block=genes,
         peak_bytes=max(held + tables + per_cell * min(cells, n_cells), training),
-        output_bytes=output,
+        output_bytes=result,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Needs:
+    """What a method takes, in bytes, and the largest blocks that it gains from."""
+
+    held: float  # throughout
+    training: float  # besides, while it learns
+    per_gene: float  # of a block
+    per_cell: Callable[[int], float]  # of a block, by its genes
+    most_cells: int
+    most_genes: int
+
+
+def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
+    n_sources = n_sources_of(pair, settings)
+    return _Needs(
+        held=_held_bytes(pair, settings),
+        training=_training_bytes(pair, settings),
+        per_gene=_TABLE_BYTES * pair.sc.n_cells,
+        per_cell=lambda genes: bytes_per_cell(settings, n_sources, genes),
+        most_cells=_MOST_CELLS,
+        most_genes=_MOST_GENES,
+    )
+
+
+def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
+    n_sc, n_panel = pair.sc.n_cells, len(pair.shared_genes)
+    inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, _SAMPLE_CELLS)
+    cells = min(pair.st.n_cells, settings.training_cells)
+    held = _PROCESS_BYTES + _reference_bytes(pair) + _WEIGHT_BLOCK_BYTES + 4.0 * (n_sc + sample) * inputs
+    weights = max(
+        settings.batch_cells * settings.batch_reference, settings.fold_cells * settings.fold_reference
+    )
+    values = 4.0 * n_panel * (2 * n_sc + 2 * cells + 6 * sample) + 8.0 * inputs * (n_sc + cells)
+    return _Needs(
+        held=held,
+        training=4.0 * _STEP_COPIES * weights + values + 4.0 * _MAP_COPIES * inputs**2,
+        per_gene=_CARRIED_BYTES * n_sc + 32.0 * sample,
+        per_cell=lambda genes: 4.0 * (4 * inputs + _VALUE_COPIES * genes),
+        most_cells=_READ_ROWS,
+        most_genes=_MOST_CARRIED,
     )
 
 
@@ -190,10 +243,13 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
 def _held_bytes(pair: Pair, settings: StImputeSettings) -> float:
     """Return what is held throughout: the process, the reference, sources, the search, neighbours."""
     n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
-    # 8 bytes a value held by gene, and as many while it is turned from rows to columns; dense values take 4.
-    reference = min(16.0 * (1 - pair.sc.sparsity), 8.0) * n_sc * pair.sc.n_genes
-    search = 24.0 * n_sc * settings.latent
-    return _PROCESS_BYTES + reference + 16.0 * n_sc * n_sources + search + 8.0 * pair.st.n_cells * settings.k
+    sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
+    return _PROCESS_BYTES + _reference_bytes(pair) + sources + search + 8.0 * pair.st.n_cells * settings.k
+
+
+def _reference_bytes(pair: Pair) -> float:
+    """Return what the reference by gene takes: 8 bytes a value, twice while it is turned; dense values 4."""
+    return min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
 
 
 def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:

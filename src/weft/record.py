@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from weft.core.settings import StemSettings, StImputeSettings
+from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings
 
 _PACKAGES = ("weft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
 
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 def provenance(
     *,
     preset: str,
-    settings: StImputeSettings | StemSettings,
+    settings: AttentionSettings | StImputeSettings | StemSettings,
     seed: int,
     device: str,
     findings: Mapping[str, Any],

@@ -1,10 +1,9 @@
-"""A fitted Imputer on disk: what of it goes into a model folder, and back."""
+"""stImpute on disk: what of a fit goes into a model folder, and back."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import torch_stream
-from weft._errors import check_choice, check_range
-from weft._typing import PathLike, Preset
 from weft.core.genegraph import GeneGraph
 from weft.core.relations import EdgeRelation, EmbeddingRelation, GeneSetRelation
 from weft.core.settings import StImputeSettings
@@ -24,26 +21,21 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSets
 from weft.data.network import Network
 from weft.data.pair import Pair
-from weft.folder import ModelFolder, part_of, write_folder
-from weft.reliability import Reliability, ReliabilityNet, ReliabilityNets
-from weft.streaming import reference_mark
+from weft.folder import ModelFolder, part_of
+from weft.reliability import ReliabilityNet, ReliabilityNets
 
 _NETWORKS = ("autoencoder", "network")
 _SOURCE = "saved model"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SavedImputer:
-    """What a model folder holds: all of a fitted Imputer but its data.
+class SavedStImpute:
+    """What a model folder holds of stImpute: all of a fit but its data.
 
     Attributes
     ----------
-    preset, seed, settings
-        As it was made and fitted with.
-    panel
-        (n_panel,) names of the genes it was fitted to, as the reference spells them.
-    reference
-        What tells its reference from others, of `weft.streaming.reference_mark`.
+    settings
+        As they were used.
     networks
         Autoencoder and gene network, on the CPU.
     reliability
@@ -52,113 +44,60 @@ class SavedImputer:
         What the gene graph used of protein embeddings, gene sets and edges, for the reference's genes.
     """
 
-    preset: Preset
-    seed: int
     settings: StImputeSettings
-    panel: NDArray[np.str_]
-    reference: str
     networks: tuple[AutoEncoder, GeneNetwork]
     reliability: ReliabilityNets | None
     network: Network
 
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Self:
+        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        config, tensors, genes = folder.config, folder.tensors, folder.genes
+        settings = StImputeSettings(**config["settings"])
+        start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+        networks = new_networks(settings, len(genes), start)
+        for name, network in zip(_NETWORKS, networks, strict=True):
+            network.load_state_dict(part_of(tensors, name))
+        nets = None
+        if config["n_reliability_nets"]:
+            centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
+            learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
+            for number, net in enumerate(learned):
+                net.load_state_dict(part_of(tensors, f"reliability.{number}"))
+            by_gene = genes.set_index("gene")
+            nets = ReliabilityNets(
+                centre=centre,
+                scale=scale,
+                nets=tuple(learned),
+                fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
+                panel_scores={str(gene): float(score) for gene, score in by_gene["reliability"].items()},
+            )
+        return cls(settings=settings, networks=networks, reliability=nets, network=_network(config, tensors))
 
-def saved_from(
-    model: StImputeModel, pair: Pair, *, preset: Preset, seed: int, reliability: Reliability | None
-) -> SavedImputer:
-    """Return what has to be written of a fitted model, given the pair it was fitted to."""
-    return SavedImputer(
-        preset=preset,
-        seed=seed,
-        settings=model.settings,
-        panel=pair.shared_genes,
-        reference=reference_mark(pair),
-        networks=(model.autoencoder, model.network),
-        reliability=None if reliability is None else reliability.nets,
-        network=_network_of(model.graph, pair.sc.genes),
-    )
 
-
-def write_model(saved: SavedImputer, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a model folder.
+def folder_of(model: StImputeModel, pair: Pair, nets: ReliabilityNets | None) -> ModelFolder:
+    """Return what has to be written of a fitted model.
 
     Parameters
     ----------
-    saved
-        What to write.
-    path
-        The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
-        ``weights.safetensors`` (what was learned, and the embeddings, gene sets and edges that were used),
-        ``genes.parquet`` (the panel).
-    overwrite
-        Whether a model that is there may be replaced.
-
-    Returns
-    -------
-    Path
-        Where it lies.
-
-    Raises
-    ------
-    OutputExistsError, OutputError
-        The folder is there already, or could not be written.
+    model, nets
+        What was learned.
+    pair
+        The data it was fitted to.
     """
-    nets = saved.reliability
-    genes = pd.DataFrame({"gene": saved.panel.astype(str)})
+    genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
     if nets is not None:
         genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
         genes["reliability"] = [nets.panel_scores[gene] for gene in genes["gene"]]
     tensors = _reliability_tensors(nets)
-    for name, network in zip(_NETWORKS, saved.networks, strict=True):
+    for name, network in zip(_NETWORKS, (model.autoencoder, model.network), strict=True):
         tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}
     config: dict[str, Any] = {
-        "kind": "imputer",
-        "preset": saved.preset,
-        "settings": asdict(saved.settings),
-        "seed": int(saved.seed),
-        "reference": saved.reference,
+        "settings": asdict(model.settings),
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
     }
-    _add_network(saved.network, config, tensors)
-    return write_folder(ModelFolder(config=config, tensors=tensors, genes=genes), path, overwrite=overwrite)
-
-
-def imputer_from(folder: ModelFolder) -> SavedImputer:
-    """Return what was saved of an Imputer; what is wrong with the folder raises as `read_folder` expects."""
-    return _parsed(folder.config, folder.tensors, folder.genes)
-
-
-def _parsed(config: dict[str, Any], tensors: dict[str, torch.Tensor], genes: pd.DataFrame) -> SavedImputer:
-    settings = StImputeSettings(**config["settings"])
-    check_choice("preset", config["preset"], get_args(Preset))
-    check_range("seed", config["seed"], low=0, integer=True)
-    start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
-    networks = new_networks(settings, len(genes), start)
-    for name, network in zip(_NETWORKS, networks, strict=True):
-        network.load_state_dict(part_of(tensors, name))
-    nets = None
-    if config["n_reliability_nets"]:
-        centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
-        learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
-        for number, net in enumerate(learned):
-            net.load_state_dict(part_of(tensors, f"reliability.{number}"))
-        by_gene = genes.set_index("gene")
-        nets = ReliabilityNets(
-            centre=centre,
-            scale=scale,
-            nets=tuple(learned),
-            fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
-            panel_scores={str(gene): float(score) for gene, score in by_gene["reliability"].items()},
-        )
-    return SavedImputer(
-        preset=config["preset"],
-        seed=config["seed"],
-        settings=settings,
-        reference=config["reference"],
-        panel=np.asarray(genes["gene"].astype(str).tolist()),
-        networks=networks,
-        reliability=nets,
-        network=_network(config, tensors),
-    )
+    _add_network(_network_of(model.graph, pair.sc.genes), config, tensors)
+    return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
 def _reliability_tensors(nets: ReliabilityNets | None) -> dict[str, torch.Tensor]:

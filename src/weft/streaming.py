@@ -36,7 +36,7 @@ _READ_ROWS = 4096  # cells that are read, and written, at once
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
     """Return positions in the reference of the genes that are asked for, each once; None and "all": all."""
-    if genes is None or genes == "all":
+    if genes is None or (isinstance(genes, str) and genes == "all"):
         return np.arange(pair.sc.n_genes)
     found = pair.find_genes([genes] if isinstance(genes, str) else list(genes))
     return np.array(list(dict.fromkeys(found.tolist())), dtype=np.int64)
@@ -85,12 +85,16 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
         )
 
 
-def training_cells(pair: Pair, settings: StImputeSettings, seed: int) -> FloatArray:
-    """Return the panel in spatial cells that have counts: all, or a draw of ``settings.training_cells``."""
+def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
+    """Return the panel in spatial cells that have counts: all, or a draw of ``most`` of them."""
     cells = np.flatnonzero(~pair.st.empty_cells)
-    if len(cells) > settings.training_cells:
-        drawn = numpy_stream(seed, "training cells").choice(cells, settings.training_cells, replace=False)
-        cells = np.sort(drawn)
+    if len(cells) > most:
+        cells = np.sort(numpy_stream(seed, "training cells").choice(cells, most, replace=False))
+    return panel_of(pair, cells)
+
+
+def panel_of(pair: Pair, cells: IntArray) -> FloatArray:
+    """Return the panel in some spatial cells, (n_cells, n_panel)."""
     blocks = [pair.st.dense(cells[rows], pair.st_shared) for rows in row_blocks(len(cells), _READ_ROWS)]
     return np.concatenate(blocks)
 
@@ -107,7 +111,7 @@ def train_part(
 ) -> StImputeModel:
     """Train on the panel of a pair; parameters as `weft.core.stimpute.train`."""
     return stimpute.train(
-        training_cells(pair, settings, seed),
+        training_cells(pair, settings.training_cells, seed),
         columns.dense(pair.sc_shared),
         pair.sc_shared,
         graph=graph,

@@ -87,7 +87,7 @@ class TestFitSteps:
             optimiser,
             lambda step: loss_at(parameter, step),
             steps=steps,
-            halve_at=halve_at,
+            rate=lambda step: 0.5 if step >= halve_at else 1.0,
             progress=progress,
         )
         return float(parameter.detach()[0]), history

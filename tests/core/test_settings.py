@@ -188,7 +188,7 @@ STEM_WHOLE = {
 
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
 STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
-STEM_OTHERS = {"total", "dropout", "kernel", "composition", "sigma", "lr", *STEM_PARTS}
+STEM_OTHERS = {"total", "dropout", "kernel", "composition", "location", "sigma", "lr", *STEM_PARTS}
 STEM_OTHERS |= {*STEM_WEIGHTS}
 
 
@@ -239,6 +239,7 @@ def test_numbers_of_stem_out_of_range(name: str, value: object, expected: str) -
         ("total", ("median", "common", 1e-6, 0.15, 1, 3.0)),
         ("kernel", ("gaussian", "exponential", "knn")),
         ("composition", ("spots", "both")),
+        ("location", ("mean", "median")),
         *((name, (0, 1)) for name in STEM_PARTS),
         *((name, (0, 2.5)) for name in STEM_WEIGHTS),
     ],
@@ -254,6 +255,7 @@ def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...])
         ("kernel", "zzz", "Known: 'exponential', 'gaussian', 'knn'"),
         ("total", "mean", "Did you mean 'median'"),
         ("composition", "spot", "Did you mean 'spots'"),
+        ("location", "means", "Did you mean 'mean'"),
     ],
 )
 def test_options_of_stem_give_a_near_name(name: str, value: str, near: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import parse_memory
+from weft._errors import SettingError, check_range
 from weft._typing import Preset
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
@@ -43,12 +44,25 @@ _Preset = Annotated[
 ]
 _Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the method; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the method, such as steps=500 or k=20; may be repeated.",
+    ),
+]
+_Interval = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.",
+        show_default=False,
+    ),
 ]
 _NoReliability = Annotated[
     bool,
     typer.Option(
-        "--no-reliability", help="Do not learn how far each gene can be trusted; takes a sixth of the time."
+        "--no-reliability",
+        help="Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.",
     ),
 ]
 _SaveModel = Annotated[
@@ -66,6 +80,7 @@ def impute(
     memory: _Memory = "4GB",
     preset: _Preset = "auto",
     settings: _Settings = None,
+    interval: _Interval = None,
     no_reliability: _NoReliability = False,
     save_model: _SaveModel = None,
     overwrite: Overwrite = False,
@@ -79,6 +94,7 @@ def impute(
         _check_outputs(output, save_model, overwrite=overwrite)
         parse_memory(memory)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
+        _check_interval(interval, preset, no_reliability=no_reliability)
         check_device(run.device)
         from weft.imputer import Imputer
 
@@ -95,24 +111,21 @@ def impute(
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             imputer.fit(pair, progress=progress)
-            screen.say(f"Network: {_network(imputer, pair)}")
+            if preset == "stimpute":
+                screen.say(f"Network: {_network(imputer, pair)}")
             path = imputer.impute_to(
-                output, genes=names, memory=memory, overwrite=overwrite, progress=progress
+                output,
+                genes=names,
+                interval=interval,
+                memory=memory,
+                overwrite=overwrite,
+                progress=progress,
             )
             model = save_model and imputer.save(save_model, overwrite=overwrite)
         said, made = _made(path, plan.n_cells)
-        screen.finish(
-            f"Imputed {said} -> {output}",
-            {
-                "command": "impute",
-                "output": str(path),
-                "model": None if model is None else str(model),
-                **made,
-                "network": imputer.network_,
-                "plan": asdict(plan),
-                "cautions": cautions_of(pair),
-            },
-        )
+        told = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
+        files = {"output": str(path), "model": None if model is None else str(model)}
+        screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
 
 
 def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) -> None:
@@ -122,6 +135,20 @@ def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) ->
     check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
     if save_model is not None:
         check_output(save_model, overwrite=overwrite)
+
+
+def _check_interval(interval: float | None, preset: Preset, *, no_reliability: bool) -> None:
+    """Raise unless the intervals that are asked for can be had, before any work."""
+    if interval is None:
+        return
+    check_range("--interval", interval, low=0.01, high=0.999)
+    if preset != "auto" or no_reliability:
+        raise SettingError(
+            "--interval",
+            expected="--preset auto with reliability",
+            got="--no-reliability" if no_reliability else f"--preset {preset}",
+            fix="Leave that option out, or --interval.",
+        )
 
 
 def _network(imputer: Imputer, pair: Pair) -> str:

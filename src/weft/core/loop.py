@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -62,7 +63,7 @@ def fit_steps(
     loss_at: Callable[[int], torch.Tensor],
     *,
     steps: int,
-    halve_at: int,
+    rate: Callable[[int], float],
     progress: EpochProgress,
 ) -> list[float]:
     """Minimise a loss over steps, each with a batch of its own.
@@ -75,8 +76,8 @@ def fit_steps(
         The loss of a step, a scalar, given its number from 0.
     steps
         How many.
-    halve_at
-        Step from which the learning rate is half.
+    rate
+        From the number of a step to the part of the optimiser's learning rate that it takes.
     progress
         Called with (steps done, steps in all) after every step.
 
@@ -86,18 +87,32 @@ def fit_steps(
         Mean loss of every twentieth of the steps (of each step where there are fewer).
     """
     losses = []
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     for step in range(steps):
-        if step == halve_at:
-            for group in optimiser.param_groups:
-                group["lr"] *= 0.5
         optimiser.zero_grad()
         loss = loss_at(step)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        schedule.step()
         losses.append(loss.detach())
         progress(step + 1, steps)
     parts = torch.stack(losses).tensor_split(min(steps, 20)) if losses else ()
     return [float(part.mean()) for part in parts]
+
+
+def warm_cosine(steps: int, *, warm: int = 20) -> Callable[[int], float]:
+    """Return a schedule for `fit_steps`: a rise over the first steps, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    steps, warm
+        Steps in all, and of the rise.
+    """
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
+
+    return rate
 
 
 def shuffled(

@@ -252,6 +252,9 @@ class StemSettings:
     composition
         What a spot is made of: the cells that it is mapped to ("spots", the paper's C^ T), or the mean of
         that and of the cells that are mapped to it ("both").
+    location
+        Where a cell lies: at the "mean" of the places that it is mapped to (the paper's C Y), or at their
+        geometric "median" under flattened weights.
     """
 
     hidden: int = 512
@@ -278,6 +281,7 @@ class StemSettings:
     training_spots: int = 100_000
     models: int = 1
     composition: Literal["spots", "both"] = "spots"
+    location: Literal["mean", "median"] = "mean"
 
     def __post_init__(self) -> None:
         for name in ("hidden", "middle", "latent", "kernel_neighbors", "models"):
@@ -300,6 +304,7 @@ class StemSettings:
             check_range("sigma", self.sigma, low=1e-6)
         check_choice("kernel", self.kernel, ("gaussian", "exponential", "knn"))
         check_choice("composition", self.composition, ("spots", "both"))
+        check_choice("location", self.location, ("mean", "median"))
 
     @classmethod
     def of(cls, preset: PlacerPreset) -> StemSettings:
@@ -316,11 +321,13 @@ class StemSettings:
         return cls(
             total=0.15,
             sigma=None,
+            alpha=0.0,
             visit=1.0,
-            steps=300,
-            batch_cells=768,
+            steps=480,
+            batch_cells=512,
             models=3,
             composition="both",
+            location="median",
         )
 
     def override(self, settings: Mapping[str, Any]) -> StemSettings:
@@ -334,7 +341,102 @@ class StemSettings:
         return _overridden(self, settings, method="STEM")
 
 
-_Settings = TypeVar("_Settings", StImputeSettings, StemSettings)
+@dataclass(frozen=True, kw_only=True)
+class AttentionSettings:
+    """Settings of weft's own method, learned attention; the defaults are those of ``preset="auto"``.
+
+    Attributes
+    ----------
+    temperature
+        Of the softmax over reference cells before training, above 0; lower looks at fewer cells.
+    detection
+        How much the share of its panel genes that a cell detects counts beside the carried pattern, before
+        training, in standard deviations.
+    hide_least, hide_most
+        Part of the panel that a step hides, drawn between these: 0 to 1.
+    steps, lr
+        Steps of training, and the largest learning rate; it rises over 20 steps and falls to 0 by a cosine.
+    pull
+        How strongly the learned maps are held to where they start, the identity.
+    batch_cells, batch_reference
+        Spatial and reference cells per step.
+    most_inputs
+        Panel genes that cells are compared by at most: the most variable.
+    training_cells
+        Spatial cells that training draws from at most.
+    level_steps, level_lr, level_hidden
+        Steps, learning rate and width of the networks that give a gene its level.
+    level_pattern
+        Weight of 1 - Pearson beside the squared error in their loss.
+    level_pull
+        How strongly they are held to the level that the gene has in the reference.
+    folds
+        Parts of the panel; each is predicted without it, which levels, reliability and intervals are
+        learned from. Fewer than 2 genes per fold, and there are none of these.
+    fold_steps, fold_lr, fold_cells, fold_reference
+        Training without a part: as ``steps``, ``lr``, ``batch_cells`` and ``batch_reference``, but shorter.
+    """
+
+    temperature: float = 0.125
+    detection: float = 0.3
+    hide_least: float = 0.05
+    hide_most: float = 0.3
+    steps: int = 300
+    lr: float = 0.002
+    pull: float = 0.001
+    batch_cells: int = 512
+    batch_reference: int = 1500
+    most_inputs: int = 500
+    training_cells: int = 20_000
+    level_steps: int = 300
+    level_lr: float = 0.005
+    level_hidden: int = 24
+    level_pattern: float = 0.3
+    level_pull: float = 0.02
+    folds: int = 3
+    fold_steps: int = 200
+    fold_lr: float = 0.003
+    fold_cells: int = 256
+    fold_reference: int = 1000
+
+    def __post_init__(self) -> None:
+        check_range("temperature", self.temperature, low=1e-3, high=1e3)
+        for name in ("detection", "pull", "level_pattern", "level_pull"):
+            check_range(name, getattr(self, name), low=0)
+        check_range("hide_least", self.hide_least, low=0, high=1)
+        check_range("hide_most", self.hide_most, low=self.hide_least, high=1)
+        for name in ("steps", "fold_steps", "level_steps"):
+            check_range(name, getattr(self, name), low=0, integer=True)
+        for name in ("batch_cells", "batch_reference", "fold_cells", "fold_reference"):
+            check_range(name, getattr(self, name), low=2, integer=True)
+        for name in ("most_inputs", "training_cells", "folds"):
+            check_range(name, getattr(self, name), low=2, integer=True)
+        check_range("level_hidden", self.level_hidden, low=1, integer=True)
+        for name in ("lr", "fold_lr", "level_lr"):
+            check_range(name, getattr(self, name), low=1e-9, high=10)
+
+    def without_part(self) -> AttentionSettings:
+        """Return the settings that training without a part of the panel goes by."""
+        return replace(
+            self,
+            steps=self.fold_steps,
+            lr=self.fold_lr,
+            batch_cells=self.fold_cells,
+            batch_reference=self.fold_reference,
+        )
+
+    def override(self, settings: Mapping[str, Any]) -> AttentionSettings:
+        """Return the settings with some of them changed.
+
+        Raises
+        ------
+        SettingError
+            An unknown name, or a value out of its range.
+        """
+        return _overridden(self, settings, method="preset='auto'")
+
+
+_Settings = TypeVar("_Settings", StImputeSettings, StemSettings, AttentionSettings)
 
 
 def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:

@@ -236,7 +236,7 @@ def train(
             optimiser,
             loss_at,
             steps=settings.steps,
-            halve_at=round(settings.halve_at * settings.steps),
+            rate=lambda step: 0.5 if step >= round(settings.halve_at * settings.steps) else 1.0,
             progress=lambda step, _, done=done: progress(done + step, total),  # type: ignore[misc]
         )
         encoders.append(encoder.eval())

@@ -147,7 +147,8 @@ def resolve_methods(
     methods
         Names, as `parse_method` takes them, or unfitted objects that fit and predict.
     embedding, gene_sets, edges, reliability, device
-        Given to the Imputers that are named; objects stay as they are.
+        Given to the Imputers that are named, the first three to those with a gene graph; objects stay as
+        they are.
 
     Returns
     -------
@@ -162,6 +163,7 @@ def resolve_methods(
         An object that cannot fit and predict.
     """
     network = Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
+    _check_used(methods, network)
 
     def named(spec: str) -> Callable[[int], Predictor]:
         return _maker(spec, network, reliability=reliability, device=device)
@@ -276,6 +278,19 @@ def copier(method: M) -> Callable[[int], M]:
     return fresh
 
 
+def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
+    """Raise where something is given for a gene graph and no method that is named has one."""
+    named = [one.partition(":")[0] for one in methods if isinstance(one, str)]
+    for name in ("embedding", "gene_sets", "edges"):
+        if getattr(network, name) is not None and "stimpute" not in named:
+            raise SettingError(
+                name,
+                expected="a method that has a gene graph",
+                got=f"methods {shorten(named)}" if named else "no method by name",
+                fix=f"Add 'stimpute' to the methods, or leave {name} out.",
+            )
+
+
 def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Callable[[int], Predictor]:
     name, settings = parse_method(spec)
     preset = next((one for one in PRESETS if one == name), None)
@@ -285,12 +300,13 @@ def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Ca
             return BaselineMethod(name=name, settings=settings, seed=seed)
         from weft.imputer import Imputer  # here, for it brings torch
 
+        has_graph = preset == "stimpute"
         return Imputer(
             preset=preset,
             settings=settings,
-            embedding=network.embedding,
-            gene_sets=network.gene_sets,
-            edges=network.edges,
+            embedding=network.embedding if has_graph else None,
+            gene_sets=network.gene_sets if has_graph else None,
+            edges=network.edges if has_graph else None,
             reliability=reliability,
             seed=seed,
             device=device,

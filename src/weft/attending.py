@@ -1,0 +1,334 @@
+"""Between a pair and learned attention: fitting with genes left out, and predictions block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from sklearn.model_selection import KFold
+
+from weft._compute import numpy_stream, torch_stream
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core import attention
+from weft.core.attention import AttentionModel
+from weft.core.levels import GeneLevels, Levels, fit_levels
+from weft.core.settings import AttentionSettings
+from weft.data.columns import GeneColumns
+from weft.data.pair import Pair
+from weft.data.stream import row_blocks
+from weft.streaming import panel_of, training_cells
+
+Splits: TypeAlias = list[tuple[IntArray, IntArray]]
+"""Genes of the panel that are kept, and that are left out, part by part."""
+
+_READ_ROWS = 4096  # cells that are read, and written, at once
+_FEWEST_IN_FOLD = 2
+_QUERIES = 1000
+SAMPLE_CELLS = 2000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfFold:
+    """Genes of the panel, each predicted by what was fitted without it, in the sample's cells.
+
+    Attributes
+    ----------
+    fold
+        (n_panel,) the part in which each gene was left out.
+    predicted
+        (n_sample, n_panel) expression; levels too were learned without the gene.
+    carried
+        (n_sample, n_panel) what attention alone carries, in units of the reference.
+    within
+        (n_queries, n_panel) the same within the reference: some of its cells, from all others.
+    truth
+        (n_sample, n_panel) what was measured.
+    """
+
+    fold: IntArray
+    predicted: FloatArray
+    carried: FloatArray
+    within: FloatArray
+    truth: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attending:
+    """Trained attention and levels with the reference by gene: what predicts.
+
+    Attributes
+    ----------
+    model, levels
+        What was learned; no levels where the panel is too small, and then the reference's level stands.
+    columns
+        The reference by gene.
+    queries
+        Positions among its usable cells of those that genes are carried to within the reference.
+    """
+
+    model: AttentionModel
+    levels: Levels | None
+    columns: GeneColumns
+    queries: IntArray
+
+    def predictions(
+        self,
+        pair: Pair,
+        genes: IntArray,
+        *,
+        genes_per_block: int,
+        cells_per_block: int = _READ_ROWS,
+        progress: Progress = silent,
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """Yield blocks of predictions, and where each lies: cells, and genes of the request.
+
+        Parameters
+        ----------
+        pair
+            Whose spatial cells are predicted.
+        genes
+            (n_genes,) positions in the reference.
+        genes_per_block, cells_per_block
+            How many are carried at once, and to how many cells.
+        progress
+            Called as blocks are done.
+        """
+        n_cells, done = pair.st.n_cells, 0
+        for places in row_blocks(len(genes), genes_per_block):
+            table = _GeneBlock.of(self, genes[places])
+            for rows in row_blocks(n_cells, cells_per_block):
+                measured = pair.st.dense(rows, pair.st_shared)
+                yield rows, places, table.values(self.model.queries(measured), self.model.detection(measured))
+                done += len(measured) * len(genes[places])
+                progress("impute", done, n_cells * len(genes))
+
+    def sampled(self, genes: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return genes as predicted and as carried in the sample's cells, and within the reference.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in the reference.
+
+        Returns
+        -------
+        predicted, carried, within : ndarray
+            Two of (n_sample, n_genes), one of (n_queries, n_genes).
+        """
+        table = _GeneBlock.of(self, genes)
+        predicted = table.values(self.model.sample, self.model.sample_detection)
+        within = self.model.within(self.queries, table.expression)
+        return predicted, _numpy(table.carried), _numpy(within)
+
+    def similarity(self, pair: Pair) -> DoubleArray:
+        """Return how near the reference comes to every spatial cell, (n_cells,): a cosine, up to 1."""
+        found = np.empty(pair.st.n_cells)
+        for rows in row_blocks(len(found), _READ_ROWS):
+            queries = self.model.queries(pair.st.dense(rows, pair.st_shared))
+            found[rows] = self.model.similarity(queries)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _GeneBlock:
+    """Some genes of the reference, ready to be carried to cells."""
+
+    attending: Attending
+    expression: torch.Tensor  # n_sc x n_genes
+    carried: torch.Tensor  # n_sample x n_genes
+    genes: GeneLevels
+
+    @classmethod
+    def of(cls, attending: Attending, genes: IntArray) -> _GeneBlock:
+        expression = torch.from_numpy(attending.columns.dense(genes)).to(attending.model.device)
+        known, carried = GeneLevels.of(attending.model, expression)
+        return cls(attending=attending, expression=expression, carried=carried, genes=known)
+
+    def values(self, queries: torch.Tensor, detection: torch.Tensor) -> FloatArray:
+        """Return expression of the genes in cells: (B, n_genes), at least 0."""
+        model, levels = self.attending.model, self.attending.levels
+        carried = model.mapping(queries).pull(self.expression)
+        if levels is not None:
+            pattern = self.genes.patterns(carried, detection, float(model.cells.detection.detach()))
+            carried = levels.values(pattern, detection[:, None], self.genes)
+        return _numpy(carried.clamp_min(0))
+
+
+def fit_attending(
+    pair: Pair,
+    columns: GeneColumns,
+    sample: IntArray,
+    *,
+    settings: AttentionSettings,
+    seed: int,
+    device: torch.device,
+    cross: bool,
+    progress: Progress = silent,
+) -> tuple[Attending, OutOfFold | None]:
+    """Learn attention from the panel of a pair, and levels from its genes left out.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    columns
+        Their reference by gene.
+    sample
+        (n_sample,) positions of spatial cells that genes are standardised over.
+    settings, seed, device, progress
+        How, from which random streams, and where.
+    cross
+        Whether to predict the panel's genes with levels that were learned without them, too: what reliability
+        and intervals are learned from.
+
+    Returns
+    -------
+    What predicts; and predictions of the panel's genes without them, or None where ``cross`` is not asked
+    for, or the panel has fewer than 2 genes for each fold.
+    """
+    measured, shown = training_cells(pair, settings.training_cells, seed), panel_of(pair, sample)
+    reference = columns.dense(pair.sc_shared)
+
+    def fitted(genes: IntArray, name: str, chosen: AttentionSettings) -> AttentionModel:
+        return attention.train(
+            np.ascontiguousarray(measured[:, genes]),
+            np.ascontiguousarray(reference[:, genes]),
+            np.ascontiguousarray(shown[:, genes]),
+            settings=chosen,
+            seed=seed,
+            device=device,
+            progress=lambda stage, done, total: progress(f"{name}{stage}", done, total),
+        )
+
+    n_panel = len(pair.shared_genes)
+    whole = Attending(
+        model=fitted(np.arange(n_panel), "", settings),
+        levels=None,
+        columns=columns,
+        queries=drawn(columns.n_cells, _QUERIES, seed=seed, stage="reference queries"),
+    )
+    if n_panel < _FEWEST_IN_FOLD * settings.folds:
+        return whole, None
+    splits = list(KFold(settings.folds, shuffle=True, random_state=seed % 2**32).split(np.arange(n_panel)))
+    parts = []
+    for number, (kept, out) in enumerate(splits):
+        expression = torch.from_numpy(np.ascontiguousarray(reference[:, out])).to(device)
+        parts.append(
+            _Part.of(fitted(kept, "genes left out: ", settings.without_part()), expression, whole.queries)
+        )
+        progress("genes left out", number + 1, len(splits))
+    learner = _LevelLearner.of(parts, splits, truth=shown, settings=settings, seed=seed)
+    attending = replace(whole, levels=learner.levels(np.arange(n_panel), "all"))
+    return attending, learner.held_out(parts, splits, progress=progress) if cross else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """Some genes of the panel, carried by a model that was fitted without them."""
+
+    genes: GeneLevels
+    pattern: torch.Tensor  # n_sample x n_genes
+    detection: torch.Tensor  # n_sample x n_genes, the same for all
+    carried: torch.Tensor  # n_sample x n_genes
+    within: torch.Tensor  # n_queries x n_genes
+
+    @classmethod
+    def of(cls, model: AttentionModel, expression: torch.Tensor, queries: IntArray) -> _Part:
+        genes, carried = GeneLevels.of(model, expression)
+        pattern = genes.patterns(carried, model.sample_detection, float(model.cells.detection.detach()))
+        return cls(
+            genes=genes,
+            pattern=pattern,
+            detection=model.sample_detection[:, None].expand(pattern.shape),
+            carried=carried,
+            within=model.within(queries, expression),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LevelLearner:
+    """Panel genes, each carried without it: what levels are learned from."""
+
+    pattern: torch.Tensor  # n_sample x n_panel
+    detection: torch.Tensor  # n_sample x n_panel
+    genes: GeneLevels
+    truth: torch.Tensor  # n_sample x n_panel
+    settings: AttentionSettings
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        parts: list[_Part],
+        splits: Splits,
+        *,
+        truth: FloatArray,
+        settings: AttentionSettings,
+        seed: int,
+    ) -> _LevelLearner:
+        device = parts[0].pattern.device
+        order = torch.from_numpy(_panel_order(splits)).to(device)
+        return cls(
+            pattern=torch.cat([part.pattern for part in parts], dim=1)[:, order],
+            detection=torch.cat([part.detection for part in parts], dim=1)[:, order],
+            genes=GeneLevels.join([part.genes for part in parts]).take(order),
+            truth=torch.from_numpy(truth).to(device),
+            settings=settings,
+            seed=seed,
+        )
+
+    def levels(self, columns: IntArray, name: str) -> Levels:
+        """Learn from some of the panel's genes."""
+        some = torch.from_numpy(columns).to(self.truth.device)
+        return fit_levels(
+            self.pattern[:, some],
+            self.detection[:, some],
+            genes=self.genes.take(some),
+            truth=self.truth[:, some],
+            settings=self.settings,
+            generator=torch_stream(self.seed, f"levels.{name}"),
+        )
+
+    def held_out(self, parts: list[_Part], splits: Splits, *, progress: Progress) -> OutOfFold:
+        """Predict every part of the panel with levels learned from the others."""
+        predicted, fold = torch.empty_like(self.truth), np.empty(self.truth.shape[1], dtype=np.int64)
+        for number, (kept, out) in enumerate(splits):
+            levels, some = self.levels(kept, str(number)), torch.from_numpy(out).to(self.truth.device)
+            predicted[:, some] = levels.values(
+                self.pattern[:, some], self.detection[:, some], self.genes.take(some)
+            )
+            fold[out] = number
+            progress("levels left out", number + 1, len(splits))
+        order = _panel_order(splits)
+        return OutOfFold(
+            fold=fold,
+            predicted=_numpy(predicted),
+            carried=_numpy(torch.cat([part.carried for part in parts], dim=1))[:, order],
+            within=_numpy(torch.cat([part.within for part in parts], dim=1))[:, order],
+            truth=_numpy(self.truth),
+        )
+
+
+def _panel_order(splits: Splits) -> IntArray:
+    """Return where each gene of the panel stands when the parts that are left out come one after another."""
+    return np.argsort(np.concatenate([out for _, out in splits]))
+
+
+def sample_cells(pair: Pair, seed: int) -> IntArray:
+    """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
+    usable = np.flatnonzero(~pair.st.empty_cells)
+    return usable[drawn(len(usable), SAMPLE_CELLS, seed=seed, stage="attention sample")]
+
+
+def drawn(n_rows: int, most: int, *, seed: int, stage: str) -> IntArray:
+    """Return positions of all rows, or of a draw of ``most`` of them, in order."""
+    if n_rows <= most:
+        return np.arange(n_rows)
+    return np.sort(numpy_stream(seed, stage).choice(n_rows, most, replace=False))
+
+
+def _numpy(values: torch.Tensor) -> FloatArray:
+    return np.asarray(values.cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,148 @@
+"""weft's own method behind the Imputer: learned attention, levels, reliability and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.attending import Attending, fit_attending, sample_cells
+from weft.core.attention import AttentionModel
+from weft.core.settings import AttentionSettings
+from weft.data.columns import GeneColumns
+from weft.data.pair import Pair
+from weft.folder import ModelFolder
+from weft.imputing import ImputerSettings, Work
+from weft.intervals import SMALLEST_PANEL, Intervals, fit_intervals
+from weft.plan import Plan, make_plan
+from weft.saved_attention import SavedAttention, folder_of
+from weft.trust import Trust, fit_trust
+
+_AT_ONCE = 512  # genes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionMethod:
+    """Learned attention, with settings that differ from the default ones."""
+
+    changes: Mapping[str, Any]
+
+    def settings(self, pair: Pair) -> AttentionSettings:
+        """Return the settings, the same for all data."""
+        return AttentionSettings().override(self.changes)
+
+    def plan(
+        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+    ) -> Plan:
+        """See `weft.imputing.Method`."""
+        chosen = settings or self.settings(pair)
+        return make_plan(pair, n_genes, settings=chosen, memory=memory, matrices=matrices)
+
+    def fit(self, pair: Pair, work: Work) -> FittedAttention:
+        """See `weft.imputing.Method`."""
+        columns, sample = GeneColumns.load(pair.sc), sample_cells(pair, work.seed)
+        attending, held_out = fit_attending(
+            pair,
+            columns,
+            sample,
+            settings=self.settings(pair),
+            seed=work.seed,
+            device=work.device,
+            cross=work.reliability,
+            progress=work.progress,
+        )
+        fitted = FittedAttention(attending=attending, sample=sample)
+        if held_out is None or len(pair.shared_genes) < SMALLEST_PANEL:
+            return fitted
+        similarity = attending.model.similarity(attending.model.sample)
+        intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
+        trust = fit_trust(attending, held_out, pair)
+        return FittedAttention(attending=attending, sample=sample, intervals=intervals, trust=trust)
+
+    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedAttention:
+        """See `weft.imputing.Method`."""
+        saved = SavedAttention.of(folder)
+        columns = GeneColumns.load(pair.sc)
+        reference = columns.dense(pair.sc_shared[saved.inputs])
+        attending = saved.attending(columns, reference, device=work.device)
+        return FittedAttention(
+            attending=attending,
+            sample=sample_cells(pair, work.seed),
+            intervals=saved.intervals,
+            trust=saved.trust,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedAttention:
+    """Learned attention fitted to a pair.
+
+    Attributes
+    ----------
+    attending
+        What predicts.
+    sample
+        (n_sample,) positions of the cells that reliability looks at.
+    intervals, trust
+        What was learned of intervals and of reliability, or None.
+    """
+
+    attending: Attending
+    sample: IntArray
+    intervals: Intervals | None = None
+    trust: Trust | None = None
+    network: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> AttentionSettings:
+        """All settings that were used."""
+        return self.model.settings
+
+    @property
+    def model(self) -> AttentionModel:
+        """The trained attention."""
+        return self.attending.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.model.device
+
+    def predictions(
+        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """See `weft.imputing.FittedMethod`."""
+        return self.attending.predictions(
+            pair,
+            genes,
+            cells_per_block=plan.cells_per_block,
+            genes_per_block=plan.genes_per_block,
+            progress=progress,
+        )
+
+    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
+        """See `weft.imputing.FittedMethod`."""
+        result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
+        for rows, places, block in self.attending.predictions(pair, genes, genes_per_block=_AT_ONCE):
+            result[rows, places] = block
+        return result
+
+    def similarity(self, pair: Pair) -> DoubleArray:
+        """See `weft.imputing.FittedMethod`."""
+        return self.attending.similarity(pair)
+
+    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+        """See `weft.imputing.FittedMethod`: the Pearson correlation that is expected of each gene."""
+        if self.trust is None:
+            return pd.DataFrame({"reliability": np.full(len(genes), np.nan)})
+        predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
+        return self.trust.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
+
+    def folder(self, pair: Pair) -> ModelFolder:
+        """See `weft.imputing.FittedMethod`."""
+        return folder_of(self.attending, pair, intervals=self.intervals, trust=self.trust)

@@ -1,0 +1,120 @@
+"""What an Imputer asks of a method; each method's own room answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import pandas as pd
+import torch
+
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.settings import AttentionSettings, StImputeSettings
+from weft.data.pair import Pair
+from weft.folder import ModelFolder
+from weft.intervals import Intervals
+from weft.plan import Plan
+
+ImputerSettings: TypeAlias = StImputeSettings | AttentionSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How a fit shall go.
+
+    Attributes
+    ----------
+    seed
+        Of every random draw.
+    device
+        Where.
+    reliability
+        Whether to learn how far predictions can be trusted.
+    progress
+        Called as it goes on.
+    """
+
+    seed: int
+    device: torch.device
+    reliability: bool = False
+    progress: Progress = silent
+
+
+class FittedMethod(Protocol):
+    """A method that has learned from a pair."""
+
+    @property
+    def settings(self) -> ImputerSettings:
+        """All settings that were used."""
+
+    @property
+    def model(self) -> Any:
+        """What was learned, of the method's own kind."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+
+    @property
+    def intervals(self) -> Intervals | None:
+        """What is known of how far measured values lie from predictions."""
+
+    @property
+    def network(self) -> dict[str, dict[str, Any]]:
+        """What the gene graph was made of, of a method that has one."""
+
+    def predictions(
+        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """Yield blocks, and where each lies: cells of the pair, and genes of the request."""
+
+    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
+        """Return predictions held in memory, (n_cells, n_genes)."""
+
+    def similarity(self, pair: Pair) -> DoubleArray | None:
+        """Return how near the reference comes to every spatial cell, if the method can tell."""
+
+    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+        """Return what is known of genes' reliability: a row per gene, ``reliability`` and more.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in the reference.
+        pair
+            The pair that the method was fitted to, or given after loading.
+        judged
+            (n_cells, n_genes) predictions to judge in place of the method's own.
+        """
+
+    def folder(self, pair: Pair) -> ModelFolder:
+        """Return what has to be written of it; the Imputer adds preset and seed."""
+
+
+class Method(Protocol):
+    """A method with its settings, before it has seen data."""
+
+    def settings(self, pair: Pair) -> ImputerSettings:
+        """Return the settings for data."""
+
+    def plan(
+        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+    ) -> Plan:
+        """Return what imputing takes.
+
+        Parameters
+        ----------
+        pair, n_genes, memory
+            The data, genes that are asked for, and the budget for the whole process.
+        settings
+            As they were used, if it is fitted.
+        matrices
+            Matrices of the result's size that are held in memory.
+        """
+
+    def fit(self, pair: Pair, work: Work) -> FittedMethod:
+        """Learn from a pair."""
+
+    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedMethod:
+        """Bring back what was saved, with the data that it is for."""

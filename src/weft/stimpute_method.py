@@ -1,0 +1,188 @@
+"""stImpute behind the Imputer: settings for data, gene network, reliability by the paper's network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from weft._typing import FloatArray, IntArray, Progress, silent
+from weft.core import stimpute
+from weft.core.settings import StImputeSettings
+from weft.core.stimpute import StImputeModel
+from weft.data.columns import GeneColumns
+from weft.data.network import Network, network_bytes, read_network
+from weft.data.pair import Pair
+from weft.folder import ModelFolder
+from weft.imputing import ImputerSettings, Work
+from weft.plan import Plan, make_plan
+from weft.reliability import Reliability, TissueSample, fit_reliability
+from weft.save import SavedStImpute, folder_of
+from weft.streaming import (
+    Job,
+    check_k,
+    gene_graph,
+    gene_relations,
+    network_record,
+    predict_genes,
+    predictions,
+    train_part,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StImputeMethod:
+    """stImpute with what its gene graph may be made from, given as `weft.Imputer` takes it.
+
+    Attributes
+    ----------
+    changes
+        Settings that differ from the published ones.
+    sources
+        ``embedding``, ``gene_sets`` and ``edges``, each as given or None.
+    """
+
+    changes: Mapping[str, Any]
+    sources: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Raise `SettingError` where a setting is wrong, or the graph is of what is not given."""
+        given = [name for name, one in self.sources.items() if one is not None]
+        StImputeSettings().override(self.changes).graph_shares(given)
+
+    def settings(self, pair: Pair) -> StImputeSettings:
+        """Return the published settings for the size of the data, with the changes."""
+        return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.changes)
+
+    def plan(
+        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+    ) -> Plan:
+        """See `weft.imputing.Method`."""
+        return make_plan(
+            pair,
+            n_genes,
+            settings=settings or self.settings(pair),
+            memory=memory,
+            matrices=matrices,
+            network=network_bytes(*self.sources.values()),
+        )
+
+    def fit(self, pair: Pair, work: Work) -> FittedStImpute:
+        """See `weft.imputing.Method`."""
+        settings = self.settings(pair)
+        network = self._network(settings)
+        parts = gene_relations(network, pair.sc.genes, settings=settings)
+        columns = GeneColumns.load(pair.sc)
+        check_k(settings, columns)
+
+        def train(part: Pair, name: str) -> StImputeModel:
+            return train_part(
+                part,
+                columns,
+                graph=gene_graph(part, columns, settings=settings, parts=parts),
+                settings=settings,
+                seed=work.seed,
+                device=work.device,
+                progress=lambda stage, done, total: work.progress(f"{name}{stage}", done, total),
+            )
+
+        model = train(pair, "")
+        known = None
+        if work.reliability:
+
+            def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
+                return predict_genes(train(part, "reliability: "), columns, cells, genes=genes)
+
+            known = fit_reliability(pair, columns, without, seed=work.seed, progress=work.progress)
+        record = network_record(model.graph, network, pair.sc.n_genes)
+        return FittedStImpute(model=model, columns=columns, network=record, reliability=known)
+
+    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedStImpute:
+        """See `weft.imputing.Method`."""
+        saved = SavedStImpute.of(folder)
+        columns, network = GeneColumns.load(pair.sc), self._network(saved.settings)
+        parts = gene_relations(network, pair.sc.genes, settings=saved.settings)
+        model = stimpute.assemble(
+            saved.networks,
+            columns.dense(pair.sc_shared),
+            graph=gene_graph(pair, columns, settings=saved.settings, parts=parts),
+            settings=saved.settings,
+            device=work.device,
+        )
+        known = None
+        if saved.reliability is not None:
+            known = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, work.seed))
+        record = network_record(model.graph, network, pair.sc.n_genes)
+        return FittedStImpute(model=model, columns=columns, network=record, reliability=known)
+
+    def _network(self, settings: StImputeSettings) -> Network:
+        """Read what the gene graph uses of what is given."""
+        given = [name for name, one in self.sources.items() if one is not None]
+        return read_network(settings.graph_shares(given), **self.sources)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedStImpute:
+    """stImpute fitted to a pair.
+
+    Attributes
+    ----------
+    model, columns
+        What was trained, and the reference by gene.
+    network
+        Relations that the gene graph is made of, and how many genes each knows.
+    reliability
+        What is known of reliability, or None.
+    """
+
+    model: StImputeModel
+    columns: GeneColumns
+    network: dict[str, dict[str, Any]]
+    reliability: Reliability | None
+    intervals: None = None
+
+    @property
+    def settings(self) -> StImputeSettings:
+        """All settings that were used."""
+        return self.model.settings
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.model.device
+
+    def predictions(
+        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
+    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+        """See `weft.imputing.FittedMethod`."""
+        job = Job(model=self.model, columns=self.columns, pair=pair, genes=genes, plan=plan)
+        return predictions(job, progress)
+
+    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
+        """See `weft.imputing.FittedMethod`."""
+        return predict_genes(self.model, self.columns, pair, genes=genes)
+
+    def similarity(self, pair: Pair) -> None:
+        """Return None: its k neighbours do not tell."""
+
+    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+        """See `weft.imputing.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
+        known = self.reliability
+        if known is None:
+            return pd.DataFrame({"reliability": np.full(len(genes), np.nan)})
+        names, expression = pair.sc.genes[genes], self.columns.dense(genes)
+        if judged is not None:
+            predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
+            return pd.DataFrame({"reliability": known.score(predicted, expression, names)})
+        scores = known.score(self.predict(pair.cells(known.sample.cells), genes), expression, names)
+        kept = known.nets.panel_scores
+        own = [kept.get(str(name), score) for name, score in zip(names, scores, strict=True)]
+        return pd.DataFrame({"reliability": np.array(own, dtype=np.float64)})
+
+    def folder(self, pair: Pair) -> ModelFolder:
+        """See `weft.imputing.FittedMethod`."""
+        return folder_of(self.model, pair, None if self.reliability is None else self.reliability.nets)
