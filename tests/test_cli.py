@@ -146,6 +146,17 @@ def test_impute_as_json_some_genes_to_h5ad(call: Any, both: Any, tmp_path: Path)
     assert "spatial" in written.obsm
 
 
+def test_impute_writes_intervals(call: Any, both: Any, tmp_path: Path) -> None:
+    result = call("impute", *both, "-o", "out.h5ad", "--genes", "Gene01,Gene02", "--interval", "0.8", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "Network" not in result.stdout
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert (written.layers["lower"] <= written.X).all()
+    assert (written.X <= written.layers["upper"]).all()
+    assert written.uns["weft"]["interval"] == 0.8
+    assert {"reliability_lower", "reliability_upper", "reliable"} <= set(written.var)
+
+
 def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     arguments = (
@@ -161,6 +172,17 @@ def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_pa
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Imputed 2 genes")
     assert result.stdout.count("\n") == 1
+
+
+def test_an_embedding_for_a_method_without_a_graph_is_refused(
+    call: Any, both: Any, embeddings: Any, tmp_path: Path
+) -> None:
+    pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
+    result = call("impute", *both, "-o", "out.zarr", "--embedding", "esm.parquet", *QUICK)
+    assert_refused(result, "embedding: expected a preset that has a gene graph", "--preset stimpute")
+    scored = call("evaluate", *both, "-o", "s.csv", "--embedding", "esm.parquet", "--methods", "auto,mean")
+    assert_refused(scored, "embedding: expected a method that has a gene graph", "Add 'stimpute'")
+    assert [one.name for one in tmp_path.iterdir()] == ["esm.parquet"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -323,6 +345,12 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown setting": (["--set", "heads=2"], ("settings['heads']",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
+    "interval out of range": (["--interval", "90"], ("--interval: expected a number from 0.01 to 0.999",)),
+    "interval of stimpute": (
+        ["--interval", "0.9", "--preset", "stimpute"],
+        ("--interval: expected --preset",),
+    ),
+    "interval without reliability": (["--interval", "0.9", "--no-reliability"], ("got --no-reliability",)),
     "setting of another kind": (["--set", "steps=few"], ("steps: expected a whole number",)),
     "unknown gene": (["--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--genes", "Gene01,Gene01"], ("more than once",)),
