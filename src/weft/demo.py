@@ -38,8 +38,8 @@ FILES = {
 }
 """Files of the demonstration by what they hold; each table of scores has a .json beside it."""
 
-SETTINGS = {"steps": 100, "level_steps": 100}
-"""Training of the Imputer for less long than by default: the demonstration shall be quick."""
+SETTINGS: dict[str, int] = {}
+"""Settings of the Imputer that differ from the default ones."""
 
 PLACER_SETTINGS = {"models": 1, "steps": 150}
 """One encoder in place of several, trained for less long."""
@@ -128,7 +128,7 @@ def run_demo(
     )
     _write_inputs(tissue, path)
     data = pair(path["atlas"], path["tissue"])
-    say("2. Impute all genes of the atlas in every cell of the tissue, trained briefly, to be quick.")
+    say("2. Impute all genes of the atlas in every cell of the tissue.")
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
     imputer.impute_to(path["imputed"], overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
@@ -171,7 +171,8 @@ def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
 
 def _method(settings: Mapping[str, int]) -> str:
     """Return the method as tables name it."""
-    return "auto:" + "+".join(f"{key}={value}" for key, value in settings.items())
+    changes = "+".join(f"{key}={value}" for key, value in settings.items())
+    return f"auto:{changes}" if changes else "auto"
 
 
 def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
