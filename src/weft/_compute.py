@@ -13,6 +13,8 @@ from weft._errors import MemoryBudgetError, SettingError
 if TYPE_CHECKING:
     import torch
 
+    from weft._typing import IntArray
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
@@ -46,6 +48,26 @@ def resolve_device(device: str) -> torch.device:
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
     """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
+
+
+def sample_rows(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
+    """Return rows as they are, or where there are more than ``most``, a draw of so many of them, sorted.
+
+    Parameters
+    ----------
+    rows
+        (n_rows,) positions.
+    most
+        How many may be returned.
+    stream
+        What is drawn from; it is left alone where all rows are returned.
+
+    Examples
+    --------
+    >>> sample_rows(np.array([2, 5, 7]), 3, numpy_stream(0, "rows")).tolist()
+    [2, 5, 7]
+    """
+    return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))
 
 
 def torch_stream(seed: int, stage: str) -> torch.Generator:

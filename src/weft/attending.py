@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from sklearn.model_selection import KFold
 
-from weft._compute import numpy_stream, torch_stream
+from weft._compute import numpy_stream, sample_rows, torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core import attention
 from weft.core.attention import AttentionModel
 from weft.core.levels import GeneLevels, Levels, fit_levels
-from weft.core.settings import AttentionSettings
+from weft.core.settings import SAMPLE_CELLS, AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
@@ -27,7 +27,6 @@ Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 _READ_ROWS = 4096  # cells that are read, and written, at once
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
-SAMPLE_CELLS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,7 +151,7 @@ class _GeneBlock:
         model, levels = self.attending.model, self.attending.levels
         carried = model.mapping(queries).pull(self.expression)
         if levels is not None:
-            pattern = self.genes.patterns(carried, detection, float(model.cells.detection.detach()))
+            pattern = self.genes.patterns(carried, detection, model.detection_weight)
             carried = levels.values(pattern, detection[:, None], self.genes)
         return _numpy(carried.clamp_min(0))
 
@@ -208,17 +207,16 @@ def fit_attending(
         model=fitted(np.arange(n_panel), "", settings),
         levels=None,
         columns=columns,
-        queries=drawn(columns.n_cells, _QUERIES, seed=seed, stage="reference queries"),
+        queries=sample_rows(np.arange(columns.n_cells), _QUERIES, numpy_stream(seed, "reference queries")),
     )
     if n_panel < _FEWEST_IN_FOLD * settings.folds:
         return whole, None
     splits = list(KFold(settings.folds, shuffle=True, random_state=seed % 2**32).split(np.arange(n_panel)))
-    parts = []
+    parts, queries = [], whole.queries if cross else whole.queries[:0]
     for number, (kept, out) in enumerate(splits):
         expression = torch.from_numpy(np.ascontiguousarray(reference[:, out])).to(device)
-        parts.append(
-            _Part.of(fitted(kept, "genes left out: ", settings.without_part()), expression, whole.queries)
-        )
+        model = fitted(kept, "genes left out: ", settings.without_part())
+        parts.append(_Part.of(model, expression, queries))
         progress("genes left out", number + 1, len(splits))
     learner = _LevelLearner.of(parts, splits, truth=shown, settings=settings, seed=seed)
     attending = replace(whole, levels=learner.levels(np.arange(n_panel), "all"))
@@ -233,12 +231,12 @@ class _Part:
     pattern: torch.Tensor  # n_sample x n_genes
     detection: torch.Tensor  # n_sample x n_genes, the same for all
     carried: torch.Tensor  # n_sample x n_genes
-    within: torch.Tensor  # n_queries x n_genes
+    within: torch.Tensor  # n_queries x n_genes, without rows where nothing is asked of it
 
     @classmethod
     def of(cls, model: AttentionModel, expression: torch.Tensor, queries: IntArray) -> _Part:
         genes, carried = GeneLevels.of(model, expression)
-        pattern = genes.patterns(carried, model.sample_detection, float(model.cells.detection.detach()))
+        pattern = genes.patterns(carried, model.sample_detection, model.detection_weight)
         return cls(
             genes=genes,
             pattern=pattern,
@@ -320,14 +318,7 @@ def _panel_order(splits: Splits) -> IntArray:
 def sample_cells(pair: Pair, seed: int) -> IntArray:
     """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
     usable = np.flatnonzero(~pair.st.empty_cells)
-    return usable[drawn(len(usable), SAMPLE_CELLS, seed=seed, stage="attention sample")]
-
-
-def drawn(n_rows: int, most: int, *, seed: int, stage: str) -> IntArray:
-    """Return positions of all rows, or of a draw of ``most`` of them, in order."""
-    if n_rows <= most:
-        return np.arange(n_rows)
-    return np.sort(numpy_stream(seed, stage).choice(n_rows, most, replace=False))
+    return sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "attention sample"))
 
 
 def _numpy(values: torch.Tensor) -> FloatArray:

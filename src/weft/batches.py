@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream
+from weft._compute import numpy_stream, sample_rows
 from weft._errors import InputError
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.settings import StemSettings
@@ -128,7 +128,7 @@ def _dispersion(side: ModelInput, *, slices: NDArray[np.str_] | None, seed: int)
     from anndata import AnnData
 
     rows = np.flatnonzero(~side.side.empty_cells)
-    rows = _drawn(rows, _GENE_ROWS, numpy_stream(seed, "variable genes"))
+    rows = sample_rows(rows, _GENE_ROWS, numpy_stream(seed, "variable genes"))
     values = side.sparse(rows)
     n_seen = np.diff(values.tocsc().indptr)
     seen = np.flatnonzero(n_seen >= max(min(_LEAST_ROWS, n_seen.max()), 1))
@@ -195,13 +195,13 @@ class BatchSource:
     ) -> None:
         self._settings, self._seed, self._device = settings, seed, device
         stream = numpy_stream(seed, "stem training rows")
-        cells = _drawn(np.flatnonzero(~inputs[0].side.empty_cells), settings.training_cells, stream)
+        cells = sample_rows(np.flatnonzero(~inputs[0].side.empty_cells), settings.training_cells, stream)
         self._cells = inputs[0].sparse(cells)
         check_counts(inputs[0], self._cells.nnz)
         n_spots = sum(map(len, members))
         self._slices = []
         for spots in members:
-            drawn = _drawn(spots, -(-settings.training_spots * len(spots) // n_spots), stream)
+            drawn = sample_rows(spots, -(-settings.training_spots * len(spots) // n_spots), stream)
             one = _Slice(rows=inputs[1].sparse(drawn), coordinates=coordinates[drawn], n_spots=len(spots))
             self._slices.append(one)
         check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
@@ -240,7 +240,7 @@ class BatchSource:
         one, settings = self._slices[number], self._settings
         if number in self._whole:
             return self._whole[number]
-        drawn = _drawn(np.arange(len(one.coordinates)), settings.batch_spots, stream)
+        drawn = sample_rows(np.arange(len(one.coordinates)), settings.batch_spots, stream)
         coordinates = one.coordinates[drawn]
         spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of those drawn
         sigma = settings.sigma
@@ -267,11 +267,6 @@ def check_counts(side: ModelInput, n_values: int) -> None:
             got=f"none in {side.side.n_cells:,} cells",
             fix="Check the layer that is read, and the genes that both sides share.",
         )
-
-
-def _drawn(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
-    """Return the rows, or so many of them drawn at random, in their order."""
-    return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from weft._compute import human_bytes, parse_memory, rows_per_block
 from weft._errors import MemoryBudgetError
-from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings, bytes_per_cell
+from weft.core.settings import SAMPLE_CELLS, AttentionSettings, StemSettings, StImputeSettings, bytes_per_cell
 from weft.data.pair import Pair
 
 _PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
@@ -17,7 +17,6 @@ _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 _SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
 _READ_ROWS = 4096
 _MOST_CARRIED = 512  # genes that attention carries at once: more, and making its weights anew is little
-_SAMPLE_CELLS = 2000
 _WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
 _STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
 _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
@@ -148,7 +147,7 @@ def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
 
 def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
     n_sc, n_panel = pair.sc.n_cells, len(pair.shared_genes)
-    inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, _SAMPLE_CELLS)
+    inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, SAMPLE_CELLS)
     cells = min(pair.st.n_cells, settings.training_cells)
     held = _PROCESS_BYTES + _reference_bytes(pair) + _WEIGHT_BLOCK_BYTES + 4.0 * (n_sc + sample) * inputs
     weights = max(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
-from weft._compute import numpy_stream, torch_stream
+from weft._compute import numpy_stream, sample_rows, torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.loop import fit_epochs, linear, shuffled
 from weft.data.columns import GeneColumns
@@ -70,9 +70,8 @@ class TissueSample:
     @classmethod
     def draw(cls, pair: Pair, seed: int) -> TissueSample:
         """Draw cells from a pair and summarise what was measured in them."""
-        kept = np.flatnonzero(~pair.st.empty_cells)
-        if len(kept) > SAMPLE_CELLS:
-            kept = np.sort(numpy_stream(seed, "reliability.cells").choice(kept, SAMPLE_CELLS, replace=False))
+        usable = np.flatnonzero(~pair.st.empty_cells)
+        kept = sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "reliability.cells"))
         measured = pair.st.dense(kept, pair.st_shared).astype(np.float64)
         left, size, _ = np.linalg.svd(measured - measured.mean(axis=0), full_matrices=False)
         n_components = int(min(_COMPONENTS, (size > 1e-9 * max(size[0], 1e-300)).sum()))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream
+from weft._compute import numpy_stream, sample_rows
 from weft._errors import InputError, SettingError
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind, silent
 from weft.core import stimpute
@@ -88,9 +88,7 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
 def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
     """Return the panel in spatial cells that have counts: all, or a draw of ``most`` of them."""
     cells = np.flatnonzero(~pair.st.empty_cells)
-    if len(cells) > most:
-        cells = np.sort(numpy_stream(seed, "training cells").choice(cells, most, replace=False))
-    return panel_of(pair, cells)
+    return panel_of(pair, sample_rows(cells, most, numpy_stream(seed, "training cells")))
 
 
 def panel_of(pair: Pair, cells: IntArray) -> FloatArray:

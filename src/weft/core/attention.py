@@ -131,6 +131,11 @@ class AttentionModel:
         """Where it works."""
         return self.keys.device
 
+    @property
+    def detection_weight(self) -> float:
+        """How much standardised detection counts beside a standardised carried value."""
+        return float(self.cells.detection.detach())
+
     @torch.no_grad()
     def queries(self, measured: FloatArray) -> torch.Tensor:
         """Return what spatial cells look for: (B, P), embeddings times the sharpness of the softmax.

@@ -68,7 +68,7 @@ class GeneLevels:
         carried = model.mapping(model.sample).pull(values)
         moments, reference = Moments.of(carried), Moments.of(values)
         standard = moments.standard(carried)
-        raw = standard + model.cells.detection.detach() * model.sample_detection[:, None]
+        raw = standard + model.detection_weight * model.sample_detection[:, None]
         return (
             cls(
                 carried=moments,

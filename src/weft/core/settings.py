@@ -12,6 +12,9 @@ from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
 
+SAMPLE_CELLS = 2000
+"""Tissue cells that learned attention standardises genes over, and judges them by, at most."""
+
 _RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
 
