@@ -16,6 +16,7 @@ from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue
+from weft.imputing import predict_all
 
 ROUNDING = 5e-6
 """A gene's float32 sums may be taken in another order in other company; values lie below 8."""
@@ -38,12 +39,8 @@ def fit(
     )
 
 
-def predict(one: Attending, of: Pair, genes: np.ndarray, **sizes: int) -> np.ndarray:
-    found = np.full((of.st.n_cells, len(genes)), np.nan, dtype=np.float32)
-    for rows, places, block in one.predictions(of, genes, **({"genes_per_block": 512} | sizes)):
-        assert np.isnan(found[rows, places]).all()  # each entry comes once
-        found[rows, places] = block
-    return found
+def predict(one: Attending, of: Pair, genes: np.ndarray) -> np.ndarray:
+    return predict_all(one.prepare, of, genes)
 
 
 def all_genes(of: Pair) -> np.ndarray:
@@ -92,11 +89,23 @@ def test_a_cell_does_not_depend_on_the_others(
     np.testing.assert_allclose(one.similarity(part), one.similarity(tissue_pair)[cells], atol=ROUNDING)
 
 
-@pytest.mark.parametrize(("cells", "genes"), [(1, 512), (7, 1), (89, 5), (4096, 27)])
+@pytest.mark.parametrize(
+    ("cells", "genes", "values"), [(1, 512, 1), (7, 1, 99), (89, 5, 2**20), (4096, 27, 64)]
+)
 def test_blocks_do_not_matter(
-    one: Attending, whole: np.ndarray, tissue_pair: Pair, cells: int, genes: int
+    one: Attending,
+    whole: np.ndarray,
+    tissue_pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+    cells: int,
+    genes: int,
+    values: int,
 ) -> None:
-    again = predict(one, tissue_pair, all_genes(tissue_pair), cells_per_block=cells, genes_per_block=genes)
+    for name, size in (("_ROWS", cells), ("_GENES", genes)):
+        monkeypatch.setattr(f"weft.imputing.{name}", size)
+    for name, size in (("_GENES", max(genes // 2, 1)), ("_VALUES", values), ("_FEWEST_ROWS", 1)):
+        monkeypatch.setattr(room, name, size)
+    again = predict(one, tissue_pair, all_genes(tissue_pair))
     np.testing.assert_allclose(again, whole, rtol=0, atol=ROUNDING)
 
 
@@ -124,22 +133,6 @@ def test_no_cell_and_no_gene(one: Attending, tissue_pair: Pair) -> None:
     assert predict(one, nobody, all_genes(tissue_pair)).shape == (0, 28)
     assert predict(one, tissue_pair, np.array([], dtype=int)).shape == (90, 0)
     assert one.similarity(nobody).shape == (0,)
-
-
-def test_progress_is_told_to_the_end(one: Attending, tissue_pair: Pair) -> None:
-    told: list[tuple[str, int, int]] = []
-    list(
-        one.predictions(
-            tissue_pair,
-            np.arange(5),
-            genes_per_block=2,
-            cells_per_block=40,
-            progress=lambda *step: told.append(step),
-        )
-    )
-    assert len(told) == 9
-    assert told[-1] == ("impute", 450, 450)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
 # What the predictions are

@@ -124,8 +124,8 @@ def test_predict_impute_and_impute_to_agree_bit_by_bit(
 def test_small_blocks_are_put_together_rightly(
     auto: Imputer, imputed: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weft.plan._READ_ROWS", 17)
-    monkeypatch.setattr("weft.plan._MOST_CARRIED", 5)
+    monkeypatch.setattr("weft.plan._MOST_CELLS", 17)
+    monkeypatch.setattr("weft.plan._tile", lambda *_, **__: (17, 5))
     plan = auto.plan()
     assert (plan.cells_per_block, plan.genes_per_block) == (17, 5)
     written = read(auto.impute_to(tmp_path / "imputed.h5ad", interval=0.9))
@@ -461,7 +461,7 @@ def test_a_plan_before_and_after_the_fit(auto: Imputer, tissue_pair: Pair) -> No
     assert fresh.plan(pair=tissue_pair) == auto.plan()
     plan = fresh.plan(["Gene02", "gene02"], pair=tissue_pair)
     assert (plan.n_cells, plan.n_genes) == (90, 1)
-    with pytest.raises(MemoryBudgetError, match=r"memory: expected at least 5\d\d MB.*got 1 MB"):
+    with pytest.raises(MemoryBudgetError, match=r"memory: expected at least 4\d\d MB.*got 1 MB"):
         fresh.plan(pair=tissue_pair, memory="1 MB")
 
 

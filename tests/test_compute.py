@@ -11,10 +11,9 @@ from weft._compute import (
     numpy_stream,
     parse_memory,
     resolve_device,
-    rows_per_block,
     torch_stream,
 )
-from weft._errors import MemoryBudgetError, SettingError
+from weft._errors import SettingError
 
 
 class TestDevice:
@@ -123,26 +122,3 @@ class TestMemory:
     @given(size=st.integers(1, 10**14))
     def test_there_and_back_within_three_digits(self, size: int) -> None:
         assert parse_memory(human_bytes(size)) == pytest.approx(size, rel=0.005)
-
-
-class TestRowsPerBlock:
-    def test_by_hand(self) -> None:
-        assert rows_per_block(1000, bytes_per_row=30, fixed=100) == 30
-        assert rows_per_block(1000, bytes_per_row=30, fixed=100, most=7) == 7
-        assert rows_per_block(1000, bytes_per_row=0) == 1000
-
-    @settings(max_examples=25, deadline=None)
-    @given(budget=st.integers(1, 10**12), bytes_per_row=st.integers(1, 10**7), fixed=st.integers(0, 10**9))
-    def test_the_most_rows_that_fit(self, budget: int, bytes_per_row: int, fixed: int) -> None:
-        if fixed + bytes_per_row > budget:
-            with pytest.raises(MemoryBudgetError, match=r"^memory: expected at least .* for this work, got"):
-                rows_per_block(budget, bytes_per_row=bytes_per_row, fixed=fixed)
-        else:
-            rows = rows_per_block(budget, bytes_per_row=bytes_per_row, fixed=fixed)
-            assert fixed + rows * bytes_per_row <= budget < fixed + (rows + 1) * bytes_per_row
-
-    def test_too_little_says_how_much_is_needed(self) -> None:
-        with pytest.raises(
-            MemoryBudgetError, match=r"at least 3 KB for this work, got 2\.5 KB\. Raise the budget"
-        ):
-            rows_per_block(2500, bytes_per_row=1000, fixed=2000)

@@ -467,7 +467,7 @@ def test_an_input_is_never_overwritten(fit_quickly: Fit, tissue: SimulatedTissue
 def test_writing_that_fails_leaves_nothing(
     imputer: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    monkeypatch.setattr("weft.streaming._READ_ROWS", 32)
+    monkeypatch.setattr("weft.plan._MOST_CELLS", 32)
     kept = imputer.impute_to(tmp_path / f"kept{suffix}", genes=["Gene02"])
     write, calls = ResultWriter.write, []
 

@@ -28,9 +28,10 @@ def sized(like: Pair, *, n_cells: int = 90, n_sc: int = 100) -> Pair:
 def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
     plan = make_plan(tissue_pair, 28, settings=SETTINGS, memory="4 GB")
     assert (plan.n_cells, plan.n_genes) == (90, 28)
-    assert (plan.cells_per_block, plan.genes_per_block) == (256, 28)
+    assert (plan.cells_per_block, plan.genes_per_block) == (90, 28)
+    assert plan.chunk == (90, 28)
     assert plan.output_bytes == 4 * 90 * 28
-    assert str(plan).startswith("28 genes in 90 cells, 256 cells x 28 genes at once; peak memory about 4")
+    assert str(plan).startswith("28 genes in 90 cells, 90 cells x 28 genes at once; peak memory about 4")
     assert str(plan).endswith("result 10.1 KB before compression")
     assert "\n" not in str(plan)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from weft.data.genesets import read_gene_sets
 from weft.data.network import Network
 from weft.data.pair import Pair, check_not_input
 from weft.imputer import Imputer
-from weft.plan import make_plan
+from weft.imputing import predict_all
 from weft.streaming import (
-    Job,
+    NetworkGenes,
     asked_genes,
     check_data,
     check_k,
@@ -30,7 +31,6 @@ from weft.streaming import (
     gene_relations,
     network_record,
     places_of,
-    predictions,
     reference_mark,
     training_cells,
 )
@@ -61,31 +61,28 @@ def network(embeddings: EmbeddingTable) -> Network:
 
 @pytest.fixture(scope="module")
 def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predict:
-    """Function that puts the blocks of a plan together, and sees that they cover every value just once."""
+    """Function that predicts all genes, in blocks of a size."""
 
-    def run(*, cells: int = 256, genes: int = 256) -> np.ndarray:
+    def run(*, cells: int = 256, genes: int = 256, tables: int = 128, block: float = 64e6) -> np.ndarray:
         assert imputer.model_ is not None
         asked = np.arange(tissue_pair.sc.n_genes)
-        plan = make_plan(tissue_pair, len(asked), settings=imputer.model_.settings, memory="4 GB")
-        plan = dataclasses.replace(plan, cells_per_block=cells, genes_per_block=genes)
-        job = Job(model=imputer.model_, columns=columns, pair=tissue_pair, genes=asked, plan=plan)
-        values = np.full((plan.n_cells, plan.n_genes), np.nan, dtype=np.float32)
-        for rows, places, block in predictions(job):
-            assert np.isnan(values[rows, places]).all()
-            values[rows, places] = block
-        assert not np.isnan(values).any()
-        return values
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("weft.imputing._ROWS", cells)
+            patch.setattr("weft.imputing._GENES", genes)
+            patch.setattr("weft.streaming.TABLE_GENES", tables)
+            patch.setattr("weft.streaming.BLOCK_BYTES", block)
+            return predict_all(partial(NetworkGenes.of, imputer.model_, columns), tissue_pair, asked)
 
     return run
 
 
-@given(cells=st.integers(1, 100), genes=st.integers(1, 30), read=st.integers(1, 100))
+@given(
+    cells=st.integers(1, 100), genes=st.integers(1, 30), tables=st.integers(1, 30), block=st.floats(1, 1e6)
+)
 @settings(max_examples=8, deadline=None)
-def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, read: int) -> None:
-    whole = predict()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("weft.streaming._READ_ROWS", read)
-        np.testing.assert_allclose(predict(cells=cells, genes=genes), whole, rtol=0, atol=ROUNDING)
+def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, tables: int, block: float) -> None:
+    again = predict(cells=cells, genes=genes, tables=tables, block=block)
+    np.testing.assert_allclose(again, predict(), rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])

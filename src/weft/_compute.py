@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 import zlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weft._errors import MemoryBudgetError, SettingError
+from weft._errors import SettingError
 
 if TYPE_CHECKING:
     import torch
@@ -103,32 +105,36 @@ def parse_memory(memory: str | int) -> int:
     return int(float(found.group(1)) * _UNITS[unit])
 
 
-def rows_per_block(budget: int, *, bytes_per_row: float, fixed: float = 0, most: int | None = None) -> int:
-    """Return how many rows a block may have so that ``fixed + rows * bytes_per_row`` stays in the budget.
+@cache
+def product_rate(device: torch.device) -> float:
+    """Return how many operations of a matrix product a device does in a second, now: a tenth of a second.
 
-    Parameters
-    ----------
-    budget
-        Bytes for the whole of the work.
-    bytes_per_row, fixed
-        Bytes that each row of a block takes, and that the work takes whatever the block.
-    most
-        Upper bound of the answer.
-
-    Raises
-    ------
-    MemoryBudgetError
-        Not even one row fits.
+    Measured once in a process, on products of the shape that attention has.
     """
-    rows = int((budget - fixed) // max(bytes_per_row, 1))
-    if rows < 1:
-        raise MemoryBudgetError(
-            "memory",
-            expected=f"at least {human_bytes(fixed + bytes_per_row)} for this work",
-            got=human_bytes(budget),
-            fix="Raise the budget, or ask for fewer genes.",
-        )
-    return rows if most is None else min(rows, most)
+    import torch
+
+    left, right = torch.ones(512, 300, device=device), torch.ones(300, 8192, device=device)
+    (left @ right).sum().item()  # waits until it is done, as below
+    best, end = 0.0, time.perf_counter() + 0.1
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        (left @ right)[0, 0].item()
+        best = max(best, 2.0 * 512 * 300 * 8192 / (time.perf_counter() - start))
+    return best
+
+
+def human_time(seconds: float) -> str:
+    """Return a time as people say it.
+
+    Examples
+    --------
+    >>> human_time(140)
+    '2 min'
+    """
+    for size, unit in ((5400, "h"), (90, "min")):
+        if seconds >= size:
+            return f"{seconds / {'h': 3600, 'min': 60}[unit]:.2g} {unit}"
+    return f"{max(seconds, 1):.0f} s"
 
 
 def human_bytes(size: float) -> str:

@@ -36,6 +36,9 @@ Scale: TypeAlias = Literal["raw", "normalised", "log"]
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that stands twice on one side: refuse, or keep the first column."""
 
+OutputType: TypeAlias = Literal["float32", "float16"]
+"""Type of the numbers of a written result."""
+
 Preset: TypeAlias = Literal["auto", "stimpute"]
 """A method with its settings; ``auto`` is what weft's own measurements say is best."""
 

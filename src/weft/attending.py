@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -24,7 +23,9 @@ from weft.streaming import panel_of, training_cells
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
 
-_READ_ROWS = 4096  # cells that are read, and written, at once
+_READ_ROWS = 4096  # cells that are read at once
+_GENES = 512  # genes that are made ready at once
+_VALUES, _FEWEST_ROWS = 2**20, 64  # values that are carried and given levels at once, of no fewer cells
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
 
@@ -73,36 +74,22 @@ class Attending:
     columns: GeneColumns
     queries: IntArray
 
-    def predictions(
-        self,
-        pair: Pair,
-        genes: IntArray,
-        *,
-        genes_per_block: int,
-        cells_per_block: int = _READ_ROWS,
-        progress: Progress = silent,
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
-        """Yield blocks of predictions, and where each lies: cells, and genes of the request.
+    def prepare(self, genes: IntArray) -> CarriedGenes:
+        """Return what predicts some genes.
 
         Parameters
         ----------
-        pair
-            Whose spatial cells are predicted.
         genes
             (n_genes,) positions in the reference.
-        genes_per_block, cells_per_block
-            How many are carried at once, and to how many cells.
-        progress
-            Called as blocks are done.
         """
-        n_cells, done = pair.st.n_cells, 0
-        for places in row_blocks(len(genes), genes_per_block):
-            table = _GeneBlock.of(self, genes[places])
-            for rows in row_blocks(n_cells, cells_per_block):
-                measured = pair.st.dense(rows, pair.st_shared)
-                yield rows, places, table.values(self.model.queries(measured), self.model.detection(measured))
-                done += len(measured) * len(genes[places])
-                progress("impute", done, n_cells * len(genes))
+        expression = torch.empty((self.columns.n_cells, len(genes)), device=self.model.device)
+        parts = []
+        for part in row_blocks(len(genes), _GENES):
+            values = self._expression(genes[part])
+            parts.append(GeneLevels.of(self.model, values)[0])
+            expression[:, part] = values
+        known = GeneLevels.join(parts) if parts else GeneLevels.of(self.model, expression)[0]
+        return CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=known)
 
     def sampled(self, genes: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return genes as predicted and as carried in the sample's cells, and within the reference.
@@ -117,10 +104,12 @@ class Attending:
         predicted, carried, within : ndarray
             Two of (n_sample, n_genes), one of (n_queries, n_genes).
         """
-        table = _GeneBlock.of(self, genes)
-        predicted = table.values(self.model.sample, self.model.sample_detection)
-        within = self.model.within(self.queries, table.expression)
-        return predicted, _numpy(table.carried), _numpy(within)
+        expression = self._expression(genes)
+        known, carried = GeneLevels.of(self.model, expression)
+        table = CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=known)
+        predicted = table.found(self.model.sample, self.model.sample_detection)
+        within = self.model.within(self.queries, expression)
+        return predicted, _numpy(carried), _numpy(within)
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """Return how near the reference comes to every spatial cell, (n_cells,): a cosine, up to 1."""
@@ -130,30 +119,49 @@ class Attending:
             found[rows] = self.model.similarity(queries)
         return found
 
+    def _expression(self, genes: IntArray) -> torch.Tensor:
+        return torch.from_numpy(self.columns.dense(genes)).to(self.model.device)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _GeneBlock:
-    """Some genes of the reference, ready to be carried to cells."""
+class CarriedGenes:
+    """Some genes of the reference, ready to be carried to cells: see `weft.imputing.Predictor`.
 
-    attending: Attending
-    expression: torch.Tensor  # n_sc x n_genes
-    carried: torch.Tensor  # n_sample x n_genes
+    Attributes
+    ----------
+    model, levels
+        What was learned.
+    expression
+        (n_sc, n_genes) the genes in the reference.
+    genes
+        What is known of them without measuring them.
+    """
+
+    model: AttentionModel
+    levels: Levels | None
+    expression: torch.Tensor
     genes: GeneLevels
 
-    @classmethod
-    def of(cls, attending: Attending, genes: IntArray) -> _GeneBlock:
-        expression = torch.from_numpy(attending.columns.dense(genes)).to(attending.model.device)
-        known, carried = GeneLevels.of(attending.model, expression)
-        return cls(attending=attending, expression=expression, carried=carried, genes=known)
+    def values(self, measured: FloatArray) -> FloatArray:
+        """See `weft.imputing.Predictor`."""
+        return self.found(self.model.queries(measured), self.model.detection(measured))
 
-    def values(self, queries: torch.Tensor, detection: torch.Tensor) -> FloatArray:
-        """Return expression of the genes in cells: (B, n_genes), at least 0."""
-        model, levels = self.attending.model, self.attending.levels
-        carried = model.mapping(queries).pull(self.expression)
-        if levels is not None:
-            pattern = self.genes.patterns(carried, detection, model.detection_weight)
-            carried = levels.values(pattern, detection[:, None], self.genes)
-        return _numpy(carried.clamp_min(0))
+    def found(self, queries: torch.Tensor, detection: torch.Tensor) -> FloatArray:
+        """Return expression of the genes, at least 0: (B, n_genes).
+
+        Parameters
+        ----------
+        queries, detection
+            (B, P) and (B,) of cells, from the model.
+        """
+        result = np.empty((len(queries), self.expression.shape[1]), dtype=np.float32)
+        for rows in row_blocks(len(queries), max(_VALUES // max(result.shape[1], 1), _FEWEST_ROWS)):
+            carried, seen = self.model.mapping(queries[rows]).pull(self.expression), detection[rows]
+            if self.levels is not None:
+                pattern = self.genes.patterns(carried, seen, self.model.detection_weight)
+                carried = self.levels.values(pattern, seen[:, None], self.genes)
+            result[rows] = _numpy(carried.clamp_min(0))
+        return result
 
 
 def fit_attending(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
-from weft.attending import Attending, fit_attending, sample_cells
+from weft._typing import DoubleArray, FloatArray, IntArray
+from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
 from weft.core.attention import AttentionModel
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
@@ -22,8 +22,6 @@ from weft.intervals import SMALLEST_PANEL, Intervals, fit_intervals
 from weft.plan import Plan, make_plan
 from weft.saved_attention import SavedAttention, folder_of
 from weft.trust import Trust, fit_trust
-
-_AT_ONCE = 512  # genes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,24 +111,9 @@ class FittedAttention:
         """Where it works."""
         return self.model.device
 
-    def predictions(
-        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+    def prepare(self, genes: IntArray) -> CarriedGenes:
         """See `weft.imputing.FittedMethod`."""
-        return self.attending.predictions(
-            pair,
-            genes,
-            cells_per_block=plan.cells_per_block,
-            genes_per_block=plan.genes_per_block,
-            progress=progress,
-        )
-
-    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
-        """See `weft.imputing.FittedMethod`."""
-        result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
-        for rows, places, block in self.attending.predictions(pair, genes, genes_per_block=_AT_ONCE):
-            result[rows, places] = block
-        return result
+        return self.attending.prepare(genes)
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """See `weft.imputing.FittedMethod`."""

@@ -71,7 +71,10 @@ def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False
     with partial_output(target, overwrite=overwrite) as partial, output_errors(target):
         partial.mkdir()
         (partial / _CONFIG).write_text(json.dumps(config, indent=2))
-        save_file(tensors, partial / _WEIGHTS)
+        try:
+            save_file(tensors, partial / _WEIGHTS)
+        except SafetensorError as error:  # a full disk, say: it is no OSError
+            raise OSError(str(error)) from error
         folder.genes.to_parquet(partial / _GENES)
     return target
 

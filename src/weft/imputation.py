@@ -1,9 +1,11 @@
-"""One imputation: which genes in which cells, and what comes of it: blocks, tables, record."""
+"""One imputation: which genes in which cells, and what comes of it: tiles, tables, record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,16 +13,38 @@ import pandas as pd
 
 from weft._errors import NotFittedError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
+from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
+from weft.data.resume import Journal, kept_mark
 from weft.data.stream import row_blocks
-from weft.imputing import FittedMethod
+from weft.data.write import ResultWriter
+from weft.imputing import FittedMethod, Predictor
+from weft.marks import bytes_mark, data_mark, weights_mark
 from weft.plan import Plan
-from weft.record import provenance
+from weft.record import provenance, versions
 
 _LAYERS = ("lower", "upper")
+_JUDGED = 512  # genes at once
 
-Block: TypeAlias = tuple[slice, slice, str | None, FloatArray]
-"""Cells, genes, layer (None for X), and values."""
+Values: TypeAlias = dict[str | None, FloatArray]
+"""Of a tile, by layer (None for X)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A part of a result that is made, and written, at once.
+
+    Attributes
+    ----------
+    number
+        Its place among the tiles: genes after genes, and cells after cells within them.
+    rows, places
+        Cells, and genes of the request.
+    """
+
+    number: int
+    rows: slice
+    places: slice
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +60,7 @@ class Imputation:
     genes
         (n_genes,) positions in the reference.
     plan
-        Sizes of the blocks.
+        Sizes of the tiles.
     interval
         Share of measured values that the intervals shall hold, or None for no intervals.
     similarity
@@ -56,17 +80,65 @@ class Imputation:
         """Names of the matrices beside X."""
         return () if self.interval is None else _LAYERS
 
-    def blocks(self, progress: Progress) -> Iterator[Block]:
-        """Yield blocks of the result as they are made."""
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All parts of the result."""
+        plan = self.plan
+        places = [
+            (genes, cells)
+            for genes in row_blocks(plan.n_genes, plan.genes_per_block)
+            for cells in row_blocks(plan.n_cells, plan.cells_per_block)
+        ]
+        return tuple(
+            Tile(number=number, rows=cells, places=genes) for number, (genes, cells) in enumerate(places)
+        )
+
+    def made(self, progress: Progress, *, done: Collection[int] = ()) -> Iterator[tuple[Tile, Values]]:
+        """Yield the tiles with their values as they are made; cells are read ahead.
+
+        Parameters
+        ----------
+        progress
+            Called as tiles are done.
+        done
+            Numbers of tiles that are there already.
+        """
+        left = [tile for tile in self.tiles if tile.number not in done]
+        n_values = self.plan.n_cells * self.plan.n_genes
+        n_done = n_values - sum(_n_values(tile) for tile in left)
+        places, predictor = None, None
+        for tile, measured in zip(left, ahead(self.read(tile) for tile in left), strict=True):
+            if predictor is None or tile.places != places:
+                places, predictor = tile.places, None  # the old one goes before the new one comes
+                predictor = self.prepare(tile)
+            yield tile, self.values(tile, predictor, measured)
+            n_done += _n_values(tile)
+            progress("impute", n_done, n_values)
+
+    def prepare(self, tile: Tile) -> Predictor:
+        """Return what predicts the genes of a tile."""
+        return self.fitted.prepare(self.genes[tile.places])
+
+    def read(self, tile: Tile) -> FloatArray:
+        """Return the panel in the cells of a tile, (n_rows, n_panel)."""
+        return self.pair.st.dense(tile.rows, self.pair.st_shared)
+
+    def values(self, tile: Tile, predictor: Predictor, measured: FloatArray) -> Values:
+        """Return the values of a tile: they depend on nothing but the fit, its cells and its genes.
+
+        Parameters
+        ----------
+        tile, predictor, measured
+            From `tiles`, and `prepare` and `read` of the tile.
+        """
+        values: Values = {None: predictor.values(measured)}
         intervals = self.fitted.intervals
-        for rows, places, block in self.fitted.predictions(
-            self.pair, self.genes, plan=self.plan, progress=progress
-        ):
-            yield rows, places, None, block
-            if self.interval is not None and self.similarity is not None and intervals is not None:
-                bounds = intervals.bounds(block, similarity=self.similarity[rows], level=self.interval)
-                for name, bound in zip(_LAYERS, bounds, strict=True):
-                    yield rows, places, name, bound
+        if self.interval is not None and self.similarity is not None and intervals is not None:
+            bounds = intervals.bounds(
+                values[None], similarity=self.similarity[tile.rows], level=self.interval
+            )
+            values.update(zip(_LAYERS, bounds, strict=True))
+        return values
 
     def obs(self) -> pd.DataFrame:
         """Return the table of the cells."""
@@ -79,10 +151,30 @@ class Imputation:
         var["measured"] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)
-            for part in row_blocks(len(self.genes), self.plan.genes_per_block)
+            for part in row_blocks(len(self.genes), _JUDGED)
         ]
         known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
         return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})
+
+    def mark(self, given: Mapping[str, str | int]) -> dict[str, Any]:
+        """Return what the values of the tiles depend on, by name, for a run that is resumed.
+
+        Parameters
+        ----------
+        given
+            What else there is: preset, seed, type of the numbers.
+        """
+        return {
+            **given,
+            **versions(),
+            "settings": asdict(self.fitted.settings),
+            "device": str(self.fitted.device),
+            "model": weights_mark(self.fitted.folder(self.known)),
+            **data_mark(self.pair),
+            "genes": bytes_mark(self.genes),
+            "interval": self.interval,
+            "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
+        }
 
     def record(self, *, preset: str, seed: int) -> dict[str, Any]:
         """Return how it is made, as values that every format stores."""
@@ -100,6 +192,66 @@ class Imputation:
         if self.interval is not None:
             record["interval"] = float(self.interval)
         return record
+
+
+def in_tiles_of(job: Imputation, target: Path) -> Imputation:
+    """Return an imputation in the tiles of a run that was killed, where they are no larger than its own.
+
+    Parameters
+    ----------
+    job
+        What is imputed.
+    target
+        The output of the run.
+    """
+    cells, genes = kept_mark(target).get("tiles", (0, 0))
+    plan = job.plan
+    if not (0 < cells <= plan.cells_per_block and 0 < genes <= plan.genes_per_block):
+        return job
+    return replace(job, plan=replace(plan, cells_per_block=cells, genes_per_block=genes))
+
+
+def write_tiles(
+    job: Imputation, writer: ResultWriter, journal: Journal | None, *, progress: Progress
+) -> Path:
+    """Make an imputation and write it, tile by tile: reading, computing and writing go on side by side.
+
+    Parameters
+    ----------
+    job
+        What is imputed.
+    writer
+        Of the whole result, not yet entered.
+    journal
+        What is written already, of a run that can be resumed; tiles are noted in it.
+    progress
+        Called as tiles are made.
+
+    Returns
+    -------
+    Path
+        Where the result lies.
+    """
+
+    def put(tile: Tile, values: Values) -> None:
+        for name, block in values.items():
+            writer.write(tile.rows, tile.places, block, layer=name)
+        if journal is not None:
+            journal.add(tile.number)
+
+    done = frozenset() if journal is None else journal.done
+    with writer, Behind(put) as behind:
+        for tile in job.tiles:
+            if tile.number in done:
+                writer.note(tile.rows, tile.places)
+        for tile, values in job.made(progress, done=done):
+            behind(tile, values)
+    return writer.path
+
+
+def _n_values(tile: Tile) -> int:
+    n_cells, n_genes = (part.stop - part.start for part in (tile.rows, tile.places))
+    return int(n_cells * n_genes)
 
 
 def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> DoubleArray | None:

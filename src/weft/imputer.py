@@ -6,27 +6,37 @@ It holds the contract (checks, devices, streaming, results); the methods are in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._compute import resolve_device
+from weft._compute import product_rate, resolve_device
 from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
-from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Preset, Progress, silent
+from weft._typing import (
+    DoubleArray,
+    FloatArray,
+    IntArray,
+    OutputType,
+    PathLike,
+    Preset,
+    Progress,
+    silent,
+)
 from weft.attention_method import AttentionMethod
 from weft.core.settings import AttentionSettings
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.pair import Pair, check_not_input
+from weft.data.resume import Journal, check_resumable
 from weft.data.write import ResultWriter, check_output
 from weft.folder import ModelFolder, write_folder
-from weft.imputation import Imputation, similarity_for
-from weft.imputing import FittedMethod, ImputerSettings, Method, Work
+from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
+from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
 from weft.plan import Plan
 from weft.save import SavedStImpute
@@ -167,7 +177,8 @@ class Imputer:
         """
         pair = self._pair() if pair is None else pair
         n_genes = len(asked_genes(pair, genes))
-        return self._method.plan(pair, n_genes, settings=self.settings_, memory=memory, matrices=0)
+        plan = self._method.plan(pair, n_genes, settings=self.settings_, memory=memory, matrices=0)
+        return replace(plan, rate=product_rate(resolve_device(self.device)))
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -185,7 +196,7 @@ class Imputer:
         """
         fitted = self._fitted()
         self._check(pair)
-        return fitted.predict(pair, genes)
+        return predict_all(fitted.prepare, pair, genes)
 
     def impute(
         self,
@@ -235,8 +246,9 @@ class Imputer:
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
-        for rows, places, name, block in job.blocks(progress):
-            matrices[name][rows, places] = block
+        for tile, found in job.made(progress):
+            for name, block in found.items():
+                matrices[name][tile.rows, tile.places] = block
         values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
         imputed = AnnData(values, obs=job.obs(), var=job.var(), uns=uns)
         imputed.obsm.update(places_of(job.pair))
@@ -251,6 +263,8 @@ class Imputer:
         pair: Pair | None = None,
         interval: float | None = None,
         memory: str | int = DEFAULT_MEMORY,
+        dtype: OutputType = "float32",
+        resume: bool = False,
         overwrite: bool = False,
         progress: Progress = silent,
     ) -> Path:
@@ -262,6 +276,12 @@ class Imputer:
             A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
         genes, pair, interval, memory, progress
             As in `impute`.
+        dtype
+            Type of the numbers that are written, "float32" or "float16": half the size, three digits.
+        resume
+            Whether to go on with a run of the same work that was killed or failed, and to keep what is
+            written if this one fails; a zarr store only. The result is the same to the last bit. Where
+            there is nothing to go on with, or it is of other work, the run starts anew.
         overwrite
             Whether an output that is there may be replaced.
 
@@ -277,21 +297,27 @@ class Imputer:
         GeneError, SettingError, NotFittedError, MemoryBudgetError
             As in `impute`.
         """
-        check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        check_choice("dtype", dtype, get_args(OutputType))
+        target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        check_resumable(target, resume=resume)
         job = self._job(pair, genes, interval=interval, memory=memory)
         check_not_input(path, job.pair)
-        with ResultWriter(
+        job = in_tiles_of(job, target) if resume else job
+        given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype}
+        journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
+        writer = ResultWriter(
             path,
             obs=job.obs(),
             var=job.var(),
             obsm=places_of(job.pair),
             uns={"weft": job.record(preset=self.preset, seed=self.seed)},
             layers=job.layers,
+            dtype=dtype,
             overwrite=overwrite,
-        ) as writer:
-            for rows, places, name, block in job.blocks(progress):
-                writer.write(rows, places, block, layer=name)
-        return writer.path
+            chunk=job.plan.chunk,
+            journal=journal,
+        )
+        return write_tiles(job, writer, journal, progress=progress)
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import pandas as pd
 import torch
 
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.settings import AttentionSettings, StImputeSettings
+from weft.data.overlap import ahead
 from weft.data.pair import Pair
+from weft.data.stream import row_blocks
 from weft.folder import ModelFolder
 from weft.intervals import Intervals
 from weft.plan import Plan
 
 ImputerSettings: TypeAlias = StImputeSettings | AttentionSettings
+
+_ROWS = 4096  # cells that are read at once
+_GENES = 512  # genes that are made ready at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,23 @@ class Work:
     device: torch.device
     reliability: bool = False
     progress: Progress = silent
+
+
+class Predictor(Protocol):
+    """Some genes, ready to be predicted in cell after cell."""
+
+    def values(self, measured: FloatArray) -> FloatArray:
+        """Return predictions: a function of the cells alone, whatever else is predicted.
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+
+        Returns
+        -------
+        (n_cells, n_genes) log-normalised expression, float32, at least 0.
+        """
 
 
 class FittedMethod(Protocol):
@@ -64,13 +87,14 @@ class FittedMethod(Protocol):
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
 
-    def predictions(
-        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
-        """Yield blocks, and where each lies: cells of the pair, and genes of the request."""
+    def prepare(self, genes: IntArray) -> Predictor:
+        """Return what predicts some genes.
 
-    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
-        """Return predictions held in memory, (n_cells, n_genes)."""
+        Parameters
+        ----------
+        genes
+            (n_genes,) positions in the reference.
+        """
 
     def similarity(self, pair: Pair) -> DoubleArray | None:
         """Return how near the reference comes to every spatial cell, if the method can tell."""
@@ -118,3 +142,29 @@ class Method(Protocol):
 
     def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedMethod:
         """Bring back what was saved, with the data that it is for."""
+
+
+def predict_all(prepare: Callable[[IntArray], Predictor], pair: Pair, genes: IntArray) -> FloatArray:
+    """Return predictions of some genes in all spatial cells of a pair, held in memory.
+
+    Parameters
+    ----------
+    prepare
+        From positions of genes to what predicts them, as `FittedMethod.prepare`.
+    pair
+        Whose cells.
+    genes
+        (n_genes,) positions in the reference.
+
+    Returns
+    -------
+    (n_cells, n_genes)
+    """
+    result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
+    blocks = list(row_blocks(pair.st.n_cells, _ROWS))
+    for places in row_blocks(len(genes), _GENES):
+        predictor = prepare(genes[places])
+        cells = ahead(pair.st.dense(rows, pair.st_shared) for rows in blocks)
+        for rows, measured in zip(blocks, cells, strict=True):
+            result[rows, places] = predictor.values(measured)
+    return result

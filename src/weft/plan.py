@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weft._compute import human_bytes, parse_memory, rows_per_block
+from weft._compute import human_bytes, human_time, parse_memory
 from weft._errors import MemoryBudgetError
 from weft.core.settings import SAMPLE_CELLS, AttentionSettings, StemSettings, StImputeSettings, bytes_per_cell
 from weft.data.pair import Pair
+from weft.effort import Effort, attention_effort, stimpute_effort
+
+BLOCK_BYTES = 64e6
+"""Memory for the arrays of a block within a tile, about."""
+
+TABLE_GENES = 128
+"""Genes that stImpute's networks predict at once."""
 
 _PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
-_MOST_CELLS, _MOST_GENES = 256, 256
+_MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
+_CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
+_CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
 _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 _SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
 _READ_ROWS = 4096
-_MOST_CARRIED = 512  # genes that attention carries at once: more, and making its weights anew is little
+_SEARCHED = 256  # cells whose neighbours are sought at once
+_VALUE_COPIES = 12  # arrays as large as a block of values, while levels are given to them
+_GENES = 512  # genes of the reference that are made ready at once
 _WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
 _STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
 _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
 _CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
-_VALUE_COPIES = 10  # arrays as large as a block of values, while levels are given to them
+_TILE_COPIES = 5  # arrays as large as a tile: made, put together, and waiting to be written
+_PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Sizes of the blocks, and estimates in bytes.
+    """Sizes of the tiles that a result is made of, and estimates in bytes.
 
     Attributes
     ----------
     n_cells, n_genes
         Shape of the result.
     cells_per_block, genes_per_block
-        What is predicted at once.
+        Of a tile: genes are made ready once for all cells, and cells are read once for these genes.
     peak_bytes
         Estimated peak memory of the whole process.
     output_bytes
         Size of the result before compression.
+    effort
+        Operations of learning and of predicting, reliability left aside.
+    rate
+        Operations a second of this machine, NaN where it was not measured.
     """
 
     n_cells: int
@@ -47,14 +64,31 @@ class Plan:
     genes_per_block: int
     peak_bytes: float
     output_bytes: float
+    effort: Effort
+    rate: float = math.nan
 
     def __str__(self) -> str:
+        times = f"about {human_time(self.seconds)}, " if math.isfinite(self.seconds) else ""
         return (
             f"{self.n_genes:,} genes in {self.n_cells:,} cells, "
             f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
-            f"peak memory about {human_bytes(self.peak_bytes)}, "
+            f"{times}peak memory about {human_bytes(self.peak_bytes)}, "
             f"result {human_bytes(self.output_bytes)} before compression"
         )
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time of learning, without reliability, and imputing; NaN where the rate is not known."""
+        return (self.effort.learning + self.effort.predicting) / self.rate
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Cells and genes that are compressed together: tiles are made of whole chunks."""
+        return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)
+
+
+def _chunk_genes(cells: int) -> int:
+    return max(int(_CHUNK_BYTES // (4 * cells)), 1)
 
 
 def make_plan(
@@ -89,59 +123,81 @@ def make_plan(
         The work does not fit, with what it needs at least.
     """
     budget, n_cells = parse_memory(memory), pair.st.n_cells
-    needs = (
-        _attention_needs(pair, settings)
-        if isinstance(settings, AttentionSettings)
-        else _stimpute_needs(pair, settings)
-    )
+    if isinstance(settings, AttentionSettings):
+        needs = _attention_needs(pair, settings)
+        effort = attention_effort(pair, n_genes, settings, n_keys=pair.sc.n_cells)
+    else:
+        needs = _stimpute_needs(pair, settings)
+        effort = stimpute_effort(pair, n_genes, settings, n_sources=n_sources_of(pair, settings))
     result = 4.0 * n_cells * n_genes
     held = needs.held + network + result * matrices
-    training = held + needs.training
-    if training > budget:
-        fits_on_disk = matrices and training - result * matrices <= budget
+    training, least = held + needs.training, held + max(needs.training, needs.tile(_FEWEST_CELLS, 1))
+    if least > budget:
+        fits_on_disk = matrices and least - result * matrices <= budget
         way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
         raise MemoryBudgetError(
             "memory",
-            expected=f"at least {human_bytes(training)} for {n_cells:,} cells x {n_genes:,} genes",
+            expected=f"at least {human_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
             fix=f"To go on, {way_out}raise the budget, or take fewer genes or a smaller reference.",
         )
-    genes = max(min(n_genes, needs.most_genes), 1)
-    while genes > 16 and needs.per_gene * genes > (budget - held) / 2:
-        genes //= 2
-    tables, per_cell = needs.per_gene * genes, needs.per_cell(genes)
-    cells = rows_per_block(budget, bytes_per_row=per_cell, fixed=held + tables, most=needs.most_cells)
+    cells, genes = _tile(needs, n_cells, n_genes, free=budget - held)
     return Plan(
         n_cells=n_cells,
         n_genes=n_genes,
         cells_per_block=cells,
         genes_per_block=genes,
-        peak_bytes=max(held + tables + per_cell * min(cells, n_cells), training),
+        peak_bytes=max(held + needs.tile(cells, genes), training),
         output_bytes=result,
+        effort=effort,
     )
+
+
+def _tile(needs: _Needs, n_cells: int, n_genes: int, *, free: float) -> tuple[int, int]:
+    """Return cells and genes of a tile: all genes, unless they do not fit, then so many as do."""
+    cells, most = min(_MOST_CELLS, max(n_cells, 1)), max(n_genes, 1)
+    while cells > _FEWEST_CELLS and needs.tile(cells, min(most, _chunk_genes(cells))) > free:
+        cells //= 2
+    genes, width = most, _chunk_genes(cells)
+    while genes > 1 and needs.tile(cells, genes) > free:
+        genes = genes // 2 if genes <= 2 * width else genes // 2 // width * width
+    if genes < most and genes > width:  # passes of one size rather than a short last one
+        n_passes = math.ceil(most / genes)
+        genes = min(genes, math.ceil(most / n_passes / width) * width)
+    return cells, genes
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Needs:
-    """What a method takes, in bytes, and the largest blocks that it gains from."""
+    """What a method takes, in bytes."""
 
     held: float  # throughout
     training: float  # besides, while it learns
-    per_gene: float  # of a block
-    per_cell: Callable[[int], float]  # of a block, by its genes
-    most_cells: int
-    most_genes: int
+    block: Callable[[int, int], float]  # besides, while a tile of so many cells and genes is made
+    per_gene: float  # of a tile
+    ready: float  # of a gene while it is made ready
+    panel: int  # genes that are read of a cell
+
+    def tile(self, cells: int, genes: int) -> float:
+        """Return what a tile takes, with its genes made ready."""
+        values = 4.0 * cells * (_TILE_COPIES * genes + _PANEL_COPIES * self.panel)
+        return self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, _GENES) + values
 
 
 def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
-    n_sources = n_sources_of(pair, settings)
+    n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
+
+    def block(cells: int, genes: int) -> float:
+        one = bytes_per_cell(settings, n_sources, min(genes, TABLE_GENES))
+        return max(one, min(BLOCK_BYTES, one * cells)) + 8.0 * min(cells, _SEARCHED) * n_sc
+
     return _Needs(
         held=_held_bytes(pair, settings),
         training=_training_bytes(pair, settings),
-        per_gene=_TABLE_BYTES * pair.sc.n_cells,
-        per_cell=lambda genes: bytes_per_cell(settings, n_sources, genes),
-        most_cells=_MOST_CELLS,
-        most_genes=_MOST_GENES,
+        block=block,
+        per_gene=8.0 * n_sc,
+        ready=_TABLE_BYTES * n_sc,
+        panel=len(pair.shared_genes),
     )
 
 
@@ -149,19 +205,28 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
     n_sc, n_panel = pair.sc.n_cells, len(pair.shared_genes)
     inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, SAMPLE_CELLS)
     cells = min(pair.st.n_cells, settings.training_cells)
-    held = _PROCESS_BYTES + _reference_bytes(pair) + _WEIGHT_BLOCK_BYTES + 4.0 * (n_sc + sample) * inputs
+    held = _process_bytes(pair) + _reference_bytes(pair) + 4.0 * (n_sc + sample) * inputs
     weights = max(
         settings.batch_cells * settings.batch_reference, settings.fold_cells * settings.fold_reference
     )
     values = 4.0 * n_panel * (2 * n_sc + 2 * cells + 6 * sample) + 8.0 * inputs * (n_sc + cells)
+
+    def block(cells: int, genes: int) -> float:
+        carried = min(BLOCK_BYTES, 4.0 * _VALUE_COPIES * cells * genes)
+        return carried + min(_WEIGHT_BLOCK_BYTES, 12.0 * cells * n_sc)
+
     return _Needs(
         held=held,
         training=4.0 * _STEP_COPIES * weights + values + 4.0 * _MAP_COPIES * inputs**2,
-        per_gene=_CARRIED_BYTES * n_sc + 32.0 * sample,
-        per_cell=lambda genes: 4.0 * (4 * inputs + _VALUE_COPIES * genes),
-        most_cells=_READ_ROWS,
-        most_genes=_MOST_CARRIED,
+        block=block,
+        per_gene=4.0 * n_sc,
+        ready=_CARRIED_BYTES * n_sc + 32.0 * sample,
+        panel=n_panel,
     )
+
+
+def _process_bytes(pair: Pair) -> float:
+    return _PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +305,10 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
 
 
 def _held_bytes(pair: Pair, settings: StImputeSettings) -> float:
-    """Return what is held throughout: the process, the reference, sources, the search, neighbours."""
+    """Return what is held throughout: the process, the reference, sources, the search."""
     n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
     sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
-    return _PROCESS_BYTES + _reference_bytes(pair) + sources + search + 8.0 * pair.st.n_cells * settings.k
+    return _process_bytes(pair) + _reference_bytes(pair) + sources + search
 
 
 def _reference_bytes(pair: Pair) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from weft._typing import FloatArray, IntArray, Progress, silent
+from weft._typing import FloatArray, IntArray
 from weft.core import stimpute
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
@@ -18,18 +19,16 @@ from weft.data.columns import GeneColumns
 from weft.data.network import Network, network_bytes, read_network
 from weft.data.pair import Pair
 from weft.folder import ModelFolder
-from weft.imputing import ImputerSettings, Work
+from weft.imputing import ImputerSettings, Work, predict_all
 from weft.plan import Plan, make_plan
 from weft.reliability import Reliability, TissueSample, fit_reliability
 from weft.save import SavedStImpute, folder_of
 from weft.streaming import (
-    Job,
+    NetworkGenes,
     check_k,
     gene_graph,
     gene_relations,
     network_record,
-    predict_genes,
-    predictions,
     train_part,
 )
 
@@ -95,7 +94,8 @@ class StImputeMethod:
         if work.reliability:
 
             def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
-                return predict_genes(train(part, "reliability: "), columns, cells, genes=genes)
+                model = train(part, "reliability: ")
+                return predict_all(partial(NetworkGenes.of, model, columns), cells, genes)
 
             known = fit_reliability(pair, columns, without, seed=work.seed, progress=work.progress)
         record = network_record(model.graph, network, pair.sc.n_genes)
@@ -155,16 +155,9 @@ class FittedStImpute:
         """Where it works."""
         return self.model.device
 
-    def predictions(
-        self, pair: Pair, genes: IntArray, *, plan: Plan, progress: Progress = silent
-    ) -> Iterator[tuple[slice, slice, FloatArray]]:
+    def prepare(self, genes: IntArray) -> NetworkGenes:
         """See `weft.imputing.FittedMethod`."""
-        job = Job(model=self.model, columns=self.columns, pair=pair, genes=genes, plan=plan)
-        return predictions(job, progress)
-
-    def predict(self, pair: Pair, genes: IntArray) -> FloatArray:
-        """See `weft.imputing.FittedMethod`."""
-        return predict_genes(self.model, self.columns, pair, genes=genes)
+        return NetworkGenes.of(self.model, self.columns, genes)
 
     def similarity(self, pair: Pair) -> None:
         """Return None: its k neighbours do not tell."""
@@ -178,7 +171,9 @@ class FittedStImpute:
         if judged is not None:
             predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
             return pd.DataFrame({"reliability": known.score(predicted, expression, names)})
-        scores = known.score(self.predict(pair.cells(known.sample.cells), genes), expression, names)
+        scores = known.score(
+            predict_all(self.prepare, pair.cells(known.sample.cells), genes), expression, names
+        )
         kept = known.nets.panel_scores
         own = [kept.get(str(name), score) for name, score in zip(names, scores, strict=True)]
         return pd.DataFrame({"reliability": np.array(own, dtype=np.float64)})

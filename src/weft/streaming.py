@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from weft._compute import numpy_stream, sample_rows
 from weft._errors import InputError, SettingError
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable, GraphPart
 from weft.core.relations import (
@@ -23,15 +23,15 @@ from weft.core.relations import (
     GeneRelation,
     GeneSetRelation,
 )
-from weft.core.settings import StImputeSettings
+from weft.core.settings import StImputeSettings, bytes_per_cell
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
 from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
-from weft.plan import Plan, make_plan, uses_all_sources
+from weft.plan import BLOCK_BYTES, TABLE_GENES, uses_all_sources
 
-_READ_ROWS = 4096  # cells that are read, and written, at once
+_READ_ROWS = 4096  # cells that are read at once
 
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
@@ -199,56 +199,50 @@ def network_record(graph: GeneGraph, network: Network, n_genes: int) -> dict[str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """Genes to predict in the spatial cells of a pair.
+class NetworkGenes:
+    """Some genes of the reference, ready for stImpute's networks: see `weft.imputing.Predictor`.
 
     Attributes
     ----------
-    model, columns
-        A trained model, and its reference by gene.
-    pair
-        Whose cells are predicted.
-    genes
-        (n_genes,) positions in the reference.
-    plan
-        Sizes of the blocks.
+    model
+        A trained model.
+    tables
+        The genes, a few of them a table: so many as a block of cells has room for.
+    cells
+        Cells of a block.
     """
 
     model: StImputeModel
-    columns: GeneColumns
-    pair: Pair
-    genes: IntArray
-    plan: Plan
+    tables: tuple[GeneTable, ...]
+    cells: int
 
+    @classmethod
+    def of(cls, model: StImputeModel, columns: GeneColumns, genes: IntArray) -> NetworkGenes:
+        """Make genes ready.
 
-def predictions(job: Job, progress: Progress = silent) -> Iterator[tuple[slice, slice, FloatArray]]:
-    """Yield blocks of predictions, and where each lies: cells, and genes of the request.
+        Parameters
+        ----------
+        model, columns
+            A trained model, and its reference by gene.
+        genes
+            (n_genes,) positions in the reference.
+        """
+        parts = [genes[places] for places in row_blocks(len(genes), TABLE_GENES)]
+        per_cell = bytes_per_cell(model.settings, len(model.sources.weights), min(len(genes), TABLE_GENES))
+        return cls(
+            model=model,
+            tables=tuple(
+                GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
+            ),
+            cells=max(int(BLOCK_BYTES // per_cell), 1),
+        )
 
-    Genes are the outer loop: a table of some genes is made once and serves all cells, and every cell's
-    neighbours are found once.
-    """
-    model, pair, n_cells = job.model, job.pair, job.pair.st.n_cells
-    blocks = list(row_blocks(n_cells, _READ_ROWS))
-    neighbors = [stimpute.find_neighbors(model, pair.st.dense(rows, pair.st_shared)) for rows in blocks]
-    done = 0
-    for places in row_blocks(len(job.genes), job.plan.genes_per_block):
-        genes = job.genes[places]
-        table = GeneTable.build(model.graph, genes, job.columns.dense(genes), device=model.device)
-        for rows, near in zip(blocks, neighbors, strict=True):
-            parts = [
-                stimpute.predict_block(model, near[part], table)
-                for part in row_blocks(len(near), job.plan.cells_per_block)
-            ]
-            yield rows, places, np.concatenate(parts)
-            done += len(near) * len(genes)
-            progress("impute", done, n_cells * len(job.genes))
-
-
-def predict_genes(model: StImputeModel, columns: GeneColumns, pair: Pair, *, genes: IntArray) -> FloatArray:
-    """Return predictions of some genes in all spatial cells of a pair: (n_cells, n_genes), held in memory."""
-    plan = make_plan(pair, len(genes), settings=model.settings, memory="1 TB")
-    result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
-    job = Job(model=model, columns=columns, pair=pair, genes=genes, plan=plan)
-    for rows, places, block in predictions(job):
-        result[rows, places] = block
-    return result
+    def values(self, measured: FloatArray) -> FloatArray:
+        """See `weft.imputing.Predictor`."""
+        near = stimpute.find_neighbors(self.model, measured)
+        blocks = list(row_blocks(len(near), self.cells))
+        found = [
+            np.concatenate([stimpute.predict_block(self.model, near[rows], table) for rows in blocks])
+            for table in self.tables
+        ]
+        return np.concatenate(found, axis=1) if found else np.empty((len(near), 0), dtype=np.float32)

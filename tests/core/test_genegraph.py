@@ -317,24 +317,24 @@ class TestGeneTable:
                 mean = math.fsum(
                     w * expression()[cell, one] for w, one in zip(weights[gene], SOURCES, strict=True)
                 )
-                assert float(table.aggregated[cell, place]) == pytest.approx(mean, abs=1e-5)
+                assert float(table.aggregated[place, cell]) == pytest.approx(mean, abs=1e-5)
         assert table.weights.device.type == device.type
 
     def test_gather_takes_every_gene_in_every_neighbour(self, device: torch.device) -> None:
         table, near = self.table(device), torch.tensor([[0, 3], [8, 3], [4, 4], [1, 0]], device=device)
         features = table.gather(near)
-        assert tuple(features.own.shape) == (4, 3, 2)
+        assert tuple(features.own.shape) == (3, 4, 2)
         for cell, gene, place in np.ndindex(4, 3, 2):
             row = int(near[cell, place])
-            assert float(features.own[cell, gene, place]) == expression()[row, self.genes[gene]]
-            assert features.neighbors[cell, gene, place] == table.aggregated[row, gene]
+            assert float(features.own[gene, cell, place]) == expression()[row, self.genes[gene]]
+            assert features.neighbors[gene, cell, place] == table.aggregated[gene, row]
         assert features.weights is table.weights
 
     def test_gather_of_some_genes_is_a_part_of_all(self, device: torch.device) -> None:
         table, near = self.table(device), torch.tensor([[0, 3], [8, 3]], device=device)
         every, some = table.gather(near), table.gather(near, torch.tensor([2, 0], device=device))
-        assert torch.equal(some.own, every.own[:, [2, 0]])
-        assert torch.equal(some.neighbors, every.neighbors[:, [2, 0]])
+        assert torch.equal(some.own, every.own[[2, 0]])
+        assert torch.equal(some.neighbors, every.neighbors[[2, 0]])
         assert torch.equal(some.weights, every.weights[[2, 0]])
 
     @pytest.mark.parametrize("drawn", [[0], [3, 1], [4, 0, 2], [2, 4, 1, 0, 3]])

@@ -10,7 +10,7 @@ import typer
 
 from weft._compute import parse_memory
 from weft._errors import SettingError, check_range
-from weft._typing import Preset
+from weft._typing import OutputType, Preset
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import cautions_of, check_device, read_genes, read_settings
@@ -18,6 +18,7 @@ from weft.cli.words import cautions_of, check_device, read_genes, read_settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from weft._typing import Progress
     from weft.data.pair import Pair
     from weft.imputer import Imputer
 
@@ -58,6 +59,17 @@ _Interval = Annotated[
         show_default=False,
     ),
 ]
+_Type = Annotated[
+    OutputType, typer.Option("--dtype", help="Type of the numbers: float16 takes half the space.")
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with a run that was killed or failed, and keep what is written if this one fails; "
+        "OUT must be a .zarr store.",
+    ),
+]
 _NoReliability = Annotated[
     bool,
     typer.Option(
@@ -83,6 +95,8 @@ def impute(
     interval: _Interval = None,
     no_reliability: _NoReliability = False,
     save_model: _SaveModel = None,
+    dtype: _Type = "float32",
+    resume: _Resume = False,
     overwrite: Overwrite = False,
     network: NetworkOptions,
     data: PairOptions,
@@ -91,7 +105,7 @@ def impute(
     """Impute genes that the spatial panel did not measure, in every spatial cell."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
-        _check_outputs(output, save_model, overwrite=overwrite)
+        _check_outputs(output, save_model, overwrite=overwrite, resume=resume)
         parse_memory(memory)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
@@ -110,7 +124,7 @@ def impute(
         plan = imputer.plan(names, pair=pair, memory=memory)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
-            imputer.fit(pair, progress=progress)
+            imputer = _fitted(imputer, pair, output, resume=resume, progress=progress)
             if preset == "stimpute":
                 screen.say(f"Network: {_network(imputer, pair)}")
             path = imputer.impute_to(
@@ -118,6 +132,8 @@ def impute(
                 genes=names,
                 interval=interval,
                 memory=memory,
+                dtype=dtype,
+                resume=resume,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -128,13 +144,28 @@ def impute(
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
 
 
-def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool) -> None:
+def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool, resume: bool) -> None:
     """Raise unless the outputs can be put where they shall lie."""
     from weft.data.output import check_output
+    from weft.data.resume import check_resumable
 
-    check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    target = check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    check_resumable(target, resume=resume)
     if save_model is not None:
         check_output(save_model, overwrite=overwrite)
+
+
+def _fitted(imputer: Imputer, pair: Pair, output: Path, *, resume: bool, progress: Progress) -> Imputer:
+    """Return the Imputer fitted, or as a killed run has left it; a fit is kept until the output is there."""
+    from weft.resuming import keep_fit, kept_fit
+
+    kept = kept_fit(imputer, pair, output) if resume else None
+    if kept is not None:
+        return kept
+    imputer.fit(pair, progress=progress)
+    if output.suffix == ".zarr":
+        keep_fit(imputer, pair, output)
+    return imputer
 
 
 def _check_interval(interval: float | None, preset: Preset, *, no_reliability: bool) -> None:

@@ -120,9 +120,9 @@ class GeneFeatures:
     Attributes
     ----------
     own
-        (B, R, k) expression of the gene in the k neighbours.
+        (R, B, k) expression of the gene in the k neighbours of every cell.
     neighbors
-        (B, R, k) the same, averaged over the gene's neighbours in the graph.
+        (R, B, k) the same, averaged over the gene's neighbours in the graph.
     weights
         (R, S) weights of the sources.
     """
@@ -145,8 +145,9 @@ class GeneTable:
     Attributes
     ----------
     expression, aggregated
-        (n_sc, R) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
+        (R, n_sc) log-normalised expression, and its mean over each gene's neighbours in the graph. The first
         layer's neighbourhood is linear in the reference, so it is made once here and not per spatial cell.
+        By gene, since what cells gather from one gene lies close together in memory.
     weights
         (R, S) weights of the sources.
     is_sparse
@@ -164,10 +165,10 @@ class GeneTable:
     ) -> GeneTable:
         """Return the table of genes, given their positions and their (n_sc, R) expression."""
         weights = graph.weights(genes, expression)
-        aggregated = graph.source_expression @ weights.T
+        aggregated = weights @ graph.source_expression.T
         made = [
             torch.from_numpy(np.ascontiguousarray(one)).to(device)
-            for one in (expression, aggregated, weights)
+            for one in (expression.T, aggregated, weights)
         ]
         return cls(expression=made[0], aggregated=made[1], weights=made[2], is_sparse=graph.is_sparse)
 
@@ -181,9 +182,11 @@ class GeneTable:
         genes
             Positions of the genes in this table that are wanted; all by default.
         """
-        tables = (self.expression, self.aggregated)
-        if genes is None:
-            own, aggregated = (table[neighbors].transpose(1, 2) for table in tables)
-            return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights)
-        own, aggregated = (table[neighbors[:, None, :], genes[:, None]] for table in tables)  # (B, R, k)
-        return GeneFeatures(own=own, neighbors=aggregated, weights=self.weights[genes])
+        tables = [self.expression, self.aggregated]
+        weights = self.weights
+        if genes is not None:
+            tables, weights = [table[genes] for table in tables], weights[genes]
+        own, aggregated = (
+            table.index_select(1, neighbors.reshape(-1)).view(-1, *neighbors.shape) for table in tables
+        )
+        return GeneFeatures(own=own, neighbors=aggregated, weights=weights)

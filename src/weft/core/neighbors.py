@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class ExactNeighbors:
 
     @classmethod
     def build(
-        cls, reference: DoubleArray, *, device: torch.device | None = None, block: int = 1024
+        cls, reference: DoubleArray, *, device: torch.device | None = None, block: int = 256
     ) -> ExactNeighbors:
         """Return the search over (n_reference, n_latent) cells."""
         return cls(unit=unit_rows(reference), device=device or torch.device("cpu"), block=block)
@@ -87,14 +88,18 @@ class ExactNeighbors:
                 fix="Choose a smaller k, or a reference with more cells.",
             )
         found = np.empty((len(queries), k), dtype=np.int64)
-        coarse = torch.from_numpy(self.unit.astype(np.float32)).to(self.device).T  # (n_latent, n_reference)
+        room = self.coarse.new_empty(min(self.block, len(queries)), n_reference)  # made once: it is large
         for start in range(0, len(queries), self.block):
             unit = unit_rows(queries[start : start + self.block])
-            likeness = (
-                torch.from_numpy(unit.astype(np.float32)).to(self.device) @ coarse
-            )  # (block, n_reference)
+            rows = torch.from_numpy(unit.astype(np.float32)).to(self.device)
+            likeness = torch.mm(rows, self.coarse.T, out=room[: len(unit)])  # (block, n_reference)
             found[start : start + len(unit)] = self._nearest(unit, likeness, k)
         return found
+
+    @cached_property
+    def coarse(self) -> torch.Tensor:
+        """The reference in float32 on the device, (n_reference, n_latent)."""
+        return torch.from_numpy(self.unit.astype(np.float32)).to(self.device)
 
     def _nearest(self, unit: DoubleArray, likeness: torch.Tensor, k: int) -> IntArray:
         best, candidates = likeness.topk(min(k + _EXTRA, len(self.unit)), dim=1)

@@ -51,8 +51,9 @@ class SageLayer(torch.nn.Module):
         self.normalise = normalise
 
     def forward(self, own: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
-        """Return new node features: two of (B, genes, n_in) -> (B, genes, n_out)."""
-        features = F.relu(self.linear(torch.cat([own, neighbors], dim=-1)))
+        """Return new node features: two of (genes, B, n_in) -> (genes, B, n_out)."""
+        of_own, of_neighbors = self.linear.weight.tensor_split(2, dim=1)
+        features = F.relu(F.linear(own, of_own, self.linear.bias) + F.linear(neighbors, of_neighbors))
         return F.normalize(features, dim=-1) if self.normalise else features
 
 
@@ -74,15 +75,15 @@ class GeneNetwork(torch.nn.Module):
         features
             Of the genes that are asked for.
         source_states
-            (B, S, k) what `first` made of the sources.
+            (S, B, k) what `first` made of the sources.
         """
-        own = self.first(features.own, features.neighbors)  # (B, R, k)
-        messages = torch.matmul(features.weights, source_states)  # (R, S) x (B, S, k) -> (B, R, k)
+        own = self.first(features.own, features.neighbors)  # (R, B, k)
+        messages = torch.tensordot(features.weights, source_states, dims=1)  # (R, S) x (S, B, k) -> (R, B, k)
         states = self.second(own, messages)
         for layer in self.layers[:-1]:
             states = F.relu(layer(states))
         # DEVIATION: softplus, where the paper leaves the activation open: with ReLU whole genes died at zero.
-        return F.softplus(self.layers[-1](states).squeeze(-1))
+        return F.softplus(self.layers[-1](states).squeeze(-1)).T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -348,7 +349,7 @@ def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
 def source_states(
     network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, *, drawn: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (B, S, k)."""
+    """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (S, B, k)."""
     features = sources.gather(neighbors, drawn)
     states: torch.Tensor = network.first(features.own, features.neighbors)
     return states
@@ -379,7 +380,7 @@ def predict_block(model: StImputeModel, neighbors: IntArray, genes: GeneTable) -
         rows = torch.from_numpy(neighbors).to(model.device)
         features = genes.gather(rows)
         alpha = model.settings.alpha
-        blended = (1 - alpha) * features.own.mean(dim=2)
+        blended = (1 - alpha) * features.own.mean(dim=2).T
         if alpha > 0:
             blended += alpha * model.network(features, source_states(model.network, model.sources, rows))
         result: FloatArray = blended.cpu().numpy()

@@ -17,6 +17,7 @@ from pathlib import Path
 from weft._compute import human_bytes
 from weft._errors import OutputError, OutputExistsError, SettingError
 from weft._typing import PathLike
+from weft.data.resume import Journal, partial_of
 
 logger = logging.getLogger("weft")
 
@@ -163,7 +164,9 @@ def _free_space(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def partial_output(path: PathLike, *, overwrite: bool = False, needed: float = 0) -> Iterator[Path]:
+def partial_output(
+    path: PathLike, *, overwrite: bool = False, needed: float = 0, journal: Journal | None = None
+) -> Iterator[Path]:
     """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
 
     Parameters
@@ -174,11 +177,14 @@ def partial_output(path: PathLike, *, overwrite: bool = False, needed: float = 0
         Whether an output that is there may be replaced.
     needed
         Bytes that the output may take, for the message when the disk is full.
+    journal
+        Of a run that can be resumed; it is removed with the incomplete output, and once that is complete.
 
     Yields
     ------
     Path
         ``<name>.partial`` beside ``path``, nothing there yet; it is removed when the work raises anything.
+        A journal that keeps changes both: what it goes on with is there, and stays.
 
     Raises
     ------
@@ -195,15 +201,21 @@ def partial_output(path: PathLike, *, overwrite: bool = False, needed: float = 0
     ['scores.csv']
     """
     target = check_output(path, overwrite=overwrite)
-    partial = target.with_name(target.name + ".partial")
+    partial = partial_of(target)
     with output_errors(target, needed=needed):
         try:
-            _remove(partial)  # of a run that was killed
+            if journal is None or not journal.is_started:
+                _remove(partial)  # of a run that was killed
             yield partial
             _rename(partial, target)
         except BaseException:
-            _clear(partial)
+            if journal is None or not journal.is_started:
+                _clear(partial)
+            if journal is not None and not journal.keeps:
+                journal.remove()
             raise
+    if journal is not None:
+        journal.remove()
 
 
 def _rename(partial: Path, target: Path) -> None:

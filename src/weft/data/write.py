@@ -20,6 +20,7 @@ from weft._errors import InputError, OutputError, SettingError, check_range, sho
 from weft._typing import PathLike
 from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
+from weft.data.resume import Journal
 from weft.data.storable import storable
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
@@ -134,6 +135,8 @@ class ResultWriter:
     chunk
         (cells, genes) that are compressed together; by default about 4 MiB. Blocks that start and end at
         multiples of it are written fastest.
+    journal
+        Of a run that can be resumed, into a zarr store: what it says is done is taken as written.
 
     Raises
     ------
@@ -174,6 +177,7 @@ class ResultWriter:
         dtype: str = "float32",
         overwrite: bool = False,
         chunk: tuple[int, int] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
         self.shape = (len(obs), len(var))
@@ -182,7 +186,7 @@ class ResultWriter:
         self.size = (
             math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
         )  # bytes, before compression
-        self._overwrite = overwrite
+        self._overwrite, self._journal = overwrite, journal
         self._obs, self._var = storable(obs, "obs"), storable(var, "var")
         self._obsm, self._uns = dict(obsm or {}), dict(uns or {})
         self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
@@ -192,11 +196,15 @@ class ResultWriter:
     def __enter__(self) -> ResultWriter:
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(
-                partial_output(self.path, overwrite=self._overwrite, needed=self.size)
+                partial_output(self.path, overwrite=self._overwrite, needed=self.size, journal=self._journal)
             )
-            self._root = stack.enter_context(self._open(partial))
+            goes_on = self._journal is not None and self._journal.is_started
+            self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
             with self._errors():
-                self._lay_out()
+                if not goes_on:
+                    self._lay_out()
+                if self._journal is not None and not goes_on:
+                    self._journal.start()
             self._stack = stack.pop_all()
         return self
 
@@ -256,6 +264,21 @@ class ResultWriter:
                     array[down, across] = part
         self._missing[key] -= block.size
 
+    def note(self, rows: slice, columns: slice) -> None:
+        """Take a part of all matrices as written: by an earlier run, or by another process.
+
+        Parameters
+        ----------
+        rows, columns
+            Cells and genes, without steps.
+        """
+        n_values = math.prod(
+            len(range(*part.indices(length)))
+            for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        for key in self._missing:
+            self._missing[key] -= n_values
+
     def set_var(self, columns: pd.DataFrame) -> None:
         """Add columns to the table of genes, or replace them.
 
@@ -296,12 +319,12 @@ class ResultWriter:
         self._put("uns", self._uns)
 
     @contextlib.contextmanager
-    def _open(self, partial: Path) -> Iterator[Any]:
+    def _open(self, partial: Path, *, goes_on: bool) -> Iterator[Any]:
         """Lend the root group of the store at ``partial``, of zarr or of HDF5: both are written to alike."""
         if self.path.suffix == ".zarr":
             import zarr
 
-            root = zarr.open_group(partial, mode="w", zarr_format=2)
+            root = zarr.open_group(partial, mode="r+" if goes_on else "w", zarr_format=2)
             yield root
             zarr.consolidate_metadata(root.store)
         else:

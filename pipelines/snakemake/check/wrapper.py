@@ -1,0 +1,16 @@
+"""Snakemake wrapper of ``weft check``."""
+# ruff: noqa: F821 - Snakemake puts `snakemake` here
+
+__author__ = "The weft developers"
+__copyright__ = "Copyright 2026, the weft developers"
+__license__ = "BSD-3-Clause"
+
+from snakemake.shell import shell
+
+extra = snakemake.params.get("extra", "")
+log = snakemake.log_fmt_shell(stdout=False, stderr=True)
+
+shell(
+    "OMP_NUM_THREADS={snakemake.threads} weft check {snakemake.input.sc:q} {snakemake.input.st:q}"
+    " --json {extra} > {snakemake.output[0]:q} {log}"
+)

@@ -1,0 +1,184 @@
+"""A run that was killed goes on where it was, and its result is that of a run that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import weft
+from weft._errors import OutputError, SettingError
+from weft.data.pair import Pair
+from weft.data.resume import kept_mark, partial_of, resume_folder
+from weft.data.write import ResultWriter
+from weft.imputer import Imputer
+from weft.resuming import keep_fit, kept_fit
+
+QUICK = {"steps": 5, "level_steps": 5, "fold_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def auto(tissue_pair: Pair) -> Imputer:
+    return Imputer(settings=QUICK, device="cpu").fit(tissue_pair)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.plan._tile", lambda *_, **__: (16, 5))
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the disk be full at the 8th block; the list is emptied to have room again."""
+    write, left = ResultWriter.write, [7]
+
+    def fail(
+        self: ResultWriter, rows: slice, columns: slice, block: np.ndarray, *, layer: str | None = None
+    ) -> None:
+        if left:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError(28, "No space left on device")
+        write(self, rows, columns, block, layer=layer)
+
+    monkeypatch.setattr(ResultWriter, "write", fail)
+    return left
+
+
+def same(one: anndata.AnnData, other: anndata.AnnData) -> None:
+    np.testing.assert_array_equal(one.X, other.X)
+    assert sorted(one.layers) == sorted(other.layers)
+    for name in one.layers:
+        np.testing.assert_array_equal(one.layers[name], other.layers[name])
+    pd.testing.assert_frame_equal(one.var, other.var)
+    pd.testing.assert_frame_equal(one.obs, other.obs)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("interval", [None, 0.9])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_failed_run_goes_on(
+    auto: Imputer, tmp_path: Path, failing: list[int], interval: float | None, dtype: weft._typing.OutputType
+) -> None:
+    path = tmp_path / "imputed.zarr"
+    with pytest.raises(OutputError, match="No space left"):
+        auto.impute_to(path, interval=interval, dtype=dtype, resume=True)
+    written = (resume_folder(path) / "tiles.txt").read_text().split()
+    assert len(written) == (7 if interval is None else 2)
+    failing.clear()
+    blocks: list[str] = []
+    auto.impute_to(
+        path, interval=interval, dtype=dtype, resume=True, progress=lambda *step: blocks.append(step[0])
+    )
+    assert blocks.count("impute") == 36 - len(written)
+    auto.impute_to(tmp_path / "whole.zarr", interval=interval, dtype=dtype)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]
+    again, whole = (anndata.read_zarr(tmp_path / name) for name in ("imputed.zarr", "whole.zarr"))
+    same(again, whole)
+    assert again.X.dtype == dtype
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_without_resume_nothing_is_left(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
+    with pytest.raises(OutputError, match="nothing incomplete was left"):
+        auto.impute_to(tmp_path / "imputed.zarr")
+    assert failing
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_other_work_starts_anew(
+    auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "imputed.zarr"
+    with pytest.raises(OutputError, match="No space left"):
+        auto.impute_to(path, resume=True)
+    failing.clear()
+    auto.impute_to(path, genes=["Gene03", "Gene21"], resume=True)
+    assert "another genes" in caplog.text
+    assert anndata.read_zarr(path).shape == (90, 2)
+
+
+def test_a_larger_budget_keeps_the_tiles(
+    auto: Imputer, tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "imputed.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("weft.plan._tile", lambda *_, **__: (16, 5))
+        with pytest.raises(OutputError, match="No space left"):
+            auto.impute_to(path, resume=True)
+        assert kept_mark(path)["tiles"] == [16, 5]
+    failing.clear()
+    told: list[int] = []
+    auto.impute_to(path, resume=True, progress=lambda _, done, total: told.append(done))
+    assert told[0] > 16 * 5  # what was there counts
+    np.testing.assert_allclose(anndata.read_zarr(path).X, auto.impute().X, rtol=0, atol=5e-6)
+
+
+def test_a_kept_fit_is_that_of_the_same_request(auto: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
+    path = tmp_path / "imputed.zarr"
+    same_again = Imputer(settings=QUICK, device="cpu")
+    assert kept_fit(same_again, tissue_pair, path) is None
+    keep_fit(auto, tissue_pair, path)
+    kept = kept_fit(same_again, tissue_pair, path)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.impute().X, auto.impute().X)
+    for other in (
+        Imputer(settings=QUICK, device="cpu", seed=1),
+        Imputer(settings=QUICK | {"steps": 6}, device="cpu"),
+        Imputer(settings=QUICK, device="cpu", reliability=False),
+        Imputer(preset="stimpute", device="cpu"),
+    ):
+        assert kept_fit(other, tissue_pair, path) is None
+    fewer = tissue_pair.cells(np.arange(50))
+    assert kept_fit(same_again, fewer, path) is None
+    (resume_folder(path) / "request.json").write_text("{")
+    assert kept_fit(same_again, tissue_pair, path) is None
+
+
+def test_only_a_store_can_be_resumed(auto: Imputer, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"resume: expected a \.zarr store"):
+        auto.impute_to(tmp_path / "imputed.h5ad", resume=True)
+    with pytest.raises(SettingError, match="dtype: expected"):
+        auto.impute_to(tmp_path / "imputed.zarr", dtype="float64")  # type: ignore[arg-type]
+
+
+def test_half_precision_takes_half(auto: Imputer, tmp_path: Path) -> None:
+    for suffix in (".zarr", ".h5ad"):
+        half = auto.impute_to(tmp_path / f"half{suffix}", dtype="float16")
+        read = anndata.read_zarr if suffix == ".zarr" else anndata.read_h5ad
+        values = read(half).X
+        assert values.dtype == np.float16
+        np.testing.assert_allclose(values, auto.impute().X, rtol=1e-3, atol=1e-6)
+
+
+def test_a_killed_command_goes_on(tmp_path: Path) -> None:
+    """The command is killed by the system in the middle of its work, without a word."""
+    tissue = weft.simulate_tissue(n_spatial=24_000, n_reference=60, n_genes=24, n_panel=12, seed=0)
+    files = [str(tmp_path / name) for name in ("sc.h5ad", "st.h5ad")]
+    tissue.sc.write_h5ad(files[0])
+    tissue.st.write_h5ad(files[1])
+    sets = [word for name in QUICK for word in ("--set", f"{name}=5")]
+    command = [sys.executable, "-m", "weft", "impute", *files, "--device", "cpu", "--json", *sets]
+    path = tmp_path / "imputed.zarr"
+    tiles = resume_folder(path) / "tiles.txt"
+    process = subprocess.Popen([*command, "-o", str(path)], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (tiles.exists() and tiles.read_text()):
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert partial_of(path).exists()
+    assert (resume_folder(path) / "model").is_dir()
+    told = subprocess.run([*command, "-o", str(path), "--resume"], check=True, capture_output=True, text=True)
+    assert json.loads(told.stdout)["cells"] == 24_000
+    subprocess.run([*command, "-o", str(tmp_path / "whole.zarr")], check=True, stdout=subprocess.DEVNULL)
+    same(anndata.read_zarr(path), anndata.read_zarr(tmp_path / "whole.zarr"))
+    left = sorted(one.name for one in tmp_path.iterdir())
+    assert left == ["imputed.zarr", "sc.h5ad", "st.h5ad", "whole.zarr"]
