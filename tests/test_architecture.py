@@ -75,6 +75,7 @@ LAYERS = {
     "saved_placer": 3,
     "loading": 3,
     "distributed": 3,
+    "tilemaker": 3,
     "metrics": 4,
     "placement_metrics": 4,
     "clusters": 4,

@@ -544,3 +544,17 @@ def test_the_installed_command_starts(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     told = subprocess.run([script, "--version"], capture_output=True, text=True, env=environment, check=True)
     assert told.stdout == f"weft {weft.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes")]
+)
+def test_memory_that_the_system_does_not_give(
+    call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("weft.imputer.Imputer.fit", fail)
+    assert_refused(call("impute", *both, "-o", "out.zarr", *QUICK), "memory: expected as much", "ulimit -v")
+    assert not (tmp_path / "out.zarr").exists()

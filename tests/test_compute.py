@@ -11,6 +11,7 @@ from weft._compute import (
     numpy_stream,
     parse_memory,
     resolve_device,
+    stratified_rows,
     torch_stream,
 )
 from weft._errors import SettingError
@@ -122,3 +123,29 @@ class TestMemory:
     @given(size=st.integers(1, 10**14))
     def test_there_and_back_within_three_digits(self, size: int) -> None:
         assert parse_memory(human_bytes(size)) == pytest.approx(size, rel=0.005)
+
+
+class TestStratifiedRows:
+    @settings(max_examples=50, deadline=None)
+    @given(
+        strata=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+        most=st.integers(1, 60),
+        seed=st.integers(0, 9),
+    )
+    def test_every_stratum_gets_its_share(self, strata: list[int], most: int, seed: int) -> None:
+        rows, kinds = np.arange(len(strata)) * 3, np.array(strata)
+        drawn = stratified_rows(rows, kinds, most=most, stream=numpy_stream(seed, "rows"))
+        assert len(drawn) == min(most, len(rows))
+        assert (np.diff(drawn) > 0).all()
+        assert set(drawn) <= set(rows)
+        shares = np.bincount(kinds, minlength=5) * len(drawn) / len(rows)
+        assert (np.abs(np.bincount(kinds[drawn // 3], minlength=5) - shares) < 1 + 1e-9).all()
+
+    def test_the_draw_goes_by_the_stream(self) -> None:
+        rows, kinds = np.arange(100), np.arange(100) % 3
+        first, again, other = (
+            stratified_rows(rows, kinds, most=20, stream=numpy_stream(seed, "rows")) for seed in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+        assert stratified_rows(rows, kinds, most=100, stream=numpy_stream(0, "rows")) is rows

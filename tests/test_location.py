@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from weft import location as room
+from weft.core.coarse import CoarseMapping, group_keys
 from weft.core.mapping import Mapping
-from weft.location import encoder_mappings, mean_places, median_places, place_radius
+from weft.location import FLATTEN, encoder_mappings, find_places, place_radius
 
 # float32 products and sums in blocks of another shape, of values of the order of 1
 TOLERANCE = 1e-5
@@ -57,6 +58,17 @@ def naive_radius(weights: np.ndarray, distances: np.ndarray, share: float) -> fl
     return float(distances[order[-1]])
 
 
+def mean_places(mapping: Mapping, spots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found = find_places(mapping, spots, spacing=1.0)
+    return found.mean, found.spread
+
+
+def median_places(
+    mapping: Mapping, spots: np.ndarray, *, spacing: float, flatten: float = FLATTEN
+) -> np.ndarray:
+    return find_places(mapping, spots, spacing=spacing, flatten=flatten).median
+
+
 class TestMean:
     def test_by_hand(self) -> None:
         places, spread = mean_places(of_weights([0.75, 0.25]), np.array([[10.0, 0.0], [14.0, 0.0]]))
@@ -77,6 +89,37 @@ class TestMean:
         places, spread = mean_places(make(), np.full((13, 2), 7.0))
         np.testing.assert_allclose(places, 7)
         np.testing.assert_allclose(spread, 0)
+
+
+class TestAllInOneGo:
+    def test_entropy_and_heaviest_spots(self) -> None:
+        mapping, spots = make(), spots_of()
+        weights = weights_of(mapping)
+        found = find_places(mapping, spots, spacing=1.0, keep=4)
+        np.testing.assert_allclose(
+            found.entropy, -(weights * np.log(weights)).sum(axis=1), rtol=10 * TOLERANCE
+        )
+        np.testing.assert_allclose(found.weights, -np.sort(-weights, axis=1)[:, :4], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            np.take_along_axis(weights, found.spots, axis=1), found.weights, atol=TOLERANCE
+        )
+        assert found.weights.dtype == np.float32
+        assert found.spots.dtype == np.int32
+
+    @pytest.mark.parametrize("share", [0.0, 0.05])
+    def test_by_a_coarse_search(self, share: float) -> None:
+        """The same where all spots are looked at, and close where some are known by groups."""
+        mapping, spots = make(n_spots=200), spots_of(200)
+        groups = group_keys(mapping.queries, mapping.keys, most=40)
+        searched = CoarseMapping(
+            queries=mapping.queries, keys=mapping.keys, groups=groups, least_share=share, most_visited=1.0
+        )
+        assert share == 0 or max(len(visit.columns) for visit in searched.visits()) < 200
+        whole, found = (find_places(one, spots, spacing=1.0, heaviest=8) for one in (mapping, searched))
+        tolerance = 20 * TOLERANCE if share == 0 else 0.3
+        for name in ("mean", "median", "spread", "entropy"):
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=tolerance)
+        np.testing.assert_allclose(found.weights[:, :3], whole.weights[:, :3], atol=tolerance / 10)
 
 
 class TestMedian:
@@ -103,19 +146,18 @@ class TestMedian:
             best = minimize(expected, weights[cell] @ spots, method="Nelder-Mead").fun
             assert expected(found[cell]) == pytest.approx(best, rel=1e-3)
 
-    def test_cells_in_several_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cells_in_several_parts(self) -> None:
         mapping, spots = make(), spots_of()
         whole = median_places(mapping, spots, spacing=1.0)
-        monkeypatch.setattr(room, "_ROWS", 5)
         np.testing.assert_allclose(median_places(make(block=20), spots, spacing=1.0), whole, rtol=TOLERANCE)
 
-    def test_the_heaviest_spots_are_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_heaviest_spots_are_enough(self) -> None:
         """Of a sure mapping a few spots hold nearly all of the weight."""
         mapping, spots = make(), spots_of()
         mapping = Mapping(queries=mapping.queries * 9, keys=mapping.keys)
-        whole = median_places(mapping, spots, spacing=1.0)
-        monkeypatch.setattr(room, "_MEDIAN_SPOTS", 8)
-        np.testing.assert_allclose(median_places(mapping, spots, spacing=1.0), whole, atol=0.2)
+        whole = find_places(mapping, spots, spacing=1.0).median
+        few = find_places(mapping, spots, spacing=1.0, heaviest=8).median
+        np.testing.assert_allclose(few, whole, atol=0.2)
 
     def test_one_spot_and_no_cells(self) -> None:
         one = Mapping(queries=drawn(3, 6, seed=1), keys=drawn(1, 6, seed=2))

@@ -81,6 +81,32 @@ class TestByOverlap:
         found = nearest_by_overlap(weights, sp.csr_matrix(np.eye(3)), 4)
         assert found.tolist() == [[other for other in range(5) if other != cell] for cell in range(5)]
 
+    @pytest.mark.parametrize("k", [1, 3, 11])
+    @pytest.mark.parametrize("block_bytes", [1.0, 3000.0, 1e9])
+    def test_lists_of_all_cells_are_a_plain_comparison(self, k: int, block_bytes: float) -> None:
+        weights, nearness = self.case()
+        found = nearest_by_overlap(weights, nearness, k, most_cells=0, listed=12, block_bytes=block_bytes)
+        np.testing.assert_array_equal(found, nearest_by_overlap(weights, nearness, k))
+
+    def test_short_lists_find_nearly_as_near(self) -> None:
+        """And the same ones, whatever the blocks."""
+        weights, nearness = self.case(300, 40)
+        there = (weights @ nearness @ weights.T).toarray()
+        np.fill_diagonal(there, 0)
+        exact = nearest_by_overlap(weights, nearness, 5)
+        found = nearest_by_overlap(weights, nearness, 5, most_cells=299, listed=60)
+        again = nearest_by_overlap(weights, nearness, 5, most_cells=299, listed=60, block_bytes=1e4)
+        np.testing.assert_array_equal(found, again)
+        assert not (found == np.arange(300)[:, None]).any()
+        assert all(len(set(row)) == 5 for row in found.tolist())
+        overlaps = [np.take_along_axis(there, rows, axis=1).sum() for rows in (found, exact)]
+        assert overlaps[0] > 0.98 * overlaps[1]
+
+    def test_a_cell_that_no_other_is_listed_with(self) -> None:
+        weights = sp.csr_matrix(np.eye(4))
+        found = nearest_by_overlap(weights, sp.csr_matrix(np.eye(4)), 2, most_cells=0, listed=1)
+        assert found.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
     def test_the_inputs_are_left_alone(self) -> None:
         weights, nearness = self.case()
         before = weights.toarray(), nearness.toarray()

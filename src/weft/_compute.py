@@ -72,6 +72,40 @@ def sample_rows(rows: IntArray, most: int, stream: np.random.Generator) -> IntAr
     return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))
 
 
+def stratified_rows(rows: IntArray, strata: IntArray, *, most: int, stream: np.random.Generator) -> IntArray:
+    """Return rows as they are, or of more than ``most`` a draw of so many, alike from all strata.
+
+    Parameters
+    ----------
+    rows
+        (n_rows,) positions, sorted.
+    strata
+        (n_rows,) number of the stratum of each, from 0.
+    most
+        How many may be returned.
+    stream
+        What is drawn from; it is left alone where all rows are returned.
+
+    Notes
+    -----
+    Systematic sampling of the rows in order of their strata, and in random order within one: a stratum gets
+    its share to within one row.
+
+    Examples
+    --------
+    >>> strata = np.array([0, 0, 0, 0, 1, 1])
+    >>> drawn = stratified_rows(np.arange(6), strata, most=3, stream=numpy_stream(0, "rows"))
+    >>> np.bincount(strata[drawn]).tolist()
+    [2, 1]
+    """
+    if len(rows) <= most:
+        return rows
+    shuffled = stream.permutation(len(rows))
+    ordered = rows[shuffled[np.argsort(strata[shuffled], kind="stable")]]
+    places = (np.arange(most) + stream.random()) * (len(rows) / most)
+    return np.sort(ordered[places.astype(np.int64)])
+
+
 def torch_stream(seed: int, stage: str) -> torch.Generator:
     """Return the stage's stream as a torch generator on the CPU (moved draws keep devices alike)."""
     import torch
@@ -107,20 +141,19 @@ def parse_memory(memory: str | int) -> int:
 
 @cache
 def product_rate(device: torch.device) -> float:
-    """Return how many operations of a matrix product a device does in a second, now: a tenth of a second.
+    """Return how many operations of a matrix product a device does in a second, with its present load.
 
-    Measured once in a process, on products of the shape that attention has.
+    Measured once in a process, for a fifth of a second, on products of the shape that attention has.
     """
     import torch
 
     left, right = torch.ones(512, 300, device=device), torch.ones(300, 8192, device=device)
     (left @ right).sum().item()  # waits until it is done, as below
-    best, end = 0.0, time.perf_counter() + 0.1
-    while time.perf_counter() < end:
-        start = time.perf_counter()
+    done, start = 0.0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < 0.2:
         (left @ right)[0, 0].item()
-        best = max(best, 2.0 * 512 * 300 * 8192 / (time.perf_counter() - start))
-    return best
+        done += 2.0 * 512 * 300 * 8192
+    return done / taken
 
 
 def human_time(seconds: float) -> str:
@@ -129,7 +162,7 @@ def human_time(seconds: float) -> str:
     Examples
     --------
     >>> human_time(140)
-    '2 min'
+    '2.3 min'
     """
     for size, unit in ((5400, "h"), (90, "min")):
         if seconds >= size:

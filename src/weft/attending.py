@@ -82,13 +82,13 @@ class Attending:
         genes
             (n_genes,) positions in the reference.
         """
-        expression = torch.empty((self.columns.n_cells, len(genes)), device=self.model.device)
+        expression = torch.empty((self.model.n_keys, len(genes)), device=self.model.device)
         parts = []
         for part in row_blocks(len(genes), _GENES):
             values = self._expression(genes[part])
             parts.append(GeneLevels.of(self.model, values)[0])
-            expression[:, part] = values
-        known = GeneLevels.join(parts) if parts else GeneLevels.of(self.model, expression)[0]
+            expression[:, part] = self.model.at_keys(values)
+        known = GeneLevels.join(parts) if parts else GeneLevels.of(self.model, self._expression(genes))[0]
         return CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=known)
 
     def sampled(self, genes: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -106,7 +106,8 @@ class Attending:
         """
         expression = self._expression(genes)
         known, carried = GeneLevels.of(self.model, expression)
-        table = CarriedGenes(model=self.model, levels=self.levels, expression=expression, genes=known)
+        at_keys = self.model.at_keys(expression)
+        table = CarriedGenes(model=self.model, levels=self.levels, expression=at_keys, genes=known)
         predicted = table.found(self.model.sample, self.model.sample_detection)
         within = self.model.within(self.queries, expression)
         return predicted, _numpy(carried), _numpy(within)
@@ -132,7 +133,7 @@ class CarriedGenes:
     model, levels
         What was learned.
     expression
-        (n_sc, n_genes) the genes in the reference.
+        (n_keys, n_genes) the genes in the reference's cells, or their means over its metacells.
     genes
         What is known of them without measuring them.
     """
@@ -212,7 +213,7 @@ def fit_attending(
 
     n_panel = len(pair.shared_genes)
     whole = Attending(
-        model=fitted(np.arange(n_panel), "", settings),
+        model=fitted(np.arange(n_panel), "", settings).condensed(most=settings.most_keys, seed=seed),
         levels=None,
         columns=columns,
         queries=sample_rows(np.arange(columns.n_cells), _QUERIES, numpy_stream(seed, "reference queries")),

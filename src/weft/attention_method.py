@@ -67,7 +67,7 @@ class AttentionMethod:
         saved = SavedAttention.of(folder)
         columns = GeneColumns.load(pair.sc)
         reference = columns.dense(pair.sc_shared[saved.inputs])
-        attending = saved.attending(columns, reference, device=work.device)
+        attending = saved.attending(columns, reference, device=work.device, seed=work.seed)
         return FittedAttention(
             attending=attending,
             sample=sample_cells(pair, work.seed),

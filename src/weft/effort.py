@@ -11,8 +11,8 @@ from weft.data.pair import Pair
 _VALUE_READ = 400.0  # a value of a sparse matrix from the disk, unpacked and normalised
 _WEIGHT = 60.0  # a weight of attention: exponential, sum, division
 _LEVELLED = 4500.0  # a value that is given its level
-_COMPARED = 180.0  # a reference cell that may be among the nearest
-_NETWORK = 60.0  # a value that a layer of the gene network gathers, normalises and passes on
+_COMPARED = 650.0  # a reference cell that may be among the nearest
+_NETWORK = 260.0  # a value that a layer of the gene network gathers, normalises and passes on
 _LEVEL_STEP = 1e9  # a step of the networks of levels
 _BACKWARD = 3.0  # forward and backward, in forward
 

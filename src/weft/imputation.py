@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import torch
 
 from weft._errors import NotFittedError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
+from weft.data.annotation import Annotation, ExtendedTable, HeldTable
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
 from weft.data.resume import Journal, kept_mark
@@ -140,10 +142,12 @@ class Imputation:
             values.update(zip(_LAYERS, bounds, strict=True))
         return values
 
-    def obs(self) -> pd.DataFrame:
-        """Return the table of the cells."""
-        obs = self.pair.st.obs.copy()
-        return obs if self.similarity is None else obs.assign(weft_similarity=self.similarity)
+    def obs(self) -> Annotation:
+        """Return the table of the cells, read column by column where it lies in a file."""
+        side = self.pair.st
+        table = side.table if side.rows is None else HeldTable(side.obs)
+        more = {} if self.similarity is None else {"weft_similarity": self.similarity}
+        return ExtendedTable(table, more)
 
     def var(self) -> pd.DataFrame:
         """Return the table of the genes: ``measured``, and what is known of reliability."""
@@ -168,6 +172,7 @@ class Imputation:
             **given,
             **versions(),
             "settings": asdict(self.fitted.settings),
+            "threads": torch.get_num_threads(),  # the last bits of products hang on it
             "device": str(self.fitted.device),
             "model": weights_mark(self.fitted.folder(self.known)),
             **data_mark(self.pair),

@@ -34,6 +34,7 @@ from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.pair import Pair, check_not_input
 from weft.data.resume import Journal, check_resumable
 from weft.data.write import ResultWriter, check_output
+from weft.distributed import check_cluster, connect, write_tiles_over
 from weft.folder import ModelFolder, write_folder
 from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
@@ -250,8 +251,8 @@ class Imputer:
             for name, block in found.items():
                 matrices[name][tile.rows, tile.places] = block
         values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
-        imputed = AnnData(values, obs=job.obs(), var=job.var(), uns=uns)
-        imputed.obsm.update(places_of(job.pair))
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
+        imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
         return imputed
 
@@ -265,6 +266,7 @@ class Imputer:
         memory: str | int = DEFAULT_MEMORY,
         dtype: OutputType = "float32",
         resume: bool = False,
+        dask: str | None = None,
         overwrite: bool = False,
         progress: Progress = silent,
     ) -> Path:
@@ -282,6 +284,10 @@ class Imputer:
             Whether to go on with a run of the same work that was killed or failed, and to keep what is
             written if this one fails; a zarr store only. The result is the same to the last bit. Where
             there is nothing to go on with, or it is of other work, the run starts anew.
+        dask
+            Address of a Dask scheduler whose workers make the result, as "tcp://host:8786", or "local" or
+            "local:4" for processes of this machine; by default it is made here. A zarr store only, on a disk
+            that all workers share; with processors of one kind, the result is the same to the last bit.
         overwrite
             Whether an output that is there may be replaced.
 
@@ -296,10 +302,14 @@ class Imputer:
             The output is there already, or could not be written.
         GeneError, SettingError, NotFittedError, MemoryBudgetError
             As in `impute`.
+        MissingExtraError, ServiceError
+            Dask is not installed; no scheduler answers, or no workers are left.
         """
         check_choice("dtype", dtype, get_args(OutputType))
         target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
         check_resumable(target, resume=resume)
+        if dask is not None:
+            check_cluster(dask, target)
         job = self._job(pair, genes, interval=interval, memory=memory)
         check_not_input(path, job.pair)
         job = in_tiles_of(job, target) if resume else job
@@ -317,7 +327,10 @@ class Imputer:
             chunk=job.plan.chunk,
             journal=journal,
         )
-        return write_tiles(job, writer, journal, progress=progress)
+        if dask is None or journal is None:
+            return write_tiles(job, writer, journal, progress=progress)
+        with connect(dask, memory=memory, device=job.fitted.device) as cluster:
+            return write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.

@@ -1,11 +1,18 @@
-"""Where a mapping puts cells: the mean of their possible places, how far these are spread, and a radius."""
+"""Where a mapping puts cells: slice, mean and median of their possible places, their spread, and a radius."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from weft._typing import DoubleArray
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from weft._typing import DoubleArray, FloatArray, IntArray
+from weft.core.coarse import AnyMapping, CoarseMapping, largest, make_mapping, visits_of
 from weft.core.mapping import Mapping
 from weft.data.stream import row_blocks
 
@@ -15,14 +22,22 @@ FLATTEN = 0.6
 One number for all data; docs/stem.md says what it was chosen on.
 """
 
-_MEDIAN_SPOTS = 500  # of a cell: those with the largest weights, all of them in a smaller slice
+KEPT_SPOTS = 64
+"""Of a cell, with their weights; more of them are looked for anew when they are asked for."""
+
+MEDIAN_SPOTS = 500
+"""Of a cell, those with the largest weights, that its geometric median is taken over."""
+
+MEDIAN_SPOTS_COARSE = 128
+"""The same where there are so many spots that far ones are known by groups."""
+
 _MEDIAN_STEPS = 20
 _BINS = 1024  # of distances, narrow near the place and wide far from it
-_ROWS = 2048  # cells whose bins, or heaviest spots, are there at once: 8 MB for each number of them
+_ROWS = 2048  # cells whose bins are there at once: 8 MB for each number of them
 _BLOCK_ENTRIES = 2**19  # weights that are there at once with their distances and bins, of 8 bytes
 
 
-def encoder_mappings(mapping: Mapping, n_encoders: int, *, flatten: float = FLATTEN) -> list[Mapping]:
+def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = FLATTEN) -> list[Mapping]:
     """Return the mapping of each encoder by itself, of several that stand side by side in the embeddings.
 
     Parameters
@@ -37,40 +52,50 @@ def encoder_mappings(mapping: Mapping, n_encoders: int, *, flatten: float = FLAT
     """
     queries, keys = (part.tensor_split(n_encoders, dim=1) for part in (mapping.queries, mapping.keys))
     parts = [
-        Mapping(queries=query, keys=key, block_entries=mapping.block_entries)
+        Mapping(queries=query, keys=key)
+        if isinstance(mapping, CoarseMapping)
+        else replace(mapping, queries=query, keys=key)
         for query, key in zip(queries, keys, strict=True)
     ]
     return [_part(one, slice(None), flatten=flatten * n_encoders) for one in parts]
 
 
-def mean_places(mapping: Mapping, coordinates: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """Return C Y, and how far the places that it is the mean of are spread.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where a mapping puts every cell, and what it rests on.
 
-    Parameters
+    Attributes
     ----------
-    mapping
-        Of n_cells to n_spots.
-    coordinates
-        (n_spots, 2 or 3)
-
-    Returns
-    -------
-    places : ndarray
-        (n_cells, 2 or 3)
-    spread : ndarray
+    mean
+        (n_cells, 2 or 3) C Y.
+    median
+        (n_cells, 2 or 3) the geometric median of the places that a cell is mapped to.
+    spread
         (n_cells,) root of the mean squared distance of a cell's places from their mean.
+    entropy
+        (n_cells,) of the weights, in nats.
+    weights, spots
+        (n_cells, k) the largest weights, largest first, float32, and the positions of their spots, int32.
     """
-    there, centre, extent = _scaled(coordinates)
-    both = np.column_stack([there, (there**2).sum(axis=1)])
-    pulled = mapping.pull(_tensor(both, mapping.keys)).cpu().double().numpy()
-    variance = pulled[:, -1] - (pulled[:, :-1] ** 2).sum(axis=1)
-    return pulled[:, :-1] * extent + centre, np.sqrt(variance.clip(min=0)) * extent
+
+    mean: DoubleArray
+    median: DoubleArray
+    spread: DoubleArray
+    entropy: DoubleArray
+    weights: FloatArray
+    spots: NDArray[np.int32]
 
 
-def median_places(
-    mapping: Mapping, coordinates: DoubleArray, *, spacing: float, flatten: float = FLATTEN
-) -> DoubleArray:
-    """Return the geometric median of the places that each cell is mapped to.
+def find_places(
+    mapping: AnyMapping,
+    coordinates: DoubleArray,
+    *,
+    spacing: float,
+    keep: int = KEPT_SPOTS,
+    heaviest: int | None = None,
+    flatten: float = FLATTEN,
+) -> Places:
+    """Return all that is read of a mapping's rows, in one go over it.
 
     Parameters
     ----------
@@ -80,37 +105,145 @@ def median_places(
         (n_spots, 2 or 3)
     spacing
         Of the spots, above 0: a cell lies somewhere in the square (the cube) around its spot.
+    keep
+        Spots of a cell that are kept with their weights, fewer where there are not as many.
+    heaviest
+        Spots that the median is taken over, those with the largest weights; by default `MEDIAN_SPOTS`
+        or `MEDIAN_SPOTS_COARSE`.
     flatten
-        What the logarithms of the weights are multiplied by, above 0.
-
-    Returns
-    -------
-    (n_cells, 2 or 3)
+        What the logarithms of weights are multiplied by for the median, above 0.
 
     Notes
     -----
-    The point with the least expected distance, where the mean has the least expected squared distance: a
-    second, far place that a cell may also come from hardly moves it. Weiszfeld's iteration (1937) from the
-    mean on; distances count the square around a spot as `place_radius` does, so that none is 0.
+    The geometric median is the point with the least expected distance, where the mean has the least expected
+    squared distance: a second, far place that a cell may also come from hardly moves it.
     """
+    (n_cells, n_spots), n_axes = mapping.shape, coordinates.shape[1]
     there, centre, extent = _scaled(coordinates)
-    within = coordinates.shape[1] * (spacing / extent) ** 2 / 12
-    spots = _tensor(there, mapping.keys)
-    places = np.empty((len(mapping.queries), there.shape[1]))
-    for rows in row_blocks(len(places), _ROWS):
-        part = _part(mapping, rows, flatten=flatten)
-        weights, found = part.topk(min(_MEDIAN_SPOTS, len(spots)))
-        axes = [spots[:, axis][found] for axis in range(spots.shape[1])]  # each n_rows x k
-        pulls = weights
-        for _ in range(_MEDIAN_STEPS):
-            total = pulls.sum(dim=1)
-            middle = [(pulls * axis).sum(dim=1) / total for axis in axes]
-            squares = torch.full_like(weights, within)
-            for axis, one in zip(axes, middle, strict=True):
-                squares += (axis - one[:, None]) ** 2
-            pulls = weights * squares.rsqrt()
-        places[rows] = torch.stack(middle, dim=1).cpu().double().numpy()
-    return places * extent + centre
+    both = _tensor(np.column_stack([there, (there**2).sum(axis=1)]), mapping.keys)
+    groups = mapping.groups if isinstance(mapping, CoarseMapping) else None
+    far_both = both[:0] if groups is None else groups.average(both)
+    sizes = both.new_zeros(0) if groups is None else groups.sizes
+    within = n_axes * (spacing / extent) ** 2 / 12
+    usual = MEDIAN_SPOTS if groups is None else MEDIAN_SPOTS_COARSE
+    keep, heaviest = min(keep, n_spots), min(usual if heaviest is None else heaviest, n_spots)
+    means, medians, entropy = np.empty((n_cells, n_axes + 1)), np.empty((n_cells, n_axes)), np.empty(n_cells)
+    weights, spots = np.empty((n_cells, keep), np.float32), np.empty((n_cells, keep), np.int32)
+    for visit in visits_of(mapping, least=max(keep, heaviest)):
+        rows, (near, far) = visit.rows.cpu().numpy(), visit.weights
+        means[rows] = _numpy(near @ both[visit.columns] + far @ far_both)
+        entropy[rows] = _numpy(visit.entropy(sizes))
+        # By product, not by weight: small weights are all zero in float32.
+        products, order = largest(visit.products, max(keep, heaviest))
+        found = visit.columns[order]
+        weights[rows] = near.gather(1, order[:, :keep]).cpu().numpy()
+        spots[rows] = found[:, :keep].cpu().numpy()
+        flat = torch.softmax(flatten * products[:, :heaviest], dim=1)
+        medians[rows] = _numpy(_medians(both[:, :-1][found[:, :heaviest]], flat, within=within))
+    variance = means[:, -1] - (means[:, :-1] ** 2).sum(axis=1)
+    return Places(
+        mean=means[:, :-1] * extent + centre,
+        median=medians * extent + centre,
+        spread=np.sqrt(variance.clip(min=0)) * extent,
+        entropy=entropy,
+        weights=weights,
+        spots=spots,
+    )
+
+
+def heaviest_of(mapping: AnyMapping, k: int) -> tuple[FloatArray, IntArray]:
+    """Return the largest weights of every row of a mapping, and where they stand.
+
+    Parameters
+    ----------
+    mapping
+        Of n_rows to n_columns.
+    k
+        How many; all where there are not as many.
+
+    Returns
+    -------
+    weights, positions : ndarray
+        Each (n_rows, k), largest first.
+    """
+    weights, found = mapping.topk(min(k, mapping.shape[1]))
+    return weights.cpu().numpy(), found.cpu().numpy()
+
+
+def sparse_weights(
+    groups: list[tuple[IntArray, IntArray]],
+    heaviest: list[tuple[FloatArray, NDArray[Any]]],
+    *,
+    shape: tuple[int, int],
+) -> sp.csr_matrix:
+    """Return the largest weights of all rows as a sparse matrix.
+
+    Parameters
+    ----------
+    groups
+        Rows and columns of every group, which has a mapping of its own.
+    heaviest
+        Of every group, as `heaviest_of`: positions are those among the group's columns.
+    shape
+        Rows and columns of the matrix; a row is in one group at most.
+
+    Examples
+    --------
+    >>> group = np.array([1]), np.array([0, 2])
+    >>> heaviest = np.array([[0.7, 0.3]], dtype=np.float32), np.array([[1, 0]])
+    >>> sparse_weights([group], [heaviest], shape=(2, 3)).toarray()
+    array([[0. , 0. , 0. ],
+           [0.3, 0. , 0.7]], dtype=float32)
+    """
+    counts = np.zeros(shape[0] + 1, dtype=np.int64)
+    for (rows, _), (weights, _) in zip(groups, heaviest, strict=True):
+        counts[rows + 1] = weights.shape[1]
+    starts = np.cumsum(counts)
+    values, places = np.empty(starts[-1], dtype=np.float32), np.empty(starts[-1], dtype=np.int32)
+    for (rows, columns), (weights, found) in zip(groups, heaviest, strict=True):
+        into = starts[rows, None] + np.arange(weights.shape[1])
+        values[into], places[into] = weights, columns[found]
+    return sp.csr_matrix((values, places, starts), shape=shape)
+
+
+def _medians(places: torch.Tensor, weights: torch.Tensor, *, within: float) -> torch.Tensor:
+    """Return geometric medians of places, (n_rows, n_places, n_axes), weighted, (n_rows, n_axes).
+
+    Weiszfeld's iteration (1937) from the mean on. Distances count the square around a spot as `place_radius`
+    does, so that none is 0.
+    """
+    axes = [axis.contiguous() for axis in places.unbind(dim=2)]  # each n_rows x n_places
+    pulls = weights
+    for _ in range(_MEDIAN_STEPS):
+        total = pulls.sum(dim=1)
+        middle = [(pulls * axis).sum(dim=1) / total for axis in axes]
+        squares = torch.full_like(weights, within)
+        for axis, one in zip(axes, middle, strict=True):
+            squares += (axis - one[:, None]) ** 2
+        pulls = weights * squares.rsqrt()
+    return torch.stack(middle, dim=1)
+
+
+def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArray]) -> IntArray:
+    """Return the slice in which every cell finds most: where the sum of exp(product) is the largest.
+
+    Parameters
+    ----------
+    cells, spots
+        (n_cells, n_latent) and (n_spots, n_latent) embeddings.
+    groups
+        Positions of the spots of every slice.
+
+    Returns
+    -------
+    (n_cells,) numbers of slices; 0, the first, for cells whose embedding is zero.
+    """
+    groups = list(groups)
+    if len(groups) == 1:
+        return np.zeros(len(cells), dtype=np.int64)
+    totals = [make_mapping(cells, spots[torch.from_numpy(one).to(spots.device)]).log_total for one in groups]
+    best = torch.stack(totals, dim=1).argmax(dim=1) * cells.any(dim=1)
+    return np.asarray(best.cpu().numpy(), dtype=np.int64)
 
 
 def place_radius(
@@ -192,6 +325,10 @@ def _scaled(coordinates: DoubleArray) -> tuple[DoubleArray, DoubleArray, float]:
     centre = coordinates.mean(axis=0)
     extent = float(np.abs(coordinates - centre).max()) or 1.0
     return (coordinates - centre) / extent, centre, extent
+
+
+def _numpy(values: torch.Tensor) -> DoubleArray:
+    return values.cpu().double().numpy()  # in this order: not every device has float64
 
 
 def _tensor(values: DoubleArray, like: torch.Tensor) -> torch.Tensor:

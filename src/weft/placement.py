@@ -20,13 +20,22 @@ from weft._errors import InputError, MemoryBudgetError, check_choice, check_rang
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.assignment import assign_cells
 from weft.batches import ModelInput
+from weft.core.coarse import AnyMapping, make_mapping
 from weft.core.mapping import Mapping
 from weft.core.stem import StemModel
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
 from weft.data.space import column_of, text_labels
 from weft.data.sparse import row_shares
-from weft.location import encoder_mappings, mean_places, median_places, place_radius
+from weft.location import (
+    KEPT_SPOTS,
+    Places,
+    encoder_mappings,
+    find_places,
+    heaviest_of,
+    place_radius,
+    sparse_weights,
+)
 from weft.nearest import knn_matrix, nearest_by_overlap, nearest_by_product, spot_nearness
 
 Which: TypeAlias = Literal["cells", "spots"]
@@ -44,7 +53,8 @@ _READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
 class Placement:
     """Cells mapped to the spots of a tissue; made by `weft.Placer.place`.
 
-    The mapping matrices are never held: each read-out goes over blocks of them.
+    The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
+    heaviest spots of a cell, on which `topk`, `assign` and `neighbors` rest, come from one go, which is kept.
 
     Attributes
     ----------
@@ -72,6 +82,9 @@ class Placement:
     coordinates of different slices never meet. C^, from spots to cells, is the softmax over all cells.
     A cell without counts of the model's genes is mapped to all spots of the first slice alike, with
     confidence 0; a spot without them is mapped to all cells alike, and no cell to it.
+
+    Of a slice with more than 16,384 spots, and more than 2^30 pairs of a cell and a spot, small weights are
+    known by groups of spots (`weft.core.coarse`); C^ likewise. Radii and `impute` go over all weights.
     """
 
     pair: Pair
@@ -178,11 +191,9 @@ class Placement:
             table["slice"] = np.array(list(self.spot_groups))[self.slice_of_cells]
         best, entropy, confidence = (np.zeros(len(places)) for _ in range(3))
         spot = np.zeros(len(places), dtype=np.int64)
-        for cells, spots, mapping in self._groups:
-            weights, found = mapping.topk(1)
-            spot[cells] = spots[found[:, 0].cpu().numpy()]
-            best[cells] = _numpy(weights[:, 0])
-            entropy[cells] = _numpy(mapping.entropy())
+        for (cells, spots, _), places_there in zip(self._groups, self._found, strict=True):
+            spot[cells], best[cells] = spots[places_there.spots[:, 0]], places_there.weights[:, 0]
+            entropy[cells] = places_there.entropy
             most = np.log(max(len(spots), 2))
             confidence[cells] = np.clip(1 - entropy[cells] / most, 0.0, 1.0)
         confidence[self._blank] = 0.0
@@ -209,15 +220,13 @@ class Placement:
         check_choice("of", of, ("cells", "spots"))
         check_range("k", k, low=1, integer=True)
         shape = (len(self.cells), len(self.spots))
-        groups = self._groups if of == "cells" else [self._back]
-        parts = []
-        for rows, columns, mapping in groups:
-            weights, found = mapping.topk(min(k, len(columns)))
-            values, places = weights.cpu().numpy(), columns[found.cpu().numpy()]
-            index = np.repeat(rows, values.shape[1]), places.ravel()
-            parts.append((values.ravel(), *index))
-        values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return sp.csr_matrix((values, (rows, columns)), shape=shape if of == "cells" else shape[::-1])
+        if of == "spots":
+            return sparse_weights([self._back[:2]], [heaviest_of(self._back[2], k)], shape=shape[::-1])
+        best = [
+            (there.weights[:, :k], there.spots[:, :k]) if k <= KEPT_SPOTS else heaviest_of(mapping, k)
+            for there, (_, _, mapping) in zip(self._found, self._groups, strict=True)
+        ]
+        return sparse_weights([group[:2] for group in self._groups], best, shape=shape)
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
         """Return the composition of every spot: C^ T, or its mean with the normalised C^T T.
@@ -329,6 +338,9 @@ class Placement:
             block = self.pair.sc.dense(cells[keys], found)
             return torch.from_numpy(block).to(self.cells.device)
 
+        mapping = Mapping(
+            queries=mapping.queries, keys=mapping.keys
+        )  # each cell is read once: by blocks of them
         imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
         result = AnnData(
             imputed,
@@ -453,34 +465,41 @@ class Placement:
         return blank
 
     @cached_property
-    def _groups(self) -> list[tuple[IntArray, IntArray, Mapping]]:
+    def _groups(self) -> list[tuple[IntArray, IntArray, AnyMapping]]:
         """Cells and spots of every slice, and the mapping C between them."""
         groups = []
         for number, spots in enumerate(self.spot_groups.values()):
             cells = np.flatnonzero(self.slice_of_cells == number)
             if len(cells):
-                mapping = Mapping(queries=self._rows(self.cells, cells), keys=self._rows(self.spots, spots))
+                mapping = make_mapping(self._rows(self.cells, cells), self._rows(self.spots, spots))
                 groups.append((cells, spots, mapping))
         return groups
 
     @cached_property
-    def _back(self) -> tuple[IntArray, IntArray, Mapping]:
+    def _back(self) -> tuple[IntArray, IntArray, AnyMapping]:
         """All spots, the cells with counts, and the mapping C^ between them."""
         cells = np.flatnonzero(~self._blank)
-        mapping = Mapping(queries=self.spots, keys=self._rows(self.cells, cells))
+        mapping = make_mapping(self.spots, self._rows(self.cells, cells))
         return np.arange(len(self.spots)), cells, mapping
+
+    @cached_property
+    def _found(self) -> list[Places]:
+        """What one go over the mapping of every slice says of its cells."""
+        coordinates, spacing = coordinates_of(self.pair), self.pair.spacing or 1.0
+        return [
+            find_places(mapping, coordinates[spots], spacing=spacing) for _, spots, mapping in self._groups
+        ]
 
     @cached_property
     def _places(self) -> tuple[DoubleArray, DoubleArray]:
         """Coordinates of the cells, and their spread."""
-        coordinates = coordinates_of(self.pair)
-        places, spread = np.empty((len(self.cells), coordinates.shape[1])), np.empty(len(self.cells))
-        for cells, spots, mapping in self._groups:
-            places[cells], spread[cells] = mean_places(mapping, coordinates[spots])
+        n_axes = coordinates_of(self.pair).shape[1]
+        places, spread = np.empty((len(self.cells), n_axes)), np.empty(len(self.cells))
+        for (cells, _, _), there in zip(self._groups, self._found, strict=True):
+            places[cells], spread[cells] = there.mean, there.spread
             if self.model.settings.location == "median":
-                median = median_places(mapping, coordinates[spots], spacing=self.pair.spacing or 1.0)
                 # A cell without counts is everywhere alike, and the median looks at some of the spots only.
-                places[cells] = np.where(self._blank[cells, None], places[cells], median)
+                places[cells] = np.where(self._blank[cells, None], there.mean, there.median)
         return places, spread
 
     def _received(self, types: NDArray[np.str_]) -> pd.DataFrame:
@@ -511,30 +530,6 @@ class Placement:
             if len(rows) == len(embeddings)
             else embeddings[torch.from_numpy(rows).to(embeddings.device)]
         )
-
-
-def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArray]) -> IntArray:
-    """Return the slice in which every cell finds most: where the sum of exp(product) is the largest.
-
-    Parameters
-    ----------
-    cells, spots
-        (n_cells, n_latent) and (n_spots, n_latent) embeddings.
-    groups
-        Positions of the spots of every slice.
-
-    Returns
-    -------
-    (n_cells,) numbers of slices; 0, the first, for cells whose embedding is zero.
-    """
-    groups = list(groups)
-    if len(groups) == 1:
-        return np.zeros(len(cells), dtype=np.int64)
-    totals = [
-        Mapping(queries=cells, keys=spots[torch.from_numpy(one).to(spots.device)]).log_total for one in groups
-    ]
-    best = torch.stack(totals, dim=1).argmax(dim=1) * cells.any(dim=1)
-    return np.asarray(best.cpu().numpy(), dtype=np.int64)
 
 
 def _numpy(values: torch.Tensor) -> DoubleArray:

@@ -33,7 +33,8 @@ from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.folder import write_folder
-from weft.placement import Placement, slices_of
+from weft.location import slices_of
+from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
 from weft.record import provenance
 from weft.saved_placer import SavedPlacer, folder_of
@@ -295,13 +296,16 @@ def _embedded(
     told: Callable[[int], None],
 ) -> torch.Tensor:
     """Return the embeddings of all rows of a side, zero where the model's genes have no counts."""
-    blocks = []
+    embedded = torch.empty(0)
     with torch.no_grad():
         for rows in row_blocks(side.side.n_cells, _READ_ROWS):
             values = torch.from_numpy(side.values(rows)).to(device)
-            blocks.append(embed(values) * values.any(dim=1, keepdim=True))
+            block = embed(values) * values.any(dim=1, keepdim=True)
+            if rows.start == 0:  # blocks that are put together at the end would be there twice
+                embedded = block.new_empty(side.side.n_cells, block.shape[1])
+            embedded[rows] = block
             told(rows.stop)
-    return torch.cat(blocks)
+    return embedded
 
 
 def _members_with_counts(pair: Pair) -> list[IntArray]:

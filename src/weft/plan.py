@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from weft._compute import human_bytes, human_time, parse_memory
 from weft._errors import MemoryBudgetError
-from weft.core.settings import SAMPLE_CELLS, AttentionSettings, StemSettings, StImputeSettings, bytes_per_cell
+from weft.core.settings import (
+    SAMPLE_CELLS,
+    AttentionSettings,
+    StemSettings,
+    StImputeSettings,
+    bytes_per_cell,
+    keys_of,
+)
 from weft.data.pair import Pair
 from weft.effort import Effort, attention_effort, stimpute_effort
 
@@ -23,6 +30,9 @@ _MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
 _CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
 _CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
 _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
+_PLACED_BYTES = 600.0  # a placed cell's heaviest spots, with their weights
+_GROUPED_BYTES = 1000.0  # a spot, while spots are grouped
+_NAMED_BYTES = 500.0  # a cell's or a spot's name and annotation, of both sides
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 _SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
 _READ_ROWS = 4096
@@ -125,7 +135,9 @@ def make_plan(
     budget, n_cells = parse_memory(memory), pair.st.n_cells
     if isinstance(settings, AttentionSettings):
         needs = _attention_needs(pair, settings)
-        effort = attention_effort(pair, n_genes, settings, n_keys=pair.sc.n_cells)
+        effort = attention_effort(
+            pair, n_genes, settings, n_keys=keys_of(pair.sc.n_cells, most=settings.most_keys)
+        )
     else:
         needs = _stimpute_needs(pair, settings)
         effort = stimpute_effort(pair, n_genes, settings, n_sources=n_sources_of(pair, settings))
@@ -203,6 +215,7 @@ def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
 
 def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
     n_sc, n_panel = pair.sc.n_cells, len(pair.shared_genes)
+    n_keys = keys_of(n_sc, most=settings.most_keys)
     inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, SAMPLE_CELLS)
     cells = min(pair.st.n_cells, settings.training_cells)
     held = _process_bytes(pair) + _reference_bytes(pair) + 4.0 * (n_sc + sample) * inputs
@@ -213,13 +226,13 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
 
     def block(cells: int, genes: int) -> float:
         carried = min(BLOCK_BYTES, 4.0 * _VALUE_COPIES * cells * genes)
-        return carried + min(_WEIGHT_BLOCK_BYTES, 12.0 * cells * n_sc)
+        return carried + min(_WEIGHT_BLOCK_BYTES, 12.0 * cells * n_keys)
 
     return _Needs(
         held=held,
         training=4.0 * _STEP_COPIES * weights + values + 4.0 * _MAP_COPIES * inputs**2,
         block=block,
-        per_gene=4.0 * n_sc,
+        per_gene=4.0 * n_keys,
         ready=_CARRIED_BYTES * n_sc + 32.0 * sample,
         panel=n_panel,
     )
@@ -285,9 +298,14 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
     )
     layers = (cells + spots) * (n_genes + 4 * (settings.hidden + settings.middle + settings.latent))
     products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
-    embeddings = (pair.sc.n_cells + pair.st.n_cells) * settings.latent * settings.models
-    reading = 3 * _READ_ROWS * n_genes
-    peak = _PROCESS_BYTES + 2 * held + 4.0 * (layers + products + 2 * embeddings + reading)
+    n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
+    training = 2 * held + 4.0 * (layers + products)
+    embeddings = 4.0 * (n_cells + n_spots) * settings.latent * settings.models
+    # products and weights of the cells that are looked at together
+    visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
+    placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots
+    names = _NAMED_BYTES * (n_cells + n_spots)
+    peak = _PROCESS_BYTES + names + max(training, placing) + 12.0 * _READ_ROWS * n_genes
     if memory is not None and peak > parse_memory(memory):
         raise MemoryBudgetError(
             "memory",

@@ -78,7 +78,9 @@ class SavedAttention:
             trust=Trust(known=Predictability.from_arrays(known), panel=panel) if known else None,
         )
 
-    def attending(self, columns: GeneColumns, reference: FloatArray, *, device: torch.device) -> Attending:
+    def attending(
+        self, columns: GeneColumns, reference: FloatArray, *, device: torch.device, seed: int
+    ) -> Attending:
         """Return what predicts, given the data.
 
         Parameters
@@ -89,6 +91,8 @@ class SavedAttention:
             (n_sc, P) the inputs in it.
         device
             Where it shall work.
+        seed
+            Of the fit: the same metacells come of it.
         """
         cells = self.cells.to(device)
         moments = {
@@ -113,6 +117,7 @@ class SavedAttention:
             reference=moments["reference"],
             detected=moments["detected"],
         )
+        model = model.condensed(most=self.settings.most_keys, seed=seed)
         return Attending(model=model, levels=levels, columns=columns, queries=self.queries)
 
 

@@ -111,6 +111,7 @@ class StImputeMethod:
             columns.dense(pair.sc_shared),
             graph=gene_graph(pair, columns, settings=saved.settings, parts=parts),
             settings=saved.settings,
+            seed=work.seed,
             device=work.device,
         )
         known = None

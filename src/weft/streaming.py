@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream, sample_rows
+from weft._compute import numpy_stream, stratified_rows
 from weft._errors import InputError, SettingError
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind
 from weft.core import stimpute
@@ -32,6 +33,7 @@ from weft.data.stream import row_blocks
 from weft.plan import BLOCK_BYTES, TABLE_GENES, uses_all_sources
 
 _READ_ROWS = 4096  # cells that are read at once
+_TENTHS = 10  # of the cells by their totals
 
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
@@ -43,8 +45,8 @@ def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
 
 
 def places_of(pair: Pair) -> dict[str, DoubleArray]:
-    """Return the coordinates as a result carries them in ``obsm``."""
-    return {} if pair.coordinates is None else {"spatial": pair.coordinates.copy()}
+    """Return the coordinates, no copy, as a result carries them in ``obsm``."""
+    return {} if pair.coordinates is None else {"spatial": pair.coordinates}
 
 
 def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
@@ -86,9 +88,41 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
 
 
 def training_cells(pair: Pair, most: int, seed: int) -> FloatArray:
-    """Return the panel in spatial cells that have counts: all, or a draw of ``most`` of them."""
+    """Return the panel in spatial cells that have counts: all, or ``most`` drawn alike from all their kinds.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    most
+        How many cells at most.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    (n_training, n_panel)
+
+    Notes
+    -----
+    Kinds are what is known of cells without looking at their genes: slice, label, and tenth of the totals.
+    """
     cells = np.flatnonzero(~pair.st.empty_cells)
-    return panel_of(pair, sample_rows(cells, most, numpy_stream(seed, "training cells")))
+    if len(cells) > most:
+        stream = numpy_stream(seed, "training cells")
+        cells = stratified_rows(cells, _kinds(pair, cells), most=most, stream=stream)
+    return panel_of(pair, cells)
+
+
+def _kinds(pair: Pair, cells: IntArray) -> IntArray:
+    """Return a number from 0 for the kind of each cell."""
+    totals = pair.st.totals[cells]
+    kinds = np.searchsorted(np.quantile(totals, np.arange(1, _TENTHS) / _TENTHS), totals)
+    for names in (pair.slices, pair.st_labels):
+        if names is not None:
+            codes, _ = pd.factorize(names[cells])
+            kinds = pd.factorize(kinds * (codes.max() + 1) + codes)[0]
+    return np.asarray(kinds, dtype=np.int64)
 
 
 def panel_of(pair: Pair, cells: IntArray) -> FloatArray:

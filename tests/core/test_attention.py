@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from weft.core import attention, mapping
 from weft.core.attention import AttentionModel, CellMap, Moments, choose_inputs, correlation_loss, train
 from weft.core.mapping import Mapping
+from weft.core.metacells import Metacells
 from weft.core.settings import AttentionSettings
 
 # float32 sums in another order than those in float64
@@ -419,3 +420,105 @@ class TestModel:
             (here.within(np.arange(4), values), there.within(np.arange(4), values.to(device))),
         ):
             np.testing.assert_allclose(two.cpu(), one, atol=10 * TOLERANCE)
+
+
+class TestMetacells:
+    """The same model with its reference condensed, beside attention over every cell."""
+
+    def test_each_cell_in_a_group_of_its_own_is_exact_attention(self) -> None:
+        model, values = trained(), random(80, 3).abs()
+        groups = np.random.default_rng(0).permutation(80)
+        alone = dataclasses.replace(model, metacells=Metacells(groups=groups))
+        assert alone.n_keys == model.n_keys == 80
+        np.testing.assert_allclose(alone.at_keys(values)[groups], values, atol=1e-6)
+        np.testing.assert_allclose(
+            alone.mapping(alone.sample).pull(alone.at_keys(values)),
+            model.mapping(model.sample).pull(values),
+            atol=1e-6,
+        )
+        np.testing.assert_allclose(
+            alone.similarity(alone.sample), model.similarity(model.sample), atol=TOLERANCE
+        )
+
+    def test_copies_in_one_group_are_exact_attention(self) -> None:
+        """Of 20 cells there are 2 to 8 copies: nothing is lost by 20 metacells."""
+        spatial, reference = sides(n_sc=20)
+        repeats = np.repeat(np.arange(20), np.arange(20) % 7 + 2)
+        model = trained(on=(spatial, reference[repeats]))
+        values = random(20, 3).abs()[repeats]
+        few = model.condensed(most=20, seed=0)
+        assert few.n_keys == 20
+        np.testing.assert_allclose(
+            few.mapping(few.sample).pull(few.at_keys(values)),
+            model.mapping(model.sample).pull(values),
+            atol=TOLERANCE,
+        )
+        np.testing.assert_allclose(few.similarity(few.sample), model.similarity(model.sample), atol=TOLERANCE)
+
+    def test_a_plain_loop(self) -> None:
+        model, values = trained().condensed(most=9, seed=0), random(80, 3).abs()
+        assert model.metacells is not None
+        keys, queries = model.keys.double().numpy(), model.sample.double().numpy()
+        found = model.mapping(model.sample).pull(model.at_keys(values)).numpy()
+        for row in range(0, 70, 11):
+            total, carried = 0.0, np.zeros(3)
+            for group in range(model.n_keys):
+                own = keys[model.metacells.groups == group]
+                around = np.mean([((queries @ (key - own.mean(axis=0))) ** 2).mean() for key in own])
+                product = float(queries[row] @ own.mean(axis=0))
+                weight = len(own) * math.exp(product + around / 2)
+                held = values.double().numpy()[model.metacells.groups == group].mean(axis=0)
+                total, carried = total + weight, carried + weight * held
+            np.testing.assert_allclose(found[row], carried / total, atol=TOLERANCE)
+
+    def test_few_metacells_carry_nearly_what_all_cells_do(self) -> None:
+        spatial, reference = sides(n_sc=600)
+        model, values = trained(on=(spatial, reference)), torch.from_numpy(reference)
+        exact = model.mapping(model.sample).pull(values).numpy()
+        alike, near = [], []
+        for most in (10, 40, 160):
+            few = model.condensed(most=most, seed=0)
+            alike.append(pearson(few.mapping(few.sample).pull(few.at_keys(values)).numpy(), exact))
+            near.append(np.abs(few.similarity(few.sample) - model.similarity(model.sample)).mean())
+        assert alike == sorted(alike)
+        assert alike[-1] > 0.995
+        assert near == sorted(near, reverse=True)
+        assert near[-1] < 0.01  # of a cosine, with a quarter of the keys
+
+    def test_within_goes_to_all_cells_in_any_case(self) -> None:
+        model, values, cells = trained(), random(80, 3).abs(), np.array([3, 50, 79])
+        few = model.condensed(most=5, seed=0)
+        assert torch.equal(few.within(cells, values), model.within(cells, values))
+
+    def test_a_reference_of_up_to_four_times_as_many_cells_stays_as_it_is(self) -> None:
+        model, values = trained(), random(80, 3).abs()
+        assert model.condensed(most=19, seed=0).metacells is not None
+        same_ = model.condensed(most=20, seed=0)
+        assert same_.metacells is None
+        assert same_.at_keys(values) is values
+        assert torch.equal(same_.mapping(model.sample).keys, model.keys)
+
+    def test_it_can_be_condensed_anew(self) -> None:
+        few = trained().condensed(most=20, seed=0).condensed(most=5, seed=0)
+        assert few.n_keys == 5
+        assert few.mapping(few.sample).shape == (70, 5)
+        assert few.condensed(most=80, seed=0).metacells is None
+
+    def test_the_same_seed_gives_the_same_bits(self) -> None:
+        one, two, other = (trained().condensed(most=15, seed=seed) for seed in (0, 0, 1))
+        assert torch.equal(one.mapping(one.sample).keys, two.mapping(two.sample).keys)
+        assert not torch.equal(one.mapping(one.sample).keys, other.mapping(other.sample).keys)
+
+    def test_devices_agree(self, device: torch.device) -> None:
+        start = dataclasses.replace(QUICK, steps=0)
+        here, there = (
+            trained(settings_=start, device=where).condensed(most=15, seed=0) for where in ("cpu", device)
+        )
+        values = random(80, 3).abs()
+        moved_ = there.at_keys(values.to(device))
+        assert moved_.device.type == device.type
+        np.testing.assert_allclose(
+            there.mapping(there.sample).pull(moved_).cpu(),
+            here.mapping(here.sample).pull(here.at_keys(values)),
+            atol=10 * TOLERANCE,
+        )

@@ -19,6 +19,7 @@ WHOLE = {
     "training_cells": 2,
     "folds": 2,
     "level_hidden": 1,
+    "most_keys": 1,
 }
 """Least value of the settings that are whole numbers."""
 

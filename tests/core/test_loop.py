@@ -1,6 +1,7 @@
 """The training loop: what it minimises, its history, its progress, its batches, its random stream."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +196,44 @@ class TestLinear:
     def test_it_can_be_trained(self) -> None:
         layer = linear(3, 2, stream())
         assert all(one.requires_grad and one.device.type == "cpu" for one in layer.parameters())
+
+
+def test_training_ends_when_others_are_no_longer_predicted_better() -> None:
+    """The weight walks from 3 down past 1, where the judge's loss is lowest, and goes back there."""
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    seen: list[float] = []
+
+    def judge() -> torch.Tensor:
+        seen.append(float(weight))
+        return (weight - 1).abs().sum()
+
+    history = fit_epochs(
+        [weight],
+        lambda rows: weight.sum() + 0 * rows.sum(),
+        lambda: iter([torch.arange(2)]),
+        epochs=100,
+        lr=0.25,
+        progress=lambda done, total: None,
+        patience=3,
+        judge=judge,
+    )
+    best = min(seen, key=lambda one: abs(one - 1))
+    assert float(weight.detach()) == best
+    assert len(history) == len(seen) == seen.index(best) + 4 < 100
+
+
+@pytest.mark.parametrize("given", [{}, {"patience": 2}, {"judge": lambda: torch.tensor(1.0)}])
+def test_without_patience_or_judge_training_goes_to_the_end(given: dict[str, Any]) -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    told: list[int] = []
+    fit_epochs(
+        [weight],
+        lambda rows: weight.sum() + 0 * rows.sum(),
+        lambda: iter([torch.arange(2)]),
+        epochs=7,
+        lr=0.25,
+        progress=lambda done, total: told.append(done),
+        **given,
+    )
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+    assert float(weight.detach()) < 1.5

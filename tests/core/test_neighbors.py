@@ -1,6 +1,7 @@
 """Exact neighbours equal a naive search: ties, copies, zeros, blocks, and k that cannot be."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from weft._errors import SettingError
-from weft.core.neighbors import ExactNeighbors, unit_rows
+from weft._errors import MissingExtraError, SettingError
+from weft.core.neighbors import ApproximateNeighbors, ExactNeighbors, neighbor_search, unit_rows
+from weft.core.settings import StImputeSettings
 
 # a few dozen float64 products and one square root
 TOLERANCE = 1e-12
@@ -149,3 +151,63 @@ def test_unit_rows_by_hand() -> None:
     unit = unit_rows(values)
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-1, 0]], atol=TOLERANCE)
     assert unit.dtype == np.float64
+
+
+class TestApproximateNeighbors:
+    """faiss is optional: without it there is the exact search."""
+
+    @pytest.fixture(autouse=True)
+    def faiss(self) -> None:
+        pytest.importorskip("faiss")
+
+    def test_a_small_reference_is_looked_at_whole(self) -> None:
+        reference, queries = cells(60), cells(9, seed=1)
+        exact = ExactNeighbors.build(reference).search(queries, 7)
+        near = ApproximateNeighbors.build(reference)
+        np.testing.assert_array_equal(near.search(queries, 7), exact)
+        assert near.recall(queries, 7) == 1.0
+
+    def test_a_part_of_a_large_one_holds_nearly_all(self) -> None:
+        random = np.random.default_rng(0)
+        centres = random.standard_normal((40, 20))
+        made = [
+            np.maximum(centres[random.integers(0, 40, n)] + 0.5 * random.standard_normal((n, 20)), 0)
+            for n in (20_000, 200)
+        ]
+        near = ApproximateNeighbors.build(made[0], seed=3)
+        assert near.index.nprobe < near.index.nlist / 8
+        assert near.recall(made[1], 20) > 0.95
+        found = near.search(made[1], 20)
+        parts = [near.search(made[1][start : start + 17], 20) for start in range(0, 200, 17)]
+        np.testing.assert_array_equal(np.concatenate(parts), found)
+        np.testing.assert_array_equal(ApproximateNeighbors.build(made[0], seed=3).search(made[1], 20), found)
+
+    def test_too_few_in_the_groups_that_are_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("weft.core.neighbors._LOOKED_AT", 1)
+        reference, queries = cells(200), cells(5, seed=1)
+        exact = ExactNeighbors.build(reference).search(queries, 150)
+        np.testing.assert_array_equal(ApproximateNeighbors.build(reference).search(queries, 150), exact)
+
+    @pytest.mark.parametrize("k", [0, 61])
+    def test_k_out_of_range(self, k: int) -> None:
+        with pytest.raises(SettingError, match="k: expected from 1 to 60"):
+            ApproximateNeighbors.build(cells(60)).search(cells(2), k)
+
+    def test_the_settings_choose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def kind(**changes: object) -> type:
+            chosen = StImputeSettings().override(changes)
+            return type(neighbor_search(cells(60), chosen, seed=0, device=torch.device("cpu")))
+
+        assert kind() is kind(search="exact") is ExactNeighbors
+        assert kind(search="approximate") is ApproximateNeighbors
+        monkeypatch.setattr("weft.core.neighbors._MOST_EXACT", 50)
+        assert kind() is ApproximateNeighbors
+        assert kind(search="exact") is ExactNeighbors
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert kind() is ExactNeighbors
+
+
+def test_without_faiss_an_approximate_search_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'weft\[index\]'"):
+        ApproximateNeighbors.build(cells(60))

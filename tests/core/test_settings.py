@@ -22,11 +22,12 @@ WHOLE = {
     "cells_per_epoch": 2,
     "training_cells": 2,
     "graph_neighbors": 1,
+    "patience": 0,
 }
 """Least value of the settings that are whole numbers."""
 
 OTHERS = {"alpha", "lr", "residual", "cell_similarity", "gene_similarity"}
-OPTIONS = {"graph", "measure", "sources", "normalise"}
+OPTIONS = {"graph", "measure", "sources", "normalise", "search"}
 WEIGHTS = ("residual", "cell_similarity", "gene_similarity")
 
 

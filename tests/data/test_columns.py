@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
@@ -58,6 +59,31 @@ def test_blocks_of_reading_leave_no_trace(
     whole = GeneColumns.load(reference.sc).dense(genes)
     monkeypatch.setattr("weft.data.columns._BLOCK_ROWS", rows)
     np.testing.assert_array_equal(GeneColumns.load(reference.sc).dense(genes), whole)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_hand_sized_reference_by_gene(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr("weft.data.columns._BLOCK_ROWS", rows)
+    counts = sp.csr_matrix(
+        np.array([[1, 0, 3, 0], [0, 0, 0, 0], [0, 0, 2, 0], [4, 0, 0, 0]], dtype=np.float32)
+    )
+    counts.data[3] = 0  # an entry that is there, and zero
+    sc = anndata.AnnData(counts, var=pd.DataFrame(index=list("ABCD")))
+    st = anndata.AnnData(np.ones((2, 2), dtype=np.float32), var=pd.DataFrame(index=["A", "C"]))
+    side = pair(sc, st, coordinates="none", sc_scale="log").sc
+    matrix = GeneColumns.load(side).matrix
+    assert sp.issparse(matrix)
+    assert (matrix.indptr.tolist(), matrix.indices.tolist()) == ([0, 1, 1, 3, 3], [0, 0, 1])
+    assert matrix.data.tolist() == [1, 3, 2]
+    assert (matrix.indices.dtype, matrix.indptr.dtype) == (np.int32, np.int32)
+    assert matrix.has_sorted_indices
+
+
+def test_some_cells_of_a_side_in_any_order(reference: Pair) -> None:
+    cells = np.array([40, 3, 7, 3])  # the seventh is empty
+    columns = GeneColumns.load(reference.sc.subset(cells))
+    expected = reference.sc.dense(np.array([40, 3, 3]))
+    np.testing.assert_array_equal(columns.dense(np.arange(28)), expected)
 
 
 def test_what_is_returned_is_a_copy(reference: Pair) -> None:

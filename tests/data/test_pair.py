@@ -427,10 +427,20 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
         "Reference: 1 cell without counts in the shared genes",
         "times apart",
         "size_factor='nCount_RNA'",
-        "by gene (CSC)",
+        "by gene (CSC), so it was loaded into memory whole (",
         "Spatial: 1 cell at the very same place as another; if they are of several slices",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(("slices", "same"), [(None, 3), (list("aabbab"), 2)])
+def test_cells_at_one_place_are_counted_within_their_slice(make_side: Any, slices: Any, same: int) -> None:
+    tissue = make_side(GENES, n_cells=6, spatial=True)
+    tissue.obsm["spatial"] = np.array([[0.0, 1], [-0.0, 1], [0, 1], [1, 0], [2, 2], [1, 0]])
+    if slices:
+        tissue.obs["section"] = slices
+    made = pair(make_side(GENES), tissue, slices="section" if slices else None)
+    assert [one for one in made.cautions if f"{same} cell" in one and "very same place" in one]
 
 
 def test_a_few_numbers_that_are_not_whole_leave_counts_raw(make_side: Any, tissue: Any) -> None:

@@ -34,7 +34,7 @@ def test_every_format_gives_the_same(kind: str, tmp_path: Path, make_side: Any, 
     data = make_side(["Gad1", "Sst", "NA"])
     path = write_as(data, tmp_path, kind)
     found = open_input(str(path), argument="sc")
-    assert found.obs.index.tolist() == data.obs_names.tolist()
+    assert found.obs.names().tolist() == data.obs_names.tolist()
     assert found.var.index.tolist() == ["Gad1", "Sst", "NA"]
     assert (found.source, found.where) == (str(path), f"sc ({path})")
     assert isinstance(found.matrix, np.ndarray | sp.csr_matrix) != (kind in ON_DISK)
@@ -92,9 +92,9 @@ def test_tables_keep_coordinates_and_text_as_annotation(tmp_path: Path) -> None:
     path = tmp_path / "spatial.csv"
     path.write_text("cell,X,Y,region,Gad1,Sst,cluster,Gad1\n1,0.5,2,L1,3,0,7,1\n2,1.5,4,L2,0,1,8,2\n")
     found = open_input(path, argument="st", obs_columns=["cluster"])
-    assert found.obs.columns.tolist() == ["X", "Y", "region", "cluster"]
+    assert found.obs.columns == ["X", "Y", "region", "cluster"]
     assert found.var.index.tolist() == ["Gad1", "Sst", "Gad1"]
-    assert found.obs.index.tolist() == ["1", "2"]
+    assert found.obs.names().tolist() == ["1", "2"]
     np.testing.assert_array_equal(found.matrix, [[3, 0, 1], [0, 1, 2]])
 
 
@@ -108,7 +108,7 @@ def test_a_lone_x_is_a_gene_and_missing_numbers_stay(tmp_path: Path) -> None:
 def test_parquet_takes_its_first_text_column_as_names(tmp_path: Path) -> None:
     pd.DataFrame({"barcode": ["a", "b"], "Gad1": [1, 2], "Sst": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     found = open_input(tmp_path / "t.parquet", argument="sc")
-    assert found.obs.index.tolist() == ["a", "b"]
+    assert found.obs.names().tolist() == ["a", "b"]
     assert found.var.index.tolist() == ["Gad1", "Sst"]
 
 

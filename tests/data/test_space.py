@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import InputError, KeyMissingError, SettingError
-from weft.data.space import OBS_KEYS, find_coordinates, find_labels, find_slices, spot_spacing
+from weft.data import space
+from weft.data.space import (
+    OBS_KEYS,
+    find_coordinates,
+    find_labels,
+    find_slices,
+    spot_spacing,
+    text_labels,
+)
 
 PLACES = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
 
@@ -124,6 +132,43 @@ def test_spacing_of_cells_at_one_place() -> None:
     assert spot_spacing(np.zeros((4, 2))) is None
     assert spot_spacing(np.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])) == 5.0
     assert spot_spacing(PLACES, np.array(["a", "b", "c"])) is None
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_blocks_of_the_search_leave_no_trace(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    random = np.random.default_rng(4)
+    places = np.concatenate([random.normal(size=(30, 2)), np.zeros((5, 2)), -np.zeros((5, 2))])
+    expected = spot_spacing(places)
+    monkeypatch.setattr(space, "_BLOCK_PLACES", block)
+    assert spot_spacing(places) == expected
+
+
+def test_a_draw_of_many_cells_depends_on_where_they_lie_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    places = random.random((20_000, 2))
+    whole = spot_spacing(places)
+    monkeypatch.setattr(space, "_MOST_QUERIES", 2_000)
+    drawn = spot_spacing(places)
+    assert drawn == spot_spacing(random.permutation(places))
+    assert drawn != whole
+    assert drawn == pytest.approx(whole, rel=0.05)  # the standard error of this median is 0.01
+    assert 1_800 < len(space._drawn(places, 10)) < 2_200
+
+
+def test_labels_of_any_type_are_the_text_of_their_values() -> None:
+    for values in (
+        pd.Series(["b", None, "a", "b"]),
+        pd.Series(pd.Categorical(["b", None, "a", "b"])),
+        pd.Series([1.5, np.nan, 2.0, 1.5]),
+        pd.Series([1, 2, 1]),
+        pd.Series([True, False]),
+        pd.Series([1, "1", "unknown", None], dtype=object),
+        pd.Series([], dtype=object),
+        pd.Series(np.array([0.1, 0.2], dtype=np.float32)),
+    ):
+        found = text_labels(values)
+        assert found.tolist() == ["unknown" if pd.isna(one) else str(one) for one in values]
+        assert len({id(one) for one in found}) == len(set(found))
 
 
 def test_anndata_is_read_as_it_is() -> None:

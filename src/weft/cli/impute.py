@@ -70,6 +70,15 @@ _Resume = Annotated[
         "OUT must be a .zarr store.",
     ),
 ]
+_Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
+        "machine, local or local:4; OUT must be a .zarr store that all share.",
+        show_default=False,
+    ),
+]
 _NoReliability = Annotated[
     bool,
     typer.Option(
@@ -97,6 +106,7 @@ def impute(
     save_model: _SaveModel = None,
     dtype: _Type = "float32",
     resume: _Resume = False,
+    dask: _Dask = None,
     overwrite: Overwrite = False,
     network: NetworkOptions,
     data: PairOptions,
@@ -105,7 +115,7 @@ def impute(
     """Impute genes that the spatial panel did not measure, in every spatial cell."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
-        _check_outputs(output, save_model, overwrite=overwrite, resume=resume)
+        _check_outputs(output, save_model, dask, overwrite=overwrite, resume=resume)
         parse_memory(memory)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
@@ -134,6 +144,7 @@ def impute(
                 memory=memory,
                 dtype=dtype,
                 resume=resume,
+                dask=dask,
                 overwrite=overwrite,
                 progress=progress,
             )
@@ -144,8 +155,10 @@ def impute(
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
 
 
-def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool, resume: bool) -> None:
-    """Raise unless the outputs can be put where they shall lie."""
+def _check_outputs(
+    output: Path, save_model: Path | None, dask: str | None, *, overwrite: bool, resume: bool
+) -> None:
+    """Raise unless the outputs can be put where they shall lie, by the cluster that is asked for, if any."""
     from weft.data.output import check_output
     from weft.data.resume import check_resumable
 
@@ -153,6 +166,10 @@ def _check_outputs(output: Path, save_model: Path | None, *, overwrite: bool, re
     check_resumable(target, resume=resume)
     if save_model is not None:
         check_output(save_model, overwrite=overwrite)
+    if dask is not None:
+        from weft.distributed import check_cluster
+
+        check_cluster(dask, output, ask=True)
 
 
 def _fitted(imputer: Imputer, pair: Pair, output: Path, *, resume: bool, progress: Progress) -> Imputer:

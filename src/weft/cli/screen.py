@@ -113,6 +113,16 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
             }
             typer.echo(json.dumps({"error": told}, indent=2))
         raise typer.Exit(2) from error
+    except (MemoryError, RuntimeError) as error:
+        # torch has no kind of its own for a failed allocation on the CPU
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        typer.echo(
+            "Error: memory: expected as much as the plan says, got less from the system. "
+            "Lower --memory, raise the limit (ulimit -v), or go on elsewhere with --resume.",
+            err=True,
+        )
+        raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
         typer.echo("Interrupted. Nothing incomplete was left behind.", err=True)
         raise typer.Exit(130) from interrupt

@@ -10,7 +10,8 @@ Letters: B cells of a block, P genes that cells are compared by, G genes that ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,9 +21,11 @@ from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.loop import EpochProgress, fit_steps, warm_cosine
 from weft.core.mapping import Mapping
-from weft.core.settings import AttentionSettings
+from weft.core.metacells import Metacells, group_cells
+from weft.core.settings import AttentionSettings, keys_of
 
 _TINY = 1e-6
+_LEAST_USE = 0.05  # that a cell of the reference counts with at least, by the mean one's
 
 
 class CellMap(torch.nn.Module):
@@ -113,6 +116,8 @@ class AttentionModel:
         (n_sample,) their standardised share of detected inputs.
     history
         Mean loss per twentieth of the training.
+    metacells
+        Groups of reference cells that are attended to as one, or None where each cell is by itself.
     """
 
     settings: AttentionSettings
@@ -125,11 +130,17 @@ class AttentionModel:
     sample: torch.Tensor
     sample_detection: torch.Tensor
     history: tuple[float, ...] = ()
+    metacells: Metacells | None = None
 
     @property
     def device(self) -> torch.device:
         """Where it works."""
         return self.keys.device
+
+    @property
+    def n_keys(self) -> int:
+        """Metacells, or cells of the reference: what `mapping` goes to."""
+        return len(self.keys if self.metacells is None else self.metacells.sizes)
 
     @property
     def detection_weight(self) -> float:
@@ -153,13 +164,79 @@ class AttentionModel:
         share = (measured[:, self.inputs] > 0).mean(axis=1, keepdims=True, dtype=np.float64)
         return self.detected.standard(torch.from_numpy(share.astype(np.float32)).to(self.device))[:, 0]
 
+    def condensed(self, *, most: int, seed: int) -> AttentionModel:
+        """Return the model with its reference as metacells, or with each cell by itself where it is small.
+
+        Parameters
+        ----------
+        most
+            Metacells at most; a reference of up to twice as many cells stays as it is.
+        seed
+            Of the groups; the same model and seed give the same groups.
+
+        Notes
+        -----
+        Cells are alike if cells of the tissue give them like weights. Those that get much of the weight are
+        kept further apart, so that cells that the tissue has none of do not take up the metacells.
+        """
+        if keys_of(len(self.keys), most=most) == len(self.keys):
+            return replace(self, metacells=None)
+        whole = Mapping(queries=self.sample, keys=self.keys)
+        use = whole.push(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
+        weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
+        return replace(self, metacells=group_cells(self._as_seen(), most=most, seed=seed, weights=weights))
+
+    def at_keys(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.
+
+        Parameters
+        ----------
+        values
+            (n_sc, G) genes in the reference.
+
+        Returns
+        -------
+        (n_sc, G) or (n_metacells, G)
+        """
+        if self.metacells is None:
+            return values
+        return torch.from_numpy(self.metacells.average(values.cpu().numpy())).to(values.device)
+
     def mapping(self, queries: torch.Tensor) -> Mapping:
-        """Return the attention of some queries."""
-        return Mapping(queries=queries, keys=self.keys)
+        """Return the attention of some queries, to cells or, if there are any, to metacells."""
+        if self.metacells is None:
+            return Mapping(queries=queries, keys=self.keys)
+        ones = queries.new_ones(len(queries), 1)
+        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self._of_metacells)
+
+    @cached_property
+    def _of_metacells(self) -> torch.Tensor:
+        """Keys of the metacells, and how much each counts beside the product: (n_metacells, P + 1).
+
+        Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
+        q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+        """
+        if self.metacells is None:
+            return self.keys
+        counts = np.log(self.metacells.sizes) + self.metacells.spread(self._as_seen()) / 2
+        table = np.column_stack([self.metacells.average(self.keys.cpu().numpy()), counts])
+        return torch.from_numpy(table.astype(np.float32)).to(self.device)
+
+    def _as_seen(self) -> DoubleArray:
+        """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
+
+        It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
+        decomposition U R of Q / sqrt(n).
+        """
+        queries = self.sample.cpu().double().numpy() / math.sqrt(len(self.sample))
+        upper = np.asarray(np.linalg.qr(queries, mode="r"))
+        return np.asarray(self.keys.cpu().double().numpy() @ upper.T)
 
     @torch.no_grad()
     def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
         """Return what is carried to some cells of the reference from all others: (n_cells, G).
+
+        It goes to single cells in any case: of a metacell, the cell itself could not be left out.
 
         Parameters
         ----------
@@ -170,7 +247,7 @@ class AttentionModel:
         """
         rows = torch.from_numpy(cells).to(self.device)
         queries = self.keys[rows] * self.cells.log_sharpness.exp()
-        mapping = self.mapping(queries)
+        mapping = Mapping(queries=queries, keys=self.keys)
         own = ((queries * self.keys[rows]).sum(dim=1) - mapping.log_total).exp()[:, None]  # weight of itself
         others: torch.Tensor = (mapping.pull(values) - own * values[rows]) / (1 - own).clamp_min(_TINY)
         return others

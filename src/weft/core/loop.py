@@ -22,6 +22,8 @@ def fit_epochs(
     epochs: int,
     lr: float,
     progress: EpochProgress,
+    patience: int = 0,
+    judge: Callable[[], torch.Tensor] | None = None,
 ) -> list[float]:
     """Minimise a loss with Adam over batches of rows.
 
@@ -37,14 +39,19 @@ def fit_epochs(
         Passes, and the learning rate.
     progress
         Called with (epochs done, epochs in all) after every epoch.
+    patience, judge
+        Where both are given, the loss of rows that are not trained on is looked at after every epoch: after
+        so many epochs without a lower one training ends, with the weights of the lowest.
 
     Returns
     -------
     list of float
         Mean loss of the batches, an entry per epoch.
     """
-    optimiser = torch.optim.Adam(parameters, lr=lr)
-    history = []
+    learned = list(parameters)
+    optimiser = torch.optim.Adam(learned, lr=lr)
+    best = _Best(learned)
+    history: list[float] = []
     for epoch in range(epochs):
         losses = []
         for rows in batches():
@@ -55,7 +62,37 @@ def fit_epochs(
             losses.append(loss.detach())
         history.append(float(torch.stack(losses).mean()) if losses else float("nan"))
         progress(epoch + 1, epochs)
+        if judge is not None and patience and best.waited(judge) >= patience:
+            progress(epochs, epochs)
+            break
+    best.restore()
     return history
+
+
+class _Best:
+    """The weights with the lowest loss so far; none as long as none was looked at."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._kept: list[torch.Tensor] = []
+        self._lowest, self._waited = math.inf, 0
+
+    @torch.no_grad()
+    def waited(self, judge: Callable[[], torch.Tensor]) -> int:
+        """Look at the loss; return for how many looks there was none lower."""
+        loss = float(judge())
+        if loss < self._lowest:
+            self._lowest, self._waited = loss, 0
+            self._kept = [one.detach().clone() for one in self._parameters]
+        else:
+            self._waited += 1
+        return self._waited
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the weights with the lowest loss."""
+        for one, kept in zip(self._parameters, self._kept, strict=False):  # none is kept, or all are
+            one.copy_(kept)
 
 
 def fit_steps(

@@ -1,23 +1,32 @@
-"""The k most similar reference cells of a spatial cell, by cosine, exactly and by blocks."""
+"""The k most similar reference cells of a spatial cell, by cosine: exactly by blocks, or by an index."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from weft._errors import SettingError
+from weft._compute import numpy_stream, sample_rows
+from weft._errors import SettingError, require
 from weft._typing import DoubleArray, FloatArray, IntArray
+from weft.core.settings import StImputeSettings
 
 _EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
+_MOST_EXACT = 100_000  # reference cells up to which the exact search is taken
+_GROUPS, _FEWEST_IN_GROUP, _LOOKED_AT, _LEARNED = 4, 8, 48, 64  # of the index
 _SLACK = 1e-5  # more than float32 can be wrong about the difference of two cosines
 
 
 class NeighborSearch(Protocol):
     """Finds the nearest reference cells of query cells."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
         """Return (n_queries, k) positions of reference cells, most similar first."""
@@ -103,7 +112,7 @@ class ExactNeighbors:
 
     def _nearest(self, unit: DoubleArray, likeness: torch.Tensor, k: int) -> IntArray:
         best, candidates = likeness.topk(min(k + _EXTRA, len(self.unit)), dim=1)
-        found = self._rank(unit, candidates.cpu().numpy(), k)
+        found = self.rank(unit, candidates.cpu().numpy(), k)
         if candidates.shape[1] == len(self.unit):
             return found
         # More cells may be tied than there are candidates, as many copies of a cell are: rank all of those.
@@ -112,15 +121,117 @@ class ExactNeighbors:
         found[is_zero] = np.arange(k)
         for row in np.flatnonzero((best[:, -1] >= lowest).cpu().numpy() & ~is_zero):
             tied = (likeness[row] >= lowest[row]).nonzero()[:, 0].cpu().numpy()
-            found[row] = self._rank(unit[[row]], tied[None], k)[0]
+            found[row] = self.rank(unit[[row]], tied[None], k)[0]
         return found
 
-    def _rank(self, unit: DoubleArray, candidates: IntArray, k: int) -> IntArray:
+    def rank(self, unit: DoubleArray, candidates: IntArray, k: int) -> IntArray:
+        """Return the k most similar of some candidates, (n_queries, n_candidates), of each query."""
         candidates = np.sort(candidates, axis=1)  # so that a stable sort leaves ties in order of position
         likeness = np.einsum("bl,bcl->bc", unit, self.unit[candidates])
         order = np.argsort(-likeness, axis=1, kind="stable")[:, :k]
         ranked: IntArray = np.take_along_axis(candidates, order, axis=1)
         return ranked
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ApproximateNeighbors:
+    """Search in a part of a large reference: cells are grouped, and a query looks at the nearest groups.
+
+    Attributes
+    ----------
+    exact
+        The reference, and what ranks candidates and is compared with.
+    index
+        An inverted file of faiss over its cells at unit length.
+
+    Notes
+    -----
+    An inverted file of 4 sqrt(n) groups by k-means (Jegou et al. 2011, doi:10.1109/TPAMI.2010.57). Candidates
+    are ranked in float64 as the exact search ranks them. `recall` says what it finds of the exact ones.
+    """
+
+    exact: ExactNeighbors
+    index: Any
+
+    @classmethod
+    def build(
+        cls, reference: DoubleArray, *, seed: int = 0, device: torch.device | None = None
+    ) -> ApproximateNeighbors:
+        """Return the search over some cells.
+
+        Parameters
+        ----------
+        reference
+            (n_reference, n_latent)
+        seed
+            Of the groups.
+        device
+            Where the networks beside it work; the index is on the CPU.
+
+        Raises
+        ------
+        MissingExtraError
+            faiss is not installed.
+        """
+        faiss = require("faiss", extra="index")
+        exact = ExactNeighbors.build(reference, device=device)
+        unit = exact.unit.astype(np.float32)
+        n_groups = max(min(int(_GROUPS * len(unit) ** 0.5), len(unit) // _FEWEST_IN_GROUP), 1)
+        index = faiss.index_factory(unit.shape[1], f"IVF{n_groups},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed, index.nprobe = seed % 2**31, min(_LOOKED_AT, n_groups)
+        drawn = sample_rows(np.arange(len(unit)), _LEARNED * n_groups, numpy_stream(seed, "index"))
+        index.train(unit[drawn])
+        index.add(unit)
+        return cls(exact=exact, index=index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks beside it work."""
+        return self.exact.device
+
+    def search(self, queries: DoubleArray, k: int) -> IntArray:
+        """Return nearest reference cells of every query; see `ExactNeighbors.search`.
+
+        Where the groups that are looked at hold fewer than k cells, the exact ones.
+        """
+        if not 1 <= k <= len(self.exact.unit):
+            return self.exact.search(queries, k)  # which says what is wrong
+        unit = unit_rows(queries)
+        _, candidates = self.index.search(unit.astype(np.float32), min(k + _EXTRA, len(self.exact.unit)))
+        found = self.exact.rank(unit, np.maximum(candidates, 0).astype(np.int64), k)
+        few = np.flatnonzero((candidates < 0).any(axis=1))
+        if len(few):
+            found[few] = self.exact.search(queries[few], k)
+        return found
+
+    def recall(self, queries: DoubleArray, k: int) -> float:
+        """Return what part of the exact neighbours of some queries is found, 0 to 1."""
+        found, exact = self.search(queries, k), self.exact.search(queries, k)
+        both = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
+        return float(np.sum(both)) / max(found.size, 1)
+
+
+def neighbor_search(
+    reference: DoubleArray, settings: StImputeSettings, *, seed: int, device: torch.device
+) -> NeighborSearch:
+    """Return the search that the settings name.
+
+    Parameters
+    ----------
+    reference
+        (n_reference, n_latent) embeddings.
+    settings, seed, device
+        Which, from which random stream, and where.
+
+    Raises
+    ------
+    MissingExtraError
+        An approximate one is named, and faiss is not installed.
+    """
+    is_large = len(reference) > _MOST_EXACT and importlib.util.find_spec("faiss") is not None
+    if settings.search == "approximate" or (settings.search == "auto" and is_large):
+        return ApproximateNeighbors.build(reference, seed=seed, device=device)
+    return ExactNeighbors.build(reference, device=device)
 
 
 def unit_rows(values: DoubleArray | FloatArray) -> DoubleArray:

@@ -11,9 +11,12 @@ from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
+Search = Literal["auto", "exact", "approximate"]
 
 SAMPLE_CELLS = 2000
 """Tissue cells that learned attention standardises genes over, and judges them by, at most."""
+
+_WORTH = 4  # times fewer metacells than cells, or there are none: what they save is not worth what they cost
 
 _RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
@@ -66,6 +69,13 @@ class StImputeSettings:
         Cells that the gene network sees per epoch at most, drawn anew each time.
     training_cells
         Spatial cells that training draws from at most.
+    search
+        How neighbours are found: "exact", by blocks; "approximate", by an index of faiss that looks at a
+        part of the reference (extra ``index``); "auto" is exact up to 100,000 reference cells, and beyond
+        approximate where faiss is installed.
+    patience
+        Epochs without a lower loss of cells that are not trained on, a tenth of them, after which training
+        ends; 0, as published, trains to the end on all.
     """
 
     k: int = 50
@@ -91,9 +101,11 @@ class StImputeSettings:
     ae_batch: int = 256
     cells_per_epoch: int = 640
     training_cells: int = 20_000
+    search: Search = "auto"
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "ae_epochs"):
+        for name in ("epochs", "ae_epochs", "patience"):
             check_range(name, getattr(self, name), low=0, integer=True)
         for name in ("k", "latent", "hidden", "rounds", "most_sources", "batch_sources"):
             check_range(name, getattr(self, name), low=1, integer=True)
@@ -107,6 +119,7 @@ class StImputeSettings:
             check_range("graph_neighbors", self.graph_neighbors, low=1, integer=True)
         check_choice("measure", self.measure, ("similarity", "distance"))
         check_choice("sources", self.sources, ("auto", "all", "panel"))
+        check_choice("search", self.search, get_args(Search))
         if self.graph not in ("auto", "none"):
             _check_measure(_parsed_graph(self.graph), self.measure)
 
@@ -209,6 +222,11 @@ def bytes_per_cell(settings: StImputeSettings, n_sources: int, n_genes: int) -> 
     inputs = 6.0 * settings.k * (n_sources + n_genes)
     widest = (3 * settings.k + 4 * settings.hidden) * n_genes
     return 4 * (inputs + widest)
+
+
+def keys_of(n_cells: int, *, most: int) -> int:
+    """Return what attention looks at in a reference of ``n_cells``: its cells, or ``most`` metacells."""
+    return most if n_cells > _WORTH * most else n_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,6 +385,8 @@ class AttentionSettings:
         Panel genes that cells are compared by at most: the most variable.
     training_cells
         Spatial cells that training draws from at most.
+    most_keys
+        A reference of more than four times as many cells is condensed to so many metacells, once trained.
     level_steps, level_lr, level_hidden
         Steps, learning rate and width of the networks that give a gene its level.
     level_pattern
@@ -391,6 +411,7 @@ class AttentionSettings:
     batch_reference: int = 1500
     most_inputs: int = 500
     training_cells: int = 20_000
+    most_keys: int = 4000
     level_steps: int = 300
     level_lr: float = 0.005
     level_hidden: int = 24
@@ -414,7 +435,8 @@ class AttentionSettings:
             check_range(name, getattr(self, name), low=2, integer=True)
         for name in ("most_inputs", "training_cells", "folds"):
             check_range(name, getattr(self, name), low=2, integer=True)
-        check_range("level_hidden", self.level_hidden, low=1, integer=True)
+        for name in ("level_hidden", "most_keys"):
+            check_range(name, getattr(self, name), low=1, integer=True)
         for name in ("lr", "fold_lr", "level_lr"):
             check_range(name, getattr(self, name), low=1e-9, high=10)
 

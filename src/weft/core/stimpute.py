@@ -21,8 +21,10 @@ from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
 from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
-from weft.core.neighbors import ExactNeighbors
+from weft.core.neighbors import NeighborSearch, neighbor_search
 from weft.core.settings import StImputeSettings
+
+_JUDGED_STEP, _FEWEST_JUDGED, _MOST_JUDGED = 10, 20, 1000  # of the training cells, where training may stop
 
 
 class AutoEncoder(torch.nn.Module):
@@ -111,7 +113,7 @@ class StImputeModel:
     network: GeneNetwork
     graph: GeneGraph
     sources: GeneTable
-    search: ExactNeighbors
+    search: NeighborSearch
     history: dict[str, list[float]]
 
     @property
@@ -199,7 +201,7 @@ def train(
         history[stage] = _fit_autoencoder(
             autoencoder, cells, predicted, settings, streams["autoencoder"], partial(progress, stage)
         )
-        search = ExactNeighbors.build(encode(autoencoder, reference), device=device)
+        search = neighbor_search(encode(autoencoder, reference), settings, seed=seed, device=device)
         neighbors = torch.from_numpy(search.search(encode(autoencoder, measured), settings.k)).to(device)
         stage = f"gene network {round_}"
         history[stage] = _fit_network(
@@ -238,6 +240,7 @@ def assemble(
     *,
     graph: GeneGraph,
     settings: StImputeSettings,
+    seed: int,
     device: torch.device,
 ) -> StImputeModel:
     """Put learned networks and a reference together again, as `train` left them.
@@ -248,7 +251,7 @@ def assemble(
         Both with what they learned.
     reference
         (n_sc, P) log-normalised expression of the panel in the reference.
-    graph, settings, device
+    graph, settings, seed, device
         As in `train`.
     """
     autoencoder, network = networks[0].to(device), networks[1].to(device)
@@ -258,7 +261,7 @@ def assemble(
         network=network,
         graph=graph,
         sources=GeneTable.build(graph, graph.sources, graph.source_expression, device=device),
-        search=ExactNeighbors.build(encode(autoencoder, reference), device=device),
+        search=neighbor_search(encode(autoencoder, reference), settings, seed=seed, device=device),
         history={},
     )
 
@@ -275,14 +278,25 @@ def _fit_autoencoder(
         batch = cells[rows]
         return reconstruction_loss(autoencoder(batch), batch, None if predicted is None else predicted[rows])
 
+    trained, judged = _parted(cells, settings)
     return fit_epochs(
         autoencoder.parameters(),
-        loss_of,
-        partial(shuffled, len(cells), size=settings.ae_batch, generator=generator),
+        lambda rows: loss_of(trained[rows]),
+        partial(shuffled, len(trained), size=settings.ae_batch, generator=generator),
         epochs=settings.ae_epochs,
         lr=settings.lr,
         progress=progress,
+        patience=settings.patience,
+        judge=(lambda: loss_of(judged)) if len(judged) else None,
     )
+
+
+def _parted(cells: torch.Tensor, settings: StImputeSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return positions of the cells to train on, and of a tenth to judge by, where training may stop."""
+    every = torch.arange(len(cells), device=cells.device)
+    if not settings.patience or len(cells) < _FEWEST_JUDGED * 2:
+        return every, every[:0]
+    return every[every % _JUDGED_STEP > 0], every[::_JUDGED_STEP][:_MOST_JUDGED]
 
 
 def _fit_network(
@@ -307,17 +321,24 @@ def _fit_network(
             features = features.from_sources(senders)
         predicted = network(features, source_states(network, sources, near, drawn=senders))
         measured = cells[rows] if drawn is None else cells[rows][:, drawn]
+        return error(predicted, measured)
+
+    def error(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
         similarity = similarity_loss(
             predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
         )
         return similarity + settings.residual * F.mse_loss(predicted, measured)  # (10)
 
+    def held() -> torch.Tensor:
+        return error(_network_only(network, neighbors[judged], sources, genes), cells[judged])
+
+    trained, judged = _parted(cells, settings)
     return fit_epochs(
         network.parameters(),
-        loss_of,
+        lambda rows: loss_of(trained[rows]),
         partial(
             shuffled,
-            len(cells),
+            len(trained),
             size=settings.batch,
             generator=generator,
             most=settings.cells_per_epoch,
@@ -325,6 +346,8 @@ def _fit_network(
         epochs=settings.epochs,
         lr=settings.lr,
         progress=progress,
+        patience=settings.patience,
+        judge=held if len(judged) else None,
     )
 
 

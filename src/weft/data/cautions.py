@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from weft._compute import human_bytes
 from weft._errors import shorten
 from weft._typing import DoubleArray, IntArray
+from weft.data.annotation import repeated
 from weft.data.checks import Genes, Wish, count_layer
 from weft.data.genes import GeneMatch
 from weft.data.input import Input
 from weft.data.scale import Scan
 from weft.data.side import Side
-from weft.data.stream import stored_by_gene
+from weft.data.space import place_hashes
+from weft.data.stream import row_blocks, stored_by_gene
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
 
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
+
+_BLOCK_ROWS = 100_000  # cells whose places are looked at at once
 
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
 SCALES = {
@@ -117,8 +123,9 @@ def _scale_cautions(evidence: Evidence, number: int) -> list[str]:
         said.append(f"{_title(side)}: the values look like {SCALES[side.scale]}; {taken}.{hint}")
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         said.append(
-            f"{_title(side)}: the file stores its matrix by gene (CSC), so it was loaded into memory whole; "
-            "saved by cell (CSR), it could be read in blocks."
+            f"{_title(side)}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
+            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
+            "be read in blocks."
         )
     return said
 
@@ -156,10 +163,12 @@ def _size_cautions(evidence: Evidence) -> list[str]:
         f"Reference: it holds only {sc.n_genes:,} genes, so that a cell's size is its sum over these; a "
         "column of obs with whole-transcriptome totals, if there is one, is the better size (size_factor=)."
     )
-    for name in map(str, sc.obs.columns):
+    for name in sc.table.columns:
         plain = name.lower().replace(".", "_")
-        likely = any(key in plain for key in _SIZE_COLUMNS) and pd.api.types.is_numeric_dtype(sc.obs[name])
-        if likely and bool((sc.obs[name].to_numpy() >= scan.totals).all()):
+        if not any(key in plain for key in _SIZE_COLUMNS):
+            continue
+        column = sc.table[name]
+        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= scan.totals).all()):
             said += f" obs[{name!r}] looks like one: size_factor={name!r}."
             break
     return [said]
@@ -185,14 +194,26 @@ def _empty_cautions(evidence: Evidence, number: int) -> list[str]:
 def _place_cautions(evidence: Evidence) -> list[str]:
     if evidence.coordinates is None:
         return ["No coordinates, as asked: nothing that needs the place of a cell can be computed."]
-    table = pd.DataFrame(evidence.coordinates)
-    if evidence.slices is not None:
-        table["slice"] = evidence.slices
-    same = int(table.duplicated().sum())
+    same = _at_one_place(evidence.coordinates, evidence.slices)
     if not same:
         return []
     hint = "" if evidence.slices is not None else "; if they are of several slices, name the column: slices="
     return [f"Spatial: {many(same, 'cell')} at the very same place as another{hint}."]
+
+
+def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:
+    """Return how many cells lie where an earlier one of the same slice does."""
+    codes = None if slices is None else pd.factorize(slices)[0]
+
+    def hashes() -> Iterator[NDArray[np.uint64]]:
+        for rows in row_blocks(len(coordinates), _BLOCK_ROWS):
+            yield place_hashes(coordinates[rows], None if codes is None else codes[rows])
+
+    suspects = repeated(hashes, len(coordinates))
+    table = pd.DataFrame(coordinates[suspects] + 0.0)  # which makes one of both zeros
+    if codes is not None:
+        table["slice"] = codes[suspects]
+    return int(table.duplicated().sum())
 
 
 def only_here(genes: NDArray[np.str_], matched: IntArray) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from weft._errors import FormatError, GeneError, InputError, ScaleError, SettingError, check_choice, shorten
 from weft._typing import DoubleArray, Duplicates, IntArray, Scale
+from weft.data.annotation import names_twice
 from weft.data.genes import duplicates_of
 from weft.data.input import Input
 from weft.data.scale import Scan, judge_scale, scan_values
@@ -68,7 +69,7 @@ def check_cells(data: Input) -> None:
             got="1 cell" if n_cells else "no cell",
             fix="Pass a matrix with one row per cell; a table of genes x cells has to be transposed.",
         )
-    twice = duplicates_of(data.obs.index)
+    twice = names_twice(data.obs)
     if twice:
         raise InputError(
             f"{data.where}.obs_names",
@@ -153,20 +154,19 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
         name=wish.name,
         source=data.source,
         matrix=source,
-        obs=data.obs,
-        obs_names=data.obs.index,
+        table=data.obs,
         arrays=data.obsm,
         uns=data.uns,
         genes=genes.names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
-        rows=np.arange(len(data.obs), dtype=np.int64),
+        rows=None,
         scale=scale,
         totals=totals,
         target=float(np.median(totals[~empty])),
         has_sizes=sizes is not None,
         sparsity=scan.sparsity,
         empty_cells=empty,
-        empty_genes=scan.gene_cells[genes.places] == 0,
+        gene_cells=scan.gene_cells[genes.places],
     )
     return side, scan
 
@@ -207,7 +207,7 @@ def _checked_scale(data: Input, wish: Wish, scan: Scan) -> Scale:
             where,
             expected="a number for every cell and gene",
             got=f"NaN or infinite values ({scan.n_missing:,} of them, the first in cell "
-            f"{str(data.obs.index[cell])!r}, gene {str(data.var.index[column])!r})",
+            f"{str(data.obs.names()[cell])!r}, gene {str(data.var.index[column])!r})",
             fix="Remove these cells or genes, or put zero where nothing was counted.",
         )
     if scan.n_negative:

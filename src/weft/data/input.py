@@ -11,6 +11,7 @@ import pandas as pd
 
 from weft._errors import FormatError, KeyMissingError, near
 from weft._typing import IntArray
+from weft.data.annotation import Annotation
 
 FORMATS = ".h5ad, .zarr, 10x .h5, a 10x folder with matrix.mtx, .csv, .tsv (also .gz) or .parquet"
 
@@ -28,7 +29,7 @@ class Input:
     layers, obsm
         Further matrices, and arrays with a row per cell, read when they are asked for.
     obs, var
-        Annotation of the rows, and of the columns that are genes.
+        Annotation of the rows, read as it is asked for, and of the columns that are genes.
     uns
         Whatever else the input holds, by name, read when it is asked for.
     columns
@@ -41,7 +42,7 @@ class Input:
     source: str
     matrix: Any
     layers: Mapping[str, Any]
-    obs: pd.DataFrame
+    obs: Annotation
     var: pd.DataFrame
     obsm: Mapping[str, Any]
     uns: Mapping[str, Any] = field(default_factory=dict)

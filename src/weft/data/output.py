@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weft._compute import human_bytes
-from weft._errors import OutputError, OutputExistsError, SettingError
+from weft._errors import OutputError, OutputExistsError, SettingError, WeftError
 from weft._typing import PathLike
 from weft.data.resume import Journal, partial_of
 
@@ -146,7 +146,7 @@ def output_errors(path: PathLike, *, needed: float = 0) -> Iterator[None]:
     """
     try:
         yield
-    except (OutputError, OutputExistsError, SettingError):
+    except WeftError:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)

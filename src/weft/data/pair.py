@@ -16,7 +16,7 @@ from weft._errors import GeneError, OutputExistsError, check_choice, shorten
 from weft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from weft.data.cautions import Evidence, cautions_of
 from weft.data.checks import Genes, Wish, check_cells, gene_names, make_side
-from weft.data.genes import GeneMatch, find_names, looks_like_ensembl, match_genes, match_sides
+from weft.data.genes import GeneMatch, find_names, looks_like_ensembl, match_sides
 from weft.data.input import Input
 from weft.data.read import open_input
 from weft.data.side import Side
@@ -347,8 +347,8 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
 def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
     """Guess why no genes match."""
     for data, genes in ((sc, st_genes), (st, sc_genes)):
-        cells = data.obs.index.astype(str).to_numpy(dtype=np.str_)
-        if len(match_genes(np.unique(cells), genes.names).first) > 1:
+        cells = set(data.obs.names().astype(str))
+        if sum(str(name) in cells for name in genes.names) > 1:
             return f"The rows of {data.where} are named like genes: transpose it to cells x genes."
     ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
     if ensembl[0] != ensembl[1]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from anndata.io import read_elem
 
 from weft._errors import FormatError, MissingFileError, near, shorten
 from weft._typing import PathLike
+from weft.data.annotation import HeldTable, StoredTable
 from weft.data.input import FORMATS, Input, not_as_named
+from weft.data.stored import Reopening, held_plainly
 from weft.data.table import SEPARATORS, read_table
 from weft.data.tenx import open_10x, read_mtx
 
@@ -116,16 +119,16 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
         source=source,
         matrix=data if backed_view else data.X,
         layers=data.layers,
-        obs=pd.DataFrame(data.obs).copy(),
+        obs=HeldTable(pd.DataFrame(data.obs).copy()),
         var=pd.DataFrame(data.var).copy(),
-        obsm=data.obsm,
-        uns=data.uns,
+        obsm=_OfAnnData(data.obsm),
+        uns=_OfAnnData(data.uns),
         has_raw=data.raw is not None,
     )
 
 
 def _open_hdf5(path: Path, where: str) -> Input:
-    file = h5py.File(path, "r")
+    file = h5py.File(path.absolute(), "r")
     if "obs" not in file or "var" not in file:
         raise FormatError(
             where,
@@ -143,7 +146,7 @@ def _open_zarr(path: Path, where: str) -> Input:
     import zarr
 
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(str(path.absolute()), mode="r")
     except (ValueError, TypeError, KeyError) as error:
         raise not_as_named(path, where, str(error)) from error
     if "obs" not in group or "var" not in group:
@@ -163,7 +166,7 @@ def _open_zarr(path: Path, where: str) -> Input:
 
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
-    """Open AnnData's groups of an HDF5 file or a zarr store: annotation is read, matrices are not."""
+    """Open AnnData's groups of an HDF5 file or a zarr store: the genes are read, all else is not."""
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     return Input(
@@ -171,7 +174,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         source=str(path),
         matrix=None if is_null else store["X"],
         layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
-        obs=read_elem(store["obs"]),
+        obs=StoredTable.of_group(store["obs"]),
         var=read_elem(store["var"]),
         obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
         uns=_Lazy(store["uns"]) if "uns" in store else {},
@@ -179,17 +182,36 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
     )
 
 
-class _Lazy(Mapping[str, Any]):
+@dataclass(frozen=True, eq=False)
+class _Lazy(Reopening, Mapping[str, Any]):
     """The elements of a group, each read when it is asked for."""
 
-    def __init__(self, group: Any) -> None:
-        self._group = group
+    group: Any
 
     def __getitem__(self, key: str) -> Any:
-        return read_elem(self._group[key])
+        return read_elem(self.group[key])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._group)
+        return iter(self.group)
 
     def __len__(self) -> int:
-        return len(self._group)
+        return len(self.group)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfAnnData(Mapping[str, Any]):
+    """A part of an AnnData, which is sent to another process without the rest of it."""
+
+    held: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.held[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"held": held_plainly(self.held)}

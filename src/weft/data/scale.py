@@ -89,7 +89,8 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
     weights = np.ones((n_genes, 2))
     if panel is not None:
         weights[:, 1] = np.bincount(panel, minlength=n_genes)
-    totals, gene_cells = np.zeros((n_cells, 2)), np.zeros(n_genes, dtype=np.int64)
+    totals, panel_totals = np.zeros(n_cells), np.zeros(n_cells)
+    gene_cells = np.zeros(n_genes, dtype=np.int64)
     counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
     smallest, largest, missing_at, whole = np.inf, -np.inf, None, (0.0, 0.0)
     for rows in row_blocks(n_cells, int(BLOCK_BYTES // source.row_bytes)):
@@ -103,13 +104,13 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
         with_zeros = not sp.issparse(block) or values.size < block.shape[0] * block.shape[1]
         smallest = min(smallest, float(values.min(initial=0.0 if with_zeros else np.inf)))
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
-        totals[rows] = _sums(block, weights)
+        totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += _filled(block)
         if rows.start == 0 and counts[1]:
             whole = _whole_multiples(block[:2000])
     return Scan(
-        totals=totals[:, 0],
-        panel_totals=totals[:, 1],
+        totals=totals,
+        panel_totals=panel_totals,
         gene_cells=gene_cells,
         n_values=int(counts[0]),
         n_fractional=int(counts[1]),
@@ -150,7 +151,8 @@ def _count(values: np.ndarray, finite: np.ndarray) -> IntArray:
 def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
     """Sum each row in float64, so that a sum does not depend on the block: (n_rows, 2)."""
     if sp.issparse(block):
-        return np.asarray(block.astype(np.float64) @ weights)
+        doubles = block.data.astype(np.float64)
+        return np.asarray(sp.csr_matrix((doubles, block.indices, block.indptr), shape=block.shape) @ weights)
     doubles = block.astype(np.float64)
     panel = weights[:, 1].astype(bool)
     return np.column_stack([doubles.sum(axis=1), np.ascontiguousarray(doubles[:, panel]).sum(axis=1)])
@@ -159,7 +161,9 @@ def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
 def _filled(block: Matrix) -> IntArray:
     """Return in how many rows each column is not zero."""
     if sp.issparse(block):
-        return np.asarray(np.bincount(block.indices[block.data != 0], minlength=block.shape[1]))
+        filled = block.data != 0
+        places = block.indices if filled.all() else block.indices[filled]
+        return np.asarray(np.bincount(places, minlength=block.shape[1]))
     return np.asarray(np.count_nonzero(block, axis=0))
 
 

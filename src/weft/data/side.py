@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
+from weft.data.annotation import Annotation
 from weft.data.stream import Rows, RowSource, per_row
 
 SideName = Literal["reference", "spatial"]
@@ -28,12 +29,12 @@ class Side:
         Which side it is, and the path it came from, or "AnnData in memory".
     matrix
         The values as they stand in the input, read by rows.
-    obs, obs_names
-        Annotation and names of the cells.
+    table
+        Annotation of the cells of ``matrix``, in a file where the input is one.
     genes
         (n_genes,) names as the input spells them.
     columns, rows
-        Position in ``matrix`` of every gene, and of every cell.
+        Position in ``matrix`` of every gene, and of every cell; None where the cells are all of its rows.
     scale
         What the values are: "raw" counts, "normalised" counts, or their "log".
     totals
@@ -44,8 +45,10 @@ class Side:
         Whether the totals are size factors that were named.
     sparsity
         Share of zeros in the input, 0 to 1.
-    empty_cells, empty_genes
-        (n_cells,) and (n_genes,): those without any count.
+    empty_cells
+        (n_cells,) those without any count.
+    gene_cells
+        (n_genes,) how many cells of ``matrix`` have counts of each gene.
     arrays, uns
         What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
 
@@ -59,30 +62,44 @@ class Side:
     name: SideName
     source: str
     matrix: RowSource
-    obs: pd.DataFrame
-    obs_names: pd.Index
+    table: Annotation
     genes: NDArray[np.str_]
     columns: IntArray
-    rows: IntArray
+    rows: IntArray | None
     scale: Scale
     totals: DoubleArray
     target: float
     has_sizes: bool
     sparsity: float
     empty_cells: BoolArray
-    empty_genes: BoolArray
+    gene_cells: IntArray
     arrays: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_cells(self) -> int:
         """Cells of this side."""
-        return len(self.rows)
+        return len(self.totals)
 
     @property
     def n_genes(self) -> int:
         """Genes of this side."""
         return len(self.genes)
+
+    @property
+    def empty_genes(self) -> BoolArray:
+        """(n_genes,) genes without any count in the whole input."""
+        return np.asarray(self.gene_cells == 0)
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Annotation of the cells, read each time where the input is a file."""
+        return self.table.frame(self.rows)
+
+    @property
+    def obs_names(self) -> pd.Index[Any]:
+        """Names of the cells, read each time where the input is a file."""
+        return self.table.names(self.rows)
 
     @property
     def obsm(self) -> Mapping[str, Any]:
@@ -111,7 +128,8 @@ class Side:
         """
         columns = self.columns if genes is None else self.columns[genes]
         whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
-        values = self.matrix.read(self.rows[rows], None if whole else columns)
+        places = rows if self.rows is None else self.rows[rows]
+        values = self.matrix.read(places, None if whole else columns)
         if self.scale == "log":
             return values
         if self.scale == "raw" or self.has_sizes:
@@ -137,9 +155,7 @@ class Side:
         kept = np.flatnonzero(cells) if cells.dtype == bool else cells
         return dataclasses.replace(
             self,
-            obs=self.obs.iloc[kept],
-            obs_names=self.obs_names[kept],
-            rows=self.rows[kept],
+            rows=np.arange(self.n_cells, dtype=np.int64)[kept] if self.rows is None else self.rows[kept],
             totals=self.totals[kept],
             empty_cells=self.empty_cells[kept],
         )
@@ -152,11 +168,13 @@ class Side:
 class _RowsOf(Mapping[str, Any]):
     """Some rows of arrays that are read when they are asked for."""
 
-    def __init__(self, arrays: Mapping[str, Any], rows: IntArray) -> None:
+    def __init__(self, arrays: Mapping[str, Any], rows: IntArray | None) -> None:
         self._arrays, self._rows = arrays, rows
 
     def __getitem__(self, key: str) -> Any:
         array = self._arrays[key]
+        if self._rows is None:
+            return array.copy()
         return array.iloc[self._rows] if isinstance(array, pd.DataFrame) else array[self._rows]
 
     def __iter__(self) -> Iterator[str]:

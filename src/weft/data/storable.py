@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -40,21 +41,49 @@ def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """
     columns: dict[str, Any] = {}
     for name, column in frame.items():
-        key = str(name).replace("/", "_")
-        if key in columns:
-            raise InputError(
-                where,
-                expected="distinct column names",
-                got=f"{key!r} twice",
-                fix="Rename one of the columns.",
-            )
-        if "/" in str(name):
-            logger.warning("%s: column %r is written as %r, as names may not hold '/'.", where, name, key)
-        columns[key] = _storable_column(column, f"{where}[{name!r}]")
+        key = storable_name(name, where, columns)
+        columns[key] = storable_column(column, f"{where}[{name!r}]")
     return pd.DataFrame(columns, index=frame.index.astype(str).astype(object).rename(None))
 
 
-def _storable_column(column: pd.Series[Any], where: str) -> Any:
+def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
+    """Return the name that a column is written under, without ``/``; a change is logged.
+
+    Parameters
+    ----------
+    name, where
+        Of the column, and what the table is, for messages.
+    taken
+        Names of the columns before it.
+
+    Raises
+    ------
+    InputError
+        The name is taken.
+    """
+    key = str(name).replace("/", "_")
+    if key in taken:
+        raise InputError(
+            where, expected="distinct column names", got=f"{key!r} twice", fix="Rename one of the columns."
+        )
+    if "/" in str(name):
+        logger.warning("%s: column %r is written as %r, as names may not hold '/'.", where, name, key)
+    return key
+
+
+def storable_column(column: pd.Series[Any], where: str) -> Any:
+    """Return the values of a column in a type that AnnData's formats hold: see `storable`.
+
+    Parameters
+    ----------
+    column, where
+        The column, and what it is, for messages.
+
+    Raises
+    ------
+    InputError
+        Mixed objects.
+    """
     if isinstance(column.dtype, pd.CategoricalDtype) or not (
         column.dtype == object or isinstance(column.dtype, pd.StringDtype)
     ):

@@ -7,7 +7,7 @@ are the same thing to it. A matrix on disk is opened, never loaded; only the row
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import h5py
@@ -15,9 +15,11 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
+from numpy.typing import NDArray
 
 from weft._errors import FormatError, InputError
 from weft._typing import DoubleArray, IntArray, Matrix
+from weft.data.stored import Reopening
 
 Rows = slice | IntArray
 
@@ -25,6 +27,8 @@ Rows = slice | IntArray
 _GAP_BYTES = 256 * 2**10
 # ...up to this many bytes, which bounds the memory of a read whatever the rows.
 _SPAN_BYTES = 32 * 2**20
+
+_BLOCK_STARTS = 2**18  # starts of rows that are read at once
 
 
 class RowSource(Protocol):
@@ -118,8 +122,10 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
     if sp.issparse(matrix):
         by_row = _canonical(_csr(matrix))
         return _MemoryRows(by_row, _sparse_row_bytes(by_row.nnz, by_row.shape[0]))
-    if isinstance(matrix, np.ndarray) or _comes_from(matrix, "dask"):
-        return _MemoryRows(matrix, 4.0 * matrix.shape[1])
+    if isinstance(matrix, np.ndarray):
+        return _MemoryRows(np.asarray(matrix), 4.0 * matrix.shape[1])
+    if _comes_from(matrix, "dask"):
+        return _DaskRows(matrix)
     if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr"):
         return _DiskDenseRows(matrix)
     raise InputError(
@@ -139,7 +145,7 @@ def stored_by_gene(matrix: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _MemoryRows:
-    matrix: Any  # ndarray, csr_matrix without repeated entries, or Dask array with blocks of either
+    matrix: Any  # ndarray, or csr_matrix without repeated entries
     row_bytes: float
 
     @property
@@ -147,12 +153,31 @@ class _MemoryRows:
         return int(self.matrix.shape[0]), int(self.matrix.shape[1])
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        block = self.matrix[_plain(rows)]
-        return _picked(block.compute() if _comes_from(block, "dask") else block, columns)
+        return _picked(self.matrix[_plain(rows)], columns)
 
 
 @dataclass(frozen=True, eq=False)
-class _DiskDenseRows:
+class _DaskRows:
+    array: Any  # dask.array.Array, its blocks dense or sparse
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    @property
+    def row_bytes(self) -> float:
+        return 4.0 * self.shape[1]
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        def span(start: int, stop: int) -> Matrix:
+            # By threads here: within the task of a cluster, its own workers could wait for each other.
+            return _picked(self.array[start:stop].compute(scheduler="threads"), columns)
+
+        return _gather(rows, self, span)
+
+
+@dataclass(frozen=True, eq=False)
+class _DiskDenseRows(Reopening):
     array: Any  # h5py.Dataset or zarr.Array
 
     @property
@@ -165,17 +190,34 @@ class _DiskDenseRows:
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
-            return _picked(np.asarray(self.array[start:stop]), columns)
+            return _picked(np.asarray(self.array[start:stop]), columns, is_own=True)
 
         return _gather(rows, self, span)
 
 
 @dataclass(frozen=True, eq=False)
-class _DiskSparseRows:
+class _DiskSparseRows(Reopening):
     data: Any  # (nnz,) h5py.Dataset or zarr.Array, as are the indices
     indices: Any
-    indptr: IntArray  # (n_rows + 1,) in memory
-    shape: tuple[int, int]
+    starts: Any  # (n_rows + 1,) likewise
+    n_columns: int
+    indptr: NDArray[Any] = field(init=False)  # the starts in memory, four bytes each where these are enough
+    _read_again = ("indptr",)
+
+    def __post_init__(self) -> None:
+        self._opened()
+
+    def _opened(self) -> None:
+        n_starts = int(self.starts.shape[0])
+        fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
+        indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
+        for rows in row_blocks(n_starts, _BLOCK_STARTS):
+            indptr[rows] = self.starts[rows]
+        object.__setattr__(self, "indptr", indptr)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_columns
 
     @property
     def row_bytes(self) -> float:
@@ -184,8 +226,10 @@ class _DiskSparseRows:
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
             low, high = int(self.indptr[start]), int(self.indptr[stop])
-            parts = (self.data[low:high], self.indices[low:high], self.indptr[start : stop + 1] - low)
-            return _picked(sp.csr_matrix(parts, shape=(stop - start, self.shape[1])), columns)
+            starts = self.indptr[start : stop + 1].astype(np.int64) - low
+            parts = (self.data[low:high], self.indices[low:high], starts)
+            block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))
+            return _picked(block, columns, is_own=True)
 
         return _gather(rows, self, span)
 
@@ -226,17 +270,15 @@ def _open_group(group: Any, where: str) -> RowSource:
         )
     stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
     shape = (int(stored[0]), int(stored[1]))
-    indptr = np.asarray(group["indptr"][:], dtype=np.int64)
     if encoding == "csr":
-        return _DiskSparseRows(group["data"], group["indices"], indptr, shape)
-    by_gene = sp.csc_matrix((group["data"][:], group["indices"][:], indptr), shape=shape)
+        return _DiskSparseRows(group["data"], group["indices"], group["indptr"], shape[1])
+    by_gene = sp.csc_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape)
     return open_rows(by_gene, where=where)
 
 
 def transposed_rows(data: Any, indices: Any, indptr: Any, *, n_genes: int) -> RowSource:
     """Return the rows of a 10x matrix: stored genes x cells by cell, which is cells x genes by row."""
-    starts = np.asarray(indptr[:], dtype=np.int64)
-    return _DiskSparseRows(data, indices, starts, (len(starts) - 1, n_genes))
+    return _DiskSparseRows(data, indices, indptr, n_genes)
 
 
 def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -> Matrix:
@@ -265,16 +307,16 @@ def _stack(parts: list[Any]) -> Matrix:
     return np.concatenate(parts)
 
 
-def _picked(block: Any, columns: IntArray | None) -> Matrix:
-    """Return the columns of a block that was read, as float32 and as a copy."""
+def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:
+    """Return the columns of a block, as float32 and as a copy, unless the block is nobody else's already."""
     if sp.issparse(block):
         by_row = _canonical(_csr(block))
         if columns is not None:
             by_row = by_row[:, columns]
             by_row.sort_indices()  # columns asked for out of order leave the indices out of order
-        return _float32(by_row)
+        return _float32(by_row, copy=not is_own and columns is None)
     values = np.asarray(block)
-    return _float32(values if columns is None else values[:, columns])
+    return _float32(values if columns is None else values[:, columns], copy=not is_own and columns is None)
 
 
 def _plain(rows: Rows) -> Rows:
@@ -299,10 +341,10 @@ def _csr(matrix: Any) -> sp.csr_matrix:
     return sp.csr_matrix(matrix)  # shares the arrays of a matrix that is CSR already
 
 
-def _float32(values: Any) -> Matrix:
+def _float32(values: Any, *, copy: bool) -> Matrix:
     # What is too large becomes inf, which the scan reports.
     with np.errstate(over="ignore", invalid="ignore"):
-        converted: Matrix = values.astype(np.float32)
+        converted: Matrix = values.astype(np.float32, copy=copy)
     return converted
 
 

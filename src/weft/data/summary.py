@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from weft.data.cautions import SCALES, Evidence, many, only_here
@@ -154,5 +155,6 @@ def _counted(values: NDArray[np.str_] | None) -> dict[str, int]:
     """Return how many cells each value has, the most frequent first."""
     if values is None:
         return {}
-    names, times = np.unique(values, return_counts=True)
-    return {str(names[place]): int(times[place]) for place in np.argsort(-times, kind="stable")}
+    codes, names = pd.factorize(values)
+    counted = zip(map(str, names), np.bincount(codes, minlength=len(names)).tolist(), strict=True)
+    return dict(sorted(counted, key=lambda one: (-one[1], one[0])))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from weft._errors import FormatError, shorten
+from weft.data.annotation import HeldTable
 from weft.data.input import Input, not_as_named
 from weft.data.space import OBS_KEYS
 
@@ -57,7 +58,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         source=str(path),
         matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
         layers={},
-        obs=table.loc[:, ~is_gene],
+        obs=HeldTable(table.loc[:, ~is_gene]),
         var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
         obsm={},
     )

@@ -12,13 +12,14 @@ import scipy.sparse as sp
 
 from weft._errors import FormatError, shorten
 from weft._typing import IntArray
+from weft.data.annotation import HeldTable, StoredTable
 from weft.data.input import Input, not_as_named
 from weft.data.stream import transposed_rows
 
 
 def open_10x(path: Path, where: str) -> Input:
     """Open a 10x file of Cell Ranger 3 and later (also Xenium's), or of an earlier one with one genome."""
-    file = h5py.File(path, "r")
+    file = h5py.File(path.absolute(), "r")
     group = file["matrix"] if "matrix" in file else next(iter(file.values()), None)
     if not isinstance(group, h5py.Group) or any(name not in group for name in ("data", "barcodes", "indptr")):
         raise FormatError(
@@ -39,7 +40,7 @@ def open_10x(path: Path, where: str) -> Input:
         source=str(path),
         matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
         layers={},
-        obs=pd.DataFrame(index=pd.Index(_texts(group["barcodes"]))),
+        obs=StoredTable(group["barcodes"], {}),
         var=var,
         obsm={},
         columns=columns,
@@ -80,7 +81,7 @@ def read_mtx(path: Path, where: str) -> Input:
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
     var, columns = _only_genes(var)
-    obs = pd.DataFrame(index=pd.Index(barcodes.to_numpy()))
+    obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes.to_numpy())))
     source = str(path)
     return Input(
         where=where, source=source, matrix=matrix, layers={}, obs=obs, var=var, obsm={}, columns=columns

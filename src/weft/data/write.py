@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from weft._errors import InputError, OutputError, SettingError, check_range, shorten
 from weft._typing import PathLike
+from weft.data.annotation import Annotation, write_table
 from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.resume import Journal
@@ -100,7 +101,7 @@ def _refusals(key: str) -> Iterator[None]:
     """Turn what anndata raises where it cannot store a value into an `InputError`."""
     try:
         yield
-    except OSError:
+    except (OSError, InputError):
         raise
     except Exception as error:  # anndata has no common class for what it cannot write
         where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
@@ -120,7 +121,8 @@ class ResultWriter:
     path
         Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
     obs, var
-        Tables of the cells and of the genes, index = names. A ``/`` in a column's name, which the formats do
+        Tables of the cells and of the genes, index = names; that of the cells may be one that is read column
+        by column. A ``/`` in a column's name, which the formats do
         not allow, is written as ``_`` and logged.
     obsm
         Arrays with one row per cell, by name.
@@ -169,7 +171,7 @@ class ResultWriter:
         self,
         path: PathLike,
         *,
-        obs: pd.DataFrame,
+        obs: pd.DataFrame | Annotation,
         var: pd.DataFrame,
         obsm: Mapping[str, NDArray[Any] | pd.DataFrame] | None = None,
         uns: Mapping[str, Any] | None = None,
@@ -187,7 +189,9 @@ class ResultWriter:
             math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
         )  # bytes, before compression
         self._overwrite, self._journal = overwrite, journal
-        self._obs, self._var = storable(obs, "obs"), storable(var, "var")
+        self._obs: pd.DataFrame | Annotation | None
+        self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
+        self._var = storable(var, "var")
         self._obsm, self._uns = dict(obsm or {}), dict(uns or {})
         self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
         self._stack = contextlib.ExitStack()
@@ -347,8 +351,14 @@ class ResultWriter:
     def _lay_out(self) -> None:
         """Write the tables, so that a bad one fails before the work, and announce the matrices."""
         self._root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for key, value in {"obs": self._obs, "var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
+        if isinstance(self._obs, pd.DataFrame):
+            self._put("obs", self._obs)
+        elif self._obs is not None:
+            with self._errors(), _refusals("obs"):
+                write_table(self._root, "obs", self._obs)
+        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
             self._put(key, value)
+        self._obs, self._obsm = None, {}  # they are as long as there are cells
         for key in ("layers", "varm", "obsp", "varp"):
             self._put(key, {})
         for key in self._missing:
