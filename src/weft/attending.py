@@ -213,7 +213,7 @@ def fit_attending(
 
     n_panel = len(pair.shared_genes)
     whole = Attending(
-        model=fitted(np.arange(n_panel), "", settings).condensed(most=settings.most_keys, seed=seed),
+        model=attention.condensed_if_large(fitted(np.arange(n_panel), "", settings), seed=seed),
         levels=None,
         columns=columns,
         queries=sample_rows(np.arange(columns.n_cells), _QUERIES, numpy_stream(seed, "reference queries")),

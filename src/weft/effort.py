@@ -8,12 +8,14 @@ from weft.core.settings import SAMPLE_CELLS, AttentionSettings, StImputeSettings
 from weft.data.pair import Pair
 
 # What an operation other than a multiplication within a matrix product costs, in such: measured on the CPU.
-_VALUE_READ = 400.0  # a value of a sparse matrix from the disk, unpacked and normalised
-_WEIGHT = 60.0  # a weight of attention: exponential, sum, division
-_LEVELLED = 4500.0  # a value that is given its level
+_VALUE_READ = 3000.0  # a value of a sparse matrix from the disk, unpacked and normalised
+_WEIGHT = 150.0  # a weight of attention: exponential, sum, division
+_LEVELLED = 5000.0  # a value that is given its level
 _COMPARED = 650.0  # a reference cell that may be among the nearest
 _NETWORK = 260.0  # a value that a layer of the gene network gathers, normalises and passes on
 _LEVEL_STEP = 1e9  # a step of the networks of levels
+_GROUPED = 9.0  # passes over the reference while it is condensed: three, in float64
+_CELL = 1e6  # a cell, besides: prepared, put together, compressed and written
 _BACKWARD = 3.0  # forward and backward, in forward
 
 
@@ -58,10 +60,12 @@ def attention_effort(pair: Pair, n_genes: int, settings: AttentionSettings, *, n
         )
         learning += (settings.folds + 1) * 2 * settings.level_steps * _LEVEL_STEP / 20
         learning += SAMPLE_CELLS * n_sc * (2.0 * inputs + _WEIGHT) * settings.folds
+    if n_keys < n_sc:
+        learning += _GROUPED * n_sc * n_keys * 2.0 * inputs
     per_cell = n_keys * (2.0 * inputs + _WEIGHT + 2.0 * n_genes) + 8.0 * inputs**2 + _LEVELLED * n_genes
     return Effort(
         learning=learning + _reading(pair, reference=True),
-        predicting=pair.st.n_cells * per_cell + _reading(pair),
+        predicting=pair.st.n_cells * (per_cell + _CELL) + _reading(pair),
     )
 
 
@@ -94,7 +98,7 @@ def stimpute_effort(pair: Pair, n_genes: int, settings: StImputeSettings, *, n_s
     tables = 2.0 * n_sc * n_sources * (n_genes + n_panel + n_sources)
     return Effort(
         learning=learning + _reading(pair, reference=True),
-        predicting=pair.st.n_cells * (near + network(n_genes, n_sources)) + tables + _reading(pair),
+        predicting=pair.st.n_cells * (near + network(n_genes, n_sources) + _CELL) + tables + _reading(pair),
     )
 
 

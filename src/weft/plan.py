@@ -63,7 +63,9 @@ class Plan:
     output_bytes
         Size of the result before compression.
     effort
-        Operations of learning and of predicting, reliability left aside.
+        Operations of learning once, and of predicting.
+    fits
+        How often is learned: more than once where reliability comes from further fits.
     rate
         Operations a second of this machine, NaN where it was not measured.
     """
@@ -75,6 +77,7 @@ class Plan:
     peak_bytes: float
     output_bytes: float
     effort: Effort
+    fits: int = 1
     rate: float = math.nan
 
     def __str__(self) -> str:
@@ -88,8 +91,8 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated time of learning, without reliability, and imputing; NaN where the rate is not known."""
-        return (self.effort.learning + self.effort.predicting) / self.rate
+        """Estimated time of learning and imputing; NaN where the rate is not known."""
+        return (self.fits * self.effort.learning + self.effort.predicting) / self.rate
 
     @property
     def chunk(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import torch
 from weft._compute import torch_stream
 from weft._typing import FloatArray, IntArray
 from weft.attending import Attending
-from weft.core.attention import AttentionModel, CellMap, Moments
+from weft.core.attention import AttentionModel, CellMap, Moments, condensed_if_large
 from weft.core.levels import LevelNet, Levels
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
@@ -117,7 +117,7 @@ class SavedAttention:
             reference=moments["reference"],
             detected=moments["detected"],
         )
-        model = model.condensed(most=self.settings.most_keys, seed=seed)
+        model = condensed_if_large(model, seed=seed)
         return Attending(model=model, levels=levels, columns=columns, queries=self.queries)
 
 

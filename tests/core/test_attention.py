@@ -11,10 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core import attention, mapping
-from weft.core.attention import AttentionModel, CellMap, Moments, choose_inputs, correlation_loss, train
+from weft.core.attention import (
+    AttentionModel,
+    CellMap,
+    Moments,
+    choose_inputs,
+    condensed_if_large,
+    correlation_loss,
+    train,
+)
 from weft.core.mapping import Mapping
 from weft.core.metacells import Metacells
-from weft.core.settings import AttentionSettings
+from weft.core.settings import AttentionSettings, keys_of
 
 # float32 sums in another order than those in float64
 TOLERANCE = 2e-5
@@ -490,13 +498,18 @@ class TestMetacells:
         few = model.condensed(most=5, seed=0)
         assert torch.equal(few.within(cells, values), model.within(cells, values))
 
-    def test_a_reference_of_up_to_four_times_as_many_cells_stays_as_it_is(self) -> None:
+    def test_a_reference_of_no_more_cells_stays_as_it_is(self) -> None:
         model, values = trained(), random(80, 3).abs()
-        assert model.condensed(most=19, seed=0).metacells is not None
-        same_ = model.condensed(most=20, seed=0)
+        assert model.condensed(most=79, seed=0).metacells is not None
+        same_ = model.condensed(most=80, seed=0)
         assert same_.metacells is None
         assert same_.at_keys(values) is values
         assert torch.equal(same_.mapping(model.sample).keys, model.keys)
+
+    def test_only_a_large_reference_is_worth_it(self) -> None:
+        for most, n_keys in ((19, 19), (20, 80), (4000, 80)):
+            model = trained(settings_=dataclasses.replace(QUICK, most_keys=most))
+            assert condensed_if_large(model, seed=0).n_keys == n_keys == keys_of(80, most=most)
 
     def test_it_can_be_condensed_anew(self) -> None:
         few = trained().condensed(most=20, seed=0).condensed(most=5, seed=0)

@@ -165,12 +165,12 @@ class AttentionModel:
         return self.detected.standard(torch.from_numpy(share.astype(np.float32)).to(self.device))[:, 0]
 
     def condensed(self, *, most: int, seed: int) -> AttentionModel:
-        """Return the model with its reference as metacells, or with each cell by itself where it is small.
+        """Return the model with its reference as metacells, or with each cell by itself where they are few.
 
         Parameters
         ----------
         most
-            Metacells at most; a reference of up to twice as many cells stays as it is.
+            Metacells at most; a reference of no more cells stays as it is.
         seed
             Of the groups; the same model and seed give the same groups.
 
@@ -179,7 +179,7 @@ class AttentionModel:
         Cells are alike if cells of the tissue give them like weights. Those that get much of the weight are
         kept further apart, so that cells that the tissue has none of do not take up the metacells.
         """
-        if keys_of(len(self.keys), most=most) == len(self.keys):
+        if len(self.keys) <= most:
             return replace(self, metacells=None)
         whole = Mapping(queries=self.sample, keys=self.keys)
         use = whole.push(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
@@ -257,6 +257,21 @@ class AttentionModel:
         sharpness = float(self.cells.log_sharpness.detach().exp())
         total = self.mapping(queries).log_total.cpu().double().numpy()
         return np.asarray((total - math.log(len(self.keys))) / sharpness)
+
+
+def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:
+    """Return a model with its reference as metacells where that is worth it: see `keys_of`.
+
+    Parameters
+    ----------
+    model
+        As it was trained, with ``most_keys`` among its settings.
+    seed
+        Of the groups.
+    """
+    most, n_cells = model.settings.most_keys, len(model.keys)
+    is_large = keys_of(n_cells, most=most) < n_cells
+    return model.condensed(most=most, seed=seed) if is_large else model
 
 
 @torch.no_grad()
