@@ -121,7 +121,7 @@ def test_the_sources_of_the_graph_count(tissue_pair: Pair) -> None:
 
 
 def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair: Pair) -> None:
-    fresh = Imputer(preset="stimpute", settings=imputer.settings)
+    fresh = Imputer(preset="stimpute", settings=imputer.settings, reliability=imputer.reliability)
     assert fresh.plan(pair=tissue_pair) == imputer.plan()
     assert fresh.plan(["Gene02", "gene02"], pair=tissue_pair).n_genes == 1
     assert isinstance(imputer.plan([]), Plan)

@@ -22,7 +22,7 @@ _SMALL = 0.01  # added before logarithms
 _MOST_SLOPE = 5.0
 _MOST_STANDARD = 3.0  # features of a new gene are cut to so many standard deviations
 _BATCH_CELLS, _BATCH_GENES = 256, 64
-_MOST_VALUES = 2**17  # that are given levels at once: the networks hold some fifty numbers for each
+_MOST_VALUES = 2**15  # that are given levels at once: fifty numbers for each, which the cache should hold
 _JITTER = (0.3, 0.2)  # noise on the features, in standard deviations, of the two kinds of network
 _DECAY = (0.1, 0.01)  # weight decay, likewise
 
