@@ -25,7 +25,7 @@ WHOLE = {
 
 WEIGHTS = ("detection", "pull", "level_pattern", "level_pull")
 RATES = ("lr", "fold_lr", "level_lr")
-OTHERS = {"temperature", "hide_least", "hide_most"}
+OTHERS = {"temperature", "hide_least", "hide_most", "precision"}
 
 
 def test_every_setting_is_tried_here_and_documented() -> None:
@@ -120,3 +120,9 @@ def test_an_unknown_name_gives_a_near_one(name: str, near: str) -> None:
         AttentionSettings().override({name: 1})
     with pytest.raises(SettingError, match=r"^settings\['k'\]: .*no such name"):
         AttentionSettings().override({"k": 5})
+
+
+def test_precision() -> None:
+    assert AttentionSettings(precision="bfloat16").precision == "bfloat16"
+    with pytest.raises(SettingError, match="precision: expected"):
+        AttentionSettings(precision="float16")  # type: ignore[arg-type]

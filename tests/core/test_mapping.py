@@ -218,3 +218,17 @@ def test_embeddings_and_values_are_left_alone() -> None:
     mapping.push(values(13))
     after = mapping.queries, mapping.keys, given
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+
+
+def test_half_precision_is_near_to_full() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values = (torch.randn(*size, generator=generator) for size in ((30, 6), (50, 6), (50, 3)))
+    full, half = Mapping(queries=queries, keys=keys), Mapping(queries=queries, keys=keys, half=True)
+    rounded = torch.softmax((queries.bfloat16() @ keys.bfloat16().T).float(), dim=1)
+    torch.testing.assert_close(half.pull(values), rounded @ values, atol=1e-5, rtol=1e-5)
+    assert 1e-6 < float((half.pull(values) - full.pull(values)).abs().max()) < 0.1
+    torch.testing.assert_close(half.log_total, full.log_total, atol=0.03, rtol=0)
+    assert half.transposed().half
+    assert half.pull(values).dtype == torch.float32
+    gathered = half.gather(lambda rows: values[rows], 3, most_keys=7)
+    torch.testing.assert_close(gathered, half.pull(values), atol=1e-5, rtol=1e-5)

@@ -204,10 +204,11 @@ class AttentionModel:
 
     def mapping(self, queries: torch.Tensor) -> Mapping:
         """Return the attention of some queries, to cells or, if there are any, to metacells."""
+        half = self.settings.precision == "bfloat16"
         if self.metacells is None:
-            return Mapping(queries=queries, keys=self.keys)
+            return Mapping(queries=queries, keys=self.keys, half=half)
         ones = queries.new_ones(len(queries), 1)
-        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self._of_metacells)
+        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self._of_metacells, half=half)
 
     @cached_property
     def _of_metacells(self) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -22,6 +22,9 @@ class Mapping:
         (n_queries, n_latent) and (n_keys, n_latent) embeddings, float32, on one device.
     block_entries
         Weights per block; results depend on it only by the rounding of float32.
+    half
+        Whether products are made, and rounded, in bfloat16, of eight binary digits: faster where the
+        processor or GPU has instructions for it, much slower where not.
 
     Notes
     -----
@@ -41,6 +44,7 @@ class Mapping:
     queries: torch.Tensor
     keys: torch.Tensor
     block_entries: int = field(default=_BLOCK_ENTRIES)
+    half: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,7 +53,7 @@ class Mapping:
 
     def transposed(self) -> Mapping:
         """Return the mapping of the keys to the queries: the same products, the softmax over the others."""
-        return Mapping(queries=self.keys, keys=self.queries, block_entries=self.block_entries)
+        return replace(self, queries=self.keys, keys=self.queries)
 
     def pull(self, values: torch.Tensor) -> torch.Tensor:
         """Return C V, what the keys hold brought to the queries.
@@ -90,10 +94,10 @@ class Mapping:
         high = max(self.block_entries // most_keys, 1)
         for start in range(0, len(self.keys), most_keys):
             columns = slice(start, min(start + most_keys, len(self.keys)))
-            values, keys = read(columns), self.keys[columns].T
+            values = read(columns)
             for row in range(0, len(self.queries), high):
                 rows = slice(row, row + high)
-                weights, kept = sums.add(rows, self.queries[rows] @ keys)
+                weights, kept = sums.add(rows, self._products(rows, columns))
                 gathered[rows] = gathered[rows] * kept[:, None] + weights @ values
         return gathered / sums.total[:, None]
 
@@ -131,7 +135,7 @@ class Mapping:
         found = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
         sums = self._no_sums()
         for rows, columns in self._tiles():
-            products = self.queries[rows] @ self.keys[columns].T
+            products = self._products(rows, columns)
             # By product, not by weight: small weights are all zero in float32.
             top, places = products.topk(min(k, products.shape[1]), dim=1)
             both = torch.cat([best[rows], top], dim=1)
@@ -160,18 +164,26 @@ class Mapping:
         """Yield (rows, columns, weights) over all of C, weights being (n_rows, n_columns)."""
         whole_rows = len(self.keys) <= _MOST_KEYS
         for rows, columns in self._tiles():
-            products = self.queries[rows] @ self.keys[columns].T
+            products = self._products(rows, columns)
             if whole_rows:
                 yield rows, columns, torch.softmax(products, dim=1)
             else:
                 peak, total = self._sums.peak[rows, None], self._sums.total[rows, None]
                 yield rows, columns, products.sub_(peak).exp_().div_(total)
 
+    def _products(self, rows: slice, columns: slice) -> torch.Tensor:
+        queries, keys = self._factors
+        return (queries[rows] @ keys[columns].T).float()
+
+    @cached_property
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return (self.queries.bfloat16(), self.keys.bfloat16()) if self.half else (self.queries, self.keys)
+
     @cached_property
     def _sums(self) -> _RowSums:
         sums = self._no_sums()
         for rows, columns in self._tiles():
-            sums.add(rows, self.queries[rows] @ self.keys[columns].T)
+            sums.add(rows, self._products(rows, columns))
         return sums
 
     def _no_sums(self) -> _RowSums:

@@ -12,6 +12,7 @@ from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
 Search = Literal["auto", "exact", "approximate"]
+Precision = Literal["float32", "bfloat16"]
 
 SAMPLE_CELLS = 2000
 """Tissue cells that learned attention standardises genes over, and judges them by, at most."""
@@ -387,6 +388,9 @@ class AttentionSettings:
         Spatial cells that training draws from at most.
     most_keys
         A reference of more than four times as many cells is condensed to so many metacells, once trained.
+    precision
+        Of the products of cells' embeddings while predicting: "float32", or "bfloat16", which is faster on
+        processors and GPUs that have instructions for it.
     level_steps, level_lr, level_hidden
         Steps, learning rate and width of the networks that give a gene its level.
     level_pattern
@@ -412,6 +416,7 @@ class AttentionSettings:
     most_inputs: int = 500
     training_cells: int = 20_000
     most_keys: int = 4000
+    precision: Precision = "float32"
     level_steps: int = 300
     level_lr: float = 0.005
     level_hidden: int = 24
@@ -427,6 +432,7 @@ class AttentionSettings:
         check_range("temperature", self.temperature, low=1e-3, high=1e3)
         for name in ("detection", "pull", "level_pattern", "level_pull"):
             check_range(name, getattr(self, name), low=0)
+        check_choice("precision", self.precision, get_args(Precision))
         check_range("hide_least", self.hide_least, low=0, high=1)
         check_range("hide_most", self.hide_most, low=self.hide_least, high=1)
         for name in ("steps", "fold_steps", "level_steps"):

@@ -1,0 +1,64 @@
+"""What half precision costs and saves: products of attention in bfloat16 against float32, held-out genes.
+
+One fold of each real pair is fitted once and predicted in both; of the Xenium tonsil's shape (`scale_data`)
+the held-out genes of some cells. Times are of predicting alone, both in turn in one process.
+"""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scale_data import held_out_genes, tonsil
+
+from common import DATA, PAIRS, markdown, write
+
+
+def both(part: Any, whole: Any, held: np.ndarray) -> dict[str, float]:
+    """Fit a panel, and predict other genes in either precision."""
+    import weft
+    from weft.metrics import pearson
+
+    imputer = weft.Imputer(reliability=False, device="cpu").fit(part)
+    fitted = imputer.fitted_
+    order = np.argsort(whole.shared_genes)
+    columns = whole.st_shared[order[np.searchsorted(whole.shared_genes, held, sorter=order)]]
+    truth, row = whole.st.dense(slice(None), columns), {}
+    genes, found = part.find_genes(held), {}
+    for precision in ("float32", "bfloat16"):
+        settings = dataclasses.replace(fitted.settings, precision=precision)
+        model = dataclasses.replace(fitted.model, settings=settings)
+        predictor = dataclasses.replace(fitted.attending, model=model).prepare(genes)
+        measured = part.st.dense(slice(None), part.st_shared)
+        predictor.values(measured[:500])
+        start = time.perf_counter()
+        found[precision] = predictor.values(measured)
+        row[f"{precision}, s"] = time.perf_counter() - start
+        row[f"Pearson, {precision}"] = float(np.nanmedian(pearson(truth, found[precision])))
+    row["mean change of a value"] = float(np.abs(found["bfloat16"] - found["float32"]).mean())
+    return row
+
+
+def main() -> None:
+    import weft
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("scale"), help="where the simulated data lie")
+    arguments = parser.parse_args()
+    rows = {}
+    for name in ("osmfish", "hypothalamus-plain", "starmap"):
+        whole = weft.pair(*(DATA / one for one in PAIRS[name][:2]))
+        held = whole.shared_genes[::5]
+        rows[name] = both(whole.panel(np.setdiff1d(whole.shared_genes, held)), whole, held)
+    whole = weft.pair(*tonsil(arguments.folder, 100_000)).cells(np.arange(20_000))
+    panel, held = held_out_genes()
+    rows["tonsil, 20,000 cells"] = both(whole.panel(panel), whole, np.array(held))
+    write("precision", "# Half precision\n\n" + markdown(pd.DataFrame(rows).T))
+
+
+if __name__ == "__main__":
+    main()
