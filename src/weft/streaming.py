@@ -274,9 +274,7 @@ class NetworkGenes:
     def values(self, measured: FloatArray) -> FloatArray:
         """See `weft.imputing.Predictor`."""
         near = stimpute.find_neighbors(self.model, measured)
-        blocks = list(row_blocks(len(near), self.cells))
-        found = [
-            np.concatenate([stimpute.predict_block(self.model, near[rows], table) for rows in blocks])
-            for table in self.tables
-        ]
-        return np.concatenate(found, axis=1) if found else np.empty((len(near), 0), dtype=np.float32)
+        found = np.empty((len(near), sum(len(table.weights) for table in self.tables)), dtype=np.float32)
+        for rows in row_blocks(len(near), self.cells):
+            found[rows] = stimpute.predict_block(self.model, near[rows], self.tables)
+        return found

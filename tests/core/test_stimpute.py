@@ -91,7 +91,7 @@ class Toy:
     @classmethod
     def predict(cls, model: StImputeModel, genes: np.ndarray) -> np.ndarray:
         table = GeneTable.build(model.graph, genes, cls.reference[:, genes], device=model.device)
-        return predict_block(model, find_neighbors(model, cls.measured), table)
+        return predict_block(model, find_neighbors(model, cls.measured), [table])
 
 
 # The naive side: plain lists of Python floats, an equation a function.
@@ -360,7 +360,7 @@ class Tissue:
         table = GeneTable.build(model.graph, genes, self.reference[:, genes], device=model.device)
         measured = self.measured[cells]
         parts = [
-            predict_block(model, find_neighbors(model, measured[start : start + block]), table)
+            predict_block(model, find_neighbors(model, measured[start : start + block]), [table])
             for start in range(0, len(measured), block)
         ]
         return np.concatenate(parts)

@@ -9,6 +9,7 @@ k neighbours, d latent numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -383,7 +384,7 @@ def find_neighbors(model: StImputeModel, measured: FloatArray) -> IntArray:
     return model.search.search(encode(model.autoencoder, measured), model.settings.k)
 
 
-def predict_block(model: StImputeModel, neighbors: IntArray, genes: GeneTable) -> FloatArray:
+def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[GeneTable]) -> FloatArray:
     """Predict genes in a block of spatial cells: Eq. 12.
 
     Parameters
@@ -392,22 +393,26 @@ def predict_block(model: StImputeModel, neighbors: IntArray, genes: GeneTable) -
         A trained model.
     neighbors
         (B, k) from `find_neighbors`.
-    genes
-        Table of the R genes that are asked for.
+    tables
+        Tables of the R genes that are asked for, one after another.
 
     Returns
     -------
     (B, R) log-normalised expression, at least 0.
     """
+    rows, alpha = torch.from_numpy(neighbors).to(model.device), model.settings.alpha
+    found = np.empty((len(neighbors), sum(len(table.weights) for table in tables)), dtype=np.float32)
+    done = 0
     with torch.no_grad():
-        rows = torch.from_numpy(neighbors).to(model.device)
-        features = genes.gather(rows)
-        alpha = model.settings.alpha
-        blended = (1 - alpha) * features.own.mean(dim=2).T
-        if alpha > 0:
-            blended += alpha * model.network(features, source_states(model.network, model.sources, rows))
-        result: FloatArray = blended.cpu().numpy()
-    return result
+        states = source_states(model.network, model.sources, rows) if alpha > 0 else None
+        for table in tables:
+            features = table.gather(rows)
+            blended = (1 - alpha) * features.own.mean(dim=2).T
+            if states is not None:
+                blended += alpha * model.network(features, states)
+            found[:, done : done + blended.shape[1]] = blended.cpu().numpy()
+            done += blended.shape[1]
+    return found
 
 
 def _network_only(
