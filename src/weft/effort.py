@@ -11,12 +11,12 @@ from weft.data.pair import Pair
 _VALUE_READ = 3000.0  # a value of a sparse matrix from the disk, unpacked and normalised
 _WEIGHT = 150.0  # a weight of attention: exponential, sum, division
 _LEVELLED = 5000.0  # a value that is given its level
-_COMPARED = 650.0  # a reference cell that may be among the nearest
-_NETWORK = 260.0  # a value that a layer of the gene network gathers, normalises and passes on
+_COMPARED = 800.0  # a reference cell that may be among the nearest
+_NETWORK = 600.0  # a value that a layer of the gene network gathers, normalises and passes on
 _LEVEL_STEP = 1e9  # a step of the networks of levels
 _GROUPED = 9.0  # passes over the reference while it is condensed: three, in float64
-_CELL = 1e6  # a cell, besides: prepared, put together, compressed and written
-_BACKWARD = 3.0  # forward and backward, in forward
+_CELL = 2e6  # a cell, besides: prepared, put together, compressed and written
+_BACKWARD = 4.5  # forward, backward and the optimiser's step, in forward
 
 
 @dataclass(frozen=True, kw_only=True)
