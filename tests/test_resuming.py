@@ -73,10 +73,13 @@ def test_a_failed_run_goes_on(
     written = (resume_folder(path) / "tiles.txt").read_text().split()
     assert len(written) == (7 if interval is None else 2)
     failing.clear()
+    torn = partial_of(path) / "X" / "0.0.deadbeef.partial"
+    torn.touch()
     blocks: list[str] = []
     auto.impute_to(
         path, interval=interval, dtype=dtype, resume=True, progress=lambda *step: blocks.append(step[0])
     )
+    assert not list(path.rglob("*.partial"))
     assert blocks.count("impute") == 36 - len(written)
     auto.impute_to(tmp_path / "whole.zarr", interval=interval, dtype=dtype)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]

@@ -23,7 +23,7 @@ import torch
 from weft._compute import parse_memory
 from weft._errors import ServiceError, SettingError, WeftError, check_range, require
 from weft._typing import Progress
-from weft.data.resume import Journal, partial_of
+from weft.data.resume import Journal, remove_torn
 from weft.data.write import ResultWriter
 from weft.imputation import Imputation, Tile
 from weft.record import versions
@@ -228,8 +228,7 @@ def write_tiles_over(
                 journal.add(number)
                 note(job.tiles[number])
                 progress("impute", n_done, n_values)
-        for torn in partial_of(writer.path).rglob("*.partial"):  # of a worker that was killed as it wrote
-            torn.unlink(missing_ok=True)
+        remove_torn(writer.path)
     return writer.path
 
 

@@ -17,7 +17,7 @@ from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
-from weft.data.resume import Journal, kept_mark
+from weft.data.resume import Journal, kept_mark, remove_torn
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
@@ -249,6 +249,8 @@ def write_tiles(
         for tile in job.tiles:
             if tile.number in done:
                 writer.note(tile.rows, tile.places)
+        if done:
+            remove_torn(writer.path)
         for tile, values in job.made(progress, done=done):
             behind(tile, values)
     return writer.path

@@ -129,3 +129,9 @@ def resume_folder(target: PathLike) -> Path:
 def partial_of(target: PathLike) -> Path:
     """Return where an output lies while it is incomplete."""
     return Path(f"{Path(target)}.partial")
+
+
+def remove_torn(target: PathLike) -> None:
+    """Remove what a process was killed over in an incomplete store: these chunks are written anew."""
+    for torn in partial_of(target).rglob("*.partial"):
+        torn.unlink(missing_ok=True)
