@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from weft import _typing
 from weft._compute import human_bytes
-from weft._errors import WeftError
+from weft._errors import MemoryBudgetError, WeftError
 from weft.cli.options import RunOptions
 from weft.cli.words import cautions_of, counted, in_words_of_the_shell
 
@@ -95,37 +95,38 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except WeftError as error:
-        where, expected, got, fix = (
-            in_words_of_the_shell(text) for text in (error.where, error.expected, error.got, error.fix)
-        )
-        for line in (
-            f"Error: {where}: expected {expected}, got {got}. {fix}",
-            *getattr(error, "__notes__", []),
-        ):
-            typer.echo(line, err=True)
-        if as_json:
-            told = {
-                "kind": type(error).__name__,
-                "where": where,
-                "expected": expected,
-                "got": got,
-                "fix": fix,
-            }
-            typer.echo(json.dumps({"error": told}, indent=2))
+        _tell(error, as_json=as_json)
         raise typer.Exit(2) from error
     except (MemoryError, RuntimeError) as error:
         # torch has no kind of its own for a failed allocation on the CPU
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
-        typer.echo(
-            "Error: memory: expected as much as the plan says, got less from the system. "
-            "Lower --memory, raise the limit (ulimit -v), or go on elsewhere with --resume.",
-            err=True,
+        short = MemoryBudgetError(
+            "memory",
+            expected="as much as the plan says",
+            got="less from the system",
+            fix="Lower --memory, raise the limit (ulimit -v), or go on elsewhere with --resume.",
         )
+        _tell(short, as_json=as_json)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
         typer.echo("Interrupted. Nothing incomplete was left behind.", err=True)
         raise typer.Exit(130) from interrupt
+
+
+def _tell(error: WeftError, *, as_json: bool) -> None:
+    """Print an error with its next step and, where it is asked for, as JSON too."""
+    where, expected, got, fix = (
+        in_words_of_the_shell(text) for text in (error.where, error.expected, error.got, error.fix)
+    )
+    for line in (
+        f"Error: {where}: expected {expected}, got {got}. {fix}",
+        *getattr(error, "__notes__", []),
+    ):
+        typer.echo(line, err=True)
+    if as_json:
+        told = {"kind": type(error).__name__, "where": where, "expected": expected, "got": got, "fix": fix}
+        typer.echo(json.dumps({"error": told}, indent=2))
 
 
 def _peak_memory() -> float | None:
