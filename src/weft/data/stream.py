@@ -157,8 +157,8 @@ class _MemoryRows:
 
 
 @dataclass(frozen=True, eq=False)
-class _DaskRows:
-    array: Any  # dask.array.Array, its blocks dense or sparse
+class _ArrayRows:
+    array: Any
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -168,6 +168,9 @@ class _DaskRows:
     def row_bytes(self) -> float:
         return 4.0 * self.shape[1]
 
+
+@dataclass(frozen=True, eq=False)
+class _DaskRows(_ArrayRows):  # of a dask.array.Array, its blocks dense or sparse
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
             # By threads here: within the task of a cluster, its own workers could wait for each other.
@@ -177,17 +180,7 @@ class _DaskRows:
 
 
 @dataclass(frozen=True, eq=False)
-class _DiskDenseRows(Reopening):
-    array: Any  # h5py.Dataset or zarr.Array
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return int(self.array.shape[0]), int(self.array.shape[1])
-
-    @property
-    def row_bytes(self) -> float:
-        return 4.0 * self.shape[1]
-
+class _DiskDenseRows(_ArrayRows, Reopening):  # of an h5py.Dataset or zarr.Array
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
             return _picked(np.asarray(self.array[start:stop]), columns, is_own=True)
