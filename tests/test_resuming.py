@@ -142,6 +142,9 @@ def test_a_kept_fit_is_that_of_the_same_request(auto: Imputer, tissue_pair: Pair
         assert kept_fit(other, tissue_pair, path) is None
     fewer = tissue_pair.cells(np.arange(50))
     assert kept_fit(same_again, fewer, path) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.get_num_threads", lambda: 77)  # the last bits of a fit hang on it
+        assert kept_fit(same_again, tissue_pair, path) is None
     (resume_folder(path) / "request.json").write_text("{")
     assert kept_fit(same_again, tissue_pair, path) is None
 

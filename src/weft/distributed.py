@@ -212,7 +212,7 @@ def write_tiles_over(
     def note(tile: Tile) -> None:
         nonlocal n_done
         writer.note(tile.rows, tile.places)
-        n_done += (tile.rows.stop - tile.rows.start) * (tile.places.stop - tile.places.start)
+        n_done += tile.n_values
 
     marker = Marker(target=writer.path, folder=journal.folder)
     with writer, marker.put():

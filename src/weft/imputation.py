@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import torch
 
 from weft._errors import NotFittedError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
@@ -21,9 +20,9 @@ from weft.data.resume import Journal, kept_mark, remove_torn
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
-from weft.marks import bytes_mark, data_mark, weights_mark
+from weft.marks import bytes_mark, data_mark, machine_mark, weights_mark
 from weft.plan import Plan
-from weft.record import provenance, versions
+from weft.record import provenance
 
 _LAYERS = ("lower", "upper")
 _JUDGED = 512  # genes at once
@@ -47,6 +46,12 @@ class Tile:
     number: int
     rows: slice
     places: slice
+
+    @property
+    def n_values(self) -> int:
+        """Cells times genes."""
+        n_cells, n_genes = (part.stop - part.start for part in (self.rows, self.places))
+        return int(n_cells * n_genes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,14 +112,14 @@ class Imputation:
         """
         left = [tile for tile in self.tiles if tile.number not in done]
         n_values = self.plan.n_cells * self.plan.n_genes
-        n_done = n_values - sum(_n_values(tile) for tile in left)
+        n_done = n_values - sum(tile.n_values for tile in left)
         places, predictor = None, None
         for tile, measured in zip(left, ahead(self.read(tile) for tile in left), strict=True):
             if predictor is None or tile.places != places:
                 places, predictor = tile.places, None  # the old one goes before the new one comes
                 predictor = self.prepare(tile)
             yield tile, self.values(tile, predictor, measured)
-            n_done += _n_values(tile)
+            n_done += tile.n_values
             progress("impute", n_done, n_values)
 
     def prepare(self, tile: Tile) -> Predictor:
@@ -170,9 +175,8 @@ class Imputation:
         """
         return {
             **given,
-            **versions(),
+            **machine_mark(),
             "settings": asdict(self.fitted.settings),
-            "threads": torch.get_num_threads(),  # the last bits of products hang on it
             "device": str(self.fitted.device),
             "model": weights_mark(self.fitted.folder(self.known)),
             **data_mark(self.pair),
@@ -254,11 +258,6 @@ def write_tiles(
         for tile, values in job.made(progress, done=done):
             behind(tile, values)
     return writer.path
-
-
-def _n_values(tile: Tile) -> int:
-    n_cells, n_genes = (part.stop - part.start for part in (tile.rows, tile.places))
-    return int(n_cells * n_genes)
 
 
 def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> DoubleArray | None:

@@ -6,16 +6,23 @@ import zlib
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from weft.data.pair import Pair
 from weft.folder import ModelFolder
+from weft.record import versions
 from weft.streaming import reference_mark
 
 
 def bytes_mark(values: NDArray[Any]) -> str:
     """Return a short text that tells one array from another."""
     return f"{zlib.crc32(np.ascontiguousarray(values).tobytes()):08x}"
+
+
+def machine_mark() -> dict[str, Any]:
+    """Return what the last bits of a fit hang on besides data and settings, by name."""
+    return {**versions(), "threads": torch.get_num_threads()}
 
 
 def data_mark(pair: Pair) -> dict[str, str]:

@@ -14,8 +14,7 @@ from weft.data.pair import Pair
 from weft.data.resume import resume_folder
 from weft.folder import ModelFolder, read_folder
 from weft.imputer import Imputer
-from weft.marks import data_mark
-from weft.record import versions
+from weft.marks import data_mark, machine_mark
 
 _MODEL, _REQUEST = "model", "request.json"
 
@@ -80,7 +79,7 @@ def _request(imputer: Imputer, pair: Pair) -> Mapping[str, Any]:
         "reliability": imputer.reliability,
         "seed": int(imputer.seed),
         "device": imputer.device,
-        **versions(),
+        **machine_mark(),
         **data_mark(pair),
     }
     return dict(json.loads(json.dumps(request)))
