@@ -30,6 +30,11 @@ class AttentionMethod:
 
     changes: Mapping[str, Any]
 
+    @property
+    def fits_for_reliability(self) -> int:
+        """See `weft.imputing.Method`: none, as levels need the same genes left out."""
+        return 0
+
     def settings(self, pair: Pair) -> AttentionSettings:
         """Return the settings, the same for all data."""
         return AttentionSettings().override(self.changes)

@@ -13,7 +13,7 @@ _WEIGHT = 150.0  # a weight of attention: exponential, sum, division
 _LEVELLED = 5000.0  # a value that is given its level
 _COMPARED = 800.0  # a reference cell that may be among the nearest
 _NETWORK = 600.0  # a value that a layer of the gene network gathers, normalises and passes on
-_LEVEL_STEP = 1e9  # a step of the networks of levels
+_LEVEL_STEP = 5e7  # a step of the networks of levels
 _GROUPED = 9.0  # passes over the reference while it is condensed: three, in float64
 _CELL = 2e6  # a cell, besides: prepared, put together, compressed and written
 _BACKWARD = 4.5  # forward, backward and the optimiser's step, in forward
@@ -58,7 +58,7 @@ def attention_effort(pair: Pair, n_genes: int, settings: AttentionSettings, *, n
         learning += settings.folds * training(
             settings.fold_steps, settings.fold_cells, settings.fold_reference, kept
         )
-        learning += (settings.folds + 1) * 2 * settings.level_steps * _LEVEL_STEP / 20
+        learning += (settings.folds + 1) * 2 * settings.level_steps * _LEVEL_STEP
         learning += SAMPLE_CELLS * n_sc * (2.0 * inputs + _WEIGHT) * settings.folds
     if n_keys < n_sc:
         learning += _GROUPED * n_sc * n_keys * 2.0 * inputs

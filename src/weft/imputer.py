@@ -40,7 +40,6 @@ from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
 from weft.plan import Plan
-from weft.reliability import FOLDS
 from weft.save import SavedStImpute
 from weft.saved_attention import SavedAttention
 from weft.stimpute_method import StImputeMethod
@@ -180,7 +179,7 @@ class Imputer:
         pair = self._pair() if pair is None else pair
         n_genes = len(asked_genes(pair, genes))
         plan = self._method.plan(pair, n_genes, settings=self.settings_, memory=memory, matrices=0)
-        fits = 1 + FOLDS if self.reliability and self.preset == "stimpute" else 1
+        fits = 1 + self._method.fits_for_reliability * self.reliability
         return replace(plan, fits=fits, rate=product_rate(resolve_device(self.device)))
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:

@@ -119,6 +119,10 @@ class FittedMethod(Protocol):
 class Method(Protocol):
     """A method with its settings, before it has seen data."""
 
+    @property
+    def fits_for_reliability(self) -> int:
+        """How often it is fitted more to learn reliability."""
+
     def settings(self, pair: Pair) -> ImputerSettings:
         """Return the settings for data."""
 

@@ -21,7 +21,7 @@ from weft.data.pair import Pair
 from weft.folder import ModelFolder
 from weft.imputing import ImputerSettings, Work, predict_all
 from weft.plan import Plan, make_plan
-from weft.reliability import Reliability, TissueSample, fit_reliability
+from weft.reliability import FOLDS, Reliability, TissueSample, fit_reliability
 from weft.save import SavedStImpute, folder_of
 from weft.streaming import (
     NetworkGenes,
@@ -47,6 +47,11 @@ class StImputeMethod:
 
     changes: Mapping[str, Any]
     sources: Mapping[str, Any]
+
+    @property
+    def fits_for_reliability(self) -> int:
+        """See `weft.imputing.Method`."""
+        return FOLDS
 
     def check(self) -> None:
         """Raise `SettingError` where a setting is wrong, or the graph is of what is not given."""
