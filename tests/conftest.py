@@ -1,7 +1,8 @@
 """Fixtures that every room's tests share."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,35 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real datasets are not at {folder}; set WEFT_SHARED_DATA to their folder")
     return folder
+
+
+BROWSERS = (os.environ.get("WEFT_CHROMIUM", "chromium"), "chromium-browser", "google-chrome", "chrome")
+
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""WebGL is rendered in software; the rest keeps the browser from asking its maker's servers for anything."""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by Playwright; tests that need it are skipped where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is on the PATH; install it, or name it in WEFT_CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=BROWSER_OPTIONS)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")
