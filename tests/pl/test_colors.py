@@ -1,0 +1,86 @@
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib.colors import to_rgb
+
+from weft._errors import InputError, KeyMissingError, SettingError
+from weft.pl.colors import chosen_colors, label_colors, number_map, palette
+
+
+def test_forty_colours_are_distinct_and_none_is_the_grey_of_what_is_missing():
+    colors = np.array([to_rgb(one) for one in [*palette(40), "#D0D0D0", "#FFFFFF"]])
+    apart = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + np.eye(len(colors))
+    assert apart.min() > 0.1
+
+
+def test_the_first_colours_stay_and_repeat_from_the_forty_first_on():
+    assert palette(3) == palette(50)[:3]
+    assert palette(41)[40] == palette(1)[0]
+    assert palette(0) == []
+
+
+def test_categories_keep_their_order_and_text_is_in_natural_order(cells):
+    assert list(label_colors(cells, "type")) == ["c", "b", "a"]
+    cells.obs["text"] = ["T10", "T2", "T1", "T2", "T2", "T10"]
+    assert list(label_colors(cells, "text")) == ["T1", "T2", "T10"]
+
+
+def test_colours_that_scanpy_keeps_are_taken(cells):
+    cells.uns["type_colors"] = np.array(["red", "#00ff00", "blue"])
+    assert label_colors(cells, "type") == {"c": "#ff0000", "b": "#00ff00", "a": "#0000ff"}
+
+
+def test_colours_of_fewer_labels_are_not_taken(cells):
+    cells.uns["type_colors"] = ["red"]
+    assert label_colors(cells, "type")["c"] == palette(1)[0].lower()
+
+
+def test_what_is_no_colour_is_an_error(cells):
+    cells.uns["type_colors"] = ["red", "reddish", "blue"]
+    with pytest.raises(InputError, match="reddish"):
+        label_colors(cells, "type")
+
+
+def test_colours_are_written_only_when_asked(cells):
+    found = label_colors(cells, "type")
+    assert "type_colors" not in cells.uns
+    assert label_colors(cells, "type", keep=True) == found
+    assert cells.uns["type_colors"] == list(found.values())
+
+
+def test_colours_cannot_be_kept_in_a_file_or_a_view(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    assert label_colors(tmp_path / "cells.h5ad", "type") == label_colors(cells, "type")
+    with pytest.raises(SettingError, match="an AnnData to write colours to"):
+        label_colors(tmp_path / "cells.h5ad", "type", keep=True)
+    with pytest.raises(InputError, match="a view of another"):
+        label_colors(cells[:3], "type", keep=True)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
+def test_scanpy_draws_the_colours_that_are_kept(cells):
+    import scanpy as sc
+
+    found = label_colors(cells, "type", keep=True)
+    figure = sc.pl.embedding(cells, basis="spatial", color="type", show=False, return_fig=True)
+    drawn = {tuple(np.round(one[:3], 3)) for one in figure.axes[0].collections[0].get_facecolors()}
+    assert {tuple(np.round(to_rgb(one), 3)) for one in found.values()} <= drawn
+
+
+def test_unknown_columns_are_named(cells):
+    with pytest.raises(KeyMissingError, match="Did you mean 'type'"):
+        label_colors(cells, "tpye")
+
+
+def test_given_colours_are_checked_and_others_filled_in():
+    assert chosen_colors(["a", "b"], {"b": "red"}) == {"a": palette(1)[0].lower(), "b": "#ff0000"}
+    with pytest.raises(SettingError, match=r"colors\['a'\]: expected a colour, got 'reddish'"):
+        chosen_colors(["a"], {"a": "reddish"})
+    with pytest.raises(SettingError, match="viridis"):
+        number_map("viridiss")
+
+
+def test_labels_of_numbers_as_text():
+    data = AnnData(np.zeros((2, 1)), obs=pd.DataFrame({"cluster": [10, 2]}, index=["a", "b"]))
+    assert list(label_colors(data, "cluster")) == ["2", "10"]
