@@ -238,3 +238,11 @@ def test_the_path_of_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) ->
     check_not_input(tmp_path / "imputed.h5ad", from_file)
     with pytest.raises(OutputExistsError, match=r"st\.h5ad: .*the data that are read"):
         check_not_input(tmp_path / "." / "st.h5ad", from_file)
+
+
+def test_a_store_that_holds_an_input_is_no_output(tissue_pair: Pair, tmp_path: Path) -> None:
+    inside = str(tmp_path / "sample.zarr" / "tables" / "table")
+    from_store = dataclasses.replace(tissue_pair, st=dataclasses.replace(tissue_pair.st, source=inside))
+    check_not_input(tmp_path / "sample2.zarr", from_store)
+    with pytest.raises(OutputExistsError, match=r"sample\.zarr: .*the data that are read"):
+        check_not_input(tmp_path / "sample.zarr", from_store)

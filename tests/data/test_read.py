@@ -213,11 +213,36 @@ def test_zarr_stores_that_are_no_anndata(tmp_path: Path, make_side: Any, write_a
         FormatError, match=r"expected a zarr store written by AnnData.*got a store with nothing"
     ):
         open_input(tmp_path / "other.zarr", argument="st")
-    zarr.open_group(tmp_path / "sd.zarr", mode="w", zarr_format=2).create_group("tables")
-    table = write_as(make_side(["Gad1"]), tmp_path / "sd.zarr" / "tables", "zarr")
-    with pytest.raises(FormatError, match=r"SpatialData store: name its table, '.*tables/data\.zarr'"):
-        open_input(tmp_path / "sd.zarr", argument="st")
+
+
+@pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])
+def test_a_table_of_spatialdata_is_found(kind: str, tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    store = tmp_path / "sd.zarr"
+    root = zarr.open_group(store, mode="w", zarr_format=3 if kind.startswith("v3") else 2)
+    tables = root.create_group("tables")
+    with pytest.raises(FormatError, match=r"expected a SpatialData store with one table, got none"):
+        open_input(store, argument="st")
+    table = write_as(make_side(["Gad1"]), store / "tables", kind)
     assert open_input(table, argument="st").var.index.tolist() == ["Gad1"]
+    found = open_input(store, argument="st")
+    assert found.var.index.tolist() == ["Gad1"]
+    assert (found.source, found.where) == (str(table), f"st ({table})")
+    imputed = make_side(["Gad1", "Sst"])
+    imputed.uns["weft"] = {"seed": 0}  # what weft has written does not count
+    write_as(imputed, store / "tables", kind).rename(store / "tables" / "kept")
+    write_as(make_side(["Gad1"]), store / "tables", kind)
+    (store / "tables" / "kept").rename(store / "tables" / "imputed")
+    assert sorted(tables) == [table.name, "imputed"]
+    assert open_input(store, argument="st").var.index.tolist() == ["Gad1"]
+    assert len(open_input(store / "tables" / "imputed", argument="st").var) == 2
+    table.rename(store / "tables" / "cells")
+    write_as(make_side(["Gad1"]), store / "tables", kind)
+    with pytest.raises(
+        FormatError, match=r"got 2 tables \('cells', 'data.*'\)\. Name one: .*sd\.zarr/tables/cells or"
+    ):
+        open_input(store, argument="st")
+    with pytest.raises(MissingFileError, match="Did you mean 'cells'"):
+        open_input(store / "tables" / "cell", argument="st")
 
 
 def test_tables_without_numbers(tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ from weft._errors import FormatError, KeyMissingError, near
 from weft._typing import IntArray
 from weft.data.annotation import Annotation
 
-FORMATS = ".h5ad, .zarr, 10x .h5, a 10x folder with matrix.mtx, .csv, .tsv (also .gz) or .parquet"
+FORMATS = (
+    ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
+    ".csv, .tsv (also .gz) or .parquet"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -314,7 +314,9 @@ def check_not_input(path: PathLike, pair: Pair) -> None:
     pair
         Made from the inputs.
     """
-    if Path(path).resolve() in [Path(side.source).resolve() for side in (pair.sc, pair.st)]:
+    target = Path(path).resolve()
+    sources = [Path(side.source).resolve() for side in (pair.sc, pair.st)]
+    if any(target == one or target in one.parents for one in sources):  # a table lies within its store
         raise OutputExistsError(
             str(path),
             expected="a path of its own for the result",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from weft._errors import FormatError, MissingFileError, near, shorten
 from weft._typing import PathLike
 from weft.data.annotation import HeldTable, StoredTable
 from weft.data.input import FORMATS, Input, not_as_named
+from weft.data.regions import TABLES, chosen_table, is_spatialdata, store_of, with_centroids
 from weft.data.stored import Reopening, held_plainly
 from weft.data.table import SEPARATORS, read_table
 from weft.data.tenx import open_10x, read_mtx
@@ -36,12 +38,14 @@ _FOREIGN = {
 
 
 def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable[str] = ()) -> Input:
-    """Open an AnnData or a file.
+    """Open an AnnData, SpatialData or a file.
 
     Parameters
     ----------
     data
-        AnnData (in memory, backed, or a view of either), or a path of one of the `FORMATS`.
+        AnnData (in memory, backed, or a view of either), SpatialData with one table, or a path of one of the
+        `FORMATS`; of a SpatialData store, ``sample.zarr`` where it has one table (those that weft has written
+        do not count), else ``sample.zarr/tables/NAME``.
     argument
         What the caller calls it, for errors: "sc" or "st".
     obs_columns
@@ -56,6 +60,8 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
     """
     if isinstance(data, AnnData):
         return _from_anndata(data, argument)
+    if is_spatialdata(data):
+        return _from_spatialdata(data, argument)
     if not isinstance(data, str | Path) and not hasattr(data, "__fspath__"):
         raise FormatError(
             argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
@@ -127,6 +133,22 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
     )
 
 
+def _from_spatialdata(data: Any, argument: str) -> Input:
+    name = chosen_table(
+        data.tables,
+        None,
+        where=f"{argument} (SpatialData)",
+        argument="weft.read_spatialdata(data, table={!r})".format,
+    )
+    found = _from_anndata(data.tables[name], argument)
+    where = f"{argument} (SpatialData in memory, table {name!r})"
+    return dataclasses.replace(
+        found,
+        where=where,
+        obsm=with_centroids(found.obsm, found.uns, found.obs, source=data, where=where),
+    )
+
+
 def _open_hdf5(path: Path, where: str) -> Input:
     file = h5py.File(path.absolute(), "r")
     if "obs" not in file or "var" not in file:
@@ -149,20 +171,27 @@ def _open_zarr(path: Path, where: str) -> Input:
         group = zarr.open_group(str(path.absolute()), mode="r")
     except (ValueError, TypeError, KeyError) as error:
         raise not_as_named(path, where, str(error)) from error
-    if "obs" not in group or "var" not in group:
-        tables = sorted(zarr.open_group(str(path / "tables"), mode="r")) if "tables" in group else []
-        hint = (
-            f"It is a SpatialData store: name its table, {str(path / 'tables' / tables[0])!r}."
-            if tables
-            else ""
+    if TABLES in group and "obs" not in group:
+        tables = zarr.open_group(str(path / TABLES), mode="r")
+        name = chosen_table(
+            {one: tables[one] for one in tables},
+            None,
+            where=where,
+            argument=lambda one: str(path / TABLES / one),
         )
+        return _open_zarr(path / TABLES / name, f"{where.partition(' ')[0]} ({path / TABLES / name})")
+    if "obs" not in group or "var" not in group:
         raise FormatError(
             where,
             expected="a zarr store written by AnnData, with obs and var",
             got=f"a store with {shorten(sorted(group)) or 'nothing in it'}",
-            fix=hint or "Write it with AnnData.write_zarr.",
+            fix="Write it with AnnData.write_zarr.",
         )
-    return _from_store(group, path, where)
+    found = _from_store(group, path, where)
+    store = store_of(path.absolute())
+    return dataclasses.replace(
+        found, obsm=with_centroids(found.obsm, found.uns, found.obs, source=store, where=where)
+    )
 
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
@@ -190,6 +219,9 @@ class _Lazy(Reopening, Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         return read_elem(self.group[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.group  # without reading it
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.group)

@@ -1,0 +1,241 @@
+"""``weft export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from weft._errors import SettingError
+from weft.cli.options import Overwrite, RunOptions
+from weft.cli.screen import Screen, told_errors
+from weft.cli.words import in_words_of_the_shell
+
+_Result = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RESULT",
+        help="What weft impute or weft place wrote: a .zarr store or an .h5ad file.",
+        show_default=False,
+    ),
+]
+_To = Annotated[
+    Literal["cellxgene", "vitessce", "explorer", "spatialdata"],
+    typer.Option(
+        "--to",
+        help="What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer "
+        "(groups of cells, .csv), or what reads SpatialData (squidpy, napari).",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Where it goes. Not needed for spatialdata, which adds to the store of --into.",
+        show_default=False,
+    ),
+]
+_Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.",
+        show_default=False,
+    ),
+]
+_Title = Annotated[
+    str | None,
+    typer.Option(help="What the data are called. Default: the name of the file.", show_default=False),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorerOptions:
+    """What ``--to explorer`` takes besides."""
+
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.",
+            rich_help_panel="Xenium Explorer",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitessceOptions:
+    """What ``--to vitessce`` takes besides."""
+
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the page will find RESULT. Default: port 8000 of this machine.",
+            rich_help_panel="Vitessce",
+            show_default=False,
+        ),
+    ] = None
+    gene: Annotated[
+        str | None,
+        typer.Option(
+            help="Gene that colours the cells first. Default: their groups do.",
+            rich_help_panel="Vitessce",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialDataOptions:
+    """What ``--to spatialdata`` takes besides."""
+
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE",
+            help="SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.",
+            rich_help_panel="SpatialData",
+            show_default=False,
+        ),
+    ] = None
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the new element is called. Default: imputed, or placed.",
+            rich_help_panel="SpatialData",
+            show_default=False,
+        ),
+    ] = None
+    annotates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Table of STORE that RESULT was made from. Default: the only one.",
+            rich_help_panel="SpatialData",
+            show_default=False,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownOptions:
+    """What is printed."""
+
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object and nothing else on standard output.",
+            rich_help_panel="Running",
+        ),
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the last line only.", rich_help_panel="Running")
+    ] = False
+
+
+def export(
+    result: _Result,
+    *,
+    to: _To,
+    output: _Output = None,
+    column: _Column = None,
+    title: _Title = None,
+    overwrite: Overwrite = False,
+    spatialdata: SpatialDataOptions,
+    vitessce: VitessceOptions,
+    explorer: ExplorerOptions,
+    shown: ShownOptions,
+) -> None:
+    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's."""
+    with told_errors(as_json=shown.as_json):
+        screen = Screen(RunOptions(as_json=shown.as_json, quiet=shown.quiet))
+        given = {"column": column, "title": title}
+        given |= {
+            name: value for group in (spatialdata, vitessce, explorer) for name, value in vars(group).items()
+        }
+        _check_options(to, output, given)
+        if to == "spatialdata":
+            from weft.data.spatialdata import to_spatialdata
+
+            path = to_spatialdata(
+                result,
+                spatialdata.into,
+                name=spatialdata.table,
+                annotates=spatialdata.annotates,
+                output=output,
+                overwrite=overwrite,
+            )
+        elif to == "vitessce":
+            from weft.data.vitessce import write_vitessce
+
+            columns = [] if column is None else [column]
+            path = write_vitessce(
+                result, str(output), columns=columns, title=title, overwrite=overwrite, **vars(vitessce)
+            )
+        elif to == "explorer":
+            from weft.data.explorer import write_explorer_groups
+
+            path = write_explorer_groups(
+                result, str(output), column=str(column), ids=explorer.ids, overwrite=overwrite
+            )
+        else:
+            path = _cellxgene(result, str(output), title, screen, overwrite=overwrite)
+        screen.finish(
+            f"Exported {result} to {to} -> {path}", {"command": "export", "to": to, "output": str(path)}
+        )
+
+
+_TAKES = {
+    "cellxgene": ("title",),
+    "vitessce": ("column", "title", "url", "gene"),
+    "explorer": ("column", "ids"),
+    "spatialdata": ("into", "table", "annotates"),
+}
+_NEEDS = {"cellxgene": (), "vitessce": (), "explorer": ("column",), "spatialdata": ("into",)}
+
+
+def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
+    """Raise unless what is needed is given, and nothing that would be passed over."""
+    if output is None and to != "spatialdata":
+        raise SettingError(
+            "--output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
+        )
+    for name in _NEEDS[to]:
+        if given[name] is None:
+            raise SettingError(
+                f"--{name}",
+                expected=f"a value, which --to {to} needs",
+                got="none",
+                fix=f"Write --{name} {'STORE' if name == 'into' else 'cell_type'}.",
+            )
+    for name, value in given.items():
+        if value is not None and name not in _TAKES[to]:
+            takes = [other for other, names in _TAKES.items() if name in names]
+            raise SettingError(
+                f"--{name}",
+                expected=f"--to {' or '.join(takes)}",
+                got=f"--to {to}",
+                fix=f"Leave --{name} out.",
+            )
+
+
+def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, overwrite: bool) -> Path:
+    from weft.data.cellxgene import check_cellxgene, write_cellxgene
+
+    path = write_cellxgene(result, output, title=title, overwrite=overwrite)
+    findings = check_cellxgene(path)
+    for line in findings.view:
+        screen.say(f"  - {line}")
+    if findings.submission:
+        screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
+        for line in findings.submission:
+            screen.say(f"  - {in_words_of_the_shell(line)}")
+    return path
