@@ -1,4 +1,4 @@
-"""A demonstration from end to end: simulated files in; imputed genes, placed cells and their scores out."""
+"""A demonstration from end to end: simulated files in; imputed genes, placed cells, and a report out."""
 
 from __future__ import annotations
 
@@ -35,8 +35,20 @@ FILES = {
     "truth_scores": "truth_scores.csv",
     "placed": "placed.h5ad",
     "place_scores": "place_scores.csv",
+    "report": "report.html",
 }
 """Files of the demonstration by what they hold; each table of scores has a .json beside it."""
+
+PICTURES = {
+    "gene": "pictures/gene.png",
+    "reliability": "pictures/reliability.png",
+    "methods": "pictures/methods.png",
+    "placed": "pictures/placed.png",
+}
+"""Its pictures by what they show."""
+
+INTERVAL = 0.9
+"""Share of true values that the intervals of the imputed genes shall hold."""
 
 SETTINGS: dict[str, int] = {}
 """Settings of the Imputer that differ from the default ones."""
@@ -66,6 +78,8 @@ class Demo:
         Scores on the genes that the panel did not measure, in the same columns.
     places
         Scores of the places of the atlas's cells, likewise.
+    report
+        The report on all of this.
     """
 
     folder: Path
@@ -73,6 +87,7 @@ class Demo:
     held_out: pd.DataFrame
     against_truth: pd.DataFrame
     places: pd.DataFrame
+    report: Path
 
 
 def run_demo(
@@ -130,7 +145,7 @@ def run_demo(
     data = pair(path["atlas"], path["tissue"])
     say("2. Impute all genes of the atlas in every cell of the tissue.")
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
-    imputer.impute_to(path["imputed"], overwrite=True, progress=progress)
+    imputer.impute_to(path["imputed"], interval=INTERVAL, overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
     held_out = evaluate(
         data, [_method(SETTINGS), *_BASELINES], seeds=[seed], device=device, progress=progress
@@ -141,7 +156,17 @@ def run_demo(
     write_scores(against_truth, path["truth_scores"], overwrite=True)
     say("5. Place the cells of the atlas in the tissue, and compare with where they were simulated.")
     places = _place(data, path, seed=seed, device=device, progress=progress)
-    return Demo(folder=folder, pair=data, held_out=held_out, against_truth=against_truth, places=places)
+    say("6. Draw the results, and write the report.")
+    _draw(data, path, folder, tables=(held_out, against_truth))
+    written = _report(data, path)
+    return Demo(
+        folder=folder,
+        pair=data,
+        held_out=held_out,
+        against_truth=against_truth,
+        places=places,
+        report=written,
+    )
 
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
@@ -150,7 +175,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
         mark = folder / _MARK
-        names = [*FILES.values(), "scores.json", "truth_scores.json", "place_scores.json"]
+        names = [*FILES.values(), "scores.json", "truth_scores.json", "place_scores.json", *PICTURES.values()]
         foreign = [name for name in names if (folder / name).exists()]
         if foreign and not overwrite and not mark.exists():
             raise OutputExistsError(
@@ -188,13 +213,24 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     reliable = imputed.var["reliability"].to_numpy()[hidden]
     best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
     half = _summary("most reliable half", measured[:, best], own[:, best])
-    tables.append(half.assign(method=_method(SETTINGS)))
+    tables += [
+        one.assign(method=_method(SETTINGS)) for one in (half, _coverage(imputed[:, hidden], measured))
+    ]
     for method in resolve_methods(_BASELINES, device=device):
         predicted = method.make(seed).fit(data).predict(hidden, data)
         tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
     scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
     return scores
+
+
+def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> pd.DataFrame:
+    """Return which share of the true values lies within the intervals, gene by gene and in all."""
+    inside = (imputed.layers["lower"] <= measured) & (measured <= imputed.layers["upper"])
+    metric = f"coverage@{INTERVAL:g}"
+    genes = pd.DataFrame({"level": "gene", "item": imputed.var_names, "value": inside.mean(axis=0)})
+    total = pd.DataFrame({"level": "summary", "item": ["all values"], "value": [inside.mean()]})
+    return pd.concat([genes, total], ignore_index=True).assign(metric=metric)
 
 
 def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progress: Progress) -> pd.DataFrame:
@@ -229,4 +265,58 @@ def _summary(item: str, truth: FloatArray, predicted: FloatArray) -> pd.DataFram
     medians = {name: float(np.median(score(truth, predicted))) for name, score in METRICS.items()}
     return pd.DataFrame(
         {"level": "summary", "item": item, "metric": medians.keys(), "value": medians.values()}
+    )
+
+
+def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.DataFrame, ...]) -> None:
+    """Draw a gene that the panel did not measure, how good methods are, and where cells were placed."""
+    from weft import pl
+    from weft.reporting.figures import png
+
+    held_out, against_truth = tables
+    imputed, placed = anndata.read_zarr(path["imputed"]), anndata.read_h5ad(path["placed"])
+    truth = pair(path["atlas"], path["truth"])
+    best = _gene_to_show(imputed.var.join(anndata.read_h5ad(path["truth"], backed="r").var["pattern"]))
+    place = int(np.flatnonzero(truth.st.genes == best)[0])
+    known = truth.st.dense(slice(0, truth.st.n_cells), np.array([place]))[:, 0]
+
+    def gene() -> object:
+        axes = pl.gene(imputed, best, measured=known)
+        axes[0].set_title(f"{best}, simulated truth")
+        return axes
+
+    drawn: dict[str, Callable[[], object]] = {
+        "gene": gene,
+        "reliability": lambda: pl.reliability(imputed, against_truth, method=_method(SETTINGS)),
+        "methods": lambda: pl.methods(held_out),
+        "placed": lambda: pl.placed(placed, "cell_type", truth=data.sc.obsm["spatial_true"]),
+    }
+    for what, draw in drawn.items():
+        target = folder / PICTURES[what]
+        with output_errors(target):
+            target.parent.mkdir(exist_ok=True)
+        with partial_output(target, overwrite=True) as partial:
+            partial.write_bytes(png(draw))
+
+
+def _gene_to_show(var: pd.DataFrame) -> str:
+    """Return the most reliable gene off the panel, of those not bound to one type."""
+    known = var[~var["measured"]]["reliability"].fillna(-1.0)
+    in_space = known[var["pattern"] != "specific"]
+    return str((known if in_space.empty else in_space).idxmax())
+
+
+def _report(data: Pair, path: dict[str, Path]) -> Path:
+    """Write the report on all that was made."""
+    from weft.reporting import report
+
+    made = [path[what] for what in ("imputed", "placed", "scores", "truth_scores", "place_scores")]
+    return report(
+        path["report"],
+        *made,
+        data,
+        truth=pair(path["atlas"], path["truth"]),
+        true_places="obsm:spatial_true",
+        title="weft demo: a simulated tissue",
+        overwrite=True,
     )

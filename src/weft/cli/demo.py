@@ -19,7 +19,8 @@ _NEXT = """The same with your own data:
   weft check    atlas.h5ad tissue.h5ad
   weft impute   atlas.h5ad tissue.h5ad -o imputed.zarr
   weft place    atlas.h5ad tissue.h5ad -o placed.zarr
-  weft evaluate atlas.h5ad tissue.h5ad -o scores.csv"""
+  weft evaluate atlas.h5ad tissue.h5ad -o scores.csv
+  weft report   imputed.zarr placed.zarr scores.csv -o report.html"""
 
 
 def demo(
@@ -29,7 +30,7 @@ def demo(
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         check_device(run.device)
-        from weft.demo import FILES, run_demo
+        from weft.demo import FILES, PICTURES, run_demo
 
         with screen.progress() as progress:
             made = run_demo(
@@ -63,11 +64,13 @@ def demo(
         screen.say(_NEXT)
         screen.say("")
         screen.finish(
-            f"The demonstration lies in {out}: {', '.join(FILES.values())}",
+            f"The demonstration lies in {out}, and {made.report} tells of it: "
+            f"{', '.join(FILES.values())}, {', '.join(PICTURES.values())}",
             {
                 "command": "demo",
                 "folder": str(made.folder),
                 "files": {what: str(made.folder / name) for what, name in FILES.items()},
+                "pictures": {what: str(made.folder / name) for what, name in PICTURES.items()},
                 "held_out": shown_scores(made.held_out),
                 "against_truth": shown_scores(made.against_truth),
                 "places": shown_placement(made.places),

@@ -1,0 +1,180 @@
+"""``weft report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weft._compute import human_bytes
+from weft._errors import SettingError
+from weft.cli.options import Overwrite, PairOptions, RunOptions
+from weft.cli.screen import Screen, told_errors
+from weft.cli.words import cautions_of, check_device, read_genes
+
+if TYPE_CHECKING:
+    from weft.data.pair import Pair
+
+_MADE, _KNOWN = "What was made", "What it was made from, and what is known"
+
+_Results = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RESULTS...",
+        help="What weft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), "
+        "tables of scores (.csv or .parquet).",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="OUT", help="Where the report goes: an .html file.", show_default=False
+    ),
+]
+_Scores = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Scores that weft evaluate has written; may be repeated.",
+        rich_help_panel=_MADE,
+        show_default=False,
+    ),
+]
+_PlaceScores = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Scores of places likewise (--by place); may be repeated.",
+        rich_help_panel=_MADE,
+        show_default=False,
+    ),
+]
+_Spots = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Spots that weft place --spots has written.",
+        rich_help_panel=_MADE,
+        show_default=False,
+    ),
+]
+_Inputs = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        metavar="SC ST",
+        help="The two inputs: they are checked again, and measured values stand beside imputed ones.",
+        rich_help_panel=_KNOWN,
+        show_default=False,
+    ),
+]
+_Truth = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="ST",
+        help="Measurements, in the same cells, of genes that the panel did not have, if there are any; with "
+        "--check-inputs.",
+        rich_help_panel=_KNOWN,
+        show_default=False,
+    ),
+]
+_TruePlaces = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, "
+        "without --check-inputs).",
+        rich_help_panel=_KNOWN,
+        show_default=False,
+    ),
+]
+_Genes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES|FILE",
+        help="Genes to draw in the tissue, besides the most and the least reliable: names between commas, "
+        "or a text file with one name a line.",
+        show_default=False,
+    ),
+]
+_Title = Annotated[str, typer.Option(metavar="TEXT", help="What stands above.")]
+
+
+def report(
+    results: _Results = None,
+    *,
+    output: _Output,
+    scores: _Scores = None,
+    place_scores: _PlaceScores = None,
+    spots: _Spots = None,
+    check_inputs: _Inputs = None,
+    truth: _Truth = None,
+    true_places: _TruePlaces = None,
+    genes: _Genes = None,
+    title: _Title = "weft report",
+    overwrite: Overwrite = False,
+    data: PairOptions,
+    run: RunOptions,
+) -> None:
+    """Write one HTML file on what was made, how, how good it is, and what to keep in mind."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        from weft.data.output import check_output
+
+        check_output(output, overwrite=overwrite, suffixes=(".html", ".htm"))
+        check_device(run.device)
+        names = _asked_genes(genes)
+        pair = None if check_inputs is None else data.pair(*check_inputs)
+        known = _known(truth, check_inputs, data)
+        from weft import reporting
+
+        given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
+        written = reporting.report(
+            output,
+            *given,
+            *([] if pair is None else [pair]),
+            genes=names,
+            truth=known,
+            true_places=true_places,
+            title=title,
+            overwrite=overwrite,
+        )
+        size = written.stat().st_size
+        record: dict[str, Any] = {
+            "command": "report",
+            "output": str(written),
+            "bytes": size,
+            "results": [str(one) for one in given],
+            "cautions": [] if pair is None else cautions_of(pair),
+        }
+        screen.finish(f"Report -> {output}, {human_bytes(size)}", record)
+
+
+def _asked_genes(genes: str | None) -> list[str]:
+    """Return the genes that are drawn besides."""
+    if genes is None:
+        return []
+    names = read_genes(genes)
+    if names is None:
+        raise SettingError(
+            "--genes all",
+            expected="a few genes, as each is drawn",
+            got="all",
+            fix="Name those that you want to see.",
+        )
+    return names
+
+
+def _known(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptions) -> Pair | None:
+    """Return measurements of genes that the panel did not have, with the reference."""
+    if truth is None:
+        return None
+    if inputs is None:
+        raise SettingError(
+            "--truth",
+            expected="--check-inputs too, as values are brought to the scale of the reference",
+            got="none",
+            fix="Add --check-inputs SC ST.",
+        )
+    return data.pair(inputs[0], truth)
