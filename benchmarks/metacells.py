@@ -75,7 +75,7 @@ def trained(pair: weft.Pair, kept: np.ndarray, path: Path) -> tuple[Attending, w
             sample_cells(panel, 0),
             settings=AttentionSettings(),
             seed=0,
-            device=torch.device("cpu"),
+            devices=[torch.device("cpu")],
             cross=False,
         )
         path.write_bytes(pickle.dumps((attending.model, attending.levels)))

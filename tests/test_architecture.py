@@ -23,6 +23,7 @@ LAYERS = {
     "_typing": 0,
     "_errors": 0,
     "_compute": 0,
+    "devices": 0,
     "core": 1,
     "data": 2,
     "fasta": 3,

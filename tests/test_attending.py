@@ -33,7 +33,7 @@ def fit(
         sample_cells(one, seed),
         settings=settings_,
         seed=seed,
-        device=torch.device("cpu"),
+        devices=[torch.device("cpu")],
         cross=cross,
         **others,
     )

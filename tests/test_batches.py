@@ -18,6 +18,8 @@ from weft.data.adjacency import spatial_adjacency
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 
+CPU = torch.device("cpu")
+
 # float32 logarithms of values that were brought to another total
 TOLERANCE = 1e-5
 
@@ -39,7 +41,6 @@ def source(of: Pair, *, seed: int = 0, **changes: Any) -> BatchSource:
         spacing=of.spacing,
         settings=chosen,
         seed=seed,
-        device=torch.device("cpu"),
     )
 
 
@@ -177,7 +178,7 @@ class TestBatches:
         )
         seen = set()
         for step in range(12):
-            batch = made.draw(0, step)
+            batch = made.draw(0, step, CPU)
             assert all(one.dtype == torch.float32 for one in (batch.cells, batch.spots, batch.adjacency))
             assert batch.cells.shape == (40, 12)
             assert len(batch.spots) == 16
@@ -195,27 +196,27 @@ class TestBatches:
 
     def test_slices_come_as_often_as_they_are_large(self, sliced: Pair) -> None:
         made = source(sliced, batch_spots=100)
-        sizes = [len(made.draw(0, step).spots) for step in range(400)]
+        sizes = [len(made.draw(0, step, CPU).spots) for step in range(400)]
         assert set(sizes) == {59, 29}  # whole slices, but for a spot without counts
         assert sizes.count(59) / 400 == pytest.approx(59 / 88, abs=0.08)
 
     def test_a_part_of_a_slice_has_a_wider_kernel_by_default(self, tissue_pair: Pair) -> None:
         """Spots from all over the tissue, not one corner of it: S reaches as many of them as in a whole."""
-        whole = source(tissue_pair, sigma=None).draw(0, 0)
+        whole = source(tissue_pair, sigma=None).draw(0, 0, CPU)
         filled = tissue_pair.coordinates[~tissue_pair.st.empty_cells]
         expected = spatial_adjacency(filled, width=0.5 * tissue_pair.spacing)
         np.testing.assert_array_equal(whole.adjacency, expected)
         made = source(tissue_pair, sigma=None, batch_spots=30)
         spots = model_inputs(tissue_pair, tissue_pair.shared_genes, totals_of(tissue_pair, StemSettings()))[1]
-        places = tissue_pair.coordinates[rows_in(made.draw(0, 0).spots, spots.values(slice(None)))]
+        places = tissue_pair.coordinates[rows_in(made.draw(0, 0, CPU).spots, spots.values(slice(None)))]
         spacing = tissue_pair.spacing * (89 / 30) ** 0.5
         expected = spatial_adjacency(places, width=0.8 * spacing)
-        np.testing.assert_allclose(made.draw(0, 0).adjacency, expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(made.draw(0, 0, CPU).adjacency, expected, rtol=0, atol=TOLERANCE)
         assert (np.ptp(places, axis=0) > 0.6 * np.ptp(filled, axis=0)).all()
 
     @pytest.mark.parametrize("kernel", ["exponential", "knn"])
     def test_other_kernels(self, tissue_pair: Pair, kernel: Any) -> None:
-        batch = source(tissue_pair, kernel=kernel, kernel_neighbors=4, sigma=0.5).draw(0, 0)
+        batch = source(tissue_pair, kernel=kernel, kernel_neighbors=4, sigma=0.5).draw(0, 0, CPU)
         filled = np.flatnonzero(~tissue_pair.st.empty_cells)
         expected = spatial_adjacency(
             tissue_pair.coordinates[filled], kernel=kernel, width=0.5 * tissue_pair.spacing, k=4
@@ -229,7 +230,10 @@ class TestBatches:
         def batches(model: int, seed: int = 0, of: BatchSource | None = None) -> torch.Tensor:
             made = of or source(tissue_pair, seed=seed, **small)
             return torch.cat(
-                [torch.cat([one.cells, one.spots]) for one in (made.draw(model, 0), made.draw(model, 1))]
+                [
+                    torch.cat([one.cells, one.spots])
+                    for one in (made.draw(model, 0, CPU), made.draw(model, 1, CPU))
+                ]
             )
 
         assert torch.equal(batches(0), batches(0))
@@ -247,7 +251,7 @@ class TestBatches:
             one.values(slice(None))
             for one in model_inputs(sliced, sliced.shared_genes, (sliced.sc.target, sliced.st.target))
         )
-        drawn = [made.draw(0, step) for step in range(20)]
+        drawn = [made.draw(0, step, CPU) for step in range(20)]
         assert {tuple(rows_in(one.cells, cells)) != () and len(one.cells) for one in drawn} == {15}
         assert len({row for one in drawn for row in rows_in(one.cells, cells)}) == 15
         of_spots = {row for one in drawn for row in rows_in(one.spots, spots)}
@@ -265,7 +269,7 @@ class TestBatches:
 
     def test_global_states_are_left_alone(self, tissue_pair: Pair) -> None:
         before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
-        source(tissue_pair).draw(0, 0)
+        source(tissue_pair).draw(0, 0, CPU)
         assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
 
     def test_sides_without_counts_of_the_models_genes(

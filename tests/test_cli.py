@@ -157,6 +157,34 @@ def test_impute_writes_intervals(call: Any, both: Any, tmp_path: Path) -> None:
     assert {"reliability_lower", "reliability_upper", "reliable"} <= set(written.var)
 
 
+def test_impute_writes_a_sparse_matrix(call: Any, both: Any, tmp_path: Path) -> None:
+    arguments = ("--no-reliability", "--sparse", "0.05", *QUICK)
+    result = call("impute", *both, "-o", "out.zarr", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "of the values reach the cut" in " ".join(result.stdout.split())
+    assert anndata.read_zarr(tmp_path / "out.zarr").X.data.min() >= 0.05
+    assert call("check", "out.zarr", both[1], "--sc-scale", "log").exit_code == 0
+    found = one_object(call("impute", *both, "-o", "out.h5ad", "--json", *arguments))
+    assert 0 < found["plan"]["kept"] <= 1
+    assert sorted(one.name for one in tmp_path.iterdir() if one.suffix in (".zarr", ".resume")) == [
+        "out.zarr"
+    ]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_fails_before_its_first_tile(
+    call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weft.imputer.Imputer.impute_to", fail)
+    more = ["--resume"] if resume else []
+    result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK, *more)
+    assert result.exit_code == 130
+    assert (tmp_path / "out.zarr.resume").exists() == resume
+
+
 def test_impute_takes_an_embedding(call: Any, both: Any, embeddings: Any, tmp_path: Path) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     arguments = (
@@ -221,12 +249,18 @@ def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
 def test_demo_runs_twice_and_replaces_only_its_own(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weft.demo, "SETTINGS", {"steps": 3, "level_steps": 3})
+    monkeypatch.setattr(weft.demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
+    monkeypatch.setattr(weft.demo, "PLACER_SETTINGS", {"models": 1, "steps": 3})
     first = call("demo", "--cells", 80)
     assert first.exit_code == 0, first.output
     assert first.stdout.count("attention") == 2
     folder = tmp_path / "weft-demo"
     assert {*weft.demo.FILES.values()} < {one.name for one in folder.iterdir()}
+    pictures = [folder / name for name in weft.demo.PICTURES.values()]
+    assert all(one.read_bytes().startswith(b"\x89PNG") for one in pictures)
+    told = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h2" in told
+    assert "Where the cells lived, and where they were placed" in told
     truth = pd.read_csv(folder / "truth_scores.csv")
     assert truth[truth["level"] == "gene"]["item"].nunique() == 150
     (folder / "notes.txt").write_text("mine")
@@ -346,6 +380,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
     "interval out of range": (["--interval", "90"], ("--interval: expected a number from 0.01 to 0.999",)),
+    "cut out of range": (["--sparse", "5"], ("--sparse: expected a number from 0 to 1, got 5",)),
     "interval of stimpute": (
         ["--interval", "0.9", "--preset", "stimpute"],
         ("--interval: expected --preset",),
@@ -514,7 +549,18 @@ def test_the_options_are_those_of_pair() -> None:
 def test_every_command_has_help_and_the_common_options(call: Any) -> None:
     assert call("--version").stdout == f"weft {weft.__version__}\n"
     assert "Weave single cells into tissue" in call("--help").stdout
-    for command in ("check", "proteins", "embed", "impute", "place", "evaluate", "demo"):
+    for command in (
+        "check",
+        "impute",
+        "place",
+        "evaluate",
+        "report",
+        "view",
+        "export",
+        "proteins",
+        "embed",
+        "demo",
+    ):
         result = call(command, "--help")
         assert result.exit_code == 0
         for option in ("--seed", "--device", "--json", "--quiet"):

@@ -11,6 +11,7 @@ from weft._compute import (
     numpy_stream,
     parse_memory,
     resolve_device,
+    resolve_devices,
     stratified_rows,
     torch_stream,
 )
@@ -45,6 +46,39 @@ class TestDevice:
         assert resolve_device("cuda:1") == torch.device("cuda:1")
         with pytest.raises(SettingError, match=r"^device: .*got 'cuda:2'"):
             resolve_device("cuda:2")
+
+
+class TestDevices:
+    @pytest.fixture
+    def two_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    @pytest.mark.parametrize("device", ["cpu", "auto"])
+    def test_one_is_one(self, device: str) -> None:
+        assert resolve_devices(device) == (resolve_device(device),)
+
+    def test_several_in_their_order(self, two_gpus: None) -> None:
+        expected = torch.device("cuda:1"), torch.device("cuda:0")
+        assert resolve_devices("cuda:1,cuda:0") == resolve_devices("cuda:1, cuda:0") == expected
+
+    def test_all_are_the_gpus(self, two_gpus: None) -> None:
+        assert resolve_devices("all") == (torch.device("cuda:0"), torch.device("cuda:1"))
+
+    def test_all_without_gpus_is_the_best_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert resolve_devices("all") == (resolve_device("auto"),)
+
+    @pytest.mark.parametrize("device", ["cpu,", ",cpu", "cpu,abacus", "cpu;cpu", "all,cpu", ""])
+    def test_a_list_with_something_else(self, device: str) -> None:
+        with pytest.raises(SettingError, match=r"^device: expected 'auto' or a device of this machine"):
+            resolve_devices(device)
+
+    def test_several_kinds(self, two_gpus: None) -> None:
+        with pytest.raises(
+            SettingError, match=r"^device: expected devices of one kind, .*got 'cuda:0,cpu'.*'all'"
+        ):
+            resolve_devices("cuda:0,cpu")
 
 
 class TestStreams:

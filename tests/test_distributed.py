@@ -109,6 +109,64 @@ def test_the_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, t
     assert seen[-1] == ("impute", 90 * 28, 90 * 28)
 
 
+def assert_same_files(path: Path, other: Path) -> None:
+    """Hold what lies on the disk of two matrices X to each other."""
+    files = [
+        {str(one.relative_to(store)): one.read_bytes() for one in (store / "X").rglob("*") if one.is_file()}
+        for store in (path, other)
+    ]
+    assert len(files[0]) > 6
+    assert files[0] == files[1]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process that puts a sparse matrix together do so by chunks of 100 values."""
+    monkeypatch.setattr("weft.data.sparse_output._CHUNK", 100)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_sparse_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"interval": 0.9} if fitted.preset == "auto" else {}
+    options["sparse"] = float(np.median(fitted.impute().X))
+    here = fitted.impute_to(tmp_path / "here.zarr", **options)
+    there = fitted.impute_to(
+        tmp_path / "there.zarr", dask=address, progress=killing(address, at=9, count=1), **options
+    )
+    assert_same_files(there, here)
+    first, second = (anndata.read_zarr(path) for path in (there, here))
+    assert (first.X != second.X).nnz == 0
+    assert 0 < first.X.nnz < 90 * 28
+    assert (
+        sorted(first.layers) == sorted(second.layers) == (["lower", "upper"] if "interval" in options else [])
+    )
+    for name in first.layers:
+        assert first.layers[name].tobytes() == second.layers[name].tobytes()
+    assert [one.name for one in sorted(tmp_path.iterdir())] == ["here.zarr", "there.zarr"]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("first", ["here", "there"])
+def test_a_sparse_run_goes_on_where_another_stopped(
+    auto: Imputer, address: str, tmp_path: Path, first: str
+) -> None:
+    ways: list[str | None] = [None, address] if first == "here" else [address, None]
+    done = []
+
+    def stop(*_: Any) -> None:
+        done.append(None)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"sparse": 0.2, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        auto.impute_to(tmp_path / "a.zarr", dask=ways[0], progress=stop, **options)
+    assert 3 <= len((tmp_path / "a.zarr.resume" / "tiles.txt").read_text().split()) < N_TILES
+    auto.impute_to(tmp_path / "a.zarr", dask=ways[1], **options)
+    assert_same_files(tmp_path / "a.zarr", auto.impute_to(tmp_path / "whole.zarr", sparse=0.2))
+    assert not (tmp_path / "a.zarr.resume").exists()
+
+
 def test_no_chunk_is_of_two_tiles(auto: Imputer, tissue_pair: Pair) -> None:
     job = auto._job(tissue_pair, None, interval=None, memory="4 GB")
     rows, columns = job.plan.chunk
@@ -391,7 +449,7 @@ def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "weft.imputer.connect",
-                lambda address, **options: connect(address, devices=["cpu", "cpu"], **options),
+                lambda address, **options: connect(address, **options | {"devices": ["cpu", "cpu"]}),
             )
             there = imputer.impute_to(tmp_path / "there.zarr", interval=0.8, dask="local")
     finally:

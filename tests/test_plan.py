@@ -36,6 +36,21 @@ def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
     assert "\n" not in str(plan)
 
 
+def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
+    imputer = Imputer(reliability=False, device="cpu")
+    plan = imputer.plan(pair=tissue_pair, sparse=0.05)
+    assert plan.kept is not None
+    assert 0 < plan.kept < 1
+    assert plan.output_bytes == pytest.approx(8 * plan.kept * 90 * 28 + 4 * 90)
+    assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the cut")
+    assert dataclasses.replace(plan, kept=None, output_bytes=0) == dataclasses.replace(
+        imputer.plan(pair=tissue_pair), output_bytes=0, rate=plan.rate
+    )
+    assert imputer.plan(pair=tissue_pair, sparse=0).kept == 1
+    with pytest.raises(SettingError, match="sparse: expected a number from 0 to 1, got -1"):
+        imputer.plan(pair=tissue_pair, sparse=-1)
+
+
 @given(
     n_cells=st.integers(1, 10**5),
     more_cells=st.integers(0, 10**5),

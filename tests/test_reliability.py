@@ -24,6 +24,7 @@ from weft.reliability import (
     ReliabilityNets,
     TissueSample,
     fit_reliability,
+    leave_out,
 )
 
 N_FEATURES = 12
@@ -179,30 +180,34 @@ def test_a_panel_gene_is_scored_by_the_net_that_did_not_see_it(tissue_pair: Pair
     np.testing.assert_allclose(found, [0.9, 0.5, 0.3], rtol=1e-6)
 
 
-def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) -> None:
-    asked: list[int] = []
-
-    def predict(part: Pair, genes: np.ndarray, cells: Pair) -> np.ndarray:
-        names = set(tissue_pair.sc.genes[genes])
-        assert not names & set(part.shared_genes)
-        assert names | set(part.shared_genes) == set(tissue_pair.shared_genes)
-        np.testing.assert_array_equal(cells.shared_genes, part.shared_genes)
-        assert part.st.n_cells == 90  # training may use all cells
-        assert cells.st.n_cells == 89  # the empty one has nothing to compare with
-        asked.extend(genes)
-        return cells.st.dense(slice(None), tissue_pair.st_shared[np.isin(tissue_pair.sc_shared, genes)])
-
-    steps: list[tuple[str, int, int]] = []
-    found = fit_reliability(
-        tissue_pair,
-        GeneColumns.load(tissue_pair.sc),
-        predict,
+def perfectly(pair: Pair) -> Reliability:
+    """Learn from predictions that are the measurement."""
+    sample = TissueSample.draw(pair, 0)
+    folds = leave_out(pair, sample, seed=0)
+    truth = pair.st.dense(sample.cells, pair.st_shared)
+    return fit_reliability(
+        pair,
+        GeneColumns.load(pair.sc),
+        sample,
+        folds=folds,
+        predictions=[truth[:, fold.panel] for fold in folds],
         seed=0,
-        progress=lambda *step: steps.append(step),
     )
-    assert sorted(asked) == sorted(tissue_pair.sc_shared)
-    assert steps == [("reliability", done, FOLDS) for done in range(1, FOLDS + 1)]
-    assert found is not None
+
+
+def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) -> None:
+    sample = TissueSample.draw(tissue_pair, 0)
+    folds = leave_out(tissue_pair, sample, seed=0)
+    for fold in folds:
+        names = set(tissue_pair.sc.genes[fold.genes])
+        assert names == set(tissue_pair.shared_genes[fold.panel])
+        assert not names & set(fold.train.shared_genes)
+        assert names | set(fold.train.shared_genes) == set(tissue_pair.shared_genes)
+        np.testing.assert_array_equal(fold.cells.shared_genes, fold.train.shared_genes)
+        assert fold.train.st.n_cells == 90  # training may use all cells
+        assert fold.cells.st.n_cells == 89  # the empty one has nothing to compare with
+    assert sorted(np.concatenate([fold.genes for fold in folds])) == sorted(tissue_pair.sc_shared)
+    found = perfectly(tissue_pair)
     assert set(found.nets.fold_of) == set(tissue_pair.shared_genes)
     assert sorted(set(found.nets.fold_of.values())) == list(range(FOLDS))
     assert len(found.nets.nets) == FOLDS
@@ -210,12 +215,7 @@ def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) ->
 
 def test_a_perfect_prediction_is_trusted_more_than_a_scrambled_one(tissue_pair: Pair) -> None:
     columns, draw = GeneColumns.load(tissue_pair.sc), np.random.default_rng(0)
-
-    def predict(part: Pair, genes: np.ndarray, cells: Pair) -> np.ndarray:
-        return cells.st.dense(slice(None), tissue_pair.st_shared[np.isin(tissue_pair.sc_shared, genes)])
-
-    found = fit_reliability(tissue_pair, columns, predict, seed=0)
-    assert found is not None
+    found = perfectly(tissue_pair)
     truth = tissue_pair.st.dense(found.sample.cells, tissue_pair.st_shared)
     scrambled = draw.permuted(truth, axis=0) + draw.standard_normal(truth.shape).astype(np.float32)
     reference = columns.dense(tissue_pair.sc_shared)

@@ -7,19 +7,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
+import torch
 
 import weft
 from weft._errors import OutputError, SettingError
 from weft.data.pair import Pair
 from weft.data.resume import kept_mark, partial_of, resume_folder
+from weft.data.simulate import SimulatedTissue
+from weft.data.sparse_output import SparseParts, kept_values
 from weft.data.write import ResultWriter
 from weft.imputer import Imputer
-from weft.resuming import keep_fit, kept_fit
+from weft.resuming import keep_fit, kept_fit, kept_until_failure
 
 QUICK = {"steps": 5, "level_steps": 5, "fold_steps": 5}
 
@@ -52,8 +57,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return left
 
 
+def values_of(data: anndata.AnnData) -> np.ndarray:
+    return data.X.toarray() if sp.issparse(data.X) else data.X
+
+
 def same(one: anndata.AnnData, other: anndata.AnnData) -> None:
-    np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(values_of(one), values_of(other))
     assert sorted(one.layers) == sorted(other.layers)
     for name in one.layers:
         np.testing.assert_array_equal(one.layers[name], other.layers[name])
@@ -86,6 +95,153 @@ def test_a_failed_run_goes_on(
     again, whole = (anndata.read_zarr(tmp_path / name) for name in ("imputed.zarr", "whole.zarr"))
     same(again, whole)
     assert again.X.dtype == dtype
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """Return all that lies on the disk of a matrix X."""
+    matrix = path / "X"
+    return {str(one.relative_to(matrix)): one.read_bytes() for one in matrix.rglob("*") if one.is_file()}
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a sparse matrix of 22 bands of 6 parts, in chunks of 100 values."""
+    monkeypatch.setattr("weft.data.sparse_output._BAND_VALUES", 140)
+    monkeypatch.setattr("weft.data.sparse_output._CHUNK", 100)
+
+
+@pytest.mark.usefixtures("small_tiles", "small_parts")
+@pytest.mark.parametrize(
+    ("interval", "dtype", "cut"), [(None, "float32", 0.05), (0.9, "float16", 0.3), (None, "float32", 0)]
+)
+def test_a_sparse_result_is_the_dense_one_cut(
+    auto: Imputer, tmp_path: Path, interval: float | None, dtype: weft._typing.OutputType, cut: float
+) -> None:
+    options: dict[str, Any] = {"interval": interval, "dtype": dtype}
+    dense = anndata.read_zarr(auto.impute_to(tmp_path / "dense.zarr", **options))
+    dense.X = np.where(kept_values(dense.X, cut), dense.X, 0).astype(np.float32)
+    for suffix in (".zarr", ".h5ad"):
+        path = auto.impute_to(tmp_path / f"sparse{suffix}", sparse=cut, **options)
+        sparse = anndata.read_zarr(path) if suffix == ".zarr" else anndata.read_h5ad(path)
+        assert sp.isspmatrix_csr(sparse.X)
+        assert sparse.X.has_canonical_format
+        same(sparse, dense)
+        assert sparse.X.nnz == np.count_nonzero(dense.X)
+        assert sparse.uns["weft"]["sparse"] == cut
+        assert sparse.layers.keys() == (set() if interval is None else {"lower", "upper"})
+        assert weft.pair(path, path, sc_scale="log", st_scale="log").sc.n_genes == 28  # as any other input
+    assert "sparse" not in dense.uns["weft"]
+
+
+@pytest.mark.usefixtures("small_tiles", "small_parts")
+def test_a_sparse_run_that_failed_goes_on(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
+    path = tmp_path / "imputed.zarr"
+    with pytest.raises(OutputError, match="No space left"):
+        auto.impute_to(path, sparse=0.1, resume=True)
+    parts = resume_folder(path) / "parts"
+    assert len(list(parts.iterdir())) == 6 * 4 + 2
+    (parts / "0123.partial").touch()
+    failing.clear()
+    steps: list[str] = []
+    auto.impute_to(path, sparse=0.1, resume=True, progress=lambda *step: steps.append(step[0]))
+    assert (steps.count("impute"), steps.count("joining")) == (36 - 7, 22)
+    whole = auto.impute_to(tmp_path / "whole.zarr", sparse=0.1)
+    assert files_of(path) == files_of(whole)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]
+
+
+@pytest.mark.usefixtures("small_tiles", "small_parts")
+@pytest.mark.parametrize(("at", "resume"), [(0, True), (21, True), (11, False)])
+def test_a_run_that_failed_while_it_joined_goes_on(
+    auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, resume: bool
+) -> None:
+    path, read, left = tmp_path / "imputed.zarr", SparseParts._read, [at]
+
+    def fail(self: SparseParts, band: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return read(self, band)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SparseParts, "_read", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            auto.impute_to(path, sparse=0.1, resume=resume)
+    assert path.exists() is False
+    if not resume:
+        assert list(tmp_path.iterdir()) == []
+        return
+    steps: list[str] = []
+    auto.impute_to(path, sparse=0.1, resume=True, progress=lambda *step: steps.append(step[0]))
+    assert set(steps) == {"joining"}
+    assert files_of(path) == files_of(auto.impute_to(tmp_path / "whole.zarr", sparse=0.1))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_another_cut_is_other_work(
+    auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "imputed.zarr"
+    with pytest.raises(OutputError, match="No space left"):
+        auto.impute_to(path, sparse=0.1, resume=True)
+    failing.clear()
+    auto.impute_to(path, sparse=0.2, resume=True)
+    assert "another sparse" in caplog.text
+    assert anndata.read_zarr(path).X.data.min() >= 0.2
+
+
+KILLED = """
+import os, signal
+import weft, weft.plan
+from weft.data import sparse_output
+
+weft.plan._tile = lambda *_, **__: (16, 5)
+sparse_output._BAND_VALUES, sparse_output._CHUNK = 140, 100
+
+def progress(stage, n_done, n_values):
+    if (stage, n_done) == ("joining", 15):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+imputer = weft.load("model", device="cpu").attach(weft.pair("sc.h5ad", "st.h5ad"))
+imputer.impute_to("imputed.zarr", sparse=0.1, resume=True, progress=progress)
+"""
+
+
+@pytest.mark.usefixtures("small_tiles", "small_parts")
+def test_a_run_that_was_killed_while_it_joined_goes_on(
+    tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tissue.sc.write_h5ad("sc.h5ad")
+    tissue.st.write_h5ad("st.h5ad")
+    imputer = Imputer(settings=QUICK, reliability=False, device="cpu").fit(weft.pair("sc.h5ad", "st.h5ad"))
+    imputer.save("model")
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], env=os.environ | threads, capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (partial_of("imputed.zarr") / "X" / "data").is_dir()
+    steps: list[str] = []
+    path = imputer.impute_to(
+        "imputed.zarr", sparse=0.1, resume=True, progress=lambda *step: steps.append(step[0])
+    )
+    assert set(steps) == {"joining"}
+    assert files_of(path) == files_of(imputer.impute_to("whole.zarr", sparse=0.1))
+
+
+def test_a_kept_fit_goes_with_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "imputed.zarr"
+    for resume in (True, False):
+        resume_folder(path).mkdir(exist_ok=True)
+        with pytest.raises(ZeroDivisionError), kept_until_failure(path, resume=resume):
+            raise ZeroDivisionError
+        assert resume_folder(path).exists() == resume
+    resume_folder(path).mkdir()
+    with kept_until_failure(path, resume=False):
+        pass
+    assert resume_folder(path).exists()
 
 
 @pytest.mark.usefixtures("small_tiles")

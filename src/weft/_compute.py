@@ -47,6 +47,42 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def resolve_devices(device: str) -> tuple[torch.device, ...]:
+    """Turn what a user says of devices into those that trainings take, one each; the first does all else.
+
+    Parameters
+    ----------
+    device
+        One, as `resolve_device` takes it; several of one kind between commas, as ``"cuda:0,cuda:1"``, of
+        which one may stand twice; or ``"all"`` for every GPU of this machine, and the best device where there
+        is none.
+
+    Raises
+    ------
+    SettingError
+        A device is unknown or not there, or they are of several kinds.
+
+    Examples
+    --------
+    >>> resolve_devices("cpu,cpu")
+    (device(type='cpu'), device(type='cpu'))
+    """
+    import torch
+
+    if device == "all":
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)
+    found = tuple(resolve_device(name.strip()) for name in device.split(","))
+    if len({one.type for one in found}) > 1:
+        raise SettingError(
+            "device",
+            expected="devices of one kind, which compute alike",
+            got=repr(device),
+            fix="Write device='cuda:0,cuda:1', say, or device='all' for every GPU.",
+        )
+    return found
+
+
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
     """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))

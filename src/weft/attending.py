@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +19,9 @@ from weft.core.settings import SAMPLE_CELLS, AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
+from weft.devices import over_devices
 from weft.streaming import panel_of, training_cells
+from weft.tilemaker import moved
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
@@ -172,7 +175,7 @@ def fit_attending(
     *,
     settings: AttentionSettings,
     seed: int,
-    device: torch.device,
+    devices: Sequence[torch.device],
     cross: bool,
     progress: Progress = silent,
 ) -> tuple[Attending, OutOfFold | None]:
@@ -186,8 +189,11 @@ def fit_attending(
         Their reference by gene.
     sample
         (n_sample,) positions of spatial cells that genes are standardised over.
-    settings, seed, device, progress
-        How, from which random streams, and where.
+    settings, seed, progress
+        How, and from which random streams.
+    devices
+        Where: the whole panel and its parts are trained on side by side. What is learned comes to lie on the
+        first.
     cross
         Whether to predict the panel's genes with levels that were learned without them, too: what reliability
         and intervals are learned from.
@@ -197,39 +203,80 @@ def fit_attending(
     What predicts; and predictions of the panel's genes without them, or None where ``cross`` is not asked
     for, or the panel has fewer than 2 genes for each fold.
     """
-    measured, shown = training_cells(pair, settings.training_cells, seed), panel_of(pair, sample)
-    reference = columns.dense(pair.sc_shared)
-
-    def fitted(genes: IntArray, name: str, chosen: AttentionSettings) -> AttentionModel:
-        return attention.train(
-            np.ascontiguousarray(measured[:, genes]),
-            np.ascontiguousarray(reference[:, genes]),
-            np.ascontiguousarray(shown[:, genes]),
-            settings=chosen,
-            seed=seed,
-            device=device,
-            progress=lambda stage, done, total: progress(f"{name}{stage}", done, total),
-        )
-
     n_panel = len(pair.shared_genes)
-    whole = Attending(
-        model=attention.condensed_if_large(fitted(np.arange(n_panel), "", settings), seed=seed),
-        levels=None,
-        columns=columns,
-        queries=sample_rows(np.arange(columns.n_cells), _QUERIES, numpy_stream(seed, "reference queries")),
+    every, splits = np.arange(n_panel), list[tuple[IntArray, IntArray]]()
+    if n_panel >= _FEWEST_IN_FOLD * settings.folds:
+        splits = list(KFold(settings.folds, shuffle=True, random_state=seed % 2**32).split(every))
+    queries = sample_rows(np.arange(columns.n_cells), _QUERIES, numpy_stream(seed, "reference queries"))
+    trainer = _Trainer(
+        measured=training_cells(pair, settings.training_cells, seed),
+        reference=columns.dense(pair.sc_shared),
+        shown=panel_of(pair, sample),
+        queries=queries if cross else queries[:0],
+        settings=settings,
+        seed=seed,
+        home=devices[0],
     )
-    if n_panel < _FEWEST_IN_FOLD * settings.folds:
+    learned = over_devices(trainer.learn, [None, *splits], devices, progress=progress)
+    model: AttentionModel = next(learned)
+    parts: list[_Part] = []
+    for part in learned:
+        parts.append(part)
+        progress("genes left out", len(parts), len(splits))
+    whole = Attending(model=model, levels=None, columns=columns, queries=queries)
+    if not splits:
         return whole, None
-    splits = list(KFold(settings.folds, shuffle=True, random_state=seed % 2**32).split(np.arange(n_panel)))
-    parts, queries = [], whole.queries if cross else whole.queries[:0]
-    for number, (kept, out) in enumerate(splits):
-        expression = torch.from_numpy(np.ascontiguousarray(reference[:, out])).to(device)
-        model = fitted(kept, "genes left out: ", settings.without_part())
-        parts.append(_Part.of(model, expression, queries))
-        progress("genes left out", number + 1, len(splits))
-    learner = _LevelLearner.of(parts, splits, truth=shown, settings=settings, seed=seed)
-    attending = replace(whole, levels=learner.levels(np.arange(n_panel), "all"))
-    return attending, learner.held_out(parts, splits, progress=progress) if cross else None
+    learner = _LevelLearner.of(parts, splits, truth=trainer.shown, settings=settings, seed=seed)
+    asked = [(every, "all"), *((kept, str(number)) for number, (kept, _) in enumerate(splits) if cross)]
+    levels: list[Levels] = []
+    for one in over_devices(learner.learn, asked, devices):
+        if levels:
+            progress("levels left out", len(levels), len(splits))
+        levels.append(one)
+    attending = replace(whole, levels=levels[0])
+    return attending, learner.held_out(parts, splits, levels[1:]) if cross else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trainer:
+    """What attention is trained on, with all genes of the panel or without some."""
+
+    measured: FloatArray  # n_training x n_panel
+    reference: FloatArray  # n_sc x n_panel
+    shown: FloatArray  # n_sample x n_panel
+    queries: IntArray  # of the reference, that genes are carried to
+    settings: AttentionSettings
+    seed: int
+    home: torch.device
+
+    def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, told: Progress) -> Any:
+        """Return a part of the panel as carried without it; given none, the model of the whole panel."""
+        if split is None:
+            model = self._model(np.arange(self.shown.shape[1]), self.settings, device, told)
+            return attention.condensed_if_large(model, seed=self.seed)
+        kept, out = split
+        model = self._model(
+            kept,
+            self.settings.without_part(),
+            device,
+            lambda stage, done, total: told(f"genes left out: {stage}", done, total),
+        )
+        expression = torch.from_numpy(np.ascontiguousarray(self.reference[:, out])).to(device)
+        part = _Part.of(model, expression, self.queries)
+        return part if device == self.home else moved(part, self.home)
+
+    def _model(
+        self, genes: IntArray, settings: AttentionSettings, device: torch.device, told: Progress
+    ) -> AttentionModel:
+        return attention.train(
+            np.ascontiguousarray(self.measured[:, genes]),
+            np.ascontiguousarray(self.reference[:, genes]),
+            np.ascontiguousarray(self.shown[:, genes]),
+            settings=settings,
+            seed=self.seed,
+            device=device,
+            progress=told,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -287,28 +334,32 @@ class _LevelLearner:
             seed=seed,
         )
 
-    def levels(self, columns: IntArray, name: str) -> Levels:
-        """Learn from some of the panel's genes."""
-        some = torch.from_numpy(columns).to(self.truth.device)
-        return fit_levels(
-            self.pattern[:, some],
-            self.detection[:, some],
-            genes=self.genes.take(some),
-            truth=self.truth[:, some],
+    def learn(self, asked: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
+        """Learn levels from some of the panel's genes, from the random stream of a name."""
+        there, home = self, self.truth.device
+        if device != home:
+            there = moved(self, device)
+        columns, name = asked
+        some = torch.from_numpy(columns).to(device)
+        levels = fit_levels(
+            there.pattern[:, some],
+            there.detection[:, some],
+            genes=there.genes.take(some),
+            truth=there.truth[:, some],
             settings=self.settings,
             generator=torch_stream(self.seed, f"levels.{name}"),
         )
+        return levels if device == home else moved(levels, home)
 
-    def held_out(self, parts: list[_Part], splits: Splits, *, progress: Progress) -> OutOfFold:
+    def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> OutOfFold:
         """Predict every part of the panel with levels learned from the others."""
         predicted, fold = torch.empty_like(self.truth), np.empty(self.truth.shape[1], dtype=np.int64)
-        for number, (kept, out) in enumerate(splits):
-            levels, some = self.levels(kept, str(number)), torch.from_numpy(out).to(self.truth.device)
-            predicted[:, some] = levels.values(
+        for number, (_, out) in enumerate(splits):
+            some = torch.from_numpy(out).to(self.truth.device)
+            predicted[:, some] = levels[number].values(
                 self.pattern[:, some], self.detection[:, some], self.genes.take(some)
             )
             fold[out] = number
-            progress("levels left out", number + 1, len(splits))
         order = _panel_order(splits)
         return OutOfFold(
             fold=fold,

@@ -55,7 +55,7 @@ class AttentionMethod:
             sample,
             settings=self.settings(pair),
             seed=work.seed,
-            device=work.device,
+            devices=work.devices,
             cross=work.reliability,
             progress=work.progress,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from weft.data.stream import Rows, row_blocks
 _READ_ROWS = 4096  # rows that are read at once
 _GENE_ROWS = 5000  # spots that variable genes are chosen from
 _LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
+_NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
 _SIGMA_WHOLE, _SIGMA_PART = 0.5, 0.8  # in spot spacings: of a slice that fits in a batch, and of a larger one
 
 
@@ -135,7 +137,7 @@ def _dispersion(side: ModelInput, *, slices: NDArray[np.str_] | None, seed: int)
     data, batch = AnnData(values[:, seen]), None
     if slices is not None and len(np.unique(slices[rows])) > 1:
         data.obs["slice"], batch = pd.Categorical(slices[rows]), "slice"
-    with _threads_kept():
+    with _NUMBA, _threads_kept():
         table = sc.pp.highly_variable_genes(data, flavor="seurat", batch_key=batch, inplace=False)
     found = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
     if batch is not None:  # first by the number of slices in which a gene is variable
@@ -172,8 +174,8 @@ class BatchSource:
         Positions of the spots of every slice.
     spacing
         Of the spots, in the unit of the coordinates.
-    settings, seed, device
-        How, from which stream, and where batches are put.
+    settings, seed
+        How, and from which stream.
 
     Notes
     -----
@@ -191,9 +193,8 @@ class BatchSource:
         spacing: float,
         settings: StemSettings,
         seed: int,
-        device: torch.device,
     ) -> None:
-        self._settings, self._seed, self._device = settings, seed, device
+        self._settings, self._seed = settings, seed
         stream = numpy_stream(seed, "stem training rows")
         cells = sample_rows(np.flatnonzero(~inputs[0].side.empty_cells), settings.training_cells, stream)
         self._cells = inputs[0].sparse(cells)
@@ -207,7 +208,7 @@ class BatchSource:
         check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
         self._shares = np.array([len(spots) for spots in members]) / n_spots
         self._spacing = spacing
-        self._whole: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._whole: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
         self._streams: dict[int, np.random.Generator] = {}
 
     def dropout(self) -> float:
@@ -217,8 +218,8 @@ class BatchSource:
         spots = np.concatenate([np.diff(one.rows.indptr) for one in self._slices])
         return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
 
-    def draw(self, model: int, step: int) -> Batch:
-        """Return the batch of a step: cells of all, spots of one slice.
+    def draw(self, model: int, step: int, device: torch.device) -> Batch:
+        """Return the batch of a step: cells of all, spots of one slice. Models may draw at the same time.
 
         Parameters
         ----------
@@ -226,6 +227,8 @@ class BatchSource:
             Number of the encoder; each has a stream of its own.
         step
             Number of the step, from 0; steps come in order.
+        device
+            Where the batch is put.
         """
         if step == 0 or model not in self._streams:
             self._streams[model] = numpy_stream(self._seed, f"stem batches {model}")
@@ -233,13 +236,15 @@ class BatchSource:
         number = int(stream.choice(len(self._slices), p=self._shares))
         n_cells = self._cells.shape[0]
         rows = stream.choice(n_cells, min(self._settings.batch_cells, n_cells), replace=False)
-        spots, adjacency = self._spots(number, stream)
-        return Batch(cells=self._tensor(self._cells[rows]), spots=spots, adjacency=adjacency)
+        spots, adjacency = self._spots(number, stream, device)
+        return Batch(cells=_tensor(self._cells[rows], device), spots=spots, adjacency=adjacency)
 
-    def _spots(self, number: int, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _spots(
+        self, number: int, stream: np.random.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         one, settings = self._slices[number], self._settings
-        if number in self._whole:
-            return self._whole[number]
+        if (number, device) in self._whole:
+            return self._whole[number, device]
         drawn = sample_rows(np.arange(len(one.coordinates)), settings.batch_spots, stream)
         coordinates = one.coordinates[drawn]
         spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of those drawn
@@ -249,13 +254,14 @@ class BatchSource:
         adjacency = spatial_adjacency(
             coordinates, kernel=settings.kernel, width=sigma * spacing, k=settings.kernel_neighbors
         )
-        spots = self._tensor(one.rows[drawn]), torch.from_numpy(adjacency).to(self._device)
+        spots = _tensor(one.rows[drawn], device), torch.from_numpy(adjacency).to(device)
         if len(one.coordinates) <= settings.batch_spots:
-            self._whole[number] = spots
+            self._whole[number, device] = spots
         return spots
 
-    def _tensor(self, rows: sp.csr_matrix) -> torch.Tensor:
-        return torch.from_numpy(rows.toarray()).to(self._device)
+
+def _tensor(rows: sp.csr_matrix, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(rows.toarray()).to(device)
 
 
 def check_counts(side: ModelInput, n_values: int) -> None:

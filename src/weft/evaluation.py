@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -26,7 +26,7 @@ from weft.metrics import METRICS
 from weft.peers.methods import Method, Predictor, Reliable, resolve_methods
 from weft.peers.placing import PlaceMethod
 from weft.scores import COLUMNS as COLUMNS  # part of what `evaluate` promises
-from weft.scores import record_of, score_all, score_rows
+from weft.scores import on_each_device, record_of, score_all, score_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,7 +99,8 @@ def evaluate(
     hits
         For ``"place"``, numbers of neighbours that the hit number is counted over.
     device
-        Device for the Imputers and Placers that are named.
+        Device for the Imputers and Placers that are named. Of several, as "cuda:0,cuda:1", or "all" GPUs,
+        each makes one fit at a time, in a thread of its own: methods, seeds and folds go side by side.
     progress
         Called as (stage, done, total) before each fit and at the end.
 
@@ -154,28 +155,40 @@ def evaluate(
         gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
         edges=None if edges is None else read_edges(edges),
     )
-    found = resolve_methods(
-        cast(Sequence[str | Predictor], methods),
+    predictors = cast(Sequence[str | Predictor], methods)
+    found = on_each_device(
+        device, lambda one: _resolved(predictors, network, reliability=reliability, device=one)
+    )
+    scored = np.unique(np.concatenate([split.held for split in splits]))
+    truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
+    job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
+    result = score_all(
+        found,
+        seeds,
+        fit=lambda method, seed, number: _predict(job, method, seed=seed, number=number),
+        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
+        n_steps=len(splits),
+        progress=progress,
+    )
+    parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
+    parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
+    parameters |= {"reliability": reliability, "device": device}
+    result.attrs["weft"] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
+    return result
+
+
+def _resolved(
+    methods: Sequence[str | Predictor], network: Network, *, reliability: bool, device: str
+) -> list[Method[Predictor]]:
+    """Return the methods, for one device."""
+    return resolve_methods(
+        methods,
         embedding=network.embedding,
         gene_sets=network.gene_sets,
         edges=network.edges,
         reliability=reliability,
         device=device,
     )
-    scored = np.unique(np.concatenate([split.held for split in splits]))
-    truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
-    job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
-
-    def score(method: Method[Predictor], seed: int, told: Progress) -> pd.DataFrame:
-        predicted, reliable = _predict_all(job, method, seed=seed, progress=told)
-        return _scores(job, predicted, reliable, seed=seed)
-
-    result = score_all(found, seeds, score, n_steps=len(splits), progress=progress)
-    parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
-    parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
-    parameters |= {"reliability": reliability, "device": device}
-    result.attrs["weft"] = record_of(pair, found, given=methods, parameters=parameters, seeds=seeds)
-    return result
 
 
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
@@ -292,30 +305,46 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     return splits
 
 
-def _predict_all(
-    job: _Job, method: Method[Predictor], *, seed: int, progress: Progress
-) -> tuple[FloatArray, DoubleArray | None]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prediction:
+    """What one fit predicts."""
+
+    number: int  # of the split
+    block: FloatArray  # cells of the split x its genes
+    reliability: DoubleArray | None  # of its genes
+
+
+def _predict(job: _Job, method: Method[Predictor], *, seed: int, number: int) -> _Prediction:
+    """Fit a method to a split, and let it predict what it did not see."""
+    split = job.splits[number]
+    train = test = job.pair.panel(job.pair.shared_genes[split.kept])
+    if split.seen is not None and split.cells is not None:
+        train, test = train.cells(split.seen), train.cells(split.cells)
+    genes, reliability = job.pair.sc_shared[split.held], None
+    try:
+        fitted = method.make(seed).fit(train)
+        block = np.asarray(fitted.predict(genes, test))
+        _check_prediction(block, (test.st.n_cells, len(genes)))
+        if job.reliability and isinstance(fitted, Reliable):
+            reliability = np.asarray(fitted.reliability_of(genes))
+    except Exception as error:
+        error.add_note(f"while evaluating {method.label!r}, seed {seed}, fold {number}")
+        raise
+    return _Prediction(number=number, block=block, reliability=reliability)
+
+
+def _put_together(job: _Job, made: Iterable[_Prediction]) -> tuple[FloatArray, DoubleArray | None]:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
-    for number, split in enumerate(job.splits):
-        progress("evaluate", number, len(job.splits))
-        train = test = job.pair.panel(job.pair.shared_genes[split.kept])
-        if split.seen is not None and split.cells is not None:
-            train, test = train.cells(split.seen), train.cells(split.cells)
-        genes, columns = job.pair.sc_shared[split.held], np.searchsorted(job.scored, split.held)
-        try:
-            fitted = method.make(seed).fit(train)
-            block = np.asarray(fitted.predict(genes, test))
-            _check_prediction(block, (test.st.n_cells, len(genes)))
-            if job.reliability and isinstance(fitted, Reliable):
-                reliable[columns] += fitted.reliability_of(genes)
-                times[columns] += 1
-        except Exception as error:
-            error.add_note(f"while evaluating {method.label!r}, seed {seed}, fold {number}")
-            raise
+    for one in made:
+        split = job.splits[one.number]
+        columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = block
+        predicted[np.ix_(cells, columns)] = one.block
+        if one.reliability is not None:
+            reliable[columns] += one.reliability
+            times[columns] += 1
     return predicted, reliable / times if times.all() else None
 
 

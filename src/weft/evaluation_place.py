@@ -20,7 +20,7 @@ from weft.peers.methods import Method
 from weft.peers.placing import Placed, PlaceMethod, resolve_placers
 from weft.placement_metrics import GROUPS, composition_pcc, location_errors, type_groups
 from weft.placement_metrics import hits as hits_of
-from weft.scores import record_of, score_all, score_rows
+from weft.scores import on_each_device, record_of, score_all, score_rows
 
 HITS = (25, 120)
 """Neighbours that the hit number is counted over, by default."""
@@ -67,7 +67,8 @@ def evaluate_placement(
     major
         Most frequent types that ``celltype_pcc@14`` (with this number) is a mean over.
     device
-        Device for the Placers that are named.
+        Device for the Placers that are named; of several, as "cuda:0,cuda:1", or "all" GPUs, each fits and
+        scores one method with one seed at a time.
     progress
         Called as (stage, done, total) before each fit and at the end.
 
@@ -122,17 +123,16 @@ def evaluate_placement(
     """
     _check_numbers(hits, major, pair.sc.n_cells)
     goal = _goal(pair, truth, truth_composition, hits=hits, major=major)
-    found = resolve_placers(methods, device=device)
+    found = on_each_device(device, lambda one: resolve_placers(methods, device=one))
 
-    def score(method: Method[PlaceMethod], seed: int, told: Progress) -> pd.DataFrame | None:
-        told("evaluate", 0, 1)
+    def fit(method: Method[PlaceMethod], seed: int, _: int) -> pd.DataFrame | None:
         try:
             return _scores(goal, method.make(seed).fit(pair).place())
         except Exception as error:
             error.add_note(f"while evaluating {method.label!r}, seed {seed}")
             raise
 
-    result = score_all(found, seeds, score, n_steps=1, progress=progress)
+    result = score_all(found, seeds, fit=fit, score=lambda made, _: next(made), n_steps=1, progress=progress)
     parameters: dict[str, Any] = {
         "by": "place",
         "truth": truth if truth is None or isinstance(truth, str) else "given",
@@ -143,7 +143,7 @@ def evaluate_placement(
         "major": int(major),
         "device": device,
     }
-    result.attrs["weft"] = record_of(pair, found, given=methods, parameters=parameters, seeds=seeds)
+    result.attrs["weft"] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
     return result
 
 

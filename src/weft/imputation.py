@@ -165,13 +165,13 @@ class Imputation:
         known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
         return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})
 
-    def mark(self, given: Mapping[str, str | int]) -> dict[str, Any]:
+    def mark(self, given: Mapping[str, str | float | None]) -> dict[str, Any]:
         """Return what the values of the tiles depend on, by name, for a run that is resumed.
 
         Parameters
         ----------
         given
-            What else there is: preset, seed, type of the numbers.
+            What else there is: preset, seed, type of the numbers, cut of a sparse result.
         """
         return {
             **given,

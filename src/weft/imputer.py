@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._compute import product_rate, resolve_device
+from weft._compute import product_rate, resolve_devices
 from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
 from weft._typing import (
     DoubleArray,
@@ -33,6 +33,7 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.pair import Pair, check_not_input
 from weft.data.resume import Journal, check_resumable
+from weft.data.sparse_output import check_cut, share_kept
 from weft.data.write import ResultWriter, check_output
 from weft.distributed import check_cluster, connect, write_tiles_over
 from weft.folder import ModelFolder, write_folder
@@ -75,7 +76,9 @@ class Imputer:
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1", "mps".
+        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains one
+        of the networks at a time (the folds of reliability have their own), and the first one predicts; with
+        ``impute_to(dask="local")`` all do.
 
     Attributes
     ----------
@@ -159,6 +162,7 @@ class Imputer:
         *,
         pair: Pair | None = None,
         memory: str | int = DEFAULT_MEMORY,
+        sparse: float | None = None,
     ) -> Plan:
         """Return what an imputation will take; before `fit` too, given the pair.
 
@@ -170,17 +174,25 @@ class Imputer:
             The data; by default those it was fitted to.
         memory
             Budget for the whole process.
+        sparse
+            As in `impute_to`; how many values are kept is estimated from some cells of the pair.
 
         Raises
         ------
+        SettingError
+            ``sparse`` is out of its range.
         MemoryBudgetError
             It does not fit in the budget.
         """
+        check_cut("sparse", sparse)
         pair = self._pair() if pair is None else pair
-        n_genes = len(asked_genes(pair, genes))
-        plan = self._method.plan(pair, n_genes, settings=self.settings_, memory=memory, matrices=0)
+        asked = asked_genes(pair, genes)
+        plan = self._method.plan(pair, len(asked), settings=self.settings_, memory=memory, matrices=0)
+        if sparse is not None:
+            plan = plan.sparse(share_kept(pair, asked, sparse))
+        devices = resolve_devices(self.device)
         fits = 1 + self._method.fits_for_reliability * self.reliability
-        return replace(plan, fits=fits, rate=product_rate(resolve_device(self.device)))
+        return replace(plan, fits=-(-fits // len(devices)), rate=product_rate(devices[0]))
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -266,6 +278,7 @@ class Imputer:
         interval: float | None = None,
         memory: str | int = DEFAULT_MEMORY,
         dtype: OutputType = "float32",
+        sparse: float | None = None,
         resume: bool = False,
         dask: str | None = None,
         overwrite: bool = False,
@@ -281,6 +294,11 @@ class Imputer:
             As in `impute`.
         dtype
             Type of the numbers that are written, "float32" or "float16": half the size, three digits.
+        sparse
+            Values of ``X`` below it, 0 to 1, are left out, and ``X`` is written as a sparse matrix (CSR), as
+            0.05; 0 leaves out zeros alone. By default ``X`` is dense. Layers are dense and hold all values.
+            With "float16", values are rounded to it and stored as float32, as scipy has no sparse matrix of
+            float16.
         resume
             Whether to go on with a run of the same work that was killed or failed, and to keep what is
             written if this one fails; a zarr store only. The result is the same to the last bit. Where
@@ -295,7 +313,7 @@ class Imputer:
         Returns
         -------
         Path
-            Where it lies, holding what `impute` returns.
+            Where it lies, holding what `impute` returns; ``uns["weft"]["sparse"]`` has the cut, if any.
 
         Raises
         ------
@@ -307,6 +325,8 @@ class Imputer:
             Dask is not installed; no scheduler answers, or no workers are left.
         """
         check_choice("dtype", dtype, get_args(OutputType))
+        check_cut("sparse", sparse)
+        cut = None if sparse is None else float(sparse)
         target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
         check_resumable(target, resume=resume)
         if dask is not None:
@@ -314,23 +334,28 @@ class Imputer:
         job = self._job(pair, genes, interval=interval, memory=memory)
         check_not_input(path, job.pair)
         job = in_tiles_of(job, target) if resume else job
-        given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype}
+        given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
+        record = job.record(preset=self.preset, seed=self.seed)
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
         writer = ResultWriter(
             path,
             obs=job.obs(),
             var=job.var(),
             obsm=places_of(job.pair),
-            uns={"weft": job.record(preset=self.preset, seed=self.seed)},
+            uns={"weft": record if cut is None else record | {"sparse": cut}},
             layers=job.layers,
             dtype=dtype,
+            sparse=cut,
             overwrite=overwrite,
             chunk=job.plan.chunk,
             journal=journal,
+            progress=progress,
         )
         if dask is None or journal is None:
             return write_tiles(job, writer, journal, progress=progress)
-        with connect(dask, memory=memory, device=job.fitted.device) as cluster:
+        devices = [str(one) for one in self._work().devices]
+        several = devices if len(devices) > 1 else ()
+        with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
             return write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
@@ -473,8 +498,8 @@ class Imputer:
         return self
 
     def _work(self, *, reliability: bool = False, progress: Progress = silent) -> Work:
-        device = resolve_device(self.device)
-        return Work(seed=int(self.seed), device=device, reliability=reliability, progress=progress)
+        devices = resolve_devices(self.device)
+        return Work(seed=int(self.seed), devices=devices, reliability=reliability, progress=progress)
 
     def _fitted(self) -> FittedMethod:
         if self.fitted_ is None:

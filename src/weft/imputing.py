@@ -33,8 +33,8 @@ class Work:
     ----------
     seed
         Of every random draw.
-    device
-        Where.
+    devices
+        Where trainings take place, one on each at a time; all else takes place on the first.
     reliability
         Whether to learn how far predictions can be trusted.
     progress
@@ -42,9 +42,14 @@ class Work:
     """
 
     seed: int
-    device: torch.device
+    devices: tuple[torch.device, ...]
     reliability: bool = False
     progress: Progress = silent
+
+    @property
+    def device(self) -> torch.device:
+        """The first device."""
+        return self.devices[0]
 
 
 class Predictor(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import resolve_device
+from weft._compute import resolve_devices
 from weft._errors import InputError, NotFittedError, check_choice, check_range
 from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
 from weft.batches import (
@@ -58,7 +58,8 @@ class Placer:
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1", "mps".
+        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
+        encoder at a time, and the first one places.
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class Placer:
             No two spots at different places, or no cell or spot with counts.
         """
         settings = StemSettings.of(self.preset).override(self.settings)
-        device = resolve_device(self.device)
+        devices = resolve_devices(self.device)
         coordinates, spacing = _checked_places(pair)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
@@ -122,7 +123,6 @@ class Placer:
             spacing=spacing,
             settings=settings,
             seed=self.seed,
-            device=device,
         )
         self.model_ = stem.train(
             source.draw,
@@ -130,7 +130,7 @@ class Placer:
             dropout=source.dropout(),
             settings=settings,
             seed=self.seed,
-            device=device,
+            devices=devices,
             progress=lambda done, total: progress("training", done, total),
         )
         self.genes_, self.pair_, self._totals = genes, pair, totals
@@ -255,7 +255,7 @@ class Placer:
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
         )
-        where = resolve_device(device)
+        where = resolve_devices(device)[0]
         encoders = tuple(encoder.to(where) for encoder in saved.model.encoders)
         placer.model_ = replace(saved.model, encoders=encoders, device=where)
         placer.genes_, placer._totals = saved.genes, saved.totals

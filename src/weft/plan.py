@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft._compute import human_bytes, human_time, parse_memory
 from weft._errors import MemoryBudgetError
@@ -62,6 +62,8 @@ class Plan:
         Estimated peak memory of the whole process.
     output_bytes
         Size of the result before compression.
+    kept
+        Estimated share of its values that a sparse result keeps, 0 to 1; None where it is dense.
     effort
         Operations of learning once, and of predicting.
     fits
@@ -79,6 +81,7 @@ class Plan:
     effort: Effort
     fits: int = 1
     rate: float = math.nan
+    kept: float | None = None
 
     def __str__(self) -> str:
         times = f"about {human_time(self.seconds)}, " if math.isfinite(self.seconds) else ""
@@ -87,7 +90,19 @@ class Plan:
             f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
             f"{times}peak memory about {human_bytes(self.peak_bytes)}, "
             f"result {human_bytes(self.output_bytes)} before compression"
+            + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")
         )
+
+    def sparse(self, kept: float) -> Plan:
+        """Return the plan of a sparse result.
+
+        Parameters
+        ----------
+        kept
+            Estimated share of the values that it keeps, 0 to 1.
+        """
+        size = _SPARSE_BYTES * kept * self.n_cells * self.n_genes + 4.0 * self.n_cells
+        return replace(self, output_bytes=size, kept=kept)
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,7 @@ every gene it learns from was predicted by a model that had not seen the gene.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,10 @@ from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
 from weft._compute import numpy_stream, sample_rows, torch_stream
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.loop import fit_epochs, linear, shuffled
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
-
-Predict = Callable[[Pair, IntArray, Pair], FloatArray]
-"""From a training pair, genes and a pair of cells to predictions of these genes made without them."""
 
 FOLDS = 5
 SAMPLE_CELLS = 2000
@@ -179,9 +176,64 @@ class Reliability:
         return result
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LeftOut:
+    """A fold of the panel, and what predicts it.
+
+    Attributes
+    ----------
+    panel
+        Positions of the fold's genes among the panel's.
+    genes
+        Their positions in the reference.
+    train
+        The pair without these genes.
+    cells
+        The cells of the sample, likewise.
+    """
+
+    panel: IntArray
+    genes: IntArray
+    train: Pair
+    cells: Pair
+
+
+def leave_out(pair: Pair, sample: TissueSample, *, seed: int) -> list[LeftOut]:
+    """Return the folds of a panel: trainings that do not depend on each other.
+
+    Parameters
+    ----------
+    pair, sample
+        The data, and the cells of them that are predicted.
+    seed
+        Of the folds.
+
+    Returns
+    -------
+    `FOLDS` of them, or none where the panel has fewer than `SMALLEST_PANEL` genes.
+    """
+    if len(pair.shared_genes) < SMALLEST_PANEL:
+        return []
+    cells = pair.cells(sample.cells)
+    cutter = KFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    folds = []
+    for _, held in cutter.split(pair.shared_genes):
+        kept = np.delete(pair.shared_genes, held)
+        folds.append(
+            LeftOut(panel=held, genes=pair.sc_shared[held], train=pair.panel(kept), cells=cells.panel(kept))
+        )
+    return folds
+
+
 def fit_reliability(
-    pair: Pair, columns: GeneColumns, predict: Predict, *, seed: int, progress: Progress = silent
-) -> Reliability | None:
+    pair: Pair,
+    columns: GeneColumns,
+    sample: TissueSample,
+    *,
+    folds: Sequence[LeftOut],
+    predictions: Sequence[FloatArray],
+    seed: int,
+) -> Reliability:
     """Learn reliability from genes of the panel, each predicted without it.
 
     Parameters
@@ -190,40 +242,28 @@ def fit_reliability(
         The data.
     columns
         Their reference by gene.
-    predict
-        Called per fold with the pair without the fold's genes, these genes, and the cells to predict.
+    sample, folds
+        The cells, and the folds of the panel, from `leave_out`.
+    predictions
+        (n_sample, n_genes) of each fold's genes in its cells, made by a model that was trained without them.
     seed
         Of all draws.
-    progress
-        Called as folds are done.
-
-    Returns
-    -------
-    Reliability, or None where the panel has fewer than `SMALLEST_PANEL` genes.
     """
-    n_panel = len(pair.shared_genes)
-    if n_panel < SMALLEST_PANEL:
-        return None
-    sample = TissueSample.draw(pair, seed)
-    cells = pair.cells(sample.cells)
-    predicted = np.empty((len(sample.cells), n_panel), dtype=np.float32)
-    folds = [
-        held for _, held in KFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(pair.shared_genes)
-    ]
-    for fold, held in enumerate(folds):
-        kept = np.delete(pair.shared_genes, held)
-        predicted[:, held] = predict(pair.panel(kept), pair.sc_shared[held], cells.panel(kept))
-        progress("reliability", fold + 1, FOLDS)
-    truth = cells.st.dense(slice(None), pair.st_shared)
+    predicted = np.empty((len(sample.cells), len(pair.shared_genes)), dtype=np.float32)
+    for fold, values in zip(folds, predictions, strict=True):
+        predicted[:, fold.panel] = values
+    truth = pair.st.dense(sample.cells, pair.st_shared)
     features, labels, gene_of = _noisy_examples(sample, predicted, truth, columns.dense(pair.sc_shared), seed)
     centre, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
     standard = torch.from_numpy(((features - centre) / scale).astype(np.float32))
     targets = torch.from_numpy(labels.astype(np.float32))
     nets = []
-    for fold, held in enumerate(folds):
-        seen = torch.from_numpy(np.flatnonzero(~np.isin(gene_of, held)))
-        nets.append(_fit_net(standard[seen], targets[seen], torch_stream(seed, f"reliability.{fold}")))
-    fold_of = {str(pair.shared_genes[gene]): fold for fold, held in enumerate(folds) for gene in held}
+    for number, fold in enumerate(folds):
+        seen = torch.from_numpy(np.flatnonzero(~np.isin(gene_of, fold.panel)))
+        nets.append(_fit_net(standard[seen], targets[seen], torch_stream(seed, f"reliability.{number}")))
+    fold_of = {
+        str(pair.shared_genes[gene]): number for number, fold in enumerate(folds) for gene in fold.panel
+    }
     learned = ReliabilityNets(centre=centre, scale=scale, nets=tuple(nets), fold_of=fold_of, panel_scores={})
     known = Reliability(nets=learned, sample=sample)
     scores = known.score(predicted, columns.dense(pair.sc_shared), pair.shared_genes)

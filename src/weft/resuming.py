@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,25 @@ def kept_fit(imputer: Imputer, pair: Pair, output: PathLike) -> Imputer | None:
         return type(imputer).restore(kept, device=imputer.device)
 
     return read_folder(folder / _MODEL, parse).attach(pair)
+
+
+@contextlib.contextmanager
+def kept_until_failure(output: PathLike, *, resume: bool) -> Iterator[None]:
+    """Remove a fit that is kept where the work inside fails, unless the run shall be resumed.
+
+    Parameters
+    ----------
+    output
+        As in `keep_fit`.
+    resume
+        Whether to keep it nevertheless.
+    """
+    try:
+        yield
+    except BaseException:
+        if not resume:
+            shutil.rmtree(resume_folder(Path(output).resolve()), ignore_errors=True)
+        raise
 
 
 def _request(imputer: Imputer, pair: Pair) -> Mapping[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from weft._compute import resolve_devices
 from weft._errors import InputError, SettingError, check_range
 from weft._typing import IntArray, Progress
 from weft.data.pair import Pair
+from weft.devices import over_devices
 from weft.peers.methods import Method
 from weft.record import versions
 
 M = TypeVar("M")
+R = TypeVar("R")
 
 COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
 """Columns of a table of scores; a row is one score."""
@@ -36,11 +41,27 @@ def score_rows(level: str, items: Any, folds: IntArray | int, *, metric: str, va
     return pd.DataFrame(columns | {"value": values})
 
 
+def on_each_device(device: str, resolve: Callable[[str], Sequence[Method[M]]]) -> list[Sequence[Method[M]]]:
+    """Return methods for one device, or for each of several that the user names: see `resolve_devices`.
+
+    Parameters
+    ----------
+    device
+        As the user says it.
+    resolve
+        From the name of one device to the methods that work there.
+    """
+    if device != "all" and "," not in device:  # torch is not asked: baselines do without it
+        return [resolve(device)]
+    return [resolve(str(one)) for one in resolve_devices(device)]
+
+
 def score_all(
-    methods: Sequence[Method[M]],
+    methods: Sequence[Sequence[Method[M]]],
     seeds: Sequence[int],
-    score: Callable[[Method[M], int, Progress], pd.DataFrame | None],
     *,
+    fit: Callable[[Method[M], int, int], R],
+    score: Callable[[Iterator[R], int], pd.DataFrame | None],
     n_steps: int,
     progress: Progress,
 ) -> pd.DataFrame:
@@ -48,15 +69,19 @@ def score_all(
 
     Parameters
     ----------
-    methods, seeds
-        Each is run with each.
+    methods
+        The same ones for each device; each is run with each seed.
+    seeds
+        Of the methods.
+    fit
+        From a method, a seed and the number of a step to what is scored. Each device does one at a time.
     score
-        Gives the rows of a method and a seed, without their names, or None where there is nothing to score.
-        The progress that it is handed counts its own steps.
+        From what the steps of a run gave, in their order, and its seed to its rows without names, or to None
+        where there is nothing to score.
     n_steps
         Steps of one run.
     progress
-        Called as ("evaluate", done, total) over all runs.
+        Called as ("evaluate", done, total) before each fit is waited for, and at the end.
 
     Raises
     ------
@@ -66,20 +91,33 @@ def score_all(
         There was nothing to score at all.
     """
     _check_seeds(seeds)
-    runs = [(method, seed) for method in methods for seed in seeds]
+    runs = [(place, method, seed) for place, method in enumerate(methods[0]) for seed in seeds]
+    steps = [(place, seed, step) for place, _, seed in runs for step in range(n_steps)]
+
+    def work(task: tuple[int, int, int], on_device: Sequence[Method[M]], _: Progress) -> R:
+        place, seed, step = task
+        return fit(on_device[place], seed, step)
+
+    def counted(made: Iterator[R]) -> Iterator[R]:
+        for number in range(len(steps)):
+            progress("evaluate", number, len(steps))
+            yield next(made)
+
     tables = []
-    for number, (method, seed) in enumerate(runs):
-        rows = score(method, seed, _part(progress, number * n_steps, len(runs) * n_steps))
-        if rows is not None:
-            tables.append(rows.assign(method=method.label, seed=seed))
+    with contextlib.closing(over_devices(work, steps, methods)) as made:
+        fits = counted(made)
+        for _, method, seed in runs:
+            rows = score(itertools.islice(fits, n_steps), seed)
+            if rows is not None:
+                tables.append(rows.assign(method=method.label, seed=seed))
     if not tables:
         raise InputError(
             "methods",
             expected="a method that makes what is known and can be compared",
-            got=", ".join(repr(method.label) for method in methods),
+            got=", ".join(repr(method.label) for method in methods[0]),
             fix="Name another method, or give the truth of what this one makes.",
         )
-    progress("evaluate", len(runs) * n_steps, len(runs) * n_steps)
+    progress("evaluate", len(steps), len(steps))
     return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
 
 
@@ -114,15 +152,6 @@ def record_of(
         "seeds": [int(seed) for seed in seeds],
         "pair": pair.findings,
     }
-
-
-def _part(progress: Progress, before: int, total: int) -> Progress:
-    """Return a progress that counts one run within all of them."""
-
-    def told(stage: str, done: int, _: int) -> None:
-        progress(stage, before + done, total)
-
-    return told
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

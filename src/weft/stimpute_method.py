@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from weft._typing import FloatArray, IntArray
+from weft._typing import FloatArray, IntArray, Progress
 from weft.core import stimpute
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
 from weft.data.network import Network, network_bytes, read_network
 from weft.data.pair import Pair
+from weft.devices import over_devices
 from weft.folder import ModelFolder
 from weft.imputing import ImputerSettings, Work, predict_all
 from weft.plan import Plan, make_plan
-from weft.reliability import FOLDS, Reliability, TissueSample, fit_reliability
+from weft.reliability import FOLDS, LeftOut, Reliability, TissueSample, fit_reliability, leave_out
 from weft.save import SavedStImpute, folder_of
 from weft.streaming import (
     NetworkGenes,
@@ -83,26 +84,36 @@ class StImputeMethod:
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
 
-        def train(part: Pair, name: str) -> StImputeModel:
+        def train(part: Pair, name: str, device: torch.device, told: Progress) -> StImputeModel:
             return train_part(
                 part,
                 columns,
                 graph=gene_graph(part, columns, settings=settings, parts=parts),
                 settings=settings,
                 seed=work.seed,
-                device=work.device,
-                progress=lambda stage, done, total: work.progress(f"{name}{stage}", done, total),
+                device=device,
+                progress=lambda stage, done, total: told(f"{name}{stage}", done, total),
             )
 
-        model = train(pair, "")
+        def learn(fold: LeftOut | None, device: torch.device, told: Progress) -> Any:
+            if fold is None:
+                return train(pair, "", device, told)
+            model = train(fold.train, "reliability: ", device, told)
+            return predict_all(partial(NetworkGenes.of, model, columns), fold.cells, fold.genes)
+
+        sample = TissueSample.draw(pair, work.seed) if work.reliability else None
+        folds = [] if sample is None else leave_out(pair, sample, seed=work.seed)
+        learned = over_devices(learn, [None, *folds], work.devices, progress=work.progress)
+        model: StImputeModel = next(learned)
+        predictions: list[FloatArray] = []
+        for values in learned:
+            predictions.append(values)
+            work.progress("reliability", len(predictions), len(folds))
         known = None
-        if work.reliability:
-
-            def without(part: Pair, genes: IntArray, cells: Pair) -> FloatArray:
-                model = train(part, "reliability: ")
-                return predict_all(partial(NetworkGenes.of, model, columns), cells, genes)
-
-            known = fit_reliability(pair, columns, without, seed=work.seed, progress=work.progress)
+        if sample is not None and folds:
+            known = fit_reliability(
+                pair, columns, sample, folds=folds, predictions=predictions, seed=work.seed
+            )
         record = network_record(model.graph, network, pair.sc.n_genes)
         return FittedStImpute(model=model, columns=columns, network=record, reliability=known)
 

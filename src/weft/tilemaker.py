@@ -23,6 +23,7 @@ from weft._errors import OutputError, require
 from weft.data.annotation import HeldTable
 from weft.data.output import output_errors
 from weft.data.resume import partial_of
+from weft.data.sparse_output import SparseParts
 from weft.data.stream import open_rows
 from weft.data.write import ResultWriter
 from weft.imputation import Imputation, Tile
@@ -183,6 +184,8 @@ class TileMaker:
         Of the run.
     keys, dtype
         Path of each matrix in the store, by its name in a tile's values; type of the numbers.
+    parts
+        What X is made from, where it shall be sparse.
     threads
         To compute with.
     device, devices
@@ -193,6 +196,7 @@ class TileMaker:
     marker: Marker
     keys: Mapping[str | None, str]
     dtype: str
+    parts: SparseParts | None = None
     threads: Threads
     device: str
     devices: Mapping[str, str]
@@ -223,6 +227,7 @@ class TileMaker:
             marker=marker,
             keys={None: "X", **{name: f"layers/{name}" for name in job.layers}},
             dtype=writer.dtype.name,
+            parts=writer.parts,
             threads=Threads.here(),
             device=job.fitted.device.type,
             devices=devices,
@@ -249,14 +254,18 @@ class TileMaker:
         tile = self.job.tiles[number]
         job, predictor = self.ready.of(self.job, tile, self.devices.get(worker, self.device))
         values = job.values(tile, predictor, job.read(tile))
-        for name, block in values.items():
+        for name, made in values.items():
+            block = made.astype(self.dtype, copy=False)
             if not self.marker.is_seen():  # of a run that has failed, nothing is written any more
                 self.marker.refuse(socket.gethostname())
             with output_errors(self.marker.target):
+                if name is None and self.parts is not None:
+                    self.parts.put(tile.rows, tile.places, block)
+                    continue
                 store: Any = zarr.open_group(
                     partial_of(self.marker.target), mode="r+", zarr_format=2, use_consolidated=False
                 )
-                store[self.keys[name]][tile.rows, tile.places] = block.astype(self.dtype, copy=False)
+                store[self.keys[name]][tile.rows, tile.places] = block
         return number
 
 

@@ -323,15 +323,22 @@ class Line:
         )
 
     def fit(
-        self, *, seed: int = 0, dropout: float = 0.2, device: str = "cpu", progress=None, **changes
+        self,
+        *,
+        seed: int = 0,
+        dropout: float = 0.2,
+        device: str = "cpu",
+        n_devices: int = 1,
+        progress=None,
+        **changes,
     ) -> StemModel:
         return train(
-            lambda model, step: self.draw(model, step, device),
+            self.draw,
             n_genes=self.n_genes,
             dropout=dropout,
             settings=dataclasses.replace(SMALL, **changes),
             seed=seed,
-            device=torch.device(device),
+            devices=[torch.device(device)] * n_devices,
             progress=progress or (lambda done, total: None),
         )
 
@@ -420,12 +427,12 @@ class TestTraining:
     def test_a_single_cell_and_spot(self) -> None:
         one = Batch(cells=random(1, 5), spots=random(1, 5, seed=1), adjacency=torch.ones(1, 1))
         model = train(
-            lambda model, step: one,
+            lambda model, step, device: one,
             n_genes=5,
             dropout=0.0,
             settings=SMALL,
             seed=0,
-            device=torch.device("cpu"),
+            devices=[torch.device("cpu")],
             progress=lambda done, total: None,
         )
         assert weights_of(model).isfinite().all()
@@ -433,12 +440,12 @@ class TestTraining:
     def test_rows_of_zeros_are_defined(self, line: Line) -> None:
         empty = Batch(cells=torch.zeros(5, 12), spots=torch.zeros(4, 12), adjacency=rows_of_one(4))
         model = train(
-            lambda model, step: empty,
+            lambda model, step, device: empty,
             n_genes=12,
             dropout=0.0,
             settings=SMALL,
             seed=0,
-            device=torch.device("cpu"),
+            devices=[torch.device("cpu")],
             progress=lambda done, total: None,
         )
         assert weights_of(model).isfinite().all()

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,8 +61,6 @@ def test_the_whole_result_comes_back(tmp_path: Path, suffix: str) -> None:
         write_rows(writer, matrix, 2)
         write_rows(writer, matrix - 1, 3, layer="lower")
         write_rows(writer, matrix + 1, 5, layer="upper")
-        writer.set_var(pd.DataFrame({"reliability": np.arange(4.0)}))
-        writer.set_uns({"scores": {"pearson": 0.3}})
     result = read(path)
     assert isinstance(result.X, np.ndarray)
     assert result.X.dtype == np.float32
@@ -71,11 +70,9 @@ def test_the_whole_result_comes_back(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(result.obsm["spatial"], obsm["spatial"])
     assert list(result.obs_names) == ["c0", "c1", "c2", "c3", "c4"]
     assert list(result.obs["layer"]) == ["L0", "L1", "L0", "L1", "L0"]
-    assert list(result.var["reliability"]) == [0, 1, 2, 3]
     assert result.uns["weft"]["k"] == 50
     assert result.uns["weft"]["none"] is None
     assert list(result.uns["weft"]["names"]) == ["a", "b"]
-    assert result.uns["scores"]["pearson"] == 0.3
     assert names(tmp_path) == [path.name]
 
 
@@ -101,6 +98,68 @@ def test_neither_block_nor_chunk_changes_the_values(
                 columns = slice(left, min(left + step[1], shape[1]))
                 writer.write(rows, columns, matrix[rows, columns])
     np.testing.assert_array_equal(read(path).X, matrix)
+
+
+def stored(path: Path) -> dict[str, np.ndarray]:
+    """Return what lies on the disk of a sparse X."""
+    root = zarr.open_group(path, mode="r") if path.suffix == ".zarr" else h5py.File(path)
+    return {name: root[f"X/{name}"][:] for name in ("data", "indices", "indptr")}
+
+
+@both
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_sparse_matrix_keeps_what_reaches_the_cut(tmp_path: Path, suffix: str, dtype: str) -> None:
+    path, matrix = tmp_path / f"a{suffix}", values(9, 7)
+    matrix[3], matrix[4:, 2:4] = 0, 0.01
+    with ResultWriter(path, **tables(9, 7), layers=("lower",), dtype=dtype, sparse=0.3) as writer:
+        for columns in (slice(4, 7), slice(None, 4)):
+            for rows in (slice(0, 4), slice(4, None)):
+                writer.write(rows, columns, matrix[rows, columns])
+                writer.write(rows, columns, matrix[rows, columns], layer="lower")
+    result, rounded = read(path), matrix.astype(dtype)
+    assert sp.isspmatrix_csr(result.X)
+    assert result.X.dtype == np.float32
+    wanted = np.where(rounded >= np.dtype(dtype).type(0.3), rounded, 0).astype(np.float32)
+    np.testing.assert_array_equal(result.X.toarray(), wanted)
+    assert result.layers["lower"].dtype == dtype
+    np.testing.assert_array_equal(result.layers["lower"], rounded)
+    by_row = sp.csr_matrix(wanted)
+    for name, found in stored(path).items():
+        np.testing.assert_array_equal(found, getattr(by_row, name))
+    assert names(tmp_path) == [path.name]
+
+
+@both
+def test_a_sparse_matrix_that_was_not_finished_is_gone(tmp_path: Path, suffix: str) -> None:
+    def work(rows: slice) -> None:
+        with ResultWriter(tmp_path / f"a{suffix}", **tables(), sparse=0.0) as writer:
+            writer.write(rows, slice(0, 4), values()[rows])
+            assert names(tmp_path) == [f"a{suffix}.partial", f"a{suffix}.resume"]
+            if rows.stop == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(OutputError, match="expected 20 values of X, got 4 fewer"):
+        work(slice(0, 4))
+    with pytest.raises(KeyboardInterrupt):
+        work(slice(0, 5))
+    assert names(tmp_path) == []
+
+
+@both
+@pytest.mark.parametrize("limit", [10, 2_000, 20_000])
+def test_a_refused_write_of_a_sparse_matrix_is_told(
+    tmp_path: Path, size_limit: Any, suffix: str, limit: int
+) -> None:
+    path, matrix = tmp_path / f"a{suffix}", np.random.default_rng(0).random((40, 400), dtype=np.float32)
+    size_limit(limit)
+
+    def work() -> None:
+        with ResultWriter(path, **tables(40, 400), sparse=0.5) as writer:
+            write_rows(writer, matrix, 10)  # parts of 8 KB, an array of 30
+
+    with pytest.raises(OutputError, match="got the system's error 'File too large'"):
+        work()
+    assert names(tmp_path) == []
 
 
 def test_backed_reading_finds_chunked_compressed_values(tmp_path: Path) -> None:
@@ -243,8 +302,6 @@ def test_misuse_is_told_at_once(tmp_path: Path) -> None:
             writer.write(slice(0, 4, 2), slice(0, 4), values(2))
         with pytest.raises(SettingError, match="layer: expected 'X', got 'upper'"):
             writer.write(slice(0, 5), slice(0, 4), values(), layer="upper")
-        with pytest.raises(SettingError, match=r"expected 4 rows \(genes\), got 1"):
-            writer.set_var(pd.DataFrame({"a": [1.0]}))
         write_rows(writer, values(), 5)
     assert check_output(tmp_path / "b.zarr") == tmp_path / "b.zarr"
 

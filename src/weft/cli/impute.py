@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,26 +61,6 @@ _Interval = Annotated[
         show_default=False,
     ),
 ]
-_Type = Annotated[
-    OutputType, typer.Option("--dtype", help="Type of the numbers: float16 takes half the space.")
-]
-_Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume",
-        help="Go on with a run that was killed or failed, and keep what is written if this one fails; "
-        "OUT must be a .zarr store.",
-    ),
-]
-_Dask = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
-        "machine, local or local:4; OUT must be a .zarr store that all share.",
-        show_default=False,
-    ),
-]
 _NoReliability = Annotated[
     bool,
     typer.Option(
@@ -90,6 +72,45 @@ _SaveModel = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Save what was learned, for weft.load in Python.", show_default=False),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """How the result is written: options of `Imputer.impute_to`."""
+
+    dtype: Annotated[
+        OutputType, typer.Option("--dtype", help="Type of the numbers: float16 takes half the space.")
+    ] = "float32"
+    sparse: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CUT",
+            help="Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.",
+            show_default=False,
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was killed or failed, and keep what is written if this one fails; "
+            "OUT must be a .zarr store.",
+        ),
+    ] = False
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
+            "machine, local or local:4; OUT must be a .zarr store that all share.",
+            show_default=False,
+        ),
+    ] = None
+    overwrite: Overwrite = False
+
+    def asked(self) -> dict[str, Any]:
+        """Return them by the names of the arguments."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def impute(
@@ -104,10 +125,7 @@ def impute(
     interval: _Interval = None,
     no_reliability: _NoReliability = False,
     save_model: _SaveModel = None,
-    dtype: _Type = "float32",
-    resume: _Resume = False,
-    dask: _Dask = None,
-    overwrite: Overwrite = False,
+    writing: WritingOptions,
     network: NetworkOptions,
     data: PairOptions,
     run: RunOptions,
@@ -115,7 +133,7 @@ def impute(
     """Impute genes that the spatial panel did not measure, in every spatial cell."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
-        _check_outputs(output, save_model, dask, overwrite=overwrite, resume=resume)
+        _check_outputs(output, save_model, writing)
         parse_memory(memory)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
@@ -131,58 +149,59 @@ def impute(
             device=run.device,
         )
         pair = data.pair(sc, st, output=output)
-        plan = imputer.plan(names, pair=pair, memory=memory)
+        plan = imputer.plan(names, pair=pair, memory=memory, sparse=writing.sparse)
         screen.announce(pair, str(plan))
-        with screen.progress() as progress:
-            imputer = _fitted(imputer, pair, output, resume=resume, progress=progress)
-            if preset == "stimpute":
-                screen.say(f"Network: {_network(imputer, pair)}")
+        with (
+            screen.progress() as progress,
+            _fitted(imputer, pair, output, resume=writing.resume, progress=progress) as imputer,
+        ):
+            _tell_network(screen, imputer, pair)
             path = imputer.impute_to(
                 output,
                 genes=names,
                 interval=interval,
                 memory=memory,
-                dtype=dtype,
-                resume=resume,
-                dask=dask,
-                overwrite=overwrite,
                 progress=progress,
+                **writing.asked(),
             )
-            model = save_model and imputer.save(save_model, overwrite=overwrite)
+            model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(path, plan.n_cells)
         told = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
         files = {"output": str(path), "model": None if model is None else str(model)}
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
 
 
-def _check_outputs(
-    output: Path, save_model: Path | None, dask: str | None, *, overwrite: bool, resume: bool
-) -> None:
-    """Raise unless the outputs can be put where they shall lie, by the cluster that is asked for, if any."""
+def _check_outputs(output: Path, save_model: Path | None, writing: WritingOptions) -> None:
+    """Raise unless the outputs can be put where they shall lie, in the way that is asked for."""
     from weft.data.output import check_output
     from weft.data.resume import check_resumable
+    from weft.data.sparse_output import check_cut
 
-    target = check_output(output, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
-    check_resumable(target, resume=resume)
+    target = check_output(output, overwrite=writing.overwrite, suffixes=(".zarr", ".h5ad"))
+    check_resumable(target, resume=writing.resume)
+    check_cut("--sparse", writing.sparse)
     if save_model is not None:
-        check_output(save_model, overwrite=overwrite)
-    if dask is not None:
+        check_output(save_model, overwrite=writing.overwrite)
+    if writing.dask is not None:
         from weft.distributed import check_cluster
 
-        check_cluster(dask, output, ask=True)
+        check_cluster(writing.dask, output, ask=True)
 
 
-def _fitted(imputer: Imputer, pair: Pair, output: Path, *, resume: bool, progress: Progress) -> Imputer:
-    """Return the Imputer fitted, or as a killed run has left it; a fit is kept until the output is there."""
-    from weft.resuming import keep_fit, kept_fit
+@contextlib.contextmanager
+def _fitted(
+    imputer: Imputer, pair: Pair, output: Path, *, resume: bool, progress: Progress
+) -> Iterator[Imputer]:
+    """Lend the Imputer fitted, or as a killed run has left it; a fit is kept until the output is there."""
+    from weft.resuming import keep_fit, kept_fit, kept_until_failure
 
     kept = kept_fit(imputer, pair, output) if resume else None
-    if kept is not None:
-        return kept
-    imputer.fit(pair, progress=progress)
-    if output.suffix == ".zarr":
-        keep_fit(imputer, pair, output)
-    return imputer
+    if kept is None:
+        imputer.fit(pair, progress=progress)
+        if output.suffix == ".zarr":
+            keep_fit(imputer, pair, output)
+    with kept_until_failure(output, resume=resume):
+        yield imputer if kept is None else kept
 
 
 def _check_interval(interval: float | None, preset: Preset, *, no_reliability: bool) -> None:
@@ -199,15 +218,17 @@ def _check_interval(interval: float | None, preset: Preset, *, no_reliability: b
         )
 
 
-def _network(imputer: Imputer, pair: Pair) -> str:
-    """Return what the gene network was made of, and how many genes each part of it knows."""
+def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
+    """Say what the gene network was made of, where there is one, and how many genes each part knows."""
+    if imputer.preset != "stimpute":
+        return
     given = {"embedding": imputer.embedding, "gene_sets": imputer.gene_sets, "edges": imputer.edges}
     parts = [
         f"{name} of {part['known_genes']:,} of {pair.sc.n_genes:,} genes"
         + (f" ({given[name]!r})" if given.get(name) is not None else "")
         for name, part in (imputer.network_ or {}).items()
     ]
-    return "; ".join(parts) or "none"
+    screen.say(f"Network: {'; '.join(parts) or 'none'}")
 
 
 def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:

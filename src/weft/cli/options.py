@@ -162,9 +162,14 @@ class RunOptions:
             help="Seed of all random draws; the same seed gives the same result.", rich_help_panel=_RUN
         ),
     ] = 0
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=_RUN)] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1 or mps; several between commas, as cuda:0,cuda:1, or all for every "
+            "GPU, train beside each other.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "auto"
     as_json: Annotated[
         bool,
         typer.Option(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = re.compile(
     r"\b((?:sc|st)_(?:layer|scale)|(?:(?:sc|st)_)?gene_column|(?:st_)?(?:labels|size_factor)|coordinates|slices|duplicates"
-    r"|device|memory|keep|folds|embedding|gene_sets|edges|truth_composition|truth|hits|methods)=(?=(['\w])?)"
+    r"|device|memory|keep|folds|embedding|gene_sets|edges|truth_composition|true_places|truth|hits|methods|column"
+    r"|annotates|ids)=(?=(['\w])?)"
 )
 _SCORES = (
     ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
@@ -57,11 +58,11 @@ def cautions_of(pair: Pair) -> list[str]:
 
 
 def check_device(device: str) -> None:
-    """Raise `SettingError` unless the device is there."""
-    if device != "auto":  # which always is
-        from weft._compute import resolve_device
+    """Raise `SettingError` unless the device is there, or each of several."""
+    if device not in ("auto", "all"):  # which always are
+        from weft._compute import resolve_devices
 
-        resolve_device(device)
+        resolve_devices(device)
 
 
 def read_genes(text: str) -> list[str] | None:

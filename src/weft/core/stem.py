@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 from weft._compute import torch_stream
+from weft._typing import Progress
 from weft.core.loop import EpochProgress, fit_steps, linear
 from weft.core.settings import StemSettings
+from weft.devices import over_devices
 
 _TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
 _MOST_DROPOUT = 0.99  # something has to be left to learn from
@@ -192,13 +194,13 @@ class StemModel:
 
 
 def train(
-    draw: Callable[[int, int], Batch],
+    draw: Callable[[int, int, torch.device], Batch],
     *,
     n_genes: int,
     dropout: float,
     settings: StemSettings,
     seed: int,
-    device: torch.device,
+    devices: Sequence[torch.device],
     progress: EpochProgress,
 ) -> StemModel:
     """Train STEM on batches.
@@ -206,26 +208,27 @@ def train(
     Parameters
     ----------
     draw
-        From (number of the encoder, step) to a batch on ``device``.
+        From (number of the encoder, step, device) to a batch on that device.
     n_genes
         Genes of the batches.
     dropout
         Share of the spots' values that is set to zero in a step, from 0 to below 1.
-    settings, seed, device
-        How, from which start, and where.
+    settings, seed
+        How, and from which start.
+    devices
+        Where: one encoder on each at a time. The model comes to lie on the first.
     progress
         Called with (steps done, steps of all encoders).
     """
-    encoders, histories = [], []
     total = settings.models * settings.steps
-    for number in range(settings.models):
+
+    def trained(number: int, device: torch.device, told: Progress) -> tuple[CellEncoder, list[float]]:
         stream = torch_stream(seed, f"stem {number}")
         encoder = CellEncoder(n_genes, settings, stream).to(device)
-        done = number * settings.steps
 
-        def loss_at(step: int, encoder: CellEncoder = encoder, number: int = number) -> torch.Tensor:
-            batch = draw(number, step)
-            mask = torch.rand(batch.spots.shape, generator=stream) >= dropout  # noqa: B023
+        def loss_at(step: int) -> torch.Tensor:
+            batch = draw(number, step, device)
+            mask = torch.rand(batch.spots.shape, generator=stream) >= dropout
             spots = encoder(batch.spots * mask.to(device))
             return total_loss(encoder(batch.cells), spots, batch.adjacency, step=step, settings=settings)
 
@@ -237,12 +240,21 @@ def train(
             loss_at,
             steps=settings.steps,
             rate=lambda step: 0.5 if step >= round(settings.halve_at * settings.steps) else 1.0,
-            progress=lambda step, _, done=done: progress(done + step, total),  # type: ignore[misc]
+            progress=lambda step, steps: told("training", number * steps + step, total),
         )
-        encoders.append(encoder.eval())
-        histories.append(history)
+        return encoder.eval(), history
+
+    made = list(
+        over_devices(
+            trained, range(settings.models), devices, progress=lambda _, done, total: progress(done, total)
+        )
+    )
     return StemModel(
-        encoders=tuple(encoders), settings=settings, dropout=dropout, history=tuple(histories), device=device
+        encoders=tuple(encoder.to(devices[0]) for encoder, _ in made),
+        settings=settings,
+        dropout=dropout,
+        history=tuple(history for _, history in made),
+        device=devices[0],
     )
 
 

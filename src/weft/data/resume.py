@@ -63,6 +63,11 @@ class Journal:
         self._tiles.write_text("")
         self._run.write_text(json.dumps(self._mark, indent=1))
 
+    @property
+    def parts(self) -> Path:
+        """Where parts of the output lie until they are put together."""
+        return self.folder / "parts"
+
     def add(self, number: int) -> None:
         """Note a tile that is written."""
         with self._tiles.open("a") as file:
@@ -132,6 +137,7 @@ def partial_of(target: PathLike) -> Path:
 
 
 def remove_torn(target: PathLike) -> None:
-    """Remove what a process was killed over in an incomplete store: these chunks are written anew."""
-    for torn in partial_of(target).rglob("*.partial"):
-        torn.unlink(missing_ok=True)
+    """Remove what a process was killed over in an incomplete store: these pieces are written anew."""
+    for folder in (partial_of(target), resume_folder(target)):
+        for torn in folder.rglob("*.partial"):
+            torn.unlink(missing_ok=True)

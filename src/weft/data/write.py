@@ -17,11 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError, OutputError, SettingError, check_range, shorten
-from weft._typing import PathLike
+from weft._typing import PathLike, Progress, silent
 from weft.data.annotation import Annotation, write_table
 from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
+from weft.data.packed import create_array
 from weft.data.resume import Journal
+from weft.data.sparse_output import SparseParts, check_cut
 from weft.data.storable import storable
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
@@ -139,11 +141,22 @@ class ResultWriter:
         multiples of it are written fastest.
     journal
         Of a run that can be resumed, into a zarr store: what it says is done is taken as written.
+    sparse
+        Values of ``X`` below it are left out, 0 to 1, and ``X`` is a sparse matrix (CSR) of float32; 0 leaves
+        out zeros alone. None for a dense one. Blocks of ``X`` then make up a grid: those of the same genes
+        are of the same cells.
+    progress
+        Called as a sparse matrix is put together, at the end.
+
+    Attributes
+    ----------
+    parts
+        What a sparse ``X`` is made from, or None.
 
     Raises
     ------
     SettingError
-        Another suffix, or an impossible chunk.
+        Another suffix, or an impossible chunk or cut.
     OutputExistsError, OutputError
         As `check_output`, at construction; and `OutputError` as soon as writing fails, or at the end if not
         all values were written. In either case nothing is left at ``path`` but what was there before.
@@ -180,7 +193,10 @@ class ResultWriter:
         overwrite: bool = False,
         chunk: tuple[int, int] | None = None,
         journal: Journal | None = None,
+        sparse: float | None = None,
+        progress: Progress = silent,
     ) -> None:
+        check_cut("sparse", sparse)
         self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
         self.shape = (len(obs), len(var))
         self.dtype = np.dtype(dtype)
@@ -188,6 +204,10 @@ class ResultWriter:
         self.size = (
             math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
         )  # bytes, before compression
+        self.parts, self._progress = None, progress
+        if sparse is not None:
+            journal = journal or Journal(self.path, {})
+            self.parts = SparseParts(folder=journal.parts, shape=self.shape, cut=float(sparse))
         self._overwrite, self._journal = overwrite, journal
         self._obs: pd.DataFrame | Annotation | None
         self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
@@ -215,7 +235,7 @@ class ResultWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.push(self._check_complete)
+        self._stack.push(self._complete)
         self._stack.__exit__(kind, error, trace)
 
     def write(self, rows: slice, columns: slice, block: NDArray[Any], *, layer: str | None = None) -> None:
@@ -258,14 +278,14 @@ class ResultWriter:
                 fix="Pass the block that fits.",
             )
         block = block.astype(self.dtype, copy=False)
-        top, left = rows.indices(self.shape[0])[0], columns.indices(self.shape[1])[0]
-        array = self._root[key]
-        # Chunk by chunk: zarr would go on with the others of a block after one has failed.
-        for down in _spans(rows, self.shape[0], self.chunk[0]):
-            for across in _spans(columns, self.shape[1], self.chunk[1]):
-                part = block[down.start - top : down.stop - top, across.start - left : across.stop - left]
-                with self._errors():
-                    array[down, across] = part
+        rows, columns = (
+            slice(*part.indices(length)) for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        if layer is None and self.parts is not None:
+            with self._errors():
+                self.parts.put(rows, columns, block)
+        else:
+            self._write_chunks(key, rows, columns, block)
         self._missing[key] -= block.size
 
     def note(self, rows: slice, columns: slice) -> None:
@@ -283,44 +303,14 @@ class ResultWriter:
         for key in self._missing:
             self._missing[key] -= n_values
 
-    def set_var(self, columns: pd.DataFrame) -> None:
-        """Add columns to the table of genes, or replace them.
-
-        Parameters
-        ----------
-        columns
-            One row per gene, in the genes' order; the index is not looked at.
-
-        Raises
-        ------
-        SettingError
-            Another number of rows.
-        """
-        if len(columns) != self.shape[1]:
-            raise SettingError(
-                "columns",
-                expected=f"{self.shape[1]} rows (genes)",
-                got=f"{len(columns)}",
-                fix="Give one per gene.",
-            )
-        self._var = self._var.assign(**{str(name): columns[name].to_numpy() for name in columns})
-        self._put("var", storable(self._var, "var"))
-
-    def set_uns(self, values: Mapping[str, Any]) -> None:
-        """Add entries to ``uns``, or replace them.
-
-        Parameters
-        ----------
-        values
-            Entries by name.
-
-        Raises
-        ------
-        InputError
-            A value that AnnData cannot store.
-        """
-        self._uns |= values
-        self._put("uns", self._uns)
+    def _write_chunks(self, key: str, rows: slice, columns: slice, block: NDArray[Any]) -> None:
+        """Write chunk by chunk: zarr would go on with the others of a block after one has failed."""
+        array, top, left = self._root[key], rows.start, columns.start
+        for down in _spans(rows, self.chunk[0]):
+            for across in _spans(columns, self.chunk[1]):
+                part = block[down.start - top : down.stop - top, across.start - left : across.stop - left]
+                with self._errors():
+                    array[down, across] = part
 
     @contextlib.contextmanager
     def _open(self, partial: Path, *, goes_on: bool) -> Iterator[Any]:
@@ -361,31 +351,25 @@ class ResultWriter:
         self._obs, self._obsm = None, {}  # they are as long as there are cells
         for key in ("layers", "varm", "obsp", "varp"):
             self._put(key, {})
+        if self.parts is not None:
+            with self._errors():
+                self.parts.begin()
         for key in self._missing:
-            array = self._create(key)
+            if key == "X" and self.parts is not None:
+                continue
+            array = create_array(self._root, key, shape=self.shape, dtype=self.dtype, chunk=self.chunk)
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-
-    def _create(self, key: str) -> Any:
-        place: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype}
-        if math.prod(self.shape):  # HDF5 cannot divide what is empty
-            place["chunks"] = self.chunk
-        if isinstance(self._root, h5py.Group):
-            packing = (
-                {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
-            )
-            return self._root.create_dataset(key, **place, **packing)
-        from numcodecs import Blosc
-
-        compressor = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)
-        return self._root.create_array(key, compressors=[compressor], fill_value=0, **place)
 
     def _put(self, key: str, value: Any) -> None:
         with self._errors(), _refusals(key):
             anndata.io.write_elem(self._root, key, value)
 
-    def _check_complete(self, kind: type[BaseException] | None, *_: object) -> None:
+    def _complete(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Look whether all values are there, and put together what is in parts, unless the work failed."""
+        if kind is not None:
+            return
         left = {key: count for key, count in self._missing.items() if count > 0}
-        if kind is None and left:
+        if left:
             key, count = next(iter(left.items()))
             raise OutputError(
                 str(self.path),
@@ -393,6 +377,9 @@ class ResultWriter:
                 got=f"{count} fewer",
                 fix="Write every block before the end; nothing was kept.",
             )
+        if self.parts is not None:
+            with self._errors():
+                self.parts.join(self._root, "X", progress=self._progress)
 
 
 def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -404,9 +391,9 @@ def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None)
     return min(asked[0], max(shape[0], 1)), min(asked[1], max(shape[1], 1))
 
 
-def _spans(part: slice, length: int, step: int) -> Iterator[slice]:
+def _spans(part: slice, step: int) -> Iterator[slice]:
     """Yield the pieces of a slice between multiples of ``step``."""
-    start, stop, _ = part.indices(length)
+    start, stop = part.start, part.stop
     while start < stop:
         end = min((start // step + 1) * step, stop)
         yield slice(start, end)
