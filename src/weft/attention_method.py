@@ -40,11 +40,20 @@ class AttentionMethod:
         return AttentionSettings().override(self.changes)
 
     def plan(
-        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+        self,
+        pair: Pair,
+        n_genes: int,
+        *,
+        settings: ImputerSettings | None,
+        memory: str | int,
+        matrices: int,
+        trainings: int = 1,
     ) -> Plan:
         """See `weft.imputing.Method`."""
         chosen = settings or self.settings(pair)
-        return make_plan(pair, n_genes, settings=chosen, memory=memory, matrices=matrices)
+        return make_plan(
+            pair, n_genes, settings=chosen, memory=memory, matrices=matrices, trainings=trainings
+        )
 
     def fit(self, pair: Pair, work: Work) -> FittedAttention:
         """See `weft.imputing.Method`."""

@@ -187,11 +187,18 @@ class Imputer:
         check_cut("sparse", sparse)
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
-        plan = self._method.plan(pair, len(asked), settings=self.settings_, memory=memory, matrices=0)
-        if sparse is not None:
-            plan = plan.sparse(share_kept(pair, asked, sparse))
         devices = resolve_devices(self.device)
         fits = 1 + self._method.fits_for_reliability * self.reliability
+        plan = self._method.plan(
+            pair,
+            len(asked),
+            settings=self.settings_,
+            memory=memory,
+            matrices=0,
+            trainings=len(devices),
+        )
+        if sparse is not None:
+            plan = plan.sparse(share_kept(pair, asked, sparse))
         return replace(plan, fits=-(-fits // len(devices)), rate=product_rate(devices[0]))
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:

@@ -132,7 +132,14 @@ class Method(Protocol):
         """Return the settings for data."""
 
     def plan(
-        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+        self,
+        pair: Pair,
+        n_genes: int,
+        *,
+        settings: ImputerSettings | None,
+        memory: str | int,
+        matrices: int,
+        trainings: int = 1,
     ) -> Plan:
         """Return what imputing takes.
 
@@ -144,6 +151,8 @@ class Method(Protocol):
             As they were used, if it is fitted.
         matrices
             Matrices of the result's size that are held in memory.
+        trainings
+            That go on at once, on several devices.
         """
 
     def fit(self, pair: Pair, work: Work) -> FittedMethod:

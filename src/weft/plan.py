@@ -127,6 +127,7 @@ def make_plan(
     memory: str | int,
     matrices: int = 0,
     network: float = 0.0,
+    trainings: int = 1,
 ) -> Plan:
     """Plan an imputation within a memory budget.
 
@@ -144,6 +145,8 @@ def make_plan(
         Matrices of the result's size that are held rather than written.
     network
         Bytes of the embeddings, gene sets and edges that the gene graph is made from.
+    trainings
+        That go on at once, on several devices.
 
     Raises
     ------
@@ -161,7 +164,8 @@ def make_plan(
         effort = stimpute_effort(pair, n_genes, settings, n_sources=n_sources_of(pair, settings))
     result = 4.0 * n_cells * n_genes
     held = needs.held + network + result * matrices
-    training, least = held + needs.training, held + max(needs.training, needs.tile(_FEWEST_CELLS, 1))
+    training = held + trainings * needs.training
+    least = max(training, held + needs.tile(_FEWEST_CELLS, 1))
     if least > budget:
         fits_on_disk = matrices and least - result * matrices <= budget
         way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""

@@ -64,7 +64,14 @@ class StImputeMethod:
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.changes)
 
     def plan(
-        self, pair: Pair, n_genes: int, *, settings: ImputerSettings | None, memory: str | int, matrices: int
+        self,
+        pair: Pair,
+        n_genes: int,
+        *,
+        settings: ImputerSettings | None,
+        memory: str | int,
+        matrices: int,
+        trainings: int = 1,
     ) -> Plan:
         """See `weft.imputing.Method`."""
         return make_plan(
@@ -74,6 +81,7 @@ class StImputeMethod:
             memory=memory,
             matrices=matrices,
             network=network_bytes(*self.sources.values()),
+            trainings=trainings,
         )
 
     def fit(self, pair: Pair, work: Work) -> FittedStImpute:

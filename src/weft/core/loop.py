@@ -49,7 +49,7 @@ def fit_epochs(
         Mean loss of the batches, an entry per epoch.
     """
     learned = list(parameters)
-    optimiser = torch.optim.Adam(learned, lr=lr)
+    optimiser = torch.optim.Adam(learned, lr=lr, fused=True)  # these nets are small: it saves a fifth
     best = _Best(learned)
     history: list[float] = []
     for epoch in range(epochs):
