@@ -15,6 +15,7 @@ quick::
     region_enrichment, hollow_structure,
     hollowness                              who lives beside whom, and how embeddings lie
     evaluate, write_scores, metrics         how good predictions are
+    pl, report, view                        plots; a page that tells all of a result; tissue in the browser
     cluster_scores, leiden_clusters,
     coexpression_modules                    groups of cells and of genes
     find_proteins, ProteinTable,
@@ -23,6 +24,10 @@ quick::
     read_embedding, EmbeddingTable          one vector per gene
     read_gene_sets, GeneSets,
     read_edges, EdgeList                    sets and pairs of genes that belong together
+    read_spatialdata, to_spatialdata,
+    read_platform, write_cellxgene,
+    check_cellxgene, write_vitessce,
+    vitessce_config, write_explorer_groups  from and for other programs
     simulate_tissue, SimulatedTissue,
     pseudo_spots, PseudoSpots, add_noise    data with known truth
     WeftError and its kinds                 everything that weft raises on purpose
@@ -51,17 +56,22 @@ from weft._errors import (
 )
 
 if TYPE_CHECKING:
-    from weft import metrics
+    from weft import metrics, pl
     from weft.attribution import Attribution, attribute
     from weft.axis import Axis, axis_of_score, fit_axis
     from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
+    from weft.data.cellxgene import check_cellxgene, write_cellxgene
     from weft.data.edges import EdgeList, read_edges
     from weft.data.embeddings import EmbeddingTable, read_embedding
+    from weft.data.explorer import write_explorer_groups
     from weft.data.genesets import GeneSets, read_gene_sets
     from weft.data.other_cells import with_reference
     from weft.data.pair import Pair, pair
+    from weft.data.platforms import read_platform
     from weft.data.pseudospots import PseudoSpots, add_noise, pseudo_spots
     from weft.data.simulate import SimulatedTissue, simulate_tissue
+    from weft.data.spatialdata import read_spatialdata, to_spatialdata
+    from weft.data.vitessce import vitessce_config, write_vitessce
     from weft.differential import differential_expression
     from weft.dominance import GeneComparison, compare_with_expression, dominant_genes
     from weft.esm import ProteinEmbedder, embed_proteins
@@ -74,7 +84,9 @@ if TYPE_CHECKING:
     from weft.placement import Placement
     from weft.placer import Placer
     from weft.proteins import ProteinTable, find_proteins
+    from weft.reporting import report
     from weft.trends import Trends, gene_trends
+    from weft.viewer import view
 
     __version__: str
 
@@ -113,6 +125,7 @@ __all__ = [
     "add_noise",
     "attribute",
     "axis_of_score",
+    "check_cellxgene",
     "cluster_scores",
     "coexpression_modules",
     "compare_with_expression",
@@ -131,15 +144,25 @@ __all__ = [
     "multiple_imputations",
     "neighborhood_enrichment",
     "pair",
+    "pl",
     "pseudo_spots",
     "read_edges",
     "read_embedding",
     "read_fasta",
     "read_gene_sets",
+    "read_platform",
+    "read_spatialdata",
     "region_enrichment",
+    "report",
     "simulate_tissue",
+    "to_spatialdata",
+    "view",
+    "vitessce_config",
     "with_reference",
+    "write_cellxgene",
+    "write_explorer_groups",
     "write_scores",
+    "write_vitessce",
 ]
 
 _HOMES = {
@@ -162,6 +185,7 @@ _HOMES = {
     "add_noise": "weft.data.pseudospots",
     "attribute": "weft.attribution",
     "axis_of_score": "weft.axis",
+    "check_cellxgene": "weft.data.cellxgene",
     "cluster_scores": "weft.clusters",
     "coexpression_modules": "weft.clusters",
     "compare_with_expression": "weft.dominance",
@@ -184,10 +208,19 @@ _HOMES = {
     "read_embedding": "weft.data.embeddings",
     "read_fasta": "weft.fasta",
     "read_gene_sets": "weft.data.genesets",
+    "read_platform": "weft.data.platforms",
+    "read_spatialdata": "weft.data.spatialdata",
     "region_enrichment": "weft.niches",
+    "report": "weft.reporting",
     "simulate_tissue": "weft.data.simulate",
+    "to_spatialdata": "weft.data.spatialdata",
+    "view": "weft.viewer",
+    "vitessce_config": "weft.data.vitessce",
     "with_reference": "weft.data.other_cells",
+    "write_cellxgene": "weft.data.cellxgene",
+    "write_explorer_groups": "weft.data.explorer",
     "write_scores": "weft.evaluation",
+    "write_vitessce": "weft.data.vitessce",
 }
 """Module of each public name that is loaded on first use."""
 
@@ -195,8 +228,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name == "metrics":
-        value = importlib.import_module("weft.metrics")
+    elif name in ("metrics", "pl"):
+        value = importlib.import_module(f"weft.{name}")
     elif name == "__version__":
         from importlib.metadata import version
 

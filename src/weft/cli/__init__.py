@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli import check, demo, embed, evaluate, impute, place, proteins
+from weft.cli import check, demo, embed, evaluate, export, impute, place, proteins, report, view
 from weft.cli.options import expanded
 
 app = typer.Typer(
@@ -54,6 +54,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "impute": impute.impute,
     "place": place.place,
     "evaluate": evaluate.evaluate,
+    "report": report.report,
+    "view": view.view,
+    "export": export.export,
     "proteins": proteins.proteins,
     "embed": embed.embed,
     "demo": demo.demo,
