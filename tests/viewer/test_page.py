@@ -1,0 +1,478 @@
+"""The page of `weft view` in a browser: what is clicked and typed, and what is then seen and said."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from weft.viewer import Viewer, view
+
+SIDE, N_GENES, N_PANEL = 30, 40, 10
+N_CELLS = SIDE * SIDE
+SIZE = {"width": 1280, "height": 800} if os.environ.get("WEFT_PICTURES") else {"width": 1000, "height": 640}
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+SETTLED = "() => window.weft && window.weft.state().settled"
+
+
+@pytest.fixture(scope="module")
+def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
+    """Served: 900 imputed cells whose genes are stripes and blobs, their tissue, and 60 placed cells."""
+    random = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("page")
+    places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).reshape(-1, 2) * 10.0
+    places += random.uniform(-3, 3, places.shape)
+    waves = random.uniform(0.005, 0.03, (2, N_GENES))
+    values = (1.5 + 1.5 * np.sin(places @ waves + np.arange(N_GENES))).astype(np.float32)
+    names = pd.Index([f"Gene{number:02d}" for number in range(N_GENES)])
+    result = AnnData(
+        values,
+        obs=pd.DataFrame(
+            {
+                "cell_type": pd.Categorical.from_codes(
+                    (places[:, 0] // 100).astype(int), ["left", "middle", "right"]
+                )
+            },
+            index=[f"cell{number}" for number in range(N_CELLS)],
+        ),
+        var=pd.DataFrame(
+            {"measured": np.arange(N_GENES) < N_PANEL, "reliability": np.linspace(0.9, -0.1, N_GENES)},
+            index=names,
+        ),
+        obsm={"spatial": places},
+        uns={"weft": {"interval": 0.9}},
+        layers={"lower": values * 0.8, "upper": values * 1.3 + 0.2},
+    )
+    result.obs["depth"] = places[:, 1]
+    result.write_h5ad(folder / "imputed.h5ad")
+    counts = random.poisson(np.expm1(values[:, :N_PANEL])).astype(np.float32)
+    AnnData(counts, obs=result.obs[[]], var=pd.DataFrame(index=names[:N_PANEL])).write_h5ad(
+        folder / "tissue.h5ad"
+    )
+    placed = AnnData(
+        obs=pd.DataFrame(
+            {
+                "cell_type": ["A", "B"] * 30,
+                "section": ["s1"] * 20 + ["s2"] * 40,
+                "weft_confidence": np.linspace(0, 1, 60),
+            },
+            index=[f"c{n}" for n in range(60)],
+        ),
+        obsm={"weft_spatial": random.uniform(100, 200, (60, 2))},
+    )
+    placed.write_h5ad(folder / "placed.h5ad")
+    results = [folder / "imputed.h5ad", folder / "placed.h5ad"]
+    with view(*results, tissue=folder / "tissue.h5ad", open_browser=False, block=False) as served:
+        yield served
+
+
+class Seen:
+    """A page, and what it asked for and complained of."""
+
+    def __init__(self, page: Any, viewer: Viewer) -> None:
+        self.page, self.viewer = page, viewer
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on(
+            "console",
+            lambda told: self.complaints.append(told.text) if told.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def open(self, address: str = "") -> "Seen":
+        self.page.goto(self.viewer.url + address)
+        return self.settle()
+
+    def settle(self) -> "Seen":
+        self.page.wait_for_function(SETTLED)
+        return self
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.page.evaluate("window.weft.state()")
+        return state
+
+    def pixels(self, layer: str) -> np.ndarray:
+        """Return a panel's picture, (height, width, 3)."""
+        image = pytest.importorskip("PIL.Image")
+        shot = self.page.locator(f".panel[data-layer={layer}] canvas").screenshot()
+        return np.asarray(image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+
+    def choose(self, gene: str) -> "Seen":
+        self.page.keyboard.press("/")
+        self.page.keyboard.type(gene)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function("gene => window.weft.state().gene === gene", arg=gene)
+        return self.settle()
+
+    def at(self, x: float, y: float, layer: str = "imputed") -> tuple[float, float]:
+        """Return where parts of a panel's width and height are on the page."""
+        box = self.page.locator(f".panel[data-layer={layer}] canvas").bounding_box()
+        return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+    def picture(self, name: str) -> None:
+        """Keep a picture for the documentation, if asked."""
+        if os.environ.get("WEFT_PICTURES"):
+            PICTURES.mkdir(exist_ok=True)
+            self.page.screenshot(path=PICTURES / f"viewer_{name}.png")
+
+
+@pytest.fixture
+def seen(browser: Any, viewer: Viewer) -> Iterator[Callable[..., Seen]]:
+    """Function that opens a page; at the end it must have asked nobody else and complained of nothing."""
+    pages: list[Seen] = []
+
+    def open_page(address: str = "", **options: Any) -> Seen:
+        context = browser.new_context(**{"viewport": SIZE, "color_scheme": "light"} | options)
+        pages.append(Seen(context.new_page(), viewer))
+        return pages[-1].open(address)
+
+    yield open_page
+    for one in pages:
+        assert {urlsplit(url).hostname for url in one.requests if not url.startswith("blob:")} == {
+            "127.0.0.1"
+        }
+        assert one.complaints == []
+        one.page.context.close()
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> float:
+    """Return the fraction of pixels that differ."""
+    return float((np.abs(before - after).max(axis=-1) > 24).mean())
+
+
+def test_first_picture_shows_a_gene_in_all_panels(seen):
+    one = seen()
+    assert one.state["panels"] == ["measured", "imputed", "uncertainty"]
+    assert one.state["gene"] == "Gene00"  # the most reliable of those measured
+    for layer in one.state["panels"]:
+        assert len(np.unique(one.pixels(layer).reshape(-1, 3), axis=0)) > 20
+    assert one.page.locator("#legend .ramp").count() == 2
+    assert "log-normalised" in one.page.locator("#legend").inner_text()
+    one.picture("panels")
+
+
+def test_searched_gene_changes_the_colours(seen):
+    one = seen()
+    before = one.pixels("imputed")
+    one.choose("Gene23")
+    assert changed(before, one.pixels("imputed")) > 0.1
+    assert "Gene23 was not measured" in one.page.locator(".panel[data-layer=measured]").inner_text()
+    assert "imputed only, reliability 0.31" in one.page.locator("#status").inner_text()
+
+
+def test_search_offers_genes_as_a_combobox(seen):
+    one = seen()
+    one.page.keyboard.press("/")
+    one.page.keyboard.type("gene1")
+    search, options = one.page.locator("#search"), one.page.locator("#options [role=option]")
+    assert options.count() == 10
+    assert search.get_attribute("aria-expanded") == "true"
+    one.page.keyboard.press("ArrowDown")
+    active = one.page.locator("#" + search.get_attribute("aria-activedescendant"))
+    assert active.get_attribute("aria-selected") == "true"
+    assert active.get_attribute("aria-label") == "Gene11, imputed only, reliability 0.618"
+    one.picture("search")
+    one.page.keyboard.press("Enter")
+    one.settle()
+    assert one.state["gene"] == "Gene11"
+    assert search.get_attribute("aria-expanded") == "false"
+
+
+def test_unknown_gene_is_told_in_plain_words(seen):
+    one = seen()
+    one.page.keyboard.press("/")
+    one.page.keyboard.type("Gene7x")
+    one.page.keyboard.press("Enter")
+    notice = one.page.locator("#notice")
+    notice.wait_for()
+    assert "Expected" in notice.inner_text()
+    assert "Gene7x" in notice.inner_text()
+    assert one.state["gene"] == "Gene00"
+    one.page.keyboard.press("Escape")  # closes the list's field
+    one.page.keyboard.press("Escape")
+    notice.wait_for(state="hidden")
+    assert [told for told in one.complaints if "Failed to load resource" not in told] == []
+    one.complaints.clear()  # the browser itself tells of the refused request
+
+
+def test_unknown_gene_in_the_address_is_told_and_the_page_works(seen):
+    one = seen("#d=0&g=Nowhere")
+    one.page.locator("#notice").wait_for()
+    assert "Nowhere" in one.page.locator("#notice").inner_text()
+    assert one.state["gene"] == "Gene00"
+    one.complaints.clear()
+
+
+def lassoed(one: Seen) -> None:
+    one.page.locator("#lasso").click()
+    corners = [(0.3, 0.3), (0.6, 0.32), (0.6, 0.7), (0.45, 0.75), (0.3, 0.7)]
+    one.page.mouse.move(*one.at(*corners[0]))
+    one.page.mouse.down()
+    for corner in corners[1:]:
+        one.page.mouse.move(*one.at(*corner), steps=4)
+    one.page.mouse.up()
+    one.page.locator("#compare tbody tr").first.wait_for()
+    one.settle()
+
+
+def test_lasso_by_mouse_compares_the_region(seen):
+    one = seen("#d=0&m=imputed")
+    lassoed(one)
+    assert 50 < one.state["selected"] < 600
+    assert f"{one.state['selected']} cells inside" in one.page.locator("#region-count").inner_text()
+    scores = [
+        float(text.replace("−", "-").replace("–", "0"))
+        for text in one.page.locator("#compare td:last-child").all_inner_texts()
+    ]
+    assert np.all(np.diff(np.abs(scores)) <= 0)
+    gene = one.page.locator("#compare button.gene").nth(1).inner_text()
+    one.page.locator("#compare button.gene").nth(1).click()
+    one.settle()
+    assert one.state["gene"] == gene
+    assert one.page.locator("#compare tr[aria-current]").get_attribute("data-gene") == gene
+    one.picture("region")
+
+
+def test_comparison_is_saved_as_csv(seen):
+    one = seen("#d=0&m=imputed")
+    lassoed(one)
+    with one.page.expect_download() as saving:
+        one.page.locator("#download").click()
+    assert saving.value.suggested_filename == "imputed_region.csv"
+    rows = list(csv.DictReader(saving.value.path().read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == N_GENES
+    assert set(rows[0]) == {"gene", "inside", "outside", "difference", "reliability", "measured", "score"}
+    assert float(rows[0]["difference"]) == pytest.approx(
+        float(rows[0]["inside"]) - float(rows[0]["outside"]), abs=1e-5
+    )
+
+
+def test_region_by_keyboard_alone(seen):
+    one = seen()
+    for key in ["l", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"]:
+        one.page.keyboard.press(key)
+    one.page.locator("#compare tbody tr").first.wait_for()
+    assert one.settle().state["selected"] > 20
+    one.page.keyboard.press("Escape")
+    one.settle()
+    assert one.state["selected"] == 0
+    assert one.page.locator("#region").is_hidden()
+
+
+def test_reload_gives_the_same_picture(seen):
+    one = seen("#d=0&g=Gene05&c=cell_type&m=column,imputed")
+    one.page.mouse.move(*one.at(0.4, 0.4))
+    one.page.mouse.wheel(0, -500)
+    lassoed(one.settle())
+    one.page.locator("#legend [data-code='1']").click()
+    one.settle()
+    one.page.wait_for_timeout(300)  # the address follows the camera
+    before, picture = one.state, one.pixels("imputed")
+    address = one.page.url
+    one.page.reload()
+    one.settle()
+    one.page.locator("#compare tbody tr").first.wait_for()
+    assert one.page.url == address
+    after = one.state
+    assert after.pop("centre") == pytest.approx(before.pop("centre"))
+    assert after.pop("zoom") == pytest.approx(before.pop("zoom"))
+    assert after == before
+    assert one.state["zoom"] > 0.5
+    assert changed(picture, one.pixels("imputed")) < 0.01
+
+
+def test_keyboard_walk(seen):
+    one = seen()
+    start = one.state
+    press = one.page.keyboard.press
+    press("+")
+    press("ArrowRight")
+    assert one.settle().state["zoom"] == start["zoom"] + 0.5
+    assert one.state["centre"][0] > start["centre"][0]
+    press("0")
+    assert one.settle().state["centre"] == start["centre"]
+    press("]")
+    one.page.wait_for_function("() => window.weft.state().gene === 'Gene01'")
+    press("[")
+    one.page.wait_for_function("() => window.weft.state().gene === 'Gene00'")
+    press("4")
+    one.page.wait_for_function("() => window.weft.state().panels.length === 2")
+    press("i")
+    one.page.locator("#card.pinned").wait_for()
+    assert "Gene00 imputed" in one.page.locator("#card").inner_text()
+    press("Escape")
+    one.page.locator("#card").wait_for(state="hidden")
+    press("?")
+    assert one.page.locator("#help").is_visible()
+    press("Escape")
+    assert not one.page.locator("#help").is_visible()
+
+
+def test_every_control_is_reached_by_tab_and_shows_its_focus(seen):
+    one = seen("#d=0&m=column,imputed")
+    reached, shown = set(), []
+    for _ in range(30):
+        one.page.keyboard.press("Tab")
+        told = one.page.evaluate(
+            "() => { const e = document.activeElement; const s = getComputedStyle(e);"
+            " return [e.id || e.dataset.toggles || e.dataset.code || e.tagName, s.outlineStyle] }"
+        )
+        reached.add(told[0])
+        shown.append(told[1])
+    assert {
+        "dataset",
+        "search",
+        "color",
+        "theme",
+        "help-button",
+        "lasso",
+        "fit",
+        "imputed",
+        "0",
+        "CANVAS",
+    } <= reached
+    assert shown.count("none") <= 1  # the end of the page, before it begins again
+
+
+def test_labels_are_coloured_and_switched_off(seen):
+    one = seen()
+    one.page.locator("#color").select_option("cell_type")
+    one.settle()
+    assert one.state["panels"][0] == "column"
+    before = one.pixels("column")
+    assert one.page.locator("#legend [data-code]").count() == 3
+    one.page.locator("#legend [data-code='0']").click()
+    one.settle()
+    assert one.page.locator("#legend [data-code='0']").get_attribute("aria-pressed") == "false"
+    assert changed(before, one.pixels("column")) > 0.08
+    one.page.locator("#legend [data-code='0']").click()
+    one.settle()
+    assert changed(before, one.pixels("column")) < 0.01
+    one.page.locator("#color").select_option("depth")
+    one.settle()
+    assert one.page.locator("#legend h3").last.inner_text() == "depth"
+
+
+def test_placed_cells_lie_on_their_tissue(seen):
+    one = seen()
+    one.page.locator("#dataset").select_option("1")
+    one.page.wait_for_function("() => window.weft.state().dataset === 1")
+    assert one.settle().state["panels"] == ["column"]
+    with_tissue = one.pixels("column")
+    one.picture("placed")
+    one.page.locator("#tissue").click()
+    one.settle()
+    assert changed(with_tissue, one.pixels("column")) > 0.05
+    one.page.go_back()
+    one.page.go_back()
+    one.page.wait_for_function("() => window.weft.state().dataset === 0")
+
+
+def test_slices_are_shown_one_by_one(seen):
+    one = seen("#d=1&t=0")
+    before = one.pixels("column")
+    one.page.locator("#slice").select_option("s1")
+    one.settle()
+    assert "s=s1" in one.page.url
+    assert changed(before, one.pixels("column")) > 0.02
+    for key in [
+        "l",
+        "Shift+ArrowRight",
+        "Shift+ArrowDown",
+        *["Shift+ArrowRight", "Shift+ArrowDown"] * 30,
+        "Enter",
+    ]:
+        one.page.keyboard.press(key)
+    assert one.settle().state["selected"] == 20  # those of the slice alone
+
+
+def test_cell_tells_its_values(seen):
+    one = seen("#d=0&g=Gene03&m=column,imputed")
+    one.page.mouse.move(*one.at(0.5, 0.5))
+    one.page.locator("#card").wait_for()
+    text = one.page.locator("#card").inner_text()
+    assert "Gene03 imputed" in text
+    assert "middle" in text
+    one.page.mouse.click(*one.at(0.5, 0.5))
+    one.page.locator("#card.pinned").wait_for()
+
+
+def test_drag_and_wheel_move_all_panels(seen):
+    one = seen()
+    before = {layer: one.pixels(layer) for layer in one.state["panels"]}
+    one.page.mouse.move(*one.at(0.5, 0.5))
+    one.page.mouse.wheel(0, -400)
+    one.page.mouse.down()
+    one.page.mouse.move(*one.at(0.7, 0.6), steps=5)
+    one.page.mouse.up()
+    one.settle()
+    assert one.state["zoom"] > 0.5
+    for layer, picture in before.items():
+        assert changed(picture, one.pixels(layer)) > 0.1
+
+
+def test_dark_follows_the_system_and_the_switch(seen):
+    dark, light = seen(color_scheme="dark"), seen()
+    assert dark.pixels("imputed")[0].mean() < 40
+    assert light.pixels("imputed")[0].mean() > 220
+    dark.picture("dark")
+    light.page.locator("#theme").click()
+    light.settle()
+    assert light.pixels("imputed")[0].mean() < 40
+    light.page.reload()
+    assert light.settle().pixels("imputed")[0].mean() < 40  # remembered
+
+
+def test_narrow_window_works(seen):
+    one = seen(viewport={"width": 390, "height": 760})
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+    one.choose("Gene12")
+    assert one.page.locator(".panel").count() == 3
+    one.picture("narrow")
+
+
+@pytest.mark.slow
+def test_million_cells_move_smoothly(browser, tmp_path):
+    """As benchmarks/view_browser.py measures it, with room for a busy machine."""
+    random = np.random.default_rng(0)
+    n_cells = 1_000_000
+    AnnData(
+        random.gamma(1, 1, (n_cells, 2)).astype(np.float32),
+        obs=pd.DataFrame(index=pd.RangeIndex(n_cells).astype(str)),
+        var=pd.DataFrame({"measured": False, "reliability": 0.5}, index=["A", "B"]),
+        obsm={"spatial": random.uniform(0, 5000, (n_cells, 2)).astype(np.float32)},
+        uns={"weft": {}},
+    ).write_h5ad(tmp_path / "imputed.h5ad")
+    with view(tmp_path / "imputed.h5ad", open_browser=False, block=False) as viewer:
+        context = browser.new_context(viewport=SIZE)
+        one = Seen(context.new_page(), viewer).open()
+        one.page.mouse.move(*one.at(0.5, 0.5))
+        one.page.mouse.down()
+        one.page.evaluate(
+            """([x, y]) => new Promise((done) => {
+              let step = 0;
+              const frame = () => {
+                const place = { pointerId: 1, clientX: x + 60 * Math.sin(step / 8), clientY: y };
+                document.querySelector(".panel canvas").dispatchEvent(new PointerEvent("pointermove", place));
+                if (++step < 60) requestAnimationFrame(frame);
+                else done();
+              };
+              frame();
+            })""",
+            one.at(0.5, 0.5),
+        )
+        frames = one.page.evaluate("window.weft.frames()")
+        one.page.mouse.up()
+        context.close()
+    assert frames["firstPicture"] < 6000
+    assert frames["cells"] < n_cells  # a sample, where all take too long
+    assert np.median(frames["times"][5:]) < 1000 / 5

@@ -1,0 +1,51 @@
+/** The table that compares a region with the rest, and its download. */
+import type { Comparison } from "./api";
+import { byId, make } from "./dom";
+import { count, figure, toCsv } from "./text";
+
+const HEADS = ["Gene", "Inside", "Rest", "Reliability", "Score"];
+
+export function clearComparison(): void {
+  byId("compare").replaceChildren();
+  byId("region-count").textContent = "";
+  byId("region").hidden = true;
+}
+
+export function showWaiting(cells: number): void {
+  byId("region").hidden = false;
+  byId("region-count").textContent = `${count(cells)} cells. Comparing with the rest …`;
+}
+
+export function showComparison(comparison: Comparison, current: string | null, choose: (gene: string) => void): void {
+  byId("region").hidden = false;
+  byId("region-count").textContent =
+    `${count(comparison.inside)} cells inside, ${count(comparison.outside)} outside; mean ${comparison.layer} expression.`;
+  const heads = HEADS.map((head) => make("th", { scope: "col" }, head));
+  const rows = comparison.genes.map((gene) => {
+    const button = make("button", { type: "button", class: "gene", click: () => choose(gene.name) }, gene.name);
+    const cells = [gene.inside, gene.outside, gene.reliability, gene.score].map((value) => make("td", {}, figure(value)));
+    const name = make("th", { scope: "row" }, button, gene.measured ? make("span", { class: "tag measured", title: "measured" }, "m") : "");
+    const row = make("tr", { "data-gene": gene.name }, name, ...cells);
+    row.classList.toggle("more", gene.score > 0);
+    return row;
+  });
+  const caption = make("caption", {}, "Sorted by the size of the score: the difference against the spread, weighted by reliability.");
+  byId("compare").replaceChildren(caption, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+  markGene(current);
+}
+
+/** Mark the row of the gene that is shown. */
+export function markGene(gene: string | null): void {
+  for (const row of byId("compare").querySelectorAll<HTMLElement>("tbody tr")) {
+    if (row.dataset.gene === gene) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
+  }
+}
+
+/** Hand the table over as a file; nothing leaves this computer. */
+export function download(comparison: Comparison, title: string): void {
+  const address = URL.createObjectURL(new Blob([toCsv(comparison)], { type: "text/csv;charset=utf-8" }));
+  const link = make("a", { href: address, download: `${title.replace(/\.[^.]+$/, "")}_region.csv` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

@@ -1,0 +1,78 @@
+/** What the colours mean: scales with their limits, and categories that can be switched on and off. */
+import type { CategoryColumn, Column, NumberColumn } from "./api";
+import { gradient, otherMap } from "./colours";
+import { byId, make } from "./dom";
+import { count, figure } from "./text";
+import type { MapName } from "./view";
+
+export interface LegendContent {
+  map: MapName;
+  expression: [number, number] | null;
+  uncertainty: [number, number] | null;
+  interval: number | null;
+  column: Column | null;
+  /** Cells of each category; null while the column is on its way. */
+  counts: number[] | null;
+  /** Its colours, as they are drawn on the present ground. */
+  colours: string[];
+  off: number[];
+  missing: boolean;
+}
+
+export interface LegendActions {
+  toggle: (code: number) => void;
+  switchAll: (on: boolean) => void;
+  swapMap: () => void;
+}
+
+function scale(title: string, unit: string, map: MapName, limits: readonly [number, number]): HTMLElement {
+  const ramp = make("div", { class: "ramp", "aria-hidden": "true" });
+  ramp.style.background = gradient(map);
+  const ends = make("div", { class: "ends" }, make("span", {}, figure(limits[0])), make("span", {}, unit), make("span", {}, figure(limits[1])));
+  return make("div", { class: "scale" }, make("h3", {}, title), ramp, ends);
+}
+
+function entries(column: CategoryColumn, content: LegendContent, actions: LegendActions): HTMLElement {
+  const list = make("ul", { class: "entries" });
+  column.categories.forEach((category, code) => {
+    const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
+    swatch.style.background = content.colours[code];
+    const button = make(
+      "button",
+      { type: "button", "data-code": String(code), "aria-pressed": String(!content.off.includes(code)), click: () => actions.toggle(code) },
+      swatch,
+      make("span", { class: "entry" }, category),
+      make("span", { class: "number" }, content.counts ? count(content.counts[code]) : ""),
+    );
+    list.append(make("li", {}, button));
+  });
+  const all = (text: string, on: boolean): HTMLElement =>
+    make("button", { type: "button", class: "quiet", click: () => actions.switchAll(on) }, text);
+  const head = make("div", { class: "row" }, make("h3", {}, column.name), make("span", {}, all("All", true), all("None", false)));
+  return make("div", { class: "scale" }, head, list);
+}
+
+function numberScale(column: NumberColumn, map: MapName): HTMLElement {
+  return scale(column.name, "", map, [column.low, column.high]);
+}
+
+export function drawLegend(content: LegendContent, actions: LegendActions): void {
+  const focused = (document.activeElement as HTMLElement | null)?.dataset.code;
+  const parts: HTMLElement[] = [];
+  if (content.expression) parts.push(scale("Expression", "log-normalised", content.map, content.expression));
+  if (content.uncertainty) {
+    const width = content.interval ? `Width of the ${Math.round(100 * content.interval)} % interval` : "Uncertainty";
+    parts.push(scale(width, "log-normalised", otherMap(content.map), content.uncertainty));
+  }
+  if (content.column?.kind === "category") parts.push(entries(content.column, content, actions));
+  if (content.column?.kind === "number") parts.push(numberScale(content.column, content.map));
+  if (content.missing) {
+    parts.push(make("p", { class: "missing" }, make("span", { class: "swatch none", "aria-hidden": "true" }), "no value"));
+  }
+  byId("legend-parts").replaceChildren(...parts);
+  const swap = byId("map");
+  swap.hidden = !content.expression && !content.uncertainty && content.column?.kind !== "number";
+  swap.textContent = `Colours: ${content.map}`;
+  swap.onclick = actions.swapMap;
+  if (focused !== undefined) byId("legend").querySelector<HTMLElement>(`[data-code="${focused}"]`)?.focus();
+}

@@ -1,0 +1,80 @@
+/** Starts the page, and ties keys and buttons to what they do. */
+import "./style.css";
+import { Viewer } from "./viewer";
+import { byId } from "./dom";
+import { watchKeys } from "./keys";
+import { hideError, showError } from "./notice";
+
+const PAN = 0.12; // of the panel, that an arrow pans
+
+const viewer = new Viewer();
+const help = byId<HTMLDialogElement>("help");
+
+function zoom(step: number): void {
+  const { lens } = viewer.scene;
+  viewer.look(lens.zoomed(step, lens.size.width / 2, lens.size.height / 2));
+}
+
+/** Put away what was opened last: message, card, lasso, region. */
+function clear(): void {
+  if (!byId("notice").hidden) hideError();
+  else if (viewer.lasso.on) viewer.lasso.stop();
+  else if (!viewer.inspector.forget() && viewer.view.region) void viewer.select(null);
+}
+
+watchKeys({
+  search: () => viewer.search.focus(),
+  help: () => help.showModal(),
+  lasso: () => viewer.lasso.toggle(viewer.scene.lens, true),
+  clear,
+  fit: () => viewer.look(null),
+  inspect: () => viewer.inspector.middle(),
+  zoom,
+  arrow: (dx, dy, large) => {
+    const { lens } = viewer.scene;
+    if (viewer.lasso.on) viewer.lasso.arrow(dx, dy, large, lens);
+    else viewer.look(lens.panned(-dx * PAN * lens.size.width, -dy * PAN * lens.size.height));
+  },
+  gene: (step) => viewer.stepGene(step),
+  panel: (number) => {
+    const layer = viewer.possible[number];
+    if (layer) void viewer.togglePanel(layer);
+  },
+  enter: () => viewer.lasso.on && viewer.lasso.finish(),
+});
+
+byId("lasso").addEventListener("click", (event) => viewer.lasso.toggle(viewer.scene.lens, event.detail === 0));
+byId("closer").addEventListener("click", () => zoom(0.5));
+byId("farther").addEventListener("click", () => zoom(-0.5));
+byId("fit").addEventListener("click", () => viewer.look(null));
+byId("help-button").addEventListener("click", () => help.showModal());
+byId("download").addEventListener("click", () => viewer.saveComparison());
+byId("clear-region").addEventListener("click", () => void viewer.select(null));
+
+let whole: number | null = null;
+const started = viewer.start().catch(showError);
+const ready = started.then(() => viewer.scene.whole()).then(() => {
+  whole = performance.now();
+});
+
+/** What tests and benchmarks look at. */
+const window_ = window as unknown as { weft: object };
+window_.weft = {
+  ready,
+  state: () => ({
+    dataset: viewer.view.dataset,
+    gene: viewer.view.gene,
+    column: viewer.view.column,
+    panels: viewer.store ? viewer.shown : [],
+    selected: viewer.selected,
+    centre: [viewer.scene.camera.x, viewer.scene.camera.y],
+    zoom: viewer.scene.camera.z,
+    settled: viewer.settled,
+  }),
+  frames: () => ({
+    times: [...viewer.scene.pace.times],
+    cells: Math.round(viewer.scene.pace.budget),
+    firstPicture: viewer.scene.firstPicture,
+    wholePicture: whole,
+  }),
+};

@@ -1,0 +1,299 @@
+/** Ties the parts together: what is asked for is noted in the view, and the view is what is drawn. */
+import * as api from "./api";
+import type { Camera } from "./camera";
+import { Combobox } from "./combobox";
+import { clearComparison, download, markGene, showComparison, showWaiting } from "./comparison";
+import { byId, say } from "./dom";
+import { Inspector } from "./inspector";
+import { Lasso } from "./lasso";
+import { hideError, showError } from "./notice";
+import { Panels } from "./panels";
+import { cellsWithin, packBits } from "./region";
+import { Scene } from "./scene";
+import { fillDatasets, fillFor, showSelects, type SelectActions } from "./selects";
+import { likelyGene, Store } from "./store";
+import { count, figure } from "./text";
+import { FIRST_VIEW, fromHash, toHash, type Layer, type View } from "./view";
+
+const SETTLE = 200; // milliseconds after which the address follows the camera
+
+export class Viewer {
+  view: View = FIRST_VIEW;
+  readonly scene = new Scene();
+  readonly lasso = new Lasso(() => this.follow(), (polygon) => void this.select(polygon));
+  readonly search = new Combobox((gene) => void this.showGene(gene));
+  readonly panels = new Panels(this);
+  readonly inspector = new Inspector(this);
+  session: api.Session = { weft: "", datasets: [] };
+  store!: Store;
+  /** The placed cells' tissue, in grey behind them. */
+  behind: Store | null = null;
+  /** 1 for each cell that is switched off or of another slice. */
+  hidden: Uint8Array = new Uint8Array(0);
+  /** 1 for each cell of the region. */
+  within: Uint8Array | null = null;
+  selected = 0;
+  comparison: api.Comparison | null = null;
+  private readonly stores = new Map<number, Store>();
+  private saving: ReturnType<typeof setTimeout> | undefined;
+  private visit = 0;
+  private busy = 1; // until the first view is open
+
+  readonly actions: SelectActions = {
+    dataset: (id) => void this.open({ ...FIRST_VIEW, dataset: id, gene: this.view.gene, column: this.view.column, map: this.view.map }),
+    column: (name) => void this.showColumn(name),
+    slice: (name) => void this.open({ ...this.view, slice: name, camera: null, region: null }),
+    panel: (layer) => void this.togglePanel(layer),
+    tissue: () => void this.open({ ...this.view, tissue: !this.view.tissue }),
+  };
+
+  async start(): Promise<void> {
+    try {
+      await this.begin();
+    } finally {
+      this.busy--;
+    }
+  }
+
+  private async begin(): Promise<void> {
+    this.session = await api.getSession();
+    if (!this.session.datasets.length) throw new api.ServerError("weft view", "a result", "none", "Name a file: weft view imputed.zarr");
+    for (const dataset of this.session.datasets) this.stores.set(dataset.id, new Store(dataset));
+    fillDatasets(this.session, this.actions);
+    this.scene.onFrame = () => this.follow();
+    addEventListener("hashchange", () => {
+      if (location.hash !== toHash(this.view)) void this.open(fromHash(location.hash), { keepAddress: true });
+    });
+    await this.open(fromHash(location.hash), { keepAddress: true });
+    if (!this.store) return;
+    const { dataset } = this;
+    say([`${count(dataset.cells)} cells`, dataset.genes ? `${count(dataset.genes)} genes` : "", "? for help"].filter(Boolean).join(" · "));
+  }
+
+  get dataset(): api.Dataset {
+    return this.store.dataset;
+  }
+
+  get column(): api.Column | null {
+    return this.dataset.columns.find((column) => column.name === this.view.column) ?? null;
+  }
+
+  /** Panels that the dataset can fill, in their order. */
+  get possible(): Layer[] {
+    return [...(this.dataset.columns.length ? (["column"] as const) : []), ...this.dataset.layers];
+  }
+
+  get shown(): Layer[] {
+    const possible = this.possible.filter((layer) => layer !== "column" || this.view.column !== null);
+    const asked = possible.filter((layer) => this.view.panels?.includes(layer));
+    if (asked.length) return asked;
+    return this.dataset.layers.length > 1 ? this.dataset.layers : possible;
+  }
+
+  /** Show a view: fetch what it needs, and draw it. Every change of more than the camera comes here. */
+  async open(view: View, options: { keepAddress?: boolean } = {}): Promise<void> {
+    const visit = ++this.visit;
+    this.busy++;
+    hideError();
+    try {
+      const id = this.stores.has(view.dataset) ? view.dataset : this.session.datasets[0].id;
+      const store = this.stores.get(id) as Store;
+      await store.load();
+      const behind = await this.tissueOf(store, view);
+      if (visit !== this.visit) return;
+      const fresh = store !== this.store;
+      this.store = store;
+      this.behind = behind;
+      this.view = { ...this.completed(view, options.keepAddress === true), dataset: id };
+      if (fresh) this.change();
+      await this.filter();
+      if (visit !== this.visit) return;
+      await this.panels.arrange(fresh);
+      showSelects(this.view, this.possible, this.shown, this.actions);
+      this.search.show(this.view.gene);
+      this.about();
+      this.write(!options.keepAddress);
+      await this.compareRegion(visit);
+    } catch (error) {
+      if (visit === this.visit) showError(error);
+    } finally {
+      this.busy--;
+    }
+  }
+
+  /** A gene of the present dataset. One that is not there is asked for all the same: the server knows near names. */
+  async showGene(gene: string): Promise<void> {
+    const first = this.dataset.layers[0];
+    if (!this.store.genes.names.includes(gene) && first) {
+      try {
+        await this.store.gene(gene, first);
+      } catch (error) {
+        showError(error);
+      }
+      return;
+    }
+    const shown = this.shown.some((layer) => layer !== "column") ? this.view.panels : [...this.shown, "imputed" as const];
+    await this.open({ ...this.view, gene, panels: shown });
+    say(`${gene}: ${this.geneFacts(gene)}`);
+  }
+
+  /** Whether nothing is on its way and every panel is whole. */
+  get settled(): boolean {
+    return this.busy === 0 && this.scene.settled;
+  }
+
+  stepGene(step: number): void {
+    const { names } = this.store.genes;
+    if (!names.length) return;
+    const at = names.indexOf(this.view.gene ?? "");
+    void this.showGene(names[(at + step + names.length) % names.length]);
+  }
+
+  async showColumn(name: string | null): Promise<void> {
+    const others = this.shown.filter((layer) => layer !== "column");
+    const panels: Layer[] = name === null ? others : ["column", ...others];
+    await this.open({ ...this.view, column: name ?? this.view.column, panels: panels.length ? panels : null, off: [] });
+    say(name === null ? "Coloured by gene only" : `Coloured by ${name}`);
+  }
+
+  async togglePanel(layer: Layer): Promise<void> {
+    if (!this.possible.includes(layer)) return;
+    const panels = this.possible.filter((one) => this.shown.includes(one) !== (one === layer));
+    if (!panels.length) {
+      say("One panel stays");
+      return;
+    }
+    const column = this.view.column ?? this.dataset.columns[0]?.name ?? null;
+    await this.open({ ...this.view, panels, column: panels.includes("column") ? column : this.view.column });
+    say(`${panels.length} ${panels.length === 1 ? "panel" : "panels"}`);
+  }
+
+  look(camera: Camera | null): void {
+    this.view = { ...this.view, camera };
+    this.inspector.leave();
+    this.scene.look(camera);
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => this.write(false), SETTLE);
+  }
+
+  async select(polygon: number[] | null): Promise<void> {
+    await this.open({ ...this.view, region: polygon });
+    if (!polygon) say("Region put away");
+  }
+
+  saveComparison(): void {
+    if (this.comparison) download(this.comparison, this.dataset.title);
+  }
+
+  /** What is known of a gene, as a phrase. */
+  private geneFacts(gene: string): string {
+    const { names, measured, reliability } = this.store.genes;
+    const at = names.indexOf(gene);
+    const trust = reliability[at] ?? null;
+    return (measured[at] ? "measured" : "imputed only") + (trust === null ? "" : `, reliability ${figure(trust)}`);
+  }
+
+  private about(): void {
+    const { gene } = this.view;
+    byId("about").hidden = gene === null;
+    byId("about-gene").textContent = gene ?? "";
+    byId("about-facts").textContent = gene === null ? "" : this.geneFacts(gene);
+  }
+
+  /** Bring what lies over the panels to where the camera is. */
+  follow(): void {
+    this.panels.follow(this.lasso.draft ?? this.view.region);
+  }
+
+  /** A dataset that is new on the screen. */
+  private change(): void {
+    this.inspector.forget();
+    clearComparison();
+    fillFor(this.dataset, this.dataset.kind === "placed" && this.otherTissue(this.store) !== null);
+    this.search.offer(this.store.genes);
+    document.title = `${this.dataset.title} · weft`;
+  }
+
+  /** What the view leaves open, filled in for the present dataset; an address with an unknown gene is told of it. */
+  private completed(view: View, tell: boolean): View {
+    const { genes } = this.store;
+    const column = this.dataset.columns.find((one) => one.name === view.column)
+      ?? this.dataset.columns.find((one) => one.kind === "category" && one.name !== this.dataset.slices)
+      ?? this.dataset.columns[0];
+    const known = view.gene !== null && genes.names.includes(view.gene);
+    if (tell && view.gene !== null && !known && genes.names.length) void this.showGene(view.gene);
+    return { ...view, gene: known ? view.gene : likelyGene(genes), column: column?.name ?? null };
+  }
+
+  private otherTissue(store: Store): Store | null {
+    const others = this.session.datasets.filter((one) => one.id !== store.dataset.id && one.kind !== "placed");
+    const found = others.find((one) => one.kind === "imputed") ?? others[0];
+    return found ? (this.stores.get(found.id) as Store) : null;
+  }
+
+  private async tissueOf(store: Store, view: View): Promise<Store | null> {
+    const tissue = store.dataset.kind === "placed" && view.tissue ? this.otherTissue(store) : null;
+    await tissue?.loadPositions();
+    return tissue;
+  }
+
+  /** Which cells are hidden: those of categories switched off, and of other slices. */
+  private async filter(): Promise<void> {
+    const hidden = new Uint8Array(this.dataset.cells);
+    const { column, view } = this;
+    if (view.off.length && column?.kind === "category") {
+      const codes = await this.store.column(column);
+      codes.forEach((code, cell) => (hidden[cell] = view.off.includes(code) ? 1 : 0));
+    }
+    const slices = this.dataset.columns.find((one) => one.name === this.dataset.slices);
+    if (view.slice !== null && slices?.kind === "category") {
+      const wanted = slices.categories.indexOf(view.slice);
+      (await this.store.column(slices)).forEach((code, cell) => {
+        if (code !== wanted) hidden[cell] = 1;
+      });
+    }
+    this.hidden = hidden;
+    this.within = view.region ? cellsWithin(view.region, this.store.positions) : null;
+    this.within?.forEach((_, cell) => {
+      if (hidden[cell] && this.within) this.within[cell] = 0;
+    });
+    this.selected = this.within?.reduce((sum, one) => sum + one, 0) ?? 0;
+    this.scene.dimming = this.within !== null;
+  }
+
+  private compared = "";
+
+  /** Compare the region with the rest, unless just that was compared. */
+  private async compareRegion(visit: number): Promise<void> {
+    const key = this.within ? JSON.stringify([this.dataset.id, this.view.region, this.view.off, this.view.slice]) : "";
+    if (key === this.compared) {
+      markGene(this.view.gene);
+      return;
+    }
+    this.compared = key;
+    this.comparison = null;
+    if (!this.within) return clearComparison();
+    showWaiting(this.selected);
+    if (!this.selected || !this.dataset.layers.length) {
+      byId("region-count").textContent = this.selected ? `${count(this.selected)} cells; this file holds no expression.` : "No cell lies within.";
+      return;
+    }
+    try {
+      const comparison = await api.compare(this.dataset, packBits(this.within));
+      if (key !== this.compared) return;
+      this.comparison = comparison;
+      showComparison(comparison, this.view.gene, (gene) => void this.showGene(gene));
+      say(`${count(comparison.inside)} cells compared with ${count(comparison.outside)}: ${comparison.genes[0]?.name ?? "no gene"} differs most`);
+    } catch (error) {
+      this.compared = "";
+      if (visit === this.visit) showError(error);
+    }
+  }
+
+  private write(visitOfItsOwn: boolean): void {
+    const hash = toHash(this.view);
+    if (hash === location.hash) return;
+    if (visitOfItsOwn) history.pushState(null, "", hash);
+    else history.replaceState(null, "", hash);
+  }
+}
