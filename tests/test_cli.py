@@ -549,22 +549,14 @@ def test_the_options_are_those_of_pair() -> None:
 def test_every_command_has_help_and_the_common_options(call: Any) -> None:
     assert call("--version").stdout == f"weft {weft.__version__}\n"
     assert "Weave single cells into tissue" in call("--help").stdout
-    for command in (
-        "check",
-        "impute",
-        "place",
-        "evaluate",
-        "report",
-        "view",
-        "export",
-        "proteins",
-        "embed",
-        "demo",
-    ):
+    told = ("--json", "--quiet")
+    computing = ("check", "impute", "place", "evaluate", "report", "proteins", "embed", "demo")
+    options = dict.fromkeys(computing, ("--seed", "--device", *told)) | {"view": told, "export": told}
+    assert options.keys() == {command.name for command in app.registered_commands}
+    for command, common in options.items():
         result = call(command, "--help")
         assert result.exit_code == 0
-        for option in ("--seed", "--device", "--json", "--quiet"):
-            assert option in result.stdout
+        assert [option for option in common if option not in result.stdout] == []
 
 
 def test_many_genes_may_be_named() -> None:

@@ -26,7 +26,10 @@ from weft.data.spatialdata import OWN_SYSTEM, read_spatialdata, to_spatialdata
 from weft.data.vitessce import write_vitessce
 from weft.data.write import write_anndata
 
-pytestmark = pytest.mark.filterwarnings("default")  # of other people's packages
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # of other people's packages
+]
 
 
 @pytest.fixture(scope="session")
