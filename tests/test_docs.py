@@ -1,6 +1,14 @@
-"""The page on gene networks: its commands are understood, its sessions run, its links lead somewhere."""
+"""The site: pages hang together, commands are understood, sessions run, links lead somewhere."""
 
+import ast
+import importlib
+import importlib.util
+import os
 import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +22,17 @@ from weft.cli import app
 from weft.data.simulate import simulate_tissue
 from weft.esm_input import checked_proteins
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+IMPUTER = "api/generated/weft.Imputer"
+MADE = ("_build", "results", "generated")
+PAGES = sorted(
+    path
+    for kind in ("md", "rst")
+    for path in DOCS.rglob(f"*.{kind}")
+    if not {*MADE, "_templates"} & set(path.relative_to(DOCS).parts)
+)
+NOTEBOOKS = [path for path in PAGES if "{code-cell}" in path.read_text(encoding="utf-8")]
 PAGE = (DOCS / "networks.md").read_text(encoding="utf-8")
 NAMES = ["Gad1", "Gad2", "Slc32a1"]
 
@@ -23,16 +41,91 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
+def named(path: Path) -> str:
+    return path.relative_to(DOCS).as_posix()
+
+
 def commands() -> list[str]:
-    text = "\n".join(blocks("sh")).replace("\\\n", " ")
-    return [line for line in text.splitlines() if line.startswith("weft ")]
+    """Lines of all pages that start weft, those that go on in the next line put together."""
+    texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in PAGES]
+    blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
+    lines = [line.split("#")[0] for line in "\n".join(blocks).splitlines()]
+    found = {re.sub(r"^OMP_NUM_THREADS=\d+ ", "", line) for line in lines}
+    return sorted(line for line in found if line.startswith("weft "))
 
 
 @pytest.mark.parametrize("line", commands())
 def test_the_commands_are_understood(line: str) -> None:
     command = typer.main.get_command(app)
-    name, *arguments = line.split()[1:]
+    name, *arguments = shlex.split(line)[1:]
     command.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+
+
+def cells_of(page: Path) -> list[str]:
+    """Return the code of a page that runs as the site is built."""
+    text = page.read_text(encoding="utf-8")
+    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", text, flags=re.DOTALL)
+    return [re.sub(r"^(:\S+:.*\n)+", "", cell) for cell in cells]
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS, ids=named)
+def test_the_code_of_a_page_parses_and_knows_its_names(page: Path) -> None:
+    tree = ast.parse("\n".join(cells_of(page)))
+    used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    assert any(name.startswith("weft.") for name in used)
+    for name in used:
+        if not re.fullmatch(r"weft(\.\w+)+", name):
+            continue
+        found: Any = weft
+        for part in name.split(".")[1:]:
+            found = getattr(found, part)  # its error tells which name there is not
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    found = {"index"}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        trees = re.findall(r"```\{toctree\}\n(.*?)```", text, flags=re.DOTALL)
+        trees += re.findall(r"\.\. toctree::\n((?:[ ]{3}.*\n|\n)+)", text)
+        for line in "\n".join(trees).split():
+            if not line.startswith(":"):
+                found.add((page.parent / line).relative_to(DOCS).as_posix())
+    assert {path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES} <= found
+
+
+def documented() -> Counter[str]:
+    """Return the names on the pages of public names, each with its module before it."""
+    names: Counter[str] = Counter()
+    for page in (DOCS / "api").glob("*.rst"):
+        module, inside = "", False
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if directive := re.match(r"\.\. (\w+)::\s*(\S*)", line):
+                kind, what = directive.groups()
+                module = what if kind in ("currentmodule", "module") else module
+                inside = kind == "autosummary"
+                names.update([f"{module}.{what}"] if kind.startswith("auto") and what else [])
+            elif inside and (entry := re.fullmatch(r"   (\w+)", line)):
+                names[f"{module}.{entry[1]}"] += 1
+    return names
+
+
+def test_every_public_name_has_its_place() -> None:
+    names = documented()
+    public = {f"weft.{name}" for name in weft.__all__ if name not in ("__version__", "pl")}
+    public |= {f"weft.pl.{name}" for name in importlib.import_module("weft.pl").__all__}
+    assert public <= set(names)
+    assert [name for name, count in names.items() if count > 1] == []
+    assert [name for name in names if name.count(".") == 1 and name not in public] == []
+
+
+def test_the_version_is_told() -> None:
+    assert "weft.__version__" in (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    assets = [*(DOCS / "_static").glob("*.css"), *(DOCS / "_templates").rglob("*.rst"), DOCS / "conf.py"]
+    for path in assets:
+        assert "://" not in path.read_text(encoding="utf-8"), f"{path} names an address"
 
 
 class TinyEmbedder:
@@ -88,8 +181,53 @@ def write_string(names: list[str]) -> None:
     links.to_csv("10090.protein.links.v12.0.txt.gz", sep=" ", index=False)
 
 
-@pytest.mark.parametrize("page", sorted(one.name for one in DOCS.glob("*.md")))
-def test_links_lead_to_files(page: str) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (DOCS / page).read_text(encoding="utf-8"))
-    missing = [one for one in targets if "://" not in one and not (DOCS / one).exists()]
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [one for one in targets if "://" not in one and not (page.parent / one).exists()]
     assert not missing
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site without what its tutorials print; building it fails on a warning."""
+    if importlib.util.find_spec("sphinx") is None or importlib.util.find_spec("myst_nb") is None:
+        pytest.skip("Sphinx is not installed; scripts/docs installs it")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-d", str(folder / "trees")]
+    built = subprocess.run(
+        [*command, "docs", str(folder / "html")],
+        cwd=ROOT,
+        env=os.environ | {"WEFT_DOCS_EXECUTION": "off"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder / "html"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(site: Path) -> None:
+    for page in PAGES:
+        assert (site / page.relative_to(DOCS)).with_suffix(".html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(
+    "page", ["index", "auto", "stem", "cli", "tutorials/trust", "api/generated/weft.Imputer"]
+)
+def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab, asked, said = context.new_page(), [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto((site / f"{page}.html").as_uri())
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file://", "data:"))] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # only tables and code scroll aside
+    lightness = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert (lightness > 200) == (scheme == "light")
+    context.close()
