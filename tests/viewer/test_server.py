@@ -4,6 +4,7 @@ import _thread
 import http.client
 import json
 import logging
+import signal
 import threading
 import time
 import urllib.error
@@ -445,11 +446,19 @@ def test_closing_under_a_request_says_nothing(
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
-def test_an_interrupt_ends_it(stores: dict[str, Path]) -> None:
-    timer = threading.Timer(0.5, _thread.interrupt_main)
-    timer.start()
-    made = view(stores["placed"], open_browser=False)
-    timer.join()
+def test_an_interrupt_ends_it(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Viewer.wait
+
+    def wait(self: Viewer) -> None:
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        waits(self)
+
+    monkeypatch.setattr(Viewer, "wait", wait)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        made = view(stores["placed"], open_browser=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert made.closed
 
 
