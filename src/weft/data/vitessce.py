@@ -14,12 +14,12 @@ from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
 from weft.data.read import open_input
-from weft.data.space import find_labels
+from weft.data.results import PLACE_KEYS, place_key
+from weft.data.space import column_of, find_labels
 
 SCHEMA = "1.0.18"
 """Version of Vitessce's configuration; newer ones of Vitessce read it too."""
 
-_PLACES = ("weft_spatial", "spatial", "X_spatial")
 _EMBEDDINGS = ("X_umap", "X_tsne", "X_pca")
 _FIRST_GENES = ("reliable", "measured")
 _DATASET, _WIDTH, _HEIGHT = "A", 12, 12
@@ -79,7 +79,7 @@ def vitessce_config(
             fix="Write the result as .zarr: weft impute ... -o imputed.zarr.",
         )
     data = open_input(path, argument="result")
-    places = next((key for key in _PLACES if key in data.obsm), None)
+    places = place_key(data)
     if places is None or data.matrix is None or not len(data.var):
         raise InputError(
             data.where,
@@ -150,18 +150,12 @@ def write_vitessce(
 
 def _groups(data: Input, columns: Sequence[str]) -> list[str]:
     for name in columns:
-        if name not in data.obs.columns:
-            raise KeyMissingError(
-                f"column={name!r}",
-                expected=f"a column of obs of {data.where}",
-                got="no such column",
-                fix=near(name, data.obs.columns),
-            )
-        if not isinstance(data.obs[name].dtype, pd.CategoricalDtype):
+        found = column_of(data.obs, name, where=data.where, argument="column")
+        if not isinstance(found.dtype, pd.CategoricalDtype):
             raise InputError(
                 f"{data.where}.obs[{name!r}]",
                 expected="categories",
-                got=f"values of type {data.obs[name].dtype}",
+                got=f"values of type {found.dtype}",
                 fix="Name a column of categories.",
             )
     if columns:
@@ -204,7 +198,7 @@ def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown_as(key: str) -> str:
-    if key in _PLACES:
+    if key in PLACE_KEYS:
         return "Tissue"
     return {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}[key]
 

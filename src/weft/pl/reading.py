@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._errors import GeneError, InputError, near
@@ -17,15 +16,13 @@ from weft.data.checks import Wish, gene_names, make_side
 from weft.data.genes import find_names
 from weft.data.input import Input
 from weft.data.read import open_input
+from weft.data.results import gene_columns
 from weft.data.side import Side
 from weft.data.space import find_coordinates
-from weft.data.stream import open_rows, row_blocks
 from weft.pl.colors import UNKNOWN, categories_of, chosen_colors, kept_colors
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,14 +175,8 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
         There is no such layer.
     """
     names = data.var.index.astype(str).to_numpy(dtype=np.str_)
-    place = int(find_names([gene], names, where=data.where)[0])
-    column = place if data.columns is None else int(data.columns[place])
-    source = open_rows(data.values(layer, argument="layer"), where=data.where)
-    values = np.empty(source.shape[0])
-    for rows in row_blocks(source.shape[0], int(_BLOCK_BYTES // max(source.row_bytes, 1.0))):
-        block = source.read(rows, np.array([column]))
-        values[rows] = (block.toarray() if sp.issparse(block) else block)[:, 0]
-    return values
+    place = find_names([gene], names, where=data.where)
+    return gene_columns(data, place, layer=layer)[:, 0].astype(np.float64)
 
 
 def logged(data: Input) -> Side:

@@ -87,11 +87,10 @@ def report(
     """
     from weft.data.output import check_output
     from weft.reporting.content import page_of
-    from weft.reporting.given import check_genes, check_name, given_of
+    from weft.reporting.given import check_genes, given_of
     from weft.reporting.page import write_page
 
-    check_name(path)
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, suffixes=(".html", ".htm"))
     given = given_of(results)
     check_genes(given, genes or ())
     page = page_of(given, title=title, genes=genes, truth=truth, true_places=true_places)

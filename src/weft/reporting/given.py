@@ -7,23 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._errors import FormatError, GeneError, InputError, MissingFileError, SettingError, near, shorten
-from weft._typing import IntArray, PathLike
+from weft._errors import FormatError, GeneError, InputError, MissingFileError, near, shorten
 from weft.data.input import Input
 from weft.data.pair import Pair
 from weft.data.read import open_input
+from weft.data.results import ResultKind, gene_columns, result_kind
 from weft.data.space import find_labels
-from weft.data.stream import open_rows, row_blocks
 from weft.scores import COLUMNS
 
-Kind: TypeAlias = Literal["imputed", "placed", "spots"]
-_BLOCK_BYTES = 64e6
 _TABLES = (".csv", ".parquet")
 _WANTED = (
     "imputed genes, placed cells or spots as weft makes them (AnnData, .zarr or .h5ad), a table of scores "
@@ -51,7 +48,7 @@ class Result:
         The opened file, or AnnData.
     """
 
-    kind: Kind
+    kind: ResultKind
     name: str
     data: Input
 
@@ -100,10 +97,10 @@ class Result:
         uns = {key: self.data.uns[key] for key in self.data.uns if key == "weft" or key.endswith("_colors")}
         made = AnnData(obs=obs, var=self.data.var.iloc[places], obsm=obsm, uns=uns)
         if len(places):
-            made.X = _columns(self.data.matrix, places)
+            made.X = gene_columns(self.data, places)
             for name in ("lower", "upper"):
                 if name in self.data.layers:
-                    made.layers[name] = _columns(self.data.layers[name], places)
+                    made.layers[name] = gene_columns(self.data, places, layer=name)
         return made
 
 
@@ -281,13 +278,10 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
     return Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
 
 
-def _kind_of(data: Input, where: str) -> Kind:
-    if "weft_spatial" in data.obsm:
-        return "placed"
-    if "weft_proportions" in data.obsm:
-        return "spots"
-    if "measured" in data.var.columns and data.matrix is not None:
-        return "imputed"
+def _kind_of(data: Input, where: str) -> ResultKind:
+    kind = result_kind(data)
+    if kind is not None and (kind != "imputed" or data.matrix is not None):
+        return kind
     raise FormatError(
         f"{where} ({data.source})",
         expected="a result of weft: imputed genes (var['measured']), placed cells (obsm['weft_spatial']) or "
@@ -354,21 +348,6 @@ def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) 
     return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=record)
 
 
-def _columns(matrix: Any, places: IntArray) -> Any:
-    """Return some columns of all rows, float32; of a matrix on disk only what holds them is read."""
-    source = open_rows(matrix)
-    made = np.empty((source.shape[0], len(places)), dtype=np.float32)
-    chosen = getattr(matrix, "oindex", None)  # of a zarr array, which is written by genes too
-    if chosen is not None:
-        for place, column in enumerate(places):
-            made[:, place] = chosen[:, int(column)]
-        return made
-    for rows in row_blocks(source.shape[0], int(_BLOCK_BYTES / max(source.row_bytes, 1.0))):
-        block = source.read(rows, places)
-        made[rows] = block if isinstance(block, np.ndarray) else block.toarray()
-    return made
-
-
 def _plain(value: Any) -> Any:
     """Return a record of any format as plain values."""
     if isinstance(value, Mapping):
@@ -378,14 +357,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value.item() if isinstance(value, np.generic) else value
-
-
-def check_name(path: PathLike) -> None:
-    """Raise `SettingError` unless a path ends as a page does."""
-    if Path(path).suffix.lower() not in (".html", ".htm"):
-        raise SettingError(
-            str(path),
-            expected="a name ending in .html",
-            got=repr(Path(path).suffix),
-            fix="Change the name.",
-        )

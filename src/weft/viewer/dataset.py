@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,22 +15,20 @@ from weft._errors import FormatError, GeneError, InputError, KeyMissingError, ch
 from weft._typing import FloatArray
 from weft.data.annotation import Annotation, StoredTable
 from weft.data.input import Input
+from weft.data.results import ResultKind, place_key, result_kind
 from weft.data.space import find_coordinates
 from weft.viewer.compare import compared, read_inside
 from weft.viewer.labels import columns_of, slices_of
 from weft.viewer.matrix import GeneMatrix, Means, open_genes
 from weft.viewer.tissue import MeasuredGenes
 
-Kind = Literal["imputed", "placed", "spots"]
-
 MATRICES = ("lower", "upper")
 """Layers that are read beside X."""
 
-_PLACES = ("weft_spatial", "spatial", "X_spatial")
 _TOP = 0.99  # quantile at which the colours end
 
 
-def kind_of(opened: Input) -> Kind:
+def kind_of(opened: Input) -> ResultKind:
     """Return what a result is of.
 
     Raises
@@ -38,12 +36,9 @@ def kind_of(opened: Input) -> Kind:
     FormatError
         It is none of weft.
     """
-    if "weft_proportions" in opened.obsm:
-        return "spots"
-    if "weft_spatial" in opened.obsm:
-        return "placed"
-    if "measured" in opened.var.columns:
-        return "imputed"
+    kind = result_kind(opened)
+    if kind is not None:
+        return kind
     if "weft" in opened.uns:
         return "spots"
     raise FormatError(
@@ -323,7 +318,7 @@ def _or_none(value: float) -> float | None:
 
 def _positions(opened: Input) -> FloatArray:
     """Return x and y, a third dimension being left out; a cell that lacks one has no place."""
-    key = next((one for one in _PLACES if one in opened.obsm), None)
+    key = place_key(opened)
     if key is None:
         found, _ = find_coordinates(opened.obs, opened.obsm, None, where=opened.where)
     else:

@@ -1,0 +1,73 @@
+"""What weft has made, found again: of what kind a result is, where its cells lie, what its genes hold."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from weft._typing import FloatArray, IntArray
+from weft.data.input import Input
+from weft.data.space import OBSM_KEYS
+from weft.data.stream import open_rows, row_blocks
+
+ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
+
+PLACE_KEYS = ("weft_spatial", *OBSM_KEYS)
+"""Keys of `obsm` that hold places, those that weft found before those that were measured."""
+
+_BLOCK_BYTES = 64 * 2**20  # of rows that are read at once
+
+
+def result_kind(data: Input) -> ResultKind | None:
+    """Return what a result is of, None where nothing of weft's is in it.
+
+    Spots hold ``obsm["weft_proportions"]``, placed cells ``obsm["weft_spatial"]``, imputed genes
+    ``var["measured"]``.
+    """
+    if "weft_proportions" in data.obsm:
+        return "spots"
+    if "weft_spatial" in data.obsm:
+        return "placed"
+    return "imputed" if "measured" in data.var.columns else None
+
+
+def place_key(data: Input) -> str | None:
+    """Return the key of `obsm` under which the places of the cells lie, None where they lie under none."""
+    return next((key for key in PLACE_KEYS if key in data.obsm), None)
+
+
+def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> FloatArray:
+    """Return some genes of all cells.
+
+    Parameters
+    ----------
+    data
+        Opened.
+    genes
+        (n_genes,) their rows in ``var``.
+    layer
+        A layer, or None for ``X``.
+
+    Returns
+    -------
+    ndarray
+        (n_cells, n_genes) float32. Of a zarr array only the chunks that hold them are read, each once; of any
+        other matrix all rows, block by block.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such layer, or no ``X``.
+    """
+    columns = np.asarray(genes if data.columns is None else data.columns[genes], dtype=np.int64)
+    matrix = data.values(layer, argument="layer")
+    chosen = getattr(matrix, "oindex", None)
+    if chosen is not None:
+        return np.asarray(chosen[:, columns], dtype=np.float32)
+    source = open_rows(matrix, where=data.where)
+    made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
+    for rows in row_blocks(len(made), int(_BLOCK_BYTES // max(source.row_bytes, 1.0))):
+        block = source.read(rows, columns)
+        made[rows] = block if isinstance(block, np.ndarray) else block.toarray()
+    return made
