@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from weft._typing import Progress, silent
 
 T = TypeVar("T")
@@ -56,8 +58,6 @@ def over_devices(
         for item in items:
             yield work(item, devices[0], progress)
         return
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     crew = _Crew(work, devices, progress)
     # scikit-learn changes it for a while: of two at a time, the last may put back what the first has set
     with threadpool_limits(None, user_api="blas"):

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from weft._errors import OutputError, require
 from weft.data.annotation import HeldTable
@@ -84,14 +85,14 @@ class Threads:
     @classmethod
     def here(cls) -> Threads:
         """Return those of this process."""
-        pools = require("threadpoolctl", "dask").threadpool_info()
+        pools = threadpool_info()
         blas = [int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"]
         return cls(torch=torch.get_num_threads(), blas=max(blas, default=1))
 
     def take(self) -> None:
         """Compute with so many from now on."""
         torch.set_num_threads(self.torch)  # of the calling thread alone
-        require("threadpoolctl", "dask").threadpool_limits(self.blas, user_api="blas")
+        threadpool_limits(self.blas, user_api="blas")
 
 
 @dataclass(frozen=True, kw_only=True)
