@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 import time
 import zlib
 from functools import cache
@@ -191,6 +193,17 @@ def product_rate(device: torch.device) -> float:
         (left @ right)[0, 0].item()
         done += 2.0 * 512 * 300 * 8192
     return done / taken
+
+
+def return_memory() -> None:
+    """Return memory that is free to the system, between stages of the work.
+
+    The C library (glibc) keeps what is freed in gaps between what is in use, where larger arrays do not fit:
+    after reading and after training that is a tenth of a gigabyte each. Elsewhere this does nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def human_time(seconds: float) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._compute import product_rate, resolve_devices
+from weft._compute import product_rate, resolve_devices, return_memory
 from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
 from weft._typing import (
     DoubleArray,
@@ -152,6 +152,7 @@ class Imputer:
         GeneError
             One of them holds none of the reference's genes.
         """
+        return_memory()  # of the files' reading
         fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
         self._restored = None
         return self._keep(fitted, pair)
@@ -502,6 +503,7 @@ class Imputer:
         self.fitted_, self.pair_ = fitted, pair
         self.model_, self.settings_ = fitted.model, fitted.settings
         self.intervals_, self.network_ = fitted.intervals, fitted.network
+        return_memory()  # of the training
         return self
 
     def _work(self, *, reliability: bool = False, progress: Progress = silent) -> Work:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import resolve_devices
+from weft._compute import resolve_devices, return_memory
 from weft._errors import InputError, NotFittedError, check_choice, check_range
 from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
 from weft.batches import (
@@ -113,6 +113,7 @@ class Placer:
         """
         settings = StemSettings.of(self.preset).override(self.settings)
         devices = resolve_devices(self.device)
+        return_memory()  # of the files' reading
         coordinates, spacing = _checked_places(pair)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
@@ -134,6 +135,7 @@ class Placer:
             progress=lambda done, total: progress("training", done, total),
         )
         self.genes_, self.pair_, self._totals = genes, pair, totals
+        return_memory()  # of the training
         return self
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:

@@ -419,10 +419,8 @@ def _network_only(
     network: GeneNetwork, neighbors: torch.Tensor, sources: GeneTable, genes: GeneTable
 ) -> torch.Tensor:
     """Return the gene network's prediction for all training cells, by blocks: (n_training, P)."""
+    found = neighbors.new_empty(len(neighbors), len(genes.weights), dtype=torch.float32)
     with torch.no_grad():
-        return torch.cat(
-            [
-                network(genes.gather(rows), source_states(network, sources, rows))
-                for rows in torch.split(neighbors, 256)
-            ]
-        )
+        for rows, block in zip(torch.split(neighbors, 256), torch.split(found, 256), strict=True):
+            block[:] = network(genes.gather(rows), source_states(network, sources, rows))
+    return found
