@@ -1,5 +1,9 @@
 """Devices, random streams, memory budgets."""
 
+import platform
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,7 @@ from weft._compute import (
     parse_memory,
     resolve_device,
     resolve_devices,
+    return_memory,
     stratified_rows,
     torch_stream,
 )
@@ -157,6 +162,24 @@ class TestMemory:
     @given(size=st.integers(1, 10**14))
     def test_there_and_back_within_three_digits(self, size: int) -> None:
         assert parse_memory(human_bytes(size)) == pytest.approx(size, rel=0.005)
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such call")
+    def test_what_is_free_goes_back(self) -> None:
+        def held() -> int:
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+        blocks = [bytes([1]) * 100_000 for _ in range(2000)]
+        kept = blocks[::20]  # so that no end of the heap is free
+        del blocks
+        before = held()
+        return_memory()
+        assert before - held() > 100_000_000
+        assert len(kept) == 100
+
+    def test_elsewhere_it_does_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
+        return_memory()
 
 
 class TestStratifiedRows:

@@ -1,0 +1,65 @@
+"""What a plot of very many cells takes, by pixels and as a dot for each cell: time and size of the file.
+
+Results as `weft impute` writes them are made once in the folder (`view_scale`). A case is one picture, from
+the path of the result to the saved file: reading, drawing, saving, as the median of three; the files lie in
+the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from scale_data import held_out_genes
+from view_scale import result
+
+from common import write
+
+COLOURS = {"cell types": "cell_type", "a column of numbers": "total_counts", "a gene": ""}
+KINDS = {"pixels": 0, "dots": 10**9}  # cells up to which dots are drawn
+
+
+def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float, int]:
+    """Return the seconds of a picture and the bytes of its file."""
+    from matplotlib import pyplot
+
+    import weft
+
+    start = time.perf_counter()
+    axes: Any = weft.pl.spatial(path, color, most_dots=most_dots)
+    axes.figure.savefig(file)
+    pyplot.close(axes.figure)
+    return time.perf_counter() - start, file.stat().st_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("scale"), help="where results are made")
+    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
+    arguments = parser.parse_args()
+    matplotlib.use("agg")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    genes = held_out_genes()[1]
+    lines = ["| cells | coloured by | drawn as | PNG | | PDF | |", "| --- " * 7 + "|"]
+    for n_cells in arguments.cells:
+        path = result(arguments.folder, n_cells, genes, ending=".zarr", layers=False)
+        for said, color in COLOURS.items():
+            for kind, most_dots in KINDS.items():
+                found = []
+                for ending in ("png", "pdf"):
+                    file = arguments.folder / f"plot.{ending}"
+                    times = [drawn(path, color or genes[0], most_dots=most_dots, file=file) for _ in range(3)]
+                    found.append(
+                        f"{np.median([one for one, _ in times]):.2f} s | {times[-1][1] / 1e3:,.0f} kB"
+                    )
+                    file.unlink()
+                lines.append(f"| {n_cells:,} | {said} | {kind} | {' | '.join(found)} |")
+                print(lines[-1], flush=True)
+    write("plot_scale", "# Plots of very many cells\n\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
