@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str)
 def table(kept: Path) -> str:
     """Return all cases that are kept, as text."""
     head = (
-        "| preset | cells x genes | open | fit | impute | in all | planned | peak | planned | result "
+        "| preset | cells x genes | open | fit | impute | planned for both | in all | peak | planned | result "
         "| planned | million values a second | of the matrix-product rate | Pearson |"
     )
     lines = [head, "| --- " * (head.count("|") - 1) + "|"]
@@ -161,8 +161,8 @@ def table(kept: Path) -> str:
         half = ", float16" if one["dtype"] == "float16" else ""
         lines.append(
             f"| {one['preset']} | {one['cells']:,} x {one['genes']:,}{half}{limit} | {stages['open']:.0f} s "
-            f"| {stages['fit']:.0f} s | {stages['impute']:.0f} s | {one['seconds'] / 60:.1f} min "
-            f"| {one['planned_seconds'] / 60:.1f} min "
+            f"| {stages['fit']:.0f} s | {stages['impute']:.0f} s | {one['planned_seconds']:.0f} s "
+            f"| {one['seconds'] / 60:.1f} min "
             f"| {one['peak'] / 1e9:.2f} GB | {one['planned_peak'] / 1e9:.2f} GB "
             f"| {one['size'] / 1e6:,.0f} MB | {one['planned_size'] / 1e6:,.0f} MB "
             f"| {n_values / stages['impute'] / 1e6:.2f} "

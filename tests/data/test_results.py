@@ -13,7 +13,7 @@ from weft.data.results import gene_columns, place_key, result_kind
 from weft.data.write import write_anndata
 
 VALUES = np.random.default_rng(0).poisson(1.0, (50, 9)).astype(np.float32)
-GENES = np.array([7, 0, 3])
+GENES = np.array([7, 0, 3, 7])
 
 
 def made(**slots: object) -> AnnData:
@@ -21,12 +21,15 @@ def made(**slots: object) -> AnnData:
 
 
 def test_genes_from_wherever_they_lie(tmp_path: Path) -> None:
+    lazily = pytest.importorskip("dask.array").from_array
     dense, sparse = made(), made()
     sparse.X = sp.csr_matrix(VALUES)
     for name, one in {"dense": dense, "sparse": sparse}.items():
         for ending in (".h5ad", ".zarr"):
             write_anndata(one, tmp_path / f"{name}{ending}")
-    for one in (dense, sparse, *sorted(tmp_path.iterdir())):
+    lazy = made()
+    lazy.X = lazily(sparse.X, chunks=(20, 9), asarray=False)
+    for one in (dense, sparse, lazy, *sorted(tmp_path.iterdir())):
         data = open_input(one, argument="result")
         found = gene_columns(data, GENES)
         assert found.dtype == np.float32
@@ -34,6 +37,7 @@ def test_genes_from_wherever_they_lie(tmp_path: Path) -> None:
         np.testing.assert_array_equal(gene_columns(data, GENES, layer="lower"), VALUES[:, GENES] / 2)
         with pytest.raises(KeyMissingError, match="no such layer"):
             gene_columns(data, GENES, layer="upper")
+        assert gene_columns(data, GENES[:0]).shape == (50, 0)
 
 
 def test_columns_that_are_no_genes_are_passed_over(tmp_path: Path) -> None:

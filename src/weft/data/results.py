@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import h5py
 import numpy as np
 
 from weft._typing import FloatArray, IntArray
@@ -52,8 +53,8 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     Returns
     -------
     ndarray
-        (n_cells, n_genes) float32. Of a zarr array only the chunks that hold them are read, each once; of any
-        other matrix all rows, block by block.
+        (n_cells, n_genes) float32. Of an array in chunks (zarr, HDF5) only those that hold them are read,
+        each once; of any other matrix all rows, block by block.
 
     Raises
     ------
@@ -62,9 +63,11 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     """
     columns = np.asarray(genes if data.columns is None else data.columns[genes], dtype=np.int64)
     matrix = data.values(layer, argument="layer")
-    chosen = getattr(matrix, "oindex", None)
-    if chosen is not None:
-        return np.asarray(chosen[:, columns], dtype=np.float32)
+    chunked = matrix if isinstance(matrix, h5py.Dataset) and matrix.chunks else None
+    chunked = getattr(matrix, "oindex", chunked)  # of zarr
+    if chunked is not None and len(columns):
+        asked, places = np.unique(columns, return_inverse=True)  # HDF5 takes them in this order alone
+        return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
     source = open_rows(matrix, where=data.where)
     made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
     for rows in row_blocks(len(made), int(_BLOCK_BYTES // max(source.row_bytes, 1.0))):
