@@ -147,8 +147,8 @@ def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str)
 def table(kept: Path) -> str:
     """Return all cases that are kept, as text."""
     head = (
-        "| preset | cells x genes | open | fit | impute | planned for both | in all | peak | planned | result "
-        "| planned | million values a second | of the matrix-product rate | Pearson |"
+        "| preset | cells x genes | open | fit | impute | planned for both | in all | peak | planned "
+        "| result | planned | million values a second | of the matrix-product rate | Pearson |"
     )
     lines = [head, "| --- " * (head.count("|") - 1) + "|"]
     found = [json.loads(one.read_text()) for one in sorted(kept.glob("*.json"))]
