@@ -140,14 +140,13 @@ def run(arguments: argparse.Namespace, kept: Path, *, n_cells: int, preset: str)
     command = [sys.executable, __file__, "--case", str(result), "--files", *files, "--output", str(output)]
     command += ["--presets", preset, "--genes", str(arguments.genes), "--dtype", arguments.dtype]
 
-    if arguments.sparse is not None:
-        command += ["--sparse", str(arguments.sparse)]
-
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (arguments.virtual, arguments.virtual))
 
     if arguments.virtual:
         command += ["--virtual", str(arguments.virtual)]
+    if arguments.sparse is not None:
+        command += ["--sparse", str(arguments.sparse)]
     ended = subprocess.run(command, preexec_fn=limited if arguments.virtual else None, check=False).returncode
     shutil.rmtree(output, ignore_errors=True)
     if ended:
