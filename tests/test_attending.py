@@ -101,9 +101,9 @@ def test_blocks_do_not_matter(
     genes: int,
     values: int,
 ) -> None:
-    for name, size in (("_ROWS", cells), ("_GENES", genes)):
+    for name, size in (("READ_ROWS", cells), ("BLOCK_GENES", genes)):
         monkeypatch.setattr(f"weft.imputing.{name}", size)
-    for name, size in (("_GENES", max(genes // 2, 1)), ("_VALUES", values), ("_FEWEST_ROWS", 1)):
+    for name, size in (("BLOCK_GENES", max(genes // 2, 1)), ("_VALUES", values), ("_FEWEST_ROWS", 1)):
         monkeypatch.setattr(room, name, size)
     again = predict(one, tissue_pair, all_genes(tissue_pair))
     np.testing.assert_allclose(again, whole, rtol=0, atol=ROUNDING)
@@ -113,7 +113,7 @@ def test_blocks_of_similarity_do_not_matter(
     one: Attending, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = one.similarity(tissue_pair)
-    monkeypatch.setattr(room, "_READ_ROWS", 11)
+    monkeypatch.setattr(room, "READ_ROWS", 11)
     np.testing.assert_allclose(one.similarity(tissue_pair), before, atol=ROUNDING)
     assert before.shape == (90,)
     assert (before <= 1 + ROUNDING).all()

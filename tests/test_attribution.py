@@ -161,7 +161,7 @@ def test_neither_blocks_nor_order_nor_company_change_a_cell(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "_MOST_POINTS", points)
         patch.setattr(room, "_MOST_ROWS", rows)
-        patch.setattr(room, "_TILE_ENTRIES", points)
+        patch.setattr(room, "BLOCK_ENTRIES", points)
         some = attribute(placed, cells, steps=10)
     np.testing.assert_array_equal(some.spot, whole.spot[cells])
     np.testing.assert_allclose(some.values, whole.values[cells], atol=TOLERANCE)
@@ -256,7 +256,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_cells_x_spots_is_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_TILE_ENTRIES", 8000)
+    monkeypatch.setattr(room, "BLOCK_ENTRIES", 8000)
     monkeypatch.setattr(room, "_MOST_POINTS", 500)
     placed = place(n_cells=60, n_spots=2000)
     with Largest() as largest:

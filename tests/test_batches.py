@@ -96,7 +96,7 @@ class TestInputs:
     ) -> None:
         side = model_inputs(tissue_pair, tissue_pair.shared_genes, (9.0, 9.0))[1]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(room, "_READ_ROWS", read)
+            patch.setattr(room, "READ_ROWS", read)
             found = side.sparse(np.array([0, *rows]))
         np.testing.assert_array_equal(found.toarray(), side.values(np.array([0, *rows])))
 

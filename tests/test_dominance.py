@@ -57,7 +57,7 @@ def test_dominant_genes_by_hand() -> None:
 
 
 def test_dominant_genes_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_TEST_VALUES", 180)  # three genes a block
+    monkeypatch.setattr(room, "BLOCK_VALUES", 180)  # three genes a block
     values, segments = tissue()
     table = dominant_genes(made(values), segments)
     values = values.astype(np.float64)
@@ -165,7 +165,7 @@ def test_comparison() -> None:
 
 
 def test_comparison_takes_sparse_expression(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_TEST_VALUES", 180)
+    monkeypatch.setattr(room, "BLOCK_VALUES", 180)
     expression, segments = tissue()
     dense = compare_with_expression(made(expression), expression, segments)
     sparse = compare_with_expression(made(expression), sp.csr_matrix(expression), segments)

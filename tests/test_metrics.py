@@ -213,7 +213,7 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     rng = np.random.default_rng(1)
     truth, prediction = rng.poisson(1.0, (50, 7)).astype(np.float32), rng.random((50, 7), dtype=np.float32)
     whole = METRICS[name](truth, prediction)
-    monkeypatch.setattr(metrics, "_BLOCK_VALUES", 100)
+    monkeypatch.setattr(metrics, "BLOCK_VALUES", 100)
     np.testing.assert_allclose(METRICS[name](truth, prediction), whole, atol=TOLERANCE)
 
 

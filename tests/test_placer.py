@@ -214,7 +214,7 @@ def test_a_cell_is_placed_whoever_else_is(
 def test_the_rows_that_are_read_at_once_do_not_matter(
     placer: Placer, placement: Placement, monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
-    monkeypatch.setattr("weft.placer._READ_ROWS", read)
+    monkeypatch.setattr("weft.placer.READ_ROWS", read)
     close(placer.place(), placement)
 
 

@@ -67,7 +67,7 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
         assert imputer.model_ is not None
         asked = np.arange(tissue_pair.sc.n_genes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("weft.imputing._ROWS", cells)
+            patch.setattr("weft.imputing.READ_ROWS", cells)
             patch.setattr("weft.imputing._GENES", genes)
             patch.setattr("weft.streaming.TABLE_GENES", tables)
             patch.setattr("weft.streaming.BLOCK_BYTES", block)
@@ -89,7 +89,7 @@ def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, tables:
 def test_blocks_of_reading_change_no_bit_of_a_fit(
     fit_quickly: Callable[..., Imputer], imputer: Imputer, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr("weft.streaming._READ_ROWS", rows)
+    monkeypatch.setattr("weft.streaming.READ_ROWS", rows)
     monkeypatch.setattr("weft.data.columns._BLOCK_ROWS", rows)
     again = fit_quickly().impute().X
     np.testing.assert_array_equal(again, imputer.impute().X)

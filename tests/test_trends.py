@@ -122,7 +122,7 @@ def test_any_matrix_gives_the_same(kind: type, dtype: type) -> None:
 def test_blocks_of_genes_do_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values, position = cells()
     expected = by_gene(gene_trends(values, position, genes=names(6)))
-    monkeypatch.setattr("weft.trends._BLOCK_VALUES", size)
+    monkeypatch.setattr("weft.trends.BLOCK_VALUES", size)
     for matrix in (values, sp.csr_matrix(values)):
         found = by_gene(gene_trends(matrix, position, genes=names(6)))
         np.testing.assert_allclose(found[NUMBERS], expected[NUMBERS], atol=TOLERANCE)

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,31 @@ from weft._errors import SettingError
 if TYPE_CHECKING:
     import torch
 
-    from weft._typing import IntArray
+    from weft._typing import DoubleArray, IntArray
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+PROCESS_BYTES = 450e6
+"""What Python takes with torch, anndata and scipy loaded, before any data."""
+
+SPARSE_BYTES = 8.0
+"""A value of a sparse matrix and its column."""
+
+READ_ROWS = 4096
+"""Cells or spots that are read together."""
+
+BLOCK_GENES = 512
+"""Genes that are worked on together."""
+
+READ_BYTES = 32 * 2**20
+"""Size of a block of rows of a matrix as it is read; the work on it takes a few times as much."""
+
+BLOCK_BYTES = 64e6
+"""Memory for the arrays of a block of work, about."""
+
+BLOCK_VALUES = 2**21
+"""Values of a block in float64: 16 MB; the work on it takes a few times as much."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -151,6 +173,11 @@ def torch_stream(seed: int, stage: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(numpy_stream(seed, stage).integers(2**62)))
 
 
+def numpy_of(values: torch.Tensor) -> DoubleArray:
+    """Return a tensor's values in float64, from any device: not every device has float64 itself."""
+    return np.asarray(values.cpu().numpy(), dtype=np.float64)
+
+
 def parse_memory(memory: str | int) -> int:
     """Turn a memory budget such as ``"4 GB"`` or ``"512MiB"`` into bytes.
 
@@ -175,6 +202,38 @@ def parse_memory(memory: str | int) -> int:
             fix="State the budget so.",
         )
     return int(float(found.group(1)) * _UNITS[unit])
+
+
+def rows_within(budget: float, per_row: float, *, least: int = 1, most: int | None = None) -> int:
+    """Return how many rows (or genes) fit into a budget.
+
+    Parameters
+    ----------
+    budget, per_row
+        What all of them may take, and what one takes: both in bytes, or both in values.
+    least, most
+        Bounds of the answer. ``least`` is given even where it does not fit.
+
+    Examples
+    --------
+    >>> rows_within(32e6, 4 * 20_000), rows_within(32e6, 4 * 20_000, most=100), rows_within(1, 80)
+    (400, 100, 1)
+    """
+    rows = max(int(budget // max(per_row, 1)), least)
+    return rows if most is None else min(rows, most)
+
+
+def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
+    """Yield slices that cover ``n_rows`` rows, ``size`` at a time.
+
+    Examples
+    --------
+    >>> list(row_blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    step = max(int(size), 1)
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
 
 
 @cache

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from sklearn.model_selection import KFold
 
-from weft._compute import numpy_stream, sample_rows, torch_stream
+from weft._compute import (
+    BLOCK_GENES,
+    READ_ROWS,
+    numpy_stream,
+    row_blocks,
+    rows_within,
+    sample_rows,
+    torch_stream,
+)
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core import attention
 from weft.core.attention import AttentionModel
@@ -18,7 +26,6 @@ from weft.core.levels import GeneLevels, Levels, fit_levels
 from weft.core.settings import SAMPLE_CELLS, AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
-from weft.data.stream import row_blocks
 from weft.devices import over_devices
 from weft.streaming import panel_of, training_cells
 from weft.tilemaker import moved
@@ -26,8 +33,6 @@ from weft.tilemaker import moved
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
 
-_READ_ROWS = 4096  # cells that are read at once
-_GENES = 512  # genes that are made ready at once
 _VALUES, _FEWEST_ROWS = 2**20, 64  # values that are carried and given levels at once, of no fewer cells
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
@@ -87,7 +92,7 @@ class Attending:
         """
         expression = torch.empty((self.model.n_keys, len(genes)), device=self.model.device)
         parts = []
-        for part in row_blocks(len(genes), _GENES):
+        for part in row_blocks(len(genes), BLOCK_GENES):
             values = self._expression(genes[part])
             parts.append(GeneLevels.of(self.model, values)[0])
             expression[:, part] = self.model.at_keys(values)
@@ -113,12 +118,12 @@ class Attending:
         table = CarriedGenes(model=self.model, levels=self.levels, expression=at_keys, genes=known)
         predicted = table.found(self.model.sample, self.model.sample_detection)
         within = self.model.within(self.queries, expression)
-        return predicted, _numpy(carried), _numpy(within)
+        return predicted, carried.cpu().numpy(), within.cpu().numpy()
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """Return how near the reference comes to every spatial cell, (n_cells,): a cosine, up to 1."""
         found = np.empty(pair.st.n_cells)
-        for rows in row_blocks(len(found), _READ_ROWS):
+        for rows in row_blocks(len(found), READ_ROWS):
             queries = self.model.queries(pair.st.dense(rows, pair.st_shared))
             found[rows] = self.model.similarity(queries)
         return found
@@ -159,12 +164,12 @@ class CarriedGenes:
             (B, P) and (B,) of cells, from the model.
         """
         result = np.empty((len(queries), self.expression.shape[1]), dtype=np.float32)
-        for rows in row_blocks(len(queries), max(_VALUES // max(result.shape[1], 1), _FEWEST_ROWS)):
+        for rows in row_blocks(len(queries), rows_within(_VALUES, result.shape[1], least=_FEWEST_ROWS)):
             carried, seen = self.model.mapping(queries[rows]).pull(self.expression), detection[rows]
             if self.levels is not None:
                 pattern = self.genes.patterns(carried, seen, self.model.detection_weight)
                 carried = self.levels.values(pattern, seen[:, None], self.genes)
-            result[rows] = _numpy(carried.clamp_min(0))
+            result[rows] = carried.clamp_min(0).cpu().numpy()
         return result
 
 
@@ -363,10 +368,10 @@ class _LevelLearner:
         order = _panel_order(splits)
         return OutOfFold(
             fold=fold,
-            predicted=_numpy(predicted),
-            carried=_numpy(torch.cat([part.carried for part in parts], dim=1))[:, order],
-            within=_numpy(torch.cat([part.within for part in parts], dim=1))[:, order],
-            truth=_numpy(self.truth),
+            predicted=predicted.cpu().numpy(),
+            carried=torch.cat([part.carried for part in parts], dim=1).cpu().numpy()[:, order],
+            within=torch.cat([part.within for part in parts], dim=1).cpu().numpy()[:, order],
+            truth=self.truth.cpu().numpy(),
         )
 
 
@@ -379,7 +384,3 @@ def sample_cells(pair: Pair, seed: int) -> IntArray:
     """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
     usable = np.flatnonzero(~pair.st.empty_cells)
     return sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "attention sample"))
-
-
-def _numpy(values: torch.Tensor) -> FloatArray:
-    return np.asarray(values.cpu().numpy(), dtype=np.float32)

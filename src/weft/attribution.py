@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import human_bytes, parse_memory
+from weft._compute import human_bytes, parse_memory, row_blocks
 from weft._errors import InputError, MemoryBudgetError, check_choice, near, require
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
-from weft.core.mapping import Mapping
+from weft.core.mapping import BLOCK_ENTRIES, Mapping
 from weft.data.pair import Pair
 from weft.record import versions
 
@@ -30,7 +30,6 @@ _MOST_ROWS = 512  # cells between two reports of progress
 _GENE_COPIES = 6  # of a point's genes: on the way, gradients, their weighted copies, and rows of results
 _HIDDEN_COPIES = 48  # of a query: the published encoder's layers (512, 256, 128), and their gradients
 _TILE_COPIES = 4
-_TILE_ENTRIES = 2**22  # products of points and spots that are there at once
 
 
 class QueryModel(Protocol):
@@ -324,15 +323,15 @@ def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[
     number = placed.slice_of_cells[cells]
     for one in np.unique(number):
         places = np.flatnonzero(number == one)
-        for start in range(0, len(places), size):
-            yield places[start : start + size], groups[one]
+        for part in row_blocks(len(places), size):
+            yield places[part], groups[one]
 
 
 def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
     """Return points per evaluation, and products of points and spots that may be there at once."""
     answer = 4 * n_cells * n_genes
     entries = min(
-        _TILE_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES)
+        BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES)
     )  # a quarter of what is left
     per_point = 4 * (_GENE_COPIES * n_genes + _HIDDEN_COPIES * n_latent)
     points = (budget - answer - 4 * _TILE_COPIES * entries) // per_point

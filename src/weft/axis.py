@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from weft._compute import BLOCK_VALUES, row_blocks, rows_within
 from weft._errors import InputError, check_choice, check_range
 from weft._typing import BoolArray, DoubleArray, IntArray
 
@@ -25,7 +26,6 @@ _FIT_POINTS = 101  # of the curve while a principal curve is being fitted
 _MOST_ROUNDS = 30
 _SETTLED = 1e-3  # relative change of the mean squared distance at which the rounds end
 _STRETCH = 0.05  # of its length, by which a principal curve may grow at each end in a round
-_BLOCK_VALUES = 2**21  # of a block of cells x segments: 16 MB, and there are a few of them
 
 _Curve = Callable[[DoubleArray], DoubleArray]  # (n,) parameters -> (n, d) places
 
@@ -449,9 +449,7 @@ def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, Doubl
     squared = np.maximum(lengths**2, 1e-300)  # a segment of length 0 is a point
     before = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
     position, distance = np.empty(len(places)), np.empty(len(places))
-    step = max(_BLOCK_VALUES // len(begins), 1)
-    for low in range(0, len(places), step):
-        rows = slice(low, low + step)
+    for rows in row_blocks(len(places), rows_within(BLOCK_VALUES, len(begins))):
         block = places[rows] - centre
         along = block @ reach.T - (begins * reach).sum(axis=1)  # (block, n_segments)
         share = np.clip(along / squared, 0.0, 1.0)

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream, sample_rows
+from weft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from weft._errors import InputError
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.settings import StemSettings
@@ -22,9 +22,8 @@ from weft.data.adjacency import spatial_adjacency
 from weft.data.genes import find_names
 from weft.data.pair import Pair
 from weft.data.side import Side
-from weft.data.stream import Rows, row_blocks
+from weft.data.stream import Rows
 
-_READ_ROWS = 4096  # rows that are read at once
 _GENE_ROWS = 5000  # spots that variable genes are chosen from
 _LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
 _NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
@@ -54,7 +53,7 @@ class ModelInput:
         """Return the same for many rows, read by blocks and held sparse."""
         blocks = [
             sp.csr_matrix(self.side.block(rows[part], self.genes))
-            for part in row_blocks(len(rows), _READ_ROWS)
+            for part in row_blocks(len(rows), READ_ROWS)
         ]
         return sp.csr_matrix(sp.vstack(blocks, format="csr"))
 

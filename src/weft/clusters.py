@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._errors import InputError, check_range
+from weft._statistics import centred, unit_length
 from weft._typing import DoubleArray, IntArray
 
 _N_PCS = 50
@@ -231,10 +232,7 @@ def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
 
 def _correlations(expression: NDArray[Any]) -> DoubleArray:
     """Return the n_genes x n_genes Pearson correlations; those of constants are 0."""
-    columns = expression.astype(np.float64)
-    constant = columns.max(axis=0) == columns.min(axis=0)
-    columns = np.where(constant, 0.0, columns - columns.mean(axis=0))
-    columns /= np.where(constant, 1.0, np.sqrt((columns**2).sum(axis=0)))
+    columns = unit_length(centred(expression))
     return np.asarray(columns.T @ columns)
 
 

@@ -12,10 +12,9 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
+from weft._compute import BLOCK_GENES, row_blocks
 from weft._errors import InputError, KeyMissingError, SettingError, near
 from weft._typing import DoubleArray
-
-_COLUMNS = 512  # genes that are looked at together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,8 +179,7 @@ def _welch(one: Moments, other: Moments) -> tuple[DoubleArray, DoubleArray, Doub
 def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, DoubleArray]:
     """Return sums and sums of squares of genes in groups: (n_groups, n_genes) each."""
     total, squares = np.empty((2, members.shape[0], imputation.n_vars))
-    for start in range(0, imputation.n_vars, _COLUMNS):
-        some = slice(start, start + _COLUMNS)
+    for some in row_blocks(imputation.n_vars, BLOCK_GENES):
         part = imputation.X[:, some]
         values = np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float64)
         total[:, some], squares[:, some] = members @ values, members @ values**2

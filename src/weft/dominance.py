@@ -16,11 +16,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm, rankdata
 
+from weft._compute import BLOCK_VALUES, row_blocks, rows_within
 from weft._errors import InputError, check_range, shorten
 from weft._typing import DoubleArray, Matrix
 from weft.attribution import Attribution, groups_of
 
-_TEST_VALUES = 2**21  # values of a block of genes that are ranked at once: 16 MB in float64
 _FEWEST = 2  # cells of a segment that is tested
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
 
@@ -202,10 +202,9 @@ def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str
     members = _indicator(groups)
     n_genes = len(genes)
     columns = values.tocsc() if sp.issparse(values) else values
-    step = max(1, _TEST_VALUES // len(groups))
     blocks = []
-    for start in range(0, n_genes, step):
-        block = columns[:, start : start + step]
+    for some in row_blocks(n_genes, rows_within(BLOCK_VALUES, len(groups))):
+        block = columns[:, some]
         dense = np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64)
         blocks.append(_rank_sums(dense, members))
     tested = {name: np.concatenate([one[name] for one in blocks], axis=1) for name in blocks[0]}

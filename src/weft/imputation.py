@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from weft._compute import BLOCK_GENES, row_blocks
 from weft._errors import NotFittedError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
 from weft.data.resume import Journal, kept_mark, remove_torn
-from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
 from weft.marks import bytes_mark, data_mark, machine_mark, weights_mark
@@ -25,7 +25,6 @@ from weft.plan import Plan
 from weft.record import provenance
 
 _LAYERS = ("lower", "upper")
-_JUDGED = 512  # genes at once
 
 Values: TypeAlias = dict[str | None, FloatArray]
 """Of a tile, by layer (None for X)."""
@@ -160,7 +159,7 @@ class Imputation:
         var["measured"] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)
-            for part in row_blocks(len(self.genes), _JUDGED)
+            for part in row_blocks(len(self.genes), BLOCK_GENES)
         ]
         known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
         return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})

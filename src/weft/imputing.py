@@ -10,19 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 
+from weft._compute import BLOCK_GENES, READ_ROWS, row_blocks
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.settings import AttentionSettings, StImputeSettings
 from weft.data.overlap import ahead
 from weft.data.pair import Pair
-from weft.data.stream import row_blocks
 from weft.folder import ModelFolder
 from weft.intervals import Intervals
 from weft.plan import Plan
 
 ImputerSettings: TypeAlias = StImputeSettings | AttentionSettings
-
-_ROWS = 4096  # cells that are read at once
-_GENES = 512  # genes that are made ready at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +176,8 @@ def predict_all(prepare: Callable[[IntArray], Predictor], pair: Pair, genes: Int
     (n_cells, n_genes)
     """
     result = np.empty((pair.st.n_cells, len(genes)), dtype=np.float32)
-    blocks = list(row_blocks(pair.st.n_cells, _ROWS))
-    for places in row_blocks(len(genes), _GENES):
+    blocks = list(row_blocks(pair.st.n_cells, READ_ROWS))
+    for places in row_blocks(len(genes), BLOCK_GENES):
         predictor = prepare(genes[places])
         cells = ahead(pair.st.dense(rows, pair.st_shared) for rows in blocks)
         for rows, measured in zip(blocks, cells, strict=True):

@@ -11,10 +11,10 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from weft._compute import numpy_of, row_blocks
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.coarse import AnyMapping, CoarseMapping, largest, make_mapping, visits_of
 from weft.core.mapping import Mapping
-from weft.data.stream import row_blocks
 
 FLATTEN = 0.6
 """What the logarithms of weights are multiplied by for the median and the radius: encoders are too sure.
@@ -131,15 +131,15 @@ def find_places(
     weights, spots = np.empty((n_cells, keep), np.float32), np.empty((n_cells, keep), np.int32)
     for visit in visits_of(mapping, least=max(keep, heaviest)):
         rows, (near, far) = visit.rows.cpu().numpy(), visit.weights
-        means[rows] = _numpy(near @ both[visit.columns] + far @ far_both)
-        entropy[rows] = _numpy(visit.entropy(sizes))
+        means[rows] = numpy_of(near @ both[visit.columns] + far @ far_both)
+        entropy[rows] = numpy_of(visit.entropy(sizes))
         # By product, not by weight: small weights are all zero in float32.
         products, order = largest(visit.products, max(keep, heaviest))
         found = visit.columns[order]
         weights[rows] = near.gather(1, order[:, :keep]).cpu().numpy()
         spots[rows] = found[:, :keep].cpu().numpy()
         flat = torch.softmax(flatten * products[:, :heaviest], dim=1)
-        medians[rows] = _numpy(_medians(both[:, :-1][found[:, :heaviest]], flat, within=within))
+        medians[rows] = numpy_of(_medians(both[:, :-1][found[:, :heaviest]], flat, within=within))
     variance = means[:, -1] - (means[:, :-1] ** 2).sum(axis=1)
     return Places(
         mean=means[:, :-1] * extent + centre,
@@ -288,7 +288,7 @@ def place_radius(
                 squares = _squares(cells[rows][some], spots[columns]) + within
                 bins = (squares.pow(0.25) * (_BINS / most**0.5)).long().clamp_(max=_BINS - 1)
                 mass[some].scatter_add_(1, bins, weights)
-        radius[rows] = _quantile(mass.cpu().double().numpy(), share) * most * extent
+        radius[rows] = _quantile(numpy_of(mass), share) * most * extent
     return radius
 
 
@@ -325,10 +325,6 @@ def _scaled(coordinates: DoubleArray) -> tuple[DoubleArray, DoubleArray, float]:
     centre = coordinates.mean(axis=0)
     extent = float(np.abs(coordinates - centre).max()) or 1.0
     return (coordinates - centre) / extent, centre, extent
-
-
-def _numpy(values: torch.Tensor) -> DoubleArray:
-    return values.cpu().double().numpy()  # in this order: not every device has float64
 
 
 def _tensor(values: DoubleArray, like: torch.Tensor) -> torch.Tensor:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
+from weft import _statistics
+from weft._compute import BLOCK_VALUES, row_blocks, rows_within
 from weft._errors import InputError
+from weft._statistics import centred, unit_length
 from weft._typing import DoubleArray
 
 Score: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], DoubleArray]
-
-_BLOCK_VALUES = 2**21
-"""Values of a block of columns: 16 MB in float64, and a score holds about six arrays of that size."""
 
 
 def pearson(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -52,7 +52,7 @@ def pearson(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     >>> pearson(truth, truth[::-1])
     array([-1.,  0.])
     """
-    return _by_columns(_pearson, truth, prediction)
+    return _by_columns(_statistics.pearson, truth, prediction)
 
 
 def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -114,7 +114,7 @@ def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     >>> cosine(np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 1.0]])).round(3)
     array([0.99, 0. ])
     """
-    return _by_columns(_cosine, truth, prediction)
+    return _by_columns(_statistics.cosine, truth, prediction)
 
 
 def mse(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -258,11 +258,9 @@ def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> 
     truth, prediction = np.asarray(truth), np.asarray(prediction)
     _check_shapes(truth, prediction)
     n_cells, n_genes = truth.shape
-    step = max(1, _BLOCK_VALUES // n_cells)
     scores = np.empty(n_genes)
-    for start in range(0, n_genes, step):
-        columns = slice(start, start + step)
-        t, p = (matrix[:, columns].astype(np.float64) for matrix in (truth, prediction))  # n_cells x step
+    for columns in row_blocks(n_genes, rows_within(BLOCK_VALUES, n_cells)):
+        t, p = (matrix[:, columns].astype(np.float64) for matrix in (truth, prediction))  # n_cells x block
         for name, block in (("truth", t), ("prediction", p)):
             if not np.isfinite(block).all():
                 raise InputError(
@@ -282,34 +280,13 @@ def _check_shapes(truth: NDArray[Any], prediction: NDArray[Any]) -> None:
         )
 
 
-def _unit(columns: DoubleArray) -> DoubleArray:
-    """Scale columns to length 1; a column of zeros stays one."""
-    # the largest value goes first, so that squares of tiny numbers do not vanish
-    columns = _divide(columns, np.abs(columns).max(axis=0))
-    return _divide(columns, np.sqrt((columns**2).sum(axis=0)))
-
-
 def _divide(columns: DoubleArray, by: DoubleArray) -> DoubleArray:
     """Divide each column by its number; columns with a number that is not above 0 stay as they are."""
     return np.asarray(columns / np.where(by > 0, by, 1.0))
 
 
-def _centre(columns: DoubleArray) -> DoubleArray:
-    """Take the mean from each column; constants become exact zeros, which rounding alone would not give."""
-    constant = columns.max(axis=0) == columns.min(axis=0)
-    return np.where(constant, 0.0, columns - columns.mean(axis=0))
-
-
-def _pearson(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    return _cosine(_centre(truth), _centre(prediction))
-
-
 def _spearman(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    return _pearson(rankdata(truth, axis=0), rankdata(prediction, axis=0))
-
-
-def _cosine(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    return np.asarray(np.clip((_unit(truth) * _unit(prediction)).sum(axis=0), -1.0, 1.0))
+    return _statistics.pearson(rankdata(truth, axis=0), rankdata(prediction, axis=0))
 
 
 def _mse(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
@@ -317,7 +294,7 @@ def _mse(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
 
 
 def _rmse_z(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    t, p = _unit(_centre(truth)), _unit(_centre(prediction))  # z-scores, but of length 1
+    t, p = (unit_length(centred(side)) for side in (truth, prediction))  # z-scores, but of length 1
     score = np.sqrt(((t - p) ** 2).sum(axis=0))
     constant = ~(t.any(axis=0) & p.any(axis=0))
     return np.asarray(np.where(constant, np.sqrt(2.0), np.minimum(score, 2.0)))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
-from weft._compute import human_bytes, numpy_stream, parse_memory
+from weft._compute import READ_ROWS, human_bytes, numpy_stream, parse_memory, row_blocks
 from weft._errors import MemoryBudgetError, NotFittedError, check_range
-from weft.data.stream import row_blocks
 
 if TYPE_CHECKING:
     from weft._typing import DoubleArray, FloatArray
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from weft.imputer import Imputer
     from weft.imputing import FittedMethod
     from weft.intervals import Intervals
-
-_ROWS = 4096
 
 
 def multiple_imputations(
@@ -144,7 +141,7 @@ def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:
 def _state(intervals: Intervals, pair: Pair) -> DoubleArray:
     """Return where the cells stand in what the panel measured, (n_cells, n_components)."""
     parts = [np.empty((0, intervals.loadings.shape[1]))]
-    for rows in row_blocks(pair.st.n_cells, _ROWS):
+    for rows in row_blocks(pair.st.n_cells, READ_ROWS):
         measured: FloatArray = pair.st.dense(rows, pair.st_shared)
         parts.append(intervals.state(measured))
     return np.concatenate(parts)

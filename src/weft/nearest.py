@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from weft._compute import row_blocks, rows_within
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.mapping import Mapping
 from weft.data.sparse import by_rows
-from weft.data.stream import row_blocks
 
 MOST_COMPARED = 20_000
 """Cells up to which all are compared with all by place."""
@@ -88,7 +88,7 @@ def nearest_by_overlap(
         return _nearest_listed(weights, nearness, k, listed=max(listed, k + 1), block_bytes=block_bytes)
     back = weights.T.tocsr()
     found = np.empty((n_cells, k), dtype=np.int64)
-    for rows in row_blocks(n_cells, max(int(block_bytes // (12 * n_cells)), 1)):
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * n_cells)):
         spread = weights[rows] @ nearness  # b x n_spots
         overlap = (spread @ back).toarray()  # b x n_cells
         overlap[np.arange(len(overlap)), np.arange(rows.start, rows.stop)] = -1.0
@@ -106,7 +106,7 @@ def _nearest_listed(
     near = _cells_near_spots(weights, nearness, listed=listed, block_bytes=block_bytes)
     found = np.empty((n_cells, k), dtype=np.int64)
     widest = int(np.diff(weights.indptr).max(initial=1)) * listed  # cells that a cell may be compared with
-    for rows in row_blocks(n_cells, max(int(block_bytes // (24 * widest)), 1)):
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 24 * widest)):
         overlap = (weights[rows] @ near).tocsr()
         values, cells = _padded(overlap, least=k + 1)
         cells[cells == np.arange(rows.start, rows.stop)[:, None]] = -1
@@ -130,7 +130,7 @@ def _cells_near_spots(
     least = np.zeros(n_spots, dtype=np.float32)  # what a spot's list takes in
     parts: list[tuple[NDArray[Any], ...]] = []
     n_waiting, per_row = 0, max(weights.nnz / n_cells * (nearness.nnz / n_spots), 1.0)
-    for rows in row_blocks(n_cells, max(int(block_bytes // (12 * per_row)), 1)):
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * per_row)):
         spread = (weights[rows] @ nearness).tocoo()
         fits = spread.data > least[spread.col]
         parts.append((spread.data[fits], spread.col[fits], (spread.row[fits] + rows.start).astype(np.int32)))

@@ -15,7 +15,7 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._compute import human_bytes, parse_memory
+from weft._compute import human_bytes, numpy_of, parse_memory
 from weft._errors import InputError, MemoryBudgetError, check_choice, check_range
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.assignment import assign_cells
@@ -511,14 +511,14 @@ class Placement:
         numbers = np.eye(len(names))[codes] * ~self._blank[:, None]
         mass = np.zeros((len(self.spots), numbers.shape[1]))
         for cells, spots, mapping in self._groups:
-            mass[spots] = _numpy(mapping.push(self._tensor(numbers[cells])))
+            mass[spots] = numpy_of(mapping.push(self._tensor(numbers[cells])))
         shares = row_shares(mass, numbers.sum(axis=0) / numbers.sum())
         return pd.DataFrame(shares, index=self.pair.st.obs_names, columns=pd.Index(names.tolist()))
 
     def _carried(self, numbers: DoubleArray, *, to: Which) -> DoubleArray:
         carried = np.empty((len(self.cells if to == "cells" else self.spots), numbers.shape[1]))
         for takers, givers, mapping in self._groups if to == "cells" else [self._back]:
-            carried[takers] = _numpy(mapping.pull(self._tensor(numbers[givers])))
+            carried[takers] = numpy_of(mapping.pull(self._tensor(numbers[givers])))
         return carried
 
     def _tensor(self, values: DoubleArray) -> torch.Tensor:
@@ -530,10 +530,6 @@ class Placement:
             if len(rows) == len(embeddings)
             else embeddings[torch.from_numpy(rows).to(embeddings.device)]
         )
-
-
-def _numpy(values: torch.Tensor) -> DoubleArray:
-    return values.cpu().double().numpy()  # in this order: not every device has float64
 
 
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from weft._compute import row_blocks, rows_within
 from weft._errors import InputError
 from weft._typing import DoubleArray, IntArray
 from weft.metrics import pearson
@@ -99,9 +100,7 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     k = neighbors.shape[1]
     tree = cKDTree(true)
     found = np.empty(n_cells, dtype=np.int64)
-    step = max(1, _BLOCK_VALUES // (k + 1))
-    for start in range(0, n_cells, step):
-        rows = slice(start, start + step)
+    for rows in row_blocks(n_cells, rows_within(_BLOCK_VALUES, k + 1)):
         # the cell itself is among the k + 1, at 0: the last of them is as far as the k-th other cell
         farthest = np.asarray(tree.query(true[rows], k=[k + 1])[0])  # b x 1
         gaps = true[neighbors[rows]] - true[rows, None]  # b x k x n_dimensions

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import resolve_devices, return_memory
+from weft._compute import READ_ROWS, resolve_devices, return_memory, row_blocks
 from weft._errors import InputError, NotFittedError, check_choice, check_range
 from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
 from weft.batches import (
@@ -31,15 +31,12 @@ from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
-from weft.data.stream import row_blocks
 from weft.folder import write_folder
 from weft.location import slices_of
 from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
 from weft.record import provenance
 from weft.saved_placer import SavedPlacer, folder_of
-
-_READ_ROWS = 4096  # cells that are embedded at once
 
 
 @dataclass(kw_only=True, eq=False)
@@ -300,7 +297,7 @@ def _embedded(
     """Return the embeddings of all rows of a side, zero where the model's genes have no counts."""
     embedded = torch.empty(0)
     with torch.no_grad():
-        for rows in row_blocks(side.side.n_cells, _READ_ROWS):
+        for rows in row_blocks(side.side.n_cells, READ_ROWS):
             values = torch.from_numpy(side.values(rows)).to(device)
             block = embed(values) * values.any(dim=1, keepdim=True)
             if rows.start == 0:  # blocks that are put together at the end would be there twice

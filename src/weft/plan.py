@@ -6,7 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from weft._compute import human_bytes, human_time, parse_memory
+from weft._compute import (
+    BLOCK_BYTES,
+    BLOCK_GENES,
+    PROCESS_BYTES,
+    READ_ROWS,
+    SPARSE_BYTES,
+    human_bytes,
+    human_time,
+    parse_memory,
+    rows_within,
+)
 from weft._errors import MemoryBudgetError
 from weft.core.settings import (
     SAMPLE_CELLS,
@@ -19,13 +29,9 @@ from weft.core.settings import (
 from weft.data.pair import Pair
 from weft.effort import Effort, attention_effort, stimpute_effort
 
-BLOCK_BYTES = 64e6
-"""Memory for the arrays of a block within a tile, about."""
-
 TABLE_GENES = 128
 """Genes that stImpute's networks predict at once."""
 
-_PROCESS_BYTES = 450e6  # Python with torch, anndata and scipy loaded, before any data
 _MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
 _CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
 _CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
@@ -34,11 +40,8 @@ _PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, plac
 _GROUPED_BYTES = 1000.0  # a spot, while spots are grouped
 _NAMED_BYTES = 500.0  # a cell's or a spot's name and annotation, of both sides
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
-_SPARSE_BYTES = 8.0  # a value of a sparse matrix and its column
-_READ_ROWS = 4096
 _SEARCHED = 256  # cells whose neighbours are sought at once
 _VALUE_COPIES = 12  # arrays as large as a block of values, while levels are given to them
-_GENES = 512  # genes of the reference that are made ready at once
 _WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
 _STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
 _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
@@ -101,7 +104,7 @@ class Plan:
         kept
             Estimated share of the values that it keeps, 0 to 1.
         """
-        size = _SPARSE_BYTES * kept * self.n_cells * self.n_genes + 4.0 * self.n_cells
+        size = SPARSE_BYTES * kept * self.n_cells * self.n_genes + 4.0 * self.n_cells
         return replace(self, output_bytes=size, kept=kept)
 
     @property
@@ -116,7 +119,7 @@ class Plan:
 
 
 def _chunk_genes(cells: int) -> int:
-    return max(int(_CHUNK_BYTES // (4 * cells)), 1)
+    return rows_within(_CHUNK_BYTES, 4 * cells)
 
 
 def make_plan(
@@ -215,7 +218,9 @@ class _Needs:
     def tile(self, cells: int, genes: int) -> float:
         """Return what a tile takes, with its genes made ready."""
         values = 4.0 * cells * (_TILE_COPIES * genes + _PANEL_COPIES * self.panel)
-        return self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, _GENES) + values
+        return (
+            self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, BLOCK_GENES) + values
+        )
 
 
 def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
@@ -261,7 +266,7 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
 
 
 def _process_bytes(pair: Pair) -> float:
-    return _PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
+    return PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +318,7 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
         (side, min(side.n_cells, most))
         for side, most in ((pair.sc, settings.training_cells), (pair.st, settings.training_spots))
     ]
-    held = sum(_SPARSE_BYTES * (1 - side.sparsity) * rows * n_genes for side, rows in drawn)
+    held = sum(SPARSE_BYTES * (1 - side.sparsity) * rows * n_genes for side, rows in drawn)
     cells, spots = (
         min(rows, most)
         for (_, rows), most in zip(drawn, (settings.batch_cells, settings.batch_spots), strict=True)
@@ -327,7 +332,7 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
     placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots
     names = _NAMED_BYTES * (n_cells + n_spots)
-    peak = _PROCESS_BYTES + names + max(training, placing) + 12.0 * _READ_ROWS * n_genes
+    peak = PROCESS_BYTES + names + max(training, placing) + 12.0 * READ_ROWS * n_genes
     if memory is not None and peak > parse_memory(memory):
         raise MemoryBudgetError(
             "memory",

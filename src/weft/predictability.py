@@ -18,6 +18,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 from weft._errors import InputError, check_range
+from weft._statistics import pearson
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 FEATURES = ("tissue_spread", "spread_ratio", "reference_pearson")
@@ -290,8 +291,7 @@ def correlate(predicted: FloatArray, measured: FloatArray) -> DoubleArray:
         The shapes differ.
     """
     _check_shape("predicted", predicted, measured.shape)
-    left, right = _standard(predicted), _standard(measured)
-    return np.asarray((left * right).sum(axis=0).clip(-1.0, 1.0))
+    return pearson(predicted, measured) if len(measured) else np.zeros(measured.shape[1])
 
 
 def _weights(products: DoubleArray, moments: DoubleArray) -> DoubleArray:
@@ -355,11 +355,3 @@ def _spread(values: FloatArray) -> DoubleArray:
         return np.zeros(values.shape[1])
     constant = values.max(axis=0) == values.min(axis=0)
     return np.where(constant, 0.0, values.std(axis=0, dtype=np.float64))
-
-
-def _standard(values: FloatArray) -> DoubleArray:
-    """Return columns centred and of length 1, or of zeros where they are constant."""
-    spread = _spread(values)
-    centred = values.astype(np.float64) - (values.mean(axis=0, dtype=np.float64) if len(values) else 0.0)
-    length = spread * np.sqrt(len(values))
-    return np.where(length > 0, centred / np.where(length > 0, length, 1.0), 0.0)

@@ -18,6 +18,7 @@ from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
 from weft._compute import numpy_stream, sample_rows, torch_stream
+from weft._statistics import cosine
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.core.loop import fit_epochs, linear, shuffled
 from weft.data.columns import GeneColumns
@@ -285,7 +286,7 @@ def _noisy_examples(
         noise = generator.standard_normal(predicted.shape) * predicted.std(axis=0) * level
         noisy = (predicted + noise).astype(np.float32)
         features.append(sample.summarise(noisy, reference))
-        labels.append(_cosine(noisy, truth))
+        labels.append(cosine(noisy, truth))
     genes = np.tile(np.arange(predicted.shape[1]), len(_NOISE))
     return np.concatenate(features), np.concatenate(labels), genes
 
@@ -301,15 +302,6 @@ def _fit_net(features: torch.Tensor, targets: torch.Tensor, generator: torch.Gen
         progress=lambda done, total: None,
     )
     return net
-
-
-def _cosine(predicted: FloatArray, truth: FloatArray) -> DoubleArray:
-    left, right = predicted.astype(np.float64), truth.astype(np.float64)
-    length = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
-    cosine: DoubleArray = np.divide(
-        (left * right).sum(axis=0), length, out=np.zeros(len(length)), where=length > 0
-    )
-    return cosine
 
 
 def _around(coordinates: DoubleArray, slices: NDArray[np.str_] | None, k: int) -> IntArray:

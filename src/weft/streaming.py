@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream, stratified_rows
+from weft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within, stratified_rows
 from weft._errors import InputError, SettingError
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind
 from weft.core import stimpute
@@ -29,10 +29,8 @@ from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
 from weft.data.network import Network
 from weft.data.pair import Pair
-from weft.data.stream import row_blocks
-from weft.plan import BLOCK_BYTES, TABLE_GENES, uses_all_sources
+from weft.plan import TABLE_GENES, uses_all_sources
 
-_READ_ROWS = 4096  # cells that are read at once
 _TENTHS = 10  # of the cells by their totals
 
 
@@ -127,7 +125,7 @@ def _kinds(pair: Pair, cells: IntArray) -> IntArray:
 
 def panel_of(pair: Pair, cells: IntArray) -> FloatArray:
     """Return the panel in some spatial cells, (n_cells, n_panel)."""
-    blocks = [pair.st.dense(cells[rows], pair.st_shared) for rows in row_blocks(len(cells), _READ_ROWS)]
+    blocks = [pair.st.dense(cells[rows], pair.st_shared) for rows in row_blocks(len(cells), READ_ROWS)]
     return np.concatenate(blocks)
 
 
@@ -268,7 +266,7 @@ class NetworkGenes:
             tables=tuple(
                 GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
             ),
-            cells=max(int(BLOCK_BYTES // per_cell), 1),
+            cells=rows_within(BLOCK_BYTES, per_cell),
         )
 
     def values(self, measured: FloatArray) -> FloatArray:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import solve_triangular
 
+from weft._compute import BLOCK_VALUES, row_blocks, rows_within
 from weft._errors import GeneError, InputError, KeyMissingError, check_range, near, shorten
+from weft._statistics import centred, unit_length
 from weft._typing import DoubleArray, IntArray, Matrix
 from weft.axis import natural_basis, quantile_knots
 
@@ -21,7 +23,6 @@ COLUMNS = ("type", "gene", "n_cells", "f", "p", "fdr", "r2", "peak", "rho")
 """Columns of `Trends.table`."""
 
 _ALL = "all"  # the type of every cell where there are no labels
-_BLOCK_VALUES = 2**21  # of a block of cells x genes: 16 MB in float64, and there are about six of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -342,15 +343,15 @@ def _fit_type(
     n_cells, n_knots = len(cells), len(knots)
     # the basis spans the constants: what it explains of centred values is what the F-test asks for
     orthonormal, root = np.linalg.qr(natural_basis(along, knots))  # n_cells x n_knots, n_knots x n_knots
-    ranks = _unit(stats.rankdata(along)[:, None])[:, 0]
+    ranks = unit_length(centred(stats.rankdata(along)))
     parts = []
     for block in _gene_blocks(matrix, cells):
-        mean, centred = block.mean(axis=0), _centred(block)
-        within = orthonormal.T @ centred  # n_knots x n_block
+        mean, deviation = block.mean(axis=0), centred(block)
+        within = orthonormal.T @ deviation  # n_knots x n_block
         explained = (within**2).sum(axis=0)
-        residual = ((centred - orthonormal @ within) ** 2).sum(axis=0)
+        residual = ((deviation - orthonormal @ within) ** 2).sum(axis=0)
         at_knots = solve_triangular(root, within) + mean
-        rho = np.clip(ranks @ _unit(stats.rankdata(block, axis=0)), -1.0, 1.0)
+        rho = np.clip(ranks @ unit_length(centred(stats.rankdata(block, axis=0))), -1.0, 1.0)
         parts.append(np.vstack([at_knots, explained, residual, rho]))
     found = np.concatenate(parts, axis=1) if parts else np.empty((n_knots + 3, 0))
     at_knots, (explained, residual, rho) = found[:n_knots], found[n_knots:]
@@ -392,9 +393,7 @@ def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
     whole: Any = matrix
     is_sparse = bool(sp.issparse(matrix))
     by_gene: Any = sp.csc_matrix(whole[cells]) if is_sparse else whole
-    step = max(_BLOCK_VALUES // len(cells), 1)
-    for start in range(0, matrix.shape[1], step):
-        columns = slice(start, start + step)
+    for columns in row_blocks(matrix.shape[1], rows_within(BLOCK_VALUES, len(cells))):
         part = by_gene[:, columns].toarray() if is_sparse else by_gene[cells, columns]
         block = part.astype(np.float64)
         if not np.isfinite(block).all():
@@ -402,16 +401,3 @@ def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
                 "values", expected="finite values", got="NaN or infinity", fix="Look at what made the matrix."
             )
         yield block
-
-
-def _centred(columns: DoubleArray) -> DoubleArray:
-    """Take the mean from each column; constants become exact zeros, which rounding alone would not give."""
-    constant = columns.max(axis=0) == columns.min(axis=0)
-    return np.where(constant, 0.0, columns - columns.mean(axis=0))
-
-
-def _unit(columns: DoubleArray) -> DoubleArray:
-    """Return centred columns of length 1; constants are zeros."""
-    centred = _centred(columns)
-    length = np.linalg.norm(centred, axis=0)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))

@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from weft._compute import BLOCK_GENES, row_blocks
 from weft._typing import FloatArray, IntArray
 from weft.attending import Attending, OutOfFold
 from weft.data.pair import Pair
-from weft.data.stream import row_blocks
 from weft.predictability import SMALLEST_PANEL, Predictability, correlate, fit_predictability, summaries
-
-_AT_ONCE = 512  # genes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +58,7 @@ class Trust:
         gene they are of its prediction made without it.
         """
         score = np.empty(len(genes))
-        for part in row_blocks(len(genes), _AT_ONCE):
+        for part in row_blocks(len(genes), BLOCK_GENES):
             own, carried, within = attending.sampled(genes[part])
             features = summaries(
                 own if predicted is None else predicted[:, part],

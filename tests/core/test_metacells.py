@@ -77,7 +77,7 @@ class TestMeans:
         keys = diffuse()
         some = grouped(keys, 12)
         before = some.spread(keys)
-        monkeypatch.setattr(metacells, "_BLOCK_ROWS", 7)
+        monkeypatch.setattr(metacells, "READ_ROWS", 7)
         np.testing.assert_array_equal(some.spread(keys), before)
         np.testing.assert_array_equal(grouped(keys, 12).groups, some.groups)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from weft._errors import MissingExtraError, SettingError
-from weft.core.neighbors import ApproximateNeighbors, ExactNeighbors, neighbor_search, unit_rows
+from weft.core.neighbors import ApproximateNeighbors, ExactNeighbors, neighbor_search
 from weft.core.settings import StImputeSettings
 
 # a few dozen float64 products and one square root
@@ -144,13 +144,6 @@ def test_inputs_are_left_alone() -> None:
     ExactNeighbors.build(reference).search(queries, 3)
     assert (reference == kept[0]).all()
     assert (queries == kept[1]).all()
-
-
-def test_unit_rows_by_hand() -> None:
-    values = np.array([[3.0, 4.0], [0.0, 0.0], [-2.0, 0.0]], dtype=np.float32)
-    unit = unit_rows(values)
-    np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [-1, 0]], atol=TOLERANCE)
-    assert unit.dtype == np.float64
 
 
 class TestApproximateNeighbors:

@@ -58,7 +58,7 @@ def test_a_result_can_be_shown(kind: str, result: Any, write_as: Any, tmp_path: 
 def test_many_zeros_make_it_sparse(
     *, sparse: bool, rows_per_block: int, result: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_BLOCK_BYTES", 4 * 3 * rows_per_block)
+    monkeypatch.setattr(copying, "READ_BYTES", 4 * 3 * rows_per_block)
     values = np.where(np.random.default_rng(1).random(result.shape) < 0.7, 0, result.X).astype(np.float32)
     result.X = sp.csr_matrix(values) if sparse else values
     path = write_cellxgene(result, tmp_path / "shown.h5ad")

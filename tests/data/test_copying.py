@@ -17,7 +17,7 @@ from weft.data.stream import open_rows
 
 @pytest.fixture(params=[1, 3, 1000])
 def rows_per_block(request: Any, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(copying, "_BLOCK_BYTES", 4 * 4 * request.param)  # of four columns
+    monkeypatch.setattr(copying, "READ_BYTES", 4 * 4 * request.param)  # of four columns
     return int(request.param)
 
 

@@ -194,7 +194,7 @@ def test_dense_backed_views_and_blocks_alike(
     dense.X = cells.X.toarray()
     cells.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    monkeypatch.setattr(pseudospots, "_BLOCK_BYTES", 500)
+    monkeypatch.setattr(pseudospots, "READ_BYTES", 500)
     for kind in (dense, cells[np.arange(300)], backed, backed[np.arange(300)]):
         made = pseudo_spots(kind, spacing=20)
         np.testing.assert_array_equal(made.spots.X.toarray(), expected.spots.X.toarray())
@@ -315,7 +315,7 @@ def test_noise_by_blocks_and_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = add_noise(cells, 0.4, seed=1).X, add_noise(cells, 0.4, seed=2).X
     assert (one != other).any()
     assert np.isfinite(one).all()  # a cell of zero counts has noise alone
-    monkeypatch.setattr(pseudospots, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(pseudospots, "READ_BYTES", 300)
     # the gene's variance is gathered by blocks, in another order
     np.testing.assert_allclose(add_noise(cells, 0.4, seed=1).X, one, rtol=TOLERANCE)
 

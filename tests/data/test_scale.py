@@ -37,11 +37,11 @@ def test_hand_sized_scan() -> None:
 def test_scan_does_not_depend_on_blocks_or_storage(kind: Any, block: int, seed: int) -> None:
     values = np.random.default_rng(seed).poisson(0.5, (23, 4)) * 0.5
     values[7, 2] = np.inf
-    old, scale.BLOCK_BYTES = scale.BLOCK_BYTES, block
+    old, scale.READ_BYTES = scale.READ_BYTES, block
     try:
         found = scan(kind(values), columns=np.array([2, 0]), panel=np.array([1]))
     finally:
-        scale.BLOCK_BYTES = old
+        scale.READ_BYTES = old
     kept = np.where(np.isfinite(values), values, 0)[:, [2, 0]]
     np.testing.assert_allclose(found.totals, kept.sum(axis=1), rtol=1e-12)
     np.testing.assert_allclose(found.panel_totals, kept[:, 1], rtol=1e-12)

@@ -13,11 +13,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weft._compute import row_blocks
 from weft._errors import OutputError, SettingError
 from weft.data import sparse_output
 from weft.data.pair import Pair
 from weft.data.sparse_output import SparseParts, check_cut, kept_values, share_kept
-from weft.data.stream import open_rows, row_blocks
+from weft.data.stream import open_rows
 
 NAMES = ("data", "indices", "indptr")
 Grid = list[tuple[slice, slice]]

@@ -12,8 +12,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weft._compute import row_blocks
 from weft._errors import FormatError, InputError
-from weft.data.stream import open_rows, per_row, row_blocks, stored_by_gene, transposed_rows
+from weft.data.stream import open_rows, per_row, stored_by_gene, transposed_rows
 
 VALUES = np.random.default_rng(0).poisson(0.7, (40, 7)).astype(np.float32)
 KINDS = [

@@ -134,8 +134,8 @@ def test_blocks_change_nothing(
     tissue: Pair, new_genes: np.ndarray, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = VARIANTS[name](tissue, tissue, new_genes)
-    monkeypatch.setattr(baselines, "_BLOCK_BYTES", 1)
-    monkeypatch.setattr(baselines, "_MOMENT_ROWS", 7)
+    monkeypatch.setattr(baselines, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(baselines, "READ_ROWS", 7)
     np.testing.assert_allclose(VARIANTS[name](tissue, tissue, new_genes), whole, atol=TOLERANCE)
 
 

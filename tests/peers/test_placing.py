@@ -21,7 +21,7 @@ from weft.data.pair import Pair, pair
 from weft.data.pseudospots import pseudo_spots
 from weft.data.simulate import simulate_tissue
 from weft.data.sparse import by_rows
-from weft.peers import placed, placing
+from weft.peers import baselines, placed, placing
 from weft.peers.placed import MappedCells
 from weft.peers.placing import (
     PLACERS,
@@ -199,7 +199,7 @@ def mapped(tissue: Pair, places: np.ndarray, *, seed: int = 0) -> MappedCells:
 
 @pytest.mark.parametrize("block", [1.0, 64e6])
 def test_neighbors_naive(tissue: Pair, monkeypatch: pytest.MonkeyPatch, block: float) -> None:
-    monkeypatch.setattr(placed, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(placed, "BLOCK_BYTES", block)
     places = np.random.default_rng(0).uniform(0, 200, (90, 2))
     graph = mapped(tissue, places).neighbors(7)
     assert graph.shape == (90, 90)
@@ -264,9 +264,9 @@ def test_blocks_do_not_matter(tissue: Pair, monkeypatch: pytest.MonkeyPatch, nam
     space = {} if name == "nnls" else {"space": "zscore"}
     expected = PLACERS[name](tissue, **space)
     places, composition = expected.coordinates(), expected.deconvolve()
-    monkeypatch.setattr(placing, "_BLOCK_BYTES", 5000)
-    for module in (placing, placed):
-        monkeypatch.setattr(module, "_ROWS", 17)
+    monkeypatch.setattr(placing, "BLOCK_BYTES", 5000)
+    for module in (baselines, placed):
+        monkeypatch.setattr(module, "READ_ROWS", 17)
     found = PLACERS[name](tissue, **space)
     if places is not None:
         np.testing.assert_allclose(found.coordinates(), places, rtol=TOLERANCE)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_steps, warm_cosine
 from weft.core.mapping import Mapping
 from weft.core.metacells import Metacells, group_cells
@@ -406,7 +407,7 @@ def correlation_loss(predicted: torch.Tensor, measured: torch.Tensor) -> torch.T
     predicted, measured
         (B, G)
     """
-    left, right = (one - one.mean(dim=0) for one in (predicted, measured))
+    left, right = centred(predicted), centred(measured)
     sizes = left.norm(dim=0).clamp_min(_TINY), right.norm(dim=0)
     varies = sizes[1] > _TINY
     pearson = (left * right).sum(dim=0) / (sizes[0] * sizes[1].clamp_min(_TINY))
@@ -459,5 +460,5 @@ def _fit(
 
 def _standard(values: torch.Tensor) -> torch.Tensor:
     """Return columns with mean 0 and standard deviation 1, differentiably."""
-    centred = values - values.mean(dim=0)
-    return centred / (centred**2).mean(dim=0).clamp_min(_TINY**2).sqrt()  # clamped before: 1/0 has no slope
+    values = centred(values)
+    return values / (values**2).mean(dim=0).clamp_min(_TINY**2).sqrt()  # clamped before: 1/0 has no slope

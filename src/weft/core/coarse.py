@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from weft._compute import READ_ROWS, rows_within
 from weft.core.mapping import Mapping
 from weft.core.metacells import group_cells
 
@@ -23,7 +24,6 @@ _QUERIES = 256  # of one visit; they find most in the same group, or in groups n
 _LEAST_SHARE = 2e-3  # of the weight of any of them, from which on the keys of a group are looked at
 _MOST_VISITED = 0.25  # of the keys, at most, in one visit
 _PARTS = 16  # of a row, whose largest are compared first
-_READ_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,7 +225,7 @@ class CoarseMapping:
         return totals
 
     def _best_groups(self) -> torch.Tensor:
-        blocks = torch.split(self.queries, _READ_ROWS)
+        blocks = torch.split(self.queries, READ_ROWS)
         return torch.cat([self.groups.log_sums(block).argmax(dim=1) for block in blocks])
 
     def _visit(self, rows: torch.Tensor, far: torch.Tensor, *, least: int) -> Visit:
@@ -276,7 +276,7 @@ def visits_of(mapping: AnyMapping, *, least: int = 1) -> Iterator[Visit]:
     device = mapping.queries.device
     columns = torch.arange(len(mapping.keys), device=device)
     rows = torch.arange(len(mapping.queries), device=device)
-    for some in torch.split(rows, max(mapping.block_entries // max(len(columns), 1), 1)):
+    for some in torch.split(rows, rows_within(mapping.block_entries, len(columns))):
         queries = mapping.queries[some]
         yield Visit(
             rows=some, columns=columns, products=queries @ mapping.keys.T, far=queries.new_zeros(len(some), 0)
@@ -307,7 +307,7 @@ def group_keys(queries: torch.Tensor, keys: torch.Tensor, *, most: int, seed: in
     middle = drawn.mean(dim=0)
     turn, back = _narrow(queries.double(), drawn - middle)
     narrow = torch.cat(
-        [(block - middle) @ back for block in torch.split(keys, _READ_ROWS)]
+        [(block - middle) @ back for block in torch.split(keys, READ_ROWS)]
     )  # n_keys x n_narrow
     grouped = group_cells(narrow.float().numpy(), most=most, seed=seed)
     of_keys = torch.arange(len(keys)) if grouped is None else torch.from_numpy(grouped.groups)
@@ -372,6 +372,6 @@ def _sample(rows: torch.Tensor) -> torch.Tensor:
 def _means(values: torch.Tensor, groups: torch.Tensor, n_groups: int) -> torch.Tensor:
     """Return means over groups in float64, (n_groups, n_values)."""
     sums = torch.zeros(n_groups, values.shape[1], dtype=torch.float64)
-    for rows, some in zip(torch.split(groups, _READ_ROWS), torch.split(values, _READ_ROWS), strict=True):
+    for rows, some in zip(torch.split(groups, READ_ROWS), torch.split(values, READ_ROWS), strict=True):
         sums.index_add_(0, rows, some.double())
     return sums / torch.bincount(groups, minlength=n_groups)[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from weft._errors import check_range, require
 from weft._typing import DoubleArray, FloatArray
+from weft.core.mapping import BLOCK_ENTRIES, tiles
 
 PathFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From points (n_points, n_genes) and the row of the inputs that each belongs to, (n_points,), to a number
@@ -20,8 +21,6 @@ per point, (n_points,). A point's number depends on no other point."""
 Explain: TypeAlias = Literal["weight", "log weight"]
 """What of a mapping is explained: its weight, as in the paper, or the weight's natural logarithm."""
 
-_TILE_ENTRIES = 2**22  # products that are there at once: 16 MB in float32, and as much for each temporary
-_MOST_KEYS = 2**15  # keys per tile
 _ROUNDING = 2e-6  # of a value: a gap below is float32's, and more steps do not close it
 
 
@@ -183,7 +182,7 @@ def mapping_weight(
     target: torch.Tensor,
     *,
     what: Explain = "weight",
-    tile_entries: int = _TILE_ENTRIES,
+    tile_entries: int = BLOCK_ENTRIES,
 ) -> PathFunction:
     """Return the mapping weight of every row to its target as a function that can be explained.
 
@@ -228,7 +227,7 @@ class _LogWeight(torch.autograd.Function):
     ) -> torch.Tensor:
         total = queries.new_full((len(queries),), -torch.inf)  # log of the sum over keys
         centre = torch.zeros_like(queries)  # sum_j C_j k_j
-        for rows, columns in _tiles(len(queries), len(keys), entries):
+        for rows, columns in tiles(len(queries), len(keys), entries, most_keys=max(entries, 1)):
             products = queries[rows] @ keys[columns].T
             grown = torch.logaddexp(total[rows], torch.logsumexp(products, dim=1))
             if ctx.needs_input_grad[0]:
@@ -243,11 +242,3 @@ class _LogWeight(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient[:, None] * slope, None, None, None
-
-
-def _tiles(n_queries: int, n_keys: int, entries: int) -> Iterator[tuple[slice, slice]]:
-    wide = min(n_keys, _MOST_KEYS, max(entries, 1))
-    high = max(entries // max(wide, 1), 1)
-    for row in range(0, n_queries, high):
-        for column in range(0, n_keys, wide):
-            yield slice(row, min(row + high, n_queries)), slice(column, min(column + wide, n_keys))

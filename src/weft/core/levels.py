@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from weft._compute import rows_within
 from weft.core.attention import AttentionModel, Moments, correlation_loss
 from weft.core.loop import fit_steps, linear, warm_cosine
 from weft.core.settings import AttentionSettings
@@ -191,7 +192,7 @@ class Levels:
             (B, G), and (B, 1) or (B, G), standardised; and what is known of the genes.
         """
         features = self.features.standard(genes.features()).clamp(-_MOST_STANDARD, _MOST_STANDARD)
-        rows = max(_MOST_VALUES // max(len(features), 1), 1)
+        rows = rows_within(_MOST_VALUES, len(features))
         means = []
         for shown, seen in zip(torch.split(pattern, rows), torch.split(detection, rows), strict=True):
             parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]

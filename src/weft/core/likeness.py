@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from weft._errors import check_range
+from weft._statistics import unit_length
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
-from weft.core.neighbors import unit_rows
 
 _BLOCK = 2048  # rows of either side in one product
 _RANK_VALUES = 5e6  # numbers in float64 that are ranked at once
@@ -46,7 +46,12 @@ def cosine_columns(left: FloatArray, right: FloatArray) -> DoubleArray:
     array([[1.],
            [0.]])
     """
-    return unit_rows(left.T) @ unit_rows(right.T).T
+    return np.asarray(unit_length(left.T, axis=1) @ unit_length(right.T, axis=1).T)
+
+
+def centred(values: torch.Tensor, *, dim: int = 0) -> torch.Tensor:
+    """Return columns (dim 0) or rows (dim 1) less their mean, differentiably."""
+    return values - values.mean(dim=dim, keepdim=True)
 
 
 def replace_where(expression: DoubleArray, other: DoubleArray, *is_known: BoolArray) -> DoubleArray:

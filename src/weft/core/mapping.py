@@ -8,7 +8,11 @@ from functools import cached_property
 
 import torch
 
-_BLOCK_ENTRIES = 2**22  # weights that are there at once: 16 MB in float32, and as much for each temporary
+from weft._compute import row_blocks, rows_within
+
+BLOCK_ENTRIES = 2**22
+"""Weights that are there at once: 16 MB in float32, and as much for each temporary."""
+
 _MOST_KEYS = 2**15  # keys per block: more, and a block would be of too few queries to multiply well
 
 
@@ -43,7 +47,7 @@ class Mapping:
 
     queries: torch.Tensor
     keys: torch.Tensor
-    block_entries: int = field(default=_BLOCK_ENTRIES)
+    block_entries: int = field(default=BLOCK_ENTRIES)
     half: bool = False
 
     @property
@@ -91,12 +95,10 @@ class Mapping:
         (n_queries, n_values)
         """
         gathered, sums = self.queries.new_zeros(len(self.queries), n_values), self._no_sums()
-        high = max(self.block_entries // most_keys, 1)
-        for start in range(0, len(self.keys), most_keys):
-            columns = slice(start, min(start + most_keys, len(self.keys)))
+        high = rows_within(self.block_entries, most_keys)
+        for columns in row_blocks(len(self.keys), most_keys):
             values = read(columns)
-            for row in range(0, len(self.queries), high):
-                rows = slice(row, row + high)
+            for rows in row_blocks(len(self.queries), high):
                 weights, kept = sums.add(rows, self._products(rows, columns))
                 gathered[rows] = gathered[rows] * kept[:, None] + weights @ values
         return gathered / sums.total[:, None]
@@ -193,12 +195,17 @@ class Mapping:
         )
 
     def _tiles(self) -> Iterator[tuple[slice, slice]]:
-        n_queries, n_keys = self.shape
-        wide = min(n_keys, _MOST_KEYS)
-        high = max(self.block_entries // max(wide, 1), 1)
-        for row in range(0, n_queries, high):
-            for column in range(0, n_keys, wide):
-                yield slice(row, min(row + high, n_queries)), slice(column, min(column + wide, n_keys))
+        return tiles(*self.shape, self.block_entries)
+
+
+def tiles(
+    n_queries: int, n_keys: int, entries: int, *, most_keys: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Yield the queries and keys whose products are there together, about so many entries."""
+    wide = min(n_keys, _MOST_KEYS, most_keys or n_keys)
+    for rows in row_blocks(n_queries, rows_within(entries, wide)):
+        for columns in row_blocks(n_keys, wide):
+            yield rows, columns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from weft._compute import numpy_stream, sample_rows
+from weft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from weft._typing import DoubleArray, FloatArray, IntArray, Matrix
 
 _PASSES = 3  # of k-means: ten came no nearer to attention over all cells
 _FITTED_CELLS = 30_000  # that centres are learned from at most; all cells then go to the nearest
-_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,8 +73,7 @@ class Metacells:
             (n_cells, n_columns)
         """
         means, squares = self.average(values), np.empty(len(values))
-        for start in range(0, len(values), _BLOCK_ROWS):
-            rows = slice(start, start + _BLOCK_ROWS)
+        for rows in row_blocks(len(values), READ_ROWS):
             apart = values[rows].astype(np.float64) - means[self.groups[rows]]
             squares[rows] = (apart**2).sum(axis=1)
         return np.asarray(self._members @ squares / self.sizes)
@@ -133,6 +131,6 @@ def group_cells(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a group that ends empty is left out below
         centres.fit(distinct, sample_weight=shares)
-    blocks = range(0, len(points), _BLOCK_ROWS)
-    nearest = [centres.predict(points[row : row + _BLOCK_ROWS].astype(np.float64)) for row in blocks]
+    blocks = row_blocks(len(points), READ_ROWS)
+    nearest = [centres.predict(points[rows].astype(np.float64)) for rows in blocks]
     return Metacells(groups=np.unique(np.concatenate(nearest), return_inverse=True)[1])

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from weft._compute import numpy_stream, sample_rows
+from weft._compute import numpy_stream, row_blocks, sample_rows
 from weft._errors import SettingError, require
-from weft._typing import DoubleArray, FloatArray, IntArray
+from weft._statistics import unit_length
+from weft._typing import DoubleArray, IntArray
 from weft.core.settings import StImputeSettings
 
 _EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
@@ -67,7 +68,7 @@ class ExactNeighbors:
         cls, reference: DoubleArray, *, device: torch.device | None = None, block: int = 256
     ) -> ExactNeighbors:
         """Return the search over (n_reference, n_latent) cells."""
-        return cls(unit=unit_rows(reference), device=device or torch.device("cpu"), block=block)
+        return cls(unit=unit_length(reference, axis=1), device=device or torch.device("cpu"), block=block)
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
         """Return the nearest reference cells of every query.
@@ -98,11 +99,11 @@ class ExactNeighbors:
             )
         found = np.empty((len(queries), k), dtype=np.int64)
         room = self.coarse.new_empty(min(self.block, len(queries)), n_reference)  # made once: it is large
-        for start in range(0, len(queries), self.block):
-            unit = unit_rows(queries[start : start + self.block])
-            rows = torch.from_numpy(unit.astype(np.float32)).to(self.device)
-            likeness = torch.mm(rows, self.coarse.T, out=room[: len(unit)])  # (block, n_reference)
-            found[start : start + len(unit)] = self._nearest(unit, likeness, k)
+        for rows in row_blocks(len(queries), self.block):
+            directions = unit_length(queries[rows], axis=1)
+            coarse = torch.from_numpy(directions.astype(np.float32)).to(self.device)
+            likeness = torch.mm(coarse, self.coarse.T, out=room[: len(coarse)])  # (block, n_reference)
+            found[rows] = self._nearest(directions, likeness, k)
         return found
 
     @cached_property
@@ -196,9 +197,11 @@ class ApproximateNeighbors:
         """
         if not 1 <= k <= len(self.exact.unit):
             return self.exact.search(queries, k)  # which says what is wrong
-        unit = unit_rows(queries)
-        _, candidates = self.index.search(unit.astype(np.float32), min(k + _EXTRA, len(self.exact.unit)))
-        found = self.exact.rank(unit, np.maximum(candidates, 0).astype(np.int64), k)
+        directions = unit_length(queries, axis=1)
+        _, candidates = self.index.search(
+            directions.astype(np.float32), min(k + _EXTRA, len(self.exact.unit))
+        )
+        found = self.exact.rank(directions, np.maximum(candidates, 0).astype(np.int64), k)
         few = np.flatnonzero((candidates < 0).any(axis=1))
         if len(few):
             found[few] = self.exact.search(queries[few], k)
@@ -232,11 +235,3 @@ def neighbor_search(
     if settings.search == "approximate" or (settings.search == "auto" and is_large):
         return ApproximateNeighbors.build(reference, seed=seed, device=device)
     return ExactNeighbors.build(reference, device=device)
-
-
-def unit_rows(values: DoubleArray | FloatArray) -> DoubleArray:
-    """Return the rows at unit length in float64; an all-zero row stays zero."""
-    values = np.asarray(values, dtype=np.float64)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: DoubleArray = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
-    return unit

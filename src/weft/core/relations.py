@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from weft._statistics import unit_length
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.core.likeness import nearest_rows, replace_where
-from weft.core.neighbors import unit_rows
 
 
 class GeneRelation(Protocol):
@@ -79,7 +79,7 @@ class EmbeddingRelation:
     def weights(self, genes: IntArray, sources: IntArray, expression: DoubleArray) -> DoubleArray:
         """Return weights as `GeneRelation.weights`; ``genes``, ``sources`` and ``expression`` as there."""
         if self.nearest is None:
-            left, right = (unit_rows(self.vectors[self.rows[one]]) for one in (genes, sources))
+            left, right = (unit_length(self.vectors[self.rows[one]], axis=1) for one in (genes, sources))
             between = left @ right.T  # (4)
         else:
             between = self._nearest(genes, sources, self.nearest)

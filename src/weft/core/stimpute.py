@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
+from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
 from weft.core.neighbors import NeighborSearch, neighbor_search
 from weft.core.settings import StImputeSettings
@@ -138,8 +139,8 @@ def similarity_loss(
     loss = predicted.new_zeros(())
     for weight, axis in ((cells, 1), (genes, 0)):
         if weight:
-            centred = [one - one.mean(dim=axis, keepdim=True) for one in (predicted, measured)]
-            loss = loss + weight * (1 - F.cosine_similarity(centred[0], centred[1], dim=axis)).mean()
+            left, right = (centred(one, dim=axis) for one in (predicted, measured))
+            loss = loss + weight * (1 - F.cosine_similarity(left, right, dim=axis)).mean()
     return loss
 
 

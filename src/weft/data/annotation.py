@@ -15,10 +15,10 @@ import pandas as pd
 from anndata.io import read_elem, write_elem
 from numpy.typing import NDArray
 
+from weft._compute import row_blocks
 from weft._typing import IntArray
 from weft.data.storable import storable_column, storable_name
 from weft.data.stored import Reopening
-from weft.data.stream import row_blocks
 
 _BLOCK_ROWS = 100_000
 

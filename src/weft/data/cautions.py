@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._compute import human_bytes
+from weft._compute import human_bytes, row_blocks
 from weft._errors import shorten
 from weft._typing import DoubleArray, IntArray
 from weft.data.annotation import repeated
@@ -19,7 +19,7 @@ from weft.data.input import Input
 from weft.data.scale import Scan
 from weft.data.side import Side
 from weft.data.space import place_hashes
-from weft.data.stream import row_blocks, stored_by_gene
+from weft.data.stream import stored_by_gene
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""

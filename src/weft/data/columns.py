@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from weft._compute import row_blocks
 from weft._typing import BoolArray, FloatArray, IntArray, Matrix
 from weft.data.side import Side
-from weft.data.stream import row_blocks
 
 _BLOCK_ROWS = 1024
 

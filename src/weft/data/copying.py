@@ -10,10 +10,10 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 
+from weft._compute import READ_BYTES, row_blocks, rows_within
 from weft._typing import Matrix
-from weft.data.stream import RowSource, row_blocks
+from weft.data.stream import RowSource
 
-_BLOCK_BYTES = 32 * 2**20  # of a block of rows once it is dense
 _CHUNK_BYTES = 2**22
 
 
@@ -38,13 +38,13 @@ def blocks_of(source: RowSource) -> Iterator[tuple[slice, Matrix]]:
 
 def block_rows(shape: tuple[int, int]) -> int:
     """Return how many rows of a matrix are read at once: as many as take 32 MiB, at least one."""
-    return max(_BLOCK_BYTES // (4 * max(shape[1], 1)), 1)
+    return rows_within(READ_BYTES, 4 * shape[1])
 
 
 def chunk_of(shape: tuple[int, int]) -> tuple[int, int]:
     """Return what is compressed together: all rows of a block, and so many genes that it is about 4 MiB."""
     rows = max(min(block_rows(shape), shape[0]), 1)
-    return rows, max(min(_CHUNK_BYTES // (4 * rows), shape[1]), 1)
+    return rows, max(rows_within(_CHUNK_BYTES, 4 * rows, most=shape[1]), 1)
 
 
 def zero_share(source: RowSource) -> float:

@@ -12,17 +12,16 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from weft._compute import numpy_stream
+from weft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
 from weft._errors import InputError, KeyMissingError, ScaleError, SettingError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.data.scale import Scan, judge_scale, scan_values
 from weft.data.space import find_coordinates, find_labels
-from weft.data.stream import RowSource, open_rows, per_row, row_blocks
+from weft.data.stream import RowSource, open_rows, per_row
 
 RESOLUTIONS = (55, 40, 22, 10)
 """Spot spacings of the published semi-simulations, um: from a Visium spot's size down to a cell's."""
 
-_BLOCK_BYTES = 32 * 2**20
 _MOST_CROSSINGS = 10**8
 _TOTAL = 1e4  # what STEM brings every cell to before the logarithm
 
@@ -201,7 +200,7 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
     source, scan = _raw_counts(cells)
     moments, stream = StandardScaler(), numpy_stream(seed, "noise")
     values = np.empty(cells.shape, dtype=np.float32)
-    n_rows = max(_BLOCK_BYTES // (8 * cells.n_vars), 1)
+    n_rows = rows_within(READ_BYTES, 8 * cells.n_vars)
     for rows in row_blocks(cells.n_obs, n_rows):
         values[rows] = _log_normalised(source, rows, scan.totals)
         moments.partial_fit(values[rows].astype(np.float64))
@@ -332,7 +331,7 @@ def _assemble(
 ) -> AnnData:
     sums = sp.csr_matrix((members.shape[0], source.shape[1]), dtype=np.float64)
     by_cell = members.tocsc()
-    for rows in row_blocks(source.shape[0], int(_BLOCK_BYTES // source.row_bytes)):
+    for rows in row_blocks(source.shape[0], rows_within(READ_BYTES, source.row_bytes)):
         block = sp.csr_matrix(source.read(rows))  # b x n_genes
         sums = sums + by_cell[:, rows] @ block.astype(np.float64)
     names, codes = np.unique(types, return_inverse=True)

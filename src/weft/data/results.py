@@ -7,17 +7,16 @@ from typing import Literal, TypeAlias
 import h5py
 import numpy as np
 
+from weft._compute import BLOCK_BYTES, row_blocks, rows_within
 from weft._typing import FloatArray, IntArray
 from weft.data.input import Input
 from weft.data.space import OBSM_KEYS
-from weft.data.stream import open_rows, row_blocks
+from weft.data.stream import open_rows
 
 ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
 
 PLACE_KEYS = ("weft_spatial", *OBSM_KEYS)
 """Keys of `obsm` that hold places, those that weft found before those that were measured."""
-
-_BLOCK_BYTES = 64 * 2**20  # of rows that are read at once
 
 
 def result_kind(data: Input) -> ResultKind | None:
@@ -70,7 +69,7 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
         return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
     source = open_rows(matrix, where=data.where)
     made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
-    for rows in row_blocks(len(made), int(_BLOCK_BYTES // max(source.row_bytes, 1.0))):
+    for rows in row_blocks(len(made), rows_within(BLOCK_BYTES, source.row_bytes)):
         block = source.read(rows, columns)
         made[rows] = block if isinstance(block, np.ndarray) else block.toarray()
     return made

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from weft._compute import READ_BYTES, row_blocks, rows_within
 from weft._typing import DoubleArray, IntArray, Matrix, Scale
-from weft.data.stream import RowSource, row_blocks
-
-BLOCK_BYTES = 32 * 2**20
-"""Size of one block of the scan; its work takes a few times as much."""
+from weft.data.stream import RowSource
 
 MOSTLY_WHOLE = 0.01
 """Counts may hold this fraction of values that are not whole: cells whose integers were not recovered."""
@@ -93,7 +91,7 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
     gene_cells = np.zeros(n_genes, dtype=np.int64)
     counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
     smallest, largest, missing_at, whole = np.inf, -np.inf, None, (0.0, 0.0)
-    for rows in row_blocks(n_cells, int(BLOCK_BYTES // source.row_bytes)):
+    for rows in row_blocks(n_cells, rows_within(READ_BYTES, source.row_bytes)):
         block = source.read(rows, columns)
         values = block.data if sp.issparse(block) else block
         finite = np.isfinite(values)

@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from weft._compute import row_blocks
 from weft._errors import InputError, KeyMissingError, SettingError, near, shorten
 from weft._typing import DoubleArray, IntArray
 from weft.data.annotation import Annotation, HeldTable
-from weft.data.stream import row_blocks
 
 OBSM_KEYS = ("spatial", "X_spatial")
 

@@ -21,13 +21,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from weft._compute import row_blocks, rows_within
 from weft._errors import OutputError, check_range
 from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
 from weft.data.overlap import ahead
 from weft.data.packed import create_array, load_packed, save_packed
 from weft.data.pair import Pair
 from weft.data.side import Side
-from weft.data.stream import row_blocks
 
 _BAND_VALUES = 2**22  # cells x genes of the parts that are put together at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
@@ -167,7 +167,7 @@ class SparseParts:
         that are rounded to it take about as little once they are compressed.
         """
         top, left, right = rows.start, columns.start, columns.stop
-        for some in row_blocks(len(block), max(_BAND_VALUES // self.shape[1], 1)):
+        for some in row_blocks(len(block), rows_within(_BAND_VALUES, self.shape[1])):
             values, part = block[some], _Part(top + some.start, top + some.stop, left, right)
             kept = kept_values(values, self.cut)
             places = np.broadcast_to(np.arange(left, right, dtype=np.int32), values.shape)

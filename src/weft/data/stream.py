@@ -6,7 +6,7 @@ are the same thing to it. A matrix on disk is opened, never loaded; only the row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 
+from weft._compute import row_blocks
 from weft._errors import FormatError, InputError
 from weft._typing import DoubleArray, IntArray, Matrix
 from weft.data.stored import Reopening
@@ -57,19 +58,6 @@ class RowSource(Protocol):
         csr_matrix or ndarray
             float32, (n_rows, n_columns), a copy: sparse where the source is sparse.
         """
-
-
-def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
-    """Yield slices that cover ``n_rows`` rows, ``size`` at a time.
-
-    Examples
-    --------
-    >>> list(row_blocks(5, 2))
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    step = max(int(size), 1)
-    for start in range(0, n_rows, step):
-        yield slice(start, min(start + step, n_rows))
 
 
 def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:

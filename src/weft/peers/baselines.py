@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
+from weft._compute import BLOCK_BYTES, READ_ROWS, row_blocks, rows_within
 from weft._errors import InputError, check_choice, check_range
-from weft._typing import DoubleArray, FloatArray, IntArray, Matrix
+from weft._statistics import unit_length
+from weft._typing import FloatArray, IntArray, Matrix
 from weft.data.pair import Pair
 from weft.data.side import Side
-from weft.data.stream import row_blocks
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
 
 Space: TypeAlias = Literal["zscore", "log"]
 """What cells are compared by: z-scores of the panel genes, each side's its own, or log-normalised values."""
@@ -31,9 +35,6 @@ Weights: TypeAlias = Literal["cosine", "uniform"]
 
 Baseline: TypeAlias = Callable[..., FloatArray]
 """A function of (train, test, genes, seed=..., and settings of its own) as this module describes it."""
-
-_BLOCK_BYTES = 64e6
-_MOMENT_ROWS = 4096
 
 
 def reference_mean(train: Pair, test: Pair, genes: IntArray, *, seed: int = 0) -> FloatArray:
@@ -57,7 +58,7 @@ def reference_mean(train: Pair, test: Pair, genes: IntArray, *, seed: int = 0) -
     Where most cells express most genes its cosine similarity is hard to beat, and its correlation is none: it
     tells what a cosine is worth.
     """
-    mean, _ = _moments(train.sc, genes)
+    mean = _moments(train.sc, genes).mean_
     return np.repeat(mean[None, :].astype(np.float32), test.st.n_cells, axis=0)
 
 
@@ -164,17 +165,30 @@ def attention(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Standard:
-    """How the panel's values of one side are made comparable: (value - mean) / spread, rows of length 1."""
+class Directions:
+    """How shared genes of one side are made comparable: (value - mean) / spread, rows of length 1.
+
+    Attributes
+    ----------
+    mean, spread
+        (n_shared,) of the genes, float32; 0 and 1 where log-normalised values are compared.
+    """
 
     mean: FloatArray
     spread: FloatArray
 
-    def directions(self, values: FloatArray) -> FloatArray:
-        """Return rows of length 1; a row of zeros stays one: it is as similar to every cell."""
-        rows = (values - self.mean) / self.spread
-        length = np.sqrt((rows**2).sum(axis=1, keepdims=True))
-        return np.asarray(rows / np.where(length > 0, length, 1))
+    @classmethod
+    def of(cls, side: Side, genes: IntArray, space: Space) -> Directions:
+        """Return how genes of a side, (n_shared,) positions, are compared in a space."""
+        mean, spread = np.zeros(len(genes)), np.ones(len(genes))
+        if space == "zscore":
+            moments = _moments(side, genes)
+            mean, spread = moments.mean_, moments.scale_  # the scale of a constant is 1
+        return cls(mean=mean.astype(np.float32), spread=spread.astype(np.float32))
+
+    def rows(self, values: FloatArray) -> FloatArray:
+        """Return (n, n_shared) values as rows of length 1; one of zeros stays so, as similar to all."""
+        return unit_length((values - self.mean) / self.spread, axis=1, dtype=np.float32)
 
 
 def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[slice, FloatArray]]:
@@ -188,39 +202,25 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
             fix="Take the same panel of both: pair.panel(genes).",
         )
     n_sc = train.sc.n_cells
-    reference = _standard(train.sc, train.sc_shared, space).directions(
+    reference = Directions.of(train.sc, train.sc_shared, space).rows(
         train.sc.dense(slice(0, n_sc), train.sc_shared)
     )  # n_sc x n_shared
     # the training cells' moments: a cell's prediction must not hang on which cells are predicted with it
-    spatial = _standard(train.st, train.st_shared, space)
+    spatial = Directions.of(train.st, train.st_shared, space)
     # cosines, their order or exponentials, and one copy on the way
-    size = max(1, int(_BLOCK_BYTES // (4 * 4 * n_sc)))
-    for rows in row_blocks(test.st.n_cells, size):
-        cells = spatial.directions(test.st.dense(rows, test.st_shared))  # b x n_shared
+    for rows in row_blocks(test.st.n_cells, rows_within(BLOCK_BYTES, 4 * 4 * n_sc)):
+        cells = spatial.rows(test.st.dense(rows, test.st_shared))  # b x n_shared
         yield rows, cells @ reference.T
 
 
-def _standard(side: Side, genes: IntArray, space: Space) -> _Standard:
-    mean, spread = np.zeros(len(genes)), np.ones(len(genes))
-    if space == "zscore":
-        mean, spread = _moments(side, genes)
-    return _Standard(
-        mean=mean.astype(np.float32), spread=np.where(spread > 0, spread, 1.0).astype(np.float32)
-    )
+def _moments(side: Side, genes: IntArray) -> StandardScaler:
+    """Return mean and deviation of every gene over all cells of a side."""
+    from sklearn.preprocessing import StandardScaler
 
-
-def _moments(side: Side, genes: IntArray) -> tuple[DoubleArray, DoubleArray]:
-    """Return mean and standard deviation of every gene over all cells of a side, (n_genes,) each."""
-    total, mean, squares = 0, np.zeros(len(genes)), np.zeros(len(genes))
-    for rows in row_blocks(side.n_cells, _MOMENT_ROWS):
-        values = side.dense(rows, genes).astype(np.float64)
-        # the pairwise update of Chan et al. 1979: sums of squares alone would cancel
-        n, block_mean = len(values), values.mean(axis=0)
-        shift = block_mean - mean
-        squares += ((values - block_mean) ** 2).sum(axis=0) + shift**2 * (total * n / (total + n))
-        mean += shift * (n / (total + n))
-        total += n
-    return mean, np.sqrt(squares / total)
+    moments = StandardScaler()
+    for rows in row_blocks(side.n_cells, READ_ROWS):
+        moments.partial_fit(side.dense(rows, genes).astype(np.float64))
+    return moments
 
 
 def _dense(product: Matrix) -> FloatArray:

@@ -11,19 +11,16 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from weft._compute import numpy_stream
+from weft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within
 from weft._errors import check_range
 from weft._typing import DoubleArray, IntArray
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
 from weft.data.sparse import by_rows, row_shares
-from weft.data.stream import row_blocks
 
 Weights: TypeAlias = Literal["variance", "uniform"]
 """How much genes count in a fit: by one over their variance over the cells, or all the same."""
 
-_BLOCK_BYTES = 64e6
-_ROWS = 4096
 _SHAKE = 1e-9  # of the tissue's extent: tells cells at one place apart, and moves no other
 
 
@@ -107,7 +104,7 @@ class MappedCells:
         spacing = self.pair.spacing or 1.0
         tree = cKDTree(places)
         found, values = np.empty((n_cells, k), dtype=np.int64), np.empty((n_cells, k))
-        for rows in row_blocks(n_cells, int(_BLOCK_BYTES // (32 * (k + 1)))):
+        for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 32 * (k + 1))):
             distances, nearest = map(np.asarray, tree.query(places[rows], k=k + 1))  # b x (k + 1)
             is_self = nearest == np.arange(rows.start, rows.stop)[:, None]
             is_self[~is_self.any(axis=1), -1] = True  # too many cells at one place: any k of them will do
@@ -181,7 +178,7 @@ class FittedSpots:
         # least squares over genes are those over the rows of R, which are as few as the types
         q, r = np.linalg.qr(profiles.T * scale[:, None])  # n_shared x n_rows, n_rows x n_types
         fitted = np.zeros((self.pair.st.n_cells, len(types)))
-        for rows in row_blocks(self.pair.st.n_cells, _ROWS):
+        for rows in row_blocks(self.pair.st.n_cells, READ_ROWS):
             spots = np.expm1(self.pair.st.dense(rows, self.pair.st_shared).astype(np.float64))
             for place, projected in zip(range(rows.start, rows.stop), (spots * scale) @ q, strict=True):
                 fitted[place] = nnls(r, projected)[0]
@@ -193,7 +190,7 @@ class FittedSpots:
 
         sc, genes = self.pair.sc, self.pair.sc_shared
         total, moments = np.zeros((n_types, len(genes))), StandardScaler()
-        for rows in row_blocks(sc.n_cells, _ROWS):
+        for rows in row_blocks(sc.n_cells, READ_ROWS):
             values = np.expm1(sc.dense(rows, genes).astype(np.float64))
             moments.partial_fit(values)
             is_type = by_rows(np.ones((len(values), 1)), codes[rows, None], n_columns=n_types)

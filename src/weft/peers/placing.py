@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from weft._compute import numpy_stream
+from weft._compute import BLOCK_BYTES, numpy_stream, row_blocks, rows_within
 from weft._errors import NotFittedError, check_choice, check_range
-from weft._typing import DoubleArray, FloatArray, IntArray, PlacerPreset
+from weft._typing import DoubleArray, IntArray, PlacerPreset
 from weft.data.needs import Labels, coordinates_of
 from weft.data.pair import Pair
-from weft.data.side import Side
 from weft.data.sparse import by_rows
-from weft.data.stream import row_blocks
+from weft.peers.baselines import Directions, Space
 from weft.peers.methods import (
     Method,
     Setting,
@@ -34,13 +33,7 @@ from weft.peers.methods import (
 )
 from weft.peers.placed import FittedSpots, MappedCells, Weights
 
-Space: TypeAlias = Literal["log", "zscore"]
-"""What cells and spots are compared by: log-normalised values, or z-scores of them, each side's its own."""
-
 PRESETS: tuple[PlacerPreset, ...] = ("auto", "stem")
-
-_BLOCK_BYTES = 64e6
-_ROWS = 4096
 
 
 @runtime_checkable
@@ -290,43 +283,15 @@ def _maker(spec: str, *, device: str) -> Callable[[int], PlaceMethod]:
 def _similar_spots(pair: Pair, k: int, space: Space) -> IntArray:
     """Return the ``k`` spots of the largest cosine for every cell, the largest first, n_cells x k."""
     check_choice("space", space, ("log", "zscore"))
-    to_spots = _Directions.of(pair.st, pair.st_shared, space)
-    to_cells = _Directions.of(pair.sc, pair.sc_shared, space)
+    to_spots = Directions.of(pair.st, pair.st_shared, space)
+    to_cells = Directions.of(pair.sc, pair.sc_shared, space)
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
-    spots = to_spots.rows(slice(0, n_spots))  # n_spots x n_shared
+    spots = to_spots.rows(pair.st.dense(slice(0, n_spots), pair.st_shared))  # n_spots x n_shared
     best = np.empty((n_cells, k), dtype=np.int64)
     # cosines, their order in int64, and one copy on the way
-    for rows in row_blocks(n_cells, int(_BLOCK_BYTES // (16 * n_spots))):
-        cosine = to_cells.rows(rows) @ spots.T  # b x n_spots
+    for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 16 * n_spots)):
+        cosine = to_cells.rows(pair.sc.dense(rows, pair.sc_shared)) @ spots.T  # b x n_spots
         found = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(cosine, found, axis=1), axis=1, kind="stable")
         best[rows] = np.take_along_axis(found, order, axis=1)
     return best
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Directions:
-    """How the shared genes of one side are made comparable: (value - mean) / spread, rows of length 1."""
-
-    side: Side
-    genes: IntArray
-    mean: FloatArray
-    spread: FloatArray
-
-    @classmethod
-    def of(cls, side: Side, genes: IntArray, space: Space) -> _Directions:
-        mean, spread = np.zeros(len(genes)), np.ones(len(genes))
-        if space == "zscore":
-            from sklearn.preprocessing import StandardScaler
-
-            moments = StandardScaler()
-            for rows in row_blocks(side.n_cells, _ROWS):
-                moments.partial_fit(side.dense(rows, genes).astype(np.float64))
-            mean, spread = moments.mean_, moments.scale_  # the scale of a constant is 1
-        return cls(side=side, genes=genes, mean=mean.astype(np.float32), spread=spread.astype(np.float32))
-
-    def rows(self, rows: slice) -> FloatArray:
-        """Return rows of length 1; one of zeros stays so: its cosine with every other is 0."""
-        values = (self.side.dense(rows, self.genes) - self.mean) / self.spread
-        length = np.sqrt((values**2).sum(axis=1, keepdims=True))
-        return np.asarray(values / np.where(length > 0, length, 1))

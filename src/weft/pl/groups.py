@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
-from weft._compute import numpy_stream, sample_rows
+from weft._compute import numpy_stream, row_blocks, sample_rows
 from weft._errors import InputError, KeyMissingError, check_range, near
+from weft._statistics import centred, unit_length
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, PathLike
 from weft.clusters import coexpression_modules
 from weft.data.genes import find_names
 from weft.data.input import Input
-from weft.data.stream import Rows, open_rows, row_blocks
+from weft.data.stream import Rows, open_rows
 from weft.pl.colors import MISSING, number_map
 from weft.pl.frames import (
     PLAIN,
@@ -365,10 +366,8 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
 
 def _correlations(values: DoubleArray) -> DoubleArray:
     """Return the n_genes x n_genes Pearson correlations; those of constants are 0."""
-    constant = np.ptp(values, axis=0) == 0
-    centred = np.where(constant, 0.0, values - values.mean(axis=0))
-    unit = centred / np.where(constant, 1.0, np.sqrt((centred**2).sum(axis=0)))
-    return np.asarray(np.clip(unit.T @ unit, -1.0, 1.0))
+    columns = unit_length(centred(values))
+    return np.asarray(np.clip(columns.T @ columns, -1.0, 1.0))
 
 
 def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:

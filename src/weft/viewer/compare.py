@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from weft._compute import row_blocks, rows_within
 from weft._errors import SettingError
 from weft._typing import BoolArray, DoubleArray, Matrix
-from weft.data.stream import row_blocks
 from weft.viewer.matrix import GeneMatrix
 
 MOST_GENES = 200
@@ -115,7 +115,7 @@ def _sums(block: Matrix, inside: BoolArray) -> DoubleArray:
     if sp.issparse(block):
         return _sparse_sums(block, inside)
     totals = np.zeros((3, 2, block.shape[1]))
-    for rows in row_blocks(block.shape[0], _VALUES // max(block.shape[1], 1)):
+    for rows in row_blocks(block.shape[0], rows_within(_VALUES, block.shape[1])):
         values = np.asarray(block[rows], dtype=np.float64)
         for side, chosen in enumerate((inside[rows], ~inside[rows])):
             part = values[chosen]

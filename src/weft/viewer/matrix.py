@@ -14,8 +14,9 @@ import scipy.sparse as sp
 from anndata.abc import CSCDataset
 from numpy.typing import NDArray
 
+from weft._compute import READ_BYTES, row_blocks, rows_within
 from weft._typing import FloatArray, IntArray, Matrix
-from weft.data.stream import RowSource, open_rows, row_blocks, stored_by_gene
+from weft.data.stream import RowSource, open_rows, stored_by_gene
 from weft.viewer.cache import StripeCache
 from weft.viewer.chunks import Chunks, spread
 
@@ -27,7 +28,6 @@ Work: TypeAlias = Callable[[slice, slice, Matrix], T]
 MOST_ROWS = 2**16
 """Cells of a block of a stripe at most: two bytes number them."""
 
-_BLOCK_BYTES = 32 * 2**20
 _LOOK = 1000  # cells that tell how well values pack
 _numbers = itertools.count()
 
@@ -233,7 +233,7 @@ class HeldGenes:
     def over(self, work: Work[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, some genes at a time."""
         n_cells, n_genes = self.shape
-        for genes in row_blocks(n_genes, _BLOCK_BYTES // (4 * max(n_cells, 1))):
+        for genes in row_blocks(n_genes, rows_within(READ_BYTES, 4 * n_cells)):
             yield work(slice(0, n_cells), genes, self._matrix[:, genes])
 
 
@@ -258,7 +258,7 @@ class StoredByGene:
     def over(self, work: Work[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, some genes at a time."""
         n_cells, n_genes = self._shape
-        for genes in row_blocks(n_genes, _BLOCK_BYTES // (8 * max(n_cells, 1))):
+        for genes in row_blocks(n_genes, rows_within(READ_BYTES, 8 * n_cells)):
             yield work(slice(0, n_cells), genes, self._read(genes))
 
     def _read(self, genes: slice) -> Any:
@@ -309,7 +309,7 @@ class ChunkedGenes:
         """Return the genes that are kept with one: those of its chunks, or as many as there is room for."""
         n_cells, n_genes = self.shape
         chunk = number // self._chunks.columns * self._chunks.columns
-        width = min(max(self._means.share // (4 * max(n_cells, 1)), 1), self._chunks.columns)
+        width = rows_within(self._means.share, 4 * n_cells, most=self._chunks.columns)
         start = chunk + (number - chunk) // width * width
         return slice(start, min(start + width, chunk + self._chunks.columns, n_genes))
 
@@ -385,7 +385,7 @@ class SweptGenes:
         self._means.cache.get((self._number, 0), lambda: PackedStripe(blocks, self.shape[0]))
 
     def _rows(self) -> Iterator[slice]:
-        size = min(int(_BLOCK_BYTES // max(self._source.row_bytes, 1)), MOST_ROWS)
+        size = rows_within(READ_BYTES, self._source.row_bytes, most=MOST_ROWS)
         return row_blocks(self._source.shape[0], size)
 
     def _load(self, start: int) -> PackedStripe:

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from weft._compute import row_blocks
 from weft._errors import GeneError, InputError, WeftError, shorten
 from weft._typing import FloatArray, IntArray, Matrix, Scale
 from weft.data.annotation import Annotation
 from weft.data.checks import Wish, check_cells, gene_names, make_side
 from weft.data.genes import match_sides
 from weft.data.input import Input
-from weft.data.stream import Rows, RowSource, open_rows, row_blocks
+from weft.data.stream import Rows, RowSource, open_rows
 from weft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
 
 _WISH = Wish(name="spatial", layer=None, gene_column=None, size_factor=None, scale=None, duplicates="first")
