@@ -23,6 +23,7 @@ LAYERS = {
     "_typing": 0,
     "_errors": 0,
     "_compute": 0,
+    "_keys": 0,
     "_statistics": 0,
     "devices": 0,
     "core": 1,

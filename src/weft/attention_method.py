@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from weft._keys import RELIABILITY
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
 from weft.core.attention import AttentionModel
@@ -136,7 +137,7 @@ class FittedAttention:
     def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
         """See `weft.imputing.FittedMethod`: the Pearson correlation that is expected of each gene."""
         if self.trust is None:
-            return pd.DataFrame({"reliability": np.full(len(genes), np.nan)})
+            return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
         return self.trust.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
 

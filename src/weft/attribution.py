@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from weft._compute import human_bytes, parse_memory, row_blocks
 from weft._errors import InputError, MemoryBudgetError, check_choice, near, require
+from weft._keys import RECORD
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
 from weft.core.mapping import BLOCK_ENTRIES, Mapping
@@ -138,7 +139,7 @@ class Attribution:
             index=pd.Index(self.cell_names.astype(object)),
         )
         var = pd.DataFrame(index=pd.Index(self.genes.astype(object)))
-        return AnnData(self.values.copy(), obs=obs, var=var, uns={"weft": dict(self.record)})
+        return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
 
     def mean_by(self, labels: Sequence[Any] | NDArray[Any] | pd.Series) -> pd.DataFrame:
         """Return the mean attribution of every gene in every group of cells.

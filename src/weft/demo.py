@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import OutputExistsError
+from weft._keys import LOWER, MEASURED, RECORD, RELIABILITY, UPPER
 from weft._typing import FloatArray, PathLike, Progress, silent
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
@@ -204,13 +205,13 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     """Score the imputed genes as they were written, and the baselines, where the panel measured nothing."""
     truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
     imputed = anndata.read_zarr(path["imputed"])
-    hidden = np.flatnonzero(~imputed.var["measured"].to_numpy())  # places in the atlas too: all was imputed
+    hidden = np.flatnonzero(~imputed.var[MEASURED].to_numpy())  # places in the atlas too: all was imputed
     names = data.sc.genes[hidden]
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
     own = np.asarray(imputed.X)[:, hidden]
     tables = [_truth_rows(names, measured, own).assign(method=_method(SETTINGS))]
-    reliable = imputed.var["reliability"].to_numpy()[hidden]
+    reliable = imputed.var[RELIABILITY].to_numpy()[hidden]
     best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
     half = _summary("most reliable half", measured[:, best], own[:, best])
     tables += [
@@ -220,13 +221,13 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
         predicted = method.make(seed).fit(data).predict(hidden, data)
         tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
-    scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
+    scores.attrs[RECORD] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
     return scores
 
 
 def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> pd.DataFrame:
     """Return which share of the true values lies within the intervals, gene by gene and in all."""
-    inside = (imputed.layers["lower"] <= measured) & (measured <= imputed.layers["upper"])
+    inside = (imputed.layers[LOWER] <= measured) & (measured <= imputed.layers[UPPER])
     metric = f"coverage@{INTERVAL:g}"
     genes = pd.DataFrame({"level": "gene", "item": imputed.var_names, "value": inside.mean(axis=0)})
     total = pd.DataFrame({"level": "summary", "item": ["all values"], "value": [inside.mean()]})
@@ -301,7 +302,7 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
 
 def _gene_to_show(var: pd.DataFrame) -> str:
     """Return the most reliable gene off the panel, of those not bound to one type."""
-    known = var[~var["measured"]]["reliability"].fillna(-1.0)
+    known = var[~var[MEASURED]][RELIABILITY].fillna(-1.0)
     in_space = known[var["pattern"] != "specific"]
     return str((known if in_space.empty else in_space).idxmax())
 

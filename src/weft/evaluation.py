@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, check_choice, check_range
+from weft._keys import RECORD, RELIABILITY
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
 from weft.data.edges import EdgeSource, read_edges
@@ -173,7 +174,7 @@ def evaluate(
     parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
     parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
     parameters |= {"reliability": reliability, "device": device}
-    result.attrs["weft"] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
+    result.attrs[RECORD] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
     return result
 
 
@@ -219,7 +220,7 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     """
     target = check_output(path, overwrite=overwrite, suffixes=(".csv", ".parquet"))
     beside = check_output(Path(path).with_suffix(".json"), overwrite=overwrite)
-    text = json.dumps(table.attrs.get("weft", {}), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(table.attrs.get(RECORD, {}), indent=2, ensure_ascii=False, allow_nan=False)
     with (
         partial_output(target, overwrite=overwrite) as table_file,
         partial_output(beside, overwrite=overwrite) as json_file,
@@ -372,7 +373,7 @@ def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, s
     if reliable is not None:
         best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
         summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
-        by_gene["reliability"] = reliable
+        by_gene[RELIABILITY] = reliable
     cells = job.pair.st.obs_names
     rows = [
         *(_rows("gene", job.genes, gene_folds, by_gene)),

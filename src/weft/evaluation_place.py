@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, check_range, shorten
+from weft._keys import RECORD
 from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
 from weft.data.needs import labels_of
 from weft.data.pair import Pair
@@ -143,7 +144,7 @@ def evaluate_placement(
         "major": int(major),
         "device": device,
     }
-    result.attrs["weft"] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
+    result.attrs[RECORD] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
     return result
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from weft._compute import BLOCK_GENES, row_blocks
 from weft._errors import NotFittedError, check_range
+from weft._keys import INTERVAL, MEASURED, SIMILARITY
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
 from weft.data.overlap import Behind, ahead
@@ -23,8 +24,6 @@ from weft.imputing import FittedMethod, Predictor
 from weft.marks import bytes_mark, data_mark, machine_mark, weights_mark
 from weft.plan import Plan
 from weft.record import provenance
-
-_LAYERS = ("lower", "upper")
 
 Values: TypeAlias = dict[str | None, FloatArray]
 """Of a tile, by layer (None for X)."""
@@ -84,7 +83,7 @@ class Imputation:
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the matrices beside X."""
-        return () if self.interval is None else _LAYERS
+        return () if self.interval is None else INTERVAL
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -143,20 +142,20 @@ class Imputation:
             bounds = intervals.bounds(
                 values[None], similarity=self.similarity[tile.rows], level=self.interval
             )
-            values.update(zip(_LAYERS, bounds, strict=True))
+            values.update(zip(INTERVAL, bounds, strict=True))
         return values
 
     def obs(self) -> Annotation:
         """Return the table of the cells, read column by column where it lies in a file."""
         side = self.pair.st
         table = side.table if side.rows is None else HeldTable(side.obs)
-        more = {} if self.similarity is None else {"weft_similarity": self.similarity}
+        more = {} if self.similarity is None else {SIMILARITY: self.similarity}
         return ExtendedTable(table, more)
 
     def var(self) -> pd.DataFrame:
         """Return the table of the genes: ``measured``, and what is known of reliability."""
         var = pd.DataFrame(index=pd.Index(self.pair.sc.genes[self.genes].astype(str)))
-        var["measured"] = np.isin(self.genes, self.pair.sc_shared)
+        var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)
             for part in row_blocks(len(self.genes), BLOCK_GENES)

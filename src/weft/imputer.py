@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from weft._compute import product_rate, resolve_devices, return_memory
 from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
+from weft._keys import RECORD, RELIABILITY
 from weft._typing import (
     DoubleArray,
     FloatArray,
@@ -271,7 +272,7 @@ class Imputer:
         for tile, found in job.made(progress):
             for name, block in found.items():
                 matrices[name][tile.rows, tile.places] = block
-        values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
+        values, uns = matrices.pop(None), {RECORD: job.record(preset=self.preset, seed=self.seed)}
         imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
@@ -350,7 +351,7 @@ class Imputer:
             obs=job.obs(),
             var=job.var(),
             obsm=places_of(job.pair),
-            uns={"weft": record if cut is None else record | {"sparse": cut}},
+            uns={RECORD: record if cut is None else record | {"sparse": cut}},
             layers=job.layers,
             dtype=dtype,
             sparse=cut,
@@ -400,7 +401,7 @@ class Imputer:
                 got=f"an array of shape {judged.shape}",
                 fix="Pass the predictions of these genes in all cells of the pair.",
             )
-        scores = fitted.judge(genes, pair=pair, judged=judged)["reliability"]
+        scores = fitted.judge(genes, pair=pair, judged=judged)[RELIABILITY]
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from weft._compute import READ_ROWS, human_bytes, numpy_stream, parse_memory, row_blocks
 from weft._errors import MemoryBudgetError, NotFittedError, check_range
+from weft._keys import RECORD
 
 if TYPE_CHECKING:
     from weft._typing import DoubleArray, FloatArray
@@ -95,7 +96,7 @@ def multiple_imputations(
             obs=imputed.obs.copy(),
             var=imputed.var.copy(),
             obsm={key: value.copy() for key, value in imputed.obsm.items()},
-            uns={"weft": _record(imputed, number=number, n=n, seed=seed)},
+            uns={RECORD: _record(imputed, number=number, n=n, seed=seed)},
         )
         for place, gene in enumerate(imputed.var_names):
             one.X[:, place] = intervals.draw(
@@ -148,4 +149,4 @@ def _state(intervals: Intervals, pair: Pair) -> DoubleArray:
 
 
 def _record(imputed: AnnData, *, number: int, n: int, seed: int) -> dict[str, object]:
-    return {**imputed.uns["weft"], "imputation": {"number": number, "of": n, "seed": seed}}
+    return {**imputed.uns[RECORD], "imputation": {"number": number, "of": n, "seed": seed}}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from weft._compute import human_bytes, numpy_of, parse_memory
 from weft._errors import InputError, MemoryBudgetError, check_choice, check_range
+from weft._keys import PLACES, PREFIX, PROPORTIONS, RECORD
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.assignment import assign_cells
 from weft.batches import ModelInput
@@ -346,7 +347,7 @@ class Placement:
             imputed,
             obs=self.pair.st.obs.copy(),
             var=pd.DataFrame(index=pd.Index(self.pair.sc.genes[found].astype(str))),
-            uns={"weft": deepcopy(self.record)},
+            uns={RECORD: deepcopy(self.record)},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()
         return result
@@ -437,13 +438,13 @@ class Placement:
         if of == "spots":
             spots = self.impute(genes, memory=memory)
             if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
-                spots.obsm["weft_proportions"] = self.deconvolve()
+                spots.obsm[PROPORTIONS] = self.deconvolve()
             return spots
-        places, table = self.coordinates(), self.table().add_prefix("weft_")
+        places, table = self.coordinates(), self.table().add_prefix(PREFIX)
         placed = AnnData(
             obs=pd.concat([self.pair.sc.obs.drop(columns=table.columns, errors="ignore"), table], axis=1),
-            obsm={"weft_spatial": places, "spatial": places.copy()},
-            uns={"weft": deepcopy(self.record)},
+            obsm={PLACES: places, "spatial": places.copy()},
+            uns={RECORD: deepcopy(self.record)},
         )
         if neighbors:
             graph = self.neighbors(min(neighbors, len(places) - 1))

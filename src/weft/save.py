@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import torch_stream
+from weft._keys import RELIABILITY
 from weft.core.genegraph import GeneGraph
 from weft.core.relations import EdgeRelation, EmbeddingRelation, GeneSetRelation
 from weft.core.settings import StImputeSettings
@@ -70,7 +71,7 @@ class SavedStImpute:
                 scale=scale,
                 nets=tuple(learned),
                 fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
-                panel_scores={str(gene): float(score) for gene, score in by_gene["reliability"].items()},
+                panel_scores={str(gene): float(score) for gene, score in by_gene[RELIABILITY].items()},
             )
         return cls(settings=settings, networks=networks, reliability=nets, network=_network(config, tensors))
 
@@ -88,7 +89,7 @@ def folder_of(model: StImputeModel, pair: Pair, nets: ReliabilityNets | None) ->
     genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
     if nets is not None:
         genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
-        genes["reliability"] = [nets.panel_scores[gene] for gene in genes["gene"]]
+        genes[RELIABILITY] = [nets.panel_scores[gene] for gene in genes["gene"]]
     tensors = _reliability_tensors(nets)
     for name, network in zip(_NETWORKS, (model.autoencoder, model.network), strict=True):
         tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from weft._keys import RELIABILITY
 from weft._typing import FloatArray, IntArray, Progress
 from weft.core import stimpute
 from weft.core.settings import StImputeSettings
@@ -191,17 +192,17 @@ class FittedStImpute:
         """See `weft.imputing.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
         known = self.reliability
         if known is None:
-            return pd.DataFrame({"reliability": np.full(len(genes), np.nan)})
+            return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         names, expression = pair.sc.genes[genes], self.columns.dense(genes)
         if judged is not None:
             predicted = np.asarray(judged, dtype=np.float32)[known.sample.cells]
-            return pd.DataFrame({"reliability": known.score(predicted, expression, names)})
+            return pd.DataFrame({RELIABILITY: known.score(predicted, expression, names)})
         scores = known.score(
             predict_all(self.prepare, pair.cells(known.sample.cells), genes), expression, names
         )
         kept = known.nets.panel_scores
         own = [kept.get(str(name), score) for name, score in zip(names, scores, strict=True)]
-        return pd.DataFrame({"reliability": np.array(own, dtype=np.float64)})
+        return pd.DataFrame({RELIABILITY: np.array(own, dtype=np.float64)})
 
     def folder(self, pair: Pair) -> ModelFolder:
         """See `weft.imputing.FittedMethod`."""

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._compute import BLOCK_GENES, row_blocks
+from weft._keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from weft._typing import FloatArray, IntArray
 from weft.attending import Attending, OutOfFold
 from weft.data.pair import Pair
@@ -76,9 +77,9 @@ class Trust:
         lower, upper = self.known.interval(score)
         return pd.DataFrame(
             {
-                "reliability": score,
-                "reliability_lower": lower,
-                "reliability_upper": upper,
+                RELIABILITY: score,
+                RELIABILITY_LOWER: lower,
+                RELIABILITY_UPPER: upper,
                 "reliable": self.known.reliable(score),
             }
         )

@@ -12,6 +12,7 @@ import typer
 
 from weft._compute import parse_memory
 from weft._errors import SettingError, check_range
+from weft._keys import MEASURED, RELIABILITY
 from weft._typing import OutputType, Preset
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
@@ -237,10 +238,10 @@ def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:
     from weft.data.read import open_input
 
     var: pd.DataFrame = open_input(path, argument="output").var
-    measured, median = int(var["measured"].sum()), None
+    measured, median = int(var[MEASURED].sum()), None
     said = f"{many(len(var), 'gene')} ({measured:,} of the panel) in {many(n_cells, 'cell')}"
-    if var["reliability"].notna().any():
-        median = float(var["reliability"].median())
+    if var[RELIABILITY].notna().any():
+        median = float(var[RELIABILITY].median())
         said += f", median reliability {median:.2f}"
     return said, {
         "cells": n_cells,

@@ -10,6 +10,7 @@ import typer
 
 from weft._compute import parse_memory
 from weft._errors import SettingError
+from weft._keys import CONFIDENCE, SPREAD
 from weft._typing import PlacerPreset
 from weft.cli.options import Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.screen import Screen, told_errors
@@ -152,8 +153,8 @@ def _made(placed: AnnData, placement: Placement) -> tuple[str, dict[str, Any]]:
     """Return what came out, in words and as values."""
     from weft.data.cautions import many
 
-    confidence = float(placed.obs["weft_confidence"].median())
-    spread = float(placed.obs["weft_spread"].median())
+    confidence = float(placed.obs[CONFIDENCE].median())
+    spread = float(placed.obs[SPREAD].median())
     n_slices = len(placement.spot_groups)
     said = f"{many(placed.n_obs, 'cell')} on {many(len(placement.spots), 'spot')}"
     said += f" of {many(n_slices, 'slice')}" if n_slices > 1 else ""

@@ -17,6 +17,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError, near, shorten
+from weft._keys import PLACES, RECORD
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import Annotation
 from weft.data.copying import blocks_of, chunk_of, copy_sparse, zero_share
@@ -31,7 +32,7 @@ from weft.data.write import ResultWriter
 
 logger = logging.getLogger("weft")
 
-_PLACES = {"weft_spatial": "X_placed", "spatial": "X_tissue", "X_spatial": "X_tissue"}
+_PLACES = {PLACES: "X_placed", "spatial": "X_tissue", "X_spatial": "X_tissue"}
 """Coordinates as cellxgene finds them, the one to show first above; its validator takes no X_spatial."""
 
 _ADDED_BY_DISCOVER = (
@@ -252,8 +253,8 @@ def _without_gaps(column: pd.Series[Any]) -> Any:
 def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
     """Return weft's record and the colours of categories; nothing that is not there."""
     kept: dict[str, Any] = {}
-    if "weft" in uns:
-        kept["weft"] = _filled(uns["weft"])
+    if RECORD in uns:
+        kept[RECORD] = _filled(uns[RECORD])
     for name in obs:
         key = f"{name}_colors"
         if key in uns and isinstance(obs[name].dtype, pd.CategoricalDtype):

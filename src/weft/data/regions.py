@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from weft._errors import FormatError, InputError, KeyMissingError, near, require, shorten
+from weft._keys import RECORD
 from weft._typing import DoubleArray
 from weft.data.annotation import Annotation
 from weft.data.space import OBS_KEYS, OBSM_KEYS, column_of
@@ -104,7 +105,7 @@ def chosen_table(
                 fix=near(asked, names),
             )
         return asked
-    measured = [name for name in names if "weft" not in _uns(tables[name])]
+    measured = [name for name in names if RECORD not in _uns(tables[name])]
     found = measured or names
     if len(found) != 1:
         raise FormatError(

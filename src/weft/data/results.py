@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from weft._compute import BLOCK_BYTES, row_blocks, rows_within
+from weft._keys import MEASURED, PLACES, PROPORTIONS
 from weft._typing import FloatArray, IntArray
 from weft.data.input import Input
 from weft.data.space import OBSM_KEYS
@@ -15,7 +16,7 @@ from weft.data.stream import open_rows
 
 ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
 
-PLACE_KEYS = ("weft_spatial", *OBSM_KEYS)
+PLACE_KEYS = (PLACES, *OBSM_KEYS)
 """Keys of `obsm` that hold places, those that weft found before those that were measured."""
 
 
@@ -25,11 +26,11 @@ def result_kind(data: Input) -> ResultKind | None:
     Spots hold ``obsm["weft_proportions"]``, placed cells ``obsm["weft_spatial"]``, imputed genes
     ``var["measured"]``.
     """
-    if "weft_proportions" in data.obsm:
+    if PROPORTIONS in data.obsm:
         return "spots"
-    if "weft_spatial" in data.obsm:
+    if PLACES in data.obsm:
         return "placed"
-    return "imputed" if "measured" in data.var.columns else None
+    return "imputed" if MEASURED in data.var.columns else None
 
 
 def place_key(data: Input) -> str | None:

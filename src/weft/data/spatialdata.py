@@ -16,6 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from weft._errors import InputError, MissingFileError, OutputExistsError, require, shorten
+from weft._keys import COORDINATES, PLACES
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
 from weft.data.copying import copy_matrix, write_quietly
@@ -41,7 +42,6 @@ logger = logging.getLogger("weft")
 OWN_SYSTEM = "weft"
 """Coordinate system of placed cells whose tissue's coordinates are none of the store's."""
 
-_PLACES = "weft_spatial"
 _NEAR = 1e-3  # of the extent: places that differ by less are the same
 
 
@@ -87,7 +87,7 @@ def read_spatialdata(
     made = _loaded(source, data)
     link = Link.of(made.uns)
     if coordinate_system is None and "spatial" in made.obsm:
-        made.uns["weft_coordinates"] = {"source": "obsm['spatial'] of the table"}
+        made.uns[COORDINATES] = {"source": "obsm['spatial'] of the table"}
         return made
     if link is None:
         raise InputError(
@@ -99,7 +99,7 @@ def read_spatialdata(
     whole = opened(source)
     system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
     made.obsm["spatial"] = centroids(whole, link, data.obs, where=data.where, system=system)
-    made.uns["weft_coordinates"] = {
+    made.uns[COORDINATES] = {
         "source": f"middles of {', '.join(link.regions)}",
         "coordinate_system": system,
     }
@@ -187,7 +187,7 @@ def to_spatialdata(
     transformation of its regions where these have one; else into one of their own, "weft".
     """
     made = open_input(result, argument="result")
-    is_placed = _PLACES in made.obsm
+    is_placed = PLACES in made.obsm
     name = name or ("placed" if is_placed else "imputed")
     if is_spatialdata(into):
         _check_new(name, [one for _, one, _ in into.gen_elements()], "SpatialData")
@@ -233,7 +233,7 @@ def _check_new(name: str, known: list[str], where: str) -> None:
 
 
 def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
-    if _PLACES in made.obsm:
+    if PLACES in made.obsm:
         data = opened(store)
         data[name] = _points(made, store, annotates)
         with _undone(store / "points" / name):
@@ -361,7 +361,7 @@ def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData
 def _points(made: Input, into: Any, annotates: str | None) -> Any:
     """Return placed cells as points, in the coordinate system of the tissue."""
     models = require("spatialdata.models", "spatialdata")
-    places = np.asarray(made.obsm[_PLACES], dtype=np.float64)
+    places = np.asarray(made.obsm[PLACES], dtype=np.float64)
     axes = list("xyz"[: places.shape[1]])
     table = storable(made.obs.frame().drop(columns=axes, errors="ignore"), "obs")
     table.insert(0, "cell", table.index.to_numpy())

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from weft._errors import InputError, NotFittedError, SettingError
+from weft._keys import INTERVAL
 from weft._typing import BoolArray, DoubleArray
 from weft.data.genes import find_names
 from weft.data.input import Input
@@ -184,7 +185,7 @@ def _coverage(
         lower, upper = (np.asarray(one, dtype=np.float64) for one in bounds)
     else:
         data = opened(bounds, where)
-        lower, upper = (_layer(data, end, names) for end in ("lower", "upper"))
+        lower, upper = (_layer(data, end, names) for end in INTERVAL)
     if lower.shape != truth.shape or upper.shape != truth.shape:
         raise InputError(
             where,

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError, WeftError, check_choice, check_range, near, shorten
+from weft._keys import PLACES, PROPORTIONS
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
 from weft.data.input import Input
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from weft.placement import Placement
 
-_SHARES = "weft_proportions"
 _MOST_PANELS = 8
 _ARC = 12  # points of a wedge's arc
 _LEAST_SHARE = 1e-3  # of a pie that is drawn
@@ -205,7 +205,7 @@ def _placed_cells(placement: Any) -> tuple[Input, DoubleArray]:
     """Return what is known of the placed cells, and their places in two dimensions."""
     if not hasattr(placement, "deconvolve"):
         data = opened(placement, "placement")
-        return data, places_of(data, "obsm:weft_spatial" if "weft_spatial" in data.obsm else None)
+        return data, places_of(data, f"obsm:{PLACES}" if PLACES in data.obsm else None)
     cells, table = placement.pair.sc, placement.table()
     known = pd.concat([cells.obs.drop(columns=table.columns, errors="ignore"), table], axis=1)
     data = Input(
@@ -288,18 +288,18 @@ def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.Dat
 
 
 def _stored_shares(data: Input) -> pd.DataFrame:
-    if _SHARES not in data.obsm:
+    if PROPORTIONS not in data.obsm:
         raise KeyMissingError(
             f"{data.where}.obsm",
-            expected=f"the composition of the spots, {_SHARES!r}",
+            expected=f"the composition of the spots, {PROPORTIONS!r}",
             got=shorten(sorted(map(str, data.obsm))) or "nothing",
             fix="Write it with placement.to_anndata(of='spots'), or pass a table and places=.",
         )
-    found = data.obsm[_SHARES]
+    found = data.obsm[PROPORTIONS]
     if isinstance(found, pd.DataFrame):
         return found
     values = np.asarray(found.toarray() if hasattr(found, "toarray") else found)
-    key = f"{_SHARES}_names"
+    key = f"{PROPORTIONS}_names"
     names = data.uns[key] if key in data.uns else [f"type {n + 1}" for n in range(values.shape[1])]
     return pd.DataFrame(values, columns=pd.Index([str(one) for one in names]))
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
 from weft._errors import InputError, KeyMissingError, near, shorten
+from weft._keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from weft._typing import DoubleArray, PathLike
 from weft.pl.frames import INK, PLAIN, SMALL, panel, tidy
 from weft.pl.reading import opened
@@ -173,7 +174,7 @@ def reliability(
     reached = _scores_of_genes(scores, metric, _one_method(scores, method, metric))
     known = _expected(expected, scores, _one_method(scores, method, metric))
     genes = [one for one in reached.index if one in known.index]
-    both = known.loc[genes].assign(score=reached.loc[genes]).dropna(subset=["reliability", "score"])
+    both = known.loc[genes].assign(score=reached.loc[genes]).dropna(subset=[RELIABILITY, "score"])
     if both.empty:
         raise InputError(
             "scores",
@@ -182,9 +183,9 @@ def reliability(
             fix="Give the scores and the result of the same genes.",
         )
     ax = panel(ax, size=(4.2, 4.0))
-    x, y = both["reliability"].to_numpy(np.float64), both["score"].to_numpy(np.float64)
-    if "reliability_lower" in both:
-        bars = both[["reliability_lower", "reliability_upper"]].to_numpy(np.float64).T
+    x, y = both[RELIABILITY].to_numpy(np.float64), both["score"].to_numpy(np.float64)
+    if RELIABILITY_LOWER in both:
+        bars = both[[RELIABILITY_LOWER, RELIABILITY_UPPER]].to_numpy(np.float64).T
         ax.hlines(y, *bars, color=_POINTS, lw=0.8, alpha=0.25, zorder=1)
     ax.scatter(x, y, s=16, color=_POINTS, lw=0, alpha=0.8, zorder=2)
     ends = [min(x.min(), y.min(), 0.0), max(x.max(), y.max(), 1.0)]
@@ -297,20 +298,20 @@ def _scores_of_genes(scores: pd.DataFrame, metric: str, method: str) -> pd.Serie
 def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
     """Return what is known of the reliability of genes, by their names."""
     if expected is None:
-        table = _scores_of_genes(scores, "reliability", method).to_frame("reliability")
+        table = _scores_of_genes(scores, RELIABILITY, method).to_frame(RELIABILITY)
     elif isinstance(expected, pd.Series):
-        table = expected.to_frame("reliability")
+        table = expected.to_frame(RELIABILITY)
     else:
         table = expected if isinstance(expected, pd.DataFrame) else opened(expected, "expected").var
-    if "reliability" not in table:
+    if RELIABILITY not in table:
         raise KeyMissingError(
             "expected",
             expected="var['reliability'], which an Imputer with reliability=True writes",
             got=shorten([str(one) for one in table.columns]) or "no columns",
             fix="Impute with reliability, or pass a series by gene.",
         )
-    bars = [f"reliability_{end}" for end in ("lower", "upper")]
-    kept = ["reliability", *(bars if all(one in table for one in bars) else [])]
+    bars = [RELIABILITY_LOWER, RELIABILITY_UPPER]
+    kept = [RELIABILITY, *(bars if all(one in table for one in bars) else [])]
     table = table[kept].set_axis(table.index.astype(str), axis=0)
     return table[~table.index.duplicated()]
 

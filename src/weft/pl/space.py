@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError, shorten
+from weft._keys import INTERVAL
 from weft._typing import DoubleArray, PathLike
 from weft.data.genes import find_names
 from weft.data.input import Input
@@ -22,7 +23,6 @@ from weft.pl.reading import Shade, flat_values, gene_values, logged, opened, pla
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_BOUNDS = ("lower", "upper")
 _WIDTH_MAP = "cividis"
 _EXPRESSION = "log-normalised expression"
 
@@ -299,7 +299,7 @@ def _names(data: Input) -> NDArray[np.str_]:
 
 
 def _has_bounds(data: Input) -> bool:
-    return all(name in data.layers for name in _BOUNDS)
+    return all(name in data.layers for name in INTERVAL)
 
 
 def _widths(data: Input, gene: str) -> DoubleArray:
@@ -310,7 +310,7 @@ def _widths(data: Input, gene: str) -> DoubleArray:
             got=shorten(sorted(map(str, data.layers))) or "none",
             fix="Impute with an interval: imputer.impute(genes, interval=0.9).",
         )
-    lower, upper = (gene_values(data, gene, layer) for layer in _BOUNDS)
+    lower, upper = (gene_values(data, gene, layer) for layer in INTERVAL)
     return upper - lower
 
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
+from weft._keys import LOWER, RELIABILITY
 from weft.data.pair import Pair
 from weft.reporting.blocks import Block, Code, Heading, Link, Listing, Name, Number, Page, Section, Text, text
 from weft.reporting.genes import gallery_blocks, gene_blocks, interval_blocks
@@ -94,9 +95,9 @@ def _cautions(given: Given) -> Listing:
     if given.imputed is not None:
         kinds.append("imputed")
         var = given.imputed.data.var
-        if "reliability" in var.columns and var["reliability"].notna().any():
+        if RELIABILITY in var.columns and var[RELIABILITY].notna().any():
             kinds.append("reliability")
-        if "lower" in given.imputed.data.layers:
+        if LOWER in given.imputed.data.layers:
             kinds.append("interval")
     if given.scored(place=False):
         kinds.append("scores")

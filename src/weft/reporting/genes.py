@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from weft._keys import INTERVAL, MEASURED, RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from weft._typing import FloatArray
 from weft.data.pair import Pair
 from weft.reporting.blocks import Block, Heading, Name, Number, Part, Picture, Row, Table, text
@@ -27,7 +28,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     if given.imputed is None:
         return ()
     result, var = given.imputed, _var(given.imputed)
-    if "reliability" not in var.columns or var["reliability"].isna().all():
+    if RELIABILITY not in var.columns or var[RELIABILITY].isna().all():
         return (
             text(
                 "The reliability of the genes was not estimated. Impute without --no-reliability to know "
@@ -36,7 +37,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
             ),
         )
     found: list[Block] = [_counted(result, var)]
-    ranked = var["reliability"].dropna().sort_values(ascending=False, kind="stable")
+    ranked = var[RELIABILITY].dropna().sort_values(ascending=False, kind="stable")
     if len(ranked) <= 2 * MOST_ROWS:
         found.append(_table(given, var, list(ranked.index), caption="All genes, the most reliable first"))
         return tuple(found)
@@ -83,10 +84,10 @@ def _table(
 ) -> Table:
     result = given.imputed
     where = "" if result is None else result.name
-    bounds = "reliability_lower" in var.columns
+    bounds = RELIABILITY_LOWER in var.columns
     kind = reliability_metric(var)
     tested = _reached(given, kind)
-    on_panel = var["measured"].astype(bool).to_dict()
+    on_panel = var[MEASURED].astype(bool).to_dict()
 
     values = {name: var[name].astype(float).to_dict() for name in var.columns if name.startswith("reliab")}
 
@@ -96,9 +97,9 @@ def _table(
     rows: list[tuple[Part | None, ...]] = []
     for gene in names:
         row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no"]
-        row.append(number(gene, "reliability"))
+        row.append(number(gene, RELIABILITY))
         if bounds:
-            row += [number(gene, "reliability_lower"), number(gene, "reliability_upper")]
+            row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
         if "reliable" in var.columns:
             row.append("yes" if values["reliable"][gene] else "no")
         row += [
@@ -144,12 +145,12 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
     var = _var(given.imputed)
     found = {"asked": list(dict.fromkeys(genes or []))}
     rest = var.drop(index=found["asked"], errors="ignore")
-    known = rest["reliability"].dropna() if "reliability" in rest.columns else pd.Series(dtype=float)
+    known = rest[RELIABILITY].dropna() if RELIABILITY in rest.columns else pd.Series(dtype=float)
     if known.empty:
         found["first"] = [] if found["asked"] else list(rest.index[: 2 * each])
         return {why: names for why, names in found.items() if names}
     ranked = known.sort_values(ascending=False, kind="stable").index
-    on_panel = var["measured"].astype(bool)
+    on_panel = var[MEASURED].astype(bool)
     found["panel"] = [one for one in ranked if on_panel[one]][:each]
     found["most"] = [one for one in ranked if not on_panel[one]][:each]
     taken = {*found["panel"], *found["most"]}
@@ -202,20 +203,20 @@ def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> 
     result = given.imputed
     where = "" if result is None else result.name
     measured, of = _measured(few, gene, (("measured", given.pair), ("true", truth)))
-    bounds = "lower" in few.layers and "upper" in few.layers
+    bounds = set(INTERVAL) <= set(few.layers)
     panels = [of] if measured is not None else []
     panels += ["imputed", *(["width of the interval"] if bounds else [])]
     caption: list[Part] = [Name(gene), ": ", ", ".join(panels), "."]
     var = few.var.loc[gene]
-    if "reliability" in few.var.columns and np.isfinite(var["reliability"]):
+    if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
         kind = _KINDS[reliability_metric(few.var)]
         source = f"{where}: %s of {gene}"
-        value = Number(value=float(var["reliability"]), form="score", source=source % "reliability")
+        value = Number(value=float(var[RELIABILITY]), form="score", source=source % RELIABILITY)
         caption += [f" Expected {kind} ", value]
-        if "reliability_lower" in few.var.columns:
+        if RELIABILITY_LOWER in few.var.columns:
             ends = [
                 Number(value=float(var[key]), form="score", source=source % key)
-                for key in ("reliability_lower", "reliability_upper")
+                for key in (RELIABILITY_LOWER, RELIABILITY_UPPER)
             ]
             caption += [" (", ends[0], " to ", ends[1], ")"]
         caption.append(".")
@@ -254,7 +255,7 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     from weft import pl
 
     result = given.imputed
-    if result is None or not {"lower", "upper"} <= set(result.data.layers):
+    if result is None or not set(INTERVAL) <= set(result.data.layers):
         return ()
     level = result.record.get("interval")
     names = _testable(result, truth)
@@ -306,6 +307,6 @@ def _testable(result: Result, truth: Pair | None) -> list[str]:
         return []
     var = _var(result)
     known = set(map(str, truth.sc.genes[truth.sc_shared]))
-    names = [one for one in var.index[~var["measured"].astype(bool)] if one in known]
+    names = [one for one in var.index[~var[MEASURED].astype(bool)] if one in known]
     step = -(-len(names) // _MOST_TESTED) or 1
     return names[::step]

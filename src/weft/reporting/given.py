@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from weft._errors import FormatError, GeneError, InputError, MissingFileError, near, shorten
+from weft._keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
 from weft.data.input import Input
 from weft.data.pair import Pair
 from weft.data.read import open_input
@@ -65,7 +66,7 @@ class Result:
     @cached_property
     def record(self) -> dict[str, Any]:
         """How it was made, as plain values; empty where it does not say."""
-        found = self.data.uns.get("weft", {}) if hasattr(self.data.uns, "get") else {}
+        found = self.data.uns.get(RECORD, {}) if hasattr(self.data.uns, "get") else {}
         return dict(_plain(found)) if isinstance(found, Mapping) else {}
 
     @cached_property
@@ -94,11 +95,11 @@ class Result:
             index=self.data.obs.names().astype(str),
         )
         obsm = {key: np.asarray(self.data.obsm[key]) for key in self.data.obsm if "spatial" in key}
-        uns = {key: self.data.uns[key] for key in self.data.uns if key == "weft" or key.endswith("_colors")}
+        uns = {key: self.data.uns[key] for key in self.data.uns if key == RECORD or key.endswith("_colors")}
         made = AnnData(obs=obs, var=self.data.var.iloc[places], obsm=obsm, uns=uns)
         if len(places):
             made.X = gene_columns(self.data, places)
-            for name in ("lower", "upper"):
+            for name in INTERVAL:
                 if name in self.data.layers:
                     made.layers[name] = gene_columns(self.data, places, layer=name)
         return made
@@ -266,7 +267,7 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
         return one
     if isinstance(one, pd.DataFrame):
         name = "scores" if not n_scores else f"scores, table {n_scores + 1}"
-        return _scores(one, name, dict(one.attrs.get("weft", {})), where)
+        return _scores(one, name, dict(one.attrs.get(RECORD, {})), where)
     if not isinstance(one, AnnData) and isinstance(one, Placed):
         one = one.to_anndata(neighbors=0)
     if not isinstance(one, AnnData | str) and not hasattr(one, "__fspath__"):
@@ -284,8 +285,8 @@ def _kind_of(data: Input, where: str) -> ResultKind:
         return kind
     raise FormatError(
         f"{where} ({data.source})",
-        expected="a result of weft: imputed genes (var['measured']), placed cells (obsm['weft_spatial']) or "
-        "spots (obsm['weft_proportions'])",
+        expected=f"a result of weft: imputed genes (var['{MEASURED}']), placed cells (obsm['{PLACES}']) or "
+        f"spots (obsm['{PROPORTIONS}'])",
         got=f"an AnnData with {shorten([*data.var.columns, *data.obsm]) or 'none of these'}",
         fix="Name what weft impute or weft place has written; the inputs go to --check-inputs, or in Python "
         "as weft.pair(...).",

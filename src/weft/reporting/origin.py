@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from weft._keys import MEASURED
 from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings
 from weft.reporting.blocks import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from weft.reporting.given import Given, Result
@@ -203,7 +204,7 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
     if result.kind != "imputed":
         usual = StemSettings.of("stem" if preset == "stem" else "auto")
     elif preset == "stimpute":
-        measured = result.data.var.get("measured")
+        measured = result.data.var.get(MEASURED)
         n_genes = len(result.genes) if measured is None else int(measured.sum())
         usual = StImputeSettings.published(result.n_cells, n_genes)
     else:

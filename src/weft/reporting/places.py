@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from weft._keys import CONFIDENCE, PROPORTIONS, SLICE, SPREAD, WEIGHT
 from weft.data.space import find_coordinates
 from weft.data.truth import true_places as true_places_of
 from weft.reporting.blocks import Block, Form, Name, Number, Part, Picture, Row, Table, text
@@ -22,9 +23,9 @@ MOST_TYPES = 20
 
 _QUANTILES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
 _MEASURES: tuple[tuple[str, str, Form], ...] = (
-    ("weft_confidence", "confidence", "score"),
-    ("weft_spread", "spread", "value"),
-    ("weft_weight", "weight of the best spot", "score"),
+    (CONFIDENCE, "confidence", "score"),
+    (SPREAD, "spread", "value"),
+    (WEIGHT, "weight of the best spot", "score"),
 )
 
 
@@ -69,14 +70,14 @@ def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArr
 def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Block]:
     columns = [one for one in _MEASURES if result.column(one[0]) is not None]
     label = result.label_column
-    slices = result.column("weft_slice")
-    cells = result.few(columns=[*([label] if label else []), "weft_confidence", "weft_spread"])
+    slices = result.column(SLICE)
+    cells = result.few(columns=[*([label] if label else []), CONFIDENCE, SPREAD])
     said: list[Part] = [
         Number(value=result.n_cells, form="count", source=f"{result.name}: cells"),
         " cells were placed",
     ]
     if slices is not None:
-        n = Number(value=int(slices.nunique()), form="count", source=f"{result.name}: weft_slice, values")
+        n = Number(value=int(slices.nunique()), form="count", source=f"{result.name}: {SLICE}, values")
         said += [" on ", n, " slices"]
     said.append(
         ". The confidence goes from zero, every spot alike, to one, a single spot; the spread is how far a "
@@ -197,8 +198,8 @@ def _maps(
             caption=(f"Placed cells by their {said}: {meaning}.",),
         )
         for name, said, meaning in (
-            ("weft_confidence", "confidence", "high where few spots come into question"),
-            ("weft_spread", "spread", "high where a cell may have lived far from where it is drawn"),
+            (CONFIDENCE, "confidence", "high where few spots come into question"),
+            (SPREAD, "spread", "high where a cell may have lived far from where it is drawn"),
         )
         if result.column(name) is not None
     ]
@@ -210,15 +211,15 @@ def composition_blocks(given: Given) -> tuple[Block, ...]:
     from weft import pl
 
     result = given.spots
-    if result is None or "weft_proportions" not in result.data.obsm:
+    if result is None or PROPORTIONS not in result.data.obsm:
         return ()
-    shares = result.data.obsm["weft_proportions"]
+    shares = result.data.obsm[PROPORTIONS]
     table = shares if isinstance(shares, pd.DataFrame) else pd.DataFrame(np.asarray(shares))
     table = table.set_axis(table.columns.astype(str), axis=1)
     found: list[Block] = [_types(result, table)]
     few = result.few()
     if few.obsm:
-        few.obsm["weft_proportions"] = table.set_axis(few.obs_names)
+        few.obsm[PROPORTIONS] = table.set_axis(few.obs_names)
         found.append(
             Row(
                 (
@@ -237,7 +238,7 @@ def _types(result: Result, table: pd.DataFrame) -> Table:
     values = table.to_numpy(dtype=np.float64)
     largest = np.bincount(values.argmax(axis=1), minlength=values.shape[1]) if values.size else np.zeros(0)
     order = sorted(range(values.shape[1]), key=lambda one: (-largest[one], table.columns[one]))
-    source = f"{result.name}: weft_proportions"
+    source = f"{result.name}: {PROPORTIONS}"
 
     def quantile(column: int, q: float) -> float:
         return float(np.quantile(values[:, column], q, method="inverted_cdf"))

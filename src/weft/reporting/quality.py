@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from weft._keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from weft.reporting.blocks import Block, Heading, Name, Number, Part, Picture, Row, Table, text
 from weft.reporting.figures import picture
 from weft.reporting.given import Given, Result, Scores
@@ -167,11 +168,11 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
     ]
     own = own_method(scores, imputed)
     known = None if imputed is None else imputed.data.var
-    if own is None or known is None or "reliability" not in known.columns:
+    if own is None or known is None or RELIABILITY not in known.columns:
         return tuple(found)
     metric = reliability_metric(known)
     scored = scores.each("gene", metric)
-    expected = known["reliability"].astype(float).dropna()
+    expected = known[RELIABILITY].astype(float).dropna()
     both = scored.index.intersection(expected.index.astype(str))
     if own not in scored.columns or len(both) < 3:
         return tuple(found)
@@ -192,14 +193,14 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
 
 def reliability_metric(var: pd.DataFrame) -> str:
     """Return the score that the reliability expects: a correlation, where it comes with an interval."""
-    return "pearson" if "reliability_lower" in var.columns else "cosine"
+    return "pearson" if RELIABILITY_LOWER in var.columns else "cosine"
 
 
 def _held_in(var: pd.DataFrame, reached: pd.Series[float], source: str) -> tuple[Part, ...]:
     """Return in how many genes the score lay within the interval that was given."""
-    if "reliability_lower" not in var.columns:
+    if RELIABILITY_LOWER not in var.columns:
         return ()
-    low, high = (var[f"reliability_{side}"].set_axis(var.index.astype(str)) for side in ("lower", "upper"))
+    low, high = (var[side].set_axis(var.index.astype(str)) for side in (RELIABILITY_LOWER, RELIABILITY_UPPER))
     names = reached.dropna().index.intersection(low.dropna().index)
     inside = (low[names] <= reached[names]) & (reached[names] <= high[names])
     return (

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import FormatError, GeneError, InputError, KeyMissingError, check_range, near, shorten
+from weft._keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from weft._typing import FloatArray
 from weft.data.annotation import Annotation, StoredTable
 from weft.data.input import Input
@@ -22,7 +23,7 @@ from weft.viewer.labels import columns_of, slices_of
 from weft.viewer.matrix import GeneMatrix, Means, open_genes
 from weft.viewer.tissue import MeasuredGenes
 
-MATRICES = ("lower", "upper")
+MATRICES = INTERVAL
 """Layers that are read beside X."""
 
 _TOP = 0.99  # quantile at which the colours end
@@ -39,7 +40,7 @@ def kind_of(opened: Input) -> ResultKind:
     kind = result_kind(opened)
     if kind is not None:
         return kind
-    if "weft" in opened.uns:
+    if RECORD in opened.uns:
         return "spots"
     raise FormatError(
         opened.where,
@@ -99,7 +100,7 @@ class Dataset:
         """Return what the page is told of the dataset at its start."""
         finite = self._places[np.isfinite(self._places).all(axis=1)]
         low, high = finite.min(axis=0), finite.max(axis=0)
-        record = self._opened.uns.get("weft", {})
+        record = self._opened.uns.get(RECORD, {})
         interval = record.get("interval") if isinstance(record, Mapping) else None
         columns = list(self._columns.values())
         return {
@@ -294,14 +295,14 @@ class Dataset:
 
     def _measured(self) -> list[bool]:
         var = self._opened.var
-        if "measured" in var.columns:
-            return [bool(one) for one in var["measured"]]
+        if MEASURED in var.columns:
+            return [bool(one) for one in var[MEASURED]]
         return [False] * len(self._names)
 
     def _reliability(self) -> NDArray[np.float64]:
         var = self._opened.var
-        if "reliability" in var.columns:
-            return np.asarray(pd.to_numeric(var["reliability"], errors="coerce"), dtype=np.float64)
+        if RELIABILITY in var.columns:
+            return np.asarray(pd.to_numeric(var[RELIABILITY], errors="coerce"), dtype=np.float64)
         return np.full(len(self._names), np.nan)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError
+from weft._keys import PROPORTIONS, SLICE
 from weft.data.input import Input
 from weft.data.space import SLICE_KEYS
 from weft.pl.colors import categories_of, kept_colors
@@ -23,9 +24,7 @@ MOST_CATEGORIES = 65_535
 MISSING = 65_535
 """The code of a cell without a label."""
 
-_MOST_SLICES = 1000
-_SLICE = "weft_slice"  # of placed cells
-_SHARES = "weft_proportions"
+_MOSTSLICES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ def slices_of(columns: list[Column], n_cells: int) -> str | None:
         Of the result.
     """
     known = {one.name.lower(): one for one in columns if one.kind == "category"}
-    for key in (_SLICE, *SLICE_KEYS):
+    for key in (SLICE, *SLICE_KEYS):
         if key in known and 1 < len(known[key].categories) <= max(n_cells // 10, 2):
             return known[key].name
     return None
@@ -116,7 +115,7 @@ def _column(opened: Input, name: str) -> Column | None:
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):
         return None
-    if name.lower() in SLICE_KEYS and 1 < len(np.unique(finite)) <= min(_MOST_SLICES, len(numbers) // 10):
+    if name.lower() in SLICE_KEYS and 1 < len(np.unique(finite)) <= min(_MOSTSLICES, len(numbers) // 10):
         return _category(opened, name, values)
     low, high = float(finite.min()), float(finite.max())
     return Column(name=name, kind="number", low=low, high=high, read=lambda: _numbers(opened.obs[name]))
@@ -165,9 +164,9 @@ def _numbers(values: pd.Series[Any]) -> NDArray[np.float32]:
 
 
 def _shares(opened: Input) -> Iterator[Column]:
-    if _SHARES not in opened.obsm:
+    if PROPORTIONS not in opened.obsm:
         return
-    table = opened.obsm[_SHARES]
+    table = opened.obsm[PROPORTIONS]
     if not isinstance(table, pd.DataFrame):
         return
     for name in table.columns:
