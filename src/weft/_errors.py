@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -148,13 +148,29 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
 
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raise `SettingError` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise SettingError(
-            where,
-            expected=f"one of {shorten(choices, most=20)}",
-            got=repr(value),
-            fix=near(str(value), choices),
-        )
+    check_known(value, choices, where, expected=f"one of {shorten(choices, most=20)}", error=SettingError)
+
+
+def check_known(
+    name: object,
+    known: Collection[Any],
+    where: str,
+    *,
+    expected: str,
+    got: str | None = None,
+    error: type[WeftError] = KeyMissingError,
+) -> None:
+    """Raise an error with the nearest known names unless ``name`` is one of them."""
+    if name not in known:
+        raise error(where, expected=expected, got=got or repr(name), fix=near(str(name), known))
+
+
+def check_all_known(names: Sequence[str], known: Collection[Any], where: str, *, expected: str) -> None:
+    """Raise `KeyMissingError` with the nearest known names unless all ``names`` are known, at least one."""
+    for name in names:
+        check_known(name, known, where, expected=expected)
+    if not names:
+        raise KeyMissingError(where, expected=expected, got="none", fix=near("", known))
 
 
 def check_range(

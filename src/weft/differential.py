@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
 from weft._compute import BLOCK_GENES, row_blocks
-from weft._errors import InputError, KeyMissingError, SettingError, near
+from weft._errors import InputError, SettingError, check_known
 from weft._typing import DoubleArray
 
 
@@ -236,13 +236,7 @@ def _check_imputations(imputations: Sequence[AnnData]) -> None:
 def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
     """Return the group of every cell, "" for none."""
     if isinstance(groups, str):
-        if groups not in imputation.obs:
-            raise KeyMissingError(
-                "groups",
-                expected="a column of obs, or a label per cell",
-                got=repr(groups),
-                fix=near(groups, map(str, imputation.obs)),
-            )
+        check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
         groups = imputation.obs[groups]
     labels = pd.Series(np.asarray(groups), dtype=object)
     if len(labels) != imputation.n_obs:
@@ -257,12 +251,13 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
 
 def _comparisons(labels: NDArray[np.str_], names: list[str], reference: str | None) -> list[str]:
     """Return the groups that are compared with the reference."""
-    if reference is not None and reference not in names:
-        raise SettingError(
+    if reference is not None:
+        check_known(
+            reference,
+            names,
             "reference",
             expected="one of the groups, or None for all other cells",
-            got=repr(reference),
-            fix=near(str(reference), names),
+            error=SettingError,
         )
     sizes = {name: int((labels == name).sum()) for name in names}
     small = next((name for name, size in sizes.items() if size < 2), None)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from weft._errors import SettingError, check_choice, check_range, near
+from weft._errors import SettingError, check_choice, check_known, check_range
 from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
@@ -473,11 +473,12 @@ _Settings = TypeVar("_Settings", StImputeSettings, StemSettings, AttentionSettin
 def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:
     known = [field.name for field in fields(settings)]
     for name in changes:
-        if name not in known:
-            raise SettingError(
-                f"settings[{name!r}]",
-                expected=f"a setting of {method}",
-                got="no such name",
-                fix=near(name, known),
-            )
+        check_known(
+            name,
+            known,
+            f"settings[{name!r}]",
+            expected=f"a setting of {method}",
+            got="no such name",
+            error=SettingError,
+        )
     return replace(settings, **changes)

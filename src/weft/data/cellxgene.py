@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, near, shorten
+from weft._errors import InputError, check_known, shorten
 from weft._keys import PLACES, RECORD
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import Annotation
@@ -206,13 +206,9 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
             fix="Add one, such as with scanpy.tl.umap.",
         )
     shown = asked or next(iter(arrays))
-    if shown not in arrays:
-        raise KeyMissingError(
-            f"embedding={shown!r}",
-            expected=f"an embedding of {data.where}",
-            got="no such one",
-            fix=near(shown, arrays),
-        )
+    check_known(
+        shown, arrays, f"embedding={shown!r}", expected=f"an embedding of {data.where}", got="no such one"
+    )
     return shown
 
 

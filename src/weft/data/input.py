@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from weft._errors import FormatError, KeyMissingError, near
+from weft._errors import FormatError, KeyMissingError, check_known, near
 from weft._typing import IntArray
 from weft.data.annotation import Annotation
 
@@ -61,13 +61,13 @@ class Input:
             There is none.
         """
         if layer is not None:
-            if layer not in self.layers:
-                raise KeyMissingError(
-                    f"{argument}={layer!r}",
-                    expected=f"a layer of {self.where}",
-                    got="no such layer",
-                    fix=near(layer, self.layers),
-                )
+            check_known(
+                layer,
+                self.layers,
+                f"{argument}={layer!r}",
+                expected=f"a layer of {self.where}",
+                got="no such layer",
+            )
             return self.layers[layer]
         if self.matrix is None:
             raise KeyMissingError(

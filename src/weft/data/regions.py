@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from weft._errors import FormatError, InputError, KeyMissingError, near, require, shorten
+from weft._errors import FormatError, InputError, KeyMissingError, check_known, near, require, shorten
 from weft._keys import RECORD
 from weft._typing import DoubleArray
 from weft.data.annotation import Annotation
@@ -97,13 +97,7 @@ def chosen_table(
     """
     names = sorted(tables)
     if asked is not None:
-        if asked not in names:
-            raise KeyMissingError(
-                argument(asked),
-                expected=f"a table of {where}",
-                got="no such table",
-                fix=near(asked, names),
-            )
+        check_known(asked, names, argument(asked), expected=f"a table of {where}", got="no such table")
         return asked
     measured = [name for name in names if RECORD not in _uns(tables[name])]
     found = measured or names

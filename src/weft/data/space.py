@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from weft._compute import row_blocks
-from weft._errors import InputError, KeyMissingError, SettingError, near, shorten
+from weft._errors import InputError, KeyMissingError, SettingError, check_known, shorten
 from weft._typing import DoubleArray, IntArray
 from weft.data.annotation import Annotation, HeldTable
 
@@ -279,13 +279,13 @@ def column_of(
     table: pd.DataFrame | Annotation, name: str, *, where: str, argument: str, slot: str = "obs"
 ) -> pd.Series[Any]:
     """Return a column, or raise `KeyMissingError` that names the near ones."""
-    if name not in table.columns:
-        raise KeyMissingError(
-            f"{argument}={name!r}",
-            expected=f"a column of {slot} of {where}",
-            got="no such column",
-            fix=near(name, map(str, table.columns)),
-        )
+    check_known(
+        name,
+        table.columns,
+        f"{argument}={name!r}",
+        expected=f"a column of {slot} of {where}",
+        got="no such column",
+    )
     return table[name]
 
 
@@ -311,13 +311,9 @@ def _asked_coordinates(
     slot, _, key = asked.partition(":")
     names = [name.strip() for name in key.split(",")]
     if slot == "obsm" and key:
-        if key not in obsm:
-            raise KeyMissingError(
-                f"coordinates={asked!r}",
-                expected=f"a key of obsm of {where}",
-                got="no such key",
-                fix=near(key, obsm),
-            )
+        check_known(
+            key, obsm, f"coordinates={asked!r}", expected=f"a key of obsm of {where}", got="no such key"
+        )
         return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
     if slot == "obs" and len(names) in (2, 3):
         for name in names:

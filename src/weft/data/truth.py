@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, SettingError, WeftError, near, shorten
+from weft._errors import InputError, KeyMissingError, SettingError, WeftError, check_known, shorten
 from weft._typing import DoubleArray
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
@@ -126,13 +126,13 @@ def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
     slot, _, key = truth.partition(":")
     if slot != "obsm" or not key:
         raise _other_form(where, "'obsm:KEY' of the spatial data", "truth_composition='obsm:celltype_prop'")
-    if key not in pair.st.obsm:
-        raise KeyMissingError(
-            where,
-            expected=f"a key of obsm of the spatial data ({pair.st.source})",
-            got="no such key",
-            fix=near(key, pair.st.obsm),
-        )
+    check_known(
+        key,
+        pair.st.obsm,
+        where,
+        expected=f"a key of obsm of the spatial data ({pair.st.source})",
+        got="no such key",
+    )
     values, names = pair.st.obsm[key], f"{key}_names"
     if isinstance(values, pd.DataFrame):
         return values

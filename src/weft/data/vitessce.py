@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from weft._errors import FormatError, InputError, KeyMissingError, near
+from weft._errors import FormatError, InputError, check_known
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
@@ -167,13 +167,9 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
 def _gene(data: Input, asked: str | None, *, has_groups: bool) -> str | None:
     if asked is None:
         return None if has_groups else str(data.var.index[0])
-    if asked not in data.var.index:
-        raise KeyMissingError(
-            f"gene={asked!r}",
-            expected=f"a gene of {data.where}",
-            got="no such gene",
-            fix=near(asked, data.var.index.astype(str)),
-        )
+    check_known(
+        asked, data.var.index, f"gene={asked!r}", expected=f"a gene of {data.where}", got="no such gene"
+    )
     return asked
 
 

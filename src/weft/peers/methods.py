@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
-from weft._errors import InputError, NotFittedError, SettingError, near, shorten
+from weft._errors import InputError, NotFittedError, SettingError, check_known, near, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.data.edges import EdgeList
 from weft.data.embeddings import EmbeddingTable
@@ -112,10 +112,7 @@ def parse_method(
     ('auto', {'graph': 'embedding:2+expression', 'k': 20})
     """
     name, colon, text = spec.partition(":")
-    if name not in known:
-        raise SettingError(
-            "methods", expected=f"one of {shorten(known, most=20)}", got=repr(name), fix=near(name, known)
-        )
+    check_known(name, known, "methods", expected=f"one of {shorten(known, most=20)}", error=SettingError)
     settings: dict[str, Setting] = {}
     # Only what names a setting starts one: a value may hold a +, as in graph=embedding+expression.
     for part in re.split(r"\+(?=[^+=]*=)", text) if colon else ():

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, is_color_like, to_hex
 from natsort import natsorted
 
-from weft._errors import InputError, SettingError, near
+from weft._errors import InputError, SettingError, check_known
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.read import open_input
@@ -216,10 +216,7 @@ def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> di
 
 def number_map(name: str) -> Colormap:
     """Return a colour map that draws NaN grey, or raise `SettingError` where there is none of the name."""
-    if name not in colormaps:
-        raise SettingError(
-            "cmap", expected="a colour map of matplotlib", got=repr(name), fix=near(str(name), colormaps)
-        )
+    check_known(name, colormaps, "cmap", expected="a colour map of matplotlib", error=SettingError)
     return colormaps[name].with_extremes(bad=MISSING)
 
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
 from weft._compute import numpy_stream, row_blocks, sample_rows
-from weft._errors import InputError, KeyMissingError, check_range, near
+from weft._errors import InputError, KeyMissingError, check_known, check_range
 from weft._statistics import centred, unit_length
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, PathLike
 from weft.clusters import coexpression_modules
@@ -278,10 +278,7 @@ def enrichment(
 def _labels(sides: tuple[Input, Input], label: Any, colors: Mapping[str, str] | None) -> Shade:
     if isinstance(label, str):
         names = [name for side in sides for name in side.obs.columns]
-        if label not in names:
-            raise KeyMissingError(
-                f"label={label!r}", expected="a column of obs", got="no such column", fix=near(label, names)
-            )
+        check_known(label, names, f"label={label!r}", expected="a column of obs", got="no such column")
         side = next(side for side in sides if label in side.obs.columns)
         series = side.obs[label]
         is_text = not pd.api.types.is_numeric_dtype(series)

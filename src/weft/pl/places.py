@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, WeftError, check_choice, check_range, near, shorten
+from weft._errors import (
+    InputError,
+    KeyMissingError,
+    WeftError,
+    check_all_known,
+    check_choice,
+    check_range,
+    shorten,
+)
 from weft._keys import PLACES, PROPORTIONS
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
@@ -311,14 +319,7 @@ def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int
         rank = np.argsort(-table.mean(axis=0).to_numpy(), kind="stable")[:most]
         return [types[number] for number in sorted(rank)]
     wanted = [labels] if isinstance(labels, str) else [str(one) for one in labels]
-    lost = [one for one in wanted if one not in types]
-    if lost or not wanted:
-        raise KeyMissingError(
-            "labels",
-            expected="types that the spots are made of",
-            got=repr(lost[0]) if lost else "none",
-            fix=near(lost[0] if lost else "", types),
-        )
+    check_all_known(wanted, types, "labels", expected="types that the spots are made of")
     return wanted
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
-from weft._errors import InputError, KeyMissingError, near, shorten
+from weft._errors import InputError, KeyMissingError, check_all_known, check_known, near, shorten
 from weft._keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from weft._typing import DoubleArray, PathLike
 from weft.pl.frames import INK, PLAIN, SMALL, panel, tidy
@@ -91,14 +91,7 @@ def methods(
     found = _items(scores, metric, level)
     medians = found.groupby("method")["value"].median().sort_values(ascending=metric in _LESS_IS_BETTER)
     shown = [str(one) for one in (medians.index if order is None else order)]
-    lost = [one for one in shown if one not in medians.index]
-    if lost or not shown:
-        raise KeyMissingError(
-            "order",
-            expected="methods of the table",
-            got=repr(lost[0]) if lost else "none",
-            fix=near(lost[0] if lost else "", medians.index),
-        )
+    check_all_known(shown, medians.index, "order", expected="methods of the table")
     ax = panel(ax, size=(5.0, 0.9 + 0.5 * len(shown)))
     for row, method in enumerate(shown):
         _draw_box(ax, row, np.sort(found.loc[found["method"] == method, "value"].to_numpy(np.float64)))
@@ -238,10 +231,8 @@ def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame
             fix=near(str(metric), single["metric"].unique()),
         )
     there = [one for one in _LEVELS if one in set(of_metric["level"])]
-    if level is not None and level not in there:
-        raise KeyMissingError(
-            "level", expected=f"a level that has {metric!r}", got=repr(level), fix=near(str(level), there)
-        )
+    if level is not None:
+        check_known(level, there, "level", expected=f"a level that has {metric!r}")
     taken = of_metric[of_metric["level"] == (level or there[0])]
     found: pd.DataFrame = (
         taken.groupby(["method", "level", "item"], observed=True)["value"].mean().reset_index()
@@ -278,13 +269,7 @@ def _one_method(scores: pd.DataFrame, method: str | None, metric: str) -> str:
     known = [str(one) for one in _items(scores, metric, "gene")["method"].unique()]
     if method is None and (len(known) == 1 or "auto" in known):
         return known[0] if len(known) == 1 else "auto"
-    if method not in known:
-        raise KeyMissingError(
-            "method",
-            expected="the method that the reliability is of",
-            got=repr(method),
-            fix=near(str(method), known),
-        )
+    check_known(method, known, "method", expected="the method that the reliability is of")
     return str(method)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from natsort import natsorted
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, check_choice, check_range, near
+from weft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range, near
 from weft.data.genes import find_names
 from weft.pl.colors import chosen_colors, number_map
 from weft.pl.frames import PLAIN, SMALL, color_bar, heat_map, mark_fields, panel, panels, tidy
@@ -81,14 +81,10 @@ def trends(
     )
     fitted = natsorted(trends.fits)
     shown = list(fitted) if types is None else [str(one) for one in types]
-    lost = [one for one in shown if one not in trends.fits]
-    if lost or not wanted or not shown:
-        raise KeyMissingError(
-            "types" if lost or not shown else "genes",
-            expected="types and genes whose trends were fitted",
-            got=repr(lost[0]) if lost else "none",
-            fix=near(lost[0] if lost else "", trends.fits),
-        )
+    expected = "types and genes whose trends were fitted"
+    check_all_known(shown, trends.fits, "types", expected=expected)
+    if not wanted:
+        raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
     curves = {(gene, one): trends.curves(gene, one) for gene in wanted for one in shown}  # before any figure
     drawn_on = panels(axes, len(wanted), size=(2.8, 2.5), across=3)
     known = chosen_colors(fitted, colors)

@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import FormatError, GeneError, InputError, KeyMissingError, check_range, near, shorten
+from weft._errors import (
+    FormatError,
+    GeneError,
+    InputError,
+    KeyMissingError,
+    check_known,
+    check_range,
+    shorten,
+)
 from weft._keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from weft._typing import FloatArray
 from weft.data.annotation import Annotation, StoredTable
@@ -153,20 +161,21 @@ class Dataset:
         GeneError
             No such gene.
         """
-        if layer not in self.layers:
-            raise KeyMissingError(
-                f"layer={layer!r}",
-                expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
-                got="no such layer",
-                fix=near(layer, self.layers),
-            )
-        if gene not in self._numbers:
-            raise GeneError(
-                f"gene={gene!r}",
-                expected=f"a gene of {self.title}",
-                got="no such gene",
-                fix=near(gene, self._numbers),
-            )
+        check_known(
+            layer,
+            self.layers,
+            f"layer={layer!r}",
+            expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
+            got="no such layer",
+        )
+        check_known(
+            gene,
+            self._numbers,
+            f"gene={gene!r}",
+            expected=f"a gene of {self.title}",
+            got="no such gene",
+            error=GeneError,
+        )
         number = self._numbers[gene]
         values = self._layer(number, layer)
         shared = ("uncertainty",) if layer == "uncertainty" else ("measured", "imputed")
@@ -183,13 +192,9 @@ class Dataset:
         KeyMissingError
             No such column.
         """
-        if name not in self._columns:
-            raise KeyMissingError(
-                f"name={name!r}",
-                expected=f"a column of {self.title}",
-                got="no such column",
-                fix=near(name, self._columns),
-            )
+        check_known(
+            name, self._columns, f"name={name!r}", expected=f"a column of {self.title}", got="no such column"
+        )
         return self._cache.get((self, name), self._columns[name].read)
 
     def cell(self, number: int) -> dict[str, Any]:
