@@ -13,6 +13,7 @@ from scipy.interpolate import CubicSpline
 from weft._compute import BLOCK_VALUES, row_blocks, rows_within
 from weft._errors import InputError, check_choice, check_range
 from weft._typing import BoolArray, DoubleArray, IntArray
+from weft.data.space import check_coordinates
 
 CurveKind: TypeAlias = Literal["polynomial", "principal curve"]
 """How a curve is fitted: the further coordinates as polynomials of the first, or by Hastie and Stuetzle."""
@@ -330,21 +331,7 @@ def check_places(coordinates: NDArray[Any], where: str = "coordinates") -> Doubl
         Another shape, or NaN or infinity.
     """
     places = np.asarray(coordinates, dtype=np.float64)
-    if places.ndim != 2 or places.shape[1] not in (2, 3):
-        raise InputError(
-            where,
-            expected="2 or 3 columns, one row per cell",
-            got=f"shape {places.shape}",
-            fix="Give the cells' coordinates.",
-        )
-    bad = np.flatnonzero(~np.isfinite(places).all(axis=1))
-    if len(bad):
-        raise InputError(
-            where,
-            expected="a finite number for every cell",
-            got=f"NaN or infinity for {len(bad):,} of {len(places):,} cells, the first at row {bad[0]}",
-            fix="Drop these cells.",
-        )
+    check_coordinates(places, where, fixes=("Give the cells' coordinates.", "Drop these cells."))
     return places
 
 

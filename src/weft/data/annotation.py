@@ -122,10 +122,8 @@ class StoredTable(Reopening):
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells, of all by default."""
         names = np.empty(len(self), dtype=object)
-        start = 0
-        for block in self.name_blocks():
-            names[start : start + len(block)] = [_as_text(name) for name in block]
-            start += len(block)
+        for part, block in _located(self.name_blocks()):
+            names[part] = [_as_text(name) for name in block]
         return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
@@ -232,9 +230,15 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
     else:
         names = store.create_array(key, shape=(n_cells,), dtype=str, chunks=chunk)
     names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    for part, block in _located(table.name_blocks()):
+        names[part] = np.array([_as_text(name) for name in block], dtype=object)
+
+
+def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield blocks of an array with where they lie in it."""
     start = 0
-    for block in table.name_blocks():
-        names[start : start + len(block)] = np.array([_as_text(name) for name in block], dtype=object)
+    for block in blocks:
+        yield slice(start, start + len(block)), block
         start += len(block)
 
 
@@ -257,17 +261,14 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
     >>> repeated(lambda: [np.array([7, 5], dtype=np.uint64), np.array([7], dtype=np.uint64)], 3)
     array([0, 2])
     """
-    values, start = np.empty(n_values, dtype=np.uint64), 0
-    for block in blocks():
-        values[start : start + len(block)] = block
-        start += len(block)
+    values = np.empty(n_values, dtype=np.uint64)
+    for part, block in _located(blocks()):
+        values[part] = block
     values.sort()
     twice = np.unique(values[1:][values[1:] == values[:-1]])
-    found, start = [np.empty(0, dtype=np.int64)], 0
-    if len(twice):
-        for block in blocks():
-            found.append(start + np.flatnonzero(np.isin(block, twice)))
-            start += len(block)
+    if not len(twice):
+        return np.empty(0, dtype=np.int64)
+    found = [part.start + np.flatnonzero(np.isin(block, twice)) for part, block in _located(blocks())]
     return np.concatenate(found)
 
 
@@ -293,10 +294,8 @@ def names_twice(table: Annotation) -> list[str]:
     if not len(places):
         return []
     suspects: list[str] = []
-    start = 0
-    for block in table.name_blocks():
-        here = places[(places >= start) & (places < start + len(block))]
-        suspects += [_as_text(name) for name in block[here - start]]
-        start += len(block)
+    for part, block in _located(table.name_blocks()):
+        here = places[(places >= part.start) & (places < part.stop)]
+        suspects += [_as_text(name) for name in block[here - part.start]]
     times = pd.Series(suspects, dtype=object).value_counts()
     return [name for name in dict.fromkeys(suspects) if times[name] > 1]

@@ -72,18 +72,10 @@ class EmbeddingTable:
                 got=f"{shorten(twice)} more than once",
                 fix="Keep one vector per gene, such as table.groupby(level=0).mean() in pandas.",
             )
-        self._check_rows(
-            ~np.isfinite(self.values).all(axis=1),
-            "finite numbers",
-            "NaN or infinite values",
-            "Drop these genes",
-        )
-        self._check_rows(
-            ~self.values.any(axis=1),
-            "vectors that are not zero",
-            "nothing but zeros",
-            "A vector of zeros is similar to nothing and often stands for a missing one: drop these genes",
-        )
+        finite, zeros = np.isfinite(self.values).all(axis=1), ~self.values.any(axis=1)
+        self._check_rows(~finite, "finite numbers", "NaN or infinite values", "Drop these genes")
+        fix = "A vector of zeros is similar to nothing and often stands for a missing one: drop these genes"
+        self._check_rows(zeros, "vectors that are not zero", "nothing but zeros", fix)
 
     def __repr__(self) -> str:
         return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
@@ -112,9 +104,7 @@ class EmbeddingTable:
         names = pd.Index(self.genes)
         rows = names.get_indexer(asked)
         folded = names.str.upper()
-        first = (
-            ~folded.duplicated()
-        )  # of names that differ in case alone, the first answers for other spellings
+        first = ~folded.duplicated()  # of names that differ in case alone, the first answers for others
         found = folded[first].get_indexer(asked.str.upper())
         by_case = np.where(found < 0, -1, np.flatnonzero(first)[found])
         rows = np.where(rows < 0, by_case, rows)
@@ -243,11 +233,8 @@ def _from_parquet(path: Path) -> EmbeddingTable:
     import pyarrow.parquet as pq
 
     about = pq.read_schema(path).metadata or {}
-    metadata = {
-        key.decode(): value.decode()
-        for key, value in about.items()
-        if key not in (b"pandas", b"ARROW:schema")
-    }
+    own = (b"pandas", b"ARROW:schema")
+    metadata = {key.decode(): value.decode() for key, value in about.items() if key not in own}
     return _from_frame(pd.read_parquet(path), str(path), metadata)
 
 
@@ -282,10 +269,6 @@ def _from_npz(path: Path) -> EmbeddingTable:
         others = {name: arrays[name] for name in arrays.files if name not in ("genes", key)}
         about = {name: str(value) for name, value in others.items() if value.ndim == 0}
     return _table(genes, values, str(path), about)
-
-
-def _from_h5ad(path: Path) -> EmbeddingTable:
-    return _from_anndata(anndata.read_h5ad(path), str(path))
 
 
 def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
@@ -346,7 +329,7 @@ def _not_numbers(source: str, got: str) -> InputError:
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {
     ".parquet": _from_parquet,
     ".npz": _from_npz,
-    ".h5ad": _from_h5ad,
+    ".h5ad": lambda path: _from_anndata(anndata.read_h5ad(path), str(path)),
     ".csv": _from_csv,
     ".csv.gz": _from_csv,
     ".tsv": _from_csv,

@@ -19,7 +19,7 @@ from weft._errors import FormatError, InputError, KeyMissingError, check_known, 
 from weft._keys import RECORD
 from weft._typing import DoubleArray
 from weft.data.annotation import Annotation
-from weft.data.space import OBS_KEYS, OBSM_KEYS, column_of
+from weft.data.space import OBSM_KEYS, column_of, usual_columns
 from weft.data.stored import Reopening
 
 TABLES = "tables"
@@ -47,9 +47,7 @@ class Link:
     @classmethod
     def of(cls, uns: Mapping[str, Any]) -> Link | None:
         """Return what ``uns`` of a table says that it annotates; None where that is nothing."""
-        if ATTRIBUTES not in uns:
-            return None
-        told = uns[ATTRIBUTES]
+        told = uns.get(ATTRIBUTES, {})
         region = told.get("region")
         if region is None or told.get("region_key") is None or told.get("instance_key") is None:
             return None
@@ -114,9 +112,7 @@ def chosen_table(
 
 
 def _uns(table: Any) -> Any:
-    if hasattr(table, "uns"):
-        return table.uns
-    return table.get("uns", {})
+    return table.uns if hasattr(table, "uns") else table.get("uns", {})
 
 
 def store_of(table: Path) -> Path | None:
@@ -182,10 +178,7 @@ def with_centroids(
         What errors call the table.
     """
     link = Link.of(uns)
-    known = {name.lower() for name in obs.columns}
-    has_places = any(key in held for key in OBSM_KEYS) or any(
-        x in known and y in known for x, y, _ in OBS_KEYS
-    )
+    has_places = any(key in held for key in OBSM_KEYS) or usual_columns(obs) is not None
     if source is None or link is None or has_places:
         return held
     return WithCentroids(held, source, link, obs, where)

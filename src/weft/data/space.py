@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def find_coordinates(
     for key in OBSM_KEYS:
         if key in obsm:
             return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
-    columns = _usual_columns(table)
+    columns = usual_columns(table)
     if columns is not None:
         return _from_obs(table, columns, where)
     raise KeyMissingError(
@@ -156,13 +156,7 @@ def find_slices(
     table = _as_table(obs)
     if asked is not None:
         return text_labels(column_of(table, asked, where=where, argument="slices")), asked
-    known = {name.lower(): name for name in table.columns}
-    for key in SLICE_KEYS:
-        if key in known:
-            values = text_labels(table[known[key]])
-            if 1 < len(pd.unique(values)) <= max(len(values) // 10, 2):
-                return values, known[key]
-    return None, ""
+    return _usual_labels(table, SLICE_KEYS, most=max(len(table) // 10, 2))
 
 
 def find_labels(
@@ -192,12 +186,18 @@ def find_labels(
     table = _as_table(obs)
     if asked is not None:
         return text_labels(column_of(table, asked, where=where, argument=argument)), asked
+    return _usual_labels(table, LABEL_KEYS, most=len(table) - 1)
+
+
+def _usual_labels(
+    table: Annotation, keys: Sequence[str], *, most: int
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the first usual column that holds from 2 to ``most`` values, and its name."""
     known = {name.lower(): name for name in table.columns}
-    for key in LABEL_KEYS:
-        if key in known:
-            values = text_labels(table[known[key]])
-            if 1 < len(pd.unique(values)) < len(values):
-                return values, known[key]
+    for name in (known[key] for key in keys if key in known):
+        values = text_labels(table[name])
+        if 1 < len(pd.unique(values)) <= most:
+            return values, name
     return None, ""
 
 
@@ -327,7 +327,8 @@ def _asked_coordinates(
     )
 
 
-def _usual_columns(obs: Annotation) -> list[str] | None:
+def usual_columns(obs: Annotation) -> list[str] | None:
+    """Return the columns that by their names hold coordinates, or None."""
     known = {name.lower(): name for name in obs.columns}
     for x, y, z in OBS_KEYS:
         if x in known and y in known:
@@ -357,12 +358,30 @@ def _checked(values: Any, where: str) -> DoubleArray:
         raise InputError(
             where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."
         ) from error
+    other_columns = "Keep the columns that are coordinates, or name others: coordinates='obs:X,Y'."
+    without = "Drop these cells, or go on without coordinates: coordinates='none'."
+    check_coordinates(coordinates, where, fixes=(other_columns, without))
+    return coordinates
+
+
+def check_coordinates(coordinates: DoubleArray, where: str, *, fixes: tuple[str, str]) -> None:
+    """Raise `InputError` unless there are 2 or 3 finite coordinates for every cell.
+
+    Parameters
+    ----------
+    coordinates
+        (n_cells, 2 or 3)
+    where
+        What errors call them.
+    fixes
+        The next step where the shape is another one, and where some are not finite.
+    """
     if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
         raise InputError(
             where,
             expected="2 or 3 columns, one row per cell",
             got=f"shape {coordinates.shape}",
-            fix="Keep the columns that are coordinates, or name others: coordinates='obs:X,Y'.",
+            fix=fixes[0],
         )
     bad = np.flatnonzero(~np.isfinite(coordinates).all(axis=1))
     if len(bad):
@@ -370,6 +389,5 @@ def _checked(values: Any, where: str) -> DoubleArray:
             where,
             expected="a finite number for every cell",
             got=f"NaN or infinity for {len(bad):,} of {len(coordinates):,} cells, the first at row {bad[0]}",
-            fix="Drop these cells, or go on without coordinates: coordinates='none'.",
+            fix=fixes[1],
         )
-    return coordinates

@@ -282,25 +282,40 @@ def _shortened(name: str) -> str:
 
 
 def heat_map(
-    ax: Axes, values: NDArray[Any], *, rows: Sequence[str], columns: Sequence[str], limit: float, cmap: Any
-) -> Any:
-    """Draw a table as fields with their names, its colours symmetric around 0; return the image.
+    ax: Axes,
+    values: NDArray[Any],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marked: NDArray[np.bool_],
+    limit: float | None,
+    cmap: Any,
+    names: tuple[str, str],
+    label: str,
+) -> None:
+    """Draw a table as fields with their names and a colour bar, its colours symmetric around 0.
 
     Parameters
     ----------
     ax
         The panel.
     values
-        (n_rows, n_columns)
+        (n_rows, n_columns), NaN where there is none.
     rows, columns
         Their names.
+    marked
+        (n_rows, n_columns) fields that get a dot, white on dark ones.
     limit
-        Value of the last colour on both sides, above 0.
+        Value of the last colour on both sides, above 0; by default the largest size there is.
     cmap
         A diverging colour map.
+    names, label
+        What columns and rows are, and the values.
     """
-    image = ax.imshow(values, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    tidy(ax)
+    size = np.abs(values[np.isfinite(values)])
+    most = float(size.max(initial=0.0)) or 1.0 if limit is None else float(limit)
+    image = ax.imshow(values, cmap=cmap, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+    tidy(ax, x=names[0], y=names[1])
     ax.spines[:].set_visible(False)
     turned = max(map(len, columns), default=0) * len(columns) > 40
     ax.set_xticks(
@@ -316,21 +331,7 @@ def heat_map(
     ax.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
     ax.grid(which="minor", color="white", lw=1.0)
     ax.tick_params(which="minor", length=0)
-    return image
-
-
-def mark_fields(ax: Axes, marked: NDArray[np.bool_], values: NDArray[Any], *, limit: float) -> None:
-    """Draw a dot in marked fields of a heat map, white on dark ones.
-
-    Parameters
-    ----------
-    ax
-        The panel.
-    marked, values
-        (n_rows, n_columns) which fields, and what they show.
-    limit
-        Value of the last colour.
-    """
     row, column = np.nonzero(marked)
-    dark = np.abs(values[row, column]) > 0.6 * limit
+    dark = np.abs(values[row, column]) > 0.6 * most
     ax.scatter(column, row, s=9, c=np.where(dark, "white", INK), lw=0)
+    color_bar(image, ax, label=label, extend="both" if (size > most).any() else "neither")

@@ -25,13 +25,12 @@ from weft.pl.frames import (
     SMALL,
     color_bar,
     heat_map,
-    label_legend,
-    mark_fields,
     panel,
     panels,
     tidy,
 )
 from weft.pl.reading import Shade, given_shade, logged, opened, shade_of
+from weft.pl.space import shade_legend
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -124,9 +123,7 @@ def umap(
         ax.set_yticks([])
         ax.set_box_aspect(1)
     if legend:
-        there = np.unique(codes)
-        shown = [one for number, one in enumerate((shade.colors or {}).items()) if number in there]
-        label_legend(pair_of[1], dict(shown), title=shade.name, missing=bool(there[0] < 0))
+        shade_legend(pair_of[1], shade, codes, title=shade.name)
     return pair_of[0], pair_of[1]
 
 
@@ -262,16 +259,19 @@ def enrichment(
         check_range("limit", limit, low=1e-12)
     z, marked, columns_are = _fields(table, fdr)
     values = z.to_numpy(dtype=np.float64)
-    size = np.abs(values[np.isfinite(values)])
-    most = float(size.max(initial=0.0)) or 1.0 if limit is None else float(limit)
     rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
     ax = panel(ax, size=(1.9 + 0.34 * len(columns), 1.2 + 0.3 * len(rows)))
-    image = heat_map(ax, values, rows=rows, columns=columns, limit=most, cmap=number_map(cmap))
-    ax.set_xlabel(columns_are, fontsize=PLAIN)
-    ax.set_ylabel("type of the cell", fontsize=PLAIN)
-    mark_fields(ax, marked, values, limit=most)
-    beyond = bool((size > most).any())
-    color_bar(image, ax, label="enrichment (z-score)", extend="both" if beyond else "neither")
+    heat_map(
+        ax,
+        values,
+        rows=rows,
+        columns=columns,
+        marked=marked,
+        limit=limit,
+        cmap=number_map(cmap),
+        names=(columns_are, "type of the cell"),
+        label="enrichment (z-score)",
+    )
     return ax
 
 
@@ -281,16 +281,12 @@ def _labels(sides: tuple[Input, Input], label: Any, colors: Mapping[str, str] | 
         check_known(label, names, f"label={label!r}", expected="a column of obs", got="no such column")
         side = next(side for side in sides if label in side.obs.columns)
         series = side.obs[label]
-        is_text = not pd.api.types.is_numeric_dtype(series)
-        shade = shade_of(side, f"obs:{label}", colors=colors) if is_text else None
+        if not pd.api.types.is_numeric_dtype(series):
+            return shade_of(side, f"obs:{label}", colors=colors)
         label = series.astype(str)
-    else:
-        shade = None
-    if shade is None:
-        texts = label if isinstance(label, pd.Series | pd.Categorical) else pd.Series(np.asarray(label))
-        is_number = pd.api.types.is_numeric_dtype(texts.dtype)
-        shade = given_shade(texts.astype(str) if is_number else texts, len(sides[0].obs), colors=colors)
-    return shade
+    texts = label if isinstance(label, pd.Series | pd.Categorical) else pd.Series(np.asarray(label))
+    is_number = pd.api.types.is_numeric_dtype(texts.dtype)
+    return given_shade(texts.astype(str) if is_number else texts, len(sides[0].obs), colors=colors)
 
 
 def _reader(data: Input) -> Any:

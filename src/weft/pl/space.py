@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError, shorten
 from weft._keys import INTERVAL
-from weft._typing import DoubleArray, PathLike
+from weft._typing import DoubleArray, IntArray, PathLike
 from weft.data.genes import find_names
 from weft.data.input import Input
 from weft.data.pair import Pair
@@ -288,10 +288,15 @@ def draw_alone(
     if legend and found is not None:
         color_bar(mappable, ax, label=bar, extend=found.extend)
     if legend and shade.codes is not None and shade.name != "":
-        there = np.unique(shade.codes)
-        colors = [one for number, one in enumerate((shade.colors or {}).items()) if number in there]
-        label_legend(ax, dict(colors), missing=bool(there[0] < 0))
+        shade_legend(ax, shade, shade.codes)
     return ax
+
+
+def shade_legend(ax: Axes, shade: Shade, codes: IntArray, *, title: str = "") -> None:
+    """Draw a legend of the labels that ``codes`` of drawn cells have."""
+    there = np.unique(codes)
+    colors = [one for number, one in enumerate((shade.colors or {}).items()) if number in there]
+    label_legend(ax, dict(colors), title=title, missing=bool(there[0] < 0))
 
 
 def _names(data: Input) -> NDArray[np.str_]:

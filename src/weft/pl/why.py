@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from weft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range, near
 from weft.data.genes import find_names
 from weft.pl.colors import chosen_colors, number_map
-from weft.pl.frames import PLAIN, SMALL, color_bar, heat_map, mark_fields, panel, panels, tidy
+from weft.pl.frames import SMALL, heat_map, panel, panels, tidy
 
 if TYPE_CHECKING:
     from weft.attribution import Attribution
@@ -72,13 +72,7 @@ def trends(
     >>> ax.get_title()
     'Rising'
     """
-    wanted = (
-        _trending(trends, _MOST_TRENDS)
-        if genes is None
-        else [genes]
-        if isinstance(genes, str)
-        else list(genes)
-    )
+    wanted = [genes] if isinstance(genes, str) else list(_trending(trends) if genes is None else genes)
     fitted = natsorted(trends.fits)
     shown = list(fitted) if types is None else [str(one) for one in types]
     expected = "types and genes whose trends were fitted"
@@ -172,22 +166,26 @@ def attribution(
     if scale == "gene":
         largest = np.abs(values).max(axis=1, keepdims=True)
         values = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
-    most = float(np.abs(values).max()) or 1.0 if limit is None else float(limit)
     names = [str(one) for one in means.index]
     ax = panel(ax, size=(2.0 + 0.45 * len(names), 1.2 + 0.2 * len(chosen)))
-    image = heat_map(ax, values, rows=chosen, columns=names, limit=most, cmap=number_map(cmap))
-    mark_fields(ax, _dominant(tested, chosen, means.index), values, limit=most)
-    ax.set_xlabel("segment", fontsize=PLAIN)
-    beyond = "both" if (np.abs(values) > most).any() else "neither"
-    what = "mean attribution" if scale == "none" else "mean attribution / largest of the gene"
-    color_bar(image, ax, label=what, extend=beyond)
+    heat_map(
+        ax,
+        values,
+        rows=chosen,
+        columns=names,
+        marked=_dominant(tested, chosen, means.index),
+        limit=limit,
+        cmap=number_map(cmap),
+        names=("segment", ""),
+        label="mean attribution" if scale == "none" else "mean attribution / largest of the gene",
+    )
     return ax
 
 
-def _trending(trends: Trends, most: int) -> list[str]:
+def _trending(trends: Trends) -> list[str]:
     """Return the genes of the smallest p-values in any type, each once; those of equal ones by F."""
     table = trends.table.sort_values(["p", "f"], ascending=[True, False], kind="stable")
-    return [str(one) for one in table["gene"].drop_duplicates().head(most)]
+    return [str(one) for one in table["gene"].drop_duplicates().head(_MOST_TRENDS)]
 
 
 def _most_dominant(tested: pd.DataFrame, n_genes: int) -> list[str]:
@@ -199,11 +197,5 @@ def _most_dominant(tested: pd.DataFrame, n_genes: int) -> list[str]:
 def _dominant(tested: pd.DataFrame, genes: Sequence[str], segments: pd.Index) -> NDArray[np.bool_]:
     """Return in which segments genes are dominant, (n_genes, n_segments); untested ones are not."""
     kept = tested[tested["dominant"]]
-    row, column = (
-        pd.Index(genes).get_indexer(pd.Index(kept["gene"])),
-        segments.get_indexer(pd.Index(kept["segment"])),
-    )
-    marked = np.zeros((len(genes), len(segments)), dtype=np.bool_)
-    there = (row >= 0) & (column >= 0)
-    marked[row[there], column[there]] = True
-    return marked
+    marked = pd.crosstab(kept["gene"], kept["segment"])
+    return marked.reindex(index=pd.Index(genes), columns=segments, fill_value=0).to_numpy(dtype=np.bool_)
