@@ -416,11 +416,9 @@ def _principal_axes(places: DoubleArray) -> DoubleArray:
 
 def _from_start(curve: DoubleArray, start: DoubleArray | None) -> DoubleArray:
     """Return the curve, turned round where its end is the start."""
-    if start is None:
-        turn = tuple(curve[-1]) < tuple(curve[0])
-    else:
-        turn = np.linalg.norm(curve[-1] - start) < np.linalg.norm(curve[0] - start)
-    return curve[::-1].copy() if turn else curve
+    ends = curve[[0, -1]]
+    first, last = map(tuple, ends) if start is None else np.linalg.norm(ends - start, axis=1)
+    return curve[::-1].copy() if last < first else curve
 
 
 def _lengths(line: DoubleArray) -> DoubleArray:

@@ -216,7 +216,8 @@ def coexpression_modules(
 
 def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
     """Return symmetric n_genes x n_genes weights: each gene's k best correlations that are above 0."""
-    correlation = _correlations(expression)
+    columns = unit_length(centred(expression))  # constants are zeros: they correlate with none
+    correlation = columns.T @ columns
     n_genes = len(correlation)
     np.fill_diagonal(correlation, -np.inf)  # no gene is its own neighbour
     best = np.argsort(-correlation, axis=1, kind="stable")[:, :k]  # n_genes x k
@@ -228,12 +229,6 @@ def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
         (weights[keep], (rows[keep], best.ravel()[keep])), shape=(n_genes, n_genes), dtype=np.float64
     )
     return sp.csr_matrix(graph.maximum(graph.T))
-
-
-def _correlations(expression: NDArray[Any]) -> DoubleArray:
-    """Return the n_genes x n_genes Pearson correlations; those of constants are 0."""
-    columns = unit_length(centred(expression))
-    return np.asarray(columns.T @ columns)
 
 
 def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray:
@@ -262,9 +257,7 @@ def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray
 def _largest_first(groups: NDArray[Any]) -> IntArray:
     """Renumber groups by falling size; those of one size by their first member."""
     _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    order = np.lexsort((first, -sizes))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank = np.argsort(np.lexsort((first, -sizes)))
     return np.asarray(rank[inverse])
 
 

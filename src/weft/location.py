@@ -51,12 +51,10 @@ def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = F
         What the logarithms of the weights are multiplied by, above 0; below 1 flattens.
     """
     queries, keys = (part.tensor_split(n_encoders, dim=1) for part in (mapping.queries, mapping.keys))
-    parts = [
-        Mapping(queries=query, keys=key)
-        if isinstance(mapping, CoarseMapping)
-        else replace(mapping, queries=query, keys=key)
-        for query, key in zip(queries, keys, strict=True)
-    ]
+    whole = (
+        Mapping(queries=mapping.queries, keys=mapping.keys) if isinstance(mapping, CoarseMapping) else mapping
+    )
+    parts = [replace(whole, queries=query, keys=key) for query, key in zip(queries, keys, strict=True)]
     return [_part(one, slice(None), flatten=flatten * n_encoders) for one in parts]
 
 
@@ -294,10 +292,8 @@ def place_radius(
 
 def _part(mapping: Mapping, rows: slice, *, flatten: float = 1.0) -> Mapping:
     """Return the mapping of some queries, its logarithms multiplied."""
-    queries = mapping.queries[rows] * flatten
-    return Mapping(
-        queries=queries, keys=mapping.keys, block_entries=min(mapping.block_entries, _BLOCK_ENTRIES)
-    )
+    entries = min(mapping.block_entries, _BLOCK_ENTRIES)
+    return Mapping(queries=mapping.queries[rows] * flatten, keys=mapping.keys, block_entries=entries)
 
 
 def _quantile(mass: DoubleArray, share: float) -> DoubleArray:

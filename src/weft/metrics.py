@@ -82,7 +82,9 @@ def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     >>> spearman(np.array([[0.0], [1.0], [2.0]]), np.array([[1.0], [10.0], [1000.0]]))
     array([1.])
     """
-    return _by_columns(_spearman, truth, prediction)
+    return _by_columns(
+        lambda t, p: _statistics.pearson(rankdata(t, axis=0), rankdata(p, axis=0)), truth, prediction
+    )
 
 
 def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -140,7 +142,7 @@ def mse(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     >>> mse(np.array([[0.0], [2.0]]), np.array([[1.0], [2.0]]))
     array([0.5])
     """
-    return _by_columns(_mse, truth, prediction)
+    return _by_columns(lambda t, p: ((t - p) ** 2).mean(axis=0), truth, prediction)
 
 
 def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
@@ -283,14 +285,6 @@ def _check_shapes(truth: NDArray[Any], prediction: NDArray[Any]) -> None:
 def _divide(columns: DoubleArray, by: DoubleArray) -> DoubleArray:
     """Divide each column by its number; columns with a number that is not above 0 stay as they are."""
     return np.asarray(columns / np.where(by > 0, by, 1.0))
-
-
-def _spearman(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    return _statistics.pearson(rankdata(truth, axis=0), rankdata(prediction, axis=0))
-
-
-def _mse(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:
-    return np.asarray(((truth - prediction) ** 2).mean(axis=0))
 
 
 def _rmse_z(truth: DoubleArray, prediction: DoubleArray) -> DoubleArray:

@@ -166,8 +166,10 @@ def region_enrichment(
     def count(order: IntArray) -> IntArray:
         return _pair_counts(np.repeat(order, k), around, shape=(len(types), len(regions)))
 
-    found = count(codes)
-    permuted = np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)])
+    found, permuted = (
+        count(codes),
+        np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)]),
+    )
     p = _p_values(found, permuted).ravel()
     return pd.DataFrame(
         {

@@ -10,6 +10,7 @@ Letters: B cells of a block, P genes that cells are compared by, G genes that ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -87,6 +88,15 @@ class Moments:
         return cls(
             mean=mean.float(), spread=torch.where(spread > _TINY, spread, torch.ones_like(spread)).float()
         )
+
+    def __getitem__(self, columns: torch.Tensor) -> Moments:
+        return Moments(mean=self.mean[columns], spread=self.spread[columns])
+
+    @staticmethod
+    def join(parts: Sequence[Moments]) -> Moments:
+        """Return those of several columns after one another."""
+        means, spreads = [one.mean for one in parts], [one.spread for one in parts]
+        return Moments(mean=torch.cat(means), spread=torch.cat(spreads))
 
     def standard(self, values: torch.Tensor) -> torch.Tensor:
         """Return (values - mean) / spread."""

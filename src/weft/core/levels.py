@@ -8,7 +8,8 @@ two small networks learn that, and start at the reference's own level.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,33 +101,17 @@ class GeneLevels:
 
     def take(self, genes: torch.Tensor) -> GeneLevels:
         """Return those of some genes."""
-        pick = [
-            Moments(mean=one.mean[genes], spread=one.spread[genes]) for one in (self.carried, self.pattern)
-        ]
-        return GeneLevels(
-            carried=pick[0],
-            pattern=pick[1],
-            mean=self.mean[genes],
-            varies=self.varies[genes],
-            spread=self.spread[genes],
-            expressing=self.expressing[genes],
-        )
+        return GeneLevels(**{one.name: getattr(self, one.name)[genes] for one in fields(self)})
 
     @staticmethod
     def join(parts: Sequence[GeneLevels]) -> GeneLevels:
         """Return several after one another."""
 
-        def moments(name: str) -> Moments:
-            both = [getattr(part, name) for part in parts]
-            return Moments(
-                mean=torch.cat([one.mean for one in both]), spread=torch.cat([one.spread for one in both])
-            )
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return Moments.join(values) if isinstance(values[0], Moments) else torch.cat(values)
 
-        plain = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("varies", "mean", "spread", "expressing")
-        }
-        return GeneLevels(carried=moments("carried"), pattern=moments("pattern"), **plain)
+        return GeneLevels(**{one.name: joined(one.name) for one in fields(GeneLevels)})
 
 
 class LevelNet(torch.nn.Module):

@@ -251,13 +251,10 @@ def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     if RECORD in uns:
         kept[RECORD] = _filled(uns[RECORD])
-    for name in obs:
+    for name in obs.select_dtypes("category"):
         key = f"{name}_colors"
-        if key in uns and isinstance(obs[name].dtype, pd.CategoricalDtype):
-            colors = _whole_colors(uns[key], obs[name].cat.categories)
-            if colors is not None:
-                kept[key] = colors
-    return {key: value for key, value in kept.items() if len(value)}
+        kept[key] = _whole_colors(uns[key], obs[name].cat.categories) if key in uns else None
+    return {key: value for key, value in kept.items() if value is not None and len(value)}
 
 
 def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -89,13 +89,13 @@ def gene_names(data: Input, wish: Wish) -> Genes:
     KeyMissingError
         No such column of ``var``.
     """
-    names = data.var.index.astype(str)
+    names = data.var.index
     if wish.gene_column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(
             column_of(data.var, wish.gene_column, where=data.where, argument=argument, slot="var")
         )
-        names = names.astype(str)
+    names = names.astype(str)
     again = names.duplicated()
     if again.any() and wish.duplicates == "error":
         slot = "var_names" if wish.gene_column is None else f"var[{wish.gene_column!r}]"
@@ -142,11 +142,12 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
     scan = scan_values(source, data.columns, panel=genes.places[panel])
     scale = _checked_scale(data, wish, scan)
     empty = scan.totals == 0
-    if sizes is not None and bool((sizes[~empty] <= 0).any()):
+    n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
+    if n_bad:
         raise InputError(
             f"{data.where}.obs[{wish.size_factor!r}]",
             expected="a size above zero for every cell that has counts",
-            got=f"zero or less for {int((sizes[~empty] <= 0).sum()):,} cells",
+            got=f"zero or less for {n_bad:,} cells",
             fix="Correct the column, or leave these cells out.",
         )
     totals = scan.totals if sizes is None else sizes
@@ -248,13 +249,12 @@ def _other_values(data: Input, wish: Wish) -> str:
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
     likely = count_layer(data, wish)
-    side: Any = "sc" if wish.name == "reference" else "st"
-    if likely is not None:
-        return f"Pass the raw counts: {argument}={likely!r}. Layers that exist: {shorten(layers, most=10)}."
     if layers:
-        return (
-            f"Pass the layer with raw counts, {argument}=NAME. Layers that exist: {shorten(layers, most=10)}."
+        way = (
+            f"layer with raw counts, {argument}=NAME"
+            if likely is None
+            else f"raw counts: {argument}={likely!r}"
         )
-    if data.has_raw:
-        return f"The input has a raw slot: pass {side}=adata.raw.to_adata()."
-    return ""
+        return f"Pass the {way}. Layers that exist: {shorten(layers, most=10)}."
+    side = "sc" if wish.name == "reference" else "st"
+    return f"The input has a raw slot: pass {side}=adata.raw.to_adata()." if data.has_raw else ""

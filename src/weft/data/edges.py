@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -181,11 +181,8 @@ def _joined(source: Sequence[EdgeSource]) -> EdgeList:
         np.concatenate([np.empty(0), *(one.weights for one in parts)]),
         source=", ".join(one.source for one in parts) or "no source",
     )
-    return EdgeList(
-        genes=made.genes,
-        pairs=made.pairs,
-        weights=made.weights,
-        source=made.source,
+    return replace(
+        made,
         n_self_loops=sum(one.n_self_loops for one in parts),
         n_repeated=made.n_repeated + sum(one.n_repeated for one in parts),
     )
@@ -229,7 +226,7 @@ class _Layout(NamedTuple):
 
 def _layout(lines: list[str], path: Path) -> _Layout:
     """Find out how a file is laid out, by its first lines."""
-    n_before = next((number for number, line in enumerate(lines) if _is_content(line)), None)
+    n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
     if n_before is None:
         raise _wrong(str(path), "nothing but comments")
     first = lines[n_before]
@@ -251,10 +248,6 @@ def _layout(lines: list[str], path: Path) -> _Layout:
     if len(fields) < 2 or (len(fields) > 3 and names[weight] != _SCORE):
         raise _wrong(f"{path}, line {n_before + 1}", f"{len(fields)} column(s): {first.strip()[:60]!r}")
     return _Layout(separator, names, [*names[:2], *names[weight : weight + 1]], n_before)
-
-
-def _is_content(line: str) -> bool:
-    return bool(line.strip()) and not line.startswith("#")
 
 
 def _is_header(fields: list[str]) -> bool:

@@ -106,10 +106,10 @@ def _ids(data: Input, asked: str | None) -> Any:
     """Return the identifiers of the cells as text, each once."""
     if asked is None and "cell_id" in data.obs.columns:
         asked = "cell_id"
-    if asked is None:
-        values = data.obs.names().astype(str)
-    else:
-        values = pd.Index(column_of(data.obs, asked, where=data.where, argument="ids").astype(str))
+    values = data.obs.names()
+    if asked is not None:
+        values = pd.Index(column_of(data.obs, asked, where=data.where, argument="ids"))
+    values = values.astype(str)
     twice = values[values.duplicated()]
     if len(twice):
         raise InputError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -110,15 +110,12 @@ def match_sides(
     best = match_genes(first, second)
     first_ids, second_ids = looks_like_ensembl(first), looks_like_ensembl(second)
     if first_ids and second_ids:
-        return _better(
-            best, without_version(first), without_version(second), "Ensembl IDs without their version"
-        )
+        bare = without_version(first), without_version(second)
+        return _better(best, *bare, "Ensembl IDs without their version")
     if first_ids == second_ids:
         return best
-    names, var, side = (first, first_var, "reference") if first_ids else (second, second_var, "spatial data")
-    other, other_var, other_side = (
-        (second, second_var, "spatial data") if first_ids else (first, first_var, "reference")
-    )
+    sides = (first, first_var, "reference"), (second, second_var, "spatial data")
+    (names, var, side), (other, other_var, other_side) = sides if first_ids else sides[::-1]
     column = id_column(other_var)
     if column is not None:
         keys, ids = without_version(names), without_version(other_var[column])
@@ -222,19 +219,11 @@ def _better(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_], 
 
     Names that stand twice on a side cannot tell which gene is meant and are taken out.
     """
-    places = [
-        np.flatnonzero(~pd.Series(names).duplicated(keep=False).to_numpy()) for names in (first, second)
-    ]
+    places = [np.flatnonzero(~pd.Index(names).duplicated(keep=False)) for names in (first, second)]
     found = match_genes(first[places[0]], second[places[1]])
     if len(found.first) <= len(best.first):
         return best
-    return GeneMatch(
-        first=places[0][found.first],
-        second=places[1][found.second],
-        by_case=found.by_case,
-        ambiguous=found.ambiguous,
-        bridge=bridge,
-    )
+    return replace(found, first=places[0][found.first], second=places[1][found.second], bridge=bridge)
 
 
 def _by_lower(names: Sequence[str] | NDArray[np.str_], taken: set[int]) -> dict[str, list[int]]:

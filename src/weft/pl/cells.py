@@ -136,12 +136,9 @@ def picture(places: DoubleArray, shade: Shade, *, most_dots: int) -> Picture:
     if len(places) <= most_dots:
         return Picture(places=places, shade=shade)
     grid = grid_of(places)
-    if shade.numbers is not None:
-        means, shown = pixel_means(grid, shade.numbers)
-        return Picture(places=places, shade=shade, grid=grid, image=means, shown=shown)
     codes = np.zeros(len(places), dtype=np.int64) if shade.codes is None else shade.codes
-    modes, shown = pixel_modes(grid, codes)
-    return Picture(places=places, shade=shade, grid=grid, image=modes, shown=shown)
+    image, shown = pixel_modes(grid, codes) if shade.numbers is None else pixel_means(grid, shade.numbers)
+    return Picture(places=places, shade=shade, grid=grid, image=image, shown=shown)
 
 
 def draw(

@@ -117,9 +117,7 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
         raise InputError(
             where,
             expected=f"finite coordinates, {n:,} rows of 2 or 3",
-            got=f"shape {found.shape}"
-            if found.shape[:1] != (n,) or found.ndim != 2
-            else "NaN, or more columns",
+            got=f"shape {found.shape}" if found.ndim != 2 or len(found) != n else "NaN, or more columns",
             fix="Give a place for every cell drawn, in their order.",
         )
     return found[:, :2]
@@ -187,9 +185,8 @@ def logged(data: Input) -> Side:
     InputError, ScaleError, GeneError
         As `weft.pair`.
     """
-    wish = Wish(
-        name="spatial", layer=None, gene_column=None, size_factor=None, scale=None, duplicates="first"
-    )
+    none: dict[str, Any] = dict.fromkeys(("layer", "gene_column", "size_factor", "scale"))
+    wish = Wish(name="spatial", duplicates="first", **none)
     genes = gene_names(data, wish)
     return make_side(data, genes, wish, panel=np.arange(len(genes.names)))[0]
 
