@@ -189,18 +189,10 @@ def _check_expression(values: Matrix, shape: tuple[int, ...]) -> None:
         )
 
 
-def _indicator(groups: pd.Categorical) -> sp.csr_matrix:
-    """Return (n_groups, n_cells) ones where a cell is of a group."""
-    n_cells = len(groups)
-    return sp.csr_matrix(
-        (np.ones(n_cells), (groups.codes, np.arange(n_cells))), shape=(len(groups.categories), n_cells)
-    )
-
-
 def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str_]) -> pd.DataFrame:
     """Return the rank-sum test of every segment that is large enough: one row per segment and gene."""
-    members = _indicator(groups)
-    n_genes = len(genes)
+    shape, n_genes = (len(groups.categories), len(groups)), len(genes)
+    members = sp.csr_matrix((np.ones(shape[1]), (groups.codes, np.arange(shape[1]))), shape=shape)
     columns = values.tocsc() if sp.issparse(values) else values
     blocks = []
     for some in row_blocks(n_genes, rows_within(BLOCK_VALUES, len(groups))):

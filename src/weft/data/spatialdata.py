@@ -353,9 +353,7 @@ def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData
     else:
         matrix = open_rows(made.matrix, where=made.where).read(slice(None))
         layers = {key: open_rows(made.layers[key]).read(slice(None)) for key in made.layers}
-    told = {ATTRIBUTES: _attributes(link)} if link is not None else {}
-    kept = {key: made.uns[key] for key in made.uns if key != ATTRIBUTES}
-    return AnnData(matrix, obs=obs, var=made.var, obsm=_arrays(made), layers=layers, uns=kept | told)
+    return AnnData(matrix, obs=obs, var=made.var, obsm=_arrays(made), layers=layers, uns=_uns(made, link))
 
 
 def _points(made: Input, into: Any, annotates: str | None) -> Any:
