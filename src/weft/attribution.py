@@ -308,12 +308,7 @@ def _explain(
         target = mapping.topk(1)[1][:, 0]
     weight = mapping_weight(placed.model.queries, keys, target, what=how.what, tile_entries=how.entries)
     found = integrated_gradients(
-        weight,
-        inputs,
-        steps=how.steps,
-        most_steps=how.most_steps,
-        tolerance=how.tolerance,
-        block=how.points,
+        weight, inputs, steps=how.steps, most_steps=how.most_steps, tolerance=how.tolerance, block=how.points
     )
     return target.cpu().numpy(), found
 

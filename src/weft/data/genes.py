@@ -92,11 +92,7 @@ def match_genes(
 
 
 def match_sides(
-    first: NDArray[np.str_],
-    second: NDArray[np.str_],
-    *,
-    first_var: pd.DataFrame,
-    second_var: pd.DataFrame,
+    first: NDArray[np.str_], second: NDArray[np.str_], *, first_var: pd.DataFrame, second_var: pd.DataFrame
 ) -> GeneMatch:
     """Match two sides by name, or where one is named by Ensembl IDs and the other not, through `var`.
 

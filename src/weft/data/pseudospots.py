@@ -294,10 +294,7 @@ def _crossings(
 def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
     if not isinstance(grid, tuple | list) or len(grid) != 2:
         raise SettingError(
-            "grid",
-            expected="crossing points along the two axes",
-            got=repr(grid),
-            fix="Write grid=(30, 40).",
+            "grid", expected="crossing points along the two axes", got=repr(grid), fix="Write grid=(30, 40)."
         )
     for count in grid:
         check_range("grid", count, low=2, integer=True)

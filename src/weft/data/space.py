@@ -160,11 +160,7 @@ def find_slices(
 
 
 def find_labels(
-    obs: pd.DataFrame | Annotation,
-    asked: str | None,
-    *,
-    where: str,
-    argument: str,
+    obs: pd.DataFrame | Annotation, asked: str | None, *, where: str, argument: str
 ) -> tuple[NDArray[np.str_] | None, str]:
     """Return the type of every cell and the column of `obs` it stands in; None where no usual one is there.
 
@@ -378,10 +374,7 @@ def check_coordinates(coordinates: DoubleArray, where: str, *, fixes: tuple[str,
     """
     if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
         raise InputError(
-            where,
-            expected="2 or 3 columns, one row per cell",
-            got=f"shape {coordinates.shape}",
-            fix=fixes[0],
+            where, expected="2 or 3 columns, one row per cell", got=f"shape {coordinates.shape}", fix=fixes[0]
         )
     bad = np.flatnonzero(~np.isfinite(coordinates).all(axis=1))
     if len(bad):

@@ -99,10 +99,7 @@ def read_spatialdata(
     whole = opened(source)
     system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
     made.obsm["spatial"] = centroids(whole, link, data.obs, where=data.where, system=system)
-    made.uns[COORDINATES] = {
-        "source": f"middles of {', '.join(link.regions)}",
-        "coordinate_system": system,
-    }
+    made.uns[COORDINATES] = {"source": f"middles of {', '.join(link.regions)}", "coordinate_system": system}
     return made
 
 

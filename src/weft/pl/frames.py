@@ -31,12 +31,7 @@ _OWN = "weft.pl"  # marks figures that are made here
 
 
 def panels(
-    given: Any,
-    n: int,
-    *,
-    argument: str = "axes",
-    size: tuple[float, float] = (4.0, 3.5),
-    across: int = 4,
+    given: Any, n: int, *, argument: str = "axes", size: tuple[float, float] = (4.0, 3.5), across: int = 4
 ) -> tuple[Axes, ...]:
     """Return the axes to draw on: those given, or those of a new figure.
 

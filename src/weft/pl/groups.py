@@ -20,15 +20,7 @@ from weft.data.genes import find_names
 from weft.data.input import Input
 from weft.data.stream import Rows, open_rows
 from weft.pl.colors import MISSING, number_map
-from weft.pl.frames import (
-    PLAIN,
-    SMALL,
-    color_bar,
-    heat_map,
-    panel,
-    panels,
-    tidy,
-)
+from weft.pl.frames import PLAIN, SMALL, color_bar, heat_map, panel, panels, tidy
 from weft.pl.reading import Shade, given_shade, logged, opened, shade_of
 from weft.pl.space import shade_legend
 
