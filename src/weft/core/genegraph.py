@@ -166,11 +166,9 @@ class GeneTable:
         """Return the table of genes, given their positions and their (n_sc, R) expression."""
         weights = graph.weights(genes, expression)
         aggregated = weights @ graph.source_expression.T
-        made = [
-            torch.from_numpy(np.ascontiguousarray(one)).to(device)
-            for one in (expression.T, aggregated, weights)
-        ]
-        return cls(expression=made[0], aggregated=made[1], weights=made[2], is_sparse=graph.is_sparse)
+        tables = {"expression": expression.T, "aggregated": aggregated, "weights": weights}
+        made = {name: torch.from_numpy(np.ascontiguousarray(one)).to(device) for name, one in tables.items()}
+        return cls(**made, is_sparse=graph.is_sparse)
 
     def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
         """Return features in the cells of a block.

@@ -165,11 +165,7 @@ class EdgeRelation:
 
 
 def _replaced(
-    relation: GeneRelation,
-    between: DoubleArray,
-    genes: IntArray,
-    sources: IntArray,
-    expression: DoubleArray,
+    relation: GeneRelation, between: DoubleArray, genes: IntArray, sources: IntArray, expression: DoubleArray
 ) -> DoubleArray:
     """Return Eq. 6 for a relation that is sparse, where a gene that is known may have no neighbour at all.
 

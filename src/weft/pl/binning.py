@@ -91,23 +91,18 @@ def grid_of(places: DoubleArray, *, per_pixel: float = CELLS_PER_PIXEL, most: in
     most
         Pixels along the longer side at most.
     """
-    low, extent = places.min(axis=0), np.ptp(places, axis=0)
-    side = max(cell_width(places) * per_pixel**0.5, float(extent.max()) / most)
-    n_columns, n_rows = (int(n) for n in np.maximum(np.ceil(extent / side), 1))
+    low, size = places.min(axis=0), np.ptp(places, axis=0)
+    side = max(cell_width(places) * per_pixel**0.5, float(size.max()) / most)
+    n_columns, n_rows = (int(n) for n in np.maximum(np.ceil(size / side), 1))
     column, row = (
         np.minimum(((places[:, axis] - low[axis]) / side).astype(np.int64), n - 1)
         for axis, n in enumerate((n_columns, n_rows))
     )
-    return Grid(
-        shape=(n_rows, n_columns),
-        extent=(
-            float(low[0]),
-            float(low[0] + n_columns * side),
-            float(low[1]),
-            float(low[1] + n_rows * side),
-        ),
-        pixel=row * n_columns + column,
-    )
+    (left, right), (lowest, highest) = np.stack(
+        [low, low + np.array([n_columns, n_rows]) * side], axis=1
+    ).tolist()
+    extent = left, right, lowest, highest
+    return Grid(shape=(n_rows, n_columns), extent=extent, pixel=row * n_columns + column)
 
 
 def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray]:
