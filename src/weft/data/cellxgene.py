@@ -36,28 +36,14 @@ _PLACES = {PLACES: "X_placed", "spatial": "X_tissue", "X_spatial": "X_tissue"}
 """Coordinates as cellxgene finds them, the one to show first above; its validator takes no X_spatial."""
 
 _ADDED_BY_DISCOVER = (
-    "assay",
-    "cell_type",
-    "development_stage",
-    "disease",
-    "organism",
-    "self_reported_ethnicity",
-    "sex",
+    "assay", "cell_type", "development_stage", "disease", "organism", "self_reported_ethnicity", "sex",
     "tissue",
-)
+)  # fmt: skip
 _WANTED_OBS = (
-    "assay_ontology_term_id",
-    "cell_type_ontology_term_id",
-    "development_stage_ontology_term_id",
-    "disease_ontology_term_id",
-    "donor_id",
-    "is_primary_data",
-    "self_reported_ethnicity_ontology_term_id",
-    "sex_ontology_term_id",
-    "suspension_type",
-    "tissue_ontology_term_id",
-    "tissue_type",
-)
+    "assay_ontology_term_id", "cell_type_ontology_term_id", "development_stage_ontology_term_id",
+    "disease_ontology_term_id", "donor_id", "is_primary_data", "self_reported_ethnicity_ontology_term_id",
+    "sex_ontology_term_id", "suspension_type", "tissue_ontology_term_id", "tissue_type",
+)  # fmt: skip
 _UNKNOWN, _GREY = "unknown", "#c0c0c0"
 
 

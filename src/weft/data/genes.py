@@ -19,9 +19,9 @@ from weft._typing import IntArray
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
-_SYMBOL_COLUMNS = tuple(
-    "gene_symbol gene_symbols symbol gene_name gene_names feature_name gene_short_name".split()
-)
+_SYMBOL_COLUMNS = (
+    "gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_names", "feature_name", "gene_short_name",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

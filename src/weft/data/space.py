@@ -34,16 +34,16 @@ OBS_KEYS = (
 )
 """Columns of `obs` (in any case) that hold coordinates; the third may be missing."""
 
-SLICE_KEYS: tuple[str, ...] = tuple(
-    "section slice slice_id section_id brain_section_label library_id sample sample_id bregma".split()
-)
+SLICE_KEYS: tuple[str, ...] = (
+    "section", "slice", "slice_id", "section_id", "brain_section_label", "library_id", "sample",
+    "sample_id", "bregma",
+)  # fmt: skip
 
-LABEL_KEYS: tuple[str, ...] = tuple(
-    (
-        "cell_type celltype cell_types celltypes cell_type_original celltype_original cell_class subclass "
-        "subclass_label class_label annotation cluster clusters leiden louvain"
-    ).split()
-)
+LABEL_KEYS: tuple[str, ...] = (
+    "cell_type", "celltype", "cell_types", "celltypes", "cell_type_original", "celltype_original",
+    "cell_class", "subclass", "subclass_label", "class_label", "annotation", "cluster", "clusters",
+    "leiden", "louvain",
+)  # fmt: skip
 
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _BLOCK_PLACES = 250_000  # cells that are searched at once
