@@ -17,7 +17,8 @@
     ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
     └── MissingExtraError   (ImportError)         an optional dependency is not installed
 
-Each message says what was expected, what came, where, and the next step.
+Each message says what was expected, what came, where, and the next step. It names the arguments of Python;
+where it was put together with `arg`, another face, such as the command line, can show them its own way.
 """
 
 from __future__ import annotations
@@ -25,9 +26,90 @@ from __future__ import annotations
 import difflib
 import importlib
 import numbers
-from collections.abc import Iterable, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import EllipsisType, ModuleType
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument that a message names, with the value to give it; an ellipsis for none in particular.
+
+    Examples
+    --------
+    >>> str(Argument("coordinates", "obsm:KEY")), str(Argument("memory"))
+    ("coordinates='obsm:KEY'", 'memory=')
+    >>> str(Argument("settings", {"k": ...}))
+    "settings={'k': ...}"
+    """
+
+    name: str
+    value: object = ...
+
+    def __str__(self) -> str:
+        return f"{self.name}={'' if self.value is ... else _in_python(self.value)}"
+
+
+def _in_python(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_in_python(one)}' for key, one in value.items())}}}"
+    return "..." if isinstance(value, EllipsisType) else repr(value)
+
+
+class Message(str):
+    """Text in which Python's arguments can be told from the words around them; `+` keeps that.
+
+    Parameters
+    ----------
+    parts
+        Words and arguments, in their order.
+
+    Examples
+    --------
+    >>> fix = "Replace it: " + arg("overwrite", True) + "."
+    >>> fix
+    'Replace it: overwrite=True.'
+    >>> fix.render(lambda argument: f"--{argument.name}")
+    'Replace it: --overwrite.'
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> Message:
+        message = super().__new__(cls, "".join(map(str, parts)))
+        message.parts = parts
+        return message
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.parts
+
+    def __add__(self, other: str) -> Message:
+        return Message(*self.parts, *_parts(other))
+
+    def __radd__(self, other: str) -> Message:
+        return Message(*_parts(other), *self.parts)
+
+    def render(self, style: Callable[[Argument], str]) -> str:
+        """Return the text with every argument as ``style`` shows it."""
+        return "".join(style(one) if isinstance(one, Argument) else one for one in self.parts)
+
+
+def _parts(text: str) -> tuple[str | Argument, ...]:
+    return text.parts if isinstance(text, Message) else (text,)
+
+
+def arg(name: str, value: object = ...) -> Message:
+    """Return an argument for a message, ``name=value`` in Python; `+` puts words around it.
+
+    Parameters
+    ----------
+    name
+        As Python calls it.
+    value
+        What to give it; left out where the name says enough.
+    """
+    return Message(Argument(name, value))
 
 
 class WeftError(Exception):
@@ -42,10 +124,18 @@ class WeftError(Exception):
     fix
         The next step, as a sentence.
 
+    Attributes
+    ----------
+    argument
+        Python's name of the argument that the error is about; None where it is about something else.
+
     Examples
     --------
     >>> str(WeftError("k", expected="at most 10", got="50", fix="Choose a smaller k."))
     'k: expected at most 10, got 50. Choose a smaller k.'
+    >>> error = WeftError("memory", expected="4 GB", got="1 GB", fix="Raise " + arg("memory") + ".")
+    >>> error.argument, error.fields(lambda argument: f"--{argument.name}")["fix"]
+    ('memory', 'Raise --memory.')
     """
 
     def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
@@ -58,6 +148,21 @@ class WeftError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
+
+    @property
+    def argument(self) -> str | None:
+        first = _parts(self.where)[0]
+        if isinstance(first, Argument):
+            return first.name
+        return first if first.isidentifier() and first.islower() else None
+
+    def fields(self, style: Callable[[Argument], str] = str) -> dict[str, str]:
+        """Return ``where``, ``expected``, ``got`` and ``fix``, with every argument as ``style`` shows it."""
+        where = self.where
+        if style is not str and where == self.argument:  # a name alone
+            where = arg(where)
+        texts = {"where": where, "expected": self.expected, "got": self.got, "fix": self.fix}
+        return {name: Message(*_parts(text)).render(style) for name, text in texts.items()}
 
 
 def _rebuild(kind: type[WeftError], where: str, expected: str, got: str, fix: str) -> WeftError:
@@ -114,6 +219,8 @@ class ServiceError(WeftError, ConnectionError):
 
 class MissingExtraError(WeftError, ImportError):
     """An optional dependency is not installed."""
+
+    argument = None  # it is about a module
 
 
 def near(name: str, known: Iterable[str]) -> str:

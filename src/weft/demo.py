@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import OutputExistsError
+from weft._errors import OutputExistsError, arg
 from weft._typing import FloatArray, PathLike, Progress, silent
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
@@ -182,7 +182,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
                 str(folder),
                 expected="a new folder, or one of an earlier demonstration",
                 got=f"a folder with a {foreign[0]} that no demonstration wrote",
-                fix="Choose another folder with --out, or replace its files with --overwrite.",
+                fix="Choose another folder, or replace its files: " + arg("overwrite", True) + ".",
             )
         mark.write_text(json.dumps({"written by": "weft demo", "files": names}, indent=2) + "\n")
     return folder

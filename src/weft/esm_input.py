@@ -53,7 +53,7 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
             where,
             expected="every name once",
             got=f"{shorten(twice)} more than once",
-            fix="Keep one protein per gene; `weft proteins` chooses the reviewed, canonical, longest one.",
+            fix="Keep one protein per gene; weft.find_proteins chooses the reviewed, canonical, longest one.",
         )
     sequences = {str(name): sequence.strip().upper().removesuffix("*") for name, sequence in pairs}
     empty = [name for name, sequence in sequences.items() if not sequence]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from weft._errors import FormatError, MemoryBudgetError, require, shorten
+from weft._errors import FormatError, MemoryBudgetError, arg, require, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.esm_batches import SPECIAL_TOKENS, Pooling, Window, batches, cut
 from weft.esm_source import ModelSource
@@ -182,7 +182,7 @@ def embed_sequences(
                 f"a batch of {n_tokens:,} tokens",
                 expected=f"that it fits in the memory of {model.device}",
                 got="no memory left there",
-                fix="Take smaller ones: --tokens-per-batch in the command, tokens_per_batch= in Python.",
+                fix="Take smaller ones: " + arg("tokens_per_batch") + ".",
             ) from error
         done: dict[int, FloatArray] = {}
         for one, values in zip(batch, given, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from weft._errors import MissingFileError, shorten
+from weft._errors import MissingFileError, arg, shorten
 from weft._typing import Progress
 from weft.organisms import organism_name
 from weft.proteome import Protein, choose
@@ -207,6 +207,5 @@ def without_network(taxon: int) -> str:
     return (
         "To work without a network, download the organism's proteins elsewhere, from "
         f"{URL}/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:{taxon} "
-        "or from https://www.uniprot.org/proteomes, and name the file: --proteome FILE in the command, "
-        "proteome=FILE in Python."
+        "or from https://www.uniprot.org/proteomes, and name the file: " + arg("proteome", "FILE") + "."
     )

@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from weft._compute import human_bytes, numpy_stream, parse_memory
-from weft._errors import MemoryBudgetError, NotFittedError, check_range
+from weft._errors import MemoryBudgetError, NotFittedError, arg, check_range
 from weft.data.stream import row_blocks
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Interval
             "Imputer.intervals_",
             expected="intervals, which draws are made from",
             got=f"none of preset={imputer.preset!r} with reliability={imputer.reliability}",
-            fix="Use preset='auto' with reliability=True, and a panel of at least 6 genes.",
+            fix="Use "
+            + arg("preset", "auto")
+            + " with "
+            + arg("reliability", True)
+            + ", and a panel of at least 6 genes.",
         )
     return fitted, fitted.intervals, pair
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import numpy_stream, stratified_rows
-from weft._errors import InputError, SettingError
+from weft._errors import InputError, SettingError, arg
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable, GraphPart
@@ -56,7 +56,7 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
             "k",
             expected=f"at most {columns.n_cells:,}, the reference's cells that have counts",
             got=str(settings.k),
-            fix="Set a smaller k (settings={'k': ...}; on the command line --set k=...).",
+            fix="Set a smaller k: " + arg("settings", {"k": ...}) + ".",
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from weft._errors import SettingError, check_choice, check_range, near
+from weft._errors import SettingError, arg, check_choice, check_range, near
 from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
@@ -180,7 +180,7 @@ class StImputeSettings:
                     f"graph={self.graph!r}",
                     expected=_LACKING[name],
                     got="none",
-                    fix=f"Pass {name}=, or use graph='expression'.",
+                    fix="Pass " + arg(name) + ", or use graph='expression'.",
                 )
         _check_measure(shares, self.measure)
         return shares

@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, near, shorten
+from weft._errors import InputError, KeyMissingError, arg, near, shorten
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import Annotation
 from weft.data.copying import blocks_of, chunk_of, copy_sparse, zero_share
@@ -134,7 +134,7 @@ def write_cellxgene(
             data.where,
             expected="genes to show",
             got="none",
-            fix="Export an imputed result, or the spots of weft place --spots FILE --genes NAMES.",
+            fix="Export an imputed result, or spots that genes were carried to.",
         )
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
@@ -207,7 +207,7 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
     shown = asked or next(iter(arrays))
     if shown not in arrays:
         raise KeyMissingError(
-            f"embedding={shown!r}",
+            arg("embedding", shown),
             expected=f"an embedding of {data.where}",
             got="no such one",
             fix=near(shown, arrays),

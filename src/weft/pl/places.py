@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, WeftError, check_choice, check_range, near, shorten
+from weft._errors import InputError, KeyMissingError, check_choice, check_range, near, shorten
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
 from weft.data.input import Input
@@ -238,11 +238,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")
     if not isinstance(truth, str):
         return flat_places(truth, n_cells, "truth")
-    try:
-        found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where)
-    except WeftError as error:
-        fix, where = (text.replace("coordinates=", "truth=") for text in (error.fix, error.where))
-        raise type(error)(where, expected=error.expected, got=error.got, fix=fix) from error
+    found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where, argument="truth")
     return flat_places(found, n_cells, "truth")
 
 

@@ -30,8 +30,8 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     if "reliability" not in var.columns or var["reliability"].isna().all():
         return (
             text(
-                "The reliability of the genes was not estimated. Impute without --no-reliability to know "
-                "which genes to trust.",
+                "The reliability of the genes was not estimated. Impute with it to know which genes to "
+                "trust.",
                 tone="caution",
             ),
         )

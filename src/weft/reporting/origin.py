@@ -37,7 +37,7 @@ def input_blocks(given: Given) -> tuple[Block, ...]:
         blocks.append(
             text(
                 "What the check found in the inputs was not given. Make the report with the two inputs "
-                "(--check-inputs, or in Python a pair) to have it here.",
+                "to have it here.",
                 tone="note",
             )
         )

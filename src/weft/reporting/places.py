@@ -46,7 +46,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
         found.append(
             text(
                 "Whether the places are right was not tested here: that takes cells whose place is known. "
-                "weft evaluate with --by place does it, on such data or on spots that were made from them.",
+                "weft.evaluate by place does it, on such data or on spots that were made from them.",
                 tone="note",
             )
         )
@@ -62,7 +62,7 @@ def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArr
     if given.pair is not None:
         return true_places_of(given.pair, asked)
     data = given.placed.data
-    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name)
+    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name, argument="true_places")
     return places
 
 

@@ -107,7 +107,7 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
         found.append(
             text(
                 "No table of scores was given, so that nothing is said here of how good the predictions are. "
-                "weft evaluate hides genes of the panel, predicts them, and compares the method with simple "
+                "weft.evaluate hides genes of the panel, predicts them, and compares the method with simple "
                 "baselines.",
                 tone="caution",
             )

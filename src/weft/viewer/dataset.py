@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import FormatError, GeneError, InputError, KeyMissingError, check_range, near, shorten
+from weft._errors import FormatError, GeneError, InputError, KeyMissingError, arg, check_range, near, shorten
 from weft._typing import FloatArray
 from weft.data.annotation import Annotation, StoredTable
 from weft.data.input import Input
@@ -43,9 +43,9 @@ def kind_of(opened: Input) -> ResultKind:
         return "spots"
     raise FormatError(
         opened.where,
-        expected="a result of weft impute or weft place",
+        expected="a result of weft: imputed genes, placed cells or spots",
         got="data without var['measured'], obsm['weft_spatial'] or uns['weft']",
-        fix="Give the output; the tissue that was imputed goes with --tissue (tissue=).",
+        fix="Give what weft wrote; the tissue that was imputed goes to " + arg("tissue") + ".",
     )
 
 
@@ -154,14 +154,14 @@ class Dataset:
         """
         if layer not in self.layers:
             raise KeyMissingError(
-                f"layer={layer!r}",
+                arg("layer", layer),
                 expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
                 got="no such layer",
                 fix=near(layer, self.layers),
             )
         if gene not in self._numbers:
             raise GeneError(
-                f"gene={gene!r}",
+                arg("gene", gene),
                 expected=f"a gene of {self.title}",
                 got="no such gene",
                 fix=near(gene, self._numbers),
@@ -184,7 +184,7 @@ class Dataset:
         """
         if name not in self._columns:
             raise KeyMissingError(
-                f"name={name!r}",
+                arg("name", name),
                 expected=f"a column of {self.title}",
                 got="no such column",
                 fix=near(name, self._columns),
