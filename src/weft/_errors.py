@@ -28,33 +28,28 @@ import importlib
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import EllipsisType, ModuleType
+from types import ModuleType
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that a message names, with the value to give it; an ellipsis for none in particular.
+    """An argument that a message names: with the value to give it, with the key in it that is meant, or bare.
 
     Examples
     --------
-    >>> str(Argument("coordinates", "obsm:KEY")), str(Argument("memory"))
-    ("coordinates='obsm:KEY'", 'memory=')
-    >>> str(Argument("settings", {"k": ...}))
-    "settings={'k': ...}"
+    >>> [str(one) for one in (Argument("k", 3), Argument("k"), Argument("settings", key="k"))]
+    ['k=3', 'k=', "settings['k']"]
     """
 
     name: str
     value: object = ...
+    key: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name}={'' if self.value is ... else _in_python(self.value)}"
-
-
-def _in_python(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {_in_python(one)}' for key, one in value.items())}}}"
-    return "..." if isinstance(value, EllipsisType) else repr(value)
+        if self.key is not None:
+            return f"{self.name}[{self.key!r}]"
+        return f"{self.name}={'' if self.value is ... else repr(self.value)}"
 
 
 class Message(str):
@@ -99,7 +94,7 @@ def _parts(text: str) -> tuple[str | Argument, ...]:
     return text.parts if isinstance(text, Message) else (text,)
 
 
-def arg(name: str, value: object = ...) -> Message:
+def arg(name: str, value: object = ..., *, key: str | None = None) -> Message:
     """Return an argument for a message, ``name=value`` in Python; `+` puts words around it.
 
     Parameters
@@ -108,8 +103,10 @@ def arg(name: str, value: object = ...) -> Message:
         As Python calls it.
     value
         What to give it; left out where the name says enough.
+    key
+        The entry that is meant, of an argument that is a dictionary.
     """
-    return Message(Argument(name, value))
+    return Message(Argument(name, value, key))
 
 
 class WeftError(Exception):

@@ -53,10 +53,10 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
     """Raise `SettingError` where the reference has fewer usable cells than neighbours are asked for."""
     if settings.k > columns.n_cells:
         raise SettingError(
-            "k",
+            arg("settings", key="k"),
             expected=f"at most {columns.n_cells:,}, the reference's cells that have counts",
             got=str(settings.k),
-            fix="Set a smaller k: " + arg("settings", {"k": ...}) + ".",
+            fix="Set a smaller k.",
         )
 
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from weft.cli.console import Screen, told_errors
 from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
 
 _Proteins = Annotated[
     Path,
@@ -99,8 +99,7 @@ def embed(
         _quiet_downloads(silent=run.quiet or run.as_json)
         from weft.data.cautions import many
         from weft.data.output import check_output
-        from weft.esm import ProteinEmbedder, work_folder
-        from weft.esm_input import checked_proteins
+        from weft.esm import ProteinEmbedder, checked_proteins, work_folder
 
         target = check_output(output, overwrite=overwrite, suffixes=(".parquet",))
         embedder = ProteinEmbedder(

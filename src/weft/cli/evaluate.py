@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from weft._compute import human_bytes
-from weft._errors import SettingError
+from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import (
-    cautions_of,
-    check_device,
-    read_seeds,
-    score_table,
-    shown_scores,
-)
+from weft.cli.parsing import check_device, read_numbers
+from weft.cli.score_tables import score_table, shown_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,15 +115,7 @@ class PlaceOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `weft.evaluate`, or raise `SettingError` where the hits are no numbers."""
-        parts = [part.strip() for part in self.hits.split(",")]
-        if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
-            raise SettingError(
-                "--hits",
-                expected="whole numbers above 0 between commas, each once",
-                got=repr(self.hits),
-                fix="Write --hits 25,120.",
-            )
-        hits = [int(part) for part in parts]
+        hits = read_numbers("hits", self.hits, low=1, example="25,120")
         return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
 
 
@@ -155,7 +141,7 @@ def evaluate(
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         _check_outputs(output, overwrite=overwrite)
-        all_seeds = [run.seed] if seeds is None else read_seeds(seeds)
+        all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
         by_place = place.arguments()
         check_device(run.device)
         from weft import evaluation
@@ -246,7 +232,7 @@ def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbor
 def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
-        from weft.cli.place_scores import placement_table, shown_placement
+        from weft.cli.score_tables import placement_table, shown_placement
 
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)

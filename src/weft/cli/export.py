@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
+from weft.cli.console import Screen, told_errors
 from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import in_words_of_the_shell
 
 _Result = Annotated[
     Path,
@@ -206,24 +205,24 @@ def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
     """Raise unless what is needed is given, and nothing that would be passed over."""
     if output is None and to != "spatialdata":
         raise SettingError(
-            "--output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
+            "output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
         )
     for name in _NEEDS[to]:
         if given[name] is None:
             raise SettingError(
-                f"--{name}",
-                expected=f"a value, which --to {to} needs",
+                name,
+                expected="a value, which " + arg("to", to) + " needs",
                 got="none",
-                fix=f"Write --{name} {'STORE' if name == 'into' else 'cell_type'}.",
+                fix="Write " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
             )
     for name, value in given.items():
         if value is not None and name not in _TAKES[to]:
             takes = [other for other, names in _TAKES.items() if name in names]
             raise SettingError(
-                f"--{name}",
-                expected=f"--to {' or '.join(takes)}",
-                got=f"--to {to}",
-                fix=f"Leave --{name} out.",
+                name,
+                expected=arg("to") + f" {' or '.join(takes)}",
+                got=arg("to", to),
+                fix="Leave " + arg(name) + " out.",
             )
 
 
@@ -237,5 +236,5 @@ def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, 
     if findings.submission:
         screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
         for line in findings.submission:
-            screen.say(f"  - {in_words_of_the_shell(line)}")
+            screen.say(f"  - {line}")
     return path

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import parse_memory
-from weft._errors import SettingError, check_range
+from weft._errors import SettingError, arg, check_range
 from weft._typing import OutputType, Preset
+from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes, read_settings
+from weft.cli.parsing import check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,7 @@ def _check_outputs(output: Path, save_model: Path | None, writing: WritingOption
 
     target = check_output(output, overwrite=writing.overwrite, suffixes=(".zarr", ".h5ad"))
     check_resumable(target, resume=writing.resume)
-    check_cut("--sparse", writing.sparse)
+    check_cut("sparse", writing.sparse)
     if save_model is not None:
         check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:
@@ -208,13 +208,13 @@ def _check_interval(interval: float | None, preset: Preset, *, no_reliability: b
     """Raise unless the intervals that are asked for can be had, before any work."""
     if interval is None:
         return
-    check_range("--interval", interval, low=0.01, high=0.999)
+    check_range("interval", interval, low=0.01, high=0.999)
     if preset != "auto" or no_reliability:
         raise SettingError(
-            "--interval",
-            expected="--preset auto with reliability",
-            got="--no-reliability" if no_reliability else f"--preset {preset}",
-            fix="Leave that option out, or --interval.",
+            "interval",
+            expected=arg("preset", "auto") + " with reliability",
+            got=arg("reliability", False) if no_reliability else arg("preset", preset),
+            fix="Leave that option out, or " + arg("interval") + ".",
         )
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 import typer
+from typer.models import ArgumentInfo
 
+from weft._errors import Argument, Message
 from weft._typing import Duplicates, Scale
 
 if TYPE_CHECKING:
@@ -198,12 +202,53 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
 
+    options = _names_of(parameters)
+
     @functools.wraps(function)
     def flat(**values: Any) -> None:
         for name, kind in groups.items():
             values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
-        function(**values)
+        before = _OPTIONS.set(options)
+        try:
+            function(**values)
+        finally:
+            _OPTIONS.reset(before)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.option_names = options  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
     return flat
+
+
+_OPTIONS: ContextVar[dict[str, str]] = ContextVar("_OPTIONS", default={})  # noqa: B039 (never changed)
+"""What the command that runs calls its parameters: ``--sc-layer`` for sc_layer, ``SC`` for sc."""
+
+
+def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
+    names = {}
+    for one in parameters:
+        told = one.annotation.__metadata__[0]
+        long = [text.partition("/")[0] for text in told.param_decls or () if text.startswith("--")]
+        names[one.name] = long[0] if long else f"--{one.name.replace('_', '-')}"
+        if isinstance(told, ArgumentInfo):
+            names[one.name] = told.metavar or one.name
+    return names
+
+
+def as_option(argument: Argument) -> str:
+    """Return an argument of Python as the option of the command that runs, if it has one."""
+    options, name, value = _OPTIONS.get(), argument.name, argument.value
+    if name not in options:
+        off = options.get(f"no_{name}")
+        return str(argument) if off is None else off if value is False else f"no {off}"
+    if argument.key is not None:
+        return f"{options[name]} {argument.key}"
+    if value is ... or value is True:
+        return options[name]
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return f"{options[name]} {shlex.quote(text)}"
+
+
+def in_options(text: str) -> str:
+    """Return a message with the arguments of Python as options of the command that runs."""
+    return text.render(as_option) if isinstance(text, Message) else text

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import parse_memory
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
 from weft._typing import PlacerPreset
+from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes, read_settings
+from weft.cli.parsing import check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -120,13 +120,13 @@ def _check_outputs(output: Path, spots: Path | None, save_model: Path | None, *,
     from weft.data.output import check_output
 
     taken = [check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)]
-    for option, path, suffixes in (("--spots", spots, _SUFFIXES), ("--save-model", save_model, ())):
+    for argument, path, suffixes in (("spots", spots, _SUFFIXES), ("save_model", save_model, ())):
         if path is None:
             continue
         target = check_output(path, overwrite=overwrite, suffixes=suffixes)
         if target in taken:
             raise SettingError(
-                option,
+                argument,
                 expected="a path of its own",
                 got=f"{path}, where another output goes",
                 fix="The placed cells, the spots and the model are each written by themselves.",
@@ -140,10 +140,14 @@ def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
         return []
     if spots is None or genes == "all":
         raise SettingError(
-            f"--genes {genes}",
+            arg("genes", genes),
             expected="names of genes, and a file for the spots that they go to",
-            got="no --spots" if spots is None else "all",
-            fix="Write --genes Gad1,Sst --spots spots.h5ad; weft impute is for all genes.",
+            got="no " + arg("spots") if spots is None else "all",
+            fix="Write "
+            + arg("genes", "Gad1,Sst")
+            + " "
+            + arg("spots", "spots.h5ad")
+            + "; weft impute is for all genes.",
         )
     return read_genes(genes) or []
 

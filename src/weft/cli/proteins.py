@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weft._errors import OutputExistsError
+from weft.cli.console import Screen, told_errors
 from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import check_device
+from weft.cli.parsing import check_device
 
 if TYPE_CHECKING:
     from weft.proteins import ProteinTable

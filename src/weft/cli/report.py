@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import human_bytes
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
+from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import Overwrite, PairOptions, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes
+from weft.cli.parsing import check_device, read_genes
 
 if TYPE_CHECKING:
     from weft.data.pair import Pair
@@ -158,7 +158,7 @@ def _asked_genes(genes: str | None) -> list[str]:
     names = read_genes(genes)
     if names is None:
         raise SettingError(
-            "--genes all",
+            arg("genes", "all"),
             expected="a few genes, as each is drawn",
             got="all",
             fix="Name those that you want to see.",
@@ -172,9 +172,9 @@ def _known(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptio
         return None
     if inputs is None:
         raise SettingError(
-            "--truth",
-            expected="--check-inputs too, as values are brought to the scale of the reference",
+            "truth",
+            expected=arg("check_inputs") + " too, as values are brought to the scale of the reference",
             got="none",
-            fix="Add --check-inputs SC ST.",
+            fix="Add " + arg("check_inputs") + " SC ST.",
         )
     return data.pair(inputs[0], truth)

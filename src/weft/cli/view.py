@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from weft.cli.console import Screen, told_errors
 from weft.cli.options import RunOptions
-from weft.cli.screen import Screen, told_errors
 
 _Results = Annotated[
     list[Path],

@@ -475,9 +475,15 @@ def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str)
     for name in changes:
         if name not in known:
             raise SettingError(
-                f"settings[{name!r}]",
+                arg("settings", key=name),
                 expected=f"a setting of {method}",
                 got="no such name",
                 fix=near(name, known),
             )
-    return replace(settings, **changes)
+    try:
+        return replace(settings, **changes)
+    except SettingError as error:
+        if error.where not in changes:
+            raise
+        where = arg("settings", key=error.where)
+        raise SettingError(where, expected=error.expected, got=error.got, fix=error.fix) from None
