@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from weft import _typing
 from weft._compute import human_bytes
 from weft._errors import MemoryBudgetError, WeftError, arg
-from weft.cli.options import RunOptions, as_option, in_options
+from weft.cli.options import ShownOptions, as_option, in_options
 
 if TYPE_CHECKING:
     from weft.data.pair import Pair
@@ -33,7 +33,7 @@ class Screen:
         Whether to print JSON, and whether to be quiet.
     """
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: ShownOptions) -> None:
         self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
         self._start = time.monotonic()
 

@@ -13,24 +13,10 @@ from typing import Annotated, Literal
 import typer
 
 from weft.cli.console import Screen, told_errors
-from weft.cli.options import Overwrite, RunOptions
+from weft.cli.options import Overwrite, RunOptions, argument, option, output
 
-_Proteins = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PROTEINS", help="FASTA file with one protein per gene (.gz too).", show_default=False
-    ),
-]
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the table goes: a .parquet file, for --embedding of weft impute.",
-        show_default=False,
-    ),
-]
+_Proteins = Annotated[Path, argument("FASTA file with one protein per gene (.gz too).", "PROTEINS")]
+_Output = Annotated[Path, output("Where the table goes: a .parquet file, for --embedding of weft impute.")]
 _Model = Annotated[
     str,
     typer.Option(
@@ -39,10 +25,7 @@ _Model = Annotated[
         "took facebook/esm2_t36_3B_UR50D.",
     ),
 ]
-_Revision = Annotated[
-    str | None,
-    typer.Option(help="Branch, tag or commit on the Hub. Default: the newest.", show_default=False),
-]
+_Revision = Annotated[str | None, option("Branch, tag or commit on the Hub. Default: the newest.")]
 _Layer = Annotated[
     int, typer.Option(help="Layer whose output is taken; negative numbers count from the last.")
 ]
@@ -65,11 +48,7 @@ _Overlap = Annotated[
 ]
 _TokensPerBatch = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Most tokens that the model reads at once: fewer take less memory. Default: by the device.",
-        show_default=False,
-    ),
+    option("Most tokens that the model reads at once: fewer take less memory. Default: by the device.", "N"),
 ]
 _Offline = Annotated[
     bool, typer.Option("--offline", help="Take the model from this machine, and never ask the Hub.")

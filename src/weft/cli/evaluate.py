@@ -11,7 +11,16 @@ import typer
 
 from weft._compute import human_bytes
 from weft.cli.console import Screen, cautions_of, told_errors
-from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.options import (
+    NetworkOptions,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    Spatial,
+    option,
+    output,
+)
 from weft.cli.parsing import check_device, read_numbers
 from weft.cli.score_tables import score_table, shown_scores
 
@@ -30,14 +39,7 @@ _METHODS = "auto,mean,knn,attention"
 _PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
 
 _Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.",
-        show_default=False,
-    ),
+    Path, output("Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.")
 ]
 _By = Annotated[
     Literal["genes", "cells", "fraction", "place"],
@@ -48,12 +50,11 @@ _By = Annotated[
 ]
 _Methods = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
+    option(
+        "Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
         "knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. "
         f"Default: {_METHODS}; by place {_PLACERS}.",
-        show_default=False,
+        "NAMES",
     ),
 ]
 _Folds = Annotated[int, typer.Option(help="Folds of genes or cells.")]
@@ -61,12 +62,7 @@ _Keep = Annotated[
     float,
     typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
 ]
-_Seeds = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NUMBERS", help="Several seeds between commas, in place of --seed.", show_default=False
-    ),
-]
+_Seeds = Annotated[str | None, option("Several seeds between commas, in place of --seed.", "NUMBERS")]
 _Reliability = Annotated[
     bool,
     typer.Option(
@@ -86,22 +82,15 @@ class PlaceOptions:
     """What ``--by place`` takes besides."""
 
     truth: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE",
-            help="Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.",
-            rich_help_panel=_PLACE,
-            show_default=False,
-        ),
+        str | None, option("Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.", "PLACE", panel=_PLACE)
     ] = None
     truth_composition: Annotated[
         str | None,
-        typer.Option(
-            metavar="PLACE",
-            help="What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
+        option(
+            "What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
             "table or in uns[KEY_names].",
-            rich_help_panel=_PLACE,
-            show_default=False,
+            "PLACE",
+            panel=_PLACE,
         ),
     ] = None
     hits: Annotated[

@@ -14,7 +14,18 @@ from weft._compute import parse_memory
 from weft._errors import SettingError, arg, check_range
 from weft._typing import OutputType, Preset
 from weft.cli.console import Screen, cautions_of, told_errors
-from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.options import (
+    Memory,
+    NetworkOptions,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    SaveModel,
+    Spatial,
+    option,
+    output,
+)
 from weft.cli.parsing import check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
@@ -24,16 +35,7 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair
     from weft.imputer import Imputer
 
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the imputed genes go: a .zarr store or an .h5ad file.",
-        show_default=False,
-    ),
-]
+_Output = Annotated[Path, output("Where the imputed genes go: a .zarr store or an .h5ad file.")]
 _Genes = Annotated[
     str,
     typer.Option(
@@ -41,7 +43,6 @@ _Genes = Annotated[
         help="Genes to impute: names between commas, a text file with one name a line, or all.",
     ),
 ]
-_Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 _Preset = Annotated[
     Preset, typer.Option(help="The method: the best we know (auto), or stImpute as published.")
 ]
@@ -55,10 +56,8 @@ _Settings = Annotated[
 ]
 _Interval = Annotated[
     float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.",
-        show_default=False,
+    option(
+        "Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.", "SHARE"
     ),
 ]
 _NoReliability = Annotated[
@@ -67,10 +66,6 @@ _NoReliability = Annotated[
         "--no-reliability",
         help="Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.",
     ),
-]
-_SaveModel = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Save what was learned, for weft.load in Python.", show_default=False),
 ]
 
 
@@ -83,10 +78,8 @@ class WritingOptions:
     ] = "float32"
     sparse: Annotated[
         float | None,
-        typer.Option(
-            metavar="CUT",
-            help="Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.",
-            show_default=False,
+        option(
+            "Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.", "CUT"
         ),
     ] = None
     resume: Annotated[
@@ -99,11 +92,10 @@ class WritingOptions:
     ] = False
     dask: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
+        option(
+            "Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
             "machine, local or local:4; OUT must be a .zarr store that all share.",
-            show_default=False,
+            "ADDRESS",
         ),
     ] = None
     overwrite: Overwrite = False
@@ -119,12 +111,12 @@ def impute(
     *,
     output: _Output,
     genes: _Genes = "all",
-    memory: _Memory = "4GB",
+    memory: Memory = "4GB",
     preset: _Preset = "auto",
     settings: _Settings = None,
     interval: _Interval = None,
     no_reliability: _NoReliability = False,
-    save_model: _SaveModel = None,
+    save_model: SaveModel = None,
     writing: WritingOptions,
     network: NetworkOptions,
     data: PairOptions,
