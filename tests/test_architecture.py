@@ -84,8 +84,8 @@ LAYERS = {
     "pl": 5,
     "reporting": 5,
     "viewer": 5,
-    "demo": 5,
     "cli": 6,
+    "errors": 7,
     "__init__": 7,
     "__main__": 7,
 }

@@ -24,9 +24,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import weft
-import weft.demo
 from weft._errors import arg
-from weft.cli import app
+from weft.cli import app, demo
 from weft.cli.options import PairOptions, as_option
 from weft.cli.parsing import read_genes
 from weft.data.simulate import SimulatedTissue
@@ -253,14 +252,14 @@ def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
 def test_demo_runs_twice_and_replaces_only_its_own(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weft.demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
-    monkeypatch.setattr(weft.demo, "PLACER_SETTINGS", {"models": 1, "steps": 3})
+    monkeypatch.setattr(demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
+    monkeypatch.setattr(demo, "PLACER_SETTINGS", {"models": 1, "steps": 3})
     first = call("demo", "--cells", 80)
     assert first.exit_code == 0, first.output
     assert first.stdout.count("attention") == 2
     folder = tmp_path / "weft-demo"
-    assert {*weft.demo.FILES.values()} < {one.name for one in folder.iterdir()}
-    pictures = [folder / name for name in weft.demo.PICTURES.values()]
+    assert {*demo.FILES.values()} < {one.name for one in folder.iterdir()}
+    pictures = [folder / name for name in demo.PICTURES.values()]
     assert all(one.read_bytes().startswith(b"\x89PNG") for one in pictures)
     told = (folder / "report.html").read_text(encoding="utf-8")
     assert "<h2" in told
@@ -379,8 +378,11 @@ def test_bad_reference(
 
 
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
-    "k too large": (["--preset", "stimpute", "--set", "k=9999"], ("k: expected at most 99", "--set k=")),
-    "unknown setting": (["--set", "heads=2"], ("settings['heads']",)),
+    "k too large": (
+        ["--preset", "stimpute", "--set", "k=9999"],
+        ("--set k: expected at most 99", "Set a smaller k"),
+    ),
+    "unknown setting": (["--set", "heads=2"], ("--set heads: expected a setting",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
     "interval out of range": (["--interval", "90"], ("--interval: expected a number from 0.01 to 0.999",)),

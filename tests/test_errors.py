@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from weft import _errors
+from weft import _errors, errors
 from weft._errors import (
     FormatError,
     GeneError,
@@ -70,12 +70,14 @@ class TestKinds:
         assert vars(again) == vars(made(kind))
 
     def test_the_tree_in_the_docstring_has_it(self, kind: type[WeftError]) -> None:
-        assert f" {kind.__name__} " in (_errors.__doc__ or "")
+        assert f" {kind.__name__} " in (errors.__doc__ or "")
 
 
 def test_every_error_of_the_module_is_in_the_table() -> None:
     kinds = {one for one in vars(_errors).values() if isinstance(one, type) and issubclass(one, WeftError)}
     assert kinds == {*BUILTIN, WeftError}
+    assert errors.__all__ == sorted(one.__name__ for one in kinds)
+    assert {getattr(errors, name) for name in errors.__all__} == kinds
 
 
 class TestNear:

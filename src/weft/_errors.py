@@ -1,21 +1,4 @@
-"""Every error that weft raises on purpose.
-
-::
-
-    WeftError
-    ├── InputError          (ValueError)          data that cannot be used as they are
-    │   ├── FormatError                           a file that is not what its name says
-    │   ├── ScaleError                            values that are not counts or their logarithm
-    │   └── GeneError       (KeyError)            genes that are unknown, unmatched or ambiguous
-    ├── KeyMissingError     (KeyError)            no such layer, column or slot
-    ├── SettingError        (ValueError)          a hyper-parameter or option out of its range
-    ├── MissingFileError    (FileNotFoundError)   a path with nothing behind it
-    ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
-    ├── OutputError         (OSError)             the output could not be written (a full disk, say)
-    ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
-    ├── NotFittedError      (RuntimeError)        a result was asked for before ``fit``
-    ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
-    └── MissingExtraError   (ImportError)         an optional dependency is not installed
+"""Every error that weft raises on purpose; `weft.errors` hands them on, and draws their tree.
 
 Each message says what was expected, what came, where, and the next step. It names the arguments of Python;
 where it was put together with `arg`, another face, such as the command line, can show them its own way.

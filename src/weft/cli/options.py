@@ -255,7 +255,8 @@ def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
     names = {}
     for one in parameters:
         told = one.annotation.__metadata__[0]
-        long = [text.partition("/")[0] for text in told.param_decls or () if text.startswith("--")]
+        spellings = (told.default, *(told.param_decls or ()))  # typer puts the first into the default
+        long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
         names[one.name] = long[0] if long else f"--{one.name.replace('_', '-')}"
         if isinstance(told, ArgumentInfo):
             names[one.name] = told.metavar or one.name
