@@ -245,12 +245,7 @@ def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_range(
-    where: str,
-    value: float,
-    *,
-    low: float,
-    high: float = float("inf"),
-    integer: bool = False,
+    where: str, value: float, *, low: float, high: float = float("inf"), integer: bool = False
 ) -> None:
     """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
     kind = "a whole number" if integer else "a number"

@@ -310,10 +310,7 @@ class ProteinEmbedder:
 
         device = resolve_device(self.device)
         model = load_model(
-            self.source,
-            layer=self._layer(),
-            device=device,
-            is_bfloat16=self._precision(device) == "bfloat16",
+            self.source, layer=self._layer(), device=device, is_bfloat16=self._precision(device) == "bfloat16"
         )
         for made in embed_sequences(
             model,

@@ -18,9 +18,5 @@ def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> 
         screen.say(summary_text(pair.findings, tuple(cautions_of(pair))))
         screen.finish(
             f"The inputs can be used: {counted(pair)}",
-            {
-                "command": "check",
-                "findings": pair.findings,
-                "cautions": cautions_of(pair),
-            },
+            {"command": "check", "findings": pair.findings, "cautions": cautions_of(pair)},
         )

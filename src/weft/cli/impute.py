@@ -149,12 +149,7 @@ def impute(
         ):
             _tell_network(screen, imputer, pair)
             path = imputer.impute_to(
-                output,
-                genes=names,
-                interval=interval,
-                memory=memory,
-                progress=progress,
-                **writing.asked(),
+                output, genes=names, interval=interval, memory=memory, progress=progress, **writing.asked()
             )
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(path, plan.n_cells)
