@@ -13,11 +13,12 @@ from typing import Literal, TypeAlias
 import pandas as pd
 from anndata import AnnData
 
-from weft._errors import FormatError, GeneError, MissingFileError, arg, near, shorten
+from weft._errors import FormatError, GeneError, MissingFileError, arg, shorten
 from weft._typing import PathLike, Progress
 from weft.data.genes import duplicates_of, id_column, looks_like_ensembl, symbol_column, without_version
 from weft.data.read import open_input
 from weft.data.space import column_of
+from weft.fasta import near_path
 from weft.organisms import organism_name
 from weft.proteome import Protein, choose
 from weft.uniprot import URL, Part, Question, UniProt, is_askable
@@ -96,7 +97,9 @@ def wanted_genes(
     if isinstance(genes, str | Path) or hasattr(genes, "__fspath__"):
         path = Path(genes).expanduser()
         if _is_text(path):
-            return _of_list(_read_names(path), where=f"genes ({path})")
+            where = f"genes ({path})"
+            fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
+            return _of_list(read_names(path, where=where, fix=fix), where=where)
         return _of_dataset(path, gene_column)
     return _of_list([str(name) for name in genes], where="genes")
 
@@ -111,23 +114,36 @@ def _is_text(path: Path) -> bool:
         return not any(mark in file.readline() for mark in (b",", b"\t"))
 
 
-def _read_names(path: Path) -> list[str]:
+def read_names(path: Path, *, where: str, fix: str) -> list[str]:
+    """Return the names of a text file, one a line, without empty lines and those that start with #.
+
+    Parameters
+    ----------
+    path
+        The file.
+    where, fix
+        What errors call it, and what to do where it is no text.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        Nothing lies there; it is no text.
+    """
     if not path.is_file():
-        there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingFileError(
-            f"genes ({path})",
-            expected="a list of genes or a dataset",
+            where,
+            expected="a text file with one gene a line",
             got="nothing at this path",
-            fix=near(path.name, there) if there else f"The folder {str(path.parent)!r} is not there either.",
+            fix=near_path(path),
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(
-            f"genes ({path})",
+            where,
             expected="a text file with one gene a line",
             got="a file that is no text",
-            fix="Name a text file, or a dataset by its full name with its ending, such as .h5ad.",
+            fix=fix,
         ) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 

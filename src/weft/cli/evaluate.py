@@ -22,7 +22,7 @@ from weft.cli.options import (
     output,
 )
 from weft.cli.parsing import check_device, read_numbers
-from weft.cli.score_tables import score_table, shown_scores
+from weft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,8 +221,6 @@ def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbor
 def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
-        from weft.cli.score_tables import placement_table, shown_placement
-
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
     return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weft._errors import FormatError, MissingFileError, SettingError, arg
+from weft._errors import SettingError, arg
 
 
 def check_device(device: str) -> None:
@@ -42,24 +42,11 @@ def read_genes(text: str) -> list[str] | None:
     if text == "all":
         return None
     path = Path(text)
-    if _is_file(path):
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise FormatError(
-                arg("genes", text),
-                expected="a text file with one gene a line",
-                got="a file that is no text",
-                fix="Name a text file, or the genes themselves between commas.",
-            ) from error
-        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    elif path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
-        raise MissingFileError(
-            arg("genes", text),
-            expected="a text file with one gene a line",
-            got="nothing at this path",
-            fix="Check the path, or name the genes between commas.",
-        )
+    if _is_file(path) or path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
+        from weft.lookup import read_names
+
+        fix = "Name a text file, or the genes themselves between commas."
+        names = read_names(path, where=arg("genes", text), fix=fix)
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]
     twice = sorted(name for name, times in Counter(names).items() if times > 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,17 +22,26 @@ _HEADS = ("cells", "types")
 """What the table shows; the groups of cells and of types are in the file and in JSON."""
 
 
-def shown_scores(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the scores that are shown: method, what is scored, metric; means over the seeds."""
+_Rows: TypeAlias = dict[str, dict[str, dict[str, float]]]
+
+
+def _means(scores: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+    """Return the summary by method, item and metric: means over the seeds."""
     summary = scores[scores["level"] == "summary"]
-    found = summary.groupby(["method", "item", "metric"], sort=False)["value"].mean()
+    means: Any = summary.groupby(["method", "item", "metric"], sort=False)["value"].mean()
+    return {place: float(value) for place, value in means.items()}
+
+
+def shown_scores(scores: pd.DataFrame) -> _Rows:
+    """Return the scores that are shown: method, what is scored, metric; means over the seeds."""
+    means = _means(scores)
     return {
         method: {
-            title: {metric: float(found[method, item, metric]) for metric in metrics}
+            title: {metric: means[method, item, metric] for metric in metrics}
             for title, item, metrics in _SCORES
-            if (method, item, metrics[0]) in found.index
+            if (method, item, metrics[0]) in means
         }
-        for method in summary["method"].unique()
+        for method in dict.fromkeys(method for method, _, _ in means)
     }
 
 
@@ -45,28 +55,21 @@ def score_table(scores: pd.DataFrame, *, title: str) -> Table:
     title
         What stands above.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     rows = shown_scores(scores)
-    shown = [
+    columns = [
         (head, metric)
         for head, _, metrics in _SCORES
         for metric in metrics
         if any(head in row for row in rows.values())
     ]
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("\nmethod", overflow="fold")
-    for place, (head, metric) in enumerate(shown):
-        first = place == 0 or shown[place - 1][0] != head
-        table.add_column(f"{head if first else ''}\n{metric}", justify="right", no_wrap=True)
-    for method, row in rows.items():
-        values = [row[head][metric] if head in row else None for head, metric in shown]
-        table.add_row(method, *("-" if value is None else f"{value:.3f}" for value in values))
-    return table
+    firsts = {head: number for number, (head, _) in reversed(list(enumerate(columns)))}
+    heads = [
+        f"{head if firsts[head] == number else ''}\n{metric}" for number, (head, metric) in enumerate(columns)
+    ]
+    return _table(rows, columns, heads, title)
 
 
-def shown_placement(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+def shown_placement(scores: pd.DataFrame) -> _Rows:
     """Return the summary of a table of scores: method, what is scored, metric; means over the seeds.
 
     Parameters
@@ -81,14 +84,11 @@ def shown_placement(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float
     >>> shown_placement(pd.DataFrame([row]))
     {'cosine': {'cells': {'hits@9': 4.0}}}
     """
-    summary = scores[scores["level"] == "summary"]
-    found = summary.groupby(["method", "item", "metric"], sort=False)["value"].mean()
-    shown: dict[str, dict[str, dict[str, float]]] = {}
-    for place, value in found.items():
-        method, item, metric = map(str, cast(tuple[str, str, str], place))
+    shown: _Rows = {}
+    for (method, item, metric), value in _means(scores).items():
         # "all types" and "14 most frequent types" stand in one group: the metric tells them apart
         head = item.rpartition(" ")[2] if item.startswith("all ") or " most frequent " in item else item
-        shown.setdefault(method, {}).setdefault(head, {})[metric] = float(value)
+        shown.setdefault(method, {}).setdefault(head, {})[metric] = value
     return shown
 
 
@@ -102,19 +102,23 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
     title
         What stands above.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     rows = shown_placement(scores)
     columns = [
         (head, metric)
         for head in _HEADS
         for metric in dict.fromkeys(name for row in rows.values() for name in row.get(head, {}))
     ]
+    return _table(rows, columns, ["\n".join(_two_lines(metric)) for _, metric in columns], title)
+
+
+def _table(rows: _Rows, columns: Sequence[tuple[str, str]], heads: Sequence[str], title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("\nmethod", overflow="fold")
-    for _, metric in columns:
-        table.add_column("\n".join(_two_lines(metric)), justify="right", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     for method, row in rows.items():
         values = [row.get(head, {}).get(metric) for head, metric in columns]
         table.add_row(method, *("-" if value is None else f"{value:.3f}" for value in values))
