@@ -1,5 +1,6 @@
 """The command line: what it makes, what it prints, and what it says and leaves behind when it refuses."""
 
+import ast
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -18,13 +20,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import weft
-import weft.demo
-from weft.cli import app
-from weft.cli.options import PairOptions
-from weft.cli.words import in_words_of_the_shell, read_genes
+from weft._errors import arg
+from weft.cli import app, demo
+from weft.cli.options import PairOptions, as_option
+from weft.cli.parsing import read_genes
 from weft.data.simulate import SimulatedTissue
 
 QUICK = ["--set", "steps=3", "--set", "level_steps=3"]
@@ -249,14 +252,14 @@ def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
 def test_demo_runs_twice_and_replaces_only_its_own(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weft.demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
-    monkeypatch.setattr(weft.demo, "PLACER_SETTINGS", {"models": 1, "steps": 3})
+    monkeypatch.setattr(demo, "SETTINGS", {"steps": 3, "level_steps": 3, "fold_steps": 3})
+    monkeypatch.setattr(demo, "PLACER_SETTINGS", {"models": 1, "steps": 3})
     first = call("demo", "--cells", 80)
     assert first.exit_code == 0, first.output
     assert first.stdout.count("attention") == 2
     folder = tmp_path / "weft-demo"
-    assert {*weft.demo.FILES.values()} < {one.name for one in folder.iterdir()}
-    pictures = [folder / name for name in weft.demo.PICTURES.values()]
+    assert {*demo.FILES.values()} < {one.name for one in folder.iterdir()}
+    pictures = [folder / name for name in demo.PICTURES.values()]
     assert all(one.read_bytes().startswith(b"\x89PNG") for one in pictures)
     told = (folder / "report.html").read_text(encoding="utf-8")
     assert "<h2" in told
@@ -375,8 +378,11 @@ def test_bad_reference(
 
 
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
-    "k too large": (["--preset", "stimpute", "--set", "k=9999"], ("k: expected at most 99", "--set k=")),
-    "unknown setting": (["--set", "heads=2"], ("settings['heads']",)),
+    "k too large": (
+        ["--preset", "stimpute", "--set", "k=9999"],
+        ("--set k: expected at most 99", "Set a smaller k"),
+    ),
+    "unknown setting": (["--set", "heads=2"], ("--set heads: expected a setting",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
     "interval out of range": (["--interval", "90"], ("--interval: expected a number from 0.01 to 0.999",)),
@@ -386,18 +392,21 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("--interval: expected --preset",),
     ),
     "interval without reliability": (["--interval", "0.9", "--no-reliability"], ("got --no-reliability",)),
-    "setting of another kind": (["--set", "steps=few"], ("steps: expected a whole number",)),
+    "setting of another kind": (["--set", "steps=few"], ("--set steps: expected a whole number",)),
     "unknown gene": (["--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--genes", "Gene01,Gene01"], ("more than once",)),
     "no gene": (["--genes", ","], ("--genes all",)),
     "missing file of genes": (["--genes", "genes.txt"], ("nothing at this path",)),
-    "memory": (["--memory", "plenty"], ("memory: expected a size", "'plenty'")),
-    "too little memory": (["--memory", "1MB"], ("memory: expected at least",)),
+    "memory": (["--memory", "plenty"], ("--memory: expected a size", "'plenty'")),
+    "too little memory": (["--memory", "1MB"], ("--memory: expected at least",)),
     "suffix": (["-o", "out.csv"], (".zarr or .h5ad",)),
     "folder": (["-o", "no/such/out.zarr"], ("mkdir -p",)),
-    "device": (["--device", "abacus"], ("device", "'abacus'")),
-    "seed": (["--seed", "-1"], ("seed: expected a whole number",)),
-    "column": (["--labels", "cell_typ"], ("--labels 'cell_typ'", "Did you mean 'cell_type'?")),
+    "device": (["--device", "abacus"], ("--device: expected", "'abacus'")),
+    "seed": (["--seed", "-1"], ("--seed: expected a whole number",)),
+    "column": (
+        ["--labels", "cell_typ"],
+        ("--labels cell_typ: expected", "Did you mean 'cell_type'?"),
+    ),
     "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing there")),
 }
 
@@ -495,7 +504,7 @@ def test_a_full_disk(call: Any, both: Any, tmp_path: Path, small_files: Any, out
 def test_an_error_as_json(call: Any, both: Any) -> None:
     result = call("check", both[0], "nowhere.h5ad", "--json")
     error = one_object(result)["error"]
-    assert list(error) == ["kind", "where", "expected", "got", "fix"]
+    assert list(error) == ["kind", "argument", "where", "expected", "got", "fix"]
     assert (error["kind"], error["got"]) == ("MissingFileError", "nothing at this path")
     assert_refused(result, error["fix"])
 
@@ -573,8 +582,60 @@ def test_genes_may_come_from_a_file_with_windows_line_ends(tmp_path: Path) -> No
         read_genes(str(path))
 
 
-def test_messages_speak_of_options() -> None:
-    assert in_words_of_the_shell("st_size_factor= or labels='a'") == "--st-size-factor or --labels 'a'"
+def test_messages_speak_of_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "labels": "--labels",
+        "settings": "--set",
+        "overwrite": "--overwrite",
+        "hits": "--hits",
+        "no_reliability": "--no-reliability",
+        "sc": "SC",
+    }
+    monkeypatch.setattr("weft.cli.options._OPTIONS", ContextVar("options", default=names))
+    shown = {
+        arg("labels"): "--labels",
+        arg("labels", "cell_type"): "--labels cell_type",
+        arg("labels", "cell type"): "--labels 'cell type'",
+        arg("overwrite", True): "--overwrite",
+        arg("reliability", False): "--no-reliability",
+        arg("reliability", True): "no --no-reliability",
+        arg("hits", (25, 120)): "--hits 25,120",
+        arg("settings", key="k"): "--set k",
+        arg("sc"): "SC",
+        arg("url", "http://x"): "url='http://x'",
+    }
+    for message, text in shown.items():
+        assert message.render(as_option) == text
+
+
+def test_every_command_knows_its_options() -> None:
+    commands: Any = get_command(app)
+    for command in app.registered_commands:
+        assert command.name is not None
+        parameters = {one.name: one for one in commands.commands[command.name].params}
+        names: dict[str, str] = command.callback.option_names  # type: ignore[union-attr]
+        assert names.keys() == parameters.keys() - {"help"}
+        for name, option in names.items():
+            assert option in (*parameters[name].opts, parameters[name].metavar), name
+
+
+def test_no_message_of_the_library_names_an_option() -> None:
+    """Options are the command line's own: messages name arguments, and each face shows them its own way."""
+    package = Path(weft.__file__).parent
+    texts = [
+        f"{path.relative_to(package)}:{node.lineno} {node.value}"
+        for path in sorted(package.rglob("*.py"))
+        if path.relative_to(package).parts[0] not in ("cli", "reporting")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        for word in node.keywords
+        if word.arg in ("expected", "got", "fix")
+        for node in ast.walk(word.value)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert len(texts) > 500
+    wrong = re.compile(r"(?<![\w-])--[a-z]|in the command\b|on the command line\b|in Python\b")
+    assert [text for text in texts if wrong.search(text)] == []
 
 
 def test_the_installed_command_starts(tmp_path: Path) -> None:

@@ -444,8 +444,12 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(
 def test_an_error_as_json(place: Any, both: Any) -> None:
     result = place(*both, "-o", "placed.h5ad", "--coordinates", "none", "--json", *SETTINGS)
     error = one_object(result)["error"]
-    assert list(error) == ["kind", "where", "expected", "got", "fix"]
-    assert (error["kind"], error["where"]) == ("KeyMissingError", "coordinates")
+    assert list(error) == ["kind", "argument", "where", "expected", "got", "fix"]
+    assert (error["kind"], error["argument"], error["where"]) == (
+        "KeyMissingError",
+        "coordinates",
+        "--coordinates",
+    )
     assert_refused(result, error["fix"])
 
 

@@ -20,7 +20,7 @@ import typer
 import weft
 from weft.cli import app
 from weft.data.simulate import simulate_tissue
-from weft.esm_input import checked_proteins
+from weft.esm import checked_proteins
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -5,13 +5,14 @@ import pickle
 
 import pytest
 
-from weft import _errors
+from weft import _errors, errors
 from weft._errors import (
     FormatError,
     GeneError,
     InputError,
     KeyMissingError,
     MemoryBudgetError,
+    Message,
     MissingExtraError,
     MissingFileError,
     NotFittedError,
@@ -21,6 +22,7 @@ from weft._errors import (
     ServiceError,
     SettingError,
     WeftError,
+    arg,
     check_choice,
     check_range,
     near,
@@ -68,12 +70,14 @@ class TestKinds:
         assert vars(again) == vars(made(kind))
 
     def test_the_tree_in_the_docstring_has_it(self, kind: type[WeftError]) -> None:
-        assert f" {kind.__name__} " in (_errors.__doc__ or "")
+        assert f" {kind.__name__} " in (errors.__doc__ or "")
 
 
 def test_every_error_of_the_module_is_in_the_table() -> None:
     kinds = {one for one in vars(_errors).values() if isinstance(one, type) and issubclass(one, WeftError)}
     assert kinds == {*BUILTIN, WeftError}
+    assert errors.__all__ == sorted(one.__name__ for one in kinds)
+    assert {getattr(errors, name) for name in errors.__all__} == kinds
 
 
 class TestNear:
@@ -140,3 +144,39 @@ class TestRequire:
             MissingExtraError, match=r"^weft_none: .*No module named.*pip install 'weft\[esm\]'"
         ):
             require("weft_none", "esm")
+
+
+class TestMessages:
+    def test_python_reads_them_as_text(self) -> None:
+        message = "Raise " + arg("memory") + " or " + arg("settings", key="k") + "."
+        assert message == "Raise memory= or settings['k']."
+        assert isinstance(message, Message)
+
+    def test_another_face_shows_arguments_its_own_way(self) -> None:
+        error = SettingError(
+            arg("sc_layer", "raw"),
+            expected="a layer",
+            got="none",
+            fix="Use " + arg("sc_layer", "counts") + ".",
+        )
+        shown = error.fields(lambda one: f"<{one.name} {one.value}>")
+        assert shown == {
+            "where": "<sc_layer raw>",
+            "expected": "a layer",
+            "got": "none",
+            "fix": "Use <sc_layer counts>.",
+        }
+        assert str(error) == "sc_layer='raw': expected a layer, got none. Use sc_layer='counts'."
+
+    @pytest.mark.parametrize(
+        ("where", "argument"),
+        [("memory", "memory"), (arg("labels", "a"), "labels"), ("sc (a.h5ad)", None), ("Imputer", None)],
+    )
+    def test_the_argument_that_an_error_is_about(self, where: str, argument: str | None) -> None:
+        assert SettingError(where, expected="a", got="b", fix="C.").argument == argument
+        assert MissingExtraError("torch", expected="a", got="b", fix="C.").argument is None
+
+    @pytest.mark.parametrize("through", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+    def test_they_survive_a_process_border(self, through) -> None:
+        again = through(SettingError("k", expected="a", got="b", fix="Raise " + arg("k", 3) + "."))
+        assert again.fields(lambda one: one.name)["fix"] == "Raise k."

@@ -39,8 +39,7 @@ from weft._errors import (
 )
 from weft.data.embeddings import read_embedding
 from weft.esm import ProteinEmbedder, embed_proteins, work_folder
-from weft.esm_batches import spans
-from weft.esm_model import load_model
+from weft.esm_model import load_model, spans
 from weft.esm_source import find_model
 from weft.fasta import FastaRecord
 
@@ -479,7 +478,7 @@ class TestRefusals:
         output = tmp_path / "esm.parquet"
         output.write_text("earlier")
         embedder = ProteinEmbedder(model=str(tiny))
-        with pytest.raises(OutputExistsError, match=r"an existing output.*--overwrite"):
+        with pytest.raises(OutputExistsError, match=r"an existing output.*overwrite=True"):
             embedder.embed_to("missing.fa", output)
         embedder.embed_to({"A": "MASST"}, output, overwrite=True)
         assert read_embedding(output).genes.tolist() == ["A"]
@@ -507,7 +506,7 @@ class TestRefusals:
 
         monkeypatch.setattr(weft.esm_model.ProteinModel, "residues", full)
         with pytest.raises(
-            MemoryBudgetError, match=r"^a batch of 399 tokens: .*memory of cpu.*--tokens-per-batch"
+            MemoryBudgetError, match=r"^a batch of 399 tokens: .*memory of cpu.*tokens_per_batch="
         ):
             embed_proteins(some_proteins(), model=str(tiny), device="cpu")
 

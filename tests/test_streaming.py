@@ -214,7 +214,9 @@ def test_places_are_those_of_the_pair(tissue_pair: Pair) -> None:
 
 def test_k_is_held_against_usable_cells(columns: GeneColumns) -> None:
     check_k(StImputeSettings(k=99), columns)
-    with pytest.raises(SettingError, match=r"k: expected at most 99, the reference's cells that have counts"):
+    with pytest.raises(
+        SettingError, match=r"^settings\['k'\]: expected at most 99, the reference.s cells that"
+    ):
         check_k(StImputeSettings(k=100), columns)
 
 

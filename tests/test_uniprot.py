@@ -695,9 +695,7 @@ def test_the_order_and_company_of_genes_change_nothing(find: Any, tmp_path: Path
 
 
 def test_offline(find: Any, server: FakeUniProt, tmp_path: Path) -> None:
-    with pytest.raises(
-        MissingFileError, match=r"cache .*got none\. To work without a network.*--proteome FILE"
-    ):
+    with pytest.raises(MissingFileError, match=r"cache .*got none\. To work without a network.*proteome="):
         find("Gad1", "Sst", offline=True)
     online = find("Gad1", "Vip", "Malat1").table
     server.log.clear()
@@ -713,7 +711,7 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
     server.troubles["/run"] = ["drop"] * 6
     words = (
         rf"no connection .*\(6 attempts\)\. What it answered so far is kept in {tmp_path / 'cache'}: "
-        r"run again to go on\. To work without a network, .*query=organism_id:10090 .*--proteome FILE in the "
+        r"run again to go on\. To work without a network, .*query=organism_id:10090 .*proteome= in the "
         r"command"
     )
     with pytest.raises(ServiceError, match=words):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def resolve_device(device: str) -> torch.device:
             "device",
             expected=f"'auto' or a device of this machine ({found})",
             got=repr(device),
-            fix="Use device='auto' to take the best one there is.",
+            fix="Use " + arg("device", "auto") + " to take the best one there is.",
         )
     return torch.device(device)
 
@@ -102,7 +102,11 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
             "device",
             expected="devices of one kind, which compute alike",
             got=repr(device),
-            fix="Write device='cuda:0,cuda:1', say, or device='all' for every GPU.",
+            fix="Write "
+            + arg("device", "cuda:0,cuda:1")
+            + ", say, or "
+            + arg("device", "all")
+            + " for every GPU.",
         )
     return found
 

@@ -1,23 +1,7 @@
-"""Every error that weft raises on purpose.
+"""Every error that weft raises on purpose; `weft.errors` hands them on, and draws their tree.
 
-::
-
-    WeftError
-    ├── InputError          (ValueError)          data that cannot be used as they are
-    │   ├── FormatError                           a file that is not what its name says
-    │   ├── ScaleError                            values that are not counts or their logarithm
-    │   └── GeneError       (KeyError)            genes that are unknown, unmatched or ambiguous
-    ├── KeyMissingError     (KeyError)            no such layer, column or slot
-    ├── SettingError        (ValueError)          a hyper-parameter or option out of its range
-    ├── MissingFileError    (FileNotFoundError)   a path with nothing behind it
-    ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
-    ├── OutputError         (OSError)             the output could not be written (a full disk, say)
-    ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
-    ├── NotFittedError      (RuntimeError)        a result was asked for before ``fit``
-    ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
-    └── MissingExtraError   (ImportError)         an optional dependency is not installed
-
-Each message says what was expected, what came, where, and the next step.
+Each message says what was expected, what came, where, and the next step. It names the arguments of Python;
+where it was put together with `arg`, another face, such as the command line, can show them its own way.
 """
 
 from __future__ import annotations
@@ -25,9 +9,87 @@ from __future__ import annotations
 import difflib
 import importlib
 import numbers
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument that a message names: with the value to give it, with the key in it that is meant, or bare.
+
+    Examples
+    --------
+    >>> [str(one) for one in (Argument("k", 3), Argument("k"), Argument("settings", key="k"))]
+    ['k=3', 'k=', "settings['k']"]
+    """
+
+    name: str
+    value: object = ...
+    key: str | None = None
+
+    def __str__(self) -> str:
+        if self.key is not None:
+            return f"{self.name}[{self.key!r}]"
+        return f"{self.name}={'' if self.value is ... else repr(self.value)}"
+
+
+class Message(str):
+    """Text in which Python's arguments can be told from the words around them; `+` keeps that.
+
+    Parameters
+    ----------
+    parts
+        Words and arguments, in their order.
+
+    Examples
+    --------
+    >>> fix = "Replace it: " + arg("overwrite", True) + "."
+    >>> fix
+    'Replace it: overwrite=True.'
+    >>> fix.render(lambda argument: f"--{argument.name}")
+    'Replace it: --overwrite.'
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> Message:
+        message = super().__new__(cls, "".join(map(str, parts)))
+        message.parts = parts
+        return message
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.parts
+
+    def __add__(self, other: str) -> Message:
+        return Message(*self.parts, *_parts(other))
+
+    def __radd__(self, other: str) -> Message:
+        return Message(*_parts(other), *self.parts)
+
+    def render(self, style: Callable[[Argument], str]) -> str:
+        """Return the text with every argument as ``style`` shows it."""
+        return "".join(style(one) if isinstance(one, Argument) else one for one in self.parts)
+
+
+def _parts(text: str) -> tuple[str | Argument, ...]:
+    return text.parts if isinstance(text, Message) else (text,)
+
+
+def arg(name: str, value: object = ..., *, key: str | None = None) -> Message:
+    """Return an argument for a message, ``name=value`` in Python; `+` puts words around it.
+
+    Parameters
+    ----------
+    name
+        As Python calls it.
+    value
+        What to give it; left out where the name says enough.
+    key
+        The entry that is meant, of an argument that is a dictionary.
+    """
+    return Message(Argument(name, value, key))
 
 
 class WeftError(Exception):
@@ -42,10 +104,18 @@ class WeftError(Exception):
     fix
         The next step, as a sentence.
 
+    Attributes
+    ----------
+    argument
+        Python's name of the argument that the error is about; None where it is about something else.
+
     Examples
     --------
     >>> str(WeftError("k", expected="at most 10", got="50", fix="Choose a smaller k."))
     'k: expected at most 10, got 50. Choose a smaller k.'
+    >>> error = WeftError("memory", expected="4 GB", got="1 GB", fix="Raise " + arg("memory") + ".")
+    >>> error.argument, error.fields(lambda argument: f"--{argument.name}")["fix"]
+    ('memory', 'Raise --memory.')
     """
 
     def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
@@ -58,6 +128,21 @@ class WeftError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
+
+    @property
+    def argument(self) -> str | None:
+        first = _parts(self.where)[0]
+        if isinstance(first, Argument):
+            return first.name
+        return first if first.isidentifier() and first.islower() else None
+
+    def fields(self, style: Callable[[Argument], str] = str) -> dict[str, str]:
+        """Return ``where``, ``expected``, ``got`` and ``fix``, with every argument as ``style`` shows it."""
+        where = self.where
+        if style is not str and where == self.argument:  # a name alone
+            where = arg(where)
+        texts = {"where": where, "expected": self.expected, "got": self.got, "fix": self.fix}
+        return {name: Message(*_parts(text)).render(style) for name, text in texts.items()}
 
 
 def _rebuild(kind: type[WeftError], where: str, expected: str, got: str, fix: str) -> WeftError:
@@ -115,6 +200,8 @@ class ServiceError(WeftError, ConnectionError):
 class MissingExtraError(WeftError, ImportError):
     """An optional dependency is not installed."""
 
+    argument = None  # it is about a module
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """Return a hint with the known names nearest to ``name``, or where there is none, the first few.
@@ -154,7 +241,7 @@ def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
 def check_known(
     name: object,
     known: Collection[Any],
-    where: str,
+    where: str | Message,
     *,
     expected: str,
     got: str | None = None,
@@ -165,7 +252,9 @@ def check_known(
         raise error(where, expected=expected, got=got or repr(name), fix=near(str(name), known))
 
 
-def check_all_known(names: Sequence[str], known: Collection[Any], where: str, *, expected: str) -> None:
+def check_all_known(
+    names: Sequence[str], known: Collection[Any], where: str | Message, *, expected: str
+) -> None:
     """Raise `KeyMissingError` with the nearest known names unless all ``names`` are known, at least one."""
     for name in names:
         check_known(name, known, where, expected=expected)
@@ -174,12 +263,7 @@ def check_all_known(names: Sequence[str], known: Collection[Any], where: str, *,
 
 
 def check_range(
-    where: str,
-    value: float,
-    *,
-    low: float,
-    high: float = float("inf"),
-    integer: bool = False,
+    where: str, value: float, *, low: float, high: float = float("inf"), integer: bool = False
 ) -> None:
     """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
     kind = "a whole number" if integer else "a number"

@@ -61,3 +61,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 def silent(stage: str, done: int, total: int) -> None:
     """Draw nothing: the default progress callback."""
+
+
+Pooling: TypeAlias = Literal["mean", "cls", "max"]
+"""How one vector is made of a protein's residues; ``cls`` takes the token that stands before them."""

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import human_bytes, parse_memory, row_blocks
-from weft._errors import InputError, MemoryBudgetError, check_choice, near, require
+from weft._errors import InputError, MemoryBudgetError, arg, check_choice, near, require
 from weft._keys import RECORD
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core.gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
@@ -336,7 +336,7 @@ def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[i
             "memory",
             expected=f"at least {human_bytes(answer + 2 * per_point)}, to explain {n_cells:,} cells",
             got=human_bytes(budget),
-            fix="Raise memory=, or explain fewer cells at a time.",
+            fix="Raise " + arg("memory") + ", or explain fewer cells at a time.",
         )
     return min(points, _MOST_POINTS), max(entries, 1)
 

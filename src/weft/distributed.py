@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import torch
 
 from weft._compute import parse_memory
-from weft._errors import ServiceError, SettingError, WeftError, check_range, require
+from weft._errors import ServiceError, SettingError, WeftError, arg, check_range, require
 from weft._typing import Progress
 from weft.data.resume import Journal, remove_torn
 from weft.data.write import ResultWriter
@@ -39,7 +39,7 @@ _ENDING = 5.0  # seconds for tiles that are just being written when a run fails
 _FLYING = 4  # tiles on their way, for each thread of the cluster
 _MOST_LOSSES = 3  # times that all workers may be lost without a tile between
 _ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
-_STAY = "Look at their logs; give each worker more memory, or take a smaller budget (memory=, --memory)."
+_STAY = "Look at their logs; give each worker more memory, or take a smaller budget (" + arg("memory") + ")."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,8 +83,9 @@ class Cluster:
                 "dask",
                 expected=expected or f"a Dask scheduler that answers at {self.address}",
                 got=got or f"the error {str(error) or type(error).__name__!r}",
-                fix="Look whether it and its workers run, and run again: with resume=True (--resume), a run "
-                "goes on where it stopped.",
+                fix="Look whether it and its workers run, and run again: with "
+                + arg("resume", True)
+                + ", a run goes on where it stopped.",
             ) from error
 
 

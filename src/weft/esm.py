@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +16,20 @@ import numpy as np
 import pandas as pd
 
 from weft._compute import human_bytes, resolve_device
-from weft._errors import SettingError, check_choice, check_range, require
-from weft._typing import FloatArray, PathLike, Progress, silent
+from weft._errors import GeneError, InputError, SettingError, check_choice, check_range, require, shorten
+from weft._typing import FloatArray, PathLike, Pooling, Progress, silent
 from weft.data.cautions import many
 from weft.data.embeddings import EmbeddingTable
 from weft.data.output import check_output, partial_output
-from weft.esm_batches import Pooling, cut
-from weft.esm_input import Proteins, checked_proteins
 from weft.esm_parts import read_parts, remove_parts, vector_key, write_part
 from weft.esm_source import ModelSource, find_model
+from weft.fasta import AMINO_ACIDS, FastaRecord, read_fasta
 
 if TYPE_CHECKING:
     import torch
+
+Proteins: TypeAlias = "PathLike | Mapping[str, str] | Sequence[FastaRecord]"
+"""Path of a FASTA file, from name to sequence, or records."""
 
 StoredAs: TypeAlias = Literal["float32", "float16"]
 Precision: TypeAlias = Literal["auto", "bfloat16", "float32"]
@@ -35,6 +40,7 @@ DEFAULT_MODEL = "facebook/esm2_t33_650M_UR50D"
 _TOKENS_PER_BATCH = {"cuda": 16_384, "mps": 4_096, "cpu": 4_096}
 _LIBRARIES = 600e6  # bytes that Python, torch and transformers take by themselves
 _STAGE = "embedding proteins"
+_STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +187,8 @@ class ProteinEmbedder:
         WeftError
             As `embed`.
         """
+        from weft.esm_model import cut
+
         sequences = checked_proteins(proteins)
         source, layer, device = self.source, self._layer(), resolve_device(self.device)
         keys = self._keys(sequences.values(), device)
@@ -302,10 +310,7 @@ class ProteinEmbedder:
 
         device = resolve_device(self.device)
         model = load_model(
-            self.source,
-            layer=self._layer(),
-            device=device,
-            is_bfloat16=self._precision(device) == "bfloat16",
+            self.source, layer=self._layer(), device=device, is_bfloat16=self._precision(device) == "bfloat16"
         )
         for made in embed_sequences(
             model,
@@ -456,6 +461,64 @@ def embed_proteins(
         offline=offline,
     )
     return embedder.embed(proteins, work_dir=work_dir, progress=progress)
+
+
+def checked_proteins(proteins: Proteins) -> dict[str, str]:
+    """Return the sequence of every name, in upper case and of amino acids alone.
+
+    Parameters
+    ----------
+    proteins
+        Lower-case letters, and a ``*`` at the end of a sequence, are taken as they are meant.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As `weft.fasta.read_fasta`.
+    InputError
+        No protein, an empty sequence, a letter that is no amino acid.
+    GeneError
+        A name stands twice.
+
+    Examples
+    --------
+    >>> checked_proteins({"Gad1": "masst*"})
+    {'Gad1': 'MASST'}
+    """
+    if isinstance(proteins, Mapping):
+        where, pairs = "proteins", list(proteins.items())
+    elif isinstance(proteins, str | os.PathLike):
+        where, pairs = str(proteins), [(one.name, one.sequence) for one in read_fasta(proteins)]
+    else:
+        where, pairs = "proteins", [(one.name, one.sequence) for one in proteins]
+    times = Counter(name for name, _ in pairs)
+    twice = [str(name) for name, count in times.items() if count > 1]
+    if twice:
+        raise GeneError(
+            where,
+            expected="every name once",
+            got=f"{shorten(twice)} more than once",
+            fix="Keep one protein per gene; weft.find_proteins chooses the reviewed, canonical, longest one.",
+        )
+    sequences = {str(name): sequence.strip().upper().removesuffix("*") for name, sequence in pairs}
+    empty = [name for name, sequence in sequences.items() if not sequence]
+    if empty or not sequences:
+        raise InputError(
+            where,
+            expected="a sequence for every name" if empty else "at least one protein",
+            got=f"none for {shorten(empty)}" if empty else "none",
+            fix="Leave these names out, or find their sequences." if empty else "Name the proteins to embed.",
+        )
+    for name, sequence in sequences.items():
+        strange = _STRANGE.search(sequence)
+        if strange is not None:
+            raise InputError(
+                f"{where}, {name!r}",
+                expected=f"letters of amino acids, {AMINO_ACIDS}",
+                got=f"{strange[0]!r} at position {strange.start() + 1}",
+                fix="Correct the sequence, or leave the protein out.",
+            )
+    return sequences
 
 
 def work_folder(output: PathLike) -> Path:

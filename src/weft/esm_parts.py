@@ -100,10 +100,7 @@ def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
     keys = sorted(vectors)
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
     values = np.stack([vectors[key] for key in keys]).astype(np.float32)
-    with (
-        partial_output(folder / f"part-{name}.npz", overwrite=True) as partial,
-        partial.open("wb") as file,
-    ):
+    with partial_output(folder / f"part-{name}.npz", overwrite=True) as partial, partial.open("wb") as file:
         np.savez(file, keys=np.asarray(keys), values=values)
 
 

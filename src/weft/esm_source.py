@@ -15,6 +15,7 @@ from weft._errors import (
     MissingFileError,
     SettingError,
     WeftError,
+    arg,
     near,
     require,
     shorten,
@@ -279,13 +280,13 @@ def _not_here(model: str, got: str) -> MissingFileError:
         "With a network, run again: files that came whole are kept.",
         f"Without one, run `hf download {model} --local-dir {folder}` (of old, `huggingface-cli download`)",
         "on a machine that has one, bring the folder here, and give it instead of the name:",
-        f"--model {folder} --offline in the command, model={folder!r}, offline=True in Python.",
     ]
+    last = arg("model", folder) + ", " + arg("offline", True) + "."
     return MissingFileError(
         f"model {model}",
         expected=f"its files on the Hugging Face Hub or in the cache {_cache()}",
         got=got,
-        fix=" ".join(fixes).strip(),
+        fix=f"{' '.join(fixes).strip()} " + last,
     )
 
 

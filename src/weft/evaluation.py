@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import InputError, SettingError, check_choice, check_range
+from weft._errors import InputError, SettingError, arg, check_choice, check_range
 from weft._keys import RECORD, RELIABILITY
 from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
@@ -287,7 +287,7 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
                 "keep",
                 expected=f"a part of the {n_genes} shared genes that keeps 2 or more and leaves 1 or more",
                 got=f"{keep:g}, which keeps {n_kept}",
-                fix="Change keep=.",
+                fix="Change " + arg("keep") + ".",
             )
         draw = ShuffleSplit(1, train_size=n_kept, test_size=n_genes - n_kept, random_state=_SPLIT_SEED)
         kept, held = (np.sort(part) for part in next(draw.split(np.arange(n_genes))))
@@ -301,7 +301,7 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
             "folds",
             expected=f"folds that leave at least 2 of the {n_genes} shared genes to learn from",
             got=f"{folds}, which leave {fewest}",
-            fix="Raise folds=, or use a pair with more shared genes.",
+            fix="Raise " + arg("folds") + ", or use a pair with more shared genes.",
         )
     return splits
 
@@ -410,7 +410,7 @@ def _check_no_truth(truth: object, truth_composition: object) -> None:
     if truth is not None or truth_composition is not None:
         raise SettingError(
             name,
-            expected="none, unless by='place'",
+            expected="none, unless " + arg("by", "place"),
             got="one",
-            fix=f"Write by='place', or leave {name}= out.",
+            fix="Write " + arg("by", "place") + ", or leave " + arg(name) + " out.",
         )

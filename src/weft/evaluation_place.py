@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from weft._errors import InputError, SettingError, check_range, shorten
+from weft._errors import InputError, SettingError, arg, check_range, shorten
 from weft._keys import RECORD
 from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
 from weft.data.needs import labels_of
@@ -175,8 +175,13 @@ def _goal(
             "truth",
             expected="where the cells lived, or what the spots are made of",
             got="neither",
-            fix="Write truth='obs:X,Y' or truth='obsm:KEY' (of the reference), or "
-            "truth_composition='obsm:KEY' (of the spatial data).",
+            fix="Write "
+            + arg("truth", "obs:X,Y")
+            + " or "
+            + arg("truth", "obsm:KEY")
+            + " (of the reference), or "
+            + arg("truth_composition", "obsm:KEY")
+            + " (of the spatial data).",
         )
     labels, composition, frequencies = None, None, np.zeros(0, dtype=np.int64)
     if truth_composition is not None:
@@ -213,7 +218,9 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
             "truth_composition",
             expected="a type of the reference's cells among the types of the spots",
             got=f"{_some(list(truth.columns))} (spots), {_some(names.tolist())} (cells)",
-            fix="Name the column of obs that holds these types when the pair is made: labels='COLUMN'.",
+            fix="Name the column of obs that holds these types when the pair is made: "
+            + arg("labels", "COLUMN")
+            + ".",
         )
     return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
 
@@ -299,7 +306,10 @@ def _summary(item: str, values: dict[str, float]) -> pd.DataFrame:
 def _check_numbers(hits: Sequence[int], major: int, n_cells: int) -> None:
     if not len(hits) or len(set(hits)) < len(hits):
         raise SettingError(
-            "hits", expected="numbers of neighbours, each once", got=repr(hits), fix="Write hits=(25, 120)."
+            "hits",
+            expected="numbers of neighbours, each once",
+            got=repr(hits),
+            fix="Write " + arg("hits", (25, 120)) + ".",
         )
     for k in hits:
         check_range("hits", k, low=1, high=n_cells - 1, integer=True)

@@ -170,16 +170,21 @@ def write_fasta(
     return Path(path).resolve()
 
 
+def near_path(path: Path) -> str:
+    """Return a hint with the names nearest to that of a file that is not there."""
+    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    return near(path.name, names) if names else f"The folder {str(path.parent)!r} is not there either."
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
     """Lend the lines of a file that by its first bytes may be a FASTA."""
     if not path.is_file():
-        there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingFileError(
             str(path),
             expected="a FASTA file",
             got="a folder" if path.is_dir() else "nothing at this path",
-            fix=near(path.name, there) if there else f"The folder {str(path.parent)!r} is not there either.",
+            fix=near_path(path),
         )
     try:
         with path.open("rb") as plain:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from weft._compute import BLOCK_GENES, row_blocks
-from weft._errors import NotFittedError, check_range
+from weft._errors import NotFittedError, arg, check_range
 from weft._keys import INTERVAL, MEASURED, SIMILARITY
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
@@ -284,6 +284,10 @@ def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> 
             "interval",
             expected="an Imputer that has learned intervals",
             got="one without",
-            fix="Use preset='auto' with reliability=True, and a panel of at least 6 genes.",
+            fix="Use "
+            + arg("preset", "auto")
+            + " with "
+            + arg("reliability", True)
+            + ", and a panel of at least 6 genes.",
         )
     return similarity

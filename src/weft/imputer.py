@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 
 from weft._compute import product_rate, resolve_devices, return_memory
-from weft._errors import InputError, NotFittedError, SettingError, check_choice, check_range
+from weft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
 from weft._keys import RECORD, RELIABILITY
 from weft._typing import (
     DoubleArray,
@@ -495,8 +495,8 @@ class Imputer:
                 raise SettingError(
                     name,
                     expected="a preset that has a gene graph",
-                    got=f"preset={self.preset!r}, which has none: none raised its accuracy",
-                    fix=f"Use preset='stimpute' (--preset stimpute), or leave {name} out.",
+                    got=arg("preset", self.preset) + ", which has none: none raised its accuracy",
+                    fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
         return AttentionMethod(changes=self.settings)
 

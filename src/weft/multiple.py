@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from weft._compute import READ_ROWS, human_bytes, numpy_stream, parse_memory, row_blocks
-from weft._errors import MemoryBudgetError, NotFittedError, check_range
+from weft._errors import MemoryBudgetError, NotFittedError, arg, check_range
 from weft._keys import RECORD
 
 if TYPE_CHECKING:
@@ -123,7 +123,11 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Interval
             "Imputer.intervals_",
             expected="intervals, which draws are made from",
             got=f"none of preset={imputer.preset!r} with reliability={imputer.reliability}",
-            fix="Use preset='auto' with reliability=True, and a panel of at least 6 genes.",
+            fix="Use "
+            + arg("preset", "auto")
+            + " with "
+            + arg("reliability", True)
+            + ", and a panel of at least 6 genes.",
         )
     return fitted, fitted.intervals, pair
 

@@ -16,7 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from weft._compute import human_bytes, numpy_of, parse_memory
-from weft._errors import InputError, MemoryBudgetError, check_choice, check_range
+from weft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
 from weft._keys import PLACES, PREFIX, PROPORTIONS, RECORD
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from weft.assignment import assign_cells
@@ -253,7 +253,7 @@ class Placement:
                 "labels",
                 expected="cells of at least 2 types",
                 got=f"{str(types[0])!r} for all {len(types):,} cells",
-                fix="Name another column of obs: labels='COLUMN'.",
+                fix="Name another column of obs: " + arg("labels", "COLUMN") + ".",
             )
         composition: pd.DataFrame = self.transfer(types, to="spots")
         if self.model.settings.composition == "both":

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import READ_ROWS, resolve_devices, return_memory, row_blocks
-from weft._errors import InputError, NotFittedError, check_choice, check_range
+from weft._errors import InputError, NotFittedError, arg, check_choice, check_range
 from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
 from weft.batches import (
     BatchSource,
@@ -316,7 +316,7 @@ def _members_with_counts(pair: Pair) -> list[IntArray]:
             "the spatial side",
             expected="at least 2 spots with counts in a slice",
             got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
-            fix="Check the layer that is read, and what tells slices apart (slices=).",
+            fix="Check the layer that is read, and what tells slices apart (" + arg("slices") + ").",
         )
     return members
 
@@ -330,7 +330,11 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
             "coordinates",
             expected=f"at least 2 spots at different places{slices}",
             got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
-            fix="Check which coordinates are read (coordinates=) and what tells slices apart (slices=).",
+            fix="Check which coordinates are read ("
+            + arg("coordinates")
+            + ") and what tells slices apart ("
+            + arg("slices")
+            + ").",
         )
     for side in (pair.sc, pair.st):
         if side.empty_cells.all():

@@ -20,11 +20,10 @@ from weft._errors import GeneError, shorten
 from weft._typing import PathLike, Progress, silent
 from weft.data.output import check_output, partial_output
 from weft.fasta import FastaRecord, write_fasta
-from weft.lookup import Match, in_files, in_uniprot, row_of, without_network
+from weft.lookup import Match, Wanted, in_files, in_uniprot, row_of, wanted_genes, without_network
 from weft.organisms import organism_name, taxon_of
 from weft.proteome import read_proteome
 from weft.uniprot import URL, UniProt
-from weft.wanted import Wanted, wanted_genes
 from weft.web import Service
 
 FASTA_SUFFIXES = (".fa", ".faa", ".fasta", ".gz")

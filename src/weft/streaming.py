@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from weft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within, stratified_rows
-from weft._errors import InputError, SettingError
+from weft._errors import InputError, SettingError, arg
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, RelationKind
 from weft.core import stimpute
 from weft.core.genegraph import GeneGraph, GeneTable, GraphPart
@@ -51,10 +51,10 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
     """Raise `SettingError` where the reference has fewer usable cells than neighbours are asked for."""
     if settings.k > columns.n_cells:
         raise SettingError(
-            "k",
+            arg("settings", key="k"),
             expected=f"at most {columns.n_cells:,}, the reference's cells that have counts",
             got=str(settings.k),
-            fix="Set a smaller k (settings={'k': ...}; on the command line --set k=...).",
+            fix="Set a smaller k.",
         )
 
 

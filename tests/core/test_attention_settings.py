@@ -91,7 +91,7 @@ def test_settings_are_overridden_by_name() -> None:
     }
     assert before.override({}) == before
     assert before.override(asdict(after)) == after
-    with pytest.raises(SettingError, match=r"^steps: expected a whole number >= 0, got -1\."):
+    with pytest.raises(SettingError, match=r"^settings\['steps'\]: expected a whole number >= 0, got -1\."):
         before.override({"steps": -1})
     with pytest.raises(FrozenInstanceError, match="cannot assign to field 'steps'"):
         before.steps = 3  # type: ignore[misc]

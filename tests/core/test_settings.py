@@ -147,7 +147,7 @@ class TestOverride:
             StImputeSettings().override({name: 1})
 
     def test_a_value_out_of_its_range(self) -> None:
-        with pytest.raises(SettingError, match=r"^k: expected a whole number >= 1, got 0\."):
+        with pytest.raises(SettingError, match=r"^settings\['k'\]: expected a whole number >= 1, got 0\."):
             StImputeSettings().override({"k": 0})
 
 
@@ -290,7 +290,7 @@ def test_settings_of_stem_are_overridden_by_name() -> None:
         SettingError, match=r"^settings\['sigm'\]: expected a setting of STEM.*Did you mean 'sigma'"
     ):
         StemSettings().override({"sigm": 1})
-    with pytest.raises(SettingError, match=r"^steps: expected a whole number >= 0, got -1\."):
+    with pytest.raises(SettingError, match=r"^settings\['steps'\]: expected a whole number >= 0, got -1\."):
         StemSettings().override({"steps": -1})
     with pytest.raises(FrozenInstanceError, match="cannot assign to field 'steps'"):
         StemSettings().steps = 3  # type: ignore[misc]

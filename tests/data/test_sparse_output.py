@@ -205,8 +205,8 @@ def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("cut", [-0.1, 1.5, np.nan, np.inf, "0.1", True])
 def test_a_cut_has_a_range(cut: Any) -> None:
-    with pytest.raises(SettingError, match=r"--sparse: expected a number from 0 to 1, got"):
-        check_cut("--sparse", cut)
+    with pytest.raises(SettingError, match=r"^sparse: expected a number from 0 to 1, got"):
+        check_cut("sparse", cut)
 
 
 def test_a_cut_of_nothing_keeps_all_but_zeros() -> None:

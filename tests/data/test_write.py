@@ -271,7 +271,7 @@ def test_an_existing_output_is_replaced_by_a_complete_one_only(tmp_path: Path, s
     path = tmp_path / f"a{suffix}"
     with ResultWriter(path, **tables()) as writer:
         write_rows(writer, values(), 2)
-    with pytest.raises(OutputExistsError, match=r"got an existing output\. .*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"got an existing output\. .*overwrite=True"):
         ResultWriter(path, **tables())
 
     def work(*, fail: bool) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from weft.cli.console import Screen, cautions_of, counted, told_errors
 from weft.cli.options import PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, counted, in_words_of_the_shell
+from weft.cli.parsing import check_device
 
 
 def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> None:
@@ -12,13 +12,11 @@ def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> 
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         check_device(run.device)
+        from weft.data.summary import summary_text
+
         pair = data.pair(sc, st)
-        screen.say(in_words_of_the_shell(pair.summary()))
+        screen.say(summary_text(pair.findings, tuple(cautions_of(pair))))
         screen.finish(
             f"The inputs can be used: {counted(pair)}",
-            {
-                "command": "check",
-                "findings": pair.findings,
-                "cautions": cautions_of(pair),
-            },
+            {"command": "check", "findings": pair.findings, "cautions": cautions_of(pair)},
         )

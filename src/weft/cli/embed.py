@@ -6,91 +6,70 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
+from weft._typing import Pooling
+from weft.cli.console import Screen, told_errors
+from weft.cli.options import Overwrite, RunOptions, argument, option, output
 
-_Proteins = Annotated[
-    Path,
-    typer.Argument(
-        metavar="PROTEINS", help="FASTA file with one protein per gene (.gz too).", show_default=False
-    ),
-]
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the table goes: a .parquet file, for --embedding of weft impute.",
-        show_default=False,
-    ),
-]
-_Model = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|FOLDER",
-        help="ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute paper "
-        "took facebook/esm2_t36_3B_UR50D.",
-    ),
-]
-_Revision = Annotated[
-    str | None,
-    typer.Option(help="Branch, tag or commit on the Hub. Default: the newest.", show_default=False),
-]
-_Layer = Annotated[
-    int, typer.Option(help="Layer whose output is taken; negative numbers count from the last.")
-]
-_Pooling = Annotated[
-    Literal["mean", "cls", "max"],
-    typer.Option(help="Mean or maximum over a protein's residues, or the token before them."),
-]
-_Dtype = Annotated[
-    Literal["float32", "float16"], typer.Option(help="How the numbers are stored; float16 takes half.")
-]
-_Precision = Annotated[
-    Literal["auto", "bfloat16", "float32"],
-    typer.Option(help="Precision of the products of matrices; auto is bfloat16 on a GPU that has it."),
-]
-_Window = Annotated[
-    int, typer.Option(help="Most residues that the model reads at once; longer proteins in several windows.")
-]
-_Overlap = Annotated[
-    int, typer.Option(help="Fewest residues that neighbouring windows of a protein have in common.")
-]
-_TokensPerBatch = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Most tokens that the model reads at once: fewer take less memory. Default: by the device.",
-        show_default=False,
-    ),
-]
-_Offline = Annotated[
-    bool, typer.Option("--offline", help="Take the model from this machine, and never ask the Hub.")
-]
+_Proteins = Annotated[Path, argument("FASTA file with one protein per gene (.gz too).", "PROTEINS")]
+_Output = Annotated[Path, output("Where the table goes: a .parquet file, for --embedding of weft impute.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model embeds the proteins, and how: options of `weft.ProteinEmbedder`."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute "
+            "paper took facebook/esm2_t36_3B_UR50D.",
+        ),
+    ] = "facebook/esm2_t33_650M_UR50D"
+    revision: Annotated[str | None, option("Branch, tag or commit on the Hub. Default: the newest.")] = None
+    layer: Annotated[
+        int, typer.Option(help="Layer whose output is taken; negative numbers count from the last.")
+    ] = -1
+    pooling: Annotated[
+        Pooling, typer.Option(help="Mean or maximum over a protein's residues, or the token before them.")
+    ] = "mean"
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="How the numbers are stored; float16 takes half.")
+    ] = "float32"
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        typer.Option(help="Precision of the products of matrices; auto is bfloat16 on a GPU that has it."),
+    ] = "auto"
+    window: Annotated[
+        int,
+        typer.Option(help="Most residues that the model reads at once; longer proteins in several windows."),
+    ] = 1022
+    overlap: Annotated[
+        int, typer.Option(help="Fewest residues that neighbouring windows of a protein have in common.")
+    ] = 256
+    tokens_per_batch: Annotated[
+        int | None,
+        option(
+            "Most tokens that the model reads at once: fewer take less memory. Default: by the device.", "N"
+        ),
+    ] = None
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take the model from this machine, and never ask the Hub.")
+    ] = False
 
 
 def embed(
     proteins: _Proteins,
     *,
     output: _Output,
-    model: _Model = "facebook/esm2_t33_650M_UR50D",
-    revision: _Revision = None,
-    layer: _Layer = -1,
-    pooling: _Pooling = "mean",
-    dtype: _Dtype = "float32",
-    precision: _Precision = "auto",
-    window: _Window = 1022,
-    overlap: _Overlap = 256,
-    tokens_per_batch: _TokensPerBatch = None,
-    offline: _Offline = False,
     overwrite: Overwrite = False,
+    model: ModelOptions,
     run: RunOptions,
 ) -> None:
     """Embed proteins by a protein language model, one vector per gene; after an interrupt, run it again."""
@@ -99,23 +78,10 @@ def embed(
         _quiet_downloads(silent=run.quiet or run.as_json)
         from weft.data.cautions import many
         from weft.data.output import check_output
-        from weft.esm import ProteinEmbedder, work_folder
-        from weft.esm_input import checked_proteins
+        from weft.esm import ProteinEmbedder, checked_proteins, work_folder
 
         target = check_output(output, overwrite=overwrite, suffixes=(".parquet",))
-        embedder = ProteinEmbedder(
-            model=model,
-            revision=revision,
-            layer=layer,
-            pooling=pooling,
-            dtype=dtype,
-            precision=precision,
-            window=window,
-            overlap=overlap,
-            tokens_per_batch=tokens_per_batch,
-            device=run.device,
-            offline=offline,
-        )
+        embedder = ProteinEmbedder(**vars(model), device=run.device)
         sequences = checked_proteins(proteins)
         plan = embedder.plan(sequences, work_dir=work_folder(target))
         screen.say(f"Plan: {plan}")
@@ -128,8 +94,8 @@ def embed(
                 "output": str(path),
                 "proteins": plan.n_proteins,
                 "dimensions": plan.n_dimensions,
-                "pooling": pooling,
-                "dtype": dtype,
+                "pooling": model.pooling,
+                "dtype": model.dtype,
                 "plan": asdict(plan),
             },
         )

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from weft._compute import human_bytes
-from weft._errors import SettingError
-from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import (
-    cautions_of,
-    check_device,
-    read_seeds,
-    score_table,
-    shown_scores,
+from weft.cli.console import Screen, cautions_of, told_errors
+from weft.cli.options import (
+    NetworkOptions,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    Spatial,
+    option,
+    output,
 )
+from weft.cli.parsing import check_device, read_numbers
+from weft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +39,7 @@ _METHODS = "auto,mean,knn,attention"
 _PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
 
 _Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.",
-        show_default=False,
-    ),
+    Path, output("Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.")
 ]
 _By = Annotated[
     Literal["genes", "cells", "fraction", "place"],
@@ -54,12 +50,11 @@ _By = Annotated[
 ]
 _Methods = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
+    option(
+        "Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
         "knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. "
         f"Default: {_METHODS}; by place {_PLACERS}.",
-        show_default=False,
+        "NAMES",
     ),
 ]
 _Folds = Annotated[int, typer.Option(help="Folds of genes or cells.")]
@@ -67,12 +62,7 @@ _Keep = Annotated[
     float,
     typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
 ]
-_Seeds = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NUMBERS", help="Several seeds between commas, in place of --seed.", show_default=False
-    ),
-]
+_Seeds = Annotated[str | None, option("Several seeds between commas, in place of --seed.", "NUMBERS")]
 _Reliability = Annotated[
     bool,
     typer.Option(
@@ -92,22 +82,15 @@ class PlaceOptions:
     """What ``--by place`` takes besides."""
 
     truth: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PLACE",
-            help="Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.",
-            rich_help_panel=_PLACE,
-            show_default=False,
-        ),
+        str | None, option("Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.", "PLACE", panel=_PLACE)
     ] = None
     truth_composition: Annotated[
         str | None,
-        typer.Option(
-            metavar="PLACE",
-            help="What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
+        option(
+            "What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
             "table or in uns[KEY_names].",
-            rich_help_panel=_PLACE,
-            show_default=False,
+            "PLACE",
+            panel=_PLACE,
         ),
     ] = None
     hits: Annotated[
@@ -121,15 +104,7 @@ class PlaceOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `weft.evaluate`, or raise `SettingError` where the hits are no numbers."""
-        parts = [part.strip() for part in self.hits.split(",")]
-        if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
-            raise SettingError(
-                "--hits",
-                expected="whole numbers above 0 between commas, each once",
-                got=repr(self.hits),
-                fix="Write --hits 25,120.",
-            )
-        hits = [int(part) for part in parts]
+        hits = read_numbers("hits", self.hits, low=1, example="25,120")
         return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
 
 
@@ -155,7 +130,7 @@ def evaluate(
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
         _check_outputs(output, overwrite=overwrite)
-        all_seeds = [run.seed] if seeds is None else read_seeds(seeds)
+        all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
         by_place = place.arguments()
         check_device(run.device)
         from weft import evaluation
@@ -246,8 +221,6 @@ def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbor
 def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
-        from weft.cli.place_scores import placement_table, shown_placement
-
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
     return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)

@@ -6,52 +6,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
-from weft._errors import SettingError
-from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import in_words_of_the_shell
+from weft._errors import SettingError, arg
+from weft.cli.console import Screen, told_errors
+from weft.cli.options import Overwrite, ShownOptions, argument, option, output
 
 _Result = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RESULT",
-        help="What weft impute or weft place wrote: a .zarr store or an .h5ad file.",
-        show_default=False,
-    ),
+    Path, argument("What weft impute or weft place wrote: a .zarr store or an .h5ad file.", "RESULT")
 ]
 _To = Annotated[
     Literal["cellxgene", "vitessce", "explorer", "spatialdata"],
-    typer.Option(
-        "--to",
-        help="What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer "
+    option(
+        "What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer "
         "(groups of cells, .csv), or what reads SpatialData (squidpy, napari).",
-        show_default=False,
+        names=("--to",),
     ),
 ]
 _Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where it goes. Not needed for spatialdata, which adds to the store of --into.",
-        show_default=False,
-    ),
+    Path | None, output("Where it goes. Not needed for spatialdata, which adds to the store of --into.")
 ]
 _Column = Annotated[
     str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.",
-        show_default=False,
+    option(
+        "Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.",
+        "COLUMN",
     ),
 ]
-_Title = Annotated[
-    str | None,
-    typer.Option(help="What the data are called. Default: the name of the file.", show_default=False),
-]
+_Title = Annotated[str | None, option("What the data are called. Default: the name of the file.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +40,10 @@ class ExplorerOptions:
 
     ids: Annotated[
         str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.",
-            rich_help_panel="Xenium Explorer",
-            show_default=False,
+        option(
+            "Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.",
+            "COLUMN",
+            panel="Xenium Explorer",
         ),
     ] = None
 
@@ -75,19 +54,10 @@ class VitessceOptions:
 
     url: Annotated[
         str | None,
-        typer.Option(
-            help="Where the page will find RESULT. Default: port 8000 of this machine.",
-            rich_help_panel="Vitessce",
-            show_default=False,
-        ),
+        option("Where the page will find RESULT. Default: port 8000 of this machine.", panel="Vitessce"),
     ] = None
     gene: Annotated[
-        str | None,
-        typer.Option(
-            help="Gene that colours the cells first. Default: their groups do.",
-            rich_help_panel="Vitessce",
-            show_default=False,
-        ),
+        str | None, option("Gene that colours the cells first. Default: their groups do.", panel="Vitessce")
     ] = None
 
 
@@ -97,48 +67,22 @@ class SpatialDataOptions:
 
     into: Annotated[
         Path | None,
-        typer.Option(
-            metavar="STORE",
-            help="SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.",
-            rich_help_panel="SpatialData",
-            show_default=False,
+        option(
+            "SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.",
+            "STORE",
+            panel="SpatialData",
         ),
     ] = None
     table: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the new element is called. Default: imputed, or placed.",
-            rich_help_panel="SpatialData",
-            show_default=False,
-        ),
+        option("What the new element is called. Default: imputed, or placed.", "NAME", panel="SpatialData"),
     ] = None
     annotates: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Table of STORE that RESULT was made from. Default: the only one.",
-            rich_help_panel="SpatialData",
-            show_default=False,
+        option(
+            "Table of STORE that RESULT was made from. Default: the only one.", "NAME", panel="SpatialData"
         ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownOptions:
-    """What is printed."""
-
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object and nothing else on standard output.",
-            rich_help_panel="Running",
-        ),
-    ] = False
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the last line only.", rich_help_panel="Running")
-    ] = False
 
 
 def export(
@@ -156,7 +100,7 @@ def export(
 ) -> None:
     """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's."""
     with told_errors(as_json=shown.as_json):
-        screen = Screen(RunOptions(as_json=shown.as_json, quiet=shown.quiet))
+        screen = Screen(shown)
         given = {"column": column, "title": title}
         given |= {
             name: value for group in (spatialdata, vitessce, explorer) for name, value in vars(group).items()
@@ -206,24 +150,24 @@ def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
     """Raise unless what is needed is given, and nothing that would be passed over."""
     if output is None and to != "spatialdata":
         raise SettingError(
-            "--output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
+            "output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
         )
     for name in _NEEDS[to]:
         if given[name] is None:
             raise SettingError(
-                f"--{name}",
-                expected=f"a value, which --to {to} needs",
+                name,
+                expected="a value, which " + arg("to", to) + " needs",
                 got="none",
-                fix=f"Write --{name} {'STORE' if name == 'into' else 'cell_type'}.",
+                fix="Write " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
             )
     for name, value in given.items():
         if value is not None and name not in _TAKES[to]:
             takes = [other for other, names in _TAKES.items() if name in names]
             raise SettingError(
-                f"--{name}",
-                expected=f"--to {' or '.join(takes)}",
-                got=f"--to {to}",
-                fix=f"Leave --{name} out.",
+                name,
+                expected=arg("to") + f" {' or '.join(takes)}",
+                got=arg("to", to),
+                fix="Leave " + arg(name) + " out.",
             )
 
 
@@ -237,5 +181,5 @@ def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, 
     if findings.submission:
         screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
         for line in findings.submission:
-            screen.say(f"  - {in_words_of_the_shell(line)}")
+            screen.say(f"  - {line}")
     return path

@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import parse_memory
-from weft._errors import SettingError, check_range
+from weft._errors import SettingError, arg, check_range
 from weft._keys import MEASURED, RELIABILITY
 from weft._typing import OutputType, Preset
-from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes, read_settings
+from weft.cli.console import Screen, cautions_of, told_errors
+from weft.cli.options import (
+    Memory,
+    NetworkOptions,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    SaveModel,
+    Spatial,
+    option,
+    output,
+)
+from weft.cli.parsing import check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,16 +36,7 @@ if TYPE_CHECKING:
     from weft.data.pair import Pair
     from weft.imputer import Imputer
 
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the imputed genes go: a .zarr store or an .h5ad file.",
-        show_default=False,
-    ),
-]
+_Output = Annotated[Path, output("Where the imputed genes go: a .zarr store or an .h5ad file.")]
 _Genes = Annotated[
     str,
     typer.Option(
@@ -42,7 +44,6 @@ _Genes = Annotated[
         help="Genes to impute: names between commas, a text file with one name a line, or all.",
     ),
 ]
-_Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 _Preset = Annotated[
     Preset, typer.Option(help="The method: the best we know (auto), or stImpute as published.")
 ]
@@ -56,10 +57,8 @@ _Settings = Annotated[
 ]
 _Interval = Annotated[
     float | None,
-    typer.Option(
-        metavar="SHARE",
-        help="Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.",
-        show_default=False,
+    option(
+        "Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.", "SHARE"
     ),
 ]
 _NoReliability = Annotated[
@@ -68,10 +67,6 @@ _NoReliability = Annotated[
         "--no-reliability",
         help="Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.",
     ),
-]
-_SaveModel = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Save what was learned, for weft.load in Python.", show_default=False),
 ]
 
 
@@ -84,10 +79,8 @@ class WritingOptions:
     ] = "float32"
     sparse: Annotated[
         float | None,
-        typer.Option(
-            metavar="CUT",
-            help="Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.",
-            show_default=False,
+        option(
+            "Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.", "CUT"
         ),
     ] = None
     resume: Annotated[
@@ -100,11 +93,10 @@ class WritingOptions:
     ] = False
     dask: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
+        option(
+            "Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
             "machine, local or local:4; OUT must be a .zarr store that all share.",
-            show_default=False,
+            "ADDRESS",
         ),
     ] = None
     overwrite: Overwrite = False
@@ -120,12 +112,12 @@ def impute(
     *,
     output: _Output,
     genes: _Genes = "all",
-    memory: _Memory = "4GB",
+    memory: Memory = "4GB",
     preset: _Preset = "auto",
     settings: _Settings = None,
     interval: _Interval = None,
     no_reliability: _NoReliability = False,
-    save_model: _SaveModel = None,
+    save_model: SaveModel = None,
     writing: WritingOptions,
     network: NetworkOptions,
     data: PairOptions,
@@ -158,12 +150,7 @@ def impute(
         ):
             _tell_network(screen, imputer, pair)
             path = imputer.impute_to(
-                output,
-                genes=names,
-                interval=interval,
-                memory=memory,
-                progress=progress,
-                **writing.asked(),
+                output, genes=names, interval=interval, memory=memory, progress=progress, **writing.asked()
             )
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(path, plan.n_cells)
@@ -180,7 +167,7 @@ def _check_outputs(output: Path, save_model: Path | None, writing: WritingOption
 
     target = check_output(output, overwrite=writing.overwrite, suffixes=(".zarr", ".h5ad"))
     check_resumable(target, resume=writing.resume)
-    check_cut("--sparse", writing.sparse)
+    check_cut("sparse", writing.sparse)
     if save_model is not None:
         check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:
@@ -209,13 +196,13 @@ def _check_interval(interval: float | None, preset: Preset, *, no_reliability: b
     """Raise unless the intervals that are asked for can be had, before any work."""
     if interval is None:
         return
-    check_range("--interval", interval, low=0.01, high=0.999)
+    check_range("interval", interval, low=0.01, high=0.999)
     if preset != "auto" or no_reliability:
         raise SettingError(
-            "--interval",
-            expected="--preset auto with reliability",
-            got="--no-reliability" if no_reliability else f"--preset {preset}",
-            fix="Leave that option out, or --interval.",
+            "interval",
+            expected=arg("preset", "auto") + " with reliability",
+            got=arg("reliability", False) if no_reliability else arg("preset", preset),
+            fix="Leave that option out, or " + arg("interval") + ".",
         )
 
 

@@ -9,60 +9,54 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import parse_memory
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
 from weft._keys import CONFIDENCE, SPREAD
 from weft._typing import PlacerPreset
-from weft.cli.options import Overwrite, PairOptions, Reference, RunOptions, Spatial
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes, read_settings
+from weft.cli.console import Screen, cautions_of, told_errors
+from weft.cli.options import (
+    Memory,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    SaveModel,
+    Spatial,
+    option,
+    output,
+)
+from weft.cli.parsing import check_device, read_genes, read_settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from weft.placement import Placement
 
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Where the placed cells go: a .zarr store or an .h5ad file.",
-        show_default=False,
-    ),
-]
+_Output = Annotated[Path, output("Where the placed cells go: a .zarr store or an .h5ad file.")]
 _Spots = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Where the spots go, with their composition by cell type and the genes of --genes: "
+    option(
+        "Where the spots go, with their composition by cell type and the genes of --genes: "
         "a .zarr store or an .h5ad file.",
-        show_default=False,
+        "FILE",
     ),
 ]
 _Genes = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES|FILE",
-        help="Genes of the cells to carry to the spots: names between commas, or a text file with one name a "
+    option(
+        "Genes of the cells to carry to the spots: names between commas, or a text file with one name a "
         "line.",
-        show_default=False,
+        "NAMES|FILE",
     ),
 ]
 _Neighbors = Annotated[
     int, typer.Option(help="Neighbours of each cell in the graph of the placed cells; 0 for none.", min=0)
 ]
-_Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 _Preset = Annotated[
     PlacerPreset, typer.Option(help="The method: the best we know (auto), or STEM as published.")
 ]
 _Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the method; may be repeated."),
-]
-_SaveModel = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Save what was learned, for weft.load in Python.", show_default=False),
 ]
 _SUFFIXES = (".zarr", ".h5ad")
 
@@ -75,10 +69,10 @@ def place(
     spots: _Spots = None,
     genes: _Genes = None,
     neighbors: _Neighbors = 15,
-    memory: _Memory = "4GB",
+    memory: Memory = "4GB",
     preset: _Preset = "auto",
     settings: _Settings = None,
-    save_model: _SaveModel = None,
+    save_model: SaveModel = None,
     overwrite: Overwrite = False,
     data: PairOptions,
     run: RunOptions,
@@ -121,13 +115,13 @@ def _check_outputs(output: Path, spots: Path | None, save_model: Path | None, *,
     from weft.data.output import check_output
 
     taken = [check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)]
-    for option, path, suffixes in (("--spots", spots, _SUFFIXES), ("--save-model", save_model, ())):
+    for argument, path, suffixes in (("spots", spots, _SUFFIXES), ("save_model", save_model, ())):
         if path is None:
             continue
         target = check_output(path, overwrite=overwrite, suffixes=suffixes)
         if target in taken:
             raise SettingError(
-                option,
+                argument,
                 expected="a path of its own",
                 got=f"{path}, where another output goes",
                 fix="The placed cells, the spots and the model are each written by themselves.",
@@ -141,10 +135,14 @@ def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
         return []
     if spots is None or genes == "all":
         raise SettingError(
-            f"--genes {genes}",
+            arg("genes", genes),
             expected="names of genes, and a file for the spots that they go to",
-            got="no --spots" if spots is None else "all",
-            fix="Write --genes Gad1,Sst --spots spots.h5ad; weft impute is for all genes.",
+            got="no " + arg("spots") if spots is None else "all",
+            fix="Write "
+            + arg("genes", "Gad1,Sst")
+            + " "
+            + arg("spots", "spots.h5ad")
+            + "; weft impute is for all genes.",
         )
     return read_genes(genes) or []
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from weft._errors import OutputExistsError
-from weft.cli.options import Overwrite, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import check_device
+from weft.cli.console import Screen, told_errors
+from weft.cli.options import Overwrite, RunOptions, option, output
+from weft.cli.parsing import check_device
 
 if TYPE_CHECKING:
     from weft.proteins import ProteinTable
@@ -19,62 +19,42 @@ _MOST_SHOWN = 100  # characters of the genes asked for
 
 _Genes = Annotated[
     str,
-    typer.Option(
-        metavar="DATA|FILE|NAMES",
-        help="Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or "
+    option(
+        "Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or "
         "names between commas. Symbols and Ensembl IDs are told apart.",
-        show_default=False,
+        "DATA|FILE|NAMES",
     ),
 ]
-_Organism = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|TAXON", help="Such as mouse, human, or the number of any taxon.", show_default=False
-    ),
-]
+_Organism = Annotated[str, option("Such as mouse, human, or the number of any taxon.", "NAME|TAXON")]
 _Output = Annotated[
     Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FASTA",
-        help="Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.",
-        show_default=False,
-    ),
+    output("Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.", "FASTA"),
 ]
 _Proteome = Annotated[
     list[Path] | None,
-    typer.Option(
-        metavar="FASTA",
-        help="Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be "
+    option(
+        "Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be "
         "repeated. Without it, UniProt is asked over the network.",
-        show_default=False,
+        "FASTA",
     ),
 ]
 _Table = Annotated[
     Path | None,
-    typer.Option(
-        metavar="TABLE",
-        help="Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. "
+    option(
+        "Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. "
         "Default: beside the proteins, .tsv.",
-        show_default=False,
+        "TABLE",
     ),
 ]
 _GeneColumn = Annotated[
-    str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="Column of var with the gene names. Default: the names of var.",
-        show_default=False,
-    ),
+    str | None, option("Column of var with the gene names. Default: the names of var.", "COLUMN")
 ]
 _Cache = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where UniProt's answers are kept, so that nothing is asked twice. Default: weft's folder among "
+    option(
+        "Where UniProt's answers are kept, so that nothing is asked twice. Default: weft's folder among "
         "your caches.",
-        show_default=False,
+        "DIR",
     ),
 ]
 _Offline = Annotated[

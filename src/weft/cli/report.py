@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import human_bytes
-from weft._errors import SettingError
-from weft.cli.options import Overwrite, PairOptions, RunOptions
-from weft.cli.screen import Screen, told_errors
-from weft.cli.words import cautions_of, check_device, read_genes
+from weft._errors import SettingError, arg
+from weft.cli.console import Screen, cautions_of, told_errors
+from weft.cli.options import Overwrite, PairOptions, RunOptions, argument, option, output
+from weft.cli.parsing import check_device, read_genes
 
 if TYPE_CHECKING:
     from weft.data.pair import Pair
@@ -20,82 +20,52 @@ _MADE, _KNOWN = "What was made", "What it was made from, and what is known"
 
 _Results = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="RESULTS...",
-        help="What weft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), "
+    argument(
+        "What weft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), "
         "tables of scores (.csv or .parquet).",
-        show_default=False,
+        "RESULTS...",
     ),
 ]
-_Output = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", metavar="OUT", help="Where the report goes: an .html file.", show_default=False
-    ),
-]
+_Output = Annotated[Path, output("Where the report goes: an .html file.")]
 _Scores = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE",
-        help="Scores that weft evaluate has written; may be repeated.",
-        rich_help_panel=_MADE,
-        show_default=False,
-    ),
+    list[Path] | None, option("Scores that weft evaluate has written; may be repeated.", "FILE", panel=_MADE)
 ]
 _PlaceScores = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE",
-        help="Scores of places likewise (--by place); may be repeated.",
-        rich_help_panel=_MADE,
-        show_default=False,
-    ),
+    list[Path] | None, option("Scores of places likewise (--by place); may be repeated.", "FILE", panel=_MADE)
 ]
-_Spots = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Spots that weft place --spots has written.",
-        rich_help_panel=_MADE,
-        show_default=False,
-    ),
-]
+_Spots = Annotated[Path | None, option("Spots that weft place --spots has written.", "FILE", panel=_MADE)]
 _Inputs = Annotated[
     tuple[Path, Path] | None,
-    typer.Option(
-        metavar="SC ST",
-        help="The two inputs: they are checked again, and measured values stand beside imputed ones.",
-        rich_help_panel=_KNOWN,
-        show_default=False,
+    option(
+        "The two inputs: they are checked again, and measured values stand beside imputed ones.",
+        "SC ST",
+        panel=_KNOWN,
     ),
 ]
 _Truth = Annotated[
     Path | None,
-    typer.Option(
-        metavar="ST",
-        help="Measurements, in the same cells, of genes that the panel did not have, if there are any; with "
+    option(
+        "Measurements, in the same cells, of genes that the panel did not have, if there are any; with "
         "--check-inputs.",
-        rich_help_panel=_KNOWN,
-        show_default=False,
+        "ST",
+        panel=_KNOWN,
     ),
 ]
 _TruePlaces = Annotated[
     str | None,
-    typer.Option(
-        metavar="PLACE",
-        help="Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, "
+    option(
+        "Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, "
         "without --check-inputs).",
-        rich_help_panel=_KNOWN,
-        show_default=False,
+        "PLACE",
+        panel=_KNOWN,
     ),
 ]
 _Genes = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES|FILE",
-        help="Genes to draw in the tissue, besides the most and the least reliable: names between commas, "
+    option(
+        "Genes to draw in the tissue, besides the most and the least reliable: names between commas, "
         "or a text file with one name a line.",
-        show_default=False,
+        "NAMES|FILE",
     ),
 ]
 _Title = Annotated[str, typer.Option(metavar="TEXT", help="What stands above.")]
@@ -158,7 +128,7 @@ def _asked_genes(genes: str | None) -> list[str]:
     names = read_genes(genes)
     if names is None:
         raise SettingError(
-            "--genes all",
+            arg("genes", "all"),
             expected="a few genes, as each is drawn",
             got="all",
             fix="Name those that you want to see.",
@@ -172,9 +142,9 @@ def _known(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptio
         return None
     if inputs is None:
         raise SettingError(
-            "--truth",
-            expected="--check-inputs too, as values are brought to the scale of the reference",
+            "truth",
+            expected=arg("check_inputs") + " too, as values are brought to the scale of the reference",
             got="none",
-            fix="Add --check-inputs SC ST.",
+            fix="Add " + arg("check_inputs") + " SC ST.",
         )
     return data.pair(inputs[0], truth)

@@ -7,33 +7,19 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.options import RunOptions
-from weft.cli.screen import Screen, told_errors
+from weft.cli.console import Screen, told_errors
+from weft.cli.options import ShownOptions, argument, option
 
 _Results = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="RESULT",
-        help="What weft impute or weft place wrote: .zarr stores or .h5ad files.",
-        show_default=False,
-    ),
+    list[Path], argument("What weft impute or weft place wrote: .zarr stores or .h5ad files.", "RESULT")
 ]
 _Tissue = Annotated[
     Path | None,
-    typer.Option(
-        metavar="ST",
-        help="The spatial data that were imputed: what was measured is shown beside what was imputed.",
-        show_default=False,
-    ),
+    option("The spatial data that were imputed: what was measured is shown beside what was imputed.", "ST"),
 ]
 _Port = Annotated[int, typer.Option(help="Where to listen on this machine; 0 takes any free port.")]
 _Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for genes that were read, such as 512MB.")]
 _Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
-_Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print the address as one JSON object and nothing else on standard output."),
-]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Print the line with the address only.")]
 
 
 def view(
@@ -43,12 +29,11 @@ def view(
     port: _Port = 0,
     memory: _Memory = "512MB",
     open_browser: _Open = True,
-    as_json: _Json = False,
-    quiet: _Quiet = False,
+    shown: ShownOptions,
 ) -> None:
     """Show results on a page in the browser, served from this machine to this machine alone."""
-    with told_errors(as_json=as_json):
-        screen = Screen(RunOptions(as_json=as_json, quiet=quiet))
+    with told_errors(as_json=shown.as_json):
+        screen = Screen(shown)
         from weft.viewer import view as start
 
         viewer = start(*results, tissue=tissue, port=port, memory=memory, open_browser=False, block=False)

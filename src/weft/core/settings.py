@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from weft._errors import SettingError, check_choice, check_known, check_range
+from weft._errors import SettingError, arg, check_choice, check_known, check_range
 from weft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
@@ -180,7 +180,7 @@ class StImputeSettings:
                     f"graph={self.graph!r}",
                     expected=_LACKING[name],
                     got="none",
-                    fix=f"Pass {name}=, or use graph='expression'.",
+                    fix="Pass " + arg(name) + ", or use graph='expression'.",
                 )
         _check_measure(shares, self.measure)
         return shares
@@ -476,9 +476,15 @@ def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str)
         check_known(
             name,
             known,
-            f"settings[{name!r}]",
+            arg("settings", key=name),
             expected=f"a setting of {method}",
             got="no such name",
             error=SettingError,
         )
-    return replace(settings, **changes)
+    try:
+        return replace(settings, **changes)
+    except SettingError as error:
+        if error.where not in changes:
+            raise
+        where = arg("settings", key=error.where)
+        raise SettingError(where, expected=error.expected, got=error.got, fix=error.fix) from None

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._compute import human_bytes, row_blocks
-from weft._errors import shorten
+from weft._errors import arg, shorten
 from weft._typing import DoubleArray, IntArray
 from weft.data.annotation import repeated
 from weft.data.checks import Genes, Wish, count_layer
@@ -115,12 +115,12 @@ def _scale_cautions(evidence: Evidence, number: int) -> list[str]:
     if side.scale != "raw":
         taken = "taken as they are" if side.scale == "log" else "only their logarithm is taken"
         layer = count_layer(data, wish)
-        hint = (
-            f" Layer {layer!r} may hold the raw counts: {wish.argument('layer')}={layer!r}." if layer else ""
-        )
+        hint = ""
+        if layer:
+            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
         if not layer and data.has_raw:
             hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
-        said.append(f"{_title(side)}: the values look like {SCALES[side.scale]}; {taken}.{hint}")
+        said.append(f"{_title(side)}: the values look like {SCALES[side.scale]}; {taken}." + hint)
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         said.append(
             f"{_title(side)}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
@@ -159,9 +159,10 @@ def _size_cautions(evidence: Evidence) -> list[str]:
     sc, scan = evidence.sides[0], evidence.scans[0]
     if sc.scale != "raw" or sc.has_sizes or sc.n_genes >= FEW_GENES:
         return []
+    size = arg("size_factor")
     said = (
         f"Reference: it holds only {sc.n_genes:,} genes, so that a cell's size is its sum over these; a "
-        "column of obs with whole-transcriptome totals, if there is one, is the better size (size_factor=)."
+        "column of obs with whole-transcriptome totals, if there is one, is the better size (" + size + ")."
     )
     for name in sc.table.columns:
         plain = name.lower().replace(".", "_")
@@ -169,7 +170,7 @@ def _size_cautions(evidence: Evidence) -> list[str]:
             continue
         column = sc.table[name]
         if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= scan.totals).all()):
-            said += f" obs[{name!r}] looks like one: size_factor={name!r}."
+            said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
             break
     return [said]
 
@@ -197,8 +198,12 @@ def _place_cautions(evidence: Evidence) -> list[str]:
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if not same:
         return []
-    hint = "" if evidence.slices is not None else "; if they are of several slices, name the column: slices="
-    return [f"Spatial: {many(same, 'cell')} at the very same place as another{hint}."]
+    hint = (
+        ""
+        if evidence.slices is not None
+        else "; if they are of several slices, name the column: " + arg("slices")
+    )
+    return [f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."]
 
 
 def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:

@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._errors import InputError, check_known, shorten
+from weft._errors import InputError, arg, check_known, shorten
 from weft._keys import PLACES, RECORD
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import Annotation
@@ -121,7 +121,7 @@ def write_cellxgene(
             data.where,
             expected="genes to show",
             got="none",
-            fix="Export an imputed result, or the spots of weft place --spots FILE --genes NAMES.",
+            fix="Export an imputed result, or spots that genes were carried to.",
         )
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
@@ -193,7 +193,7 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
         )
     shown = asked or next(iter(arrays))
     check_known(
-        shown, arrays, f"embedding={shown!r}", expected=f"an embedding of {data.where}", got="no such one"
+        shown, arrays, arg("embedding", shown), expected=f"an embedding of {data.where}", got="no such one"
     )
     return shown
 

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import FormatError, GeneError, InputError, ScaleError, SettingError, check_choice, shorten
+from weft._errors import (
+    FormatError,
+    GeneError,
+    InputError,
+    ScaleError,
+    SettingError,
+    arg,
+    check_choice,
+    shorten,
+)
 from weft._typing import DoubleArray, Duplicates, IntArray, Scale
 from weft.data.annotation import names_twice
 from weft.data.genes import duplicates_of
@@ -103,7 +112,9 @@ def gene_names(data: Input, wish: Wish) -> Genes:
             f"{data.where}.{slot}",
             expected="every gene once",
             got=f"names that stand twice ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
-            fix="Keep the first column of each with duplicates='first', or make the names unique first: "
+            fix="Keep the first column of each with "
+            + arg("duplicates", "first")
+            + ", or make the names unique first: "
             "adata.var_names_make_unique().",
         )
     kept = np.flatnonzero(~again)
@@ -228,7 +239,9 @@ def _checked_scale(data: Input, wish: Wish, scan: Scan) -> Scale:
                 wish.argument("scale"),
                 expected="logarithms, which stay below 80, where 'log' is said",
                 got=f"values up to {scan.largest:g} in {where}",
-                fix=f"The values look {judged}; leave {wish.argument('scale')} out to detect them.",
+                fix=f"The values look {judged}; leave "
+                + arg(wish.argument("scale"))
+                + " out to detect them.",
             )
     return wish.scale or cast(Scale, judged)
 
@@ -249,12 +262,10 @@ def _other_values(data: Input, wish: Wish) -> str:
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
     likely = count_layer(data, wish)
+    there = f". Layers that exist: {shorten(layers, most=10)}."
     if layers:
-        way = (
-            f"layer with raw counts, {argument}=NAME"
-            if likely is None
-            else f"raw counts: {argument}={likely!r}"
-        )
-        return f"Pass the {way}. Layers that exist: {shorten(layers, most=10)}."
+        if likely is None:
+            return "Pass the layer with raw counts, " + arg(argument, "NAME") + there
+        return "Pass the raw counts: " + arg(argument, likely) + there
     side = "sc" if wish.name == "reference" else "st"
     return f"The input has a raw slot: pass {side}=adata.raw.to_adata()." if data.has_raw else ""

@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from weft._errors import FormatError, InputError
+from weft._errors import FormatError, InputError, arg
 from weft._typing import BoolArray, FloatArray, IntArray, PathLike
 from weft.data.cautions import many
 from weft.data.genes import match_genes
@@ -333,5 +333,5 @@ def _wrong(where: str, got: str) -> FormatError:
         where,
         expected=f"{_KIND}, between tabs, commas or spaces",
         got=got,
-        fix="Keep two or three columns; a GMT file goes to gene_sets=.",
+        fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
     )

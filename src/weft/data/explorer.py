@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._errors import InputError, SettingError, near
+from weft._errors import InputError, SettingError, arg, near
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
@@ -116,7 +116,7 @@ def _ids(data: Input, asked: str | None) -> Any:
             f"{data.where}, {'names of the cells' if asked is None else asked}",
             expected="an identifier for every cell, each once",
             got=f"{twice[0]!r} more than once",
-            fix="Name the column with the Xenium run's identifiers, ids=.",
+            fix="Name the column with the Xenium run's identifiers, " + arg("ids") + ".",
         )
     return values.to_numpy(dtype=object)
 

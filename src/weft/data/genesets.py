@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from weft._errors import FormatError, GeneError, InputError, shorten
+from weft._errors import FormatError, GeneError, InputError, arg, shorten
 from weft._typing import BoolArray, DoubleArray, PathLike
 from weft.data.cautions import many
 from weft.data.genes import match_genes
@@ -224,7 +224,7 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
             f"{path}, line {number}",
             expected="the name of a set, a description and at least one gene, between tabs",
             got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
-            fix="Take a GMT file; a list of pairs of genes goes to edges=.",
+            fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
         )
     return [gene for gene in genes if gene]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from weft._errors import FormatError, KeyMissingError, check_known, near
+from weft._errors import FormatError, KeyMissingError, arg, check_known, near
 from weft._typing import IntArray
 from weft.data.annotation import Annotation
 
@@ -64,7 +64,7 @@ class Input:
             check_known(
                 layer,
                 self.layers,
-                f"{argument}={layer!r}",
+                arg(argument, layer),
                 expected=f"a layer of {self.where}",
                 got="no such layer",
             )
@@ -74,7 +74,7 @@ class Input:
                 f"{self.where}.X",
                 expected="a matrix of counts",
                 got="none",
-                fix=f"Name a layer with {argument}=. {near('counts', self.layers)}",
+                fix="Name a layer with " + arg(argument) + f". {near('counts', self.layers)}",
             )
         return self.matrix
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError
+from weft._errors import InputError, KeyMissingError, arg
 from weft._typing import DoubleArray
 from weft.data.pair import Pair
 from weft.data.space import column_of, text_labels
@@ -40,7 +40,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
                 "labels",
                 expected="a type for every cell of the reference",
                 got="a pair without labels",
-                fix="Name the column of obs when the pair is made: labels='COLUMN'.",
+                fix="Name the column of obs when the pair is made: " + arg("labels", "COLUMN") + ".",
             )
         return pair.labels
     if isinstance(labels, str):
@@ -64,6 +64,10 @@ def coordinates_of(pair: Pair) -> DoubleArray:
             "coordinates",
             expected="spots with places, to place cells on",
             got="a pair without coordinates",
-            fix="Name them when the pair is made: coordinates='obsm:KEY' or coordinates='obs:X,Y'.",
+            fix="Name them when the pair is made: "
+            + arg("coordinates", "obsm:KEY")
+            + " or "
+            + arg("coordinates", "obs:X,Y")
+            + ".",
         )
     return pair.coordinates

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weft._compute import human_bytes
-from weft._errors import OutputError, OutputExistsError, SettingError, WeftError
+from weft._errors import OutputError, OutputExistsError, SettingError, WeftError, arg
 from weft._typing import PathLike
 from weft.data.resume import Journal, partial_of
 
@@ -104,7 +104,7 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
             str(target),
             expected="a path with nothing there",
             got="an existing output",
-            fix="Choose another path, or replace it: --overwrite in the command, overwrite=True in Python.",
+            fix="Choose another path, or replace it: " + arg("overwrite", True) + ".",
         )
     is_folder, is_zarr = target.is_dir(), target.suffix == ".zarr"
     is_store = is_folder and (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from weft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
-from weft._errors import InputError, KeyMissingError, ScaleError, SettingError, check_range
+from weft._errors import InputError, KeyMissingError, ScaleError, SettingError, arg, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray
 from weft.data.scale import Scan, judge_scale, scan_values
 from weft.data.space import find_coordinates, find_labels
@@ -223,14 +223,14 @@ def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
             f"cells ({found})",
             expected="coordinates in two dimensions",
             got="none" if places is None else f"{places.shape[1]} dimensions",
-            fix="Name two: coordinates='obs:X,Y'.",
+            fix="Name two: " + arg("coordinates", "obs:X,Y") + ".",
         )
     if not np.ptp(places, axis=0).any():
         raise InputError(
             f"cells ({found})",
             expected="cells at different places",
             got="all cells at the same one",
-            fix="Name other coordinates: coordinates='obs:X,Y'.",
+            fix="Name other coordinates: " + arg("coordinates", "obs:X,Y") + ".",
         )
     return places
 

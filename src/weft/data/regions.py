@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from weft._errors import FormatError, InputError, KeyMissingError, check_known, near, require, shorten
+from weft._errors import FormatError, InputError, KeyMissingError, arg, check_known, near, require, shorten
 from weft._keys import RECORD
 from weft._typing import DoubleArray
 from weft.data.annotation import Annotation
@@ -244,7 +244,7 @@ def centroids(
                 f"{where}, {link.instance_key}",
                 expected=f"instances of {region!r}",
                 got=f"{len(lost):,} that it does not have, such as {str(lost[0])!r}",
-                fix="Give the places yourself, coordinates=, or repair the table.",
+                fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
             )
         if places is None:
             places = np.full((len(rows), len(axes)), np.nan)
@@ -254,7 +254,7 @@ def centroids(
             f"{where}, {link.region_key}",
             expected=f"rows of the regions {shorten(link.regions)}",
             got="others",
-            fix="Give the places yourself, coordinates=, or repair the table.",
+            fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
         )
     return places
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weft._errors import SettingError
+from weft._errors import SettingError, arg
 from weft._typing import PathLike
 
 logger = logging.getLogger("weft")
@@ -117,7 +117,7 @@ def check_resumable(target: Path, *, resume: bool) -> None:
             "resume",
             expected="a .zarr store, whose parts are written one by one",
             got=f"{target.name!r}",
-            fix="Choose a name ending in .zarr, or leave resume out.",
+            fix="Choose a name ending in .zarr, or leave " + arg("resume") + " out.",
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from weft._compute import row_blocks
-from weft._errors import InputError, KeyMissingError, SettingError, check_known, shorten
+from weft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known, shorten
 from weft._typing import DoubleArray, IntArray
 from weft.data.annotation import Annotation, HeldTable
 
@@ -55,6 +55,7 @@ def find_coordinates(
     asked: str | None,
     *,
     where: str = "st",
+    argument: str = "coordinates",
     hint: str = "",
 ) -> tuple[DoubleArray | None, str]:
     """Return the coordinates of the cells, and where they were found.
@@ -66,8 +67,8 @@ def find_coordinates(
     asked
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, ``"none"`` to go on without; None looks in the usual
         places.
-    where
-        What errors call this side.
+    where, argument
+        What errors call this side, and the argument that ``asked`` is of.
     hint
         A sentence for the error where there are no coordinates.
 
@@ -98,7 +99,7 @@ def find_coordinates(
         return None, "none, as asked"
     table = _as_table(obs)
     if asked is not None:
-        return _asked_coordinates(table, obsm, asked, where)
+        return _asked_coordinates(table, obsm, asked, where, argument)
     for key in OBSM_KEYS:
         if key in obsm:
             return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
@@ -110,7 +111,13 @@ def find_coordinates(
         expected="coordinates of the cells, in obsm['spatial'] or in obs columns such as 'x' and 'y'",
         got=f"obsm with {shorten(sorted(map(str, obsm))) or 'nothing'}, "
         f"obs with {shorten(table.columns, most=8) or 'nothing'}",
-        fix="Name them, coordinates='obsm:KEY' or coordinates='obs:X,Y', or do without: coordinates='none'."
+        fix="Name them, "
+        + arg("coordinates", "obsm:KEY")
+        + " or "
+        + arg("coordinates", "obs:X,Y")
+        + ", or do without: "
+        + arg("coordinates", "none")
+        + "."
         + (f" {hint}" if hint else ""),
     )
 
@@ -259,7 +266,7 @@ def column_of(
     check_known(
         name,
         table.columns,
-        f"{argument}={name!r}",
+        arg(argument, name),
         expected=f"a column of {slot} of {where}",
         got="no such column",
     )
@@ -283,24 +290,22 @@ def _as_table(obs: pd.DataFrame | Annotation) -> Annotation:
 
 
 def _asked_coordinates(
-    obs: Annotation, obsm: Mapping[str, Any], asked: str, where: str
+    obs: Annotation, obsm: Mapping[str, Any], asked: str, where: str, argument: str
 ) -> tuple[DoubleArray | None, str]:
     slot, _, key = asked.partition(":")
     names = [name.strip() for name in key.split(",")]
     if slot == "obsm" and key:
-        check_known(
-            key, obsm, f"coordinates={asked!r}", expected=f"a key of obsm of {where}", got="no such key"
-        )
-        return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
+        check_known(key, obsm, arg(argument, asked), expected=f"a key of obsm of {where}", got="no such key")
+        return _checked(obsm[key], f"{where}.obsm[{key!r}]", argument), f"obsm[{key!r}]"
     if slot == "obs" and len(names) in (2, 3):
         for name in names:
-            column_of(obs, name, where=where, argument="coordinates")
-        return _from_obs(obs, names, where)
+            column_of(obs, name, where=where, argument=argument)
+        return _from_obs(obs, names, where, argument)
     raise SettingError(
-        "coordinates",
+        argument,
         expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'",
         got=repr(asked),
-        fix="Write for example coordinates='obsm:spatial'.",
+        fix="Write for example " + arg(argument, "obsm:spatial") + ".",
     )
 
 
@@ -318,12 +323,15 @@ def usual_columns(obs: Annotation) -> list[str] | None:
     return None
 
 
-def _from_obs(obs: Annotation, columns: list[str], where: str) -> tuple[DoubleArray, str]:
+def _from_obs(
+    obs: Annotation, columns: list[str], where: str, argument: str = "coordinates"
+) -> tuple[DoubleArray, str]:
     found = f"obs[{', '.join(map(repr, columns))}]"
-    return _checked(pd.DataFrame({name: obs[name].array for name in columns}), f"{where}.{found}"), found
+    places = pd.DataFrame({name: obs[name].array for name in columns})
+    return _checked(places, f"{where}.{found}", argument), found
 
 
-def _checked(values: Any, where: str) -> DoubleArray:
+def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
     """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
     if isinstance(values, pd.DataFrame):
         values = values.to_numpy()
@@ -335,13 +343,15 @@ def _checked(values: Any, where: str) -> DoubleArray:
         raise InputError(
             where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."
         ) from error
-    other_columns = "Keep the columns that are coordinates, or name others: coordinates='obs:X,Y'."
-    without = "Drop these cells, or go on without coordinates: coordinates='none'."
-    check_coordinates(coordinates, where, fixes=(other_columns, without))
+    other_columns = "Keep the columns that are coordinates, or name others: " + arg(argument, "obs:X,Y") + "."
+    without = ", or go on without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""
+    check_coordinates(coordinates, where, fixes=(other_columns, "Drop these cells" + without + "."))
     return coordinates
 
 
-def check_coordinates(coordinates: DoubleArray, where: str, *, fixes: tuple[str, str]) -> None:
+def check_coordinates(
+    coordinates: DoubleArray, where: str, *, fixes: tuple[str | Message, str | Message]
+) -> None:
     """Raise `InputError` unless there are 2 or 3 finite coordinates for every cell.
 
     Parameters

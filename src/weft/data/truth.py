@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import InputError, KeyMissingError, SettingError, WeftError, check_known, shorten
+from weft._errors import InputError, KeyMissingError, SettingError, arg, check_known, shorten
 from weft._typing import DoubleArray
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
@@ -45,9 +45,9 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
     array([[0., 1.],
            [2., 3.]])
     """
-    where = f"truth={truth!r}" if isinstance(truth, str) else "truth"
+    where = arg("truth", truth) if isinstance(truth, str) else "truth"
     if isinstance(truth, str):
-        places = _named_places(pair, truth)
+        places = _named_places(pair, truth, where)
     elif isinstance(truth, pd.DataFrame):
         places = _numbers(_aligned(truth, pair.sc.obs_names, "cells", where).to_numpy(), where)
     else:
@@ -83,7 +83,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     InputError
         Values below zero, NaN or infinite; spots or names that do not fit; a type that stands twice.
     """
-    where = f"truth_composition={truth!r}" if isinstance(truth, str) else "truth_composition"
+    where = arg("truth_composition", truth) if isinstance(truth, str) else "truth_composition"
     table = _named_table(pair, truth, where) if isinstance(truth, str) else truth
     table = _aligned(table, pair.st.obs_names, "spots", where)
     values = _numbers(table.to_numpy(), where)
@@ -101,31 +101,21 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(values / np.where(total > 0, total, 1.0), index=pair.st.obs_names, columns=types)
 
 
-def _named_places(pair: Pair, truth: str) -> DoubleArray:
+def _named_places(pair: Pair, truth: str, where: str) -> DoubleArray:
     slot, _, key = truth.partition(":")
     if slot not in ("obs", "obsm") or not key or (slot == "obs" and key.count(",") not in (1, 2)):
-        raise _other_form(f"truth={truth!r}", "'obs:X,Y', 'obs:X,Y,Z' or 'obsm:KEY'", "truth='obsm:spatial'")
-    try:
-        places, _ = find_coordinates(
-            pair.sc.obs, pair.sc.obsm, truth, where=f"the reference ({pair.sc.source})"
-        )
-    except WeftError as error:
-        # the same checks, but the argument that is wrong has another name here, and cannot be left out
-        raise type(error)(
-            error.where.replace("coordinates=", "truth="),
-            expected=error.expected,
-            got=error.got,
-            fix=error.fix.replace(", or go on without coordinates: coordinates='none'", "").replace(
-                "coordinates=", "truth="
-            ),
-        ) from error
+        raise _other_form(where, "'obs:X,Y', 'obs:X,Y,Z' or 'obsm:KEY'", arg("truth", "obsm:spatial"))
+    source = f"the reference ({pair.sc.source})"
+    places, _ = find_coordinates(pair.sc.obs, pair.sc.obsm, truth, where=source, argument="truth")
     return np.asarray(places)
 
 
 def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
     slot, _, key = truth.partition(":")
     if slot != "obsm" or not key:
-        raise _other_form(where, "'obsm:KEY' of the spatial data", "truth_composition='obsm:celltype_prop'")
+        raise _other_form(
+            where, "'obsm:KEY' of the spatial data", arg("truth_composition", "obsm:celltype_prop")
+        )
     check_known(
         key,
         pair.st.obsm,
@@ -191,4 +181,6 @@ def _numbers(values: Any, where: str) -> DoubleArray:
 
 
 def _other_form(where: str, expected: str, example: str) -> SettingError:
-    return SettingError(where, expected=expected, got="another form", fix=f"Write for example {example}.")
+    return SettingError(
+        where, expected=expected, got="another form", fix="Write for example " + example + "."
+    )

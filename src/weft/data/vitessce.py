@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from weft._errors import FormatError, InputError, check_known
+from weft._errors import FormatError, InputError, arg, check_known
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
@@ -76,7 +76,7 @@ def vitessce_config(
             str(path),
             expected="a .zarr store, which Vitessce reads piece by piece",
             got=f"a file named {path.name!r}",
-            fix="Write the result as .zarr: weft impute ... -o imputed.zarr.",
+            fix="Write the result anew, to a name ending in .zarr.",
         )
     data = open_input(path, argument="result")
     places = place_key(data)
@@ -85,7 +85,7 @@ def vitessce_config(
             data.where,
             expected="genes, and places of the cells in obsm['spatial']",
             got="no places" if places is None else "no genes",
-            fix="Export an imputed result, or the spots of weft place --spots FILE --genes NAMES.",
+            fix="Export an imputed result, or spots that genes were carried to.",
         )
     groups = _groups(data, columns)
     gene = _gene(data, gene, has_groups=bool(groups))
@@ -168,7 +168,7 @@ def _gene(data: Input, asked: str | None, *, has_groups: bool) -> str | None:
     if asked is None:
         return None if has_groups else str(data.var.index[0])
     check_known(
-        asked, data.var.index, f"gene={asked!r}", expected=f"a gene of {data.where}", got="no such gene"
+        asked, data.var.index, arg("gene", asked), expected=f"a gene of {data.where}", got="no such gene"
     )
     return asked
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
-from weft._errors import InputError, NotFittedError, SettingError, check_known, near, shorten
+from weft._errors import InputError, NotFittedError, SettingError, arg, check_known, near, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.data.edges import EdgeList
 from weft.data.embeddings import EmbeddingTable
@@ -284,7 +284,7 @@ def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
                 name,
                 expected="a method that has a gene graph",
                 got=f"methods {shorten(named)}" if named else "no method by name",
-                fix=f"Add 'stimpute' to the methods, or leave {name} out.",
+                fix="Add 'stimpute' to the methods, or leave " + arg(name) + " out.",
             )
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from weft._errors import (
     InputError,
     KeyMissingError,
-    WeftError,
     check_all_known,
     check_choice,
     check_range,
@@ -246,11 +245,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")
     if not isinstance(truth, str):
         return flat_places(truth, n_cells, "truth")
-    try:
-        found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where)
-    except WeftError as error:
-        fix, where = (text.replace("coordinates=", "truth=") for text in (error.fix, error.where))
-        raise type(error)(where, expected=error.expected, got=error.got, fix=fix) from error
+    found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where, argument="truth")
     return flat_places(found, n_cells, "truth")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from weft._errors import GeneError, InputError, near
+from weft._errors import GeneError, InputError, arg, near
 from weft._typing import DoubleArray, IntArray, PathLike
 from weft.data.checks import Wish, gene_names, make_side
 from weft.data.genes import find_names
@@ -90,7 +90,7 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
             "coordinates",
             expected="places to draw at",
             got="'none'",
-            fix="Name them: coordinates='obsm:KEY'.",
+            fix="Name them: " + arg("coordinates", "obsm:KEY") + ".",
         )
     return found[:, :2]
 

@@ -17,7 +17,7 @@ Tone: TypeAlias = Literal["plain", "lead", "good", "even", "poor", "note", "caut
 """How a text is meant: an introduction, a finding that is good, middling or poor, a remark, a warning."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Number:
     """A number of a table or a record.
 

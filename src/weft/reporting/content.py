@@ -72,9 +72,9 @@ def _short(given: Given) -> tuple[Block, ...]:
         reliable = int(var["reliable"].astype(bool).sum())
         found.append(
             text(
-                Number(value=reliable, form="count", source=f"{where}: var, reliable"),
+                Number(reliable, "count", f"{where}: var, reliable"),
                 " of ",
-                Number(value=len(var), form="count", source=f"{where}: genes"),
+                Number(len(var), "count", f"{where}: genes"),
                 " imputed genes are called reliable. Use the others with care, or not at all.",
                 tone="note",
             )

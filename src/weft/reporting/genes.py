@@ -31,8 +31,8 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     if RELIABILITY not in var.columns or var[RELIABILITY].isna().all():
         return (
             text(
-                "The reliability of the genes was not estimated. Impute without --no-reliability to know "
-                "which genes to trust.",
+                "The reliability of the genes was not estimated. Impute with it to know which genes to "
+                "trust.",
                 tone="caution",
             ),
         )
@@ -43,9 +43,9 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
         return tuple(found)
     top, bottom = list(ranked.index[:MOST_ROWS]), list(ranked.index[-MOST_ROWS:])
     left = Number(
-        value=len(ranked) - len(top) - len(bottom),
-        form="count",
-        source=f"{result.name}: genes with a reliability that are in neither table",
+        len(ranked) - len(top) - len(bottom),
+        "count",
+        f"{result.name}: genes with a reliability that are in neither table",
     )
     note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
     found.append(_table(given, var, top, caption="The most reliable genes"))
@@ -70,9 +70,9 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
         reliable = int(var["reliable"].astype(bool).sum())
         parts += [
             " ",
-            Number(value=reliable, form="count", source=f"{result.name}: var, reliable"),
+            Number(reliable, "count", f"{result.name}: var, reliable"),
             " of ",
-            Number(value=len(var), form="count", source=f"{result.name}: genes"),
+            Number(len(var), "count", f"{result.name}: genes"),
             " genes are called reliable: their interval lies above zero, and the expected correlation is not "
             "small.",
         ]
@@ -92,7 +92,7 @@ def _table(
     values = {name: var[name].astype(float).to_dict() for name in var.columns if name.startswith("reliab")}
 
     def number(gene: str, column: str) -> Number:
-        return Number(value=values[column][gene], form="score", source=f"{where}: {column} of {gene}")
+        return Number(values[column][gene], "score", f"{where}: {column} of {gene}")
 
     rows: list[tuple[Part | None, ...]] = []
     for gene in names:
@@ -103,7 +103,7 @@ def _table(
         if "reliable" in var.columns:
             row.append("yes" if values["reliable"][gene] else "no")
         row += [
-            Number(value=reached.get(gene, np.nan), form="score", source=f"{table}: {kind} of {gene}")
+            Number(reached.get(gene, np.nan), "score", f"{table}: {kind} of {gene}")
             for table, reached in tested
         ]
         rows.append(tuple(row))
@@ -188,7 +188,7 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
         text(
             "Measured and imputed values share one colour scale, that of log-normalised expression. The "
             "prediction of a gene of the panel has seen the panel, this gene too: how good it is for genes "
-            "that were not measured, the held-out scores tell.",
+            "that were not measured, the held-out scores tell."
         )
     ]
     for why, names in chosen.items():
@@ -211,11 +211,11 @@ def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> 
     if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
         kind = _KINDS[reliability_metric(few.var)]
         source = f"{where}: %s of {gene}"
-        value = Number(value=float(var[RELIABILITY]), form="score", source=source % RELIABILITY)
+        value = Number(float(var[RELIABILITY]), "score", source % RELIABILITY)
         caption += [f" Expected {kind} ", value]
         if RELIABILITY_LOWER in few.var.columns:
             ends = [
-                Number(value=float(var[key]), form="score", source=source % key)
+                Number(float(var[key]), "score", source % key)
                 for key in (RELIABILITY_LOWER, RELIABILITY_UPPER)
             ]
             caption += [" (", ends[0], " to ", ends[1], ")"]
@@ -227,11 +227,7 @@ def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> 
             axes[0].set_title(f"{gene}, {of}")
         return axes
 
-    return picture(
-        draw,
-        alt=f"Maps of the tissue coloured by {gene}: {', '.join(panels)}",
-        caption=caption,
-    )
+    return picture(draw, alt=f"Maps of the tissue coloured by {gene}: {', '.join(panels)}", caption=caption)
 
 
 def _measured(
@@ -272,9 +268,9 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     values = pd.DataFrame(truth.st.dense(slice(0, truth.st.n_cells), truth.st_shared[places]), columns=names)
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
-        Number(value=len(names), form="count", source=f"{result.name}: imputed genes whose truth was given"),
+        Number(len(names), "count", f"{result.name}: imputed genes whose truth was given"),
         " genes off the panel that lie within their intervals, against the share that should, ",
-        Number(value=float(level), form="share", source=f"{result.name}: record, interval"),
+        Number(float(level), "share", f"{result.name}: record, interval"),
         ". The bar is the middle half of the genes.",
         *_coverage(given, float(level)),
     )
@@ -295,7 +291,7 @@ def _coverage(given: Given, level: float) -> tuple[Part, ...]:
         if np.isfinite(value):
             return (
                 " Over all genes of the scores: ",
-                Number(value=value, form="share", source=f"{scores.name}: summary of {own}, {metric}"),
+                Number(value, "share", f"{scores.name}: summary of {own}, {metric}"),
                 ".",
             )
     return ()

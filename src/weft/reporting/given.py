@@ -288,8 +288,7 @@ def _kind_of(data: Input, where: str) -> ResultKind:
         expected=f"a result of weft: imputed genes (var['{MEASURED}']), placed cells (obsm['{PLACES}']) or "
         f"spots (obsm['{PROPORTIONS}'])",
         got=f"an AnnData with {shorten([*data.var.columns, *data.obsm]) or 'none of these'}",
-        fix="Name what weft impute or weft place has written; the inputs go to --check-inputs, or in Python "
-        "as weft.pair(...).",
+        fix="Name what weft has written; the two inputs are given together, as a pair.",
     )
 
 
@@ -312,7 +311,7 @@ def _read_scores(path: Path, where: str) -> Scores:
             f"{where} ({path})",
             expected="a table of scores",
             got=f"a file that cannot be read so ({' '.join(str(error).split())[:100]})",
-            fix="Name a table that weft evaluate has written.",
+            fix="Name a table that weft.evaluate made.",
         ) from error
     return _scores(table, path.name, _beside(path), f"{where} ({path})")
 
@@ -336,7 +335,7 @@ def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) 
             where,
             expected=f"a table of scores, with the columns {shorten(COLUMNS, most=9)}",
             got=f"none of {shorten(missing)}" if missing else "no row",
-            fix="Make it with weft.evaluate, or weft evaluate on the command line.",
+            fix="Make it with weft.evaluate.",
         )
     if not pd.api.types.is_numeric_dtype(table["value"]):
         raise InputError(

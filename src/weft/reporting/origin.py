@@ -38,7 +38,7 @@ def input_blocks(given: Given) -> tuple[Block, ...]:
         blocks.append(
             text(
                 "What the check found in the inputs was not given. Make the report with the two inputs "
-                "(--check-inputs, or in Python a pair) to have it here.",
+                "to have it here.",
                 tone="note",
             )
         )
@@ -76,10 +76,7 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
     kinds = [found[side].get("label_counts", {}) for side in sides]
     if any(kinds):
         rows.append(
-            (
-                "cell types",
-                *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds),
-            )
+            ("cell types", *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds))
         )
     return Table(
         caption=("The two inputs, as the check found them",),
@@ -91,7 +88,7 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
 
 def _together(found: Mapping[str, Any], source: str) -> Facts:
     def number(value: Any, key: str, form: Form = "count") -> Number:
-        return Number(value=float(value), form=form, source=f"{source}: {key}")
+        return Number(float(value), form, f"{source}: {key}")
 
     only, place = found["genes_only_spatial"], found["coordinates"]
     rows: list[tuple[str, tuple[Part, ...]]] = [
@@ -140,13 +137,13 @@ def _results(given: Given) -> Facts:
     said = {"imputed": "imputed genes", "placed": "placed cells", "spots": "spots"}
     rows: list[tuple[str, tuple[Part, ...]]] = []
     for one in given.results:
-        cells = Number(value=one.n_cells, form="count", source=f"{one.name}: cells")
-        genes = Number(value=len(one.genes), form="count", source=f"{one.name}: genes")
+        cells = Number(one.n_cells, "count", f"{one.name}: cells")
+        genes = Number(len(one.genes), "count", f"{one.name}: genes")
         what = " spots" if one.kind == "spots" else " cells"
         parts: tuple[Part, ...] = (Name(one.name), ": ", cells, what)
         rows.append((said[one.kind], (*parts, " × ", genes, " genes") if len(one.genes) else parts))
     for scores in given.scores:
-        n = Number(value=len(scores.table), form="count", source=f"{scores.name}: rows")
+        n = Number(len(scores.table), "count", f"{scores.name}: rows")
         rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
     return Facts(title="What this report is made of", rows=tuple(rows))
 
@@ -179,7 +176,7 @@ def _how(result: Result) -> Facts:
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("interval"):
-        level = Number(value=float(record["interval"]), form="share", source=f"{source}, interval")
+        level = Number(float(record["interval"]), "share", f"{source}, interval")
         rows.append(("intervals", (level, " of the measurements shall lie within them")))
     if record.get("embedding") not in (None, "none", ""):
         rows.append(("embedding", (Name(str(record["embedding"])),)))
@@ -290,7 +287,7 @@ def _command(name: str, result: Result, found: Mapping[str, Any], *more: str) ->
 
 
 def _number(value: Any, form: Form, source: str) -> Number | None:
-    return None if value is None else Number(value=float(value), form=form, source=source)
+    return None if value is None else Number(float(value), form, source)
 
 
 def _name(value: Any) -> Part:

@@ -47,7 +47,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
         found.append(
             text(
                 "Whether the places are right was not tested here: that takes cells whose place is known. "
-                "weft evaluate with --by place does it, on such data or on spots that were made from them.",
+                "weft.evaluate by place does it, on such data or on spots that were made from them.",
                 tone="note",
             )
         )
@@ -63,7 +63,7 @@ def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArr
     if given.pair is not None:
         return true_places_of(given.pair, asked)
     data = given.placed.data
-    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name)
+    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name, argument="true_places")
     return places
 
 
@@ -72,12 +72,9 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
     label = result.label_column
     slices = result.column(SLICE)
     cells = result.few(columns=[*([label] if label else []), CONFIDENCE, SPREAD])
-    said: list[Part] = [
-        Number(value=result.n_cells, form="count", source=f"{result.name}: cells"),
-        " cells were placed",
-    ]
+    said: list[Part] = [Number(result.n_cells, "count", f"{result.name}: cells"), " cells were placed"]
     if slices is not None:
-        n = Number(value=int(slices.nunique()), form="count", source=f"{result.name}: {SLICE}, values")
+        n = Number(int(slices.nunique()), "count", f"{result.name}: {SLICE}, values")
         said += [" on ", n, " slices"]
     said.append(
         ". The confidence goes from zero, every spot alike, to one, a single spot; the spread is how far a "
@@ -102,9 +99,9 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
                 said,
                 *(
                     Number(
-                        value=float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan,
-                        form=form,
-                        source=f"{result.name}: obs, {name}, {what} of the cells",
+                        float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan,
+                        form,
+                        f"{result.name}: obs, {name}, {what} of the cells",
                     )
                     for what, q in _QUANTILES
                 ),
@@ -135,12 +132,10 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
     rows: list[tuple[Part | None, ...]] = [
         (
             Name(one),
-            Number(value=int(counts[one]), form="count", source=f"{result.name}: cells of {one}"),
+            Number(int(counts[one]), "count", f"{result.name}: cells of {one}"),
             *(
                 Number(
-                    value=float(middles[name][one]),
-                    form=form,
-                    source=f"{result.name}: obs, {name}, the middle cell of {one}",
+                    float(middles[name][one]), form, f"{result.name}: obs, {name}, the middle cell of {one}"
                 )
                 for name, _, form in columns
             ),
@@ -151,7 +146,7 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
     note: tuple[Part, ...] = ()
     if left:
         note = (
-            Number(value=left, form="count", source=f"{result.name}: types that are not shown"),
+            Number(left, "count", f"{result.name}: types that are not shown"),
             " types of fewer cells are not shown.",
         )
     heads: tuple[Part, ...] = (
@@ -246,25 +241,18 @@ def _types(result: Result, table: pd.DataFrame) -> Table:
     rows = tuple(
         (
             Name(str(table.columns[one])),
-            Number(value=int(largest[one]), form="count", source=f"{source}, spots of mostly this type"),
-            Number(value=quantile(one, 0.5), form="share", source=f"{source}, the middle spot"),
-            Number(value=float(values[:, one].max()), form="share", source=f"{source}, the largest"),
+            Number(int(largest[one]), "count", f"{source}, spots of mostly this type"),
+            Number(quantile(one, 0.5), "share", f"{source}, the middle spot"),
+            Number(float(values[:, one].max()), "share", f"{source}, the largest"),
         )
         for one in order[:MOST_TYPES]
     )
     left = len(order) - len(rows)
     note: tuple[Part, ...] = ()
     if left:
-        note = (
-            Number(value=left, form="count", source=f"{source}: types not shown"),
-            " types are not shown.",
-        )
+        note = (Number(left, "count", f"{source}: types not shown"), " types are not shown.")
     return Table(
-        caption=(
-            "What ",
-            Number(value=len(table), form="count", source=f"{result.name}: spots"),
-            " spots are made of",
-        ),
+        caption=("What ", Number(len(table), "count", f"{result.name}: spots"), " spots are made of"),
         heads=("type", "spots in which it is the largest part", "share in the middle spot", "largest share"),
         rows=rows,
         note=note,

@@ -35,9 +35,9 @@ def summary_table(scores: Scores) -> Table:
         rows.append(
             [
                 Number(
-                    value=scores.summary(item, metric, method=method),
-                    form=form_of(metric),
-                    source=f"{source}, {item}, {metric}",
+                    scores.summary(item, metric, method=method),
+                    form_of(metric),
+                    f"{source}, {item}, {metric}",
                 )
                 for _, item, metric in columns
             ]
@@ -76,11 +76,7 @@ def _head(metric: str) -> Part:
 def _of_seeds(scores: Scores) -> tuple[Part, ...]:
     if scores.n_seeds == 1:
         return ()
-    return (
-        ", means of ",
-        Number(value=scores.n_seeds, form="count", source=f"{scores.name}: seeds"),
-        " seeds",
-    )
+    return (", means of ", Number(scores.n_seeds, "count", f"{scores.name}: seeds"), " seeds")
 
 
 def _mark_best(rows: Sequence[list[Number]], place: int, *, lower: bool) -> None:
@@ -108,7 +104,7 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
         found.append(
             text(
                 "No table of scores was given, so that nothing is said here of how good the predictions are. "
-                "weft evaluate hides genes of the panel, predicts them, and compares the method with simple "
+                "weft.evaluate hides genes of the panel, predicts them, and compares the method with simple "
                 "baselines.",
                 tone="caution",
             )
@@ -204,8 +200,8 @@ def _held_in(var: pd.DataFrame, reached: pd.Series[float], source: str) -> tuple
     names = reached.dropna().index.intersection(low.dropna().index)
     inside = (low[names] <= reached[names]) & (reached[names] <= high[names])
     return (
-        Number(value=int(inside.sum()), form="count", source=f"{source}: genes within their interval"),
+        Number(int(inside.sum()), "count", f"{source}: genes within their interval"),
         " of ",
-        Number(value=len(names), form="count", source=f"{source}: genes with both"),
+        Number(len(names), "count", f"{source}: genes with both"),
         " lie within their interval, which nine in ten should.",
     )

@@ -92,14 +92,14 @@ def compared(scores: Scores, own: str, *, metric: str) -> Comparison | None:
         other=best,
         own_score=_median(table[own], metric, f"{said}, median of {own}"),
         other_score=_median(table[best], metric, f"{said}, median of {best}"),
-        wins=Number(value=wins, form="count", source=f"{said}, where {own} is ahead of {best}"),
-        items=Number(value=len(both), form="count", source=said),
+        wins=Number(wins, "count", f"{said}, where {own} is ahead of {best}"),
+        items=Number(len(both), "count", said),
         outcome=outcome,
     )
 
 
 def _median(values: pd.Series[float], metric: str, source: str) -> Number:
-    return Number(value=float(values.median()), form=form_of(metric), source=source)
+    return Number(float(values.median()), form_of(metric), source)
 
 
 def form_of(metric: str) -> Literal["score", "value"]:

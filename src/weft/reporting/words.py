@@ -42,11 +42,7 @@ PRESETS = {
 }
 """What the presets are, by the kind of result."""
 
-SCALES = {
-    "raw": "raw counts",
-    "normalised": "normalised counts",
-    "log": "logarithms of normalised counts",
-}
+SCALES = {"raw": "raw counts", "normalised": "normalised counts", "log": "logarithms of normalised counts"}
 
 PAPERS = {
     "imputed": (

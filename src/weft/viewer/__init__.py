@@ -94,7 +94,7 @@ def view(
     """
     if not results:
         raise SettingError(
-            "results", expected="at least one result", got="none", fix="Name the output of weft impute."
+            "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
         )
     opened = [open_input(one, argument="result") for one in results]
     measured = None if tissue is None else open_input(tissue, argument="tissue")
@@ -134,7 +134,7 @@ def _datasets(
             "tissue",
             expected="an imputed result, whose cells are those of the tissue",
             got=f"{' and '.join(sorted(set(kinds)))} alone",
-            fix="Give the output of weft impute too, or leave the tissue out.",
+            fix="Give the imputed result too, or leave the tissue out.",
         )
     return [
         Dataset(

@@ -16,6 +16,7 @@ from weft._errors import (
     GeneError,
     InputError,
     KeyMissingError,
+    arg,
     check_known,
     check_range,
     shorten,
@@ -52,9 +53,9 @@ def kind_of(opened: Input) -> ResultKind:
         return "spots"
     raise FormatError(
         opened.where,
-        expected="a result of weft impute or weft place",
+        expected="a result of weft: imputed genes, placed cells or spots",
         got="data without var['measured'], obsm['weft_spatial'] or uns['weft']",
-        fix="Give the output; the tissue that was imputed goes with --tissue (tissue=).",
+        fix="Give what weft wrote; the tissue that was imputed goes to " + arg("tissue") + ".",
     )
 
 
@@ -164,14 +165,14 @@ class Dataset:
         check_known(
             layer,
             self.layers,
-            f"layer={layer!r}",
+            arg("layer", layer),
             expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
             got="no such layer",
         )
         check_known(
             gene,
             self._numbers,
-            f"gene={gene!r}",
+            arg("gene", gene),
             expected=f"a gene of {self.title}",
             got="no such gene",
             error=GeneError,
@@ -193,7 +194,7 @@ class Dataset:
             No such column.
         """
         check_known(
-            name, self._columns, f"name={name!r}", expected=f"a column of {self.title}", got="no such column"
+            name, self._columns, arg("name", name), expected=f"a column of {self.title}", got="no such column"
         )
         return self._cache.get((self, name), self._columns[name].read)
 

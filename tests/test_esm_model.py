@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft.esm_batches import batches, cut, spans
+from weft.esm_model import batches, cut, spans
 
 LENGTHS = st.lists(st.integers(1, 120), max_size=12)
 WINDOWS = st.integers(1, 30).flatmap(lambda window: st.tuples(st.just(window), st.integers(0, window - 1)))

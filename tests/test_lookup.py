@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from weft._errors import FormatError, GeneError, KeyMissingError, MissingFileError
-from weft.wanted import Wanted, wanted_genes
+from weft.lookup import Wanted, wanted_genes
 
 ID, OTHER = "ENSMUSG00000070880", "ENSMUSG00000004366"
 

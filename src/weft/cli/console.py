@@ -15,9 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from weft import _typing
 from weft._compute import human_bytes
-from weft._errors import MemoryBudgetError, WeftError
-from weft.cli.options import RunOptions
-from weft.cli.words import cautions_of, counted, in_words_of_the_shell
+from weft._errors import MemoryBudgetError, WeftError, arg
+from weft.cli.options import ShownOptions, as_option, in_options
 
 if TYPE_CHECKING:
     from weft.data.pair import Pair
@@ -34,7 +33,7 @@ class Screen:
         Whether to print JSON, and whether to be quiet.
     """
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: ShownOptions) -> None:
         self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
         self._start = time.monotonic()
 
@@ -89,6 +88,21 @@ class Screen:
             yield draw
 
 
+def counted(pair: Pair) -> str:
+    """Return the size of both inputs and the number of cautions."""
+    cautions = len(pair.cautions)
+    return (
+        f"{pair.sc.n_cells:,} reference cells x {pair.sc.n_genes:,} genes, "
+        f"{pair.st.n_cells:,} spatial cells x {pair.st.n_genes:,} genes, {len(pair.shared_genes):,} shared, "
+        f"{'no cautions' if not cautions else '1 caution' if cautions == 1 else f'{cautions} cautions'}"
+    )
+
+
+def cautions_of(pair: Pair) -> list[str]:
+    """Return the cautions, with arguments as options."""
+    return [in_options(one) for one in pair.cautions]
+
+
 @contextlib.contextmanager
 def told_errors(*, as_json: bool) -> Iterator[None]:
     """Tell the errors that weft raises on purpose, and an interrupt, in words; exit with 2, and with 130."""
@@ -105,7 +119,7 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
             "memory",
             expected="as much as the plan says",
             got="less from the system",
-            fix="Lower --memory, raise the limit (ulimit -v), or go on elsewhere with --resume.",
+            fix="Lower " + arg("memory") + ", raise the limit (ulimit -v), or go on elsewhere with --resume.",
         )
         _tell(short, as_json=as_json)
         raise typer.Exit(2) from error
@@ -116,17 +130,13 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
 
 def _tell(error: WeftError, *, as_json: bool) -> None:
     """Print an error with its next step and, where it is asked for, as JSON too."""
-    where, expected, got, fix = (
-        in_words_of_the_shell(text) for text in (error.where, error.expected, error.got, error.fix)
-    )
-    for line in (
-        f"Error: {where}: expected {expected}, got {got}. {fix}",
-        *getattr(error, "__notes__", []),
-    ):
-        typer.echo(line, err=True)
+    told = error.fields(as_option)
+    typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(told), err=True)
+    for note in getattr(error, "__notes__", []):
+        typer.echo(note, err=True)
     if as_json:
-        told = {"kind": type(error).__name__, "where": where, "expected": expected, "got": got, "fix": fix}
-        typer.echo(json.dumps({"error": told}, indent=2))
+        about = {"kind": type(error).__name__, "argument": error.argument}
+        typer.echo(json.dumps({"error": about | told}, indent=2))
 
 
 def _peak_memory() -> float | None:
