@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import KFold
 
 from weft._compute import numpy_stream, sample_rows, torch_stream
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core import attention
 from weft.core.attention import AttentionModel
 from weft.core.levels import GeneLevels, Levels, fit_levels
@@ -177,7 +177,7 @@ def fit_attending(
     seed: int,
     devices: Sequence[torch.device],
     cross: bool,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[Attending, OutOfFold | None]:
     """Learn attention from the panel of a pair, and levels from its genes left out.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import OutputExistsError
-from weft._typing import FloatArray, PathLike, Progress, silent
+from weft._typing import FloatArray, PathLike, Progress, no_progress
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
@@ -98,7 +98,7 @@ def run_demo(
     device: str = "auto",
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Demo:
     """Simulate a tissue, impute its genes, place the cells of an atlas, and score both.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, check_choice, check_range
-from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, no_progress
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable, read_embedding
@@ -56,7 +56,7 @@ def evaluate(
     truth_composition: str | pd.DataFrame | None = None,
     hits: Sequence[int] = HITS,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """Hold out what is known, let methods predict it, and score them against it.
 

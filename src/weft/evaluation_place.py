@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, check_range, shorten
-from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
+from weft._typing import BoolArray, DoubleArray, IntArray, Progress, no_progress
 from weft.data.needs import labels_of
 from weft.data.pair import Pair
 from weft.data.truth import true_composition, true_places
@@ -41,7 +41,7 @@ def evaluate_placement(
     hits: Sequence[int] = HITS,
     major: int = MAJOR,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> pd.DataFrame:
     """Let methods place cells whose places are known, and score them against the truth.
 
