@@ -18,7 +18,7 @@ from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.data.write import write_anndata
-from weft.evaluation import evaluate, write_scores
+from weft.evaluation import evaluate_imputation, write_scores
 from weft.evaluation_place import evaluate_placement
 from weft.imputer import Imputer
 from weft.metrics import METRICS
@@ -73,7 +73,7 @@ class Demo:
     pair
         The simulated inputs, as they were read.
     held_out
-        Scores on held-out genes of the panel, of `weft.evaluate`: all that real data allow.
+        Scores on held-out genes of the panel, of `weft.evaluate_imputation`: all that real data allow.
     against_truth
         Scores on the genes that the panel did not measure, in the same columns.
     places
@@ -147,7 +147,7 @@ def run_demo(
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
     imputer.impute_to(path["imputed"], interval=INTERVAL, overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
-    held_out = evaluate(
+    held_out = evaluate_imputation(
         data, [_method(SETTINGS), *_BASELINES], seeds=[seed], device=device, progress=progress
     )
     write_scores(held_out, path["scores"], overwrite=True)

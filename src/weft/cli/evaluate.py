@@ -85,6 +85,14 @@ _NoClusters = Annotated[
 
 
 _PLACE = "Evaluating by place"
+_HELD_OUT = ("genes", "cells", "fraction")
+_APPLIES = {
+    "folds": ("genes", "cells"),
+    "keep": ("cells", "fraction"),
+    **dict.fromkeys(("reliability", "no_clusters", "embedding", "gene_sets", "edges"), _HELD_OUT),
+    **dict.fromkeys(("truth", "truth_composition", "hits"), ("place",)),
+}
+"""Options that do not go with every ``--by``, and those that they go with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,7 @@ class PlaceOptions:
     ] = "25,120"
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `weft.evaluate`, or raise `SettingError` where the hits are no numbers."""
+        """Return them for `weft.evaluate_placement`, or raise `SettingError` where the hits are no numbers."""
         parts = [part.strip() for part in self.hits.split(",")]
         if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
             raise SettingError(
@@ -137,6 +145,7 @@ def evaluate(
     sc: Reference,
     st: Spatial,
     *,
+    context: typer.Context,
     output: _Output,
     by: _By = "genes",
     methods: _Methods = None,
@@ -154,35 +163,31 @@ def evaluate(
     """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
+        _check_applies(context, by)
         _check_outputs(output, overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_seeds(seeds)
         by_place = place.arguments()
         check_device(run.device)
-        from weft import evaluation
+        from weft.evaluation import evaluate_imputation, write_scores
+        from weft.evaluation_place import evaluate_placement
 
         known = network.read()
         names = _names(methods, by)
-        found = _resolved(names, by, known, reliability=reliability, device=run.device)
+        resolved = _resolved(names, by, known, reliability=reliability, device=run.device)
         pair = data.pair(sc, st, output=output)
         n_runs = len(all_seeds) * (folds if by in ("genes", "cells") else 1)
-        plan = _plan(pair, found, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
+        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
         with screen.progress() as progress:
-            scores = evaluation.evaluate(
-                pair,
-                names,
-                by=by,
-                folds=folds,
-                keep=keep,
-                seeds=all_seeds,
-                cluster=not no_clusters,
-                reliability=reliability,
-                device=run.device,
-                progress=progress,
-                **known,
-                **by_place,
-            )
-        written, beside = evaluation.write_scores(scores, output, overwrite=overwrite)
+            run_options: dict[str, Any] = {"seeds": all_seeds, "device": run.device, "progress": progress}
+            if by == "place":
+                scores = evaluate_placement(pair, names, **by_place, **run_options)
+            else:
+                held_out = {"by": by, "folds": folds, "keep": keep, "cluster": not no_clusters}
+                scores = evaluate_imputation(
+                    pair, names, **held_out, reliability=reliability, **known, **run_options
+                )
+        written, beside = write_scores(scores, output, overwrite=overwrite)
         shown, values = _shown(scores, by, folds=folds, keep=keep)
         screen.show(shown)
         record = {
@@ -194,6 +199,20 @@ def evaluate(
             "cautions": cautions_of(pair),
         }
         screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
+
+
+def _check_applies(context: typer.Context, by: str) -> None:
+    """Raise `SettingError` where an option is given that the evaluation would not use."""
+    for name, choices in _APPLIES.items():
+        source = context.get_parameter_source(name)
+        if by not in choices and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise SettingError(
+                option,
+                expected=f"--by {' or '.join(choices)}, where it is used",
+                got=f"--by {by}",
+                fix=f"Leave out {option}, or change --by.",
+            )
 
 
 def _check_outputs(output: Path, *, overwrite: bool) -> None:
@@ -215,12 +234,13 @@ def _resolved(
     names: list[str], by: str, known: dict[str, Any], *, reliability: bool, device: str
 ) -> list[Method[Any]]:
     """Return the methods that are named: those that place cells, or those that impute genes."""
+    from weft.data.network import Network
     from weft.peers.methods import resolve_methods
     from weft.peers.placing import resolve_placers
 
     if by == "place":
         return list(resolve_placers(names, device=device))
-    return list(resolve_methods(names, **known, reliability=reliability, device=device))
+    return list(resolve_methods(names, network=Network(**known), reliability=reliability, device=device))
 
 
 def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def shown_placement(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float
     Parameters
     ----------
     scores
-        As `weft.evaluate` makes them by place.
+        As `weft.evaluate_placement` makes them.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
     Parameters
     ----------
     scores
-        As `weft.evaluate` makes them by place.
+        As `weft.evaluate_placement` makes them.
     title
         What stands above.
     """

@@ -204,7 +204,7 @@ def score_table(scores: pd.DataFrame, *, title: str) -> Table:
     Parameters
     ----------
     scores
-        As `weft.evaluate` makes them.
+        As `weft.evaluate_imputation` makes them.
     title
         What stands above.
     """
