@@ -128,7 +128,7 @@ class PlaceOptions:
     ] = "25,120"
 
     def arguments(self) -> dict[str, Any]:
-        """Return them for `weft.evaluate_placement`, or raise `SettingError` where the hits are no numbers."""
+        """Return those of `weft.evaluate_placement`, or raise `SettingError` where hits are no numbers."""
         parts = [part.strip() for part in self.hits.split(",")]
         if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
             raise SettingError(
@@ -183,7 +183,12 @@ def evaluate(
             if by == "place":
                 scores = evaluate_placement(pair, names, **by_place, **run_options)
             else:
-                held_out = {"by": by, "folds": folds, "keep": keep, "cluster": not no_clusters}
+                held_out: dict[str, Any] = {
+                    "by": by,
+                    "folds": folds,
+                    "keep": keep,
+                    "cluster": not no_clusters,
+                }
                 scores = evaluate_imputation(
                     pair, names, **held_out, reliability=reliability, **known, **run_options
                 )

@@ -133,8 +133,8 @@ def reliability(
     ----------
     expected
         Result of `weft.Imputer.impute` (or its path, or its ``var``) with ``var["reliability"]``, or a series
-        by gene. None takes the metric "reliability" of the scores (of ``weft.evaluate_imputation(reliability=True)``),
-        which is of the same folds and thus the fairest.
+        by gene. None takes the metric "reliability" of the scores (of `weft.evaluate_imputation` with
+        ``reliability=True``), which is of the same folds and thus the fairest.
     scores
         Table of `weft.evaluate_imputation`; genes without a score are left out.
     metric
@@ -219,7 +219,8 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
             "scores",
             expected=f"a table of scores, with the columns {shorten(_COLUMNS)}",
             got=f"none named {lost[0]!r}" if lost else "no rows",
-            fix="Pass what weft.evaluate_imputation or weft.evaluate_placement returns, or pandas.read_csv('scores.csv').",
+            fix="Pass what weft.evaluate_imputation or weft.evaluate_placement returns, or "
+            "pandas.read_csv('scores.csv').",
         )
     return scores
 
