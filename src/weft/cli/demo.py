@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from weft.cli.options import Overwrite, RunOptions
-from weft.cli.place_scores import placement_table, shown_placement
+from weft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 from weft.cli.screen import Screen, told_errors
-from weft.cli.words import check_device, score_table, shown_scores
+from weft.cli.words import check_device
 
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files of the demonstration.")]
 _Cells = Annotated[int, typer.Option(help="Spatial cells to simulate.")]

@@ -12,13 +12,12 @@ import typer
 from weft._compute import human_bytes
 from weft._errors import SettingError
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
+from weft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 from weft.cli.screen import Screen, told_errors
 from weft.cli.words import (
     cautions_of,
     check_device,
     read_seeds,
-    score_table,
-    shown_scores,
 )
 
 if TYPE_CHECKING:
@@ -179,18 +178,20 @@ def evaluate(
         plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
         with screen.progress() as progress:
-            run_options: dict[str, Any] = {"seeds": all_seeds, "device": run.device, "progress": progress}
+            options: dict[str, Any] = {"seeds": all_seeds, "device": run.device, "progress": progress}
             if by == "place":
-                scores = evaluate_placement(pair, names, **by_place, **run_options)
+                scores = evaluate_placement(pair, names, **by_place, **options)
             else:
-                held_out: dict[str, Any] = {
-                    "by": by,
-                    "folds": folds,
-                    "keep": keep,
-                    "cluster": not no_clusters,
-                }
                 scores = evaluate_imputation(
-                    pair, names, **held_out, reliability=reliability, **known, **run_options
+                    pair,
+                    names,
+                    by=by,
+                    folds=folds,
+                    keep=keep,
+                    cluster=not no_clusters,
+                    reliability=reliability,
+                    **known,
+                    **options,
                 )
         written, beside = write_scores(scores, output, overwrite=overwrite)
         shown, values = _shown(scores, by, folds=folds, keep=keep)
@@ -271,8 +272,6 @@ def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbor
 def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
-        from weft.cli.place_scores import placement_table, shown_placement
-
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
     return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 from weft._errors import FormatError, MissingFileError, SettingError
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
-
     from weft.data.pair import Pair
 
 _ARGUMENTS = re.compile(
@@ -21,14 +18,6 @@ _ARGUMENTS = re.compile(
     r"|device|memory|keep|folds|embedding|gene_sets|edges|truth_composition|true_places|truth|hits|methods|column"
     r"|annotates|ids)=(?=(['\w])?)"
 )
-_SCORES = (
-    ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
-    ("cells", "median over cells", ("pearson", "cosine")),
-    ("clusters", "clusters", ("ari", "nmi")),
-    ("modules", "modules", ("ari",)),
-    ("reliable half", "most reliable half", ("pearson", "cosine")),
-)
-"""Columns of a table of scores: what is scored, the item of the summary, and its metrics."""
 
 
 def in_words_of_the_shell(text: str) -> str:
@@ -182,48 +171,3 @@ def read_seeds(text: str) -> list[int]:
             fix="Write --seeds 0,1,2.",
         )
     return [int(part) for part in parts]
-
-
-def shown_scores(scores: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the scores that are shown: method, what is scored, metric; means over the seeds."""
-    summary = scores[scores["level"] == "summary"]
-    found = summary.groupby(["method", "item", "metric"], sort=False)["value"].mean()
-    return {
-        method: {
-            title: {metric: float(found[method, item, metric]) for metric in metrics}
-            for title, item, metrics in _SCORES
-            if (method, item, metrics[0]) in found.index
-        }
-        for method in summary["method"].unique()
-    }
-
-
-def score_table(scores: pd.DataFrame, *, title: str) -> Table:
-    """Return the scores that are shown as a table with a row for each method.
-
-    Parameters
-    ----------
-    scores
-        As `weft.evaluate_imputation` makes them.
-    title
-        What stands above.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    rows = shown_scores(scores)
-    shown = [
-        (head, metric)
-        for head, _, metrics in _SCORES
-        for metric in metrics
-        if any(head in row for row in rows.values())
-    ]
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("\nmethod", overflow="fold")
-    for place, (head, metric) in enumerate(shown):
-        first = place == 0 or shown[place - 1][0] != head
-        table.add_column(f"{head if first else ''}\n{metric}", justify="right", no_wrap=True)
-    for method, row in rows.items():
-        values = [row[head][metric] if head in row else None for head, metric in shown]
-        table.add_row(method, *("-" if value is None else f"{value:.3f}" for value in values))
-    return table
