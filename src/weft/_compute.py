@@ -243,7 +243,8 @@ def _progress_bar() -> Iterator[Progress]:
         return
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     bars = Bars(*columns, console=console, transient=True)
-    task = bars.tasks[bars.add_task("starting", total=None)]
+    bars.add_task("starting", total=None)
+    (task,) = bars.tasks
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == task.description:

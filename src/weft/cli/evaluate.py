@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,11 +14,7 @@ from weft._errors import SettingError
 from weft.cli.options import NetworkOptions, Overwrite, PairOptions, Reference, RunOptions, Spatial
 from weft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 from weft.cli.screen import Screen, told_errors
-from weft.cli.words import (
-    cautions_of,
-    check_device,
-    read_seeds,
-)
+from weft.cli.words import cautions_of, check_device, read_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,37 +57,38 @@ _Methods = Annotated[
         show_default=False,
     ),
 ]
-_Folds = Annotated[int, typer.Option(help="Folds of genes or cells.")]
-_Keep = Annotated[
-    float,
-    typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
-]
 _Seeds = Annotated[
     str | None,
     typer.Option(
         metavar="NUMBERS", help="Several seeds between commas, in place of --seed.", show_default=False
     ),
 ]
-_Reliability = Annotated[
-    bool,
-    typer.Option(
-        "--reliability", help="Test too whether the genes that are called reliable are predicted better."
-    ),
-]
-_NoClusters = Annotated[
-    bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
-]
-
-
 _PLACE = "Evaluating by place"
-_HELD_OUT = ("genes", "cells", "fraction")
-_APPLIES = {
-    "folds": ("genes", "cells"),
-    "keep": ("cells", "fraction"),
-    **dict.fromkeys(("reliability", "no_clusters", "embedding", "gene_sets", "edges"), _HELD_OUT),
-    **dict.fromkeys(("truth", "truth_composition", "hits"), ("place",)),
-}
-"""Options that do not go with every ``--by``, and those that they go with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions:
+    """What every ``--by`` but ``place`` takes besides."""
+
+    folds: Annotated[int, typer.Option(help="Folds of genes or cells.")] = 5
+    keep: Annotated[
+        float,
+        typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
+    ] = 0.8
+    reliability: Annotated[
+        bool,
+        typer.Option(
+            "--reliability", help="Test too whether the genes that are called reliable are predicted better."
+        ),
+    ] = False
+    no_clusters: Annotated[
+        bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of `weft.evaluate_imputation`."""
+        kept = {"folds": self.folds, "keep": self.keep, "reliability": self.reliability}
+        return kept | {"cluster": not self.no_clusters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +137,16 @@ class PlaceOptions:
         return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
 
 
+_HELD_OUT = fields(HeldOutOptions) + fields(NetworkOptions)
+_APPLIES: dict[str, tuple[str, ...]] = {
+    **{option.name: ("genes", "cells", "fraction") for option in _HELD_OUT},
+    **{option.name: ("place",) for option in fields(PlaceOptions)},
+    "folds": ("genes", "cells"),
+    "keep": ("cells", "fraction"),
+}
+"""Options that do not go with every ``--by``, and those that they go with."""
+
+
 def evaluate(
     sc: Reference,
     st: Spatial,
@@ -148,11 +155,8 @@ def evaluate(
     output: _Output,
     by: _By = "genes",
     methods: _Methods = None,
-    folds: _Folds = 5,
-    keep: _Keep = 0.8,
     seeds: _Seeds = None,
-    reliability: _Reliability = False,
-    no_clusters: _NoClusters = False,
+    held_out: HeldOutOptions,
     overwrite: Overwrite = False,
     place: PlaceOptions,
     network: NetworkOptions,
@@ -165,36 +169,23 @@ def evaluate(
         _check_applies(context, by)
         _check_outputs(output, overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_seeds(seeds)
-        by_place = place.arguments()
+        arguments = place.arguments() if by == "place" else {"by": by, **held_out.arguments()}
         check_device(run.device)
         from weft.evaluation import evaluate_imputation, write_scores
         from weft.evaluation_place import evaluate_placement
 
-        known = network.read()
-        names = _names(methods, by)
-        resolved = _resolved(names, by, known, reliability=reliability, device=run.device)
+        sources, names = network.read(), _names(methods, by)
+        resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
         pair = data.pair(sc, st, output=output)
-        n_runs = len(all_seeds) * (folds if by in ("genes", "cells") else 1)
-        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
+        n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
+        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
+        scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
         with screen.progress() as progress:
-            options: dict[str, Any] = {"seeds": all_seeds, "device": run.device, "progress": progress}
-            if by == "place":
-                scores = evaluate_placement(pair, names, **by_place, **options)
-            else:
-                scores = evaluate_imputation(
-                    pair,
-                    names,
-                    by=by,
-                    folds=folds,
-                    keep=keep,
-                    cluster=not no_clusters,
-                    reliability=reliability,
-                    **known,
-                    **options,
-                )
+            arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
+            scores = scored(pair, names, **arguments, **sources)
         written, beside = write_scores(scores, output, overwrite=overwrite)
-        shown, values = _shown(scores, by, folds=folds, keep=keep)
+        shown, values = _shown(scores, by, folds=held_out.folds, keep=held_out.keep)
         screen.show(shown)
         record = {
             "command": "evaluate",
@@ -237,7 +228,7 @@ def _names(methods: str | None, by: str) -> list[str]:
 
 
 def _resolved(
-    names: list[str], by: str, known: dict[str, Any], *, reliability: bool, device: str
+    names: list[str], by: str, sources: dict[str, Any], *, reliability: bool, device: str
 ) -> list[Method[Any]]:
     """Return the methods that are named: those that place cells, or those that impute genes."""
     from weft.data.network import Network
@@ -246,7 +237,7 @@ def _resolved(
 
     if by == "place":
         return list(resolve_placers(names, device=device))
-    return list(resolve_methods(names, network=Network(**known), reliability=reliability, device=device))
+    return list(resolve_methods(names, network=Network(**sources), reliability=reliability, device=device))
 
 
 def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:

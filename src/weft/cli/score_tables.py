@@ -112,7 +112,7 @@ def _summary(scores: pd.DataFrame) -> Shown:
 
 
 def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) -> Table:
-    """Return a table of some scores: of each column what is scored, the metric, and the header's two lines."""
+    """Return a table of scores; of each column are given what is scored, the metric, and the header."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
