@@ -265,13 +265,8 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     return splits
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Prediction:
-    """What one fit predicts."""
-
-    number: int  # of the split
-    block: FloatArray  # cells of the split x its genes
-    reliability: DoubleArray | None  # of its genes
+_Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
+"""What one fit predicts: cells of the split x its genes; and the reliability of these genes, or None."""
 
 
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
@@ -286,20 +281,19 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     _check_prediction(block, (test.st.n_cells, len(genes)))
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))
-    return _Prediction(number=number, block=block, reliability=reliability)
+    return block, reliability
 
 
-def _put_together(job: _Job, made: Iterable[_Prediction]) -> tuple[FloatArray, DoubleArray | None]:
+def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
-    for one in made:
-        split = job.splits[one.number]
+    for split, (block, reliability) in zip(job.splits, made, strict=True):
         columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = one.block
-        if one.reliability is not None:
-            reliable[columns] += one.reliability
+        predicted[np.ix_(cells, columns)] = block
+        if reliability is not None:
+            reliable[columns] += reliability
             times[columns] += 1
     return predicted, reliable / times if times.all() else None
 
@@ -321,8 +315,8 @@ def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, s
     by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
     summary: dict[str, dict[str, float]] = {}
     for level, values in (("genes", by_gene), ("cells", by_cell)):
-        summary[f"median over {level}"] = {name: float(np.median(one)) for name, one in values.items()}
-        summary[f"mean over {level}"] = {name: float(np.mean(one)) for name, one in values.items()}
+        summary[f"median over {level}"] = {name: float(np.median(each)) for name, each in values.items()}
+        summary[f"mean over {level}"] = {name: float(np.mean(each)) for name, each in values.items()}
     if job.cluster:
         summary |= _group_scores(job, predicted, seed=seed)
     if reliable is not None:
@@ -344,16 +338,14 @@ def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, An
 
 def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
     """Return how well predicted clusters agree with labels, and predicted modules with measured ones."""
-    found = {}
-    if job.pair.st_labels is not None:
-        told = job.pair.st_labels != _UNKNOWN
-        if told.any():
-            clusters = leiden_clusters(predicted, seed=seed)
-            found["clusters"] = cluster_scores(job.pair.st_labels[told], clusters[told])
+    scores, labels = {}, job.pair.st_labels
+    if labels is not None and (has_label := labels != _UNKNOWN).any():
+        clusters = leiden_clusters(predicted, seed=seed)
+        scores["clusters"] = cluster_scores(labels[has_label], clusters[has_label])
     if len(job.scored) >= _MODULE_GENES:
         measured, imputed = (
             coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
         )
         agreement = cluster_scores(measured, imputed)
-        found["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
-    return found
+        scores["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
+    return scores

@@ -187,9 +187,9 @@ def _goal(
 
 def _groups(pair: Pair) -> dict[str, BoolArray]:
     groups = {"all cells": np.ones(pair.sc.n_cells, dtype=np.bool_)}
-    told = pair.sc.obs.get(_CAUGHT)
-    if told is not None and pd.api.types.is_bool_dtype(told) and not told.isna().any():
-        caught = told.to_numpy(dtype=np.bool_)
+    column = pair.sc.obs.get(_CAUGHT)
+    if column is not None and pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        caught = column.to_numpy(dtype=np.bool_)
         groups |= {"caught cells": caught, "uncaught cells": ~caught}
     return {name: cells for name, cells in groups.items() if cells.any()}
 
@@ -226,17 +226,17 @@ def _scores(goal: _Goal, placed: Placed) -> pd.DataFrame | None:
 
 def _cell_summary(goal: _Goal, errors: DoubleArray, graph: sp.csr_matrix | None) -> list[pd.DataFrame]:
     """Return the summary of each group of cells."""
-    found: dict[str, IntArray] = {}
+    hits: dict[str, IntArray] = {}
     if graph is not None and goal.places is not None:
         neighbors = _nearest_first(graph, len(errors), max(goal.hits))
-        found = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
+        hits = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
     rows = []
     for group, cells in goal.groups.items():
         values = {
             "location_error_mean": float(np.mean(errors[cells])),
             "location_error_median": float(np.median(errors[cells])),
         }
-        values |= {name: float(np.mean(one[cells])) for name, one in found.items()}
+        values |= {name: float(np.mean(each[cells])) for name, each in hits.items()}
         rows.append(_summary(group, values))
     return rows
 
