@@ -53,7 +53,7 @@ def scored(name: str, methods: list[str], seeds: int, kept: Path) -> tuple[pd.Da
                     embedding=centred if "less its mean" in method else embedding,
                     reliability=False,
                 )
-                table = weft.evaluate(pair, [imputer], seeds=[seed], cluster=False)
+                table = weft.evaluate_imputation(pair, [imputer], seeds=[seed], cluster=False)
                 genes = table[(table["level"] == "gene") & table["metric"].isin(METRICS)]
                 partial = path.with_suffix(".partial")
                 genes.assign(method=method).to_csv(partial, index=False)

@@ -36,7 +36,7 @@ def scored(name: str, method: str, seed: int, kept: Path) -> pd.DataFrame:
         has_network = method == "stimpute" and name.startswith("hypothalamus")
         embedding = DATA / EMBEDDING if has_network else None
         start = time.perf_counter()
-        table = weft.evaluate(pair, [method], seeds=[seed], cluster=False, embedding=embedding)
+        table = weft.evaluate_imputation(pair, [method], seeds=[seed], cluster=False, embedding=embedding)
         table["seconds"] = time.perf_counter() - start
         partial = path.with_suffix(".partial")
         table.to_csv(partial, index=False)

@@ -41,7 +41,9 @@ def of_settings(pair: weft.Pair) -> pd.DataFrame:
     """Return median scores over genes, a row per change of the settings."""
     rows = {}
     for label, settings in SETTINGS.items():
-        table = weft.evaluate(pair, [weft.Imputer(settings=settings, reliability=False)], cluster=False)
+        table = weft.evaluate_imputation(
+            pair, [weft.Imputer(settings=settings, reliability=False)], cluster=False
+        )
         chosen = table[table["item"] == "median over genes"].set_index("metric")["value"]
         rows[label] = chosen[SCORES]
         print(label, rows[label].round(3).to_dict(), flush=True)

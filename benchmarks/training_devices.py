@@ -87,7 +87,7 @@ def evaluated(pair: Any, part: float, *, device: str) -> float:
     cells = pair.cells(np.arange(2000))
     methods = [f"auto:steps={round(300 * part)}+fold_steps={round(200 * part)}"]
     start = time.perf_counter()
-    weft.evaluate(cells, methods, folds=2, seeds=(0, 1), cluster=False, device=device)
+    weft.evaluate_imputation(cells, methods, folds=2, seeds=(0, 1), cluster=False, device=device)
     return time.perf_counter() - start
 
 

@@ -40,7 +40,6 @@ LAYERS = {
     "esm_parts": 3,
     "esm_source": 3,
     "plan": 3,
-    "effort": 3,
     "record": 3,
     "streaming": 3,
     "imputing": 3,

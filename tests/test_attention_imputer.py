@@ -620,7 +620,7 @@ def test_weights_of_another_panel_are_found(
 def test_it_predicts_held_out_genes_of_the_osmfish_better_than_attention(shared_data: Path) -> None:
     """Five folds of 33 genes: attention as it is reaches a median of 0.305 and 0.78 (mean squared error)."""
     one = pair(shared_data / "osmfish_ref_allen_ssp_sc33.h5ad", shared_data / "osmfish_benchmark_st.h5ad")
-    table = weft.evaluate(one, ["auto"], seeds=[0], cluster=False)
+    table = weft.evaluate_imputation(one, ["auto"], seeds=[0], cluster=False)
     genes = table[table["level"] == "gene"]
     found = genes.groupby("metric")["value"].median()
     assert found["pearson"] > 0.305

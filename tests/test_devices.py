@@ -19,7 +19,8 @@ from weft.data.pair import Pair, pair
 from weft.data.pseudospots import pseudo_spots
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.devices import over_devices
-from weft.evaluation import evaluate
+from weft.evaluation import evaluate_imputation
+from weft.evaluation_place import evaluate_placement
 from weft.imputer import Imputer
 from weft.placer import Placer
 
@@ -251,7 +252,7 @@ def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str])
     quick = "auto:steps=4+fold_steps=3+level_steps=3"
     calls: list[tuple[str, int, int]] = []
     tables = [
-        evaluate(
+        evaluate_imputation(
             tissue_pair,
             ["mean", quick],
             by=by,
@@ -273,10 +274,9 @@ def test_an_evaluation_by_place(one_and_two: tuple[str, str]) -> None:
     cells = simulate_tissue(n_spatial=200, n_genes=60, n_panel=40, n_types=5, seed=3).st
     made = pseudo_spots(cells, spacing=40, radius=20)
     tables = [
-        evaluate(
+        evaluate_placement(
             pair(made.cells, made.spots),
             ["cosine", "auto:steps=4+hidden=8+middle=8+latent=4", "nnls"],
-            by="place",
             truth="obsm:spatial_true",
             truth_composition="obsm:composition",
             hits=(5,),
@@ -301,9 +301,11 @@ def test_data_on_disk_are_read_side_by_side(tissue: SimulatedTissue, tmp_path: A
     pd.testing.assert_frame_equal(found[0].var, found[1].var)
 
 
-def test_the_plan_counts_trainings_one_after_another(tissue_pair: Pair) -> None:
-    fits = [
-        Imputer(preset="stimpute", device=",".join(["cpu"] * n)).plan(pair=tissue_pair).fits
-        for n in (1, 2, 4, 6, 9)
+def test_the_plan_counts_trainings_that_go_on_at_once(tissue_pair: Pair) -> None:
+    settings = {"hidden": 4096, "batch": 512}
+    peaks = [
+        Imputer(preset="stimpute", settings=settings, device=device).plan(pair=tissue_pair).peak_bytes
+        for device in ("cpu", "cpu,cpu", "cpu,cpu,cpu")
     ]
-    assert fits == [6, 3, 2, 1, 1]
+    assert peaks[1] > peaks[0]
+    assert peaks[2] - peaks[1] == pytest.approx(peaks[1] - peaks[0])

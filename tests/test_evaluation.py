@@ -14,7 +14,7 @@ from weft._errors import InputError, OutputError, OutputExistsError, SettingErro
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
 from weft.data.pair import Pair, pair
 from weft.data.simulate import simulate_tissue
-from weft.evaluation import COLUMNS, evaluate, write_scores
+from weft.evaluation import COLUMNS, evaluate_imputation, write_scores
 from weft.peers import knn, reference_mean
 
 GENE_ITEMS = ["median over genes", "mean over genes"]
@@ -29,7 +29,7 @@ def tissue() -> Pair:
 
 @pytest.fixture(scope="module")
 def table(tissue: Pair) -> pd.DataFrame:
-    return evaluate(tissue, ["mean", "knn:k=5"], seeds=(0, 1))
+    return evaluate_imputation(tissue, ["mean", "knn:k=5"], seeds=(0, 1))
 
 
 @dataclass
@@ -138,7 +138,7 @@ def test_the_mean_is_worth_no_correlation(table: pd.DataFrame) -> None:
 
 
 def test_a_perfect_prediction(tissue: Pair) -> None:
-    found = evaluate(tissue, [Spy(tissue)])
+    found = evaluate_imputation(tissue, [Spy(tissue)])
     best = {"mse": 0.0, "rmse_z": 0.0, "js": 0.0}
     for item in ITEMS[:4]:
         for name, value in values(found, item=item).items():
@@ -148,7 +148,7 @@ def test_a_perfect_prediction(tissue: Pair) -> None:
 
 def test_by_genes_shows_no_held_out_gene(tissue: Pair) -> None:
     spy = Spy(tissue)
-    evaluate(tissue, [spy], cluster=False)
+    evaluate_imputation(tissue, [spy], cluster=False)
     assert len(spy.shown) == 5
     assert set.union(*(one["asked"] for one in spy.shown)) == set(tissue.shared_genes)
     for one in spy.shown:
@@ -158,7 +158,7 @@ def test_by_genes_shows_no_held_out_gene(tissue: Pair) -> None:
 
 def test_by_cells_shows_neither_held_out_genes_nor_cells(tissue: Pair) -> None:
     spy = Spy(tissue)
-    found = evaluate(tissue, [spy], by="cells", folds=3, keep=0.75, cluster=False)
+    found = evaluate_imputation(tissue, [spy], by="cells", folds=3, keep=0.75, cluster=False)
     assert len(spy.shown) == 3
     assert sorted(cell for one in spy.shown for cell in one["for"]) == sorted(tissue.st.obs_names)
     for one in spy.shown:
@@ -176,7 +176,7 @@ def test_by_cells_shows_neither_held_out_genes_nor_cells(tissue: Pair) -> None:
 @pytest.mark.parametrize(("keep", "n_kept"), [(0.5, 6), (0.8, 10)])
 def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept: int) -> None:
     spy = Spy(tissue)
-    found = evaluate(tissue, [spy], by="fraction", keep=keep)
+    found = evaluate_imputation(tissue, [spy], by="fraction", keep=keep)
     (one,) = spy.shown
     assert len(one["genes"]) == n_kept
     assert one["asked"] == set(tissue.shared_genes) - one["genes"]
@@ -189,7 +189,7 @@ def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept
 @pytest.mark.parametrize("by", ["genes", "cells", "fraction"])
 def test_splits_do_not_hang_on_the_seed(tissue: Pair, by: str) -> None:
     spy = Spy(tissue)
-    evaluate(tissue, [spy], by=by, folds=2, seeds=(3, 8), cluster=False)
+    evaluate_imputation(tissue, [spy], by=by, folds=2, seeds=(3, 8), cluster=False)
     half = len(spy.shown) // 2
     first, second = spy.shown[:half], spy.shown[half:]
     assert [one["asked"] for one in first] == [one["asked"] for one in second]
@@ -197,19 +197,19 @@ def test_splits_do_not_hang_on_the_seed(tissue: Pair, by: str) -> None:
 
 
 def test_same_call_same_table(tissue: Pair, table: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(evaluate(tissue, ["mean", "knn:k=5"], seeds=(0, 1)), table)
+    pd.testing.assert_frame_equal(evaluate_imputation(tissue, ["mean", "knn:k=5"], seeds=(0, 1)), table)
 
 
 def test_without_labels_or_clusters(tissue: Pair) -> None:
     simulated = simulate_tissue(n_spatial=90, n_reference=80, n_genes=24, n_panel=12, seed=2)
     bare = simulated.st[:, :].copy()
     bare.obs = bare.obs[[]]
-    assert "clusters" not in set(evaluate(pair(simulated.sc, bare), ["mean"]).item)
-    assert not {"clusters", "modules"} & set(evaluate(tissue, ["mean"], cluster=False).item)
+    assert "clusters" not in set(evaluate_imputation(pair(simulated.sc, bare), ["mean"]).item)
+    assert not {"clusters", "modules"} & set(evaluate_imputation(tissue, ["mean"], cluster=False).item)
 
 
 def test_reliability(tissue: Pair) -> None:
-    found = evaluate(tissue, [Spy(tissue), "mean"], cluster=False, reliability=True)
+    found = evaluate_imputation(tissue, [Spy(tissue), "mean"], cluster=False, reliability=True)
     told = found[found.metric == "reliability"]
     assert set(told.method) == {"Spy"}
     assert set(told.level) == {"gene"}
@@ -220,12 +220,12 @@ def test_reliability(tissue: Pair) -> None:
     for name in metrics.METRICS:
         scores = values(found, method="Spy", level="gene", metric=name)
         assert half[name] == pytest.approx(np.median(scores[best]))
-    assert "reliability" not in set(evaluate(tissue, [Spy(tissue)], cluster=False).metric)
+    assert "reliability" not in set(evaluate_imputation(tissue, [Spy(tissue)], cluster=False).metric)
 
 
 def test_progress_counts_every_fit(tissue: Pair) -> None:
     calls = []
-    evaluate(
+    evaluate_imputation(
         tissue,
         ["mean", "knn"],
         folds=2,
@@ -248,7 +248,7 @@ def test_a_method_that_fails_stops_the_evaluation(
     tissue: Pair, broken: str, kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message) as caught:
-        evaluate(tissue, ["mean", Spy(tissue, broken=broken)], seeds=(4,))
+        evaluate_imputation(tissue, ["mean", Spy(tissue, broken=broken)], seeds=(4,))
     assert caught.value.__notes__ == ["while evaluating 'Spy', seed 4, fold 0"]
 
 
@@ -276,14 +276,14 @@ def test_a_method_that_fails_stops_the_evaluation(
 )
 def test_options_are_checked(tissue: Pair, options: dict, message: str) -> None:
     with pytest.raises(SettingError, match=message):
-        evaluate(tissue, **{"methods": ["mean"]} | options)
+        evaluate_imputation(tissue, **{"methods": ["mean"]} | options)
 
 
 def test_too_few_genes_to_hold_out(tissue: Pair) -> None:
     with pytest.raises(
         SettingError, match="folds: expected folds that leave at least 2 of the 3 shared genes"
     ):
-        evaluate(tissue.panel(tissue.shared_genes[:3]), ["mean"], folds=2)
+        evaluate_imputation(tissue.panel(tissue.shared_genes[:3]), ["mean"], folds=2)
 
 
 def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> None:

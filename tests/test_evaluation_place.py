@@ -1,5 +1,6 @@
 """Cells of known place: what the table says of a placement, and what is refused."""
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from weft.data.pair import Pair, pair
 from weft.data.pseudospots import PseudoSpots, pseudo_spots
 from weft.data.simulate import simulate_tissue
 from weft.data.truth import true_composition
-from weft.evaluation import evaluate, write_scores
+from weft.evaluation import evaluate_imputation, write_scores
 from weft.evaluation_place import evaluate_placement
 from weft.peers.placing import best_cosine, nnls_composition
 from weft.placement_metrics import composition_pcc, hit_number, location_errors, type_groups
@@ -197,12 +198,13 @@ def test_seeds_and_the_record(tissue: Pair, table: pd.DataFrame) -> None:
     assert json.dumps(record)
 
 
-def test_by_place_is_the_same_and_can_be_written(tissue: Pair, table: pd.DataFrame, tmp_path: Path) -> None:
+def test_progress_is_reported_and_the_table_written(
+    tissue: Pair, table: pd.DataFrame, tmp_path: Path
+) -> None:
     methods, seen = ["cosine", "random", "centre", "nnls"], []
-    found = evaluate(
+    found = evaluate_placement(
         tissue,
         methods,
-        by="place",
         **TRUTH,
         hits=(5, 20),
         seeds=(0, 1),
@@ -214,7 +216,7 @@ def test_by_place_is_the_same_and_can_be_written(tissue: Pair, table: pd.DataFra
         table[table.item != "4 most frequent types"].reset_index(drop=True),
     )
     assert seen == [("evaluate", done, 8) for done in range(9)]
-    assert weft.evaluate is evaluate
+    assert weft.evaluate_placement is evaluate_placement
     written, beside = write_scores(found, tmp_path / "scores.csv")
     assert pd.read_csv(written).shape == found.shape
     assert json.loads(beside.read_text())["parameters"]["by"] == "place"
@@ -309,12 +311,16 @@ def test_a_pair_without_labels_or_places(made: PseudoSpots) -> None:
         evaluate_placement(pair(made.cells, made.spots, coordinates="none"), ["cosine"], **TRUTH)
 
 
-@pytest.mark.parametrize("name", ["truth", "truth_composition"])
-def test_a_truth_without_by_place(tissue: Pair, name: str) -> None:
-    with pytest.raises(SettingError, match=f"{name}: expected none, unless by='place'"):
-        evaluate(tissue, ["mean"], **{name: TRUTH[name]})
-    with pytest.raises(SettingError, match="by: expected one of 'genes', 'cells', 'fraction', 'place'"):
-        evaluate(tissue, ["mean"], by="places")
+def test_each_evaluation_has_only_the_parameters_that_it_uses(tissue: Pair) -> None:
+    imputation, placement = (
+        set(inspect.signature(one).parameters) for one in (evaluate_imputation, evaluate_placement)
+    )
+    assert imputation & placement == {"pair", "methods", "seeds", "device", "progress"}
+    assert not hasattr(weft, "evaluate")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'truth'"):
+        evaluate_imputation(tissue, ["mean"], truth=TRUTH["truth"])  # type: ignore[call-arg]
+    with pytest.raises(SettingError, match="by: expected one of 'genes', 'cells', 'fraction', got 'place'"):
+        evaluate_imputation(tissue, ["mean"], by="place")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -343,10 +349,9 @@ def test_methods_that_answer_wrongly(
 def test_embryo(shared_data: Path) -> None:
     """Baselines on the published pseudo-spots; the errors are in units of x_global."""
     embryo = pair(shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")
-    found = evaluate(
+    found = evaluate_placement(
         embryo,
         ["cosine", "centre", "nnls"],
-        by="place",
         truth="obs:x_global,y_global",
         truth_composition="obsm:celltype_prop",
         hits=[120],
@@ -366,8 +371,8 @@ def test_embryo(shared_data: Path) -> None:
 @pytest.mark.slow
 def test_embryo_by_knn_regression_and_three_seeds(shared_data: Path) -> None:
     embryo = pair(shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")
-    found = evaluate(
-        embryo, ["knn-regression", "random"], by="place", truth="obs:x_global,y_global", seeds=(0, 1, 2)
+    found = evaluate_placement(
+        embryo, ["knn-regression", "random"], truth="obs:x_global,y_global", seeds=(0, 1, 2)
     )
     for seed in (0, 1, 2):
         near = value(found, "location_error_mean", "all cells", method="knn-regression", seed=seed)

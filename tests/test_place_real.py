@@ -17,7 +17,7 @@ def scores(shared_data: Path) -> pd.DataFrame:
     pair = weft.pair(
         shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad", labels="cell_type"
     )
-    table = weft.evaluate(pair, ["stem", "auto", "cosine"], by="place", hits=[120], **TRUTH)
+    table = weft.evaluate_placement(pair, ["stem", "auto", "cosine"], hits=[120], **TRUTH)
     summary = table[table["level"] == "summary"].drop_duplicates(["method", "metric"])
     return summary.pivot_table(index="method", columns="metric", values="value")
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import MemoryBudgetError, SettingError
-from weft.core.settings import StemSettings, StImputeSettings
+from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings
 from weft.data.pair import Pair
 from weft.imputer import Imputer
 from weft.placer import Placer
@@ -44,11 +46,59 @@ def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
     assert plan.output_bytes == pytest.approx(8 * plan.kept * 90 * 28 + 4 * 90)
     assert str(plan).endswith(f"before compression, if {plan.kept:.0%} of the values reach the cut")
     assert dataclasses.replace(plan, kept=None, output_bytes=0) == dataclasses.replace(
-        imputer.plan(pair=tissue_pair), output_bytes=0, rate=plan.rate
+        imputer.plan(pair=tissue_pair), output_bytes=0
     )
     assert imputer.plan(pair=tissue_pair, sparse=0).kept == 1
+    bounded = imputer.plan(pair=tissue_pair, sparse=0.05, interval=0.9)  # whose bounds are dense
+    assert bounded.output_bytes == pytest.approx(plan.output_bytes + 2 * 4 * 90 * 28)
     with pytest.raises(SettingError, match="sparse: expected a number from 0 to 1, got -1"):
         imputer.plan(pair=tissue_pair, sparse=-1)
+    with pytest.raises(SettingError, match=r"sparse: expected None with in_memory=True, .*got 0\.05"):
+        imputer.plan(pair=tissue_pair, sparse=0.05, in_memory=True)
+
+
+def test_a_plan_counts_intervals_and_a_result_in_memory(tissue_pair: Pair) -> None:
+    one, matrix = sized(tissue_pair, n_cells=10_000), 4 * 10_000 * 28
+    written, bounded, held = (
+        Imputer(device="cpu").plan(pair=one, **asked)
+        for asked in ({}, {"interval": 0.9}, {"interval": 0.9, "in_memory": True})
+    )
+    assert (written.output_bytes, bounded.output_bytes, held.output_bytes) == (matrix, 3 * matrix, 3 * matrix)
+    assert held.peak_bytes == pytest.approx(bounded.peak_bytes + 3 * matrix)
+    assert bounded.peak_bytes >= written.peak_bytes
+    plenty = [
+        make_plan(one, 5000, settings=AttentionSettings(), memory="1 TB", interval=asked)
+        for asked in (None, 0.9)
+    ]
+    tile = 4 * plenty[0].cells_per_block * plenty[0].genes_per_block
+    assert plenty[1].peak_bytes - plenty[0].peak_bytes > 10 * tile  # both bounds, in float64 on the way
+    assert "28 genes in 10,000 cells with intervals of level 0.9, 4,096 cells" in str(held)
+    assert str(held).endswith(", of which the result takes 3.36 MB")
+    assert str(bounded).endswith(", result 3.36 MB before compression")
+    with pytest.raises(SettingError, match=r"interval: expected a number from 0\.01 to 0\.999, got 2"):
+        Imputer(device="cpu").plan(pair=one, interval=2)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+@pytest.mark.parametrize("interval", [None, 0.9])
+def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
+    tissue_pair: Pair, interval: float | None
+) -> None:
+    quick = {"steps": 3, "fold_steps": 3, "level_steps": 3}
+    imputer = Imputer(settings=quick, device="cpu").fit(tissue_pair)
+    many = tissue_pair.cells(np.zeros(30_000, dtype=int))
+    plan = imputer.plan(pair=many, interval=interval, in_memory=True)
+    nothing = imputer.plan([], pair=many, in_memory=True)
+    tracemalloc.start()
+    try:
+        imputed = imputer.impute(pair=many, interval=interval)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    arrays = sum(one.nbytes for one in (imputed.X, *imputed.layers.values()))
+    assert plan.output_bytes == arrays
+    assert arrays < taken <= plan.peak_bytes
+    assert plan.peak_bytes >= nothing.peak_bytes + arrays
 
 
 @given(
@@ -56,22 +106,22 @@ def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
     more_cells=st.integers(0, 10**5),
     n_genes=st.integers(0, 10**5),
     more_genes=st.integers(0, 10**5),
-    matrices=st.integers(0, 3),
+    interval=st.sampled_from([None, 0.9]),
+    in_memory=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
 def test_more_work_never_takes_less(
-    tissue_pair: Pair, n_cells: int, more_cells: int, n_genes: int, more_genes: int, matrices: int
+    tissue_pair: Pair,
+    n_cells: int,
+    more_cells: int,
+    n_genes: int,
+    more_genes: int,
+    interval: Any,
+    in_memory: bool,
 ) -> None:
-    small = make_plan(
-        sized(tissue_pair, n_cells=n_cells), n_genes, settings=SETTINGS, memory="1 TB", matrices=matrices
-    )
-    large = make_plan(
-        sized(tissue_pair, n_cells=n_cells + more_cells),
-        n_genes + more_genes,
-        settings=SETTINGS,
-        memory="1 TB",
-        matrices=matrices,
-    )
+    asked = {"settings": SETTINGS, "memory": "1 TB", "interval": interval, "in_memory": in_memory}
+    small = make_plan(sized(tissue_pair, n_cells=n_cells), n_genes, **asked)
+    large = make_plan(sized(tissue_pair, n_cells=n_cells + more_cells), n_genes + more_genes, **asked)
     assert large.peak_bytes >= small.peak_bytes
     assert large.output_bytes >= small.output_bytes
 
@@ -81,17 +131,19 @@ def test_more_work_never_takes_less(
     n_cells=st.integers(1, 10**5),
     n_sc=st.integers(8, 20_000),
     n_genes=st.integers(0, 5000),
-    matrices=st.integers(0, 3),
+    interval=st.sampled_from([None, 0.9]),
+    in_memory=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
 def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(
-    tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, matrices: int
+    tissue_pair: Pair, budget: int, n_cells: int, n_sc: int, n_genes: int, interval: Any, in_memory: bool
 ) -> None:
     one = sized(tissue_pair, n_cells=n_cells, n_sc=n_sc)
+    asked = {"settings": SETTINGS, "interval": interval, "in_memory": in_memory}
     try:
-        plan = make_plan(one, n_genes, settings=SETTINGS, memory=budget, matrices=matrices)
+        plan = make_plan(one, n_genes, memory=budget, **asked)
     except MemoryBudgetError:
-        enough = make_plan(one, n_genes, settings=SETTINGS, memory="1 TB", matrices=matrices)
+        enough = make_plan(one, n_genes, memory="1 TB", **asked)
         assert enough.peak_bytes > budget  # it was not refused without need
         return
     assert plan.cells_per_block >= 1
@@ -112,7 +164,7 @@ def test_a_result_too_large_to_hold_can_still_be_written(tissue_pair: Pair) -> N
     large = sized(tissue_pair, n_cells=10**6)
     message = r"memory: expected at least .* for 1,000,000 cells x 2,000 genes, got 4 GB\. .*use impute_to"
     with pytest.raises(MemoryBudgetError, match=message):
-        make_plan(large, 2000, settings=SETTINGS, memory="4 GB", matrices=1)
+        make_plan(large, 2000, settings=SETTINGS, memory="4 GB", in_memory=True)
     assert make_plan(large, 2000, settings=SETTINGS, memory="4 GB").output_bytes == 8e9
 
 
@@ -122,7 +174,7 @@ def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
     ):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
     with pytest.raises(MemoryBudgetError, match=r"To go on, raise the budget"):  # streaming would not fit too
-        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", matrices=1)
+        make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", in_memory=True)
     with pytest.raises(SettingError, match="memory: expected a size such as"):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")
 
@@ -198,6 +250,15 @@ def test_cells_times_spots_do_not_count(tissue_pair: Pair) -> None:
     plan = plan_placing(many, settings=StemSettings())
     assert plan.peak_bytes < 10e9
     assert plan.peak_bytes > 4 * 2.2e6 * StemSettings().latent  # the embeddings
+
+
+def test_encoders_that_train_at_once_count(tissue_pair: Pair) -> None:
+    wide = dataclasses.replace(PLACING, hidden=20_000)
+    one, two, three = (
+        plan_placing(tissue_pair, settings=wide, trainings=number).peak_bytes for number in (1, 2, 3)
+    )
+    assert one < two == three  # of two encoders
+    assert Placer(settings={"hidden": 20_000}, device="cpu,cpu").plan(pair=tissue_pair).peak_bytes > one
 
 
 def test_a_placer_plans_before_and_after_its_fit(placer: Placer, tissue_pair: Pair) -> None:

@@ -14,7 +14,9 @@ quick::
     neighborhood_enrichment,
     region_enrichment, hollow_structure,
     hollowness                              who lives beside whom, and how embeddings lie
-    evaluate, write_scores, metrics         how good predictions are
+    evaluate_imputation,
+    evaluate_placement, write_scores,
+    metrics                                 how good predictions and placements are
     pl, report, view                        plots; a page that tells all of a result; tissue in the browser
     cluster_scores, leiden_clusters,
     coexpression_modules                    groups of cells and of genes
@@ -75,7 +77,8 @@ if TYPE_CHECKING:
     from weft.differential import differential_expression
     from weft.dominance import GeneComparison, compare_with_expression, dominant_genes
     from weft.esm import ProteinEmbedder, embed_proteins
-    from weft.evaluation import evaluate, write_scores
+    from weft.evaluation import evaluate_imputation, write_scores
+    from weft.evaluation_place import evaluate_placement
     from weft.fasta import FastaRecord, read_fasta
     from weft.imputer import Imputer
     from weft.loading import load
@@ -132,7 +135,8 @@ __all__ = [
     "differential_expression",
     "dominant_genes",
     "embed_proteins",
-    "evaluate",
+    "evaluate_imputation",
+    "evaluate_placement",
     "find_proteins",
     "fit_axis",
     "gene_trends",
@@ -192,7 +196,8 @@ _HOMES = {
     "differential_expression": "weft.differential",
     "dominant_genes": "weft.dominance",
     "embed_proteins": "weft.esm",
-    "evaluate": "weft.evaluation",
+    "evaluate_imputation": "weft.evaluation",
+    "evaluate_placement": "weft.evaluation_place",
     "find_proteins": "weft.proteins",
     "fit_axis": "weft.axis",
     "gene_trends": "weft.trends",

@@ -1,19 +1,22 @@
-"""Where and how the numbers are made: device, random streams, memory budget."""
+"""Where and how the numbers are made: device, random streams, memory budget; and how far the work is."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import re
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from weft._errors import SettingError, arg
+from weft._typing import Progress, ProgressOption, no_progress
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_REPORTING = threading.Lock()  # held by the outermost call that reports its progress
+_REDRAWN = 0.25  # seconds between two drawings of the bar in a notebook
 
 PROCESS_BYTES = 450e6
 """What Python takes with torch, anndata and scipy loaded, before any data."""
@@ -240,24 +245,6 @@ def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_rows))
 
 
-@cache
-def product_rate(device: torch.device) -> float:
-    """Return how many operations of a matrix product a device does in a second, with its present load.
-
-    Measured once in a process, for a fifth of a second, on products of the shape that attention has.
-    """
-    import torch
-
-    stream = torch.Generator().manual_seed(0)
-    left, right = (torch.rand(*size, generator=stream).to(device) for size in ((512, 300), (300, 8192)))
-    (left @ right).sum().item()  # waits until it is done, as below
-    done, start = 0.0, time.perf_counter()
-    while (taken := time.perf_counter() - start) < 0.2:
-        (left @ right)[0, 0].item()
-        done += 2.0 * 512 * 300 * 8192
-    return done / taken
-
-
 def return_memory() -> None:
     """Return memory that is free to the system, between stages of the work.
 
@@ -269,18 +256,83 @@ def return_memory() -> None:
         trim(0)
 
 
-def human_time(seconds: float) -> str:
-    """Return a time as people say it.
+@contextlib.contextmanager
+def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
+    """Lend the function that code inside calls to say how far it is, for what a user passed as ``progress``.
 
-    Examples
-    --------
-    >>> human_time(140)
-    '2.3 min'
+    Parameters
+    ----------
+    progress
+        As `weft._typing.ProgressOption` says. A public function that is called within another one draws no
+        bar of its own.
+
+    Raises
+    ------
+    SettingError
+        It is something else.
     """
-    for size, unit in ((5400, "h"), (90, "min")):
-        if seconds >= size:
-            return f"{seconds / {'h': 3600, 'min': 60}[unit]:.2g} {unit}"
-    return f"{max(seconds, 1):.0f} s"
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise SettingError(
+            "progress",
+            expected="True, False, or a function of (stage, done, total)",
+            got=repr(progress),
+            fix="Write progress=True for a bar, or progress=False for none.",
+        )
+    is_outermost = _REPORTING.acquire(blocking=False)
+    try:
+        if callable(progress):
+            yield progress
+        elif progress and is_outermost:
+            with _progress_bar() as report:
+                yield report
+        else:
+            yield no_progress
+    finally:
+        if is_outermost:
+            _REPORTING.release()
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """Draw one bar, for the stage that was reported last, and remove it at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield no_progress
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bars = Bars(*columns, console=console, transient=True)
+    bars.add_task("starting", total=None)
+    (task,) = bars.tasks
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == task.description:
+            bars.update(task.id, completed=done, total=total)
+        else:  # the time left of a stage is told from its own speed
+            bars.reset(task.id, description=stage, completed=done, total=total)
+
+    if not console.is_jupyter:
+        with bars:
+            yield report
+        return
+    # rich itself draws in notebooks with ipywidgets alone
+    handle = importlib.import_module("IPython.display").display(bars, display_id=True)
+    drawn = time.monotonic()
+
+    def redraw(stage: str, done: int, total: int) -> None:
+        nonlocal drawn
+        report(stage, done, total)
+        if time.monotonic() - drawn > _REDRAWN:
+            handle.update(bars)
+            drawn = time.monotonic()
+
+    try:
+        yield redraw
+    finally:
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
 
 def human_bytes(size: float) -> str:

@@ -56,11 +56,17 @@ GraphKind: TypeAlias = str
 without, as ``embedding:2+expression``; ``auto`` takes all that were given; ``none`` is no graph."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (stage, done, total) as work goes on; the CLI draws a bar from it."""
+"""Called with (stage, done, total) as work goes on."""
+
+ProgressOption: TypeAlias = bool | Progress
+"""How a public function shows its progress: ``True`` draws a bar on standard error, with the stage, the share
+that is done and the time left, where that is a terminal or a notebook, and draws nothing elsewhere. ``False``
+shows nothing. A function is called with (stage, done, total) as work goes on; an error that it raises stops
+the work. `weft._compute.progress_callback` turns it into what the code inside calls."""
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """Draw nothing: the default progress callback."""
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Show nothing: the progress callback where nobody asked for another."""
 
 
 Pooling: TypeAlias = Literal["mean", "cls", "max"]

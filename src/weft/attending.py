@@ -19,7 +19,7 @@ from weft._compute import (
     sample_rows,
     torch_stream,
 )
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core import attention
 from weft.core.attention import AttentionModel
 from weft.core.levels import GeneLevels, Levels, fit_levels
@@ -182,7 +182,7 @@ def fit_attending(
     seed: int,
     devices: Sequence[torch.device],
     cross: bool,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[Attending, OutOfFold | None]:
     """Learn attention from the panel of a pair, and levels from its genes left out.
 

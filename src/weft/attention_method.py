@@ -31,11 +31,6 @@ class AttentionMethod:
 
     changes: Mapping[str, Any]
 
-    @property
-    def fits_for_reliability(self) -> int:
-        """See `weft.imputing.Method`: none, as levels need the same genes left out."""
-        return 0
-
     def settings(self, pair: Pair) -> AttentionSettings:
         """Return the settings, the same for all data."""
         return AttentionSettings().override(self.changes)
@@ -47,13 +42,20 @@ class AttentionMethod:
         *,
         settings: ImputerSettings | None,
         memory: str | int,
-        matrices: int,
+        interval: float | None,
+        in_memory: bool,
         trainings: int = 1,
     ) -> Plan:
         """See `weft.imputing.Method`."""
         chosen = settings or self.settings(pair)
         return make_plan(
-            pair, n_genes, settings=chosen, memory=memory, matrices=matrices, trainings=trainings
+            pair,
+            n_genes,
+            settings=chosen,
+            memory=memory,
+            interval=interval,
+            in_memory=in_memory,
+            trainings=trainings,
         )
 
     def fit(self, pair: Pair, work: Work) -> FittedAttention:

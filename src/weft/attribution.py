@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import human_bytes, parse_memory, row_blocks
+from weft._compute import human_bytes, parse_memory, progress_callback, row_blocks
 from weft._errors import InputError, MemoryBudgetError, arg, check_choice, near, require
 from weft._keys import RECORD
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from weft.core.gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
 from weft.core.mapping import BLOCK_ENTRIES, Mapping
 from weft.data.pair import Pair
@@ -173,7 +173,7 @@ def attribute(
     most_steps: int = 6400,
     tolerance: float = 0.01,
     memory: str | int = "1 GB",
-    progress: Progress = silent,
+    progress: ProgressOption = True,
 ) -> Attribution:
     """Explain where cells were placed: integrated gradients of each cell's largest mapping weight.
 
@@ -197,7 +197,8 @@ def attribute(
     memory
         Budget for attributions and all intermediates, such as "4 GB".
     progress
-        Called as (stage, done, total) in cells.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) in cells.
 
     Returns
     -------
@@ -236,12 +237,13 @@ def attribute(
     values = np.empty((n_cells, len(genes)), dtype=np.float32)
     explained, gap, spot = np.empty(n_cells), np.empty(n_cells), np.empty(n_cells, dtype=np.int64)
     done = 0
-    for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
-        nearest, found = _explain(placed, positions[part], placed.spots[torch.from_numpy(spots)], how)
-        values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
-        spot[part] = spots[nearest]
-        done += len(part)
-        progress("attribute", done, n_cells)
+    with progress_callback(progress) as report:
+        for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
+            nearest, found = _explain(placed, positions[part], placed.spots[torch.from_numpy(spots)], how)
+            values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
+            spot[part] = spots[nearest]
+            done += len(part)
+            report("attribute", done, n_cells)
     record = {"what": what, "steps": steps, "most_steps": most_steps, "tolerance": tolerance}
     return Attribution(
         values=values,

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from weft._typing import Progress, silent
+from weft._typing import Progress, no_progress
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -25,7 +25,7 @@ def over_devices(
     items: Iterable[T],
     devices: Sequence[D],
     *,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Generator[R]:
     """Yield what is made of each item, in their order; each device makes one at a time.
 

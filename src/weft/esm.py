@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from weft._compute import human_bytes, resolve_device
+from weft._compute import human_bytes, progress_callback, resolve_device
 from weft._errors import GeneError, InputError, SettingError, check_choice, check_range, require, shorten
-from weft._typing import FloatArray, PathLike, Pooling, Progress, silent
+from weft._typing import FloatArray, PathLike, Pooling, Progress, ProgressOption
 from weft.data.cautions import many
 from weft.data.embeddings import EmbeddingTable
 from weft.data.output import check_output, partial_output
@@ -214,7 +214,7 @@ class ProteinEmbedder:
         )
 
     def embed(
-        self, proteins: Proteins, *, work_dir: PathLike | None = None, progress: Progress = silent
+        self, proteins: Proteins, *, work_dir: PathLike | None = None, progress: ProgressOption = True
     ) -> EmbeddingTable:
         """Embed proteins.
 
@@ -227,7 +227,8 @@ class ProteinEmbedder:
             Folder where the proteins of every finished batch are kept: a call that was interrupted goes on
             from there, with none of them embedded twice. It stays there in the end. None keeps nothing.
         progress
-            Called with (stage, proteins done, different proteins) after every batch.
+            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            (stage, proteins done, different proteins) after every batch.
 
         Returns
         -------
@@ -254,7 +255,8 @@ class ProteinEmbedder:
         sequences = checked_proteins(proteins)
         device = resolve_device(self.device)
         keys = self._keys(sequences.values(), device)
-        vectors = self._vectors(keys, None if work_dir is None else Path(work_dir), progress)
+        with progress_callback(progress) as report:
+            vectors = self._vectors(keys, None if work_dir is None else Path(work_dir), report)
         values = np.stack([vectors[keys[sequence]] for sequence in sequences.values()])
         return EmbeddingTable(
             genes=np.asarray(list(sequences)),
@@ -264,7 +266,12 @@ class ProteinEmbedder:
         )
 
     def embed_to(
-        self, proteins: Proteins, output: PathLike, *, overwrite: bool = False, progress: Progress = silent
+        self,
+        proteins: Proteins,
+        output: PathLike,
+        *,
+        overwrite: bool = False,
+        progress: ProgressOption = True,
     ) -> Path:
         """Embed proteins and write the table, which `weft.read_embedding` reads.
 
@@ -419,15 +426,15 @@ def embed_proteins(
     device: str = "auto",
     offline: bool = False,
     work_dir: PathLike | None = None,
-    progress: Progress = silent,
+    progress: ProgressOption = True,
 ) -> EmbeddingTable:
     """Embed proteins by a protein language model.
 
     Parameters
     ----------
     proteins, work_dir, progress
-        As for `ProteinEmbedder.embed`: what to embed, where finished batches are kept, and what is called
-        after each.
+        As for `ProteinEmbedder.embed`: what to embed, where finished batches are kept, and how progress is
+        shown after each.
     model, revision, layer, pooling, dtype, precision, window, overlap, tokens_per_batch, device, offline
         As of `ProteinEmbedder`, which also writes the table.
 

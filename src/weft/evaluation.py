@@ -1,12 +1,13 @@
-"""How good methods are, on genes and cells that they did not see, and on cells whose places are known."""
+"""How well methods predict genes that they did not see, in cells that they saw or not."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, arg, check_choice, check_range
 from weft._keys import RECORD, RELIABILITY
-from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, PathLike, ProgressOption
 from weft.clusters import cluster_scores, coexpression_modules, leiden_clusters
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable, read_embedding
@@ -22,27 +23,25 @@ from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.network import Network
 from weft.data.output import check_output, partial_output
 from weft.data.pair import Pair
-from weft.evaluation_place import HITS, evaluate_placement
 from weft.metrics import METRICS
-from weft.peers.methods import Method, Predictor, Reliable, resolve_methods
-from weft.peers.placing import PlaceMethod
-from weft.scores import COLUMNS as COLUMNS  # part of what `evaluate` promises
-from weft.scores import on_each_device, record_of, score_all, score_rows
+from weft.peers.methods import Predictor, Reliable, resolve_methods
+from weft.scores import COLUMNS as COLUMNS  # part of what `evaluate_imputation` promises
+from weft.scores import score_methods, score_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-HoldOut: TypeAlias = Literal["genes", "cells", "fraction", "place"]
-"""What a method does not see: folds of genes; folds of cells and some genes of all; some genes; places."""
+HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
+"""What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
 
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
 _MODULE_GENES = 3  # fewer form no modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
 
 
-def evaluate(
+def evaluate_imputation(
     pair: Pair,
-    methods: Sequence[str | Predictor | PlaceMethod],
+    methods: Sequence[str | Predictor],
     *,
     by: HoldOut = "genes",
     folds: int = 5,
@@ -53,13 +52,12 @@ def evaluate(
     embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
     gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
     edges: EdgeSource | Sequence[EdgeSource] | None = None,
-    truth: str | NDArray[Any] | pd.DataFrame | None = None,
-    truth_composition: str | pd.DataFrame | None = None,
-    hits: Sequence[int] = HITS,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Hold out what is known, let methods predict it, and score them against it.
+    """Hold out what the panel measured, let methods predict it, and score them against it.
+
+    `evaluate_placement` does the same for methods that place cells.
 
     Parameters
     ----------
@@ -67,17 +65,14 @@ def evaluate(
         Reference and spatial data.
     methods
         Names (``"auto"``, ``"stimpute"``, ``"mean"``, ``"knn"``, ``"attention"``, with settings as in
-        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``. For
-        ``"place"``, those of `weft.evaluation_place.evaluate_placement`.
+        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``.
     by
         ``"genes"``: folds of the shared genes, each predicted by a method that saw the others. ``"cells"``:
         folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
         that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
-        method sees the kept genes of all cells and predicts the others. ``"place"``: a method places the
-        cells of the reference, whose places it does not see, and says what the spots are made of; only
-        ``truth``, ``truth_composition``, ``hits``, ``seeds``, ``device`` and ``progress`` matter then.
+        method sees the kept genes of all cells and predicts the others.
     folds
-        Folds of genes or cells, at least 2.
+        Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
     keep
         Part of the shared genes that is kept, between 0 and 1, for ``"cells"`` and ``"fraction"``.
     seeds
@@ -93,17 +88,12 @@ def evaluate(
         Gene embeddings for the Imputers that are named: a path, or a table in memory.
     gene_sets, edges
         Gene sets, and pairs of genes, for the same, as `weft.Imputer` takes them.
-    truth
-        For ``"place"``, where the reference's cells lived: ``"obs:X,Y"``, ``"obsm:KEY"``, or values.
-    truth_composition
-        For ``"place"``, what the spots are made of: ``"obsm:KEY"`` of the spatial side, or a table.
-    hits
-        For ``"place"``, numbers of neighbours that the hit number is counted over.
     device
-        Device for the Imputers and Placers that are named. Of several, as "cuda:0,cuda:1", or "all" GPUs,
-        each makes one fit at a time, in a thread of its own: methods, seeds and folds go side by side.
+        Device for the Imputers that are named. Of several, as "cuda:0,cuda:1", or "all" GPUs, each makes one
+        fit at a time, in a thread of its own: methods, seeds and folds go side by side.
     progress
-        Called as (stage, done, total) before each fit and at the end.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) before each fit and at the end.
 
     Returns
     -------
@@ -111,8 +101,7 @@ def evaluate(
     "cell" or "summary"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
     of a method and seed put together, by every score of `weft.metrics`. Items of the summary are "median over
     genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
-    reliable half". ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair. The
-    rows of ``"place"`` are those of `weft.evaluation_place.evaluate_placement`.
+    reliable half". ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair.
 
     Raises
     ------
@@ -133,72 +122,43 @@ def evaluate(
     >>> import weft.data.pair
     >>> counts = np.random.default_rng(0).poisson(2.0, (30, 6)).astype("float32")
     >>> pair = weft.data.pair.pair(ad.AnnData(counts), ad.AnnData(counts[:20]), coordinates="none")
-    >>> table = evaluate(pair, ["mean", "knn:k=3"], folds=3, cluster=False)
+    >>> table = evaluate_imputation(pair, ["mean", "knn:k=3"], folds=3, cluster=False)
     >>> table[table.item == "median over genes"].pivot(index="method", columns="metric", values="value").shape
     (2, 7)
     """
-    check_choice("by", by, ("genes", "cells", "fraction", "place"))
-    if by == "place":
-        return evaluate_placement(
-            pair,
-            cast(Sequence[str | PlaceMethod], methods),
-            truth=truth,
-            truth_composition=truth_composition,
-            seeds=seeds,
-            hits=hits,
-            device=device,
-            progress=progress,
-        )
-    _check_no_truth(truth, truth_composition)
+    check_choice("by", by, get_args(HoldOut))
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     network = Network(
         embedding=None if embedding is None else read_embedding(embedding),
         gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
         edges=None if edges is None else read_edges(edges),
     )
-    predictors = cast(Sequence[str | Predictor], methods)
-    found = on_each_device(
-        device, lambda one: _resolved(predictors, network, reliability=reliability, device=one)
-    )
     scored = np.unique(np.concatenate([split.held for split in splits]))
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
     job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
-    result = score_all(
-        found,
-        seeds,
-        fit=lambda method, seed, number: _predict(job, method, seed=seed, number=number),
-        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
-        n_steps=len(splits),
-        progress=progress,
-    )
     parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
     parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
-    parameters |= {"reliability": reliability, "device": device}
-    result.attrs[RECORD] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
-    return result
-
-
-def _resolved(
-    methods: Sequence[str | Predictor], network: Network, *, reliability: bool, device: str
-) -> list[Method[Predictor]]:
-    """Return the methods, for one device."""
-    return resolve_methods(
+    return score_methods(
+        pair,
         methods,
-        embedding=network.embedding,
-        gene_sets=network.gene_sets,
-        edges=network.edges,
-        reliability=reliability,
+        resolve=partial(resolve_methods, network=network, reliability=reliability),
+        fit=partial(_predict, job),
+        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
+        n_steps=len(splits),
+        seeds=seeds,
+        parameters=parameters | {"reliability": reliability},
         device=device,
+        progress=progress,
     )
 
 
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Write a table of `evaluate`, and beside it how it came about.
+    """Write a table of `evaluate_imputation` or `evaluate_placement`, and beside it how it came about.
 
     Parameters
     ----------
     table
-        What `evaluate` returned.
+        What one of them returned.
     path
         Name of the table, ending in .csv or .parquet; versions and parameters go to the same name with .json.
     overwrite
@@ -306,45 +266,35 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     return splits
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Prediction:
-    """What one fit predicts."""
-
-    number: int  # of the split
-    block: FloatArray  # cells of the split x its genes
-    reliability: DoubleArray | None  # of its genes
+_Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
+"""What one fit predicts: cells of the split x its genes; and the reliability of these genes, or None."""
 
 
-def _predict(job: _Job, method: Method[Predictor], *, seed: int, number: int) -> _Prediction:
+def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     """Fit a method to a split, and let it predict what it did not see."""
     split = job.splits[number]
     train = test = job.pair.panel(job.pair.shared_genes[split.kept])
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
     genes, reliability = job.pair.sc_shared[split.held], None
-    try:
-        fitted = method.make(seed).fit(train)
-        block = np.asarray(fitted.predict(genes, test))
-        _check_prediction(block, (test.st.n_cells, len(genes)))
-        if job.reliability and isinstance(fitted, Reliable):
-            reliability = np.asarray(fitted.reliability_of(genes))
-    except Exception as error:
-        error.add_note(f"while evaluating {method.label!r}, seed {seed}, fold {number}")
-        raise
-    return _Prediction(number=number, block=block, reliability=reliability)
+    fitted = method.fit(train)
+    block = np.asarray(fitted.predict(genes, test))
+    _check_prediction(block, (test.st.n_cells, len(genes)))
+    if job.reliability and isinstance(fitted, Reliable):
+        reliability = np.asarray(fitted.reliability_of(genes))
+    return block, reliability
 
 
-def _put_together(job: _Job, made: Iterable[_Prediction]) -> tuple[FloatArray, DoubleArray | None]:
+def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
-    for one in made:
-        split = job.splits[one.number]
+    for split, (block, reliability) in zip(job.splits, made, strict=True):
         columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = one.block
-        if one.reliability is not None:
-            reliable[columns] += one.reliability
+        predicted[np.ix_(cells, columns)] = block
+        if reliability is not None:
+            reliable[columns] += reliability
             times[columns] += 1
     return predicted, reliable / times if times.all() else None
 
@@ -366,8 +316,8 @@ def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, s
     by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
     summary: dict[str, dict[str, float]] = {}
     for level, values in (("genes", by_gene), ("cells", by_cell)):
-        summary[f"median over {level}"] = {name: float(np.median(one)) for name, one in values.items()}
-        summary[f"mean over {level}"] = {name: float(np.mean(one)) for name, one in values.items()}
+        summary[f"median over {level}"] = {name: float(np.median(each)) for name, each in values.items()}
+        summary[f"mean over {level}"] = {name: float(np.mean(each)) for name, each in values.items()}
     if job.cluster:
         summary |= _group_scores(job, predicted, seed=seed)
     if reliable is not None:
@@ -389,28 +339,14 @@ def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, An
 
 def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
     """Return how well predicted clusters agree with labels, and predicted modules with measured ones."""
-    found = {}
-    if job.pair.st_labels is not None:
-        told = job.pair.st_labels != _UNKNOWN
-        if told.any():
-            clusters = leiden_clusters(predicted, seed=seed)
-            found["clusters"] = cluster_scores(job.pair.st_labels[told], clusters[told])
+    scores, labels = {}, job.pair.st_labels
+    if labels is not None and (has_label := labels != _UNKNOWN).any():
+        clusters = leiden_clusters(predicted, seed=seed)
+        scores["clusters"] = cluster_scores(labels[has_label], clusters[has_label])
     if len(job.scored) >= _MODULE_GENES:
         measured, imputed = (
             coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
         )
         agreement = cluster_scores(measured, imputed)
-        found["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
-    return found
-
-
-def _check_no_truth(truth: object, truth_composition: object) -> None:
-    """Raise `SettingError` where a truth of places was given for held-out genes or cells."""
-    name = "truth" if truth is not None else "truth_composition"
-    if truth is not None or truth_composition is not None:
-        raise SettingError(
-            name,
-            expected="none, unless " + arg("by", "place"),
-            got="one",
-            fix="Write " + arg("by", "place") + ", or leave " + arg(name) + " out.",
-        )
+        scores["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
+    return scores

@@ -12,16 +12,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._errors import InputError, SettingError, arg, check_range, shorten
-from weft._keys import RECORD
-from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
+from weft._typing import BoolArray, DoubleArray, IntArray, ProgressOption
 from weft.data.needs import labels_of
 from weft.data.pair import Pair
 from weft.data.truth import true_composition, true_places
-from weft.peers.methods import Method
 from weft.peers.placing import Placed, PlaceMethod, resolve_placers
 from weft.placement_metrics import GROUPS, composition_pcc, location_errors, type_groups
 from weft.placement_metrics import hits as hits_of
-from weft.scores import on_each_device, record_of, score_all, score_rows
+from weft.scores import score_methods, score_rows
 
 HITS = (25, 120)
 """Neighbours that the hit number is counted over, by default."""
@@ -42,7 +40,7 @@ def evaluate_placement(
     hits: Sequence[int] = HITS,
     major: int = MAJOR,
     device: str = "auto",
-    progress: Progress = silent,
+    progress: ProgressOption = True,
 ) -> pd.DataFrame:
     """Let methods place cells whose places are known, and score them against the truth.
 
@@ -71,7 +69,8 @@ def evaluate_placement(
         Device for the Placers that are named; of several, as "cuda:0,cuda:1", or "all" GPUs, each fits and
         scores one method with one seed at a time.
     progress
-        Called as (stage, done, total) before each fit and at the end.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) before each fit and at the end.
 
     Returns
     -------
@@ -124,28 +123,20 @@ def evaluate_placement(
     """
     _check_numbers(hits, major, pair.sc.n_cells)
     goal = _goal(pair, truth, truth_composition, hits=hits, major=major)
-    found = on_each_device(device, lambda one: resolve_placers(methods, device=one))
-
-    def fit(method: Method[PlaceMethod], seed: int, _: int) -> pd.DataFrame | None:
-        try:
-            return _scores(goal, method.make(seed).fit(pair).place())
-        except Exception as error:
-            error.add_note(f"while evaluating {method.label!r}, seed {seed}")
-            raise
-
-    result = score_all(found, seeds, fit=fit, score=lambda made, _: next(made), n_steps=1, progress=progress)
-    parameters: dict[str, Any] = {
-        "by": "place",
-        "truth": truth if truth is None or isinstance(truth, str) else "given",
-        "truth_composition": truth_composition
-        if truth_composition is None or isinstance(truth_composition, str)
-        else "given",
-        "hits": [int(k) for k in hits],
-        "major": int(major),
-        "device": device,
-    }
-    result.attrs[RECORD] = record_of(pair, found[0], given=methods, parameters=parameters, seeds=seeds)
-    return result
+    parameters: dict[str, Any] = {"by": "place", "truth": truth, "truth_composition": truth_composition}
+    for name, value in parameters.items():
+        parameters[name] = value if value is None or isinstance(value, str) else "given"
+    return score_methods(
+        pair,
+        methods,
+        resolve=resolve_placers,
+        fit=lambda method, _: _scores(goal, method.fit(pair).place()),
+        score=lambda made, _: next(made),
+        seeds=seeds,
+        parameters=parameters | {"hits": list(goal.hits), "major": goal.major},
+        device=device,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,9 +192,9 @@ def _goal(
 
 def _groups(pair: Pair) -> dict[str, BoolArray]:
     groups = {"all cells": np.ones(pair.sc.n_cells, dtype=np.bool_)}
-    told = pair.sc.obs.get(_CAUGHT)
-    if told is not None and pd.api.types.is_bool_dtype(told) and not told.isna().any():
-        caught = told.to_numpy(dtype=np.bool_)
+    column = pair.sc.obs.get(_CAUGHT)
+    if column is not None and pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        caught = column.to_numpy(dtype=np.bool_)
         groups |= {"caught cells": caught, "uncaught cells": ~caught}
     return {name: cells for name, cells in groups.items() if cells.any()}
 
@@ -242,17 +233,17 @@ def _scores(goal: _Goal, placed: Placed) -> pd.DataFrame | None:
 
 def _cell_summary(goal: _Goal, errors: DoubleArray, graph: sp.csr_matrix | None) -> list[pd.DataFrame]:
     """Return the summary of each group of cells."""
-    found: dict[str, IntArray] = {}
+    hits: dict[str, IntArray] = {}
     if graph is not None and goal.places is not None:
         neighbors = _nearest_first(graph, len(errors), max(goal.hits))
-        found = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
+        hits = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
     rows = []
     for group, cells in goal.groups.items():
         values = {
             "location_error_mean": float(np.mean(errors[cells])),
             "location_error_median": float(np.median(errors[cells])),
         }
-        values |= {name: float(np.mean(one[cells])) for name, one in found.items()}
+        values |= {name: float(np.mean(each[cells])) for name, each in hits.items()}
         rows.append(_summary(group, values))
     return rows
 

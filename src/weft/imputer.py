@@ -6,7 +6,7 @@ It holds the contract (checks, devices, streaming, results); the methods are in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft._compute import product_rate, resolve_devices, return_memory
+from weft._compute import progress_callback, resolve_devices, return_memory
 from weft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
 from weft._keys import RECORD, RELIABILITY
 from weft._typing import (
@@ -25,7 +25,8 @@ from weft._typing import (
     PathLike,
     Preset,
     Progress,
-    silent,
+    ProgressOption,
+    no_progress,
 )
 from weft.attention_method import AttentionMethod
 from weft.core.settings import AttentionSettings
@@ -134,7 +135,7 @@ class Imputer:
         self.network_: dict[str, dict[str, Any]] | None = None
         self._restored: ModelFolder | None = None
 
-    def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
+    def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
 
         Parameters
@@ -142,7 +143,8 @@ class Imputer:
         pair
             The data; its panel is what is learned from.
         progress
-            Called as training goes on.
+            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            (stage, done, total) as training goes on.
 
         Raises
         ------
@@ -154,7 +156,8 @@ class Imputer:
             One of them holds none of the reference's genes.
         """
         return_memory()  # of the files' reading
-        fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
+        with progress_callback(progress) as report:
+            fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=report))
         self._restored = None
         return self._keep(fitted, pair)
 
@@ -164,9 +167,11 @@ class Imputer:
         *,
         pair: Pair | None = None,
         memory: str | int = DEFAULT_MEMORY,
+        interval: float | None = None,
         sparse: float | None = None,
+        in_memory: bool = False,
     ) -> Plan:
-        """Return what an imputation will take; before `fit` too, given the pair.
+        """Return what fitting and imputing will take; before `fit` too, given the pair.
 
         Parameters
         ----------
@@ -176,32 +181,40 @@ class Imputer:
             The data; by default those it was fitted to.
         memory
             Budget for the whole process.
+        interval
+            As in `impute`: intervals are two more matrices of the result's size.
         sparse
             As in `impute_to`; how many values are kept is estimated from some cells of the pair.
+        in_memory
+            Whether the plan is of `impute`, which holds the result in memory, or of `impute_to`.
 
         Raises
         ------
         SettingError
-            ``sparse`` is out of its range.
+            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense.
         MemoryBudgetError
             It does not fit in the budget.
         """
         check_cut("sparse", sparse)
+        if sparse is not None and in_memory:
+            raise SettingError(
+                "sparse",
+                expected="None with in_memory=True, for impute returns dense matrices",
+                got=repr(sparse),
+                fix="Leave out in_memory=, for the plan of impute_to, or sparse=.",
+            )
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
-        devices = resolve_devices(self.device)
-        fits = 1 + self._method.fits_for_reliability * self.reliability
         plan = self._method.plan(
             pair,
             len(asked),
             settings=self.settings_,
             memory=memory,
-            matrices=0,
-            trainings=len(devices),
+            interval=interval,
+            in_memory=in_memory,
+            trainings=len(resolve_devices(self.device)),
         )
-        if sparse is not None:
-            plan = plan.sparse(share_kept(pair, asked, sparse))
-        return replace(plan, fits=-(-fits // len(devices)), rate=product_rate(devices[0]))
+        return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
     def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
         """Return predictions alone.
@@ -228,7 +241,7 @@ class Imputer:
         pair: Pair | None = None,
         interval: float | None = None,
         memory: str | int = DEFAULT_MEMORY,
-        progress: Progress = silent,
+        progress: ProgressOption = True,
     ) -> AnnData:
         """Return imputed genes as a new AnnData.
 
@@ -244,7 +257,7 @@ class Imputer:
         memory
             Budget for the whole process, the result included.
         progress
-            Called as blocks are done.
+            As in `fit`; a function is called as blocks are done.
 
         Returns
         -------
@@ -269,9 +282,10 @@ class Imputer:
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
-        for tile, found in job.made(progress):
-            for name, block in found.items():
-                matrices[name][tile.rows, tile.places] = block
+        with progress_callback(progress) as report:
+            for tile, found in job.made(report):
+                for name, block in found.items():
+                    matrices[name][tile.rows, tile.places] = block
         values, uns = matrices.pop(None), {RECORD: job.record(preset=self.preset, seed=self.seed)}
         imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
@@ -291,7 +305,7 @@ class Imputer:
         resume: bool = False,
         dask: str | None = None,
         overwrite: bool = False,
-        progress: Progress = silent,
+        progress: ProgressOption = True,
     ) -> Path:
         """Write imputed genes to a file as they are made, within a memory budget.
 
@@ -346,26 +360,27 @@ class Imputer:
         given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
         record = job.record(preset=self.preset, seed=self.seed)
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
-        writer = ResultWriter(
-            path,
-            obs=job.obs(),
-            var=job.var(),
-            obsm=places_of(job.pair),
-            uns={RECORD: record if cut is None else record | {"sparse": cut}},
-            layers=job.layers,
-            dtype=dtype,
-            sparse=cut,
-            overwrite=overwrite,
-            chunk=job.plan.chunk,
-            journal=journal,
-            progress=progress,
-        )
-        if dask is None or journal is None:
-            return write_tiles(job, writer, journal, progress=progress)
-        devices = [str(one) for one in self._work().devices]
-        several = devices if len(devices) > 1 else ()
-        with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
-            return write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
+        with progress_callback(progress) as report:
+            writer = ResultWriter(
+                path,
+                obs=job.obs(),
+                var=job.var(),
+                obsm=places_of(job.pair),
+                uns={RECORD: record if cut is None else record | {"sparse": cut}},
+                layers=job.layers,
+                dtype=dtype,
+                sparse=cut,
+                overwrite=overwrite,
+                chunk=job.plan.chunk,
+                journal=journal,
+                progress=report,
+            )
+            if dask is None or journal is None:
+                return write_tiles(job, writer, journal, progress=report)
+            devices = [str(one) for one in self._work().devices]
+            several = devices if len(devices) > 1 else ()
+            with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
+                return write_tiles_over(job, writer, journal, cluster=cluster, progress=report)
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.
@@ -507,7 +522,7 @@ class Imputer:
         return_memory()  # of the training
         return self
 
-    def _work(self, *, reliability: bool = False, progress: Progress = silent) -> Work:
+    def _work(self, *, reliability: bool = False, progress: Progress = no_progress) -> Work:
         devices = resolve_devices(self.device)
         return Work(seed=int(self.seed), devices=devices, reliability=reliability, progress=progress)
 
@@ -547,14 +562,18 @@ class Imputer:
         pair = self._pair() if pair is None else pair
         self._check(pair)
         asked = asked_genes(pair, genes)
-        matrices = (1 if interval is None else 3) * in_memory
         return Imputation(
             fitted=fitted,
             pair=pair,
             known=self._pair(),
             genes=asked,
             plan=self._method.plan(
-                pair, len(asked), settings=fitted.settings, memory=memory, matrices=matrices
+                pair,
+                len(asked),
+                settings=fitted.settings,
+                memory=memory,
+                interval=interval,
+                in_memory=in_memory,
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from weft._compute import BLOCK_GENES, READ_ROWS, row_blocks
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core.settings import AttentionSettings, StImputeSettings
 from weft.data.overlap import ahead
 from weft.data.pair import Pair
@@ -41,7 +41,7 @@ class Work:
     seed: int
     devices: tuple[torch.device, ...]
     reliability: bool = False
-    progress: Progress = silent
+    progress: Progress = no_progress
 
     @property
     def device(self) -> torch.device:
@@ -121,10 +121,6 @@ class FittedMethod(Protocol):
 class Method(Protocol):
     """A method with its settings, before it has seen data."""
 
-    @property
-    def fits_for_reliability(self) -> int:
-        """How often it is fitted more to learn reliability."""
-
     def settings(self, pair: Pair) -> ImputerSettings:
         """Return the settings for data."""
 
@@ -135,7 +131,8 @@ class Method(Protocol):
         *,
         settings: ImputerSettings | None,
         memory: str | int,
-        matrices: int,
+        interval: float | None,
+        in_memory: bool,
         trainings: int = 1,
     ) -> Plan:
         """Return what imputing takes.
@@ -146,8 +143,10 @@ class Method(Protocol):
             The data, genes that are asked for, and the budget for the whole process.
         settings
             As they were used, if it is fitted.
-        matrices
-            Matrices of the result's size that are held in memory.
+        interval
+            Share of measured values that intervals shall hold, or None for no intervals.
+        in_memory
+            Whether the result is held in memory rather than written.
         trainings
             That go on at once, on several devices.
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weft._compute import READ_ROWS, resolve_devices, return_memory, row_blocks
+from weft._compute import READ_ROWS, progress_callback, resolve_devices, return_memory, row_blocks
 from weft._errors import InputError, NotFittedError, arg, check_choice, check_range
-from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
+from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, ProgressOption
 from weft.batches import (
     BatchSource,
     ModelInput,
@@ -91,7 +92,7 @@ class Placer:
         self.pair_: Pair | None = None
         self._totals = (0.0, 0.0)
 
-    def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
+    def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
 
         Parameters
@@ -99,7 +100,8 @@ class Placer:
         pair
             Cells, and spots with coordinates; spots of several slices are trained on jointly.
         progress
-            Called as training goes on.
+            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            (stage, done, total) as training goes on.
 
         Raises
         ------
@@ -122,15 +124,16 @@ class Placer:
             settings=settings,
             seed=self.seed,
         )
-        self.model_ = stem.train(
-            source.draw,
-            n_genes=len(genes),
-            dropout=source.dropout(),
-            settings=settings,
-            seed=self.seed,
-            devices=devices,
-            progress=lambda done, total: progress("training", done, total),
-        )
+        with progress_callback(progress) as report:
+            self.model_ = stem.train(
+                source.draw,
+                n_genes=len(genes),
+                dropout=source.dropout(),
+                settings=settings,
+                seed=self.seed,
+                devices=devices,
+                progress=partial(report, "training"),
+            )
         self.genes_, self.pair_, self._totals = genes, pair, totals
         return_memory()  # of the training
         return self
@@ -152,9 +155,10 @@ class Placer:
         """
         pair = self._pair() if pair is None else pair
         settings = StemSettings.of(self.preset).override(self.settings)
-        return plan_placing(pair, settings=settings, memory=memory)
+        trainings = len(resolve_devices(self.device))
+        return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
 
-    def place(self, pair: Pair | None = None, *, progress: Progress = silent) -> Placement:
+    def place(self, pair: Pair | None = None, *, progress: ProgressOption = True) -> Placement:
         """Return where the cells lived, as operators that are carried out when they are asked for.
 
         Parameters
@@ -163,7 +167,7 @@ class Placer:
             The cells to place and the spots to place them on, which need not be those of the fit; those by
             default. `weft.pair` makes it, with ``weft.with_reference`` for other cells on the same spots.
         progress
-            Called as cells and spots are embedded.
+            As in `fit`; a function is called as cells and spots are embedded.
 
         Raises
         ------
@@ -180,20 +184,22 @@ class Placer:
         pair = self._pair() if pair is None else pair
         _checked_places(pair)
         cells, spots = model_inputs(pair, genes, self._totals)
-        n_rows = (pair.sc.n_cells, pair.st.n_cells)
-
-        def told(done: int) -> None:
-            progress("embedding", done, sum(n_rows))
-
-        keys = _embedded(spots, model.keys, device=model.device, told=told)
-        seen = keys.any(dim=1).cpu().numpy()
-        check_counts(spots, seen.sum())
-        groups = {name: found[seen[found]] for name, found in slice_members(pair).items()}
-        groups = {name: found for name, found in groups.items() if len(found)}
-        queries = _embedded(
-            cells, model.queries, device=model.device, told=lambda done: told(n_rows[1] + done)
-        )
+        n_spots, n_rows = pair.st.n_cells, pair.sc.n_cells + pair.st.n_cells
+        with progress_callback(progress) as report:
+            keys = _embedded(
+                spots, model.keys, device=model.device, report=lambda done: report("embedding", done, n_rows)
+            )
+            seen = keys.any(dim=1).cpu().numpy()
+            check_counts(spots, seen.sum())
+            queries = _embedded(
+                cells,
+                model.queries,
+                device=model.device,
+                report=lambda done: report("embedding", n_spots + done, n_rows),
+            )
         check_counts(cells, int(queries.any(dim=1).sum()))
+        groups = {name: spots_of[seen[spots_of]] for name, spots_of in slice_members(pair).items()}
+        groups = {name: spots_of for name, spots_of in groups.items() if len(spots_of)}
         return Placement(
             pair=pair,
             model=model,
@@ -292,7 +298,7 @@ def _embedded(
     embed: Callable[[torch.Tensor], torch.Tensor],
     *,
     device: torch.device,
-    told: Callable[[int], None],
+    report: Callable[[int], None],
 ) -> torch.Tensor:
     """Return the embeddings of all rows of a side, zero where the model's genes have no counts."""
     embedded = torch.empty(0)
@@ -303,7 +309,7 @@ def _embedded(
             if rows.start == 0:  # blocks that are put together at the end would be there twice
                 embedded = block.new_empty(side.side.n_cells, block.shape[1])
             embedded[rows] = block
-            told(rows.stop)
+            report(rows.stop)
     return embedded
 
 

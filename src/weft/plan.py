@@ -13,11 +13,10 @@ from weft._compute import (
     READ_ROWS,
     SPARSE_BYTES,
     human_bytes,
-    human_time,
     parse_memory,
     rows_within,
 )
-from weft._errors import MemoryBudgetError
+from weft._errors import MemoryBudgetError, check_range
 from weft.core.settings import (
     SAMPLE_CELLS,
     AttentionSettings,
@@ -27,7 +26,6 @@ from weft.core.settings import (
     keys_of,
 )
 from weft.data.pair import Pair
-from weft.effort import Effort, attention_effort, stimpute_effort
 
 TABLE_GENES = 128
 """Genes that stImpute's networks predict at once."""
@@ -47,6 +45,8 @@ _STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
 _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
 _CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
 _TILE_COPIES = 5  # arrays as large as a tile: made, put together, and waiting to be written
+_BOUND_COPIES = 12  # the same for both bounds of intervals: in float64 on the way, and waiting
+_SIMILARITY_BYTES = 8.0  # how near the reference comes to a cell, which intervals depend on
 _PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
 
@@ -64,15 +64,13 @@ class Plan:
     peak_bytes
         Estimated peak memory of the whole process.
     output_bytes
-        Size of the result before compression.
+        Size of the result before compression, with both bounds of the intervals.
+    interval
+        Share of measured values that the intervals hold, or None without intervals.
+    in_memory
+        Whether the result is held in memory, as `Imputer.impute` does, rather than written as it is made.
     kept
         Estimated share of its values that a sparse result keeps, 0 to 1; None where it is dense.
-    effort
-        Operations of learning once, and of predicting.
-    fits
-        How often is learned: more than once where reliability comes from further fits.
-    rate
-        Operations a second of this machine, NaN where it was not measured.
     """
 
     n_cells: int
@@ -81,18 +79,18 @@ class Plan:
     genes_per_block: int
     peak_bytes: float
     output_bytes: float
-    effort: Effort
-    fits: int = 1
-    rate: float = math.nan
+    interval: float | None = None
+    in_memory: bool = False
     kept: float | None = None
 
     def __str__(self) -> str:
-        times = f"about {human_time(self.seconds)}, " if math.isfinite(self.seconds) else ""
+        bounds = "" if self.interval is None else f" with intervals of level {self.interval:g}"
+        size = human_bytes(self.output_bytes)
         return (
-            f"{self.n_genes:,} genes in {self.n_cells:,} cells, "
+            f"{self.n_genes:,} genes in {self.n_cells:,} cells{bounds}, "
             f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
-            f"{times}peak memory about {human_bytes(self.peak_bytes)}, "
-            f"result {human_bytes(self.output_bytes)} before compression"
+            f"peak memory about {human_bytes(self.peak_bytes)}, "
+            + (f"of which the result takes {size}" if self.in_memory else f"result {size} before compression")
             + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")
         )
 
@@ -104,13 +102,8 @@ class Plan:
         kept
             Estimated share of the values that it keeps, 0 to 1.
         """
-        size = SPARSE_BYTES * kept * self.n_cells * self.n_genes + 4.0 * self.n_cells
-        return replace(self, output_bytes=size, kept=kept)
-
-    @property
-    def seconds(self) -> float:
-        """Estimated time of learning and imputing; NaN where the rate is not known."""
-        return (self.fits * self.effort.learning + self.effort.predicting) / self.rate
+        saved = (4.0 - SPARSE_BYTES * kept) * self.n_cells * self.n_genes - 4.0 * self.n_cells
+        return replace(self, output_bytes=self.output_bytes - saved, kept=kept)
 
     @property
     def chunk(self) -> tuple[int, int]:
@@ -128,7 +121,8 @@ def make_plan(
     *,
     settings: StImputeSettings | AttentionSettings,
     memory: str | int,
-    matrices: int = 0,
+    interval: float | None = None,
+    in_memory: bool = False,
     network: float = 0.0,
     trainings: int = 1,
 ) -> Plan:
@@ -144,8 +138,10 @@ def make_plan(
         Of the method.
     memory
         Budget for the whole process, as "4 GB".
-    matrices
-        Matrices of the result's size that are held rather than written.
+    interval
+        Share of measured values that intervals shall hold, 0.01 to 0.999, or None for no intervals.
+    in_memory
+        Whether the result is held rather than written.
     network
         Bytes of the embeddings, gene sets and edges that the gene graph is made from.
     trainings
@@ -153,24 +149,28 @@ def make_plan(
 
     Raises
     ------
+    SettingError
+        The interval is out of its range.
     MemoryBudgetError
         The work does not fit, with what it needs at least.
     """
     budget, n_cells = parse_memory(memory), pair.st.n_cells
-    if isinstance(settings, AttentionSettings):
-        needs = _attention_needs(pair, settings)
-        effort = attention_effort(
-            pair, n_genes, settings, n_keys=keys_of(pair.sc.n_cells, most=settings.most_keys)
-        )
-    else:
-        needs = _stimpute_needs(pair, settings)
-        effort = stimpute_effort(pair, n_genes, settings, n_sources=n_sources_of(pair, settings))
-    result = 4.0 * n_cells * n_genes
-    held = needs.held + network + result * matrices
+    needs = (
+        _attention_needs(pair, settings)
+        if isinstance(settings, AttentionSettings)
+        else _stimpute_needs(pair, settings)
+    )
+    result, held = 4.0 * n_cells * n_genes, needs.held + network
+    if interval is not None:
+        check_range("interval", interval, low=0.01, high=0.999)
+        needs = replace(needs, tile_copies=_TILE_COPIES + _BOUND_COPIES)
+        result, held = 3 * result, held + _SIMILARITY_BYTES * n_cells
+    in_result = result * in_memory
+    held += in_result
     training = held + trainings * needs.training
     least = max(training, held + needs.tile(_FEWEST_CELLS, 1))
     if least > budget:
-        fits_on_disk = matrices and least - result * matrices <= budget
+        fits_on_disk = in_memory and least - in_result <= budget
         way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
         raise MemoryBudgetError(
             "memory",
@@ -186,7 +186,8 @@ def make_plan(
         genes_per_block=genes,
         peak_bytes=max(held + needs.tile(cells, genes), training),
         output_bytes=result,
-        effort=effort,
+        interval=interval,
+        in_memory=in_memory,
     )
 
 
@@ -214,10 +215,11 @@ class _Needs:
     per_gene: float  # of a tile
     ready: float  # of a gene while it is made ready
     panel: int  # genes that are read of a cell
+    tile_copies: int = _TILE_COPIES
 
     def tile(self, cells: int, genes: int) -> float:
         """Return what a tile takes, with its genes made ready."""
-        values = 4.0 * cells * (_TILE_COPIES * genes + _PANEL_COPIES * self.panel)
+        values = 4.0 * cells * (self.tile_copies * genes + _PANEL_COPIES * self.panel)
         return (
             self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, BLOCK_GENES) + values
         )
@@ -296,7 +298,9 @@ class PlacingPlan:
         )
 
 
-def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None = None) -> PlacingPlan:
+def plan_placing(
+    pair: Pair, *, settings: StemSettings, memory: str | int | None = None, trainings: int = 1
+) -> PlacingPlan:
     """Plan a placement.
 
     Parameters
@@ -307,6 +311,8 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
         Of the method.
     memory
         Budget for the whole process, as "4 GB"; none by default.
+    trainings
+        That go on at once, on several devices.
 
     Raises
     ------
@@ -326,7 +332,7 @@ def plan_placing(pair: Pair, *, settings: StemSettings, memory: str | int | None
     layers = (cells + spots) * (n_genes + 4 * (settings.hidden + settings.middle + settings.latent))
     products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
-    training = 2 * held + 4.0 * (layers + products)
+    training = 2 * held + 4.0 * min(trainings, settings.models) * (layers + products)
     embeddings = 4.0 * (n_cells + n_spots) * settings.latent * settings.models
     # products and weights of the cells that are looked at together
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)

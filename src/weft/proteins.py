@@ -16,8 +16,9 @@ from typing import get_args
 import pandas as pd
 from anndata import AnnData
 
+from weft._compute import progress_callback
 from weft._errors import GeneError, shorten
-from weft._typing import PathLike, Progress, silent
+from weft._typing import PathLike, ProgressOption
 from weft.data.output import check_output, partial_output
 from weft.fasta import FastaRecord, write_fasta
 from weft.lookup import Match, Wanted, in_files, in_uniprot, row_of, wanted_genes, without_network
@@ -157,7 +158,7 @@ def find_proteins(
     cache: PathLike | None = None,
     offline: bool = False,
     url: str = URL,
-    progress: Progress = silent,
+    progress: ProgressOption = True,
 ) -> ProteinTable:
     r"""Find one protein for every gene.
 
@@ -186,7 +187,8 @@ def find_proteins(
     url
         Address of UniProt's service, or of a copy.
     progress
-        Called with (stage, done, total) as work goes on.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) as work goes on.
 
     Returns
     -------
@@ -234,12 +236,14 @@ def find_proteins(
         paths = (
             [Path(proteome)] if isinstance(proteome, str | os.PathLike) else [Path(one) for one in proteome]
         )
-        candidates = in_files(wanted, read_proteome(paths, taxon=taxon, progress=progress))
+        with progress_callback(progress) as report:
+            candidates = in_files(wanted, read_proteome(paths, taxon=taxon, progress=report))
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
         uniprot = UniProt(service=_service(url, taxon, folder), cache=folder, offline=offline)
-        candidates, unasked, releases = in_uniprot(wanted, uniprot, taxon=taxon, progress=progress)
+        with progress_callback(progress) as report:
+            candidates, unasked, releases = in_uniprot(wanted, uniprot, taxon=taxon, progress=report)
         source = f"UniProt {', '.join(sorted(releases))}".strip()
     rows = [row_of(gene, candidates[gene.name], taxon=taxon, unasked=unasked) for gene in wanted]
     found = ProteinTable(table=pd.DataFrame(rows), taxon=taxon, source=source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft._errors import InputError
-from weft._typing import Progress, silent
+from weft._typing import Progress, no_progress
 from weft.fasta import FastaRecord, iter_fasta
 from weft.organisms import organism_name
 
@@ -87,7 +87,7 @@ def choose(proteins: Sequence[Protein]) -> tuple[Protein, str]:
     return min(left, key=lambda one: one.accession), f"the first accession of {len(left)} longest of {what}"
 
 
-def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = silent) -> list[Protein]:
+def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_progress) -> list[Protein]:
     """Read the proteins of an organism from FASTA files.
 
     Parameters

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from weft._compute import resolve_devices
+from weft._compute import progress_callback, resolve_devices
 from weft._errors import InputError, SettingError, check_range
-from weft._typing import IntArray, Progress
+from weft._typing import IntArray, Progress, ProgressOption
 from weft.data.pair import Pair
 from weft.devices import over_devices
 from weft.peers.methods import Method
@@ -41,47 +41,50 @@ def score_rows(level: str, items: Any, folds: IntArray | int, *, metric: str, va
     return pd.DataFrame(columns | {"value": values})
 
 
-def on_each_device(device: str, resolve: Callable[[str], Sequence[Method[M]]]) -> list[Sequence[Method[M]]]:
-    """Return methods for one device, or for each of several that the user names: see `resolve_devices`.
-
-    Parameters
-    ----------
-    device
-        As the user says it.
-    resolve
-        From the name of one device to the methods that work there.
-    """
-    if device != "all" and "," not in device:  # torch is not asked: baselines do without it
-        return [resolve(device)]
-    return [resolve(str(one)) for one in resolve_devices(device)]
-
-
-def score_all(
-    methods: Sequence[Sequence[Method[M]]],
-    seeds: Sequence[int],
+def score_methods(
+    pair: Pair,
+    methods: Sequence[str | M],
     *,
-    fit: Callable[[Method[M], int, int], R],
+    resolve: Callable[..., Sequence[Method[M]]],
+    fit: Callable[[M, int], R],
     score: Callable[[Iterator[R], int], pd.DataFrame | None],
-    n_steps: int,
-    progress: Progress,
+    n_steps: int = 1,
+    seeds: Sequence[int],
+    parameters: dict[str, Any],
+    device: str,
+    progress: ProgressOption,
 ) -> pd.DataFrame:
-    """Return the scores of every method with every seed, in `COLUMNS`.
+    """Return the scores of every method with every seed, in `COLUMNS`, and how they came about.
 
     Parameters
     ----------
+    pair
+        What is evaluated on.
     methods
-        The same ones for each device; each is run with each seed.
-    seeds
-        Of the methods.
+        Names, or unfitted objects; each is run with each seed.
+    resolve
+        From these and a ``device`` to the methods that work there.
     fit
-        From a method, a seed and the number of a step to what is scored. Each device does one at a time.
+        From a fresh method and the number of a step to what is scored. Each device does one at a time.
     score
         From what the steps of a run gave, in their order, and its seed to its rows without names, or to None
         where there is nothing to score.
     n_steps
         Steps of one run.
+    seeds
+        Of the methods.
+    parameters
+        The other arguments, for the record.
+    device
+        As the user says it: one, several between commas, or "all".
     progress
-        Called as ("evaluate", done, total) before each fit is waited for, and at the end.
+        As the user says it; a function is called as ("evaluate", done, total) before each fit is waited for,
+        and at the end.
+
+    Returns
+    -------
+    The table. ``attrs["weft"]`` holds versions, parameters, seeds and what was found of the pair, as values
+    that JSON takes.
 
     Raises
     ------
@@ -91,67 +94,59 @@ def score_all(
         There was nothing to score at all.
     """
     _check_seeds(seeds)
-    runs = [(place, method, seed) for place, method in enumerate(methods[0]) for seed in seeds]
-    steps = [(place, seed, step) for place, _, seed in runs for step in range(n_steps)]
+    on_devices = [resolve(methods, device=one) for one in _devices(device)]
+    labels = [method.label for method in on_devices[0]]
+    runs = list(itertools.product(range(len(labels)), seeds))
+    steps = [(place, seed, step) for place, seed in runs for step in range(n_steps)]
 
     def work(task: tuple[int, int, int], on_device: Sequence[Method[M]], _: Progress) -> R:
         place, seed, step = task
-        return fit(on_device[place], seed, step)
+        try:
+            return fit(on_device[place].make(seed), step)
+        except Exception as error:
+            fold = f", fold {step}" if n_steps > 1 else ""
+            error.add_note(f"while evaluating {labels[place]!r}, seed {seed}{fold}")
+            raise
 
-    def counted(made: Iterator[R]) -> Iterator[R]:
+    def counted(made: Iterator[R], report: Progress) -> Iterator[R]:
         for number in range(len(steps)):
-            progress("evaluate", number, len(steps))
+            report("evaluate", number, len(steps))
             yield next(made)
 
     tables = []
-    with contextlib.closing(over_devices(work, steps, methods)) as made:
-        fits = counted(made)
-        for _, method, seed in runs:
+    with (
+        progress_callback(progress) as report,
+        contextlib.closing(over_devices(work, steps, on_devices)) as made,
+    ):
+        fits = counted(made, report)
+        for place, seed in runs:
             rows = score(itertools.islice(fits, n_steps), seed)
             if rows is not None:
-                tables.append(rows.assign(method=method.label, seed=seed))
-    if not tables:
-        raise InputError(
-            "methods",
-            expected="a method that makes what is known and can be compared",
-            got=", ".join(repr(method.label) for method in methods[0]),
-            fix="Name another method, or give the truth of what this one makes.",
-        )
-    progress("evaluate", len(steps), len(steps))
-    return pd.concat(tables, ignore_index=True)[list(COLUMNS)]
-
-
-def record_of(
-    pair: Pair,
-    found: Sequence[Method[M]],
-    *,
-    given: Sequence[object],
-    parameters: dict[str, Any],
-    seeds: Sequence[int],
-) -> dict[str, Any]:
-    """Return versions, parameters, seeds and what was found of the pair, as values that JSON takes.
-
-    Parameters
-    ----------
-    pair
-        What was evaluated on.
-    found, given
-        The methods, and the names or objects that they were asked for by.
-    parameters
-        The other arguments.
-    seeds
-        Of the methods.
-    """
-    methods = {
-        one.label: asked if isinstance(asked, str) else repr(asked)
-        for one, asked in zip(found, given, strict=True)
-    }
-    return {
+                tables.append(rows.assign(method=labels[place], seed=seed))
+        if not tables:
+            raise InputError(
+                "methods",
+                expected="a method that makes what is known and can be compared",
+                got=", ".join(map(repr, labels)),
+                fix="Name another method, or give the truth of what this one makes.",
+            )
+        report("evaluate", len(steps), len(steps))
+    table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    names = [method if isinstance(method, str) else repr(method) for method in methods]
+    table.attrs["weft"] = {
         "versions": versions(),
-        "parameters": parameters | {"methods": methods},
+        "parameters": parameters | {"device": device, "methods": dict(zip(labels, names, strict=True))},
         "seeds": [int(seed) for seed in seeds],
         "pair": pair.findings,
     }
+    return table
+
+
+def _devices(device: str) -> list[str]:
+    """Return the one device, or each of several that the user names: see `resolve_devices`."""
+    if device != "all" and "," not in device:  # torch is not asked: baselines do without it
+        return [device]
+    return [str(one) for one in resolve_devices(device)]
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from weft.devices import over_devices
 from weft.folder import ModelFolder
 from weft.imputing import ImputerSettings, Work, predict_all
 from weft.plan import Plan, make_plan
-from weft.reliability import FOLDS, LeftOut, Reliability, TissueSample, fit_reliability, leave_out
+from weft.reliability import LeftOut, Reliability, TissueSample, fit_reliability, leave_out
 from weft.save import SavedStImpute, folder_of
 from weft.streaming import (
     NetworkGenes,
@@ -50,11 +50,6 @@ class StImputeMethod:
     changes: Mapping[str, Any]
     sources: Mapping[str, Any]
 
-    @property
-    def fits_for_reliability(self) -> int:
-        """See `weft.imputing.Method`."""
-        return FOLDS
-
     def check(self) -> None:
         """Raise `SettingError` where a setting is wrong, or the graph is of what is not given."""
         given = [name for name, one in self.sources.items() if one is not None]
@@ -71,7 +66,8 @@ class StImputeMethod:
         *,
         settings: ImputerSettings | None,
         memory: str | int,
-        matrices: int,
+        interval: float | None,
+        in_memory: bool,
         trainings: int = 1,
     ) -> Plan:
         """See `weft.imputing.Method`."""
@@ -80,7 +76,8 @@ class StImputeMethod:
             n_genes,
             settings=settings or self.settings(pair),
             memory=memory,
-            matrices=matrices,
+            interval=interval,
+            in_memory=in_memory,
             network=network_bytes(*self.sources.values()),
             trainings=trainings,
         )

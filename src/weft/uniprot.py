@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from weft._typing import Progress, silent
+from weft._typing import Progress, no_progress
 from weft.data.output import output_errors, partial_output
 from weft.proteome import Protein
 from weft.web import PASSING, Answer, Service, told
@@ -109,7 +109,7 @@ class UniProt:
     cache: Path
     offline: bool = False
 
-    def ask(self, question: Question, keys: Sequence[str], *, progress: Progress = silent) -> Answers:
+    def ask(self, question: Question, keys: Sequence[str], *, progress: Progress = no_progress) -> Answers:
         """Return the proteins of every key that was answered.
 
         Parameters

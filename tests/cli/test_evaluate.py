@@ -56,10 +56,9 @@ def test_scores_are_written_and_shown(call: Any, both: Any, tmp_path: Path) -> N
     result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH, *METHODS, "--hits", "5,20", "--seeds", "0,1")
     assert result.exit_code == 0, result.output
     scores = pd.read_csv(tmp_path / "scores.csv")
-    expected = weft.evaluate(
+    expected = weft.evaluate_placement(
         weft.pair(*both),
         ["cosine", "centre", "nnls"],
-        by="place",
         truth="obsm:spatial_true",
         truth_composition="obsm:composition",
         hits=[5, 20],
@@ -137,7 +136,24 @@ def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path
         ([*PLACE, *METHODS, *TRUTH, "--hits", "300"], ("a whole number from 1 to 299",)),
         ([*PLACE, *TRUTH, "--methods", "knn"], ("'knn'", "'knn-regression'")),
         ([*PLACE, *TRUTH, "--methods", "cosine:k=3"], ("cosine:k",)),
-        (["--methods", "mean", *TRUTH], ("none, unless",)),
+        (
+            ["--methods", "mean", *TRUTH],
+            ("--truth: expected --by place, where it is used, got --by genes", "Leave out --truth"),
+        ),
+        (["--truth-composition", "obsm:a"], ("--truth-composition: expected --by place", "--by genes")),
+        (["--by", "cells", "--hits", "5"], ("--hits: expected --by place", "got --by cells")),
+        (
+            ["--by", "fraction", "--folds", "2"],
+            ("--folds: expected --by genes or cells", "got --by fraction"),
+        ),
+        (["--keep", "0.5"], ("--keep: expected --by cells or fraction", "got --by genes")),
+        ([*PLACE, *TRUTH, "--keep", "0.5"], ("--keep: expected --by cells or fraction", "got --by place")),
+        ([*PLACE, *TRUTH, "--folds", "5"], ("--folds: expected", "got --by place")),  # the default, but given
+        ([*PLACE, *TRUTH, "--reliability"], ("--reliability: expected --by genes or cells or fraction",)),
+        ([*PLACE, *TRUTH, "--no-clusters"], ("--no-clusters: expected --by genes",)),
+        ([*PLACE, *TRUTH, "--embedding", "e.csv"], ("--embedding: expected --by genes",)),
+        ([*PLACE, *TRUTH, "--gene-sets", "e.gmt"], ("--gene-sets: expected --by genes",)),
+        ([*PLACE, *TRUTH, "--edges", "e.tsv"], ("--edges: expected --by genes",)),
     ],
 )
 def test_bad_evaluations(

@@ -16,6 +16,7 @@ from weft._errors import InputError, NotFittedError, SettingError
 from weft.data.edges import read_edges
 from weft.data.embeddings import read_embedding
 from weft.data.genesets import read_gene_sets
+from weft.data.network import Network
 from weft.data.pair import Pair, pair
 from weft.data.simulate import simulate_tissue
 from weft.peers import attention, knn
@@ -145,9 +146,8 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
     table = read_embedding(pd.DataFrame(np.eye(2), index=["a", "b"]))
     specs = ["auto", "stimpute:graph=none+alpha=0.5"]
     sets, edges = read_gene_sets({"set": ["a", "b"]}), read_edges(pd.DataFrame([["a", "b"]]))
-    found = resolve_methods(
-        specs, embedding=table, gene_sets=sets, edges=edges, reliability=True, device="cpu"
-    )
+    network = Network(embedding=table, gene_sets=sets, edges=edges)
+    found = resolve_methods(specs, network=network, reliability=True, device="cpu")
     assert [one.label for one in found] == specs
     assert len(FakeImputer.built) == 2  # settings that an Imputer refuses must show at once
     for method, preset, given_settings in zip(

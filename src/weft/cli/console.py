@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from weft import _typing
-from weft._compute import human_bytes
+from weft._compute import human_bytes, progress_callback
 from weft._errors import MemoryBudgetError, WeftError, arg
+from weft._typing import Progress
 from weft.cli.options import ShownOptions, as_option, in_options
 
 if TYPE_CHECKING:
@@ -66,26 +65,9 @@ class Screen:
             memory = "" if peak is None else f", peak memory {human_bytes(peak)}"
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
-    @contextlib.contextmanager
-    def progress(self) -> Iterator[_typing.Progress]:
-        """Lend a function that draws one bar, for the stage that it was told last."""
-        console = Console(stderr=True)
-        bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not (self._talks and console.is_terminal),
-        )
-        with bars:
-            bar = bars.add_task("starting", total=None)
-
-            def draw(stage: str, done: int, total: int) -> None:
-                bars.update(bar, description=stage, completed=done, total=total)
-
-            yield draw
+    def progress(self) -> contextlib.AbstractContextManager[Progress]:
+        """Lend a function that draws one bar in a terminal, unless asked for JSON or quiet."""
+        return progress_callback(self._talks)
 
 
 def counted(pair: Pair) -> str:

@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from weft._errors import OutputExistsError, arg
-from weft._typing import FloatArray, PathLike, Progress, silent
+from weft._typing import FloatArray, PathLike, Progress, no_progress
 from weft.cli.console import Screen, told_errors
 from weft.cli.options import Overwrite, RunOptions
 from weft.cli.parsing import check_device
@@ -137,7 +137,7 @@ class Demo:
     pair
         The simulated inputs, as they were read.
     held_out
-        Scores on held-out genes of the panel, of `weft.evaluate`: all that real data allow.
+        Scores on held-out genes of the panel, of `weft.evaluate_imputation`: all that real data allow.
     against_truth
         Scores on the genes that the panel did not measure, in the same columns.
     places
@@ -162,7 +162,7 @@ def run_demo(
     device: str = "auto",
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Demo:
     """Simulate a tissue, impute its genes, place the cells of an atlas, and score both.
 
@@ -193,7 +193,7 @@ def run_demo(
     """
     from weft.data.pair import pair
     from weft.data.simulate import simulate_tissue
-    from weft.evaluation import evaluate, write_scores
+    from weft.evaluation import evaluate_imputation, write_scores
     from weft.imputer import Imputer
 
     folder = _prepare(Path(folder), overwrite=overwrite)
@@ -216,7 +216,7 @@ def run_demo(
     imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
     imputer.impute_to(path["imputed"], interval=INTERVAL, overwrite=True, progress=progress)
     say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
-    held_out = evaluate(
+    held_out = evaluate_imputation(
         data, [_method(SETTINGS), *_BASELINES], seeds=[seed], device=device, progress=progress
     )
     write_scores(held_out, path["scores"], overwrite=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from weft._compute import human_bytes
+from weft._errors import SettingError
 from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import (
     NetworkOptions,
@@ -57,24 +58,33 @@ _Methods = Annotated[
         "NAMES",
     ),
 ]
-_Folds = Annotated[int, typer.Option(help="Folds of genes or cells.")]
-_Keep = Annotated[
-    float,
-    typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
-]
 _Seeds = Annotated[str | None, option("Several seeds between commas, in place of --seed.", "NUMBERS")]
-_Reliability = Annotated[
-    bool,
-    typer.Option(
-        "--reliability", help="Test too whether the genes that are called reliable are predicted better."
-    ),
-]
-_NoClusters = Annotated[
-    bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
-]
-
-
 _PLACE = "Evaluating by place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions:
+    """What every ``--by`` but ``place`` takes besides."""
+
+    folds: Annotated[int, typer.Option(help="Folds of genes or cells.")] = 5
+    keep: Annotated[
+        float,
+        typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
+    ] = 0.8
+    reliability: Annotated[
+        bool,
+        typer.Option(
+            "--reliability", help="Test too whether the genes that are called reliable are predicted better."
+        ),
+    ] = False
+    no_clusters: Annotated[
+        bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of `weft.evaluate_imputation`."""
+        kept = {"folds": self.folds, "keep": self.keep, "reliability": self.reliability}
+        return kept | {"cluster": not self.no_clusters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,23 +113,31 @@ class PlaceOptions:
     ] = "25,120"
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `weft.evaluate`, or raise `SettingError` where the hits are no numbers."""
+        """Return those of `weft.evaluate_placement`, or raise `SettingError` where hits are no numbers."""
         hits = read_numbers("hits", self.hits, low=1, example="25,120")
         return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
+
+
+_HELD_OUT = fields(HeldOutOptions) + fields(NetworkOptions)
+_APPLIES: dict[str, tuple[str, ...]] = {
+    **{option.name: ("genes", "cells", "fraction") for option in _HELD_OUT},
+    **{option.name: ("place",) for option in fields(PlaceOptions)},
+    "folds": ("genes", "cells"),
+    "keep": ("cells", "fraction"),
+}
+"""Options that do not go with every ``--by``, and those that they go with."""
 
 
 def evaluate(
     sc: Reference,
     st: Spatial,
     *,
+    context: typer.Context,
     output: _Output,
     by: _By = "genes",
     methods: _Methods = None,
-    folds: _Folds = 5,
-    keep: _Keep = 0.8,
     seeds: _Seeds = None,
-    reliability: _Reliability = False,
-    no_clusters: _NoClusters = False,
+    held_out: HeldOutOptions,
     overwrite: Overwrite = False,
     place: PlaceOptions,
     network: NetworkOptions,
@@ -129,36 +147,26 @@ def evaluate(
     """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
+        _check_applies(context, by)
         _check_outputs(output, overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
-        by_place = place.arguments()
+        arguments = place.arguments() if by == "place" else {"by": by, **held_out.arguments()}
         check_device(run.device)
-        from weft import evaluation
+        from weft.evaluation import evaluate_imputation, write_scores
+        from weft.evaluation_place import evaluate_placement
 
-        known = network.read()
-        names = _names(methods, by)
-        found = _resolved(names, by, known, reliability=reliability, device=run.device)
+        sources, names = network.read(), _names(methods, by)
+        resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
         pair = data.pair(sc, st, output=output)
-        n_runs = len(all_seeds) * (folds if by in ("genes", "cells") else 1)
-        plan = _plan(pair, found, n_runs=n_runs, n_neighbors=max(by_place["hits"]) if by == "place" else 0)
+        n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
+        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
+        scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
         with screen.progress() as progress:
-            scores = evaluation.evaluate(
-                pair,
-                names,
-                by=by,
-                folds=folds,
-                keep=keep,
-                seeds=all_seeds,
-                cluster=not no_clusters,
-                reliability=reliability,
-                device=run.device,
-                progress=progress,
-                **known,
-                **by_place,
-            )
-        written, beside = evaluation.write_scores(scores, output, overwrite=overwrite)
-        shown, values = _shown(scores, by, folds=folds, keep=keep)
+            arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
+            scores = scored(pair, names, **arguments, **sources)
+        written, beside = write_scores(scores, output, overwrite=overwrite)
+        shown, values = _shown(scores, by, folds=held_out.folds, keep=held_out.keep)
         screen.show(shown)
         record = {
             "command": "evaluate",
@@ -169,6 +177,20 @@ def evaluate(
             "cautions": cautions_of(pair),
         }
         screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
+
+
+def _check_applies(context: typer.Context, by: str) -> None:
+    """Raise `SettingError` where an option is given that the evaluation would not use."""
+    for name, choices in _APPLIES.items():
+        source = context.get_parameter_source(name)
+        if by not in choices and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise SettingError(
+                option,
+                expected=f"--by {' or '.join(choices)}, where it is used",
+                got=f"--by {by}",
+                fix=f"Leave out {option}, or change --by.",
+            )
 
 
 def _check_outputs(output: Path, *, overwrite: bool) -> None:
@@ -187,15 +209,16 @@ def _names(methods: str | None, by: str) -> list[str]:
 
 
 def _resolved(
-    names: list[str], by: str, known: dict[str, Any], *, reliability: bool, device: str
+    names: list[str], by: str, sources: dict[str, Any], *, reliability: bool, device: str
 ) -> list[Method[Any]]:
     """Return the methods that are named: those that place cells, or those that impute genes."""
+    from weft.data.network import Network
     from weft.peers.methods import resolve_methods
     from weft.peers.placing import resolve_placers
 
     if by == "place":
         return list(resolve_placers(names, device=device))
-    return list(resolve_methods(names, **known, reliability=reliability, device=device))
+    return list(resolve_methods(names, network=Network(**sources), reliability=reliability, device=device))
 
 
 def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:

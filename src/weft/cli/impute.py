@@ -142,7 +142,7 @@ def impute(
             device=run.device,
         )
         pair = data.pair(sc, st, output=output)
-        plan = imputer.plan(names, pair=pair, memory=memory, sparse=writing.sparse)
+        plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with (
             screen.progress() as progress,

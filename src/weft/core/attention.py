@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from weft._compute import torch_stream
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_steps, warm_cosine
 from weft.core.mapping import Mapping
@@ -324,7 +324,7 @@ def train(
     settings: AttentionSettings,
     seed: int,
     device: torch.device,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> AttentionModel:
     """Learn attention by leaving genes out.
 

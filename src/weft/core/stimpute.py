@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from weft._compute import torch_stream
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
 from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
@@ -162,7 +162,7 @@ def train(
     settings: StImputeSettings,
     seed: int,
     device: torch.device,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> StImputeModel:
     """Train the autoencoder and the gene network in alternating rounds.
 

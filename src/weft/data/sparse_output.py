@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from weft._compute import row_blocks, rows_within
 from weft._errors import OutputError, check_range
-from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
+from weft._typing import BoolArray, DoubleArray, IntArray, Progress, no_progress
 from weft.data.overlap import ahead
 from weft.data.packed import create_array, load_packed, save_packed
 from weft.data.pair import Pair
@@ -176,7 +176,7 @@ class SparseParts:
                 save_packed(file, places[kept])
                 save_packed(file, values[kept].astype(np.float32, copy=False))
 
-    def join(self, root: Any, key: str, *, progress: Progress = silent) -> None:
+    def join(self, root: Any, key: str, *, progress: Progress = no_progress) -> None:
         """Put the parts together as AnnData stores a sparse matrix; they stay.
 
         Parameters

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from weft._errors import InputError, OutputError, SettingError, check_range, shorten
-from weft._typing import PathLike, Progress, silent
+from weft._typing import PathLike, Progress, no_progress
 from weft.data.annotation import Annotation, write_table
 from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
@@ -194,7 +194,7 @@ class ResultWriter:
         chunk: tuple[int, int] | None = None,
         journal: Journal | None = None,
         sparse: float | None = None,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> None:
         check_cut("sparse", sparse)
         self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))

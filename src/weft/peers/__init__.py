@@ -3,4 +3,4 @@
 from weft.peers.baselines import Baseline, attention, knn, reference_mean
 
 BASELINES: dict[str, Baseline] = {"mean": reference_mean, "knn": knn, "attention": attention}
-"""The baselines that always stand beside, by the name that `weft.evaluate` takes."""
+"""The baselines that always stand beside, by the name that `weft.evaluate_imputation` takes."""

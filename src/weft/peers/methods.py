@@ -12,9 +12,6 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_che
 
 from weft._errors import InputError, NotFittedError, SettingError, arg, check_known, near, shorten
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
-from weft.data.edges import EdgeList
-from weft.data.embeddings import EmbeddingTable
-from weft.data.genesets import GeneSets
 from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.peers import BASELINES
@@ -24,6 +21,8 @@ Setting: TypeAlias = int | float | bool | str | None
 M = TypeVar("M")
 
 PRESETS: tuple[Preset, ...] = ("auto", "stimpute")
+
+_NOTHING = Network()
 
 
 @runtime_checkable
@@ -131,9 +130,7 @@ def parse_method(
 def resolve_methods(
     methods: Sequence[str | Predictor],
     *,
-    embedding: EmbeddingTable | None = None,
-    gene_sets: GeneSets | None = None,
-    edges: EdgeList | None = None,
+    network: Network = _NOTHING,
     reliability: bool = False,
     device: str = "auto",
 ) -> list[Method[Predictor]]:
@@ -143,9 +140,10 @@ def resolve_methods(
     ----------
     methods
         Names, as `parse_method` takes them, or unfitted objects that fit and predict.
-    embedding, gene_sets, edges, reliability, device
-        Given to the Imputers that are named, the first three to those with a gene graph; objects stay as
-        they are.
+    network
+        Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
+    reliability, device
+        Given to the Imputers that are named; objects stay as they are.
 
     Returns
     -------
@@ -159,7 +157,6 @@ def resolve_methods(
     InputError
         An object that cannot fit and predict.
     """
-    network = Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
     _check_used(methods, network)
 
     def named(spec: str) -> Callable[[int], Predictor]:
@@ -297,13 +294,13 @@ def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Ca
             return BaselineMethod(name=name, settings=settings, seed=seed)
         from weft.imputer import Imputer  # here, for it brings torch
 
-        has_graph = preset == "stimpute"
+        known = network if preset == "stimpute" else _NOTHING
         return Imputer(
             preset=preset,
             settings=settings,
-            embedding=network.embedding if has_graph else None,
-            gene_sets=network.gene_sets if has_graph else None,
-            edges=network.edges if has_graph else None,
+            embedding=known.embedding,
+            gene_sets=known.gene_sets,
+            edges=known.edges,
             reliability=reliability,
             seed=seed,
             device=device,

@@ -202,7 +202,7 @@ PLACERS: dict[str, PlaceBaseline] = {
     "centre": tissue_centre,
     "nnls": nnls_composition,
 }
-"""The baselines by the name that `weft.evaluate` takes."""
+"""The baselines by the name that `weft.evaluate_placement` takes."""
 
 
 @dataclass(kw_only=True)

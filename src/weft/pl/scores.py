@@ -53,7 +53,7 @@ def methods(
     Parameters
     ----------
     scores
-        Table of `weft.evaluate`, by genes, cells or places, or as it was written and read again.
+        Table of `weft.evaluate_imputation` or `weft.evaluate_placement`, or as it was written and read again.
     metric
         One of its metrics, such as "pearson" or "location_error".
     level
@@ -127,10 +127,10 @@ def reliability(
     ----------
     expected
         Result of `weft.Imputer.impute` (or its path, or its ``var``) with ``var["reliability"]``, or a series
-        by gene. None takes the metric "reliability" of the scores (``weft.evaluate(reliability=True)``),
-        which is of the same folds and thus the fairest.
+        by gene. None takes the metric "reliability" of the scores (of `weft.evaluate_imputation` with
+        ``reliability=True``), which is of the same folds and thus the fairest.
     scores
-        Table of `weft.evaluate`; genes without a score are left out.
+        Table of `weft.evaluate_imputation`; genes without a score are left out.
     metric
         The score that was expected: "pearson" with "auto", "cosine" with "stimpute".
     method
@@ -211,9 +211,10 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
     if lost or len(scores) == 0:
         raise InputError(
             "scores",
-            expected=f"a table of weft.evaluate, with the columns {shorten(_COLUMNS)}",
+            expected=f"a table of scores, with the columns {shorten(_COLUMNS)}",
             got=f"none named {lost[0]!r}" if lost else "no rows",
-            fix="Pass the table that weft.evaluate returns, or pandas.read_csv('scores.csv').",
+            fix="Pass what weft.evaluate_imputation or weft.evaluate_placement returns, or "
+            "pandas.read_csv('scores.csv').",
         )
     return scores
 

@@ -36,8 +36,9 @@ def report(
     results
         What there is, in any order, at least one result or table: imputed genes, placed cells and spots (of
         each one at most; AnnData, in memory or backed, a Placement, or paths of .zarr or .h5ad), tables of
-        scores of `weft.evaluate` (DataFrame, or paths of .csv or .parquet, with the .json beside it), and the
-        `weft.pair` that they were made from, for what the check found and for the measured values.
+        scores of `weft.evaluate_imputation` and `weft.evaluate_placement` (DataFrame, or paths of .csv or
+        .parquet, with the .json beside it), and the `weft.pair` that they were made from, for what the check
+        found and for the measured values.
     genes
         Genes to draw in the tissue, besides the most and the least reliable ones.
     truth

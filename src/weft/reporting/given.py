@@ -335,14 +335,14 @@ def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) 
             where,
             expected=f"a table of scores, with the columns {shorten(COLUMNS, most=9)}",
             got=f"none of {shorten(missing)}" if missing else "no row",
-            fix="Make it with weft.evaluate.",
+            fix="Make it with weft.evaluate_imputation or weft.evaluate_placement.",
         )
     if not pd.api.types.is_numeric_dtype(table["value"]):
         raise InputError(
             where,
             expected="numbers in the column 'value'",
             got=str(table["value"].dtype),
-            fix="Make it with weft.evaluate.",
+            fix="Make it with weft.evaluate_imputation or weft.evaluate_placement.",
         )
     names = {one: table[one].astype(str) for one in ("method", "level", "item", "metric")}
     return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=record)

@@ -1,0 +1,167 @@
+"""What ``progress=`` may be, the bar that it draws, and what a function that raises leaves behind."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.progress import Progress as Bars
+
+import weft
+from weft._compute import progress_callback
+from weft._errors import SettingError
+from weft._typing import no_progress
+from weft.data.pair import Pair
+from weft.imputer import Imputer
+from weft.placer import Placer
+
+QUICK = {"steps": 3, "fold_steps": 3, "level_steps": 3}
+
+PUBLIC = (
+    weft.Imputer.fit,
+    weft.Imputer.impute,
+    weft.Imputer.impute_to,
+    weft.Placer.fit,
+    weft.Placer.place,
+    weft.ProteinEmbedder.embed,
+    weft.ProteinEmbedder.embed_to,
+    weft.attribute,
+    weft.embed_proteins,
+    weft.evaluate_imputation,
+    weft.evaluate_placement,
+    weft.find_proteins,
+)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make standard error a terminal, as far as rich can tell."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+class Refusal(Exception):  # noqa: N818
+    """What the functions of these tests raise."""
+
+
+def refuse(stage: str, done: int, total: int) -> None:
+    raise Refusal(f"{stage} {done}/{total}")
+
+
+@pytest.mark.parametrize("function", PUBLIC, ids=lambda one: one.__qualname__)
+def test_every_public_function_shows_a_bar_by_default(function: Callable[..., Any]) -> None:
+    assert inspect.signature(function).parameters["progress"].default is True
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "bar"])
+def test_something_else_is_refused(tissue_pair: Pair, wrong: Any) -> None:
+    with pytest.raises(
+        SettingError, match=rf"progress: expected True, False, or a function .*got {wrong!r}\. Write progress"
+    ):
+        Imputer(settings=QUICK, device="cpu").fit(tissue_pair, progress=wrong)
+    with pytest.raises(SettingError, match="progress: expected True, False"):
+        weft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=wrong)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_nothing_is_drawn_where_nobody_looks(progress: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with progress_callback(progress) as report:
+        assert report is no_progress
+        report("training", 1, 4)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_shows_the_stage_the_share_and_the_time_left(
+    terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_callback(True) as report:
+        report("training", 0, 4)
+        report("training", 1, 4)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "training" in shown.err
+    assert "25%" in shown.err
+    assert "-:--:--" in shown.err or "0:00:0" in shown.err
+
+
+def test_a_new_stage_starts_its_own_bar(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_callback(True) as report:
+        report("training", 4, 4)
+        report("impute", 1, 10)
+    last = capsys.readouterr().err.rpartition("impute")[2]
+    assert "10%" in last
+
+
+def test_no_bar_is_drawn_when_asked_for_none(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_callback(False) as report:
+        assert report is no_progress
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_gets_a_bar_that_is_gone_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Handle:
+        def update(self, shown: Any, *, raw: bool = False) -> None:
+            seen.append((shown, raw))
+
+    def display(shown: Any, *, display_id: bool) -> Handle:
+        seen.append((shown, display_id))
+        return Handle()
+
+    module = ModuleType("IPython.display")
+    module.display = display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("weft._compute._REDRAWN", 0)
+    with progress_callback(True) as report:
+        report("training", 1, 4)
+    (bars, _), (again, _), (nothing, raw) = seen
+    assert isinstance(bars, Bars)
+    assert again is bars
+    assert bars.tasks[0].percentage == 25
+    assert (nothing, raw) == ({"text/plain": "", "text/html": ""}, True)
+
+
+def test_calls_within_a_call_draw_no_bar_of_their_own(terminal: None) -> None:
+    for outer in (True, False, refuse):
+        with progress_callback(outer), progress_callback(True) as inner:
+            assert inner is no_progress
+    with progress_callback(False), progress_callback(refuse) as inner:
+        assert inner is refuse
+    with progress_callback(True) as report:
+        assert report is not no_progress
+
+
+def test_a_function_that_raises_stops_the_work(tissue_pair: Pair, tmp_path: Path, terminal: None) -> None:
+    imputer = Imputer(settings=QUICK, device="cpu")
+    with pytest.raises(Refusal, match=r"attention 1/"):
+        imputer.fit(tissue_pair, progress=refuse)
+    assert imputer.fitted_ is None
+    with progress_callback(True) as report:
+        assert report is not no_progress  # the call that failed holds nothing back
+    imputer.fit(tissue_pair, progress=False)
+    with pytest.raises(Refusal, match="impute 2520/2520"):
+        imputer.impute(progress=refuse)
+    for name in ("out.zarr", "out.h5ad"):
+        with pytest.raises(Refusal, match="impute"):
+            imputer.impute_to(tmp_path / name, progress=refuse)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Refusal, match="training 1/6"):
+        Placer(settings={"steps": 3, "models": 2}, device="cpu").fit(tissue_pair, progress=refuse)
+    with pytest.raises(Refusal, match="evaluate 0/"):
+        weft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=refuse)
+
+
+def test_a_function_is_told_of_all_stages(tissue_pair: Pair) -> None:
+    calls: list[tuple[str, int, int]] = []
+    placer = Placer(settings={"steps": 3, "models": 2}, device="cpu")
+    placer.fit(tissue_pair, progress=lambda *call: calls.append(call)).place(
+        progress=lambda *call: calls.append(call)
+    )
+    assert calls == [("training", n, 6) for n in range(1, 7)] + [("embedding", n, 190) for n in (90, 190)]
