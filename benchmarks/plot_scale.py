@@ -1,8 +1,9 @@
-"""What a plot of very many cells takes, by pixels and as a dot for each cell: time and size of the file.
+"""What a plot and a report of very many cells take: time and size of the file, by pixels and by dots.
 
 Results as `weft impute` writes them are made once in the folder (`view_scale`). A case is one picture, from
 the path of the result to the saved file: reading, drawing, saving, as the median of three; the files lie in
-the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below.
+the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below. The report is that
+of the same result, made once.
 """
 
 import argparse
@@ -35,6 +36,17 @@ def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float,
     return time.perf_counter() - start, file.stat().st_size
 
 
+def reported(path: Path, file: Path) -> str:
+    """Return what the report of a result takes, as a row of the table."""
+    import weft
+
+    start = time.perf_counter()
+    weft.report(file, path)
+    seconds, size = time.perf_counter() - start, file.stat().st_size
+    file.unlink()
+    return f"{seconds:.1f} s | {size / 1e3:,.0f} kB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("scale"), help="where results are made")
@@ -43,6 +55,7 @@ def main() -> None:
     matplotlib.use("agg")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     genes = held_out_genes()[1]
+    reports = ["| cells | report | |", "| --- " * 3 + "|"]
     lines = ["| cells | coloured by | drawn as | PNG | | PDF | |", "| --- " * 7 + "|"]
     for n_cells in arguments.cells:
         path = result(arguments.folder, n_cells, genes, ending=".zarr", layers=False)
@@ -58,7 +71,8 @@ def main() -> None:
                     file.unlink()
                 lines.append(f"| {n_cells:,} | {said} | {kind} | {' | '.join(found)} |")
                 print(lines[-1], flush=True)
-    write("plot_scale", "# Plots of very many cells\n\n" + "\n".join(lines))
+        reports.append(f"| {n_cells:,} | {reported(path, arguments.folder / 'report.html')} |")
+    write("plot_scale", "# Plots of very many cells\n\n" + "\n".join([*lines, "", *reports]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anndata
 import numpy as np
@@ -37,6 +38,7 @@ N_TILES = 6 * 4
 def processes(count: int) -> Iterator[Any]:
     """Lend a cluster of processes, apart from weft's own way to make one; the environment stays as it is."""
     with (
+        mock.patch.dict(os.environ),
         dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
         distributed.LocalCluster(
             n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=":0"
@@ -441,7 +443,6 @@ def test_a_tile_that_is_lost_with_its_worker_is_made_again(
 def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, n_threads: int) -> None:
     tissue = simulate_tissue(n_spatial=200, n_reference=1500, n_genes=300, n_panel=100, seed=0)
     known, data = torch.get_num_threads(), pair(tissue.sc, tissue.st)
-    environment = dict(os.environ)
     imputer = Imputer(settings=QUICK_AUTO, device="cpu").fit(data)
     try:
         torch.set_num_threads(n_threads)
@@ -455,7 +456,18 @@ def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, 
     finally:
         torch.set_num_threads(known)
     assert_same(there, here)
-    assert dict(os.environ) == environment
+
+
+def test_processes_of_this_machine_leave_the_environment_as_it_was() -> None:
+    set_by_dask = ("PYTHONHASHSEED", "__DASK_PARENT_PID", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    with mock.patch.dict(os.environ):
+        for name in set_by_dask:
+            os.environ.pop(name, None)
+        os.environ["OMP_NUM_THREADS"] = "3"
+        environment = dict(os.environ)
+        with connect("local:1", memory="1 GB", device=torch.device("cpu")) as cluster:
+            cluster.wait()
+        assert dict(os.environ) == environment
 
 
 @pytest.mark.slow

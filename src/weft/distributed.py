@@ -38,6 +38,7 @@ _PAUSE = 1.0  # seconds between looks at the cluster while no tile is done
 _ENDING = 5.0  # seconds for tiles that are just being written when a run fails
 _FLYING = 4  # tiles on their way, for each thread of the cluster
 _MOST_LOSSES = 3  # times that all workers may be lost without a tile between
+_DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here whatever Dask's configuration says
 _ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
 _STAY = "Look at their logs; give each worker more memory, or take a smaller budget (" + arg("memory") + ")."
 
@@ -393,7 +394,8 @@ def _processes(count: int, memory: int) -> Iterator[Any]:
     distributed, config = require("distributed", "dask"), require("dask.config", "dask")
     # What makes tiles is needed all the time: it is not put away on a disk, nor does any worker pause.
     whole = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
-    with config.set(whole), _environment_of(config.get("distributed.nanny.pre-spawn-environ")):
+    variables = [*config.get("distributed.nanny.pre-spawn-environ"), *_DASK_VARIABLES]
+    with config.set(whole), _environment_of(variables):
         try:
             cluster = distributed.LocalCluster(
                 n_workers=count,

@@ -2,7 +2,6 @@
 
 import html
 import re
-import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import chain
@@ -438,15 +437,13 @@ def test_wrong_arguments_are_refused(
 
 
 @pytest.mark.slow
-def test_many_cells_take_seconds(tmp_path: Path) -> None:
+def test_a_report_of_many_cells_stays_small(tmp_path: Path) -> None:
     n, random = 200_000, np.random.default_rng(0)
     many = ad.AnnData(random.random((n, 6), dtype=np.float32))
     many.obsm["spatial"] = random.random((n, 2)) * 1e4
     many.var["measured"] = [True, True, False, False, False, False]
     many.var["reliability"] = np.linspace(0.1, 0.9, 6)
-    start = time.perf_counter()
     path = report(tmp_path / "report.html", many)
-    assert time.perf_counter() - start < 60
     assert path.stat().st_size < 5e6
 
 

@@ -4,8 +4,8 @@ import { hideCard, showCard, type Row } from "./card";
 import { say } from "./dom";
 import { showError } from "./notice";
 import { nearest } from "./region";
+import type { ViewerState } from "./state";
 import { figure } from "./text";
-import type { Viewer } from "./viewer";
 
 const REACH = 10; // pixels from the pointer in which a cell is found
 
@@ -14,7 +14,7 @@ export class Inspector {
   private kept = -1;
   private waiting = false;
 
-  constructor(private readonly viewer: Viewer) {}
+  constructor(private readonly viewer: ViewerState) {}
 
   /** The place of the cell that is looked at. */
   get place(): [number, number] | null {
@@ -39,11 +39,11 @@ export class Inspector {
     else void this.keep(cell, at);
   }
 
-  /** The cell in the middle of the picture: what the keyboard can click. */
-  middle(): void {
+  /** Click the cell in the middle of the picture, as the keyboard does; `point` says where its card goes. */
+  middle(point: () => { x: number; y: number }): void {
     const { camera } = this.viewer.scene;
     const cell = this.find([camera.x, camera.y], Infinity);
-    if (cell >= 0) void this.keep(cell, this.viewer.panels.middle());
+    if (cell >= 0) void this.keep(cell, point());
   }
 
   /** The cells move under the pointer: what it rested on is no longer there. */

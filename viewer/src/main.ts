@@ -28,7 +28,7 @@ watchKeys({
   lasso: () => viewer.lasso.toggle(viewer.scene.lens, true),
   clear,
   fit: () => viewer.look(null),
-  inspect: () => viewer.inspector.middle(),
+  inspect: () => viewer.inspector.middle(() => viewer.panels.middle()),
   zoom,
   arrow: (dx, dy, large) => {
     const { lens } = viewer.scene;

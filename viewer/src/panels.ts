@@ -4,15 +4,16 @@ import { fitScale, type Bounds } from "./camera";
 import { inOrder, type Cloud } from "./cloud";
 import { mapBytes, otherMap, paletteBytes, seenOn, type Colour } from "./colours";
 import { byId } from "./dom";
+import type { Inspector } from "./inspector";
 import { drawLegend, type LegendContent } from "./legend";
 import { showError } from "./notice";
 import { Panel } from "./panel";
 import { watchPointer } from "./pointer";
 import type { Layered } from "./scene";
 import { TITLES } from "./selects";
+import type { ViewerState } from "./state";
 import { themeColours, watchTheme } from "./theme";
 import type { Layer } from "./view";
-import type { Viewer } from "./viewer";
 
 const GAP = 1; // pixels between panels, as in the style sheet
 const ROWS_FROM = 1.3; // panels stand side by side unless several rows show the tissue larger by this
@@ -26,7 +27,10 @@ export class Panels {
   private colours: { missing: Colour; tissue: Colour } = { missing: [0, 0, 0], tissue: [0, 0, 0] };
   private seen = "";
 
-  constructor(private readonly viewer: Viewer) {
+  constructor(
+    private readonly viewer: ViewerState,
+    private readonly inspector: Inspector,
+  ) {
     watchTheme(() => this.recolour());
     new ResizeObserver(() => this.resize()).observe(this.box);
   }
@@ -54,7 +58,7 @@ export class Panels {
 
   follow(polygon: readonly number[] | null): void {
     const { lens } = this.viewer.scene;
-    for (const panel of this.panels) panel.follow(lens, polygon, this.viewer.inspector.place);
+    for (const panel of this.panels) panel.follow(lens, polygon, this.inspector.place);
   }
 
   /** The middle of the first panel on the screen. */
@@ -64,15 +68,15 @@ export class Panels {
   }
 
   private make(layer: Layer): Panel {
-    const { viewer } = this;
+    const { viewer, inspector } = this;
     const panel = new Panel(layer, viewer.dataset.unit);
     watchPointer(panel.canvas, {
       lens: () => viewer.scene.lens,
       look: (camera) => viewer.look(camera),
       lassoing: () => viewer.lasso.on,
       lasso: (path, done) => viewer.lasso.trace(path, done),
-      hover: (point, event) => viewer.inspector.hover(point, event),
-      click: (point, event) => viewer.inspector.click(point, event),
+      hover: (point, event) => inspector.hover(point, event),
+      click: (point, event) => inspector.click(point, event),
     });
     panel.canvas.addEventListener("webglcontextlost", () => {
       if (panel.element.isConnected) showError(new Error("The graphics card was lost. Reload this page."));

@@ -11,26 +11,24 @@ import { Panels } from "./panels";
 import { cellsWithin, packBits } from "./region";
 import { Scene } from "./scene";
 import { fillDatasets, fillFor, showSelects, type SelectActions } from "./selects";
+import type { ViewerState } from "./state";
 import { likelyGene, Store } from "./store";
 import { count, figure } from "./text";
 import { FIRST_VIEW, fromHash, toHash, type Layer, type View } from "./view";
 
 const SETTLE = 200; // milliseconds after which the address follows the camera
 
-export class Viewer {
+export class Viewer implements ViewerState {
   view: View = FIRST_VIEW;
   readonly scene = new Scene();
   readonly lasso = new Lasso(() => this.follow(), (polygon) => void this.select(polygon));
   readonly search = new Combobox((gene) => void this.showGene(gene));
-  readonly panels = new Panels(this);
   readonly inspector = new Inspector(this);
+  readonly panels = new Panels(this, this.inspector);
   session: api.Session = { weft: "", datasets: [] };
   store!: Store;
-  /** The placed cells' tissue, in grey behind them. */
   behind: Store | null = null;
-  /** 1 for each cell that is switched off or of another slice. */
   hidden: Uint8Array = new Uint8Array(0);
-  /** 1 for each cell of the region. */
   within: Uint8Array | null = null;
   selected = 0;
   comparison: api.Comparison | null = null;
@@ -200,7 +198,6 @@ export class Viewer {
     byId("about-facts").textContent = gene === null ? "" : this.geneFacts(gene);
   }
 
-  /** Bring what lies over the panels to where the camera is. */
   follow(): void {
     this.panels.follow(this.lasso.draft ?? this.view.region);
   }

@@ -14,28 +14,14 @@ from weft._typing import PathLike
 Platform: TypeAlias = Literal["xenium", "merscope", "cosmx", "visium", "visium_hd"]
 
 _EXTRA = "platforms"
-_ASKED: dict[str, dict[str, Any]] = {
-    "xenium": {
-        "cells_as_circles": True,
-        "nucleus_boundaries": False,
-        "cells_labels": False,
-        "nucleus_labels": False,
-    },
-    "merscope": {},
-    "cosmx": {},
-    "visium": {},
-    "visium_hd": {},
-}
-"""How the reader of each platform is asked for cells or spots, and for no more."""
+_MORE_THAN_CELLS = {"xenium": ("nucleus_boundaries", "cells_labels", "nucleus_labels")}
+"""What the reader of a platform reads besides cells or spots unless it is told not to."""
 
-_NO_IMAGES: dict[str, dict[str, Any]] = {
-    "xenium": {"morphology_mip": False, "morphology_focus": False, "aligned_images": False},
-    "merscope": {"mosaic_images": False},
-    "cosmx": {},
-    "visium": {},
-    "visium_hd": {},
+_IMAGES = {
+    "xenium": ("morphology_mip", "morphology_focus", "aligned_images"),
+    "merscope": ("mosaic_images",),
 }
-"""What leaves the images out, as the reader of each platform calls it."""
+"""Images, as the reader of each platform calls them."""
 
 _BOUNDARIES = {"xenium": "cell_boundaries.parquet", "merscope": "cell_boundaries.parquet"}
 """Outlines of the cells, which are read where they are there."""
@@ -111,7 +97,10 @@ def read_platform(
             fix="Name the folder that holds it, or the right platform.",
         )
     reader = getattr(require("spatialdata_io", _EXTRA), platform)
-    asked = _ASKED[platform] | {"transcripts": transcripts} | ({} if images else _NO_IMAGES[platform])
+    left_out = [*_MORE_THAN_CELLS.get(platform, ()), *(() if images else _IMAGES.get(platform, ()))]
+    asked: dict[str, Any] = dict.fromkeys(left_out, False) | {"transcripts": transcripts}
+    if platform == "xenium":
+        asked["cells_as_circles"] = True
     if platform in _BOUNDARIES:
         asked["cells_boundaries"] = (path / _BOUNDARIES[platform]).exists()
     if platform == "visium_hd":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -337,15 +336,13 @@ def _assemble(
     n_cells = in_spot.sum(axis=1).astype(np.int64)
     digits = len(str(len(n_cells)))
     index = pd.Index([f"spot{number:0{digits}d}" for number in range(1, len(n_cells) + 1)])
-    spots = anndata.AnnData(
+    shares = pd.DataFrame(in_spot / n_cells[:, None], index=index, columns=pd.Index(names.tolist()))
+    return AnnData(
         sums.astype(np.float32),
         obs=pd.DataFrame({"n_cells": n_cells}, index=index),
         var=pd.DataFrame(var).copy(),
-        obsm={"spatial": middles},
+        obsm={"spatial": middles, "composition": shares},
     )
-    shares = pd.DataFrame(in_spot / n_cells[:, None], index=index, columns=pd.Index(names.tolist()))
-    spots.obsm["composition"] = shares
-    return spots
 
 
 def _log_normalised(source: RowSource, rows: slice, totals: DoubleArray) -> FloatArray:

@@ -188,19 +188,13 @@ def to_spatialdata(
     name = name or ("placed" if is_placed else "imputed")
     if is_spatialdata(into):
         _check_new(name, [one for _, one, _ in into.gen_elements()], "SpatialData")
-        tables, points = dict(into.tables), dict(into.points)
+        kinds = ("images", "labels", "shapes", "points", "tables", "attrs")
+        elements = {kind: dict(getattr(into, kind)) for kind in kinds}
         if is_placed:
-            points[name] = _points(made, into, annotates)
+            elements["points"][name] = _points(made, into, annotates)
         else:
-            tables[name] = _as_table(result, made, _table(into, annotates))
-        return type(into)(
-            images=dict(into.images),
-            labels=dict(into.labels),
-            shapes=dict(into.shapes),
-            points=points,
-            tables=tables,
-            attrs=dict(into.attrs),
-        )
+            elements["tables"][name] = _as_table(result, made, _table(into, annotates))
+        return type(into)(**elements)
     store = Path(into)
     if not store.is_dir():
         raise MissingFileError(

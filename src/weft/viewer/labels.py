@@ -106,10 +106,7 @@ def slices_of(columns: list[Column], n_cells: int) -> str | None:
 
 def _column(opened: Input, name: str) -> Column | None:
     values = opened.obs[name]
-    kind = values.dtype
-    if isinstance(kind, pd.CategoricalDtype) or not pd.api.types.is_numeric_dtype(kind):
-        return _category(opened, name, values)
-    if pd.api.types.is_bool_dtype(kind):
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return _category(opened, name, values)
     numbers = _numbers(values)
     finite = numbers[np.isfinite(numbers)]

@@ -1,0 +1,30 @@
+/** What the panels and the inspector see of the viewer, and what they ask it to do. */
+import type { Column, Dataset } from "./api";
+import type { Camera } from "./camera";
+import type { Lasso } from "./lasso";
+import type { Scene } from "./scene";
+import type { Store } from "./store";
+import type { Layer, View } from "./view";
+
+export interface ViewerState {
+  readonly view: View;
+  readonly scene: Scene;
+  readonly lasso: Lasso;
+  /** Data of the dataset on the screen. */
+  readonly store: Store;
+  readonly dataset: Dataset;
+  /** The placed cells' tissue, in grey behind them. */
+  readonly behind: Store | null;
+  /** 1 for each cell that is switched off or of another slice. */
+  readonly hidden: Uint8Array;
+  /** 1 for each cell of the region. */
+  readonly within: Uint8Array | null;
+  /** The column that colours the cells. */
+  readonly column: Column | null;
+  /** Panels on the screen, in their order. */
+  readonly shown: Layer[];
+  open(view: View): Promise<void>;
+  look(camera: Camera | null): void;
+  /** Bring what lies over the panels to where the camera is. */
+  follow(): void;
+}
