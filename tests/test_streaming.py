@@ -68,7 +68,7 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
         asked = np.arange(tissue_pair.sc.n_genes)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("weft.imputing.READ_ROWS", cells)
-            patch.setattr("weft.imputing._GENES", genes)
+            patch.setattr("weft.imputing.BLOCK_GENES", genes)
             patch.setattr("weft.streaming.TABLE_GENES", tables)
             patch.setattr("weft.streaming.BLOCK_BYTES", block)
             return predict_all(partial(NetworkGenes.of, imputer.model_, columns), tissue_pair, asked)
