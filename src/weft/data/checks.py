@@ -13,6 +13,7 @@ from weft._errors import (
     FormatError,
     GeneError,
     InputError,
+    Placeholder,
     ScaleError,
     SettingError,
     arg,
@@ -266,7 +267,7 @@ def _other_values(data: Input, wish: Wish) -> str:
     if likely is not None:
         return "Pass the raw counts: " + arg(argument, likely) + there
     if layers:
-        return "Pass the layer with raw counts, " + arg(argument, "NAME") + there
+        return "Pass the layer with raw counts, " + arg(argument, Placeholder("NAME")) + there
     if data.has_raw:
         return f"The input has a raw slot: pass {side}=adata.raw.to_adata()."
     return ""
