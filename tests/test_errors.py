@@ -18,6 +18,7 @@ from weft._errors import (
     NotFittedError,
     OutputError,
     OutputExistsError,
+    Placeholder,
     ScaleError,
     ServiceError,
     SettingError,
@@ -151,6 +152,7 @@ class TestMessages:
         message = "Raise " + arg("memory") + " or " + arg("settings", key="k") + "."
         assert message == "Raise memory= or settings['k']."
         assert isinstance(message, Message)
+        assert arg("sc_layer", Placeholder("NAME")) == "sc_layer=NAME"
 
     def test_another_face_shows_arguments_its_own_way(self) -> None:
         error = SettingError(

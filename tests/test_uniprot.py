@@ -711,8 +711,7 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
     server.troubles["/run"] = ["drop"] * 6
     words = (
         rf"no connection .*\(6 attempts\)\. What it answered so far is kept in {tmp_path / 'cache'}: "
-        r"run again to go on\. To work without a network, .*query=organism_id:10090 .*proteome= in the "
-        r"command"
+        r"run again to go on\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
     )
     with pytest.raises(ServiceError, match=words):
         find("Gad1", "Sst")

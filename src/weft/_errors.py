@@ -73,6 +73,12 @@ class Message(str):
         return "".join(style(one) if isinstance(one, Argument) else one for one in self.parts)
 
 
+class Placeholder(str):
+    """A word in a value's place, shown without quotes: ``sc_layer=NAME``."""
+
+    __repr__ = str.__str__
+
+
 def _parts(text: str) -> tuple[str | Argument, ...]:
     return text.parts if isinstance(text, Message) else (text,)
 
@@ -131,6 +137,7 @@ class WeftError(Exception):
 
     @property
     def argument(self) -> str | None:
+        """Python's name of the argument that the error is about, if it is about one."""
         first = _parts(self.where)[0]
         if isinstance(first, Argument):
             return first.name

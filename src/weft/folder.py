@@ -103,7 +103,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
                 str(folder),
                 expected=f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}",
                 got=f"no {name}",
-                fix="Name the folder that a model was saved to.",
+                fix="Name the folder that save(path) wrote.",
             )
     try:
         config = json.loads((folder / _CONFIG).read_text())

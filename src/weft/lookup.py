@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import pandas as pd
 from anndata import AnnData
 
-from weft._errors import FormatError, GeneError, MissingFileError, arg, shorten
+from weft._errors import FormatError, GeneError, MissingFileError, Placeholder, arg, shorten
 from weft._typing import PathLike, Progress
 from weft.data.genes import duplicates_of, id_column, looks_like_ensembl, symbol_column, without_version
 from weft.data.read import open_input
@@ -390,5 +390,7 @@ def without_network(taxon: int) -> str:
     return (
         "To work without a network, download the organism's proteins elsewhere, from "
         f"{URL}/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:{taxon} "
-        "or from https://www.uniprot.org/proteomes, and name the file: " + arg("proteome", "FILE") + "."
+        "or from https://www.uniprot.org/proteomes, and name the file: "
+        + arg("proteome", Placeholder("FILE"))
+        + "."
     )

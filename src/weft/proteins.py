@@ -286,7 +286,7 @@ def _service(url: str, taxon: int, cache: Path) -> Service:
     return Service(
         url=url.rstrip("/"),
         name="UniProt",
-        fix=f"What it answered so far is kept in {cache}: run again to go on. {without_network(taxon)}",
+        fix=f"What it answered so far is kept in {cache}: run again to go on. " + without_network(taxon),
     )
 
 

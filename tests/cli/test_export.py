@@ -114,7 +114,7 @@ def test_what_is_refused(call: Any, tmp_path: Path) -> None:
     )
     assert_refused(
         call("--to", "explorer", "-o", "g.csv", "--column", "cell_typ"),
-        "cell_typ'",
+        "--column cell_typ: expected a column of obs",
         "Did you mean 'cell_type'",
     )
     assert_refused(call("--to", "cellxgene", "-o", "a.h5ad", result="none.zarr"), "'imputed.zarr'")

@@ -179,7 +179,7 @@ def test_offline_with_nothing_kept_names_the_way(call: Any) -> None:
         result,
         "cache (answers): expected answers of UniProt for these genes of human (taxon 9606), got none",
         "https://rest.uniprot.org/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:9606",
-        "--proteome FILE in the command",
+        "and name the file: --proteome FILE.",
     )
     assert there() == ["mouse.fasta"]
 

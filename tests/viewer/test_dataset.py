@@ -216,7 +216,7 @@ def test_what_is_not_there(stores: dict[str, Path], dataset: Callable[..., Datas
 
 
 def test_what_is_no_result(counts: AnnData, dataset: Callable[..., Dataset]) -> None:
-    with pytest.raises(FormatError, match="a result of weft impute or weft place"):
+    with pytest.raises(FormatError, match="a result of weft: imputed genes, placed cells or spots"):
         kind_of(open_input(counts, argument="result"))
     bare = AnnData(np.ones((2, 1), np.float32), uns={"weft": {}})
     assert kind_of(open_input(bare, argument="result")) == "spots"

@@ -475,7 +475,7 @@ def test_what_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path
         view(**quiet)
     with pytest.raises(MissingFileError, match=r"result .*nothing at this path"):
         view(tmp_path / "none.zarr", **quiet)
-    with pytest.raises(FormatError, match="goes with --tissue"):
+    with pytest.raises(FormatError, match="goes to tissue="):
         view(stores["tissue"], **quiet)
     with pytest.raises(SettingError, match=r"expected an imputed result, .* got placed alone"):
         view(stores["placed"], tissue=stores["tissue"], **quiet)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weft._compute import human_bytes
-from weft._errors import SettingError, arg
+from weft._errors import FormatError, SettingError, arg
 from weft.cli.console import Screen, cautions_of, told_errors
 from weft.cli.options import Overwrite, PairOptions, RunOptions, argument, option, output
 from weft.cli.parsing import check_device, read_genes
@@ -100,16 +100,20 @@ def report(
         from weft import reporting
 
         given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
-        written = reporting.report(
-            output,
-            *given,
-            *([] if pair is None else [pair]),
-            genes=names,
-            truth=known,
-            true_places=true_places,
-            title=title,
-            overwrite=overwrite,
-        )
+        try:
+            written = reporting.report(
+                output,
+                *given,
+                *([] if pair is None else [pair]),
+                genes=names,
+                truth=known,
+                true_places=true_places,
+                title=title,
+                overwrite=overwrite,
+            )
+        except FormatError as error:
+            error.add_note("The two inputs themselves go to --check-inputs.")
+            raise
         size = written.stat().st_size
         record: dict[str, Any] = {
             "command": "report",

@@ -13,6 +13,7 @@ from weft._errors import (
     FormatError,
     GeneError,
     InputError,
+    Placeholder,
     ScaleError,
     SettingError,
     arg,
@@ -265,7 +266,7 @@ def _other_values(data: Input, wish: Wish) -> str:
     there = f". Layers that exist: {shorten(layers, most=10)}."
     if layers:
         if likely is None:
-            return "Pass the layer with raw counts, " + arg(argument, "NAME") + there
+            return "Pass the layer with raw counts, " + arg(argument, Placeholder("NAME")) + there
         return "Pass the raw counts: " + arg(argument, likely) + there
     side = "sc" if wish.name == "reference" else "st"
     return f"The input has a raw slot: pass {side}=adata.raw.to_adata()." if data.has_raw else ""

@@ -12,7 +12,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from weft._errors import GeneError, OutputExistsError, arg, check_choice, shorten
+from weft._errors import GeneError, OutputExistsError, Placeholder, arg, check_choice, shorten
 from weft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from weft.data.cautions import Evidence, cautions_of
 from weft.data.checks import Genes, Wish, check_cells, gene_names, make_side
@@ -355,7 +355,7 @@ def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
     ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
     if ensembl[0] != ensembl[1]:
         side = "sc" if ensembl[0] else "st"
-        column = arg(f"{side}_gene_column", "NAME")
+        column = arg(f"{side}_gene_column", Placeholder("NAME"))
         return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
     return (
         "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
