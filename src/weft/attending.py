@@ -14,6 +14,7 @@ from weft._compute import numpy_stream, sample_rows, torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
 from weft.core import attention
 from weft.core.attention import AttentionModel
+from weft.core.device import to_device
 from weft.core.levels import GeneLevels, Levels, fit_levels
 from weft.core.settings import SAMPLE_CELLS, AttentionSettings
 from weft.data.columns import GeneColumns
@@ -21,7 +22,6 @@ from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.devices import over_devices
 from weft.streaming import panel_of, training_cells
-from weft.tilemaker import moved
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
@@ -122,6 +122,11 @@ class Attending:
             queries = self.model.queries(pair.st.dense(rows, pair.st_shared))
             found[rows] = self.model.similarity(queries)
         return found
+
+    def to(self, device: torch.device) -> Attending:
+        """Return a copy on a device; the reference by gene stays in memory."""
+        levels = None if self.levels is None else self.levels.to(device)
+        return replace(self, model=self.model.to(device), levels=levels)
 
     def _expression(self, genes: IntArray) -> torch.Tensor:
         return torch.from_numpy(self.columns.dense(genes)).to(self.model.device)
@@ -263,7 +268,7 @@ class _Trainer:
         )
         expression = torch.from_numpy(np.ascontiguousarray(self.reference[:, out])).to(device)
         part = _Part.of(model, expression, self.queries)
-        return part if device == self.home else moved(part, self.home)
+        return part if device == self.home else part.to(self.home)
 
     def _model(
         self, genes: IntArray, settings: AttentionSettings, device: torch.device, told: Progress
@@ -301,6 +306,15 @@ class _Part:
             within=model.within(queries, expression),
         )
 
+    def to(self, device: torch.device) -> _Part:
+        return _Part(
+            genes=self.genes.to(device),
+            pattern=to_device(self.pattern, device),
+            detection=to_device(self.detection, device),
+            carried=to_device(self.carried, device),
+            within=to_device(self.within, device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LevelLearner:
@@ -334,11 +348,19 @@ class _LevelLearner:
             seed=seed,
         )
 
+    def to(self, device: torch.device) -> _LevelLearner:
+        return replace(
+            self,
+            pattern=to_device(self.pattern, device),
+            detection=to_device(self.detection, device),
+            genes=self.genes.to(device),
+            truth=to_device(self.truth, device),
+        )
+
     def learn(self, asked: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
         """Learn levels from some of the panel's genes, from the random stream of a name."""
-        there, home = self, self.truth.device
-        if device != home:
-            there = moved(self, device)
+        home = self.truth.device
+        there = self if device == home else self.to(device)
         columns, name = asked
         some = torch.from_numpy(columns).to(device)
         levels = fit_levels(
@@ -349,7 +371,7 @@ class _LevelLearner:
             settings=self.settings,
             generator=torch_stream(self.seed, f"levels.{name}"),
         )
-        return levels if device == home else moved(levels, home)
+        return levels if device == home else levels.to(home)
 
     def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> OutOfFold:
         """Predict every part of the panel with levels learned from the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,10 @@ class FittedAttention:
     def device(self) -> torch.device:
         """Where it works."""
         return self.model.device
+
+    def to(self, device: torch.device) -> FittedAttention:
+        """See `weft.imputing.FittedMethod`."""
+        return replace(self, attending=self.attending.to(device))
 
     def prepare(self, genes: IntArray) -> CarriedGenes:
         """See `weft.imputing.FittedMethod`."""

@@ -92,6 +92,9 @@ class FittedMethod(Protocol):
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
 
+    def to(self, device: torch.device) -> FittedMethod:
+        """Return a copy that predicts on a device; the reference and the reliability stay in memory."""
+
     def prepare(self, genes: IntArray) -> Predictor:
         """Return what predicts some genes.
 

@@ -6,7 +6,7 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -257,9 +257,7 @@ class Placer:
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
         )
-        where = resolve_devices(device)[0]
-        encoders = tuple(encoder.to(where) for encoder in saved.model.encoders)
-        placer.model_ = replace(saved.model, encoders=encoders, device=where)
+        placer.model_ = saved.model.to(resolve_devices(device)[0])
         placer.genes_, placer._totals = saved.genes, saved.totals
         return placer
 

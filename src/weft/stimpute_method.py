@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,10 @@ class FittedStImpute:
     def device(self) -> torch.device:
         """Where it works."""
         return self.model.device
+
+    def to(self, device: torch.device) -> FittedStImpute:
+        """See `weft.imputing.FittedMethod`."""
+        return replace(self, model=self.model.to(device))
 
     def prepare(self, genes: IntArray) -> NetworkGenes:
         """See `weft.imputing.FittedMethod`."""

@@ -436,7 +436,7 @@ class TestMetacells:
     def test_each_cell_in_a_group_of_its_own_is_exact_attention(self) -> None:
         model, values = trained(), random(80, 3).abs()
         groups = np.random.default_rng(0).permutation(80)
-        alone = dataclasses.replace(model, metacells=Metacells(groups=groups))
+        alone = model.with_metacells(Metacells(groups=groups))
         assert alone.n_keys == model.n_keys == 80
         np.testing.assert_allclose(alone.at_keys(values)[groups], values, atol=1e-6)
         np.testing.assert_allclose(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.device import to_device
 from weft.core.loop import EpochProgress, fit_steps, warm_cosine
 from weft.core.mapping import Mapping
 from weft.core.metacells import Metacells, group_cells
@@ -91,6 +91,10 @@ class Moments:
         """Return (values - mean) / spread."""
         return (values - self.mean) / self.spread
 
+    def to(self, device: torch.device) -> Moments:
+        """Return a copy on a device."""
+        return Moments(mean=to_device(self.mean, device), spread=to_device(self.spread, device))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionModel:
@@ -118,6 +122,8 @@ class AttentionModel:
         Mean loss per twentieth of the training.
     metacells
         Groups of reference cells that are attended to as one, or None where each cell is by itself.
+    metacell_keys
+        (n_metacells, P + 1) their keys, and how much each counts beside the product; see `with_metacells`.
     """
 
     settings: AttentionSettings
@@ -131,6 +137,7 @@ class AttentionModel:
     sample_detection: torch.Tensor
     history: tuple[float, ...] = ()
     metacells: Metacells | None = None
+    metacell_keys: torch.Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -180,11 +187,41 @@ class AttentionModel:
         kept further apart, so that cells that the tissue has none of do not take up the metacells.
         """
         if len(self.keys) <= most:
-            return replace(self, metacells=None)
+            return self.with_metacells(None)
         whole = Mapping(queries=self.sample, keys=self.keys)
         use = whole.push(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
         weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
-        return replace(self, metacells=group_cells(self._as_seen(), most=most, seed=seed, weights=weights))
+        return self.with_metacells(group_cells(self._as_seen(), most=most, seed=seed, weights=weights))
+
+    def with_metacells(self, metacells: Metacells | None) -> AttentionModel:
+        """Return the model with its reference in groups, or with each cell by itself where there are none.
+
+        Notes
+        -----
+        Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
+        q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+        """
+        if metacells is None:
+            return replace(self, metacells=None, metacell_keys=None)
+        counts = np.log(metacells.sizes) + metacells.spread(self._as_seen()) / 2
+        table = np.column_stack([metacells.average(self.keys.cpu().numpy()), counts])
+        keys = torch.from_numpy(table.astype(np.float32)).to(self.device)
+        return replace(self, metacells=metacells, metacell_keys=keys)
+
+    def to(self, device: torch.device) -> AttentionModel:
+        """Return a copy on a device."""
+        groups = self.metacell_keys
+        return replace(
+            self,
+            cells=to_device(self.cells, device),
+            spatial=self.spatial.to(device),
+            reference=self.reference.to(device),
+            detected=self.detected.to(device),
+            keys=to_device(self.keys, device),
+            sample=to_device(self.sample, device),
+            sample_detection=to_device(self.sample_detection, device),
+            metacell_keys=None if groups is None else to_device(groups, device),
+        )
 
     def at_keys(self, values: torch.Tensor) -> torch.Tensor:
         """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.
@@ -205,23 +242,10 @@ class AttentionModel:
     def mapping(self, queries: torch.Tensor) -> Mapping:
         """Return the attention of some queries, to cells or, if there are any, to metacells."""
         half = self.settings.precision == "bfloat16"
-        if self.metacells is None:
+        if self.metacell_keys is None:
             return Mapping(queries=queries, keys=self.keys, half=half)
         ones = queries.new_ones(len(queries), 1)
-        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self._of_metacells, half=half)
-
-    @cached_property
-    def _of_metacells(self) -> torch.Tensor:
-        """Keys of the metacells, and how much each counts beside the product: (n_metacells, P + 1).
-
-        Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
-        q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
-        """
-        if self.metacells is None:
-            return self.keys
-        counts = np.log(self.metacells.sizes) + self.metacells.spread(self._as_seen()) / 2
-        table = np.column_stack([self.metacells.average(self.keys.cpu().numpy()), counts])
-        return torch.from_numpy(table.astype(np.float32)).to(self.device)
+        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self.metacell_keys, half=half)
 
     def _as_seen(self) -> DoubleArray:
         """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).

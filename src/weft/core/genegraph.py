@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from weft._typing import DoubleArray, FloatArray, IntArray, RelationKind
+from weft.core.device import to_device
 from weft.core.likeness import cosine_columns, keep_largest
 from weft.core.relations import ExpressionRelation, GeneRelation
 from weft.core.settings import Measure
@@ -171,6 +172,15 @@ class GeneTable:
             for one in (expression.T, aggregated, weights)
         ]
         return cls(expression=made[0], aggregated=made[1], weights=made[2], is_sparse=graph.is_sparse)
+
+    def to(self, device: torch.device) -> GeneTable:
+        """Return a copy on a device."""
+        return GeneTable(
+            expression=to_device(self.expression, device),
+            aggregated=to_device(self.aggregated, device),
+            weights=to_device(self.weights, device),
+            is_sparse=self.is_sparse,
+        )
 
     def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
         """Return features in the cells of a block.

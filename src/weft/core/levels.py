@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from weft.core.attention import AttentionModel, Moments, correlation_loss
+from weft.core.device import to_device
 from weft.core.loop import fit_steps, linear, warm_cosine
 from weft.core.settings import AttentionSettings
 
@@ -127,6 +128,17 @@ class GeneLevels:
         }
         return GeneLevels(carried=moments("carried"), pattern=moments("pattern"), **plain)
 
+    def to(self, device: torch.device) -> GeneLevels:
+        """Return a copy on a device."""
+        return GeneLevels(
+            carried=self.carried.to(device),
+            pattern=self.pattern.to(device),
+            varies=to_device(self.varies, device),
+            mean=to_device(self.mean, device),
+            spread=to_device(self.spread, device),
+            expressing=to_device(self.expressing, device),
+        )
+
 
 class LevelNet(torch.nn.Module):
     """Correction of a gene's intercept and slope: by its features alone, or also by pattern and cell."""
@@ -197,6 +209,12 @@ class Levels:
             parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]
             means.append(torch.stack(parts).mean(dim=0))
         return torch.cat(means)
+
+    def to(self, device: torch.device) -> Levels:
+        """Return a copy on a device."""
+        return Levels(
+            nets=tuple(to_device(net, device) for net in self.nets), features=self.features.to(device)
+        )
 
 
 def fit_levels(

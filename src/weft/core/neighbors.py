@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -30,6 +30,9 @@ class NeighborSearch(Protocol):
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
         """Return (n_queries, k) positions of reference cells, most similar first."""
+
+    def to(self, device: torch.device) -> NeighborSearch:
+        """Return the same search on a device."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +107,10 @@ class ExactNeighbors:
             likeness = torch.mm(rows, self.coarse.T, out=room[: len(unit)])  # (block, n_reference)
             found[start : start + len(unit)] = self._nearest(unit, likeness, k)
         return found
+
+    def to(self, device: torch.device) -> ExactNeighbors:
+        """Return the same search on a device."""
+        return replace(self, device=device)
 
     @cached_property
     def coarse(self) -> torch.Tensor:
@@ -203,6 +210,10 @@ class ApproximateNeighbors:
         if len(few):
             found[few] = self.exact.search(queries[few], k)
         return found
+
+    def to(self, device: torch.device) -> ApproximateNeighbors:
+        """Return the same search beside networks on a device; the index stays on the CPU."""
+        return replace(self, exact=self.exact.to(device))
 
     def recall(self, queries: DoubleArray, k: int) -> float:
         """Return what part of the exact neighbours of some queries is found, 0 to 1."""

@@ -10,7 +10,7 @@ k neighbours, d latent numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft.core.device import to_device
 from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
 from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
 from weft.core.neighbors import NeighborSearch, neighbor_search
@@ -121,6 +122,18 @@ class StImputeModel:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.search.device
+
+    def to(self, device: torch.device) -> StImputeModel:
+        """Return a copy on a device."""
+        expression = to_device(self.graph.source_expression, device)
+        return replace(
+            self,
+            autoencoder=to_device(self.autoencoder, device),
+            network=to_device(self.network, device),
+            graph=replace(self.graph, source_expression=expression),
+            sources=self.sources.to(device),
+            search=self.search.to(device),
+        )
 
 
 def similarity_loss(
