@@ -320,7 +320,7 @@ def _predict(job: _Job, method: Method[Predictor], *, seed: int, number: int) ->
     train = test = job.pair.panel(job.pair.shared_genes[split.kept])
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
-    genes, reliability = job.pair.sc_shared[split.held], None
+    genes, reliability = job.pair.shared_genes[split.held], None
     try:
         fitted = method.make(seed).fit(train)
         block = np.asarray(fitted.predict(genes, test))

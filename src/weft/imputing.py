@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, silent
+from weft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, silent
 from weft.core.settings import AttentionSettings, StImputeSettings
 from weft.data.overlap import ahead
 from weft.data.pair import Pair
@@ -73,6 +73,14 @@ class FittedMethod(Protocol):
     """A method that has learned from a pair."""
 
     @property
+    def preset(self) -> Preset:
+        """The name of the method."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random draw of the fit, and of what is made again with other data."""
+
+    @property
     def settings(self) -> ImputerSettings:
         """All settings that were used."""
 
@@ -121,11 +129,15 @@ class FittedMethod(Protocol):
         """
 
     def folder(self, pair: Pair) -> ModelFolder:
-        """Return what has to be written of it; the Imputer adds preset and seed."""
+        """Return what has to be written of it; the Imputer adds preset, seed and the reference."""
 
 
 class Method(Protocol):
     """A method with its settings, before it has seen data."""
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """Settings that differ from the preset's."""
 
     @property
     def fits_for_reliability(self) -> int:
@@ -161,8 +173,8 @@ class Method(Protocol):
     def fit(self, pair: Pair, work: Work) -> FittedMethod:
         """Learn from a pair."""
 
-    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedMethod:
-        """Bring back what was saved, with the data that it is for."""
+    def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedMethod:
+        """Bring back what was saved, with the data that it is for, from nothing but the two."""
 
 
 def predict_all(prepare: Callable[[IntArray], Predictor], pair: Pair, genes: IntArray) -> FloatArray:

@@ -6,9 +6,8 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from weft._compute import resolve_devices, return_memory
 from weft._errors import InputError, NotFittedError, check_choice, check_range
-from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, Progress, silent
+from weft._typing import DoubleArray, IntArray, PlacerPreset, Progress, silent
 from weft.batches import (
     BatchSource,
     ModelInput,
@@ -27,23 +26,23 @@ from weft.batches import (
     totals_of,
 )
 from weft.core import stem
-from weft.core.settings import StemSettings
+from weft.core.settings import FrozenSettings, StemSettings
 from weft.core.stem import StemModel
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
-from weft.folder import write_folder
+from weft.folder import FolderModel, ModelFolder
 from weft.location import slices_of
 from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
 from weft.record import provenance
-from weft.saved_placer import SavedPlacer, folder_of
+from weft.saved_placer import SavedPlacer, folder_of, placer_from
 
 _READ_ROWS = 4096  # cells that are embedded at once
 
 
 @dataclass(kw_only=True, eq=False)
-class Placer:
+class Placer(FolderModel):
     """Find where in a tissue the cells of a single-cell reference lived.
 
     Parameters
@@ -54,12 +53,15 @@ class Placer:
         mapping, three encoders averaged, places as geometric medians, and compositions from both
         mappings.
     settings
-        Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`.
+        Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`; a copy is
+        held, which cannot be changed in place.
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
         encoder at a time, and the first one places.
+
+    Any of these may be assigned after construction: the next `fit` or `plan` checks and takes them anew.
 
     Attributes
     ----------
@@ -85,14 +87,11 @@ class Placer:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, ("auto", "stem"))
-        check_range("seed", self.seed, low=0, integer=True)
-        self.settings = dict(self.settings)
-        StemSettings.of(self.preset).override(self.settings)  # so that a wrong name shows before any work
+        self._checked_settings()  # so that a wrong name shows before any work
         self.model_: StemModel | None = None
         self.genes_: NDArray[np.str_] | None = None
         self.pair_: Pair | None = None
-        self._totals = (0.0, 0.0)
+        self._saved: SavedPlacer | None = None
 
     def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
         """Learn from a pair.
@@ -111,7 +110,7 @@ class Placer:
         InputError
             No two spots at different places, or no cell or spot with counts.
         """
-        settings = StemSettings.of(self.preset).override(self.settings)
+        settings = self._checked_settings()
         devices = resolve_devices(self.device)
         return_memory()  # of the files' reading
         coordinates, spacing = _checked_places(pair)
@@ -125,7 +124,7 @@ class Placer:
             settings=settings,
             seed=self.seed,
         )
-        self.model_ = stem.train(
+        model = stem.train(
             source.draw,
             n_genes=len(genes),
             dropout=source.dropout(),
@@ -134,9 +133,11 @@ class Placer:
             devices=devices,
             progress=lambda done, total: progress("training", done, total),
         )
-        self.genes_, self.pair_, self._totals = genes, pair, totals
+        self.pair_ = pair
         return_memory()  # of the training
-        return self
+        return self._keep(
+            SavedPlacer(preset=self.preset, seed=int(self.seed), model=model, genes=genes, totals=totals)
+        )
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
         """Return what fitting and placing will take; before `fit` too, given the pair.
@@ -154,7 +155,7 @@ class Placer:
             It does not fit in the budget.
         """
         pair = self._pair() if pair is None else pair
-        settings = StemSettings.of(self.preset).override(self.settings)
+        settings = self._checked_settings()
         return plan_placing(pair, settings=settings, memory=memory)
 
     def place(self, pair: Pair | None = None, *, progress: Progress = silent) -> Placement:
@@ -179,10 +180,11 @@ class Placer:
         -----
         What is held is an embedding per cell and per spot.
         """
-        model, genes = self._fitted()
+        fitted = self._fitted()
+        model = fitted.model
         pair = self._pair() if pair is None else pair
         _checked_places(pair)
-        cells, spots = model_inputs(pair, genes, self._totals)
+        cells, spots = model_inputs(pair, fitted.genes, fitted.totals)
         n_rows = (pair.sc.n_cells, pair.st.n_cells)
 
         def told(done: int) -> None:
@@ -205,8 +207,8 @@ class Placer:
             spots=keys,
             spot_groups=groups,
             slice_of_cells=slices_of(queries, keys, groups.values()),
-            genes=genes,
-            record=self._record(pair),
+            genes=fitted.genes,
+            record=_record(fitted, pair),
         )
 
     def attach(self, pair: Pair) -> Self:
@@ -222,51 +224,40 @@ class Placer:
         GeneError
             The pair lacks genes that the model sees.
         """
-        genes = self._fitted()[1]
-        model_inputs(pair, genes, self._totals)
+        fitted = self._fitted()
+        model_inputs(pair, fitted.genes, fitted.totals)
         self.pair_ = pair
         return self
 
-    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write the model to a folder, without the data; `weft.load` reads it.
-
-        Parameters
-        ----------
-        path
-            The folder, made anew.
-        overwrite
-            Whether a model that is there may be replaced.
-
-        Returns
-        -------
-        Path
-            Where it lies.
-
-        Raises
-        ------
-        OutputExistsError, OutputError
-            The folder is there already, or could not be written.
-        """
-        model, genes = self._fitted()
-        saved = SavedPlacer(preset=self.preset, seed=self.seed, model=model, genes=genes, totals=self._totals)
-        return write_folder(folder_of(saved), path, overwrite=overwrite)
-
     @classmethod
-    def restore(cls, saved: SavedPlacer, *, device: str = "auto") -> Self:
+    def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
         """Return the Placer that was saved; it has no data until `attach`. See `weft.load`."""
+        saved = placer_from(folder)
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
         )
-        placer.model_ = saved.model.to(resolve_devices(device)[0])
-        placer.genes_, placer._totals = saved.genes, saved.totals
-        return placer
+        return placer._keep(replace(saved, model=saved.model.to(resolve_devices(device)[0])))
 
-    def _fitted(self) -> tuple[StemModel, NDArray[np.str_]]:
-        if self.model_ is None or self.genes_ is None:
+    def _checked_settings(self) -> StemSettings:
+        """Return all settings of the preset with the changes, after a look at what may have been assigned."""
+        check_choice("preset", self.preset, get_args(PlacerPreset))
+        check_range("seed", self.seed, low=0, integer=True)
+        self.settings = FrozenSettings(self.settings)
+        return StemSettings.of(self.preset).override(self.settings)
+
+    def _keep(self, saved: SavedPlacer) -> Self:
+        self._saved, self.model_, self.genes_ = saved, saved.model, saved.genes
+        return self
+
+    def _folder(self) -> ModelFolder:
+        return folder_of(self._fitted())
+
+    def _fitted(self) -> SavedPlacer:
+        if self._saved is None:
             raise NotFittedError(
                 "Placer", expected="a fitted Placer", got="one that is not", fix="Call fit(pair) first."
             )
-        return self.model_, self.genes_
+        return self._saved
 
     def _pair(self) -> Pair:
         if self.pair_ is None:
@@ -276,16 +267,17 @@ class Placer:
             )
         return self.pair_
 
-    def _record(self, pair: Pair) -> dict[str, Any]:
-        model, genes = self._fitted()
-        record = provenance(
-            preset=self.preset,
-            settings=model.settings,
-            seed=self.seed,
-            device=str(model.device),
-            findings=pair.findings,
-        )
-        return record | {"n_genes": len(genes), "dropout": float(model.dropout)}
+
+def _record(fitted: SavedPlacer, pair: Pair) -> dict[str, Any]:
+    """Return how cells were placed, as values that every format stores."""
+    record = provenance(
+        preset=fitted.preset,
+        settings=fitted.model.settings,
+        seed=fitted.seed,
+        device=str(fitted.model.device),
+        findings=pair.findings,
+    )
+    return record | {"n_genes": len(fitted.genes), "dropout": float(fitted.model.dropout)}
 
 
 def _embedded(
