@@ -13,6 +13,7 @@ import torch
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
 from weft.core.attention import AttentionModel
+from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
@@ -137,6 +138,11 @@ class FittedAttention:
     def prepare(self, genes: IntArray) -> CarriedGenes:
         """See `weft.imputing.FittedMethod`."""
         return self.attending.prepare(genes)
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """See `weft.imputing.FittedMethod`."""
+        operator = self.model.operator(self.model.queries(measured))
+        return on_all_cells(operator, self.attending.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """See `weft.imputing.FittedMethod`."""

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, silent
+from weft.core.operator import ReferenceOperator
 from weft.core.settings import AttentionSettings, StImputeSettings
 from weft.data.overlap import ahead
 from weft.data.pair import Pair
@@ -110,6 +111,22 @@ class FittedMethod(Protocol):
         ----------
         genes
             (n_genes,) positions in the reference.
+        """
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """Return how cells see the reference: from values of its cells to values of theirs.
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+
+        Returns
+        -------
+        ReferenceOperator
+            On values of all the reference's cells, (pair.sc.n_cells, n_columns), on `device`: genes, labels,
+            layers. Cells without counts count nothing. With learned attention, the softmax over cells or
+            metacells; with stImpute the mean of the k neighbours (Eq. 12, without the gene network).
         """
 
     def similarity(self, pair: Pair) -> DoubleArray | None:

@@ -13,6 +13,8 @@ import torch
 
 from weft._typing import FloatArray, IntArray, Preset, Progress
 from weft.core import stimpute
+from weft.core.neighbors import NeighborMean
+from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
@@ -187,6 +189,12 @@ class FittedStImpute:
     def prepare(self, genes: IntArray) -> NetworkGenes:
         """See `weft.imputing.FittedMethod`."""
         return NetworkGenes.of(self.model, self.columns, genes)
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """See `weft.imputing.FittedMethod`."""
+        near = torch.from_numpy(stimpute.find_neighbors(self.model, measured)).to(self.device)
+        mean = NeighborMean(neighbors=near, n_reference=self.columns.n_cells)
+        return on_all_cells(mean, self.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> None:
         """Return None: its k neighbours do not tell."""

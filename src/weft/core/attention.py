@@ -257,6 +257,10 @@ class AttentionModel:
         upper = np.asarray(np.linalg.qr(queries, mode="r"))
         return np.asarray(self.keys.cpu().double().numpy() @ upper.T)
 
+    def operator(self, queries: torch.Tensor) -> AttentionOperator:
+        """Return the attention of some queries as an operator on values of the reference's cells."""
+        return AttentionOperator(mapping=self.mapping(queries), model=self)
+
     @torch.no_grad()
     def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
         """Return what is carried to some cells of the reference from all others: (n_cells, G).
@@ -282,6 +286,43 @@ class AttentionModel:
         sharpness = float(self.cells.log_sharpness.detach().exp())
         total = self.mapping(queries).log_total.cpu().double().numpy()
         return np.asarray((total - math.log(len(self.keys))) / sharpness)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionOperator:
+    """Softmax attention from reference cells to others, by metacells if there are any.
+
+    See `weft.core.operator.ReferenceOperator`.
+
+    Attributes
+    ----------
+    mapping
+        To the reference's cells, or to its metacells.
+    model
+        Whose reference it is.
+    """
+
+    mapping: Mapping
+    model: AttentionModel
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, and cells of the reference."""
+        return len(self.mapping.queries), len(self.model.keys)
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Return weighted means of (n_sc, G) values: (B, G)."""
+        return self.mapping.pull(self.model.at_keys(values))
+
+    def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (B, G) values spread over the reference: (n_sc, G). Cells of a metacell share alike."""
+        spread, metacells = self.mapping.push(values), self.model.metacells
+        if metacells is None:
+            return spread
+        sizes, groups = (
+            torch.from_numpy(one).to(values.device) for one in (metacells.sizes, metacells.groups)
+        )
+        return (spread / sizes[:, None])[groups]
 
 
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:

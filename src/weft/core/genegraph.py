@@ -10,6 +10,7 @@ import torch
 from weft._typing import DoubleArray, FloatArray, IntArray, RelationKind
 from weft.core.device import to_device
 from weft.core.likeness import cosine_columns, keep_largest
+from weft.core.neighbors import at_neighbors
 from weft.core.relations import ExpressionRelation, GeneRelation
 from weft.core.settings import Measure
 
@@ -196,7 +197,5 @@ class GeneTable:
         weights = self.weights
         if genes is not None:
             tables, weights = [table[genes] for table in tables], weights[genes]
-        own, aggregated = (
-            table.index_select(1, neighbors.reshape(-1)).view(-1, *neighbors.shape) for table in tables
-        )
+        own, aggregated = (at_neighbors(table, neighbors) for table in tables)
         return GeneFeatures(own=own, neighbors=aggregated, weights=weights)

@@ -66,7 +66,7 @@ class GeneLevels:
         -------
         GeneLevels, (n_sample, n_genes)
         """
-        carried = model.mapping(model.sample).pull(model.at_keys(values))
+        carried = model.operator(model.sample).apply(values)
         moments, reference = Moments.of(carried), Moments.of(values)
         standard = moments.standard(carried)
         raw = standard + model.detection_weight * model.sample_detection[:, None]
