@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from weft.core.attention import AttentionOperator
 from weft.core.mapping import Mapping
 from weft.core.neighbors import NeighborMean
 from weft.core.operator import PartOfReference, on_all_cells
@@ -108,6 +109,8 @@ def test_cells_that_an_operator_does_not_see_count_nothing() -> None:
 
 def test_attention_is_the_mapping_itself(tissue_pair: Pair, measured: np.ndarray) -> None:
     model = Imputer(settings=SHORT, reliability=False).fit(tissue_pair).model_
-    queries, values = model.queries(measured), torch.rand(len(model.keys), 3)
+    queries, values = model.queries(measured), model.keys[:, :3]
     expected = Mapping(queries=queries, keys=model.keys).dense() @ values
-    np.testing.assert_allclose(model.operator(queries).apply(values), expected, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(
+        AttentionOperator.of(model, queries).apply(values), expected, rtol=0, atol=ROUNDING
+    )

@@ -167,7 +167,7 @@ class CarriedGenes:
         for rows in row_blocks(len(queries), max(_VALUES // max(result.shape[1], 1), _FEWEST_ROWS)):
             carried, seen = self.model.mapping(queries[rows]).pull(self.expression), detection[rows]
             if self.levels is not None:
-                pattern = self.genes.patterns(carried, seen, self.model.detection_weight)
+                pattern = self.genes.patterns(carried, seen, self.model.cells.detection_weight)
                 carried = self.levels.values(pattern, seen[:, None], self.genes)
             result[rows] = _numpy(carried.clamp_min(0))
         return result
@@ -297,7 +297,7 @@ class _Part:
     @classmethod
     def of(cls, model: AttentionModel, expression: torch.Tensor, queries: IntArray) -> _Part:
         genes, carried = GeneLevels.of(model, expression)
-        pattern = genes.patterns(carried, model.sample_detection, model.detection_weight)
+        pattern = genes.patterns(carried, model.sample_detection, model.cells.detection_weight)
         return cls(
             genes=genes,
             pattern=pattern,

@@ -12,7 +12,7 @@ import torch
 
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
-from weft.core.attention import AttentionModel
+from weft.core.attention import AttentionModel, AttentionOperator
 from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
@@ -141,7 +141,7 @@ class FittedAttention:
 
     def operator(self, measured: FloatArray) -> ReferenceOperator:
         """See `weft.imputing.FittedMethod`."""
-        operator = self.model.operator(self.model.queries(measured))
+        operator = AttentionOperator.of(self.model, self.model.queries(measured))
         return on_all_cells(operator, self.attending.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> DoubleArray:

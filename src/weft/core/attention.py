@@ -65,6 +65,11 @@ class CellMap(torch.nn.Module):
             parts.append(F.normalize(shown, dim=1, eps=_TINY) @ weights)
         return F.normalize(self.shares[0] * parts[0] + self.shares[1] * parts[1], dim=1, eps=_TINY)
 
+    @property
+    def detection_weight(self) -> float:
+        """How much standardised detection counts beside a standardised carried value."""
+        return float(self.detection.detach())
+
     def drift(self) -> torch.Tensor:
         """Return how far the maps are from where they started: a sum of squares."""
         start = torch.eye(len(self.of_logs), device=self.of_logs.device)
@@ -149,11 +154,6 @@ class AttentionModel:
         """Metacells, or cells of the reference: what `mapping` goes to."""
         return len(self.keys if self.metacells is None else self.metacells.sizes)
 
-    @property
-    def detection_weight(self) -> float:
-        """How much standardised detection counts beside a standardised carried value."""
-        return float(self.cells.detection.detach())
-
     @torch.no_grad()
     def queries(self, measured: FloatArray) -> torch.Tensor:
         """Return what spatial cells look for: (B, P), embeddings times the sharpness of the softmax.
@@ -187,26 +187,11 @@ class AttentionModel:
         kept further apart, so that cells that the tissue has none of do not take up the metacells.
         """
         if len(self.keys) <= most:
-            return self.with_metacells(None)
+            return with_metacells(self, None)
         whole = Mapping(queries=self.sample, keys=self.keys)
         use = whole.push(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
         weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
-        return self.with_metacells(group_cells(self._as_seen(), most=most, seed=seed, weights=weights))
-
-    def with_metacells(self, metacells: Metacells | None) -> AttentionModel:
-        """Return the model with its reference in groups, or with each cell by itself where there are none.
-
-        Notes
-        -----
-        Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
-        q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
-        """
-        if metacells is None:
-            return replace(self, metacells=None, metacell_keys=None)
-        counts = np.log(metacells.sizes) + metacells.spread(self._as_seen()) / 2
-        table = np.column_stack([metacells.average(self.keys.cpu().numpy()), counts])
-        keys = torch.from_numpy(table.astype(np.float32)).to(self.device)
-        return replace(self, metacells=metacells, metacell_keys=keys)
+        return with_metacells(self, group_cells(_as_seen(self), most=most, seed=seed, weights=weights))
 
     def to(self, device: torch.device) -> AttentionModel:
         """Return a copy on a device."""
@@ -246,20 +231,6 @@ class AttentionModel:
             return Mapping(queries=queries, keys=self.keys, half=half)
         ones = queries.new_ones(len(queries), 1)
         return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self.metacell_keys, half=half)
-
-    def _as_seen(self) -> DoubleArray:
-        """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
-
-        It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
-        decomposition U R of Q / sqrt(n).
-        """
-        queries = self.sample.cpu().double().numpy() / math.sqrt(len(self.sample))
-        upper = np.asarray(np.linalg.qr(queries, mode="r"))
-        return np.asarray(self.keys.cpu().double().numpy() @ upper.T)
-
-    def operator(self, queries: torch.Tensor) -> AttentionOperator:
-        """Return the attention of some queries as an operator on values of the reference's cells."""
-        return AttentionOperator(mapping=self.mapping(queries), model=self)
 
     @torch.no_grad()
     def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
@@ -305,6 +276,11 @@ class AttentionOperator:
     mapping: Mapping
     model: AttentionModel
 
+    @classmethod
+    def of(cls, model: AttentionModel, queries: torch.Tensor) -> AttentionOperator:
+        """Return the attention of (B, P) queries."""
+        return cls(mapping=model.mapping(queries), model=model)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Cells, and cells of the reference."""
@@ -323,6 +299,33 @@ class AttentionOperator:
             torch.from_numpy(one).to(values.device) for one in (metacells.sizes, metacells.groups)
         )
         return (spread / sizes[:, None])[groups]
+
+
+def with_metacells(model: AttentionModel, metacells: Metacells | None) -> AttentionModel:
+    """Return a model with its reference in groups, or with each cell by itself where there are none.
+
+    Notes
+    -----
+    Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
+    q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+    """
+    if metacells is None:
+        return replace(model, metacells=None, metacell_keys=None)
+    counts = np.log(metacells.sizes) + metacells.spread(_as_seen(model)) / 2
+    table = np.column_stack([metacells.average(model.keys.cpu().numpy()), counts])
+    keys = torch.from_numpy(table.astype(np.float32)).to(model.device)
+    return replace(model, metacells=metacells, metacell_keys=keys)
+
+
+def _as_seen(model: AttentionModel) -> DoubleArray:
+    """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
+
+    It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
+    decomposition U R of Q / sqrt(n).
+    """
+    queries = model.sample.cpu().double().numpy() / math.sqrt(len(model.sample))
+    upper = np.asarray(np.linalg.qr(queries, mode="r"))
+    return np.asarray(model.keys.cpu().double().numpy() @ upper.T)
 
 
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:

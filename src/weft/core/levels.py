@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from weft.core.attention import AttentionModel, Moments, correlation_loss
+from weft.core.attention import AttentionModel, AttentionOperator, Moments, correlation_loss
 from weft.core.device import to_device
 from weft.core.loop import fit_steps, linear, warm_cosine
 from weft.core.settings import AttentionSettings
@@ -66,10 +66,10 @@ class GeneLevels:
         -------
         GeneLevels, (n_sample, n_genes)
         """
-        carried = model.operator(model.sample).apply(values)
+        carried = AttentionOperator.of(model, model.sample).apply(values)
         moments, reference = Moments.of(carried), Moments.of(values)
         standard = moments.standard(carried)
-        raw = standard + model.detection_weight * model.sample_detection[:, None]
+        raw = standard + model.cells.detection_weight * model.sample_detection[:, None]
         return (
             cls(
                 carried=moments,

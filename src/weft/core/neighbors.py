@@ -262,7 +262,7 @@ class NeighborMean:
         table, k = values.T.contiguous(), self.neighbors.shape[1]  # what is gathered lies close together
         means = values.new_empty(len(self.neighbors), values.shape[1])
         rows = max(_MOST_GATHERED // max(k * values.shape[1], 1), 1)
-        for near, block in zip(self.neighbors.split(rows), means.split(rows), strict=True):
+        for near, block in zip(torch.split(self.neighbors, rows), torch.split(means, rows), strict=True):
             block[:] = at_neighbors(table, near).mean(dim=2).T
         return means
 
