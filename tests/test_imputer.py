@@ -455,15 +455,17 @@ def test_wrong_arguments_show_when_they_are_assigned(
             call(tissue_pair)
 
 
-def test_settings_cannot_be_changed_in_place(quick: dict[str, Any], tissue_pair: Pair) -> None:
-    imputer = Imputer(preset="stimpute", settings=quick, reliability=False)
-    with pytest.raises(SettingError, match=r"settings\['k'\]: expected an assignment.*fit takes it anew"):
-        imputer.settings["k"] = 0
-    mine = dict(quick)
-    imputer.settings = mine
-    mine["k"] = 0  # what was assigned may be anybody's: it is looked at when it is taken
-    with pytest.raises(SettingError, match=r"k: expected a whole number >= 1, got 0"):
-        imputer.fit(tissue_pair)
+def test_settings_that_are_changed_in_place_are_checked_and_taken(
+    quick: dict[str, Any], tissue_pair: Pair
+) -> None:
+    imputer = Imputer(preset="stimpute", settings=quick, reliability=False).fit(tissue_pair)
+    imputer.settings["k"] = 3
+    assert imputer.attach(tissue_pair).settings_.k == 8  # as it was fitted
+    assert imputer.fit(tissue_pair).settings_.k == 3
+    imputer.settings["k"] = 0
+    for call in (imputer.fit, lambda one: imputer.plan(pair=one)):
+        with pytest.raises(SettingError, match=r"k: expected a whole number >= 1, got 0"):
+            call(tissue_pair)
 
 
 def test_an_imputer_can_be_copied(imputer: Imputer) -> None:

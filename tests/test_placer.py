@@ -138,15 +138,15 @@ def test_wrong_arguments_show_when_they_are_assigned(
             call(tissue_pair)
 
 
-def test_settings_cannot_be_changed_in_place(tissue_pair: Pair) -> None:
-    placer = Placer(settings={"steps": 2})
-    with pytest.raises(SettingError, match=r"settings\['steps'\]: expected an assignment.*takes it anew"):
-        placer.settings["steps"] = -1
-    mine = {"steps": 2}
-    placer.settings = mine
-    mine["steps"] = -1
-    with pytest.raises(SettingError, match=r"steps: expected a whole number >= 0, got -1"):
-        placer.fit(tissue_pair)
+def test_settings_that_are_changed_in_place_are_checked_and_taken(tissue_pair: Pair) -> None:
+    placer = Placer(settings={"steps": 2, "models": 1}).fit(tissue_pair)
+    placer.settings["steps"] = 3
+    assert placer.attach(tissue_pair).place().record["settings"]["steps"] == 2  # as it was fitted
+    assert placer.fit(tissue_pair).place().record["settings"]["steps"] == 3
+    placer.settings["steps"] = -1
+    for call in (placer.fit, lambda one: placer.plan(pair=one)):
+        with pytest.raises(SettingError, match=r"steps: expected a whole number >= 0, got -1"):
+            call(tissue_pair)
 
 
 def test_settings_differ_from_those_of_the_preset(fit_placer: FitPlacer, tissue_pair: Pair) -> None:

@@ -125,8 +125,7 @@ class Attending:
 
     def to(self, device: torch.device) -> Attending:
         """Return a copy on a device; the reference by gene stays in memory."""
-        levels = None if self.levels is None else self.levels.to(device)
-        return replace(self, model=self.model.to(device), levels=levels)
+        return to_device(self, device, "model", "levels")
 
     def _expression(self, genes: IntArray) -> torch.Tensor:
         return torch.from_numpy(self.columns.dense(genes)).to(self.model.device)
@@ -307,13 +306,7 @@ class _Part:
         )
 
     def to(self, device: torch.device) -> _Part:
-        return _Part(
-            genes=self.genes.to(device),
-            pattern=to_device(self.pattern, device),
-            detection=to_device(self.detection, device),
-            carried=to_device(self.carried, device),
-            within=to_device(self.within, device),
-        )
+        return to_device(self, device, "genes", "pattern", "detection", "carried", "within")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -349,13 +342,7 @@ class _LevelLearner:
         )
 
     def to(self, device: torch.device) -> _LevelLearner:
-        return replace(
-            self,
-            pattern=to_device(self.pattern, device),
-            detection=to_device(self.detection, device),
-            genes=self.genes.to(device),
-            truth=to_device(self.truth, device),
-        )
+        return to_device(self, device, "pattern", "detection", "genes", "truth")
 
     def learn(self, asked: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
         """Learn levels from some of the panel's genes, from the random stream of a name."""

@@ -13,6 +13,7 @@ import torch
 from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
 from weft.core.attention import AttentionModel, AttentionOperator
+from weft.core.device import to_device
 from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
@@ -133,7 +134,7 @@ class FittedAttention:
 
     def to(self, device: torch.device) -> FittedAttention:
         """See `weft.imputing.FittedMethod`."""
-        return replace(self, attending=self.attending.to(device))
+        return to_device(self, device, "attending")
 
     def prepare(self, genes: IntArray) -> CarriedGenes:
         """See `weft.imputing.FittedMethod`."""

@@ -27,7 +27,7 @@ from weft._typing import (
     silent,
 )
 from weft.attention_method import AttentionMethod
-from weft.core.settings import AttentionSettings, FrozenSettings
+from weft.core.settings import AttentionSettings
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
@@ -60,7 +60,7 @@ class Imputer(FolderModel):
         (docs/auto.md). "stimpute" is the published method with its settings.
     settings
         Settings that differ from the preset's, by the names of `weft.core.settings.AttentionSettings` or
-        `weft.core.settings.StImputeSettings`; a copy is held, which cannot be changed in place.
+        `weft.core.settings.StImputeSettings`; a copy is held.
     embedding
         Protein embeddings of genes (a table or its path), which stImpute's gene graph is made from.
     gene_sets
@@ -80,10 +80,6 @@ class Imputer(FolderModel):
         of the networks at a time (the folds of reliability have their own), and the first one predicts; with
         ``impute_to(dask="local")`` all do.
 
-    Any of these may be assigned after construction: the next `fit` or `plan` checks and takes them anew, and
-    what is fitted stays as it is until then. A fitted or loaded Imputer holds all that it uses of embedding,
-    gene sets and edges; their files are read by `fit` alone.
-
     Attributes
     ----------
     pair_
@@ -97,6 +93,12 @@ class Imputer(FolderModel):
     network_
         Relations that stImpute's gene graph is made of: the share of each, where it came from, and how many
         genes of the reference it knows; expression stands in for the others. Empty for "auto".
+
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then. A fitted or loaded Imputer holds all
+    that it uses of embedding, gene sets and edges; their files are read by `fit` alone.
 
     Examples
     --------
@@ -119,6 +121,7 @@ class Imputer(FolderModel):
 
     def __post_init__(self) -> None:
         self._method = self._chosen()
+        self.settings = dict(self.settings)
         self.pair_: Pair | None = None
         self.fitted_: FittedMethod | None = None
         self.model_: Any = None
@@ -468,7 +471,6 @@ class Imputer(FolderModel):
         """Return the method, after a look at the hyper-parameters: they may have been assigned."""
         check_choice("preset", self.preset, get_args(Preset))
         check_range("seed", self.seed, low=0, integer=True)
-        self.settings = FrozenSettings(self.settings)
         if isinstance(self.gene_sets, Mapping):
             self.gene_sets = read_gene_sets(self.gene_sets)
         if isinstance(self.edges, pd.DataFrame):
@@ -477,7 +479,7 @@ class Imputer(FolderModel):
         if self.preset == "stimpute":
             chosen = StImputeMethod(changes=self.settings, sources=sources)
             chosen.check()
-            return chosen
+            return replace(chosen, changes=dict(self.settings))
         AttentionSettings().override(self.settings)
         for name, one in sources.items():
             if one is not None:
@@ -487,7 +489,7 @@ class Imputer(FolderModel):
                     got=f"preset={self.preset!r}, which has none: none raised its accuracy",
                     fix=f"Use preset='stimpute' (--preset stimpute), or leave {name} out.",
                 )
-        return AttentionMethod(changes=self.settings)
+        return AttentionMethod(changes=dict(self.settings))
 
     def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
         self.fitted_, self.pair_ = fitted, pair

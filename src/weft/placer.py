@@ -26,7 +26,7 @@ from weft.batches import (
     totals_of,
 )
 from weft.core import stem
-from weft.core.settings import FrozenSettings, StemSettings
+from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
@@ -54,14 +54,12 @@ class Placer(FolderModel):
         mappings.
     settings
         Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`; a copy is
-        held, which cannot be changed in place.
+        held.
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
         encoder at a time, and the first one places.
-
-    Any of these may be assigned after construction: the next `fit` or `plan` checks and takes them anew.
 
     Attributes
     ----------
@@ -71,6 +69,11 @@ class Placer(FolderModel):
         (n_genes,) names of the genes that the model sees.
     pair_
         The data it was fitted to, or given by `attach`.
+
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then.
 
     Examples
     --------
@@ -88,6 +91,7 @@ class Placer(FolderModel):
 
     def __post_init__(self) -> None:
         self._checked_settings()  # so that a wrong name shows before any work
+        self.settings = dict(self.settings)
         self.model_: StemModel | None = None
         self.genes_: NDArray[np.str_] | None = None
         self.pair_: Pair | None = None
@@ -242,7 +246,6 @@ class Placer(FolderModel):
         """Return all settings of the preset with the changes, after a look at what may have been assigned."""
         check_choice("preset", self.preset, get_args(PlacerPreset))
         check_range("seed", self.seed, low=0, integer=True)
-        self.settings = FrozenSettings(self.settings)
         return StemSettings.of(self.preset).override(self.settings)
 
     def _keep(self, saved: SavedPlacer) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from weft._typing import FloatArray, IntArray, Preset, Progress
 from weft.core import stimpute
+from weft.core.device import to_device
 from weft.core.neighbors import NeighborMean
 from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import StImputeSettings
@@ -184,7 +185,7 @@ class FittedStImpute:
 
     def to(self, device: torch.device) -> FittedStImpute:
         """See `weft.imputing.FittedMethod`."""
-        return replace(self, model=self.model.to(device))
+        return to_device(self, device, "model")
 
     def prepare(self, genes: IntArray) -> NetworkGenes:
         """See `weft.imputing.FittedMethod`."""

@@ -98,7 +98,7 @@ class Moments:
 
     def to(self, device: torch.device) -> Moments:
         """Return a copy on a device."""
-        return Moments(mean=to_device(self.mean, device), spread=to_device(self.spread, device))
+        return to_device(self, device, "mean", "spread")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,18 +195,8 @@ class AttentionModel:
 
     def to(self, device: torch.device) -> AttentionModel:
         """Return a copy on a device."""
-        groups = self.metacell_keys
-        return replace(
-            self,
-            cells=to_device(self.cells, device),
-            spatial=self.spatial.to(device),
-            reference=self.reference.to(device),
-            detected=self.detected.to(device),
-            keys=to_device(self.keys, device),
-            sample=to_device(self.sample, device),
-            sample_detection=to_device(self.sample_detection, device),
-            metacell_keys=None if groups is None else to_device(groups, device),
-        )
+        moments, of_sample = ("spatial", "reference", "detected"), ("sample", "sample_detection")
+        return to_device(self, device, "cells", "keys", "metacell_keys", *moments, *of_sample)
 
     def at_keys(self, values: torch.Tensor) -> torch.Tensor:
         """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.

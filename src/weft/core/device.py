@@ -1,42 +1,47 @@
-"""Copies of tensors and networks on a device: what the ``to`` of every model is made of."""
+"""Copies of models and of their parts on a device: what the ``to`` of every model is made of."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar, cast
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-_Part = TypeVar("_Part", bound="torch.Tensor | torch.nn.Module | NDArray[np.float32]")
+_Model = TypeVar("_Model")
 
 
-def to_device(part: _Part, device: torch.device) -> _Part:
-    """Return a copy of a tensor or network on a device; the copy of a NumPy array stays in memory.
+def to_device(model: _Model, device: torch.device, *parts: str) -> _Model:
+    """Return a copy of a model, a dataclass, with some of its parts on a device, and the others as they are.
 
     Parameters
     ----------
-    part
-        A tensor, network or array.
+    model
+        Of which the copy is.
     device
-        Where the copy shall be.
+        Where the parts shall be.
+    parts
+        Names of the fields that go there: tensors, networks, models with a ``to`` of their own, tuples of
+        these, or None. A NumPy array is copied and stays in memory.
 
     Notes
     -----
-    It is a copy on the same device too: how an array lies in memory decides the last bit of products, and
+    They are copies on the same device too: how an array lies in memory decides the last bit of products, and
     what came from another process lies anywhere.
-
-    Examples
-    --------
-    >>> to_device(torch.ones(2), torch.device("meta")).device
-    device(type='meta')
     """
-    copied: Any
+    whole: Any = model
+    copied: _Model = replace(whole, **{name: _copy_of(getattr(whole, name), device) for name in parts})
+    return copied
+
+
+def _copy_of(part: Any, device: torch.device) -> Any:
+    if part is None or isinstance(part, np.ndarray):
+        return copy.copy(part)
+    if isinstance(part, tuple):
+        return tuple(_copy_of(one, device) for one in part)
     if isinstance(part, torch.Tensor):
-        copied = part.to(device, copy=True)
-    elif isinstance(part, torch.nn.Module):
-        copied = copy.deepcopy(part).to(device)  # `Module.to` itself works in place
-    else:
-        copied = part.copy()
-    return cast(_Part, copied)
+        return part.to(device, copy=True)
+    if isinstance(part, torch.nn.Module):
+        part = copy.deepcopy(part)  # `Module.to` works in place
+    return part.to(device)

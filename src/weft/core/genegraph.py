@@ -88,6 +88,10 @@ class GeneGraph:
             rows = [part.share * _means(one) for part, one in zip(self.parts, rows, strict=True)]
         return _means(np.add.reduce(rows)).astype(np.float32)
 
+    def to(self, device: torch.device) -> GeneGraph:
+        """Return a copy for models on a device; it works on the CPU."""
+        return to_device(self, device, "source_expression")
+
     @property
     def is_sparse(self) -> bool:
         """Whether genes may have but a few neighbours among the sources."""
@@ -176,12 +180,7 @@ class GeneTable:
 
     def to(self, device: torch.device) -> GeneTable:
         """Return a copy on a device."""
-        return GeneTable(
-            expression=to_device(self.expression, device),
-            aggregated=to_device(self.aggregated, device),
-            weights=to_device(self.weights, device),
-            is_sparse=self.is_sparse,
-        )
+        return to_device(self, device, "expression", "aggregated", "weights")
 
     def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
         """Return features in the cells of a block.

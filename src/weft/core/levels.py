@@ -130,14 +130,7 @@ class GeneLevels:
 
     def to(self, device: torch.device) -> GeneLevels:
         """Return a copy on a device."""
-        return GeneLevels(
-            carried=self.carried.to(device),
-            pattern=self.pattern.to(device),
-            varies=to_device(self.varies, device),
-            mean=to_device(self.mean, device),
-            spread=to_device(self.spread, device),
-            expressing=to_device(self.expressing, device),
-        )
+        return to_device(self, device, "carried", "pattern", "varies", "mean", "spread", "expressing")
 
 
 class LevelNet(torch.nn.Module):
@@ -212,9 +205,7 @@ class Levels:
 
     def to(self, device: torch.device) -> Levels:
         """Return a copy on a device."""
-        return Levels(
-            nets=tuple(to_device(net, device) for net in self.nets), features=self.features.to(device)
-        )
+        return to_device(self, device, "nets", "features")
 
 
 def fit_levels(

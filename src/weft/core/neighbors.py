@@ -13,6 +13,7 @@ import torch
 from weft._compute import numpy_stream, sample_rows
 from weft._errors import SettingError, require
 from weft._typing import DoubleArray, FloatArray, IntArray
+from weft.core.device import to_device
 from weft.core.settings import StImputeSettings
 
 _EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
@@ -214,7 +215,7 @@ class ApproximateNeighbors:
 
     def to(self, device: torch.device) -> ApproximateNeighbors:
         """Return the same search beside networks on a device; the index stays on the CPU."""
-        return replace(self, exact=self.exact.to(device))
+        return to_device(self, device, "exact")
 
     def recall(self, queries: DoubleArray, k: int) -> float:
         """Return what part of the exact neighbours of some queries is found, 0 to 1."""

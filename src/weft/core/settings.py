@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -21,60 +21,6 @@ _WORTH = 4  # times fewer metacells than cells, or there are none: what they sav
 
 _RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
-
-
-class FrozenSettings(Mapping[str, Any]):
-    """Settings as a user gave them: a copy that does not change.
-
-    Parameters
-    ----------
-    settings
-        Values by name.
-
-    Raises
-    ------
-    SettingError
-        They are not a mapping; or one is assigned in place, which no estimator would see.
-
-    Examples
-    --------
-    >>> settings = FrozenSettings({"k": 20})
-    >>> {**settings, "alpha": 0.5}
-    {'k': 20, 'alpha': 0.5}
-    >>> settings["k"] = 5
-    Traceback (most recent call last):
-    weft._errors.SettingError: settings['k']: expected an assignment to settings as a whole, got ... = 5. ...
-    """
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        if not isinstance(settings, Mapping):
-            raise SettingError(
-                "settings",
-                expected="a mapping from names to values",
-                got=repr(settings),
-                fix="Write settings={'k': 20}, say.",
-            )
-        self._values = dict(settings)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __setitem__(self, name: str, value: object) -> None:
-        raise SettingError(
-            f"settings[{name!r}]",
-            expected="an assignment to settings as a whole",
-            got=f"settings[{name!r}] = {value!r}",
-            fix=f"Write settings = {{**settings, {name!r}: {value!r}}} on the estimator; fit takes it anew.",
-        )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(self._values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -525,6 +471,9 @@ _Settings = TypeVar("_Settings", StImputeSettings, StemSettings, AttentionSettin
 
 
 def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:
+    if not isinstance(changes, Mapping):
+        got, fix = repr(changes), "Write settings={'k': 20}, say."
+        raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
     known = [field.name for field in fields(settings)]
     for name in changes:
         if name not in known:

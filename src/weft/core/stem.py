@@ -195,8 +195,7 @@ class StemModel:
 
     def to(self, device: torch.device) -> StemModel:
         """Return a copy on a device."""
-        encoders = tuple(to_device(encoder, device) for encoder in self.encoders)
-        return replace(self, encoders=encoders, device=device)
+        return replace(to_device(self, device, "encoders"), device=device)
 
 
 def train(

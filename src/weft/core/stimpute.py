@@ -10,7 +10,7 @@ k neighbours, d latent numbers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -125,15 +125,7 @@ class StImputeModel:
 
     def to(self, device: torch.device) -> StImputeModel:
         """Return a copy on a device."""
-        expression = to_device(self.graph.source_expression, device)
-        return replace(
-            self,
-            autoencoder=to_device(self.autoencoder, device),
-            network=to_device(self.network, device),
-            graph=replace(self.graph, source_expression=expression),
-            sources=self.sources.to(device),
-            search=self.search.to(device),
-        )
+        return to_device(self, device, "autoencoder", "network", "graph", "sources", "search")
 
 
 def similarity_loss(
