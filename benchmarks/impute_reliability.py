@@ -43,7 +43,7 @@ def under_noise(name: str) -> dict[str, float]:
     folds = KFold(5, shuffle=True, random_state=0).split(pair.shared_genes)
     kept, held = next(folds)
     imputer = weft.Imputer(preset="stimpute").fit(pair.panel(pair.shared_genes[kept]))
-    genes = pair.sc_shared[held]
+    genes = pair.shared_genes[held]
     predicted = imputer.predict(genes, pair.panel(pair.shared_genes[kept]))
     noise = np.random.default_rng(0).standard_normal(predicted.shape) * predicted.std(axis=0)
     return {

@@ -58,7 +58,7 @@ def of_additions(pair: weft.Pair) -> pd.DataFrame:
     for kept, held in KFold(5, shuffle=True, random_state=0).split(np.arange(n_genes)):
         part = pair.panel(pair.shared_genes[kept])
         genes = pair.sc_shared[held]
-        predicted = weft.Imputer(reliability=False).fit(part).predict(genes, part)
+        predicted = weft.Imputer(reliability=False).fit(part).predict(pair.shared_genes[held], part)
         for name, values in additions(part, predicted, genes).items():
             both = standard(predicted) if values is None else standard(predicted) + standard(values)
             mixed.setdefault(name, np.zeros_like(truth))[:, held] = both

@@ -24,7 +24,7 @@ from sklearn.model_selection import KFold
 import weft
 from impute_auto import MORE
 from weft.attending import Attending, fit_attending, sample_cells
-from weft.core.attention import AttentionModel
+from weft.core.attention import AttentionModel, with_metacells
 from weft.core.mapping import Mapping
 from weft.core.metacells import Metacells, group_cells
 from weft.core.settings import AttentionSettings
@@ -81,7 +81,7 @@ def trained(pair: weft.Pair, kept: np.ndarray, path: Path) -> tuple[Attending, w
         path.write_bytes(pickle.dumps((attending.model, attending.levels)))
         print(f"trained {path.name}", flush=True)
     model, levels = pickle.loads(path.read_bytes())
-    model = replace(model, metacells=None)
+    model = with_metacells(model, None)
     return Attending(model=model, levels=levels, columns=columns, queries=np.arange(0)), panel
 
 
@@ -168,7 +168,7 @@ def tried(
         }
 
     def grouped(groups: np.ndarray) -> AttentionModel:
-        return replace(model, metacells=Metacells(groups=np.unique(groups, return_inverse=True)[1]))
+        return with_metacells(model, Metacells(groups=np.unique(groups, return_inverse=True)[1]))
 
     def sizes_alone(one: AttentionModel) -> Mapping:
         mapping, sizes = one.mapping(model.sample), torch.from_numpy(np.log(one.metacells.sizes))
@@ -177,7 +177,7 @@ def tried(
 
     ways: dict[str, Callable[[], AttentionModel]] = {
         "as it is": lambda: model.condensed(most=TRIED, seed=0),
-        "of the keys, cells alike": lambda: replace(model, metacells=group_cells(keys, most=TRIED, seed=0)),
+        "of the keys, cells alike": lambda: with_metacells(model, group_cells(keys, most=TRIED, seed=0)),
         "the same by mini-batches": lambda: grouped(
             MiniBatchKMeans(TRIED, init="random", n_init=1, batch_size=4096, random_state=0).fit_predict(keys)
         ),

@@ -86,7 +86,7 @@ def planned(name: str, preset: str) -> dict[str, str]:
     pair = real_pair(name)
     imputer = weft.Imputer(preset=preset, reliability=False, device="cpu").fit(pair)
     cells = np.unique(np.linspace(0, pair.st.n_cells - 1, 1000).astype(int))
-    found = imputer.predict(np.arange(pair.sc.n_genes), pair.cells(cells))
+    found = imputer.predict(pair.sc.genes, pair.cells(cells))
     kept = imputer.plan(sparse=0.05).kept
     return {"genes": str(pair.sc.n_genes), "planned": f"{kept:.0%}", "kept": f"{np.mean(found >= 0.05):.0%}"}
 
@@ -105,7 +105,7 @@ def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarr
     for held in held_by:
         part = whole.panel(whole.shared_genes[~held])
         imputer = weft.Imputer(preset=preset, reliability=False, device="cpu").fit(part)
-        predicted[:, held] = imputer.predict(part.find_genes(whole.shared_genes[held]), part)
+        predicted[:, held] = imputer.predict(whole.shared_genes[held], part)
     scored = np.any(held_by, axis=0)
     return whole.st.dense(slice(None), whole.st_shared[scored]), predicted[:, scored]
 

@@ -29,7 +29,7 @@ def scored(pair: weft.Pair, method: str, panel: np.ndarray, held: np.ndarray, se
     """Return the medians over the hidden genes, predicted from a panel."""
     small = pair.panel(pair.shared_genes[panel])
     (found,) = resolve_methods([method])
-    predicted = found.make(seed).fit(small).predict(pair.sc_shared[held], small)
+    predicted = found.make(seed).fit(small).predict(pair.shared_genes[held], small)
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[held])
     scores = {name: getattr(weft.metrics, name)(truth, predicted) for name in ("pearson", "spearman", "mse")}
     return pd.Series({name: np.median(value) for name, value in scores.items()})

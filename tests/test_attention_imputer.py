@@ -48,10 +48,6 @@ def read(path: Path) -> anndata.AnnData:
     return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
 
 
-def all_genes(of: Pair) -> np.ndarray:
-    return np.arange(of.sc.n_genes)
-
-
 def digest(data: anndata.AnnData) -> str:
     """Hash every array of an AnnData, bit by bit, and its tables."""
     found = hashlib.sha256()
@@ -107,7 +103,7 @@ def test_predict_impute_and_impute_to_agree_bit_by_bit(
 ) -> None:
     held = auto.impute(interval=interval)
     written = read(auto.impute_to(tmp_path / f"imputed{suffix}", interval=interval))
-    np.testing.assert_array_equal(auto.predict(all_genes(tissue_pair), tissue_pair), held.X)
+    np.testing.assert_array_equal(auto.predict(tissue_pair.sc.genes, tissue_pair), held.X)
     for result in (held, written):
         np.testing.assert_array_equal(result.X, held.X)
         assert sorted(result.layers) == ([] if interval is None else ["lower", "upper"])
@@ -178,7 +174,7 @@ def test_the_table_of_genes_says_how_far_each_can_be_trusted(
     assert var["reliability_lower"].min() >= -1
     assert var["reliability_upper"].max() <= 1
     assert var["reliable"].dtype == bool
-    np.testing.assert_array_equal(auto.reliability_of(all_genes(tissue_pair)), var["reliability"])
+    np.testing.assert_array_equal(auto.reliability_of(tissue_pair.sc.genes), var["reliability"])
     # a gene that the reference does not express tells nothing
     assert (var["reliability"][tissue_pair.sc.empty_genes] < 0.1).all()
 
@@ -191,15 +187,16 @@ def test_a_panel_gene_has_the_score_of_its_prediction_without_it(
 
 
 def test_other_predictions_can_be_judged(auto: Imputer, imputed: anndata.AnnData, tissue_pair: Pair) -> None:
-    off_panel = np.flatnonzero(~np.isin(all_genes(tissue_pair), tissue_pair.sc_shared))
-    own = auto.reliability_of(off_panel)
-    np.testing.assert_allclose(auto.reliability_of(off_panel, judged=imputed.X[:, off_panel]), own, atol=1e-4)
-    flat = auto.reliability_of(off_panel, judged=np.zeros((90, len(off_panel)), dtype=np.float32))
+    off_panel = np.setdiff1d(np.arange(tissue_pair.sc.n_genes), tissue_pair.sc_shared)
+    names = tissue_pair.sc.genes[off_panel]
+    own = auto.reliability_of(names)
+    np.testing.assert_allclose(auto.reliability_of(names, judged=imputed.X[:, off_panel]), own, atol=1e-4)
+    flat = auto.reliability_of(names, judged=np.zeros((90, len(names)), dtype=np.float32))
     assert (flat <= own + 1e-6).all()
     with pytest.raises(
         InputError, match=r"judged: expected 90 cells x 3 genes, got an array of shape \(2, 3\)"
     ):
-        auto.reliability_of(off_panel[:3], judged=np.zeros((2, 3)))
+        auto.reliability_of(names[:3], judged=np.zeros((2, 3)))
 
 
 @both_formats
@@ -208,7 +205,7 @@ def test_no_gene_at_all_gives_an_empty_result(auto: Imputer, tmp_path: Path, suf
     for result in (auto.impute([], interval=0.9), written):
         assert result.shape == (90, 0)
         assert result.layers["lower"].shape == (90, 0)
-    assert auto.reliability_of(np.array([], dtype=int)).shape == (0,)
+    assert auto.reliability_of([]).shape == (0,)
 
 
 def test_no_cell_at_all_gives_an_empty_result(auto: Imputer, tissue_pair: Pair) -> None:
@@ -274,7 +271,7 @@ def test_reliability_changes_no_prediction(fit_auto: Fit, imputed: anndata.AnnDa
     np.testing.assert_array_equal(result.X, imputed.X)
     assert list(result.var.columns) == ["measured", "reliability"]
     assert result.var["reliability"].isna().all()
-    assert np.isnan(without.reliability_of(np.array([0, 1]))).all()
+    assert np.isnan(without.reliability_of(["Gene02", "Gene03"])).all()
 
 
 @pytest.mark.parametrize(
@@ -338,7 +335,7 @@ def test_the_memory_budget_does_not_matter(
     budgeted = one.plan(memory=memory)
     assert budgeted.peak_bytes <= float(memory.split()[0]) * (1e9 if memory.endswith("GB") else 1e6)
     np.testing.assert_allclose(
-        one.impute(memory=memory).X, one.predict(all_genes(tissue_pair), tissue_pair), rtol=0, atol=ROUNDING
+        one.impute(memory=memory).X, one.predict(tissue_pair.sc.genes, tissue_pair), rtol=0, atol=ROUNDING
     )
 
 
@@ -447,7 +444,7 @@ def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
         lambda: new.impute(interval=0.9),
         new.plan,
         lambda: new.impute_to(tmp_path / "a.zarr"),
-        lambda: new.predict(np.array([0]), tissue_pair),
+        lambda: new.predict(["Gene02"], tissue_pair),
         lambda: new.save(tmp_path / "model"),
         lambda: new.attach(tissue_pair),
     ):
@@ -516,7 +513,7 @@ def test_a_model_comes_back_bit_by_bit(
         np.testing.assert_array_equal(second.layers[name], first.layers[name])
     pd.testing.assert_frame_equal(second.var, first.var)
     pd.testing.assert_frame_equal(second.obs, first.obs)
-    genes = all_genes(tissue_pair)
+    genes = tissue_pair.sc.genes
     np.testing.assert_array_equal(loaded.predict(genes, one), first.X)
     np.testing.assert_array_equal(loaded.reliability_of(genes), fitted.reliability_of(genes))
     assert (loaded.seed, loaded.preset, loaded.settings_) == (3, "auto", fitted.settings_)
@@ -541,7 +538,7 @@ def test_attaching_other_cells_keeps_what_was_learned(
         result = one.impute(interval=0.9)
         np.testing.assert_allclose(result.X, imputed.X[cells], rtol=0, atol=ROUNDING)
         pd.testing.assert_frame_equal(result.var, imputed.var)
-        judged = one.reliability_of(np.array([0, 1]), judged=np.ones((4, 2)))
+        judged = one.reliability_of(["Gene02", "Gene03"], judged=np.ones((4, 2)))
         assert np.isfinite(judged).all()
     # more genes than the panel, in another order: it takes those that it knows
     loaded = weft.load(model).attach(pair(tissue.sc, tissue.truth[:40, ::-1].copy()))

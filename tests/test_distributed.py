@@ -25,7 +25,7 @@ from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.data.write import write_anndata
 from weft.distributed import Cluster, check_cluster, connect
 from weft.imputer import Imputer
-from weft.tilemaker import Marker, Threads, TileMaker, moved
+from weft.tilemaker import Marker, Threads, TileMaker
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -287,7 +287,7 @@ def test_a_fitted_method_moves_as_a_whole(fitted: Imputer) -> None:
     known = fitted.fitted_
     assert known is not None
     known.prepare(np.arange(3))  # fills what is made when it is first needed
-    there = moved(known, torch.device("meta"))
+    there = known.to(torch.device("meta"))
     assert there.device == torch.device("meta")
     for model, place in ((there.model, "meta"), (known.model, "cpu")):
         tensors = list(tensors_of(vars(model)))

@@ -821,7 +821,8 @@ class TestHub:
         with pytest.raises(
             MissingFileError,
             match=rf"^model lab/tiny: expected .*{re.escape(str(no_hub))}, got {why}.* and nothing in the "
-            r"cache.*hf download lab/tiny --local-dir tiny.*huggingface-cli download.*model='tiny', offline=True",
+            r"cache.*hf download lab/tiny --local-dir tiny.*huggingface-cli download.*"
+            r"model='tiny', offline=True",
         ):
             embed_proteins({"A": "MASST"}, model="lab/tiny", offline=way == "offline")
 

@@ -49,11 +49,11 @@ class Spy:
         return self
 
     def predict(self, genes: np.ndarray, pair: Pair) -> np.ndarray:
-        asked = {"asked": set(pair.sc.genes[genes]), "for": list(pair.st.obs_names), "seed": self.seed}
+        asked = {"asked": set(genes), "for": list(pair.st.obs_names), "seed": self.seed}
         self.shown[-1] |= asked | {"panel": set(pair.shared_genes)}
         if self.broken == "raises":
             raise ZeroDivisionError("a bug")
-        where = dict(zip(self.truth.sc_shared, self.truth.st_shared, strict=True))
+        where = dict(zip(self.truth.shared_genes, self.truth.st_shared, strict=True))
         values = pair.st.dense(slice(0, pair.st.n_cells), np.array([where[gene] for gene in genes]))
         if self.broken == "shape":
             return values.T
@@ -61,7 +61,8 @@ class Spy:
         return values
 
     def reliability_of(self, genes: np.ndarray) -> np.ndarray:
-        return genes.astype(float)
+        where = dict(zip(self.truth.shared_genes, self.truth.sc_shared, strict=True))
+        return np.array([where[gene] for gene in genes], dtype=float)
 
 
 def naive_predictions(tissue: Pair, method: object) -> np.ndarray:

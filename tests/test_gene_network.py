@@ -189,11 +189,49 @@ def test_a_loaded_model_needs_no_other_file(
     for name in ("genes.parquet", "weights.safetensors"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
     assert json.loads((again / "config.json").read_text()) == json.loads((folder / "config.json").read_text())
-    assert loaded.network_ is not None
-    assert imputer.network_ is not None
-    assert {name: one["known_genes"] for name, one in loaded.network_.items()} == {
-        name: one["known_genes"] for name, one in imputer.network_.items()
-    }
+    assert loaded.network_ == imputer.network_
+
+
+@pytest.mark.parametrize("fate", ["deleted", "made anew"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_fitted_model_needs_its_files_no_more(
+    fit_quickly: Fit, files: dict[str, Path], tissue_pair: Pair, tmp_path: Path, fate: str, dtype: str
+) -> None:
+    names, draw = tissue_pair.sc.genes[4:], np.random.default_rng(7)
+    values = draw.standard_normal((len(names), 16)).astype(dtype)
+    copies = {name: tmp_path / path.name for name, path in files.items()}
+    for name, path in files.items():
+        copies[name].write_text(path.read_text())
+    copies["embedding"] = tmp_path / "esm.parquet"
+    pd.DataFrame(values, index=names).rename(columns=str).to_parquet(copies["embedding"])
+    imputer = fit_quickly(**copies, settings={"graph": "embedding+gene_sets+edges"}, reliability=True)
+    before = imputer.impute()
+    folder = imputer.save(tmp_path / "model")
+    for path in copies.values():
+        path.unlink()
+    if fate == "made anew":
+        pd.DataFrame(values[::-1], index=names).rename(columns=str).to_parquet(copies["embedding"])
+        copies["gene_sets"].write_text("all\t\tGene01\tGene02")
+        copies["edges"].write_text("Gene01 Gene02 5")
+    half = tissue_pair.cells(np.arange(0, 90, 2))
+    for model in (imputer, weft.load(folder)):
+        there = model.attach(tissue_pair).impute()
+        np.testing.assert_array_equal(there.X, before.X)
+        pd.testing.assert_frame_equal(there.var, before.var)
+        assert there.uns["weft"]["network"] == before.uns["weft"]["network"]
+        np.testing.assert_allclose(model.attach(half).impute().X, before.X[::2], rtol=0, atol=ROUNDING)
+    if fate == "made anew":  # what is there now is read by the next fit
+        assert (imputer.fit(tissue_pair).impute().X != before.X).any()
+
+
+def test_embeddings_in_memory_may_have_any_precision(
+    fit_quickly: Fit, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    names = tissue_pair.sc.genes[4:]
+    values = np.random.default_rng(7).standard_normal((len(names), 16))
+    imputer = fit_quickly(embedding=EmbeddingTable(genes=names, values=values, source="float64"))
+    loaded = weft.load(imputer.save(tmp_path / "model")).attach(tissue_pair)
+    np.testing.assert_array_equal(loaded.model_.sources.weights, imputer.model_.sources.weights)
 
 
 @pytest.mark.parametrize("key", ["gene_set_genes", "edge_genes"])

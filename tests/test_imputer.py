@@ -1,5 +1,6 @@
 """The Imputer's contract: what goes in, what comes out, and on what a prediction may depend."""
 
+import copy
 import hashlib
 import random
 from collections.abc import Callable
@@ -8,12 +9,14 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import weft
 from weft._errors import (
     GeneError,
     InputError,
@@ -22,6 +25,7 @@ from weft._errors import (
     OutputError,
     OutputExistsError,
     SettingError,
+    WeftError,
 )
 from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair, pair
@@ -38,10 +42,6 @@ both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
 
 def read(path: Path) -> anndata.AnnData:
     return anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
-
-
-def all_genes(of: Pair) -> np.ndarray:
-    return np.arange(of.sc.n_genes)
 
 
 def digest(data: anndata.AnnData) -> str:
@@ -68,7 +68,7 @@ def test_predict_impute_and_impute_to_agree_bit_by_bit(
     imputed = imputer.impute()
     path = imputer.impute_to(tmp_path / f"imputed{suffix}")
     written = read(path)
-    np.testing.assert_array_equal(imputer.predict(all_genes(tissue_pair), tissue_pair), imputed.X)
+    np.testing.assert_array_equal(imputer.predict(tissue_pair.sc.genes, tissue_pair), imputed.X)
     np.testing.assert_array_equal(written.X, imputed.X)
     assert imputed.X.dtype == written.X.dtype == np.float32
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
@@ -122,7 +122,7 @@ def test_without_coordinates_or_reliability_there_is_none(tissue: SimulatedTissu
     imputed = imputer.impute(["Gene02"])
     assert len(imputed.obsm) == 0
     assert imputed.var["reliability"].isna().all()
-    assert np.isnan(imputer.reliability_of(np.array([0, 1]))).all()
+    assert np.isnan(imputer.reliability_of(["Gene02", "Gene03"])).all()
 
 
 def test_empty_cells_and_genes_get_finite_values(
@@ -135,7 +135,7 @@ def test_empty_cells_and_genes_get_finite_values(
         predicted = one.impute().X
         assert np.isfinite(predicted).all()
         assert (predicted >= 0).all()
-    assert np.isfinite(reliable_imputer.reliability_of(all_genes(tissue_pair))).all()
+    assert np.isfinite(reliable_imputer.reliability_of(tissue_pair.sc.genes)).all()
 
 
 def test_without_the_network_a_prediction_is_the_mean_of_the_nearest_cells(
@@ -155,7 +155,7 @@ def test_without_the_network_a_prediction_is_the_mean_of_the_nearest_cells(
     ):
         code = np.maximum(values @ weight.T + bias, 0)
         codes.append(code / np.linalg.norm(code, axis=1, keepdims=True))
-    predicted = imputer.predict(all_genes(tissue_pair), tissue_pair)
+    predicted = imputer.predict(tissue_pair.sc.genes, tissue_pair)
     for cell in range(0, tissue_pair.st.n_cells, 7):
         nearest = np.argsort([-(codes[0][cell] @ other) for other in codes[1]], kind="stable")[:8]
         np.testing.assert_allclose(predicted[cell], reference[nearest].mean(axis=0), atol=ROUNDING)
@@ -169,16 +169,16 @@ def test_without_the_network_a_prediction_is_the_mean_of_the_nearest_cells(
 def test_a_gene_does_not_depend_on_the_others_asked_for(
     imputer: Imputer, tissue_pair: Pair, asked: list[int]
 ) -> None:
-    whole = imputer.predict(all_genes(tissue_pair), tissue_pair)
-    some = imputer.predict(np.array(asked), tissue_pair)
+    whole = imputer.predict(tissue_pair.sc.genes, tissue_pair)
+    some = imputer.predict(tissue_pair.sc.genes[asked], tissue_pair)
     np.testing.assert_allclose(some, whole[:, asked], rtol=0, atol=ROUNDING)
 
 
 @given(cells=st.lists(st.integers(0, 89), min_size=1, max_size=20))
 @settings(max_examples=15, deadline=None)
 def test_a_cell_does_not_depend_on_the_others(imputer: Imputer, tissue_pair: Pair, cells: list[int]) -> None:
-    whole = imputer.predict(all_genes(tissue_pair), tissue_pair)
-    some = imputer.predict(all_genes(tissue_pair), tissue_pair.cells(np.array(cells)))
+    whole = imputer.predict(tissue_pair.sc.genes, tissue_pair)
+    some = imputer.predict(tissue_pair.sc.genes, tissue_pair.cells(np.array(cells)))
     np.testing.assert_allclose(some, whole[cells], rtol=0, atol=ROUNDING)
 
 
@@ -232,7 +232,7 @@ def test_inputs_are_left_as_they_were(
     for side, path in zip((tissue.sc, tissue.st), paths, strict=True):
         side.write_h5ad(path)
     before = [digest(tissue.sc), digest(tissue.st)], [path.read_bytes() for path in paths]
-    vectors = embeddings.values.copy()
+    vectors = np.array(embeddings.values)
     for one in (pair(tissue.sc, tissue.st), pair(*paths)):
         imputer = fit_quickly(on=one, embedding=embeddings)
         imputer.impute()
@@ -301,7 +301,7 @@ def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_pat
     for result in (reliable_imputer.impute([]), written):
         assert result.shape == (90, 0)
         assert list(result.var.columns) == ["measured", "reliability"]
-    assert reliable_imputer.reliability_of(np.array([], dtype=int)).shape == (0,)
+    assert reliable_imputer.reliability_of([]).shape == (0,)
 
 
 # Embeddings
@@ -345,7 +345,7 @@ def test_a_table_of_other_genes_is_refused(fit_quickly: Fit) -> None:
 
 
 def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
-    new, genes = Imputer(), np.array([0])
+    new, genes = Imputer(), ["Gene02"]
     calls: list[Callable[[], object]] = [
         new.impute,
         new.plan,
@@ -392,6 +392,104 @@ def test_settings_are_copied_and_the_preset_fills_the_rest(quick: dict[str, Any]
     used = imputer.fit(tissue_pair).settings_
     assert used is not None
     assert (used.k, used.alpha, used.latent) == (8, 0.7, 100)
+
+
+def test_settings_that_are_assigned_are_taken_by_the_next_fit(
+    quick: dict[str, Any], tissue_pair: Pair, fit_quickly: Fit
+) -> None:
+    imputer = fit_quickly()
+    before = imputer.impute().X
+    imputer.settings = quick | {"k": 3}
+    np.testing.assert_array_equal(imputer.impute().X, before)  # as it was fitted
+    assert imputer.fit(tissue_pair).settings_.k == 3
+    np.testing.assert_array_equal(imputer.impute().X, fit_quickly(settings={"k": 3}).impute().X)
+
+
+def test_every_hyper_parameter_that_is_assigned_is_taken(
+    quick: dict[str, Any], tissue_pair: Pair, embeddings: EmbeddingTable, fit_quickly: Fit
+) -> None:
+    imputer = Imputer(settings={"steps": 2, "level_steps": 2, "fold_steps": 2}, reliability=False)
+    imputer.fit(tissue_pair)
+    imputer.preset, imputer.settings, imputer.seed = "stimpute", quick, 4
+    imputer.embedding, imputer.reliability = embeddings, True
+    assert imputer.impute(["Gene02"]).uns["weft"]["preset"] == "auto"
+    assert imputer.impute(["Gene02"]).uns["weft"]["seed"] == 0
+    there = imputer.fit(tissue_pair).impute()
+    given_ = fit_quickly(embedding=embeddings, reliability=True, seed=4).impute()
+    np.testing.assert_array_equal(there.X, given_.X)
+    pd.testing.assert_frame_equal(there.var, given_.var)
+    assert (there.uns["weft"]["preset"], there.uns["weft"]["seed"]) == ("stimpute", 4)
+    imputer.device = "abacus"
+    with pytest.raises(SettingError, match=r"device: .*got 'abacus'"):
+        imputer.fit(tissue_pair)
+
+
+def test_a_seed_that_is_assigned_does_not_change_what_was_fitted(
+    fit_quickly: Fit, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    imputer = fit_quickly(seed=2)
+    before = imputer.impute().X
+    imputer.seed = 9
+    np.testing.assert_array_equal(imputer.attach(tissue_pair).impute().X, before)
+    assert weft.load(imputer.save(tmp_path / "model")).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("settings", {"neighbours": 5}, r"settings\['neighbours'\]: .*no such name"),
+        ("settings", {"k": 0}, r"k: expected a whole number >= 1, got 0"),
+        ("settings", "k=5", r"settings: expected a mapping from names to values, got 'k=5'"),
+        ("preset", "stimput", r"preset: .*Did you mean 'stimpute'"),
+        ("seed", -1, r"seed: expected a whole number >= 0, got -1"),
+        ("edges", pd.DataFrame([["Gene01"]]), r"two"),
+    ],
+)
+def test_wrong_arguments_show_when_they_are_assigned(
+    quick: dict[str, Any], tissue_pair: Pair, name: str, value: object, message: str
+) -> None:
+    imputer = Imputer(preset="stimpute", settings=quick)
+    setattr(imputer, name, value)
+    for call in (imputer.fit, lambda one: imputer.plan(pair=one)):
+        with pytest.raises(WeftError, match=message):
+            call(tissue_pair)
+
+
+def test_settings_that_are_changed_in_place_are_checked_and_taken(
+    quick: dict[str, Any], tissue_pair: Pair
+) -> None:
+    imputer = Imputer(preset="stimpute", settings=quick, reliability=False).fit(tissue_pair)
+    imputer.settings["k"] = 3
+    assert imputer.attach(tissue_pair).settings_.k == 8  # as it was fitted
+    assert imputer.fit(tissue_pair).settings_.k == 3
+    imputer.settings["k"] = 0
+    for call in (imputer.fit, lambda one: imputer.plan(pair=one)):
+        with pytest.raises(SettingError, match=r"k: expected a whole number >= 1, got 0"):
+            call(tissue_pair)
+
+
+def test_an_imputer_can_be_copied(imputer: Imputer) -> None:
+    again = copy.deepcopy(imputer)
+    assert dict(again.settings) == dict(imputer.settings)
+    np.testing.assert_array_equal(again.impute(["Gene02"]).X, imputer.impute(["Gene02"]).X)
+
+
+def test_a_plan_tells_of_the_settings_as_they_are(tissue_pair: Pair, fit_quickly: Fit) -> None:
+    imputer = fit_quickly()
+    small = imputer.plan().peak_bytes
+    imputer.settings = {"hidden": 4000, "k": 90}
+    assert imputer.plan().peak_bytes > small
+
+
+def test_genes_are_predicted_by_name(imputer: Imputer, tissue_pair: Pair) -> None:
+    names = ["gene03", "Gene02", "Gene03"]
+    found = imputer.predict(names, tissue_pair)
+    np.testing.assert_allclose(found[:, 0], found[:, 2], rtol=0, atol=ROUNDING)
+    alone = imputer.predict("Gene02", tissue_pair)
+    np.testing.assert_allclose(alone, found[:, 1:2], rtol=0, atol=ROUNDING)
+    for call in (lambda one: imputer.predict(one, tissue_pair), imputer.reliability_of):
+        with pytest.raises(GeneError, match=r"genes: expected a gene that is there, got 'Gene99'"):
+            call(["Gene02", "Gene99"])
 
 
 def test_k_may_be_as_large_as_the_reference_but_no_larger(fit_quickly: Fit) -> None:

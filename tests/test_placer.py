@@ -103,6 +103,52 @@ def test_the_record_says_how_it_was_made(fit_placer: FitPlacer, preset: Any) -> 
     assert {"weft", "torch", "numpy", "python"} <= set(record["versions"])
 
 
+def test_settings_that_are_assigned_are_taken_by_the_next_fit(
+    fit_placer: FitPlacer, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    placer = fit_placer()
+    before = placer.place().coordinates()
+    placer.settings, placer.seed, placer.preset = {**placer.settings, "steps": 2}, 5, "stem"
+    np.testing.assert_array_equal(placer.place().coordinates(), before)  # as it was fitted
+    kept = weft.load(placer.save(tmp_path / "model"))
+    assert (kept.seed, kept.preset) == (0, "auto")
+    assert (placer.place().record["seed"], placer.place().record["preset"]) == (0, "auto")
+    there = placer.fit(tissue_pair).place()
+    given_ = fit_placer(settings={"steps": 2}, seed=5, preset="stem").place()
+    np.testing.assert_array_equal(there.coordinates(), given_.coordinates())
+    assert (there.record["seed"], there.record["preset"]) == (5, "stem")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("settings", {"stepz": 5}, r"settings\['stepz'\]: .*Did you mean 'steps'"),
+        ("settings", {"steps": -1}, r"steps: expected a whole number >= 0, got -1"),
+        ("preset", "stam", r"preset: .*Did you mean 'stem'"),
+        ("seed", 0.5, r"seed: expected a whole number >= 0, got 0\.5"),
+    ],
+)
+def test_wrong_arguments_show_when_they_are_assigned(
+    tissue_pair: Pair, name: str, value: object, message: str
+) -> None:
+    placer = Placer()
+    setattr(placer, name, value)
+    for call in (placer.fit, lambda one: placer.plan(pair=one)):
+        with pytest.raises(SettingError, match=message):
+            call(tissue_pair)
+
+
+def test_settings_that_are_changed_in_place_are_checked_and_taken(tissue_pair: Pair) -> None:
+    placer = Placer(settings={"steps": 2, "models": 1}).fit(tissue_pair)
+    placer.settings["steps"] = 3
+    assert placer.attach(tissue_pair).place().record["settings"]["steps"] == 2  # as it was fitted
+    assert placer.fit(tissue_pair).place().record["settings"]["steps"] == 3
+    placer.settings["steps"] = -1
+    for call in (placer.fit, lambda one: placer.plan(pair=one)):
+        with pytest.raises(SettingError, match=r"steps: expected a whole number >= 0, got -1"):
+            call(tissue_pair)
+
+
 def test_settings_differ_from_those_of_the_preset(fit_placer: FitPlacer, tissue_pair: Pair) -> None:
     placer = Placer(preset="stem", settings={"steps": 2, "dropout": 0.4, "hidden": 8}).fit(tissue_pair)
     assert placer.model_ is not None

@@ -228,19 +228,19 @@ def test_a_perfect_prediction_is_trusted_more_than_a_scrambled_one(tissue_pair: 
 def test_scores_are_shares_and_do_not_depend_on_other_genes(
     reliable_imputer: Imputer, tissue_pair: Pair
 ) -> None:
-    genes = np.arange(tissue_pair.sc.n_genes)
-    scores = reliable_imputer.reliability_of(genes)
+    genes, names = np.arange(tissue_pair.sc.n_genes), tissue_pair.sc.genes
+    scores = reliable_imputer.reliability_of(names)
     assert scores.dtype == np.float64
     assert ((scores >= 0) & (scores <= 1)).all()
     for asked in ([7], [20, 3, 11], genes[::-1]):
         np.testing.assert_allclose(
-            reliable_imputer.reliability_of(np.array(asked)), scores[asked], rtol=0, atol=ROUNDING
+            reliable_imputer.reliability_of(names[asked]), scores[asked], rtol=0, atol=ROUNDING
         )
     np.testing.assert_allclose(reliable_imputer.impute().var["reliability"], scores, rtol=0, atol=ROUNDING)
     new = np.setdiff1d(genes, tissue_pair.sc_shared)
-    judged = reliable_imputer.predict(new, tissue_pair)
+    judged = reliable_imputer.predict(names[new], tissue_pair)
     np.testing.assert_allclose(
-        reliable_imputer.reliability_of(new, judged=judged), scores[new], rtol=0, atol=ROUNDING
+        reliable_imputer.reliability_of(names[new], judged=judged), scores[new], rtol=0, atol=ROUNDING
     )
 
 
@@ -250,9 +250,9 @@ def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
     known = reliable_imputer.fitted_.reliability
     assert known is not None
     kept = [known.nets.panel_scores[gene] for gene in tissue_pair.shared_genes]
-    np.testing.assert_array_equal(reliable_imputer.reliability_of(tissue_pair.sc_shared), kept)
-    flattering = reliable_imputer.predict(tissue_pair.sc_shared, tissue_pair)
-    assert (reliable_imputer.reliability_of(tissue_pair.sc_shared, judged=flattering) != kept).any()
+    np.testing.assert_array_equal(reliable_imputer.reliability_of(tissue_pair.shared_genes), kept)
+    flattering = reliable_imputer.predict(tissue_pair.shared_genes, tissue_pair)
+    assert (reliable_imputer.reliability_of(tissue_pair.shared_genes, judged=flattering) != kept).any()
 
 
 def test_noise_lowers_the_scores() -> None:
@@ -262,7 +262,7 @@ def test_noise_lowers_the_scores() -> None:
     imputer = Imputer(
         preset="stimpute", settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1}
     ).fit(both)
-    genes = np.arange(both.sc.n_genes)
+    genes = both.sc.genes
     predicted = imputer.predict(genes, both)
     noise = np.random.default_rng(0).standard_normal(predicted.shape).astype(np.float32)
     noise *= predicted.std(axis=0)
@@ -276,24 +276,24 @@ def test_noise_lowers_the_scores() -> None:
 
 def test_predictions_to_judge_must_fit_the_request(reliable_imputer: Imputer) -> None:
     with pytest.raises(InputError, match=r"judged: expected 90 cells x 2 genes, got .*\(90, 3\)"):
-        reliable_imputer.reliability_of(np.array([1, 2]), judged=np.zeros((90, 3), dtype=np.float32))
+        reliable_imputer.reliability_of(["Gene02", "Gene03"], judged=np.zeros((90, 3), dtype=np.float32))
     with pytest.raises(InputError, match=r"judged: expected 90 cells x 2 genes, got .*\(89, 2\)"):
-        reliable_imputer.reliability_of(np.array([1, 2]), judged=np.zeros((89, 2), dtype=np.float32))
+        reliable_imputer.reliability_of(["Gene02", "Gene03"], judged=np.zeros((89, 2), dtype=np.float32))
 
 
 def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -> None:
     few = tissue_pair.panel(tissue_pair.shared_genes[: SMALLEST_PANEL - 1])
     small = fit_quickly(on=few, reliability=True)
     assert small.fitted_.reliability is None
-    assert np.isnan(small.reliability_of(np.arange(3))).all()
+    assert np.isnan(small.reliability_of(tissue_pair.sc.genes[:3])).all()
     assert small.impute(["Gene02"]).var["reliability"].isna().all()
     enough = fit_quickly(on=tissue_pair.panel(tissue_pair.shared_genes[:SMALLEST_PANEL]), reliability=True)
-    assert np.isfinite(enough.reliability_of(np.arange(3))).all()
+    assert np.isfinite(enough.reliability_of(tissue_pair.sc.genes[:3])).all()
 
 
 def test_without_coordinates_there_are_scores_all_the_same(tissue_pair: Pair, fit_quickly: Fit) -> None:
     bare = dataclasses.replace(tissue_pair, coordinates=None, slices=None)
-    scores = fit_quickly(on=bare, reliability=True).reliability_of(np.arange(28))
+    scores = fit_quickly(on=bare, reliability=True).reliability_of(bare.sc.genes)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
@@ -312,13 +312,13 @@ def test_the_more_reliable_half_of_genes_is_truly_better() -> None:
     both = pair(made.sc, made.st)
     imputer = Imputer(preset="stimpute", settings={"k": 20, "hidden": 32}).fit(both)
     unseen = np.setdiff1d(np.arange(both.sc.n_genes), both.sc_shared)
-    predicted = imputer.predict(unseen, both).astype(float)
+    predicted = imputer.predict(both.sc.genes[unseen], both).astype(float)
     counts = made.truth.X.toarray()
     truth = np.log1p(counts / counts.sum(axis=1, keepdims=True).clip(min=1) * both.st.target)[:, unseen]
     cosine = (predicted * truth).sum(0) / np.maximum(
         np.linalg.norm(predicted, axis=0) * np.linalg.norm(truth, axis=0), 1e-9
     )
-    scores = imputer.reliability_of(unseen)
+    scores = imputer.reliability_of(both.sc.genes[unseen])
     best = scores >= np.median(scores)
     assert np.median(cosine[best]) > np.median(cosine)
 
@@ -332,7 +332,7 @@ def test_osmfish_reaches_its_published_cosine(shared_data: Path) -> None:
         held = np.arange(fold, len(names), 5)
         part = both.panel(np.delete(names, held))
         imputer = Imputer(preset="stimpute", reliability=False).fit(part)
-        predicted = imputer.predict(both.sc_shared[held], part).astype(float)
+        predicted = imputer.predict(both.shared_genes[held], part).astype(float)
         truth = both.st.dense(slice(None), both.st_shared[held]).astype(float)
         length = np.linalg.norm(predicted, axis=0) * np.linalg.norm(truth, axis=0)
         scores.extend((predicted * truth).sum(axis=0) / length)

@@ -95,7 +95,7 @@ def test_a_model_comes_back_bit_by_bit(
     first, second = fitted.impute(), loaded.impute()
     np.testing.assert_array_equal(second.X, first.X)
     pd.testing.assert_frame_equal(second.var, first.var)
-    genes = np.arange(tissue_pair.sc.n_genes)
+    genes = tissue_pair.sc.genes
     np.testing.assert_array_equal(loaded.reliability_of(genes), fitted.reliability_of(genes))
     assert second.uns["weft"]["settings"] == first.uns["weft"]["settings"]
     assert (loaded.seed, loaded.preset, loaded.settings_) == (3, "stimpute", fitted.settings_)
@@ -144,9 +144,9 @@ def test_a_loaded_model_asks_for_its_data(model: Path, tissue_pair: Pair, tmp_pa
     for call in (
         loaded.impute,
         lambda: loaded.impute_to(tmp_path / "a.zarr"),
-        lambda: loaded.predict(np.array([0]), tissue_pair),
+        lambda: loaded.predict(["Gene02"], tissue_pair),
         lambda: loaded.save(tmp_path / "again"),
-        lambda: loaded.reliability_of(np.array([0])),
+        lambda: loaded.reliability_of(["Gene02"]),
     ):
         with pytest.raises(NotFittedError, match=r"loaded and has no data yet\. Call attach\(pair\) first"):
             call()
@@ -220,7 +220,7 @@ def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> Non
         weft.load(damaged)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", '{"schema": 2}', "\ufeff\x00"])
+@pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", '{"schema": 3}', "\ufeff\x00"])
 def test_another_json_is_found(damaged: Path, text: str) -> None:
     (damaged / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match="the files of a saved model"):

@@ -22,13 +22,13 @@ from weft._compute import (
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from weft.core import attention
 from weft.core.attention import AttentionModel
+from weft.core.device import to_device
 from weft.core.levels import GeneLevels, Levels, fit_levels
 from weft.core.settings import SAMPLE_CELLS, AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
 from weft.devices import over_devices
 from weft.streaming import panel_of, training_cells
-from weft.tilemaker import moved
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
@@ -128,6 +128,10 @@ class Attending:
             found[rows] = self.model.similarity(queries)
         return found
 
+    def to(self, device: torch.device) -> Attending:
+        """Return a copy on a device; the reference by gene stays in memory."""
+        return to_device(self, device, "model", "levels")
+
     def _expression(self, genes: IntArray) -> torch.Tensor:
         return torch.from_numpy(self.columns.dense(genes)).to(self.model.device)
 
@@ -167,7 +171,7 @@ class CarriedGenes:
         for rows in row_blocks(len(queries), rows_within(_VALUES, result.shape[1], least=_FEWEST_ROWS)):
             carried, seen = self.model.mapping(queries[rows]).pull(self.expression), detection[rows]
             if self.levels is not None:
-                pattern = self.genes.patterns(carried, seen, self.model.detection_weight)
+                pattern = self.genes.patterns(carried, seen, self.model.cells.detection_weight)
                 carried = self.levels.values(pattern, seen[:, None], self.genes)
             result[rows] = carried.clamp_min(0).cpu().numpy()
         return result
@@ -268,7 +272,7 @@ class _Trainer:
         )
         expression = torch.from_numpy(np.ascontiguousarray(self.reference[:, out])).to(device)
         part = _Part.of(model, expression, self.queries)
-        return part if device == self.home else moved(part, self.home)
+        return part if device == self.home else part.to(self.home)
 
     def _model(
         self, genes: IntArray, settings: AttentionSettings, device: torch.device, told: Progress
@@ -297,7 +301,7 @@ class _Part:
     @classmethod
     def of(cls, model: AttentionModel, expression: torch.Tensor, queries: IntArray) -> _Part:
         genes, carried = GeneLevels.of(model, expression)
-        pattern = genes.patterns(carried, model.sample_detection, model.detection_weight)
+        pattern = genes.patterns(carried, model.sample_detection, model.cells.detection_weight)
         return cls(
             genes=genes,
             pattern=pattern,
@@ -305,6 +309,9 @@ class _Part:
             carried=carried,
             within=model.within(queries, expression),
         )
+
+    def to(self, device: torch.device) -> _Part:
+        return to_device(self, device, "genes", "pattern", "detection", "carried", "within")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -339,11 +346,13 @@ class _LevelLearner:
             seed=seed,
         )
 
+    def to(self, device: torch.device) -> _LevelLearner:
+        return to_device(self, device, "pattern", "detection", "genes", "truth")
+
     def learn(self, asked: tuple[IntArray, str], device: torch.device, _: Progress) -> Levels:
         """Learn levels from some of the panel's genes, from the random stream of a name."""
-        there, home = self, self.truth.device
-        if device != home:
-            there = moved(self, device)
+        home = self.truth.device
+        there = self if device == home else self.to(device)
         columns, name = asked
         some = torch.from_numpy(columns).to(device)
         levels = fit_levels(
@@ -354,7 +363,7 @@ class _LevelLearner:
             settings=self.settings,
             generator=torch_stream(self.seed, f"levels.{name}"),
         )
-        return levels if device == home else moved(levels, home)
+        return levels if device == home else levels.to(home)
 
     def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> OutOfFold:
         """Predict every part of the panel with levels learned from the others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ import pandas as pd
 import torch
 
 from weft._keys import RELIABILITY
-from weft._typing import DoubleArray, FloatArray, IntArray
+from weft._typing import DoubleArray, FloatArray, IntArray, Preset
 from weft.attending import Attending, CarriedGenes, fit_attending, sample_cells
-from weft.core.attention import AttentionModel
+from weft.core.attention import AttentionModel, AttentionOperator
+from weft.core.device import to_device
+from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import AttentionSettings
 from weft.data.columns import GeneColumns
 from weft.data.pair import Pair
@@ -71,23 +73,24 @@ class AttentionMethod:
             cross=work.reliability,
             progress=work.progress,
         )
-        fitted = FittedAttention(attending=attending, sample=sample)
+        fitted = FittedAttention(attending=attending, sample=sample, seed=work.seed)
         if held_out is None or len(pair.shared_genes) < SMALLEST_PANEL:
             return fitted
         similarity = attending.model.similarity(attending.model.sample)
         intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
         trust = fit_trust(attending, held_out, pair)
-        return FittedAttention(attending=attending, sample=sample, intervals=intervals, trust=trust)
+        return replace(fitted, intervals=intervals, trust=trust)
 
-    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedAttention:
+    def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedAttention:
         """See `weft.imputing.Method`."""
-        saved = SavedAttention.of(folder)
+        saved, seed = SavedAttention.of(folder), folder.config["seed"]
         columns = GeneColumns.load(pair.sc)
         reference = columns.dense(pair.sc_shared[saved.inputs])
-        attending = saved.attending(columns, reference, device=work.device, seed=work.seed)
+        attending = saved.attending(columns, reference, device=device, seed=seed)
         return FittedAttention(
             attending=attending,
-            sample=sample_cells(pair, work.seed),
+            sample=sample_cells(pair, seed),
+            seed=seed,
             intervals=saved.intervals,
             trust=saved.trust,
         )
@@ -103,12 +106,16 @@ class FittedAttention:
         What predicts.
     sample
         (n_sample,) positions of the cells that reliability looks at.
+    seed
+        Of the fit.
     intervals, trust
         What was learned of intervals and of reliability, or None.
     """
 
     attending: Attending
     sample: IntArray
+    seed: int
+    preset: Preset = "auto"
     intervals: Intervals | None = None
     trust: Trust | None = None
     network: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -128,9 +135,18 @@ class FittedAttention:
         """Where it works."""
         return self.model.device
 
+    def to(self, device: torch.device) -> FittedAttention:
+        """See `weft.imputing.FittedMethod`."""
+        return to_device(self, device, "attending")
+
     def prepare(self, genes: IntArray) -> CarriedGenes:
         """See `weft.imputing.FittedMethod`."""
         return self.attending.prepare(genes)
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """See `weft.imputing.FittedMethod`."""
+        operator = AttentionOperator.of(self.model, self.model.queries(measured))
+        return on_all_cells(operator, self.attending.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """See `weft.imputing.FittedMethod`."""

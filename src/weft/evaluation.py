@@ -276,7 +276,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     train = test = job.pair.panel(job.pair.shared_genes[split.kept])
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
-    genes, reliability = job.pair.sc_shared[split.held], None
+    genes, reliability = job.pair.shared_genes[split.held], None
     fitted = method.fit(train)
     block = np.asarray(fitted.predict(genes, test))
     _check_prediction(block, (test.st.n_cells, len(genes)))

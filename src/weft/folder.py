@@ -18,7 +18,7 @@ from weft._typing import PathLike
 from weft.data.output import check_output, output_errors, partial_output
 from weft.record import versions
 
-SCHEMA = 2
+SCHEMA = 3
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
 _Saved = TypeVar("_Saved")
 
@@ -42,29 +42,42 @@ class ModelFolder:
     genes: pd.DataFrame
 
 
+class FolderModel:
+    """An estimator that a model folder holds."""
+
+    def _folder(self) -> ModelFolder:
+        """Return what is written of it."""
+        raise NotImplementedError
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write the model to a folder, without the data; `weft.load` reads it.
+
+        Parameters
+        ----------
+        path
+            The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
+            ``weights.safetensors`` (what was learned; of stImpute also the embeddings, gene sets and edges of
+            the reference's genes), ``genes.parquet`` (the genes that it learned from).
+        overwrite
+            Whether a model that is there may be replaced.
+
+        Returns
+        -------
+        Path
+            Where it lies.
+
+        Raises
+        ------
+        NotFittedError
+            There is nothing to write yet.
+        OutputExistsError, OutputError
+            The folder is there already, or could not be written.
+        """
+        return write_folder(self._folder(), path, overwrite=overwrite)
+
+
 def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False) -> Path:
-    """Write a model folder.
-
-    Parameters
-    ----------
-    folder
-        What to write.
-    path
-        The folder, made anew: ``config.json`` (with schema and versions), ``weights.safetensors``,
-        ``genes.parquet``.
-    overwrite
-        Whether a model that is there may be replaced.
-
-    Returns
-    -------
-    Path
-        Where it lies.
-
-    Raises
-    ------
-    OutputExistsError, OutputError
-        The folder is there already, or could not be written.
-    """
+    """Write a model folder and return where it lies; parameters and errors as of `FolderModel.save`."""
     target = check_output(path, overwrite=overwrite)
     config = {"schema": SCHEMA, **folder.config, "versions": versions()}
     tensors = {name: one.detach().cpu().contiguous() for name, one in folder.tensors.items()}

@@ -6,7 +6,7 @@ It holds the contract (checks, devices, streaming, results); the methods are in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -24,9 +24,7 @@ from weft._typing import (
     OutputType,
     PathLike,
     Preset,
-    Progress,
     ProgressOption,
-    no_progress,
 )
 from weft.attention_method import AttentionMethod
 from weft.core.settings import AttentionSettings
@@ -38,7 +36,7 @@ from weft.data.resume import Journal, check_resumable
 from weft.data.sparse_output import check_cut, share_kept
 from weft.data.write import ResultWriter, check_output
 from weft.distributed import check_cluster, connect, write_tiles_over
-from weft.folder import ModelFolder, write_folder
+from weft.folder import FolderModel, ModelFolder
 from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
@@ -52,7 +50,7 @@ DEFAULT_MEMORY = "4 GB"
 
 
 @dataclass(kw_only=True, eq=False)
-class Imputer:
+class Imputer(FolderModel):
     """Predict genes of a single-cell reference in every cell of a spatial dataset.
 
     Parameters
@@ -62,7 +60,7 @@ class Imputer:
         (docs/auto.md). "stimpute" is the published method with its settings.
     settings
         Settings that differ from the preset's, by the names of `weft.core.settings.AttentionSettings` or
-        `weft.core.settings.StImputeSettings`.
+        `weft.core.settings.StImputeSettings`; a copy is held.
     embedding
         Protein embeddings of genes (a table or its path), which stImpute's gene graph is made from.
     gene_sets
@@ -96,6 +94,12 @@ class Imputer:
         Relations that stImpute's gene graph is made of: the share of each, where it came from, and how many
         genes of the reference it knows; expression stands in for the others. Empty for "auto".
 
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then. A fitted or loaded Imputer holds all
+    that it uses of embedding, gene sets and edges; their files are read by `fit` alone.
+
     Examples
     --------
     >>> import weft
@@ -116,17 +120,8 @@ class Imputer:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, ("auto", "stimpute"))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise SettingError(
-                "seed", expected="a whole number >= 0", got=repr(self.seed), fix="Use seed=0, say."
-            )
-        self.settings = dict(self.settings)
-        if isinstance(self.gene_sets, Mapping):
-            self.gene_sets = read_gene_sets(self.gene_sets)
-        if isinstance(self.edges, pd.DataFrame):
-            self.edges = read_edges(self.edges)
         self._method = self._chosen()
+        self.settings = dict(self.settings)
         self.pair_: Pair | None = None
         self.fitted_: FittedMethod | None = None
         self.model_: Any = None
@@ -156,9 +151,13 @@ class Imputer:
             One of them holds none of the reference's genes.
         """
         return_memory()  # of the files' reading
+        method, devices = self._chosen(), resolve_devices(self.device)
         with progress_callback(progress) as report:
-            fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=report))
-        self._restored = None
+            work = Work(
+                seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
+            )
+            fitted = method.fit(pair, work)
+        self._method, self._restored = method, None
         return self._keep(fitted, pair)
 
     def plan(
@@ -203,12 +202,14 @@ class Imputer:
                 got=repr(sparse),
                 fix="Leave out in_memory=, for the plan of impute_to, or sparse=.",
             )
+        method = self._chosen()
+        is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
-        plan = self._method.plan(
+        plan = method.plan(
             pair,
             len(asked),
-            settings=self.settings_,
+            settings=self.settings_ if is_of_fit else None,
             memory=memory,
             interval=interval,
             in_memory=in_memory,
@@ -216,23 +217,28 @@ class Imputer:
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
-    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
         """Return predictions alone.
 
         Parameters
         ----------
         genes
-            (n_genes,) positions in ``pair.sc.genes``.
+            (n_genes,) names of genes of the reference, each of which is given a column.
         pair
             The pair it was fitted to, or the same with other spatial cells.
 
         Returns
         -------
         (n_cells, n_genes) log-normalised expression, at least 0.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
         """
         fitted = self._fitted()
         self._check(pair)
-        return predict_all(fitted.prepare, pair, genes)
+        return predict_all(fitted.prepare, pair, _positions(genes, pair))
 
     def impute(
         self,
@@ -286,7 +292,7 @@ class Imputer:
             for tile, found in job.made(report):
                 for name, block in found.items():
                     matrices[name][tile.rows, tile.places] = block
-        values, uns = matrices.pop(None), {RECORD: job.record(preset=self.preset, seed=self.seed)}
+        values, uns = matrices.pop(None), {RECORD: job.record(preset=job.fitted.preset, seed=job.fitted.seed)}
         imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
@@ -357,8 +363,9 @@ class Imputer:
         job = self._job(pair, genes, interval=interval, memory=memory)
         check_not_input(path, job.pair)
         job = in_tiles_of(job, target) if resume else job
-        given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
-        record = job.record(preset=self.preset, seed=self.seed)
+        fitted = job.fitted
+        given = {"preset": fitted.preset, "seed": fitted.seed, "dtype": dtype, "sparse": cut}
+        record = job.record(preset=fitted.preset, seed=fitted.seed)
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
         with progress_callback(progress) as report:
             writer = ResultWriter(
@@ -377,18 +384,18 @@ class Imputer:
             )
             if dask is None or journal is None:
                 return write_tiles(job, writer, journal, progress=report)
-            devices = [str(one) for one in self._work().devices]
+            devices = [str(one) for one in resolve_devices(self.device)]
             several = devices if len(devices) > 1 else ()
             with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
                 return write_tiles_over(job, writer, journal, cluster=cluster, progress=report)
 
-    def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
+    def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.
 
         Parameters
         ----------
         genes
-            (n_genes,) positions in the reference's genes.
+            (n_genes,) names of genes of the reference.
         judged
             (n_cells, n_genes) predictions to judge in place of the Imputer's own, in all cells of `pair_`.
 
@@ -400,6 +407,8 @@ class Imputer:
 
         Raises
         ------
+        GeneError
+            A gene that the reference does not have.
         InputError
             ``judged`` has another shape.
 
@@ -408,7 +417,8 @@ class Imputer:
         A panel gene gets the score of its prediction made without it. "stimpute": Eq. 13 of the paper.
         """
         fitted, pair = self._fitted(), self._pair()
-        shape = (pair.st.n_cells, len(genes))
+        places = _positions(genes, pair)
+        shape = (pair.st.n_cells, len(places))
         if judged is not None and judged.shape != shape:
             raise InputError(
                 "judged",
@@ -416,7 +426,7 @@ class Imputer:
                 got=f"an array of shape {judged.shape}",
                 fix="Pass the predictions of these genes in all cells of the pair.",
             )
-        scores = fitted.judge(genes, pair=pair, judged=judged)[RELIABILITY]
+        scores = fitted.judge(places, pair=pair, judged=judged)[RELIABILITY]
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:
@@ -430,46 +440,20 @@ class Imputer:
         Raises
         ------
         InputError
-            The reference or the panel is another one.
+            The reference is another one: its genes, say, of which the model may know nothing.
+        GeneError
+            The panel lacks genes of the model's.
+
+        Notes
+        -----
+        Nothing is learned, and no file is read but the pair's: embedding, gene sets and edges are those of
+        the fit, held by the model.
         """
-        folder, work = self._restored, self._work()
-        if folder is None:
-            fitted = self._fitted()
-            self._check(pair)
-            return self._keep(self._method.restore(fitted.folder(pair), pair, work), pair)
+        folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
         pair = pair.panel(panel)
         check_data(pair, panel=panel, reference=folder.config["reference"])
-        return self._keep(self._method.restore(folder, pair, work), pair)
-
-    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write the model to a folder, without the data; `weft.load` reads it.
-
-        Parameters
-        ----------
-        path
-            The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
-            ``weights.safetensors`` (what was learned; embeddings, gene sets and edges that were used),
-            ``genes.parquet`` (the panel).
-        overwrite
-            Whether a model that is there may be replaced.
-
-        Returns
-        -------
-        Path
-            Where it lies.
-
-        Raises
-        ------
-        OutputExistsError, OutputError
-            The folder is there already, or could not be written.
-        """
-        fitted, pair = self._fitted(), self._pair()
-        folder = fitted.folder(pair)
-        folder.config.update(
-            kind="imputer", preset=self.preset, seed=int(self.seed), reference=reference_mark(pair)
-        )
-        return write_folder(folder, path, overwrite=overwrite)
+        return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
 
     @classmethod
     def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
@@ -498,12 +482,18 @@ class Imputer:
         return imputer
 
     def _chosen(self) -> Method:
-        """Return the method, after a look at its settings and at what its graph may be made of."""
+        """Return the method, after a look at the hyper-parameters: they may have been assigned."""
+        check_choice("preset", self.preset, get_args(Preset))
+        check_range("seed", self.seed, low=0, integer=True)
+        if isinstance(self.gene_sets, Mapping):
+            self.gene_sets = read_gene_sets(self.gene_sets)
+        if isinstance(self.edges, pd.DataFrame):
+            self.edges = read_edges(self.edges)
         sources = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
         if self.preset == "stimpute":
             chosen = StImputeMethod(changes=self.settings, sources=sources)
             chosen.check()
-            return chosen
+            return replace(chosen, changes=dict(self.settings))
         AttentionSettings().override(self.settings)
         for name, one in sources.items():
             if one is not None:
@@ -513,7 +503,7 @@ class Imputer:
                     got=arg("preset", self.preset) + ", which has none: none raised its accuracy",
                     fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
-        return AttentionMethod(changes=self.settings)
+        return AttentionMethod(changes=dict(self.settings))
 
     def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
         self.fitted_, self.pair_ = fitted, pair
@@ -522,9 +512,13 @@ class Imputer:
         return_memory()  # of the training
         return self
 
-    def _work(self, *, reliability: bool = False, progress: Progress = no_progress) -> Work:
-        devices = resolve_devices(self.device)
-        return Work(seed=int(self.seed), devices=devices, reliability=reliability, progress=progress)
+    def _folder(self) -> ModelFolder:
+        fitted, pair = self._fitted(), self._pair()
+        folder = fitted.folder(pair)
+        folder.config.update(
+            kind="imputer", preset=fitted.preset, seed=fitted.seed, reference=reference_mark(pair)
+        )
+        return folder
 
     def _fitted(self) -> FittedMethod:
         if self.fitted_ is None:
@@ -578,3 +572,8 @@ class Imputer:
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
         )
+
+
+def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
+    """Return positions of named genes in the reference, in the order asked for."""
+    return pair.find_genes([genes] if isinstance(genes, str) else genes)

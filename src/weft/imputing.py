@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from weft._compute import BLOCK_GENES, READ_ROWS, row_blocks
-from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from weft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, no_progress
+from weft.core.operator import ReferenceOperator
 from weft.core.settings import AttentionSettings, StImputeSettings
 from weft.data.overlap import ahead
 from weft.data.pair import Pair
@@ -66,8 +67,16 @@ class Predictor(Protocol):
         """
 
 
-class FittedMethod(Protocol):
-    """A method that has learned from a pair."""
+class Fit(Protocol):
+    """What is known of a fit."""
+
+    @property
+    def preset(self) -> Preset:
+        """The name of the method."""
+
+    @property
+    def seed(self) -> int:
+        """Of every random draw of the fit, and of what is made again with other data."""
 
     @property
     def settings(self) -> ImputerSettings:
@@ -89,6 +98,13 @@ class FittedMethod(Protocol):
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
 
+
+class FittedMethod(Fit, Protocol):
+    """A method that has learned from a pair."""
+
+    def to(self, device: torch.device) -> FittedMethod:
+        """Return a copy that predicts on a device; the reference and the reliability stay in memory."""
+
     def prepare(self, genes: IntArray) -> Predictor:
         """Return what predicts some genes.
 
@@ -96,6 +112,22 @@ class FittedMethod(Protocol):
         ----------
         genes
             (n_genes,) positions in the reference.
+        """
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """Return how cells see the reference: from values of its cells to values of theirs.
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+
+        Returns
+        -------
+        ReferenceOperator
+            On values of all the reference's cells, (pair.sc.n_cells, n_columns), on `device`: genes, labels,
+            layers. Cells without counts count nothing. With learned attention, the softmax over cells or
+            metacells; with stImpute the mean of the k neighbours (Eq. 12, without the gene network).
         """
 
     def similarity(self, pair: Pair) -> DoubleArray | None:
@@ -115,11 +147,15 @@ class FittedMethod(Protocol):
         """
 
     def folder(self, pair: Pair) -> ModelFolder:
-        """Return what has to be written of it; the Imputer adds preset and seed."""
+        """Return what has to be written of it; the Imputer adds preset, seed and the reference."""
 
 
 class Method(Protocol):
     """A method with its settings, before it has seen data."""
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """Settings that differ from the preset's."""
 
     def settings(self, pair: Pair) -> ImputerSettings:
         """Return the settings for data."""
@@ -154,8 +190,8 @@ class Method(Protocol):
     def fit(self, pair: Pair, work: Work) -> FittedMethod:
         """Learn from a pair."""
 
-    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedMethod:
-        """Bring back what was saved, with the data that it is for."""
+    def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedMethod:
+        """Bring back what was saved, with the data that it is for, from nothing but the two."""
 
 
 def predict_all(prepare: Callable[[IntArray], Predictor], pair: Pair, genes: IntArray) -> FloatArray:

@@ -7,7 +7,6 @@ from weft._typing import PathLike
 from weft.folder import ModelFolder, read_folder
 from weft.imputer import Imputer
 from weft.placer import Placer
-from weft.saved_placer import placer_from
 
 
 def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
@@ -31,7 +30,7 @@ def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
     def parse(folder: ModelFolder) -> Imputer | Placer:
         check_choice("kind", folder.config["kind"], ("imputer", "placer"))
         if folder.config["kind"] == "placer":
-            return Placer.restore(placer_from(folder), device=device)
+            return Placer.restore(folder, device=device)
         return Imputer.restore(folder, device=device)
 
     return read_folder(path, parse)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from weft._compute import READ_ROWS, progress_callback, resolve_devices, return_memory, row_blocks
 from weft._errors import InputError, NotFittedError, arg, check_choice, check_range
-from weft._typing import DoubleArray, IntArray, PathLike, PlacerPreset, ProgressOption
+from weft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
 from weft.batches import (
     BatchSource,
     ModelInput,
@@ -32,16 +31,16 @@ from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
 from weft.data.needs import coordinates_of
 from weft.data.pair import Pair
-from weft.folder import write_folder
+from weft.folder import FolderModel, ModelFolder
 from weft.location import slices_of
 from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
 from weft.record import provenance
-from weft.saved_placer import SavedPlacer, folder_of
+from weft.saved_placer import SavedPlacer, folder_of, placer_from
 
 
 @dataclass(kw_only=True, eq=False)
-class Placer:
+class Placer(FolderModel):
     """Find where in a tissue the cells of a single-cell reference lived.
 
     Parameters
@@ -52,7 +51,8 @@ class Placer:
         mapping, three encoders averaged, places as geometric medians, and compositions from both
         mappings.
     settings
-        Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`.
+        Settings that differ from the preset's, by the names of `weft.core.settings.StemSettings`; a copy is
+        held.
     seed
         Of every random draw: same seed, device and version give the same bits on the CPU.
     device
@@ -67,6 +67,11 @@ class Placer:
         (n_genes,) names of the genes that the model sees.
     pair_
         The data it was fitted to, or given by `attach`.
+
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then.
 
     Examples
     --------
@@ -83,14 +88,12 @@ class Placer:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("preset", self.preset, ("auto", "stem"))
-        check_range("seed", self.seed, low=0, integer=True)
+        self._checked_settings()  # so that a wrong name shows before any work
         self.settings = dict(self.settings)
-        StemSettings.of(self.preset).override(self.settings)  # so that a wrong name shows before any work
         self.model_: StemModel | None = None
         self.genes_: NDArray[np.str_] | None = None
         self.pair_: Pair | None = None
-        self._totals = (0.0, 0.0)
+        self._saved: SavedPlacer | None = None
 
     def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
@@ -110,7 +113,7 @@ class Placer:
         InputError
             No two spots at different places, or no cell or spot with counts.
         """
-        settings = StemSettings.of(self.preset).override(self.settings)
+        settings = self._checked_settings()
         devices = resolve_devices(self.device)
         return_memory()  # of the files' reading
         coordinates, spacing = _checked_places(pair)
@@ -125,7 +128,7 @@ class Placer:
             seed=self.seed,
         )
         with progress_callback(progress) as report:
-            self.model_ = stem.train(
+            model = stem.train(
                 source.draw,
                 n_genes=len(genes),
                 dropout=source.dropout(),
@@ -134,9 +137,11 @@ class Placer:
                 devices=devices,
                 progress=partial(report, "training"),
             )
-        self.genes_, self.pair_, self._totals = genes, pair, totals
+        self.pair_ = pair
         return_memory()  # of the training
-        return self
+        return self._keep(
+            SavedPlacer(preset=self.preset, seed=int(self.seed), model=model, genes=genes, totals=totals)
+        )
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
         """Return what fitting and placing will take; before `fit` too, given the pair.
@@ -154,7 +159,7 @@ class Placer:
             It does not fit in the budget.
         """
         pair = self._pair() if pair is None else pair
-        settings = StemSettings.of(self.preset).override(self.settings)
+        settings = self._checked_settings()
         trainings = len(resolve_devices(self.device))
         return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
 
@@ -180,10 +185,11 @@ class Placer:
         -----
         What is held is an embedding per cell and per spot.
         """
-        model, genes = self._fitted()
+        fitted = self._fitted()
+        model = fitted.model
         pair = self._pair() if pair is None else pair
         _checked_places(pair)
-        cells, spots = model_inputs(pair, genes, self._totals)
+        cells, spots = model_inputs(pair, fitted.genes, fitted.totals)
         n_spots, n_rows = pair.st.n_cells, pair.sc.n_cells + pair.st.n_cells
         with progress_callback(progress) as report:
             keys = _embedded(
@@ -208,8 +214,8 @@ class Placer:
             spots=keys,
             spot_groups=groups,
             slice_of_cells=slices_of(queries, keys, groups.values()),
-            genes=genes,
-            record=self._record(pair),
+            genes=fitted.genes,
+            record=_record(fitted, pair),
         )
 
     def attach(self, pair: Pair) -> Self:
@@ -225,53 +231,39 @@ class Placer:
         GeneError
             The pair lacks genes that the model sees.
         """
-        genes = self._fitted()[1]
-        model_inputs(pair, genes, self._totals)
+        fitted = self._fitted()
+        model_inputs(pair, fitted.genes, fitted.totals)
         self.pair_ = pair
         return self
 
-    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write the model to a folder, without the data; `weft.load` reads it.
-
-        Parameters
-        ----------
-        path
-            The folder, made anew.
-        overwrite
-            Whether a model that is there may be replaced.
-
-        Returns
-        -------
-        Path
-            Where it lies.
-
-        Raises
-        ------
-        OutputExistsError, OutputError
-            The folder is there already, or could not be written.
-        """
-        model, genes = self._fitted()
-        saved = SavedPlacer(preset=self.preset, seed=self.seed, model=model, genes=genes, totals=self._totals)
-        return write_folder(folder_of(saved), path, overwrite=overwrite)
-
     @classmethod
-    def restore(cls, saved: SavedPlacer, *, device: str = "auto") -> Self:
+    def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
         """Return the Placer that was saved; it has no data until `attach`. See `weft.load`."""
+        saved = placer_from(folder)
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
         )
-        where = resolve_devices(device)[0]
-        encoders = tuple(encoder.to(where) for encoder in saved.model.encoders)
-        placer.model_ = replace(saved.model, encoders=encoders, device=where)
-        placer.genes_, placer._totals = saved.genes, saved.totals
-        return placer
+        return placer._keep(replace(saved, model=saved.model.to(resolve_devices(device)[0])))
 
-    def _fitted(self) -> tuple[StemModel, NDArray[np.str_]]:
-        if self.model_ is None or self.genes_ is None:
+    def _checked_settings(self) -> StemSettings:
+        """Return all settings of the preset with the changes, after a look at what may have been assigned."""
+        check_choice("preset", self.preset, get_args(PlacerPreset))
+        check_range("seed", self.seed, low=0, integer=True)
+        return StemSettings.of(self.preset).override(self.settings)
+
+    def _keep(self, saved: SavedPlacer) -> Self:
+        self._saved, self.model_, self.genes_ = saved, saved.model, saved.genes
+        return self
+
+    def _folder(self) -> ModelFolder:
+        return folder_of(self._fitted())
+
+    def _fitted(self) -> SavedPlacer:
+        if self._saved is None:
             raise NotFittedError(
                 "Placer", expected="a fitted Placer", got="one that is not", fix="Call fit(pair) first."
             )
-        return self.model_, self.genes_
+        return self._saved
 
     def _pair(self) -> Pair:
         if self.pair_ is None:
@@ -281,16 +273,17 @@ class Placer:
             )
         return self.pair_
 
-    def _record(self, pair: Pair) -> dict[str, Any]:
-        model, genes = self._fitted()
-        record = provenance(
-            preset=self.preset,
-            settings=model.settings,
-            seed=self.seed,
-            device=str(model.device),
-            findings=pair.findings,
-        )
-        return record | {"n_genes": len(genes), "dropout": float(model.dropout)}
+
+def _record(fitted: SavedPlacer, pair: Pair) -> dict[str, Any]:
+    """Return how cells were placed, as values that every format stores."""
+    record = provenance(
+        preset=fitted.preset,
+        settings=fitted.model.settings,
+        seed=fitted.seed,
+        device=str(fitted.model.device),
+        findings=pair.findings,
+    )
+    return record | {"n_genes": len(fitted.genes), "dropout": float(fitted.model.dropout)}
 
 
 def _embedded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -26,7 +27,6 @@ from weft.folder import ModelFolder, part_of
 from weft.reliability import ReliabilityNet, ReliabilityNets
 
 _NETWORKS = ("autoencoder", "network")
-_SOURCE = "saved model"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,9 @@ class SavedStImpute:
         return cls(settings=settings, networks=networks, reliability=nets, network=_network(config, tensors))
 
 
-def folder_of(model: StImputeModel, pair: Pair, nets: ReliabilityNets | None) -> ModelFolder:
+def folder_of(
+    model: StImputeModel, pair: Pair, nets: ReliabilityNets | None, *, sources: Mapping[str, str]
+) -> ModelFolder:
     """Return what has to be written of a fitted model.
 
     Parameters
@@ -85,6 +87,8 @@ def folder_of(model: StImputeModel, pair: Pair, nets: ReliabilityNets | None) ->
         What was learned.
     pair
         The data it was fitted to.
+    sources
+        Where each relation of the gene graph came from.
     """
     genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
     if nets is not None:
@@ -96,8 +100,9 @@ def folder_of(model: StImputeModel, pair: Pair, nets: ReliabilityNets | None) ->
     config: dict[str, Any] = {
         "settings": asdict(model.settings),
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
+        "sources": dict(sources),
     }
-    _add_network(_network_of(model.graph, pair.sc.genes), config, tensors)
+    _add_network(_network_of(model.graph, pair.sc.genes, sources), config, tensors)
     return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
@@ -110,33 +115,29 @@ def _reliability_tensors(nets: ReliabilityNets | None) -> dict[str, torch.Tensor
     return tensors
 
 
-def _network_of(graph: GeneGraph, genes: NDArray[np.str_]) -> Network:
+def _network_of(graph: GeneGraph, genes: NDArray[np.str_], sources: Mapping[str, str]) -> Network:
     """Return what a graph's relations were made from, as far as it is about the reference's genes."""
     embedding, gene_sets, edges = None, None, None
-    for relation in (part.relation for part in graph.parts):
+    for part in graph.parts:
+        relation, source = part.relation, sources[part.name]
         known = relation.knows(np.arange(len(genes)))
         if isinstance(relation, EmbeddingRelation):
-            values = relation.vectors[relation.rows[known]].astype(np.float32)
-            embedding = EmbeddingTable(genes=genes[known], values=values, source=_SOURCE)
+            values = relation.vectors[relation.rows[known]]
+            embedding = EmbeddingTable(genes=genes[known], values=values, source=source)
         elif isinstance(relation, GeneSetRelation):
             gene_sets = GeneSets(
                 genes=genes[known],
-                members=_in_order(relation.members[known]),
+                members=relation.members[known],
                 information=relation.information,
-                source=_SOURCE,
+                source=source,
             )
         elif isinstance(relation, EdgeRelation):
-            upper = _in_order(sp.triu(relation.edges[known][:, known])).tocoo()
-            pairs = np.stack([upper.row, upper.col], axis=1).astype(np.int64)
-            edges = EdgeList(genes=genes[known], pairs=pairs, weights=upper.data, source=_SOURCE)
+            upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
+            upper.sort_indices()  # so that a model is saved alike again
+            ones, others = upper.tocoo().coords
+            pairs = np.stack([ones, others], axis=1).astype(np.int64)
+            edges = EdgeList(genes=genes[known], pairs=pairs, weights=upper.data, source=source)
     return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
-
-
-def _in_order(matrix: Any) -> sp.csr_matrix:
-    """Return a sparse matrix whose values stand in one order alone, so that a model is saved alike again."""
-    ordered = sp.csr_matrix(matrix)
-    ordered.sort_indices()
-    return ordered
 
 
 def _add_network(network: Network, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
@@ -158,11 +159,11 @@ def _add_network(network: Network, config: dict[str, Any], tensors: dict[str, to
 
 def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
     """Return the parts of a network that a folder holds."""
-    arrays = {name: one.numpy() for name, one in tensors.items()}
+    arrays, sources = {name: one.numpy() for name, one in tensors.items()}, config["sources"]
     embedding, gene_sets, edges = None, None, None
     if "embedding" in arrays:
-        values = arrays["embedding"].astype(np.float32)
-        embedding = EmbeddingTable(genes=np.array(config["embedded_genes"]), values=values, source=_SOURCE)
+        genes = np.array(config["embedded_genes"])
+        embedding = EmbeddingTable(genes=genes, values=arrays["embedding"], source=sources["embedding"])
     if "gene_sets.starts" in arrays:
         starts, sets = arrays["gene_sets.starts"], arrays["gene_sets.sets"]
         information = arrays["gene_sets.information"]
@@ -170,9 +171,11 @@ def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Networ
             (np.ones(len(sets), dtype=np.float32), sets, starts), shape=(len(starts) - 1, len(information))
         )
         genes = np.array(config["gene_set_genes"])
-        gene_sets = GeneSets(genes=genes, members=members, information=information, source=_SOURCE)
+        gene_sets = GeneSets(
+            genes=genes, members=members, information=information, source=sources["gene_sets"]
+        )
     if "edges.pairs" in arrays:
         pairs, weights = arrays["edges.pairs"], arrays["edges.weights"]
         genes = np.array(config["edge_genes"])
-        edges = EdgeList(genes=genes, pairs=pairs, weights=weights, source=_SOURCE)
+        edges = EdgeList(genes=genes, pairs=pairs, weights=weights, source=sources["edges"])
     return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)

@@ -95,17 +95,11 @@ class SavedAttention:
             Of the fit: the same metacells come of it.
         """
         cells = self.cells.to(device)
-        moments = {
-            name: Moments(mean=one.mean.to(device), spread=one.spread.to(device))
-            for name, one in self.moments.items()
-        }
+        moments = {name: one.to(device) for name, one in self.moments.items()}
         logs = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
         with torch.no_grad():
             keys = cells(logs, moments["reference"].standard(logs))
-        levels = self.levels
-        if levels is not None:
-            known = Moments(mean=levels.features.mean.to(device), spread=levels.features.spread.to(device))
-            levels = Levels(nets=tuple(net.to(device) for net in levels.nets), features=known)
+        levels = None if self.levels is None else self.levels.to(device)
         model = AttentionModel(
             settings=self.settings,
             inputs=self.inputs,

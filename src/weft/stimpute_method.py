@@ -12,12 +12,15 @@ import pandas as pd
 import torch
 
 from weft._keys import RELIABILITY
-from weft._typing import FloatArray, IntArray, Progress
+from weft._typing import FloatArray, IntArray, Preset, Progress
 from weft.core import stimpute
+from weft.core.device import to_device
+from weft.core.neighbors import NeighborMean
+from weft.core.operator import ReferenceOperator, on_all_cells
 from weft.core.settings import StImputeSettings
 from weft.core.stimpute import StImputeModel
 from weft.data.columns import GeneColumns
-from weft.data.network import Network, network_bytes, read_network
+from weft.data.network import network_bytes, read_network
 from weft.data.pair import Pair
 from weft.devices import over_devices
 from weft.folder import ModelFolder
@@ -85,7 +88,8 @@ class StImputeMethod:
     def fit(self, pair: Pair, work: Work) -> FittedStImpute:
         """See `weft.imputing.Method`."""
         settings = self.settings(pair)
-        network = self._network(settings)
+        given = [name for name, one in self.sources.items() if one is not None]
+        network = read_network(settings.graph_shares(given), **self.sources)
         parts = gene_relations(network, pair.sc.genes, settings=settings)
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
@@ -121,31 +125,26 @@ class StImputeMethod:
                 pair, columns, sample, folds=folds, predictions=predictions, seed=work.seed
             )
         record = network_record(model.graph, network, pair.sc.n_genes)
-        return FittedStImpute(model=model, columns=columns, network=record, reliability=known)
+        return FittedStImpute(model=model, columns=columns, seed=work.seed, network=record, reliability=known)
 
-    def restore(self, folder: ModelFolder, pair: Pair, work: Work) -> FittedStImpute:
-        """See `weft.imputing.Method`."""
-        saved = SavedStImpute.of(folder)
-        columns, network = GeneColumns.load(pair.sc), self._network(saved.settings)
-        parts = gene_relations(network, pair.sc.genes, settings=saved.settings)
+    def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedStImpute:
+        """See `weft.imputing.Method`: gene relations are those of the fit, whatever became of their files."""
+        saved, seed = SavedStImpute.of(folder), folder.config["seed"]
+        columns = GeneColumns.load(pair.sc)
+        parts = gene_relations(saved.network, pair.sc.genes, settings=saved.settings)
         model = stimpute.assemble(
             saved.networks,
             columns.dense(pair.sc_shared),
             graph=gene_graph(pair, columns, settings=saved.settings, parts=parts),
             settings=saved.settings,
-            seed=work.seed,
-            device=work.device,
+            seed=seed,
+            device=device,
         )
         known = None
         if saved.reliability is not None:
-            known = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, work.seed))
-        record = network_record(model.graph, network, pair.sc.n_genes)
-        return FittedStImpute(model=model, columns=columns, network=record, reliability=known)
-
-    def _network(self, settings: StImputeSettings) -> Network:
-        """Read what the gene graph uses of what is given."""
-        given = [name for name, one in self.sources.items() if one is not None]
-        return read_network(settings.graph_shares(given), **self.sources)
+            known = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, seed))
+        record = network_record(model.graph, saved.network, pair.sc.n_genes)
+        return FittedStImpute(model=model, columns=columns, seed=seed, network=record, reliability=known)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,6 +155,8 @@ class FittedStImpute:
     ----------
     model, columns
         What was trained, and the reference by gene.
+    seed
+        Of the fit.
     network
         Relations that the gene graph is made of, and how many genes each knows.
     reliability
@@ -164,8 +165,10 @@ class FittedStImpute:
 
     model: StImputeModel
     columns: GeneColumns
+    seed: int
     network: dict[str, dict[str, Any]]
     reliability: Reliability | None
+    preset: Preset = "stimpute"
     intervals: None = None
 
     @property
@@ -178,9 +181,19 @@ class FittedStImpute:
         """Where it works."""
         return self.model.device
 
+    def to(self, device: torch.device) -> FittedStImpute:
+        """See `weft.imputing.FittedMethod`."""
+        return to_device(self, device, "model")
+
     def prepare(self, genes: IntArray) -> NetworkGenes:
         """See `weft.imputing.FittedMethod`."""
         return NetworkGenes.of(self.model, self.columns, genes)
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """See `weft.imputing.FittedMethod`."""
+        near = torch.from_numpy(stimpute.find_neighbors(self.model, measured)).to(self.device)
+        mean = NeighborMean(neighbors=near, n_reference=self.columns.n_cells)
+        return on_all_cells(mean, self.columns.usable, self.device)
 
     def similarity(self, pair: Pair) -> None:
         """Return None: its k neighbours do not tell."""
@@ -203,4 +216,6 @@ class FittedStImpute:
 
     def folder(self, pair: Pair) -> ModelFolder:
         """See `weft.imputing.FittedMethod`."""
-        return folder_of(self.model, pair, None if self.reliability is None else self.reliability.nets)
+        sources = {name: str(part["source"]) for name, part in self.network.items()}
+        nets = None if self.reliability is None else self.reliability.nets
+        return folder_of(self.model, pair, nets, sources=sources)

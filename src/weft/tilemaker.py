@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import os
 import secrets
@@ -13,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -30,49 +29,6 @@ from weft.data.write import ResultWriter
 from weft.imputation import Imputation, Tile
 from weft.imputing import Predictor
 from weft.record import versions
-
-T = TypeVar("T")
-
-
-def moved(thing: T, device: torch.device) -> T:
-    """Return a copy of a fitted method, or of a part of one, whose tensors and networks are on a device.
-
-    Parameters
-    ----------
-    thing
-        Tensors, networks, arrays, devices, and dataclasses and plain containers of them; all else stays as
-        it is.
-    device
-        Where they shall be.
-
-    Notes
-    -----
-    Tensors and arrays are copied on the same device too: how they lie in memory decides the last bit of
-    products, and those that came from another process lie anywhere.
-
-    Examples
-    --------
-    >>> moved({"weights": torch.ones(2)}, torch.device("meta"))["weights"].device
-    device(type='meta')
-    """
-    found: Any = thing
-    if isinstance(thing, torch.Tensor):
-        found = thing.to(device, copy=True)
-    elif isinstance(thing, np.ndarray):
-        found = thing.copy()
-    elif isinstance(thing, torch.nn.Module):
-        found = copy.deepcopy(thing).to(device)
-    elif isinstance(thing, torch.device):
-        found = device
-    elif isinstance(thing, dict):
-        found = {name: moved(one, device) for name, one in thing.items()}
-    elif isinstance(thing, list | tuple) and type(thing) in (list, tuple):
-        found = type(thing)(moved(one, device) for one in thing)
-    elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        found = copy.copy(thing)
-        for name, one in vars(thing).items():  # not `replace`, so that what is cached is moved too
-            object.__setattr__(found, name, moved(one, device))
-    return cast(T, found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +121,7 @@ class _Ready:
         """Return the imputation on a device, and what predicts the genes of a tile there."""
         with self._lock:
             if self._job is None or self._of is None or self._of[0] != device:
-                there = job.fitted if device == "cpu" else moved(job.fitted, torch.device(device))
+                there = job.fitted if device == "cpu" else job.fitted.to(torch.device(device))
                 self._job = dataclasses.replace(job, fitted=there)
             if self._predictor is None or self._of != (device, tile.places):
                 self._predictor = None  # the old one goes before the new one comes
@@ -204,8 +160,8 @@ class TileMaker:
     ready: _Ready = field(default_factory=_Ready)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        job: Imputation = state["job"]  # it lies where the message came to lie: see `moved`
-        fitted = moved(job.fitted, torch.device("cpu"))
+        job: Imputation = state["job"]  # it lies where the message came to lie: see `to_device`
+        fitted = job.fitted.to(torch.device("cpu"))
         self.__dict__.update(state | {"job": dataclasses.replace(job, fitted=fitted)})
 
     @classmethod
@@ -314,5 +270,5 @@ def _light(job: Imputation) -> Imputation:
         findings={},
         cautions=(),
     )
-    fitted = job.fitted if job.fitted.device.type == "cpu" else moved(job.fitted, torch.device("cpu"))
+    fitted = job.fitted if job.fitted.device.type == "cpu" else job.fitted.to(torch.device("cpu"))
     return dataclasses.replace(job, fitted=fitted, pair=bare, known=bare)

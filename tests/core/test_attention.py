@@ -19,6 +19,7 @@ from weft.core.attention import (
     condensed_if_large,
     correlation_loss,
     train,
+    with_metacells,
 )
 from weft.core.mapping import Mapping
 from weft.core.metacells import Metacells
@@ -436,7 +437,7 @@ class TestMetacells:
     def test_each_cell_in_a_group_of_its_own_is_exact_attention(self) -> None:
         model, values = trained(), random(80, 3).abs()
         groups = np.random.default_rng(0).permutation(80)
-        alone = dataclasses.replace(model, metacells=Metacells(groups=groups))
+        alone = with_metacells(model, Metacells(groups=groups))
         assert alone.n_keys == model.n_keys == 80
         np.testing.assert_allclose(alone.at_keys(values)[groups], values, atol=1e-6)
         np.testing.assert_allclose(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import weft
 from weft._errors import InputError, NotFittedError, SettingError
 from weft.data.edges import read_edges
 from weft.data.embeddings import read_embedding
@@ -20,7 +21,7 @@ from weft.data.network import Network
 from weft.data.pair import Pair, pair
 from weft.data.simulate import simulate_tissue
 from weft.peers import attention, knn
-from weft.peers.methods import BaselineMethod, Predictor, parse_method, resolve_methods
+from weft.peers.methods import BaselineMethod, Predictor, copier, parse_method, resolve_methods
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_baselines_by_name_are_the_functions(tissue: Pair) -> None:
     genes = np.arange(20)
     found = resolve_methods(["knn:k=4+weights=uniform", "attention"])
     assert [one.label for one in found] == ["knn:k=4+weights=uniform", "attention"]
-    first, second = (one.make(0).fit(tissue).predict(genes, tissue) for one in found)
+    first, second = (one.make(0).fit(tissue).predict(tissue.sc.genes[genes], tissue) for one in found)
     np.testing.assert_array_equal(first, knn(tissue, tissue, genes, k=4, weights="uniform"))
     np.testing.assert_array_equal(second, attention(tissue, tissue, genes))
 
@@ -167,9 +168,21 @@ def test_presets_become_imputers(monkeypatch: pytest.MonkeyPatch) -> None:
         }
 
 
+def test_what_an_object_has_learned_is_not_copied(tissue: Pair) -> None:
+    class Learned:
+        def __deepcopy__(self, _: dict) -> None:
+            raise AssertionError("a fitted model was copied to be thrown away")
+
+    for given_one in (BaselineMethod(name="mean"), weft.Imputer(), weft.Placer()):
+        given_one.train_ = given_one.fitted_ = given_one.model_ = given_one.pair_ = Learned()
+        fresh = copier(given_one)(3)
+        assert fresh.seed == 3
+        assert not [value for value in vars(fresh).values() if isinstance(value, Learned)]
+
+
 def test_baseline_before_fit(tissue: Pair) -> None:
     with pytest.raises(NotFittedError, match="mean: expected a fitted method"):
-        BaselineMethod(name="mean").predict(np.arange(2), tissue)
+        BaselineMethod(name="mean").predict(tissue.sc.genes[:2], tissue)
 
 
 @pytest.mark.parametrize("given_one", [Frozen(), Plain()], ids=["frozen dataclass", "plain object"])
@@ -177,7 +190,7 @@ def test_objects_are_copied_and_given_the_seed(given_one: Predictor, tissue: Pai
     (method,) = resolve_methods([given_one])
     fresh = method.make(5)
     assert fresh is not given_one
-    assert fresh.fit(tissue).predict(np.arange(2), tissue)[0, 0] == 5
+    assert fresh.fit(tissue).predict(tissue.sc.genes[:2], tissue)[0, 0] == 5
     assert given_one.seed == (0 if isinstance(given_one, Frozen) else 7)
     assert not hasattr(given_one, "fitted")
 

@@ -297,7 +297,7 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
         one.assign(method=_method(SETTINGS)) for one in (half, _coverage(imputed[:, hidden], measured))
     ]
     for method in resolve_methods(_BASELINES, device=device):
-        predicted = method.make(seed).fit(data).predict(hidden, data)
+        predicted = method.make(seed).fit(data).predict(names, data)
         tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
     scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
     scores.attrs["weft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from weft.core.device import to_device
 from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_steps, warm_cosine
 from weft.core.mapping import Mapping
@@ -67,6 +67,11 @@ class CellMap(torch.nn.Module):
             parts.append(F.normalize(shown, dim=1, eps=_TINY) @ weights)
         return F.normalize(self.shares[0] * parts[0] + self.shares[1] * parts[1], dim=1, eps=_TINY)
 
+    @property
+    def detection_weight(self) -> float:
+        """How much standardised detection counts beside a standardised carried value."""
+        return float(self.detection.detach())
+
     def drift(self) -> torch.Tensor:
         """Return how far the maps are from where they started: a sum of squares."""
         start = torch.eye(len(self.of_logs), device=self.of_logs.device)
@@ -102,6 +107,10 @@ class Moments:
         """Return (values - mean) / spread."""
         return (values - self.mean) / self.spread
 
+    def to(self, device: torch.device) -> Moments:
+        """Return a copy on a device."""
+        return to_device(self, device, "mean", "spread")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionModel:
@@ -129,6 +138,8 @@ class AttentionModel:
         Mean loss per twentieth of the training.
     metacells
         Groups of reference cells that are attended to as one, or None where each cell is by itself.
+    metacell_keys
+        (n_metacells, P + 1) their keys, and how much each counts beside the product; see `with_metacells`.
     """
 
     settings: AttentionSettings
@@ -142,6 +153,7 @@ class AttentionModel:
     sample_detection: torch.Tensor
     history: tuple[float, ...] = ()
     metacells: Metacells | None = None
+    metacell_keys: torch.Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -152,11 +164,6 @@ class AttentionModel:
     def n_keys(self) -> int:
         """Metacells, or cells of the reference: what `mapping` goes to."""
         return len(self.keys if self.metacells is None else self.metacells.sizes)
-
-    @property
-    def detection_weight(self) -> float:
-        """How much standardised detection counts beside a standardised carried value."""
-        return float(self.cells.detection.detach())
 
     @torch.no_grad()
     def queries(self, measured: FloatArray) -> torch.Tensor:
@@ -191,11 +198,16 @@ class AttentionModel:
         kept further apart, so that cells that the tissue has none of do not take up the metacells.
         """
         if len(self.keys) <= most:
-            return replace(self, metacells=None)
+            return with_metacells(self, None)
         whole = Mapping(queries=self.sample, keys=self.keys)
         use = whole.push(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
         weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
-        return replace(self, metacells=group_cells(self._as_seen(), most=most, seed=seed, weights=weights))
+        return with_metacells(self, group_cells(_as_seen(self), most=most, seed=seed, weights=weights))
+
+    def to(self, device: torch.device) -> AttentionModel:
+        """Return a copy on a device."""
+        moments, of_sample = ("spatial", "reference", "detected"), ("sample", "sample_detection")
+        return to_device(self, device, "cells", "keys", "metacell_keys", *moments, *of_sample)
 
     def at_keys(self, values: torch.Tensor) -> torch.Tensor:
         """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.
@@ -216,33 +228,10 @@ class AttentionModel:
     def mapping(self, queries: torch.Tensor) -> Mapping:
         """Return the attention of some queries, to cells or, if there are any, to metacells."""
         half = self.settings.precision == "bfloat16"
-        if self.metacells is None:
+        if self.metacell_keys is None:
             return Mapping(queries=queries, keys=self.keys, half=half)
         ones = queries.new_ones(len(queries), 1)
-        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self._of_metacells, half=half)
-
-    @cached_property
-    def _of_metacells(self) -> torch.Tensor:
-        """Keys of the metacells, and how much each counts beside the product: (n_metacells, P + 1).
-
-        Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
-        q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
-        """
-        if self.metacells is None:
-            return self.keys
-        counts = np.log(self.metacells.sizes) + self.metacells.spread(self._as_seen()) / 2
-        table = np.column_stack([self.metacells.average(self.keys.cpu().numpy()), counts])
-        return torch.from_numpy(table.astype(np.float32)).to(self.device)
-
-    def _as_seen(self) -> DoubleArray:
-        """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
-
-        It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
-        decomposition U R of Q / sqrt(n).
-        """
-        queries = self.sample.cpu().double().numpy() / math.sqrt(len(self.sample))
-        upper = np.asarray(np.linalg.qr(queries, mode="r"))
-        return np.asarray(self.keys.cpu().double().numpy() @ upper.T)
+        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self.metacell_keys, half=half)
 
     @torch.no_grad()
     def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
@@ -269,6 +258,75 @@ class AttentionModel:
         sharpness = float(self.cells.log_sharpness.detach().exp())
         total = self.mapping(queries).log_total.cpu().double().numpy()
         return np.asarray((total - math.log(len(self.keys))) / sharpness)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionOperator:
+    """Softmax attention from reference cells to others, by metacells if there are any.
+
+    See `weft.core.operator.ReferenceOperator`.
+
+    Attributes
+    ----------
+    mapping
+        To the reference's cells, or to its metacells.
+    model
+        Whose reference it is.
+    """
+
+    mapping: Mapping
+    model: AttentionModel
+
+    @classmethod
+    def of(cls, model: AttentionModel, queries: torch.Tensor) -> AttentionOperator:
+        """Return the attention of (B, P) queries."""
+        return cls(mapping=model.mapping(queries), model=model)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, and cells of the reference."""
+        return len(self.mapping.queries), len(self.model.keys)
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Return weighted means of (n_sc, G) values: (B, G)."""
+        return self.mapping.pull(self.model.at_keys(values))
+
+    def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (B, G) values spread over the reference: (n_sc, G). Cells of a metacell share alike."""
+        spread, metacells = self.mapping.push(values), self.model.metacells
+        if metacells is None:
+            return spread
+        sizes, groups = (
+            torch.from_numpy(one).to(values.device) for one in (metacells.sizes, metacells.groups)
+        )
+        return (spread / sizes[:, None])[groups]
+
+
+def with_metacells(model: AttentionModel, metacells: Metacells | None) -> AttentionModel:
+    """Return a model with its reference in groups, or with each cell by itself where there are none.
+
+    Notes
+    -----
+    Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
+    q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+    """
+    if metacells is None:
+        return replace(model, metacells=None, metacell_keys=None)
+    counts = np.log(metacells.sizes) + metacells.spread(_as_seen(model)) / 2
+    table = np.column_stack([metacells.average(model.keys.cpu().numpy()), counts])
+    keys = torch.from_numpy(table.astype(np.float32)).to(model.device)
+    return replace(model, metacells=metacells, metacell_keys=keys)
+
+
+def _as_seen(model: AttentionModel) -> DoubleArray:
+    """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
+
+    It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
+    decomposition U R of Q / sqrt(n).
+    """
+    queries = model.sample.cpu().double().numpy() / math.sqrt(len(model.sample))
+    upper = np.asarray(np.linalg.qr(queries, mode="r"))
+    return np.asarray(model.keys.cpu().double().numpy() @ upper.T)
 
 
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:

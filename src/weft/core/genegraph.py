@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from weft._typing import DoubleArray, FloatArray, IntArray, RelationKind
+from weft.core.device import to_device
 from weft.core.likeness import cosine_columns, keep_largest
+from weft.core.neighbors import at_neighbors
 from weft.core.relations import ExpressionRelation, GeneRelation
 from weft.core.settings import Measure
 
@@ -85,6 +87,10 @@ class GeneGraph:
         if len(rows) > 1:
             rows = [part.share * _means(one) for part, one in zip(self.parts, rows, strict=True)]
         return _means(np.add.reduce(rows)).astype(np.float32)
+
+    def to(self, device: torch.device) -> GeneGraph:
+        """Return a copy for models on a device; it works on the CPU."""
+        return to_device(self, device, "source_expression")
 
     @property
     def is_sparse(self) -> bool:
@@ -170,6 +176,10 @@ class GeneTable:
         made = {name: torch.from_numpy(np.ascontiguousarray(one)).to(device) for name, one in tables.items()}
         return cls(**made, is_sparse=graph.is_sparse)
 
+    def to(self, device: torch.device) -> GeneTable:
+        """Return a copy on a device."""
+        return to_device(self, device, "expression", "aggregated", "weights")
+
     def gather(self, neighbors: torch.Tensor, genes: torch.Tensor | None = None) -> GeneFeatures:
         """Return features in the cells of a block.
 
@@ -184,7 +194,5 @@ class GeneTable:
         weights = self.weights
         if genes is not None:
             tables, weights = [table[genes] for table in tables], weights[genes]
-        own, aggregated = (
-            table.index_select(1, neighbors.reshape(-1)).view(-1, *neighbors.shape) for table in tables
-        )
+        own, aggregated = (at_neighbors(table, neighbors) for table in tables)
         return GeneFeatures(own=own, neighbors=aggregated, weights=weights)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from weft._compute import rows_within
-from weft.core.attention import AttentionModel, Moments, correlation_loss
+from weft.core.attention import AttentionModel, AttentionOperator, Moments, correlation_loss
+from weft.core.device import to_device
 from weft.core.loop import fit_steps, linear, warm_cosine
 from weft.core.settings import AttentionSettings
 
@@ -67,10 +68,10 @@ class GeneLevels:
         -------
         GeneLevels, (n_sample, n_genes)
         """
-        carried = model.mapping(model.sample).pull(model.at_keys(values))
+        carried = AttentionOperator.of(model, model.sample).apply(values)
         moments, reference = Moments.of(carried), Moments.of(values)
         standard = moments.standard(carried)
-        raw = standard + model.detection_weight * model.sample_detection[:, None]
+        raw = standard + model.cells.detection_weight * model.sample_detection[:, None]
         return (
             cls(
                 carried=moments,
@@ -112,6 +113,10 @@ class GeneLevels:
             return Moments.join(values) if isinstance(values[0], Moments) else torch.cat(values)
 
         return GeneLevels(**{one.name: joined(one.name) for one in fields(GeneLevels)})
+
+    def to(self, device: torch.device) -> GeneLevels:
+        """Return a copy on a device."""
+        return to_device(self, device, "carried", "pattern", "varies", "mean", "spread", "expressing")
 
 
 class LevelNet(torch.nn.Module):
@@ -183,6 +188,10 @@ class Levels:
             parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]
             means.append(torch.stack(parts).mean(dim=0))
         return torch.cat(means)
+
+    def to(self, device: torch.device) -> Levels:
+        """Return a copy on a device."""
+        return to_device(self, device, "nets", "features")
 
 
 def fit_levels(

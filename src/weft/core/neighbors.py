@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,11 +14,13 @@ from weft._compute import numpy_stream, row_blocks, sample_rows
 from weft._errors import SettingError, require
 from weft._statistics import unit_length
 from weft._typing import DoubleArray, IntArray
+from weft.core.device import to_device
 from weft.core.settings import StImputeSettings
 
 _EXTRA = 16  # candidates beyond k that the coarse float32 search hands to the exact float64 ranking
 _MOST_EXACT = 100_000  # reference cells up to which the exact search is taken
 _GROUPS, _FEWEST_IN_GROUP, _LOOKED_AT, _LEARNED = 4, 8, 48, 64  # of the index
+_MOST_GATHERED = 2**22  # values that are gathered at once: 16 MB
 _SLACK = 1e-5  # more than float32 can be wrong about the difference of two cosines
 
 
@@ -31,6 +33,9 @@ class NeighborSearch(Protocol):
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:
         """Return (n_queries, k) positions of reference cells, most similar first."""
+
+    def to(self, device: torch.device) -> NeighborSearch:
+        """Return the same search on a device."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +110,10 @@ class ExactNeighbors:
             likeness = torch.mm(coarse, self.coarse.T, out=room[: len(coarse)])  # (block, n_reference)
             found[rows] = self._nearest(directions, likeness, k)
         return found
+
+    def to(self, device: torch.device) -> ExactNeighbors:
+        """Return the same search on a device."""
+        return replace(self, device=device)
 
     @cached_property
     def coarse(self) -> torch.Tensor:
@@ -207,11 +216,66 @@ class ApproximateNeighbors:
             found[few] = self.exact.search(queries[few], k)
         return found
 
+    def to(self, device: torch.device) -> ApproximateNeighbors:
+        """Return the same search beside networks on a device; the index stays on the CPU."""
+        return to_device(self, device, "exact")
+
     def recall(self, queries: DoubleArray, k: int) -> float:
         """Return what part of the exact neighbours of some queries is found, 0 to 1."""
         found, exact = self.search(queries, k), self.exact.search(queries, k)
         both = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
         return float(np.sum(both)) / max(found.size, 1)
+
+
+def at_neighbors(table: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    """Return values of (R, n_reference) in the (B, k) neighbours of cells: (R, B, k)."""
+    return table.index_select(1, neighbors.reshape(-1)).view(-1, *neighbors.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NeighborMean:
+    """The mean over each cell's neighbours in the reference: Eq. 12 of stImpute without its gene network.
+
+    See `weft.core.operator.ReferenceOperator`.
+
+    Attributes
+    ----------
+    neighbors
+        (n_cells, k) positions of reference cells.
+    n_reference
+        Cells of the reference.
+
+    Examples
+    --------
+    >>> mean = NeighborMean(neighbors=torch.tensor([[0, 2], [1, 2]]), n_reference=3)
+    >>> mean.apply(torch.tensor([[1.0], [5.0], [3.0]]))
+    tensor([[2.],
+            [4.]])
+    """
+
+    neighbors: torch.Tensor
+    n_reference: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, and cells of the reference."""
+        return len(self.neighbors), self.n_reference
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Return means of (n_reference, n_columns) values: (n_cells, n_columns)."""
+        table, k = values.T.contiguous(), self.neighbors.shape[1]  # what is gathered lies close together
+        means = values.new_empty(len(self.neighbors), values.shape[1])
+        rows = max(_MOST_GATHERED // max(k * values.shape[1], 1), 1)
+        for near, block in zip(torch.split(self.neighbors, rows), torch.split(means, rows), strict=True):
+            block[:] = at_neighbors(table, near).mean(dim=2).T
+        return means
+
+    def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (n_cells, n_columns) values spread over the neighbours: (n_reference, n_columns)."""
+        spread = values.new_zeros(self.n_reference, values.shape[1])
+        for near in self.neighbors.T:
+            spread.index_add_(0, near, values)
+        return spread / self.neighbors.shape[1]
 
 
 def neighbor_search(

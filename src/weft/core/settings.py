@@ -471,6 +471,9 @@ _Settings = TypeVar("_Settings", StImputeSettings, StemSettings, AttentionSettin
 
 
 def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:
+    if not isinstance(changes, Mapping):
+        got, fix = repr(changes), "Write settings={'k': 20}, say."
+        raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
     known = [field.name for field in fields(settings)]
     for name in changes:
         check_known(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from weft._compute import torch_stream
 from weft._typing import Progress
+from weft.core.device import to_device
 from weft.core.loop import EpochProgress, fit_steps, linear
 from weft.core.settings import StemSettings
 from weft.devices import over_devices
@@ -191,6 +192,10 @@ class StemModel:
     def keys(self, values: torch.Tensor) -> torch.Tensor:
         """Return embeddings of spots, (n_spots, n_genes) to (n_spots, n_encoders * latent)."""
         return torch.cat([encoder(values) for encoder in self.encoders], dim=1)
+
+    def to(self, device: torch.device) -> StemModel:
+        """Return a copy on a device."""
+        return replace(to_device(self, device, "encoders"), device=device)
 
 
 def train(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from weft._compute import torch_stream
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from weft.core.device import to_device
 from weft.core.genegraph import GeneFeatures, GeneGraph, GeneTable
 from weft.core.likeness import centred
 from weft.core.loop import EpochProgress, fit_epochs, linear, shuffled
@@ -122,6 +123,10 @@ class StImputeModel:
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.search.device
+
+    def to(self, device: torch.device) -> StImputeModel:
+        """Return a copy on a device."""
+        return to_device(self, device, "autoencoder", "network", "graph", "sources", "search")
 
 
 def similarity_loss(

@@ -102,7 +102,9 @@ class GeneSets:
             (np.ones(len(found.first), dtype=np.float32), (found.first, found.second)),
             shape=(len(genes), len(self.genes)),
         )
-        return known, sp.csr_matrix(places @ self.members)
+        members = sp.csr_matrix(places @ self.members)
+        members.sort_indices()  # sums over them come out alike, whether they were just read or saved
+        return known, members
 
 
 GeneSetSource: TypeAlias = "PathLike | Mapping[str, Iterable[str]] | GeneSets"

@@ -6,12 +6,12 @@ import copy
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from weft._errors import InputError, NotFittedError, SettingError, arg, check_known, near, shorten
-from weft._typing import DoubleArray, FloatArray, IntArray, Preset
+from weft._typing import DoubleArray, FloatArray, Preset
 from weft.data.network import Network
 from weft.data.pair import Pair
 from weft.peers import BASELINES
@@ -32,16 +32,16 @@ class Predictor(Protocol):
     def fit(self, pair: Pair) -> Predictor:
         """Learn from the reference and from the panel of the spatial side; return what predicts."""
 
-    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
-        """Return log-normalised values of the pair's spatial cells; genes by place in ``pair.sc.genes``."""
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return log-normalised values of the pair's spatial cells; genes by name, as ``pair.sc.genes``."""
 
 
 @runtime_checkable
 class Reliable(Protocol):
     """What a method must do, besides, to have its reliability looked at."""
 
-    def reliability_of(self, genes: IntArray) -> DoubleArray:
-        """Return how well each gene is expected to be predicted; genes by place in ``pair.sc.genes``."""
+    def reliability_of(self, genes: Iterable[str]) -> DoubleArray:
+        """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +76,14 @@ class BaselineMethod:
         self.train_ = pair
         return self
 
-    def predict(self, genes: IntArray, pair: Pair) -> FloatArray:
-        """Return the baseline's prediction for the spatial cells of ``pair``, (n_cells, n_genes)."""
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return the baseline's prediction of named genes for the spatial cells: (n_cells, n_genes)."""
         if not hasattr(self, "train_"):
             raise NotFittedError(
                 self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
             )
-        return BASELINES[self.name](self.train_, pair, genes, seed=self.seed, **self.settings)
+        places = self.train_.find_genes(genes)
+        return BASELINES[self.name](self.train_, pair, places, seed=self.seed, **self.settings)
 
 
 def parse_method(
@@ -259,13 +260,12 @@ def copier(method: M) -> Callable[[int], M]:
     """Return what copies an object, without what it learned, and gives the copy a seed if it takes one."""
 
     def fresh(seed: int) -> M:
+        if dataclasses.is_dataclass(method) and not isinstance(method, type):
+            # made anew before it is copied: it leaves behind what it learned
+            has_seed = any(part.name == "seed" for part in dataclasses.fields(method))
+            return cast(M, copy.deepcopy(dataclasses.replace(method, **({"seed": seed} if has_seed else {}))))
         one: Any = copy.deepcopy(method)
-        if dataclasses.is_dataclass(one) and not isinstance(
-            one, type
-        ):  # which may be frozen; made anew, it leaves behind what it learned
-            has_seed = any(part.name == "seed" for part in dataclasses.fields(one))
-            one = dataclasses.replace(one, seed=seed) if has_seed else one
-        elif hasattr(one, "seed"):
+        if hasattr(one, "seed"):
             one.seed = seed
         return cast(M, one)
 
@@ -312,7 +312,7 @@ def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Ca
 def _own_label(method: object, taken: list[str]) -> str:
     label = str(getattr(method, "preset", type(method).__name__))
     settings = getattr(method, "settings", None)
-    if isinstance(settings, dict) and settings:
+    if isinstance(settings, Mapping) and settings:
         label += ":" + "+".join(f"{key}={value}" for key, value in settings.items())
     number, numbered = 1, label
     while numbered in taken:

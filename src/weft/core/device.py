@@ -1,0 +1,47 @@
+"""Copies of models and of their parts on a device: what the ``to`` of every model is made of."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+_Model = TypeVar("_Model")
+
+
+def to_device(model: _Model, device: torch.device, *parts: str) -> _Model:
+    """Return a copy of a model, a dataclass, with some of its parts on a device, and the others as they are.
+
+    Parameters
+    ----------
+    model
+        Of which the copy is.
+    device
+        Where the parts shall be.
+    parts
+        Names of the fields that go there: tensors, networks, models with a ``to`` of their own, tuples of
+        these, or None. A NumPy array is copied and stays in memory.
+
+    Notes
+    -----
+    They are copies on the same device too: how an array lies in memory decides the last bit of products, and
+    what came from another process lies anywhere.
+    """
+    whole: Any = model
+    copied: _Model = replace(whole, **{name: _copy_of(getattr(whole, name), device) for name in parts})
+    return copied
+
+
+def _copy_of(part: Any, device: torch.device) -> Any:
+    if part is None or isinstance(part, np.ndarray):
+        return copy.copy(part)
+    if isinstance(part, tuple):
+        return tuple(_copy_of(one, device) for one in part)
+    if isinstance(part, torch.Tensor):
+        return part.to(device, copy=True)
+    if isinstance(part, torch.nn.Module):
+        part = copy.deepcopy(part)  # `Module.to` works in place
+    return part.to(device)
