@@ -356,6 +356,7 @@ class Imputer:
             sparse=cut,
             overwrite=overwrite,
             chunk=job.plan.chunk,
+            shard=job.plan.shard,
             journal=journal,
             progress=progress,
         )

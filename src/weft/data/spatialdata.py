@@ -18,7 +18,7 @@ from anndata import AnnData
 from weft._errors import InputError, MissingFileError, OutputExistsError, require, shorten
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
-from weft.data.copying import copy_matrix, write_quietly
+from weft.data.copying import copy_matrix
 from weft.data.input import Input
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.read import open_input
@@ -35,6 +35,7 @@ from weft.data.regions import (
 from weft.data.resume import partial_of
 from weft.data.storable import storable
 from weft.data.stream import open_rows
+from weft.data.zarr_store import MANIFEST, write_quietly
 
 logger = logging.getLogger("weft")
 
@@ -286,7 +287,7 @@ def _write_table(path: Path, made: Input, source: Input) -> None:
         if key in root:
             del root[key]
         copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key)
-    told = {key: value for key, value in dict(theirs.attrs).items() if not key.startswith("encoding-")}
+    told = {key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))}
     if link is not None:
         told |= _attributes(link)
     zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened anew, to know those that are there
