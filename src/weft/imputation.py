@@ -14,6 +14,7 @@ import pandas as pd
 from weft._errors import NotFittedError, check_range
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
+from weft.data.needs import inputs_of
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
 from weft.data.resume import Journal, kept_mark, remove_torn
@@ -154,9 +155,13 @@ class Imputation:
         more = {} if self.similarity is None else {"weft_similarity": self.similarity}
         return ExtendedTable(table, more)
 
+    def names(self) -> pd.DataFrame:
+        """Return the table of the genes with their names alone."""
+        return self.pair.sc.gene_table(self.genes)
+
     def var(self) -> pd.DataFrame:
-        """Return the table of the genes: ``measured``, and what is known of reliability."""
-        var = pd.DataFrame(index=pd.Index(self.pair.sc.genes[self.genes].astype(str)))
+        """Return the table of the genes: other names, ``measured``, and what is known of reliability."""
+        var = self.names()
         var["measured"] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)
@@ -185,14 +190,16 @@ class Imputation:
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
 
-    def record(self, *, preset: str, seed: int) -> dict[str, Any]:
+    def record(self, *, preset: str, seed: int, fit_seconds: float) -> dict[str, Any]:
         """Return how it is made, as values that every format stores."""
         record = provenance(
+            "imputed",
             preset=preset,
             settings=self.fitted.settings,
             seed=seed,
             device=str(self.fitted.device),
-            findings=self.pair.findings,
+            inputs=inputs_of(self.pair),
+            fit_seconds=fit_seconds,
         )
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]

@@ -5,6 +5,7 @@ It holds the contract (checks, devices, streaming, results); the methods are in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
 from weft.plan import Plan
+from weft.record import timed
 from weft.save import SavedStImpute
 from weft.saved_attention import SavedAttention
 from weft.stimpute_method import StImputeMethod
@@ -132,6 +134,7 @@ class Imputer:
         self.intervals_: Intervals | None = None
         self.network_: dict[str, dict[str, Any]] | None = None
         self._restored: ModelFolder | None = None
+        self._fit_seconds = 0.0
 
     def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
         """Learn from a pair.
@@ -153,8 +156,9 @@ class Imputer:
             One of them holds none of the reference's genes.
         """
         return_memory()  # of the files' reading
+        start = time.monotonic()
         fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
-        self._restored = None
+        self._restored, self._fit_seconds = None, round(time.monotonic() - start, 3)
         return self._keep(fitted, pair)
 
     def plan(
@@ -250,11 +254,14 @@ class Imputer:
         AnnData
             ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
             ``layers["upper"]``: the interval, if one is asked for, and ``obs["weft_similarity"]``, how near
-            the reference comes to each cell. ``var``: ``measured``, whether the gene was on the panel, and
+            the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol`` and
+            ``gene_id``, empty where the reference does not tell them, of its names and of a usual column of
+            its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl IDs);
+            ``measured``, whether the gene was on the panel, and
             ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
             ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
             with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
-            ``uns["weft"]``: how it was made.
+            ``uns["weft"]``: how it was made, as `weft.record.provenance` says.
 
         Raises
         ------
@@ -265,16 +272,19 @@ class Imputer:
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
+        start = time.monotonic()
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        record = self._record(job)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
         for tile, found in job.made(progress):
             for name, block in found.items():
                 matrices[name][tile.rows, tile.places] = block
-        values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
-        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
+        values = matrices.pop(None)
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var())
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
+        imputed.uns["weft"] = timed(record, start)
         return imputed
 
     def impute_to(
@@ -332,6 +342,7 @@ class Imputer:
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
         """
+        start = time.monotonic()
         check_choice("dtype", dtype, get_args(OutputType))
         check_cut("sparse", sparse)
         cut = None if sparse is None else float(sparse)
@@ -343,14 +354,14 @@ class Imputer:
         check_not_input(path, job.pair)
         job = in_tiles_of(job, target) if resume else job
         given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
-        record = job.record(preset=self.preset, seed=self.seed)
+        record = self._record(job) | ({} if cut is None else {"sparse": cut})
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
         writer = ResultWriter(
             path,
             obs=job.obs(),
-            var=job.var(),
+            var=job.var() if journal is None or not journal.is_started else job.names(),
             obsm=places_of(job.pair),
-            uns={"weft": record if cut is None else record | {"sparse": cut}},
+            uns=lambda: {"weft": timed(record, start)},
             layers=job.layers,
             dtype=dtype,
             sparse=cut,
@@ -452,7 +463,11 @@ class Imputer:
         fitted, pair = self._fitted(), self._pair()
         folder = fitted.folder(pair)
         folder.config.update(
-            kind="imputer", preset=self.preset, seed=int(self.seed), reference=reference_mark(pair)
+            kind="imputer",
+            preset=self.preset,
+            seed=int(self.seed),
+            reference=reference_mark(pair),
+            fit_seconds=self._fit_seconds,
         )
         return write_folder(folder, path, overwrite=overwrite)
 
@@ -479,7 +494,7 @@ class Imputer:
             device=device,
             **sources,
         )
-        imputer._restored = folder
+        imputer._restored, imputer._fit_seconds = folder, float(config.get("fit_seconds", 0.0))
         return imputer
 
     def _chosen(self) -> Method:
@@ -510,6 +525,9 @@ class Imputer:
     def _work(self, *, reliability: bool = False, progress: Progress = silent) -> Work:
         devices = resolve_devices(self.device)
         return Work(seed=int(self.seed), devices=devices, reliability=reliability, progress=progress)
+
+    def _record(self, job: Imputation) -> dict[str, Any]:
+        return job.record(preset=self.preset, seed=self.seed, fit_seconds=self._fit_seconds)
 
     def _fitted(self) -> FittedMethod:
         if self.fitted_ is None:

@@ -345,8 +345,8 @@ class Placement:
         result = AnnData(
             imputed,
             obs=self.pair.st.obs.copy(),
-            var=pd.DataFrame(index=pd.Index(self.pair.sc.genes[found].astype(str))),
-            uns={"weft": deepcopy(self.record)},
+            var=self.pair.sc.gene_table(found),
+            uns={"weft": deepcopy(self.record) | {"kind": "spots"}},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()
         return result

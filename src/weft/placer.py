@@ -5,6 +5,7 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,14 +30,14 @@ from weft.batches import (
 from weft.core import stem
 from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
-from weft.data.needs import coordinates_of
+from weft.data.needs import coordinates_of, inputs_of
 from weft.data.pair import Pair
 from weft.data.stream import row_blocks
 from weft.folder import write_folder
 from weft.location import slices_of
 from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
-from weft.record import provenance
+from weft.record import provenance, timed
 from weft.saved_placer import SavedPlacer, folder_of
 
 _READ_ROWS = 4096  # cells that are embedded at once
@@ -93,6 +94,7 @@ class Placer:
         self.genes_: NDArray[np.str_] | None = None
         self.pair_: Pair | None = None
         self._totals = (0.0, 0.0)
+        self._fit_seconds = 0.0
 
     def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
         """Learn from a pair.
@@ -114,6 +116,7 @@ class Placer:
         settings = StemSettings.of(self.preset).override(self.settings)
         devices = resolve_devices(self.device)
         return_memory()  # of the files' reading
+        start = time.monotonic()
         coordinates, spacing = _checked_places(pair)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
@@ -135,6 +138,7 @@ class Placer:
             progress=lambda done, total: progress("training", done, total),
         )
         self.genes_, self.pair_, self._totals = genes, pair, totals
+        self._fit_seconds = round(time.monotonic() - start, 3)
         return_memory()  # of the training
         return self
 
@@ -179,6 +183,7 @@ class Placer:
         -----
         What is held is an embedding per cell and per spot.
         """
+        start = time.monotonic()
         model, genes = self._fitted()
         pair = self._pair() if pair is None else pair
         _checked_places(pair)
@@ -206,7 +211,7 @@ class Placer:
             spot_groups=groups,
             slice_of_cells=slices_of(queries, keys, groups.values()),
             genes=genes,
-            record=self._record(pair),
+            record=timed(self._record(pair), start),
         )
 
     def attach(self, pair: Pair) -> Self:
@@ -248,7 +253,14 @@ class Placer:
             The folder is there already, or could not be written.
         """
         model, genes = self._fitted()
-        saved = SavedPlacer(preset=self.preset, seed=self.seed, model=model, genes=genes, totals=self._totals)
+        saved = SavedPlacer(
+            preset=self.preset,
+            seed=self.seed,
+            model=model,
+            genes=genes,
+            totals=self._totals,
+            fit_seconds=self._fit_seconds,
+        )
         return write_folder(folder_of(saved), path, overwrite=overwrite)
 
     @classmethod
@@ -261,6 +273,7 @@ class Placer:
         encoders = tuple(encoder.to(where) for encoder in saved.model.encoders)
         placer.model_ = replace(saved.model, encoders=encoders, device=where)
         placer.genes_, placer._totals = saved.genes, saved.totals
+        placer._fit_seconds = saved.fit_seconds
         return placer
 
     def _fitted(self) -> tuple[StemModel, NDArray[np.str_]]:
@@ -281,11 +294,13 @@ class Placer:
     def _record(self, pair: Pair) -> dict[str, Any]:
         model, genes = self._fitted()
         record = provenance(
+            "placed",
             preset=self.preset,
             settings=model.settings,
             seed=self.seed,
             device=str(model.device),
-            findings=pair.findings,
+            inputs=inputs_of(pair),
+            fit_seconds=self._fit_seconds,
         )
         return record | {"n_genes": len(genes), "dropout": float(model.dropout)}
 

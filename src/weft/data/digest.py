@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from weft._typing import Matrix
 from weft.data.copying import block_rows
-from weft.data.network import Network
 from weft.data.side import Side
 from weft.data.stream import row_blocks
+
+if TYPE_CHECKING:
+    from weft.data.network import Network
 
 _BYTES = 16  # of a digest: too many for two inputs to share one by chance
 _SEPARATOR = "\0"  # between texts: no name holds it
@@ -51,14 +53,53 @@ def digest_of(*parts: NDArray[Any] | str | float | None) -> str:
     return state.hexdigest()
 
 
-def values_digest(side: Side) -> str:
+class MatrixDigest:
+    """Digests of a matrix that is seen block by block: the same, dense or sparse, and whatever the blocks.
+
+    Examples
+    --------
+    >>> whole, parts = MatrixDigest(), MatrixDigest()
+    >>> whole.add(np.eye(3, dtype=np.float32))
+    >>> for row in range(3):
+    ...     parts.add(sp.csr_matrix(np.eye(3, dtype=np.float32)[[row]]))
+    >>> whole.texts == parts.texts
+    True
+    """
+
+    def __init__(self) -> None:
+        self._states = [hashlib.blake2b(digest_size=_BYTES) for _ in range(3)]
+
+    def add(self, block: Matrix) -> None:
+        """Take the next rows."""
+        if isinstance(block, np.ndarray):
+            is_filled = block != 0
+            columns = np.broadcast_to(np.arange(block.shape[1], dtype="<i4"), block.shape)
+            found = np.count_nonzero(is_filled, axis=1), columns[is_filled], block[is_filled]
+        else:
+            rows = block
+            if not block.data.all():
+                rows = block.copy()
+                rows.eliminate_zeros()
+            found = np.diff(rows.indptr), rows.indices, rows.data
+        for state, part, kind in zip(self._states, found, ("<i8", "<i4", "<f4"), strict=True):
+            state.update(np.ascontiguousarray(part, dtype=kind).data)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Of how many values of each row are not zero, where they are, and what they are."""
+        return tuple(state.hexdigest() for state in self._states)
+
+
+def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
     """Return a text that tells one side from another by all that predictions depend on.
 
     Parameters
     ----------
     side
-        The reference or the spatial data. They are read once, a block of rows at a time; the text is kept, so
-        that a second call reads nothing.
+        The reference or the spatial data. The text is kept, so that a second call costs nothing.
+    seen
+        What has seen all values of the side, in its order of cells and genes; `weft.pair` gives it, which
+        reads them anyway. By default the values are read once, a block of rows at a time.
 
     Returns
     -------
@@ -77,23 +118,13 @@ def values_digest(side: Side) -> str:
     False
     """
     if side not in _digests:
-        # Sums of the same values may differ in their last bits: sizes count to the seven digits of float32.
-        uses_sizes = side.scale == "raw" or side.has_sizes
-        sizes = np.append(side.totals, side.target).astype(np.float32) if uses_sizes else None
-        _digests[side] = digest_of(side.scale, sizes, side.genes, *_matrix_digests(side))
+        if seen is None:
+            seen = MatrixDigest()
+            for rows in row_blocks(side.n_cells, block_rows(side.matrix.shape)):
+                seen.add(side.stored(rows))
+        about = side.scale, side.has_sizes, side.target, side.totals, side.genes
+        _digests[side] = digest_of(*about, *seen.texts)
     return _digests[side]
-
-
-def _matrix_digests(side: Side) -> list[str]:
-    """Return digests of how many values of each row are not zero, where they are, and what they are."""
-    states = [hashlib.blake2b(digest_size=_BYTES) for _ in range(3)]
-    for rows in row_blocks(side.n_cells, block_rows(side.matrix.shape)):
-        block = sp.csr_matrix(side.stored(rows))
-        block.eliminate_zeros()
-        parts = np.diff(block.indptr).astype("<i8"), block.indices.astype("<i8"), block.data.astype("<f4")
-        for state, part in zip(states, parts, strict=True):
-            state.update(part.data)
-    return [state.hexdigest() for state in states]
 
 
 def network_digests(network: Network) -> dict[str, str]:

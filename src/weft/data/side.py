@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
 from weft.data.annotation import Annotation
+from weft.data.storable import storable
 from weft.data.stream import Rows, RowSource, per_row
 
 SideName = Literal["reference", "spatial"]
@@ -49,6 +50,8 @@ class Side:
         (n_cells,) those without any count.
     gene_cells
         (n_genes,) how many cells of ``matrix`` have counts of each gene.
+    symbols, gene_ids
+        (n_genes,) other names of the genes, empty where the input does not tell them.
     arrays, uns
         What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
 
@@ -73,6 +76,8 @@ class Side:
     sparsity: float
     empty_cells: BoolArray
     gene_cells: IntArray
+    symbols: NDArray[np.str_]
+    gene_ids: NDArray[np.str_]
     arrays: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
 
@@ -146,6 +151,11 @@ class Side:
         """Return what `block` returns as an array, whatever the input."""
         values = self.block(rows, genes)
         return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
+
+    def gene_table(self, genes: IntArray) -> pd.DataFrame:
+        """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
+        names = {"symbol": self.symbols[genes].astype(object), "gene_id": self.gene_ids[genes].astype(object)}
+        return storable(pd.DataFrame(names, index=pd.Index(self.genes[genes].astype(str))), "var")
 
     def subset(self, cells: IntArray) -> Side:
         """Return this side with some of its cells, in the order asked for; the normalisation stays.

@@ -210,9 +210,7 @@ class SparseParts:
         kinds = {"data": np.float32, "indices": np.int32, "indptr": np.int32 if n_kept <= _MOST else np.int64}
         lines = {
             name: _Line(
-                create_array(
-                    group, name, shape=(size,), dtype=kinds[name], chunk=(_CHUNK,), shard=(_SHARD,)
-                )
+                create_array(group, name, shape=(size,), dtype=kinds[name], chunk=(_CHUNK,), shard=(_SHARD,))
             )
             for name, size in {"data": n_kept, "indices": n_kept, "indptr": len(starts)}.items()
         }

@@ -32,6 +32,7 @@ from weft.data.regions import (
     opened,
     system_of,
 )
+from weft.data.results import open_result
 from weft.data.resume import partial_of
 from weft.data.storable import storable
 from weft.data.stream import open_rows
@@ -187,7 +188,7 @@ def to_spatialdata(
     are put into the coordinate system that the coordinates of the tissue are found in, with the
     transformation of its regions where these have one; else into one of their own, "weft".
     """
-    made = open_input(result, argument="result")
+    made = open_result(result, argument="result")
     is_placed = _PLACES in made.obsm
     name = name or ("placed" if is_placed else "imputed")
     if is_spatialdata(into):
@@ -287,7 +288,9 @@ def _write_table(path: Path, made: Input, source: Input) -> None:
         if key in root:
             del root[key]
         copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key)
-    told = {key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))}
+    told = {
+        key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))
+    }
     if link is not None:
         told |= _attributes(link)
     zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened anew, to know those that are there

@@ -13,8 +13,7 @@ from weft._errors import FormatError, InputError, KeyMissingError, near
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
-from weft.data.read import open_input
-from weft.data.results import PLACE_KEYS, place_key
+from weft.data.results import PLACE_KEYS, open_result, place_key
 from weft.data.space import column_of, find_labels
 
 SCHEMA = "1.0.18"
@@ -78,7 +77,7 @@ def vitessce_config(
             got=f"a file named {path.name!r}",
             fix="Write the result as .zarr: weft impute ... -o imputed.zarr.",
         )
-    data = open_input(path, argument="result")
+    data = open_result(path, argument="result")
     places = place_key(data)
     if places is None or data.matrix is None or not len(data.var):
         raise InputError(

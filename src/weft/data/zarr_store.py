@@ -1,4 +1,4 @@
-"""The zarr stores that are written here: their format, and the manifest that tells whether all of one is there.
+"""The zarr stores that are written here: their format, and the manifest that tells whether one is whole.
 
 zarr takes a chunk that is missing for one of zeros. So a store that was copied in part reads as if it were
 whole, unless something says which chunks were written: the manifest, an attribute of the store's root.
@@ -162,7 +162,11 @@ def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str
 
 
 def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "chunks": list(array.shards or array.chunks)}
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "chunks": list(array.shards or array.chunks),
+    }
 
 
 def _keys(array: zarr.Array[Any]) -> list[str]:
