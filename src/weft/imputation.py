@@ -18,6 +18,7 @@ from weft.data.needs import inputs_of
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
 from weft.data.resume import Journal, kept_mark, remove_torn
+from weft.data.side import gene_table
 from weft.data.stream import row_blocks
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
@@ -155,13 +156,9 @@ class Imputation:
         more = {} if self.similarity is None else {"weft_similarity": self.similarity}
         return ExtendedTable(table, more)
 
-    def names(self) -> pd.DataFrame:
-        """Return the table of the genes with their names alone."""
-        return self.pair.sc.gene_table(self.genes)
-
     def var(self) -> pd.DataFrame:
         """Return the table of the genes: other names, ``measured``, and what is known of reliability."""
-        var = self.names()
+        var = gene_table(self.pair.sc, self.genes)
         var["measured"] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)

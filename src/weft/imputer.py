@@ -34,6 +34,7 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.pair import Pair, check_not_input
 from weft.data.resume import Journal, check_resumable
+from weft.data.side import gene_table
 from weft.data.sparse_output import check_cut, share_kept
 from weft.data.write import ResultWriter, check_output
 from weft.distributed import check_cluster, connect, write_tiles_over
@@ -356,10 +357,11 @@ class Imputer:
         given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
         record = self._record(job) | ({} if cut is None else {"sparse": cut})
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
+        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
         writer = ResultWriter(
             path,
             obs=job.obs(),
-            var=job.var() if journal is None or not journal.is_started else job.names(),
+            var=gene_table(job.pair.sc, job.genes) if goes_on else job.var(),
             obsm=places_of(job.pair),
             uns=lambda: {"weft": timed(record, start)},
             layers=job.layers,

@@ -152,11 +152,6 @@ class Side:
         values = self.block(rows, genes)
         return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
 
-    def gene_table(self, genes: IntArray) -> pd.DataFrame:
-        """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
-        names = {"symbol": self.symbols[genes].astype(object), "gene_id": self.gene_ids[genes].astype(object)}
-        return storable(pd.DataFrame(names, index=pd.Index(self.genes[genes].astype(str))), "var")
-
     def subset(self, cells: IntArray) -> Side:
         """Return this side with some of its cells, in the order asked for; the normalisation stays.
 
@@ -196,3 +191,9 @@ class _RowsOf(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+
+def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
+    """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
+    names = {"symbol": side.symbols[genes].astype(object), "gene_id": side.gene_ids[genes].astype(object)}
+    return storable(pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str))), "var")

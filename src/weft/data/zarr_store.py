@@ -24,6 +24,7 @@ from zarr.storage import LocalStore
 
 from weft._errors import FormatError, shorten
 from weft._typing import PathLike
+from weft.data.packed import create_array
 
 ZarrFormat: TypeAlias = Literal[2, 3]
 """Version of zarr's format."""
@@ -90,6 +91,37 @@ def write_quietly(group: Any, key: str, value: Any) -> None:
     """
     with quiet_zarr():
         anndata.io.write_elem(group, key, value)
+
+
+def format_of(path: PathLike) -> int:
+    """Return the format of a store."""
+    return int(zarr.open_group(Path(path), mode="r").metadata.zarr_format)
+
+
+def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> None:
+    """Copy a store in another format, holding one chunk of it; values, chunks and attributes stay.
+
+    Parameters
+    ----------
+    source, target
+        Where it lies, and where the copy shall lie: nothing is there yet.
+    zarr_format
+        Of the copy.
+    """
+    root = zarr.open_group(Path(source), mode="r")
+    with written_store(target, zarr_format=zarr_format) as copy:
+        copy.attrs.update({key: value for key, value in dict(root.attrs).items() if key != MANIFEST})
+        for name, node in sorted(root.members(max_depth=None)):
+            if isinstance(node, zarr.Group):
+                made: Any = copy.create_group(name)
+            else:
+                kind = str if node.dtype.kind in "OT" else node.dtype
+                made = create_array(copy, name, shape=node.shape, dtype=kind, chunk=node.chunks)
+                for place in np.ndindex(*_grid(node.shape, node.chunks)):
+                    steps = zip(place, node.chunks, strict=True)
+                    part = tuple(slice(number * step, (number + 1) * step) for number, step in steps)
+                    made[part] = node[part]
+            made.attrs.update(dict(node.attrs))
 
 
 def check_manifest(path: PathLike, *, deep: bool = False) -> None:
@@ -171,9 +203,12 @@ def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
 
 def _keys(array: zarr.Array[Any]) -> list[str]:
     """Return the files of an array's chunks (its shards, where it has such), in order, from the store on."""
-    steps = array.shards or array.chunks
-    grid = [math.ceil(length / step) for length, step in zip(array.shape, steps, strict=True)]
+    grid = _grid(array.shape, array.shards or array.chunks)
     return [f"{array.path}/{array.metadata.encode_chunk_key(place)}" for place in np.ndindex(*grid)]
+
+
+def _grid(shape: tuple[int, ...], steps: tuple[int, ...]) -> list[int]:
+    return [math.ceil(length / step) for length, step in zip(shape, steps, strict=True)]
 
 
 def _files(store: Path) -> Collection[str]:
