@@ -37,7 +37,8 @@ ROUNDING = 5e-6
 """A gene's float32 sums may be taken in another order in other company; values lie below 8."""
 
 QUICK = {"steps": 5, "fold_steps": 4, "level_steps": 5, "level_hidden": 6}
-COLUMNS = ["measured", "reliability", "reliability_lower", "reliability_upper", "reliable"]
+NAMES = ["symbol", "gene_id"]
+COLUMNS = [*NAMES, "measured", "reliability", "reliability_lower", "reliability_upper", "reliable"]
 
 Fit = Callable[..., Imputer]
 both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
@@ -269,7 +270,7 @@ def test_reliability_changes_no_prediction(fit_auto: Fit, imputed: anndata.AnnDa
     without = fit_auto(reliability=False)
     result = without.impute()
     np.testing.assert_array_equal(result.X, imputed.X)
-    assert list(result.var.columns) == ["measured", "reliability"]
+    assert list(result.var.columns) == [*NAMES, "measured", "reliability"]
     assert result.var["reliability"].isna().all()
     assert np.isnan(without.reliability_of(["Gene02", "Gene03"])).all()
 

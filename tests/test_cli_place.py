@@ -108,7 +108,7 @@ def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, 
     np.testing.assert_array_equal(spots.obsm["weft_proportions"], placement.deconvolve())
     for made in (cells, spots):
         assert made.uns["weft"]["seed"] == 3
-        assert made.uns["weft"]["reference"] == str(both[0])
+        assert made.uns["weft"]["inputs"]["reference"]["path"] == str(both[0])
         assert made.uns["weft"]["settings"]["hidden"] == 16
 
     loaded = weft.load(tmp_path / "model")

@@ -25,6 +25,7 @@ from weft.data.space import find_coordinates
 from weft.data.spatialdata import OWN_SYSTEM, read_spatialdata, to_spatialdata
 from weft.data.vitessce import write_vitessce
 from weft.data.write import write_anndata
+from weft.record import SCHEMA_VERSION
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,7 +91,7 @@ def imputed(tissue: SimulatedTissue) -> anndata.AnnData:
         obs=cells.obs.assign(cell_type=pd.Categorical(rng.choice(["A", "B", "C"], cells.n_obs))),
         var=pd.DataFrame({"measured": tissue.sc.var_names.isin(cells.var_names)}, index=tissue.sc.var_names),
         obsm={"spatial": np.asarray(cells.obsm["spatial"])},
-        uns={"weft": {"seed": 0}},
+        uns={"weft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
     )
 
 

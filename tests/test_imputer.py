@@ -32,6 +32,7 @@ from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue
 from weft.data.write import ResultWriter
 from weft.imputer import Imputer
+from weft.record import SCHEMA_VERSION
 
 ROUNDING = 2e-6
 """A gene's float32 sums may be taken in another order in other company; a few last bits of values below 8."""
@@ -100,7 +101,11 @@ def test_a_result_carries_the_cells_and_how_it_was_made(
         assert record["preset"] == "stimpute"
         assert record["device"] == "cpu"
         assert record["embedding"] == "made up"
-        assert record["reference"] == record["spatial"] == "AnnData in memory"
+        assert {one["path"] for one in record["inputs"].values()} == {"memory"}
+        assert (record["schema_version"], record["kind"]) == (SCHEMA_VERSION, "imputed")
+        assert min(record["duration"].values()) > 0
+        assert result.var["symbol"].tolist() == ["Gene02", "Gene11"]
+        assert result.var["gene_id"].tolist() == ["", ""]
         assert {"weft", "torch", "numpy", "python"} <= set(record["versions"])
 
 
@@ -300,7 +305,7 @@ def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_pat
     written = read(reliable_imputer.impute_to(tmp_path / f"none{suffix}", genes=[]))
     for result in (reliable_imputer.impute([]), written):
         assert result.shape == (90, 0)
-        assert list(result.var.columns) == ["measured", "reliability"]
+        assert list(result.var.columns) == ["symbol", "gene_id", "measured", "reliability"]
     assert reliable_imputer.reliability_of([]).shape == (0,)
 
 

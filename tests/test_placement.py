@@ -311,7 +311,7 @@ class TestAgainstTheMatrix:
         np.testing.assert_allclose(found.X, expected, rtol=0, atol=TOLERANCE)
         assert found.obs["layer"].tolist() == placed.pair.st.obs["layer"].tolist()
         np.testing.assert_array_equal(found.obsm["spatial"], placed.pair.coordinates)
-        assert found.uns["weft"] == placed.record
+        assert found.uns["weft"] == placed.record | {"kind": "spots"}
 
     def test_assign(self, placed: Placement) -> None:
         weights = to_spots(placed)

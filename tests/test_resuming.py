@@ -23,6 +23,8 @@ from weft.data.resume import kept_mark, partial_of, resume_folder
 from weft.data.simulate import SimulatedTissue
 from weft.data.sparse_output import SparseParts, kept_values
 from weft.data.write import ResultWriter
+from weft.data.zarr_store import check_manifest
+from weft.imputation import Imputation
 from weft.imputer import Imputer
 from weft.resuming import keep_fit, kept_fit, kept_until_failure
 
@@ -68,6 +70,22 @@ def same(one: anndata.AnnData, other: anndata.AnnData) -> None:
         np.testing.assert_array_equal(one.layers[name], other.layers[name])
     pd.testing.assert_frame_equal(one.var, other.var)
     pd.testing.assert_frame_equal(one.obs, other.obs)
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_a_run_that_goes_on_does_not_judge_the_genes_again(
+    auto: Imputer, tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "imputed.zarr"
+    with pytest.raises(OutputError, match="No space left"):
+        auto.impute_to(path, resume=True)
+    failing.clear()
+    whole = auto.impute()
+    monkeypatch.setattr(Imputation, "var", None)
+    made = anndata.read_zarr(auto.impute_to(path, resume=True))
+    np.testing.assert_array_equal(made.X, whole.X)
+    pd.testing.assert_frame_equal(made.var, whole.var, check_names=False)
+    check_manifest(path, deep=True)
 
 
 @pytest.mark.usefixtures("small_tiles")

@@ -21,7 +21,7 @@ from weft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from weft.core.gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
 from weft.core.mapping import BLOCK_ENTRIES, Mapping
 from weft.data.pair import Pair
-from weft.record import versions
+from weft.record import stamp
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -244,7 +244,12 @@ def attribute(
             spot[part] = spots[nearest]
             done += len(part)
             report("attribute", done, n_cells)
-    record = {"what": what, "steps": steps, "most_steps": most_steps, "tolerance": tolerance}
+    record = stamp("attribution") | {
+        "what": what,
+        "steps": steps,
+        "most_steps": most_steps,
+        "tolerance": tolerance,
+    }
     return Attribution(
         values=values,
         genes=genes,
@@ -254,7 +259,7 @@ def attribute(
         spot_names=placed.pair.st.obs_names.to_numpy(dtype=str)[spot],
         explained=explained,
         completeness_gap=gap,
-        record=record | {"versions": versions() | {"captum": str(captum.__version__)}},
+        record=record | {"versions": record["versions"] | {"captum": str(captum.__version__)}},
     )
 
 

@@ -16,9 +16,11 @@ from weft._errors import NotFittedError, arg, check_range
 from weft._keys import INTERVAL, MEASURED, SIMILARITY
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
+from weft.data.needs import inputs_of
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
 from weft.data.resume import Journal, kept_mark, remove_torn
+from weft.data.side import gene_table
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
 from weft.marks import bytes_mark, data_mark, machine_mark, weights_mark
@@ -153,8 +155,8 @@ class Imputation:
         return ExtendedTable(table, more)
 
     def var(self) -> pd.DataFrame:
-        """Return the table of the genes: ``measured``, and what is known of reliability."""
-        var = pd.DataFrame(index=pd.Index(self.pair.sc.genes[self.genes].astype(str)))
+        """Return the table of the genes: other names, ``measured``, and what is known of reliability."""
+        var = gene_table(self.pair.sc, self.genes)
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
             self.fitted.judge(self.genes[part], pair=self.known)
@@ -183,14 +185,16 @@ class Imputation:
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
 
-    def record(self, *, preset: str, seed: int) -> dict[str, Any]:
+    def record(self, *, preset: str, seed: int, fit_seconds: float) -> dict[str, Any]:
         """Return how it is made, as values that every format stores."""
         record = provenance(
+            "imputed",
             preset=preset,
             settings=self.fitted.settings,
             seed=seed,
             device=str(self.fitted.device),
-            findings=self.pair.findings,
+            inputs=inputs_of(self.pair),
+            fit_seconds=fit_seconds,
         )
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]

@@ -5,6 +5,7 @@ It holds the contract (checks, devices, streaming, results); the methods are in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
 from weft.data.pair import Pair, check_not_input
 from weft.data.resume import Journal, check_resumable
+from weft.data.side import gene_table
 from weft.data.sparse_output import check_cut, share_kept
 from weft.data.write import ResultWriter, check_output
 from weft.distributed import check_cluster, connect, write_tiles_over
@@ -41,6 +43,7 @@ from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
 from weft.plan import Plan
+from weft.record import timed
 from weft.save import SavedStImpute
 from weft.saved_attention import SavedAttention
 from weft.stimpute_method import StImputeMethod
@@ -129,6 +132,7 @@ class Imputer(FolderModel):
         self.intervals_: Intervals | None = None
         self.network_: dict[str, dict[str, Any]] | None = None
         self._restored: ModelFolder | None = None
+        self._fit_seconds = 0.0
 
     def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
@@ -152,12 +156,14 @@ class Imputer(FolderModel):
         """
         return_memory()  # of the files' reading
         method, devices = self._chosen(), resolve_devices(self.device)
+        start = time.monotonic()
         with progress_callback(progress) as report:
             work = Work(
                 seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
             )
             fitted = method.fit(pair, work)
         self._method, self._restored = method, None
+        self._fit_seconds = round(time.monotonic() - start, 3)
         return self._keep(fitted, pair)
 
     def plan(
@@ -270,11 +276,14 @@ class Imputer(FolderModel):
         AnnData
             ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
             ``layers["upper"]``: the interval, if one is asked for, and ``obs["weft_similarity"]``, how near
-            the reference comes to each cell. ``var``: ``measured``, whether the gene was on the panel, and
+            the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol`` and
+            ``gene_id``, empty where the reference does not tell them, of its names and of a usual column of
+            its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl IDs);
+            ``measured``, whether the gene was on the panel, and
             ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
             ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
             with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
-            ``uns["weft"]``: how it was made.
+            ``uns["weft"]``: how it was made, as `weft.record.provenance` says.
 
         Raises
         ------
@@ -285,17 +294,20 @@ class Imputer(FolderModel):
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
+        start = time.monotonic()
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        record = self._record(job)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
         with progress_callback(progress) as report:
             for tile, found in job.made(report):
                 for name, block in found.items():
                     matrices[name][tile.rows, tile.places] = block
-        values, uns = matrices.pop(None), {RECORD: job.record(preset=job.fitted.preset, seed=job.fitted.seed)}
-        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
+        values = matrices.pop(None)
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var())
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
+        imputed.uns[RECORD] = timed(record, start)
         return imputed
 
     def impute_to(
@@ -353,6 +365,7 @@ class Imputer(FolderModel):
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
         """
+        start = time.monotonic()
         check_choice("dtype", dtype, get_args(OutputType))
         check_cut("sparse", sparse)
         cut = None if sparse is None else float(sparse)
@@ -365,20 +378,22 @@ class Imputer(FolderModel):
         job = in_tiles_of(job, target) if resume else job
         fitted = job.fitted
         given = {"preset": fitted.preset, "seed": fitted.seed, "dtype": dtype, "sparse": cut}
-        record = job.record(preset=fitted.preset, seed=fitted.seed)
+        record = self._record(job) | ({} if cut is None else {"sparse": cut})
         journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
+        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
         with progress_callback(progress) as report:
             writer = ResultWriter(
                 path,
                 obs=job.obs(),
-                var=job.var(),
+                var=gene_table(job.pair.sc, job.genes) if goes_on else job.var(),
                 obsm=places_of(job.pair),
-                uns={RECORD: record if cut is None else record | {"sparse": cut}},
+                uns=lambda: {RECORD: timed(record, start)},
                 layers=job.layers,
                 dtype=dtype,
                 sparse=cut,
                 overwrite=overwrite,
                 chunk=job.plan.chunk,
+                shard=job.plan.shard,
                 journal=journal,
                 progress=report,
             )
@@ -478,7 +493,7 @@ class Imputer(FolderModel):
             device=device,
             **sources,
         )
-        imputer._restored = folder
+        imputer._restored, imputer._fit_seconds = folder, float(config.get("fit_seconds", 0.0))
         return imputer
 
     def _chosen(self) -> Method:
@@ -516,9 +531,16 @@ class Imputer(FolderModel):
         fitted, pair = self._fitted(), self._pair()
         folder = fitted.folder(pair)
         folder.config.update(
-            kind="imputer", preset=fitted.preset, seed=fitted.seed, reference=reference_mark(pair)
+            kind="imputer",
+            preset=fitted.preset,
+            seed=fitted.seed,
+            reference=reference_mark(pair),
+            fit_seconds=self._fit_seconds,
         )
         return folder
+
+    def _record(self, job: Imputation) -> dict[str, Any]:
+        return job.record(preset=job.fitted.preset, seed=job.fitted.seed, fit_seconds=self._fit_seconds)
 
     def _fitted(self) -> FittedMethod:
         if self.fitted_ is None:

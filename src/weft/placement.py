@@ -26,6 +26,7 @@ from weft.core.mapping import Mapping
 from weft.core.stem import StemModel
 from weft.data.needs import Labels, coordinates_of, labels_of
 from weft.data.pair import Pair
+from weft.data.side import gene_table
 from weft.data.space import column_of, text_labels
 from weft.data.sparse import row_shares
 from weft.location import (
@@ -346,8 +347,8 @@ class Placement:
         result = AnnData(
             imputed,
             obs=self.pair.st.obs.copy(),
-            var=pd.DataFrame(index=pd.Index(self.pair.sc.genes[found].astype(str))),
-            uns={RECORD: deepcopy(self.record)},
+            var=gene_table(self.pair.sc, found),
+            uns={RECORD: deepcopy(self.record) | {"kind": "spots"}},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()
         return result

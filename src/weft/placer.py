@@ -5,6 +5,7 @@ It holds the contract (checks, devices, streaming, results); the method is `weft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -29,13 +30,13 @@ from weft.batches import (
 from weft.core import stem
 from weft.core.settings import StemSettings
 from weft.core.stem import StemModel
-from weft.data.needs import coordinates_of
+from weft.data.needs import coordinates_of, inputs_of
 from weft.data.pair import Pair
 from weft.folder import FolderModel, ModelFolder
 from weft.location import slices_of
 from weft.placement import Placement
 from weft.plan import PlacingPlan, plan_placing
-from weft.record import provenance
+from weft.record import provenance, timed
 from weft.saved_placer import SavedPlacer, folder_of, placer_from
 
 
@@ -116,6 +117,7 @@ class Placer(FolderModel):
         settings = self._checked_settings()
         devices = resolve_devices(self.device)
         return_memory()  # of the files' reading
+        start = time.monotonic()
         coordinates, spacing = _checked_places(pair)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
@@ -140,7 +142,14 @@ class Placer(FolderModel):
         self.pair_ = pair
         return_memory()  # of the training
         return self._keep(
-            SavedPlacer(preset=self.preset, seed=int(self.seed), model=model, genes=genes, totals=totals)
+            SavedPlacer(
+                preset=self.preset,
+                seed=int(self.seed),
+                model=model,
+                genes=genes,
+                totals=totals,
+                fit_seconds=round(time.monotonic() - start, 3),
+            )
         )
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
@@ -185,6 +194,7 @@ class Placer(FolderModel):
         -----
         What is held is an embedding per cell and per spot.
         """
+        start = time.monotonic()
         fitted = self._fitted()
         model = fitted.model
         pair = self._pair() if pair is None else pair
@@ -215,7 +225,7 @@ class Placer(FolderModel):
             spot_groups=groups,
             slice_of_cells=slices_of(queries, keys, groups.values()),
             genes=fitted.genes,
-            record=_record(fitted, pair),
+            record=timed(_record(fitted, pair), start),
         )
 
     def attach(self, pair: Pair) -> Self:
@@ -277,11 +287,13 @@ class Placer(FolderModel):
 def _record(fitted: SavedPlacer, pair: Pair) -> dict[str, Any]:
     """Return how cells were placed, as values that every format stores."""
     record = provenance(
+        "placed",
         preset=fitted.preset,
         settings=fitted.model.settings,
         seed=fitted.seed,
         device=str(fitted.model.device),
-        findings=pair.findings,
+        inputs=inputs_of(pair),
+        fit_seconds=fitted.fit_seconds,
     )
     return record | {"n_genes": len(fitted.genes), "dropout": float(fitted.model.dropout)}
 

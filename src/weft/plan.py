@@ -32,6 +32,7 @@ TABLE_GENES = 128
 
 _MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
 _CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
+_SHARD_CHUNKS = 16  # of a file, which is put together in memory: 64 MiB before they are compressed
 _CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
 _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
 _PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, places, while they are found
@@ -109,6 +110,16 @@ class Plan:
     def chunk(self) -> tuple[int, int]:
         """Cells and genes that are compressed together: tiles are made of whole chunks."""
         return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Cells and genes that go into one file: whole chunks, of which no two tiles share one."""
+        cells, genes = self.chunk
+        n_chunks = math.ceil(self.genes_per_block / genes)
+        most = min(n_chunks, _SHARD_CHUNKS)
+        if self.genes_per_block < self.n_genes:  # the next tile starts where this one ends
+            most = next(count for count in range(most, 0, -1) if n_chunks % count == 0)
+        return cells, most * genes
 
 
 def _chunk_genes(cells: int) -> int:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+import shlex
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SCHEMA_VERSION = 2
+"""Version of the record, of what stands in it under which name."""
 
 _PACKAGES = ("weft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
+_command: list[str] = []  # of this process, where it is our command
 
 
 def versions() -> dict[str, str]:
@@ -19,30 +27,64 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+def note_command(words: Sequence[str]) -> None:
+    """Note the words of the command that this process carries out, for the records of its results."""
+    _command[:] = words
+
+
+def stamp(kind: str) -> dict[str, Any]:
+    """Return what stands in the record of every result: schema, kind, date, command line, versions."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command_line": shlex.join(_command),
+        "versions": versions(),
+    }
+
+
 def provenance(
+    kind: str,
     *,
     preset: str,
-    settings: AttentionSettings | StImputeSettings | StemSettings,
+    settings: DataclassInstance,
     seed: int,
     device: str,
-    findings: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, Any]],
+    fit_seconds: float,
 ) -> dict[str, Any]:
     """Return the record of a result as plain values that every format stores.
 
     Parameters
     ----------
+    kind
+        What the result is: "imputed" or "placed".
     preset, settings, seed, device
-        How it was made.
-    findings
-        What came in, of `weft.data.pair.Pair`.
+        How it was made; settings are those of any dataclass.
+    inputs
+        What came in, of `weft.data.needs.inputs_of`.
+    fit_seconds
+        How long learning took; 0 where that is not known.
+
+    Returns
+    -------
+    dict
+        ``schema_version``, ``kind``, ``date`` (ISO 8601 with time zone, when the run began), ``duration``
+        (seconds of the ``fit`` and of this ``run``, which `timed` fills in), ``command_line`` (empty where it
+        was not made by the command), ``inputs``, ``preset``, ``settings`` ("none" for None), ``seed``,
+        ``device`` and ``versions``.
     """
-    plain = {name: "none" if value is None else value for name, value in asdict(settings).items()}
-    return {
+    return stamp(kind) | {
+        "duration": {"fit": float(fit_seconds), "run": 0.0},
+        "inputs": {side: dict(found) for side, found in inputs.items()},
         "preset": preset,
-        "settings": plain,
+        "settings": {name: "none" if value is None else value for name, value in asdict(settings).items()},
         "seed": int(seed),
         "device": device,
-        "reference": str(findings.get("reference", {}).get("source", "")),
-        "spatial": str(findings.get("spatial", {}).get("source", "")),
-        "versions": versions(),
     }
+
+
+def timed(record: Mapping[str, Any], start: float) -> dict[str, Any]:
+    """Return a record with the seconds of its run, which began at ``start`` of `time.monotonic`."""
+    seconds = round(time.monotonic() - start, 3)
+    return {**record, "duration": {**record["duration"], "run": seconds}}

@@ -32,6 +32,8 @@ class SavedPlacer:
         (n_genes,) names of the model's genes, as the reference spells them.
     totals
         What the totals of cells and of spots were brought to.
+    fit_seconds
+        How long learning took.
     """
 
     preset: PlacerPreset
@@ -39,6 +41,7 @@ class SavedPlacer:
     model: StemModel
     genes: NDArray[np.str_]
     totals: tuple[float, float]
+    fit_seconds: float
 
 
 def folder_of(saved: SavedPlacer) -> ModelFolder:
@@ -50,6 +53,7 @@ def folder_of(saved: SavedPlacer) -> ModelFolder:
             "preset": saved.preset,
             "settings": asdict(model.settings),
             "seed": int(saved.seed),
+            "fit_seconds": saved.fit_seconds,
             "totals": list(map(float, saved.totals)),
             "dropout": float(model.dropout),
             "history": [list(one) for one in model.history],
@@ -87,4 +91,5 @@ def placer_from(folder: ModelFolder) -> SavedPlacer:
         ),
         genes=np.asarray(folder.genes["gene"].astype(str).tolist()),
         totals=(float(first), float(second)),
+        fit_seconds=float(config.get("fit_seconds", 0.0)),
     )

@@ -220,7 +220,7 @@ class TileMaker:
                     self.parts.put(tile.rows, tile.places, block)
                     continue
                 store: Any = zarr.open_group(
-                    partial_of(self.marker.target), mode="r+", zarr_format=2, use_consolidated=False
+                    partial_of(self.marker.target), mode="r+", use_consolidated=False
                 )
                 store[self.keys[name]][tile.rows, tile.places] = block
         return number

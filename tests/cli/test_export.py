@@ -18,6 +18,7 @@ from weft.cli.options import expanded
 from weft.data.cellxgene import write_cellxgene
 from weft.data.vitessce import vitessce_config
 from weft.data.write import write_anndata
+from weft.record import SCHEMA_VERSION
 
 
 def make_result() -> anndata.AnnData:
@@ -28,7 +29,7 @@ def make_result() -> anndata.AnnData:
         obs=pd.DataFrame({"cell_type": pd.Categorical(["B", "T", "B"] * 2)}, index=names),
         var=pd.DataFrame({"measured": [True, False, True]}, index=["Gad1", "Sst", "Vip"]),
         obsm={"spatial": rng.random((6, 2))},
-        uns={"weft": {"seed": 0}},
+        uns={"weft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
     )
 
 
@@ -72,7 +73,8 @@ def test_vitessce(call: Any, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     made = json.loads((tmp_path / "view.json").read_text())
-    assert made == vitessce_config("imputed.zarr", gene="Sst", url="https://example.org/x.zarr")
+    url = "https://example.org/x.zarr"
+    assert made == vitessce_config("view-v2.zarr", gene="Sst", url=url, title="imputed")
 
 
 def test_explorer(call: Any, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_spatialdata(call: Any, tmp_path: Path) -> None:
     root.create_group("tables")
     measured = make_result()
     measured.uns = {}
-    write_anndata(measured, tmp_path / "cells.zarr")
+    write_anndata(measured, tmp_path / "cells.zarr", zarr_format=2)
     (tmp_path / "cells.zarr").rename(tmp_path / "sample.zarr" / "tables" / "cells")
     result = call("--to", "spatialdata", "--into", "sample.zarr", "-o", "copy.zarr", "--json")
     assert result.exit_code == 0, result.output

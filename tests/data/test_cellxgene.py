@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from weft._errors import InputError, KeyMissingError, OutputExistsError, SettingError
 from weft.data import copying
 from weft.data.cellxgene import check_cellxgene, write_cellxgene
+from weft.record import SCHEMA_VERSION
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def result(make_side: Any) -> Any:
     made.obs["flag"] = pd.array([True, False, True] * 4, dtype="boolean")
     made.obs["note"] = [f"n{number}" for number in range(12)]
     made.var["measured"] = [True, True, False]
-    made.uns["weft"] = {"seed": 0, "settings": {}, "k": 3}
+    made.uns["weft"] = {"schema_version": SCHEMA_VERSION, "settings": {}, "k": 3}
     made.uns["cell_type_colors"] = np.array(["#ff0000", "#00ff00"])
     made.uns["neighbors"] = {"k": 1}
     return made
@@ -43,7 +44,7 @@ def test_a_result_can_be_shown(kind: str, result: Any, write_as: Any, tmp_path: 
     np.testing.assert_array_equal(made.obsm["X_tissue"], result.obsm["spatial"])
     assert made.uns["title"] == ("weft result" if kind == "memory" else "data")
     assert made.uns["default_embedding"] == "X_tissue"
-    assert set(made.uns["weft"]) == {"seed", "k"}
+    assert set(made.uns["weft"]) == {"schema_version", "k"}
     assert "neighbors" not in made.uns
     assert made.obs["cell_type"].tolist() == ["B", "unknown", "T"] * 4
     assert made.uns["cell_type_colors"].tolist() == ["#ff0000", "#00ff00", "#c0c0c0"]

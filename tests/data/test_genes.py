@@ -14,6 +14,7 @@ from weft.data.genes import (
     looks_like_ensembl,
     match_genes,
     match_sides,
+    symbols_and_ids,
     without_version,
 )
 
@@ -133,3 +134,21 @@ def test_ensembl_ids_are_known() -> None:
     assert id_column(var(SYMBOLS, chrom=list("1234"))) is None
     assert without_version([IDS[0] + ".12", "Nkx2.1"]).tolist() == [IDS[0], "Nkx2.1"]
     assert duplicates_of(["b", "a", "b", "a", "c"]) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "var", "symbols", "ids"),
+    [
+        (["Gad1", "Sst"], {}, ["Gad1", "Sst"], ["", ""]),
+        (["Gad1", "Sst"], {"Gene_IDs": ["a1", None], "n": [1, 2]}, ["Gad1", "Sst"], ["a1", ""]),
+        (["Gad1", "Sst"], {"what": ["ENSG00000128683", "ENSG00000157005"]}, ["Gad1", "Sst"], None),
+        (["ENSG00000128683", "ENSG00000157005"], {}, ["", ""], None),
+        (["ENSG00000128683", "ENSG00000157005"], {"symbol": ["GAD1", "SST"]}, ["GAD1", "SST"], None),
+        (["Gad1", "Sst"], {"gene_id": pd.Categorical(["a1", "a2"])}, ["Gad1", "Sst"], ["a1", "a2"]),
+    ],
+)
+def test_symbols_and_ids(
+    names: list[str], var: dict[str, list[object]], symbols: list[str], ids: list[str] | None
+) -> None:
+    found = symbols_and_ids(np.array(names), pd.DataFrame(var, index=names))
+    assert [one.tolist() for one in found] == [symbols, ids or ["ENSG00000128683", "ENSG00000157005"]]

@@ -29,6 +29,7 @@ from weft.data import spatialdata as room
 from weft.data.read import open_input
 from weft.data.space import find_coordinates
 from weft.data.spatialdata import read_spatialdata, to_spatialdata
+from weft.record import SCHEMA_VERSION
 
 try:
     import spatialdata  # noqa: F401
@@ -82,7 +83,7 @@ def result(make_side: Any) -> anndata.AnnData:
     made.X = np.arange(15, dtype=np.float32).reshape(5, 3) / 7
     made.layers["lower"] = made.X / 2
     made.var["measured"] = [True, True, False]
-    made.uns = {"weft": {"seed": 0}}
+    made.uns = {"weft": {"schema_version": SCHEMA_VERSION, "seed": 0}}
     return made
 
 
@@ -109,7 +110,7 @@ def test_a_result_annotates_the_same_regions(
     assert made.obs["region"].cat.categories.tolist() == ["left", "right"]
     assert made.obs["instance"].tolist() == [107, 102, 103, 111, 100]
     assert made.uns["spatialdata_attrs"]["region"].tolist() == ["left", "right"]
-    assert made.uns["weft"] == {"seed": 0}
+    assert made.uns["weft"] == {"schema_version": SCHEMA_VERSION, "seed": 0}
     assert sp.issparse(made.X) == sparse
     np.testing.assert_array_equal(made.X.toarray() if sparse else made.X, np.asarray(result.to_df()))
     np.testing.assert_array_equal(made.layers["lower"], result.layers["lower"])

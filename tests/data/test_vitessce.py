@@ -4,12 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anndata
+import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from anndata.tests.helpers import assert_equal
 
 from weft._errors import FormatError, InputError, KeyMissingError
 from weft.data.vitessce import vitessce_config, write_vitessce
+from weft.data.write import write_anndata
+from weft.data.zarr_store import check_manifest
+from weft.record import SCHEMA_VERSION
 
 
 @pytest.fixture
@@ -109,3 +115,25 @@ def test_what_cannot_be_is_told(store: Path, make_side: Any, write_as: Any, tmp_
     bare = write_as(make_side(["Gad1"]), tmp_path / "more", "zarr")
     with pytest.raises(InputError, match=r"expected genes, and places.*got no places"):
         vitessce_config(bare)
+
+
+def test_a_store_of_another_format_is_copied(store: Path, write_as: Any, tmp_path: Path) -> None:
+    made = anndata.read_zarr(store)
+    made.X, made.uns["weft"] = (
+        np.asarray(made.X.todense(), dtype="float32"),
+        {"schema_version": SCHEMA_VERSION},
+    )
+    third = write_anndata(made, tmp_path / "third.zarr")
+    with pytest.raises(FormatError, match="format 2, the only one that Vitessce reads, got one of another"):
+        vitessce_config(third)
+    with pytest.raises(KeyMissingError, match="no such gene"):
+        write_vitessce(third, tmp_path / "view.json", gene="Nope")
+    assert not (tmp_path / "view-v2.zarr").exists()
+    config = json.loads(write_vitessce(third, tmp_path / "view.json").read_text())
+    assert_whole(config, tmp_path / "view-v2.zarr")
+    assert config["name"] == "third"
+    assert config["datasets"][0]["files"][0]["url"].endswith("/view-v2.zarr")
+    copy, again = anndata.read_zarr(tmp_path / "view-v2.zarr"), anndata.read_zarr(third)
+    assert_equal(copy, again, exact=True)
+    assert zarr.open_group(tmp_path / "view-v2.zarr", mode="r").metadata.zarr_format == 2
+    check_manifest(tmp_path / "view-v2.zarr", deep=True)

@@ -183,7 +183,7 @@ def test_a_store_is_chunked_compressed_and_consolidated(tmp_path: Path) -> None:
     root = zarr.open_group(path, mode="r")
     assert root.metadata.consolidated_metadata is not None
     assert root["X"].chunks == (2, 3)
-    assert root["X"].compressors[0].cname == "zstd"
+    assert root["X"].compressors[0].to_dict()["configuration"]["cname"] == "zstd"
 
 
 def test_the_default_chunk_is_some_megabytes(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from weft.data.write import write_anndata
 from weft.evaluation import write_scores
 from weft.metrics import METRICS
 from weft.placement import Placement
+from weft.record import SCHEMA_VERSION
 from weft.reporting import report
 from weft.reporting.blocks import Picture
 from weft.reporting.given import given_of
@@ -52,8 +53,14 @@ def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
         "seed": 3,
         "device": "cpu",
         "settings": {"steps": 17, "lr": 0.002},
-        "reference": "atlas.h5ad",
-        "spatial": "tissue.h5ad",
+        "schema_version": SCHEMA_VERSION,
+        "date": "2026-01-02T03:04:05+01:00",
+        "duration": {"fit": 12.5, "run": 3.25},
+        "command_line": "",
+        "inputs": {
+            "reference": {"path": "atlas.h5ad", "cells": 80, "genes": 24, "digest": "ab12", "layer": "X"},
+            "spatial": {"path": "tissue.h5ad", "cells": 80, "genes": 12, "digest": "cd34", "layer": "X"},
+        },
         "scale": "log-normalised: log1p(counts)",
         "versions": VERSIONS,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from weft.cli import check, demo, embed, evaluate, export, impute, place, proteins, report, view
 from weft.cli.options import expanded
+from weft.record import note_command
 
 app = typer.Typer(
     name="weft",
@@ -28,6 +30,7 @@ def main() -> None:
     # Read when torch is loaded. Threads that wait for work by spinning slow one another thirtyfold where
     # other programs use the same cores; by sleeping they cost next to nothing on idle ones.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    note_command(["weft", *sys.argv[1:]])
     app()
 
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem, write_elem
+from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from weft._compute import row_blocks
 from weft._typing import IntArray
 from weft.data.storable import storable_column, storable_name
 from weft.data.stored import Reopening
+from weft.data.zarr_store import write_quietly
 
 _BLOCK_ROWS = 100_000
 
@@ -203,7 +204,7 @@ def write_table(store: Any, key: str, table: Annotation) -> None:
         values = storable_column(table[name], f"{key}[{name!r}]")
         if isinstance(values, pd.arrays.NumpyExtensionArray):
             values = values.to_numpy()
-        write_elem(group, stored, values)
+        write_quietly(group, stored, values)
         written.append(stored)
     group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
     is_hdf5 = isinstance(store, h5py.Group)

@@ -26,6 +26,7 @@ from weft.data.genes import looks_like_ensembl
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
 from weft.data.read import open_input
+from weft.data.results import open_result
 from weft.data.storable import storable
 from weft.data.stream import RowSource, open_rows
 from weft.data.write import ResultWriter
@@ -115,7 +116,7 @@ def write_cellxgene(
     CELLxGENE schema 7.1.0, github.com/chanzuckerberg/single-cell-curation.
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".h5ad",))
-    data = open_input(result, argument="result")
+    data = open_result(result, argument="result")
     if data.matrix is None or not len(data.var):
         raise InputError(
             data.where,

@@ -22,7 +22,8 @@ from weft._errors import (
 )
 from weft._typing import DoubleArray, Duplicates, IntArray, Scale
 from weft.data.annotation import names_twice
-from weft.data.genes import duplicates_of
+from weft.data.digest import MatrixDigest, values_digest
+from weft.data.genes import duplicates_of, symbols_and_ids
 from weft.data.input import Input
 from weft.data.scale import Scan, judge_scale, scan_values
 from weft.data.side import Side, SideName
@@ -151,7 +152,8 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
             got=f"{source.shape[0]:,} x {source.shape[1]:,}",
             fix="Write the file anew with AnnData.",
         )
-    scan = scan_values(source, data.columns, panel=genes.places[panel])
+    seen = MatrixDigest()
+    scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
     scale = _checked_scale(data, wish, scan)
     empty = scan.totals == 0
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
@@ -163,6 +165,7 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
             fix="Correct the column, or leave these cells out.",
         )
     totals = scan.totals if sizes is None else sizes
+    symbols, gene_ids = symbols_and_ids(genes.names, data.var.iloc[genes.places])
     side = Side(
         name=wish.name,
         source=data.source,
@@ -180,7 +183,11 @@ def make_side(data: Input, genes: Genes, wish: Wish, *, panel: IntArray) -> tupl
         sparsity=scan.sparsity,
         empty_cells=empty,
         gene_cells=scan.gene_cells[genes.places],
+        symbols=symbols,
+        gene_ids=gene_ids,
     )
+    if not genes.n_left_out:
+        values_digest(side, seen)
     return side, scan
 
 

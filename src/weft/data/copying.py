@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import scipy.sparse as sp
 from weft._compute import READ_BYTES, row_blocks, rows_within
 from weft._typing import Matrix
 from weft.data.stream import RowSource
+from weft.data.zarr_store import write_quietly
 
 _CHUNK_BYTES = 2**22
 
@@ -109,18 +109,3 @@ def copy_sparse(source: RowSource, group: Any, key: str) -> None:
             stored.append(rows)
     if stored is None:
         write_quietly(group, key, sp.csr_matrix(np.zeros(source.shape, dtype=np.float32)))
-
-
-def write_quietly(group: Any, key: str, value: Any) -> None:
-    """Write an element as AnnData does, without its warnings of what will change in its use of zarr.
-
-    Parameters
-    ----------
-    group, key
-        HDF5 or zarr group to write into, and what the element is called.
-    value
-        Anything that AnnData can store.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*zarr.*", category=UserWarning)
-        anndata.io.write_elem(group, key, value)

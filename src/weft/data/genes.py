@@ -23,6 +23,8 @@ _SYMBOL_COLUMNS = (
     "gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_names", "feature_name", "gene_short_name",
 )  # fmt: skip
 
+_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneMatch:
@@ -196,6 +198,30 @@ def id_column(var: pd.DataFrame) -> str | None:
     """Return the first column of ``var`` that holds Ensembl IDs, or None."""
     texts = [name for name in var.columns if not pd.api.types.is_numeric_dtype(var[name])]
     return next((name for name in texts if looks_like_ensembl(var[name])), None)
+
+
+def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Return symbols and IDs of genes, as far as their names and annotation tell them; empty elsewhere.
+
+    Parameters
+    ----------
+    names
+        (n_genes,) names, which are the IDs where they are of Ensembl, else the symbols.
+    var
+        The annotation of these genes, row by row: IDs stand in a column of a usual name, or in one that holds
+        Ensembl IDs.
+
+    Examples
+    --------
+    >>> symbols_and_ids(np.array(["Gad1"]), pd.DataFrame({"gene_ids": ["ENSMUSG00000070880"]}))
+    (array(['Gad1'], dtype='<U4'), array(['ENSMUSG00000070880'], dtype='<U18'))
+    """
+    is_ids = looks_like_ensembl(names)
+    known = {str(name).lower(): name for name in var.columns}
+    column = next((known[name] for name in _ID_COLUMNS if name in known), None)
+    column = symbol_column(var) if is_ids else id_column(var) if column is None else column
+    other = np.full(len(names), "") if column is None else _text(var[column].astype(object).fillna(""))
+    return (other, names) if is_ids else (names, other)
 
 
 def symbol_column(var: pd.DataFrame) -> str | None:

@@ -1,7 +1,9 @@
-"""What placing needs of a pair, or an error that says how to give it: places of spots, types of cells."""
+"""What placing needs of a pair, or an error that says how to give it; and what records say of a pair."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from weft._errors import InputError, KeyMissingError, arg
 from weft._typing import DoubleArray
+from weft.data.digest import values_digest
 from weft.data.pair import Pair
 from weft.data.space import column_of, text_labels
 
@@ -71,3 +74,47 @@ def coordinates_of(pair: Pair) -> DoubleArray:
             + ".",
         )
     return pair.coordinates
+
+
+def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of the two inputs, as plain values that every format stores.
+
+    Parameters
+    ----------
+    pair
+        The data.
+
+    Returns
+    -------
+    dict
+        For "reference" and "spatial": ``path`` ("memory" where there is none), ``bytes`` of the file or
+        folder (0 in memory), ``cells``, ``genes``, ``digest`` (`weft.data.digest.values_digest`: of the
+        values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
+        was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
+        none), and of the spatial side ``coordinates`` and ``slices``, where these were found.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for side in (pair.sc, pair.st):
+        told = pair.findings[side.name]
+        path = side.source.removeprefix("AnnData backed by ")
+        made[side.name] = {
+            "path": "memory" if path == "AnnData in memory" else path,
+            "bytes": _size(Path(path)),
+            "cells": side.n_cells,
+            "genes": side.n_genes,
+            "digest": values_digest(side),
+            "layer": str(told["layer"] or "X"),
+            "scale": side.scale,
+            "labels": str(told["labels"] or ""),
+            "size_factor": str(told["size_factor"] or ""),
+        }
+    for name in ("coordinates", "slices"):
+        made["spatial"][name] = str(pair.findings[name]["found"] or "")
+    return made
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder; 0 where there is none."""
+    if not path.is_dir():
+        return path.stat().st_size if path.is_file() else 0
+    return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(path) for name in names)

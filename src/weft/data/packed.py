@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def create_array(root: Any, key: str, *, shape: tuple[int, ...], dtype: Any, chunk: tuple[int, ...]) -> Any:
+def create_array(
+    root: Any,
+    key: str,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunk: tuple[int, ...],
+    shard: tuple[int, ...] | None = None,
+) -> Any:
     """Make an array of zeros that is compressed by chunks, and return it.
 
     Parameters
@@ -23,6 +31,9 @@ def create_array(root: Any, key: str, *, shape: tuple[int, ...], dtype: Any, chu
         Of the array.
     chunk
         What is compressed together.
+    shard
+        What goes into one file: whole chunks. Only zarr's format 3 knows it; elsewhere each chunk stands for
+        itself, as by default.
 
     Notes
     -----
@@ -34,7 +45,16 @@ def create_array(root: Any, key: str, *, shape: tuple[int, ...], dtype: Any, chu
     if isinstance(root, h5py.Group):
         packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
         return root.create_dataset(key, **place, **packing)
-    return root.create_array(key, compressors=[_blosc(level=3)], fill_value=0, **place)
+    if root.metadata.zarr_format == 2:
+        return root.create_array(key, compressors=[_blosc(level=3)], fill_value=0, **place)
+    from zarr.codecs import BloscCodec
+
+    if shard is not None and "chunks" in place:
+        steps = zip(shard, shape, place["chunks"], strict=True)
+        shard = tuple(math.ceil(min(one, length) / step) * step for one, length, step in steps)
+        place["shards"] = None if shard == place["chunks"] else shard
+    codec = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+    return root.create_array(key, compressors=[codec], fill_value=0, **place)
 
 
 def save_packed(file: IO[bytes], values: NDArray[Any]) -> None:

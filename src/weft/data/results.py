@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 import h5py
 import numpy as np
 
 from weft._compute import BLOCK_BYTES, row_blocks, rows_within
+from weft._errors import FormatError
 from weft._keys import MEASURED, PLACES, PROPORTIONS
 from weft._typing import FloatArray, IntArray
 from weft.data.input import Input
+from weft.data.read import open_input
 from weft.data.space import OBSM_KEYS
 from weft.data.stream import open_rows
+from weft.data.zarr_store import check_manifest
+from weft.record import SCHEMA_VERSION
 
 ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
 
 PLACE_KEYS = (PLACES, *OBSM_KEYS)
 """Keys of `obsm` that hold places, those that weft found before those that were measured."""
+
+
+def open_result(result: Any, *, argument: str) -> Input:
+    """Open what weft has made: AnnData, or a file of it.
+
+    Parameters
+    ----------
+    result, argument
+        As `weft.data.read.open_input` takes them. What weft has not made is opened as well.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As `weft.data.read.open_input`; a result of another version's form; a store of which parts are
+        missing.
+    """
+    data = open_input(result, argument=argument)
+    check_record(data)
+    if any((Path(data.source) / name).exists() for name in ("zarr.json", ".zgroup")):
+        check_manifest(data.source)
+    return data
+
+
+def check_record(data: Input) -> None:
+    """Raise `FormatError` where a result has a record of another schema than this version writes and reads.
+
+    Parameters
+    ----------
+    data
+        Opened. Where it has no record, nothing is checked.
+    """
+    if "weft" not in data.uns:
+        return
+    record = data.uns["weft"]
+    found = int(record.get("schema_version", 1)) if isinstance(record, Mapping) else 1
+    if found != SCHEMA_VERSION:
+        newer = found > SCHEMA_VERSION
+        raise FormatError(
+            data.where,
+            expected=f"a result of schema {SCHEMA_VERSION}",
+            got=f"one of schema {found}, of {'a newer' if newer else 'an older'} version of weft",
+            fix="Update weft." if newer else "Make the result again with this version.",
+        )
 
 
 def result_kind(data: Input) -> ResultKind | None:

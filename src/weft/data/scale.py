@@ -7,6 +7,7 @@ smallest one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,13 @@ class Scan:
         return 1 - self.n_values / max(len(self.totals) * len(self.gene_cells), 1)
 
 
-def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: IntArray | None = None) -> Scan:
+def scan_values(
+    source: RowSource,
+    columns: IntArray | None = None,
+    *,
+    panel: IntArray | None = None,
+    look: Callable[[Matrix], None] = lambda _: None,
+) -> Scan:
     """Read a matrix once, block by block, and collect what `judge_scale` and the summary need.
 
     Parameters
@@ -75,6 +82,8 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
         The columns that are genes; all by default.
     panel
         Positions among these genes whose sum per cell is wanted too; all by default.
+    look
+        Called with each block, so that what else all values are wanted for need not read them again.
 
     Examples
     --------
@@ -104,6 +113,7 @@ def scan_values(source: RowSource, columns: IntArray | None = None, *, panel: In
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
         totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += _filled(block)
+        look(block)
         if rows.start == 0 and counts[1]:
             whole = _whole_multiples(block[:2000])
     return Scan(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from weft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
 from weft.data.annotation import Annotation
+from weft.data.storable import storable
 from weft.data.stream import Rows, RowSource, per_row
 
 SideName = Literal["reference", "spatial"]
@@ -49,6 +50,8 @@ class Side:
         (n_cells,) those without any count.
     gene_cells
         (n_genes,) how many cells of ``matrix`` have counts of each gene.
+    symbols, gene_ids
+        (n_genes,) other names of the genes, empty where the input does not tell them.
     arrays, uns
         What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
 
@@ -73,6 +76,8 @@ class Side:
     sparsity: float
     empty_cells: BoolArray
     gene_cells: IntArray
+    symbols: NDArray[np.str_]
+    gene_ids: NDArray[np.str_]
     arrays: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,10 +131,7 @@ class Side:
         csr_matrix or ndarray
             float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
         """
-        columns = self.columns if genes is None else self.columns[genes]
-        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
-        places = rows if self.rows is None else self.rows[rows]
-        values = self.matrix.read(places, None if whole else columns)
+        values = self.stored(rows, genes)
         if self.scale == "log":
             return values
         if self.scale == "raw" or self.has_sizes:
@@ -137,6 +139,13 @@ class Side:
         logarithms = values.data if sp.issparse(values) else values
         np.log1p(logarithms, out=logarithms)
         return values
+
+    def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
+        """Return values of some cells as they stand in the input; parameters and result as `block`."""
+        columns = self.columns if genes is None else self.columns[genes]
+        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
+        places = rows if self.rows is None else self.rows[rows]
+        return self.matrix.read(places, None if whole else columns)
 
     def dense(self, rows: Rows, genes: IntArray | None = None) -> FloatArray:
         """Return what `block` returns as an array, whatever the input."""
@@ -182,3 +191,9 @@ class _RowsOf(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+
+def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
+    """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
+    names = {"symbol": side.symbols[genes].astype(object), "gene_id": side.gene_ids[genes].astype(object)}
+    return storable(pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str))), "var")

@@ -31,6 +31,7 @@ from weft.data.side import Side
 
 _BAND_VALUES = 2**22  # cells x genes of the parts that are put together at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
+_SHARD = 8 * _CHUNK  # values that go into one file of zarr
 _LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
 _MOST = np.iinfo(np.int32).max  # starts of rows up to here take four bytes
 
@@ -208,7 +209,9 @@ class SparseParts:
         group.attrs["shape"] = list(self.shape)
         kinds = {"data": np.float32, "indices": np.int32, "indptr": np.int32 if n_kept <= _MOST else np.int64}
         lines = {
-            name: _Line(create_array(group, name, shape=(size,), dtype=kinds[name], chunk=(_CHUNK,)))
+            name: _Line(
+                create_array(group, name, shape=(size,), dtype=kinds[name], chunk=(_CHUNK,), shard=(_SHARD,))
+            )
             for name, size in {"data": n_kept, "indices": n_kept, "indptr": len(starts)}.items()
         }
         lines["indptr"].add(starts)
@@ -270,16 +273,17 @@ class SparseParts:
 
 
 class _Line:
-    """An array that is written from its start to its end, in whole chunks."""
+    """An array that is written from its start to its end, in whole chunks, or whole shards of them."""
 
     def __init__(self, array: Any) -> None:
         self._array, self._done = array, 0
+        self._step: int = (getattr(array, "shards", None) or (_CHUNK,))[0]
         self._held = np.empty(0, dtype=array.dtype)
 
     def add(self, values: NDArray[Any]) -> None:
         """Write what comes next."""
         self._held = np.concatenate([self._held, values.astype(self._held.dtype, copy=False)])
-        n_whole = len(self._held) // _CHUNK * _CHUNK
+        n_whole = len(self._held) // self._step * self._step
         self._write(n_whole)
 
     def end(self) -> None:
@@ -287,7 +291,7 @@ class _Line:
         self._write(len(self._held))
 
     def _write(self, n_values: int) -> None:
-        for some in row_blocks(n_values, _CHUNK):  # zarr would go on with others after one has failed
+        for some in row_blocks(n_values, self._step):  # zarr would go on with others after one has failed
             self._array[self._done + some.start : self._done + some.stop] = self._held[some]
         self._done += n_values
         self._held = self._held[n_values:].copy()

@@ -19,7 +19,7 @@ from weft._errors import InputError, MissingFileError, OutputExistsError, requir
 from weft._keys import COORDINATES, PLACES
 from weft._typing import DoubleArray, PathLike
 from weft.data.annotation import HeldTable
-from weft.data.copying import copy_matrix, write_quietly
+from weft.data.copying import copy_matrix
 from weft.data.input import Input
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.read import open_input
@@ -33,9 +33,11 @@ from weft.data.regions import (
     opened,
     system_of,
 )
+from weft.data.results import open_result
 from weft.data.resume import partial_of
 from weft.data.storable import storable
 from weft.data.stream import open_rows
+from weft.data.zarr_store import MANIFEST, write_quietly
 
 logger = logging.getLogger("weft")
 
@@ -183,7 +185,7 @@ def to_spatialdata(
     are put into the coordinate system that the coordinates of the tissue are found in, with the
     transformation of its regions where these have one; else into one of their own, "weft".
     """
-    made = open_input(result, argument="result")
+    made = open_result(result, argument="result")
     is_placed = PLACES in made.obsm
     name = name or ("placed" if is_placed else "imputed")
     if is_spatialdata(into):
@@ -277,7 +279,9 @@ def _write_table(path: Path, made: Input, source: Input) -> None:
         if key in root:
             del root[key]
         copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key)
-    told = {key: value for key, value in dict(theirs.attrs).items() if not key.startswith("encoding-")}
+    told = {
+        key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))
+    }
     if link is not None:
         told |= _attributes(link)
     zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened anew, to know those that are there

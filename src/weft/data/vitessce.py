@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -13,15 +13,16 @@ from weft._errors import FormatError, InputError, arg, check_known
 from weft._typing import PathLike
 from weft.data.input import Input
 from weft.data.output import check_output, partial_output
-from weft.data.read import open_input
-from weft.data.results import PLACE_KEYS, place_key
+from weft.data.results import PLACE_KEYS, open_result, place_key
 from weft.data.space import column_of, find_labels
+from weft.data.zarr_store import copy_store, format_of
 
 SCHEMA = "1.0.18"
 """Version of Vitessce's configuration; newer ones of Vitessce read it too."""
 
 _EMBEDDINGS = ("X_umap", "X_tsne", "X_pca")
 _FIRST_GENES = ("reliable", "measured")
+_FORMAT: Final = 2  # of zarr's that Vitessce reads
 _DATASET, _WIDTH, _HEIGHT = "A", 12, 12
 
 
@@ -58,7 +59,7 @@ def vitessce_config(
     Raises
     ------
     FormatError
-        No zarr store, which is what Vitessce reads piece by piece.
+        No zarr store of format 2, which is what Vitessce reads piece by piece; `write_vitessce` makes one.
     InputError
         No genes, or no places.
     KeyMissingError
@@ -70,7 +71,21 @@ def vitessce_config(
     the heat map; all can be searched for. Vitessce loads the places of all cells, and genes as they are asked
     for.
     """
-    path = Path(result)
+    config, has_other_format = _config(Path(result), url=url, columns=columns, gene=gene, title=title)
+    if has_other_format:
+        raise FormatError(
+            str(result),
+            expected=f"a store of zarr's format {_FORMAT}, the only one that Vitessce reads",
+            got="one of another format",
+            fix="Call write_vitessce, which copies it.",
+        )
+    return config
+
+
+def _config(
+    path: Path, *, url: str | None, columns: Sequence[str], gene: str | None, title: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Return a configuration, and whether it is over a store in a format that Vitessce does not read."""
     if path.suffix != ".zarr":
         raise FormatError(
             str(path),
@@ -78,7 +93,7 @@ def vitessce_config(
             got=f"a file named {path.name!r}",
             fix="Write the result anew, to a name ending in .zarr.",
         )
-    data = open_input(path, argument="result")
+    data = open_result(path, argument="result")
     places = place_key(data)
     if places is None or data.matrix is None or not len(data.var):
         raise InputError(
@@ -92,12 +107,12 @@ def vitessce_config(
     scopes = _coordination(places, groups, gene)
     file = {
         "fileType": "anndata.zarr",
-        "url": url or f"http://127.0.0.1:8000/{path.name}",
+        "url": url or _url(path),
         "options": _options(data, places, groups),
         "coordinationValues": {"obsType": "cell", "featureType": "gene", "featureValueType": "expression"},
     }
     name = title or path.stem
-    return {
+    config = {
         "version": SCHEMA,
         "name": name,
         "description": f"{len(data.obs):,} cells, {len(data.var):,} genes",
@@ -106,6 +121,7 @@ def vitessce_config(
         "layout": _layout(has_groups=bool(groups), scopes=scopes),
         "initStrategy": "auto",
     }
+    return config, format_of(data.source) != _FORMAT
 
 
 def write_vitessce(
@@ -120,6 +136,9 @@ def write_vitessce(
 ) -> Path:
     """Write a configuration of Vitessce, which `vitessce_config` explains, as JSON.
 
+    A result in zarr's format 3, as weft writes them, is copied to format 2, the only one that Vitessce reads:
+    to ``NAME-v2.zarr`` beside a configuration ``NAME.json``. That is the store that the page has to find.
+
     Parameters
     ----------
     result, url, columns, gene, title
@@ -127,7 +146,7 @@ def write_vitessce(
     output
         Where it goes: a ``.json`` file.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether a file that is there may be replaced, and a copy of the result.
 
     Returns
     -------
@@ -142,10 +161,19 @@ def write_vitessce(
         As `weft.data.output.check_output`.
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".json",))
-    config = vitessce_config(result, url=url, columns=columns, gene=gene, title=title)
+    store, copy = Path(result), target.with_name(f"{target.stem}-v2.zarr")
+    config, has_other_format = _config(store, url=url, columns=columns, gene=gene, title=title)
+    if has_other_format:
+        with partial_output(copy, overwrite=overwrite) as partial:
+            copy_store(store, partial, zarr_format=_FORMAT)
+        config["datasets"][0]["files"][0]["url"] = url or _url(copy)
     with partial_output(target, overwrite=overwrite) as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return target
+
+
+def _url(store: Path) -> str:
+    return f"http://127.0.0.1:8000/{store.name}"
 
 
 def _groups(data: Input, columns: Sequence[str]) -> list[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from weft.data.packed import create_array
 from weft.data.resume import Journal
 from weft.data.sparse_output import SparseParts, check_cut
 from weft.data.storable import storable
+from weft.data.zarr_store import ZARR_FORMAT, ZarrFormat, write_quietly, written_store
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
 
@@ -34,7 +34,9 @@ _CHUNK_BYTES = (
 _CHUNK_ROWS = 4096
 
 
-def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = False) -> Path:
+def write_anndata(
+    data: anndata.AnnData, path: PathLike, *, overwrite: bool = False, zarr_format: ZarrFormat = ZARR_FORMAT
+) -> Path:
     """Write a result that is in memory; it is there only once it is complete.
 
     Parameters
@@ -45,6 +47,8 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
         Where it shall lie: ``.zarr`` or ``.h5ad``.
     overwrite
         Whether an output that is there may be replaced.
+    zarr_format
+        Of a ``.zarr`` store: 3, or 2 for programs that know no other.
 
     Returns
     -------
@@ -74,13 +78,8 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
     )
     with partial_output(target, overwrite=overwrite) as partial:
         if target.suffix == ".zarr":
-            with (
-                anndata.settings.override(zarr_write_format=2),
-                warnings.catch_warnings(),
-                _refusals("result"),
-            ):
-                warnings.filterwarnings("ignore", message=".*zarr.*", category=UserWarning)
-                plain.write_zarr(partial)
+            with written_store(partial, zarr_format=zarr_format) as root, _refusals("result"):
+                write_quietly(root, "/", plain)
         else:
             _write_h5ad(plain, partial)
     return target
@@ -129,7 +128,8 @@ class ResultWriter:
     obsm
         Arrays with one row per cell, by name.
     uns
-        Anything else that AnnData can store: nested dicts of numbers, strings and arrays.
+        Anything else that AnnData can store: nested dicts of numbers, strings and arrays. Of a function, what
+        it returns is written at the start, and again at the end, with what is only known then.
     layers
         Names of matrices beside ``X``, each cells x genes.
     dtype
@@ -139,6 +139,11 @@ class ResultWriter:
     chunk
         (cells, genes) that are compressed together; by default about 4 MiB. Blocks that start and end at
         multiples of it are written fastest.
+    shard
+        (cells, genes) that go into one file of a zarr store of format 3: whole chunks, and no more than a
+        block, as a shard is written at once. By default each chunk is a file.
+    zarr_format
+        Of a new zarr store: 3, or 2 for programs that know no other.
     journal
         Of a run that can be resumed, into a zarr store: what it says is done is taken as written.
     sparse
@@ -165,8 +170,8 @@ class ResultWriter:
 
     Notes
     -----
-    zarr stores are of format 2, which every reader of AnnData stores knows, compressed with blosc's zstd;
-    h5ad files use gzip, which every HDF5 library reads.
+    zarr stores are compressed with blosc's zstd, and hold a manifest of their chunks, which
+    `weft.data.zarr_store.check_manifest` reads; h5ad files use gzip, which every HDF5 library reads.
 
     Examples
     --------
@@ -187,11 +192,13 @@ class ResultWriter:
         obs: pd.DataFrame | Annotation,
         var: pd.DataFrame,
         obsm: Mapping[str, NDArray[Any] | pd.DataFrame] | None = None,
-        uns: Mapping[str, Any] | None = None,
+        uns: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
         layers: tuple[str, ...] = (),
         dtype: str = "float32",
         overwrite: bool = False,
         chunk: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
+        zarr_format: ZarrFormat = ZARR_FORMAT,
         journal: Journal | None = None,
         sparse: float | None = None,
         progress: Progress = no_progress,
@@ -201,6 +208,7 @@ class ResultWriter:
         self.shape = (len(obs), len(var))
         self.dtype = np.dtype(dtype)
         self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
+        self._shard, self._format = shard, zarr_format
         self.size = (
             math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
         )  # bytes, before compression
@@ -212,7 +220,8 @@ class ResultWriter:
         self._obs: pd.DataFrame | Annotation | None
         self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
         self._var = storable(var, "var")
-        self._obsm, self._uns = dict(obsm or {}), dict(uns or {})
+        self._obsm = dict(obsm or {})
+        self._uns, self._changes = (uns, True) if callable(uns) else (lambda: dict(uns or {}), False)
         self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
         self._stack = contextlib.ExitStack()
         self._file: ForgivingFile | None = None
@@ -306,8 +315,9 @@ class ResultWriter:
     def _write_chunks(self, key: str, rows: slice, columns: slice, block: NDArray[Any]) -> None:
         """Write chunk by chunk: zarr would go on with the others of a block after one has failed."""
         array, top, left = self._root[key], rows.start, columns.start
-        for down in _spans(rows, self.chunk[0]):
-            for across in _spans(columns, self.chunk[1]):
+        steps = getattr(array, "shards", None) or self.chunk
+        for down in _spans(rows, steps[0]):
+            for across in _spans(columns, steps[1]):
                 part = block[down.start - top : down.stop - top, across.start - left : across.stop - left]
                 with self._errors():
                     array[down, across] = part
@@ -316,11 +326,8 @@ class ResultWriter:
     def _open(self, partial: Path, *, goes_on: bool) -> Iterator[Any]:
         """Lend the root group of the store at ``partial``, of zarr or of HDF5: both are written to alike."""
         if self.path.suffix == ".zarr":
-            import zarr
-
-            root = zarr.open_group(partial, mode="r+" if goes_on else "w", zarr_format=2)
-            yield root
-            zarr.consolidate_metadata(root.store)
+            with written_store(partial, zarr_format=self._format, goes_on=goes_on) as root:
+                yield root
         else:
             with contextlib.closing(ForgivingFile(partial)) as self._file:
                 with self._errors(), h5py.File(self._file, "w", rdcc_nbytes=8 * _CHUNK_BYTES) as root:
@@ -346,7 +353,7 @@ class ResultWriter:
         elif self._obs is not None:
             with self._errors(), _refusals("obs"):
                 write_table(self._root, "obs", self._obs)
-        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
+        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns()}.items():
             self._put(key, value)
         self._obs, self._obsm = None, {}  # they are as long as there are cells
         for key in ("layers", "varm", "obsp", "varp"):
@@ -357,12 +364,14 @@ class ResultWriter:
         for key in self._missing:
             if key == "X" and self.parts is not None:
                 continue
-            array = create_array(self._root, key, shape=self.shape, dtype=self.dtype, chunk=self.chunk)
+            array = create_array(
+                self._root, key, shape=self.shape, dtype=self.dtype, chunk=self.chunk, shard=self._shard
+            )
             array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
 
     def _put(self, key: str, value: Any) -> None:
         with self._errors(), _refusals(key):
-            anndata.io.write_elem(self._root, key, value)
+            write_quietly(self._root, key, value)
 
     def _complete(self, kind: type[BaseException] | None, *_: object) -> None:
         """Look whether all values are there, and put together what is in parts, unless the work failed."""
@@ -380,6 +389,8 @@ class ResultWriter:
         if self.parts is not None:
             with self._errors():
                 self.parts.join(self._root, "X", progress=self._progress)
+        if self._changes:
+            self._put("uns", self._uns())
 
 
 def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:

@@ -17,8 +17,7 @@ from weft._errors import FormatError, GeneError, InputError, MissingFileError, n
 from weft._keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
 from weft.data.input import Input
 from weft.data.pair import Pair
-from weft.data.read import open_input
-from weft.data.results import ResultKind, gene_columns, result_kind
+from weft.data.results import ResultKind, gene_columns, open_result, result_kind
 from weft.data.space import find_labels
 from weft.scores import COLUMNS
 
@@ -274,7 +273,7 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
         raise FormatError(where, expected=_WANTED, got=type(one).__name__, fix="Leave it out.")
     if not isinstance(one, AnnData) and Path(one).suffix in _TABLES:
         return _read_scores(Path(one).expanduser(), where)
-    data = open_input(one, argument=where)
+    data = open_result(one, argument=where)
     kind = _kind_of(data, where)
     return Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
 

@@ -152,7 +152,7 @@ def run_blocks(given: Given) -> tuple[Block, ...]:
     """Return how the results were made."""
     blocks: list[Block] = []
     for one in given.results:
-        if one.kind == "spots" and given.placed is not None and one.record == given.placed.record:
+        if given.placed is not None and one.record == given.placed.record | {"kind": "spots"}:
             continue
         if not one.record:
             blocks.append(text(Name(one.name), " has no record of how it was made.", tone="note"))
@@ -171,8 +171,7 @@ def _how(result: Result) -> Facts:
     rows: list[tuple[str, tuple[Part, ...]]] = [("method", (said,) if said else (_name(preset),))]
     rows.append(("seed", (_plain_value(record.get("seed")),)))
     rows.append(("device", (_name(record.get("device")),)))
-    for key in ("reference", "spatial"):
-        rows.append((key, (_name(record.get(key)),)))
+    rows += [(side, _input_parts(found, f"{source}, {side}")) for side, found in _inputs(record)]
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("interval"):
@@ -182,10 +181,30 @@ def _how(result: Result) -> Facts:
         rows.append(("embedding", (Name(str(record["embedding"])),)))
     if record.get("network"):
         rows.append(("gene network", joined([Name(str(one)) for one in record["network"]])))
-    for key in ("date", "seconds"):
-        if record.get(key) is not None:
-            rows.append(("made" if key == "date" else "seconds", (_plain_value(record[key]),)))
+    rows += [
+        (head, (_name(record.get(key)),)) for head, key in (("made", "date"), ("command", "command_line"))
+    ]
+    for head, key in (("learning took", "fit"), ("the run took", "run")):
+        if seconds := record.get("duration", {}).get(key):
+            took = Number(value=float(seconds), form="value", source=f"{source}, duration, {key}")
+            rows.append((head, (took, " seconds")))
     return Facts(title=result.name, rows=tuple(rows))
+
+
+def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    inputs = record.get("inputs", {})
+    return [(side, inputs.get(side, {})) for side in ("reference", "spatial")]
+
+
+def _input_parts(found: Mapping[str, Any], source: str) -> tuple[Part, ...]:
+    """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
+    if not found:
+        return ("not recorded",)
+    cells, genes = (
+        Number(value=float(found[key]), form="count", source=f"{source}, {key}") for key in ("cells", "genes")
+    )
+    digest = Name(str(found["digest"]))
+    return (Name(str(found["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
 
 
 def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
@@ -253,29 +272,32 @@ def _versions(given: Given) -> Block | None:
 
 
 def commands(given: Given) -> str:
-    """Return the commands that make the results again, as far as their records say."""
+    """Return the commands that made the results, or would make them again as far as their records say."""
     lines: list[str] = []
-    found, _ = findings_of(given)
     if given.imputed is not None and given.imputed.record:
-        lines.append(_command("impute", given.imputed, found))
+        lines.append(_command("impute", given.imputed))
     if given.placed is not None and given.placed.record:
         more = [] if given.spots is None else ["--spots", given.spots.name]
-        lines.append(_command("place", given.placed, found, *more))
+        lines.append(_command("place", given.placed, *more))
     return "\n".join(lines)
 
 
-def _command(name: str, result: Result, found: Mapping[str, Any], *more: str) -> str:
+def _command(name: str, result: Result, *more: str) -> str:
     record = result.record
-    words = ["weft", name, *(str(record.get(side) or "?") for side in ("reference", "spatial"))]
-    words += ["-o", result.name, *more]
+    if record.get("command_line"):
+        return str(record["command_line"])
+    inputs = dict(_inputs(record))
+    paths = (str(found.get("path") or "?") for found in inputs.values())
+    words = ["weft", name, *paths, "-o", result.name, *more]
     for option, side, key in (
         ("--sc-layer", "reference", "layer"),
         ("--st-layer", "spatial", "layer"),
         ("--size-factor", "reference", "size_factor"),
         ("--st-size-factor", "spatial", "size_factor"),
     ):
-        if found and found[side].get(key):
-            words += [option, str(found[side][key])]
+        value = inputs[side].get(key)
+        if value not in (None, "", "X"):
+            words += [option, str(value)]
     if record.get("preset") not in (None, "auto"):
         words += ["--preset", str(record["preset"])]
     for setting, (here, _) in changed_settings(result).items():

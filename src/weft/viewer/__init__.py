@@ -19,6 +19,7 @@ from weft._typing import PathLike
 from weft.data.annotation import StoredTable
 from weft.data.input import Input
 from weft.data.read import open_input
+from weft.data.results import open_result
 from weft.viewer.api import Api
 from weft.viewer.cache import StripeCache
 from weft.viewer.dataset import MATRICES, Dataset, kind_of
@@ -96,7 +97,7 @@ def view(
         raise SettingError(
             "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
         )
-    opened = [open_input(one, argument="result") for one in results]
+    opened = [open_result(one, argument="result") for one in results]
     measured = None if tissue is None else open_input(tissue, argument="tissue")
     files = [one for one in (*opened, measured) if one is not None]
     pool = ThreadPoolExecutor(_threads(), thread_name_prefix="weft-view-read")
