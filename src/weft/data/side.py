@@ -126,10 +126,7 @@ class Side:
         csr_matrix or ndarray
             float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
         """
-        columns = self.columns if genes is None else self.columns[genes]
-        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
-        places = rows if self.rows is None else self.rows[rows]
-        values = self.matrix.read(places, None if whole else columns)
+        values = self.stored(rows, genes)
         if self.scale == "log":
             return values
         if self.scale == "raw" or self.has_sizes:
@@ -137,6 +134,13 @@ class Side:
         logarithms = values.data if sp.issparse(values) else values
         np.log1p(logarithms, out=logarithms)
         return values
+
+    def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
+        """Return values of some cells as they stand in the input; parameters and result as `block`."""
+        columns = self.columns if genes is None else self.columns[genes]
+        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
+        places = rows if self.rows is None else self.rows[rows]
+        return self.matrix.read(places, None if whole else columns)
 
     def dense(self, rows: Rows, genes: IntArray | None = None) -> FloatArray:
         """Return what `block` returns as an array, whatever the input."""

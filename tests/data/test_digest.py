@@ -1,0 +1,109 @@
+"""Digests tell values apart, and nothing else: not where they lie, nor how they are read."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+import weft
+from weft.data import digest
+from weft.data.digest import digest_of, network_digests, values_digest
+from weft.data.embeddings import EmbeddingTable
+from weft.data.network import Network
+from weft.data.pair import Pair
+from weft.data.side import Side
+from weft.data.simulate import SimulatedTissue
+from weft.data.write import write_anndata
+
+
+def changed(data: AnnData, change: Callable[[np.ndarray], None]) -> AnnData:
+    """Return data whose counts are changed in place, as an array."""
+    counts = data.X.toarray() if sp.issparse(data.X) else data.X.copy()
+    change(counts)
+    return AnnData(counts, obs=data.obs, var=data.var, obsm=dict(data.obsm))
+
+
+def swapped(counts: np.ndarray) -> None:
+    """Swap two counts of a cell: no total changes."""
+    row = next(row for row in counts if len(set(row[:2])) == 2)
+    row[:2] = row[1::-1]
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5ad", ".zarr"])
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_the_same_values_have_one_digest_wherever_they_lie(
+    tissue: SimulatedTissue,
+    tissue_pair: Pair,
+    tmp_path: Path,
+    suffix: str,
+    kind: Callable[[np.ndarray], np.ndarray | sp.spmatrix],
+) -> None:
+    sides: list[Path | AnnData] = []
+    for name, data in (("sc", tissue.sc), ("st", tissue.st)):
+        there = data.copy()
+        there.X = kind(changed(data, lambda _: None).X)
+        path = tmp_path / f"{name}{suffix}"
+        sides.append(write_anndata(there, path) if suffix else there)
+    again = weft.pair(*sides)
+    assert values_digest(again.sc) == values_digest(tissue_pair.sc)
+    assert values_digest(again.st) == values_digest(tissue_pair.st)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_blocks_do_not_matter(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    whole = values_digest(tissue_pair.st)
+    monkeypatch.setattr(digest, "block_rows", lambda _: rows)
+    assert values_digest(tissue_pair.cells(np.arange(tissue_pair.st.n_cells)).st) == whole
+
+
+def test_one_value_one_name_one_size_makes_another_digest(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    known = values_digest(tissue_pair.st)
+    names = tissue.st.var_names.tolist()
+    renamed = tissue.st.copy()
+    renamed.var_names = [names[1], names[0], *names[2:]]
+    sized = tissue.st.copy()
+    sized.obs["size"] = np.arange(1.0, 1 + sized.n_obs)
+    others = [
+        weft.pair(tissue.sc, changed(tissue.st, swapped)).st,
+        weft.pair(tissue.sc, renamed).st,
+        weft.pair(tissue.sc, sized, st_size_factor="size").st,
+        weft.pair(tissue.sc, tissue.st, st_scale="normalised").st,
+        tissue_pair.cells(np.arange(tissue_pair.st.n_cells)[::-1]).st,
+        tissue_pair.sc,
+    ]
+    assert len({known, *map(values_digest, others)}) == 7
+
+
+def test_values_are_read_once(tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = tissue_pair.cells(np.arange(50)).st
+    known = values_digest(side)
+    monkeypatch.setattr(Side, "stored", None)
+    assert values_digest(side) == known
+
+
+def test_a_side_without_cells_has_a_digest(tissue_pair: Pair) -> None:
+    none, one = (values_digest(tissue_pair.cells(np.arange(count)).st) for count in (0, 1))
+    assert none != one
+
+
+def test_parts_do_not_run_into_each_other() -> None:
+    texts = [("ab", "c"), ("a", "bc"), ("abc",), (np.array(["ab", "c"]),), (np.array(["a", "bc"]),)]
+    numbers = [(1,), (1.0,), (None,), (np.zeros(4),), (np.zeros((2, 2)),), (np.zeros(4, dtype=np.float32),)]
+    assert len({digest_of(*one) for one in [*texts, *numbers]}) == 11
+
+
+def test_gene_relations_are_told_by_their_values(embeddings: EmbeddingTable) -> None:
+    other = dataclasses.replace(embeddings, values=np.add(embeddings.values, 1))
+    moved = dataclasses.replace(embeddings, source="elsewhere.parquet")
+    table, more, same = (network_digests(Network(embedding=one)) for one in (embeddings, other, moved))
+    assert table == same != more
+    sets = [weft.read_gene_sets({"GABA": ["Gad1", gene]}) for gene in ("Gad2", "Sst")]
+    assert network_digests(Network(gene_sets=sets[0])) != network_digests(Network(gene_sets=sets[1]))
+    edges = [weft.read_edges(pd.DataFrame([["Gad1", "Gad2", weight]])) for weight in (0.5, 0.75)]
+    assert network_digests(Network(edges=edges[0])) != network_digests(Network(edges=edges[1]))
+    assert network_digests(Network()) == {}
