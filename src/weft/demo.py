@@ -16,6 +16,7 @@ from weft._errors import OutputExistsError
 from weft._typing import FloatArray, PathLike, Progress, silent
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.pair import Pair, pair
+from weft.data.resume import partial_of
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.data.write import write_anndata
 from weft.evaluation import evaluate, write_scores
@@ -171,7 +172,7 @@ def run_demo(
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
     """Make the folder, and see to it that nothing is replaced that is not the demonstration's own."""
-    check_output(folder.with_name(folder.name + ".partial"))  # whether the folder that it lies in can be used
+    check_output(partial_of(folder.absolute()))  # whether the folder that it lies in can be used
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
         mark = folder / _MARK

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -28,19 +28,24 @@ from weft._typing import (
 )
 from weft.attention_method import AttentionMethod
 from weft.core.settings import AttentionSettings
+from weft.data.digest import network_digests
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
+from weft.data.network import read_network
+from weft.data.output_request import OutputRequest, check_cut, check_interval
 from weft.data.pair import Pair, check_not_input
-from weft.data.resume import Journal, check_resumable
-from weft.data.sparse_output import check_cut, share_kept
-from weft.data.write import ResultWriter, check_output
-from weft.distributed import check_cluster, connect, write_tiles_over
+from weft.data.resume import Journal, kept_until_failure
+from weft.data.sparse_output import share_kept
+from weft.data.write import ResultWriter
+from weft.distributed import connect, write_tiles_over
 from weft.folder import ModelFolder, write_folder
 from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
+from weft.marks import data_mark, machine_mark
 from weft.plan import Plan
+from weft.resuming import read_checkpoint, write_checkpoint
 from weft.save import SavedStImpute
 from weft.saved_attention import SavedAttention
 from weft.stimpute_method import StImputeMethod
@@ -133,13 +138,17 @@ class Imputer:
         self.network_: dict[str, dict[str, Any]] | None = None
         self._restored: ModelFolder | None = None
 
-    def fit(self, pair: Pair, *, progress: Progress = silent) -> Self:
+    def fit(self, pair: Pair, *, checkpoint: PathLike | None = None, progress: Progress = silent) -> Self:
         """Learn from a pair.
 
         Parameters
         ----------
         pair
             The data; its panel is what is learned from.
+        checkpoint
+            A folder in which the fit is kept, made where it is missing. If it holds one of the same work, that
+            is taken and nothing is learned anew: of the same values of both sides, protein embeddings, gene
+            sets and edges, the same settings, seed, versions and threads. The data are read once more for it.
         progress
             Called as training goes on.
 
@@ -151,9 +160,19 @@ class Imputer:
             The embedding table, gene sets or edges cannot be read.
         GeneError
             One of them holds none of the reference's genes.
+        OutputExistsError, OutputError
+            The folder of the checkpoint holds other things, or cannot be written to.
         """
         return_memory()  # of the files' reading
-        fitted = self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
+        request = {} if checkpoint is None else self._request(pair)
+        kept: FittedMethod | None = None
+        if checkpoint is not None:
+            kept = read_checkpoint(
+                checkpoint, request, lambda folder: self._method.restore(folder, pair, self._work())
+            )
+        fitted = kept or self._method.fit(pair, self._work(reliability=self.reliability, progress=progress))
+        if checkpoint is not None and kept is None:
+            write_checkpoint(checkpoint, request, fitted.folder(pair))
         self._restored = None
         return self._keep(fitted, pair)
 
@@ -185,7 +204,7 @@ class Imputer:
         MemoryBudgetError
             It does not fit in the budget.
         """
-        check_cut("sparse", sparse)
+        check_cut(sparse)
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
         devices = resolve_devices(self.device)
@@ -265,6 +284,7 @@ class Imputer:
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
+        check_interval(interval)
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
@@ -272,7 +292,7 @@ class Imputer:
             for name, block in found.items():
                 matrices[name][tile.rows, tile.places] = block
         values, uns = matrices.pop(None), {"weft": job.record(preset=self.preset, seed=self.seed)}
-        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var(), uns=uns)
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var, uns=uns)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
         return imputed
@@ -332,39 +352,20 @@ class Imputer:
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
         """
-        check_choice("dtype", dtype, get_args(OutputType))
-        check_cut("sparse", sparse)
-        cut = None if sparse is None else float(sparse)
-        target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
-        check_resumable(target, resume=resume)
-        if dask is not None:
-            check_cluster(dask, target)
-        job = self._job(pair, genes, interval=interval, memory=memory)
-        check_not_input(path, job.pair)
-        job = in_tiles_of(job, target) if resume else job
-        given = {"preset": self.preset, "seed": int(self.seed), "dtype": dtype, "sparse": cut}
-        record = job.record(preset=self.preset, seed=self.seed)
-        journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
-        writer = ResultWriter(
+        request = OutputRequest.of(
             path,
-            obs=job.obs(),
-            var=job.var(),
-            obsm=places_of(job.pair),
-            uns={"weft": record if cut is None else record | {"sparse": cut}},
-            layers=job.layers,
-            dtype=dtype,
-            sparse=cut,
             overwrite=overwrite,
-            chunk=job.plan.chunk,
-            journal=journal,
-            progress=progress,
+            dtype=dtype,
+            sparse=sparse,
+            interval=interval,
+            resume=resume,
+            dask=dask,
+            memory=memory,
         )
-        if dask is None or journal is None:
-            return write_tiles(job, writer, journal, progress=progress)
-        devices = [str(one) for one in self._work().devices]
-        several = devices if len(devices) > 1 else ()
-        with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
-            return write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
+        pair = self._pair() if pair is None else pair
+        check_not_input(path, pair)
+        write_imputation(self, pair, request, genes=genes, progress=progress)
+        return request.target
 
     def reliability_of(self, genes: IntArray, *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.
@@ -528,6 +529,24 @@ class Imputer:
             )
         return self.pair_
 
+    def _request(self, pair: Pair) -> dict[str, Any]:
+        """Return what a fit to a pair depends on, by name, as values that JSON stores."""
+        sources: dict[str, Any] = {
+            "embedding": self.embedding,
+            "gene_sets": self.gene_sets,
+            "edges": self.edges,
+        }
+        return {
+            "preset": self.preset,
+            "settings": {name: str(value) for name, value in self.settings.items()},
+            "network": network_digests(read_network(sources, **sources)),
+            "reliability": self.reliability,
+            "seed": int(self.seed),
+            "device": self.device,
+            **machine_mark(),
+            **data_mark(pair),
+        }
+
     def _check(self, pair: Pair) -> None:
         known = self._pair()
         if pair is not known:
@@ -558,3 +577,60 @@ class Imputer:
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
         )
+
+
+def write_imputation(
+    imputer: Imputer,
+    pair: Pair,
+    request: OutputRequest,
+    *,
+    genes: Iterable[str] | None = None,
+    progress: Progress = silent,
+) -> Imputation:
+    """Write imputed genes as a request says, which was looked at before.
+
+    Parameters
+    ----------
+    imputer
+        Fitted.
+    pair, genes, progress
+        As in `Imputer.impute_to`.
+    request
+        Where the result goes, and in which form.
+
+    Returns
+    -------
+    What was imputed.
+    """
+    target, resume = request.target, request.resume
+    with kept_until_failure(target, resume=resume):
+        job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
+        job = in_tiles_of(job, target) if resume else job
+        about = {"preset": imputer.preset, "seed": int(imputer.seed)}
+        mark = job.mark(about | {"dtype": request.dtype, "sparse": request.sparse})
+        journal = Journal(target, mark, resume=resume) if target.suffix == ".zarr" else None
+        cut = {} if request.sparse is None else {"sparse": request.sparse}
+        writer = ResultWriter(
+            target,
+            obs=job.obs(),
+            var=job.var,
+            obsm=places_of(job.pair),
+            uns={"weft": job.record(preset=imputer.preset, seed=imputer.seed) | cut},
+            layers=job.layers,
+            dtype=request.dtype,
+            sparse=request.sparse,
+            overwrite=request.overwrite,
+            chunk=job.plan.chunk,
+            journal=journal,
+            progress=progress,
+        )
+        if request.dask is None or journal is None:
+            write_tiles(job, writer, journal, progress=progress)
+            return job
+        devices = [str(one) for one in imputer._work().devices]
+        several = devices if len(devices) > 1 else ()
+        with connect(
+            request.dask, memory=request.memory, device=job.fitted.device, devices=several
+        ) as cluster:
+            write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
+    return job

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from weft import _typing
-from weft._compute import human_bytes
+from weft._compute import human_bytes, is_out_of_memory
 from weft._errors import MemoryBudgetError, WeftError
 from weft.cli.options import RunOptions
 from weft.cli.words import cautions_of, counted, in_words_of_the_shell
@@ -98,20 +98,27 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
         _tell(error, as_json=as_json)
         raise typer.Exit(2) from error
     except (MemoryError, RuntimeError) as error:
-        # torch has no kind of its own for a failed allocation on the CPU
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         short = MemoryBudgetError(
             "memory",
             expected="as much as the plan says",
             got="less from the system",
-            fix="Lower --memory, raise the limit (ulimit -v), or go on elsewhere with --resume.",
+            fix="Lower --memory, or raise the limit (ulimit -v).",
         )
+        for note in _notes(error):
+            short.add_note(note)
         _tell(short, as_json=as_json)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
-        typer.echo("Interrupted. Nothing incomplete was left behind.", err=True)
+        left = " ".join(_notes(interrupt)) or "Nothing incomplete was left behind."
+        typer.echo(f"Interrupted. {left}", err=True)
         raise typer.Exit(130) from interrupt
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what was noted with an error on its way: what of the work is kept, say."""
+    return list(getattr(error, "__notes__", []))
 
 
 def _tell(error: WeftError, *, as_json: bool) -> None:
@@ -121,7 +128,7 @@ def _tell(error: WeftError, *, as_json: bool) -> None:
     )
     for line in (
         f"Error: {where}: expected {expected}, got {got}. {fix}",
-        *getattr(error, "__notes__", []),
+        *_notes(error),
     ):
         typer.echo(line, err=True)
     if as_json:

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from weft._errors import OutputError, check_range
+from weft._errors import OutputError
 from weft._typing import BoolArray, DoubleArray, IntArray, Progress, silent
 from weft.data.overlap import ahead
 from weft.data.packed import create_array, load_packed, save_packed
@@ -33,12 +33,6 @@ _BAND_VALUES = 2**22  # cells x genes of the parts that are put together at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
 _LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
 _MOST = np.iinfo(np.int32).max  # starts of rows up to here take four bytes
-
-
-def check_cut(where: str, cut: float | None) -> None:
-    """Raise `SettingError` unless values may be left out below ``cut``, of log-normalised expression."""
-    if cut is not None:
-        check_range(where, cut, low=0, high=1)
 
 
 def kept_values(block: NDArray[Any], cut: float) -> BoolArray:

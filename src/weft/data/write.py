@@ -23,7 +23,7 @@ from weft.data.forgiving import ForgivingFile
 from weft.data.output import check_output, output_errors, partial_output
 from weft.data.packed import create_array
 from weft.data.resume import Journal
-from weft.data.sparse_output import SparseParts, check_cut
+from weft.data.sparse_output import SparseParts
 from weft.data.storable import storable
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
@@ -121,7 +121,7 @@ class ResultWriter:
     Parameters
     ----------
     path
-        Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
+        Where the result shall lie: ``.zarr`` (a folder), or else an HDF5 file, ``.h5ad``.
     obs, var
         Tables of the cells and of the genes, index = names; that of the cells may be one that is read column
         by column. A ``/`` in a column's name, which the formats do
@@ -156,9 +156,9 @@ class ResultWriter:
     Raises
     ------
     SettingError
-        Another suffix, or an impossible chunk or cut.
+        An impossible chunk.
     OutputExistsError, OutputError
-        As `check_output`, at construction; and `OutputError` as soon as writing fails, or at the end if not
+        As `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
         all values were written. In either case nothing is left at ``path`` but what was there before.
     InputError
         A table or value that AnnData cannot store.
@@ -196,8 +196,7 @@ class ResultWriter:
         sparse: float | None = None,
         progress: Progress = silent,
     ) -> None:
-        check_cut("sparse", sparse)
-        self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        self.path = Path(path).resolve()
         self.shape = (len(obs), len(var))
         self.dtype = np.dtype(dtype)
         self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
@@ -222,7 +221,7 @@ class ResultWriter:
             partial = stack.enter_context(
                 partial_output(self.path, overwrite=self._overwrite, needed=self.size, journal=self._journal)
             )
-            goes_on = self._journal is not None and self._journal.is_started
+            goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
             with self._errors():
                 if not goes_on:
@@ -331,12 +330,15 @@ class ResultWriter:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Raise what the file under HDF5 met, in place of whatever HDF5 made of it."""
-        with output_errors(self.path, needed=self.size):
+        with output_errors(self.path, needed=self.size, keeps=self._keeps):
             try:
                 yield
             finally:
                 if self._file is not None and self._file.failure is not None:
                     raise self._file.failure
+
+    def _keeps(self) -> bool:
+        return self._journal is not None and self._journal.is_started
 
     def _lay_out(self) -> None:
         """Write the tables, so that a bad one fails before the work, and announce the matrices."""

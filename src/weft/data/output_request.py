@@ -1,0 +1,152 @@
+"""How a result shall be written: where, in which form, with what; looked at once, before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from weft._compute import parse_memory
+from weft._errors import SettingError, check_choice, check_range, require
+from weft._typing import OutputType, PathLike
+from weft.data.output import check_output
+from weft.data.resume import check_own, resume_folder
+
+RESULT_SUFFIXES = (".zarr", ".h5ad")
+"""Of files and stores that hold an AnnData."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRequest:
+    """Where a result goes, and in which form; `of` makes one that can be carried out.
+
+    Attributes
+    ----------
+    path, target
+        As it was asked for, and absolute, with links followed.
+    overwrite
+        Whether an output that is there may be replaced.
+    dtype, sparse, interval, resume, dask
+        As in `Imputer.impute_to`.
+    memory
+        Budget of the process, in bytes.
+    """
+
+    path: Path
+    target: Path
+    overwrite: bool = False
+    dtype: OutputType = "float32"
+    sparse: float | None = None
+    interval: float | None = None
+    resume: bool = False
+    dask: str | None = None
+    memory: int = 0
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where a fit for it is kept, beside the output, until that is complete; None where it cannot be."""
+        return resume_folder(self.target) if self.target.suffix == ".zarr" else None
+
+    @classmethod
+    def of(
+        cls,
+        path: PathLike,
+        *,
+        overwrite: bool,
+        dtype: OutputType,
+        sparse: float | None,
+        interval: float | None,
+        resume: bool,
+        dask: str | None,
+        memory: str | int,
+    ) -> OutputRequest:
+        """Look at what is asked for, and return it; nothing is made.
+
+        Raises
+        ------
+        SettingError
+            A value is out of its range, or not for an output of this kind.
+        OutputExistsError, OutputError
+            As `check_output`; or what lies beside the output is in the way.
+        MissingExtraError
+            Dask is asked for, and not installed.
+
+        Examples
+        --------
+        >>> usual = {"overwrite": False, "dtype": "float32", "sparse": None, "interval": None}
+        >>> OutputRequest.of("imputed.h5ad", **usual, resume=True, dask=None, memory="4 GB")
+        Traceback (most recent call last):
+        weft._errors.SettingError: resume: expected a .zarr store, ..., got 'imputed.h5ad'. ...
+        """
+        target = check_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES)
+        check_choice("dtype", dtype, get_args(OutputType))
+        check_cut(sparse)
+        check_interval(interval)
+        if target.suffix == ".zarr" or sparse is not None:
+            check_own(resume_folder(target))
+        if target.suffix != ".zarr" and (resume or dask is not None):
+            name, why = ("resume", "whose parts are written one by one") if resume else ("dask", _MANY)
+            raise SettingError(
+                name,
+                expected=f"a .zarr store as output, {why}",
+                got=repr(target.name),
+                fix=f"Choose a name ending in .zarr, or leave {name} out.",
+            )
+        if dask is not None:
+            processes_of(dask)
+            require("distributed", "dask")
+        return cls(
+            path=Path(path),
+            target=target,
+            overwrite=overwrite,
+            dtype=dtype,
+            sparse=None if sparse is None else float(sparse),
+            interval=interval,
+            resume=resume,
+            dask=dask,
+            memory=parse_memory(memory),
+        )
+
+
+_MANY = "into which many can write at once"
+
+
+def check_cut(sparse: float | None) -> None:
+    """Raise `SettingError` unless values below it, of log-normalised expression, may be left out."""
+    if sparse is not None:
+        check_range("sparse", sparse, low=0, high=1)
+
+
+def check_interval(interval: float | None) -> None:
+    """Raise `SettingError` unless intervals may hold such a share of the measured values."""
+    if interval is not None:
+        check_range("interval", interval, low=0.01, high=0.999)
+
+
+def processes_of(dask: str) -> int | None:
+    """Return how many processes of this machine an address asks for, 0 for any; None for a scheduler's.
+
+    Raises
+    ------
+    SettingError
+        The address is none.
+
+    Examples
+    --------
+    >>> processes_of("local:4"), processes_of("local"), processes_of("tcp://node001:8786")
+    (4, 0, None)
+    """
+    local = re.fullmatch(r"local(?::(\d+))?", dask)
+    if local is None and not re.fullmatch(r"[a-z]+://\S+:\d+", dask):
+        raise SettingError(
+            "dask",
+            expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
+            got=repr(dask),
+            fix="Take the address that `dask scheduler` shows, or local for processes of this machine.",
+        )
+    if local is None:
+        return None
+    if local[1] is not None:
+        check_range("dask: processes", int(local[1]), low=1, integer=True)
+    return int(local[1] or 0)
