@@ -146,8 +146,8 @@ class Imputer:
         pair
             The data; its panel is what is learned from.
         checkpoint
-            A folder in which the fit is kept, made where it is missing. If it holds one of the same work, that
-            is taken and nothing is learned anew: of the same values of both sides, protein embeddings, gene
+            A folder in which the fit is kept, made where it is missing. A fit of the same work that it holds
+            is taken, and nothing is learned anew: of the same values of both sides, protein embeddings, gene
             sets and edges, the same settings, seed, versions and threads. The data are read once more for it.
         progress
             Called as training goes on.

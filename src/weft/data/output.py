@@ -21,6 +21,9 @@ from weft.data.resume import Journal, partial_of, remove_stale, replaced_of
 
 logger = logging.getLogger("weft")
 
+RESULT_SUFFIXES = (".zarr", ".h5ad")
+"""Of stores and files that hold an AnnData."""
+
 _ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 _MODEL_MARK = "weights.safetensors"
 
@@ -172,7 +175,12 @@ def _free_space(path: Path) -> str:
 
 @contextlib.contextmanager
 def partial_output(
-    path: PathLike, *, overwrite: bool = False, needed: float = 0, journal: Journal | None = None
+    path: PathLike,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    needed: float = 0,
+    journal: Journal | None = None,
 ) -> Iterator[Path]:
     """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
 
@@ -180,8 +188,8 @@ def partial_output(
     ----------
     path
         Where the output, a file or a ``.zarr`` folder, shall lie.
-    overwrite
-        Whether an output that is there may be replaced.
+    overwrite, suffixes
+        As in `check_output`, which is asked once more: something may have come there since the work began.
     needed
         Bytes that the output may take, for the message when the disk is full.
     journal
@@ -196,7 +204,7 @@ def partial_output(
 
     Raises
     ------
-    OutputExistsError, OutputError
+    SettingError, OutputExistsError, OutputError
         As `check_output`; and `OutputError` when writing failed.
 
     Examples
@@ -208,7 +216,7 @@ def partial_output(
     ...     [one.name for one in Path(folder).iterdir()]
     ['scores.csv']
     """
-    target = check_output(path, overwrite=overwrite)
+    target = check_output(path, overwrite=overwrite, suffixes=suffixes)
     partial = partial_of(target) if journal is None else journal.partial
     goes_on = journal is not None and journal.is_started
     with output_errors(target, needed=needed, keeps=lambda: journal is not None and journal.is_started):

@@ -10,11 +10,8 @@ from typing import get_args
 from weft._compute import parse_memory
 from weft._errors import SettingError, check_choice, check_range, require
 from weft._typing import OutputType, PathLike
-from weft.data.output import check_output
+from weft.data.output import RESULT_SUFFIXES, check_output
 from weft.data.resume import check_own, resume_folder
-
-RESULT_SUFFIXES = (".zarr", ".h5ad")
-"""Of files and stores that hold an AnnData."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ class OutputRequest:
         >>> usual = {"overwrite": False, "dtype": "float32", "sparse": None, "interval": None}
         >>> OutputRequest.of("imputed.h5ad", **usual, resume=True, dask=None, memory="4 GB")
         Traceback (most recent call last):
-        weft._errors.SettingError: resume: expected a .zarr store, ..., got 'imputed.h5ad'. ...
+        weft._errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
         """
         target = check_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES)
         check_choice("dtype", dtype, get_args(OutputType))

@@ -228,8 +228,8 @@ def partial_of(target: Path) -> Path:
 
     Examples
     --------
-    >>> partial_of(Path("scores.csv")).name
-    '.scores.csv.....weft-partial'
+    >>> partial_of(Path("scores.csv")).suffix
+    '.weft-partial'
     """
     whose = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
     return target.with_name(f".{target.name}.{whose}{PARTIAL}")

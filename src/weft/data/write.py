@@ -20,7 +20,7 @@ from weft._errors import InputError, OutputError, SettingError, check_range, sho
 from weft._typing import PathLike, Progress, silent
 from weft.data.annotation import Annotation, write_table
 from weft.data.forgiving import ForgivingFile
-from weft.data.output import check_output, output_errors, partial_output
+from weft.data.output import RESULT_SUFFIXES, check_output, output_errors, partial_output
 from weft.data.packed import create_array
 from weft.data.resume import Journal
 from weft.data.sparse_output import SparseParts
@@ -58,7 +58,7 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
     InputError
         A table or value that the formats cannot hold.
     """
-    target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    target = Path(path).resolve()
     plain = anndata.AnnData(
         X=data.X,
         obs=storable(data.obs, "obs"),
@@ -72,7 +72,7 @@ def write_anndata(data: anndata.AnnData, path: PathLike, *, overwrite: bool = Fa
         obsp=dict(data.obsp),
         uns=dict(data.uns),
     )
-    with partial_output(target, overwrite=overwrite) as partial:
+    with partial_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES) as partial:
         if target.suffix == ".zarr":
             with (
                 anndata.settings.override(zarr_write_format=2),
@@ -121,7 +121,7 @@ class ResultWriter:
     Parameters
     ----------
     path
-        Where the result shall lie: ``.zarr`` (a folder), or else an HDF5 file, ``.h5ad``.
+        Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
     obs, var
         Tables of the cells and of the genes, index = names; that of the cells may be one that is read column
         by column. A ``/`` in a column's name, which the formats do
@@ -156,7 +156,7 @@ class ResultWriter:
     Raises
     ------
     SettingError
-        An impossible chunk.
+        An impossible chunk; and on entry, another suffix.
     OutputExistsError, OutputError
         As `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
         all values were written. In either case nothing is left at ``path`` but what was there before.
@@ -219,7 +219,13 @@ class ResultWriter:
     def __enter__(self) -> ResultWriter:
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(
-                partial_output(self.path, overwrite=self._overwrite, needed=self.size, journal=self._journal)
+                partial_output(
+                    self.path,
+                    overwrite=self._overwrite,
+                    suffixes=RESULT_SUFFIXES,
+                    needed=self.size,
+                    journal=self._journal,
+                )
             )
             goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
