@@ -339,9 +339,8 @@ def test_gene_relations_of_other_values_are_other_work(
 ) -> None:
     table = tmp_path / "esm.parquet"
     for number, factor in enumerate((1, -1, -1), start=1):
-        frame = pd.DataFrame(
-            np.multiply(embeddings.values, np.linspace(1, factor, 16)), index=embeddings.genes
-        )
+        values = np.multiply(embeddings.values, np.linspace(1, factor, 16))
+        frame = pd.DataFrame(values, index=embeddings.genes)
         frame.rename(columns=str).to_parquet(table)
         imputer = Imputer(preset="stimpute", settings=quick, embedding=table, reliability=False, device="cpu")
         imputer.fit(tissue_pair, checkpoint=tmp_path / "fit")

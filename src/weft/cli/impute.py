@@ -147,7 +147,7 @@ def impute(
         )
         pair = data.pair(sc, st)
         check_not_input(request.path, pair)
-        plan = imputer.plan(names, pair=pair, memory=request.memory, sparse=request.sparse)
+        plan = imputer.plan(names, pair=pair, memory=memory, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
