@@ -352,8 +352,8 @@ class Imputer:
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
         """
-        request = OutputRequest.of(
-            path,
+        request = OutputRequest(
+            path=path,
             overwrite=overwrite,
             dtype=dtype,
             sparse=sparse,
@@ -607,18 +607,19 @@ def write_imputation(
         job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
         job = in_tiles_of(job, target) if resume else job
         about = {"preset": imputer.preset, "seed": int(imputer.seed)}
-        mark = job.mark(about | {"dtype": request.dtype, "sparse": request.sparse})
+        cut = None if request.sparse is None else float(request.sparse)
+        mark = job.mark(about | {"dtype": request.dtype, "sparse": cut})
         journal = Journal(target, mark, resume=resume) if target.suffix == ".zarr" else None
-        cut = {} if request.sparse is None else {"sparse": request.sparse}
+        record = job.record(preset=imputer.preset, seed=imputer.seed)
         writer = ResultWriter(
             target,
             obs=job.obs(),
             var=job.var,
             obsm=places_of(job.pair),
-            uns={"weft": job.record(preset=imputer.preset, seed=imputer.seed) | cut},
+            uns={"weft": record if cut is None else record | {"sparse": cut}},
             layers=job.layers,
             dtype=request.dtype,
-            sparse=request.sparse,
+            sparse=cut,
             overwrite=request.overwrite,
             chunk=job.plan.chunk,
             journal=journal,

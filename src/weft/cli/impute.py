@@ -172,7 +172,7 @@ def _request(
     from weft.data.output import check_output
     from weft.data.output_request import OutputRequest
 
-    request = OutputRequest.of(output, interval=interval, memory=memory, **writing.asked())
+    request = OutputRequest(path=output, interval=interval, memory=memory, **writing.asked())
     if save_model is not None:
         check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:

@@ -90,7 +90,7 @@ def _matrix_digests(side: Side) -> list[str]:
     for rows in row_blocks(side.n_cells, block_rows(side.matrix.shape)):
         block = sp.csr_matrix(side.stored(rows))
         block.eliminate_zeros()
-        parts = np.diff(block.indptr).astype("<i8"), block.indices.astype("<i8"), block.data.astype("<f4")
+        parts = np.diff(block.indptr).astype("<u4"), block.indices.astype("<u4"), block.data.astype("<f4")
         for state, part in zip(states, parts, strict=True):
             state.update(part.data)
     return [state.hexdigest() for state in states]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -16,97 +16,72 @@ from weft.data.resume import check_own, resume_folder
 
 @dataclass(frozen=True, kw_only=True)
 class OutputRequest:
-    """Where a result goes, and in which form; `of` makes one that can be carried out.
+    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; made only if it can be had.
 
     Attributes
     ----------
-    path, target
-        As it was asked for, and absolute, with links followed.
-    overwrite
-        Whether an output that is there may be replaced.
-    dtype, sparse, interval, resume, dask
+    path
+        As it is asked for.
+    target
+        The same absolute, links followed.
+    overwrite, dtype, sparse, interval, resume, dask, memory
         As in `Imputer.impute_to`.
-    memory
-        Budget of the process, in bytes.
+
+    Raises
+    ------
+    SettingError
+        A value is out of its range, or not for an output of this kind.
+    OutputExistsError, OutputError
+        As `check_output`; or what lies beside the output is in the way.
+    MissingExtraError
+        Dask is asked for, and not installed.
+
+    Examples
+    --------
+    >>> OutputRequest(path="imputed.h5ad", resume=True)
+    Traceback (most recent call last):
+    weft._errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
     """
 
-    path: Path
-    target: Path
+    path: PathLike
     overwrite: bool = False
     dtype: OutputType = "float32"
     sparse: float | None = None
     interval: float | None = None
     resume: bool = False
     dask: str | None = None
-    memory: int = 0
+    memory: str | int = "4 GB"
+    target: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = check_output(self.path, overwrite=self.overwrite, suffixes=RESULT_SUFFIXES)
+        object.__setattr__(self, "target", target)
+        check_choice("dtype", self.dtype, get_args(OutputType))
+        check_cut(self.sparse)
+        check_interval(self.interval)
+        parse_memory(self.memory)
+        is_zarr = target.suffix == ".zarr"
+        for name, is_asked, why in (
+            ("resume", self.resume, "whose parts are written one by one"),
+            ("dask", self.dask is not None, "into which many can write at once"),
+        ):
+            if is_asked and not is_zarr:
+                raise SettingError(
+                    name,
+                    expected=f"a .zarr store as output, {why}",
+                    got=repr(target.name),
+                    fix=f"Choose a name ending in .zarr, or leave {name} out.",
+                )
+        if is_zarr or self.sparse is not None:
+            check_own(resume_folder(target))
+        if self.dask is not None:
+            processes_of(self.dask)
+            require("distributed", "dask")
 
     @property
     def checkpoint(self) -> Path | None:
         """Where a fit for it is kept, beside the output, until that is complete; None where it cannot be."""
         return resume_folder(self.target) if self.target.suffix == ".zarr" else None
-
-    @classmethod
-    def of(
-        cls,
-        path: PathLike,
-        *,
-        overwrite: bool,
-        dtype: OutputType,
-        sparse: float | None,
-        interval: float | None,
-        resume: bool,
-        dask: str | None,
-        memory: str | int,
-    ) -> OutputRequest:
-        """Look at what is asked for, and return it; nothing is made.
-
-        Raises
-        ------
-        SettingError
-            A value is out of its range, or not for an output of this kind.
-        OutputExistsError, OutputError
-            As `check_output`; or what lies beside the output is in the way.
-        MissingExtraError
-            Dask is asked for, and not installed.
-
-        Examples
-        --------
-        >>> usual = {"overwrite": False, "dtype": "float32", "sparse": None, "interval": None}
-        >>> OutputRequest.of("imputed.h5ad", **usual, resume=True, dask=None, memory="4 GB")
-        Traceback (most recent call last):
-        weft._errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
-        """
-        target = check_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES)
-        check_choice("dtype", dtype, get_args(OutputType))
-        check_cut(sparse)
-        check_interval(interval)
-        if target.suffix == ".zarr" or sparse is not None:
-            check_own(resume_folder(target))
-        if target.suffix != ".zarr" and (resume or dask is not None):
-            name, why = ("resume", "whose parts are written one by one") if resume else ("dask", _MANY)
-            raise SettingError(
-                name,
-                expected=f"a .zarr store as output, {why}",
-                got=repr(target.name),
-                fix=f"Choose a name ending in .zarr, or leave {name} out.",
-            )
-        if dask is not None:
-            processes_of(dask)
-            require("distributed", "dask")
-        return cls(
-            path=Path(path),
-            target=target,
-            overwrite=overwrite,
-            dtype=dtype,
-            sparse=None if sparse is None else float(sparse),
-            interval=interval,
-            resume=resume,
-            dask=dask,
-            memory=parse_memory(memory),
-        )
-
-
-_MANY = "into which many can write at once"
 
 
 def check_cut(sparse: float | None) -> None:
