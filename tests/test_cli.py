@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import weft
+from weft._compute import is_out_of_memory
 from weft._errors import arg
 from weft.cli import app, demo
 from weft.cli.options import PairOptions, as_option
@@ -66,7 +68,7 @@ def call(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
     yield run
     assert fingerprints(inputs) == before
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not [one for one in tmp_path.rglob("*") if "partial" in one.suffix]
 
 
 @pytest.fixture
@@ -181,10 +183,13 @@ def test_a_run_that_fails_before_its_first_tile(
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("weft.imputer.Imputer.impute_to", fail)
+    monkeypatch.setattr("weft.imputer.ResultWriter", fail)
     more = ["--resume"] if resume else []
     result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK, *more)
     assert result.exit_code == 130
+    kept = f"What was done is kept in {tmp_path}/out.zarr.resume: a run that resumes goes on with it."
+    told = kept if resume else "Nothing incomplete was left behind."
+    assert result.stderr == f"Interrupted. {told}\n"
     assert (tmp_path / "out.zarr.resume").exists() == resume
 
 
@@ -386,8 +391,8 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "unknown setting": (["--set", "heads=2"], ("--set heads: expected a setting",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
-    "interval out of range": (["--interval", "90"], ("--interval: expected a number from 0.01 to 0.999",)),
-    "cut out of range": (["--sparse", "5"], ("--sparse: expected a number from 0 to 1, got 5",)),
+    "interval out of range": (["--interval", "90"], ("interval: expected a number from 0.01 to 0.999",)),
+    "cut out of range": (["--sparse", "5"], ("sparse: expected a number from 0 to 1, got 5",)),
     "interval of stimpute": (
         ["--interval", "0.9", "--preset", "stimpute"],
         ("--interval: expected --preset",),
@@ -535,7 +540,7 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(
     from weft.data.write import ResultWriter
 
     def interrupt(*_: object, **__: object) -> None:
-        assert list(tmp_path.glob("*.partial"))
+        assert list(tmp_path.glob("out.zarr.resume/.out.zarr.*.weft-partial"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ResultWriter, "write", interrupt)
@@ -646,8 +651,11 @@ def test_the_installed_command_starts(tmp_path: Path) -> None:
     assert told.stdout == f"weft {weft.__version__}\n"
 
 
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 8 bytes"
+
+
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 8 bytes")]
+    "error", [MemoryError(), torch.OutOfMemoryError("of a GPU"), RuntimeError(NO_MEMORY)]
 )
 def test_memory_that_the_system_does_not_give(
     call: Any, both: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -658,3 +666,35 @@ def test_memory_that_the_system_does_not_give(
     monkeypatch.setattr("weft.imputer.Imputer.fit", fail)
     assert_refused(call("impute", *both, "-o", "out.zarr", *QUICK), "memory: expected as much", "ulimit -v")
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_the_text_of_other_errors_does_not_make_them_of_memory(
+    call: Any, both: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug in what shall allocate memory")
+
+    monkeypatch.setattr("weft.imputer.Imputer.fit", fail)
+    result = call("impute", *both, "-o", "out.zarr", *QUICK)
+    assert (result.exit_code, type(result.exception)) == (1, RuntimeError)
+
+
+def test_what_torch_raises_without_memory_is_known() -> None:
+    for error in (torch.OutOfMemoryError(), torch.cuda.OutOfMemoryError(), MemoryError()):
+        assert is_out_of_memory(error)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator") as caught:
+        torch.empty(2**60, dtype=torch.int8)
+    assert is_out_of_memory(caught.value)
+
+
+def test_an_output_is_refused_before_the_inputs_are_read(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "out.zarr.resume").mkdir()
+    (tmp_path / "out.zarr.resume" / "thesis.tex").touch()
+    for arguments, told in (
+        (["-o", "out.csv"], "a name ending in .zarr or .h5ad"),
+        (["-o", "out.zarr"], "without weft-run.json"),
+        (["-o", "out.h5ad", "--memory", "much"], "a size such as"),
+        (["-o", "out.h5ad", "--resume"], "a .zarr store"),
+    ):
+        assert_refused(call("impute", "no.h5ad", "no.h5ad", *arguments), told)
+    assert (tmp_path / "out.zarr.resume" / "thesis.tex").exists()

@@ -20,10 +20,11 @@ import torch
 
 from weft._errors import MissingExtraError, OutputError, ServiceError, SettingError
 from weft.cli import app
+from weft.data.output_request import processes_of
 from weft.data.pair import Pair, pair
 from weft.data.simulate import SimulatedTissue, simulate_tissue
 from weft.data.write import write_anndata
-from weft.distributed import Cluster, check_cluster, connect
+from weft.distributed import Cluster, connect
 from weft.imputer import Imputer
 from weft.tilemaker import Marker, Threads, TileMaker
 
@@ -302,7 +303,7 @@ def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
     job = fitted._job(tissue_pair, None, interval=None, memory="4 GB")
     maker = TileMaker(
         job=job,
-        marker=Marker(target=Path("a.zarr"), folder=Path()),
+        marker=Marker(target=Path("a.zarr"), partial=Path("partial.zarr"), keeps=False),
         keys={None: "X"},
         dtype="float32",
         threads=Threads.here(),
@@ -336,12 +337,12 @@ def test_an_address_is_named_as_dask_does(address: str) -> None:
     with pytest.raises(
         SettingError, match=r"dask: expected the address of a Dask scheduler, as tcp://host:87"
     ):
-        check_cluster(address, Path("a.zarr"))
+        processes_of(address)
 
 
 def test_some_processes_are_asked_for() -> None:
     with pytest.raises(SettingError, match=r"dask: processes: expected a whole number >= 1, got 0"):
-        check_cluster("local:0", Path("a.zarr"))
+        processes_of("local:0")
 
 
 def test_only_a_zarr_store_can_be_written_by_many(auto: Imputer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft._errors import FormatError, OutputError, OutputExistsError
+from weft.data.resume import partial_of
 from weft.esm_parts import read_parts, remove_parts, vector_key, write_part
 
 VECTORS = {"a": np.array([1.0, 2], dtype=np.float32), "b": np.array([3.0, -1], dtype=np.float32)}
@@ -37,7 +38,7 @@ def test_there_and_back(folder: Path) -> None:
 
 
 def test_removal_leaves_the_files_of_others(folder: Path) -> None:
-    (folder / "part-0.npz.partial").write_text("of a run that was killed")
+    partial_of(folder / "part-0.npz").write_text("of a run that was killed")
     (folder / "notes.txt").write_text("mine")
     remove_parts(folder)
     assert [one.name for one in folder.iterdir()] == ["notes.txt"]
@@ -48,7 +49,7 @@ def test_removal_leaves_the_files_of_others(folder: Path) -> None:
 
 
 def test_a_folder_that_a_killed_run_had_just_made(tmp_path: Path) -> None:
-    (tmp_path / "weft-embedding.json.partial").write_text("")
+    partial_of(tmp_path / "weft-embedding.json").write_text("")
     assert read_parts(tmp_path, {"a"}) == {}
     write_part(tmp_path, VECTORS)
     assert sorted(read_parts(tmp_path, VECTORS)) == ["a", "b"]

@@ -210,14 +210,14 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-if [ -d "$output.partial" ] && [ -d "$output.resume" ]; then touch went-on; fi
+if [ -d "$output.resume" ]; then touch went-on; fi
 if [ -e die ]; then
     rm die
-    mkdir -p "$output.partial" "$output.resume"
+    mkdir -p "$output.resume"
     exit 137
 fi
 case $output in *.zarr) mkdir "$output" ;; ?*) touch "$output" ;; esac
-rm -rf "$output.partial" "$output.resume"
+rm -rf "$output.resume"
 """
 
 RULES = """
@@ -432,8 +432,8 @@ def test_inputs_of_a_module_become_options(groovy: Any, tmp_path: Path) -> None:
 def test_a_second_attempt_goes_on_with_the_first(groovy: Any, tmp_path: Path, left: bool) -> None:
     before, now = tmp_path / "before", tmp_path / "now"
     now.mkdir()
-    for folder in ("brain.zarr.partial", "brain.zarr.resume") if left else ():
-        (before / folder).mkdir(parents=True)
+    if left:
+        (before / "brain.zarr.resume").mkdir(parents=True)
     task = {"attempt": 2, "memory": 8000, "previousTrace": {"workdir": str(before)}}
     script = groovy("impute", "script", given(task=task))
     write_recorder(tmp_path / "bin")

@@ -17,16 +17,18 @@ import scipy.sparse as sp
 import torch
 
 import weft
-from weft._errors import OutputError, SettingError
+from weft._errors import OutputError, OutputExistsError, SettingError
+from weft.attention_method import AttentionMethod
+from weft.data.embeddings import EmbeddingTable
 from weft.data.pair import Pair
-from weft.data.resume import kept_mark, partial_of, resume_folder
+from weft.data.resume import MARK, PARTIAL, claim, kept_mark, resume_folder
 from weft.data.simulate import SimulatedTissue
 from weft.data.sparse_output import SparseParts, kept_values
 from weft.data.write import ResultWriter
 from weft.data.zarr_store import check_manifest
 from weft.imputation import Imputation
 from weft.imputer import Imputer
-from weft.resuming import keep_fit, kept_fit, kept_until_failure
+from weft.stimpute_method import StImputeMethod
 
 QUICK = {"steps": 5, "level_steps": 5, "fold_steps": 5}
 
@@ -57,6 +59,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(ResultWriter, "write", fail)
     return left
+
+
+def partial_in(path: Path) -> Path:
+    """Return where the incomplete output of a run lies that was killed, or failed."""
+    (partial,) = resume_folder(path).glob(f".*{PARTIAL}")
+    return partial
 
 
 def values_of(data: anndata.AnnData) -> np.ndarray:
@@ -95,12 +103,12 @@ def test_a_failed_run_goes_on(
     auto: Imputer, tmp_path: Path, failing: list[int], interval: float | None, dtype: weft._typing.OutputType
 ) -> None:
     path = tmp_path / "imputed.zarr"
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match=r"No space left.*what is written so far is kept"):
         auto.impute_to(path, interval=interval, dtype=dtype, resume=True)
     written = (resume_folder(path) / "tiles.txt").read_text().split()
     assert len(written) == (7 if interval is None else 2)
     failing.clear()
-    torn = partial_of(path) / "X" / "0.0.deadbeef.partial"
+    torn = partial_in(path) / "X" / "0.0.deadbeef.partial"
     torn.touch()
     blocks: list[str] = []
     auto.impute_to(
@@ -240,26 +248,13 @@ def test_a_run_that_was_killed_while_it_joined_goes_on(
         [sys.executable, "-c", KILLED], env=os.environ | threads, capture_output=True, text=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert (partial_of("imputed.zarr") / "X" / "data").is_dir()
+    assert (partial_in(Path("imputed.zarr")) / "X" / "data").is_dir()
     steps: list[str] = []
     path = imputer.impute_to(
         "imputed.zarr", sparse=0.1, resume=True, progress=lambda *step: steps.append(step[0])
     )
     assert set(steps) == {"joining"}
     assert files_of(path) == files_of(imputer.impute_to("whole.zarr", sparse=0.1))
-
-
-def test_a_kept_fit_goes_with_its_run(tmp_path: Path) -> None:
-    path = tmp_path / "imputed.zarr"
-    for resume in (True, False):
-        resume_folder(path).mkdir(exist_ok=True)
-        with pytest.raises(ZeroDivisionError), kept_until_failure(path, resume=resume):
-            raise ZeroDivisionError
-        assert resume_folder(path).exists() == resume
-    resume_folder(path).mkdir()
-    with kept_until_failure(path, resume=False):
-        pass
-    assert resume_folder(path).exists()
 
 
 @pytest.mark.usefixtures("small_tiles")
@@ -299,28 +294,120 @@ def test_a_larger_budget_keeps_the_tiles(
     np.testing.assert_allclose(anndata.read_zarr(path).X, auto.impute().X, rtol=0, atol=5e-6)
 
 
-def test_a_kept_fit_is_that_of_the_same_request(auto: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
-    path = tmp_path / "imputed.zarr"
-    same_again = Imputer(settings=QUICK, device="cpu")
-    assert kept_fit(same_again, tissue_pair, path) is None
-    keep_fit(auto, tissue_pair, path)
-    kept = kept_fit(same_again, tissue_pair, path)
-    assert kept is not None
-    np.testing.assert_array_equal(kept.impute().X, auto.impute().X)
-    for other in (
-        Imputer(settings=QUICK, device="cpu", seed=1),
-        Imputer(settings=QUICK | {"steps": 6}, device="cpu"),
-        Imputer(settings=QUICK, device="cpu", reliability=False),
-        Imputer(preset="stimpute", device="cpu"),
-    ):
-        assert kept_fit(other, tissue_pair, path) is None
-    fewer = tissue_pair.cells(np.arange(50))
-    assert kept_fit(same_again, fewer, path) is None
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Count how often anything is learned, by the name of the method."""
+    fits: list[str] = []
+    for method in (AttentionMethod, StImputeMethod):
+
+        def fit(self: Any, *given: Any, learn: Any = method.fit) -> Any:
+            fits.append(type(self).__name__)
+            return learn(self, *given)
+
+        monkeypatch.setattr(method, "fit", fit)
+    return fits
+
+
+def test_a_fit_is_taken_from_its_checkpoint(
+    auto: Imputer, tissue_pair: Pair, tmp_path: Path, fits: list[str]
+) -> None:
+    folder = tmp_path / "fit"
+    imputers = [Imputer(settings=QUICK, device="cpu").fit(tissue_pair, checkpoint=folder) for _ in range(2)]
+    assert len(fits) == 1
+    for imputer in imputers:
+        np.testing.assert_array_equal(imputer.impute().X, auto.impute().X)
+        assert imputer.impute().uns["weft"]["settings"] == auto.impute().uns["weft"]["settings"]
+    assert sorted(one.name for one in folder.iterdir()) == ["model", "request.json", MARK]
+    (folder / "request.json").write_text("{")
+    Imputer(settings=QUICK, device="cpu").fit(tissue_pair, checkpoint=folder)
+    assert len(fits) == 2
+
+
+def test_a_checkpoint_of_other_work_is_not_taken(
+    tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path, fits: list[str]
+) -> None:
+    def fit(on: Pair = tissue_pair, **options: Any) -> None:
+        options = {"settings": QUICK, "device": "cpu", "reliability": False} | options
+        Imputer(**options).fit(on, checkpoint=tmp_path / "fit")
+
+    fit()
+    for number, options in enumerate(({"seed": 1}, {"settings": QUICK | {"steps": 6}}), start=2):
+        fit(**options)
+        assert len(fits) == number
+    known = tissue_pair.st.totals
+    names, counts = tissue.st.var_names.tolist(), tissue.st.X.copy()
+    relabelled, moved = tissue.st.copy(), tissue.st.copy()
+    relabelled.var_names = [names[1], names[0], *names[2:]]
+    counts = counts.toarray() if sp.issparse(counts) else counts
+    counts[:, [0, 1]] = counts[:, [1, 0]]
+    moved.X = counts
+    for number, other in enumerate((relabelled, moved), start=4):
+        pair = weft.pair(tissue.sc, other)
+        np.testing.assert_array_equal(pair.st.totals, known)  # the same but for its values
+        fit(pair)
+        assert len(fits) == number
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.get_num_threads", lambda: 77)  # the last bits of a fit hang on it
-        assert kept_fit(same_again, tissue_pair, path) is None
-    (resume_folder(path) / "request.json").write_text("{")
-    assert kept_fit(same_again, tissue_pair, path) is None
+        fit(pair)
+    assert len(fits) == 6
+
+
+def test_gene_relations_of_other_values_are_other_work(
+    tissue_pair: Pair, embeddings: EmbeddingTable, quick: dict[str, Any], tmp_path: Path, fits: list[str]
+) -> None:
+    table = tmp_path / "esm.parquet"
+    for number, factor in enumerate((1, -1, -1), start=1):
+        values = np.multiply(embeddings.values, np.linspace(1, factor, 16))
+        frame = pd.DataFrame(values, index=embeddings.genes)
+        frame.rename(columns=str).to_parquet(table)
+        imputer = Imputer(preset="stimpute", settings=quick, embedding=table, reliability=False, device="cpu")
+        imputer.fit(tissue_pair, checkpoint=tmp_path / "fit")
+        assert len(fits) == min(number, 2)
+
+
+def test_a_checkpoint_is_put_in_no_folder_of_others(auto: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExistsError, match="mine: expected nothing there"):
+        Imputer(device="cpu").fit(tissue_pair, checkpoint=tmp_path / "mine")
+    with pytest.raises(OutputError, match="expected the output's folder, got nothing there"):
+        Imputer(device="cpu").fit(tissue_pair, checkpoint=tmp_path / "no" / "fit")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_checkpoint_that_cannot_be_kept(
+    tissue_pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "fit"
+    if not is_new:
+        claim(folder)
+        (folder / "tiles.txt").write_text("3\n")
+    monkeypatch.setattr("weft.folder.save_file", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        Imputer(settings=QUICK, reliability=False, device="cpu").fit(tissue_pair, checkpoint=folder)
+    left = sorted(one.name for one in folder.iterdir()) if folder.exists() else []
+    assert left == ([] if is_new else ["tiles.txt", MARK])
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_tiles_of_other_values_are_other_work(
+    tissue: SimulatedTissue, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two genes of the tissue change their labels between the runs, the fit is the same: so is no tile."""
+    path, names = tmp_path / "imputed.zarr", tissue.st.var_names.tolist()
+    relabelled = tissue.st.copy()
+    relabelled.var_names = [names[1], names[0], *names[2:]]
+    first, second = weft.pair(tissue.sc, tissue.st), weft.pair(tissue.sc, relabelled)
+    imputer = Imputer(settings=QUICK, reliability=False, device="cpu").fit(first)
+    with pytest.raises(OutputError, match="No space left"):
+        imputer.impute_to(path, resume=True)
+    failing.clear()
+    imputer.impute_to(path, pair=second, resume=True)
+    assert "another spatial data: starting anew" in caplog.text
+    np.testing.assert_array_equal(anndata.read_zarr(path).X, imputer.impute(pair=second).X)
 
 
 def test_only_a_store_can_be_resumed(auto: Imputer, tmp_path: Path) -> None:
@@ -354,7 +441,7 @@ def test_a_killed_command_goes_on(tmp_path: Path) -> None:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert partial_of(path).exists()
+    assert partial_in(path).exists()
     assert (resume_folder(path) / "model").is_dir()
     told = subprocess.run([*command, "-o", str(path), "--resume"], check=True, capture_output=True, text=True)
     assert json.loads(told.stdout)["cells"] == 24_000

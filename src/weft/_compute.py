@@ -256,6 +256,24 @@ def return_memory() -> None:
         trim(0)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the system, or a GPU, had no memory left.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("a bug"))
+    (True, False)
+    """
+    torch = sys.modules.get("torch")  # which has raised nothing where nobody has imported it
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, MemoryError) or of_gpu or _is_of_the_cpu_allocator(error)
+
+
+def _is_of_the_cpu_allocator(error: BaseException) -> bool:
+    """Say whether torch found no memory on the CPU: a plain RuntimeError that its text alone tells."""
+    return type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+
+
 @contextlib.contextmanager
 def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
     """Lend the function that code inside calls to say how far it is, for what a user passed as ``progress``.

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import queue
-import re
 import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ from typing import Any, NoReturn
 import torch
 
 from weft._compute import parse_memory
-from weft._errors import ServiceError, SettingError, WeftError, arg, check_range, require
+from weft._errors import ServiceError, WeftError, arg, require
 from weft._typing import Progress
-from weft.data.resume import Journal, remove_torn
+from weft.data.output_request import processes_of
+from weft.data.resume import Journal
 from weft.data.write import ResultWriter
 from weft.imputation import Imputation, Tile
 from weft.record import versions
@@ -90,43 +90,9 @@ class Cluster:
             ) from error
 
 
-def check_cluster(address: str, output: Path, *, ask: bool = False) -> None:
-    """Raise unless a cluster can make a result, before any work is done for it.
-
-    Parameters
-    ----------
-    address
-        As in `connect`.
-    output
-        Where the result shall lie.
-    ask
-        Whether to wait for an answer of the scheduler at the address.
-
-    Raises
-    ------
-    SettingError
-        The address is none, or the output no zarr store: into no other format many can write at once.
-    MissingExtraError
-        Dask is not installed.
-    ServiceError
-        No scheduler answers.
-
-    Examples
-    --------
-    >>> check_cluster("local:2", Path("imputed.h5ad"))
-    Traceback (most recent call last):
-    weft._errors.SettingError: dask: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
-    """
-    is_local, _ = _parsed(address)
-    if output.suffix != ".zarr":
-        raise SettingError(
-            "dask",
-            expected="a .zarr store as output, into which many can write at once",
-            got=repr(output.name),
-            fix="Choose a name ending in .zarr.",
-        )
-    require("distributed", "dask")
-    if ask and not is_local:
+def check_scheduler(address: str) -> None:
+    """Raise `ServiceError` unless the scheduler at an address, if it is that of one, answers."""
+    if processes_of(address) is None:
         with _client(address, address):
             pass
 
@@ -159,8 +125,8 @@ def connect(
     ServiceError
         No scheduler answers, or the processes do not start.
     """
-    is_local, count = _parsed(address)
-    if not is_local:
+    count = processes_of(address)
+    if count is None:
         with _client(address, address) as client:
             yield Cluster(address=address, client=client)
         return
@@ -216,7 +182,7 @@ def write_tiles_over(
         writer.note(tile.rows, tile.places)
         n_done += tile.n_values
 
-    marker = Marker(target=writer.path, folder=journal.folder)
+    marker = Marker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
     with writer, marker.put():
         for tile in job.tiles:
             if tile.number in journal.done:
@@ -230,7 +196,7 @@ def write_tiles_over(
                 journal.add(number)
                 note(job.tiles[number])
                 progress("impute", n_done, n_values)
-        remove_torn(writer.path)
+        journal.remove_torn()
     return writer.path
 
 
@@ -356,22 +322,6 @@ def _other(worker: str, *, expected: str, got: str) -> NoReturn:
         got=f"{got} at {worker}",
         fix="Start the workers in the same environment as this process.",
     )
-
-
-def _parsed(address: str) -> tuple[bool, int]:
-    """Return whether an address is of this machine, and how many processes it asks for: 0 for any."""
-    local = re.fullmatch(r"local(?::(\d+))?", address)
-    if local is None and not re.fullmatch(r"[a-z]+://\S+:\d+", address):
-        raise SettingError(
-            "dask",
-            expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
-            got=repr(address),
-            fix="Take the address that `dask scheduler` shows, or local for processes of this machine.",
-        )
-    count = local.group(1) if local else None
-    if count is not None:
-        check_range("dask: processes", int(count), low=1, integer=True)
-    return local is not None, int(count or 0)
 
 
 def _cores() -> int:

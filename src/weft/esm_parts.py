@@ -18,6 +18,7 @@ import numpy as np
 from weft._errors import FormatError, OutputExistsError, shorten
 from weft._typing import FloatArray
 from weft.data.output import output_errors, partial_output
+from weft.data.resume import PARTIAL
 
 _ABOUT = "weft-embedding.json"
 _SCHEMA = 1
@@ -106,7 +107,7 @@ def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
 
 def remove_parts(folder: Path) -> None:
     """Remove what runs left in the work folder, and the folder if nothing else is in it."""
-    for pattern in (_PART, f"{_PART}.partial", f"{_ABOUT}.partial", _ABOUT):
+    for pattern in (_PART, f".*{PARTIAL}", _ABOUT):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or not there
@@ -116,7 +117,7 @@ def remove_parts(folder: Path) -> None:
 def _check_own(folder: Path) -> None:
     about = folder / _ABOUT
     there = [one.name for one in sorted(folder.iterdir())] if folder.is_dir() else []
-    strange = [name for name in there if name != f"{_ABOUT}.partial"]
+    strange = [name for name in there if not name.endswith(PARTIAL)]
     if not folder.is_dir() or (strange and not about.exists()):
         raise OutputExistsError(
             str(folder),

@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 
 from weft._compute import BLOCK_GENES, row_blocks
-from weft._errors import NotFittedError, arg, check_range
+from weft._errors import NotFittedError, arg
 from weft._keys import INTERVAL, MEASURED, SIMILARITY
 from weft._typing import DoubleArray, FloatArray, IntArray, Progress
 from weft.data.annotation import Annotation, ExtendedTable, HeldTable
+from weft.data.digest import digest_of
 from weft.data.needs import inputs_of
 from weft.data.overlap import Behind, ahead
 from weft.data.pair import Pair
-from weft.data.resume import Journal, kept_mark, remove_torn
+from weft.data.resume import Journal, kept_mark
 from weft.data.side import gene_table
 from weft.data.write import ResultWriter
 from weft.imputing import FittedMethod, Predictor
-from weft.marks import bytes_mark, data_mark, machine_mark, weights_mark
+from weft.marks import data_mark, machine_mark, model_mark
 from weft.plan import Plan
 from weft.record import provenance
 
@@ -154,8 +155,9 @@ class Imputation:
         more = {} if self.similarity is None else {SIMILARITY: self.similarity}
         return ExtendedTable(table, more)
 
+    @cached_property
     def var(self) -> pd.DataFrame:
-        """Return the table of the genes: other names, ``measured``, and what is known of reliability."""
+        """The table of the genes: other names, ``measured``, and what is known of reliability."""
         var = gene_table(self.pair.sc, self.genes)
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
@@ -178,9 +180,9 @@ class Imputation:
             **machine_mark(),
             "settings": asdict(self.fitted.settings),
             "device": str(self.fitted.device),
-            "model": weights_mark(self.fitted.folder(self.known)),
+            "model": model_mark(self.fitted.folder(self.known)),
             **data_mark(self.pair),
-            "genes": bytes_mark(self.genes),
+            "genes": digest_of(self.genes),
             "interval": self.interval,
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
@@ -255,8 +257,8 @@ def write_tiles(
         for tile in job.tiles:
             if tile.number in done:
                 writer.note(tile.rows, tile.places)
-        if done:
-            remove_torn(writer.path)
+        if journal is not None and done:
+            journal.remove_torn()
         for tile, values in job.made(progress, done=done):
             behind(tile, values)
     return writer.path
@@ -274,14 +276,11 @@ def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> 
 
     Raises
     ------
-    SettingError
-        The interval is out of its range.
     NotFittedError
         The method has learned none.
     """
     if interval is None:
         return None
-    check_range("interval", interval, low=0.01, high=0.999)
     similarity = None if fitted.intervals is None else fitted.similarity(pair)
     if similarity is None:
         raise NotFittedError(

@@ -25,25 +25,32 @@ from weft._typing import (
     OutputType,
     PathLike,
     Preset,
+    Progress,
     ProgressOption,
+    no_progress,
 )
 from weft.attention_method import AttentionMethod
 from weft.core.settings import AttentionSettings
+from weft.data.digest import network_digests
 from weft.data.edges import EdgeSource, read_edges
 from weft.data.embeddings import EmbeddingTable
 from weft.data.genesets import GeneSetSource, read_gene_sets
+from weft.data.network import read_network
+from weft.data.output_request import OutputRequest, check_cut, check_interval
 from weft.data.pair import Pair, check_not_input
-from weft.data.resume import Journal, check_resumable
+from weft.data.resume import Journal, kept_until_failure
 from weft.data.side import gene_table
-from weft.data.sparse_output import check_cut, share_kept
-from weft.data.write import ResultWriter, check_output
-from weft.distributed import check_cluster, connect, write_tiles_over
+from weft.data.sparse_output import share_kept
+from weft.data.write import ResultWriter
+from weft.distributed import connect, write_tiles_over
 from weft.folder import FolderModel, ModelFolder
 from weft.imputation import Imputation, in_tiles_of, similarity_for, write_tiles
 from weft.imputing import FittedMethod, ImputerSettings, Method, Work, predict_all
 from weft.intervals import Intervals
+from weft.marks import data_mark, machine_mark
 from weft.plan import Plan
 from weft.record import timed
+from weft.resuming import read_checkpoint, write_checkpoint
 from weft.save import SavedStImpute
 from weft.saved_attention import SavedAttention
 from weft.stimpute_method import StImputeMethod
@@ -134,13 +141,17 @@ class Imputer(FolderModel):
         self._restored: ModelFolder | None = None
         self._fit_seconds = 0.0
 
-    def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
+    def fit(self, pair: Pair, *, checkpoint: PathLike | None = None, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
 
         Parameters
         ----------
         pair
             The data; its panel is what is learned from.
+        checkpoint
+            A folder in which the fit is kept, made where it is missing. A fit of the same work that it holds
+            is taken, and nothing is learned anew: of the same values of both sides, protein embeddings, gene
+            sets and edges, the same settings, seed, versions and threads. The data are read once more for it.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
             (stage, done, total) as training goes on.
@@ -153,15 +164,28 @@ class Imputer(FolderModel):
             The embedding table, gene sets or edges cannot be read.
         GeneError
             One of them holds none of the reference's genes.
+        OutputExistsError, OutputError
+            The folder of the checkpoint holds other things, or cannot be written to.
         """
         return_memory()  # of the files' reading
         method, devices = self._chosen(), resolve_devices(self.device)
         start = time.monotonic()
-        with progress_callback(progress) as report:
-            work = Work(
-                seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
+        request = {} if checkpoint is None else self._request(pair)
+        kept: FittedMethod | None = None
+        if checkpoint is not None:
+            kept = read_checkpoint(
+                checkpoint, request, lambda folder: method.restore(folder, pair, devices[0])
             )
-            fitted = method.fit(pair, work)
+        if kept is None:
+            with progress_callback(progress) as report:
+                work = Work(
+                    seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
+                )
+                fitted = method.fit(pair, work)
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, request, fitted.folder(pair))
+        else:
+            fitted = kept
         self._method, self._restored = method, None
         self._fit_seconds = round(time.monotonic() - start, 3)
         return self._keep(fitted, pair)
@@ -200,7 +224,7 @@ class Imputer(FolderModel):
         MemoryBudgetError
             It does not fit in the budget.
         """
-        check_cut("sparse", sparse)
+        check_cut(sparse)
         if sparse is not None and in_memory:
             raise SettingError(
                 "sparse",
@@ -294,6 +318,7 @@ class Imputer(FolderModel):
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
+        check_interval(interval)
         start = time.monotonic()
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
         record = self._record(job)
@@ -304,7 +329,7 @@ class Imputer(FolderModel):
                 for name, block in found.items():
                     matrices[name][tile.rows, tile.places] = block
         values = matrices.pop(None)
-        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var())
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
         imputed.uns[RECORD] = timed(record, start)
@@ -365,44 +390,21 @@ class Imputer(FolderModel):
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
         """
-        start = time.monotonic()
-        check_choice("dtype", dtype, get_args(OutputType))
-        check_cut("sparse", sparse)
-        cut = None if sparse is None else float(sparse)
-        target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
-        check_resumable(target, resume=resume)
-        if dask is not None:
-            check_cluster(dask, target)
-        job = self._job(pair, genes, interval=interval, memory=memory)
-        check_not_input(path, job.pair)
-        job = in_tiles_of(job, target) if resume else job
-        fitted = job.fitted
-        given = {"preset": fitted.preset, "seed": fitted.seed, "dtype": dtype, "sparse": cut}
-        record = self._record(job) | ({} if cut is None else {"sparse": cut})
-        journal = Journal(target, job.mark(given), resume=resume) if target.suffix == ".zarr" else None
-        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
+        request = OutputRequest(
+            path=path,
+            overwrite=overwrite,
+            dtype=dtype,
+            sparse=sparse,
+            interval=interval,
+            resume=resume,
+            dask=dask,
+            memory=memory,
+        )
+        pair = self._pair() if pair is None else pair
+        check_not_input(path, pair)
         with progress_callback(progress) as report:
-            writer = ResultWriter(
-                path,
-                obs=job.obs(),
-                var=gene_table(job.pair.sc, job.genes) if goes_on else job.var(),
-                obsm=places_of(job.pair),
-                uns=lambda: {RECORD: timed(record, start)},
-                layers=job.layers,
-                dtype=dtype,
-                sparse=cut,
-                overwrite=overwrite,
-                chunk=job.plan.chunk,
-                shard=job.plan.shard,
-                journal=journal,
-                progress=report,
-            )
-            if dask is None or journal is None:
-                return write_tiles(job, writer, journal, progress=report)
-            devices = [str(one) for one in resolve_devices(self.device)]
-            several = devices if len(devices) > 1 else ()
-            with connect(dask, memory=memory, device=job.fitted.device, devices=several) as cluster:
-                return write_tiles_over(job, writer, journal, cluster=cluster, progress=report)
+            write_imputation(self, pair, request, genes=genes, progress=report)
+        return request.target
 
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
         """Return how far genes can be trusted.
@@ -560,6 +562,24 @@ class Imputer(FolderModel):
             )
         return self.pair_
 
+    def _request(self, pair: Pair) -> dict[str, Any]:
+        """Return what a fit to a pair depends on, by name, as values that JSON stores."""
+        sources: dict[str, Any] = {
+            "embedding": self.embedding,
+            "gene_sets": self.gene_sets,
+            "edges": self.edges,
+        }
+        return {
+            "preset": self.preset,
+            "settings": {name: str(value) for name, value in self.settings.items()},
+            "network": network_digests(read_network(sources, **sources)),
+            "reliability": self.reliability,
+            "seed": int(self.seed),
+            "device": self.device,
+            **machine_mark(),
+            **data_mark(pair),
+        }
+
     def _check(self, pair: Pair) -> None:
         known = self._pair()
         if pair is not known:
@@ -599,3 +619,62 @@ class Imputer(FolderModel):
 def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
     """Return positions of named genes in the reference, in the order asked for."""
     return pair.find_genes([genes] if isinstance(genes, str) else genes)
+
+
+def write_imputation(
+    imputer: Imputer,
+    pair: Pair,
+    request: OutputRequest,
+    *,
+    genes: Iterable[str] | None = None,
+    progress: Progress = no_progress,
+) -> Imputation:
+    """Write imputed genes as a request says, which was looked at before.
+
+    Parameters
+    ----------
+    imputer
+        Fitted.
+    pair, genes, progress
+        As in `Imputer.impute_to`.
+    request
+        Where the result goes, and in which form.
+
+    Returns
+    -------
+    What was imputed.
+    """
+    target, resume, start = request.target, request.resume, time.monotonic()
+    with kept_until_failure(target, resume=resume):
+        job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
+        job = in_tiles_of(job, target) if resume else job
+        cut = None if request.sparse is None else float(request.sparse)
+        about = {"preset": job.fitted.preset, "seed": job.fitted.seed, "dtype": request.dtype, "sparse": cut}
+        journal = Journal(target, job.mark(about), resume=resume) if target.suffix == ".zarr" else None
+        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
+        record = imputer._record(job) | ({} if cut is None else {"sparse": cut})
+        writer = ResultWriter(
+            target,
+            obs=job.obs(),
+            var=gene_table(job.pair.sc, job.genes) if goes_on else job.var,
+            obsm=places_of(job.pair),
+            uns=lambda: {RECORD: timed(record, start)},
+            layers=job.layers,
+            dtype=request.dtype,
+            sparse=cut,
+            overwrite=request.overwrite,
+            chunk=job.plan.chunk,
+            shard=job.plan.shard,
+            journal=journal,
+            progress=progress,
+        )
+        if request.dask is None or journal is None:
+            write_tiles(job, writer, journal, progress=progress)
+            return job
+        devices = [str(one) for one in resolve_devices(imputer.device)]
+        several = devices if len(devices) > 1 else ()
+        with connect(
+            request.dask, memory=request.memory, device=job.fitted.device, devices=several
+        ) as cluster:
+            write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
+    return job

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
+import json
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from weft.data.digest import digest_of, values_digest
 from weft.data.pair import Pair
 from weft.folder import ModelFolder
 from weft.record import versions
-from weft.streaming import reference_mark
-
-
-def bytes_mark(values: NDArray[Any]) -> str:
-    """Return a short text that tells one array from another."""
-    return f"{zlib.crc32(np.ascontiguousarray(values).tobytes()):08x}"
 
 
 def machine_mark() -> dict[str, Any]:
@@ -26,16 +20,17 @@ def machine_mark() -> dict[str, Any]:
 
 
 def data_mark(pair: Pair) -> dict[str, str]:
-    """Return texts that tell one pair from another, by name."""
-    panel = "\n".join(pair.shared_genes.tolist()).encode()
+    """Return texts that tell one pair from another, by name: both sides are read, unless they were before."""
+    about = pair.st_labels, pair.slices, pair.coordinates, np.asarray(pair.st.obs_names, dtype=object)
     return {
-        "reference": reference_mark(pair),
-        "spatial data": f"{pair.st.n_cells} cells, totals {bytes_mark(pair.st.totals)}",
-        "panel": f"{len(pair.shared_genes)} genes, {zlib.crc32(panel):08x}",
+        "reference": values_digest(pair.sc),
+        "spatial data": digest_of(values_digest(pair.st), *about),
+        "panel": digest_of(pair.shared_genes),
     }
 
 
-def weights_mark(folder: ModelFolder) -> str:
+def model_mark(folder: ModelFolder) -> str:
     """Return a text that tells one model from another."""
-    parts = [f"{name} {bytes_mark(folder.tensors[name].cpu().numpy())}" for name in sorted(folder.tensors)]
-    return f"{zlib.crc32(chr(10).join(parts).encode()):08x}"
+    tensors = [part for name in sorted(folder.tensors) for part in (name, folder.tensors[name].cpu().numpy())]
+    genes = [part for name, column in folder.genes.items() for part in (str(name), column.to_numpy())]
+    return digest_of(json.dumps(folder.config, sort_keys=True, default=str), *tensors, *genes)

@@ -1,105 +1,63 @@
-"""The fit that a run keeps beside its output until that is complete, for the case that it is killed."""
+"""A fit that is kept in a folder, so that the same work is not done twice."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from weft._typing import PathLike
-from weft.data.output import output_errors
-from weft.data.pair import Pair
-from weft.data.resume import resume_folder
-from weft.folder import ModelFolder, read_folder
-from weft.imputer import Imputer
-from weft.marks import data_mark, machine_mark
+from weft.data.output import check_output, output_errors
+from weft.data.resume import check_own, claim, partial_of, remove_own
+from weft.folder import ModelFolder, read_folder, write_folder
 
 _MODEL, _REQUEST = "model", "request.json"
+_Restored = TypeVar("_Restored")
 
 
-def keep_fit(imputer: Imputer, pair: Pair, output: PathLike) -> None:
-    """Keep a fit beside the output that it is for, until that is complete.
-
-    Parameters
-    ----------
-    imputer
-        Fitted to the pair.
-    pair
-        The data.
-    output
-        Where the result shall lie.
-    """
-    folder = resume_folder(Path(output).resolve())
-    shutil.rmtree(folder, ignore_errors=True)  # of another run
-    try:
-        with output_errors(folder):
-            folder.mkdir()
-            imputer.save(folder / _MODEL)
-            (folder / _REQUEST).write_text(json.dumps(_request(imputer, pair)))
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def kept_fit(imputer: Imputer, pair: Pair, output: PathLike) -> Imputer | None:
-    """Return the fit that a killed run has left beside its output, or None where there is none of this kind.
+def read_checkpoint(
+    path: PathLike, request: Mapping[str, Any], restore: Callable[[ModelFolder], _Restored]
+) -> _Restored | None:
+    """Return the fit that is kept in a folder, or None where there is none of this kind.
 
     Parameters
     ----------
-    imputer
-        As it would be fitted anew.
-    pair
-        The data.
-    output
-        Where the result shall lie.
+    path
+        The folder, which need not be there yet.
+    request
+        What the fit depends on, by name, as values that JSON stores.
+    restore
+        From the model that is kept to what was fitted.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        The folder holds other things, or none can be made there.
+    FormatError
+        What is kept is damaged.
     """
-    folder = resume_folder(Path(output).resolve())
+    folder = Path(path).resolve()
+    check_output(partial_of(folder))  # whether the folder that it lies in can be written to
+    check_own(folder)
     try:
-        known = json.loads((folder / _REQUEST).read_text())
+        is_same = json.loads((folder / _REQUEST).read_text()) == json.loads(json.dumps(request))
     except (OSError, ValueError):
         return None
-    if known != _request(imputer, pair):
-        return None
-
-    def parse(kept: ModelFolder) -> Imputer:
-        return type(imputer).restore(kept, device=imputer.device)
-
-    return read_folder(folder / _MODEL, parse).attach(pair)
+    return read_folder(folder / _MODEL, restore) if is_same else None
 
 
-@contextlib.contextmanager
-def kept_until_failure(output: PathLike, *, resume: bool) -> Iterator[None]:
-    """Remove a fit that is kept where the work inside fails, unless the run shall be resumed.
-
-    Parameters
-    ----------
-    output
-        As in `keep_fit`.
-    resume
-        Whether to keep it nevertheless.
-    """
+def write_checkpoint(path: PathLike, request: Mapping[str, Any], model: ModelFolder) -> None:
+    """Keep a fit in a folder, in place of the one that is kept there; parameters as `read_checkpoint`."""
+    folder = Path(path).resolve()
+    is_new = not folder.exists()
     try:
-        yield
+        with output_errors(folder):
+            claim(folder)
+            (folder / _REQUEST).unlink(missing_ok=True)
+            write_folder(model, folder / _MODEL, overwrite=True)
+            (folder / _REQUEST).write_text(json.dumps(request))
     except BaseException:
-        if not resume:
-            shutil.rmtree(resume_folder(Path(output).resolve()), ignore_errors=True)
+        if is_new:
+            remove_own(folder)
         raise
-
-
-def _request(imputer: Imputer, pair: Pair) -> Mapping[str, Any]:
-    """Return what a fit depends on, as JSON gives it back."""
-    sources = [repr(one) for one in (imputer.embedding, imputer.gene_sets, imputer.edges)]
-    request = {
-        "preset": imputer.preset,
-        "settings": {name: str(value) for name, value in imputer.settings.items()},
-        "sources": sources,
-        "reliability": imputer.reliability,
-        "seed": int(imputer.seed),
-        "device": imputer.device,
-        **machine_mark(),
-        **data_mark(pair),
-    }
-    return dict(json.loads(json.dumps(request)))

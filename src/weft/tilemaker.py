@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from weft._errors import OutputError, require
 from weft.data.annotation import HeldTable
 from weft.data.output import output_errors
-from weft.data.resume import partial_of
 from weft.data.sparse_output import SparseParts
 from weft.data.stream import open_rows
 from weft.data.write import ResultWriter
@@ -59,20 +58,23 @@ class Marker:
     ----------
     target
         Where the result shall lie, absolute.
-    folder
-        Where the file lies.
+    partial
+        Where it lies while it is incomplete; the file lies in the same folder.
+    keeps
+        Whether what is written stays if the run fails.
     token
         What stands in it.
     """
 
     target: Path
-    folder: Path
+    partial: Path
+    keeps: bool
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def path(self) -> Path:
         """The file."""
-        return self.folder / "shared.txt"
+        return self.partial.with_name("shared.txt")
 
     def is_seen(self) -> bool:
         """Say whether the incomplete output of this run is here, and can be written to."""
@@ -80,7 +82,7 @@ class Marker:
             is_same = self.path.read_text() == self.token
         except OSError:
             return False
-        return is_same and os.access(partial_of(self.target), os.W_OK | os.X_OK)
+        return is_same and os.access(self.partial, os.W_OK | os.X_OK)
 
     @contextlib.contextmanager
     def put(self) -> Iterator[None]:
@@ -215,13 +217,11 @@ class TileMaker:
             block = made.astype(self.dtype, copy=False)
             if not self.marker.is_seen():  # of a run that has failed, nothing is written any more
                 self.marker.refuse(socket.gethostname())
-            with output_errors(self.marker.target):
+            with output_errors(self.marker.target, keeps=lambda: self.marker.keeps):
                 if name is None and self.parts is not None:
                     self.parts.put(tile.rows, tile.places, block)
                     continue
-                store: Any = zarr.open_group(
-                    partial_of(self.marker.target), mode="r+", use_consolidated=False
-                )
+                store: Any = zarr.open_group(self.marker.partial, mode="r+", use_consolidated=False)
                 store[self.keys[name]][tile.rows, tile.places] = block
         return number
 

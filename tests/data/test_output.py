@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -106,7 +107,8 @@ def test_a_partial_file_takes_its_name_at_the_end_only(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
     with partial_output(path) as partial:
         partial.write_text("new")
-        assert names(tmp_path) == ["scores.csv.partial"]
+        assert [partial.name] == names(tmp_path)
+        assert re.fullmatch(r"\.scores\.csv\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.weft-partial", partial.name)
     assert names(tmp_path) == ["scores.csv"]
 
 
@@ -135,10 +137,11 @@ def test_a_store_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     store(path, "old")
     (path / "extra").write_text("old")
-    (tmp_path / "a.zarr.partial").mkdir()  # of a run that was killed
+    (tmp_path / "a.zarr.partial").mkdir()  # the user's own
+    (tmp_path / "a.zarr.replaced").mkdir()
     with partial_output(path, overwrite=True) as partial:
         store(partial, "new")
-    assert names(tmp_path) == ["a.zarr"]
+    assert names(tmp_path) == ["a.zarr", "a.zarr.partial", "a.zarr.replaced"]
     assert names(path) == [".zgroup"]
     assert (path / ".zgroup").read_text() == "new"
 
@@ -151,7 +154,7 @@ def test_a_store_comes_back_when_the_new_one_cannot_take_its_place(
     rename = Path.rename
 
     def fail_on_partial(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
+        if self.suffix == ".weft-partial":
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, target)
 

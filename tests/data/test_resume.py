@@ -1,24 +1,39 @@
 """The journal beside an output: what is noted is known again, by the same run alone."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from weft._errors import OutputError, SettingError
+from weft._errors import OutputError, OutputExistsError
 from weft.data.output import partial_output
-from weft.data.resume import Journal, check_resumable, kept_mark, partial_of, resume_folder
+from weft.data.resume import MARK as OURS
+from weft.data.resume import (
+    Journal,
+    check_own,
+    claim,
+    kept_mark,
+    kept_until_failure,
+    partial_of,
+    remove_own,
+    remove_stale,
+    replaced_of,
+    resume_folder,
+)
 
 MARK = {"seed": 0, "tiles": [4, 2], "interval": None}
 
 
-def killed(target: Path, *numbers: int) -> None:
-    """Leave the traces of a run that was killed."""
-    partial_of(target).mkdir()
+def killed(target: Path, *numbers: int) -> Path:
+    """Leave the traces of a run that was killed, and return where its output lies."""
     journal = Journal(target, MARK)
+    journal.begin()
+    journal.partial.mkdir()
     journal.start()
     for number in numbers:
         journal.add(number)
+    return journal.partial
 
 
 def test_what_is_noted_is_known_again(tmp_path: Path) -> None:
@@ -56,8 +71,7 @@ def test_without_its_output_a_journal_is_worth_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = tmp_path / "a.zarr"
-    killed(target, 3)
-    partial_of(target).rmdir()
+    killed(target, 3).rmdir()
     assert Journal(target, MARK, resume=True).done == frozenset()
     assert "its output is gone" in caplog.text
 
@@ -90,32 +104,119 @@ def test_a_failed_run_keeps_its_work_only_where_it_is_asked_to(tmp_path: Path) -
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match="No space left"):
             fail(target, Journal(target, MARK, resume=resume))
-        assert partial_of(target).exists() == resume_folder(target).exists() == resume
+        assert resume_folder(target).exists() == resume
+        assert sorted(one.name for one in tmp_path.iterdir()) == ([f"{resume}.zarr.resume"] if resume else [])
     assert Journal(tmp_path / "True.zarr", MARK, resume=True).done == {7}
 
 
 def test_a_complete_output_needs_no_journal(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
-    killed(target, 3)
+    known = killed(target, 3)
     journal = Journal(target, MARK, resume=True)
     with partial_output(target, journal=journal) as partial:
+        assert partial == known
         assert partial.is_dir()  # what was written is still there
     assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def test_a_run_that_does_not_resume_drops_the_traces(tmp_path: Path) -> None:
     target = tmp_path / "a.zarr"
-    killed(target, 3)
-    (partial_of(target) / "old").touch()
+    known = killed(target, 3)
+    (known / "old").touch()
     with partial_output(target, journal=Journal(target, MARK)) as partial:
         assert not partial.exists()
+        assert not known.exists()
         partial.mkdir()
     assert [one.name for one in tmp_path.iterdir()] == ["a.zarr"]
     assert not (target / "old").exists()
 
 
-def test_a_file_cannot_be_resumed() -> None:
-    check_resumable(Path("a.zarr"), resume=True)
-    check_resumable(Path("a.h5ad"), resume=False)
-    with pytest.raises(SettingError, match=r"resume: expected a \.zarr store.*got 'a\.h5ad'"):
-        check_resumable(Path("a.h5ad"), resume=True)
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
+    for resume, told in ((True, "what is written so far is kept"), (False, "nothing incomplete was left")):
+        target = tmp_path / f"{resume}.zarr"
+        with pytest.raises(OutputError, match=told):
+            fail(target, Journal(target, MARK, resume=resume))
+        assert bool(kept_mark(target)) == resume
+
+
+def test_a_run_notes_what_it_keeps(tmp_path: Path) -> None:
+    target = tmp_path / "a.zarr"
+    claim(resume_folder(target))
+    with (
+        pytest.raises(KeyboardInterrupt, match=r"is kept in .*a\.zarr\.resume"),
+        kept_until_failure(target, resume=True),
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt) as caught, kept_until_failure(target, resume=False):
+        raise KeyboardInterrupt
+    assert not hasattr(caught.value, "__notes__")
+    assert names(tmp_path) == []
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "a.zarr"
+    theirs = resume_folder(target)
+    theirs.mkdir()
+    check_own(theirs)  # as long as it is empty
+    (theirs / "thesis.tex").write_text("mine")
+    for refused in (lambda: Journal(target, MARK), lambda: claim(theirs)):
+        with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it away"):
+            refused()
+    remove_own(theirs)
+    with pytest.raises(ZeroDivisionError), kept_until_failure(target, resume=False):
+        raise ZeroDivisionError
+    assert (theirs / "thesis.tex").read_text() == "mine"
+    resume_folder(tmp_path / "b.zarr").write_text("a file")
+    with pytest.raises(OutputExistsError, match="got a file"):
+        Journal(tmp_path / "b.zarr", MARK)
+
+
+DEAD = 2**22 + 1  # no system gives a process such a number
+
+
+def left_by(process: int, target: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Leave what a process was killed over: a file and a folder that were not complete."""
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: process)
+        left = [partial_of(target), partial_of(target)]
+    left[0].write_text("half")
+    left[1].mkdir()
+    (left[1] / "0.0").touch()
+    return left
+
+
+def test_what_killed_runs_have_left_goes_with_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "scores [1].csv"
+    dead, alive = left_by(DEAD, target, monkeypatch), left_by(os.getpid(), target, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "elsewhere")
+        afar = left_by(DEAD, target, monkeypatch)
+    others = [tmp_path / name for name in (f"{target.name}.partial", f".{target.name}.old.weft-partial")]
+    others += left_by(DEAD, tmp_path / "scores.csv", monkeypatch)
+    for one in others[:2]:
+        one.write_text("mine")
+    with partial_output(target) as partial:
+        partial.write_text("new")
+    assert not any(one.exists() for one in dead)
+    assert all(one.exists() for one in (*alive, *afar, *others, target))
+
+
+def test_a_replaced_output_is_dropped_only_once_another_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", lambda: DEAD)
+        old = replaced_of(target)
+    old.mkdir()
+    remove_stale(target)
+    assert old.exists()
+    target.mkdir()
+    remove_stale(target)
+    assert names(tmp_path) == ["a.zarr"]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from weft._compute import row_blocks
 from weft._errors import OutputError, SettingError
 from weft.data import sparse_output
+from weft.data.output_request import check_cut
 from weft.data.pair import Pair
-from weft.data.sparse_output import SparseParts, check_cut, kept_values, share_kept
+from weft.data.sparse_output import SparseParts, kept_values, share_kept
 from weft.data.stream import open_rows
 
 NAMES = ("data", "indices", "indptr")
@@ -206,12 +207,12 @@ def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("cut", [-0.1, 1.5, np.nan, np.inf, "0.1", True])
 def test_a_cut_has_a_range(cut: Any) -> None:
     with pytest.raises(SettingError, match=r"^sparse: expected a number from 0 to 1, got"):
-        check_cut("sparse", cut)
+        check_cut(cut)
 
 
 def test_a_cut_of_nothing_keeps_all_but_zeros() -> None:
     for cut in (None, 0, 0.0, 1, np.float32(0.5)):
-        check_cut("sparse", cut)
+        check_cut(cut)
     assert kept_values(np.array([0, 1e-30, -0.0, 2]), 0).tolist() == [False, True, False, True]
 
 

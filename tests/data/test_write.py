@@ -134,7 +134,7 @@ def test_a_sparse_matrix_that_was_not_finished_is_gone(tmp_path: Path, suffix: s
     def work(rows: slice) -> None:
         with ResultWriter(tmp_path / f"a{suffix}", **tables(), sparse=0.0) as writer:
             writer.write(rows, slice(0, 4), values()[rows])
-            assert names(tmp_path) == [f"a{suffix}.partial", f"a{suffix}.resume"]
+            assert names(tmp_path) == [f"a{suffix}.resume"]
             if rows.stop == 5:
                 raise KeyboardInterrupt
 
@@ -272,7 +272,7 @@ def test_an_existing_output_is_replaced_by_a_complete_one_only(tmp_path: Path, s
     with ResultWriter(path, **tables()) as writer:
         write_rows(writer, values(), 2)
     with pytest.raises(OutputExistsError, match=r"got an existing output\. .*overwrite=True"):
-        ResultWriter(path, **tables())
+        ResultWriter(path, **tables()).__enter__()
 
     def work(*, fail: bool) -> None:
         with ResultWriter(path, **tables(2, 2), overwrite=True) as writer:
@@ -290,11 +290,11 @@ def test_an_existing_output_is_replaced_by_a_complete_one_only(tmp_path: Path, s
 
 def test_misuse_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"a name ending in \.zarr or \.h5ad, got '\.csv'"):
-        ResultWriter(tmp_path / "a.csv", **tables())
+        ResultWriter(tmp_path / "a.csv", **tables()).__enter__()
     with pytest.raises(SettingError, match=r"chunk\[0\] \(cells\): expected a whole number >= 1, got 0"):
         ResultWriter(tmp_path / "a.zarr", **tables(), chunk=(0, 1))
     with pytest.raises(OutputError, match="the output's folder, got nothing there"):
-        ResultWriter(tmp_path / "no" / "a.zarr", **tables())
+        ResultWriter(tmp_path / "no" / "a.zarr", **tables()).__enter__()
     with ResultWriter(tmp_path / "a.zarr", **tables()) as writer:
         with pytest.raises(SettingError, match=r"block: expected values of shape \(2, 4\), got \(3, 4\)"):
             writer.write(slice(0, 2), slice(0, 4), values(3))
@@ -413,13 +413,13 @@ def test_threads_that_write_on_after_a_failure_leave_nothing(tmp_path: Path) -> 
 
     late: list[threading.Timer] = []
 
-    def write_late() -> None:
-        (tmp_path / "a.zarr.partial" / "X").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "a.zarr.partial" / "X" / "0.0").write_text("late")
+    def write_late(partial: Path) -> None:
+        (partial / "X").mkdir(parents=True, exist_ok=True)
+        (partial / "X" / "0.0").write_text("late")
 
     def work() -> None:
         with ResultWriter(tmp_path / "a.zarr", **tables()):
-            late.append(threading.Timer(0.03, write_late))
+            late.append(threading.Timer(0.03, write_late, list(tmp_path.iterdir())))
             late[0].start()
             raise KeyboardInterrupt
 

@@ -486,4 +486,4 @@ def test_it_opens_in_a_browser(
 
 def test_it_is_small_and_whole(whole: tuple[Path, list[Any]]) -> None:
     assert whole[0].stat().st_size < 5e6
-    assert not list(whole[0].parent.glob("*.partial"))
+    assert not list(whole[0].parent.glob("*partial"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console, RenderableType
 
-from weft._compute import human_bytes, progress_callback
+from weft._compute import human_bytes, is_out_of_memory, progress_callback
 from weft._errors import MemoryBudgetError, WeftError, arg
 from weft._typing import Progress
 from weft.cli.options import ShownOptions, as_option, in_options
@@ -94,27 +94,34 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
         _tell(error, as_json=as_json)
         raise typer.Exit(2) from error
     except (MemoryError, RuntimeError) as error:
-        # torch has no kind of its own for a failed allocation on the CPU
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         short = MemoryBudgetError(
             "memory",
             expected="as much as the plan says",
             got="less from the system",
-            fix="Lower " + arg("memory") + ", raise the limit (ulimit -v), or go on elsewhere with --resume.",
+            fix="Lower " + arg("memory") + ", or raise the limit (ulimit -v).",
         )
+        for note in _notes(error):
+            short.add_note(note)
         _tell(short, as_json=as_json)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
-        typer.echo("Interrupted. Nothing incomplete was left behind.", err=True)
+        left = " ".join(_notes(interrupt)) or "Nothing incomplete was left behind."
+        typer.echo(f"Interrupted. {left}", err=True)
         raise typer.Exit(130) from interrupt
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what was noted with an error on its way: what of the work is kept, say."""
+    return list(getattr(error, "__notes__", []))
 
 
 def _tell(error: WeftError, *, as_json: bool) -> None:
     """Print an error with its next step and, where it is asked for, as JSON too."""
     told = error.fields(as_option)
     typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(told), err=True)
-    for note in getattr(error, "__notes__", []):
+    for note in _notes(error):
         typer.echo(note, err=True)
     if as_json:
         about = {"kind": type(error).__name__, "argument": error.argument}

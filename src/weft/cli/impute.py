@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weft._compute import parse_memory
-from weft._errors import SettingError, arg, check_range
+from weft._errors import SettingError, arg
 from weft._keys import MEASURED, RELIABILITY
 from weft._typing import OutputType, Preset
 from weft.cli.console import Screen, cautions_of, told_errors
@@ -32,7 +29,7 @@ from weft.cli.parsing import check_device, read_genes, read_settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from weft._typing import Progress
+    from weft.data.output_request import OutputRequest
     from weft.data.pair import Pair
     from weft.imputer import Imputer
 
@@ -126,12 +123,12 @@ def impute(
     """Impute genes that the spatial panel did not measure, in every spatial cell."""
     with told_errors(as_json=run.as_json):
         screen = Screen(run)
-        _check_outputs(output, save_model, writing)
-        parse_memory(memory)
+        request = _request(output, save_model, interval=interval, memory=memory, writing=writing)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
         check_device(run.device)
-        from weft.imputer import Imputer
+        from weft.data.pair import check_not_input
+        from weft.imputer import Imputer, write_imputation
 
         imputer = Imputer(
             preset=preset,
@@ -141,63 +138,46 @@ def impute(
             seed=run.seed,
             device=run.device,
         )
-        pair = data.pair(sc, st, output=output)
+        pair = data.pair(sc, st)
+        check_not_input(request.path, pair)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
-        with (
-            screen.progress() as progress,
-            _fitted(imputer, pair, output, resume=writing.resume, progress=progress) as imputer,
-        ):
+        with screen.progress() as progress:
+            imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            path = imputer.impute_to(
-                output, genes=names, interval=interval, memory=memory, progress=progress, **writing.asked()
-            )
+            job = write_imputation(imputer, pair, request, genes=names, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
-        said, made = _made(path, plan.n_cells)
+        said, made = _made(job.var, plan.n_cells)
         told = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
-        files = {"output": str(path), "model": None if model is None else str(model)}
+        files = {"output": str(request.target), "model": None if model is None else str(model)}
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
 
 
-def _check_outputs(output: Path, save_model: Path | None, writing: WritingOptions) -> None:
-    """Raise unless the outputs can be put where they shall lie, in the way that is asked for."""
+def _request(
+    output: Path,
+    save_model: Path | None,
+    *,
+    interval: float | None,
+    memory: str,
+    writing: WritingOptions,
+) -> OutputRequest:
+    """Return how the result is written, after a look at where all outputs go, before any input is read."""
     from weft.data.output import check_output
-    from weft.data.resume import check_resumable
-    from weft.data.sparse_output import check_cut
+    from weft.data.output_request import OutputRequest
 
-    target = check_output(output, overwrite=writing.overwrite, suffixes=(".zarr", ".h5ad"))
-    check_resumable(target, resume=writing.resume)
-    check_cut("sparse", writing.sparse)
+    request = OutputRequest(path=output, interval=interval, memory=memory, **writing.asked())
     if save_model is not None:
         check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:
-        from weft.distributed import check_cluster
+        from weft.distributed import check_scheduler
 
-        check_cluster(writing.dask, output, ask=True)
-
-
-@contextlib.contextmanager
-def _fitted(
-    imputer: Imputer, pair: Pair, output: Path, *, resume: bool, progress: Progress
-) -> Iterator[Imputer]:
-    """Lend the Imputer fitted, or as a killed run has left it; a fit is kept until the output is there."""
-    from weft.resuming import keep_fit, kept_fit, kept_until_failure
-
-    kept = kept_fit(imputer, pair, output) if resume else None
-    if kept is None:
-        imputer.fit(pair, progress=progress)
-        if output.suffix == ".zarr":
-            keep_fit(imputer, pair, output)
-    with kept_until_failure(output, resume=resume):
-        yield imputer if kept is None else kept
+        check_scheduler(writing.dask)
+    return request
 
 
 def _check_interval(interval: float | None, preset: Preset, *, no_reliability: bool) -> None:
     """Raise unless the intervals that are asked for can be had, before any work."""
-    if interval is None:
-        return
-    check_range("interval", interval, low=0.01, high=0.999)
-    if preset != "auto" or no_reliability:
+    if interval is not None and (preset != "auto" or no_reliability):
         raise SettingError(
             "interval",
             expected=arg("preset", "auto") + " with reliability",
@@ -219,12 +199,10 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
     screen.say(f"Network: {'; '.join(parts) or 'none'}")
 
 
-def _made(path: Path, n_cells: int) -> tuple[str, dict[str, Any]]:
+def _made(var: pd.DataFrame, n_cells: int) -> tuple[str, dict[str, Any]]:
     """Return what the result holds, in words and as values."""
     from weft.data.cautions import many
-    from weft.data.read import open_input
 
-    var: pd.DataFrame = open_input(path, argument="output").var
     measured, median = int(var[MEASURED].sum()), None
     said = f"{many(len(var), 'gene')} ({measured:,} of the panel) in {many(n_cells, 'cell')}"
     if var[RELIABILITY].notna().any():

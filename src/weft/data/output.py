@@ -1,6 +1,6 @@
 """Put an output in its place: whole under its own name, or not there at all.
 
-Everything goes to a sibling ``<name>.partial`` that takes the asked name only when it is complete. An output
+Everything goes to a sibling with a random name that takes the asked one only when it is complete. An output
 that is replaced stays in its place until then.
 """
 
@@ -11,15 +11,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from weft._compute import human_bytes
 from weft._errors import OutputError, OutputExistsError, SettingError, WeftError, arg
 from weft._typing import PathLike
-from weft.data.resume import Journal, partial_of
+from weft.data.resume import Journal, partial_of, remove_stale, replaced_of
 
 logger = logging.getLogger("weft")
+
+RESULT_SUFFIXES = (".zarr", ".h5ad")
+"""Of stores and files that hold an AnnData."""
 
 _ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 _MODEL_MARK = "weights.safetensors"
@@ -122,7 +125,9 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def output_errors(path: PathLike, *, needed: float = 0) -> Iterator[None]:
+def output_errors(
+    path: PathLike, *, needed: float = 0, keeps: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Turn an `OSError` of the work inside into an `OutputError` with the path, the space and the next step.
 
     Parameters
@@ -131,6 +136,8 @@ def output_errors(path: PathLike, *, needed: float = 0) -> Iterator[None]:
         The output that is being written.
     needed
         Bytes that the output may take; 0 where that is not known.
+    keeps
+        Says whether what is written so far stays, for a run that resumes.
 
     Raises
     ------
@@ -150,11 +157,14 @@ def output_errors(path: PathLike, *, needed: float = 0) -> Iterator[None]:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
+        fix = "Free some space or choose another folder, and run again; nothing incomplete was left there."
+        if keeps():
+            fix = "Free some space, and resume the run: what is written so far is kept."
         raise OutputError(
             str(path),
             expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",
             got=f"the system's error {reason!r} ({_free_space(Path(path))})",
-            fix="Free some space or choose another folder, and run again; nothing incomplete was left there.",
+            fix=fix,
         ) from error
 
 
@@ -165,7 +175,12 @@ def _free_space(path: Path) -> str:
 
 @contextlib.contextmanager
 def partial_output(
-    path: PathLike, *, overwrite: bool = False, needed: float = 0, journal: Journal | None = None
+    path: PathLike,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    needed: float = 0,
+    journal: Journal | None = None,
 ) -> Iterator[Path]:
     """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
 
@@ -173,8 +188,8 @@ def partial_output(
     ----------
     path
         Where the output, a file or a ``.zarr`` folder, shall lie.
-    overwrite
-        Whether an output that is there may be replaced.
+    overwrite, suffixes
+        As in `check_output`, which is asked once more: something may have come there since the work began.
     needed
         Bytes that the output may take, for the message when the disk is full.
     journal
@@ -183,12 +198,13 @@ def partial_output(
     Yields
     ------
     Path
-        ``<name>.partial`` beside ``path``, nothing there yet; it is removed when the work raises anything.
-        A journal that keeps changes both: what it goes on with is there, and stays.
+        Of a hidden file or folder beside ``path``, or in the journal's folder. Nothing is there yet, and it
+        is removed when the work raises anything. A journal that keeps changes both: what it goes on with is
+        there, and stays.
 
     Raises
     ------
-    OutputExistsError, OutputError
+    SettingError, OutputExistsError, OutputError
         As `check_output`; and `OutputError` when writing failed.
 
     Examples
@@ -200,12 +216,14 @@ def partial_output(
     ...     [one.name for one in Path(folder).iterdir()]
     ['scores.csv']
     """
-    target = check_output(path, overwrite=overwrite)
-    partial = partial_of(target)
-    with output_errors(target, needed=needed):
+    target = check_output(path, overwrite=overwrite, suffixes=suffixes)
+    partial = partial_of(target) if journal is None else journal.partial
+    goes_on = journal is not None and journal.is_started
+    with output_errors(target, needed=needed, keeps=lambda: journal is not None and journal.is_started):
         try:
-            if journal is None or not journal.is_started:
-                _remove(partial)  # of a run that was killed
+            remove_stale(target)
+            if journal is not None and not goes_on:
+                journal.begin()
             yield partial
             _rename(partial, target)
         except BaseException:
@@ -224,8 +242,7 @@ def _rename(partial: Path, target: Path) -> None:
         partial.replace(target)
         return
     # No portable call exchanges two folders, so the old one steps aside.
-    aside = target.with_name(target.name + ".replaced")
-    _remove(aside)
+    aside = replaced_of(target)
     target.rename(aside)
     try:
         partial.rename(target)

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from weft._compute import row_blocks, rows_within
-from weft._errors import OutputError, check_range
+from weft._errors import OutputError
 from weft._typing import BoolArray, DoubleArray, IntArray, Progress, no_progress
 from weft.data.overlap import ahead
 from weft.data.packed import create_array, load_packed, save_packed
@@ -34,12 +34,6 @@ _CHUNK = 2**20  # values of the matrix that are compressed together
 _SHARD = 8 * _CHUNK  # values that go into one file of zarr
 _LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
 _MOST = np.iinfo(np.int32).max  # starts of rows up to here take four bytes
-
-
-def check_cut(where: str, cut: float | None) -> None:
-    """Raise `SettingError` unless values may be left out below ``cut``, of log-normalised expression."""
-    if cut is not None:
-        check_range(where, cut, low=0, high=1)
 
 
 def kept_values(block: NDArray[Any], cut: float) -> BoolArray:

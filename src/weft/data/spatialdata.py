@@ -234,7 +234,6 @@ def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
         return
     source = _table(store, annotates)
     aside = partial_of(store.with_name(f"{store.name}.{name}"))
-    shutil.rmtree(aside, ignore_errors=True)
     with output_errors(store), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, aside, ignore_errors=True)
         _write_table(aside, made, source)

@@ -19,10 +19,10 @@ from weft._errors import InputError, OutputError, SettingError, check_range, sho
 from weft._typing import PathLike, Progress, no_progress
 from weft.data.annotation import Annotation, write_table
 from weft.data.forgiving import ForgivingFile
-from weft.data.output import check_output, output_errors, partial_output
+from weft.data.output import RESULT_SUFFIXES, check_output, output_errors, partial_output
 from weft.data.packed import create_array
 from weft.data.resume import Journal
-from weft.data.sparse_output import SparseParts, check_cut
+from weft.data.sparse_output import SparseParts
 from weft.data.storable import storable
 from weft.data.zarr_store import ZARR_FORMAT, ZarrFormat, write_quietly, written_store
 
@@ -62,7 +62,7 @@ def write_anndata(
     InputError
         A table or value that the formats cannot hold.
     """
-    target = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+    target = Path(path).resolve()
     plain = anndata.AnnData(
         X=data.X,
         obs=storable(data.obs, "obs"),
@@ -76,7 +76,7 @@ def write_anndata(
         obsp=dict(data.obsp),
         uns=dict(data.uns),
     )
-    with partial_output(target, overwrite=overwrite) as partial:
+    with partial_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES) as partial:
         if target.suffix == ".zarr":
             with written_store(partial, zarr_format=zarr_format) as root, _refusals("result"):
                 write_quietly(root, "/", plain)
@@ -161,9 +161,9 @@ class ResultWriter:
     Raises
     ------
     SettingError
-        Another suffix, or an impossible chunk or cut.
+        An impossible chunk; and on entry, another suffix.
     OutputExistsError, OutputError
-        As `check_output`, at construction; and `OutputError` as soon as writing fails, or at the end if not
+        As `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
         all values were written. In either case nothing is left at ``path`` but what was there before.
     InputError
         A table or value that AnnData cannot store.
@@ -203,8 +203,7 @@ class ResultWriter:
         sparse: float | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        check_cut("sparse", sparse)
-        self.path = check_output(path, overwrite=overwrite, suffixes=(".zarr", ".h5ad"))
+        self.path = Path(path).resolve()
         self.shape = (len(obs), len(var))
         self.dtype = np.dtype(dtype)
         self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
@@ -229,9 +228,15 @@ class ResultWriter:
     def __enter__(self) -> ResultWriter:
         with contextlib.ExitStack() as stack:
             partial = stack.enter_context(
-                partial_output(self.path, overwrite=self._overwrite, needed=self.size, journal=self._journal)
+                partial_output(
+                    self.path,
+                    overwrite=self._overwrite,
+                    suffixes=RESULT_SUFFIXES,
+                    needed=self.size,
+                    journal=self._journal,
+                )
             )
-            goes_on = self._journal is not None and self._journal.is_started
+            goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
             with self._errors():
                 if not goes_on:
@@ -338,12 +343,15 @@ class ResultWriter:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Raise what the file under HDF5 met, in place of whatever HDF5 made of it."""
-        with output_errors(self.path, needed=self.size):
+        with output_errors(self.path, needed=self.size, keeps=self._keeps):
             try:
                 yield
             finally:
                 if self._file is not None and self._file.failure is not None:
                     raise self._file.failure
+
+    def _keeps(self) -> bool:
+        return self._journal is not None and self._journal.is_started
 
     def _lay_out(self) -> None:
         """Write the tables, so that a bad one fails before the work, and announce the matrices."""

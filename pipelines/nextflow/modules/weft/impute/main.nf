@@ -31,8 +31,8 @@ process WEFT_IMPUTE {
     // Each attempt has a folder of its own: the parts that the attempt before it had written are fetched from there.
     // Where there is nothing to go on with, --resume starts anew.
     def before = task.attempt > 1 ? task.previousTrace?.workdir : null
-    def left = "'${before}/${prefix}.zarr.partial' '${before}/${prefix}.zarr.resume'"
-    def fetch = before ? "for one in ${left}; do if [ -d \"\$one\" ]; then mv \"\$one\" .; fi; done" : ''
+    def left = "'${before}/${prefix}.zarr.resume'"
+    def fetch = before ? "if [ -d ${left} ]; then mv ${left} .; fi" : ''
     """
     export OMP_NUM_THREADS=${task.cpus}
     ${fetch}
