@@ -305,8 +305,8 @@ def test_bad_reference(
 
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "dropout above 1": (["--set", "dropout=1.5"], ("dropout: expected a number from 0 to 0.99, got 1.5",)),
-    "unknown setting": (["--set", "sigm=2"], ("settings['sigm']: expected a setting of STEM", "'sigma'")),
-    "setting of the imputer": (["--set", "k=5"], ("settings['k']: expected a setting of STEM",)),
+    "unknown setting": (["--set", "sigm=2"], ("--set sigm: expected a setting of STEM", "'sigma'")),
+    "setting of the imputer": (["--set", "k=5"], ("--set k: expected a setting of STEM",)),
     "setting without a value": (["--set", "steps"], ("--set steps", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
     "setting of another kind": (["--set", "steps=few"], ("steps: expected a whole number",)),
