@@ -254,6 +254,8 @@ _OPTIONS: ContextVar[dict[str, str]] = ContextVar("_OPTIONS", default={})  # noq
 def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
     names = {}
     for one in parameters:
+        if not hasattr(one.annotation, "__metadata__"):
+            continue  # typer's context
         told = one.annotation.__metadata__[0]
         spellings = (told.default, *(told.param_decls or ()))  # typer puts the first into the default
         long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
