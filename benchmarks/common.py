@@ -13,7 +13,7 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DATA = Path(os.environ.get("WEFT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("CELLWEFT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 # reference, spatial data, options
 PAIRS = {
@@ -38,9 +38,9 @@ class Run:
     peak_bytes: int  # largest process of the command, Python and its libraries included
 
 
-def weft(arguments: list[str]) -> Run:
-    """Run the ``weft`` command in the data folder, measuring the whole process."""
-    command = [sys.executable, "-m", "weft", *arguments]
+def cellweft(arguments: list[str]) -> Run:
+    """Run the ``cellweft`` command in the data folder, measuring the whole process."""
+    command = [sys.executable, "-m", "cellweft", *arguments]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=DATA)
     _, status, usage = os.wait4(process.pid, 0)
@@ -50,13 +50,13 @@ def weft(arguments: list[str]) -> Run:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     factor = 1 if sys.platform == "darwin" else 1024
     shown = " ".join("OUTPUT.csv" if str(one).endswith(".csv") else str(one) for one in arguments)
-    return Run(command=f"weft {shown}", seconds=seconds, peak_bytes=usage.ru_maxrss * factor)
+    return Run(command=f"cellweft {shown}", seconds=seconds, peak_bytes=usage.ru_maxrss * factor)
 
 
 def evaluate(pair: str, methods: list[str], output: Path, *options: str) -> tuple[pd.DataFrame, Run]:
-    """Run ``weft evaluate`` on a real pair; return its tidy table and what it took."""
+    """Run ``cellweft evaluate`` on a real pair; return its tidy table and what it took."""
     sc, st, own = PAIRS[pair]
-    run = weft(
+    run = cellweft(
         [
             "evaluate",
             sc,

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 from transformers import EsmConfig, EsmModel
-from weft.esm_batches import cut
 
-from weft.esm import ProteinEmbedder
+from cellweft.genes.esm.embedder import ProteinEmbedder
+from cellweft.genes.esm.model import cut
 
 from common import markdown, write
 

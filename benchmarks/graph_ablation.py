@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, wilcoxon
 
-import weft
+import cellweft
 
 from common import DATA, EMBEDDING, PAIRS, markdown, write
 
@@ -36,10 +36,12 @@ METRICS = ("pearson", "spearman", "cosine", "mse")
 def scored(name: str, methods: list[str], seeds: int, kept: Path) -> tuple[pd.DataFrame, list[str]]:
     """Return every gene's scores (method, seed, item, metric, value), and the genes with an embedding."""
     sc, st, options = PAIRS[name]
-    pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
-    embedding = weft.read_embedding(DATA / EMBEDDING)
+    pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+    embedding = cellweft.genes.read_embedding(DATA / EMBEDDING)
     vectors = np.asarray(embedding.values)
-    centred = weft.EmbeddingTable(genes=embedding.genes, values=vectors - vectors.mean(axis=0), source="-")
+    centred = cellweft.genes.EmbeddingTable(
+        genes=embedding.genes, values=vectors - vectors.mean(axis=0), source="-"
+    )
     known = [str(gene) for gene in pair.shared_genes[embedding.match(pair.shared_genes)[0]]]
     tables = []
     for seed in range(seeds):
@@ -47,13 +49,13 @@ def scored(name: str, methods: list[str], seeds: int, kept: Path) -> tuple[pd.Da
             path = kept / f"{name}, {method}, {seed}.csv"
             if not path.exists():
                 start = time.perf_counter()
-                imputer = weft.Imputer(
+                imputer = cellweft.Imputer(
                     preset="stimpute",
                     settings=METHODS[method],
                     embedding=centred if "less its mean" in method else embedding,
                     reliability=False,
                 )
-                table = weft.evaluate_imputation(pair, [imputer], seeds=[seed], cluster=False)
+                table = cellweft.evaluate_imputation(pair, [imputer], seeds=[seed], cluster=False)
                 genes = table[(table["level"] == "gene") & table["metric"].isin(METRICS)]
                 partial = path.with_suffix(".partial")
                 genes.assign(method=method).to_csv(partial, index=False)
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("pair", choices=list(PAIRS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "weft-graph-ablation")
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "cellweft-graph-ablation")
     asked = parser.parse_args()
     asked.kept.mkdir(exist_ok=True)
     methods = [method for method in METHODS if method == BASE or method in asked.methods]

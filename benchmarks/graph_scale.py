@@ -35,8 +35,8 @@ def make(path: Path, n_genes: int) -> None:
 
 def build(path: Path, result: Path) -> None:
     """Read the vectors, find the nearest of each, and keep them with the time that both took."""
-    from weft.core.likeness import nearest_rows
-    from weft.data.embeddings import read_embedding
+    from cellweft.genes.embeddings import read_embedding
+    from cellweft.nn.similarity import nearest_rows
 
     start = time.perf_counter()
     table = read_embedding(path)

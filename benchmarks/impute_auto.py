@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import weft
+import cellweft
 
 from common import DATA, EMBEDDING, PAIRS, markdown, write
 
@@ -32,11 +32,11 @@ def scored(name: str, method: str, seed: int, kept: Path) -> pd.DataFrame:
     path = kept / f"{name}, {method.replace(':', ' ')}, {seed}.csv"
     if not path.exists():
         sc, st, options = (PAIRS | MORE)[name]
-        pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+        pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
         has_network = method == "stimpute" and name.startswith("hypothalamus")
         embedding = DATA / EMBEDDING if has_network else None
         start = time.perf_counter()
-        table = weft.evaluate_imputation(pair, [method], seeds=[seed], cluster=False, embedding=embedding)
+        table = cellweft.evaluate_imputation(pair, [method], seeds=[seed], cluster=False, embedding=embedding)
         table["seconds"] = time.perf_counter() - start
         partial = path.with_suffix(".partial")
         table.to_csv(partial, index=False)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("pairs", nargs="*", default=list(PAIRS))
     parser.add_argument("--result", default="impute_auto")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "weft-impute-auto")
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "cellweft-impute-auto")
     asked = parser.parse_args()
     asked.kept.mkdir(parents=True, exist_ok=True)
     text, gains = "# The default of the Imputer on held-out genes\n\n", {}

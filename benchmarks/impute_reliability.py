@@ -1,7 +1,7 @@
 """Reliability on genes that neither the imputation nor the reliability net saw, and under added noise.
 
-`weft evaluate --reliability` fits both anew in every fold without the held-out genes; the score of these is
-compared with their true cosine. Noise of several sizes is added to the predictions of one fold's genes.
+`cellweft evaluate --reliability` fits both anew in every fold without the held-out genes; the score of these
+is compared with their true cosine. Noise of several sizes is added to the predictions of one fold's genes.
 """
 
 import sys
@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.model_selection import KFold
 
-import weft
+import cellweft
 
 from common import DATA, PAIRS, evaluate, markdown, write
 
@@ -39,10 +39,10 @@ def held_out(pair: str) -> tuple[dict[str, float], str]:
 def under_noise(name: str) -> dict[str, float]:
     """Return the mean reliability of one fold's held-out genes with noise of several sizes added."""
     sc, st, options = PAIRS[name]
-    pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+    pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
     folds = KFold(5, shuffle=True, random_state=0).split(pair.shared_genes)
     kept, held = next(folds)
-    imputer = weft.Imputer(preset="stimpute").fit(pair.panel(pair.shared_genes[kept]))
+    imputer = cellweft.Imputer(preset="stimpute").fit(pair.panel(pair.shared_genes[kept]))
     genes = pair.shared_genes[held]
     predicted = imputer.predict(genes, pair.panel(pair.shared_genes[kept]))
     noise = np.random.default_rng(0).standard_normal(predicted.shape) * predicted.std(axis=0)

@@ -30,7 +30,7 @@ def case(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     import torch
 
-    import weft
+    import cellweft
 
     rates = [product_rate()]
     told: dict[str, float] = {"import": time.perf_counter() - start}
@@ -42,10 +42,10 @@ def case(arguments: argparse.Namespace) -> dict[str, Any]:
         last = time.perf_counter()
 
     panel, held = held_out_genes()
-    pair = weft.pair(*arguments.files).panel(panel)
+    pair = cellweft.pair(*arguments.files).panel(panel)
     took("open")
     genes = held if arguments.genes == 77 else list(pair.sc.genes[: arguments.genes])
-    imputer = weft.Imputer(preset=arguments.preset, reliability=False, device="cpu")
+    imputer = cellweft.Imputer(preset=arguments.preset, reliability=False, device="cpu")
     plan = imputer.plan(genes, pair=pair, memory=LIMIT, sparse=arguments.sparse)
     took("plan")
     imputer.fit(pair)
@@ -123,7 +123,7 @@ def accuracy(spatial: str, path: Path, genes: list[str], n_cells: int = 20_000) 
     import anndata
     import zarr
 
-    from weft.data.stream import open_rows
+    from cellweft.data.io.backed_matrix import open_rows
 
     file = anndata.read_h5ad(spatial, backed="r")
     rows = slice(0, min(n_cells, file.n_obs))

@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
-import weft
-from weft.metrics import METRICS
+import cellweft
+from cellweft.evaluate.metrics import METRICS
 
 from common import DATA, PAIRS, markdown, write
 
@@ -32,17 +32,17 @@ SETTINGS = {
 SCORES = ["pearson", "spearman", "cosine", "mse"]
 
 
-def opened(name: str) -> weft.Pair:
+def opened(name: str) -> cellweft.Pair:
     sc, st, options = PAIRS[name]
-    return weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+    return cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
 
 
-def of_settings(pair: weft.Pair) -> pd.DataFrame:
+def of_settings(pair: cellweft.Pair) -> pd.DataFrame:
     """Return median scores over genes, a row per change of the settings."""
     rows = {}
     for label, settings in SETTINGS.items():
-        table = weft.evaluate_imputation(
-            pair, [weft.Imputer(settings=settings, reliability=False)], cluster=False
+        table = cellweft.evaluate_imputation(
+            pair, [cellweft.Imputer(settings=settings, reliability=False)], cluster=False
         )
         chosen = table[table["item"] == "median over genes"].set_index("metric")["value"]
         rows[label] = chosen[SCORES]
@@ -50,7 +50,7 @@ def of_settings(pair: weft.Pair) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def of_additions(pair: weft.Pair) -> pd.DataFrame:
+def of_additions(pair: cellweft.Pair) -> pd.DataFrame:
     """Return median correlations over genes of auto's predictions, each with something mixed in."""
     n_cells, n_genes = pair.st.n_cells, len(pair.shared_genes)
     truth = pair.st.dense(slice(0, n_cells), pair.st_shared)
@@ -58,7 +58,7 @@ def of_additions(pair: weft.Pair) -> pd.DataFrame:
     for kept, held in KFold(5, shuffle=True, random_state=0).split(np.arange(n_genes)):
         part = pair.panel(pair.shared_genes[kept])
         genes = pair.sc_shared[held]
-        predicted = weft.Imputer(reliability=False).fit(part).predict(pair.shared_genes[held], part)
+        predicted = cellweft.Imputer(reliability=False).fit(part).predict(pair.shared_genes[held], part)
         for name, values in additions(part, predicted, genes).items():
             both = standard(predicted) if values is None else standard(predicted) + standard(values)
             mixed.setdefault(name, np.zeros_like(truth))[:, held] = both
@@ -69,7 +69,7 @@ def of_additions(pair: weft.Pair) -> pd.DataFrame:
     return pd.DataFrame(scores).T
 
 
-def additions(part: weft.Pair, predicted: np.ndarray, genes: np.ndarray) -> dict[str, np.ndarray | None]:
+def additions(part: cellweft.Pair, predicted: np.ndarray, genes: np.ndarray) -> dict[str, np.ndarray | None]:
     """Return what may be mixed into predictions of genes, by name."""
     cells, atlas = slice(0, part.st.n_cells), slice(0, part.sc.n_cells)
     panel = standard(part.st.dense(cells, part.st_shared))

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.model_selection import KFold
 
-import weft
+import cellweft
 
 from common import DATA, PAIRS, markdown, write
 
@@ -28,7 +28,7 @@ class Fold:
     def __init__(self, pair, held, *, seed, imputations):
         kept, names = np.delete(pair.shared_genes, held), [str(one) for one in pair.shared_genes[held]]
         panel = pair.panel(kept)
-        imputer = weft.Imputer(preset="auto", seed=seed).fit(panel)
+        imputer = cellweft.Imputer(preset="auto", seed=seed).fit(panel)
         found = {level: imputer.impute(names, interval=level) for level in LEVELS}
         self.bounds = {
             level: (one[:, names].layers["lower"], one[:, names].layers["upper"])
@@ -37,7 +37,7 @@ class Fold:
         self.predicted = np.asarray(found[0.9][:, names].X, dtype=np.float64)
         self.truth = pair.st.dense(slice(None), pair.st_shared[held]).astype(np.float64)
         self.reference = pair.sc.dense(slice(None), pair.sc_shared[held]).mean(axis=0, dtype=np.float64)
-        draws = weft.multiple_imputations(imputer, names, n=imputations, seed=seed)
+        draws = cellweft.tl.multiple_imputations(imputer, names, n=imputations, seed=seed)
         self.draws = [one[:, names].copy() for one in draws]
         measured = panel.st.dense(slice(None), panel.st_shared)
         self.groups = {"types": groups_of(PCA(min(6, len(kept)), random_state=0).fit_transform(measured))}
@@ -127,7 +127,7 @@ def tests(folds):
             tables = {
                 "the prediction": differences(fold.predicted, labels),
                 "one imputation": differences(np.asarray(fold.draws[0].X, dtype=np.float64), labels),
-                f"{len(fold.draws)} imputations": weft.differential_expression(fold.draws, labels),
+                f"{len(fold.draws)} imputations": cellweft.tl.differential_expression(fold.draws, labels),
             }
             for method, table in tables.items():
                 reach = t.ppf(0.975, table["degrees_of_freedom"]) * table["standard_error"]
@@ -161,7 +161,7 @@ def main() -> None:
     overall, levels, zeros, genes, tested = {}, {}, {}, {}, ""
     for name in asked.pairs:
         sc, st, options = PAIRS[name]
-        pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+        pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
         folds = folds_of(pair, seed=asked.seed)
         overall[name], overall[f"{name}: one half-width, chosen on the truth"] = coverage(folds)
         levels[name], zeros[name], genes[name] = deciles(folds)

@@ -21,15 +21,15 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.model_selection import KFold
 
-import weft
+import cellweft
+from cellweft.data.gene_major import GeneColumns
+from cellweft.evaluate.metrics import METRICS
+from cellweft.impute.attention_predictor import AttentionPredictor, fit_attending, sample_cells
+from cellweft.nn.attention import AttentionModel, with_metacells
+from cellweft.nn.config import AttentionSettings
+from cellweft.nn.mapping import Mapping
+from cellweft.nn.metacells import Metacells, group_cells
 from impute_auto import MORE
-from weft.attending import Attending, fit_attending, sample_cells
-from weft.core.attention import AttentionModel, with_metacells
-from weft.core.mapping import Mapping
-from weft.core.metacells import Metacells, group_cells
-from weft.core.settings import AttentionSettings
-from weft.data.columns import GeneColumns
-from weft.metrics import METRICS
 
 from common import DATA, PAIRS, markdown, write
 
@@ -39,12 +39,12 @@ TRIED = 500  # metacells with which other ways of making them are compared
 ARTIFICIAL = {"reference": 26_717, "tissue": 20_000, "panel": 300, "held": 77}
 
 
-def opened(name: str) -> weft.Pair:
+def opened(name: str) -> cellweft.Pair:
     sc, st, options = (PAIRS | MORE)[name]
-    return weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+    return cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
 
 
-def artificial() -> weft.Pair:
+def artificial() -> cellweft.Pair:
     """Return a pair of the tonsil atlas' size, made of thinned counts of disjoint real cells."""
     stream = np.random.default_rng(0)
     source = ad.read_h5ad(DATA / PAIRS["starmap"][0])
@@ -62,10 +62,10 @@ def artificial() -> weft.Pair:
         side = ad.AnnData(drawn)
         side.var_names = source.var_names[genes]
         sides.append(side)
-    return weft.pair(*sides, coordinates="none")
+    return cellweft.pair(*sides, coordinates="none")
 
 
-def trained(pair: weft.Pair, kept: np.ndarray, path: Path) -> tuple[Attending, weft.Pair]:
+def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[AttentionPredictor, cellweft.Pair]:
     """Return what predicts, each cell of the reference by itself, and the pair it was fitted to."""
     panel, columns = pair.panel(pair.shared_genes[kept]), GeneColumns.load(pair.sc)
     if not path.exists():
@@ -82,10 +82,12 @@ def trained(pair: weft.Pair, kept: np.ndarray, path: Path) -> tuple[Attending, w
         print(f"trained {path.name}", flush=True)
     model, levels = pickle.loads(path.read_bytes())
     model = with_metacells(model, None)
-    return Attending(model=model, levels=levels, columns=columns, queries=np.arange(0)), panel
+    return AttentionPredictor(model=model, levels=levels, columns=columns, queries=np.arange(0)), panel
 
 
-def predicted(attending: Attending, panel: weft.Pair, genes: np.ndarray) -> tuple[np.ndarray, float]:
+def predicted(
+    attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Return genes in all cells, and the seconds of computing it took without reading them."""
     measured = panel.st.dense(slice(0, panel.st.n_cells), panel.st_shared)
     start = time.process_time()
@@ -100,7 +102,9 @@ class Scored:
         self.carried, self.levelled = [], []
         self.seconds = np.zeros(3)  # grouping, carrying, carrying with levels
 
-    def add(self, attending: Attending, panel: weft.Pair, genes: np.ndarray, *, grouping: float) -> None:
+    def add(
+        self, attending: AttentionPredictor, panel: cellweft.Pair, genes: np.ndarray, *, grouping: float
+    ) -> None:
         """Add a fold."""
         carried, alone = predicted(replace(attending, levels=None), panel, genes)
         levelled, both = predicted(attending, panel, genes)
@@ -124,7 +128,7 @@ class Scored:
 
 
 def of_pair(
-    name: str, pair: weft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
+    name: str, pair: cellweft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
 ) -> pd.DataFrame:
     """Return scores of one pair, a row for all cells and for each number of metacells."""
     scored: dict[str, Scored] = {}
@@ -147,7 +151,7 @@ def of_pair(
 
 
 def tried(
-    name: str, pair: weft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
+    name: str, pair: cellweft.Pair, splits: list[tuple[np.ndarray, np.ndarray]], kept: Path
 ) -> pd.DataFrame:
     """Return how near other ways of making metacells come to attention over all cells, on the first fold."""
     panel_genes, held = splits[0]
@@ -155,10 +159,10 @@ def tried(
     model, keys = exact.model, exact.model.keys.numpy()
     values = torch.from_numpy(exact.columns.dense(pair.sc_shared[held]))
     whole = model.mapping(model.sample)
-    carried, total = whole.pull(values).numpy(), whole.log_total
+    carried, total = whole.apply(values).numpy(), whole.log_total
 
     def against(one: AttentionModel, mapping: Mapping) -> dict[str, float]:
-        alike = METRICS["pearson"](carried, mapping.pull(one.at_keys(values)).numpy())
+        alike = METRICS["pearson"](carried, mapping.apply(one.at_keys(values)).numpy())
         error = mapping.log_total - total
         return {
             "with exact": float(np.median(alike)),
@@ -197,7 +201,7 @@ def main() -> None:
         "pairs", nargs="*", default=["starmap", "molcart", "embryo", "hypothalamus", "thinned"]
     )
     parser.add_argument("--result", default="metacells")
-    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "weft-metacells")
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "cellweft-metacells")
     asked = parser.parse_args()
     asked.kept.mkdir(parents=True, exist_ok=True)
     text = f"# The reference as metacells, on held-out genes\n\n{EXPLAINED}\n\n"

@@ -1,9 +1,10 @@
 """What a result takes on the disk, dense and sparse; what leaving small values out costs in accuracy.
 
 Sizes and times are of imputed genes of the Xenium tonsil's shape (`scale_data`), written by
-`weft.Imputer.impute_to` in every form in turn; the shorter of two times counts. Accuracy is that of held-out
-genes, as predicted and with small values left out: of real pairs every gene of the panel is predicted without
-it, a fifth of them at a time; of the tonsil's shape these are the 77 that are off the panel.
+`cellweft.Imputer.impute_to` in every form in turn; the shorter of two times counts. Accuracy is that of
+held-out genes, as predicted and with small values left out: of real pairs every gene of the panel is
+predicted without it, a fifth of them at a time; of the tonsil's shape these are the 77 that are off the
+panel.
 """
 
 import argparse
@@ -39,11 +40,11 @@ def size_of(path: Path) -> int:
 
 def sizes(folder: Path, n_cells: int, n_genes: int, preset: str) -> pd.DataFrame:
     """Write results in all forms, and return what each takes, a row per form."""
-    import weft
+    import cellweft
 
-    pair = weft.pair(*tonsil(folder, n_cells)).panel(held_out_genes()[0])
+    pair = cellweft.pair(*tonsil(folder, n_cells)).panel(held_out_genes()[0])
     genes = list(pair.sc.genes[:n_genes])
-    imputer = weft.Imputer(preset=preset, reliability=False, device="cpu").fit(pair)
+    imputer = cellweft.Imputer(preset=preset, reliability=False, device="cpu").fit(pair)
     seconds: dict[str, list[float]] = {form: [] for form in FORMS}
     path, rows, whole = folder / "size.zarr", {}, np.empty(0)
     for turn in range(2):
@@ -73,18 +74,18 @@ def sizes(folder: Path, n_cells: int, n_genes: int, preset: str) -> pd.DataFrame
 
 def real_pair(name: str) -> Any:
     """Return a real pair."""
-    import weft
+    import cellweft
 
     sc, st, options = PAIRS[name]
-    return weft.pair(DATA / sc, DATA / st, **({"size_factor": options[1]} if options else {}))
+    return cellweft.pair(DATA / sc, DATA / st, **({"size_factor": options[1]} if options else {}))
 
 
 def planned(name: str, preset: str) -> dict[str, str]:
     """Return which share of all genes of a reference is kept from 0.05 on, as planned and as predicted."""
-    import weft
+    import cellweft
 
     pair = real_pair(name)
-    imputer = weft.Imputer(preset=preset, reliability=False, device="cpu").fit(pair)
+    imputer = cellweft.Imputer(preset=preset, reliability=False, device="cpu").fit(pair)
     cells = np.unique(np.linspace(0, pair.st.n_cells - 1, 1000).astype(int))
     found = imputer.predict(pair.sc.genes, pair.cells(cells))
     kept = imputer.plan(sparse=0.05).kept
@@ -93,10 +94,10 @@ def planned(name: str, preset: str) -> dict[str, str]:
 
 def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return measured genes of a pair, and what is predicted of each without it, cells x genes."""
-    import weft
+    import cellweft
 
     if name == "tonsil":
-        whole = weft.pair(*tonsil(folder, 10_000))
+        whole = cellweft.pair(*tonsil(folder, 10_000))
         held_by = [np.isin(whole.shared_genes, held_out_genes()[1])]
     else:
         whole = real_pair(name)
@@ -104,7 +105,7 @@ def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarr
     predicted = np.zeros((whole.st.n_cells, len(whole.shared_genes)), dtype=np.float32)
     for held in held_by:
         part = whole.panel(whole.shared_genes[~held])
-        imputer = weft.Imputer(preset=preset, reliability=False, device="cpu").fit(part)
+        imputer = cellweft.Imputer(preset=preset, reliability=False, device="cpu").fit(part)
         predicted[:, held] = imputer.predict(whole.shared_genes[held], part)
     scored = np.any(held_by, axis=0)
     return whole.st.dense(slice(None), whole.st_shared[scored]), predicted[:, scored]
@@ -112,7 +113,7 @@ def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarr
 
 def accuracy(name: str, preset: str, folder: Path) -> pd.DataFrame:
     """Return scores of held-out genes with small values left out, a row per cut."""
-    from weft.metrics import mse, pearson, spearman
+    from cellweft.evaluate.metrics import mse, pearson, spearman
 
     truth, predicted = held_out(name, preset, folder)
     rows = {}

@@ -1,4 +1,4 @@
-"""Time per stage and peak memory of ``weft.pair`` over files, as the spatial cells grow in number.
+"""Time per stage and peak memory of ``cellweft.pair`` over files, as the spatial cells grow in number.
 
 Every size is opened, checked and then read by a process of its own, whose peak memory includes Python and its
 libraries. Seconds are those that the processor worked, which other work on the machine changes little; the
@@ -22,13 +22,13 @@ from scale_data import FORMS, tonsil
 from common import peak_of_this_process, write
 
 STAGES = {
-    "open": ["weft.data.pair.open_input"],
-    "names": ["weft.data.pair.check_cells"],
-    "coordinates": ["weft.data.pair.find_coordinates"],
-    "labels": ["weft.data.pair.find_labels", "weft.data.pair.find_slices"],
-    "values": ["weft.data.pair.make_side"],
-    "spacing": ["weft.data.pair.spot_spacing"],
-    "summary": ["weft.data.pair.findings_of", "weft.data.pair.cautions_of"],
+    "open": ["cellweft.data._pair.open_input"],
+    "names": ["cellweft.data._pair.check_cells"],
+    "coordinates": ["cellweft.data._pair.find_coordinates"],
+    "labels": ["cellweft.data._pair.find_labels", "cellweft.data._pair.find_slices"],
+    "values": ["cellweft.data._pair.make_side"],
+    "spacing": ["cellweft.data._pair.spot_spacing"],
+    "summary": ["cellweft.data._pair.findings_of", "cellweft.data._pair.cautions_of"],
 }
 
 
@@ -49,8 +49,8 @@ def timed(name: str, place: str, spent: dict[str, float]) -> None:
 
 def measure(sc_path: str, st_path: str) -> dict[str, float]:
     """Make a pair, load the reference by gene, read the panel of all cells, and return what each took."""
-    import weft.data.pair
-    from weft.data.columns import GeneColumns
+    import cellweft.data._pair
+    from cellweft.data.gene_major import GeneColumns
 
     spent: dict[str, float] = defaultdict(float)
     before = peak_of_this_process()
@@ -58,7 +58,7 @@ def measure(sc_path: str, st_path: str) -> dict[str, float]:
         for place in places:
             timed(name, place, spent)
     start, clock = time.process_time(), time.perf_counter()
-    pair = weft.data.pair.pair(sc_path, st_path)
+    pair = cellweft.pair(sc_path, st_path)
     found = {f"{name}, s": spent[name] for name in STAGES}
     found |= {"pair, s": time.process_time() - start, "pair by the clock, s": time.perf_counter() - clock}
     peak, held = peak_of_this_process(), resident()
@@ -122,7 +122,7 @@ def main() -> None:
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows[f"{n_cells:,} cells"] = json.loads(said.splitlines()[-1])
         print(table(rows), flush=True)
-    text = f"# `weft.pair` as the cells grow ({asked.form}, {asked.compression})\n\n{table(rows)}\n"
+    text = f"# `cellweft.pair` as the cells grow ({asked.form}, {asked.compression})\n\n{table(rows)}\n"
     write(asked.name, text)
 
 

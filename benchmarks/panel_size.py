@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
-import weft
-from weft.peers.methods import resolve_methods
+import cellweft
+from cellweft.evaluate.methods import resolve_methods
 
 from common import DATA, PAIRS, markdown, write
 
@@ -19,19 +19,21 @@ METHODS = ["auto", "knn", "attention:space=log+temperature=0.05"]
 SIZES = [5, 10, 20, 40, 80]
 
 
-def held_and_others(pair: weft.Pair) -> tuple[np.ndarray, np.ndarray]:
+def held_and_others(pair: cellweft.Pair) -> tuple[np.ndarray, np.ndarray]:
     """Return positions of the genes that are hidden and of those that panels are drawn from."""
     others, held = next(KFold(5, shuffle=True, random_state=0).split(pair.shared_genes))
     return held, others
 
 
-def scored(pair: weft.Pair, method: str, panel: np.ndarray, held: np.ndarray, seed: int) -> pd.Series:
+def scored(pair: cellweft.Pair, method: str, panel: np.ndarray, held: np.ndarray, seed: int) -> pd.Series:
     """Return the medians over the hidden genes, predicted from a panel."""
     small = pair.panel(pair.shared_genes[panel])
     (found,) = resolve_methods([method])
     predicted = found.make(seed).fit(small).predict(pair.shared_genes[held], small)
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[held])
-    scores = {name: getattr(weft.metrics, name)(truth, predicted) for name in ("pearson", "spearman", "mse")}
+    scores = {
+        name: getattr(cellweft.metrics, name)(truth, predicted) for name in ("pearson", "spearman", "mse")
+    }
     return pd.Series({name: np.median(value) for name, value in scores.items()})
 
 
@@ -43,7 +45,7 @@ def main() -> None:
     text = "# How many shared genes imputing needs\n\n"
     for name in asked.pairs:
         sc, st, options = PAIRS[name]
-        pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+        pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
         held, others = held_and_others(pair)
         rows: dict[str, pd.Series] = {}
         for size in [*(size for size in SIZES if size < len(others)), len(others)]:

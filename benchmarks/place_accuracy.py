@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common import markdown, summary, weft, write
+from common import cellweft, markdown, summary, write
 
 SC, ST = "embryo_benchmark_sc.h5ad", "embryo_benchmark_st.h5ad"
 TRUTH = ["--truth", "obs:x_global,y_global", "--truth-composition", "obsm:celltype_prop", "--hits", "25,120"]
@@ -32,19 +32,21 @@ def main() -> None:
         output = Path(folder) / "scores.csv"
         command = ["evaluate", SC, ST, "-o", str(output), "--by", "place", *TRUTH]
         command += ["--methods", ",".join(METHODS), "--seeds", ",".join(map(str, range(asked.seeds)))]
-        run = weft([*command, "--quiet"])
+        run = cellweft([*command, "--quiet"])
         table = pd.read_csv(output)
         alone = {}
         for preset in ("auto", "stem"):
             placed = str(Path(folder) / f"{preset}.h5ad")
-            alone[preset] = weft(["place", SC, ST, "-o", placed, "--preset", preset, "--quiet"])
+            alone[preset] = cellweft(["place", SC, ST, "-o", placed, "--preset", preset, "--quiet"])
     text = "# Placing the embryo's cells on the paper's pseudo-spots\n\n"
     text += f"Mean of {asked.seeds} seed(s); errors in the units of `x_global`.\n\n"
     text += f"{markdown(summary(table, WANTED))}\n\n## Every seed\n\n"
     for seed in range(asked.seeds):
         one = table[(table["seed"] == seed) & table["method"].str.startswith(("auto", "stem"))]
         text += f"Seed {seed}:\n\n{markdown(summary(one, WANTED))}\n\n"
-    text += f"    {run.command}\n\n## Time and memory of `weft place`, read-outs and neighbours included\n\n"
+    text += (
+        f"    {run.command}\n\n## Time and memory of `cellweft place`, read-outs and neighbours included\n\n"
+    )
     for preset, one in alone.items():
         text += f"- `{preset}`: {one.seconds:.0f} s, peak memory {one.peak_bytes / 1e6:.0f} MB\n"
     write("place_embryo", text)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-import weft
+import cellweft
+from cellweft.nn.clustered_mapping import CoarseMapping, group_keys, make_mapping
+from cellweft.nn.mapping import Mapping
+from cellweft.place.locations import find_places
 from place_radius import EMBRYO, PLANES, data_of
-from weft.core.coarse import CoarseMapping, group_keys, make_mapping
-from weft.core.mapping import Mapping
-from weft.location import find_places
 
 from common import DATA, write
 
@@ -29,14 +29,16 @@ NAMES = {
 SPOTS, CELLS, COMPARED = 100_000, 20_000, 1000  # of the simulated tissue, and cells that are placed exactly
 
 
-def pair_of(name: str) -> tuple[weft.Pair, np.ndarray]:
+def pair_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
     """Return a pair, and where its cells truly lie."""
     if name == SIMULATED:
-        made = weft.simulate_tissue(n_spatial=SPOTS, n_reference=CELLS, n_genes=500, n_panel=500, seed=0)
-        return weft.pair(made.sc, made.st), np.asarray(made.sc.obsm["spatial_true"])
+        made = cellweft.datasets.simulate_tissue(
+            n_spatial=SPOTS, n_reference=CELLS, n_genes=500, n_panel=500, seed=0
+        )
+        return cellweft.pair(made.sc, made.st), np.asarray(made.sc.obsm["spatial_true"])
     if name == HYPOTHALAMUS:
         data = ad.read_h5ad(DATA / "hypo_merfish_animal1_bregma-0.29_st.h5ad")
-        pair = weft.pair(data.copy(), data)
+        pair = cellweft.pair(data.copy(), data)
         return pair, pair.coordinates
     return data_of(name)
 
@@ -44,7 +46,7 @@ def pair_of(name: str) -> tuple[weft.Pair, np.ndarray]:
 def compared(name: str, *, steps: int | None) -> pd.DataFrame:
     """Return how well cells are placed by all weights and by the coarse search, a row for each."""
     pair, true = pair_of(name)
-    placer = weft.Placer(settings={} if steps is None else {"steps": steps})
+    placer = cellweft.Placer(settings={} if steps is None else {"steps": steps})
     placed = placer.fit(pair).place()
     few = (
         np.arange(0, len(true), max(len(true) // COMPARED, 1)) if name == SIMULATED else np.arange(len(true))

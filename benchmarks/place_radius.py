@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-import weft
+import cellweft
+from cellweft.data.synthetic.pseudospots import pseudo_spots
+from cellweft.place.locations import FLATTEN
 from place_semi import TISSUES, cells_of, spacing_for
-from weft.data.pseudospots import pseudo_spots
-from weft.location import FLATTEN
 
 from common import DATA, markdown, write
 
@@ -21,17 +21,17 @@ MOST_SPOTS = 1000  # that are placed as cells
 THIRDS = ("sure", "middle", "unsure")
 
 
-def data_of(name: str) -> tuple[weft.Pair, np.ndarray]:
+def data_of(name: str) -> tuple[cellweft.Pair, np.ndarray]:
     """Return a pair, and where its cells truly lie."""
     if name == EMBRYO:
-        pair = weft.pair(DATA / "embryo_benchmark_sc.h5ad", DATA / "embryo_benchmark_st.h5ad")
+        pair = cellweft.pair(DATA / "embryo_benchmark_sc.h5ad", DATA / "embryo_benchmark_st.h5ad")
         return pair, pair.sc.obs[["x_global", "y_global"]].to_numpy(dtype=float)
     if name == PLANES:
         cells, spots = (cells_of_plane(plane) for plane in ("z5", "z2"))
-        return weft.pair(cells, spots), np.asarray(cells.obsm["spatial"])[:, :2]
+        return cellweft.pair(cells, spots), np.asarray(cells.obsm["spatial"])[:, :2]
     cells = cells_of(name)
     made = pseudo_spots(cells, spacing=spacing_for(cells, 8), labels="cell_type", caught=0.6, seed=0)
-    pair = weft.pair(made.cells, made.spots, labels="cell_type", coordinates="obsm:spatial")
+    pair = cellweft.pair(made.cells, made.spots, labels="cell_type", coordinates="obsm:spatial")
     return pair, np.asarray(made.cells.obsm["spatial_true"])
 
 
@@ -41,7 +41,7 @@ def cells_of_plane(plane: str) -> ad.AnnData:
     return cells[cells.obs["cell_type"].astype(str) != "Low quality"].copy()
 
 
-def factor_of_spots(placed: weft.Placement, level: float) -> float:
+def factor_of_spots(placed: cellweft.Placement, level: float) -> float:
     """Return the split-conformal factor of the radius, were spots like cells: each placed on the others."""
     n_encoders = placed.model.settings.models
     drawn = np.random.default_rng(0).permutation(len(placed.spots))[:MOST_SPOTS]
@@ -66,7 +66,7 @@ def factor_of_spots(placed: weft.Placement, level: float) -> float:
 def coverage(name: str, *, preset: str, seed: int) -> pd.DataFrame:
     """Return a row per level: the share of cells within their radius, of all and by thirds of confidence."""
     pair, true = data_of(name)
-    placed = weft.Placer(preset=preset, seed=seed).fit(pair).place()
+    placed = cellweft.Placer(preset=preset, seed=seed).fit(pair).place()
     confidence = placed.table()["confidence"].rank(method="first", ascending=False).to_numpy()
     thirds = np.ceil(3 * confidence / len(confidence)).astype(int) - 1
     rows = {}

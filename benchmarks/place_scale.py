@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-import weft
+import cellweft
 
 from common import markdown, peak_of_this_process, write
 
@@ -85,9 +85,9 @@ def measured(folder: Path, preset: str) -> dict[str, float]:
         found[f"peak after {stage}, GB"] = peak_of_this_process() / 1e9
         start = time.perf_counter()
 
-    pair = weft.pair(folder / "sc.h5ad", folder / "st.h5ad")
+    pair = cellweft.pair(folder / "sc.h5ad", folder / "st.h5ad")
     lap("pair")
-    placer = weft.Placer(preset=preset)
+    placer = cellweft.Placer(preset=preset)
     planned = placer.plan(pair=pair).peak_bytes
     placer.fit(pair)
     lap("fit")

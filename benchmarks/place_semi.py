@@ -6,9 +6,9 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-import weft
-from weft.data.pseudospots import RESOLUTIONS, add_noise, pseudo_spots
-from weft.evaluation_place import evaluate_placement
+import cellweft
+from cellweft.data.synthetic.pseudospots import RESOLUTIONS, add_noise, pseudo_spots
+from cellweft.evaluate.placement import evaluate_placement
 
 from common import DATA, markdown, write
 
@@ -59,7 +59,7 @@ def scores(
     """Return the summary over seeds, and the size of the simulation in words."""
     made = pseudo_spots(cells, spacing=spacing, labels="cell_type", caught=0.6, seed=0)
     placed = made.cells if noise is None else add_noise(made.cells, noise, seed=0)
-    pair = weft.pair(placed, made.spots, labels="cell_type", coordinates="obsm:spatial")
+    pair = cellweft.pair(placed, made.spots, labels="cell_type", coordinates="obsm:spatial")
     table = evaluate_placement(
         pair,
         methods,
@@ -99,7 +99,7 @@ def main() -> None:
             text += f"## Hypothalamus, spots {resolution} um apart\n\n"
             try:
                 found, said = scores(cells, QUICK, spacing=resolution, seeds=seeds)
-            except weft.InputError as error:
+            except cellweft.errors.InputError as error:
                 text += f"{error}\n\n"
                 continue
             text += f"{said}\n\n{markdown(found)}\n\n"

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-import weft
+import cellweft
 
 from common import DATA, markdown, peak_of_this_process, write
 
@@ -22,10 +22,10 @@ PARTS = ("planes", "pdac", "molcart")
 MARKERS = 10  # of a type
 
 
-def placed(pair: weft.Pair, preset: str, seed: int) -> tuple[weft.Placement, float]:
-    """Return a placement, and the seconds of fitting and of every read-out that `weft place` writes."""
+def placed(pair: cellweft.Pair, preset: str, seed: int) -> tuple[cellweft.Placement, float]:
+    """Return a placement, and the seconds of fitting and of every read-out that `cellweft place` writes."""
     start = time.perf_counter()
-    placement = weft.Placer(preset=preset, seed=seed).fit(pair).place()
+    placement = cellweft.Placer(preset=preset, seed=seed).fit(pair).place()
     placement.to_anndata()
     if pair.labels is not None:
         placement.deconvolve()
@@ -36,7 +36,7 @@ def planes(preset: str, seed: int) -> dict[str, float]:
     """Return how well cells of plane z5 are placed on plane z2 of the same embryo, whose frames are one."""
     cells, spots = (ad.read_h5ad(DATA / f"seqfish_embryo_e1{plane}.h5ad") for plane in ("z5", "z2"))
     good = [data[data.obs["cell_type"].astype(str) != "Low quality"].copy() for data in (cells, spots)]
-    pair = weft.pair(*good, labels="cell_type", st_labels="cell_type")
+    pair = cellweft.pair(*good, labels="cell_type", st_labels="cell_type")
     placement, seconds = placed(pair, preset, seed)
     true = np.asarray(good[0].obsm["spatial"])[:, :2]
     errors = np.linalg.norm(placement.coordinates() - true, axis=1) / pair.spacing
@@ -53,7 +53,7 @@ def planes(preset: str, seed: int) -> dict[str, float]:
 
 def pdac(preset: str, seed: int) -> dict[str, float]:
     """Return how the composition of tumour spots agrees with the types' marker genes in the spots."""
-    pair = weft.pair(DATA / "pdac_a_sc.h5ad", DATA / "pdac_a_st.h5ad", labels="cell_type")
+    pair = cellweft.pair(DATA / "pdac_a_sc.h5ad", DATA / "pdac_a_st.h5ad", labels="cell_type")
     placement, seconds = placed(pair, preset, seed)
     found = placement.deconvolve()
     genes = pair.sc_shared
@@ -77,7 +77,7 @@ def pdac(preset: str, seed: int) -> dict[str, float]:
 
 def molcart(preset: str, seed: int) -> dict[str, float]:
     """Return whether cells placed on three sections at once stay within one section each."""
-    pair = weft.pair(
+    pair = cellweft.pair(
         DATA / "mop_ref_10x_sc500.h5ad",
         DATA / "cortex_molcart100_st.h5ad",
         labels="subclass",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-import weft
+import cellweft
 
 from common import DATA, write
 
@@ -16,11 +16,11 @@ TYPE, BINS = "Spinal cord", 11  # the paper cuts the spinal cord's pseudo-time i
 
 def main() -> None:
     cells = ad.read_h5ad(DATA / "embryo_benchmark_sc.h5ad")
-    pair = weft.pair(cells, DATA / "embryo_benchmark_st.h5ad", labels="cell_type")
-    placement = weft.Placer(preset="stem", seed=0).fit(pair).place()
+    pair = cellweft.pair(cells, DATA / "embryo_benchmark_st.h5ad", labels="cell_type")
+    placement = cellweft.Placer(preset="stem", seed=0).fit(pair).place()
     own = np.flatnonzero(pair.labels == TYPE)
     places = placement.coordinates()[own]
-    axis = weft.fit_axis(places, start=tuple(places.max(axis=0)))
+    axis = cellweft.tl.fit_axis(places, start=tuple(places.max(axis=0)))
     position = axis.position(places)
     segments = pd.qcut(position, BINS, labels=[f"segment {number:02d}" for number in range(1, BINS + 1)])
     segments = np.asarray(segments.astype(str))
@@ -33,9 +33,9 @@ def main() -> None:
     text += "| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|\n"
     for what in ("weight", "log weight"):
         start = time.perf_counter()
-        why = weft.attribute(placement, own, what=what)
+        why = cellweft.tl.attribute(placement, own, what=what)
         seconds = time.perf_counter() - start
-        both = weft.compare_with_expression(why, values, segments).table
+        both = cellweft.tl.compare_with_expression(why, values, segments).table
         by = both.groupby("gene")["found_by"].agg(set)
         attributed = by.map(lambda found: bool(found & {"attribution", "both"}))
         expressed = by.map(lambda found: bool(found & {"expression", "both"}))
@@ -43,7 +43,7 @@ def main() -> None:
             f"| {what} | {seconds:.0f} | {why.relative_gap.max():.2%} | {np.median(why.relative_gap):.2%} | "
         )
         text += f"{attributed.sum()} | {expressed.sum()} | {(attributed & expressed).sum()} |\n"
-    trends = weft.gene_trends(values, position, genes=placement.genes).table
+    trends = cellweft.tl.gene_trends(values, position, genes=placement.genes).table
     text += (
         f"\nGenes that vary along the axis (false discovery rate below .05): {(trends.fdr < 0.05).sum()} of "
     )
@@ -53,9 +53,8 @@ def main() -> None:
     text += (
         "Hollow structure, the radius (in mean nearest-neighbour distances) that holds a tenth of the cells: "
     )
-    text += (
-        f"STEM's embedding {weft.hollowness(embedded):.2f}, PCA of expression {weft.hollowness(pca):.2f}.\n"
-    )
+    of_stem, of_pca = map(cellweft.tl.radial_concentration, (embedded, pca))
+    text += f"STEM's embedding {of_stem:.2f}, PCA of expression {of_pca:.2f}.\n"
     write("place_why", text)
 
 

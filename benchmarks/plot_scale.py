@@ -1,9 +1,9 @@
 """What a plot and a report of very many cells take: time and size of the file, by pixels and by dots.
 
-Results as `weft impute` writes them are made once in the folder (`view_scale`). A case is one picture, from
-the path of the result to the saved file: reading, drawing, saving, as the median of three; the files lie in
-the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below. The report is that
-of the same result, made once.
+Results as `cellweft impute` writes them are made once in the folder (`view_scale`). A case is one picture,
+from the path of the result to the saved file: reading, drawing, saving, as the median of three; the files lie
+in the system's cache. Pixels are what is drawn above 200,000 cells, dots what is drawn below. The report is
+that of the same result, made once.
 """
 
 import argparse
@@ -27,10 +27,10 @@ def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float,
     """Return the seconds of a picture and the bytes of its file."""
     from matplotlib import pyplot
 
-    import weft
+    import cellweft
 
     start = time.perf_counter()
-    axes: Any = weft.pl.spatial(path, color, most_dots=most_dots)
+    axes: Any = cellweft.pl.spatial(path, color, most_dots=most_dots)
     axes.figure.savefig(file)
     pyplot.close(axes.figure)
     return time.perf_counter() - start, file.stat().st_size
@@ -38,10 +38,10 @@ def drawn(path: Path, color: str, *, most_dots: int, file: Path) -> tuple[float,
 
 def reported(path: Path, file: Path) -> str:
     """Return what the report of a result takes, as a row of the table."""
-    import weft
+    import cellweft
 
     start = time.perf_counter()
-    weft.report(file, path)
+    cellweft.report(file, path)
     seconds, size = time.perf_counter() - start, file.stat().st_size
     file.unlink()
     return f"{seconds:.1f} s | {size / 1e3:,.0f} kB"

@@ -20,10 +20,10 @@ from common import DATA, PAIRS, markdown, write
 
 def both(part: Any, whole: Any, held: np.ndarray) -> dict[str, float]:
     """Fit a panel, and predict other genes in either precision."""
-    import weft
-    from weft.metrics import pearson
+    import cellweft
+    from cellweft.evaluate.metrics import pearson
 
-    imputer = weft.Imputer(reliability=False, device="cpu").fit(part)
+    imputer = cellweft.Imputer(reliability=False, device="cpu").fit(part)
     fitted = imputer.fitted_
     order = np.argsort(whole.shared_genes)
     columns = whole.st_shared[order[np.searchsorted(whole.shared_genes, held, sorter=order)]]
@@ -44,17 +44,17 @@ def both(part: Any, whole: Any, held: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
-    import weft
+    import cellweft
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("scale"), help="where the simulated data lie")
     arguments = parser.parse_args()
     rows = {}
     for name in ("osmfish", "hypothalamus-plain", "starmap"):
-        whole = weft.pair(*(DATA / one for one in PAIRS[name][:2]))
+        whole = cellweft.pair(*(DATA / one for one in PAIRS[name][:2]))
         held = whole.shared_genes[::5]
         rows[name] = both(whole.panel(np.setdiff1d(whole.shared_genes, held)), whole, held)
-    whole = weft.pair(*tonsil(arguments.folder, 100_000)).cells(np.arange(20_000))
+    whole = cellweft.pair(*tonsil(arguments.folder, 100_000)).cells(np.arange(20_000))
     panel, held = held_out_genes()
     rows["tonsil, 20,000 cells"] = both(whole.panel(panel), whole, np.array(held))
     write("precision", "# Half precision\n\n" + markdown(pd.DataFrame(rows).T))

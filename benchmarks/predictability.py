@@ -12,8 +12,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.model_selection import KFold
 
-import weft
-from weft import metrics
+import cellweft
+from cellweft import metrics
 
 from common import DATA, PAIRS, markdown, write
 
@@ -33,10 +33,10 @@ COLUMNS = ["reliability", "reliability_lower", "reliability_upper", "reliable"]
 def held_out(name: str, seed: int) -> pd.DataFrame:
     """Return a row per shared gene: what was said of it without its measurement, and what is true."""
     sc, st, options = (PAIRS | FURTHER)[name]
-    pair = weft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+    pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
     parts = []
     for kept, held in KFold(5, shuffle=True, random_state=0).split(pair.shared_genes):
-        imputer = weft.Imputer(preset="auto", seed=seed).fit(pair.panel(pair.shared_genes[kept]))
+        imputer = cellweft.Imputer(preset="auto", seed=seed).fit(pair.panel(pair.shared_genes[kept]))
         imputed = imputer.impute(list(pair.sc.genes[pair.sc_shared[held]]))
         predicted = np.asarray(imputed.X)
         truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[held])

@@ -42,12 +42,12 @@ SHARED = {  # what a process takes of each batch, by method
 
 def settings_of(method: str, part: float, *, share: int = 1) -> dict[str, Any]:
     """Return settings with a part of the steps, and of each batch a share."""
-    from weft.core.settings import AttentionSettings, StemSettings, StImputeSettings
+    from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 
     whole: Any = {
         "auto": AttentionSettings(),
         "stimpute": StImputeSettings.published(N_CELLS, 300),
-        "place": StemSettings.of("auto"),
+        "place": StemSettings.from_preset("auto"),
     }[method]
     shortened = ("steps", "fold_steps", "level_steps", "epochs", "ae_epochs")
     found = {name: max(round(part * getattr(whole, name)), 2) for name in shortened if hasattr(whole, name)}
@@ -58,43 +58,43 @@ def settings_of(method: str, part: float, *, share: int = 1) -> dict[str, Any]:
 
 def pair_of(method: str, folder: Path) -> Any:
     """Return the tonsil's shape with 300 of the genes, or cells and spots to place."""
-    import weft
+    import cellweft
 
     if method == "place":
         cells, spots = placing(folder, 20_000, 2_000)
-        return weft.pair(cells, spots)
-    whole = weft.pair(*tonsil(folder, N_CELLS))
+        return cellweft.pair(cells, spots)
+    whole = cellweft.pair(*tonsil(folder, N_CELLS))
     return whole.panel(held_out_genes()[0])
 
 
 def fitted(method: str, pair: Any, settings: dict[str, Any], *, device: str, whole: bool = True) -> float:
     """Return the seconds of a fit: with reliability and all encoders, or of one network alone."""
-    import weft
+    import cellweft
 
     start = time.perf_counter()
     if method == "place":
         chosen = settings if whole else settings | {"models": 1}
-        weft.Placer(settings=chosen, device=device).fit(pair)
+        cellweft.Placer(settings=chosen, device=device).fit(pair)
     else:
-        weft.Imputer(preset=method, settings=settings, reliability=whole, device=device).fit(pair)
+        cellweft.Imputer(preset=method, settings=settings, reliability=whole, device=device).fit(pair)
     return time.perf_counter() - start
 
 
 def evaluated(pair: Any, part: float, *, device: str) -> float:
     """Return the seconds of an evaluation of two folds with two seeds."""
-    import weft
+    import cellweft
 
     cells = pair.cells(np.arange(2000))
     methods = [f"auto:steps={round(300 * part)}+fold_steps={round(200 * part)}"]
     start = time.perf_counter()
-    weft.evaluate_imputation(cells, methods, folds=2, seeds=(0, 1), cluster=False, device=device)
+    cellweft.evaluate_imputation(cells, methods, folds=2, seeds=(0, 1), cluster=False, device=device)
     return time.perf_counter() - start
 
 
 @contextmanager
 def timed_trainings(clock: Callable[[], float] = time.perf_counter) -> Iterator[list[float]]:
     """Lend a list that the seconds of training loops go to: without reading, neighbours and the like."""
-    from weft.core import attention, levels, loop, stem, stimpute
+    from cellweft.nn import attention, platform_effects, stem, stimpute, training
 
     seconds: list[float] = []
 
@@ -107,8 +107,8 @@ def timed_trainings(clock: Callable[[], float] = time.perf_counter) -> Iterator[
 
         return run
 
-    steps, epochs = timed(loop.fit_steps), timed(loop.fit_epochs)
-    for room in (attention, levels, stem):
+    steps, epochs = timed(training.fit_steps), timed(training.fit_epochs)
+    for room in (attention, platform_effects, stem):
         room.fit_steps = steps  # type: ignore[attr-defined]
     stimpute.fit_epochs = epochs  # type: ignore[attr-defined]
     yield seconds
@@ -150,7 +150,7 @@ def shared(folder: Path, part: float, method: str, rank: int, size: int, port: i
 
 def stepped(folder: Path, part: float, method: str, how: str) -> dict[str, float]:
     """Return the seconds of training with other steps; of compiled ones the second time, and what it cost."""
-    from weft.core import attention, stem, stimpute
+    from cellweft.nn import attention, stem, stimpute
 
     if how == "fused":
         for name in ("Adam", "AdamW"):
@@ -177,7 +177,7 @@ def attended(n_keys: int, n_genes: int, *, width: int = 300, n_queries: int = 40
     """Return the seconds of attention in prediction, written out by blocks and by torch's own function."""
     from torch.nn.functional import scaled_dot_product_attention
 
-    from weft.core.mapping import Mapping
+    from cellweft.nn.mapping import Mapping
 
     stream = torch.Generator().manual_seed(0)
     queries, keys, values = (
@@ -187,7 +187,7 @@ def attended(n_keys: int, n_genes: int, *, width: int = 300, n_queries: int = 40
     queries = queries / width**0.5
 
     def ours() -> torch.Tensor:
-        return Mapping(queries=queries, keys=keys).pull(values)
+        return Mapping(queries=queries, keys=keys).apply(values)
 
     def whole() -> torch.Tensor:
         return scaled_dot_product_attention(queries[None], keys[None], values[None], scale=1.0)[0]

@@ -22,7 +22,7 @@ JUDGED = 20_000
 
 def scores(imputer: Any, part: Any, truth: np.ndarray, held: list[str]) -> dict[str, float]:
     """Return medians over the held-out genes, in the last cells."""
-    from weft.metrics import cosine, mse, pearson
+    from cellweft.evaluate.metrics import cosine, mse, pearson
 
     predicted = imputer.predict(held, part.cells(last_cells(part)))
     found = {"Pearson": pearson, "cosine": cosine, "MSE": mse}
@@ -34,13 +34,13 @@ def last_cells(pair: Any) -> np.ndarray:
 
 
 def main() -> None:
-    import weft
+    import cellweft
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("scale"), help="where the data lie")
     parser.add_argument("--cells", type=int, default=100_000)
     arguments = parser.parse_args()
-    whole = weft.pair(*tonsil(arguments.folder, arguments.cells))
+    whole = cellweft.pair(*tonsil(arguments.folder, arguments.cells))
     panel, held = held_out_genes()
     part = whole.panel(panel)
     order = np.argsort(whole.st.genes)
@@ -52,7 +52,7 @@ def main() -> None:
         plans += [{"training_cells": SIZES[1], "patience": 3}] if preset == "stimpute" else []
         for settings in plans:
             start = time.perf_counter()
-            imputer = weft.Imputer(preset=preset, settings=settings, reliability=False, device="cpu").fit(
+            imputer = cellweft.Imputer(preset=preset, settings=settings, reliability=False, device="cpu").fit(
                 part
             )
             seconds = time.perf_counter() - start

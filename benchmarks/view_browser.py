@@ -1,8 +1,8 @@
-"""How fast the page of `weft view` is: the first picture, and frames while panning and zooming.
+"""How fast the page of `cellweft view` is: the first picture, and frames while panning and zooming.
 
-A result of weft's own form is made, with intervals and a tissue, so that measured, imputed and uncertainty
-stand side by side. One process serves it, and a headless Chromium on the same machine shows it. WebGL is
-rendered in software: there is no graphics card, and the browser shares the cores with the server.
+A result of cellweft's own form is made, with intervals and a tissue, so that measured, imputed and
+uncertainty stand side by side. One process serves it, and a headless Chromium on the same machine shows it.
+WebGL is rendered in software: there is no graphics card, and the browser shares the cores with the server.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from weft import view
-from weft.data.write import ResultWriter
+from cellweft import view
+from cellweft.data.io.write import ResultWriter
 
 from common import write
 
@@ -39,7 +39,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SETTLED = "() => window.weft && window.weft.state().settled"
+SETTLED = "() => window.cellweft && window.cellweft.state().settled"
 
 
 def make(folder: Path, n_cells: int) -> tuple[Path, Path]:
@@ -60,7 +60,7 @@ def make(folder: Path, n_cells: int) -> tuple[Path, Path]:
     var = pd.DataFrame(
         {"measured": np.arange(N_GENES) < N_PANEL, "reliability": np.linspace(0.9, 0, N_GENES)}, index=names
     )
-    uns = {"weft": {"interval": 0.9}}
+    uns = {"cellweft": {"interval": 0.9}}
     result, tissue = folder / "imputed.zarr", folder / "tissue.h5ad"
     written = ResultWriter(
         result, obs=obs, var=var, obsm={"spatial": places}, uns=uns, layers=("lower", "upper")
@@ -76,7 +76,7 @@ def make(folder: Path, n_cells: int) -> tuple[Path, Path]:
 
 
 def serve(result: Path, tissue: Path, told: Connection) -> None:
-    """Serve until told to end; a process of its own, as `weft view` is."""
+    """Serve until told to end; a process of its own, as `cellweft view` is."""
     with view(result, tissue=tissue, open_browser=False, block=False) as viewer:
         told.send(viewer.url)
         told.recv()
@@ -107,7 +107,7 @@ MOVE = """([kind, seconds]) => new Promise((done) => {
 def moving(page: Any, kind: str) -> dict[str, float]:
     """Move for some seconds; return frames a second, the slow twentieth of them, and cells a frame."""
     page.evaluate(MOVE, [kind, SECONDS])
-    frames = page.evaluate("window.weft.frames()")
+    frames = page.evaluate("window.cellweft.frames()")
     page.wait_for_function(SETTLED)
     times = sorted(frames["times"])
     slow = times[int(0.95 * len(times))]
@@ -119,7 +119,7 @@ def measure(page: Any, url: str, shown: str) -> dict[str, float]:
     page.goto("about:blank")
     page.goto(f"{url}#d=0&g=Gene00&m={shown}")
     page.wait_for_function(SETTLED)
-    frames = page.evaluate("window.weft.frames()")
+    frames = page.evaluate("window.cellweft.frames()")
     box = page.locator(".panel canvas").last.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
@@ -128,7 +128,9 @@ def measure(page: Any, url: str, shown: str) -> dict[str, float]:
     zoomed = moving(page, "zoom")
     start = time.perf_counter()
     page.keyboard.press("]")
-    page.wait_for_function("() => window.weft.state().gene === 'Gene01' && window.weft.state().settled")
+    page.wait_for_function(
+        "() => window.cellweft.state().gene === 'Gene01' && window.cellweft.state().settled"
+    )
     return {
         "first picture, s": frames["firstPicture"] / 1000,
         "all cells, s": frames["wholePicture"] / 1000,
@@ -184,7 +186,7 @@ def main() -> None:
     table = pd.DataFrame([row for n_cells in options.cells for row in rows(n_cells, options.chromium)])
     write(
         "view_browser",
-        "# The page of `weft view` in the browser\n\n"
+        "# The page of `cellweft view` in the browser\n\n"
         "Rendered in software (SwiftShader) on the cores that also serve; window of 1280 x 800.\n"
         "First picture: from the navigation until a sample of the cells is drawn; all cells: until each is.\n"
         "Frames a second are medians of three seconds of movement. A moving picture draws as many cells\n"

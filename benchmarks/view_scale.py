@@ -1,6 +1,6 @@
-"""What `weft view` takes of time and memory, from its start to a comparison: the server's side.
+"""What `cellweft view` takes of time and memory, from its start to a comparison: the server's side.
 
-Results as `weft impute` writes them, with values of which 58 % are zero, are made once in the folder: all
+Results as `cellweft impute` writes them, with values of which 58 % are zero, are made once in the folder: all
 77 held-out genes of the tonsil's shape (`scale_data`) in many cells, and 5,000 genes in fewer. A server of
 its own process is asked over loopback, as the page asks it; the files lie in the system's cache. "of its
 chunk" is the gene beside the first one, "of another chunk" one that none before has brought along, "measured"
@@ -28,7 +28,7 @@ from common import write
 SERVE = """
 import re, resource, sys
 from pathlib import Path
-from weft.viewer import view
+from cellweft.viewer import view
 
 path, tissue, memory = sys.argv[1:]
 with view(path, tissue=tissue or None, memory=memory, open_browser=False, block=False) as viewer:
@@ -46,7 +46,7 @@ BLOCK = 2**14  # cells that are made at once
 
 def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers: bool) -> Path:
     """Return the path of a result, made unless it is there."""
-    from weft.data.write import ResultWriter
+    from cellweft.data.io.write import ResultWriter
 
     path = folder / f"result_{n_cells}x{len(genes)}{'_intervals' if layers else ''}{ending}"
     if path.exists():
@@ -67,7 +67,7 @@ def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers:
     level = random.gamma(2, 0.5, len(genes)).astype(np.float32)
     names = ("lower", "upper") if layers else ()
     tables: dict[str, Any] = {"obs": obs, "var": var, "obsm": {"spatial": places}, "layers": names}
-    with ResultWriter(path, uns={"weft": {"preset": "auto"}}, **tables) as writer:
+    with ResultWriter(path, uns={"cellweft": {"preset": "auto"}}, **tables) as writer:
         for start in range(0, n_cells, BLOCK):
             rows = slice(start, min(start + BLOCK, n_cells))
             values = random.standard_normal((rows.stop - rows.start, len(genes)), dtype=np.float32)
@@ -181,7 +181,7 @@ def main() -> None:
     load = f"load of the machine at the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     text = f"Median of {arguments.repeats} sessions; `memory` {arguments.memory}; {load}.\n\n"
     text += "\n".join(lines)
-    write("view_scale", "# The server of `weft view`\n\n" + text)
+    write("view_scale", "# The server of `cellweft view`\n\n" + text)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
 
-import weft
+import cellweft
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-project = "weft"
-author = "The weft developers"
-version = release = weft.__version__
+project = "cellweft"
+author = "The cellweft developers"
+version = release = cellweft.__version__
 
 extensions = [
     "myst_nb",
@@ -37,15 +37,15 @@ root_doc = "index"
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
-# Links to other sites' names would have to be fetched, and inner rooms (weft.effort, ...) have no pages: what
-# has to lead somewhere are the public names.
-nitpick_ignore_regex = [(r"py:.*", r"(?!weft\.(pl|metrics)\b|weft\.[^.]+$).*")]
+# Links to other sites' names would have to be fetched, and inner rooms (cellweft.effort, ...) have no pages:
+# what has to lead somewhere are the public names.
+nitpick_ignore_regex = [(r"py:.*", r"(?!cellweft\.(pl|metrics)\b|cellweft\.[^.]+$).*")]
 default_role = "py:obj"
 
 # Markdown, and tutorials that run as the site is built
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
-nb_execution_mode = os.environ.get("WEFT_DOCS_EXECUTION", "force")
+nb_execution_mode = os.environ.get("CELLWEFT_DOCS_EXECUTION", "force")
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
@@ -72,9 +72,9 @@ strip_signature_backslash = True
 
 # Appearance: nothing is asked of the network, neither as the site is built nor as it is read
 html_theme = "furo"
-html_title = f"weft {release}"
+html_title = f"cellweft {release}"
 html_static_path = ["_static"]
-html_css_files = ["weft.css"]
+html_css_files = ["cellweft.css"]
 html_show_sphinx = html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from weft.data.embeddings import EmbeddingTable
-from weft.data.pair import Pair, pair
-from weft.data.simulate import SimulatedTissue, simulate_tissue
-from weft.imputer import Imputer
-from weft.placement import Placement
-from weft.placer import Placer
+from cellweft.data._pair import Pair, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
+from cellweft.genes.embeddings import EmbeddingTable
+from cellweft.impute.imputer import Imputer
+from cellweft.place.placement import Placement
+from cellweft.place.placer import Placer
 
 QUICK = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
 """Settings that train in a blink; what they learn is poor, but every contract must hold of it."""
@@ -26,13 +26,13 @@ QUICK_PLACER = {"steps": 8, "hidden": 16, "middle": 12, "latent": 6, "models": 2
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real datasets; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("WEFT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = Path(os.environ.get("CELLWEFT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"real datasets are not at {folder}; set WEFT_SHARED_DATA to their folder")
+        pytest.skip(f"real datasets are not at {folder}; set CELLWEFT_SHARED_DATA to their folder")
     return folder
 
 
-BROWSERS = (os.environ.get("WEFT_CHROMIUM", "chromium"), "chromium-browser", "google-chrome", "chrome")
+BROWSERS = (os.environ.get("CELLWEFT_CHROMIUM", "chromium"), "chromium-browser", "google-chrome", "chrome")
 
 BROWSER_OPTIONS = [
     "--no-sandbox",
@@ -52,7 +52,7 @@ def browser() -> Iterator[Any]:
     """A headless Chromium, driven by Playwright; tests that need it are skipped where there is none."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip("no Chromium is on the PATH; install it, or name it in WEFT_CHROMIUM")
+        pytest.skip("no Chromium is on the PATH; install it, or name it in CELLWEFT_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft._compute import (
-    human_bytes,
+from cellweft._compute import (
     numpy_stream,
     parse_memory,
     resolve_device,
@@ -20,7 +19,8 @@ from weft._compute import (
     stratified_rows,
     torch_stream,
 )
-from weft._errors import SettingError
+from cellweft._errors import SettingError
+from cellweft._text import human_bytes
 
 
 class TestDevice:

@@ -17,14 +17,14 @@ import pandas as pd
 import pytest
 import typer
 
-import weft
-from weft.cli import app
-from weft.data.simulate import simulate_tissue
-from weft.esm import checked_proteins
+import cellweft
+from cellweft.cli import app
+from cellweft.data.synthetic.tissue import simulate_tissue
+from cellweft.genes.esm.embedder import checked_proteins
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-IMPUTER = "api/generated/weft.Imputer"
+IMPUTER = "api/generated/cellweft.Imputer"
 MADE = ("_build", "results", "generated")
 PAGES = sorted(
     path
@@ -46,12 +46,12 @@ def named(path: Path) -> str:
 
 
 def commands() -> list[str]:
-    """Lines of all pages that start weft, those that go on in the next line put together."""
+    """Lines of all pages that start cellweft, those that go on in the next line put together."""
     texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in PAGES]
     blocks = [block for text in texts for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
     lines = [line.split("#")[0] for line in "\n".join(blocks).splitlines()]
     found = {re.sub(r"^OMP_NUM_THREADS=\d+ ", "", line) for line in lines}
-    return sorted(line for line in found if line.startswith("weft "))
+    return sorted(line for line in found if line.startswith("cellweft "))
 
 
 @pytest.mark.parametrize("line", commands())
@@ -72,11 +72,11 @@ def cells_of(page: Path) -> list[str]:
 def test_the_code_of_a_page_parses_and_knows_its_names(page: Path) -> None:
     tree = ast.parse("\n".join(cells_of(page)))
     used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    assert any(name.startswith("weft.") for name in used)
+    assert any(name.startswith("cellweft.") for name in used)
     for name in used:
-        if not re.fullmatch(r"weft(\.\w+)+", name):
+        if not re.fullmatch(r"cellweft(\.\w+)+", name):
             continue
-        found: Any = weft
+        found: Any = cellweft
         for part in name.split(".")[1:]:
             found = getattr(found, part)  # its error tells which name there is not
 
@@ -111,15 +111,15 @@ def documented() -> Counter[str]:
 
 def test_every_public_name_has_its_place() -> None:
     names = documented()
-    public = {f"weft.{name}" for name in weft.__all__ if name not in ("__version__", "pl")}
-    public |= {f"weft.pl.{name}" for name in importlib.import_module("weft.pl").__all__}
+    public = {f"cellweft.{name}" for name in cellweft.__all__ if name not in ("__version__", "pl")}
+    public |= {f"cellweft.pl.{name}" for name in importlib.import_module("cellweft.pl").__all__}
     assert public <= set(names)
     assert [name for name, count in names.items() if count > 1] == []
     assert [name for name in names if name.count(".") == 1 and name not in public] == []
 
 
 def test_the_version_is_told() -> None:
-    assert "weft.__version__" in (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+    assert "cellweft.__version__" in (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
@@ -147,23 +147,23 @@ def test_the_sessions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     Path("mouse.fa").write_text("".join(f">{name} x\nMASSTPSPAT\n" for name in NAMES))
     write_string(NAMES)
 
-    published, find = weft.Imputer, weft.find_proteins
+    published, find = cellweft.Imputer, cellweft.genes.find_proteins
 
-    def quick(settings: dict[str, Any], **options: Any) -> weft.Imputer:
+    def quick(settings: dict[str, Any], **options: Any) -> cellweft.Imputer:
         blink = {"k": 5, "hidden": 4, "epochs": 1, "ae_epochs": 1}
         return published(settings=settings | blink, reliability=False, **options)
 
-    def in_file(genes: str, organism: str) -> weft.ProteinTable:
+    def in_file(genes: str, organism: str) -> cellweft.genes.ProteinTable:
         return find(genes, organism=organism, proteome="mouse.fa")
 
-    monkeypatch.setattr(weft, "Imputer", quick)
-    monkeypatch.setattr(weft, "find_proteins", in_file)
-    monkeypatch.setattr(weft, "ProteinEmbedder", TinyEmbedder)
+    monkeypatch.setattr(cellweft, "Imputer", quick)
+    monkeypatch.setattr(cellweft, "find_proteins", in_file)
+    monkeypatch.setattr(cellweft, "ProteinEmbedder", TinyEmbedder)
     session: dict[str, Any] = {}
     first, *others = blocks("python")
     for block in (*others, first):  # STRING's names first: its edges are used by the other
         exec(compile(block, "networks.md", "exec"), session)
-    edges = weft.read_edges("string.tsv")
+    edges = cellweft.genes.read_edges("string.tsv")
     assert {frozenset(edges.genes[pair]) for pair in edges.pairs} == {frozenset(NAMES[:2])}
     np.testing.assert_allclose(edges.weights, [0.9])
     known = {name: part["known_genes"] for name, part in session["imputer"].network_.items()}
@@ -198,7 +198,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(
         [*command, "docs", str(folder / "html")],
         cwd=ROOT,
-        env=os.environ | {"WEFT_DOCS_EXECUTION": "off"},
+        env=os.environ | {"CELLWEFT_DOCS_EXECUTION": "off"},
         capture_output=True,
         text=True,
     )
@@ -216,7 +216,7 @@ def test_the_site_is_built_without_a_warning(site: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize(
-    "page", ["index", "auto", "stem", "cli", "tutorials/trust", "api/generated/weft.Imputer"]
+    "page", ["index", "auto", "stem", "cli", "tutorials/trust", "api/generated/cellweft.Imputer"]
 )
 def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)

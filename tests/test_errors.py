@@ -5,8 +5,9 @@ import pickle
 
 import pytest
 
-from weft import _errors, errors
-from weft._errors import (
+from cellweft import _errors, errors
+from cellweft._errors import (
+    CellweftError,
     FormatError,
     GeneError,
     InputError,
@@ -22,14 +23,12 @@ from weft._errors import (
     ScaleError,
     ServiceError,
     SettingError,
-    WeftError,
     arg,
     check_choice,
     check_range,
-    near,
     require,
-    shorten,
 )
+from cellweft._text import near, shorten
 
 BUILTIN = {
     InputError: (ValueError,),
@@ -49,34 +48,36 @@ BUILTIN = {
 each_kind = pytest.mark.parametrize("kind", BUILTIN, ids=lambda kind: kind.__name__)
 
 
-def made(kind: type[WeftError]) -> WeftError:
+def made(kind: type[CellweftError]) -> CellweftError:
     return kind("k", expected="at most 10", got="50", fix="Choose a smaller k.")
 
 
 @each_kind
 class TestKinds:
-    def test_it_is_its_builtin_kind_too(self, kind: type[WeftError]) -> None:
-        for builtin in (*BUILTIN[kind], WeftError):
+    def test_it_is_its_builtin_kind_too(self, kind: type[CellweftError]) -> None:
+        for builtin in (*BUILTIN[kind], CellweftError):
             with pytest.raises(builtin, match=r"^k: expected at most 10, got 50\. Choose a smaller k\.$"):
                 raise made(kind)
 
-    def test_it_prints_as_it_was_written(self, kind: type[WeftError]) -> None:
+    def test_it_prints_as_it_was_written(self, kind: type[CellweftError]) -> None:
         # A KeyError would print its message in quotes, an OSError its number.
         assert str(made(kind)) == "k: expected at most 10, got 50. Choose a smaller k."
 
     @pytest.mark.parametrize("through", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
-    def test_it_survives_a_process_border(self, kind: type[WeftError], through) -> None:
+    def test_it_survives_a_process_border(self, kind: type[CellweftError], through) -> None:
         again = through(made(kind))
         assert type(again) is kind
         assert vars(again) == vars(made(kind))
 
-    def test_the_tree_in_the_docstring_has_it(self, kind: type[WeftError]) -> None:
+    def test_the_tree_in_the_docstring_has_it(self, kind: type[CellweftError]) -> None:
         assert f" {kind.__name__} " in (errors.__doc__ or "")
 
 
 def test_every_error_of_the_module_is_in_the_table() -> None:
-    kinds = {one for one in vars(_errors).values() if isinstance(one, type) and issubclass(one, WeftError)}
-    assert kinds == {*BUILTIN, WeftError}
+    kinds = {
+        one for one in vars(_errors).values() if isinstance(one, type) and issubclass(one, CellweftError)
+    }
+    assert kinds == {*BUILTIN, CellweftError}
     assert errors.__all__ == sorted(one.__name__ for one in kinds)
     assert {getattr(errors, name) for name in errors.__all__} == kinds
 
@@ -142,9 +143,9 @@ class TestRequire:
 
     def test_what_is_not_names_how_to_install_it(self) -> None:
         with pytest.raises(
-            MissingExtraError, match=r"^weft_none: .*No module named.*pip install 'weft\[esm\]'"
+            MissingExtraError, match=r"^cellweft_none: .*No module named.*pip install 'cellweft\[esm\]'"
         ):
-            require("weft_none", "esm")
+            require("cellweft_none", "esm")
 
 
 class TestMessages:

@@ -1,4 +1,4 @@
-"""Round trips through the tools that read what weft writes; scripts/test-formats installs and runs them."""
+"""Round trips through the tools that read what cellweft writes; scripts/test-formats runs them."""
 
 import json
 import subprocess
@@ -15,17 +15,17 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-import weft
-from weft._errors import FormatError, InputError, KeyMissingError
-from weft.data.cellxgene import check_cellxgene, write_cellxgene
-from weft.data.platforms import read_platform
-from weft.data.read import open_input
-from weft.data.simulate import SimulatedTissue
-from weft.data.space import find_coordinates
-from weft.data.spatialdata import OWN_SYSTEM, read_spatialdata, to_spatialdata
-from weft.data.vitessce import write_vitessce
-from weft.data.write import write_anndata
-from weft.record import SCHEMA_VERSION
+import cellweft
+from cellweft._errors import FormatError, InputError, KeyMissingError
+from cellweft._provenance import SCHEMA_VERSION
+from cellweft.data.export.cellxgene import check_cellxgene, write_cellxgene
+from cellweft.data.export.spatialdata import OWN_SYSTEM, read_spatialdata, to_spatialdata
+from cellweft.data.export.vitessce import write_vitessce
+from cellweft.data.io.read import open_input
+from cellweft.data.io.vendors import read_platform
+from cellweft.data.io.write import write_anndata
+from cellweft.data.spatial import find_coordinates
+from cellweft.data.synthetic.tissue import SimulatedTissue
 
 pytestmark = [
     pytest.mark.slow,
@@ -91,7 +91,7 @@ def imputed(tissue: SimulatedTissue) -> anndata.AnnData:
         obs=cells.obs.assign(cell_type=pd.Categorical(rng.choice(["A", "B", "C"], cells.n_obs))),
         var=pd.DataFrame({"measured": tissue.sc.var_names.isin(cells.var_names)}, index=tissue.sc.var_names),
         obsm={"spatial": np.asarray(cells.obsm["spatial"])},
-        uns={"weft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
+        uns={"cellweft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
     )
 
 
@@ -107,19 +107,19 @@ def test_middles_of_regions_are_coordinates(
     if from_disk:
         sample.write(tmp_path / "sample.zarr")
         sample = tmp_path / "sample.zarr"
-    pair = weft.pair(tissue.sc, sample)
+    pair = cellweft.pair(tissue.sc, sample)
     assert pair.coordinates is not None
     np.testing.assert_allclose(pair.coordinates, xy * SCALE + [SHIFT, 0], rtol=1e-5)
     made = read_spatialdata(sample)
     np.testing.assert_allclose(made.obsm["spatial"], pair.coordinates)
-    assert made.uns["weft_coordinates"] == {"source": "middles of cells", "coordinate_system": "global"}
+    assert made.uns["cellweft_coordinates"] == {"source": "middles of cells", "coordinate_system": "global"}
 
 
 def test_places_of_the_table_come_first(make_sample: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
     sample, xy = make_sample()
     sample.write(tmp_path / "sample.zarr")
     for one in (sample, tmp_path / "sample.zarr", tmp_path / "sample.zarr" / "tables" / "table"):
-        pair = weft.pair(tissue.sc, one)
+        pair = cellweft.pair(tissue.sc, one)
         np.testing.assert_array_equal(pair.coordinates, xy)
     made = read_spatialdata(tmp_path / "sample.zarr", coordinate_system="global")
     np.testing.assert_allclose(made.obsm["spatial"], xy * SCALE + [SHIFT, 0], rtol=1e-5)
@@ -133,7 +133,7 @@ def test_coordinate_systems_are_named(make_sample: Any) -> None:
         read_spatialdata(sample)
     assert read_spatialdata(sample, coordinate_system="right").obsm["spatial"].shape == xy.shape
     alone, _ = make_sample(places=False, systems=("left",))
-    assert read_spatialdata(alone).uns["weft_coordinates"]["coordinate_system"] == "left"
+    assert read_spatialdata(alone).uns["cellweft_coordinates"]["coordinate_system"] == "left"
 
 
 def test_rows_that_annotate_nothing_are_told(make_sample: Any) -> None:
@@ -146,7 +146,7 @@ def test_rows_that_annotate_nothing_are_told(make_sample: Any) -> None:
         find_coordinates(found.obs, found.obsm, None)
 
 
-# Out: SpatialData -> weft -> SpatialData
+# Out: SpatialData -> cellweft -> SpatialData
 
 
 @pytest.fixture
@@ -191,15 +191,17 @@ def test_in_memory_all_else_is_shared(make_sample: Any, imputed: anndata.AnnData
     assert set(sample.tables) == {"table"}
     assert both.shapes["cells"] is sample.shapes["cells"]
     np.testing.assert_array_equal(both.tables["imputed"].X, imputed.X)
-    assert weft.pair(imputed[:, :5].copy(), both).st.n_cells == 90
+    assert cellweft.pair(imputed[:, :5].copy(), both).st.n_cells == 90
 
 
 @pytest.fixture
 def placed(tissue: SimulatedTissue) -> anndata.AnnData:
     """What placing makes."""
     rng = np.random.default_rng(1)
-    cells = anndata.AnnData(obs=tissue.sc.obs.assign(weft_confidence=rng.random(tissue.sc.n_obs)))
-    cells.obsm["weft_spatial"] = np.asarray(tissue.st.obsm["spatial"])[rng.integers(0, 90, tissue.sc.n_obs)]
+    cells = anndata.AnnData(obs=tissue.sc.obs.assign(cellweft_confidence=rng.random(tissue.sc.n_obs)))
+    cells.obsm["cellweft_spatial"] = np.asarray(tissue.st.obsm["spatial"])[
+        rng.integers(0, 90, tissue.sc.n_obs)
+    ]
     return cells
 
 
@@ -227,10 +229,12 @@ def test_placed_cells_are_points_where_the_tissue_is(
     assert points["cell"].compute().tolist() == placed.obs_names.tolist()
     assert set(spatialdata.transformations.get_transformation(points, get_all=True)) == {system}
     moved = spatialdata.transform(points, to_coordinate_system=system).compute()[["x", "y"]].to_numpy()
-    if system == OWN_SYSTEM or not places:  # the coordinates that weft read were those of "global" already
-        np.testing.assert_allclose(moved, placed.obsm["weft_spatial"])
+    if (
+        system == OWN_SYSTEM or not places
+    ):  # the coordinates that cellweft read were those of "global" already
+        np.testing.assert_allclose(moved, placed.obsm["cellweft_spatial"])
     else:
-        np.testing.assert_allclose(moved, placed.obsm["weft_spatial"] * SCALE + [SHIFT, 0])
+        np.testing.assert_allclose(moved, placed.obsm["cellweft_spatial"] * SCALE + [SHIFT, 0])
     in_memory = to_spatialdata(placed, sample)
     assert in_memory.points["placed"]["cell"].compute().tolist() == placed.obs_names.tolist()
 
@@ -318,7 +322,7 @@ print(json.dumps([read.to_dict(base_url=""), *([one.value for one in kind] for k
 
 
 @pytest.mark.parametrize("kind", ["few zeros", "many zeros"])
-def test_the_validator_of_cellxgene_asks_only_for_what_weft_says(
+def test_the_validator_of_cellxgene_asks_only_for_what_cellweft_says(
     kind: str, imputed: anndata.AnnData, tmp_path: Path
 ) -> None:
     imputed.X = imputed.X + 1 if kind == "few zeros" else np.where(imputed.X > 1.2, imputed.X, 0)
@@ -474,7 +478,7 @@ def test_vendors_folders_are_read(platform: Any, tmp_path: Path, spatialdata: An
     sample.write(tmp_path / "sample.zarr")
     reference = anndata.AnnData(COUNTS.astype(np.float32), var=pd.DataFrame(index=GENES))
     for one in (sample, tmp_path / "sample.zarr"):
-        pair = weft.pair(reference, one)
+        pair = cellweft.pair(reference, one)
         assert pair.st.n_cells == N_CELLS
         np.testing.assert_allclose(pair.coordinates, places, rtol=1e-5)
 

@@ -18,9 +18,9 @@ import pytest
 import typer
 import yaml
 
-import weft
-from weft.cli import app
-from weft.data.simulate import SimulatedTissue
+import cellweft
+from cellweft.cli import app
+from cellweft.data.synthetic.tissue import SimulatedTissue
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE, NEXTFLOW = ROOT / "pipelines" / "snakemake", ROOT / "pipelines" / "nextflow"
@@ -54,8 +54,8 @@ def test_a_wrapper_is_as_it_is_described(name: str) -> None:
     meta = read_yaml(SNAKEMAKE / name / "meta.yaml")
     source = (SNAKEMAKE / name / "wrapper.py").read_text(encoding="utf-8")
     ast.parse(source)
-    assert meta["name"] == f"weft {name}"
-    assert f"weft {name} " in source
+    assert meta["name"] == f"cellweft {name}"
+    assert f"cellweft {name} " in source
     for kind in ("input", "output", "params"):
         used = set(re.findall(rf'snakemake\.{kind}\.(?:get\("(\w+)"|(\w+))', source))
         used_names = {one or other for one, other in used} - {"get"}
@@ -70,20 +70,20 @@ def environments() -> list[Path]:
     return [*SNAKEMAKE.rglob("environment.yaml"), *NEXTFLOW.rglob("environment.yml")]
 
 
-def test_environments_take_weft_from_where_the_user_says() -> None:
+def test_environments_take_cellweft_from_where_the_user_says() -> None:
     found = environments()
     assert len(found) == len(WRAPPERS) + len(MODULES)
     assert len({one.read_bytes() for one in found}) == 1
     # The name alone would be looked up on a package index, where anyone may register it.
-    assert read_yaml(found[0])["dependencies"][-1] == {"pip": ["${WEFT_SOURCE}"]}
+    assert read_yaml(found[0])["dependencies"][-1] == {"pip": ["${CELLWEFT_SOURCE}"]}
 
 
 @each_module
 def test_a_module_is_as_it_is_described(name: str) -> None:
-    meta = read_yaml(NEXTFLOW / "modules" / "weft" / name / "meta.yml")
+    meta = read_yaml(NEXTFLOW / "modules" / "cellweft" / name / "meta.yml")
     source = module(name)
-    assert meta["name"] == f"weft_{name}"
-    assert source.startswith(f"process WEFT_{name.upper()} {{")
+    assert meta["name"] == f"cellweft_{name}"
+    assert source.startswith(f"process CELLWEFT_{name.upper()} {{")
     inputs = source.partition("input:")[2].partition("output:")[0]
     described = [key for entry in meta["input"] for one in _listed(entry) for key in one]
     assert re.findall(r"(?:val|path)[( ](\w+)", inputs) == described
@@ -99,12 +99,12 @@ def _listed(entry: Any) -> list[Any]:
 
 
 def module(name: str) -> str:
-    return (NEXTFLOW / "modules" / "weft" / name / "main.nf").read_text(encoding="utf-8")
+    return (NEXTFLOW / "modules" / "cellweft" / name / "main.nf").read_text(encoding="utf-8")
 
 
 def commands() -> list[str]:
     text = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)).replace("\\\n", " ")
-    return [line for line in text.splitlines() if line.startswith("weft ")]
+    return [line for line in text.splitlines() if line.startswith("cellweft ")]
 
 
 @pytest.mark.parametrize("line", commands())
@@ -135,14 +135,14 @@ def inputs(tissue: SimulatedTissue, tmp_path_factory: pytest.TempPathFactory) ->
     tissue.sc.write_h5ad(folder / "atlas.h5ad")
     tissue.st.write_h5ad(folder / "tissue.h5ad")
     both = ["atlas.h5ad", "tissue.h5ad"]
-    succeed(["weft", "impute", *both, "-o", "imputed.zarr", *FEW_STEPS["impute"].split()], folder)
+    succeed(["cellweft", "impute", *both, "-o", "imputed.zarr", *FEW_STEPS["impute"].split()], folder)
     outputs = ["-o", "placed.h5ad", "--spots", "spots.h5ad"]
-    succeed(["weft", "place", *both, *outputs, *FEW_STEPS["place"].split()], folder)
+    succeed(["cellweft", "place", *both, *outputs, *FEW_STEPS["place"].split()], folder)
     return folder
 
 
 def surroundings(folder: Path, *, first: Path | None = None) -> dict[str, str]:
-    """Return an environment where `weft` is that of the tests, or what lies in ``first``."""
+    """Return an environment where `cellweft` is that of the tests, or what lies in ``first``."""
     paths = [str(first)] if first else []
     paths += [str(Path(sys.executable).parent), os.environ["PATH"]]
     own = {"PATH": os.pathsep.join(paths), "XDG_CACHE_HOME": str(folder / ".cache"), "OMP_NUM_THREADS": "1"}
@@ -199,7 +199,8 @@ def test_the_workflow_gives_what_the_command_line_gives(snakemake: str, inputs: 
 
 
 RECORDER = """#!/bin/sh
-# In place of weft: writes down how it was called and what it finds, makes the output; dies once if asked to.
+# In place of cellweft: writes down how it was called and what it finds, makes the output; dies once if asked
+# to.
 for word in "$@"; do printf '%s\\n' "$word"; done >> calls.txt
 printf '%s\\n' "threads $OMP_NUM_THREADS" >> calls.txt
 while [ $# -gt 0 ]; do
@@ -242,7 +243,7 @@ rule place:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """Folder with rules, their inputs, all empty, and a program in place of weft."""
+    """Folder with rules, their inputs, all empty, and a program in place of cellweft."""
     (tmp_path / "Snakefile").write_text(RULES.replace("WRAPPERS", str(SNAKEMAKE)))
     for name in (
         "a reference.h5ad",
@@ -260,13 +261,13 @@ def rules(tmp_path: Path) -> Path:
 
 def write_recorder(folder: Path) -> None:
     folder.mkdir()
-    recorder = folder / "weft"
+    recorder = folder / "cellweft"
     recorder.write_text(RECORDER)
     recorder.chmod(recorder.stat().st_mode | stat.S_IXUSR)
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """Return the words of each call of the program in place of weft; the last says the threads."""
+    """Return the words of each call of the program in place of cellweft; the last says the threads."""
     lines = (folder / "calls.txt").read_text().splitlines()
     ends = [place + 1 for place, line in enumerate(lines) if line.startswith("threads ")]
     return [lines[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -324,7 +325,7 @@ def test_the_nextflow_workflow_gives_what_the_command_line_gives(inputs: Path, t
     results = tmp_path / "results"
     for one, expected in (MADE["impute"] | MADE["place"]).items():
         assert_same(results / one, inputs / expected)
-    assert f"weft: {weft.__version__}" in (results / "versions.yml").read_text()
+    assert f"cellweft: {cellweft.__version__}" in (results / "versions.yml").read_text()
 
 
 # What Nextflow does with a module can partly be seen without it: its language is Groovy, and a section of a
@@ -353,7 +354,7 @@ def groovy(tmp_path: Path) -> Any:
     (tmp_path / "render.groovy").write_text(RENDER)
 
     def render(name: str, section: str, given: Mapping[str, Any]) -> str:
-        source = NEXTFLOW / "modules" / "weft" / name / "main.nf"
+        source = NEXTFLOW / "modules" / "cellweft" / name / "main.nf"
         run = subprocess.run(
             [program, str(tmp_path / "render.groovy"), str(source), section, json.dumps(given)],
             env={**os.environ, "JAVA_HOME": str(Path(java).resolve().parents[1])},
@@ -369,7 +370,9 @@ def groovy(tmp_path: Path) -> Any:
 
 def given(**others: Any) -> dict[str, Any]:
     """Return what Nextflow puts at a section's hands."""
-    task = {"process": "WEFT", "cpus": 1, "memory": 4000, "attempt": 1, "ext": {}} | others.pop("task", {})
+    task = {"process": "CELLWEFT", "cpus": 1, "memory": 4000, "attempt": 1, "ext": {}} | others.pop(
+        "task", {}
+    )
     files = {"sc": "reference/atlas.h5ad", "st": "spatial/tissue.h5ad", "genes": []}
     return {
         "meta": {"id": "brain"},
@@ -393,7 +396,7 @@ def test_scripts_of_the_modules_give_what_the_command_line_gives(
     succeed(["bash", "-euo", "pipefail", "-c", script], tmp_path)
     for one, expected in MADE[name].items():
         assert_same(tmp_path / one, inputs / expected)
-    assert read_yaml(tmp_path / "versions.yml") == {"WEFT": {"weft": weft.__version__}}
+    assert read_yaml(tmp_path / "versions.yml") == {"CELLWEFT": {"cellweft": cellweft.__version__}}
 
 
 @pytest.mark.slow
@@ -402,7 +405,7 @@ def test_stubs_make_what_is_declared(groovy: Any, tmp_path: Path) -> None:
         succeed(["bash", "-euo", "pipefail", "-c", groovy(name, "stub", given())], tmp_path)
         for pattern in re.findall(r"path\('([^']+)'\)", module(name)):
             assert len(list(tmp_path.glob(pattern))) == 1
-        assert read_yaml(tmp_path / "versions.yml") == {"WEFT": {"weft": weft.__version__}}
+        assert read_yaml(tmp_path / "versions.yml") == {"CELLWEFT": {"cellweft": cellweft.__version__}}
 
 
 @pytest.mark.slow

@@ -10,29 +10,29 @@ from typing import Any
 import pytest
 from rich.progress import Progress as Bars
 
-import weft
-from weft._compute import progress_callback
-from weft._errors import SettingError
-from weft._typing import no_progress
-from weft.data.pair import Pair
-from weft.imputer import Imputer
-from weft.placer import Placer
+import cellweft
+from cellweft._compute import progress_callback
+from cellweft._errors import SettingError
+from cellweft._typing import no_progress
+from cellweft.data._pair import Pair
+from cellweft.impute.imputer import Imputer
+from cellweft.place.placer import Placer
 
 QUICK = {"steps": 3, "fold_steps": 3, "level_steps": 3}
 
 PUBLIC = (
-    weft.Imputer.fit,
-    weft.Imputer.impute,
-    weft.Imputer.impute_to,
-    weft.Placer.fit,
-    weft.Placer.place,
-    weft.ProteinEmbedder.embed,
-    weft.ProteinEmbedder.embed_to,
-    weft.attribute,
-    weft.embed_proteins,
-    weft.evaluate_imputation,
-    weft.evaluate_placement,
-    weft.find_proteins,
+    cellweft.Imputer.fit,
+    cellweft.Imputer.impute,
+    cellweft.Imputer.impute_to,
+    cellweft.Placer.fit,
+    cellweft.Placer.place,
+    cellweft.genes.ProteinEmbedder.embed,
+    cellweft.genes.ProteinEmbedder.embed_to,
+    cellweft.tl.attribute,
+    cellweft.genes.embed_proteins,
+    cellweft.evaluate_imputation,
+    cellweft.evaluate_placement,
+    cellweft.genes.find_proteins,
 )
 
 
@@ -64,7 +64,7 @@ def test_something_else_is_refused(tissue_pair: Pair, wrong: Any) -> None:
     ):
         Imputer(settings=QUICK, device="cpu").fit(tissue_pair, progress=wrong)
     with pytest.raises(SettingError, match="progress: expected True, False"):
-        weft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=wrong)
+        cellweft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=wrong)
 
 
 @pytest.mark.parametrize("progress", [True, False])
@@ -118,7 +118,7 @@ def test_a_notebook_gets_a_bar_that_is_gone_in_the_end(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    monkeypatch.setattr("weft._compute._REDRAWN", 0)
+    monkeypatch.setattr("cellweft._compute._REDRAWN", 0)
     with progress_callback(True) as report:
         report("training", 1, 4)
     (bars, _), (again, _), (nothing, raw) = seen
@@ -155,7 +155,7 @@ def test_a_function_that_raises_stops_the_work(tissue_pair: Pair, tmp_path: Path
     with pytest.raises(Refusal, match="training 1/6"):
         Placer(settings={"steps": 3, "models": 2}, device="cpu").fit(tissue_pair, progress=refuse)
     with pytest.raises(Refusal, match="evaluate 0/"):
-        weft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=refuse)
+        cellweft.evaluate_imputation(tissue_pair, ["mean"], cluster=False, progress=refuse)
 
 
 def test_a_function_is_told_of_all_stages(tissue_pair: Pair) -> None:

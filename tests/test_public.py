@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 
-import weft
-from weft.cli import app
-from weft.data.simulate import simulate_tissue
+import cellweft
+from cellweft.cli import app
+from cellweft.data.synthetic.tissue import simulate_tissue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,39 +21,39 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Lines of the README that start weft, those that go on in the next line put together."""
+    """Lines of the README that start cellweft, those that go on in the next line put together."""
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
-    return [line.partition("#")[0] for line in text.splitlines() if line.startswith("weft ")]
+    return [line.partition("#")[0] for line in text.splitlines() if line.startswith("cellweft ")]
 
 
-@pytest.mark.parametrize("name", weft.__all__)
+@pytest.mark.parametrize("name", cellweft.__all__)
 def test_every_public_name_is_there(name: str) -> None:
-    assert getattr(weft, name) is not None
-    assert name in dir(weft)
+    assert getattr(cellweft, name) is not None
+    assert name in dir(cellweft)
 
 
-def test_the_errors_of_weft_are_all_public() -> None:
+def test_the_errors_of_cellweft_are_all_public() -> None:
     def kinds(one: type) -> set[type]:
         return {one}.union(*(kinds(below) for below in one.__subclasses__()))
 
-    missing = [one for one in kinds(weft.WeftError) if one.__module__ == "weft._errors"]
-    assert {one.__name__ for one in missing} <= set(weft.__all__)
+    missing = [one for one in kinds(cellweft.CellweftError) if one.__module__ == "cellweft._errors"]
+    assert {one.__name__ for one in missing} <= set(cellweft.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'weft' has no attribute 'impute'"):
-        weft.impute  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'cellweft' has no attribute 'impute'"):
+        cellweft.impute  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
     script = (
-        "import weft, weft.data.pair, weft.evaluation; "
-        "assert callable(weft.pair) and callable(weft.evaluate_imputation)"
+        "import cellweft, cellweft.data._pair, cellweft.evaluate.imputation; "
+        "assert callable(cellweft.pair) and callable(cellweft.evaluate_imputation)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.mark.parametrize("code", ["import weft", "import weft.cli"])
+@pytest.mark.parametrize("code", ["import cellweft", "import cellweft.cli"])
 def test_starting_is_light(code: str) -> None:
     heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata"}
     script = f"import sys; {code}; sys.stdout.write(' '.join(sys.modules))"
@@ -64,16 +64,16 @@ def test_starting_is_light(code: str) -> None:
 def test_the_session_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Trained for a blink: the text of the session stays as it stands.
-    published, placer = weft.Imputer, weft.Placer
+    published, placer = cellweft.Imputer, cellweft.Placer
 
-    def quick(**options: object) -> weft.Imputer:
+    def quick(**options: object) -> cellweft.Imputer:
         return published(settings={"steps": 3, "fold_steps": 3, "level_steps": 3}, **options)  # type: ignore[arg-type]
 
-    def quick_placer(**options: object) -> weft.Placer:
+    def quick_placer(**options: object) -> cellweft.Placer:
         return placer(settings={"hidden": 8, "middle": 8, "latent": 4, "models": 1, "steps": 2}, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weft, "Imputer", quick)
-    monkeypatch.setattr(weft, "Placer", quick_placer)
+    monkeypatch.setattr(cellweft, "Imputer", quick)
+    monkeypatch.setattr(cellweft, "Placer", quick_placer)
     tissue = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12)
     for data in (tissue.sc, tissue.st):
         data.var_names = [

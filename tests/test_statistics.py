@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from weft._statistics import centred, cosine, pearson, unit_length
+from cellweft._statistics import centred, cosine, pearson, unit_length
 
 MATRICES = arrays(np.float64, (5, 4), elements=st.floats(-1e3, 1e3))
 

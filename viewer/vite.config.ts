@@ -22,9 +22,9 @@ function sourcesHash(): string {
 }
 
 const recordSources: Plugin = {
-  name: "weft-sources",
+  name: "cellweft-sources",
   transformIndexHtml: () => [
-    { tag: "meta", attrs: { name: "weft-sources", content: sourcesHash() }, injectTo: "head" },
+    { tag: "meta", attrs: { name: "cellweft-sources", content: sourcesHash() }, injectTo: "head" },
   ],
 };
 
@@ -34,7 +34,7 @@ export default defineConfig({
   publicDir: "public",
   plugins: [recordSources],
   build: {
-    outDir: process.env.WEFT_PAGE ?? "../src/weft/viewer/page",
+    outDir: process.env.CELLWEFT_PAGE ?? "../src/cellweft/viewer/page",
     emptyOutDir: true,
     assetsInlineLimit: 0,
     modulePreload: false,

@@ -1,4 +1,4 @@
-"""A directive, for pages in reStructuredText, with all that ``weft COMMAND --help`` tells."""
+"""A directive, for pages in reStructuredText, with all that ``cellweft COMMAND --help`` tells."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from weft.cli import app as commands
+from cellweft.cli import app as commands
 
 
 def _plain(text: str) -> str:
@@ -27,10 +27,10 @@ def _entry(parameter: Any, context: Any) -> list[str]:
 
 def _page(name: str, command: Any) -> list[str]:
     """Return one command in reStructuredText, below its heading."""
-    context = command.context_class(command, info_name=f"weft {name}")
+    context = command.context_class(command, info_name=f"cellweft {name}")
     usage = command.get_usage(context).removeprefix("Usage: ")
     lines = [_plain(command.help), "", ".. code-block:: text", "", f"   {usage}", ""]
-    lines += [f".. program:: weft {name}", ""]
+    lines += [f".. program:: cellweft {name}", ""]
     groups: dict[str, list[str]] = {}
     for parameter in command.params:
         if "--help" in parameter.opts:
@@ -50,10 +50,10 @@ class CommandLine(SphinxDirective):
         """Return the sections."""
         sections: list[nodes.Node] = []
         for name, command in typer.main.get_command(commands).commands.items():  # type: ignore[attr-defined]
-            title = f"weft {name}"
+            title = f"cellweft {name}"
             section = nodes.section(ids=[title.replace(" ", "-")], names=[title])
             section += nodes.title(text=title)
-            lines = StringList(_page(name, command), source="weft.cli")
+            lines = StringList(_page(name, command), source="cellweft.cli")
             self.state.nested_parse(lines, 0, section)
             sections.append(section)
         return sections
@@ -61,5 +61,5 @@ class CommandLine(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directive."""
-    app.add_directive("weft-commands", CommandLine)
+    app.add_directive("cellweft-commands", CommandLine)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

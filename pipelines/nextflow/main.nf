@@ -2,8 +2,8 @@
 
 // Imputes and places every pair of a table with the columns id, sc and st.
 
-include { WEFT_IMPUTE } from './modules/weft/impute/main'
-include { WEFT_PLACE } from './modules/weft/place/main'
+include { CELLWEFT_IMPUTE } from './modules/cellweft/impute/main'
+include { CELLWEFT_PLACE } from './modules/cellweft/place/main'
 
 workflow {
     if (!params.input) {
@@ -14,11 +14,11 @@ workflow {
         .splitCsv(header: true)
         .map { row -> tuple([id: row.id], file(row.sc, checkIfExists: true), file(row.st, checkIfExists: true)) }
 
-    WEFT_IMPUTE(pairs, [], [], [], [])
-    WEFT_PLACE(pairs, [])
+    CELLWEFT_IMPUTE(pairs, [], [], [], [])
+    CELLWEFT_PLACE(pairs, [])
 
-    WEFT_IMPUTE.out.versions
+    CELLWEFT_IMPUTE.out.versions
         .first()
-        .mix(WEFT_PLACE.out.versions.first())
+        .mix(CELLWEFT_PLACE.out.versions.first())
         .collectFile(name: 'versions.yml', storeDir: params.outdir)
 }

@@ -1,4 +1,4 @@
-"""``weft embed``: what it makes, what it prints, what it refuses, and how it goes on."""
+"""``cellweft embed``: what it makes, what it prints, what it refuses, and how it goes on."""
 
 import json
 import re
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import weft
-import weft.esm_model
-from weft.cli import app
-from weft.esm import embed_proteins
+import cellweft
+import cellweft.genes.esm.model
+from cellweft.cli import app
+from cellweft.genes.esm.embedder import embed_proteins
 
 transformers = pytest.importorskip("transformers")
 
@@ -47,7 +47,7 @@ def inputs(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def call(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``weft embed`` on the proteins, in an empty folder."""
+    """Function that runs ``cellweft embed`` on the proteins, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # which the command would set for good
 
@@ -72,7 +72,7 @@ def test_the_table_is_that_of_python(call: Any, inputs: Path, tmp_path: Path) ->
     assert plan.startswith("Plan: 3 proteins (3 different), 99 tokens in 9 windows; ")
     assert last.startswith("Embedded 3 proteins, 16 numbers each -> esm.parquet (")
     assert result.stderr == ""
-    read = weft.read_embedding(tmp_path / "esm.parquet")
+    read = cellweft.genes.read_embedding(tmp_path / "esm.parquet")
     made = embed_proteins(
         PROTEINS, model=str(inputs / "tiny"), pooling="max", layer=0, window=9, overlap=2, tokens_per_batch=30
     )
@@ -91,7 +91,7 @@ def test_as_json_and_quiet(call: Any, tmp_path: Path) -> None:
     assert re.fullmatch("sha256:[0-9a-f]{16}", found["plan"]["revision"])
     quiet = call("--quiet", "--overwrite")
     assert quiet.stdout.count("\n") == 1
-    assert weft.read_embedding("esm.parquet").metadata["dtype"] == "float32"
+    assert cellweft.genes.read_embedding("esm.parquet").metadata["dtype"] == "float32"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_output_that_is_there(call: Any, tmp_path: Path) -> None:
 def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    residues, seen = weft.esm_model.ProteinModel.residues, []
+    residues, seen = cellweft.genes.esm.model.ProteinModel.residues, []
 
     def interrupted(self: Any, sequences: Any) -> Any:
         if len(seen) == 2:
@@ -149,7 +149,7 @@ def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
         return residues(self, sequences)
 
     with monkeypatch.context() as patched:
-        patched.setattr(weft.esm_model.ProteinModel, "residues", interrupted)
+        patched.setattr(cellweft.genes.esm.model.ProteinModel, "residues", interrupted)
         result = call("--tokens-per-batch", 1)
     assert result.exit_code == 130
     assert result.stderr == (

@@ -1,4 +1,4 @@
-"""``weft evaluate --by place``: what it makes, what it prints, what it refuses."""
+"""``cellweft evaluate --by place``: what it makes, what it prints, what it refuses."""
 
 import json
 import re
@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-import weft
-from weft.cli import app
-from weft.data.pseudospots import pseudo_spots
-from weft.data.simulate import simulate_tissue
+import cellweft
+from cellweft.cli import app
+from cellweft.data.synthetic.pseudospots import pseudo_spots
+from cellweft.data.synthetic.tissue import simulate_tissue
 
 PLACE = ["--by", "place"]
 TRUTH = ["--truth", "obsm:spatial_true", "--truth-composition", "obsm:composition"]
@@ -35,7 +35,7 @@ def both(tmp_path_factory: Any) -> tuple[Path, Path]:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``weft evaluate`` in an empty folder."""
+    """Function that runs ``cellweft evaluate`` in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: Any) -> Any:
@@ -56,8 +56,8 @@ def test_scores_are_written_and_shown(call: Any, both: Any, tmp_path: Path) -> N
     result = call(*both, "-o", "scores.csv", *PLACE, *TRUTH, *METHODS, "--hits", "5,20", "--seeds", "0,1")
     assert result.exit_code == 0, result.output
     scores = pd.read_csv(tmp_path / "scores.csv")
-    expected = weft.evaluate_placement(
-        weft.pair(*both),
+    expected = cellweft.evaluate_placement(
+        cellweft.pair(*both),
         ["cosine", "centre", "nnls"],
         truth="obsm:spatial_true",
         truth_composition="obsm:composition",
@@ -100,9 +100,9 @@ def test_the_default_methods_are_those_of_place(
 
     def resolve(names: list[str], *, device: str) -> list[Any]:
         asked.extend(names)
-        raise weft.SettingError("methods", expected="nothing", got="a spy", fix="None.")
+        raise cellweft.errors.SettingError("methods", expected="nothing", got="a spy", fix="None.")
 
-    monkeypatch.setattr("weft.peers.placing.resolve_placers", resolve)
+    monkeypatch.setattr("cellweft.evaluate.placement_baselines.resolve_placers", resolve)
     assert_refused(call(*both, "-o", "scores.csv", *PLACE, *TRUTH), "a spy")
     assert asked == ["auto", "cosine", "knn-regression", "random", "centre", "nnls"]
 

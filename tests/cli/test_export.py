@@ -1,4 +1,4 @@
-"""``weft export``: what it writes, what it prints, what it refuses."""
+"""``cellweft export``: what it writes, what it prints, what it refuses."""
 
 import json
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import typer
 import zarr
 from typer.testing import CliRunner
 
-from weft.cli.export import export
-from weft.cli.options import expanded
-from weft.data.cellxgene import write_cellxgene
-from weft.data.vitessce import vitessce_config
-from weft.data.write import write_anndata
-from weft.record import SCHEMA_VERSION
+from cellweft._provenance import SCHEMA_VERSION
+from cellweft.cli.export import export
+from cellweft.cli.options import expanded
+from cellweft.data.export.cellxgene import write_cellxgene
+from cellweft.data.export.vitessce import vitessce_config
+from cellweft.data.io.write import write_anndata
 
 
 def make_result() -> anndata.AnnData:
@@ -29,13 +29,13 @@ def make_result() -> anndata.AnnData:
         obs=pd.DataFrame({"cell_type": pd.Categorical(["B", "T", "B"] * 2)}, index=names),
         var=pd.DataFrame({"measured": [True, False, True]}, index=["Gad1", "Sst", "Vip"]),
         obsm={"spatial": rng.random((6, 2))},
-        uns={"weft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
+        uns={"cellweft": {"schema_version": SCHEMA_VERSION, "seed": 0}},
     )
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``weft export`` on a result, in an empty folder."""
+    """Function that runs ``cellweft export`` on a result, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     write_anndata(make_result(), tmp_path / "imputed.zarr")
     app = typer.Typer(pretty_exceptions_enable=False)

@@ -1,4 +1,4 @@
-"""``weft proteins`` with files alone: what it makes, what it prints, what it refuses."""
+"""``cellweft proteins`` with files alone: what it makes, what it prints, what it refuses."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from weft.cli import app
-from weft.fasta import read_fasta
+from cellweft.cli import app
+from cellweft.genes.proteins.fasta import read_fasta
 
 PROTEOME = """\
 >sp|P48318|DCE1_MOUSE Glutamate decarboxylase 1 OS=Mus musculus OX=10090 GN=Gad1 PE=1 SV=2
@@ -24,7 +24,7 @@ MLSCRLQ
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Function that runs ``weft proteins`` in a folder with a proteome."""
+    """Function that runs ``cellweft proteins`` in a folder with a proteome."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     Path("mouse.fasta").write_text(PROTEOME)

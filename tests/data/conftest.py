@@ -39,7 +39,7 @@ def make_side() -> Maker:
 
 @pytest.fixture
 def write_as() -> Callable[[anndata.AnnData, Path, str], Path]:
-    """Function that writes an AnnData into a folder in a format that weft reads, and returns the path."""
+    """Function that writes an AnnData into a folder in a format that cellweft reads, and returns the path."""
 
     def write(data: anndata.AnnData, folder: Path, kind: str) -> Path:
         path = folder / f"data.{kind}"

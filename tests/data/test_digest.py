@@ -10,15 +10,16 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-import weft
-from weft.data import digest
-from weft.data.digest import digest_of, network_digests, values_digest
-from weft.data.embeddings import EmbeddingTable
-from weft.data.network import Network
-from weft.data.pair import Pair
-from weft.data.side import Side
-from weft.data.simulate import SimulatedTissue
-from weft.data.write import write_anndata
+import cellweft
+from cellweft.data import digest
+from cellweft.data._pair import Pair
+from cellweft.data.digest import digest_of, values_digest
+from cellweft.data.io.write import write_anndata
+from cellweft.data.side import Side
+from cellweft.data.synthetic.tissue import SimulatedTissue
+from cellweft.genes.embeddings import EmbeddingTable
+from cellweft.genes.network import Network
+from cellweft.impute.fingerprint import network_digests
 
 
 def changed(data: AnnData, change: Callable[[np.ndarray], None]) -> AnnData:
@@ -49,7 +50,7 @@ def test_the_same_values_have_one_digest_wherever_they_lie(
         there.X = kind(changed(data, lambda _: None).X)
         path = tmp_path / f"{name}{suffix}"
         sides.append(write_anndata(there, path) if suffix else there)
-    again = weft.pair(*sides)
+    again = cellweft.pair(*sides)
     assert values_digest(again.sc) == values_digest(tissue_pair.sc)
     assert values_digest(again.st) == values_digest(tissue_pair.st)
 
@@ -69,10 +70,10 @@ def test_one_value_one_name_one_size_makes_another_digest(tissue: SimulatedTissu
     sized = tissue.st.copy()
     sized.obs["size"] = np.arange(1.0, 1 + sized.n_obs)
     others = [
-        weft.pair(tissue.sc, changed(tissue.st, swapped)).st,
-        weft.pair(tissue.sc, renamed).st,
-        weft.pair(tissue.sc, sized, st_size_factor="size").st,
-        weft.pair(tissue.sc, tissue.st, st_scale="normalised").st,
+        cellweft.pair(tissue.sc, changed(tissue.st, swapped)).st,
+        cellweft.pair(tissue.sc, renamed).st,
+        cellweft.pair(tissue.sc, sized, st_size_factor="size").st,
+        cellweft.pair(tissue.sc, tissue.st, st_scale="normalised").st,
         tissue_pair.cells(np.arange(tissue_pair.st.n_cells)[::-1]).st,
         tissue_pair.sc,
     ]
@@ -102,8 +103,8 @@ def test_gene_relations_are_told_by_their_values(embeddings: EmbeddingTable) -> 
     moved = dataclasses.replace(embeddings, source="elsewhere.parquet")
     table, more, same = (network_digests(Network(embedding=one)) for one in (embeddings, other, moved))
     assert table == same != more
-    sets = [weft.read_gene_sets({"GABA": ["Gad1", gene]}) for gene in ("Gad2", "Sst")]
+    sets = [cellweft.genes.read_gene_sets({"GABA": ["Gad1", gene]}) for gene in ("Gad2", "Sst")]
     assert network_digests(Network(gene_sets=sets[0])) != network_digests(Network(gene_sets=sets[1]))
-    edges = [weft.read_edges(pd.DataFrame([["Gad1", "Gad2", weight]])) for weight in (0.5, 0.75)]
+    edges = [cellweft.genes.read_edges(pd.DataFrame([["Gad1", "Gad2", weight]])) for weight in (0.5, 0.75)]
     assert network_digests(Network(edges=edges[0])) != network_digests(Network(edges=edges[1]))
     assert network_digests(Network()) == {}

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weft._errors import InputError, KeyMissingError
-from weft.data.needs import coordinates_of, labels_of
-from weft.data.pair import Pair, pair
-from weft.data.simulate import SimulatedTissue
+from cellweft._errors import InputError, KeyMissingError
+from cellweft.data._pair import Pair, coordinates_of, labels_of, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue
 
 
 class TestLabels:

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-import weft
-from weft._errors import GeneError, InputError, KeyMissingError, MissingFileError, ScaleError
-from weft.data.pair import Pair, pair
-from weft.data.simulate import SimulatedTissue
+from cellweft._errors import GeneError, InputError, KeyMissingError, MissingFileError, ScaleError
+from cellweft.data._pair import Pair, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue
 
-with_reference = weft.with_reference
+with_reference = Pair.with_reference
 
 
 def panel_values(of: Pair) -> np.ndarray:

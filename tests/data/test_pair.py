@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weft._errors import (
+from cellweft._errors import (
     FormatError,
     GeneError,
     InputError,
@@ -22,7 +22,7 @@ from weft._errors import (
     ScaleError,
     SettingError,
 )
-from weft.data.pair import Pair, pair
+from cellweft.data._pair import Pair, pair
 
 Write = Callable[[anndata.AnnData, Path, str], Path]
 GENES = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5"]

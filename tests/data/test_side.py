@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import read_elem
 
-from weft.data import read
-from weft.data.pair import pair
+from cellweft.data._pair import pair
+from cellweft.data.io import read
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 from anndata import AnnData
 from matplotlib.colors import to_rgb
 
-from weft._errors import InputError, KeyMissingError, SettingError
-from weft.pl.colors import chosen_colors, label_colors, number_map, palette
+from cellweft._errors import InputError, KeyMissingError, SettingError
+from cellweft.pl._colors import chosen_colors, label_colors, number_map, palette
 
 
 def test_forty_colours_are_distinct_and_none_is_the_grey_of_what_is_missing():

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from weft import pl
-from weft._errors import InputError, KeyMissingError
+from cellweft import pl
+from cellweft._errors import InputError, KeyMissingError
 
 
 def table(methods, *, metric="pearson", level="gene", seed=0):
@@ -71,7 +71,7 @@ def test_chosen_methods_are_drawn_in_their_order():
 
 
 def test_what_is_no_table_of_scores_is_an_error():
-    with pytest.raises(InputError, match="a table of weft"):
+    with pytest.raises(InputError, match="a table of cellweft"):
         pl.methods(pd.DataFrame({"a": [1]}))
     with pytest.raises(InputError, match="no rows"):
         pl.methods(table({}))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weft._errors import (
+from cellweft._errors import (
     FormatError,
     GeneError,
     InputError,
@@ -21,19 +21,19 @@ from weft._errors import (
     OutputExistsError,
     SettingError,
 )
-from weft.data.pair import Pair
-from weft.data.write import write_anndata
-from weft.evaluation import write_scores
-from weft.metrics import METRICS
-from weft.placement import Placement
-from weft.record import SCHEMA_VERSION
-from weft.reporting import report
-from weft.reporting.blocks import Picture
-from weft.reporting.given import given_of
-from weft.reporting.verdicts import compared, verdict
-from weft.reporting.words import written
+from cellweft._provenance import SCHEMA_VERSION
+from cellweft.data._pair import Pair
+from cellweft.data.io.write import write_anndata
+from cellweft.evaluate.metrics import METRICS
+from cellweft.evaluate.score_table import write_scores
+from cellweft.place.placement import Placement
+from cellweft.reports import report
+from cellweft.reports.document import Picture
+from cellweft.reports.formatting import written
+from cellweft.reports.inputs import given_of
+from cellweft.reports.interpretation import compared, verdict
 
-VERSIONS = {"weft": "0.1.0", "numpy": "2.4.6"}
+VERSIONS = {"cellweft": "0.1.0", "numpy": "2.4.6"}
 
 
 def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
@@ -48,7 +48,7 @@ def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
     made.var["reliability_lower"] = made.var["reliability"] - 0.1234
     made.var["reliability_upper"] = made.var["reliability"] + 0.1234
     made.var["reliable"] = made.var["reliability"] > 0.4
-    made.uns["weft"] = {
+    made.uns["cellweft"] = {
         "preset": "auto",
         "seed": 3,
         "device": "cpu",
@@ -66,7 +66,7 @@ def imputed_of(pair: Pair, *, interval: bool = True) -> ad.AnnData:
     }
     if interval:
         made.layers["lower"], made.layers["upper"] = made.X - 0.2, made.X + 0.3
-        made.uns["weft"]["interval"] = 0.9
+        made.uns["cellweft"]["interval"] = 0.9
     return made
 
 
@@ -114,7 +114,7 @@ def imputed(tissue_pair: Pair) -> ad.AnnData:
 @pytest.fixture(scope="module")
 def scores(tissue_pair: Pair) -> pd.DataFrame:
     table = scores_of(tissue_pair.shared_genes)
-    table.attrs["weft"] = {"versions": VERSIONS, "seeds": [0], "pair": tissue_pair.findings}
+    table.attrs["cellweft"] = {"versions": VERSIONS, "seeds": [0], "pair": tissue_pair.findings}
     return table
 
 
@@ -147,7 +147,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         return Picture(data="data:,", alt=alt, caption=tuple(caption), width=300, height=200)
 
     for room in ("genes", "places", "quality"):
-        monkeypatch.setattr(f"weft.reporting.{room}.picture", empty)
+        monkeypatch.setattr(f"cellweft.reports.{room}.picture", empty)
 
 
 class Reader(HTMLParser):
@@ -213,9 +213,14 @@ def values_in(thing: Any) -> Iterator[float]:
                 yield from column.value_counts()
                 yield column.nunique()
     elif isinstance(thing, ad.AnnData):
-        yield from (*thing.shape, *values_in(thing.obs), *values_in(thing.var), *values_in(thing.uns["weft"]))
-        if "weft_proportions" in thing.obsm:
-            table = thing.obsm["weft_proportions"]
+        yield from (
+            *thing.shape,
+            *values_in(thing.obs),
+            *values_in(thing.var),
+            *values_in(thing.uns["cellweft"]),
+        )
+        if "cellweft_proportions" in thing.obsm:
+            table = thing.obsm["cellweft_proportions"]
             yield from (*values_in(table), *table.idxmax(axis=1).value_counts(), 0)
     elif isinstance(thing, int | float):
         yield thing
@@ -270,7 +275,7 @@ def test_its_sections_are_in_the_contents(whole: tuple[Path, list[Any]]) -> None
         *("placement", "composition", "cautions", "reproduce"),
     ]
     assert re.findall(r'<li><a href="#(\w+)"', text) == keys
-    assert "weft impute atlas.h5ad tissue.h5ad -o imputed --set steps=17 --interval 0.9 --seed 3" in text
+    assert "cellweft impute atlas.h5ad tissue.h5ad -o imputed --set steps=17 --interval 0.9 --seed 3" in text
     assert "10.1038/s42003-024-06964-2" in text
     assert "10.1038/s42003-023-05640-1" in text
     assert "is better than the best simple baseline" in text
@@ -339,7 +344,7 @@ def test_names_are_escaped(tmp_path: Path, imputed: ad.AnnData) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_one_gene_without_anything_known(tmp_path: Path, imputed: ad.AnnData) -> None:
     one = imputed[:, :1].copy()
-    del one.uns["weft"]
+    del one.uns["cellweft"]
     one.var = one.var[["measured"]].assign(reliability=np.nan)
     text = report(tmp_path / "report.html", one).read_text(encoding="utf-8")
     assert "was not estimated" in text
@@ -356,7 +361,7 @@ def test_a_result_without_places_has_no_gallery(tmp_path: Path, imputed: ad.AnnD
 
 @pytest.mark.usefixtures("undrawn")
 def test_truth_tests_the_intervals(tmp_path: Path, tissue: Any, imputed: ad.AnnData) -> None:
-    from weft.data.pair import pair
+    from cellweft.data._pair import pair
 
     path = report(tmp_path / "report.html", imputed[:, :2].copy(), truth=pair(tissue.sc, tissue.truth))
     assert "Share of the true values" in path.read_text(encoding="utf-8")
@@ -388,7 +393,7 @@ def test_without_a_baseline_nothing_is_claimed() -> None:
     (scores,) = given_of([scores_of(["a", "b"], gains={"auto": 0.3})]).scores
     assert verdict(scores, None).tone == "note"
     (scores,) = given_of([scores_of(["a", "b"], gains={"mine": 0.3})]).scores
-    assert "none of weft's own methods" in str(verdict(scores, None).parts)
+    assert "none of cellweft's own methods" in str(verdict(scores, None).parts)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -415,7 +420,7 @@ def test_other_cells_than_those_of_the_check_are_told(
         (["missing.zarr"], MissingFileError, "nothing at this path"),
         (["missing.csv"], MissingFileError, "a table of scores, got nothing"),
         ([pd.DataFrame({"method": ["a"]})], InputError, "the columns 'method'"),
-        ([ad.AnnData(np.ones((3, 2)))], FormatError, "a result of weft: imputed genes"),
+        ([ad.AnnData(np.ones((3, 2)))], FormatError, "a result of cellweft: imputed genes"),
     ],
 )
 def test_wrong_input_is_refused(tmp_path: Path, given: list[Any], error: type, match: str) -> None:

@@ -16,8 +16,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from weft.data.write import ResultWriter
-from weft.viewer import Viewer
+from cellweft.data.io.write import ResultWriter
+from cellweft.viewer import Viewer
 
 N_CELLS, N_GENES, N_PANEL = 61, 9, 4
 
@@ -99,7 +99,7 @@ def imputed() -> AnnData:
         obs=obs,
         var=var,
         obsm={"spatial": random.uniform(0, 100, (N_CELLS, 3))},
-        uns={"weft": {"interval": 0.9}, "cell_type_colors": np.array(["#111111", "red", "#333333"])},
+        uns={"cellweft": {"interval": 0.9}, "cell_type_colors": np.array(["#111111", "red", "#333333"])},
         layers={"lower": values / 2, "upper": values * 2 + 1},
     )
 
@@ -118,7 +118,7 @@ def counts(imputed: AnnData) -> AnnData:
 
 
 def write(result: AnnData, path: Path, **options: Any) -> Path:
-    """Write a result as `weft impute` does, in small chunks."""
+    """Write a result as `cellweft impute` does, in small chunks."""
     with ResultWriter(
         path,
         obs=result.obs,
@@ -150,8 +150,11 @@ def stores(imputed: AnnData, counts: AnnData, tmp_path_factory: Any) -> dict[str
     dense.write_h5ad(folder / "tissue_dense.h5ad")
     counts.write_h5ad(folder / "tissue.h5ad")
     placed = AnnData(
-        obs=pd.DataFrame({"weft_confidence": [0.5, 1.0, 0.25]}, index=list("xyz")),
-        obsm={"weft_spatial": np.array([[0.0, 1], [2, 3], [np.nan, np.nan]]), "spatial": np.zeros((3, 2))},
+        obs=pd.DataFrame({"cellweft_confidence": [0.5, 1.0, 0.25]}, index=list("xyz")),
+        obsm={
+            "cellweft_spatial": np.array([[0.0, 1], [2, 3], [np.nan, np.nan]]),
+            "spatial": np.zeros((3, 2)),
+        },
     )
     placed.write_h5ad(folder / "placed.h5ad")
     return {

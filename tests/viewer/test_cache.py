@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from weft.viewer.cache import StripeCache
+from cellweft.viewer.cache import StripeCache
 
 
 @dataclass

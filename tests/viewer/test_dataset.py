@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from weft._errors import FormatError, GeneError, InputError, KeyMissingError, SettingError
-from weft.data.read import open_input
-from weft.viewer import labels
-from weft.viewer.cache import StripeCache
-from weft.viewer.dataset import Dataset, kind_of
-from weft.viewer.matrix import Means
-from weft.viewer.tissue import MeasuredGenes
+from cellweft._errors import FormatError, GeneError, InputError, KeyMissingError, SettingError
+from cellweft.data.io.read import open_input
+from cellweft.viewer.cache import StripeCache
+from cellweft.viewer.columns import columns_of
+from cellweft.viewer.dataset import Dataset, kind_of
+from cellweft.viewer.matrix import Means
+from cellweft.viewer.measured import MeasuredGenes
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_columns_of_other_types() -> None:
         },
         index=list("xyz"),
     )
-    columns = {one.name: one for one in labels.columns_of(open_input(AnnData(obs=obs), argument="result"))}
+    columns = {one.name: one for one in columns_of(open_input(AnnData(obs=obs), argument="result"))}
     assert list(columns) == ["whole", "flag", "text", "large"]
     np.testing.assert_array_equal(columns["whole"].read(), [1, np.nan, 3])
     assert columns["flag"].read().tolist() == [1, 65_535, 0]
@@ -129,15 +129,15 @@ def test_columns_of_other_types() -> None:
 
 
 def test_too_many_labels_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "MOST_CATEGORIES", 2)
+    monkeypatch.setattr("cellweft.viewer.columns.MOST_CATEGORIES", 2)
     obs = pd.DataFrame({"two": list("aabb"), "three": list("aabc")}, index=list("wxyz"))
-    assert [one.name for one in labels.columns_of(open_input(AnnData(obs=obs), argument="r"))] == ["two"]
+    assert [one.name for one in columns_of(open_input(AnnData(obs=obs), argument="r"))] == ["two"]
 
 
 def test_colours_that_are_none_are_replaced() -> None:
     cells = AnnData(obs=pd.DataFrame({"type": list("aab")}, index=list("xyz")))
     cells.uns["type_colors"] = ["#123456", "no colour"]
-    (column,) = labels.columns_of(open_input(cells, argument="result"))
+    (column,) = columns_of(open_input(cells, argument="result"))
     assert column.colors == ("#0072b2", "#e69f00")
 
 
@@ -186,7 +186,7 @@ def test_spots_with_their_composition(dataset: Callable[..., Dataset]) -> None:
     spots = AnnData(
         np.eye(3, 2, dtype=np.float32),
         obs=pd.DataFrame(index=names),
-        obsm={"spatial": np.eye(3, 2), "weft_proportions": shares},
+        obsm={"spatial": np.eye(3, 2), "cellweft_proportions": shares},
     )
     made = dataset(spots)
     told = made.session()
@@ -216,9 +216,9 @@ def test_what_is_not_there(stores: dict[str, Path], dataset: Callable[..., Datas
 
 
 def test_what_is_no_result(counts: AnnData, dataset: Callable[..., Dataset]) -> None:
-    with pytest.raises(FormatError, match="a result of weft: imputed genes, placed cells or spots"):
+    with pytest.raises(FormatError, match="a result of cellweft: imputed genes, placed cells or spots"):
         kind_of(open_input(counts, argument="result"))
-    bare = AnnData(np.ones((2, 1), np.float32), uns={"weft": {}})
+    bare = AnnData(np.ones((2, 1), np.float32), uns={"cellweft": {}})
     assert kind_of(open_input(bare, argument="result")) == "spots"
     with pytest.raises(KeyMissingError, match="coordinates"):
         dataset(bare)

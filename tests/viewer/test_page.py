@@ -1,4 +1,4 @@
-"""The page of `weft view` in a browser: what is clicked and typed, and what is then seen and said."""
+"""The page of `cellweft view` in a browser: what is clicked and typed, and what is then seen and said."""
 
 import csv
 import io
@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from weft.viewer import Viewer, view
+from cellweft.viewer import Viewer, view
 
 SIDE, N_GENES, N_PANEL = 30, 40, 10
 N_CELLS = SIDE * SIDE
-SIZE = {"width": 1280, "height": 800} if os.environ.get("WEFT_PICTURES") else {"width": 1000, "height": 640}
+SIZE = (
+    {"width": 1280, "height": 800} if os.environ.get("CELLWEFT_PICTURES") else {"width": 1000, "height": 640}
+)
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-SETTLED = "() => window.weft && window.weft.state().settled"
+SETTLED = "() => window.cellweft && window.cellweft.state().settled"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
             index=names,
         ),
         obsm={"spatial": places},
-        uns={"weft": {"interval": 0.9}},
+        uns={"cellweft": {"interval": 0.9}},
         layers={"lower": values * 0.8, "upper": values * 1.3 + 0.2},
     )
     result.obs["depth"] = places[:, 1]
@@ -61,11 +63,11 @@ def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
             {
                 "cell_type": ["A", "B"] * 30,
                 "section": ["s1"] * 20 + ["s2"] * 40,
-                "weft_confidence": np.linspace(0, 1, 60),
+                "cellweft_confidence": np.linspace(0, 1, 60),
             },
             index=[f"c{n}" for n in range(60)],
         ),
-        obsm={"weft_spatial": random.uniform(100, 200, (60, 2))},
+        obsm={"cellweft_spatial": random.uniform(100, 200, (60, 2))},
     )
     placed.write_h5ad(folder / "placed.h5ad")
     results = [folder / "imputed.h5ad", folder / "placed.h5ad"]
@@ -97,7 +99,7 @@ class Seen:
 
     @property
     def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.page.evaluate("window.weft.state()")
+        state: dict[str, Any] = self.page.evaluate("window.cellweft.state()")
         return state
 
     def pixels(self, layer: str) -> np.ndarray:
@@ -110,7 +112,7 @@ class Seen:
         self.page.keyboard.press("/")
         self.page.keyboard.type(gene)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_function("gene => window.weft.state().gene === gene", arg=gene)
+        self.page.wait_for_function("gene => window.cellweft.state().gene === gene", arg=gene)
         return self.settle()
 
     def at(self, x: float, y: float, layer: str = "imputed") -> tuple[float, float]:
@@ -120,7 +122,7 @@ class Seen:
 
     def picture(self, name: str) -> None:
         """Keep a picture for the documentation, if asked."""
-        if os.environ.get("WEFT_PICTURES"):
+        if os.environ.get("CELLWEFT_PICTURES"):
             PICTURES.mkdir(exist_ok=True)
             self.page.screenshot(path=PICTURES / f"viewer_{name}.png")
 
@@ -301,11 +303,11 @@ def test_keyboard_walk(seen):
     press("0")
     assert one.settle().state["centre"] == start["centre"]
     press("]")
-    one.page.wait_for_function("() => window.weft.state().gene === 'Gene01'")
+    one.page.wait_for_function("() => window.cellweft.state().gene === 'Gene01'")
     press("[")
-    one.page.wait_for_function("() => window.weft.state().gene === 'Gene00'")
+    one.page.wait_for_function("() => window.cellweft.state().gene === 'Gene00'")
     press("4")
-    one.page.wait_for_function("() => window.weft.state().panels.length === 2")
+    one.page.wait_for_function("() => window.cellweft.state().panels.length === 2")
     press("i")
     one.page.locator("#card.pinned").wait_for()
     assert "Gene00 imputed" in one.page.locator("#card").inner_text()
@@ -365,7 +367,7 @@ def test_labels_are_coloured_and_switched_off(seen):
 def test_placed_cells_lie_on_their_tissue(seen):
     one = seen()
     one.page.locator("#dataset").select_option("1")
-    one.page.wait_for_function("() => window.weft.state().dataset === 1")
+    one.page.wait_for_function("() => window.cellweft.state().dataset === 1")
     assert one.settle().state["panels"] == ["column"]
     with_tissue = one.pixels("column")
     one.picture("placed")
@@ -374,7 +376,7 @@ def test_placed_cells_lie_on_their_tissue(seen):
     assert changed(with_tissue, one.pixels("column")) > 0.05
     one.page.go_back()
     one.page.go_back()
-    one.page.wait_for_function("() => window.weft.state().dataset === 0")
+    one.page.wait_for_function("() => window.cellweft.state().dataset === 0")
 
 
 def test_slices_are_shown_one_by_one(seen):
@@ -450,7 +452,7 @@ def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
         obs=pd.DataFrame(index=pd.RangeIndex(n_cells).astype(str)),
         var=pd.DataFrame({"measured": False, "reliability": 0.5}, index=["A", "B"]),
         obsm={"spatial": random.uniform(0, 5000, (n_cells, 2)).astype(np.float32)},
-        uns={"weft": {}},
+        uns={"cellweft": {}},
     ).write_h5ad(tmp_path / "imputed.h5ad")
     with view(tmp_path / "imputed.h5ad", open_browser=False, block=False) as viewer:
         context = browser.new_context(viewport=SIZE)
@@ -470,7 +472,7 @@ def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
             })""",
             one.at(0.5, 0.5),
         )
-        frames = one.page.evaluate("window.weft.frames()")
+        frames = one.page.evaluate("window.cellweft.frames()")
         one.page.mouse.up()
         context.close()
     assert frames["firstPicture"] is not None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import weft
+import cellweft
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "viewer"
-PAGE = Path(weft.__file__).parent / "viewer" / "page"
+PAGE = Path(cellweft.__file__).parent / "viewer" / "page"
 PARTS = [
     "index.html",
     "package-lock.json",
@@ -45,7 +45,7 @@ def page_files(folder: Path) -> list[str]:
 
 def test_page_was_built_from_these_sources():
     recorded = re.search(
-        r'name="weft-sources" content="(\w+)"', (PAGE / "index.html").read_text(encoding="utf-8")
+        r'name="cellweft-sources" content="(\w+)"', (PAGE / "index.html").read_text(encoding="utf-8")
     )
     assert recorded
     assert recorded[1] == sources_hash(), "viewer/ has changed since the page was built: run scripts/viewer"
@@ -74,7 +74,7 @@ def test_build_gives_the_same_bytes(tmp_path):
     built = tmp_path / "page"
     for command in (["npm", "ci", "--no-fund", "--no-audit"], ["npm", "run", "build"]):
         subprocess.run(
-            command, cwd=copy, env=os.environ | {"WEFT_PAGE": str(built)}, check=True, capture_output=True
+            command, cwd=copy, env=os.environ | {"CELLWEFT_PAGE": str(built)}, check=True, capture_output=True
         )
     assert page_files(built) == page_files(PAGE)
     _, different, failed = filecmp.cmpfiles(built, PAGE, page_files(PAGE), shallow=False)

@@ -19,13 +19,13 @@ import typer
 from anndata import AnnData
 from typer.testing import CliRunner
 
-from weft._errors import FormatError, GeneError, InputError, MissingFileError, SettingError
-from weft.cli.options import expanded
-from weft.cli.view import view as view_command
-from weft.viewer import Viewer, view
-from weft.viewer.api import Api
-from weft.viewer.compare import GoneError
-from weft.viewer.dataset import Dataset
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, SettingError
+from cellweft.cli.options import expanded
+from cellweft.cli.view import view as view_command
+from cellweft.viewer import Viewer, view
+from cellweft.viewer.api import Api
+from cellweft.viewer.dataset import Dataset
+from cellweft.viewer.region_markers import GoneError
 
 Ask = Callable[..., Any]
 
@@ -72,7 +72,7 @@ def test_the_session_lists_the_datasets(viewer: Viewer, ask: Ask) -> None:
     reply = ask(viewer, "/api/session")
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/json"
-    assert reply.told["weft"]
+    assert reply.told["cellweft"]
     assert [(one["id"], one["title"], one["kind"]) for one in reply.told["datasets"]] == [
         (0, "imputed.zarr", "imputed"),
         (1, "imputed.h5ad", "imputed"),
@@ -86,8 +86,8 @@ def test_values_are_those_of_the_file(viewer: Viewer, ask: Ask, imputed: AnnData
         for place, gene in enumerate(imputed.var_names):
             reply = ask(viewer, f"/api/datasets/{number}/values?gene={gene}&layer=imputed")
             np.testing.assert_array_equal(reply.values(), np.asarray(imputed.X)[:, place])
-            assert reply.headers["X-Weft-Low"] == "0.0"
-            assert float(reply.headers["X-Weft-High"]) > 0
+            assert reply.headers["X-Cellweft-Low"] == "0.0"
+            assert float(reply.headers["X-Cellweft-High"]) > 0
     reply = ask(viewer, "/api/datasets/0/values?layer=measured&gene=Gene0")
     assert np.isnan(reply.values()[:3]).all()
     assert (reply.values()[3:] >= 0).all()
@@ -132,11 +132,11 @@ def test_compare(viewer: Viewer, ask: Ask, imputed: AnnData) -> None:
         ("/api/datasets/0/cell?index=x", 400, "from 0 to 60"),
         ("/api/datasets/0/column?name=nothing", 404, "no such column"),
         ("/api/datasets/0/compare", 405, "POST"),
-        ("/api/datasets/3/genes", 404, "an address of weft view"),
-        ("/api/datasets/-1/genes", 404, "an address of weft view"),
-        ("/api/datasets/99999/genes", 404, "an address of weft view"),
-        ("/api/datasets/0/genes/", 404, "an address of weft view"),
-        ("/api", 404, "an address of weft view"),
+        ("/api/datasets/3/genes", 404, "an address of cellweft view"),
+        ("/api/datasets/-1/genes", 404, "an address of cellweft view"),
+        ("/api/datasets/99999/genes", 404, "an address of cellweft view"),
+        ("/api/datasets/0/genes/", 404, "an address of cellweft view"),
+        ("/api", 404, "an address of cellweft view"),
     ],
 )
 def test_errors_are_json(viewer: Viewer, ask: Ask, path: str, status: int, word: str) -> None:
@@ -165,9 +165,9 @@ def test_a_page_that_was_not_built(tmp_path: Path, ask: Ask) -> None:
     with Viewer(Api([], version="1", page=tmp_path / "nothing")) as made:
         reply = ask(made, "/")
         assert reply.status == 503
-        assert b"page of weft view is missing" in reply.body
+        assert b"page of cellweft view is missing" in reply.body
         assert ask(made, "/assets/index.js").status == 404
-        assert ask(made, "/api/session").told == {"weft": "1", "datasets": []}
+        assert ask(made, "/api/session").told == {"cellweft": "1", "datasets": []}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_head_gives_the_headers_alone(viewer: Viewer, ask: Ask) -> None:
     path = "/api/datasets/0/values?gene=Gene1&layer=imputed"
     head, whole = ask(viewer, path, method="HEAD"), ask(viewer, path)
     assert (head.status, head.body) == (200, b"")
-    for name in ("Content-Length", "X-Weft-High", "Content-Type"):
+    for name in ("Content-Length", "X-Cellweft-High", "Content-Type"):
         assert head.headers[name] == whole.headers[name]
     assert ask(viewer, "/nothing", method="HEAD").status == 404
 
@@ -343,7 +343,7 @@ def test_a_failure_ends_one_request_alone(
         raise ZeroDivisionError("a mistake")
 
     monkeypatch.setattr(Dataset, "genes", fail)
-    with caplog.at_level(logging.CRITICAL, logger="weft"):
+    with caplog.at_level(logging.CRITICAL, logger="cellweft"):
         reply = ask(viewer, "/api/datasets/0/genes")
     assert reply.status == 500
     assert reply.told["error"]["got"] == "ZeroDivisionError: a mistake"
@@ -410,7 +410,7 @@ def test_closing(stores: dict[str, Path], ask: Ask) -> None:
     made.close()
     made.close()
     assert made.closed
-    assert (repr(made), made._repr_html_()) == ("Viewer(closed)", "weft view (closed)")
+    assert (repr(made), made._repr_html_()) == ("Viewer(closed)", "cellweft view (closed)")
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         answered(line)
     line.close()

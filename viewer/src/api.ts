@@ -30,7 +30,7 @@ export interface Dataset {
   cell?: boolean;
 }
 export interface Session {
-  weft: string;
+  cellweft: string;
   datasets: Dataset[];
 }
 export interface Genes {
@@ -63,7 +63,7 @@ export interface CellCard {
   columns: Record<string, string | number | boolean | null>;
 }
 
-/** An error in the form of weft's own: what was expected, what came, where, and the next step. */
+/** An error in the form of cellweft's own: what was expected, what came, where, and the next step. */
 export class ServerError extends Error {
   constructor(readonly where: string, readonly expected: string, readonly got: string, readonly fix: string) {
     super(`${where}: expected ${expected}, got ${got}. ${fix}`);
@@ -75,7 +75,7 @@ async function failure(answer: Response): Promise<ServerError> {
     const { error } = (await answer.json()) as { error: { where: string; expected: string; got: string; fix: string } };
     return new ServerError(error.where, error.expected, error.got, error.fix);
   } catch {
-    return new ServerError("the server", "an answer", `status ${answer.status}`, "Start weft view anew and reload this page.");
+    return new ServerError("the server", "an answer", `status ${answer.status}`, "Start cellweft view anew and reload this page.");
   }
 }
 
@@ -85,7 +85,7 @@ async function ask(path: string, options: RequestInit = {}): Promise<Response> {
     answer = await fetch(path, options);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ServerError("the server", "an answer", "none", "See whether weft view still runs, and reload this page.");
+    throw new ServerError("the server", "an answer", "none", "See whether cellweft view still runs, and reload this page.");
   }
   if (!answer.ok) throw await failure(answer);
   return answer;
@@ -95,7 +95,7 @@ async function ask(path: string, options: RequestInit = {}): Promise<Response> {
 async function bytes(answer: Response, expected: number, where: string): Promise<ArrayBuffer> {
   const buffer = await answer.arrayBuffer();
   if (buffer.byteLength !== expected) {
-    throw new ServerError(where, `${expected} bytes`, `${buffer.byteLength}`, "Start weft view anew: the file has changed under it.");
+    throw new ServerError(where, `${expected} bytes`, `${buffer.byteLength}`, "Start cellweft view anew: the file has changed under it.");
   }
   return buffer;
 }
@@ -119,7 +119,7 @@ export async function getValues(dataset: Dataset, gene: string, layer: ValueLaye
   const answer = await ask(of(dataset, `values?${new URLSearchParams({ gene, layer })}`));
   const values = new Float32Array(await bytes(answer, 4 * dataset.cells, `${gene} of ${dataset.title}`));
   const limit = (name: string): number => Number(answer.headers.get(name) ?? NaN);
-  return { values, low: limit("X-Weft-Low"), high: limit("X-Weft-High") };
+  return { values, low: limit("X-Cellweft-Low"), high: limit("X-Cellweft-High") };
 }
 
 export async function getColumn(dataset: Dataset, column: Column): Promise<Float32Array | Uint16Array> {

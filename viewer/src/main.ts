@@ -58,8 +58,8 @@ const ready = started.then(() => viewer.scene.whole()).then(() => {
 });
 
 /** What tests and benchmarks look at. */
-const window_ = window as unknown as { weft: object };
-window_.weft = {
+const window_ = window as unknown as { cellweft: object };
+window_.cellweft = {
   ready,
   state: () => ({
     dataset: viewer.view.dataset,

@@ -2,7 +2,7 @@
 import { byId } from "./dom";
 import { parseColour, type Colour } from "./colours";
 
-const KEY = "weft-theme";
+const KEY = "cellweft-theme";
 const system = matchMedia("(prefers-color-scheme: dark)");
 
 function remembered(): string | null {

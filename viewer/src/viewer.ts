@@ -25,7 +25,7 @@ export class Viewer implements ViewerState {
   readonly search = new Combobox((gene) => void this.showGene(gene));
   readonly inspector = new Inspector(this);
   readonly panels = new Panels(this, this.inspector);
-  session: api.Session = { weft: "", datasets: [] };
+  session: api.Session = { cellweft: "", datasets: [] };
   store!: Store;
   behind: Store | null = null;
   hidden: Uint8Array = new Uint8Array(0);
@@ -55,7 +55,7 @@ export class Viewer implements ViewerState {
 
   private async begin(): Promise<void> {
     this.session = await api.getSession();
-    if (!this.session.datasets.length) throw new api.ServerError("weft view", "a result", "none", "Name a file: weft view imputed.zarr");
+    if (!this.session.datasets.length) throw new api.ServerError("cellweft view", "a result", "none", "Name a file: cellweft view imputed.zarr");
     for (const dataset of this.session.datasets) this.stores.set(dataset.id, new Store(dataset));
     fillDatasets(this.session, this.actions);
     this.scene.onFrame = () => this.follow();
@@ -208,7 +208,7 @@ export class Viewer implements ViewerState {
     clearComparison();
     fillFor(this.dataset, this.dataset.kind === "placed" && this.otherTissue(this.store) !== null);
     this.search.offer(this.store.genes);
-    document.title = `${this.dataset.title} · weft`;
+    document.title = `${this.dataset.title} · cellweft`;
   }
 
   /** What the view leaves open, filled in for the present dataset; an address with an unknown gene is told of it. */

@@ -1,8 +1,8 @@
-"""Snakemake wrapper of ``weft check``."""
+"""Snakemake wrapper of ``cellweft check``."""
 # ruff: noqa: F821 - Snakemake puts `snakemake` here
 
-__author__ = "The weft developers"
-__copyright__ = "Copyright 2026, the weft developers"
+__author__ = "The cellweft developers"
+__copyright__ = "Copyright 2026, the cellweft developers"
 __license__ = "BSD-3-Clause"
 
 from snakemake.shell import shell
@@ -11,6 +11,6 @@ extra = snakemake.params.get("extra", "")
 log = snakemake.log_fmt_shell(stdout=False, stderr=True)
 
 shell(
-    "OMP_NUM_THREADS={snakemake.threads} weft check {snakemake.input.sc:q} {snakemake.input.st:q}"
+    "OMP_NUM_THREADS={snakemake.threads} cellweft check {snakemake.input.sc:q} {snakemake.input.st:q}"
     " --json {extra} > {snakemake.output[0]:q} {log}"
 )

@@ -1,8 +1,8 @@
-"""Snakemake wrapper of ``weft place``."""
+"""Snakemake wrapper of ``cellweft place``."""
 # ruff: noqa: F821 - Snakemake puts `snakemake` here
 
-__author__ = "The weft developers"
-__copyright__ = "Copyright 2026, the weft developers"
+__author__ = "The cellweft developers"
+__copyright__ = "Copyright 2026, the cellweft developers"
 __license__ = "BSD-3-Clause"
 
 import shlex
@@ -23,4 +23,4 @@ arguments = shlex.join([snakemake.input.sc, snakemake.input.st, *words])
 extra = snakemake.params.get("extra", "")
 log = snakemake.log_fmt_shell(stdout=True, stderr=True)
 
-shell("OMP_NUM_THREADS={snakemake.threads} weft place {arguments} {extra} {log}")
+shell("OMP_NUM_THREADS={snakemake.threads} cellweft place {arguments} {extra} {log}")

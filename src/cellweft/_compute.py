@@ -1,0 +1,346 @@
+"""Where and how the numbers are made: device, random streams, memory budget; and how far the work is."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import re
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellweft._errors import SettingError, arg
+from cellweft._typing import Progress, ProgressOption, no_progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from cellweft._typing import DoubleArray, IntArray
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_REPORTING = threading.Lock()  # held by the outermost call that reports its progress
+_REDRAWN = 0.25  # seconds between two drawings of the bar in a notebook
+PROCESS_BYTES = 450e6
+"""What Python takes with torch, anndata and scipy loaded, before any data."""
+SPARSE_BYTES = 8.0
+"""A value of a sparse matrix and its column."""
+READ_ROWS = 4096
+"""Cells or spots that are read together."""
+BLOCK_GENES = 512
+"""Genes that are worked on together."""
+READ_BYTES = 32 * 2**20
+"""Size of a block of rows of a matrix as it is read; the work on it takes a few times as much."""
+BLOCK_BYTES = 64e6
+"""Memory for the arrays of a block of work, about."""
+BLOCK_VALUES = 2**21
+"""Values of a block in float64: 16 MB; the work on it takes a few times as much."""
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"`` into a torch device that is there.
+
+    Raises
+    ------
+    SettingError
+        The device is unknown or not there.
+    """
+    import torch
+
+    kind, colon, index = device.partition(":")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    n_devices = torch.cuda.device_count() if kind == "cuda" else 1
+    if not there.get(kind, False) or (colon and not (index.isdecimal() and int(index) < n_devices)):
+        found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise SettingError(
+            "device",
+            expected=f"'auto' or a device of this machine ({found})",
+            got=repr(device),
+            fix="Use " + arg("device", "auto") + " to take the best one there is.",
+        )
+    return torch.device(device)
+
+
+def resolve_devices(device: str) -> tuple[torch.device, ...]:
+    """Turn what a user says of devices into those that trainings take, one each; the first does all else.
+
+    Parameters
+    ----------
+    device
+        One, as `resolve_device` takes it; several of one kind between commas, as ``"cuda:0,cuda:1"``, of
+        which one may stand twice; or ``"all"`` for every GPU of this machine, and the best device where there
+        is none.
+
+    Raises
+    ------
+    SettingError
+        A device is unknown or not there, or they are of several kinds.
+
+    Examples
+    --------
+    >>> resolve_devices("cpu,cpu")
+    (device(type='cpu'), device(type='cpu'))
+    """
+    import torch
+
+    if device == "all":
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)
+    found = tuple(resolve_device(name.strip()) for name in device.split(","))
+    if len({one.type for one in found}) > 1:
+        raise SettingError(
+            "device",
+            expected="devices of one kind, which compute alike",
+            got=repr(device),
+            fix="Write "
+            + arg("device", "cuda:0,cuda:1")
+            + ", say, or "
+            + arg("device", "all")
+            + " for every GPU.",
+        )
+    return found
+
+
+def numpy_stream(seed: int, stage: str) -> np.random.Generator:
+    """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
+
+
+def sample_rows(rows: IntArray, most: int, stream: np.random.Generator) -> IntArray:
+    """Return rows as they are, or where there are more than ``most``, a draw of so many of them, sorted.
+
+    Parameters
+    ----------
+    rows
+        (n_rows,) positions.
+    most
+        How many may be returned.
+    stream
+        What is drawn from; it is left alone where all rows are returned.
+
+    Examples
+    --------
+    >>> sample_rows(np.array([2, 5, 7]), 3, numpy_stream(0, "rows")).tolist()
+    [2, 5, 7]
+    """
+    return rows if len(rows) <= most else np.sort(stream.choice(rows, most, replace=False))
+
+
+def stratified_rows(rows: IntArray, strata: IntArray, *, most: int, stream: np.random.Generator) -> IntArray:
+    """Return rows as they are, or of more than ``most`` a draw of so many, alike from all strata.
+
+    Parameters
+    ----------
+    rows
+        (n_rows,) positions, sorted.
+    strata
+        (n_rows,) number of the stratum of each, from 0.
+    most
+        How many may be returned.
+    stream
+        What is drawn from; it is left alone where all rows are returned.
+
+    Notes
+    -----
+    Systematic sampling of the rows in order of their strata, and in random order within one: a stratum gets
+    its share to within one row.
+
+    Examples
+    --------
+    >>> strata = np.array([0, 0, 0, 0, 1, 1])
+    >>> drawn = stratified_rows(np.arange(6), strata, most=3, stream=numpy_stream(0, "rows"))
+    >>> np.bincount(strata[drawn]).tolist()
+    [2, 1]
+    """
+    if len(rows) <= most:
+        return rows
+    shuffled = stream.permutation(len(rows))
+    ordered = rows[shuffled[np.argsort(strata[shuffled], kind="stable")]]
+    places = (np.arange(most) + stream.random()) * (len(rows) / most)
+    return np.sort(ordered[places.astype(np.int64)])
+
+
+def torch_stream(seed: int, stage: str) -> torch.Generator:
+    """Return the stage's stream as a torch generator on the CPU (moved draws keep devices alike)."""
+    import torch
+
+    return torch.Generator().manual_seed(int(numpy_stream(seed, stage).integers(2**62)))
+
+
+def numpy_of(values: torch.Tensor) -> DoubleArray:
+    """Return a tensor's values in float64, from any device: not every device has float64 itself."""
+    return np.asarray(values.cpu().numpy(), dtype=np.float64)
+
+
+def parse_memory(memory: str | int) -> int:
+    """Turn a memory budget such as ``"4 GB"`` or ``"512MiB"`` into bytes.
+
+    Examples
+    --------
+    >>> parse_memory("4 GB")
+    4000000000
+
+    Raises
+    ------
+    SettingError
+        The text is not a size.
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
+    unit = found.group(2) if found else ""
+    unit = unit + "B" if unit and not unit.endswith("B") else unit
+    if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
+        raise SettingError(
+            "memory",
+            expected="a size such as '4 GB' or '512 MiB'",
+            got=repr(memory),
+            fix="State the budget so.",
+        )
+    return int(float(found.group(1)) * _UNITS[unit])
+
+
+def rows_within(budget: float, per_row: float, *, least: int = 1, most: int | None = None) -> int:
+    """Return how many rows (or genes) fit into a budget.
+
+    Parameters
+    ----------
+    budget, per_row
+        What all of them may take, and what one takes: both in bytes, or both in values.
+    least, most
+        Bounds of the answer. ``least`` is given even where it does not fit.
+
+    Examples
+    --------
+    >>> rows_within(32e6, 4 * 20_000), rows_within(32e6, 4 * 20_000, most=100), rows_within(1, 80)
+    (400, 100, 1)
+    """
+    rows = max(int(budget // max(per_row, 1)), least)
+    return rows if most is None else min(rows, most)
+
+
+def row_blocks(n_rows: int, size: int) -> Iterator[slice]:
+    """Yield slices that cover ``n_rows`` rows, ``size`` at a time.
+
+    Examples
+    --------
+    >>> list(row_blocks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    step = max(int(size), 1)
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def return_memory() -> None:
+    """Return memory that is free to the system, between stages of the work.
+
+    The C library (glibc) keeps what is freed in gaps between what is in use, where larger arrays do not fit:
+    after reading and after training that is a tenth of a gigabyte each. Elsewhere this does nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that the system, or a GPU, had no memory left.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("a bug"))
+    (True, False)
+    """
+    torch = sys.modules.get("torch")  # which has raised nothing where nobody has imported it
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, MemoryError) or of_gpu or _is_of_the_cpu_allocator(error)
+
+
+def _is_of_the_cpu_allocator(error: BaseException) -> bool:
+    """Say whether torch found no memory on the CPU: a plain RuntimeError that its text alone tells."""
+    return type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+
+
+@contextlib.contextmanager
+def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
+    """Lend the function that code inside calls to say how far it is, for what a user passed as ``progress``.
+
+    Parameters
+    ----------
+    progress
+        As `cellweft._typing.ProgressOption` says. A public function that is called within another one draws
+        no bar of its own.
+
+    Raises
+    ------
+    SettingError
+        It is something else.
+    """
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise SettingError(
+            "progress",
+            expected="True, False, or a function of (stage, done, total)",
+            got=repr(progress),
+            fix="Write progress=True for a bar, or progress=False for none.",
+        )
+    is_outermost = _REPORTING.acquire(blocking=False)
+    try:
+        if callable(progress):
+            yield progress
+        elif progress and is_outermost:
+            with _progress_bar() as report:
+                yield report
+        else:
+            yield no_progress
+    finally:
+        if is_outermost:
+            _REPORTING.release()
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """Draw one bar, for the stage that was reported last, and remove it at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield no_progress
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    bars = Bars(*columns, console=console, transient=True)
+    bars.add_task("starting", total=None)
+    (task,) = bars.tasks
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == task.description:
+            bars.update(task.id, completed=done, total=total)
+        else:  # the time left of a stage is told from its own speed
+            bars.reset(task.id, description=stage, completed=done, total=total)
+
+    if not console.is_jupyter:
+        with bars:
+            yield report
+        return
+    # rich itself draws in notebooks with ipywidgets alone
+    handle = importlib.import_module("IPython.display").display(bars, display_id=True)
+    drawn = time.monotonic()
+
+    def redraw(stage: str, done: int, total: int) -> None:
+        nonlocal drawn
+        report(stage, done, total)
+        if time.monotonic() - drawn > _REDRAWN:
+            handle.update(bars)
+            drawn = time.monotonic()
+
+    try:
+        yield redraw
+    finally:
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)

@@ -1,0 +1,265 @@
+"""Every error that cellweft raises on purpose; `cellweft.errors` hands them on, and draws their tree.
+
+Each message says what was expected, what came, where, and the next step. It names the arguments of Python;
+where it was put together with `arg`, another face, such as the command line, can show them its own way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import numbers
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from cellweft._text import near, shorten
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument that a message names: with the value to give it, with the key in it that is meant, or bare.
+
+    Examples
+    --------
+    >>> [str(one) for one in (Argument("k", 3), Argument("k"), Argument("settings", key="k"))]
+    ['k=3', 'k=', "settings['k']"]
+    """
+
+    name: str
+    value: object = ...
+    key: str | None = None
+
+    def __str__(self) -> str:
+        if self.key is not None:
+            return f"{self.name}[{self.key!r}]"
+        return f"{self.name}={'' if self.value is ... else repr(self.value)}"
+
+
+class Message(str):
+    """Text in which Python's arguments can be told from the words around them; `+` keeps that.
+
+    Parameters
+    ----------
+    parts
+        Words and arguments, in their order.
+
+    Examples
+    --------
+    >>> fix = "Replace it: " + arg("overwrite", True) + "."
+    >>> fix
+    'Replace it: overwrite=True.'
+    >>> fix.render(lambda argument: f"--{argument.name}")
+    'Replace it: --overwrite.'
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> Message:
+        message = super().__new__(cls, "".join(map(str, parts)))
+        message.parts = parts
+        return message
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return self.parts
+
+    def __add__(self, other: str) -> Message:
+        return Message(*self.parts, *_parts(other))
+
+    def __radd__(self, other: str) -> Message:
+        return Message(*_parts(other), *self.parts)
+
+    def render(self, style: Callable[[Argument], str]) -> str:
+        """Return the text with every argument as ``style`` shows it."""
+        return "".join(style(one) if isinstance(one, Argument) else one for one in self.parts)
+
+
+class Placeholder(str):
+    """A word in a value's place, shown without quotes: ``sc_layer=NAME``."""
+
+    __repr__ = str.__str__
+
+
+def _parts(text: str) -> tuple[str | Argument, ...]:
+    return text.parts if isinstance(text, Message) else (text,)
+
+
+def arg(name: str, value: object = ..., *, key: str | None = None) -> Message:
+    """Return an argument for a message, ``name=value`` in Python; `+` puts words around it.
+
+    Parameters
+    ----------
+    name
+        As Python calls it.
+    value
+        What to give it; left out where the name says enough.
+    key
+        The entry that is meant, of an argument that is a dictionary.
+    """
+    return Message(Argument(name, value, key))
+
+
+class CellweftError(Exception):
+    """Base of all errors of cellweft.
+
+    Parameters
+    ----------
+    where
+        The argument, slot, key or file that the error is about.
+    expected, got
+        What was expected there and what came, as phrases.
+    fix
+        The next step, as a sentence.
+
+    Attributes
+    ----------
+    argument
+        Python's name of the argument that the error is about; None where it is about something else.
+
+    Examples
+    --------
+    >>> str(CellweftError("k", expected="at most 10", got="50", fix="Choose a smaller k."))
+    'k: expected at most 10, got 50. Choose a smaller k.'
+    >>> error = CellweftError("memory", expected="4 GB", got="1 GB", fix="Raise " + arg("memory") + ".")
+    >>> error.argument, error.fields(lambda argument: f"--{argument.name}")["fix"]
+    ('memory', 'Raise --memory.')
+    """
+
+    def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
+        self.where, self.expected, self.got, self.fix = where, expected, got, fix
+        self.message = f"{where}: expected {expected}, got {got}. {fix}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message  # KeyError and OSError would otherwise print their own form
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
+
+    @property
+    def argument(self) -> str | None:
+        """Python's name of the argument that the error is about, if it is about one."""
+        first = _parts(self.where)[0]
+        if isinstance(first, Argument):
+            return first.name
+        return first if first.isidentifier() and first.islower() else None
+
+    def fields(self, style: Callable[[Argument], str] = str) -> dict[str, str]:
+        """Return ``where``, ``expected``, ``got`` and ``fix``, with every argument as ``style`` shows it."""
+        where = self.where
+        if style is not str and where == self.argument:  # a name alone
+            where = arg(where)
+        texts = {"where": where, "expected": self.expected, "got": self.got, "fix": self.fix}
+        return {name: Message(*_parts(text)).render(style) for name, text in texts.items()}
+
+
+def _rebuild(kind: type[CellweftError], where: str, expected: str, got: str, fix: str) -> CellweftError:
+    return kind(where, expected=expected, got=got, fix=fix)
+
+
+class InputError(CellweftError, ValueError):
+    """Data that cannot be used as they are."""
+
+
+class FormatError(InputError):
+    """A file that is not what its name says, or of a kind that is not read."""
+
+
+class ScaleError(InputError):
+    """Values that are neither counts, normalised counts nor their logarithm."""
+
+
+class GeneError(InputError, KeyError):
+    """Genes that are unknown, unmatched or ambiguous."""
+
+
+class KeyMissingError(CellweftError, KeyError):
+    """No such layer, column or slot."""
+
+
+class SettingError(CellweftError, ValueError):
+    """A hyper-parameter or option out of its range."""
+
+
+class MissingFileError(CellweftError, FileNotFoundError):
+    """A path with nothing behind it."""
+
+
+class OutputExistsError(CellweftError, FileExistsError):
+    """The output is there already and may not be replaced."""
+
+
+class OutputError(CellweftError, OSError):
+    """The output could not be written."""
+
+
+class MemoryBudgetError(CellweftError, MemoryError):
+    """The work does not fit in the stated memory budget."""
+
+
+class NotFittedError(CellweftError, RuntimeError):
+    """A result was asked for before ``fit``."""
+
+
+class ServiceError(CellweftError, ConnectionError):
+    """A service on the network that did not answer, or refused."""
+
+
+class MissingExtraError(CellweftError, ImportError):
+    """An optional dependency is not installed."""
+
+    argument = None  # it is about a module
+
+
+def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `SettingError` unless ``value`` is one of ``choices``."""
+    check_known(value, choices, where, expected=f"one of {shorten(choices, most=20)}", error=SettingError)
+
+
+def check_known(
+    name: object,
+    known: Collection[Any],
+    where: str | Message,
+    *,
+    expected: str,
+    got: str | None = None,
+    error: type[CellweftError] = KeyMissingError,
+) -> None:
+    """Raise an error with the nearest known names unless ``name`` is one of them."""
+    if name not in known:
+        raise error(where, expected=expected, got=got or repr(name), fix=near(str(name), known))
+
+
+def check_all_known(
+    names: Sequence[str], known: Collection[Any], where: str | Message, *, expected: str
+) -> None:
+    """Raise `KeyMissingError` with the nearest known names unless all ``names`` are known, at least one."""
+    for name in names:
+        check_known(name, known, where, expected=expected)
+    if not names:
+        raise KeyMissingError(where, expected=expected, got="none", fix=near("", known))
+
+
+def check_range(
+    where: str, value: float, *, low: float, high: float = float("inf"), integer: bool = False
+) -> None:
+    """Raise `SettingError` unless ``low <= value <= high``, finite (and a whole number where ``integer``)."""
+    kind = "a whole number" if integer else "a number"
+    bound = f">= {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+    is_number = isinstance(value, numbers.Integral if integer else numbers.Real)
+    is_inside = is_number and low <= value <= high and value != float("inf")
+    if not is_inside or isinstance(value, bool):
+        raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or raise `MissingExtraError` that names how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            module,
+            expected=f"the optional package {module!r}",
+            got=f"no such module ({error})",
+            fix=f"Install it with: pip install 'cellweft[{extra}]'",
+        ) from error

@@ -1,0 +1,36 @@
+"""From a model folder to an estimator."""
+
+from __future__ import annotations
+
+from cellweft._errors import check_choice
+from cellweft._model_folder import ModelFolder, read_folder
+from cellweft._typing import PathLike
+from cellweft.impute.imputer import Imputer
+from cellweft.place.placer import Placer
+
+
+def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
+    """Read a saved model; give it data with its ``attach`` before it imputes or places.
+
+    Parameters
+    ----------
+    path
+        The folder that `Imputer.save` or `Placer.save` wrote.
+    device
+        Where it shall work.
+
+    Raises
+    ------
+    MissingFileError
+        There is no model at the path.
+    FormatError
+        Its files are damaged, or of another schema.
+    """
+
+    def parse(folder: ModelFolder) -> Imputer | Placer:
+        check_choice("kind", folder.config["kind"], ("imputer", "placer"))
+        if folder.config["kind"] == "placer":
+            return Placer.restore(folder, device=device)
+        return Imputer.restore(folder, device=device)
+
+    return read_folder(path, parse)

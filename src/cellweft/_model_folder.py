@@ -1,0 +1,146 @@
+"""The folder of a saved model: JSON, safetensors and parquet with a schema version; never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cellweft._errors import FormatError, MissingFileError
+from cellweft._provenance import versions
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+
+SCHEMA = 3
+_CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
+_Saved = TypeVar("_Saved")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelFolder:
+    """What a folder holds, whatever the model.
+
+    Attributes
+    ----------
+    config
+        Plain values, ``kind`` among them: "imputer" or "placer".
+    tensors
+        What was learned, by name.
+    genes
+        A row per gene of the model, its name in the column ``gene``.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+    genes: pd.DataFrame
+
+
+class FolderModel:
+    """An estimator that a model folder holds."""
+
+    def _folder(self) -> ModelFolder:
+        """Return what is written of it."""
+        raise NotImplementedError
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write the model to a folder, without the data; `cellweft.load` reads it.
+
+        Parameters
+        ----------
+        path
+            The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
+            ``weights.safetensors`` (what was learned; of stImpute also the embeddings, gene sets and edges of
+            the reference's genes), ``genes.parquet`` (the genes that it learned from).
+        overwrite
+            Whether a model that is there may be replaced.
+
+        Returns
+        -------
+        Path
+            Where it lies.
+
+        Raises
+        ------
+        NotFittedError
+            There is nothing to write yet.
+        OutputExistsError, OutputError
+            The folder is there already, or could not be written.
+        """
+        return write_folder(self._folder(), path, overwrite=overwrite)
+
+
+def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a model folder and return where it lies; parameters and errors as of `FolderModel.save`."""
+    target = check_output(path, overwrite=overwrite)
+    config = {"schema": SCHEMA, **folder.config, "versions": versions()}
+    tensors = {name: one.detach().cpu().contiguous() for name, one in folder.tensors.items()}
+    with partial_output(target, overwrite=overwrite) as partial, output_errors(target):
+        partial.mkdir()
+        (partial / _CONFIG).write_text(json.dumps(config, indent=2))
+        try:
+            save_file(tensors, partial / _WEIGHTS)
+        except SafetensorError as error:  # a full disk, say: it is no OSError
+            raise OSError(str(error)) from error
+        folder.genes.to_parquet(partial / _GENES)
+    return target
+
+
+def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Saved:
+    """Read a model folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    parse
+        From what the folder holds to what was saved.
+
+    Raises
+    ------
+    MissingFileError
+        There is no model at the path.
+    FormatError
+        Its files are damaged, or of another schema.
+    """
+    folder = Path(path)
+    for name in (_CONFIG, _WEIGHTS, _GENES):
+        if not (folder / name).is_file():
+            raise MissingFileError(
+                str(folder),
+                expected=f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}",
+                got=f"no {name}",
+                fix="Name the folder that save(path) wrote.",
+            )
+    try:
+        config = json.loads((folder / _CONFIG).read_text())
+        if config["schema"] != SCHEMA:
+            raise _other_schema(folder, config["schema"])
+        tensors, genes = load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES)
+        return parse(ModelFolder(config=config, tensors=tensors, genes=genes))
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+        raise FormatError(
+            str(folder),
+            expected="the files of a saved model",
+            got=f"{type(error).__name__}: {error}",
+            fix="They are damaged: fit the model and save it anew.",
+        ) from error
+
+
+def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of one network, whose names start with its own."""
+    return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
+
+
+def _other_schema(folder: Path, schema: object) -> FormatError:
+    is_newer = isinstance(schema, int) and schema > SCHEMA
+    fix = "Update cellweft." if is_newer else "Fit the model and save it anew with this version of cellweft."
+    return FormatError(str(folder), expected=f"a model of schema {SCHEMA}", got=f"schema {schema}", fix=fix)

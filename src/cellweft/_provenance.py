@@ -1,0 +1,90 @@
+"""What is recorded with a result, so that it can be made again: versions, parameters, what came in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SCHEMA_VERSION = 2
+"""Version of the record, of what stands in it under which name."""
+
+_PACKAGES = ("cellweft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
+_command: list[str] = []  # of this process, where it is our command
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that the numbers depend on."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def note_command(words: Sequence[str]) -> None:
+    """Note the words of the command that this process carries out, for the records of its results."""
+    _command[:] = words
+
+
+def stamp(kind: str) -> dict[str, Any]:
+    """Return what stands in the record of every result: schema, kind, date, command line, versions."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command_line": shlex.join(_command),
+        "versions": versions(),
+    }
+
+
+def provenance(
+    kind: str,
+    *,
+    preset: str,
+    settings: DataclassInstance,
+    seed: int,
+    device: str,
+    inputs: Mapping[str, Mapping[str, Any]],
+    fit_seconds: float,
+) -> dict[str, Any]:
+    """Return the record of a result as plain values that every format stores.
+
+    Parameters
+    ----------
+    kind
+        What the result is: "imputed" or "placed".
+    preset, settings, seed, device
+        How it was made; settings are those of any dataclass.
+    inputs
+        What came in, of `cellweft.data._pair.inputs_of`.
+    fit_seconds
+        How long learning took; 0 where that is not known.
+
+    Returns
+    -------
+    dict
+        ``schema_version``, ``kind``, ``date`` (ISO 8601 with time zone, when the run began), ``duration``
+        (seconds of the ``fit`` and of this ``run``, which `timed` fills in), ``command_line`` (empty where it
+        was not made by the command), ``inputs``, ``preset``, ``settings`` ("none" for None), ``seed``,
+        ``device`` and ``versions``.
+    """
+    return stamp(kind) | {
+        "duration": {"fit": float(fit_seconds), "run": 0.0},
+        "inputs": {side: dict(found) for side, found in inputs.items()},
+        "preset": preset,
+        "settings": {name: "none" if value is None else value for name, value in asdict(settings).items()},
+        "seed": int(seed),
+        "device": device,
+    }
+
+
+def timed(record: Mapping[str, Any], start: float) -> dict[str, Any]:
+    """Return a record with the seconds of its run, which began at ``start`` of `time.monotonic`."""
+    seconds = round(time.monotonic() - start, 3)
+    return {**record, "duration": {**record["duration"], "run": seconds}}

@@ -1,0 +1,100 @@
+"""Unit length, cosine and Pearson correlation of columns or rows, defined for constant and zero vectors too.
+
+A vector of zeros has no direction and a constant no variation: at unit length, and centred, they are exact
+zeros. Their cosine or correlation with anything is 0, never NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cellweft._typing import DoubleArray
+
+
+def centred(values: NDArray[Any], *, axis: int = 0) -> DoubleArray:
+    """Take the mean from each vector, in float64.
+
+    Parameters
+    ----------
+    values
+        A matrix.
+    axis
+        Along which a vector lies: 0 for columns, 1 for rows.
+
+    Examples
+    --------
+    >>> centred(np.array([[1.0, 0.1], [3.0, 0.1]]))
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    # constants become exact zeros, which rounding alone would not give
+    constant = values.max(axis=axis, keepdims=True) == values.min(axis=axis, keepdims=True)
+    return np.where(constant, 0.0, values - values.mean(axis=axis, keepdims=True))
+
+
+def unit_length(values: NDArray[Any], *, axis: int = 0, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Scale vectors to length 1; a vector of zeros stays one.
+
+    Parameters
+    ----------
+    values
+        A matrix.
+    axis
+        Along which a vector lies: 0 for columns, 1 for rows.
+    dtype
+        Of the work and the result.
+
+    Examples
+    --------
+    >>> unit_length(np.array([[3.0, 0.0], [4.0, 0.0]]))
+    array([[0.6, 0. ],
+           [0.8, 0. ]])
+    """
+    values = np.asarray(values, dtype=dtype)
+    # a power of 2 takes values to the size of 1 without rounding: squares of tiny or huge ones stay in range
+    most = np.finfo(values.dtype).maxexp - 1
+    exponent = np.frexp(np.abs(values).max(axis=axis, keepdims=True, initial=0))[1].clip(-most, most)
+    values = values * np.ldexp(values.dtype.type(1), -exponent)
+    length = np.sqrt((values**2).sum(axis=axis, keepdims=True))
+    return np.asarray(np.divide(values, length, out=np.zeros_like(values), where=length > 0))
+
+
+def cosine(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> DoubleArray:
+    """Return the cosine similarity of each vector of one matrix with its partner in the other, -1 to 1.
+
+    Parameters
+    ----------
+    left, right
+        Matrices of one shape.
+    axis
+        Along which a vector lies: 0 for columns, 1 for rows.
+
+    Examples
+    --------
+    >>> cosine(np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 1.0], [0.0, 1.0]]))
+    array([0.6, 0. ])
+    """
+    products = unit_length(left, axis=axis) * unit_length(right, axis=axis)
+    return np.asarray(products.sum(axis=axis).clip(-1.0, 1.0))
+
+
+def pearson(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> DoubleArray:
+    """Return the Pearson correlation of each vector of one matrix with its partner in the other, -1 to 1.
+
+    Parameters
+    ----------
+    left, right
+        Matrices of one shape.
+    axis
+        Along which a vector lies: 0 for columns, 1 for rows.
+
+    Examples
+    --------
+    >>> pearson(np.array([[1.0, 2.0], [2.0, 2.0]]), np.array([[5.0, 1.0], [4.0, 2.0]]))
+    array([-1.,  0.])
+    """
+    return cosine(centred(left, axis=axis), centred(right, axis=axis), axis=axis)

@@ -1,0 +1,66 @@
+"""Text for people: sizes, times, counts and near names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def many(number: int, what: str) -> str:
+    """Return a number with its noun, which gets an s where there is not one.
+
+    Examples
+    --------
+    >>> many(1, "cell"), many(2000, "cell")
+    ('1 cell', '2,000 cells')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def human_bytes(size: float) -> str:
+    """Return a size as people write it.
+
+    Examples
+    --------
+    >>> human_bytes(1_500_000_000)
+    '1.5 GB'
+    """
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5:  # what three digits do not round up to the next unit
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the known names nearest to ``name``, or where there is none, the first few.
+
+    Examples
+    --------
+    >>> near("spatail", ["spatial", "X_pca"])
+    "Did you mean 'spatial'?"
+    >>> near("zzz", ["spatial", "X_pca"])
+    "Known: 'X_pca', 'spatial'."
+    """
+    names = sorted({str(one) for one in known})
+    lower = {one.lower(): one for one in reversed(names)}
+    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return f"Known: {shorten(names)}." if names else "None is there."
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, quoted, and how many more there are.
+
+    Examples
+    --------
+    >>> shorten(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,139 @@
+"""What a command prints: text or a JSON object on standard output, progress and errors on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from cellweft._compute import is_out_of_memory, progress_callback
+from cellweft._errors import CellweftError, MemoryBudgetError, arg
+from cellweft._text import human_bytes
+from cellweft._typing import Progress
+from cellweft.cli.options import ShownOptions, as_option, in_options
+
+if TYPE_CHECKING:
+    from cellweft.data._pair import Pair
+
+_WIDTH = 120  # of tables that go to a file or a pipe
+
+
+class Screen:
+    """Where one run of a command prints.
+
+    Parameters
+    ----------
+    options
+        Whether to print JSON, and whether to be quiet.
+    """
+
+    def __init__(self, options: ShownOptions) -> None:
+        self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
+        self._start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line, unless asked for JSON or quiet."""
+        if self._talks:
+            typer.echo(text)
+
+    def announce(self, pair: Pair, plan: str) -> None:
+        """Print what came in and what will be done, unless asked for JSON or quiet."""
+        self.say(f"Inputs: {counted(pair)}")
+        for caution in cautions_of(pair):
+            self.say(f"  - {caution}")
+        self.say(f"Plan: {plan}")
+
+    def show(self, table: RenderableType) -> None:
+        """Print a table, unless asked for JSON or quiet."""
+        if self._talks:
+            console = Console(highlight=False)
+            console = console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+            console.print(table)
+
+    def finish(self, line: str, record: dict[str, Any]) -> None:
+        """Print the last line, or the record as JSON, with the time and the memory that the command took."""
+        seconds, peak = time.monotonic() - self._start, _peak_memory()
+        if self._as_json:
+            record = record | {"seconds": round(seconds, 3), "peak_bytes": peak}
+            typer.echo(json.dumps(record, indent=2, allow_nan=False))
+        else:
+            memory = "" if peak is None else f", peak memory {human_bytes(peak)}"
+            typer.echo(f"{line} ({seconds:,.0f} s{memory})")
+
+    def progress(self) -> contextlib.AbstractContextManager[Progress]:
+        """Lend a function that draws one bar in a terminal, unless asked for JSON or quiet."""
+        return progress_callback(self._talks)
+
+
+def counted(pair: Pair) -> str:
+    """Return the size of both inputs and the number of cautions."""
+    cautions = len(pair.cautions)
+    return (
+        f"{pair.sc.n_cells:,} reference cells x {pair.sc.n_genes:,} genes, "
+        f"{pair.st.n_cells:,} spatial cells x {pair.st.n_genes:,} genes, {len(pair.shared_genes):,} shared, "
+        f"{'no cautions' if not cautions else '1 caution' if cautions == 1 else f'{cautions} cautions'}"
+    )
+
+
+def cautions_of(pair: Pair) -> list[str]:
+    """Return the cautions, with arguments as options."""
+    return [in_options(one) for one in pair.cautions]
+
+
+@contextlib.contextmanager
+def told_errors(*, as_json: bool) -> Iterator[None]:
+    """Print the errors that cellweft raises on purpose, and exit with 2; with 130 after an interrupt."""
+    try:
+        yield
+    except CellweftError as error:
+        _tell(error, as_json=as_json)
+        raise typer.Exit(2) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        short = MemoryBudgetError(
+            "memory",
+            expected="as much as the plan says",
+            got="less from the system",
+            fix="Lower " + arg("memory") + ", or raise the limit (ulimit -v).",
+        )
+        for note in _notes(error):
+            short.add_note(note)
+        _tell(short, as_json=as_json)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as interrupt:
+        left = " ".join(_notes(interrupt)) or "Nothing incomplete was left behind."
+        typer.echo(f"Interrupted. {left}", err=True)
+        raise typer.Exit(130) from interrupt
+
+
+def _notes(error: BaseException) -> list[str]:
+    """Return what was noted with an error on its way: what of the work is kept, say."""
+    return list(getattr(error, "__notes__", []))
+
+
+def _tell(error: CellweftError, *, as_json: bool) -> None:
+    """Print an error with its next step and, where it is asked for, as JSON too."""
+    told = error.fields(as_option)
+    typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(told), err=True)
+    for note in _notes(error):
+        typer.echo(note, err=True)
+    if as_json:
+        about = {"kind": type(error).__name__, "argument": error.argument}
+        typer.echo(json.dumps({"error": about | told}, indent=2))
+
+
+def _peak_memory() -> float | None:
+    """Return the most memory that this process has held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -1,0 +1,422 @@
+"""``cellweft demo``: simulated files in; imputed genes, placed cells, and a report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from cellweft._errors import OutputExistsError, arg
+from cellweft._typing import FloatArray, PathLike, Progress, no_progress
+from cellweft.cli.console import Screen, told_errors
+from cellweft.cli.options import Overwrite, RunOptions
+from cellweft.cli.parsing import check_device
+from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
+from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
+
+    from cellweft.data._pair import Pair
+    from cellweft.data.synthetic.tissue import SimulatedTissue
+
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files of the demonstration.")]
+_Cells = Annotated[int, typer.Option(help="Spatial cells to simulate.")]
+
+_NEXT = """The same with your own data:
+  cellweft check    atlas.h5ad tissue.h5ad
+  cellweft impute   atlas.h5ad tissue.h5ad -o imputed.zarr
+  cellweft place    atlas.h5ad tissue.h5ad -o placed.zarr
+  cellweft evaluate atlas.h5ad tissue.h5ad -o scores.csv
+  cellweft report   imputed.zarr placed.zarr scores.csv -o report.html"""
+
+FILES = {
+    "atlas": "atlas.h5ad",
+    "tissue": "tissue.h5ad",
+    "truth": "truth.h5ad",
+    "imputed": "imputed.zarr",
+    "scores": "scores.csv",
+    "truth_scores": "truth_scores.csv",
+    "placed": "placed.h5ad",
+    "place_scores": "place_scores.csv",
+    "report": "report.html",
+}
+"""Files of the demonstration by what they hold; each table of scores has a .json beside it."""
+
+PICTURES = {
+    "gene": "pictures/gene.png",
+    "reliability": "pictures/reliability.png",
+    "methods": "pictures/methods.png",
+    "placed": "pictures/placed.png",
+}
+"""Its pictures by what they show."""
+
+INTERVAL = 0.9
+"""Share of true values that the intervals of the imputed genes shall hold."""
+
+SETTINGS: dict[str, int] = {}
+"""Settings of the Imputer that differ from the default ones."""
+
+PLACER_SETTINGS = {"models": 1, "steps": 150}
+"""One encoder in place of several, trained for less long."""
+
+_BASELINES = ("mean", "knn", "attention")
+_PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
+_MARK = "demo.json"
+_PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
+
+
+def demo(
+    *, out: _Out = Path("cellweft-demo"), cells: _Cells = 1500, overwrite: Overwrite = False, run: RunOptions
+) -> None:
+    """Simulate a tissue, impute its genes, place cells in it, and show how good that is; needs no data."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        check_device(run.device)
+        with screen.progress() as progress:
+            made = run_demo(
+                out,
+                n_cells=cells,
+                seed=run.seed,
+                device=run.device,
+                overwrite=overwrite,
+                say=screen.say,
+                progress=progress,
+            )
+        screen.say("")
+        screen.show(
+            score_table(made.held_out, title="Genes of the panel, hidden a fifth at a time; as on real data")
+        )
+        screen.show(
+            score_table(made.against_truth, title="Genes that were not on the panel, against the truth")
+        )
+        screen.say(
+            "Medians over genes and over cells, and agreement of groups; higher is better, except mse.\n"
+            "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
+            "The reliable half are the genes whose imputation the method itself trusts more.\n"
+        )
+        screen.show(
+            placement_table(made.places, title="Where the cells of the atlas lived, against the truth")
+        )
+        screen.say(
+            "Distances from the true place, in the unit of the coordinates, and hits: how many of a cell's\n"
+            "25 nearest cells are found.\n"
+        )
+        screen.say(_NEXT)
+        screen.say("")
+        screen.finish(
+            f"The demonstration lies in {out}, and {made.report} tells of it: "
+            f"{', '.join(FILES.values())}, {', '.join(PICTURES.values())}",
+            {
+                "command": "demo",
+                "folder": str(made.folder),
+                "files": {what: str(made.folder / name) for what, name in FILES.items()},
+                "pictures": {what: str(made.folder / name) for what, name in PICTURES.items()},
+                "held_out": shown_scores(made.held_out),
+                "against_truth": shown_scores(made.against_truth),
+                "places": shown_placement(made.places),
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demo:
+    """What a demonstration made.
+
+    Attributes
+    ----------
+    folder
+        Where its files lie.
+    pair
+        The simulated inputs, as they were read.
+    held_out
+        Scores on held-out genes of the panel, of `cellweft.evaluate_imputation`: all that real data allow.
+    against_truth
+        Scores on the genes that the panel did not measure, in the same columns.
+    places
+        Scores of the places of the atlas's cells, likewise.
+    report
+        The report on all of this.
+    """
+
+    folder: Path
+    pair: Pair
+    held_out: pd.DataFrame
+    against_truth: pd.DataFrame
+    places: pd.DataFrame
+    report: Path
+
+
+def run_demo(
+    folder: PathLike,
+    *,
+    n_cells: int = 1500,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    progress: Progress = no_progress,
+) -> Demo:
+    """Simulate a tissue, impute its genes, place the cells of an atlas, and score both.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; made if it is not there.
+    n_cells
+        Spatial cells of the tissue.
+    seed
+        Of the simulation and of the method.
+    device
+        Of the method.
+    overwrite
+        Whether files of these names may be replaced that no demonstration wrote. Its own it replaces always,
+        files of other names it never touches.
+    say
+        Called with a line as each step begins.
+    progress
+        Called as the work goes on.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder holds files of these names that no demonstration wrote.
+    OutputError
+        The folder could not be written to.
+    """
+    from cellweft.data._pair import pair
+    from cellweft.data.synthetic.tissue import simulate_tissue
+    from cellweft.evaluate.imputation import evaluate_imputation
+    from cellweft.evaluate.score_table import write_scores
+    from cellweft.impute.imputer import Imputer
+
+    folder = _prepare(Path(folder), overwrite=overwrite)
+    say = say or (lambda line: None)
+    path = {what: folder / name for what, name in FILES.items()}
+    say(
+        f"1. Simulate a layered tissue of {n_cells:,} cells with a panel of {_PANEL} genes, and an atlas of "
+        f"{_GENES} genes."
+    )
+    tissue = simulate_tissue(
+        n_spatial=n_cells,
+        n_reference=round(_REFERENCE_CELLS * n_cells),
+        n_genes=_GENES,
+        n_panel=_PANEL,
+        seed=seed,
+    )
+    _write_inputs(tissue, path)
+    data = pair(path["atlas"], path["tissue"])
+    say("2. Impute all genes of the atlas in every cell of the tissue.")
+    imputer = Imputer(settings=SETTINGS, seed=seed, device=device).fit(data, progress=progress)
+    imputer.impute_to(path["imputed"], interval=INTERVAL, overwrite=True, progress=progress)
+    say("3. Hide a fifth of the panel at a time, predict it from the rest, and compare.")
+    held_out = evaluate_imputation(
+        data, [_method(SETTINGS), *_BASELINES], seeds=[seed], device=device, progress=progress
+    )
+    write_scores(held_out, path["scores"], overwrite=True)
+    say("4. Compare the genes that the panel did not measure with the simulated truth.")
+    against_truth = _score_truth(data, path, seed=seed, device=device)
+    write_scores(against_truth, path["truth_scores"], overwrite=True)
+    say("5. Place the cells of the atlas in the tissue, and compare with where they were simulated.")
+    places = _place(data, path, seed=seed, device=device, progress=progress)
+    say("6. Draw the results, and write the report.")
+    _draw(data, path, folder, tables=(held_out, against_truth))
+    written = _report(data, path)
+    return Demo(
+        folder=folder,
+        pair=data,
+        held_out=held_out,
+        against_truth=against_truth,
+        places=places,
+        report=written,
+    )
+
+
+def _prepare(folder: Path, *, overwrite: bool) -> Path:
+    """Make the folder, and see to it that nothing is replaced that is not the demonstration's own."""
+    check_output(folder.with_name(folder.name + ".partial"))  # whether the folder that it lies in can be used
+    with output_errors(folder):
+        folder.mkdir(exist_ok=True)
+        mark = folder / _MARK
+        names = [*FILES.values(), "scores.json", "truth_scores.json", "place_scores.json", *PICTURES.values()]
+        foreign = [name for name in names if (folder / name).exists()]
+        if foreign and not overwrite and not mark.exists():
+            raise OutputExistsError(
+                str(folder),
+                expected="a new folder, or one of an earlier demonstration",
+                got=f"a folder with a {foreign[0]} that no demonstration wrote",
+                fix="Choose another folder, "
+                + arg("out")
+                + ", or replace its files: "
+                + arg("overwrite", True)
+                + ".",
+            )
+        mark.write_text(json.dumps({"written by": "cellweft demo", "files": names}, indent=2) + "\n")
+    return folder
+
+
+def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
+    for what, data in (("atlas", tissue.sc), ("tissue", tissue.st), ("truth", tissue.truth)):
+        with partial_output(path[what], overwrite=True) as partial:
+            data.write_h5ad(partial)
+
+
+def _method(settings: Mapping[str, int]) -> str:
+    """Return the method as tables name it."""
+    changes = "+".join(f"{key}={value}" for key, value in settings.items())
+    return f"auto:{changes}" if changes else "auto"
+
+
+def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
+    """Score the imputed genes as they were written, and the baselines, where the panel measured nothing."""
+    import anndata
+    import pandas as pd
+
+    from cellweft.data._pair import pair
+    from cellweft.evaluate.methods import resolve_methods
+    from cellweft.evaluate.score_table import COLUMNS
+
+    truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
+    imputed = anndata.read_zarr(path["imputed"])
+    hidden = np.flatnonzero(~imputed.var["measured"].to_numpy())  # places in the atlas too: all was imputed
+    names = data.sc.genes[hidden]
+    columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
+    measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
+    own = np.asarray(imputed.X)[:, hidden]
+    tables = [_truth_rows(names, measured, own).assign(method=_method(SETTINGS))]
+    reliable = imputed.var["reliability"].to_numpy()[hidden]
+    best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
+    half = _summary("most reliable half", measured[:, best], own[:, best])
+    tables += [
+        one.assign(method=_method(SETTINGS)) for one in (half, _coverage(imputed[:, hidden], measured))
+    ]
+    for method in resolve_methods(_BASELINES, device=device):
+        predicted = method.make(seed).fit(data).predict(names, data)
+        tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
+    scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
+    scores.attrs["cellweft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
+    return scores
+
+
+def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> pd.DataFrame:
+    """Return which share of the true values lies within the intervals, gene by gene and in all."""
+    import pandas as pd
+
+    inside = (imputed.layers["lower"] <= measured) & (measured <= imputed.layers["upper"])
+    metric = f"coverage@{INTERVAL:g}"
+    genes = pd.DataFrame({"level": "gene", "item": imputed.var_names, "value": inside.mean(axis=0)})
+    total = pd.DataFrame({"level": "summary", "item": ["all values"], "value": [inside.mean()]})
+    return pd.concat([genes, total], ignore_index=True).assign(metric=metric)
+
+
+def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progress: Progress) -> pd.DataFrame:
+    """Place the atlas's cells, write them, and score them beside the baselines."""
+    from cellweft.data.io.write import write_anndata
+    from cellweft.evaluate.placement import evaluate_placement
+    from cellweft.evaluate.score_table import write_scores
+    from cellweft.place.placer import Placer
+
+    placer = Placer(settings=PLACER_SETTINGS, seed=seed, device=device)
+    placement = placer.fit(data, progress=progress).place(progress=progress)
+    write_anndata(placement.to_anndata(), path["placed"], overwrite=True)
+    scores = evaluate_placement(
+        data,
+        [_method(PLACER_SETTINGS), *_PLACE_BASELINES],
+        truth="obsm:spatial_true",
+        hits=(min(25, data.sc.n_cells - 1),),
+        seeds=[seed],
+        device=device,
+        progress=progress,
+    )
+    write_scores(scores, path["place_scores"], overwrite=True)
+    return scores
+
+
+def _truth_rows(names: NDArray[np.str_], truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
+    """Return the scores of each gene, and their median."""
+    import pandas as pd
+
+    from cellweft.evaluate.metrics import METRICS
+
+    genes = [
+        pd.DataFrame({"level": "gene", "item": names, "metric": name, "value": score(truth, predicted)})
+        for name, score in METRICS.items()
+    ]
+    cells = _summary("median over cells", truth.T, predicted.T)
+    return pd.concat([*genes, _summary("median over genes", truth, predicted), cells], ignore_index=True)
+
+
+def _summary(item: str, truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
+    import pandas as pd
+
+    from cellweft.evaluate.metrics import METRICS
+
+    medians = {name: float(np.median(score(truth, predicted))) for name, score in METRICS.items()}
+    return pd.DataFrame(
+        {"level": "summary", "item": item, "metric": medians.keys(), "value": medians.values()}
+    )
+
+
+def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.DataFrame, ...]) -> None:
+    """Draw a gene that the panel did not measure, how good methods are, and where cells were placed."""
+    import anndata
+
+    from cellweft import pl
+    from cellweft.data._pair import pair
+    from cellweft.reports.figures import png
+
+    held_out, against_truth = tables
+    imputed, placed = anndata.read_zarr(path["imputed"]), anndata.read_h5ad(path["placed"])
+    truth = pair(path["atlas"], path["truth"])
+    best = _gene_to_show(imputed.var.join(anndata.read_h5ad(path["truth"], backed="r").var["pattern"]))
+    place = int(np.flatnonzero(truth.st.genes == best)[0])
+    known = truth.st.dense(slice(0, truth.st.n_cells), np.array([place]))[:, 0]
+
+    def gene() -> object:
+        axes = pl.gene(imputed, best, measured=known)
+        axes[0].set_title(f"{best}, simulated truth")
+        return axes
+
+    drawn: dict[str, Callable[[], object]] = {
+        "gene": gene,
+        "reliability": lambda: pl.reliability(imputed, against_truth, method=_method(SETTINGS)),
+        "methods": lambda: pl.methods(held_out),
+        "placed": lambda: pl.placed(placed, "cell_type", truth=data.sc.obsm["spatial_true"]),
+    }
+    for what, draw in drawn.items():
+        target = folder / PICTURES[what]
+        with output_errors(target):
+            target.parent.mkdir(exist_ok=True)
+        with partial_output(target, overwrite=True) as partial:
+            partial.write_bytes(png(draw))
+
+
+def _gene_to_show(var: pd.DataFrame) -> str:
+    """Return the most reliable gene off the panel, of those not bound to one type."""
+    known = var[~var["measured"]]["reliability"].fillna(-1.0)
+    in_space = known[var["pattern"] != "specific"]
+    return str((known if in_space.empty else in_space).idxmax())
+
+
+def _report(data: Pair, path: dict[str, Path]) -> Path:
+    """Write the report on all that was made."""
+    from cellweft.data._pair import pair
+    from cellweft.reports import report
+
+    made = [path[what] for what in ("imputed", "placed", "scores", "truth_scores", "place_scores")]
+    return report(
+        path["report"],
+        *made,
+        data,
+        truth=pair(path["atlas"], path["truth"]),
+        true_places="obsm:spatial_true",
+        title="cellweft demo: a simulated tissue",
+        overwrite=True,
+    )

@@ -1,0 +1,120 @@
+"""``cellweft embed``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cellweft._typing import Pooling
+from cellweft.cli.console import Screen, told_errors
+from cellweft.cli.options import Overwrite, RunOptions, argument, option, output
+
+_Proteins = Annotated[Path, argument("FASTA file with one protein per gene (.gz too).", "PROTEINS")]
+_Output = Annotated[
+    Path, output("Where the table goes: a .parquet file, for --embedding of cellweft impute.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model embeds the proteins, and how: options of `cellweft.genes.ProteinEmbedder`."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute "
+            "paper took facebook/esm2_t36_3B_UR50D.",
+        ),
+    ] = "facebook/esm2_t33_650M_UR50D"
+    revision: Annotated[str | None, option("Branch, tag or commit on the Hub. Default: the newest.")] = None
+    layer: Annotated[
+        int, typer.Option(help="Layer whose output is taken; negative numbers count from the last.")
+    ] = -1
+    pooling: Annotated[
+        Pooling, typer.Option(help="Mean or maximum over a protein's residues, or the token before them.")
+    ] = "mean"
+    dtype: Annotated[
+        Literal["float32", "float16"], typer.Option(help="How the numbers are stored; float16 takes half.")
+    ] = "float32"
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        typer.Option(help="Precision of the products of matrices; auto is bfloat16 on a GPU that has it."),
+    ] = "auto"
+    window: Annotated[
+        int,
+        typer.Option(help="Most residues that the model reads at once; longer proteins in several windows."),
+    ] = 1022
+    overlap: Annotated[
+        int, typer.Option(help="Fewest residues that neighbouring windows of a protein have in common.")
+    ] = 256
+    tokens_per_batch: Annotated[
+        int | None,
+        option(
+            "Most tokens that the model reads at once: fewer take less memory. Default: by the device.", "N"
+        ),
+    ] = None
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take the model from this machine, and never ask the Hub.")
+    ] = False
+
+
+def embed(
+    proteins: _Proteins,
+    *,
+    output: _Output,
+    overwrite: Overwrite = False,
+    model: ModelOptions,
+    run: RunOptions,
+) -> None:
+    """Embed proteins by a protein language model, one vector per gene; after an interrupt, run it again."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        _quiet_downloads(no_progress=run.quiet or run.as_json)
+        from cellweft._text import many
+        from cellweft.data.io.atomic_output import check_output
+        from cellweft.genes.esm.embedder import ProteinEmbedder, checked_proteins, work_folder
+
+        target = check_output(output, overwrite=overwrite, suffixes=(".parquet",))
+        embedder = ProteinEmbedder(**vars(model), device=run.device)
+        sequences = checked_proteins(proteins)
+        plan = embedder.plan(sequences, work_dir=work_folder(target))
+        screen.say(f"Plan: {plan}")
+        with _told_interrupt(work_folder(target)), screen.progress() as progress:
+            path = embedder.embed_to(sequences, target, overwrite=overwrite, progress=progress)
+        screen.finish(
+            f"Embedded {many(plan.n_proteins, 'protein')}, {plan.n_dimensions:,} numbers each -> {output}",
+            {
+                "command": "embed",
+                "output": str(path),
+                "proteins": plan.n_proteins,
+                "dimensions": plan.n_dimensions,
+                "pooling": model.pooling,
+                "dtype": model.dtype,
+                "plan": asdict(plan),
+            },
+        )
+
+
+def _quiet_downloads(*, no_progress: bool) -> None:
+    """Keep the Hub from drawing bars where nobody looks; it reads the environment when it is loaded."""
+    if no_progress or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def _told_interrupt(folder: Path) -> Iterator[None]:
+    """Tell what an interrupted run leaves."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        kept = f"; finished proteins are in {folder}" if folder.exists() else ""
+        typer.echo(f"Interrupted{kept}. The same command goes on from there.", err=True)
+        raise typer.Exit(130) from interrupt

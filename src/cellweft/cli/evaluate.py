@@ -1,0 +1,259 @@
+"""``cellweft evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cellweft._errors import SettingError
+from cellweft._text import human_bytes
+from cellweft.cli.console import Screen, cautions_of, told_errors
+from cellweft.cli.options import (
+    NetworkOptions,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    Spatial,
+    option,
+    output,
+)
+from cellweft.cli.parsing import check_device, read_numbers
+from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from cellweft.data._pair import Pair
+    from cellweft.evaluate.methods import Method
+
+_PROCESS_BYTES = 600e6  # Python with its libraries loaded, the graph of the cells, and a block of scores
+_NEIGHBOR_BYTES = 48.0  # a neighbour's place and nearness, their order, and copies of each
+_TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clusters' copies in float64
+
+_METHODS = "auto,mean,knn,attention"
+_PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
+
+_Output = Annotated[
+    Path, output("Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.")
+]
+_By = Annotated[
+    Literal["genes", "cells", "fraction", "place"],
+    typer.Option(
+        help="What is held out: folds of genes; folds of cells, scored on the genes that --keep leaves out; "
+        "one part of the genes (fraction); or where the cells of SC lived (place), which --truth tells."
+    ),
+]
+_Methods = Annotated[
+    str | None,
+    option(
+        "Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
+        "knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. "
+        f"Default: {_METHODS}; by place {_PLACERS}.",
+        "NAMES",
+    ),
+]
+_Seeds = Annotated[str | None, option("Several seeds between commas, in place of --seed.", "NUMBERS")]
+_PLACE = "Evaluating by place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions:
+    """What every ``--by`` but ``place`` takes besides."""
+
+    folds: Annotated[int, typer.Option(help="Folds of genes or cells.")] = 5
+    keep: Annotated[
+        float,
+        typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
+    ] = 0.8
+    reliability: Annotated[
+        bool,
+        typer.Option(
+            "--reliability", help="Test too whether the genes that are called reliable are predicted better."
+        ),
+    ] = False
+    no_clusters: Annotated[
+        bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
+    ] = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of `cellweft.evaluate_imputation`."""
+        kept = {"folds": self.folds, "keep": self.keep, "reliability": self.reliability}
+        return kept | {"cluster": not self.no_clusters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions:
+    """What ``--by place`` takes besides."""
+
+    truth: Annotated[
+        str | None, option("Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.", "PLACE", panel=_PLACE)
+    ] = None
+    truth_composition: Annotated[
+        str | None,
+        option(
+            "What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
+            "table or in uns[KEY_names].",
+            "PLACE",
+            panel=_PLACE,
+        ),
+    ] = None
+    hits: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Numbers K of neighbours: how many of each cell's K true neighbours are found.",
+            rich_help_panel=_PLACE,
+        ),
+    ] = "25,120"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of `cellweft.evaluate_placement`; raise `SettingError` where hits are not numbers."""
+        hits = read_numbers("hits", self.hits, low=1, example="25,120")
+        return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
+
+
+_HELD_OUT = fields(HeldOutOptions) + fields(NetworkOptions)
+_APPLIES: dict[str, tuple[str, ...]] = {
+    **{option.name: ("genes", "cells", "fraction") for option in _HELD_OUT},
+    **{option.name: ("place",) for option in fields(PlaceOptions)},
+    "folds": ("genes", "cells"),
+    "keep": ("cells", "fraction"),
+}
+"""Options that do not go with every ``--by``, and those that they go with."""
+
+
+def evaluate(
+    sc: Reference,
+    st: Spatial,
+    *,
+    context: typer.Context,
+    output: _Output,
+    by: _By = "genes",
+    methods: _Methods = None,
+    seeds: _Seeds = None,
+    held_out: HeldOutOptions,
+    overwrite: Overwrite = False,
+    place: PlaceOptions,
+    network: NetworkOptions,
+    data: PairOptions,
+    run: RunOptions,
+) -> None:
+    """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        _check_applies(context, by)
+        _check_outputs(output, overwrite=overwrite)
+        all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
+        arguments = place.arguments() if by == "place" else {"by": by, **held_out.arguments()}
+        check_device(run.device)
+        from cellweft.evaluate.imputation import evaluate_imputation
+        from cellweft.evaluate.placement import evaluate_placement
+        from cellweft.evaluate.score_table import write_scores
+
+        sources, names = network.read(), _names(methods, by)
+        resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
+        pair = data.pair(sc, st, output=output)
+        n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
+        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
+        screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
+        scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
+        with screen.progress() as progress:
+            arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
+            scores = scored(pair, names, **arguments, **sources)
+        written, beside = write_scores(scores, output, overwrite=overwrite)
+        shown, values = _shown(scores, by, folds=held_out.folds, keep=held_out.keep)
+        screen.show(shown)
+        record = {
+            "command": "evaluate",
+            "output": str(written),
+            "parameters": str(beside),
+            "scores": values,
+            "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
+            "cautions": cautions_of(pair),
+        }
+        screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
+
+
+def _check_applies(context: typer.Context, by: str) -> None:
+    """Raise `SettingError` where an option is given that the evaluation would not use."""
+    for name, choices in _APPLIES.items():
+        source = context.get_parameter_source(name)
+        if by not in choices and source is not None and source.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise SettingError(
+                option,
+                expected=f"--by {' or '.join(choices)}, where it is used",
+                got=f"--by {by}",
+                fix=f"Leave out {option}, or change --by.",
+            )
+
+
+def _check_outputs(output: Path, *, overwrite: bool) -> None:
+    """Raise unless the table and the file beside it can be put where they shall lie."""
+    from cellweft.data.io.atomic_output import check_output
+
+    check_output(output, overwrite=overwrite, suffixes=(".csv", ".parquet"))
+    check_output(output.with_suffix(".json"), overwrite=overwrite)
+
+
+def _names(methods: str | None, by: str) -> list[str]:
+    """Return the names of the methods, by default the usual ones."""
+    if methods is None:
+        methods = _PLACERS if by == "place" else _METHODS
+    return [name.strip() for name in methods.split(",") if name.strip()]
+
+
+def _resolved(
+    names: list[str], by: str, sources: dict[str, Any], *, reliability: bool, device: str
+) -> list[Method[Any]]:
+    """Return the methods that are named: those that place cells, or those that impute genes."""
+    from cellweft.evaluate.methods import resolve_methods
+    from cellweft.evaluate.placement_baselines import resolve_placers
+    from cellweft.genes.network import Network
+
+    if by == "place":
+        return list(resolve_placers(names, device=device))
+    return list(resolve_methods(names, network=Network(**sources), reliability=reliability, device=device))
+
+
+def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:
+    """Return the number of fits, and an estimate of peak memory: of the hungriest method, and the tables."""
+    from cellweft._text import many
+    from cellweft.impute.imputer import Imputer
+    from cellweft.place.placer import Placer
+
+    n_shared = len(pair.shared_genes)
+    needs = [_PROCESS_BYTES + 16.0 * pair.sc.n_cells * n_shared]
+    for method in methods:
+        made = method.make(0)
+        if isinstance(made, Imputer):
+            needs.append(made.plan(pair.shared_genes.tolist(), pair=pair, memory="1000 TB").peak_bytes)
+        elif isinstance(made, Placer):
+            needs.append(made.plan(pair=pair).peak_bytes)
+    tables = 4.0 * _TABLES * pair.st.n_cells * n_shared + _NEIGHBOR_BYTES * pair.sc.n_cells * n_neighbors
+    peak, fits = max(needs) + tables, n_runs * len(methods)
+    said = f"{many(fits, 'fit')}; peak memory about {human_bytes(peak)}"
+    return {"fits": fits, "peak_bytes": peak, "said": said}
+
+
+def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
+    """Return the table for the screen, and what JSON says of it."""
+    if by == "place":
+        title = "Cells of known place: lower is better for location_error, higher for all others."
+        return placement_table(scores, title=title), shown_placement(scores)
+    return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)
+
+
+def _title(by: str, folds: int, keep: float) -> str:
+    held = {
+        "genes": f"Held-out genes, {folds} folds",
+        "cells": f"Held-out cells, {folds} folds, {keep:.0%} of the genes kept",
+        "fraction": f"Held-out genes, {keep:.0%} kept",
+    }
+    return f"{held[by]}: medians, and agreement of groups. Higher is better, except mse."

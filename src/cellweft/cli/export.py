@@ -1,0 +1,185 @@
+"""``cellweft export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cellweft._errors import SettingError, arg
+from cellweft.cli.console import Screen, told_errors
+from cellweft.cli.options import Overwrite, ShownOptions, argument, option, output
+
+_Result = Annotated[
+    Path, argument("What cellweft impute or cellweft place wrote: a .zarr store or an .h5ad file.", "RESULT")
+]
+_To = Annotated[
+    Literal["cellxgene", "vitessce", "explorer", "spatialdata"],
+    option(
+        "What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer "
+        "(groups of cells, .csv), or what reads SpatialData (squidpy, napari).",
+        names=("--to",),
+    ),
+]
+_Output = Annotated[
+    Path | None, output("Where it goes. Not needed for spatialdata, which adds to the store of --into.")
+]
+_Column = Annotated[
+    str | None,
+    option(
+        "Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.",
+        "COLUMN",
+    ),
+]
+_Title = Annotated[str | None, option("What the data are called. Default: the name of the file.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorerOptions:
+    """What ``--to explorer`` takes besides."""
+
+    ids: Annotated[
+        str | None,
+        option(
+            "Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.",
+            "COLUMN",
+            panel="Xenium Explorer",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitessceOptions:
+    """What ``--to vitessce`` takes besides."""
+
+    url: Annotated[
+        str | None,
+        option("Where the page will find RESULT. Default: port 8000 of this machine.", panel="Vitessce"),
+    ] = None
+    gene: Annotated[
+        str | None, option("Gene that colours the cells first. Default: their groups do.", panel="Vitessce")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialDataOptions:
+    """What ``--to spatialdata`` takes besides."""
+
+    into: Annotated[
+        Path | None,
+        option(
+            "SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.",
+            "STORE",
+            panel="SpatialData",
+        ),
+    ] = None
+    table: Annotated[
+        str | None,
+        option("What the new element is called. Default: imputed, or placed.", "NAME", panel="SpatialData"),
+    ] = None
+    annotates: Annotated[
+        str | None,
+        option(
+            "Table of STORE that RESULT was made from. Default: the only one.", "NAME", panel="SpatialData"
+        ),
+    ] = None
+
+
+def export(
+    result: _Result,
+    *,
+    to: _To,
+    output: _Output = None,
+    column: _Column = None,
+    title: _Title = None,
+    overwrite: Overwrite = False,
+    spatialdata: SpatialDataOptions,
+    vitessce: VitessceOptions,
+    explorer: ExplorerOptions,
+    shown: ShownOptions,
+) -> None:
+    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's."""
+    with told_errors(as_json=shown.as_json):
+        screen = Screen(shown)
+        given = {"column": column, "title": title}
+        given |= {
+            name: value for group in (spatialdata, vitessce, explorer) for name, value in vars(group).items()
+        }
+        _check_options(to, output, given)
+        if to == "spatialdata":
+            from cellweft.data.export.spatialdata import to_spatialdata
+
+            path = to_spatialdata(
+                result,
+                spatialdata.into,
+                name=spatialdata.table,
+                annotates=spatialdata.annotates,
+                output=output,
+                overwrite=overwrite,
+            )
+        elif to == "vitessce":
+            from cellweft.data.export.vitessce import write_vitessce
+
+            columns = [] if column is None else [column]
+            path = write_vitessce(
+                result, str(output), columns=columns, title=title, overwrite=overwrite, **vars(vitessce)
+            )
+        elif to == "explorer":
+            from cellweft.data.export.xenium_explorer import write_explorer_groups
+
+            path = write_explorer_groups(
+                result, str(output), column=str(column), ids=explorer.ids, overwrite=overwrite
+            )
+        else:
+            path = _cellxgene(result, str(output), title, screen, overwrite=overwrite)
+        screen.finish(
+            f"Exported {result} to {to} -> {path}", {"command": "export", "to": to, "output": str(path)}
+        )
+
+
+_TAKES = {
+    "cellxgene": ("title",),
+    "vitessce": ("column", "title", "url", "gene"),
+    "explorer": ("column", "ids"),
+    "spatialdata": ("into", "table", "annotates"),
+}
+_NEEDS = {"cellxgene": (), "vitessce": (), "explorer": ("column",), "spatialdata": ("into",)}
+
+
+def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
+    """Raise unless what is needed is given, and nothing that would be passed over."""
+    if output is None and to != "spatialdata":
+        raise SettingError(
+            "output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
+        )
+    for name in _NEEDS[to]:
+        if given[name] is None:
+            raise SettingError(
+                name,
+                expected="a value, which " + arg("to", to) + " needs",
+                got="none",
+                fix="Write " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
+            )
+    for name, value in given.items():
+        if value is not None and name not in _TAKES[to]:
+            takes = [other for other, names in _TAKES.items() if name in names]
+            raise SettingError(
+                name,
+                expected=arg("to") + f" {' or '.join(takes)}",
+                got=arg("to", to),
+                fix="Leave " + arg(name) + " out.",
+            )
+
+
+def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, overwrite: bool) -> Path:
+    from cellweft.data.export.cellxgene import check_cellxgene, write_cellxgene
+
+    path = write_cellxgene(result, output, title=title, overwrite=overwrite)
+    findings = check_cellxgene(path)
+    for line in findings.view:
+        screen.say(f"  - {line}")
+    if findings.submission:
+        screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
+        for line in findings.submission:
+            screen.say(f"  - {line}")
+    return path

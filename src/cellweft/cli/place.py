@@ -1,0 +1,171 @@
+"""``cellweft place``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cellweft._compute import parse_memory
+from cellweft._errors import SettingError, arg
+from cellweft._typing import PlacerPreset
+from cellweft.cli.console import Screen, cautions_of, told_errors
+from cellweft.cli.options import (
+    Memory,
+    Overwrite,
+    PairOptions,
+    Reference,
+    RunOptions,
+    SaveModel,
+    Spatial,
+    option,
+    output,
+)
+from cellweft.cli.parsing import check_device, read_genes, read_settings
+from cellweft.data.io.keys import CONFIDENCE, SPREAD
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellweft.place.placement import Placement
+
+_Output = Annotated[Path, output("Where the placed cells go: a .zarr store or an .h5ad file.")]
+_Spots = Annotated[
+    Path | None,
+    option(
+        "Where the spots go, with their composition by cell type and the genes of --genes: "
+        "a .zarr store or an .h5ad file.",
+        "FILE",
+    ),
+]
+_Genes = Annotated[
+    str | None,
+    option(
+        "Genes of the cells to carry to the spots: names between commas, or a text file with one name a "
+        "line.",
+        "NAMES|FILE",
+    ),
+]
+_Neighbors = Annotated[
+    int, typer.Option(help="Neighbours of each cell in the graph of the placed cells; 0 for none.", min=0)
+]
+_Preset = Annotated[
+    PlacerPreset, typer.Option(help="The method: the best we know (auto), or STEM as published.")
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the method; may be repeated."),
+]
+_SUFFIXES = (".zarr", ".h5ad")
+
+
+def place(
+    sc: Reference,
+    st: Spatial,
+    *,
+    output: _Output,
+    spots: _Spots = None,
+    genes: _Genes = None,
+    neighbors: _Neighbors = 15,
+    memory: Memory = "4GB",
+    preset: _Preset = "auto",
+    settings: _Settings = None,
+    save_model: SaveModel = None,
+    overwrite: Overwrite = False,
+    data: PairOptions,
+    run: RunOptions,
+) -> None:
+    """Find where in the tissue every cell lived, and what every spot is made of."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        _check_outputs(output, spots, save_model, overwrite=overwrite)
+        parse_memory(memory)
+        names, chosen = _asked_genes(genes, spots), read_settings(preset, settings or [])
+        check_device(run.device)
+        from cellweft.data._pair import check_not_input
+        from cellweft.data.io.write import write_anndata
+        from cellweft.place.placer import Placer
+
+        placer = Placer(preset=preset, settings=chosen, seed=run.seed, device=run.device)
+        pair = data.pair(sc, st, output=output)
+        for path in (spots, save_model):
+            if path is not None:
+                check_not_input(path, pair)
+        plan = placer.plan(pair=pair, memory=memory)
+        pair.find_genes(names)
+        screen.announce(pair, str(plan))
+        with screen.progress() as progress:
+            placement = placer.fit(pair, progress=progress).place(progress=progress)
+            placed = placement.to_anndata(neighbors=neighbors)
+            of_spots = spots and placement.to_anndata(of="spots", genes=names, memory=memory)
+            write_anndata(placed, output, overwrite=overwrite)
+            if spots is not None:
+                write_anndata(of_spots, spots, overwrite=overwrite)
+            model = save_model and placer.save(save_model, overwrite=overwrite)
+        said, made = _made(placed, placement)
+        paths = {"output": str(output), "spots": _text(spots), "model": _text(model)}
+        record = {"command": "place", **paths, **made, "plan": asdict(plan), "cautions": cautions_of(pair)}
+        screen.finish(f"Placed {said} -> {output}{'' if spots is None else f', {spots}'}", record)
+
+
+def _check_outputs(output: Path, spots: Path | None, save_model: Path | None, *, overwrite: bool) -> None:
+    """Raise unless the outputs can be put where they shall lie, each at a path of its own."""
+    from cellweft.data.io.atomic_output import check_output
+
+    taken = [check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)]
+    for argument, path, suffixes in (("spots", spots, _SUFFIXES), ("save_model", save_model, ())):
+        if path is None:
+            continue
+        target = check_output(path, overwrite=overwrite, suffixes=suffixes)
+        if target in taken:
+            raise SettingError(
+                argument,
+                expected="a path of its own",
+                got=f"{path}, where another output goes",
+                fix="The placed cells, the spots and the model are each written by themselves.",
+            )
+        taken.append(target)
+
+
+def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
+    """Return the genes that are carried to the spots."""
+    if genes is None:
+        return []
+    if spots is None or genes == "all":
+        raise SettingError(
+            arg("genes", genes),
+            expected="names of genes, and a file for the spots that they go to",
+            got="no " + arg("spots") if spots is None else "all",
+            fix="Write "
+            + arg("genes", "Gad1,Sst")
+            + " "
+            + arg("spots", "spots.h5ad")
+            + "; cellweft impute is for all genes.",
+        )
+    return read_genes(genes) or []
+
+
+def _made(placed: AnnData, placement: Placement) -> tuple[str, dict[str, Any]]:
+    """Return what came out, in words and as values."""
+    from cellweft._text import many
+
+    confidence = float(placed.obs[CONFIDENCE].median())
+    spread = float(placed.obs[SPREAD].median())
+    n_slices = len(placement.spot_groups)
+    said = f"{many(placed.n_obs, 'cell')} on {many(len(placement.spots), 'spot')}"
+    said += f" of {many(n_slices, 'slice')}" if n_slices > 1 else ""
+    said += f", median confidence {confidence:.2f}, spread {spread:.3g} in the unit of the coordinates"
+    return said, {
+        "cells": placed.n_obs,
+        "n_spots": len(placement.spots),
+        "slices": n_slices,
+        "model_genes": len(placement.genes),
+        "median_confidence": confidence,
+        "median_spread": spread,
+    }
+
+
+def _text(path: Path | str | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,182 @@
+"""``cellweft proteins``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cellweft._errors import OutputExistsError
+from cellweft.cli.console import Screen, told_errors
+from cellweft.cli.options import Overwrite, RunOptions, option, output
+from cellweft.cli.parsing import check_device
+
+if TYPE_CHECKING:
+    from cellweft.genes.proteins.table import ProteinTable
+
+_MOST_SHOWN = 100  # characters of the genes asked for
+
+_Genes = Annotated[
+    str,
+    option(
+        "Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or "
+        "names between commas. Symbols and Ensembl IDs are told apart.",
+        "DATA|FILE|NAMES",
+    ),
+]
+_Organism = Annotated[str, option("Such as mouse, human, or the number of any taxon.", "NAME|TAXON")]
+_Output = Annotated[
+    Path,
+    output("Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.", "FASTA"),
+]
+_Proteome = Annotated[
+    list[Path] | None,
+    option(
+        "Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be "
+        "repeated. Without it, UniProt is asked over the network.",
+        "FASTA",
+    ),
+]
+_Table = Annotated[
+    Path | None,
+    option(
+        "Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. "
+        "Default: beside the proteins, .tsv.",
+        "TABLE",
+    ),
+]
+_GeneColumn = Annotated[
+    str | None, option("Column of var with the gene names. Default: the names of var.", "COLUMN")
+]
+_Cache = Annotated[
+    Path | None,
+    option(
+        "Where UniProt's answers are kept, so that nothing is asked twice. Default: cellweft's folder among "
+        "your caches.",
+        "DIR",
+    ),
+]
+_Offline = Annotated[
+    bool,
+    typer.Option("--offline", help="Never use the network: take UniProt's answers from the cache alone."),
+]
+_Url = Annotated[str | None, typer.Option(metavar="URL", help="Address of a copy of UniProt's service.")]
+
+
+def proteins(
+    *,
+    genes: _Genes,
+    organism: _Organism,
+    output: _Output,
+    proteome: _Proteome = None,
+    table: _Table = None,
+    gene_column: _GeneColumn = None,
+    cache: _Cache = None,
+    offline: _Offline = False,
+    url: _Url = None,
+    overwrite: Overwrite = False,
+    run: RunOptions,
+) -> None:
+    """Find one protein for every gene, for cellweft embed."""
+    with told_errors(as_json=run.as_json):
+        screen = Screen(run)
+        check_device(run.device)
+        source = _source(genes)
+        beside = _beside(output) if table is None else table
+        inputs = [*(proteome or []), *([source] if isinstance(source, Path) else [])]
+        _check_outputs(output, beside, inputs, overwrite=overwrite)
+        from cellweft.genes.proteins.table import find_proteins
+        from cellweft.genes.proteins.uniprot import URL
+
+        files = ", ".join(str(path) for path in proteome or [])
+        where = files or ("UniProt's answers in the cache" if offline else "UniProt, over the network")
+        screen.say(
+            f"Plan: one protein for every gene of {genes if len(genes) < _MOST_SHOWN else 'the list'}, "
+            f"from {where}"
+        )
+        with screen.progress() as progress:
+            found = find_proteins(
+                source,
+                organism=organism,
+                proteome=proteome or None,
+                gene_column=gene_column,
+                cache=cache,
+                offline=offline,
+                url=url or URL,
+                progress=progress,
+            )
+        for caution in found.cautions:
+            screen.say(f"  - {caution}")
+        found.write(output, table=beside, overwrite=overwrite)
+        screen.finish(f"{_said(found)} -> {output}, {beside}", _record(found, output, beside))
+
+
+def _source(genes: str) -> Path | list[str]:
+    """Return the path of a dataset or a list, or the names between commas."""
+    path = Path(genes).expanduser()
+    try:
+        is_there = path.exists()
+    except OSError:  # a list of many genes is longer than any path may be
+        is_there = False
+    if is_there or ("," not in genes and (path.suffix in _ENDINGS or "/" in genes)):
+        return path
+    return [name.strip() for name in genes.split(",") if name.strip()]
+
+
+_ENDINGS = (".h5ad", ".zarr", ".h5", ".parquet", ".txt", ".csv", ".tsv", ".list", ".gz")
+
+
+def _beside(output: Path) -> Path:
+    """Return the path of the table beside the proteins."""
+    plain = output.with_suffix("") if output.suffix == ".gz" else output
+    return plain.with_suffix(".tsv")
+
+
+def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: bool) -> None:
+    """Raise unless the outputs can be put where they shall lie, and take no input's place."""
+    from cellweft.data.io.atomic_output import check_output
+    from cellweft.genes.proteins.table import FASTA_SUFFIXES, TABLE_SUFFIXES
+
+    taken = [path.expanduser().resolve() for path in inputs]
+    for path, suffixes in ((output, FASTA_SUFFIXES), (table, TABLE_SUFFIXES)):
+        if path.resolve() in taken:
+            raise OutputExistsError(
+                str(path),
+                expected="a path of its own for each output",
+                got="the path of an input, or of the other output",
+                fix="Choose another path: inputs are never changed.",
+            )
+        taken.append(check_output(path, overwrite=overwrite, suffixes=suffixes))
+
+
+def _said(found: ProteinTable) -> str:
+    counts = found.counts
+    ways = [f"{counts[key]:,} {words}" for key, words in _WAYS.items() if counts[key]]
+    return (
+        f"Found proteins for {counts['found']:,} of {counts['genes']:,} genes in {found.source} ("
+        + ", ".join(ways)
+        + ")"
+    )
+
+
+_WAYS = {
+    "reviewed": "reviewed",
+    "exact": "by name",
+    "case": "by name in another case",
+    "ensembl": "by Ensembl ID",
+    "synonym": "by synonym",
+}
+
+
+def _record(found: ProteinTable, output: Path, table: Path) -> dict[str, object]:
+    return {
+        "command": "proteins",
+        "output": str(output.resolve()),
+        "table": str(table.resolve()),
+        "taxon": found.taxon,
+        "source": found.source,
+        **found.counts,
+        "genes_without": found.missing,
+        "cautions": found.cautions,
+    }

@@ -1,0 +1,141 @@
+"""Tables of scores, as the commands show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+Shown: TypeAlias = dict[str, dict[str, dict[str, float]]]
+"""Scores by method, what is scored, and metric."""
+
+_SCORES = (
+    ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
+    ("cells", "median over cells", ("pearson", "cosine")),
+    ("clusters", "clusters", ("ari", "nmi")),
+    ("modules", "modules", ("ari",)),
+    ("reliable half", "most reliable half", ("pearson", "cosine")),
+)
+"""Columns of a table of scores of imputation: what is scored, the item of the summary, and its metrics."""
+
+_PLACEMENT_HEADS = ("cells", "types")
+"""What a table of scores of placement shows; the groups of cells and of types are in the file and in JSON."""
+
+
+def shown_scores(scores: pd.DataFrame) -> Shown:
+    """Return the scores that are shown: method, what is scored, metric; means over the seeds."""
+    summary = _summary(scores)
+    return {
+        method: {
+            head: {metric: items[item][metric] for metric in metrics}
+            for head, item, metrics in _SCORES
+            if metrics[0] in items.get(item, {})
+        }
+        for method, items in summary.items()
+    }
+
+
+def score_table(scores: pd.DataFrame, *, title: str) -> Table:
+    """Return the scores that are shown as a table with a row for each method.
+
+    Parameters
+    ----------
+    scores
+        As `cellweft.evaluate_imputation` makes them.
+    title
+        What stands above.
+    """
+    rows = shown_scores(scores)
+    columns = [
+        (head, metric, f"{head if metric == metrics[0] else ''}\n{metric}")
+        for head, _, metrics in _SCORES
+        for metric in metrics
+        if any(head in row for row in rows.values())
+    ]
+    return _table(rows, columns, title=title)
+
+
+def shown_placement(scores: pd.DataFrame) -> Shown:
+    """Return the summary of a table of scores: method, what is scored, metric; means over the seeds.
+
+    Parameters
+    ----------
+    scores
+        As `cellweft.evaluate_placement` makes them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> row = {"method": "cosine", "level": "summary", "item": "all cells", "metric": "hits@9", "value": 4.0}
+    >>> shown_placement(pd.DataFrame([row]))
+    {'cosine': {'cells': {'hits@9': 4.0}}}
+    """
+    shown: Shown = {}
+    for method, items in _summary(scores).items():
+        for item, values in items.items():
+            # "all types" and "14 most frequent types" stand in one group: the metric tells them apart
+            head = item.rpartition(" ")[2] if item.startswith("all ") or " most frequent " in item else item
+            shown.setdefault(method, {}).setdefault(head, {}).update(values)
+    return shown
+
+
+def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
+    """Return the scores of all cells and all types as a table with a row for each method.
+
+    Parameters
+    ----------
+    scores
+        As `cellweft.evaluate_placement` makes them.
+    title
+        What stands above.
+    """
+    rows = shown_placement(scores)
+    columns = [
+        (head, metric, _two_lines(metric))
+        for head in _PLACEMENT_HEADS
+        for metric in dict.fromkeys(name for row in rows.values() for name in row.get(head, {}))
+    ]
+    return _table(rows, columns, title=title)
+
+
+def _summary(scores: pd.DataFrame) -> Shown:
+    """Return the summary by method, item and metric, means over the seeds, all in the table's order."""
+    rows = scores[scores["level"] == "summary"]
+    means: Shown = {}
+    for key, value in rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().items():
+        method, item, metric = map(str, cast(tuple[str, str, str], key))
+        means.setdefault(method, {}).setdefault(item, {})[metric] = float(value)
+    return means
+
+
+def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) -> Table:
+    """Return a table of scores; of each column are given what is scored, the metric, and the header."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table.add_column("\nmethod", overflow="fold")
+    for _, _, header in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    for method, row in rows.items():
+        values = [row.get(head, {}).get(metric) for head, metric, _ in columns]
+        table.add_row(method, *("-" if value is None else f"{value:.3f}" for value in values))
+    return table
+
+
+def _two_lines(metric: str) -> str:
+    r"""Return the name of a metric broken before the part that tells it from its like.
+
+    Examples
+    --------
+    >>> _two_lines("location_error_mean"), _two_lines("hits@25"), _two_lines("celltype_pcc")
+    ('location_error\n_mean', 'hits\n@25', '\ncelltype_pcc')
+    """
+    for ending in ("_mean", "_median"):
+        if metric.endswith(ending):
+            return f"{metric.removesuffix(ending)}\n{ending}"
+    name, at, number = metric.partition("@")
+    return f"{name}\n@{number}" if at else f"\n{name}"

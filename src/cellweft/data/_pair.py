@@ -1,0 +1,575 @@
+"""The door of cellweft: two inputs in, one checked `Pair` out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from cellweft._errors import (
+    GeneError,
+    InputError,
+    KeyMissingError,
+    OutputExistsError,
+    Placeholder,
+    arg,
+    check_choice,
+)
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
+from cellweft.data.digest import values_digest
+from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
+from cellweft.data.io.columns import LABEL_KEYS, SLICE_KEYS, column_of, text_labels
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.read import open_input
+from cellweft.data.quality_control import CheckResults, cautions_of
+from cellweft.data.side import Side
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+from cellweft.data.summary import findings_of, side_findings, summary_text
+from cellweft.data.validation import Genes, ReadOptions, check_cells, gene_names, make_side
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pair:
+    """A reference and a spatial dataset, checked and matched; made by `pair`.
+
+    Attributes
+    ----------
+    sc, st
+        The reference and the spatial side.
+    shared_genes
+        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the reference
+        spells them.
+    sc_shared, st_shared
+        (n_shared,) their positions in ``sc.genes`` and ``st.genes``.
+    coordinates
+        (n_st, 2 or 3) in the unit of the file, or None.
+    slices
+        (n_st,) the slice of every spatial cell, or None where there is but one.
+    labels, st_labels
+        (n_sc,) and (n_st,) cell types, "unknown" where missing, or None.
+    spacing
+        Median distance of a spatial cell to its nearest neighbour in its slice, in the unit of the
+        coordinates.
+    findings
+        All that the summary says, as plain values that JSON takes.
+    cautions
+        What is no error but should be known.
+    """
+
+    sc: Side
+    st: Side
+    shared_genes: NDArray[np.str_]
+    sc_shared: IntArray
+    st_shared: IntArray
+    coordinates: DoubleArray | None
+    slices: NDArray[np.str_] | None
+    labels: NDArray[np.str_] | None
+    st_labels: NDArray[np.str_] | None
+    spacing: float | None
+    findings: dict[str, Any]
+    cautions: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"Pair({self.sc.n_cells:,} reference cells x {self.sc.n_genes:,} genes, "
+            f"{self.st.n_cells:,} spatial cells x {self.st.n_genes:,} genes, "
+            f"{len(self.shared_genes):,} shared, cautions: {len(self.cautions)}; see .summary())"
+        )
+
+    def summary(self) -> str:
+        """Return what was found, as text."""
+        return summary_text(self.findings, self.cautions)
+
+    def find_genes(self, names: Iterable[str]) -> IntArray:
+        """Return positions of genes in ``sc.genes``: by exact name, else without case.
+
+        Parameters
+        ----------
+        names
+            Names of genes of the reference.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        """
+        return find_names(names, self.sc.genes, where="genes")
+
+    def panel(self, genes: Iterable[str]) -> Pair:
+        """Return the same pair with only some of the shared genes as its panel.
+
+        The normalisation stays that of the whole panel, as in the published protocol of held-out genes.
+
+        Parameters
+        ----------
+        genes
+            Names of shared genes, as either side spells them in any case.
+
+        Raises
+        ------
+        GeneError
+            A gene that is not shared.
+        """
+        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes"))
+        return dataclasses.replace(
+            self,
+            shared_genes=self.shared_genes[kept],
+            sc_shared=self.sc_shared[kept],
+            st_shared=self.st_shared[kept],
+            findings=self.findings | {"shared_genes": len(kept)},
+        )
+
+    def cells(self, cells: IntArray) -> Pair:
+        """Return the same pair with some of the spatial cells, in the order asked for.
+
+        Parameters
+        ----------
+        cells
+            (n_kept,) positions of spatial cells, or (n_st,) booleans.
+        """
+        cells = np.asarray(cells)
+        kept = np.flatnonzero(cells) if cells.dtype == bool else cells
+        side = self.st.subset(kept)
+        counted = {"cells": side.n_cells, "empty_cells": int(side.empty_cells.sum())}
+        return dataclasses.replace(
+            self,
+            st=side,
+            coordinates=None if self.coordinates is None else self.coordinates[kept],
+            slices=None if self.slices is None else self.slices[kept],
+            st_labels=None if self.st_labels is None else self.st_labels[kept],
+            findings=self.findings | {"spatial": self.findings["spatial"] | counted},
+        )
+
+    def with_reference(
+        self,
+        sc: AnnData | PathLike,
+        *,
+        labels: str | None = None,
+        sc_layer: str | None = None,
+        size_factor: str | None = None,
+        sc_gene_column: str | None = None,
+        sc_scale: Scale | None = None,
+        duplicates: Duplicates = "error",
+    ) -> Pair:
+        """Return a pair with the same spots and panel, and other cells as its reference.
+
+        Parameters
+        ----------
+        sc
+            The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
+        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates
+            As in `cellweft.pair`.
+
+        Raises
+        ------
+        GeneError
+            The cells lack genes of the panel.
+        MissingFileError, FormatError, KeyMissingError, InputError, ScaleError
+            As in `cellweft.pair`.
+
+        Examples
+        --------
+        >>> import cellweft
+        >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=40, n_reference=40, n_genes=12, n_panel=6)
+        >>> known = cellweft.pair(tissue.sc, tissue.st)
+        >>> known.with_reference(tissue.sc[:10].copy()).sc.n_cells
+        10
+        """
+        wish = ReadOptions(
+            name="reference",
+            layer=sc_layer,
+            gene_column=sc_gene_column,
+            size_factor=size_factor,
+            scale=sc_scale,
+            duplicates=duplicates,
+        )
+        columns = [*LABEL_KEYS, *(name for name in (labels, size_factor) if name is not None)]
+        data = open_input(sc, argument="sc", obs_columns=columns)
+        check_cells(data)
+        genes = gene_names(data, wish)
+        match = match_sides(
+            genes.names,
+            self.shared_genes,
+            first_var=data.var.iloc[genes.places],
+            second_var=pd.DataFrame(index=self.shared_genes),
+        )
+        lacking = np.setdiff1d(np.arange(len(self.shared_genes)), match.second)
+        if len(lacking):
+            raise GeneError(
+                f"{data.where}.var_names",
+                expected=f"all {len(self.shared_genes):,} genes of the panel",
+                got=f"{len(lacking):,} that are not there: {shorten(self.shared_genes[lacking].tolist())}",
+                fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
+            )
+        shared = match.first[np.argsort(match.second)]
+        side, scan = make_side(data, genes, wish, panel=shared)
+        types, found = find_labels(data.obs, labels, where=data.where, argument="labels")
+        findings = side_findings(side, scan, wish, n_left_out=genes.n_left_out, labels=types, found=found)
+        n_off_panel = side.n_genes - len(self.shared_genes)
+        return dataclasses.replace(
+            self,
+            sc=side,
+            sc_shared=shared,
+            labels=types,
+            findings=self.findings | {"reference": findings, "genes_to_impute": n_off_panel},
+            cautions=tuple(
+                one for one in self.cautions if not one.startswith("Reference: ")
+            ),  # of other cells
+        )
+
+
+def pair(
+    sc: AnnData | PathLike,
+    st: AnnData | PathLike,
+    *,
+    labels: str | None = None,
+    st_labels: str | None = None,
+    sc_layer: str | None = None,
+    st_layer: str | None = None,
+    size_factor: str | None = None,
+    st_size_factor: str | None = None,
+    sc_gene_column: str | None = None,
+    st_gene_column: str | None = None,
+    coordinates: str | None = None,
+    slices: str | None = None,
+    sc_scale: Scale | None = None,
+    st_scale: Scale | None = None,
+    duplicates: Duplicates = "error",
+) -> Pair:
+    """Check a reference and a spatial dataset and match their genes; neither is changed.
+
+    Parameters
+    ----------
+    sc
+        The scRNA-seq reference: AnnData (in memory or backed), or the path of an .h5ad or .zarr of AnnData, a
+        10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
+        cells' names first.
+    st
+        The spatial data, likewise; a table's columns x and y (or other usual names) are its coordinates.
+    labels, st_labels
+        Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
+        one.
+    sc_layer, st_layer
+        Layer with the counts; by default X. A ``raw`` slot is never taken silently.
+    size_factor, st_size_factor
+        Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
+        matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
+        matrix.
+    sc_gene_column, st_gene_column
+        Column of ``var`` with the names of the genes; by default ``var_names``.
+    coordinates
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
+        places.
+    slices
+        Column of ``obs`` of the spatial side that tells slices apart; by default a usual one with several
+        values.
+    sc_scale, st_scale
+        What the values are, "raw", "normalised" or "log"; detected by default.
+    duplicates
+        What to do with a gene name that stands twice on a side: "error", or keep the "first".
+
+    Returns
+    -------
+    Pair
+        The two sides, the shared genes, and a `summary` of all that was found.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        Nothing at the path; a file that is not what its name says.
+    GeneError
+        Fewer than two shared genes; duplicated genes.
+    KeyMissingError
+        No coordinates; no such layer or column.
+    InputError
+        NaN, empty data, a single cell, duplicated cell names, unusable coordinates.
+    ScaleError
+        Values below zero: scaled data.
+
+    Notes
+    -----
+    Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``. The values are
+    read once, by blocks of rows, so that a file larger than memory can be checked.
+
+    Examples
+    --------
+    >>> import anndata as ad, pandas as pd
+    >>> counts = np.random.default_rng(0).poisson(2.0, (6, 3)).astype("float32")
+    >>> sc = ad.AnnData(counts, var=pd.DataFrame(index=["Gad1", "Sst", "Vip"]))
+    >>> st = ad.AnnData(counts[:4, :2], var=pd.DataFrame(index=["SST", "GAD1"]))
+    >>> st.obsm["spatial"] = np.arange(8.0).reshape(4, 2)
+    >>> pair(sc, st).shared_genes.tolist()
+    ['Gad1', 'Sst']
+    """
+    check_choice("duplicates", duplicates, ("error", "first"))
+    sc_wish = ReadOptions(
+        name="reference",
+        layer=sc_layer,
+        gene_column=sc_gene_column,
+        size_factor=size_factor,
+        scale=sc_scale,
+        duplicates=duplicates,
+    )
+    st_wish = ReadOptions(
+        name="spatial",
+        layer=st_layer,
+        gene_column=st_gene_column,
+        size_factor=st_size_factor,
+        scale=st_scale,
+        duplicates=duplicates,
+    )
+    asked = _Asked(labels=(labels, st_labels), coordinates=coordinates, slices=slices)
+    usual = (*LABEL_KEYS, *SLICE_KEYS)
+    sc_data = open_input(sc, argument="sc", obs_columns=[*usual, *_given(labels, size_factor)])
+    st_data = open_input(st, argument="st", obs_columns=[*usual, *_given(st_labels, st_size_factor, slices)])
+    return _checked((sc_data, st_data), (sc_wish, st_wish), asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    labels: tuple[str | None, str | None]
+    coordinates: str | None
+    slices: str | None
+
+
+def _checked(inputs: tuple[Input, Input], wishes: tuple[ReadOptions, ReadOptions], asked: _Asked) -> Pair:
+    sc_data, st_data = inputs
+    for data in inputs:
+        check_cells(data)
+    sc_genes, st_genes = (gene_names(data, wish) for data, wish in zip(inputs, wishes, strict=True))
+    match = _matched(sc_data, sc_genes, st_data, st_genes)
+    places, found_places = find_coordinates(
+        st_data.obs, st_data.obsm, asked.coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
+    )
+    slice_names, found_slices = find_slices(st_data.obs, asked.slices, where=st_data.where)
+    sc_types, found_types = find_labels(sc_data.obs, asked.labels[0], where=sc_data.where, argument="labels")
+    st_types, found_st_types = find_labels(
+        st_data.obs, asked.labels[1], where=st_data.where, argument="st_labels"
+    )
+    order = np.argsort(sc_genes.names[match.first], kind="stable")
+    sc_shared, st_shared = match.first[order], match.second[order]
+    sc_side, sc_scan = make_side(sc_data, sc_genes, wishes[0], panel=sc_shared)
+    st_side, st_scan = make_side(st_data, st_genes, wishes[1], panel=st_shared)
+    spacing = None if places is None else spot_spacing(places, slice_names)
+    evidence = CheckResults(
+        inputs=inputs,
+        wishes=wishes,
+        genes=(sc_genes, st_genes),
+        sides=(sc_side, st_side),
+        scans=(sc_scan, st_scan),
+        match=match,
+        coordinates=places,
+        slices=slice_names,
+        labels=(sc_types, st_types),
+        spacing=spacing,
+        found={
+            "coordinates": found_places,
+            "slices": found_slices,
+            "labels": found_types,
+            "st_labels": found_st_types,
+        },
+    )
+    return Pair(
+        sc=sc_side,
+        st=st_side,
+        shared_genes=sc_genes.names[sc_shared],
+        sc_shared=sc_shared,
+        st_shared=st_shared,
+        coordinates=places,
+        slices=slice_names,
+        labels=sc_types,
+        st_labels=st_types,
+        spacing=spacing,
+        findings=findings_of(evidence),
+        cautions=cautions_of(evidence),
+    )
+
+
+def check_not_input(path: PathLike, pair: Pair) -> None:
+    """Raise `OutputExistsError` where an output would take the place of one of the inputs.
+
+    Parameters
+    ----------
+    path
+        Where the output shall lie.
+    pair
+        Made from the inputs.
+    """
+    target = Path(path).resolve()
+    sources = [Path(side.source).resolve() for side in (pair.sc, pair.st)]
+    if any(target == one or target in one.parents for one in sources):  # a table lies within its store
+        raise OutputExistsError(
+            str(path),
+            expected="a path of its own for the result",
+            got="the path of the data that are read",
+            fix="Choose another path: inputs are never changed.",
+        )
+
+
+def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatch:
+    """Match the genes of both sides, or raise `GeneError` unless there are two."""
+    match = match_sides(
+        sc_genes.names,
+        st_genes.names,
+        first_var=sc.var.iloc[sc_genes.places],
+        second_var=st.var.iloc[st_genes.places],
+    )
+    n_shared = len(match.first)
+    if n_shared >= 2:
+        return match
+    got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
+    names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
+    raise GeneError(
+        "genes",
+        expected="at least 2 genes that both sides have",
+        got=got + names,
+        fix=_way_out(sc, sc_genes, st, st_genes),
+    )
+
+
+def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
+    """Guess why no genes match."""
+    for data, genes in ((sc, st_genes), (st, sc_genes)):
+        cells = set(data.obs.names().astype(str))
+        if sum(str(name) in cells for name in genes.names) > 1:
+            return f"The rows of {data.where} are named like genes: transpose it to cells x genes."
+    ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
+    if ensembl[0] != ensembl[1]:
+        side = "sc" if ensembl[0] else "st"
+        column = arg(f"{side}_gene_column", Placeholder("NAME"))
+        return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
+    return (
+        "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
+        + arg("sc_gene_column")
+        + " and "
+        + arg("st_gene_column")
+        + " take the names from a column of var."
+    )
+
+
+def _given(*names: str | None) -> list[str]:
+    return [name for name in names if name is not None]
+
+
+def _some(genes: Genes) -> str:
+    return shorten([str(name) for name in genes.names], most=3) if len(genes.names) else "no genes"
+
+
+def _exchange_hint(sc: Input) -> str:
+    there = any(key in sc.obsm for key in ("spatial", "X_spatial"))
+    return (
+        "The reference has coordinates: the reference comes first, the spatial data second." if there else ""
+    )
+
+
+Labels: TypeAlias = str | NDArray[Any] | None
+"""Type of every reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
+
+
+def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
+    """Return the type of every reference cell, (n_cells,), "unknown" where it is missing.
+
+    Parameters
+    ----------
+    pair
+        The cells.
+    labels
+        A column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+
+    Raises
+    ------
+    KeyMissingError
+        The pair has no labels, or no such column.
+    InputError
+        Not one value for each cell.
+    """
+    if labels is None:
+        if pair.labels is None:
+            raise KeyMissingError(
+                "labels",
+                expected="a type for every cell of the reference",
+                got="a pair without labels",
+                fix="Name the column of obs when the pair is made: " + arg("labels", "COLUMN") + ".",
+            )
+        return pair.labels
+    if isinstance(labels, str):
+        where = f"the reference ({pair.sc.source})"
+        return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
+    values = np.asarray(labels)
+    if values.shape != (pair.sc.n_cells,):
+        raise InputError(
+            "labels",
+            expected=f"one type for each of the {pair.sc.n_cells:,} cells",
+            got=f"shape {values.shape}",
+            fix="Give the types of the reference's cells, in their order.",
+        )
+    return text_labels(pd.Series(values))
+
+
+def coordinates_of(pair: Pair) -> DoubleArray:
+    """Return where the spots are, (n_spots, 2 or 3), or raise `KeyMissingError` where no place is known."""
+    if pair.coordinates is None:
+        raise KeyMissingError(
+            "coordinates",
+            expected="spots with places, to place cells on",
+            got="a pair without coordinates",
+            fix="Name them when the pair is made: "
+            + arg("coordinates", "obsm:KEY")
+            + " or "
+            + arg("coordinates", "obs:X,Y")
+            + ".",
+        )
+    return pair.coordinates
+
+
+def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of the two inputs, as plain values that every format stores.
+
+    Parameters
+    ----------
+    pair
+        The data.
+
+    Returns
+    -------
+    dict
+        For "reference" and "spatial": ``path`` ("memory" where there is none), ``bytes`` of the file or
+        folder (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`: of the
+        values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
+        was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
+        none), and of the spatial side ``coordinates`` and ``slices``, where these were found.
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for side in (pair.sc, pair.st):
+        told = pair.findings[side.name]
+        path = side.source.removeprefix("AnnData backed by ")
+        made[side.name] = {
+            "path": "memory" if path == "AnnData in memory" else path,
+            "bytes": _size(Path(path)),
+            "cells": side.n_cells,
+            "genes": side.n_genes,
+            "digest": values_digest(side),
+            "layer": str(told["layer"] or "X"),
+            "scale": side.scale,
+            "labels": str(told["labels"] or ""),
+            "size_factor": str(told["size_factor"] or ""),
+        }
+    for name in ("coordinates", "slices"):
+        made["spatial"][name] = str(pair.findings[name]["found"] or "")
+    return made
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder; 0 where there is none."""
+    if not path.is_dir():
+        return path.stat().st_size if path.is_file() else 0
+    return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(path) for name in names)

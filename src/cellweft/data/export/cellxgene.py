@@ -1,0 +1,347 @@
+"""A result as cellxgene shows it, and as far as it can be, as CELLxGENE's schema asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, arg, check_known
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, PathLike
+from cellweft.data.gene_names import looks_like_ensembl
+from cellweft.data.io.atomic_output import ForgivingFile, check_output, partial_output
+from cellweft.data.io.backed_matrix import RowSource, open_rows
+from cellweft.data.io.copy import blocks_of, chunk_of, copy_sparse, zero_share
+from cellweft.data.io.keys import PLACES, RECORD
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import open_result
+from cellweft.data.io.sanitize import storable
+from cellweft.data.io.write import ResultWriter
+
+logger = logging.getLogger("cellweft")
+
+_PLACES = {PLACES: "X_placed", "spatial": "X_tissue", "X_spatial": "X_tissue"}
+"""Coordinates as cellxgene finds them, the one to show first above; its validator takes no X_spatial."""
+
+_ADDED_BY_DISCOVER = (
+    "assay", "cell_type", "development_stage", "disease", "organism", "self_reported_ethnicity", "sex",
+    "tissue",
+)  # fmt: skip
+_WANTED_OBS = (
+    "assay_ontology_term_id", "cell_type_ontology_term_id", "development_stage_ontology_term_id",
+    "disease_ontology_term_id", "donor_id", "is_primary_data", "self_reported_ethnicity_ontology_term_id",
+    "sex_ontology_term_id", "suspension_type", "tissue_ontology_term_id", "tissue_type",
+)  # fmt: skip
+_UNKNOWN, _GREY = "unknown", "#c0c0c0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellxgeneFindings:
+    """What keeps a file from cellxgene.
+
+    Attributes
+    ----------
+    view
+        What keeps cellxgene from showing it, or from showing it rightly; empty where nothing does.
+    submission
+        What CELLxGENE Discover asks for besides, which only those who made the data can tell.
+    """
+
+    view: tuple[str, ...]
+    submission: tuple[str, ...]
+
+
+def write_cellxgene(
+    result: AnnData | PathLike,
+    output: PathLike,
+    *,
+    title: str | None = None,
+    embedding: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a result as an h5ad file that cellxgene shows.
+
+    Parameters
+    ----------
+    result
+        AnnData with genes, such as an imputed result, or a file of it; it is read by blocks of rows.
+    output
+        Where the file goes: ``.h5ad``.
+    title
+        What the data are called; by default the name of the file.
+    embedding
+        What is shown first, such as ``"X_umap"``; by default the places of the cells.
+    overwrite
+        Whether a file that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    InputError
+        No genes, or neither places nor an embedding to show.
+    KeyMissingError
+        No such embedding.
+    OutputExistsError, OutputError
+        As `cellweft.data.io.atomic_output.check_output`.
+
+    Notes
+    -----
+    ``X`` is float32, by rows without zeros (CSR) where at least half of it is zero, which CELLxGENE's schema
+    7.1 asks for, else dense. ``obsm["spatial"]`` becomes ``X_tissue``: its validator refuses ``X_spatial``.
+    Other arrays of ``obsm`` are kept where they are embeddings (``X_...``, of at least two columns). Text
+    becomes categories, and a missing one "unknown". Layers and ``raw`` are left out: cellxgene shows ``X``
+    alone, and of genes that were not measured there are no raw counts. Memory: a few blocks of rows and the
+    tables of cells and genes, whatever the size of the matrix. cellxgene draws upwards what images count
+    downwards, so that a tissue is mirrored.
+
+    References
+    ----------
+    CELLxGENE schema 7.1.0, github.com/chanzuckerberg/single-cell-curation.
+    """
+    target = check_output(output, overwrite=overwrite, suffixes=(".h5ad",))
+    data = open_result(result, argument="result")
+    if data.matrix is None or not len(data.var):
+        raise InputError(
+            data.where,
+            expected="genes to show",
+            got="none",
+            fix="Export an imputed result, or spots that genes were carried to.",
+        )
+    arrays = _embeddings(data)
+    shown = _shown(embedding, arrays, data)
+    obs = _ready_table(data.obs.frame(), "obs")
+    uns = _kept_uns(data.uns, obs) | {
+        "title": title or _title(data),
+        "default_embedding": shown,
+        "X_approximate_distribution": "normal",
+    }
+    parts: dict[str, Any] = {"obs": obs, "var": _ready_table(data.var, "var"), "obsm": arrays, "uns": uns}
+    source = open_rows(data.matrix, where=data.where)
+    if zero_share(source) < 0.5:
+        with ResultWriter(target, overwrite=overwrite, chunk=chunk_of(source.shape), **parts) as writer:
+            for rows, block in blocks_of(source):
+                dense = block if isinstance(block, np.ndarray) else block.toarray()
+                writer.write(rows, slice(0, source.shape[1]), dense)
+    else:
+        _write_sparse(target, source, parts, overwrite=overwrite)
+    return target
+
+
+def _write_sparse(target: Path, source: RowSource, parts: dict[str, Any], *, overwrite: bool) -> None:
+    with (
+        partial_output(target, overwrite=overwrite) as partial,
+        contextlib.closing(ForgivingFile(partial)) as file,
+    ):
+        try:
+            with h5py.File(file, "w") as root:
+                anndata.io.write_elem(root, "/", AnnData(**parts))
+                for key in {"raw", "X"} & set(root):
+                    del root[key]  # what is not there is an element too, which older readers do not know
+                copy_sparse(source, root, "X")
+            file.sync()
+        finally:
+            if file.failure is not None:
+                raise file.failure
+
+
+def _embeddings(data: Input) -> dict[str, DoubleArray]:
+    """Return what cellxgene can show of ``obsm``, the places first."""
+    names = {key: shown for key, shown in _PLACES.items() if key in data.obsm}
+    if "spatial" in names:
+        names.pop("X_spatial", None)  # the same by another name
+    names |= {key: key for key in data.obsm if key.startswith("X_") and key not in _PLACES}
+    found = {shown: _as_embedding(data.obsm[key]) for key, shown in names.items()}
+    kept = {key: values for key, values in found.items() if values is not None}
+    left = sorted(set(data.obsm) - {key for key, shown in names.items() if shown in kept})
+    if left:
+        logger.info("obsm has %s, which cellxgene does not show; left out.", shorten(left))
+    return kept
+
+
+def _as_embedding(values: Any) -> DoubleArray | None:
+    """Return the values as cellxgene takes them, or None where they are no embedding."""
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[1] < 2 or not np.issubdtype(array.dtype, np.number):
+        return None
+    array = array.astype(np.float64)
+    return None if np.isinf(array).any() or np.isnan(array).all() else array
+
+
+def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
+    if not arrays:
+        raise InputError(
+            f"{data.where}.obsm",
+            expected="places of the cells, 'spatial', or an embedding, 'X_...'",
+            got=shorten(sorted(data.obsm)) if len(data.obsm) else "nothing",
+            fix="Add one, such as with scanpy.tl.umap.",
+        )
+    shown = asked or next(iter(arrays))
+    check_known(
+        shown, arrays, arg("embedding", shown), expected=f"an embedding of {data.where}", got="no such one"
+    )
+    return shown
+
+
+def _title(data: Input) -> str:
+    return "cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem
+
+
+def _ready_table(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return a table of names, categories without gaps, numbers and booleans only."""
+    stored = storable(table, where)
+    ready = {}
+    for name, column in stored.items():
+        key = str(name).lstrip("_") or "column" if str(name).startswith("__") else str(name)
+        if key != name:
+            logger.warning("%s: column %r is written as %r: names may not start with '__'.", where, name, key)
+        ready[key] = _without_gaps(column)
+    return pd.DataFrame(ready, index=stored.index)
+
+
+def _without_gaps(column: pd.Series[Any]) -> Any:
+    """Return a column whose categories are text and never missing, and whose numbers are plain."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        values = column.cat.rename_categories(column.cat.categories.astype(str).tolist())
+        if values.isna().any():
+            if _UNKNOWN not in values.cat.categories:
+                values = values.cat.add_categories(_UNKNOWN)
+            values = values.fillna(_UNKNOWN)
+        return values.cat.remove_unused_categories() if _UNKNOWN in values.cat.categories else values
+    if pd.api.types.is_extension_array_dtype(column.dtype):
+        if pd.api.types.is_bool_dtype(column.dtype) and not column.isna().any():
+            return column.to_numpy(dtype=bool)
+        if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
+            return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return pd.Categorical(column.astype(object).fillna(_UNKNOWN).astype(str))
+    return column.to_numpy()
+
+
+def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
+    """Return cellweft's record and the colours of categories; nothing that is not there."""
+    kept: dict[str, Any] = {}
+    if RECORD in uns:
+        kept[RECORD] = _filled(uns[RECORD])
+    for name in obs.select_dtypes("category"):
+        key = f"{name}_colors"
+        kept[key] = _whole_colors(uns[key], obs[name].cat.categories) if key in uns else None
+    return {key: value for key, value in kept.items() if value is not None and len(value)}
+
+
+def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None:
+    """Return a colour for every category, grey for those that stand for none; None where it lacks others."""
+    colors = [str(one)[:7] for one in np.atleast_1d(np.asarray(values))]
+    if len(colors) == len(categories) - 1 and categories[-1] == _UNKNOWN:
+        colors.append(_GREY)
+    fits = len(colors) >= len(categories) and all(one.startswith("#") and len(one) == 7 for one in colors)
+    return np.array(colors, dtype=object) if fits else None
+
+
+def _filled(value: Any) -> Any:
+    """Return a record without what is None or empty, which older readers, and the schema, do not take."""
+    if not isinstance(value, Mapping):
+        return value
+    parts = {key: _filled(one) for key, one in value.items() if one is not None}
+    return {key: one for key, one in parts.items() if not isinstance(one, Mapping) or len(one)}
+
+
+def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
+    """Look whether a file can be shown by cellxgene, and what CELLxGENE Discover would ask for besides.
+
+    Parameters
+    ----------
+    data
+        AnnData, or the file; its matrix is read once, by blocks.
+
+    Returns
+    -------
+    CellxgeneFindings
+        What is wrong or missing, as sentences.
+
+    Notes
+    -----
+    These are the points of CELLxGENE's schema that a program can tell without ontologies. Values of ontology
+    terms are for ``cellxgene-schema validate``.
+    """
+    found = open_input(data, argument="data")
+    view = [*_wrong_arrays(found), *_wrong_table(found.obs, "obs"), *_wrong_uns(found)]
+    if found.var.index.has_duplicates or not found.obs.names().is_unique:
+        view.append("Names of cells and of genes must be unique.")
+    if found.matrix is None or not len(found.var):
+        view.append("X has no genes.")
+    else:
+        view += _wrong_matrix(found)
+    return CellxgeneFindings(view=tuple(view), submission=tuple(_lacking(found)))
+
+
+def _wrong_arrays(data: Input) -> list[str]:
+    shown = [key for key in data.obsm if key.startswith("X_") and _as_embedding(data.obsm[key]) is not None]
+    return [] if shown else ["obsm holds no embedding of two columns whose name starts with X_."]
+
+
+def _wrong_table(obs: Annotation, where: str) -> list[str]:
+    wrong = []
+    for name in obs.columns:
+        column = obs[name]
+        if name.startswith("__"):
+            wrong.append(f"{where}[{name!r}]: names may not start with '__'.")
+        if isinstance(column.dtype, pd.CategoricalDtype) and column.isna().any():
+            wrong.append(f"{where}[{name!r}] has cells without a category.")
+    return wrong
+
+
+def _wrong_uns(data: Input) -> list[str]:
+    wrong = [] if "title" in data.uns else ["uns['title'] is missing."]
+    if "default_embedding" in data.uns and str(data.uns["default_embedding"]) not in data.obsm:
+        wrong.append("uns['default_embedding'] names no embedding of obsm.")
+    return wrong
+
+
+def _wrong_matrix(data: Input) -> list[str]:
+    source = open_rows(data.matrix, where=data.where)
+    is_sparse = not isinstance(source.read(slice(0, 0)), np.ndarray)
+    wrong = []
+    if str(getattr(data.matrix, "dtype", "float32")) != "float32":
+        wrong.append("X is not of float32.")
+    if not is_sparse and zero_share(source) >= 0.5:
+        wrong.append("At least half of X is zero: it must be sparse, by rows (CSR).")
+    return wrong
+
+
+def _lacking(data: Input) -> list[str]:
+    """Return what a submission lacks."""
+    lacking = [name for name in _WANTED_OBS if name not in data.obs.columns]
+    taken = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
+    said = []
+    if "X_spatial" in data.obsm:
+        said.append("obsm['X_spatial'] has a name that is not taken: rename it, as X_tissue.")
+    if lacking:
+        said.append(f"obs lacks {', '.join(lacking)}: terms of ontologies that only you can tell.")
+    if taken:
+        said.append(f"obs has {', '.join(taken)}, which Discover adds itself: rename, as author_{taken[0]}.")
+    if "organism_ontology_term_id" not in data.uns:
+        said.append("uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090.")
+    if not looks_like_ensembl(data.var.index.to_numpy(dtype=str)):
+        said.append("var is not named by Ensembl IDs.")
+    if not data.has_raw:
+        said.append(
+            "raw.X is missing: Discover asks for raw counts of every gene, which imputed genes do not have. "
+            "Submit the measured data, and share the imputed file beside it."
+        )
+    return said

@@ -1,0 +1,411 @@
+"""SpatialData in and out: a table with its places, and a result beside what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._errors import InputError, MissingFileError, OutputExistsError, require
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, PathLike
+from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.copy import copy_matrix
+from cellweft.data.io.journal import partial_of
+from cellweft.data.io.keys import COORDINATES, PLACES
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import open_result
+from cellweft.data.io.sanitize import storable
+from cellweft.data.io.spatialdata_regions import (
+    ATTRIBUTES,
+    TABLES,
+    Link,
+    centroids,
+    chosen_table,
+    is_spatialdata,
+    opened,
+    system_of,
+)
+from cellweft.data.io.zarr_store import MANIFEST, write_quietly
+
+logger = logging.getLogger("cellweft")
+
+OWN_SYSTEM = "cellweft"
+"""Coordinate system of placed cells whose tissue's coordinates are none of the store's."""
+
+_NEAR = 1e-3  # of the extent: places that differ by less are the same
+
+
+def read_spatialdata(
+    source: Any, *, table: str | None = None, coordinate_system: str | None = None
+) -> AnnData:
+    """Read a table of SpatialData with the places of its cells.
+
+    Parameters
+    ----------
+    source
+        SpatialData, or the path of its zarr store.
+    table
+        Name of the table; by default the only one, those that cellweft has written aside.
+    coordinate_system
+        In which the places are: the middle of the shapes or labels that the table annotates, transformed. By
+        default the table's own ``obsm["spatial"]``, and only where it has none, that in "global".
+
+    Returns
+    -------
+    AnnData
+        A copy of the table with ``obsm["spatial"]``, (n_cells, 2 or 3), and in
+        ``uns["cellweft_coordinates"]`` where these come from. SpatialData names coordinate systems, but
+        hardly ever their unit: in what spatialdata-io reads of Xenium, the table's places are micrometres and
+        "global" is pixels.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        Nothing at the path; no table, or several and none is named.
+    KeyMissingError
+        No such table or coordinate system.
+    InputError
+        The table annotates nothing, or what is not there.
+    MissingExtraError
+        Middles are needed, and the package spatialdata is not installed.
+
+    Notes
+    -----
+    ``cellweft.pair`` and the commands take SpatialData and paths of stores as they are, ``sample.zarr`` or
+    ``sample.zarr/tables/NAME``, and read tables by blocks; this is for a coordinate system of choice.
+    """
+    data = _table(source, table)
+    made = _loaded(source, data)
+    link = Link.of(made.uns)
+    if coordinate_system is None and "spatial" in made.obsm:
+        made.uns[COORDINATES] = {"source": "obsm['spatial'] of the table"}
+        return made
+    if link is None:
+        raise InputError(
+            data.where,
+            expected="a table that annotates shapes or labels",
+            got="one that annotates nothing",
+            fix="Give the places yourself, in obsm['spatial'].",
+        )
+    whole = opened(source)
+    system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
+    made.obsm["spatial"] = centroids(whole, link, data.obs, where=data.where, system=system)
+    made.uns[COORDINATES] = {"source": f"middles of {', '.join(link.regions)}", "coordinate_system": system}
+    return made
+
+
+def _loaded(source: Any, data: Input) -> AnnData:
+    if is_spatialdata(source):
+        return source.tables[data.source].copy()
+    return anndata.read_zarr(data.source)
+
+
+def _table(source: Any, name: str | None) -> Input:
+    """Open a table, of SpatialData or of a store; `source` of what comes is its name, or its path."""
+    if is_spatialdata(source):
+        where = "SpatialData in memory"
+        chosen = chosen_table(source.tables, name, where=where, argument="table={!r}".format)
+        found = source.tables[chosen]
+        return Input(
+            where=f"{where}, table {chosen!r}",
+            source=chosen,
+            matrix=found.X,
+            layers=found.layers,
+            obs=HeldTable(pd.DataFrame(found.obs)),
+            var=pd.DataFrame(found.var),
+            obsm=found.obsm,
+            uns=found.uns,
+        )
+    path = Path(source)
+    return open_input(path if name is None else path / TABLES / name, argument="source")
+
+
+def to_spatialdata(
+    result: AnnData | PathLike,
+    into: Any,
+    *,
+    name: str | None = None,
+    annotates: str | None = None,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+) -> Any:
+    """Add a result to the SpatialData that it was made from; nothing that is there is changed.
+
+    Parameters
+    ----------
+    result
+        Imputed genes, which become a table that annotates the same regions; or placed cells, which become
+        points. AnnData, or a file of it.
+    into
+        SpatialData, or the path of its zarr store.
+    name
+        What the new element is called; by default "imputed", and "placed" for placed cells.
+    annotates
+        The table that the result was made from; by default the only one, those that cellweft has written
+        aside.
+    output
+        Where ``into`` is a path: a ``.zarr`` folder that the whole store is copied to, with the new element;
+        by default the element is added to the store at ``into``.
+    overwrite
+        Whether ``output`` may be replaced. An element is never replaced.
+
+    Returns
+    -------
+    SpatialData or Path
+        SpatialData that shares all other elements with ``into``; or where the store lies.
+
+    Raises
+    ------
+    OutputExistsError
+        There is an element of that name.
+    InputError
+        Cells of the result that the table does not have.
+    KeyMissingError, FormatError
+        No such table; several, and none is named.
+    MissingExtraError
+        For placed cells, the package spatialdata is not installed.
+    OutputError
+        Writing failed; the store is as it was.
+
+    Notes
+    -----
+    Cells are matched by their names. Cells of the store that the result does not have stay without a row in
+    the new table, which SpatialData allows; how many is logged. Into a store, genes are written by blocks of
+    rows, so that memory does not depend on their number; into SpatialData in memory they are loaded. Points
+    are put into the coordinate system that the coordinates of the tissue are found in, with the
+    transformation of its regions where these have one; else into one of their own, "cellweft".
+    """
+    made = open_result(result, argument="result")
+    is_placed = PLACES in made.obsm
+    name = name or ("placed" if is_placed else "imputed")
+    if is_spatialdata(into):
+        _check_new(name, [one for _, one, _ in into.gen_elements()], "SpatialData")
+        kinds = ("images", "labels", "shapes", "points", "tables", "attrs")
+        elements = {kind: dict(getattr(into, kind)) for kind in kinds}
+        if is_placed:
+            elements["points"][name] = _points(made, into, annotates)
+        else:
+            elements["tables"][name] = _as_table(result, made, _table(into, annotates))
+        return type(into)(**elements)
+    store = Path(into)
+    if not store.is_dir():
+        raise MissingFileError(
+            str(store), expected="a SpatialData store", got="no folder there", fix="Check the path."
+        )
+    _check_new(
+        name, [one.name for part in store.iterdir() if part.is_dir() for one in part.iterdir()], str(store)
+    )
+    if output is None:
+        _add(made, store, name, annotates)
+        return store
+    target = check_output(output, overwrite=overwrite, suffixes=(".zarr",))
+    with partial_output(target, overwrite=overwrite) as partial:
+        shutil.copytree(store, partial)
+        _add(made, partial, name, annotates)
+    return target
+
+
+def _check_new(name: str, known: list[str], where: str) -> None:
+    if name in known:
+        raise OutputExistsError(
+            f"{where}, {name!r}",
+            expected="a name that no element has",
+            got="an element of that name",
+            fix="Choose another name: elements are never replaced.",
+        )
+
+
+def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
+    if PLACES in made.obsm:
+        data = opened(store)
+        data[name] = _points(made, store, annotates)
+        with _undone(store / "points" / name):
+            data.write_element(name)
+        return
+    source = _table(store, annotates)
+    aside = partial_of(store.with_name(f"{store.name}.{name}"))
+    with output_errors(store), contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        _write_table(aside, made, source)
+        aside.rename(store / TABLES / name)
+    _consolidate(store)
+
+
+@contextlib.contextmanager
+def _undone(element: Path) -> Any:
+    """Remove an element that was not there before, if writing it fails."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(element, ignore_errors=True)
+        raise
+
+
+def _consolidate(store: Path) -> None:
+    """Bring the store's list of all that it holds, if it has one, up to date."""
+    import zarr
+
+    group = zarr.open_group(str(store), mode="r+")
+    if group.metadata.consolidated_metadata is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            zarr.consolidate_metadata(group.store)
+
+
+def _write_table(path: Path, made: Input, source: Input) -> None:
+    """Write a result as a table of SpatialData, in the form of the table that it was made from."""
+    import zarr
+
+    theirs = zarr.open_group(source.source, mode="r")
+    root = zarr.open_group(str(path), mode="w", zarr_format=theirs.metadata.zarr_format)
+    obs, link = _linked(made, source)
+    parts = AnnData(
+        obs=storable(obs, "obs"), var=storable(made.var, "var"), obsm=_arrays(made), uns=_uns(made, link)
+    )
+    write_quietly(root, "/", parts)
+    matrices = {"X": made.matrix} | {f"layers/{key}": made.layers[key] for key in made.layers}
+    for key, matrix in matrices.items():
+        if key in root:
+            del root[key]
+        copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key)
+    told = {
+        key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))
+    }
+    if link is not None:
+        told |= _attributes(link)
+    zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened anew, to know those that are there
+
+
+def _attributes(link: Link) -> dict[str, Any]:
+    region = link.regions[0] if len(link.regions) == 1 else list(link.regions)
+    return {"region": region, "region_key": link.region_key, "instance_key": link.instance_key}
+
+
+def _uns(made: Input, link: Link | None) -> dict[str, Any]:
+    kept = {key: made.uns[key] for key in made.uns if key != ATTRIBUTES}
+    return kept if link is None else kept | {ATTRIBUTES: _attributes(link)}
+
+
+def _arrays(made: Input) -> dict[str, Any]:
+    return {key: made.obsm[key] for key in made.obsm}
+
+
+def _linked(made: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
+    """Return the table of the result's cells with region and instance of each, and what it annotates."""
+    obs = made.obs.frame().copy()
+    places = _matched(made, source)
+    link = Link.of(source.uns)
+    if link is None:
+        return obs, None
+    rows = link.instances(source.obs, where=source.where).iloc[places]
+    regions = [name for name in link.regions if (rows["region"] == name).any()]
+    obs[link.region_key] = pd.Categorical(rows["region"].to_numpy(), categories=regions)
+    obs[link.instance_key] = rows["instance"].to_numpy()
+    return obs, Link(regions=tuple(regions), region_key=link.region_key, instance_key=link.instance_key)
+
+
+def _matched(made: Input, source: Input) -> Any:
+    """Return the row of the source for each cell of the result, or raise `InputError` where there is none."""
+    theirs = source.obs.names().astype(str)
+    names = made.obs.names().astype(str)
+    if theirs.has_duplicates:
+        raise InputError(
+            source.where,
+            expected="a name for every cell, each once",
+            got=f"{theirs[theirs.duplicated()][0]!r} more than once",
+            fix="Make them unique before imputing.",
+        )
+    places = theirs.get_indexer(names)
+    if (places < 0).any():
+        raise InputError(
+            made.where,
+            expected=f"cells of {source.where}",
+            got=f"{int((places < 0).sum()):,} others, such as {shorten(names[places < 0].tolist(), most=3)}",
+            fix="Name the store, and the table in it, that the result was made from.",
+        )
+    if len(names) < len(theirs):
+        left = len(theirs) - len(names)
+        logger.info("%s cells of %s are not in the result, and get no row.", f"{left:,}", source.where)
+    return places
+
+
+def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData:
+    """Return a result in memory as a table of SpatialData."""
+    obs, link = _linked(made, source)
+    if isinstance(result, AnnData):
+        matrix, layers = result.X, {key: result.layers[key] for key in result.layers}
+    else:
+        matrix = open_rows(made.matrix, where=made.where).read(slice(None))
+        layers = {key: open_rows(made.layers[key]).read(slice(None)) for key in made.layers}
+    return AnnData(matrix, obs=obs, var=made.var, obsm=_arrays(made), layers=layers, uns=_uns(made, link))
+
+
+def _points(made: Input, into: Any, annotates: str | None) -> Any:
+    """Return placed cells as points, in the coordinate system of the tissue."""
+    models = require("spatialdata.models", "spatialdata")
+    places = np.asarray(made.obsm[PLACES], dtype=np.float64)
+    axes = list("xyz"[: places.shape[1]])
+    table = storable(made.obs.frame().drop(columns=axes, errors="ignore"), "obs")
+    table.insert(0, "cell", table.index.to_numpy())
+    table = pd.concat([pd.DataFrame(places, columns=axes, index=table.index), table], axis=1)
+    transformations = _transformations(_table(into, annotates), opened(into))
+    return models.PointsModel.parse(
+        table.reset_index(drop=True),
+        coordinates={axis: axis for axis in axes},
+        transformations=transformations,
+    )
+
+
+def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
+    """Return what brings the tissue's coordinates, as they were read, into the store's coordinate systems."""
+    module = require("spatialdata.transformations", "spatialdata")
+    identity = module.Identity()
+    link = Link.of(source.uns)
+    try:
+        if link is not None and "spatial" not in source.obsm:
+            return {system_of(data, link.regions[0], None, where=source.where): identity}
+        if link is not None:
+            found = np.asarray(source.obsm["spatial"], dtype=np.float64)
+            known = module.get_transformation(data[link.regions[0]], get_all=True)
+            for system, theirs in known.items():
+                middles = centroids(data, link, source.obs, where=source.where, system=system)
+                if _are_same(_moved(found, theirs), middles):
+                    return dict(known)  # the regions' own coordinates
+                if _are_same(found, middles):
+                    return {system: identity}
+    except (KeyError, InputError) as error:
+        logger.warning("Where placed cells are in SpatialData is not known: %s", error)
+    logger.warning(
+        "Placed cells get a coordinate system of their own, %r: the coordinates of %s are in none that its "
+        "regions have.",
+        OWN_SYSTEM,
+        source.where,
+    )
+    return {OWN_SYSTEM: identity}
+
+
+def _moved(places: DoubleArray, transformation: Any) -> DoubleArray:
+    axes = tuple("xyz"[: places.shape[1]])
+    affine = np.asarray(transformation.to_affine_matrix(input_axes=axes, output_axes=axes))
+    return np.asarray(places @ affine[:-1, :-1].T + affine[:-1, -1])
+
+
+def _are_same(first: DoubleArray, second: DoubleArray) -> bool:
+    """Say whether most places are the same, but for a thousandth of their extent."""
+    if first.shape != second.shape:
+        return False
+    extent = float(np.ptp(second, axis=0).max(initial=0.0)) or 1.0
+    return bool(np.median(np.abs(first - second).max(axis=1)) <= _NEAR * extent)

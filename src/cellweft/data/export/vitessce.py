@@ -1,0 +1,267 @@
+"""A view of a result for Vitessce: a configuration that its web page and its Python package read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from cellweft._errors import FormatError, InputError, arg, check_known
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.columns import column_of
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.results import PLACE_KEYS, open_result, place_key
+from cellweft.data.io.zarr_store import copy_store, format_of
+from cellweft.data.spatial import find_labels
+
+SCHEMA = "1.0.18"
+"""Version of Vitessce's configuration; newer ones of Vitessce read it too."""
+
+_EMBEDDINGS = ("X_umap", "X_tsne", "X_pca")
+_FIRST_GENES = ("reliable", "measured")
+_FORMAT: Final = 2  # of zarr's that Vitessce reads
+_DATASET, _WIDTH, _HEIGHT = "A", 12, 12
+
+
+def vitessce_config(
+    result: PathLike,
+    *,
+    url: str | None = None,
+    columns: Sequence[str] = (),
+    gene: str | None = None,
+    title: str | None = None,
+) -> dict[str, Any]:
+    """Return a configuration of Vitessce over a result: cells in space, genes, heat map and groups of cells.
+
+    Parameters
+    ----------
+    result
+        A zarr store with genes, such as an imputed result.
+    url
+        Where the page will find the store; by default on this machine, as a server of its folder at port 8000
+        gives it.
+    columns
+        Columns of ``obs`` whose values are groups of cells; by default the usual one with cell types, if any.
+    gene
+        Gene by which the cells are coloured first; by default they are coloured by their groups where there
+        are some, else by the first gene.
+    title
+        What the view is called; by default the name of the store.
+
+    Returns
+    -------
+    dict
+        To be written as JSON, or given to ``vitessce.VitessceConfig.from_dict``.
+
+    Raises
+    ------
+    FormatError
+        No zarr store of format 2, which is what Vitessce reads piece by piece; `write_vitessce` makes one.
+    InputError
+        No genes, or no places.
+    KeyMissingError
+        No such column or gene.
+
+    Notes
+    -----
+    Genes that ``var["reliable"]`` says are reliable, else those of ``var["measured"]``, are loaded first for
+    the heat map; all can be searched for. Vitessce loads the places of all cells, and genes as they are asked
+    for.
+    """
+    config, has_other_format = _config(Path(result), url=url, columns=columns, gene=gene, title=title)
+    if has_other_format:
+        raise FormatError(
+            str(result),
+            expected=f"a store of zarr's format {_FORMAT}, the only one that Vitessce reads",
+            got="one of another format",
+            fix="Call write_vitessce, which copies it.",
+        )
+    return config
+
+
+def _config(
+    path: Path, *, url: str | None, columns: Sequence[str], gene: str | None, title: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Return a configuration, and whether it is over a store in a format that Vitessce does not read."""
+    if path.suffix != ".zarr":
+        raise FormatError(
+            str(path),
+            expected="a .zarr store, which Vitessce reads piece by piece",
+            got=f"a file named {path.name!r}",
+            fix="Write the result anew, to a name ending in .zarr.",
+        )
+    data = open_result(path, argument="result")
+    places = place_key(data)
+    if places is None or data.matrix is None or not len(data.var):
+        raise InputError(
+            data.where,
+            expected="genes, and places of the cells in obsm['spatial']",
+            got="no places" if places is None else "no genes",
+            fix="Export an imputed result, or spots that genes were carried to.",
+        )
+    groups = _groups(data, columns)
+    gene = _gene(data, gene, has_groups=bool(groups))
+    scopes = _coordination(places, groups, gene)
+    file = {
+        "fileType": "anndata.zarr",
+        "url": url or _url(path),
+        "options": _options(data, places, groups),
+        "coordinationValues": {"obsType": "cell", "featureType": "gene", "featureValueType": "expression"},
+    }
+    name = title or path.stem
+    config = {
+        "version": SCHEMA,
+        "name": name,
+        "description": f"{len(data.obs):,} cells, {len(data.var):,} genes",
+        "datasets": [{"uid": _DATASET, "name": name, "files": [file]}],
+        "coordinationSpace": scopes,
+        "layout": _layout(has_groups=bool(groups), scopes=scopes),
+        "initStrategy": "auto",
+    }
+    return config, format_of(data.source) != _FORMAT
+
+
+def write_vitessce(
+    result: PathLike,
+    output: PathLike,
+    *,
+    url: str | None = None,
+    columns: Sequence[str] = (),
+    gene: str | None = None,
+    title: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a configuration of Vitessce, which `vitessce_config` explains, as JSON.
+
+    A result in zarr's format 3, as cellweft writes them, is copied to format 2, the only one that Vitessce
+    reads: to ``NAME-v2.zarr`` beside a configuration ``NAME.json``. That is the store that the page has to
+    find.
+
+    Parameters
+    ----------
+    result, url, columns, gene, title
+        As `vitessce_config`.
+    output
+        Where it goes: a ``.json`` file.
+    overwrite
+        Whether a file that is there may be replaced, and a copy of the result.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    FormatError, InputError, KeyMissingError
+        As `vitessce_config`.
+    OutputExistsError, OutputError
+        As `cellweft.data.io.atomic_output.check_output`.
+    """
+    target = check_output(output, overwrite=overwrite, suffixes=(".json",))
+    store, copy = Path(result), target.with_name(f"{target.stem}-v2.zarr")
+    config, has_other_format = _config(store, url=url, columns=columns, gene=gene, title=title)
+    if has_other_format:
+        with partial_output(copy, overwrite=overwrite) as partial:
+            copy_store(store, partial, zarr_format=_FORMAT)
+        config["datasets"][0]["files"][0]["url"] = url or _url(copy)
+    with partial_output(target, overwrite=overwrite) as partial:
+        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def _url(store: Path) -> str:
+    return f"http://127.0.0.1:8000/{store.name}"
+
+
+def _groups(data: Input, columns: Sequence[str]) -> list[str]:
+    for name in columns:
+        found = column_of(data.obs, name, where=data.where, argument="column")
+        if not isinstance(found.dtype, pd.CategoricalDtype):
+            raise InputError(
+                f"{data.where}.obs[{name!r}]",
+                expected="categories",
+                got=f"values of type {found.dtype}",
+                fix="Name a column of categories.",
+            )
+    if columns:
+        return list(columns)
+    usual = find_labels(data.obs, None, where=data.where, argument="column")[1]
+    return [usual] if usual and isinstance(data.obs[usual].dtype, pd.CategoricalDtype) else []
+
+
+def _gene(data: Input, asked: str | None, *, has_groups: bool) -> str | None:
+    if asked is None:
+        return None if has_groups else str(data.var.index[0])
+    check_known(
+        asked, data.var.index, arg("gene", asked), expected=f"a gene of {data.where}", got="no such gene"
+    )
+    return asked
+
+
+def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
+    """Return where in the store Vitessce finds what it shows."""
+    matrix: dict[str, Any] = {"path": "X"}
+    first = next((name for name in _FIRST_GENES if name in data.var and data.var[name].any()), None)
+    if first is not None:
+        matrix["initialFeatureFilterPath"] = f"var/{first}"
+    others = [key for key in _EMBEDDINGS if key in data.obsm]
+    options: dict[str, Any] = {
+        "obsFeatureMatrix": matrix,
+        "obsLocations": {"path": f"obsm/{places}"},
+        "obsEmbedding": [
+            {"path": f"obsm/{key}", "dims": [0, 1], "embeddingType": _shown_as(key)}
+            for key in [places, *others]
+        ],
+    }
+    if groups:
+        options["obsSets"] = [{"name": name, "path": f"obs/{name}"} for name in groups]
+    return options
+
+
+def _shown_as(key: str) -> str:
+    if key in PLACE_KEYS:
+        return "Tissue"
+    return {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}[key]
+
+
+def _coordination(places: str, groups: Sequence[str], gene: str | None) -> dict[str, Any]:
+    """Return what the views share."""
+    space: dict[str, Any] = {
+        "dataset": {_DATASET: _DATASET},
+        "obsType": {"A": "cell"},
+        "featureType": {"A": "gene"},
+        "featureValueType": {"A": "expression"},
+        "embeddingType": {"A": _shown_as(places)},
+        "obsColorEncoding": {"A": "cellSetSelection" if groups and gene is None else "geneSelection"},
+    }
+    if gene is not None:
+        space["featureSelection"] = {"A": [gene]}
+    return space
+
+
+def _layout(*, has_groups: bool, scopes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the views: the tissue at the left, genes and groups at the right, the heat map below."""
+    split = 7
+    right = _WIDTH - split
+    views: list[tuple[str, tuple[int, int, int, int]]] = [
+        ("scatterplot", (0, 0, split, 8)),
+        ("featureList", (split, 0, right if not has_groups else 3, 8)),
+        ("heatmap", (0, 8, _WIDTH, _HEIGHT - 8)),
+    ]
+    if has_groups:
+        views.insert(2, ("obsSets", (split + 3, 0, right - 3, 8)))
+    return [
+        {
+            "component": component,
+            "coordinationScopes": {
+                kind: "A" for kind in scopes if kind != "embeddingType" or component == "scatterplot"
+            },
+            **dict(zip("xywh", place, strict=True)),
+        }
+        for component, place in views
+    ]

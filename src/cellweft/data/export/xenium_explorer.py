@@ -1,0 +1,146 @@
+"""Groups of cells for 10x Genomics' Xenium Explorer: a CSV with a row for each cell."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._errors import InputError, SettingError, arg
+from cellweft._text import near
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.columns import column_of
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.read import open_input
+
+logger = logging.getLogger("cellweft")
+
+_HEX = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+def write_explorer_groups(
+    data: AnnData | PathLike,
+    output: PathLike,
+    *,
+    column: str,
+    ids: str | None = None,
+    colors: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the groups of the cells as Xenium Explorer imports cell groups.
+
+    Parameters
+    ----------
+    data
+        An AnnData or a file of it, such as an imputed result. Only the columns that are needed are read.
+    output
+        Where the groups go: a ``.csv`` file.
+    column
+        Column of ``obs`` with the groups. Cells without one are left out, which is logged.
+    ids
+        Column of ``obs`` with the identifiers that the Xenium run gave the cells, such as ``aaaabjeg-1``; by
+        default ``cell_id`` where there is such a column, else the names of the cells.
+    colors
+        Colour of every group, ``#rrggbb``; by default those of ``uns["<column>_colors"]`` where these are
+        such, else none, and Xenium Explorer chooses.
+    overwrite
+        Whether a file that is there may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    InputError
+        Two cells of one identifier; no cell with a group.
+    SettingError
+        A name that does not end in .csv; colours that lack a group, or are of another form.
+
+    Notes
+    -----
+    The columns are ``cell_id,group`` and, with colours, ``color``, as 10x Genomics' own files of cell groups
+    have them. Identifiers are written as text, so that leading zeros stay.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cells = AnnData(np.ones((2, 1)), obs=pd.DataFrame({"type": ["B", "T"]}, index=["001", "002"]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_explorer_groups(cells, Path(folder, "groups.csv"), column="type")
+    ...     path.read_text().split()
+    ['cell_id,group', '001,B', '002,T']
+    """
+    target = check_output(output, overwrite=overwrite, suffixes=(".csv",))
+    found = open_input(data, argument="data")
+    groups = column_of(found.obs, column, where=found.where, argument="column")
+    has_group = groups.notna().to_numpy()
+    if not has_group.any():
+        raise InputError(
+            f"{found.where}.obs[{column!r}]",
+            expected="cells with a group",
+            got="none",
+            fix="Name another column.",
+        )
+    if not has_group.all():
+        logger.info("%d cells without %s are left out.", int((~has_group).sum()), column)
+    table = pd.DataFrame({"cell_id": _ids(found, ids), "group": groups.astype(str).to_numpy()})[has_group]
+    chosen = _colors(found, groups, column) if colors is None else _checked_colors(colors, table["group"])
+    if chosen:
+        table["color"] = table["group"].map(chosen)
+    with partial_output(target, overwrite=overwrite) as partial:
+        table.to_csv(partial, index=False)
+    return target
+
+
+def _ids(data: Input, asked: str | None) -> Any:
+    """Return the identifiers of the cells as text, each once."""
+    if asked is None and "cell_id" in data.obs.columns:
+        asked = "cell_id"
+    values = data.obs.names()
+    if asked is not None:
+        values = pd.Index(column_of(data.obs, asked, where=data.where, argument="ids"))
+    values = values.astype(str)
+    twice = values[values.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{data.where}, {'names of the cells' if asked is None else asked}",
+            expected="an identifier for every cell, each once",
+            got=f"{twice[0]!r} more than once",
+            fix="Name the column with the Xenium run's identifiers, " + arg("ids") + ".",
+        )
+    return values.to_numpy(dtype=object)
+
+
+def _colors(data: Input, groups: pd.Series[Any], column: str) -> dict[str, str]:
+    """Return the colours that the data have for the groups; none where these do not fit."""
+    key = f"{column}_colors"
+    if key not in data.uns or not isinstance(groups.dtype, pd.CategoricalDtype):
+        return {}
+    names = groups.cat.categories.astype(str).tolist()
+    values = np.atleast_1d(np.asarray(data.uns[key])).astype(str).tolist()
+    fits = len(values) >= len(names) and all(map(_HEX.match, values))
+    return {name: value[:7] for name, value in zip(names, values, strict=False)} if fits else {}
+
+
+def _checked_colors(colors: Mapping[str, str], groups: pd.Series[Any]) -> dict[str, str]:
+    lacking = sorted(set(groups) - set(map(str, colors)))
+    wrong = sorted(str(one) for one in colors.values() if not _HEX.fullmatch(str(one)))
+    if lacking or wrong:
+        raise SettingError(
+            "colors",
+            expected="a colour #rrggbb for every group",
+            got=f"{wrong[0]!r}" if wrong else f"none for {lacking[0]!r}",
+            fix="Write '#1f77b4'." if wrong else near(lacking[0], map(str, colors)),
+        )
+    return {str(name): value for name, value in colors.items()}

@@ -1,0 +1,367 @@
+"""Put an output in its place: whole under its own name, or not there at all.
+
+Everything goes to a sibling with a random name that takes the asked one only when it is complete. An output
+that is replaced stays in its place until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cellweft._errors import CellweftError, OutputError, OutputExistsError, SettingError, arg
+from cellweft._text import human_bytes
+from cellweft._typing import PathLike
+from cellweft.data.io.journal import Journal, partial_of, remove_stale, replaced_of
+
+
+class ForgivingFile:
+    """A file that HDF5 can always close: after its first failure, what it takes stays in memory.
+
+    HDF5 cannot let go of a file whose last writes fail (a full disk): the process crashes at its end. So the
+    failure is kept here, for the writer to raise. Until it does, HDF5 reads back what it wrote, and would
+    crash on anything else.
+
+    Parameters
+    ----------
+    path
+        Where the file is made, empty.
+
+    Attributes
+    ----------
+    failure
+        The first error of the file, an interrupt too; None as long as all is well.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = ForgivingFile(Path(folder, "a.h5ad"))
+    ...     file.write(memoryview(b"abc"))
+    ...     file.close()
+    3
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self.failure: BaseException | None = None
+        self._unwritten: list[tuple[int, bytes]] = []  # place and data of each write that failed
+
+    def write(self, data: memoryview) -> int:
+        """Write all of the data, or keep it in memory after a failure; return its length."""
+        left = memoryview(data).cast("B")
+        start = self._file.tell()
+        while left and self.failure is None:
+            left = left[self._attempt(self._file.write, left) :]  # a full disk takes a part
+        if self.failure is not None:
+            self._unwritten.append((start, bytes(data)))
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most ``size`` bytes from here on."""
+        return self._file.read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer from here on, with zeros behind the end; return how much was read."""
+        whole, start = memoryview(buffer).cast("B"), self._file.tell()
+        count = self._attempt(self._file.readinto, whole)
+        if self.failure is None:
+            return count
+        whole[count:] = bytes(len(whole) - count)
+        for place, data in self._unwritten:
+            first, last = max(start, place), min(start + len(whole), place + len(data))
+            if first < last:
+                whole[first - start : last - start] = data[first - place : last - place]
+        return len(whole)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; return it, counted from the start."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._file.tell()
+
+    def truncate(self, size: int) -> int:
+        """Cut or lengthen the file to ``size`` bytes, unless it has failed."""
+        if self.failure is None:
+            self._attempt(self._file.truncate, size)
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered."""
+
+    def sync(self) -> None:
+        """Hand everything to the disk: some file systems say only then that they are full."""
+        self._attempt(os.fsync, self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _attempt(self, action: Callable[..., int | None], *arguments: Any) -> int:
+        try:
+            return action(*arguments) or 0
+        except BaseException as error:  # an interrupt, too, must not unwind through HDF5
+            self.failure = self.failure or error
+            return 0
+
+
+logger = logging.getLogger("cellweft")
+RESULT_SUFFIXES = (".zarr", ".h5ad")
+"""Of stores and files that hold an AnnData."""
+_ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
+_MODEL_MARK = "weights.safetensors"
+
+
+def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> Path:
+    """Check that an output can be put at ``path``, before any work is done for it; changes nothing.
+
+    Parameters
+    ----------
+    path
+        Where the output shall lie. Links are followed.
+    overwrite
+        Whether an output that is there may be replaced: a file by a file, a zarr store by a zarr store,
+        a model by a model.
+    suffixes
+        Endings that the name may have, with their dot; empty for any.
+
+    Returns
+    -------
+    Path
+        The absolute path.
+
+    Raises
+    ------
+    SettingError
+        The name has none of the ``suffixes``.
+    OutputExistsError
+        Something is there that may not be replaced.
+    OutputError
+        The folder is missing, not a folder, or not writable.
+
+    Examples
+    --------
+    >>> check_output("imputed.txt", suffixes=(".zarr", ".h5ad"))
+    Traceback (most recent call last):
+    cellweft.errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
+    """
+    asked = Path(path)
+    if suffixes and asked.suffix not in suffixes:
+        ends = " or ".join(suffixes)
+        raise SettingError(
+            str(asked), expected=f"a name ending in {ends}", got=repr(asked.suffix), fix="Change the name."
+        )
+    with output_errors(asked):
+        target = asked.resolve()  # of a link, not the link but what it points to is replaced
+        _check_folder(target.parent)
+        if target.exists():
+            _check_replaceable(target, overwrite=overwrite)
+    return target
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise OutputError(
+            str(folder),
+            expected="the output's folder",
+            got="nothing there",
+            fix=f"Make it first: mkdir -p {folder}",
+        )
+    if not folder.is_dir():
+        raise OutputError(
+            str(folder),
+            expected="a folder",
+            got="a file",
+            fix="Choose an output path in a folder that is there.",
+        )
+    # Effective ids where the platform has them: a program may have given up rights after its start.
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise OutputError(
+            str(folder),
+            expected="a folder that may be written to",
+            got="no permission",
+            fix="Choose another folder, or change the permissions of this one.",
+        )
+
+
+def _check_replaceable(target: Path, *, overwrite: bool) -> None:
+    if not overwrite:
+        raise OutputExistsError(
+            str(target),
+            expected="a path with nothing there",
+            got="an existing output",
+            fix="Choose another path, or replace it: " + arg("overwrite", True) + ".",
+        )
+    is_folder, is_zarr = target.is_dir(), target.suffix == ".zarr"
+    is_store = is_folder and (
+        any((target / mark).exists() for mark in _ZARR_MARKS) or not any(target.iterdir())
+    )
+    is_model = is_folder and (target / _MODEL_MARK).exists()
+    if not (is_store if is_zarr else is_model or not is_folder):
+        kind = "a folder that is no zarr store and no model" if is_folder else "a file"
+        raise OutputExistsError(
+            str(target),
+            expected="an earlier output, to replace it",
+            got=kind,
+            fix="Choose another path, or move this away yourself.",
+        )
+
+
+@contextlib.contextmanager
+def output_errors(
+    path: PathLike, *, needed: float = 0, keeps: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Turn an `OSError` of the work inside into an `OutputError` with the path, the space and the next step.
+
+    Parameters
+    ----------
+    path
+        The output that is being written.
+    needed
+        Bytes that the output may take; 0 where that is not known.
+    keeps
+        Says whether what is written so far stays, for a run that resumes.
+
+    Raises
+    ------
+    OutputError
+        The work inside raised an `OSError` that is not cellweft's own.
+
+    Examples
+    --------
+    >>> with output_errors("scores.csv"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    cellweft.errors.OutputError: scores.csv: expected to write it, got the system's error 'No space ...
+    """
+    try:
+        yield
+    except CellweftError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        fix = "Free some space or choose another folder, and run again; nothing incomplete was left there."
+        if keeps():
+            fix = "Free some space, and resume the run: what is written so far is kept."
+        raise OutputError(
+            str(path),
+            expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",
+            got=f"the system's error {reason!r} ({_free_space(Path(path))})",
+            fix=fix,
+        ) from error
+
+
+def _free_space(path: Path) -> str:
+    folder = next(one for one in (path.parent, *path.absolute().parents) if one.is_dir())
+    return f"{human_bytes(shutil.disk_usage(folder).free)} free in {folder}"
+
+
+@contextlib.contextmanager
+def partial_output(
+    path: PathLike,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    needed: float = 0,
+    journal: Journal | None = None,
+) -> Iterator[Path]:
+    """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
+
+    Parameters
+    ----------
+    path
+        Where the output, a file or a ``.zarr`` folder, shall lie.
+    overwrite, suffixes
+        As in `check_output`, which is asked once more: something may have come there since the work began.
+    needed
+        Bytes that the output may take, for the message when the disk is full.
+    journal
+        Of a run that can be resumed; it is removed with the incomplete output, and once that is complete.
+
+    Yields
+    ------
+    Path
+        Of a hidden file or folder beside ``path``, or in the journal's folder. Nothing is there yet, and it
+        is removed when the work raises anything. A journal that keeps changes both: what it goes on with is
+        there, and stays.
+
+    Raises
+    ------
+    SettingError, OutputExistsError, OutputError
+        As `check_output`; and `OutputError` when writing failed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with partial_output(Path(folder, "scores.csv")) as partial:
+    ...         _ = partial.write_text("method,value")
+    ...     [one.name for one in Path(folder).iterdir()]
+    ['scores.csv']
+    """
+    target = check_output(path, overwrite=overwrite, suffixes=suffixes)
+    partial = partial_of(target) if journal is None else journal.partial
+    goes_on = journal is not None and journal.is_started
+    with output_errors(target, needed=needed, keeps=lambda: journal is not None and journal.is_started):
+        try:
+            remove_stale(target)
+            if journal is not None and not goes_on:
+                journal.begin()
+            yield partial
+            _rename(partial, target)
+        except BaseException:
+            if journal is None or not journal.is_started:
+                _clear(partial)
+            if journal is not None and not journal.keeps:
+                journal.remove()
+            raise
+    if journal is not None:
+        journal.remove()
+
+
+def _rename(partial: Path, target: Path) -> None:
+    """Put the complete output in its place; the old one is lost only once the new one is there."""
+    if not target.is_dir():
+        partial.replace(target)
+        return
+    # No portable call exchanges two folders, so the old one steps aside.
+    aside = replaced_of(target)
+    target.rename(aside)
+    try:
+        partial.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise
+    try:
+        _remove(aside)
+    except OSError as error:
+        logger.warning("%s is complete, but the output it replaced is still at %s: %s", target, aside, error)
+
+
+def _clear(partial: Path) -> None:
+    """Remove what failed work left behind; threads of zarr may write to a store for a moment yet."""
+    is_store = partial.is_dir()
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            _remove(partial)
+        if is_store:
+            time.sleep(0.05)
+        if not partial.exists():
+            return
+    logger.warning("%s is incomplete, and could not be removed.", partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

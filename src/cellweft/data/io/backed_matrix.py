@@ -1,0 +1,364 @@
+"""Row blocks of a matrix, wherever it lies: in memory, in an HDF5 file, in a zarr store, in Dask.
+
+Everything above reads a matrix through `RowSource`, so that a file larger than memory and an array in memory
+are the same thing to it. A matrix on disk is opened, never loaded; only the rows that are asked for are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from numpy.typing import NDArray
+
+from cellweft._compute import row_blocks
+from cellweft._errors import FormatError, InputError
+from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft.data.io.reopenable import Reopening
+
+Rows = slice | IntArray
+
+# A read costs about as much as this many bytes, so that rows no farther apart are read in one go...
+_GAP_BYTES = 256 * 2**10
+# ...up to this many bytes, which bounds the memory of a read whatever the rows.
+_SPAN_BYTES = 32 * 2**20
+
+_BLOCK_STARTS = 2**18  # starts of rows that are read at once
+
+
+class RowSource(Protocol):
+    """A matrix whose rows can be read."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (cells) and columns (genes)."""
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes that a row takes in memory, on average."""
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        """Return the rows, and of them the columns, in the order asked for.
+
+        Parameters
+        ----------
+        rows
+            A slice, or positions of rows in any order, repeats allowed.
+        columns
+            Positions of columns in any order, repeats allowed; all by default.
+
+        Returns
+        -------
+        csr_matrix or ndarray
+            float32, (n_rows, n_columns), a copy: sparse where the source is sparse.
+        """
+
+
+def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
+    """Return a `RowSource` over a matrix of any kind that AnnData knows.
+
+    Parameters
+    ----------
+    matrix
+        (n_cells, n_genes): ndarray, scipy sparse, HDF5 or zarr array, AnnData's sparse group in either (or
+        its dataset class), Dask array, or a view of a backed AnnData (its ``X`` is read). A `RowSource` is
+        returned as it is.
+    where
+        What errors call it.
+
+    Raises
+    ------
+    InputError
+        The matrix is of another kind, or not two-dimensional.
+    FormatError
+        A group on disk holds no sparse matrix.
+
+    Notes
+    -----
+    A matrix stored by gene (CSC) cannot be read by rows without going through all of it each time, so it is
+    loaded once and held by rows; `stored_by_gene` says whether that will happen.
+
+    Examples
+    --------
+    >>> source = open_rows(np.eye(3))
+    >>> source.read(slice(1, 3), np.array([2, 1]))
+    array([[0., 1.],
+           [1., 0.]], dtype=float32)
+    """
+    if hasattr(matrix, "row_bytes"):
+        opened: RowSource = matrix
+        return opened
+    if isinstance(matrix, AnnData):
+        return _open_view(matrix, where)
+    if isinstance(matrix, CSRDataset | CSCDataset):
+        matrix = matrix.group
+    if _is_group(matrix):
+        return _open_group(matrix, where)
+    if len(getattr(matrix, "shape", ())) != 2:
+        raise InputError(
+            where,
+            expected="a two-dimensional matrix, cells x genes",
+            got=f"{type(matrix).__name__} of shape {getattr(matrix, 'shape', None)}",
+            fix="Pass a matrix with one row per cell and one column per gene.",
+        )
+    if sp.issparse(matrix):
+        by_row = _canonical(_csr(matrix))
+        return _MemoryRows(by_row, _sparse_row_bytes(by_row.nnz, by_row.shape[0]))
+    if isinstance(matrix, np.ndarray):
+        return _MemoryRows(np.asarray(matrix), 4.0 * matrix.shape[1])
+    if _comes_from(matrix, "dask"):
+        return _DaskRows(matrix)
+    if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr"):
+        return _DiskDenseRows(matrix)
+    raise InputError(
+        where,
+        expected="an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array",
+        got=type(matrix).__name__,
+        fix="Turn it into one of these first.",
+    )
+
+
+def stored_by_gene(matrix: Any) -> bool:
+    """Say whether a matrix on disk is stored by gene (CSC), so that `open_rows` has to load it."""
+    if isinstance(matrix, CSCDataset):
+        return True
+    return _is_group(matrix) and _encoding(matrix) == "csc"
+
+
+@dataclass(frozen=True, eq=False)
+class _MemoryRows:
+    matrix: Any  # ndarray, or csr_matrix without repeated entries
+    row_bytes: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.matrix.shape[0]), int(self.matrix.shape[1])
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        return _picked(self.matrix[_plain(rows)], columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _ArrayRows:
+    array: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.array.shape[0]), int(self.array.shape[1])
+
+    @property
+    def row_bytes(self) -> float:
+        return 4.0 * self.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _DaskRows(_ArrayRows):  # of a dask.array.Array, its blocks dense or sparse
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        def span(start: int, stop: int) -> Matrix:
+            # By threads here: within the task of a cluster, its own workers could wait for each other.
+            return _picked(self.array[start:stop].compute(scheduler="threads"), columns)
+
+        return _gather(rows, self, span)
+
+
+@dataclass(frozen=True, eq=False)
+class _DiskDenseRows(_ArrayRows, Reopening):  # of an h5py.Dataset or zarr.Array
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        def span(start: int, stop: int) -> Matrix:
+            return _picked(np.asarray(self.array[start:stop]), columns, is_own=True)
+
+        return _gather(rows, self, span)
+
+
+@dataclass(frozen=True, eq=False)
+class _DiskSparseRows(Reopening):
+    data: Any  # (nnz,) h5py.Dataset or zarr.Array, as are the indices
+    indices: Any
+    starts: Any  # (n_rows + 1,) likewise
+    n_columns: int
+    indptr: NDArray[Any] = field(init=False)  # the starts in memory, four bytes each where these are enough
+    _read_again = ("indptr",)
+
+    def __post_init__(self) -> None:
+        self._opened()
+
+    def _opened(self) -> None:
+        n_starts = int(self.starts.shape[0])
+        fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
+        indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
+        for rows in row_blocks(n_starts, _BLOCK_STARTS):
+            indptr[rows] = self.starts[rows]
+        object.__setattr__(self, "indptr", indptr)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.n_columns
+
+    @property
+    def row_bytes(self) -> float:
+        return _sparse_row_bytes(int(self.indptr[-1]), self.shape[0])
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        def span(start: int, stop: int) -> Matrix:
+            low, high = int(self.indptr[start]), int(self.indptr[stop])
+            starts = self.indptr[start : stop + 1].astype(np.int64) - low
+            parts = (self.data[low:high], self.indices[low:high], starts)
+            block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))
+            return _picked(block, columns, is_own=True)
+
+        return _gather(rows, self, span)
+
+
+@dataclass(frozen=True, eq=False)
+class _PartRows:
+    whole: RowSource
+    rows: IntArray
+    columns: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
+
+    @property
+    def row_bytes(self) -> float:
+        return self.whole.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        return self.whole.read(self.rows[rows], self.columns if columns is None else self.columns[columns])
+
+
+def _open_view(view: Any, where: str) -> RowSource:
+    """Open a view of a backed AnnData: its X would load all of its rows, and cannot be sliced further."""
+    whole, places = view._adata_ref, (view._oidx, view._vidx)
+    rows, columns = (np.arange(size)[one] for size, one in zip(whole.shape, places, strict=True))
+    return _PartRows(open_rows(whole.X, where=where), rows.astype(np.int64), columns.astype(np.int64))
+
+
+def _open_group(group: Any, where: str) -> RowSource:
+    encoding = _encoding(group)
+    if encoding is None or any(name not in group for name in ("data", "indices", "indptr")):
+        raise FormatError(
+            where,
+            expected="a sparse matrix (data, indices, indptr) or an array",
+            got=f"a group with {', '.join(map(repr, list(group))) or 'nothing in it'}",
+            fix="Write the file anew with AnnData.",
+        )
+    stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
+    shape = (int(stored[0]), int(stored[1]))
+    if encoding == "csr":
+        return _DiskSparseRows(group["data"], group["indices"], group["indptr"], shape[1])
+    by_gene = sp.csc_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape)
+    return open_rows(by_gene, where=where)
+
+
+def transposed_rows(data: Any, indices: Any, indptr: Any, *, n_genes: int) -> RowSource:
+    """Return the rows of a 10x matrix: stored genes x cells by cell, which is cells x genes by row."""
+    return _DiskSparseRows(data, indices, indptr, n_genes)
+
+
+def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -> Matrix:
+    """Read rows in any order from a source that reads spans, in few and bounded reads."""
+    n_rows = source.shape[0]
+    if isinstance(rows, slice):
+        start, stop, step = rows.indices(n_rows)
+        if step == 1:
+            return span(start, max(start, stop))
+        rows = np.arange(start, stop, step)
+    rows = np.where(np.asarray(rows) < 0, np.asarray(rows) + n_rows, rows).astype(np.int64)
+    if len(rows) == 0:
+        return span(0, 0)
+    wanted, place = np.unique(rows, return_inverse=True)
+    gap, longest = (max(int(size // source.row_bytes), 1) for size in (_GAP_BYTES, _SPAN_BYTES))
+    is_break = (np.diff(wanted) > gap) | (np.diff(wanted // longest) > 0)
+    runs = np.split(wanted, np.flatnonzero(is_break) + 1)
+    parts = [span(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
+    whole = parts[0] if len(parts) == 1 else _stack(parts)
+    return whole if np.array_equal(place, np.arange(len(wanted))) else whole[place]
+
+
+def _stack(parts: list[Any]) -> Matrix:
+    if sp.issparse(parts[0]):
+        return sp.csr_matrix(sp.vstack(parts, format="csr"))
+    return np.concatenate(parts)
+
+
+def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:
+    """Return the columns of a block, as float32 and as a copy, unless the block is nobody else's already."""
+    if sp.issparse(block):
+        by_row = _canonical(_csr(block))
+        if columns is not None:
+            by_row = by_row[:, columns]
+            by_row.sort_indices()  # columns asked for out of order leave the indices out of order
+        return _float32(by_row, copy=not is_own and columns is None)
+    values = np.asarray(block)
+    return _float32(values if columns is None else values[:, columns], copy=not is_own and columns is None)
+
+
+def _plain(rows: Rows) -> Rows:
+    """Turn consecutive positions into a slice, which is read much faster."""
+    if isinstance(rows, slice) or len(rows) == 0:
+        return rows
+    first, last = int(rows[0]), int(rows[-1])
+    if first >= 0 and last - first + 1 == len(rows) and bool((np.diff(rows) == 1).all()):
+        return slice(first, last + 1)
+    return rows
+
+
+def _canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the matrix with entries that stand twice added up; the input is never changed."""
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def _csr(matrix: Any) -> sp.csr_matrix:
+    return sp.csr_matrix(matrix)  # shares the arrays of a matrix that is CSR already
+
+
+def _float32(values: Any, *, copy: bool) -> Matrix:
+    # What is too large becomes inf, which the scan reports.
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted: Matrix = values.astype(np.float32, copy=copy)
+    return converted
+
+
+def _sparse_row_bytes(n_values: int, n_rows: int) -> float:
+    return 8.0 * n_values / max(n_rows, 1) + 8
+
+
+def _is_group(matrix: Any) -> bool:
+    return isinstance(matrix, h5py.Group) or (_comes_from(matrix, "zarr") and not hasattr(matrix, "shape"))
+
+
+def _encoding(group: Any) -> str | None:
+    """Return "csr" or "csc", from the present or the oldest way of AnnData to say it."""
+    text = str(group.attrs.get("encoding-type", group.attrs.get("h5sparse_format", "")))
+    return next((kind for kind in ("csr", "csc") if text.startswith(kind)), None)
+
+
+def _comes_from(value: Any, package: str) -> bool:
+    return type(value).__module__.split(".")[0] == package
+
+
+def per_row(matrix: Matrix, factors: DoubleArray) -> Matrix:
+    """Multiply every row by its factor, in place, and return the matrix.
+
+    Parameters
+    ----------
+    matrix
+        (n_cells, n_genes), float32, the caller's own.
+    factors
+        (n_cells,)
+    """
+    if sp.issparse(matrix):
+        matrix.data *= np.repeat(factors.astype(np.float32), np.diff(matrix.indptr))
+    else:
+        matrix *= factors.astype(np.float32)[:, None]
+    return matrix

@@ -1,0 +1,111 @@
+"""Copy a matrix from one store to another by blocks of rows, as it is or without its zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import anndata
+import numpy as np
+import scipy.sparse as sp
+
+from cellweft._compute import READ_BYTES, row_blocks, rows_within
+from cellweft._typing import Matrix
+from cellweft.data.io.backed_matrix import RowSource
+from cellweft.data.io.zarr_store import write_quietly
+
+_CHUNK_BYTES = 2**22
+
+
+def blocks_of(source: RowSource) -> Iterator[tuple[slice, Matrix]]:
+    """Yield all rows of a matrix, about 32 MiB at a time, and where they lie.
+
+    Parameters
+    ----------
+    source
+        (n_cells, n_genes), as `cellweft.data.io.backed_matrix.open_rows` opens it.
+
+    Yields
+    ------
+    rows : slice
+        Of the matrix.
+    block : csr_matrix or ndarray
+        float32, (n_rows, n_genes): sparse where the source is sparse.
+    """
+    for rows in row_blocks(source.shape[0], block_rows(source.shape)):
+        yield rows, source.read(rows)
+
+
+def block_rows(shape: tuple[int, int]) -> int:
+    """Return how many rows of a matrix are read at once: as many as take 32 MiB, at least one."""
+    return rows_within(READ_BYTES, 4 * shape[1])
+
+
+def chunk_of(shape: tuple[int, int]) -> tuple[int, int]:
+    """Return what is compressed together: all rows of a block, and so many genes that it is about 4 MiB."""
+    rows = max(min(block_rows(shape), shape[0]), 1)
+    return rows, max(rows_within(_CHUNK_BYTES, 4 * rows, most=shape[1]), 1)
+
+
+def zero_share(source: RowSource) -> float:
+    """Return the share of zeros in a matrix, 0 to 1, reading it once by blocks; 0 of an empty one.
+
+    Examples
+    --------
+    >>> from cellweft.data.io.backed_matrix import open_rows
+    >>> zero_share(open_rows(np.array([[0.0, 1.0], [0.0, 0.0]])))
+    0.75
+    """
+    n_values = source.shape[0] * source.shape[1]
+    filled = sum(_filled(block) for _, block in blocks_of(source))
+    return 1.0 - filled / n_values if n_values else 0.0
+
+
+def _filled(block: Matrix) -> int:
+    return int(np.count_nonzero(block.data if sp.issparse(block) else block))
+
+
+def copy_matrix(source: RowSource, group: Any, key: str) -> None:
+    """Write a matrix as it is, sparse or dense, as AnnData stores it in zarr.
+
+    Parameters
+    ----------
+    source
+        (n_cells, n_genes)
+    group, key
+        zarr group to write into, and what the element shall be called; it is not there yet.
+    """
+    if sp.issparse(source.read(slice(0, 0))):
+        copy_sparse(source, group, key)
+        return
+    array = group.create_array(
+        key, shape=source.shape, dtype="float32", chunks=chunk_of(source.shape), fill_value=0
+    )
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for rows, block in blocks_of(source):
+        array[rows] = block
+
+
+def copy_sparse(source: RowSource, group: Any, key: str) -> None:
+    """Write a matrix without its zeros, as AnnData stores one by rows (CSR), holding one block of it.
+
+    Parameters
+    ----------
+    source
+        (n_cells, n_genes)
+    group, key
+        HDF5 or zarr group to write into, and what the element shall be called; it is not there yet.
+    """
+    stored: Any = None
+    for _, block in blocks_of(source):
+        rows = sp.csr_matrix(block)
+        rows.eliminate_zeros()
+        if stored is None:
+            # Places among all values may pass 2**31, whatever those of the first block do.
+            rows.indptr = rows.indptr.astype(np.int64)
+            write_quietly(group, key, rows)
+            stored = anndata.io.sparse_dataset(group[key])
+        else:
+            stored.append(rows)
+    if stored is None:
+        write_quietly(group, key, sp.csr_matrix(np.zeros(source.shape, dtype=np.float32)))

@@ -1,0 +1,271 @@
+"""What a run that writes tile by tile has done, kept beside its output, so that a killed run can go on.
+
+The names of what lies beside an output until it is complete are made here, too: what bears one, and a folder
+that holds `MARK`, is ours and may be removed; nothing else is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cellweft._errors import OutputExistsError
+from cellweft._typing import PathLike
+
+logger = logging.getLogger("cellweft")
+
+MARK = "cellweft-run.json"
+"""File in a folder that says that the folder is ours."""
+
+_SCHEMA = 1  # of the files in such a folder
+PARTIAL, _REPLACED = ".cellweft-partial", ".cellweft-replaced"  # how the names of what is incomplete end
+
+
+class Journal:
+    """The numbers of the tiles that are written, and what they are tiles of.
+
+    Parameters
+    ----------
+    target
+        The output, absolute; the journal lies beside it in ``<name>.resume``, and the incomplete output in
+        the same folder.
+    mark
+        What the tiles depend on, by name, as values that JSON stores: a run goes on only where all are the
+        same.
+    resume
+        Whether to go on with a run that was killed; else its traces are dropped.
+
+    Attributes
+    ----------
+    done
+        Numbers of the tiles that are written.
+    keeps
+        Whether what is written stays if the run fails: only where it may be resumed.
+    partial
+        Where the output lies while it is incomplete: under a new name, or under that of the run that is gone
+        on with.
+    is_started
+        Whether there is an incomplete output to go on with.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder holds what no run has left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first = Journal(Path(folder, "a.zarr"), {"seed": 0}, resume=True)
+    ...     first.begin()
+    ...     first.partial.mkdir()
+    ...     first.start()
+    ...     first.add(3)
+    ...     sorted(Journal(Path(folder, "a.zarr"), {"seed": 0}, resume=True).done)
+    [3]
+    """
+
+    def __init__(self, target: Path, mark: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.folder, self.keeps = resume_folder(target), resume
+        check_own(self.folder)
+        self._mark = json.loads(json.dumps(mark))
+        known = _run_in(self.folder)
+        self.partial = self.folder / partial_of(target).name
+        self.is_started = resume and self._is_same(known)
+        if self.is_started:
+            self.partial = self.folder / known["partial"]
+            lines = self._tiles.read_text().split("\n")[:-1]  # what stands behind the last line's end is torn
+            self.done = frozenset(int(line) for line in lines if line.isdecimal())
+        else:
+            self.done = frozenset()
+
+    def begin(self) -> None:
+        """Make the folder ready for another run: of an earlier one nothing is left but its fit."""
+        claim(self.folder)
+        self._run.unlink(missing_ok=True)
+        for path in self.folder.glob(f".*{PARTIAL}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def start(self) -> None:
+        """Note that nothing is done. The incomplete output is there and ready for its tiles."""
+        self._tiles.write_text("")
+        run = {"schema": _SCHEMA, "partial": self.partial.name, "mark": self._mark}
+        self._run.write_text(json.dumps(run, indent=1))
+        self.is_started = self.keeps
+
+    @property
+    def parts(self) -> Path:
+        """Where parts of the output lie until they are put together."""
+        return self.folder / "parts"
+
+    def add(self, number: int) -> None:
+        """Note a tile that is written."""
+        with self._tiles.open("a") as file:
+            file.write(f"{number}\n")
+
+    def remove_torn(self) -> None:
+        """Remove what a process was killed over in the incomplete output: these pieces are written anew."""
+        for torn in self.folder.rglob("*.partial"):
+            torn.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the journal, and whatever else lies in its folder."""
+        remove_own(self.folder)
+
+    @property
+    def _run(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def _tiles(self) -> Path:
+        return self.folder / "tiles.txt"
+
+    def _is_same(self, known: Mapping[str, Any]) -> bool:
+        """Say whether the traces are of the same run, and say why where they are not."""
+        mark = known.get("mark", {})
+        others = [name for name, value in self._mark.items() if mark.get(name) != value]
+        is_there = bool(known) and (self.folder / known["partial"]).is_dir() and self._tiles.exists()
+        if known and (others or not is_there):
+            what = f"with another {', '.join(others)}" if others else "and its output is gone"
+            logger.warning("%s is of a run %s: starting anew.", self.folder, what)
+        return is_there and mark == self._mark
+
+
+def _run_in(folder: Path) -> dict[str, Any]:
+    """Return what a run has noted of itself in its folder; nothing where there is none, or a damaged note."""
+    try:
+        known = json.loads((folder / "run.json").read_text())
+        return dict(known) if known["schema"] == _SCHEMA else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def kept_mark(target: Path) -> dict[str, Any]:
+    """Return what the tiles of a run that was killed depended on, or nothing where there is none."""
+    return dict(_run_in(resume_folder(target)).get("mark", {}))
+
+
+def resume_folder(target: PathLike) -> Path:
+    """Return the folder beside an output that keeps what its run needs to go on."""
+    return Path(f"{Path(target)}.resume")
+
+
+def claim(folder: Path) -> None:
+    """Make a folder, and say in it that it is ours; raise `OutputExistsError` where it is another's."""
+    check_own(folder)
+    folder.mkdir(exist_ok=True)
+    (folder / MARK).write_text(
+        json.dumps({"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"})
+    )
+
+
+def check_own(folder: Path) -> None:
+    """Raise `OutputExistsError` where a folder is not ours; one that is missing or empty may become it."""
+    if folder.exists() and not _is_own(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OutputExistsError(
+            str(folder),
+            expected="nothing there, or what an earlier run has left for another to go on with",
+            got=f"a folder without {MARK}" if folder.is_dir() else "a file",
+            fix="Move it away, or choose another path for the output.",
+        )
+
+
+def remove_own(folder: Path) -> None:
+    """Remove a folder if it is ours."""
+    if _is_own(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    return (folder / MARK).is_file()
+
+
+@contextlib.contextmanager
+def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
+    """Remove what a run has left beside its output where the work inside fails, unless it shall be resumed.
+
+    Parameters
+    ----------
+    target
+        The output.
+    resume
+        Whether to keep it nevertheless; the error then says so in a note.
+    """
+    folder = resume_folder(target)
+    try:
+        yield
+    except BaseException as error:
+        if not resume:
+            remove_own(folder)
+        elif _is_own(folder):
+            error.add_note(f"What was done is kept in {folder}: a run that resumes goes on with it.")
+        raise
+
+
+def partial_of(target: Path) -> Path:
+    """Return a new name beside an output, hidden, for what it is while it is incomplete.
+
+    Parameters
+    ----------
+    target
+        The output, absolute.
+
+    Returns
+    -------
+    ``.<name>.<machine>-<process>-<random>.cellweft-partial``, of which `remove_stale` knows whose it is.
+
+    Examples
+    --------
+    >>> partial_of(Path("scores.csv")).suffix
+    '.cellweft-partial'
+    """
+    whose = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f".{target.name}.{whose}{PARTIAL}")
+
+
+def replaced_of(target: Path) -> Path:
+    """Return a new name likewise, for an output until the one that replaces it is in its place."""
+    return partial_of(target).with_suffix(_REPLACED)
+
+
+def remove_stale(target: Path) -> None:
+    """Remove what runs that were killed on this machine have left beside an output."""
+    kinds = (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)  # else the replaced one is all there is
+    names = f".{glob.escape(target.name)}.*"
+    for path in itertools.chain.from_iterable(target.parent.glob(names + kind) for kind in kinds):
+        whose = re.fullmatch(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}", path.name.split(".")[-2])
+        if whose is None or whose[1] != _machine() or _is_running(int(whose[2])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def _is_running(process: int) -> bool:
+    """Say whether a process of this machine runs; where the system cannot be asked, it may."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    return True

@@ -1,0 +1,45 @@
+"""What results are called where they are written and read: keys of ``obs``, ``obsm``, ``var``, ``uns``.
+
+`RECORD` is also the key of ``attrs`` of a table of scores. Columns of placed cells are those of
+`cellweft.Placement.table` with `PREFIX` before each name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "cellweft_"
+
+RECORD: Final = "cellweft"
+"""``uns``: how the result was made."""
+
+COORDINATES: Final = f"{PREFIX}coordinates"
+"""``uns``: where coordinates that were read come from."""
+
+PLACES: Final = f"{PREFIX}spatial"
+"""``obsm``: coordinates of placed cells."""
+
+PROPORTIONS: Final = f"{PREFIX}proportions"
+"""``obsm``: share of each cell type in each spot."""
+
+SIMILARITY: Final = f"{PREFIX}similarity"
+"""``obs``: how near the reference comes to an imputed cell."""
+
+CONFIDENCE: Final = f"{PREFIX}confidence"
+SPREAD: Final = f"{PREFIX}spread"
+WEIGHT: Final = f"{PREFIX}weight"
+SLICE: Final = f"{PREFIX}slice"
+"""``obs`` of placed cells."""
+
+MEASURED: Final = "measured"
+"""``var``: whether the gene is on the panel."""
+
+RELIABILITY: Final = "reliability"
+RELIABILITY_LOWER: Final = "reliability_lower"
+RELIABILITY_UPPER: Final = "reliability_upper"
+"""``var``: how good the prediction is expected to be, with its interval."""
+
+LOWER: Final = "lower"
+UPPER: Final = "upper"
+INTERVAL: Final = (LOWER, UPPER)
+"""Layers: the bounds of the prediction interval."""

@@ -1,0 +1,302 @@
+"""The table of the cells: in memory as it was given, or in a file and read column by column when asked for.
+
+A table of millions of cells may be larger than all else that is held of them, and little of it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+from numpy.typing import NDArray
+
+from cellweft._compute import row_blocks
+from cellweft._typing import IntArray
+from cellweft.data.io.reopenable import Reopening
+from cellweft.data.io.sanitize import storable_column, storable_name
+from cellweft.data.io.zarr_store import write_quietly
+
+_BLOCK_ROWS = 100_000
+
+
+class Annotation(Protocol):
+    """A table with a row for each cell, and names of the cells."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as text."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        """Return a column, a row for each cell in order; its index means nothing."""
+
+    def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
+        """Return the names of some cells, of all by default."""
+
+    def name_blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
+
+    def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """Return the table of some cells, of all by default."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldTable:
+    """A table in memory."""
+
+    table: pd.DataFrame
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as text."""
+        return [str(name) for name in self.table.columns]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        return self.table.iloc[:, self.columns.index(name)]
+
+    def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
+        """Return the names of some cells, of all by default."""
+        names: pd.Index[Any] = self.table.index
+        return names if rows is None else names[rows]
+
+    def name_blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the names of all cells as text, some thousands at a time."""
+        for rows in row_blocks(len(self.table), _BLOCK_ROWS):
+            yield self.table.index[rows].astype(str).to_numpy(dtype=object)
+
+    def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """Return the table of some cells, of all by default."""
+        return self.table if rows is None else self.table.iloc[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTable(Reopening):
+    """A table in an HDF5 file or a zarr store.
+
+    Attributes
+    ----------
+    index
+        (n_cells,) element with the names.
+    elements
+        Elements of the columns by name, in order.
+    index_name
+        What the index is called, or None.
+    """
+
+    index: Any
+    elements: dict[str, Any]
+    index_name: str | None = None
+
+    @classmethod
+    def of_group(cls, group: Any) -> Annotation:
+        """Return the table that AnnData stored in a group; one of an older layout is read at once."""
+        attributes = dict(group.attrs)
+        name = attributes.get("_index")
+        is_plain = (
+            attributes.get("encoding-version") == "0.2.0" and attributes.get("encoding-type") == "dataframe"
+        )
+        if not is_plain or name not in group or not hasattr(group[name], "shape"):
+            return HeldTable(read_elem(group))
+        columns = [str(one) for one in attributes["column-order"]]
+        return cls(group[name], {one: group[one] for one in columns}, None if name == "_index" else name)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as text."""
+        return list(self.elements)
+
+    def __len__(self) -> int:
+        return int(self.index.shape[0])
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        return pd.Series(read_elem(self.elements[name]))
+
+    def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
+        """Return the names of some cells, of all by default."""
+        names = np.empty(len(self), dtype=object)
+        for part, block in _located(self.name_blocks()):
+            names[part] = [_as_text(name) for name in block]
+        return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
+
+    def name_blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
+        for rows in row_blocks(len(self), _BLOCK_ROWS):
+            yield np.asarray(self.index[rows]).astype(object)
+
+    def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """Return the table of some cells, of all by default."""
+        columns = {name: read_elem(element) for name, element in self.elements.items()}
+        table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
+        return table if rows is None else table.iloc[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class ExtendedTable:
+    """A table with further columns, which replace those of the same name.
+
+    Attributes
+    ----------
+    table
+        What is extended.
+    more
+        Arrays with a row for each cell, by name.
+    """
+
+    table: Annotation
+    more: Mapping[str, NDArray[Any]]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, as text."""
+        return [*(name for name in self.table.columns if name not in self.more), *self.more]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, name: str) -> pd.Series[Any]:
+        return pd.Series(self.more[name]) if name in self.more else self.table[name]
+
+    def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
+        """Return the names of some cells, of all by default."""
+        return self.table.names(rows)
+
+    def name_blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield the names of all cells, some thousands at a time."""
+        return self.table.name_blocks()
+
+    def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
+        """Return the table of some cells, of all by default."""
+        more = {name: values if rows is None else values[rows] for name, values in self.more.items()}
+        return self.table.frame(rows).assign(**more)
+
+
+def write_table(store: Any, key: str, table: Annotation) -> None:
+    """Write a table as AnnData does, column by column, without holding it.
+
+    Parameters
+    ----------
+    store
+        HDF5 or zarr group to write into.
+    key
+        What the element shall be called; it is not there yet.
+    table
+        Of the cells.
+
+    Raises
+    ------
+    InputError
+        A column that AnnData cannot store, or two of one name.
+    """
+    group = store.create_group(key)
+    written: list[str] = []
+    write_names(group, "_index", table)
+    for name in table.columns:
+        stored = storable_name(name, key, written)
+        values = storable_column(table[name], f"{key}[{name!r}]")
+        if isinstance(values, pd.arrays.NumpyExtensionArray):
+            values = values.to_numpy()
+        write_quietly(group, stored, values)
+        written.append(stored)
+    group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
+    is_hdf5 = isinstance(store, h5py.Group)
+    group.attrs["column-order"] = np.array(written, dtype=h5py.string_dtype()) if is_hdf5 else written
+
+
+def write_names(store: Any, key: str, table: Annotation) -> None:
+    """Write the names of all cells as AnnData does, some thousands at a time.
+
+    Parameters
+    ----------
+    store
+        HDF5 or zarr group to write into.
+    key
+        What the element shall be called; it is not there yet.
+    table
+        Of the cells.
+    """
+    n_cells = len(table)
+    chunk = (min(_BLOCK_ROWS, max(n_cells, 1)),)
+    if isinstance(store, h5py.Group):
+        packing = {"chunks": chunk, "compression": "gzip", "compression_opts": 1} if n_cells else {}
+        names = store.create_dataset(key, (n_cells,), dtype=h5py.string_dtype(), **packing)
+    else:
+        names = store.create_array(key, shape=(n_cells,), dtype=str, chunks=chunk)
+    names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    for part, block in _located(table.name_blocks()):
+        names[part] = np.array([_as_text(name) for name in block], dtype=object)
+
+
+def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield blocks of an array with where they lie in it."""
+    start = 0
+    for block in blocks:
+        yield slice(start, start + len(block)), block
+        start += len(block)
+
+
+def _as_text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) -> IntArray:
+    """Return the positions of the values that stand more than once, holding all values but once.
+
+    Parameters
+    ----------
+    blocks
+        Function that yields the values in order, some at a time; called a second time where some are equal.
+    n_values
+        How many there are.
+
+    Examples
+    --------
+    >>> repeated(lambda: [np.array([7, 5], dtype=np.uint64), np.array([7], dtype=np.uint64)], 3)
+    array([0, 2])
+    """
+    values = np.empty(n_values, dtype=np.uint64)
+    for part, block in _located(blocks()):
+        values[part] = block
+    values.sort()
+    twice = np.unique(values[1:][values[1:] == values[:-1]])
+    if not len(twice):
+        return np.empty(0, dtype=np.int64)
+    found = [part.start + np.flatnonzero(np.isin(block, twice)) for part, block in _located(blocks())]
+    return np.concatenate(found)
+
+
+def names_twice(table: Annotation) -> list[str]:
+    """Return the names that stand more than once, in order, holding eight bytes per cell.
+
+    Parameters
+    ----------
+    table
+        Of the cells.
+
+    Examples
+    --------
+    >>> names_twice(HeldTable(pd.DataFrame(index=["a", "b", "a"])))
+    ['a']
+    """
+
+    def hashes() -> Iterator[NDArray[np.uint64]]:
+        for block in table.name_blocks():
+            yield pd.util.hash_array(block, categorize=False)
+
+    places = repeated(hashes, len(table))
+    if not len(places):
+        return []
+    suspects: list[str] = []
+    for part, block in _located(table.name_blocks()):
+        here = places[(places >= part.start) & (places < part.stop)]
+        suspects += [_as_text(name) for name in block[here - part.start]]
+    times = pd.Series(suspects, dtype=object).value_counts()
+    return [name for name in dict.fromkeys(suspects) if times[name] > 1]

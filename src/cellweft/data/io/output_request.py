@@ -1,0 +1,124 @@
+"""How a result shall be written: where, in which form, with what; looked at once, before any work."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from cellweft._compute import parse_memory
+from cellweft._errors import SettingError, check_choice, check_range, require
+from cellweft._typing import OutputType, PathLike
+from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_output
+from cellweft.data.io.journal import check_own, resume_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRequest:
+    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; made only if it can be had.
+
+    Attributes
+    ----------
+    path
+        As it is asked for.
+    target
+        The same absolute, links followed.
+    overwrite, dtype, sparse, interval, resume, dask, memory
+        As in `Imputer.impute_to`.
+
+    Raises
+    ------
+    SettingError
+        A value is out of its range, or not for an output of this kind.
+    OutputExistsError, OutputError
+        As `check_output`; or what lies beside the output is in the way.
+    MissingExtraError
+        Dask is asked for, and not installed.
+
+    Examples
+    --------
+    >>> OutputRequest(path="imputed.h5ad", resume=True)
+    Traceback (most recent call last):
+    cellweft.errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
+    """
+
+    path: PathLike
+    overwrite: bool = False
+    dtype: OutputType = "float32"
+    sparse: float | None = None
+    interval: float | None = None
+    resume: bool = False
+    dask: str | None = None
+    memory: str | int = "4 GB"
+    target: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = check_output(self.path, overwrite=self.overwrite, suffixes=RESULT_SUFFIXES)
+        object.__setattr__(self, "target", target)
+        check_choice("dtype", self.dtype, get_args(OutputType))
+        check_cut(self.sparse)
+        check_interval(self.interval)
+        parse_memory(self.memory)
+        is_zarr = target.suffix == ".zarr"
+        for name, is_asked, why in (
+            ("resume", self.resume, "whose parts are written one by one"),
+            ("dask", self.dask is not None, "into which many can write at once"),
+        ):
+            if is_asked and not is_zarr:
+                raise SettingError(
+                    name,
+                    expected=f"a .zarr store as output, {why}",
+                    got=repr(target.name),
+                    fix=f"Choose a name ending in .zarr, or leave {name} out.",
+                )
+        if is_zarr or self.sparse is not None:
+            check_own(resume_folder(target))
+        if self.dask is not None:
+            processes_of(self.dask)
+            require("distributed", "dask")
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where a fit for it is kept, beside the output, until that is complete; None where it cannot be."""
+        return resume_folder(self.target) if self.target.suffix == ".zarr" else None
+
+
+def check_cut(sparse: float | None) -> None:
+    """Raise `SettingError` unless values below it, of log-normalised expression, may be left out."""
+    if sparse is not None:
+        check_range("sparse", sparse, low=0, high=1)
+
+
+def check_interval(interval: float | None) -> None:
+    """Raise `SettingError` unless intervals may hold such a share of the measured values."""
+    if interval is not None:
+        check_range("interval", interval, low=0.01, high=0.999)
+
+
+def processes_of(dask: str) -> int | None:
+    """Return how many processes of this machine an address asks for, 0 for any; None for a scheduler's.
+
+    Raises
+    ------
+    SettingError
+        The address is none.
+
+    Examples
+    --------
+    >>> processes_of("local:4"), processes_of("local"), processes_of("tcp://node001:8786")
+    (4, 0, None)
+    """
+    local = re.fullmatch(r"local(?::(\d+))?", dask)
+    if local is None and not re.fullmatch(r"[a-z]+://\S+:\d+", dask):
+        raise SettingError(
+            "dask",
+            expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
+            got=repr(dask),
+            fix="Take the address that `dask scheduler` shows, or local for processes of this machine.",
+        )
+    if local is None:
+        return None
+    if local[1] is not None:
+        check_range("dask: processes", int(local[1]), low=1, integer=True)
+    return int(local[1] or 0)

@@ -1,0 +1,84 @@
+"""Reading ahead of the work and writing behind it, each in a thread of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], *, depth: int = 1) -> Iterator[T]:
+    """Yield what an iterable yields, made in a thread while the caller works on earlier items.
+
+    Parameters
+    ----------
+    items
+        Made one after another, in their order; what it raises is raised here.
+    depth
+        Items that may be ready before they are asked for, at least 1.
+
+    Examples
+    --------
+    >>> list(prefetch(number**2 for number in range(4)))
+    [0, 1, 4, 9]
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="cellweft-read") as pool:
+        waiting = deque(pool.submit(next, source, _END) for _ in range(depth))
+        while True:
+            item = waiting.popleft().result()
+            if item is _END:
+                return
+            waiting.append(pool.submit(next, source, _END))
+            yield cast(T, item)
+
+
+class BackgroundWriter(Generic[P]):
+    """A function that is called in a thread, in the order of the calls; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    function
+        What it returns is dropped. What it raises is raised by a later call, or at the end.
+    depth
+        Calls that may wait, at least 1: a further one waits for the oldest.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> with Behind(seen.append) as put:
+    ...     put(1)
+    ...     put(2)
+    >>> seen
+    [1, 2]
+    """
+
+    def __init__(self, function: Callable[P, Any], *, depth: int = 1) -> None:
+        self._function, self._depth = function, depth
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cellweft-write")
+        self._waiting: deque[Future[Any]] = deque()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Put a call in the line."""
+        while len(self._waiting) >= self._depth:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._function, *args, **kwargs))
+
+    def __enter__(self) -> BackgroundWriter[P]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)

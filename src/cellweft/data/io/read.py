@@ -1,0 +1,256 @@
+"""Files in: one input, whatever its format, as matrices that are not read yet and annotation that is.
+
+`.h5ad`, `.zarr` and 10x `.h5` stay on disk and are read by rows; tables and 10x folders of text are loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem
+
+from cellweft._errors import FormatError, MissingFileError
+from cellweft._text import near, shorten
+from cellweft._typing import PathLike
+from cellweft.data.io.delimited import SEPARATORS, read_table
+from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named
+from cellweft.data.io.obs_table import HeldTable, StoredTable
+from cellweft.data.io.reopenable import Reopening, held_plainly
+from cellweft.data.io.spatialdata_regions import (
+    TABLES,
+    chosen_table,
+    is_spatialdata,
+    store_of,
+    with_centroids,
+)
+from cellweft.data.io.tenx import open_10x, read_mtx
+
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_FOREIGN = {
+    ".rds": "In R, convert it with the package anndataR or zellkonverter.",
+    ".rdata": "In R, convert it with the package anndataR or zellkonverter.",
+    ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
+    ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
+    ".loom": "Convert it: anndata.io.read_loom(path).write_h5ad('converted.h5ad').",
+}
+
+
+def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable[str] = ()) -> Input:
+    """Open an AnnData, SpatialData or a file.
+
+    Parameters
+    ----------
+    data
+        AnnData (in memory, backed, or a view of either), SpatialData with one table, or a path of one of the
+        `FORMATS`; of a SpatialData store, ``sample.zarr`` where it has one table (those that cellweft has
+        written do not count), else ``sample.zarr/tables/NAME``.
+    argument
+        What the caller calls it, for errors: "sc" or "st".
+    obs_columns
+        Columns of a table that are no genes; coordinates are known by their usual names.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing lies at the path.
+    FormatError
+        The file is not what its name says, or of a kind that is not read.
+    """
+    if isinstance(data, AnnData):
+        return _from_anndata(data, argument)
+    if is_spatialdata(data):
+        return _from_spatialdata(data, argument)
+    if not isinstance(data, str | Path) and not hasattr(data, "__fspath__"):
+        raise FormatError(
+            argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
+        )
+    path = Path(data).expanduser()
+    where = f"{argument} ({path})"
+    if not path.exists():
+        folder = path.parent
+        there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+        fix = near(path.name, there) if there else f"The folder {str(folder)!r} is not there either."
+        raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
+    try:
+        return _open_path(path, where, obs_columns)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise FormatError(
+                where,
+                expected="a readable file",
+                got="no permission to read it",
+                fix="Change its permissions.",
+            ) from error
+        raise not_as_named(path, where, str(error)) from error
+
+
+def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
+    suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
+    suffix = suffixes[-1] if suffixes else ""
+    if path.is_dir():
+        if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+            return _open_zarr(path, where)
+        if any(path.glob("*matrix.mtx*")):
+            return read_mtx(path, where)
+        raise FormatError(
+            where,
+            expected="a zarr store, or a 10x folder with matrix.mtx",
+            got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
+            fix=f"Name the file itself: {FORMATS}.",
+        )
+    if suffix == ".h5ad":
+        return _open_hdf5(path, where)
+    if suffix == ".h5":
+        return open_10x(path, where)
+    if suffix in SEPARATORS or suffix == ".parquet":
+        return read_table(path, where=where, suffix=suffix, obs_columns=obs_columns)
+    if suffix in _PICKLES:
+        raise FormatError(
+            where,
+            expected=FORMATS,
+            got="a pickle, which can run any code when it is opened and is never read",
+            fix="Load it where you trust it and write it with AnnData.write_h5ad.",
+        )
+    fix = _FOREIGN.get(suffix, "Convert the data to .h5ad with AnnData.write_h5ad.")
+    raise FormatError(where, expected=FORMATS, got=f"a file named {path.name!r}", fix=fix)
+
+
+def _from_anndata(data: AnnData, argument: str) -> Input:
+    backed_view = data.isbacked and data.is_view
+    source = f"AnnData backed by {data.filename}" if data.isbacked else "AnnData in memory"
+    return Input(
+        where=f"{argument} ({source})",
+        source=source,
+        matrix=data if backed_view else data.X,
+        layers=data.layers,
+        obs=HeldTable(pd.DataFrame(data.obs).copy()),
+        var=pd.DataFrame(data.var).copy(),
+        obsm=_OfAnnData(data.obsm),
+        uns=_OfAnnData(data.uns),
+        has_raw=data.raw is not None,
+    )
+
+
+def _from_spatialdata(data: Any, argument: str) -> Input:
+    name = chosen_table(
+        data.tables,
+        None,
+        where=f"{argument} (SpatialData)",
+        argument="cellweft.io.read_spatialdata(data, table={!r})".format,
+    )
+    found = _from_anndata(data.tables[name], argument)
+    where = f"{argument} (SpatialData in memory, table {name!r})"
+    return dataclasses.replace(
+        found,
+        where=where,
+        obsm=with_centroids(found.obsm, found.uns, found.obs, source=data, where=where),
+    )
+
+
+def _open_hdf5(path: Path, where: str) -> Input:
+    file = h5py.File(path.absolute(), "r")
+    if "obs" not in file or "var" not in file:
+        raise FormatError(
+            where,
+            expected="an AnnData file, with obs and var",
+            got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
+            fix="If it is a 10x file, its name must end in .h5.",
+        )
+    if "encoding-type" not in getattr(file["obs"], "attrs", {}):
+        # Files older than AnnData 0.7 need its own reader.
+        return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
+    return _from_store(file, path, where)
+
+
+def _open_zarr(path: Path, where: str) -> Input:
+    import zarr
+
+    try:
+        group = zarr.open_group(str(path.absolute()), mode="r")
+    except (ValueError, TypeError, KeyError) as error:
+        raise not_as_named(path, where, str(error)) from error
+    if TABLES in group and "obs" not in group:
+        tables = zarr.open_group(str(path / TABLES), mode="r")
+        name = chosen_table(
+            {one: tables[one] for one in tables},
+            None,
+            where=where,
+            argument=lambda one: str(path / TABLES / one),
+        )
+        return _open_zarr(path / TABLES / name, f"{where.partition(' ')[0]} ({path / TABLES / name})")
+    if "obs" not in group or "var" not in group:
+        raise FormatError(
+            where,
+            expected="a zarr store written by AnnData, with obs and var",
+            got=f"a store with {shorten(sorted(group)) or 'nothing in it'}",
+            fix="Write it with AnnData.write_zarr.",
+        )
+    found = _from_store(group, path, where)
+    store = store_of(path.absolute())
+    return dataclasses.replace(
+        found, obsm=with_centroids(found.obsm, found.uns, found.obs, source=store, where=where)
+    )
+
+
+def _from_store(store: Any, path: Path, where: str) -> Input:
+    """Open AnnData's groups of an HDF5 file or a zarr store: the genes are read, all else is not."""
+    # AnnData writes what is None as an element too.
+    is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
+    return Input(
+        where=where,
+        source=str(path),
+        matrix=None if is_null else store["X"],
+        layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
+        obs=StoredTable.of_group(store["obs"]),
+        var=read_elem(store["var"]),
+        obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
+        uns=_Lazy(store["uns"]) if "uns" in store else {},
+        has_raw="raw/X" in store,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Lazy(Reopening, Mapping[str, Any]):
+    """The elements of a group, each read when it is asked for."""
+
+    group: Any
+
+    def __getitem__(self, key: str) -> Any:
+        return read_elem(self.group[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.group  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.group)
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+
+@dataclass(frozen=True, eq=False)
+class _OfAnnData(Mapping[str, Any]):
+    """A part of an AnnData, which is sent to another process without the rest of it."""
+
+    held: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.held[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"held": held_plainly(self.held)}

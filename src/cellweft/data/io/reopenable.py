@@ -1,0 +1,95 @@
+"""Elements of HDF5 files and zarr stores that survive being sent to another process.
+
+Blocks of work go to other processes, and what they read goes with them as a place: the path of the file and
+the key within it. zarr sends its arrays so by itself; HDF5 elements are opened anew here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellweft._errors import FormatError, MissingFileError
+
+
+class Reopening:
+    """A base for what holds elements of files: a pickle of it has their places, not their values.
+
+    Attributes that a subclass names in ``_read_again`` are left out of the pickle, and ``_opened`` makes them
+    anew.
+    """
+
+    _read_again: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: _put_away(value) for name, value in self.__dict__.items() if name not in self._read_again
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: _taken_out(value) for name, value in state.items()})
+        self._opened()
+
+    def _opened(self) -> None:
+        """Make what ``_read_again`` names."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    path: str
+    key: str
+
+
+def _put_away(value: Any) -> Any:
+    if isinstance(value, h5py.Dataset | h5py.Group):
+        return _Place(str(Path(value.file.filename).absolute()), str(value.name))
+    if type(value) is dict:
+        return {name: _put_away(one) for name, one in value.items()}
+    return value
+
+
+def _taken_out(value: Any) -> Any:
+    if isinstance(value, _Place):
+        return _opened_again(value)
+    if type(value) is dict:
+        return {name: _taken_out(one) for name, one in value.items()}
+    return value
+
+
+def _opened_again(place: _Place) -> Any:
+    hint = "Every process that works on the data must reach them at the same path, on a disk that all share."
+    try:
+        file = h5py.File(place.path, "r")
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            place.path, expected="the file that the data were read from", got="nothing at this path", fix=hint
+        ) from error
+    if place.key not in file:
+        raise FormatError(
+            place.path,
+            expected=f"{place.key!r}, as when the data were checked",
+            got="no such element",
+            fix=hint,
+        )
+    return file[place.key]
+
+
+def held_plainly(value: Any) -> Any:
+    """Return a value of an AnnData without what ties it to that AnnData, so that it can be sent alone."""
+    if isinstance(value, Mapping):
+        return {name: held_plainly(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if isinstance(value, pd.DataFrame):
+        return pd.DataFrame(value)
+    for kind in (sp.csr_matrix, sp.csc_matrix):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,125 @@
+"""What cellweft has made, found again: of what kind a result is, where its cells lie, what its genes hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import h5py
+import numpy as np
+
+from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
+from cellweft._errors import FormatError
+from cellweft._provenance import SCHEMA_VERSION
+from cellweft._typing import FloatArray, IntArray
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.read import open_input
+from cellweft.data.io.zarr_store import check_manifest
+
+ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
+
+PLACE_KEYS = (PLACES, *OBSM_KEYS)
+"""Keys of `obsm` that hold places, those that cellweft found before those that were measured."""
+
+
+def open_result(result: Any, *, argument: str) -> Input:
+    """Open what cellweft has made: AnnData, or a file of it.
+
+    Parameters
+    ----------
+    result, argument
+        As `cellweft.data.io.read.open_input` takes them. What cellweft has not made is opened as well.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        As `cellweft.data.io.read.open_input`; a result of another version's form; a store of which parts are
+        missing.
+    """
+    data = open_input(result, argument=argument)
+    check_record(data)
+    if any((Path(data.source) / name).exists() for name in ("zarr.json", ".zgroup")):
+        check_manifest(data.source)
+    return data
+
+
+def check_record(data: Input) -> None:
+    """Raise `FormatError` where a result has a record of another schema than this version writes and reads.
+
+    Parameters
+    ----------
+    data
+        Opened. Where it has no record, nothing is checked.
+    """
+    if "cellweft" not in data.uns:
+        return
+    record = data.uns["cellweft"]
+    found = int(record.get("schema_version", 1)) if isinstance(record, Mapping) else 1
+    if found != SCHEMA_VERSION:
+        newer = found > SCHEMA_VERSION
+        raise FormatError(
+            data.where,
+            expected=f"a result of schema {SCHEMA_VERSION}",
+            got=f"one of schema {found}, of {'a newer' if newer else 'an older'} version of cellweft",
+            fix="Update cellweft." if newer else "Make the result again with this version.",
+        )
+
+
+def result_kind(data: Input) -> ResultKind | None:
+    """Return what a result is of, None where nothing of cellweft's is in it.
+
+    Spots hold ``obsm["cellweft_proportions"]``, placed cells ``obsm["cellweft_spatial"]``, imputed genes
+    ``var["measured"]``.
+    """
+    if PROPORTIONS in data.obsm:
+        return "spots"
+    if PLACES in data.obsm:
+        return "placed"
+    return "imputed" if MEASURED in data.var.columns else None
+
+
+def place_key(data: Input) -> str | None:
+    """Return the key of `obsm` under which the places of the cells lie, None where they lie under none."""
+    return next((key for key in PLACE_KEYS if key in data.obsm), None)
+
+
+def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> FloatArray:
+    """Return some genes of all cells.
+
+    Parameters
+    ----------
+    data
+        Opened.
+    genes
+        (n_genes,) their rows in ``var``.
+    layer
+        A layer, or None for ``X``.
+
+    Returns
+    -------
+    ndarray
+        (n_cells, n_genes) float32. Of an array in chunks (zarr, HDF5) only those that hold them are read,
+        each once; of any other matrix all rows, block by block.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such layer, or no ``X``.
+    """
+    columns = np.asarray(genes if data.columns is None else data.columns[genes], dtype=np.int64)
+    matrix = data.values(layer, argument="layer")
+    chunked = matrix if isinstance(matrix, h5py.Dataset) and matrix.chunks else None
+    chunked = getattr(matrix, "oindex", chunked)  # of zarr
+    if chunked is not None and len(columns):
+        asked, places = np.unique(columns, return_inverse=True)  # HDF5 takes them in this order alone
+        return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
+    source = open_rows(matrix, where=data.where)
+    made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
+    for rows in row_blocks(len(made), rows_within(BLOCK_BYTES, source.row_bytes)):
+        block = source.read(rows, columns)
+        made[rows] = block if isinstance(block, np.ndarray) else block.toarray()
+    return made

@@ -1,0 +1,298 @@
+"""Tables of SpatialData: which one of a store is meant, what it annotates, and where that lies.
+
+A table is an AnnData that says what its rows are: instances (cells, spots, bins) of regions, which are the
+store's shapes or labels. Tables are read as any AnnData; the package spatialdata is needed only to find the
+middle of shapes and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellweft._errors import FormatError, InputError, KeyMissingError, arg, check_known, require
+from cellweft._text import near, shorten
+from cellweft._typing import DoubleArray
+from cellweft.data.io.columns import OBSM_KEYS, column_of, usual_columns
+from cellweft.data.io.keys import RECORD
+from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.reopenable import Reopening
+
+TABLES = "tables"
+ATTRIBUTES = "spatialdata_attrs"
+SYSTEM = "global"
+"""The coordinate system that SpatialData's elements are in by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """What a table annotates.
+
+    Attributes
+    ----------
+    regions
+        Names of the shapes or labels, in order.
+    region_key, instance_key
+        Columns of ``obs`` with the region of every row, and its instance in there.
+    """
+
+    regions: tuple[str, ...]
+    region_key: str
+    instance_key: str
+
+    @classmethod
+    def of(cls, uns: Mapping[str, Any]) -> Link | None:
+        """Return what ``uns`` of a table says that it annotates; None where that is nothing."""
+        told = uns.get(ATTRIBUTES, {})
+        region = told.get("region")
+        if region is None or told.get("region_key") is None or told.get("instance_key") is None:
+            return None
+        names = [region] if isinstance(region, str) else np.atleast_1d(np.asarray(region)).tolist()
+        return cls(
+            regions=tuple(map(str, names)),
+            region_key=str(told["region_key"]),
+            instance_key=str(told["instance_key"]),
+        )
+
+    def instances(self, obs: Annotation, *, where: str) -> pd.DataFrame:
+        """Return the region and the instance of every row, as columns ``region`` and ``instance``."""
+        columns = {
+            name: column_of(obs, key, where=where, argument=f"{ATTRIBUTES}.{name}_key").to_numpy()
+            for name, key in (("region", self.region_key), ("instance", self.instance_key))
+        }
+        return pd.DataFrame(columns).astype({"region": str})
+
+
+def is_spatialdata(value: Any) -> bool:
+    """Say whether something is an object of the package spatialdata, which need not be installed."""
+    return type(value).__module__.split(".")[0] == "spatialdata" and hasattr(value, TABLES)
+
+
+def chosen_table(
+    tables: Mapping[str, Any], asked: str | None, *, where: str, argument: Callable[[str], str]
+) -> str:
+    """Return the name of the table that is meant.
+
+    Parameters
+    ----------
+    tables
+        All of the store by name, as AnnData or as groups of it.
+    asked
+        A name; by default the only one, where those that cellweft has written do not count.
+    where, argument
+        What errors call the store, and the text that names a table to it.
+
+    Raises
+    ------
+    FormatError
+        No table, or several and none is named.
+    KeyMissingError
+        No table of that name.
+    """
+    names = sorted(tables)
+    if asked is not None:
+        check_known(asked, names, argument(asked), expected=f"a table of {where}", got="no such table")
+        return asked
+    measured = [name for name in names if RECORD not in _uns(tables[name])]
+    found = measured or names
+    if len(found) != 1:
+        raise FormatError(
+            where,
+            expected="a SpatialData store with one table",
+            got=f"{len(found)} tables ({shorten(found)})" if found else "none",
+            fix=f"Name one: {' or '.join(argument(one) for one in found[:3])}."
+            if found
+            else "Cellweft reads tables of counts, not images or points.",
+        )
+    return found[0]
+
+
+def _uns(table: Any) -> Any:
+    return table.uns if hasattr(table, "uns") else table.get("uns", {})
+
+
+def store_of(table: Path) -> Path | None:
+    """Return the SpatialData store that a table's folder lies in; None where it lies in no such one."""
+    store = table.parent.parent
+    is_one = table.parent.name == TABLES and any((store / name).exists() for name in ("zarr.json", ".zgroup"))
+    return store if is_one else None
+
+
+@dataclass(frozen=True, eq=False)
+class WithCentroids(Reopening, Mapping[str, Any]):
+    """Arrays of a table that has no coordinates, with the centroids of what it annotates as ``spatial``.
+
+    Attributes
+    ----------
+    held
+        The arrays of the table.
+    source
+        SpatialData, or the path of its store, which is opened once the centroids are asked for.
+    link, obs
+        What the table annotates, and its rows.
+    where
+        What errors call it.
+    """
+
+    held: Mapping[str, Any]
+    source: Any
+    link: Link
+    obs: Annotation
+    where: str
+    _found: dict[str, DoubleArray] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Any:
+        if key != OBSM_KEYS[0]:
+            return self.held[key]
+        if key not in self._found:
+            self._found[key] = centroids(self.source, self.link, self.obs, where=self.where)
+        return self._found[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key == OBSM_KEYS[0] or key in self.held  # without making it
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.held
+        yield OBSM_KEYS[0]
+
+    def __len__(self) -> int:
+        return len(self.held) + 1
+
+
+def with_centroids(
+    held: Mapping[str, Any], uns: Mapping[str, Any], obs: Annotation, *, source: Any, where: str
+) -> Mapping[str, Any]:
+    """Return the arrays of a table, with the centroids of its regions where it has no coordinates.
+
+    Parameters
+    ----------
+    held, uns, obs
+        ``obsm``, ``uns`` and ``obs`` of the table.
+    source
+        SpatialData, or the path of its store; None where the table stands alone.
+    where
+        What errors call the table.
+    """
+    link = Link.of(uns)
+    has_places = any(key in held for key in OBSM_KEYS) or usual_columns(obs) is not None
+    if source is None or link is None or has_places:
+        return held
+    return WithCentroids(held, source, link, obs, where)
+
+
+def opened(source: Any) -> Any:
+    """Return SpatialData, from its store where a path is given, without the tables and images of the store.
+
+    Raises
+    ------
+    MissingExtraError
+        A path, and the package spatialdata is not installed.
+    """
+    if is_spatialdata(source):
+        return source
+    spatialdata = require("spatialdata", "spatialdata")
+    return spatialdata.read_zarr(source, selection=("shapes", "labels", "points"))
+
+
+def centroids(
+    source: Any, link: Link, obs: Annotation, *, where: str, system: str | None = None
+) -> DoubleArray:
+    """Return the middle of what each row of a table annotates.
+
+    Parameters
+    ----------
+    source
+        SpatialData, or the path of its store.
+    link, obs
+        What the table annotates, and its rows.
+    where
+        What errors call the table.
+    system
+        Coordinate system; by default "global" where the regions have it, else the only one they have.
+
+    Returns
+    -------
+    ndarray
+        (n_cells, 2 or 3), float64, in the unit of the coordinate system.
+
+    Raises
+    ------
+    KeyMissingError
+        No such region or coordinate system.
+    InputError
+        Rows that annotate nothing that is there.
+    MissingExtraError
+        The package spatialdata is not installed.
+    """
+    data = opened(source)
+    spatialdata = require("spatialdata", "spatialdata")
+    rows = link.instances(obs, where=where)
+    places: DoubleArray | None = None
+    for region in link.regions:
+        chosen = system_of(data, region, system, where=where)
+        is_here = (rows["region"] == region).to_numpy()
+        points = spatialdata.get_centroids(data[region], coordinate_system=chosen).compute()
+        axes = [axis for axis in "xyz" if axis in points]
+        order = pd.Index(points.index).get_indexer(pd.Index(rows["instance"][is_here]))
+        if (order < 0).any():
+            lost = rows["instance"][is_here].to_numpy()[order < 0]
+            raise InputError(
+                f"{where}, {link.instance_key}",
+                expected=f"instances of {region!r}",
+                got=f"{len(lost):,} that it does not have, such as {str(lost[0])!r}",
+                fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
+            )
+        if places is None:
+            places = np.full((len(rows), len(axes)), np.nan)
+        places[is_here] = points[axes].to_numpy(dtype=np.float64)[order]
+    if places is None or np.isnan(places).any():
+        raise InputError(
+            f"{where}, {link.region_key}",
+            expected=f"rows of the regions {shorten(link.regions)}",
+            got="others",
+            fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
+        )
+    return places
+
+
+def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
+    """Return the name of the coordinate system to take a region's places in.
+
+    Parameters
+    ----------
+    data
+        SpatialData.
+    region, asked
+        Its element, and the coordinate system; by default "global" where there is such, else the only one.
+    where
+        What errors call the table.
+
+    Raises
+    ------
+    KeyMissingError
+        No such region or coordinate system, or several and none is asked for.
+    """
+    transformations = require("spatialdata.transformations", "spatialdata")
+    if region not in data:
+        raise KeyMissingError(
+            f"{where}, region {region!r}",
+            expected="shapes or labels of the store",
+            got="no such element",
+            fix=near(region, [name for _, name, _ in data.gen_elements()]),
+        )
+    known = transformations.get_transformation(data[region], get_all=True)
+    if asked is None and (SYSTEM in known or len(known) == 1):
+        return SYSTEM if SYSTEM in known else str(next(iter(known)))
+    if asked is None or asked not in known:
+        raise KeyMissingError(
+            f"coordinate_system={asked!r}",
+            expected=f"a coordinate system of {region!r}",
+            got="none is named" if asked is None else "no such one",
+            fix=near(asked or "", known),
+        )
+    return asked

@@ -1,0 +1,130 @@
+"""Folders of the vendors' instruments, read by spatialdata-io, with places that cellweft can use."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from cellweft._errors import FormatError, MissingFileError, check_choice, require
+from cellweft._text import shorten
+from cellweft._typing import PathLike
+
+Platform: TypeAlias = Literal["xenium", "merscope", "cosmx", "visium", "visium_hd"]
+
+_EXTRA = "platforms"
+_MORE_THAN_CELLS = {"xenium": ("nucleus_boundaries", "cells_labels", "nucleus_labels")}
+"""What the reader of a platform reads besides cells or spots unless it is told not to."""
+
+_IMAGES = {
+    "xenium": ("morphology_mip", "morphology_focus", "aligned_images"),
+    "merscope": ("mosaic_images",),
+}
+"""Images, as the reader of each platform calls them."""
+
+_BOUNDARIES = {"xenium": "cell_boundaries.parquet", "merscope": "cell_boundaries.parquet"}
+"""Outlines of the cells, which are read where they are there."""
+
+_FILES = {
+    "xenium": ("experiment.xenium",),
+    "merscope": ("cell_by_gene.csv", "cell_metadata.csv"),
+    "cosmx": ("*_exprMat_file.csv*", "*_metadata_file.csv*"),
+    "visium": ("*filtered_feature_bc_matrix.h5", "spatial"),
+    "visium_hd": ("*feature_slice.h5",),
+}
+"""What a folder of each platform holds."""
+
+
+def read_platform(
+    platform: Platform,
+    folder: PathLike,
+    *,
+    images: bool = False,
+    transcripts: bool = False,
+    bin_size: int | None = None,
+) -> Any:
+    """Read a folder as an instrument, or its vendor's software, wrote it.
+
+    Parameters
+    ----------
+    platform
+        "xenium", "merscope", "cosmx", "visium" or "visium_hd".
+    folder
+        The vendor's output folder.
+    images, transcripts
+        Whether to read the images and single molecules too, which cellweft does not need. Images of CosMx,
+        Visium and Visium HD come with the rest in any case, opened and not loaded.
+    bin_size
+        Of Visium HD: side of the bins in micrometres, 2, 8 or 16; by default 8.
+
+    Returns
+    -------
+    SpatialData
+        Takes part in `cellweft.pair` as it is, and is written with its ``write``. The table's places,
+        ``obsm["spatial"]``, are micrometres for Xenium and MERSCOPE, pixels of the full image for Visium and
+        Visium HD, and for CosMx pixels of the whole slide (those within a field of view are in
+        ``obsm["local"]``).
+
+    Raises
+    ------
+    MissingFileError
+        No such folder.
+    FormatError
+        It does not hold the platform's files, or these cannot be read.
+    SettingError
+        No such platform.
+    MissingExtraError
+        The package spatialdata-io is not installed.
+
+    Notes
+    -----
+    The reading is spatialdata-io's; see there for what each platform's folder has to hold.
+    """
+    check_choice("platform", platform, tuple(_FILES))
+    path = Path(folder).expanduser()
+    where = f"folder ({path})"
+    if not path.is_dir():
+        raise MissingFileError(
+            where, expected="a folder", got="no folder at this path", fix="Check the path."
+        )
+    lacking = [name for name in _FILES[platform] if not any(path.glob(name))]
+    if lacking:
+        raise FormatError(
+            where,
+            expected=f"the output of {platform}, with {shorten(_FILES[platform])}",
+            got=f"no {lacking[0]!r} among {shorten(sorted(one.name for one in path.iterdir())) or 'nothing'}",
+            fix="Name the folder that holds it, or the right platform.",
+        )
+    reader = getattr(require("spatialdata_io", _EXTRA), platform)
+    left_out = [*_MORE_THAN_CELLS.get(platform, ()), *(() if images else _IMAGES.get(platform, ()))]
+    asked: dict[str, Any] = dict.fromkeys(left_out, False) | {"transcripts": transcripts}
+    if platform == "xenium":
+        asked["cells_as_circles"] = True
+    if platform in _BOUNDARIES:
+        asked["cells_boundaries"] = (path / _BOUNDARIES[platform]).exists()
+    if platform == "visium_hd":
+        asked["bin_size"] = bin_size or 8
+    if platform == "visium" and (path / "filtered_feature_bc_matrix.h5").exists():
+        asked["dataset_id"] = path.resolve().name  # which is else the start of that file's name
+    known = inspect.signature(reader).parameters
+    try:
+        data = reader(path, **{name: value for name, value in asked.items() if name in known})
+    except (LookupError, ValueError, TypeError, OSError, AssertionError, AttributeError) as error:
+        raise FormatError(
+            where,
+            expected=f"a folder that spatialdata-io reads as {platform}",
+            got=f"its refusal: {' '.join(str(error).split())[:200] or type(error).__name__}",
+            fix="See whether the folder is complete, and of a version that spatialdata-io knows.",
+        ) from error
+    for table in data.tables.values():
+        _put_places(table)
+    return data
+
+
+def _put_places(table: Any) -> None:
+    """Let ``obsm["spatial"]`` be places on the whole slide, where the reader put those of a field of view."""
+    if "global" in table.obsm and "spatial" in table.obsm:
+        table.obsm["local"] = table.obsm["spatial"]
+        table.obsm["spatial"] = np.asarray(table.obsm["global"], dtype=np.float64)

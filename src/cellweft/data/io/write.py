@@ -1,0 +1,425 @@
+"""Write a result block by block, as AnnData stores it, in zarr or h5ad."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, OutputError, SettingError, check_range
+from cellweft._text import shorten
+from cellweft._typing import PathLike, Progress, no_progress
+from cellweft.data.io.atomic_output import (
+    RESULT_SUFFIXES,
+    ForgivingFile,
+    check_output,
+    output_errors,
+    partial_output,
+)
+from cellweft.data.io.compression import create_array
+from cellweft.data.io.journal import Journal
+from cellweft.data.io.obs_table import Annotation, write_table
+from cellweft.data.io.sanitize import storable
+from cellweft.data.io.sparse_write import SparseParts
+from cellweft.data.io.zarr_store import ZARR_FORMAT, ZarrFormat, write_quietly, written_store
+
+__all__ = ["ResultWriter", "check_output", "write_anndata"]
+
+_CHUNK_BYTES = (
+    2**22
+)  # few enough files for a store of millions of cells, small enough to read one gene quickly
+_CHUNK_ROWS = 4096
+
+
+def write_anndata(
+    data: anndata.AnnData, path: PathLike, *, overwrite: bool = False, zarr_format: ZarrFormat = ZARR_FORMAT
+) -> Path:
+    """Write a result that is in memory; it is there only once it is complete.
+
+    Parameters
+    ----------
+    data
+        The result; it is not changed.
+    path
+        Where it shall lie: ``.zarr`` or ``.h5ad``.
+    overwrite
+        Whether an output that is there may be replaced.
+    zarr_format
+        Of a ``.zarr`` store: 3, or 2 for programs that know no other.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    SettingError, OutputExistsError, OutputError
+        As `check_output`, or writing failed.
+    InputError
+        A table or value that the formats cannot hold.
+    """
+    target = Path(path).resolve()
+    plain = anndata.AnnData(
+        X=data.X,
+        obs=storable(data.obs, "obs"),
+        var=storable(data.var, "var"),
+        obsm={
+            key: storable(value, f"obsm[{key!r}]") if isinstance(value, pd.DataFrame) else value
+            for key, value in data.obsm.items()
+        },
+        varm=dict(data.varm),
+        layers=dict(data.layers),
+        obsp=dict(data.obsp),
+        uns=dict(data.uns),
+    )
+    with partial_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES) as partial:
+        if target.suffix == ".zarr":
+            with written_store(partial, zarr_format=zarr_format) as root, _refusals("result"):
+                write_quietly(root, "/", plain)
+        else:
+            _write_h5ad(plain, partial)
+    return target
+
+
+def _write_h5ad(data: anndata.AnnData, path: Path) -> None:
+    """Write a file that HDF5 can let go of, even on a full disk."""
+    with contextlib.closing(ForgivingFile(path)) as file:
+        try:
+            with h5py.File(file, "w") as root, _refusals("result"):
+                anndata.io.write_elem(root, "/", data, dataset_kwargs={"compression": "gzip"})
+            file.sync()
+        finally:
+            if file.failure is not None:
+                raise file.failure
+
+
+@contextlib.contextmanager
+def _refusals(key: str) -> Iterator[None]:
+    """Turn what anndata raises where it cannot store a value into an `InputError`."""
+    try:
+        yield
+    except (OSError, InputError):
+        raise
+    except Exception as error:  # anndata has no common class for what it cannot write
+        where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
+        raise InputError(
+            key,
+            expected="values that AnnData can store",
+            got=f"the refusal {where!r}",
+            fix="Convert that entry to numbers or strings, or leave it out.",
+        ) from error
+
+
+class ResultWriter:
+    """Write an AnnData result block by block, holding one block in memory; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    path
+        Where the result shall lie: ``.zarr`` (a folder) or ``.h5ad`` (a file).
+    obs, var
+        Tables of the cells and of the genes, index = names; that of the cells may be one that is read column
+        by column. A ``/`` in a column's name, which the formats do
+        not allow, is written as ``_`` and logged.
+    obsm
+        Arrays with one row per cell, by name.
+    uns
+        Anything else that AnnData can store: nested dicts of numbers, strings and arrays. Of a function, what
+        it returns is written at the start, and again at the end, with what is only known then.
+    layers
+        Names of matrices beside ``X``, each cells x genes.
+    dtype
+        Type of the numbers of ``X`` and the layers.
+    overwrite
+        Whether an output that is there may be replaced; that happens only once the new one is complete.
+    chunk
+        (cells, genes) that are compressed together; by default about 4 MiB. Blocks that start and end at
+        multiples of it are written fastest.
+    shard
+        (cells, genes) that go into one file of a zarr store of format 3: whole chunks, and no more than a
+        block, as a shard is written at once. By default each chunk is a file.
+    zarr_format
+        Of a new zarr store: 3, or 2 for programs that know no other.
+    journal
+        Of a run that can be resumed, into a zarr store: what it says is done is taken as written.
+    sparse
+        Values of ``X`` below it are left out, 0 to 1, and ``X`` is a sparse matrix (CSR) of float32; 0 leaves
+        out zeros alone. None for a dense one. Blocks of ``X`` then make up a grid: those of the same genes
+        are of the same cells.
+    progress
+        Called as a sparse matrix is put together, at the end.
+
+    Attributes
+    ----------
+    parts
+        What a sparse ``X`` is made from, or None.
+
+    Raises
+    ------
+    SettingError
+        An impossible chunk; and on entry, another suffix.
+    OutputExistsError, OutputError
+        As `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
+        all values were written. In either case nothing is left at ``path`` but what was there before.
+    InputError
+        A table or value that AnnData cannot store.
+
+    Notes
+    -----
+    zarr stores are compressed with blosc's zstd, and hold a manifest of their chunks, which
+    `cellweft.data.io.zarr_store.check_manifest` reads; h5ad files use gzip, which every HDF5 library reads.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cells, genes = pd.DataFrame(index=["c1", "c2"]), pd.DataFrame(index=["Gad1"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "imputed.h5ad")
+    ...     with ResultWriter(path, obs=cells, var=genes) as writer:
+    ...         writer.write(slice(0, 2), slice(0, 1), np.array([[1.0], [2.0]]))
+    ...     anndata.read_h5ad(path).X.tolist()
+    [[1.0], [2.0]]
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        obs: pd.DataFrame | Annotation,
+        var: pd.DataFrame,
+        obsm: Mapping[str, NDArray[Any] | pd.DataFrame] | None = None,
+        uns: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        layers: tuple[str, ...] = (),
+        dtype: str = "float32",
+        overwrite: bool = False,
+        chunk: tuple[int, int] | None = None,
+        shard: tuple[int, int] | None = None,
+        zarr_format: ZarrFormat = ZARR_FORMAT,
+        journal: Journal | None = None,
+        sparse: float | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.path = Path(path).resolve()
+        self.shape = (len(obs), len(var))
+        self.dtype = np.dtype(dtype)
+        self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
+        self._shard, self._format = shard, zarr_format
+        self.size = (
+            math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
+        )  # bytes, before compression
+        self.parts, self._progress = None, progress
+        if sparse is not None:
+            journal = journal or Journal(self.path, {})
+            self.parts = SparseParts(folder=journal.parts, shape=self.shape, cut=float(sparse))
+        self._overwrite, self._journal = overwrite, journal
+        self._obs: pd.DataFrame | Annotation | None
+        self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
+        self._var = storable(var, "var")
+        self._obsm = dict(obsm or {})
+        self._uns, self._changes = (uns, True) if callable(uns) else (lambda: dict(uns or {}), False)
+        self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
+        self._stack = contextlib.ExitStack()
+        self._file: ForgivingFile | None = None
+
+    def __enter__(self) -> ResultWriter:
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(
+                partial_output(
+                    self.path,
+                    overwrite=self._overwrite,
+                    suffixes=RESULT_SUFFIXES,
+                    needed=self.size,
+                    journal=self._journal,
+                )
+            )
+            goes_on = self._keeps()
+            self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
+            with self._errors():
+                if not goes_on:
+                    self._lay_out()
+                if self._journal is not None and not goes_on:
+                    self._journal.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.push(self._complete)
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, rows: slice, columns: slice, block: NDArray[Any], *, layer: str | None = None) -> None:
+        """Write one block.
+
+        Parameters
+        ----------
+        rows, columns
+            Where the block lies: cells and genes, without steps.
+        block
+            Values, cells x genes.
+        layer
+            Name of the layer; None for ``X``.
+
+        Raises
+        ------
+        SettingError
+            The layer was not announced, or the block has not the shape of its place.
+        OutputError
+            The block could not be written (a full disk, say).
+        """
+        key = "X" if layer is None else f"layers/{layer}"
+        if key not in self._missing:
+            raise SettingError(
+                "layer", expected=shorten(list(self._missing)), got=repr(layer), fix="Announce it in layers=."
+            )
+        place = tuple(
+            len(range(*part.indices(length)))
+            for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        if not isinstance(block, np.ndarray):
+            raise SettingError(
+                "block", expected="a dense array", got=type(block).__name__, fix="Pass block.toarray()."
+            )
+        if block.shape != place or not {rows.step, columns.step} <= {None, 1}:
+            raise SettingError(
+                "block",
+                expected=f"values of shape {place}",
+                got=f"{block.shape}",
+                fix="Pass the block that fits.",
+            )
+        block = block.astype(self.dtype, copy=False)
+        rows, columns = (
+            slice(*part.indices(length)) for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        if layer is None and self.parts is not None:
+            with self._errors():
+                self.parts.put(rows, columns, block)
+        else:
+            self._write_chunks(key, rows, columns, block)
+        self._missing[key] -= block.size
+
+    def note(self, rows: slice, columns: slice) -> None:
+        """Take a part of all matrices as written: by an earlier run, or by another process.
+
+        Parameters
+        ----------
+        rows, columns
+            Cells and genes, without steps.
+        """
+        n_values = math.prod(
+            len(range(*part.indices(length)))
+            for part, length in zip((rows, columns), self.shape, strict=True)
+        )
+        for key in self._missing:
+            self._missing[key] -= n_values
+
+    def _write_chunks(self, key: str, rows: slice, columns: slice, block: NDArray[Any]) -> None:
+        """Write chunk by chunk: zarr would go on with the others of a block after one has failed."""
+        array, top, left = self._root[key], rows.start, columns.start
+        steps = getattr(array, "shards", None) or self.chunk
+        for down in _spans(rows, steps[0]):
+            for across in _spans(columns, steps[1]):
+                part = block[down.start - top : down.stop - top, across.start - left : across.stop - left]
+                with self._errors():
+                    array[down, across] = part
+
+    @contextlib.contextmanager
+    def _open(self, partial: Path, *, goes_on: bool) -> Iterator[Any]:
+        """Lend the root group of the store at ``partial``, of zarr or of HDF5: both are written to alike."""
+        if self.path.suffix == ".zarr":
+            with written_store(partial, zarr_format=self._format, goes_on=goes_on) as root:
+                yield root
+        else:
+            with contextlib.closing(ForgivingFile(partial)) as self._file:
+                with self._errors(), h5py.File(self._file, "w", rdcc_nbytes=8 * _CHUNK_BYTES) as root:
+                    yield root
+                with self._errors():
+                    self._file.sync()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise what the file under HDF5 met, in place of whatever HDF5 made of it."""
+        with output_errors(self.path, needed=self.size, keeps=self._keeps):
+            try:
+                yield
+            finally:
+                if self._file is not None and self._file.failure is not None:
+                    raise self._file.failure
+
+    def _keeps(self) -> bool:
+        return self._journal is not None and self._journal.is_started
+
+    def _lay_out(self) -> None:
+        """Write the tables, so that a bad one fails before the work, and announce the matrices."""
+        self._root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        if isinstance(self._obs, pd.DataFrame):
+            self._put("obs", self._obs)
+        elif self._obs is not None:
+            with self._errors(), _refusals("obs"):
+                write_table(self._root, "obs", self._obs)
+        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns()}.items():
+            self._put(key, value)
+        self._obs, self._obsm = None, {}  # they are as long as there are cells
+        for key in ("layers", "varm", "obsp", "varp"):
+            self._put(key, {})
+        if self.parts is not None:
+            with self._errors():
+                self.parts.begin()
+        for key in self._missing:
+            if key == "X" and self.parts is not None:
+                continue
+            array = create_array(
+                self._root, key, shape=self.shape, dtype=self.dtype, chunk=self.chunk, shard=self._shard
+            )
+            array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+
+    def _put(self, key: str, value: Any) -> None:
+        with self._errors(), _refusals(key):
+            write_quietly(self._root, key, value)
+
+    def _complete(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Look whether all values are there, and put together what is in parts, unless the work failed."""
+        if kind is not None:
+            return
+        left = {key: count for key, count in self._missing.items() if count > 0}
+        if left:
+            key, count = next(iter(left.items()))
+            raise OutputError(
+                str(self.path),
+                expected=f"{math.prod(self.shape)} values of {key}",
+                got=f"{count} fewer",
+                fix="Write every block before the end; nothing was kept.",
+            )
+        if self.parts is not None:
+            with self._errors():
+                self.parts.join(self._root, "X", progress=self._progress)
+        if self._changes:
+            self._put("uns", self._uns())
+
+
+def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
+    if asked is None:
+        rows = min(_CHUNK_ROWS, max(shape[0], 1))
+        asked = rows, max(_CHUNK_BYTES // (rows * itemsize), 1)
+    for name, length in zip(("chunk[0] (cells)", "chunk[1] (genes)"), asked, strict=True):
+        check_range(name, length, low=1, integer=True)
+    return min(asked[0], max(shape[0], 1)), min(asked[1], max(shape[1], 1))
+
+
+def _spans(part: slice, step: int) -> Iterator[slice]:
+    """Yield the pieces of a slice between multiples of ``step``."""
+    start, stop = part.start, part.stop
+    while start < stop:
+        end = min((start // step + 1) * step, stop)
+        yield slice(start, end)
+        start = end

@@ -1,0 +1,245 @@
+"""The zarr stores that are written here: their format, and the manifest that tells whether one is whole.
+
+zarr takes a chunk that is missing for one of zeros. So a store that was copied in part reads as if it were
+whole, unless something says which chunks were written: the manifest, an attribute of the store's root.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import os
+import warnings
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import anndata
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from cellweft._errors import FormatError
+from cellweft._text import shorten
+from cellweft._typing import PathLike
+from cellweft.data.io.compression import create_array
+
+ZarrFormat: TypeAlias = Literal[2, 3]
+"""Version of zarr's format."""
+
+ZARR_FORMAT: ZarrFormat = 3
+"""The format of stores that are written, unless another is asked for."""
+
+MANIFEST = "cellweft-manifest"
+"""Name of the root's attribute that holds the manifest."""
+
+_SCHEMA = 1
+
+
+@contextlib.contextmanager
+def written_store(
+    path: Path, *, zarr_format: ZarrFormat = ZARR_FORMAT, goes_on: bool = False
+) -> Iterator[zarr.Group]:
+    """Lend the root of a store to write into; at the end its metadata are consolidated, with a manifest.
+
+    Parameters
+    ----------
+    path
+        Where the store lies, or shall lie.
+    zarr_format
+        Of a new store.
+    goes_on
+        Whether to go on with the store that is there, in its format.
+
+    Notes
+    -----
+    Checksums are taken as chunks are written. Those that another process has written, or an earlier run, are
+    read for it, once, at the end.
+    """
+    store = _SummingStore(path)
+    root = zarr.open_group(
+        store,
+        mode="r+" if goes_on else "w",
+        zarr_format=None if goes_on else zarr_format,
+        use_consolidated=False,
+    )
+    yield root
+    with quiet_zarr():
+        root.attrs[MANIFEST] = _manifest(root, path, store.sums)
+        zarr.consolidate_metadata(store)
+
+
+@contextlib.contextmanager
+def quiet_zarr() -> Iterator[None]:
+    """Leave out warnings of anndata and zarr of what will change in their use of zarr."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?i).*zarr.*", category=UserWarning)
+        yield
+
+
+def write_quietly(group: Any, key: str, value: Any) -> None:
+    """Write an element as AnnData does, without its warnings of what will change in its use of zarr.
+
+    Parameters
+    ----------
+    group, key
+        HDF5 or zarr group to write into, and what the element is called.
+    value
+        Anything that AnnData can store.
+    """
+    with quiet_zarr():
+        anndata.io.write_elem(group, key, value)
+
+
+def format_of(path: PathLike) -> int:
+    """Return the format of a store."""
+    return int(zarr.open_group(Path(path), mode="r").metadata.zarr_format)
+
+
+def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> None:
+    """Copy a store in another format, holding one chunk of it; values, chunks and attributes stay.
+
+    Parameters
+    ----------
+    source, target
+        Where it lies, and where the copy shall lie: nothing is there yet.
+    zarr_format
+        Of the copy.
+    """
+    root = zarr.open_group(Path(source), mode="r")
+    with written_store(target, zarr_format=zarr_format) as copy:
+        copy.attrs.update({key: value for key, value in dict(root.attrs).items() if key != MANIFEST})
+        for name, node in sorted(root.members(max_depth=None)):
+            if isinstance(node, zarr.Group):
+                made: Any = copy.create_group(name)
+            else:
+                kind = str if node.dtype.kind in "OT" else node.dtype
+                made = create_array(copy, name, shape=node.shape, dtype=kind, chunk=node.chunks)
+                for place in np.ndindex(*_grid(node.shape, node.chunks)):
+                    steps = zip(place, node.chunks, strict=True)
+                    part = tuple(slice(number * step, (number + 1) * step) for number, step in steps)
+                    made[part] = node[part]
+            made.attrs.update(dict(node.attrs))
+
+
+def check_manifest(path: PathLike, *, deep: bool = False) -> None:
+    """Raise `FormatError` where chunks of a store are missing that were written.
+
+    Parameters
+    ----------
+    path
+        The store. Where it has no manifest, as those of other programs, there is nothing to check; nor in
+        arrays that were replaced or removed since by others that have another shape, type or chunks.
+    deep
+        Whether to read all chunks and compare their checksums too; else one look at the folders tells.
+    """
+    store = Path(path)
+    root = zarr.open_group(store, mode="r")
+    listed: Any = root.attrs.get(MANIFEST)
+    if not isinstance(listed, Mapping) or listed.get("schema_version") != _SCHEMA:
+        return
+    there = _files(store)
+    for name, entry in listed["arrays"].items():
+        array = root.get(name)
+        if not isinstance(array, zarr.Array) or _layout(array) != {key: entry[key] for key in _layout(array)}:
+            continue
+        keys = _keys(array)
+        bits = np.frombuffer(_unpacked(entry["written"]), dtype=np.uint8)
+        written = [keys[place] for place in np.flatnonzero(np.unpackbits(bits, count=len(keys)))]
+        missing = [key for key in written if key not in there]
+        if missing:
+            raise _damaged(store, name, missing, f"all {len(written):,} chunks that were written", "missing")
+        if deep:
+            sums = np.frombuffer(_unpacked(entry["crc32"]), dtype="<u4").tolist()
+            pairs = zip(written, sums, _sums(store, written), strict=True)
+            other = [key for key, known, found in pairs if known != found]
+            if other:
+                raise _damaged(store, name, other, "chunks with the bytes that were written", "changed")
+
+
+class _SummingStore(LocalStore):
+    """A folder that keeps the checksum of what is written into it, by key."""
+
+    def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self.sums: dict[str, int] = {}
+
+    async def set(self, key: str, value: Any) -> None:
+        await super().set(key, value)
+        self.sums[key] = zlib.crc32(value.as_numpy_array())
+
+    async def delete(self, key: str) -> None:
+        await super().delete(key)
+        self.sums.pop(key, None)
+
+
+def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str, Any]:
+    """Return for each array its layout, which chunks are there (a bit for each) and their checksums."""
+    there, arrays = _files(path), {}
+    for name, array in sorted(root.members(max_depth=None)):
+        if isinstance(array, zarr.Array):
+            keys = _keys(array)
+            written = np.array([key in there for key in keys], dtype=bool)
+            names = [key for key, is_there in zip(keys, written, strict=True) if is_there]
+            known = {key: sums[key] for key in names if key in sums}
+            left = [key for key in names if key not in known]
+            known.update(zip(left, _sums(path, left), strict=True))
+            arrays[name] = _layout(array) | {
+                "written": _packed(np.packbits(written).tobytes()),
+                "crc32": _packed(np.array([known[key] for key in names], dtype="<u4").tobytes()),
+            }
+    return {"schema_version": _SCHEMA, "arrays": arrays}
+
+
+def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "chunks": list(array.shards or array.chunks),
+    }
+
+
+def _keys(array: zarr.Array[Any]) -> list[str]:
+    """Return the files of an array's chunks (its shards, where it has such), in order, from the store on."""
+    grid = _grid(array.shape, array.shards or array.chunks)
+    return [f"{array.path}/{array.metadata.encode_chunk_key(place)}" for place in np.ndindex(*grid)]
+
+
+def _grid(shape: tuple[int, ...], steps: tuple[int, ...]) -> list[int]:
+    return [math.ceil(length / step) for length, step in zip(shape, steps, strict=True)]
+
+
+def _files(store: Path) -> Collection[str]:
+    """Return all files of a store, from it on."""
+    found: set[str] = set()
+    for folder, _, names in os.walk(store):
+        start = Path(folder).relative_to(store).as_posix()
+        found.update(name if start == "." else f"{start}/{name}" for name in names)
+    return found
+
+
+def _sums(store: Path, keys: Collection[str]) -> list[int]:
+    """Return the checksums of files, read by several threads."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda key: zlib.crc32((store / key).read_bytes()), keys))
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode("ascii")
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))
+
+
+def _damaged(store: Path, name: str, keys: list[str], expected: str, what: str) -> FormatError:
+    keys = [key.removeprefix(f"{name}/") for key in keys]
+    return FormatError(
+        f"{store}, {name}",
+        expected=expected,
+        got=f"{len(keys):,} {what} ({shorten(keys, most=5)})",
+        fix="Copy the whole store anew from where it was written, or make the result again.",
+    )

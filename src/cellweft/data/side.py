@@ -1,0 +1,199 @@
+"""One of the two inputs after its checks: genes, cells, scale, and blocks of normalised values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
+from cellweft.data.io.backed_matrix import Rows, RowSource, per_row
+from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.sanitize import storable
+
+SideName = Literal["reference", "spatial"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Side:
+    """One of the two inputs: a matrix that is read by blocks, and what is known of its cells and genes.
+
+    Attributes
+    ----------
+    name, source
+        Which side it is, and the path it came from, or "AnnData in memory".
+    matrix
+        The values as they stand in the input, read by rows.
+    table
+        Annotation of the cells of ``matrix``, in a file where the input is one.
+    genes
+        (n_genes,) names as the input spells them.
+    columns, rows
+        Position in ``matrix`` of every gene, and of every cell; None where the cells are all of its rows.
+    scale
+        What the values are: "raw" counts, "normalised" counts, or their "log".
+    totals
+        (n_cells,) size of each cell: its sum over all genes of the input, or the size factor that was named.
+    target
+        Median total of the cells that have counts, which raw counts are brought to. A subset keeps it.
+    has_sizes
+        Whether the totals are size factors that were named.
+    sparsity
+        Share of zeros in the input, 0 to 1.
+    empty_cells
+        (n_cells,) those without any count.
+    gene_cells
+        (n_genes,) how many cells of ``matrix`` have counts of each gene.
+    symbols, gene_ids
+        (n_genes,) other names of the genes, empty where the input does not tell them.
+    arrays, uns
+        What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
+
+    Notes
+    -----
+    The values that `block` returns are those of the published normalisation: ``log1p(x / total * target)``
+    for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
+    these were named; logarithms as they are. An empty cell gives zeros.
+    """
+
+    name: SideName
+    source: str
+    matrix: RowSource
+    table: Annotation
+    genes: NDArray[np.str_]
+    columns: IntArray
+    rows: IntArray | None
+    scale: Scale
+    totals: DoubleArray
+    target: float
+    has_sizes: bool
+    sparsity: float
+    empty_cells: BoolArray
+    gene_cells: IntArray
+    symbols: NDArray[np.str_]
+    gene_ids: NDArray[np.str_]
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    uns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of this side."""
+        return len(self.totals)
+
+    @property
+    def n_genes(self) -> int:
+        """Genes of this side."""
+        return len(self.genes)
+
+    @property
+    def empty_genes(self) -> BoolArray:
+        """(n_genes,) genes without any count in the whole input."""
+        return np.asarray(self.gene_cells == 0)
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Annotation of the cells, read each time where the input is a file."""
+        return self.table.frame(self.rows)
+
+    @property
+    def obs_names(self) -> pd.Index[Any]:
+        """Names of the cells, read each time where the input is a file."""
+        return self.table.names(self.rows)
+
+    @property
+    def obsm(self) -> Mapping[str, Any]:
+        """Arrays with a row for each cell of this side, each read and copied when it is asked for."""
+        return _RowsOf(self.arrays, self.rows)
+
+    def __repr__(self) -> str:
+        return (
+            f"Side({self.name}: {self.n_cells:,} cells x {self.n_genes:,} genes, {self.scale}, {self.source})"
+        )
+
+    def block(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
+        """Return normalised values of some cells.
+
+        Parameters
+        ----------
+        rows
+            A slice, or positions of cells in any order, repeats allowed.
+        genes
+            Positions in `genes`, in any order, repeats allowed; all by default.
+
+        Returns
+        -------
+        csr_matrix or ndarray
+            float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
+        """
+        values = self.stored(rows, genes)
+        if self.scale == "log":
+            return values
+        if self.scale == "raw" or self.has_sizes:
+            values = per_row(values, self._factors(rows))
+        logarithms = values.data if sp.issparse(values) else values
+        np.log1p(logarithms, out=logarithms)
+        return values
+
+    def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
+        """Return values of some cells as they stand in the input; parameters and result as `block`."""
+        columns = self.columns if genes is None else self.columns[genes]
+        whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
+        places = rows if self.rows is None else self.rows[rows]
+        return self.matrix.read(places, None if whole else columns)
+
+    def dense(self, rows: Rows, genes: IntArray | None = None) -> FloatArray:
+        """Return what `block` returns as an array, whatever the input."""
+        values = self.block(rows, genes)
+        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
+
+    def subset(self, cells: IntArray) -> Side:
+        """Return this side with some of its cells, in the order asked for; the normalisation stays.
+
+        Parameters
+        ----------
+        cells
+            (n_kept,) positions of cells, or (n_cells,) booleans.
+        """
+        cells = np.asarray(cells)
+        kept = np.flatnonzero(cells) if cells.dtype == bool else cells
+        return dataclasses.replace(
+            self,
+            rows=np.arange(self.n_cells, dtype=np.int64)[kept] if self.rows is None else self.rows[kept],
+            totals=self.totals[kept],
+            empty_cells=self.empty_cells[kept],
+        )
+
+    def _factors(self, rows: Rows) -> DoubleArray:
+        totals = self.totals[rows]
+        return np.divide(self.target, totals, out=np.zeros_like(totals), where=totals > 0)
+
+
+class _RowsOf(Mapping[str, Any]):
+    """Some rows of arrays that are read when they are asked for."""
+
+    def __init__(self, arrays: Mapping[str, Any], rows: IntArray | None) -> None:
+        self._arrays, self._rows = arrays, rows
+
+    def __getitem__(self, key: str) -> Any:
+        array = self._arrays[key]
+        if self._rows is None:
+            return array.copy()
+        return array.iloc[self._rows] if isinstance(array, pd.DataFrame) else array[self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
+    """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
+    names = {"symbol": side.symbols[genes].astype(object), "gene_id": side.gene_ids[genes].astype(object)}
+    return storable(pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str))), "var")

@@ -1,0 +1,302 @@
+"""Where the cells of a tissue lie: finding their coordinates, slices and labels, and their spacing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import row_blocks
+from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.io.columns import (
+    LABEL_KEYS,
+    OBSM_KEYS,
+    SLICE_KEYS,
+    _as_table,
+    _usual_labels,
+    column_of,
+    text_labels,
+    usual_columns,
+)
+from cellweft.data.io.obs_table import Annotation
+
+_MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
+_BLOCK_PLACES = 250_000  # cells that are searched at once
+
+
+def find_coordinates(
+    obs: pd.DataFrame | Annotation,
+    obsm: Mapping[str, Any],
+    asked: str | None,
+    *,
+    where: str = "st",
+    argument: str = "coordinates",
+    hint: str = "",
+) -> tuple[DoubleArray | None, str]:
+    """Return the coordinates of the cells, and where they were found.
+
+    Parameters
+    ----------
+    obs, obsm
+        The spatial side's.
+    asked
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, ``"none"`` to go on without; None looks in the usual
+        places.
+    where, argument
+        What errors call this side, and the argument that ``asked`` is of.
+    hint
+        A sentence for the error where there are no coordinates.
+
+    Returns
+    -------
+    coordinates : ndarray or None
+        (n_cells, 2 or 3), float64, in the unit of the file.
+    found : str
+        Such as ``"obsm['spatial']"``.
+
+    Raises
+    ------
+    KeyMissingError
+        No coordinates, or none under the key.
+    InputError
+        Not 2 or 3 columns, NaN or infinite values, or no numbers.
+    SettingError
+        ``asked`` has another form.
+
+    Examples
+    --------
+    >>> obs = pd.DataFrame({"X": [0.0, 1.0], "Y": [0.0, 2.0]})
+    >>> find_coordinates(obs, {}, None)
+    (array([[0., 0.],
+           [1., 2.]]), "obs['X', 'Y']")
+    """
+    if asked == "none":
+        return None, "none, as asked"
+    table = _as_table(obs)
+    if asked is not None:
+        return _asked_coordinates(table, obsm, asked, where, argument)
+    for key in OBSM_KEYS:
+        if key in obsm:
+            return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
+    columns = usual_columns(table)
+    if columns is not None:
+        return _from_obs(table, columns, where)
+    raise KeyMissingError(
+        where,
+        expected="coordinates of the cells, in obsm['spatial'] or in obs columns such as 'x' and 'y'",
+        got=f"obsm with {shorten(sorted(map(str, obsm))) or 'nothing'}, "
+        f"obs with {shorten(table.columns, most=8) or 'nothing'}",
+        fix="Name them, "
+        + arg("coordinates", "obsm:KEY")
+        + " or "
+        + arg("coordinates", "obs:X,Y")
+        + ", or do without: "
+        + arg("coordinates", "none")
+        + "."
+        + (f" {hint}" if hint else ""),
+    )
+
+
+def find_slices(
+    obs: pd.DataFrame | Annotation, asked: str | None, *, where: str = "st"
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the slice of every cell and the column of `obs` it stands in; None where there is one slice.
+
+    Parameters
+    ----------
+    obs
+        The spatial side's.
+    asked
+        A column; None looks for a usual one that holds several values, few of them alone.
+    where
+        What errors call the input.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    """
+    table = _as_table(obs)
+    if asked is not None:
+        return text_labels(column_of(table, asked, where=where, argument="slices")), asked
+    return _usual_labels(table, SLICE_KEYS, most=max(len(table) // 10, 2))
+
+
+def find_labels(
+    obs: pd.DataFrame | Annotation, asked: str | None, *, where: str, argument: str
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the type of every cell and the column of `obs` it stands in; None where no usual one is there.
+
+    Parameters
+    ----------
+    obs
+        The side's.
+    asked
+        A column; None looks for a usual one (in any case) with at least two values, and not one for every
+        cell.
+    where, argument
+        What errors call the side and the argument.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    """
+    table = _as_table(obs)
+    if asked is not None:
+        return text_labels(column_of(table, asked, where=where, argument=argument)), asked
+    return _usual_labels(table, LABEL_KEYS, most=len(table) - 1)
+
+
+def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = None) -> float | None:
+    """Return the median distance of a cell to its nearest neighbour in the same slice.
+
+    Parameters
+    ----------
+    coordinates
+        (n_cells, 2 or 3)
+    slices
+        (n_cells,) slice of every cell; one slice by default.
+
+    Returns
+    -------
+    float or None
+        In the unit of the coordinates. Cells at the very same place count as one; None where no slice has two
+        places.
+
+    Notes
+    -----
+    Of more than 200,000 cells the median is that of about 100,000 or more of them, drawn by their coordinates
+    and not by their order, each held against all the others by blocks.
+
+    Examples
+    --------
+    >>> spot_spacing(np.array([[0.0, 0.0], [3.0, 4.0], [100.0, 0.0]]))
+    5.0
+    """
+    stride = max(len(coordinates) // _MOST_QUERIES, 1)
+    codes = np.zeros(1, dtype=np.int64) if slices is None else pd.factorize(slices)[0]
+    distances = []
+    for code in range(int(codes.max(initial=-1)) + 1):
+        places = coordinates if slices is None else coordinates[codes == code]
+        nearest = _nearest_other(_drawn(places, stride), places)
+        distances.append(nearest[np.isfinite(nearest)])
+    found = np.concatenate(distances) if distances else np.empty(0)
+    return float(np.median(found)) if len(found) else None
+
+
+def _drawn(places: DoubleArray, stride: int) -> DoubleArray:
+    """Return about one place of ``stride``, each once; which ones depends on nothing but where they lie."""
+    drawn = [places[:0]]
+    for rows in row_blocks(len(places), _BLOCK_PLACES):
+        block = places[rows]
+        drawn.append(block[place_hashes(block) % np.uint64(stride) == 0])
+    return pd.DataFrame(np.concatenate(drawn) + 0.0).drop_duplicates().to_numpy()
+
+
+def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[np.uint64]:
+    """Return a number per place that is the same for the same place, and hardly ever for another.
+
+    Parameters
+    ----------
+    places
+        (n_cells, 2 or 3)
+    codes
+        (n_cells,) something else that tells places apart.
+    """
+    hashes = np.zeros(len(places), dtype=np.uint64)
+    for part in [*places.T, *([] if codes is None else [codes.astype(np.float64)])]:
+        # 0.0 makes one of both zeros; hashed again, so that it counts in which part a value stands
+        hashes = pd.util.hash_array(hashes ^ pd.util.hash_array(part + 0.0))
+    return hashes
+
+
+def _nearest_other(asked: DoubleArray, places: DoubleArray) -> DoubleArray:
+    """Return the distance of each place asked to the nearest other one, by blocks; infinite where none is."""
+    nearest = np.full(len(asked), np.inf)
+    for rows in row_blocks(len(places), _BLOCK_PLACES):
+        block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # 0.0 makes one of both zeros
+        near = np.asarray(cKDTree(block).query(asked, k=2)[0])
+        near[near == 0] = np.inf  # the place itself
+        np.minimum(nearest, near.min(axis=1), out=nearest)
+    return nearest
+
+
+def _asked_coordinates(
+    obs: Annotation, obsm: Mapping[str, Any], asked: str, where: str, argument: str
+) -> tuple[DoubleArray | None, str]:
+    slot, _, key = asked.partition(":")
+    names = [name.strip() for name in key.split(",")]
+    if slot == "obsm" and key:
+        check_known(key, obsm, arg(argument, asked), expected=f"a key of obsm of {where}", got="no such key")
+        return _checked(obsm[key], f"{where}.obsm[{key!r}]", argument), f"obsm[{key!r}]"
+    if slot == "obs" and len(names) in (2, 3):
+        for name in names:
+            column_of(obs, name, where=where, argument=argument)
+        return _from_obs(obs, names, where, argument)
+    raise SettingError(
+        argument,
+        expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'",
+        got=repr(asked),
+        fix="Write for example " + arg(argument, "obsm:spatial") + ".",
+    )
+
+
+def _from_obs(
+    obs: Annotation, columns: list[str], where: str, argument: str = "coordinates"
+) -> tuple[DoubleArray, str]:
+    found = f"obs[{', '.join(map(repr, columns))}]"
+    places = pd.DataFrame({name: obs[name].array for name in columns})
+    return _checked(places, f"{where}.{found}", argument), found
+
+
+def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
+    """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
+    if isinstance(values, pd.DataFrame):
+        values = values.to_numpy()
+    if hasattr(values, "toarray"):  # a sparse matrix
+        values = values.toarray()
+    try:
+        coordinates = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."
+        ) from error
+    other_columns = "Keep the columns that are coordinates, or name others: " + arg(argument, "obs:X,Y") + "."
+    without = ", or go on without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""
+    check_coordinates(coordinates, where, fixes=(other_columns, "Drop these cells" + without + "."))
+    return coordinates
+
+
+def check_coordinates(
+    coordinates: DoubleArray, where: str, *, fixes: tuple[str | Message, str | Message]
+) -> None:
+    """Raise `InputError` unless there are 2 or 3 finite coordinates for every cell.
+
+    Parameters
+    ----------
+    coordinates
+        (n_cells, 2 or 3)
+    where
+        What errors call them.
+    fixes
+        The next step where the shape is another one, and where some are not finite.
+    """
+    if coordinates.ndim != 2 or coordinates.shape[1] not in (2, 3):
+        raise InputError(
+            where, expected="2 or 3 columns, one row per cell", got=f"shape {coordinates.shape}", fix=fixes[0]
+        )
+    bad = np.flatnonzero(~np.isfinite(coordinates).all(axis=1))
+    if len(bad):
+        raise InputError(
+            where,
+            expected="a finite number for every cell",
+            got=f"NaN or infinity for {len(bad):,} of {len(coordinates):,} cells, the first at row {bad[0]}",
+            fix=fixes[1],
+        )

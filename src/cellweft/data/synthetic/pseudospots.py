@@ -1,0 +1,353 @@
+"""Semi-simulation: spots summed from measured cells whose places are known, and cells with noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
+from cellweft._errors import InputError, KeyMissingError, ScaleError, SettingError, arg, check_range
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.data.expression_scale import Scan, judge_scale, scan_values
+from cellweft.data.io.backed_matrix import RowSource, open_rows, per_row
+from cellweft.data.spatial import find_coordinates, find_labels
+
+RESOLUTIONS = (55, 40, 22, 10)
+"""Spot spacings of the published semi-simulations, um: from a Visium spot's size down to a cell's."""
+
+_MOST_CROSSINGS = 10**8
+_TOTAL = 1e4  # what STEM brings every cell to before the logarithm
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PseudoSpots:
+    """Measured cells, the spots summed from some of them, and the truth of both.
+
+    Attributes
+    ----------
+    cells
+        A copy of the cells, with their places in ``obsm["spatial_true"]`` and whether their counts are in a
+        spot in ``obs["caught"]``.
+    spots
+        Sums of raw counts, (n_spots, n_genes), CSR in float32. ``obs["n_cells"]``: cells of the sum.
+        ``obsm["spatial"]``: middle of the spot, in the unit of the cells' coordinates.
+        ``obsm["composition"]``: a table with the share of each type among these cells, types sorted, rows
+        summing to 1.
+    """
+
+    cells: AnnData
+    spots: AnnData
+
+
+def pseudo_spots(
+    cells: AnnData,
+    *,
+    coordinates: str | None = None,
+    labels: str | None = None,
+    spacing: float | None = None,
+    grid: tuple[int, int] | None = None,
+    radius: float | None = None,
+    caught: float = 0.6,
+    min_cells: int = 3,
+    seed: int = 0,
+) -> PseudoSpots:
+    """Sum measured cells to spots on a regular grid, as if a coarser platform had measured them.
+
+    Parameters
+    ----------
+    cells
+        Raw counts in X, with places; not changed.
+    coordinates
+        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default the usual places. Two dimensions.
+    labels
+        Column of ``obs`` with cell types; by default a usual one.
+    spacing
+        Distance of the spots, in the unit of the coordinates; see `RESOLUTIONS`. The grid is centred on the
+        tissue.
+    grid
+        In place of ``spacing``, crossing points along the first and the second axis, such as the published
+        ``(30, 40)``; they reach from edge to edge of the tissue.
+    radius
+        Cells up to this distance from its middle lie in a spot; by default half of the spacing (the smaller
+        one, where a grid has two), so that no cell lies in two.
+    caught
+        Share of the cells whose counts reach the spots, above 0 to 1; published are 0.5 to 0.7. It is drawn
+        for each cell once.
+    min_cells
+        A spot with fewer caught cells is left out.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    PseudoSpots
+        The cells and the spots.
+
+    Raises
+    ------
+    SettingError
+        A setting out of its range; both or neither of ``spacing`` and ``grid``.
+    KeyMissingError
+        No coordinates, or no cell types.
+    InputError
+        Coordinates that are not two finite numbers for each cell; no spot with enough cells.
+    ScaleError
+        X holds no raw counts.
+
+    Notes
+    -----
+    "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text gives no radius; half of the spacing
+    is ours.
+
+    Types whose names hold a "/" cannot be columns of an .h5ad file: to write such spots, put the values of
+    the composition and its columns where they can be found, as ``obsm["composition"]`` and
+    ``uns["composition_names"]``.
+
+    Examples
+    --------
+    >>> places = np.array([[0.0, 0.0], [1.0, 0.0], [10.0, 0.0], [10.0, 1.0]])
+    >>> cells = AnnData(np.eye(4, dtype="float32"), obsm={"spatial": places})
+    >>> cells.obs["cell_type"] = ["A", "A", "A", "B"]
+    >>> made = pseudo_spots(cells, spacing=9, caught=1, min_cells=2)
+    >>> made.spots.X.toarray()
+    array([[1., 1., 0., 0.],
+           [0., 0., 1., 1.]], dtype=float32)
+    >>> made.spots.obsm["composition"]
+             A    B
+    spot1  1.0  0.0
+    spot2  0.5  0.5
+    """
+    check_range("caught", caught, low=0, high=1)
+    check_range("min_cells", min_cells, low=1, integer=True)
+    check_range("seed", seed, low=0, integer=True)
+    if caught == 0:
+        raise SettingError("caught", expected="a share above 0", got="0", fix="Choose one of 0.5 to 0.7.")
+    places = _places(cells, coordinates)
+    types = _types(cells, labels)
+    source, _ = _raw_counts(cells)
+    middles, widths = _crossings(places, spacing, grid)
+    radius = min(widths) / 2 if radius is None else radius
+    check_range("radius", radius, low=1e-12)
+    order = numpy_stream(seed, "caught cells").permutation(len(places))
+    drawn = np.sort(order[: round(caught * len(places))])
+    members = _members(middles, places, drawn, radius)  # n_crossings x n_cells
+    kept = np.flatnonzero(np.diff(members.indptr) >= min_cells)
+    if not len(kept):
+        raise InputError(
+            "spots",
+            expected=f"a spot with {min_cells} caught cells or more",
+            got=f"none of {len(middles):,} (at most {np.diff(members.indptr).max(initial=0)} cells in one)",
+            fix="Widen the spots: raise spacing= or radius=, or lower min_cells=.",
+        )
+    members = members[kept]
+    spots = _assemble(members, source, cells.var, types=types, middles=middles[kept])
+    copy = cells.to_memory(copy=True) if cells.isbacked else cells.copy()
+    copy.obsm["spatial_true"] = places
+    copy.obs["caught"] = np.bincount(members.indices, minlength=len(places)) > 0
+    return PseudoSpots(cells=copy, spots=spots)
+
+
+def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
+    """Return the cells with Gaussian noise on their log-normalised values.
+
+    Parameters
+    ----------
+    cells
+        Raw counts in X; not changed.
+    level
+        Variance of the noise over the variance of each gene over the cells, R: published are 0.2, 0.4, 0.6
+        and 0.8. 0 adds none.
+    seed
+        Of the noise.
+
+    Returns
+    -------
+    The same cells and genes. X: float32 array, natural logarithm of 1 + counts per 10,000 of the cell, plus
+    noise, not below 0; layers, which hold values without noise, are left out. `cellweft.pair` takes X with
+    ``sc_scale="log"``.
+
+    Raises
+    ------
+    SettingError
+        ``level`` or ``seed`` out of range.
+    ScaleError
+        X holds no raw counts.
+
+    Notes
+    -----
+    "Adding different noise levels" of Hao et al. 2024 (STEM): variance R G_i for gene i with variance G_i,
+    clipped at 0. DEVIATION: the text adds it to "the raw data"; here it is added where STEM reads its values,
+    after the normalisation, so that a level weighs as much in cells with many counts as in those with few.
+
+    Examples
+    --------
+    >>> cells = AnnData(np.array([[1.0, 0.0], [1.0, 3.0]], dtype="float32"))
+    >>> add_noise(cells, 0).X.round(2)
+    array([[9.21, 0.  ],
+           [7.82, 8.92]], dtype=float32)
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    check_range("level", level, low=0)
+    check_range("seed", seed, low=0, integer=True)
+    source, scan = _raw_counts(cells)
+    moments, stream = StandardScaler(), numpy_stream(seed, "noise")
+    values = np.empty(cells.shape, dtype=np.float32)
+    n_rows = rows_within(READ_BYTES, 8 * cells.n_vars)
+    for rows in row_blocks(cells.n_obs, n_rows):
+        values[rows] = _log_normalised(source, rows, scan.totals)
+        moments.partial_fit(values[rows].astype(np.float64))
+    spread = np.sqrt(level * moments.var_)  # n_genes
+    for rows in row_blocks(cells.n_obs, n_rows):
+        noise = spread * stream.standard_normal(values[rows].shape)
+        values[rows] = np.maximum(values[rows] + noise, 0)
+    return AnnData(
+        values,
+        obs=pd.DataFrame(cells.obs).copy(),
+        var=pd.DataFrame(cells.var).copy(),
+        obsm={key: cells.obsm[key].copy() for key in cells.obsm},
+    )
+
+
+def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
+    places, found = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
+    if places is None or places.shape[1] != 2:
+        raise InputError(
+            f"cells ({found})",
+            expected="coordinates in two dimensions",
+            got="none" if places is None else f"{places.shape[1]} dimensions",
+            fix="Name two: " + arg("coordinates", "obs:X,Y") + ".",
+        )
+    if not np.ptp(places, axis=0).any():
+        raise InputError(
+            f"cells ({found})",
+            expected="cells at different places",
+            got="all cells at the same one",
+            fix="Name other coordinates: " + arg("coordinates", "obs:X,Y") + ".",
+        )
+    return places
+
+
+def _types(cells: AnnData, labels: str | None) -> NDArray[np.str_]:
+    types, _ = find_labels(cells.obs, labels, where="cells", argument="labels")
+    if types is None:
+        raise KeyMissingError(
+            "cells.obs",
+            expected="a column with cell types, such as 'cell_type'",
+            got="none with two types or more",
+            fix="Name it: labels='COLUMN'.",
+        )
+    return types
+
+
+def _raw_counts(cells: AnnData) -> tuple[RowSource, Scan]:
+    """Return the rows of X and what is known of them, or raise `ScaleError` unless they are raw counts."""
+    source = open_rows(cells if cells.isbacked and cells.is_view else cells.X, where="cells.X")
+    scan = scan_values(source)
+    scale = None if scan.n_missing else judge_scale(scan)
+    if scale != "raw":
+        raise ScaleError(
+            "cells.X",
+            expected="raw counts, which can be summed",
+            got="NaN or infinite values" if scan.n_missing else f"{scale or 'scaled'} values",
+            fix="Put the counts in X: cells.X = cells.layers[NAME].",
+        )
+    return source, scan
+
+
+def _crossings(
+    places: DoubleArray, spacing: float | None, grid: tuple[int, int] | None
+) -> tuple[DoubleArray, list[float]]:
+    """Return the crossing points of the grid, (n_crossings, 2), and its spacing along each axis."""
+    if (spacing is None) == (grid is None):
+        raise SettingError(
+            "spacing",
+            expected="either a spacing or a grid",
+            got="neither" if spacing is None else "both",
+            fix="Write spacing=55 (in the unit of the coordinates) or grid=(30, 40).",
+        )
+    low, high = places.min(axis=0), places.max(axis=0)
+    if spacing is not None:
+        check_range("spacing", spacing, low=1e-12)
+        counts = np.floor((high - low) / spacing * (1 + 1e-12)) + 1
+        _check_crossings(counts)
+        low = (low + high - (counts - 1) * spacing) / 2
+        axes = [start + spacing * np.arange(int(n)) for start, n in zip(low, counts, strict=True)]
+        widths = [spacing, spacing]
+    else:
+        wide = high > low
+        counts = np.where(wide, _checked_grid(grid), 1)  # cells in a line have one row of spots
+        _check_crossings(counts)
+        axes = [np.linspace(*one) for one in zip(low, high, counts, strict=True)]
+        widths = ((high - low)[wide] / (counts[wide] - 1)).tolist()
+    across, along = np.meshgrid(*axes)
+    return np.column_stack([across.ravel(), along.ravel()]), widths
+
+
+def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
+    if not isinstance(grid, tuple | list) or len(grid) != 2:
+        raise SettingError(
+            "grid", expected="crossing points along the two axes", got=repr(grid), fix="Write grid=(30, 40)."
+        )
+    for count in grid:
+        check_range("grid", count, low=2, integer=True)
+    return grid[0], grid[1]
+
+
+def _check_crossings(counts: DoubleArray | IntArray) -> None:
+    if np.prod(counts) > _MOST_CROSSINGS:
+        raise SettingError(
+            "spacing",
+            expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
+            got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
+            fix="Widen it, in the unit of the coordinates.",
+        )
+
+
+def _members(middles: DoubleArray, places: DoubleArray, drawn: IntArray, radius: float) -> sp.csr_matrix:
+    """Return which of the drawn cells lie in which spot, n_crossings x n_cells of ones."""
+    near = cKDTree(middles).sparse_distance_matrix(cKDTree(places[drawn]), radius, output_type="ndarray")
+    ones = np.ones(len(near), dtype=np.float64)
+    return sp.csr_matrix((ones, (near["i"], drawn[near["j"]])), shape=(len(middles), len(places)))
+
+
+def _assemble(
+    members: sp.csr_matrix,
+    source: RowSource,
+    var: pd.DataFrame,
+    *,
+    types: NDArray[np.str_],
+    middles: DoubleArray,
+) -> AnnData:
+    sums = sp.csr_matrix((members.shape[0], source.shape[1]), dtype=np.float64)
+    by_cell = members.tocsc()
+    for rows in row_blocks(source.shape[0], rows_within(READ_BYTES, source.row_bytes)):
+        block = sp.csr_matrix(source.read(rows))  # b x n_genes
+        sums = sums + by_cell[:, rows] @ block.astype(np.float64)
+    names, codes = np.unique(types, return_inverse=True)
+    is_type = sp.csr_matrix((np.ones(len(codes)), codes, np.arange(len(codes) + 1)))
+    in_spot = (members @ is_type).toarray()  # n_spots x n_types
+    n_cells = in_spot.sum(axis=1).astype(np.int64)
+    digits = len(str(len(n_cells)))
+    index = pd.Index([f"spot{number:0{digits}d}" for number in range(1, len(n_cells) + 1)])
+    shares = pd.DataFrame(in_spot / n_cells[:, None], index=index, columns=pd.Index(names.tolist()))
+    return AnnData(
+        sums.astype(np.float32),
+        obs=pd.DataFrame({"n_cells": n_cells}, index=index),
+        var=pd.DataFrame(var).copy(),
+        obsm={"spatial": middles, "composition": shares},
+    )
+
+
+def _log_normalised(source: RowSource, rows: slice, totals: DoubleArray) -> FloatArray:
+    block = source.read(rows)
+    block = per_row(block, _TOTAL / np.where(totals[rows] > 0, totals[rows], 1.0))
+    values: FloatArray = block.toarray() if sp.issparse(block) else np.asarray(block)
+    np.log1p(values, out=values)
+    return values

@@ -1,0 +1,12 @@
+"""Simulated data with known truth: tissues, and spots that are sums of cells."""
+
+from cellweft.data.synthetic.pseudospots import PseudoSpots, add_noise, pseudo_spots
+from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
+
+__all__ = [
+    "PseudoSpots",
+    "SimulatedTissue",
+    "add_noise",
+    "pseudo_spots",
+    "simulate_tissue",
+]

@@ -1,0 +1,14 @@
+"""Evaluation on held-out genes and known places: methods by name, baselines, metrics, the table of scores.
+
+Pictures of scores are in `cellweft.pl`; the scores of arrays are public as `cellweft.metrics`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "cellweft",
+    submod_attrs={
+        "evaluate.imputation": ["evaluate_imputation"],
+        "evaluate.placement": ["evaluate_placement"],
+    },
+)

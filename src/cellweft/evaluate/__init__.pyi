@@ -1,0 +1,2 @@
+from cellweft.evaluate.imputation import evaluate_imputation as evaluate_imputation
+from cellweft.evaluate.placement import evaluate_placement as evaluate_placement

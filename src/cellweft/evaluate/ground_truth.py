@@ -1,0 +1,186 @@
+"""The truth that a placement is judged by: where the cells lived, and what the spots are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, KeyMissingError, SettingError, arg, check_known
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray
+from cellweft.data._pair import Pair, coordinates_of
+from cellweft.data.spatial import find_coordinates
+
+
+def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleArray:
+    """Return where the reference's cells lived, (n_cells, 2 or 3).
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates in the same unit.
+    truth
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"`` of the reference; or an array in the order of its
+        cells, or a table with their names.
+
+    Raises
+    ------
+    KeyMissingError
+        No such key or column in the reference, or spots without coordinates.
+    SettingError
+        A text of another form.
+    InputError
+        Not as many finite numbers for each cell as the spots have coordinates, or cells without any.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> from cellweft.data._pair import pair
+    >>> sc, st = (ad.AnnData(np.ones((2, 2), dtype="float32")) for _ in range(2))
+    >>> sc.obsm["lived"] = st.obsm["spatial"] = np.array([[0.0, 1.0], [2.0, 3.0]])
+    >>> true_places(pair(sc, st), "obsm:lived")
+    array([[0., 1.],
+           [2., 3.]])
+    """
+    where = arg("truth", truth) if isinstance(truth, str) else "truth"
+    if isinstance(truth, str):
+        places = _named_places(pair, truth, where)
+    elif isinstance(truth, pd.DataFrame):
+        places = _numbers(_aligned(truth, pair.sc.obs_names, "cells", where).to_numpy(), where)
+    else:
+        places = _numbers(truth, where)
+    shape = (pair.sc.n_cells, coordinates_of(pair).shape[1])
+    if places.shape != shape:
+        raise InputError(
+            where,
+            expected=f"{shape[0]:,} cells x {shape[1]} coordinates, as the spots have",
+            got=f"shape {places.shape}",
+            fix="Name the true places of the reference's cells, in the unit of the spots' coordinates.",
+        )
+    return places
+
+
+def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
+    """Return what the spots are made of, (n_spots, n_types); rows sum to 1, or to 0 where nothing is known.
+
+    Parameters
+    ----------
+    pair
+        Cells and spots.
+    truth
+        ``"obsm:KEY"`` of the spatial side: a table, or an array with the names of its columns in
+        ``uns[KEY + "_names"]``; or a table with a row for each spot and a column for each type.
+
+    Raises
+    ------
+    KeyMissingError
+        No such key, or no names of the types.
+    SettingError
+        A text of another form.
+    InputError
+        Values below zero, NaN or infinite; spots or names that do not fit; a type that stands twice.
+    """
+    where = arg("truth_composition", truth) if isinstance(truth, str) else "truth_composition"
+    table = _named_table(pair, truth, where) if isinstance(truth, str) else truth
+    table = _aligned(table, pair.st.obs_names, "spots", where)
+    values = _numbers(table.to_numpy(), where)
+    if (values < 0).any():
+        raise InputError(
+            where, expected="shares, at or above zero", got="values below zero", fix="Correct the table."
+        )
+    types = table.columns.astype(str)
+    if types.has_duplicates:
+        twice = sorted(set(types[types.duplicated()]))
+        raise InputError(
+            where, expected="each type once", got=f"{shorten(twice)} twice", fix="Add these columns up."
+        )
+    total = values.sum(axis=1, keepdims=True)
+    return pd.DataFrame(values / np.where(total > 0, total, 1.0), index=pair.st.obs_names, columns=types)
+
+
+def _named_places(pair: Pair, truth: str, where: str) -> DoubleArray:
+    slot, _, key = truth.partition(":")
+    if slot not in ("obs", "obsm") or not key or (slot == "obs" and key.count(",") not in (1, 2)):
+        raise _other_form(where, "'obs:X,Y', 'obs:X,Y,Z' or 'obsm:KEY'", arg("truth", "obsm:spatial"))
+    source = f"the reference ({pair.sc.source})"
+    places, _ = find_coordinates(pair.sc.obs, pair.sc.obsm, truth, where=source, argument="truth")
+    return np.asarray(places)
+
+
+def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
+    slot, _, key = truth.partition(":")
+    if slot != "obsm" or not key:
+        raise _other_form(
+            where, "'obsm:KEY' of the spatial data", arg("truth_composition", "obsm:celltype_prop")
+        )
+    check_known(
+        key,
+        pair.st.obsm,
+        where,
+        expected=f"a key of obsm of the spatial data ({pair.st.source})",
+        got="no such key",
+    )
+    values, names = pair.st.obsm[key], f"{key}_names"
+    if isinstance(values, pd.DataFrame):
+        return values
+    if names not in pair.st.uns:
+        raise KeyMissingError(
+            where,
+            expected=f"the types that its columns stand for, in uns[{names!r}] of the spatial data",
+            got="none",
+            fix="Write their names there, or pass a DataFrame.",
+        )
+    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    types = np.asarray(pair.st.uns[names]).astype(str)
+    if values.ndim != 2 or types.shape != values.shape[1:]:
+        raise InputError(
+            where,
+            expected=f"a column for each of the {types.size} names in uns[{names!r}]",
+            got=f"shape {values.shape}",
+            fix="Name every column once, in order.",
+        )
+    return pd.DataFrame(values, index=pair.st.obs_names, columns=pd.Index(types.tolist()))
+
+
+def _aligned(table: pd.DataFrame, names: pd.Index, kind: str, where: str) -> pd.DataFrame:
+    """Return the rows of a table by their names."""
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(
+            where, expected=f"a text or a table of {kind}", got=type(table).__name__, fix="Pass a DataFrame."
+        )
+    lost = names.difference(table.index)
+    if len(lost) or table.index.has_duplicates:
+        got = f"none for {shorten(list(map(str, lost)))}" if len(lost) else "names that stand twice"
+        raise InputError(
+            where,
+            expected=f"one row for each of the {len(names):,} {kind}, by name",
+            got=got,
+            fix=f"Give the table the names of the {kind} as its index.",
+        )
+    return table.loc[names]
+
+
+def _numbers(values: Any, where: str) -> DoubleArray:
+    try:
+        numbers = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            where, expected="numbers", got=f"values that are none ({error})", fix="Correct them."
+        ) from error
+    if not np.isfinite(numbers).all():
+        raise InputError(
+            where,
+            expected="finite numbers",
+            got="NaN or infinity",
+            fix="Leave these rows out, or correct them.",
+        )
+    return numbers
+
+
+def _other_form(where: str, expected: str, example: str) -> SettingError:
+    return SettingError(
+        where, expected=expected, got="another form", fix="Write for example " + example + "."
+    )

@@ -1,0 +1,307 @@
+"""How well methods predict genes that they did not see, in cells that they saw or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, SettingError, arg, check_choice, check_range
+from cellweft._typing import DoubleArray, FloatArray, IntArray, PathLike, ProgressOption
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import RELIABILITY
+from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
+from cellweft.evaluate.metrics import METRICS
+from cellweft.evaluate.score_table import COLUMNS as COLUMNS
+from cellweft.evaluate.score_table import score_methods, score_rows
+from cellweft.genes.embeddings import EmbeddingTable, read_embedding
+from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
+from cellweft.genes.interactions import EdgeSource, read_edges
+from cellweft.genes.network import Network
+from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
+"""What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
+_SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
+_MODULE_GENES = 3  # fewer form no modules
+_UNKNOWN = "unknown"  # how a pair spells a missing label
+
+
+def evaluate_imputation(
+    pair: Pair,
+    methods: Sequence[str | Predictor],
+    *,
+    by: HoldOut = "genes",
+    folds: int = 5,
+    keep: float = 0.8,
+    seeds: Sequence[int] = (0,),
+    cluster: bool = True,
+    reliability: bool = False,
+    embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
+    edges: EdgeSource | Sequence[EdgeSource] | None = None,
+    device: str = "auto",
+    progress: ProgressOption = True,
+) -> pd.DataFrame:
+    """Hold out what the panel measured, let methods predict it, and score them against it.
+
+    `evaluate_placement` does the same for methods that place cells.
+
+    Parameters
+    ----------
+    pair
+        Reference and spatial data.
+    methods
+        Names (``"auto"``, ``"stimpute"``, ``"mean"``, ``"knn"``, ``"attention"``, with settings as in
+        ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``.
+    by
+        ``"genes"``: folds of the shared genes, each predicted by a method that saw the others. ``"cells"``:
+        folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
+        that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
+        method sees the kept genes of all cells and predicts the others.
+    folds
+        Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
+    keep
+        Part of the shared genes that is kept, between 0 and 1, for ``"cells"`` and ``"fraction"``.
+    seeds
+        Seeds of the methods, each run with each. The folds and the kept genes are always the same.
+    cluster
+        Whether to compare clusters of cells with the spatial side's labels, where it has any, and modules of
+        genes with those of the measured values. The neighbours are exact: it takes long beyond some 100,000
+        cells.
+    reliability
+        Whether to add what methods that can do so say of how reliable each gene is, and the scores of the
+        more reliable half.
+    embedding
+        Gene embeddings for the Imputers that are named: a path, or a table in memory.
+    gene_sets, edges
+        Gene sets, and pairs of genes, for the same, as `cellweft.Imputer` takes them.
+    device
+        Device for the Imputers that are named. Of several, as "cuda:0,cuda:1", or "all" GPUs, each makes one
+        fit at a time, in a thread of its own: methods, seeds and folds go side by side.
+    progress
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) before each fit and at the end.
+
+    Returns
+    -------
+    One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all together; ``level``, "gene",
+    "cell" or "summary"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
+    of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary are "median
+    over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
+    reliable half". ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
+
+    Raises
+    ------
+    SettingError
+        A method or an option that there is not, or one out of its range.
+    InputError
+        A method gave another shape than was asked for, or NaN.
+
+    Notes
+    -----
+    The truth is the log-normalised measurement. Gene folds are those of the published protocol:
+    ``KFold(folds, shuffle=True, random_state=0)`` over the sorted shared genes, with the values normalised by
+    the whole panel. An error of a method stops the evaluation; it tells method, seed and fold in a note.
+
+    Examples
+    --------
+    >>> import anndata as ad
+    >>> import cellweft.data._pair
+    >>> counts = np.random.default_rng(0).poisson(2.0, (30, 6)).astype("float32")
+    >>> pair = cellweft.pair(ad.AnnData(counts), ad.AnnData(counts[:20]), coordinates="none")
+    >>> table = evaluate_imputation(pair, ["mean", "knn:k=3"], folds=3, cluster=False)
+    >>> table[table.item == "median over genes"].pivot(index="method", columns="metric", values="value").shape
+    (2, 7)
+    """
+    check_choice("by", by, get_args(HoldOut))
+    splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
+    network = Network(
+        embedding=None if embedding is None else read_embedding(embedding),
+        gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
+        edges=None if edges is None else read_edges(edges),
+    )
+    scored = np.unique(np.concatenate([split.held for split in splits]))
+    truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
+    job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
+    parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
+    parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
+    return score_methods(
+        pair,
+        methods,
+        resolve=partial(resolve_methods, network=network, reliability=reliability),
+        fit=partial(_predict, job),
+        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
+        n_steps=len(splits),
+        seeds=seeds,
+        parameters=parameters | {"reliability": reliability},
+        device=device,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Split:
+    """One fit: positions among the shared genes and among the spatial cells."""
+
+    kept: IntArray  # genes to learn from
+    held: IntArray  # genes to predict
+    seen: IntArray | None = None  # cells to learn from, None for all
+    cells: IntArray | None = None  # cells to predict, None for all
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """What stays the same from method to method."""
+
+    pair: Pair
+    splits: list[_Split]
+    scored: IntArray  # positions among the shared genes of the columns of truth
+    truth: FloatArray  # n_st x n_scored
+    cluster: bool
+    reliability: bool
+
+    @property
+    def genes(self) -> NDArray[np.str_]:
+        """Names of the columns of truth."""
+        return np.asarray(self.pair.shared_genes[self.scored])
+
+    def folds(self) -> tuple[IntArray, IntArray]:
+        """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
+        genes = np.full(self.truth.shape[1], -1, dtype=np.int64)
+        cells = np.full(self.truth.shape[0], -1, dtype=np.int64)
+        for number, split in enumerate(self.splits):
+            if split.cells is None:
+                genes[np.searchsorted(self.scored, split.held)] = number
+            else:
+                cells[split.cells] = number
+        return genes, cells
+
+
+def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float) -> list[_Split]:
+    """Return the fits; the genes of each stay sorted."""
+    from sklearn.model_selection import KFold, ShuffleSplit
+
+    check_range("folds", folds, low=2, high=n_cells if by == "cells" else n_genes, integer=True)
+    check_range("keep", keep, low=0, high=1)
+    cutter = KFold(folds, shuffle=True, random_state=_SPLIT_SEED)
+    if by == "genes":
+        splits = [_Split(kept=kept, held=held) for kept, held in cutter.split(np.arange(n_genes))]
+    else:
+        n_kept = round(keep * n_genes)
+        if not 2 <= n_kept < n_genes:
+            raise SettingError(
+                "keep",
+                expected=f"a part of the {n_genes} shared genes that keeps 2 or more and leaves 1 or more",
+                got=f"{keep:g}, which keeps {n_kept}",
+                fix="Change " + arg("keep") + ".",
+            )
+        draw = ShuffleSplit(1, train_size=n_kept, test_size=n_genes - n_kept, random_state=_SPLIT_SEED)
+        kept, held = (np.sort(part) for part in next(draw.split(np.arange(n_genes))))
+        splits = [_Split(kept=kept, held=held)]
+        if by == "cells":
+            parts = cutter.split(np.arange(n_cells))
+            splits = [_Split(kept=kept, held=held, seen=seen, cells=cells) for seen, cells in parts]
+    fewest = min(len(split.kept) for split in splits)
+    if fewest < 2:
+        raise SettingError(
+            "folds",
+            expected=f"folds that leave at least 2 of the {n_genes} shared genes to learn from",
+            got=f"{folds}, which leave {fewest}",
+            fix="Raise " + arg("folds") + ", or use a pair with more shared genes.",
+        )
+    return splits
+
+
+_Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
+"""What one fit predicts: cells of the split x its genes; and the reliability of these genes, or None."""
+
+
+def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
+    """Fit a method to a split, and let it predict what it did not see."""
+    split = job.splits[number]
+    train = test = job.pair.panel(job.pair.shared_genes[split.kept])
+    if split.seen is not None and split.cells is not None:
+        train, test = train.cells(split.seen), train.cells(split.cells)
+    genes, reliability = job.pair.shared_genes[split.held], None
+    fitted = method.fit(train)
+    block = np.asarray(fitted.predict(genes, test))
+    _check_prediction(block, (test.st.n_cells, len(genes)))
+    if job.reliability and isinstance(fitted, Reliable):
+        reliability = np.asarray(fitted.reliability_of(genes))
+    return block, reliability
+
+
+def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
+    """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
+    predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
+    reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
+    for split, (block, reliability) in zip(job.splits, made, strict=True):
+        columns = np.searchsorted(job.scored, split.held)
+        cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
+        predicted[np.ix_(cells, columns)] = block
+        if reliability is not None:
+            reliable[columns] += reliability
+            times[columns] += 1
+    return predicted, reliable / times if times.all() else None
+
+
+def _check_prediction(block: NDArray[Any], shape: tuple[int, int]) -> None:
+    if block.shape != shape or not np.isfinite(block).all():
+        raise InputError(
+            "prediction",
+            expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
+            got=f"shape {block.shape}" if block.shape != shape else "NaN or infinity",
+            fix="Look at what predict(genes, pair) of the method returns.",
+        )
+
+
+def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, seed: int) -> pd.DataFrame:
+    """Return all rows of one method and seed, without their names."""
+    gene_folds, cell_folds = job.folds()
+    by_gene = {name: score(job.truth, predicted) for name, score in METRICS.items()}
+    by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
+    summary: dict[str, dict[str, float]] = {}
+    for level, values in (("genes", by_gene), ("cells", by_cell)):
+        summary[f"median over {level}"] = {name: float(np.median(each)) for name, each in values.items()}
+        summary[f"mean over {level}"] = {name: float(np.mean(each)) for name, each in values.items()}
+    if job.cluster:
+        summary |= _group_scores(job, predicted, seed=seed)
+    if reliable is not None:
+        best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
+        summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
+        by_gene[RELIABILITY] = reliable
+    cells = job.pair.st.obs_names
+    rows = [
+        *(_rows("gene", job.genes, gene_folds, by_gene)),
+        *(_rows("cell", cells, cell_folds, by_cell)),
+        *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, Any]) -> list[pd.DataFrame]:
+    return [score_rows(level, items, folds, metric=name, values=one) for name, one in scores.items()]
+
+
+def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, dict[str, float]]:
+    """Return how well predicted clusters agree with labels, and predicted modules with measured ones."""
+    scores, labels = {}, job.pair.st_labels
+    if labels is not None and (has_label := labels != _UNKNOWN).any():
+        clusters = leiden_clusters(predicted, seed=seed)
+        scores["clusters"] = cluster_scores(labels[has_label], clusters[has_label])
+    if len(job.scored) >= _MODULE_GENES:
+        measured, imputed = (
+            coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
+        )
+        agreement = cluster_scores(measured, imputed)
+        scores["modules"] = {name: agreement[name] for name in ("ari", "nmi")}
+    return scores

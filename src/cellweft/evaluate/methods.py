@@ -1,0 +1,336 @@
+"""From the name of a method, with settings or without, to something that can be fitted."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+
+from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_known
+from cellweft._text import near, shorten
+from cellweft._typing import DoubleArray, FloatArray, Preset
+from cellweft.data._pair import Pair
+from cellweft.evaluate.imputation_baselines import BASELINES
+from cellweft.genes.network import Network
+
+Setting: TypeAlias = int | float | bool | str | None
+
+M = TypeVar("M")
+
+PRESETS: tuple[Preset, ...] = ("auto", "stimpute")
+
+_NOTHING = Network()
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What a method must do to be evaluated; `cellweft.Imputer` does, and so may yours."""
+
+    def fit(self, pair: Pair) -> Predictor:
+        """Learn from the reference and from the panel of the spatial side; return what predicts."""
+
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return log-normalised values of the pair's spatial cells; genes by name, as ``pair.sc.genes``."""
+
+
+@runtime_checkable
+class Reliable(Protocol):
+    """What a method must do, besides, to have its reliability looked at."""
+
+    def reliability_of(self, genes: Iterable[str]) -> DoubleArray:
+        """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Generic[M]):
+    """A method by the name that it has in tables.
+
+    Attributes
+    ----------
+    label
+        The name as it was given.
+    make
+        Gives a fresh, unfitted method for a seed.
+    """
+
+    label: str
+    make: Callable[[int], M]
+
+
+@dataclass(kw_only=True)
+class BaselineMethod:
+    """A baseline of `cellweft.evaluate` with its settings, to be fitted like any other method."""
+
+    name: str
+    settings: dict[str, Setting] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self.name, self.settings, function=BASELINES[self.name])
+
+    def fit(self, pair: Pair) -> BaselineMethod:
+        """Keep the pair to learn from."""
+        self.train_ = pair
+        return self
+
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return the baseline's prediction of named genes for the spatial cells: (n_cells, n_genes)."""
+        if not hasattr(self, "train_"):
+            raise NotFittedError(
+                self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
+            )
+        places = self.train_.find_genes(genes)
+        return BASELINES[self.name](self.train_, pair, places, seed=self.seed, **self.settings)
+
+
+def parse_method(
+    spec: str, *, known: Sequence[str] = (*PRESETS, *BASELINES)
+) -> tuple[str, dict[str, Setting]]:
+    """Split the name of a method from its settings.
+
+    Parameters
+    ----------
+    spec
+        ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
+        ``False`` in any case, ``None`` (so written), else as text, which may hold a ``+``.
+    known
+        The names that there are; those of the methods that impute by default.
+
+    Raises
+    ------
+    SettingError
+        The name is unknown, or the settings are not of this form.
+
+    Examples
+    --------
+    >>> parse_method("stimpute:graph=none+rounds=1+alpha=0.5")
+    ('stimpute', {'graph': 'none', 'rounds': 1, 'alpha': 0.5})
+    >>> parse_method("auto:graph=embedding:2+expression+k=20")
+    ('auto', {'graph': 'embedding:2+expression', 'k': 20})
+    """
+    name, colon, text = spec.partition(":")
+    check_known(name, known, "methods", expected=f"one of {shorten(known, most=20)}", error=SettingError)
+    settings: dict[str, Setting] = {}
+    # Only what names a setting starts one: a value may hold a +, as in graph=embedding+expression.
+    for part in re.split(r"\+(?=[^+=]*=)", text) if colon else ():
+        key, equals, value = part.partition("=")
+        if not (key and equals and all(value.split("+"))) or key in settings:
+            raise SettingError(
+                "methods",
+                expected="settings as name:key=value+key=value, each once",
+                got=repr(spec),
+                fix=f"Look at {part!r}.",
+            )
+        settings[key] = _value(value)
+    return name, settings
+
+
+def resolve_methods(
+    methods: Sequence[str | Predictor],
+    *,
+    network: Network = _NOTHING,
+    reliability: bool = False,
+    device: str = "auto",
+) -> list[Method[Predictor]]:
+    """Return the methods that are meant, in order.
+
+    Parameters
+    ----------
+    methods
+        Names, as `parse_method` takes them, or unfitted objects that fit and predict.
+    network
+        Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
+    reliability, device
+        Given to the Imputers that are named; objects stay as they are.
+
+    Returns
+    -------
+    Each with a label of its own: the name as given; for an object its preset or class, numbered where it
+    would stand twice.
+
+    Raises
+    ------
+    SettingError
+        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+    InputError
+        An object that cannot fit and predict.
+    """
+    _check_used(methods, network)
+
+    def named(spec: str) -> Callable[[int], Predictor]:
+        return _maker(spec, network, reliability=reliability, device=device)
+
+    def own(method: object) -> Callable[[int], Predictor]:
+        check_object(method, Predictor, acts="fit(pair) and predict(genes, pair)")
+        return copier(cast(Predictor, method))
+
+    return labelled_methods(methods, named=named, own=own, example="['auto', 'knn']")
+
+
+def labelled_methods(
+    methods: Sequence[object],
+    *,
+    named: Callable[[str], Callable[[int], M]],
+    own: Callable[[object], Callable[[int], M]],
+    example: str,
+) -> list[Method[M]]:
+    """Return methods with a label of its own for each, as `resolve_methods` promises.
+
+    Parameters
+    ----------
+    methods
+        Names with or without settings, and objects.
+    named, own
+        Turn a name and an object into what makes a fresh method for a seed, or raise.
+    example
+        A list of names, for errors.
+
+    Raises
+    ------
+    SettingError
+        No method, or a name that stands twice.
+    """
+    if isinstance(methods, str) or not len(methods):
+        raise SettingError(
+            "methods", expected="a list of methods", got=repr(methods), fix=f"Write methods={example}."
+        )
+    found: list[Method[M]] = []
+    for method in methods:
+        labels = [one.label for one in found]
+        if isinstance(method, str):
+            if method in labels:
+                raise SettingError(
+                    "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
+                )
+            make = named(method)
+            make(0)  # settings that are wrong must show before hours of work
+            found.append(Method(label=method, make=make))
+        else:
+            found.append(Method(label=_own_label(method, labels), make=own(method)))
+    return found
+
+
+def check_settings(name: str, settings: dict[str, Setting], *, function: Callable[..., Any]) -> None:
+    """Raise `SettingError` unless all settings are keyword parameters of a baseline's function.
+
+    Parameters
+    ----------
+    name, settings
+        The baseline and its settings.
+    function
+        What it does; its ``seed`` is no setting.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]
+    for setting in settings:
+        if setting not in known:
+            raise SettingError(
+                f"{name}:{setting}",
+                expected=f"a setting of {name!r}",
+                got=repr(setting),
+                fix=near(setting, known) if known else "It has none.",
+            )
+
+
+def check_object(method: object, kind: Any, *, acts: str) -> None:
+    """Raise `InputError` unless a method is an object of a kind.
+
+    Parameters
+    ----------
+    method
+        What was given in place of a name.
+    kind
+        A Protocol that can be checked as the program runs.
+    acts
+        What the object has to be able to do, for the error.
+    """
+    if isinstance(method, type) or not isinstance(method, kind):
+        raise InputError(
+            "methods",
+            expected=f"names, or objects with {acts}",
+            got=f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}",
+            fix="Give it these two methods, or name a method that cellweft has.",
+        )
+
+
+def copier(method: M) -> Callable[[int], M]:
+    """Return what copies an object, without what it learned, and gives the copy a seed if it takes one."""
+
+    def fresh(seed: int) -> M:
+        if dataclasses.is_dataclass(method) and not isinstance(method, type):
+            # made anew before it is copied: it leaves behind what it learned
+            has_seed = any(part.name == "seed" for part in dataclasses.fields(method))
+            return cast(M, copy.deepcopy(dataclasses.replace(method, **({"seed": seed} if has_seed else {}))))
+        one: Any = copy.deepcopy(method)
+        if hasattr(one, "seed"):
+            one.seed = seed
+        return cast(M, one)
+
+    return fresh
+
+
+def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
+    """Raise where something is given for a gene graph and no method that is named has one."""
+    named = [one.partition(":")[0] for one in methods if isinstance(one, str)]
+    for name in ("embedding", "gene_sets", "edges"):
+        if getattr(network, name) is not None and "stimpute" not in named:
+            raise SettingError(
+                name,
+                expected="a method that has a gene graph",
+                got=f"methods {shorten(named)}" if named else "no method by name",
+                fix="Add 'stimpute' to the methods, or leave " + arg(name) + " out.",
+            )
+
+
+def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Callable[[int], Predictor]:
+    name, settings = parse_method(spec)
+    preset = next((one for one in PRESETS if one == name), None)
+
+    def make(seed: int) -> Predictor:
+        if preset is None:
+            return BaselineMethod(name=name, settings=settings, seed=seed)
+        from cellweft.impute.imputer import Imputer
+
+        known = network if preset == "stimpute" else _NOTHING
+        return Imputer(
+            preset=preset,
+            settings=settings,
+            embedding=known.embedding,
+            gene_sets=known.gene_sets,
+            edges=known.edges,
+            reliability=reliability,
+            seed=seed,
+            device=device,
+        )
+
+    return make
+
+
+def _own_label(method: object, taken: list[str]) -> str:
+    label = str(getattr(method, "preset", type(method).__name__))
+    settings = getattr(method, "settings", None)
+    if isinstance(settings, Mapping) and settings:
+        label += ":" + "+".join(f"{key}={value}" for key, value in settings.items())
+    number, numbered = 1, label
+    while numbered in taken:
+        number += 1
+        numbered = f"{label} ({number})"
+    return numbered
+
+
+def _value(text: str) -> Setting:
+    constants: dict[str, Setting] = {"true": True, "false": False}
+    if text == "None":  # "none" is the name of an option
+        return None
+    if text.lower() in constants:
+        return constants[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,311 @@
+"""How near cells are placed to where they lived, and how true the composition of spots is that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, SettingError, arg, check_range
+from cellweft._text import shorten
+from cellweft._typing import BoolArray, DoubleArray, IntArray, ProgressOption
+from cellweft.data._pair import Pair, labels_of
+from cellweft.evaluate.ground_truth import true_composition, true_places
+from cellweft.evaluate.placement_baselines import Placed, PlaceMethod, resolve_placers
+from cellweft.evaluate.placement_metrics import GROUPS, composition_pcc, location_errors, type_groups
+from cellweft.evaluate.placement_metrics import hits as hits_of
+from cellweft.evaluate.score_table import score_methods, score_rows
+
+HITS = (25, 120)
+"""Neighbours that the hit number is counted over, by default."""
+
+MAJOR = 14
+"""Most frequent types that ``celltype_pcc@14`` is a mean over, as published."""
+
+_CAUGHT = "caught"  # column of obs: whether a cell's counts are in a spot, as `pseudo_spots` writes it
+
+
+def evaluate_placement(
+    pair: Pair,
+    methods: Sequence[str | PlaceMethod],
+    *,
+    truth: str | NDArray[Any] | pd.DataFrame | None = None,
+    truth_composition: str | pd.DataFrame | None = None,
+    seeds: Sequence[int] = (0,),
+    hits: Sequence[int] = HITS,
+    major: int = MAJOR,
+    device: str = "auto",
+    progress: ProgressOption = True,
+) -> pd.DataFrame:
+    """Let methods place cells whose places are known, and score them against the truth.
+
+    Parameters
+    ----------
+    pair
+        Cells to place, and spots with coordinates.
+    methods
+        Names (``"auto"``, ``"stem"``, and of the baselines ``"cosine"``, ``"knn-regression"``, ``"random"``,
+        ``"centre"``, ``"nnls"``, with settings as in ``"knn-regression:k=10"``) or unfitted objects with
+        ``fit(pair)`` and ``place()``.
+    truth
+        Where the cells lived: ``"obs:X,Y"`` or ``"obsm:KEY"`` of the reference, or (n_cells, 2 or 3) values,
+        in the unit of the spots' coordinates.
+    truth_composition
+        What the spots are made of: ``"obsm:KEY"`` of the spatial side, with the types as columns of a table
+        or in ``uns[KEY + "_names"]``, or a table of spots x types. It needs a pair with labels. One of the
+        two truths is needed.
+    seeds
+        Seeds of the methods, each run with each.
+    hits
+        Numbers of neighbours K for the hit number, each from 1 to all other cells.
+    major
+        Most frequent types that ``celltype_pcc@14`` (with this number) is a mean over.
+    device
+        Device for the Placers that are named; of several, as "cuda:0,cuda:1", or "all" GPUs, each fits and
+        scores one method with one seed at a time.
+    progress
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) before each fit and at the end.
+
+    Returns
+    -------
+    One row per score: ``method``, as given; ``seed``; ``fold``, always -1; ``level``, "cell", "type" or
+    "summary"; ``item``; ``metric``; ``value``. ``attrs["cellweft"]`` holds versions, parameters, seeds and
+    what was found of the pair.
+
+    =======  ==========================  ===============================================================
+    level    item                        metrics
+    =======  ==========================  ===============================================================
+    cell     name of the cell            ``location_error``
+    type     name of the type            ``celltype_pcc``
+    summary  all cells                   ``location_error_mean``, ``location_error_median``, ``hits@K``
+    summary  caught cells, uncaught      the same, where ``obs["caught"]`` of the reference tells whose
+             cells                       counts are in a spot
+    summary  all types                   ``celltype_pcc``: the mean over the types
+    summary  14 most frequent types      ``celltype_pcc@14``
+    summary  major, moderate, rare       ``celltype_pcc``: ranks 1 to 5, 6 to 10, and others, by the cells
+             types                       of the reference
+    =======  ==========================  ===============================================================
+
+    Raises
+    ------
+    SettingError
+        No truth, a method that there is not, a setting out of its range.
+    KeyMissingError, InputError
+        A truth that is not there or does not fit; no labels; a method that gave something else than places of
+        the cells or shares of the spots.
+
+    Notes
+    -----
+    The metrics are those of Hao et al. 2024 (STEM), "Performance evaluation": the mean location error (their
+    MAE, in the unit of the coordinates), the hit number, and the Pearson correlation of each type's shares
+    over the spots. Types count that the reference has and that are somewhere in the true composition. A
+    method that places no cells (``"nnls"``) has no location error and no hits; where the composition is not
+    known, it has no rows.
+
+    Examples
+    --------
+    >>> from cellweft.data._pair import pair
+    >>> from cellweft.data.synthetic.pseudospots import pseudo_spots
+    >>> from cellweft.data.synthetic.tissue import simulate_tissue
+    >>> cells = simulate_tissue(n_spatial=300, n_genes=40, n_panel=20).st
+    >>> made = pseudo_spots(cells, spacing=45, radius=30)
+    >>> table = evaluate_placement(
+    ...     pair(made.cells, made.spots), ["cosine", "centre"], truth="obsm:spatial_true", hits=[10]
+    ... )
+    >>> table[table.item == "all cells"].metric.unique().tolist()
+    ['location_error_mean', 'location_error_median', 'hits@10']
+    """
+    _check_numbers(hits, major, pair.sc.n_cells)
+    goal = _goal(pair, truth, truth_composition, hits=hits, major=major)
+    parameters: dict[str, Any] = {"by": "place", "truth": truth, "truth_composition": truth_composition}
+    for name, value in parameters.items():
+        parameters[name] = value if value is None or isinstance(value, str) else "given"
+    return score_methods(
+        pair,
+        methods,
+        resolve=resolve_placers,
+        fit=lambda method, _: _scores(goal, method.fit(pair).place()),
+        score=lambda made, _: next(made),
+        seeds=seeds,
+        parameters=parameters | {"hits": list(goal.hits), "major": goal.major},
+        device=device,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Goal:
+    """What placements are compared with."""
+
+    pair: Pair
+    places: DoubleArray | None  # n_cells x n_dimensions
+    groups: dict[str, BoolArray]  # n_cells each, by what they are called
+    hits: tuple[int, ...]
+    labels: NDArray[np.str_] | None  # n_cells
+    composition: pd.DataFrame | None  # n_spots x n_types, those that both sides have
+    frequencies: IntArray  # n_types, cells of the reference
+    major: int
+
+
+def _goal(
+    pair: Pair,
+    truth: str | NDArray[Any] | pd.DataFrame | None,
+    truth_composition: str | pd.DataFrame | None,
+    *,
+    hits: Sequence[int],
+    major: int,
+) -> _Goal:
+    if truth is None and truth_composition is None:
+        raise SettingError(
+            "truth",
+            expected="where the cells lived, or what the spots are made of",
+            got="neither",
+            fix="Write "
+            + arg("truth", "obs:X,Y")
+            + " or "
+            + arg("truth", "obsm:KEY")
+            + " (of the reference), or "
+            + arg("truth_composition", "obsm:KEY")
+            + " (of the spatial data).",
+        )
+    labels, composition, frequencies = None, None, np.zeros(0, dtype=np.int64)
+    if truth_composition is not None:
+        labels = labels_of(pair)
+        composition, frequencies = _shared_types(true_composition(pair, truth_composition), labels)
+    return _Goal(
+        pair=pair,
+        places=None if truth is None else true_places(pair, truth),
+        groups=_groups(pair),
+        hits=tuple(int(k) for k in hits),
+        labels=labels,
+        composition=composition,
+        frequencies=frequencies,
+        major=int(major),
+    )
+
+
+def _groups(pair: Pair) -> dict[str, BoolArray]:
+    groups = {"all cells": np.ones(pair.sc.n_cells, dtype=np.bool_)}
+    column = pair.sc.obs.get(_CAUGHT)
+    if column is not None and pd.api.types.is_bool_dtype(column) and not column.isna().any():
+        caught = column.to_numpy(dtype=np.bool_)
+        groups |= {"caught cells": caught, "uncaught cells": ~caught}
+    return {name: cells for name, cells in groups.items() if cells.any()}
+
+
+def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.DataFrame, IntArray]:
+    """Return the true shares of the types that both sides have, and how many cells have each."""
+    names, counts = np.unique(labels, return_counts=True)
+    cells = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    types = [name for name in truth.columns[(truth > 0).any()] if name in cells]
+    if not types:
+        raise InputError(
+            "truth_composition",
+            expected="a type of the reference's cells among the types of the spots",
+            got=f"{_some(list(truth.columns))} (spots), {_some(names.tolist())} (cells)",
+            fix="Name the column of obs that holds these types when the pair is made: "
+            + arg("labels", "COLUMN")
+            + ".",
+        )
+    return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
+
+
+def _scores(goal: _Goal, placed: Placed) -> pd.DataFrame | None:
+    """Return all rows of one placement, without their method and seed; None where nothing can be scored."""
+    rows = []
+    if goal.places is not None:
+        coordinates = placed.coordinates()
+        if coordinates is not None:
+            errors = location_errors(goal.places, np.asarray(coordinates))
+            names = goal.pair.sc.obs_names
+            rows.append(score_rows("cell", names, -1, metric="location_error", values=errors))
+            rows += _cell_summary(goal, errors, placed.neighbors(max(goal.hits)))
+    if goal.composition is not None:
+        rows += _type_rows(goal, placed.deconvolve(goal.labels))
+    return pd.concat(rows, ignore_index=True) if rows else None
+
+
+def _cell_summary(goal: _Goal, errors: DoubleArray, graph: sp.csr_matrix | None) -> list[pd.DataFrame]:
+    """Return the summary of each group of cells."""
+    hits: dict[str, IntArray] = {}
+    if graph is not None and goal.places is not None:
+        neighbors = _nearest_first(graph, len(errors), max(goal.hits))
+        hits = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
+    rows = []
+    for group, cells in goal.groups.items():
+        values = {
+            "location_error_mean": float(np.mean(errors[cells])),
+            "location_error_median": float(np.median(errors[cells])),
+        }
+        values |= {name: float(np.mean(each[cells])) for name, each in hits.items()}
+        rows.append(_summary(group, values))
+    return rows
+
+
+def _nearest_first(graph: sp.csr_matrix, n_cells: int, k: int) -> IntArray:
+    """Return the neighbours of every cell, those with the largest values first, n_cells x k."""
+    graph = sp.csr_matrix(graph)
+    if graph.shape != (n_cells, n_cells) or bool((np.diff(graph.indptr) != k).any()):
+        raise InputError(
+            "neighbors",
+            expected=f"a matrix of {n_cells:,} x {n_cells:,} cells with {k} entries in each row",
+            got=f"shape {graph.shape}, {np.diff(graph.indptr).min(initial=0)} to "
+            f"{np.diff(graph.indptr).max(initial=0)} entries",
+            fix="Look at what neighbors(k) of the method returns.",
+        )
+    order = np.argsort(-graph.data.reshape(n_cells, k), axis=1, kind="stable")
+    return np.take_along_axis(graph.indices.reshape(n_cells, k).astype(np.int64), order, axis=1)
+
+
+def _type_rows(goal: _Goal, predicted: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the correlation of each type, and the means over groups of types."""
+    truth = goal.composition
+    if truth is None:
+        return []
+    lost = [name for name in truth.columns if name not in predicted.columns]
+    if lost or not predicted.index.equals(truth.index):
+        raise InputError(
+            "composition",
+            expected=f"{len(truth):,} spots, in their order, x the types of the cells",
+            got=f"no column for {_some(lost)}" if lost else "other spots, or another order",
+            fix="Look at what deconvolve(labels) of the method returns.",
+        )
+    scores = composition_pcc(truth.to_numpy(), predicted[truth.columns].to_numpy(dtype=np.float64))
+    rows = [score_rows("type", truth.columns, -1, metric="celltype_pcc", values=scores)]
+    frequent = np.argsort(-goal.frequencies, kind="stable")[: goal.major]
+    rows.append(_summary("all types", {"celltype_pcc": float(np.mean(scores))}))
+    named = f"celltype_pcc@{goal.major}"
+    rows.append(_summary(f"{goal.major} most frequent types", {named: float(np.mean(scores[frequent]))}))
+    groups = type_groups(goal.frequencies)
+    for group in GROUPS:
+        if (groups == group).any():
+            rows.append(_summary(f"{group} types", {"celltype_pcc": float(np.mean(scores[groups == group]))}))
+    return rows
+
+
+def _summary(item: str, values: dict[str, float]) -> pd.DataFrame:
+    rows = pd.DataFrame({"metric": list(values), "value": np.array(list(values.values()), dtype=np.float64)})
+    return rows.assign(fold=-1, level="summary", item=item)
+
+
+def _check_numbers(hits: Sequence[int], major: int, n_cells: int) -> None:
+    if not len(hits) or len(set(hits)) < len(hits):
+        raise SettingError(
+            "hits",
+            expected="numbers of neighbours, each once",
+            got=repr(hits),
+            fix="Write " + arg("hits", (25, 120)) + ".",
+        )
+    for k in hits:
+        check_range("hits", k, low=1, high=n_cells - 1, integer=True)
+    check_range("major", major, low=1, integer=True)
+
+
+def _some(names: list[str]) -> str:
+    return shorten([str(name) for name in names], most=3)

@@ -1,0 +1,482 @@
+"""Methods that place cells: what each must do, simple ones that every other must beat, and all by name.
+
+A baseline is called as ``baseline(pair, seed=0)``, with settings of its own, and gives what `Placed` says.
+Cells and spots are compared by the log-normalised values of the shared genes, each side as `cellweft.pair`
+has normalised it. Work goes by blocks of cells; nothing of the size cells x spots is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within
+from cellweft._errors import NotFittedError, check_choice, check_range
+from cellweft._typing import DoubleArray, IntArray, PlacerPreset
+from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
+from cellweft.data.sparse_rows import by_rows, row_shares
+from cellweft.evaluate.imputation_baselines import Directions, Space
+from cellweft.evaluate.methods import (
+    Method,
+    Setting,
+    check_object,
+    check_settings,
+    copier,
+    labelled_methods,
+    parse_method,
+)
+
+Weights: TypeAlias = Literal["variance", "uniform"]
+"""How much genes count in a fit: by one over their variance over the cells, or all the same."""
+_SHAKE = 1e-9  # of the tissue's extent: tells cells at one place apart, and moves no other
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MappedCells:
+    """Cells with places, each mapped to a few spots.
+
+    Attributes
+    ----------
+    pair
+        The cells and spots.
+    places
+        (n_cells, 2 or 3)
+    mapping
+        (n_cells, n_spots) share of each cell in each spot.
+    first
+        (n_cells,) the spot that each cell is mapped to most; its slice is the cell's.
+    seed
+        Of the draws that tell cells at one place apart.
+    """
+
+    pair: Pair
+    places: DoubleArray
+    mapping: sp.csr_matrix
+    first: IntArray
+    seed: int
+
+    def coordinates(self) -> DoubleArray:
+        """Return the place of every cell, (n_cells, 2 or 3), in the unit of the spots' coordinates."""
+        return self.places
+
+    def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
+        """Return the share of each type among the cells that are mapped to each spot.
+
+        Parameters
+        ----------
+        labels
+            Types of the cells: a column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+
+        Returns
+        -------
+        (n_spots, n_types), types sorted, rows summing to 1. A spot without any cell gets the shares of the
+        types among all cells.
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such labels, or not one for each cell.
+
+        Notes
+        -----
+        Rows of the mapping summed by type, as in "Performance evaluation" of Hao et al. 2024 (STEM), and then
+        each spot brought to 1.
+        """
+        types, codes = np.unique(labels_of(self.pair, labels), return_inverse=True)
+        is_type = by_rows(np.ones((len(codes), 1)), codes[:, None], n_columns=len(types))
+        mass = (self.mapping.T @ is_type).toarray()  # n_spots x n_types
+        return _shares(mass, self.pair, types, codes)
+
+    def neighbors(self, k: int) -> sp.csr_matrix:
+        """Return the ``k`` cells that were placed nearest to each cell, in its slice as far as there are any.
+
+        Parameters
+        ----------
+        k
+            From 1 to all other cells.
+
+        Returns
+        -------
+        (n_cells, n_cells), ``k`` entries a row: 1 / (1 + distance in spot spacings). Which of the cells at
+        one place are taken is drawn at random: their order in the file may tell where they lived.
+
+        Raises
+        ------
+        SettingError
+            ``k`` out of range.
+        """
+        n_cells = len(self.places)
+        check_range("k", k, low=1, high=n_cells - 1, integer=True)
+        places = self._apart()
+        spacing = self.pair.spacing or 1.0
+        tree = cKDTree(places)
+        found, values = np.empty((n_cells, k), dtype=np.int64), np.empty((n_cells, k))
+        for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 32 * (k + 1))):
+            distances, nearest = map(np.asarray, tree.query(places[rows], k=k + 1))  # b x (k + 1)
+            is_self = nearest == np.arange(rows.start, rows.stop)[:, None]
+            is_self[~is_self.any(axis=1), -1] = True  # too many cells at one place: any k of them will do
+            found[rows] = nearest[~is_self].reshape(-1, k)
+            values[rows] = 1 / (1 + distances[~is_self].reshape(-1, k) / spacing)
+        return by_rows(values, found, n_columns=n_cells)
+
+    def _apart(self) -> DoubleArray:
+        """Return the places with no two cells at the very same one, and slices far from each other."""
+        extent = float(np.ptp(coordinates_of(self.pair), axis=0).max()) or 1.0
+        stream = numpy_stream(self.seed, "cells at one place")
+        places = self.places - self.places.mean(axis=0)
+        places = places + _SHAKE * extent * stream.standard_normal(places.shape)
+        if self.pair.slices is not None:
+            _, codes = np.unique(self.pair.slices, return_inverse=True)
+            places[:, 0] += 10 * extent * codes[self.first]
+        return np.asarray(places)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedSpots:
+    """Spots whose composition is fitted to the mean profiles of cell types; cells are not placed.
+
+    Attributes
+    ----------
+    pair
+        The cells and spots.
+    weights
+        How much genes count.
+    """
+
+    pair: Pair
+    weights: Weights
+
+    def coordinates(self) -> None:
+        """Return None: no cell is placed."""
+
+    def neighbors(self, k: int) -> None:
+        """Return None, whatever ``k``: no cell is placed."""
+
+    def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
+        """Return the composition of each spot that fits its profile best.
+
+        Parameters
+        ----------
+        labels
+            Types of the cells: a column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+
+        Returns
+        -------
+        (n_spots, n_types), types sorted, rows summing to 1. A spot that no type fits gets the shares of the
+        types among all cells.
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such labels, or not one for each cell.
+
+        Notes
+        -----
+        Profiles are means over the cells of a type of the normalised counts (not their logarithms) of the
+        shared genes, each profile brought to sum 1.
+        """
+        from scipy.optimize import nnls
+
+        types, codes = np.unique(labels_of(self.pair, labels), return_inverse=True)
+        profiles, spread = self._profiles(codes, n_types=len(types))  # n_types x n_shared, n_shared
+        scale = np.ones_like(spread)
+        if self.weights == "variance":
+            scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+        # least squares over genes are those over the rows of R, which are as few as the types
+        q, r = np.linalg.qr(profiles.T * scale[:, None])  # n_shared x n_rows, n_rows x n_types
+        fitted = np.zeros((self.pair.st.n_cells, len(types)))
+        for rows in row_blocks(self.pair.st.n_cells, READ_ROWS):
+            spots = np.expm1(self.pair.st.dense(rows, self.pair.st_shared).astype(np.float64))
+            for place, projected in zip(range(rows.start, rows.stop), (spots * scale) @ q, strict=True):
+                fitted[place] = nnls(r, projected)[0]
+        return _shares(fitted, self.pair, types, codes)
+
+    def _profiles(self, codes: IntArray, *, n_types: int) -> tuple[DoubleArray, DoubleArray]:
+        """Return the mean profile of each type, summing to 1, and each gene's deviation over the cells."""
+        from sklearn.preprocessing import StandardScaler
+
+        sc, genes = self.pair.sc, self.pair.sc_shared
+        total, moments = np.zeros((n_types, len(genes))), StandardScaler()
+        for rows in row_blocks(sc.n_cells, READ_ROWS):
+            values = np.expm1(sc.dense(rows, genes).astype(np.float64))
+            moments.partial_fit(values)
+            is_type = by_rows(np.ones((len(values), 1)), codes[rows, None], n_columns=n_types)
+            total += is_type.T @ values
+        sums = total.sum(axis=1, keepdims=True)
+        return total / np.where(sums > 0, sums, 1.0), np.sqrt(moments.var_)
+
+
+def _shares(mass: DoubleArray, pair: Pair, types: NDArray[np.str_], codes: IntArray) -> pd.DataFrame:
+    """Return rows of sum 1 as a table; where there is nothing, the shares of the types among all cells."""
+    overall = np.bincount(codes, minlength=len(types)) / len(codes)
+    return pd.DataFrame(row_shares(mass, overall), index=pair.st.obs_names, columns=pd.Index(types.tolist()))
+
+
+PRESETS: tuple[PlacerPreset, ...] = ("auto", "stem")
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """Cells that a method has placed; `cellweft.Placement` is one."""
+
+    def coordinates(self) -> DoubleArray | None:
+        """Return the place of every cell, (n_cells, 2 or 3); None where the method places none."""
+
+    def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
+        """Return the share of each type of cell in each spot, (n_spots, n_types); rows sum to 1."""
+
+    def neighbors(self, k: int) -> sp.csr_matrix | None:
+        """Return ``k`` others of each cell, the nearest with the largest values; or None."""
+
+
+@runtime_checkable
+class PlaceMethod(Protocol):
+    """What a method must do to have its placement evaluated; `cellweft.Placer` does, and so may yours."""
+
+    def fit(self, pair: Pair) -> PlaceMethod:
+        """Learn from the cells and the spots; return what places."""
+
+    def place(self) -> Placed:
+        """Place the cells of the pair."""
+
+
+def best_cosine(pair: Pair, *, seed: int = 0, space: Space = "log") -> Placed:
+    """Place every cell on the spot that is most similar by cosine.
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates.
+    seed
+        For the neighbours among cells at one place.
+    space
+        ``"log"`` compares log-normalised values, ``"zscore"`` their z-scores.
+
+    Raises
+    ------
+    SettingError
+        ``space`` is another.
+    KeyMissingError
+        The spots have no coordinates.
+
+    Notes
+    -----
+    Where a spot is the sum of a few of the very cells that are placed, as in a semi-simulation, this is hard
+    to beat.
+    """
+    return knn_regression(pair, seed=seed, k=1, space=space)
+
+
+def knn_regression(pair: Pair, *, seed: int = 0, k: int = 5, space: Space = "log") -> Placed:
+    """Place every cell in the middle of the ``k`` spots that are most similar by cosine.
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates.
+    seed
+        For the neighbours among cells at one place.
+    k
+        Spots, from 1 to all. Those in another slice than the best one do not count.
+    space
+        ``"log"`` compares log-normalised values, ``"zscore"`` their z-scores.
+
+    Raises
+    ------
+    SettingError
+        ``k`` or ``space`` out of range.
+    KeyMissingError
+        The spots have no coordinates.
+    """
+    places = coordinates_of(pair)
+    check_range("k", k, low=1, high=len(places), integer=True)
+    best = _similar_spots(pair, k, space)  # n_cells x k
+    weights = np.ones(best.shape)
+    if pair.slices is not None:
+        weights[pair.slices[best] != pair.slices[best[:, :1]]] = 0
+    weights /= weights.sum(axis=1, keepdims=True)
+    mapping = by_rows(weights, best, n_columns=len(places))
+    return MappedCells(
+        pair=pair, places=np.asarray(mapping @ places), mapping=mapping, first=best[:, 0], seed=seed
+    )
+
+
+def random_spot(pair: Pair, *, seed: int = 0) -> Placed:
+    """Place every cell on a spot drawn at random.
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates.
+    seed
+        Of the draws.
+
+    Raises
+    ------
+    KeyMissingError
+        The spots have no coordinates.
+    """
+    places = coordinates_of(pair)
+    drawn = numpy_stream(seed, "random spots").integers(len(places), size=pair.sc.n_cells)
+    mapping = by_rows(np.ones((len(drawn), 1)), drawn[:, None], n_columns=len(places))
+    return MappedCells(pair=pair, places=places[drawn], mapping=mapping, first=drawn, seed=seed)
+
+
+def tissue_centre(pair: Pair, *, seed: int = 0) -> Placed:
+    """Place every cell at the mean place of the spots, or where there are slices, of the largest slice.
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates.
+    seed
+        For the neighbours: all cells are at one place.
+
+    Raises
+    ------
+    KeyMissingError
+        The spots have no coordinates.
+    """
+    places, n_cells = coordinates_of(pair), pair.sc.n_cells
+    spots = np.arange(len(places))
+    if pair.slices is not None:
+        _, codes, sizes = np.unique(pair.slices, return_inverse=True, return_counts=True)
+        spots = np.flatnonzero(codes == np.argmax(sizes))
+    centre = np.repeat(places[spots].mean(axis=0)[None], n_cells, axis=0)
+    first = np.full(n_cells, spots[0], dtype=np.int64)
+    # no cell is nearer to one spot than the others are: none has a composition of its own
+    nowhere = sp.csr_matrix((n_cells, len(places)), dtype=np.float64)
+    return MappedCells(pair=pair, places=centre, mapping=nowhere, first=first, seed=seed)
+
+
+def nnls_composition(pair: Pair, *, seed: int = 0, weights: Weights = "variance") -> Placed:
+    """Fit the composition of every spot by non-negative least squares; place no cell.
+
+    Parameters
+    ----------
+    pair
+        Cells with types, and spots.
+    seed
+        Not used.
+    weights
+        ``"variance"`` lets genes count by one over their variance over the cells, so that the few that are
+        expressed most do not decide alone; ``"uniform"`` all the same.
+
+    Raises
+    ------
+    SettingError
+        ``weights`` is another.
+    """
+    check_choice("weights", weights, ("variance", "uniform"))
+    return FittedSpots(pair=pair, weights=weights)
+
+
+PlaceBaseline: TypeAlias = Callable[..., Placed]
+"""A function of (pair, seed=..., and settings of its own) as this module describes it."""
+PLACERS: dict[str, PlaceBaseline] = {
+    "cosine": best_cosine,
+    "knn-regression": knn_regression,
+    "random": random_spot,
+    "centre": tissue_centre,
+    "nnls": nnls_composition,
+}
+"""The baselines by the name that `cellweft.evaluate_placement` takes."""
+
+
+@dataclass(kw_only=True)
+class PlaceBaselineMethod:
+    """A baseline of `PLACERS` with its settings, to be fitted like any other method."""
+
+    name: str
+    settings: dict[str, Setting] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self.name, self.settings, function=PLACERS[self.name])
+
+    def fit(self, pair: Pair) -> PlaceBaselineMethod:
+        """Keep the pair of cells and spots."""
+        self.pair_ = pair
+        return self
+
+    def place(self) -> Placed:
+        """Place the cells of the pair."""
+        if not hasattr(self, "pair_"):
+            raise NotFittedError(
+                self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
+            )
+        return PLACERS[self.name](self.pair_, seed=self.seed, **self.settings)
+
+
+def resolve_placers(
+    methods: Sequence[str | PlaceMethod], *, device: str = "auto"
+) -> list[Method[PlaceMethod]]:
+    """Return the methods that are meant, in order.
+
+    Parameters
+    ----------
+    methods
+        Names, of `PLACERS` or ``"auto"`` and ``"stem"`` for a `cellweft.Placer`, with settings as in
+        ``"knn-regression:k=10"``; or unfitted objects that fit and place.
+    device
+        Given to the Placers that are named; objects stay as they are.
+
+    Returns
+    -------
+    Each with a label of its own: the name as given; for an object its preset or class, numbered where it
+    would stand twice.
+
+    Raises
+    ------
+    SettingError
+        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+    InputError
+        An object that cannot fit and place.
+    """
+
+    def named(spec: str) -> Callable[[int], PlaceMethod]:
+        return _maker(spec, device=device)
+
+    def own(method: object) -> Callable[[int], PlaceMethod]:
+        check_object(method, PlaceMethod, acts="fit(pair) and place()")
+        return copier(cast(PlaceMethod, method))
+
+    return labelled_methods(methods, named=named, own=own, example="['auto', 'cosine']")
+
+
+def _maker(spec: str, *, device: str) -> Callable[[int], PlaceMethod]:
+    name, settings = parse_method(spec, known=(*PRESETS, *PLACERS))
+    preset = next((one for one in PRESETS if one == name), None)
+
+    def make(seed: int) -> PlaceMethod:
+        if preset is None:
+            return PlaceBaselineMethod(name=name, settings=settings, seed=seed)
+        from cellweft.place.placer import Placer
+
+        return Placer(preset=preset, settings=settings, seed=seed, device=device)
+
+    return make
+
+
+def _similar_spots(pair: Pair, k: int, space: Space) -> IntArray:
+    """Return the ``k`` spots of the largest cosine for every cell, the largest first, n_cells x k."""
+    check_choice("space", space, ("log", "zscore"))
+    to_spots = Directions.of(pair.st, pair.st_shared, space)
+    to_cells = Directions.of(pair.sc, pair.sc_shared, space)
+    n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
+    spots = to_spots.rows(pair.st.dense(slice(0, n_spots), pair.st_shared))  # n_spots x n_shared
+    best = np.empty((n_cells, k), dtype=np.int64)
+    # cosines, their order in int64, and one copy on the way
+    for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 16 * n_spots)):
+        cosine = to_cells.rows(pair.sc.dense(rows, pair.sc_shared)) @ spots.T  # b x n_spots
+        found = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(cosine, found, axis=1), axis=1, kind="stable")
+        best[rows] = np.take_along_axis(found, order, axis=1)
+    return best

@@ -1,0 +1,250 @@
+"""How near placed cells are to where they lived, and how true the composition of spots is.
+
+`location_errors`, `hits` and `hit_number` score cells, `composition_pcc` scores cell types over the spots;
+`type_groups` tells frequent types from rare ones. Work is done in float64. No score is ever NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import row_blocks, rows_within
+from cellweft._errors import InputError
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.evaluate.metrics import pearson
+
+GROUPS = ("major", "moderate", "rare")
+"""Groups of cell types by how frequent they are: the published ranks 1 to 5, 6 to 10, and all others."""
+
+_RANKS = (5, 10)  # the last rank of a major type, and of a moderate one
+_BLOCK_VALUES = 2**20  # neighbours that are looked at together
+_SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ by rounding
+
+
+def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
+    """Return how far every cell was placed from where it lived.
+
+    Parameters
+    ----------
+    true, predicted
+        (n_cells, n_dimensions) places in one unit, finite.
+
+    Returns
+    -------
+    (n_cells,) Euclidean distances in the unit of the places; lower is better.
+
+    Raises
+    ------
+    InputError
+        The shapes differ or are not two-dimensional, there is no cell, or a value is NaN or infinite.
+
+    Notes
+    -----
+    Their mean is the MAE of Hao et al. 2024 (STEM), "Performance evaluation".
+
+    Examples
+    --------
+    >>> location_errors(np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([[3.0, 4.0], [1.0, 1.0]]))
+    array([5., 0.])
+    """
+    true, predicted = _places("true", true), _places("predicted", predicted)
+    if true.shape != predicted.shape:
+        raise InputError(
+            "predicted",
+            expected=f"places of the shape of the true ones, {true.shape}",
+            got=f"shape {predicted.shape}",
+            fix="Give the places of the same cells, in the same order and with as many coordinates.",
+        )
+    return np.asarray(np.sqrt(((true - predicted) ** 2).sum(axis=1)))
+
+
+def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
+    """Return how many of the K predicted neighbours of every cell are among its K true nearest cells.
+
+    Parameters
+    ----------
+    true
+        (n_cells, n_dimensions) where the cells lived, finite.
+    neighbors
+        (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
+
+    Returns
+    -------
+    (n_cells,) from 0 to K; higher is better.
+
+    Raises
+    ------
+    InputError
+        ``true`` is no matrix of finite places; ``neighbors`` does not name 1 to n_cells - 1 other cells for
+        each, every one of them once.
+
+    Notes
+    -----
+    ConservedNeighbor_i(K) of Hao et al. 2024 (STEM). A cell is among the K nearest where it is no farther
+    than the K-th: of cells that are as far as the K-th, each counts, so that the score does not hang on the
+    order of the cells.
+
+    Examples
+    --------
+    >>> true = np.array([[0.0], [1.0], [3.0], [4.0]])
+    >>> hits(true, np.array([[1], [0], [0], [2]]))
+    array([1, 1, 0, 1])
+    """
+    true, neighbors = _places("true", true), np.asarray(neighbors)
+    n_cells = len(true)
+    _check_neighbors(neighbors, n_cells)
+    k = neighbors.shape[1]
+    tree = cKDTree(true)
+    found = np.empty(n_cells, dtype=np.int64)
+    for rows in row_blocks(n_cells, rows_within(_BLOCK_VALUES, k + 1)):
+        # the cell itself is among the k + 1, at 0: the last of them is as far as the k-th other cell
+        farthest = np.asarray(tree.query(true[rows], k=[k + 1])[0])  # b x 1
+        gaps = true[neighbors[rows]] - true[rows, None]  # b x k x n_dimensions
+        found[rows] = (np.sqrt((gaps**2).sum(axis=2)) <= farthest * _SLACK).sum(axis=1)
+    return found
+
+
+def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
+    """Return the hit number for K neighbours: the mean of `hits` over the cells.
+
+    Parameters
+    ----------
+    true
+        (n_cells, n_dimensions) where the cells lived, finite.
+    neighbors
+        (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
+
+    Returns
+    -------
+    From 0 to K; K (K / (n_cells - 1)) is what neighbours drawn at random get.
+
+    Raises
+    ------
+    InputError
+        As `hits`.
+
+    Notes
+    -----
+    Hit number(K) of Hao et al. 2024 (STEM), "Performance evaluation".
+
+    Examples
+    --------
+    >>> hit_number(np.array([[0.0], [1.0], [3.0], [4.0]]), np.array([[1], [0], [0], [2]]))
+    0.75
+    """
+    return float(np.mean(hits(true, neighbors)))
+
+
+def composition_pcc(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
+    """Return the Pearson correlation over spots of every cell type's true and predicted share.
+
+    Parameters
+    ----------
+    true, predicted
+        (n_spots, n_types) share of each type in each spot, finite.
+
+    Returns
+    -------
+    (n_types,) from -1 to 1; higher is better. A type whose share is the same in all spots on either side,
+    such as one that is nowhere, has no correlation and gets 0, as in `cellweft.metrics.pearson`.
+
+    Raises
+    ------
+    InputError
+        The shapes differ or are not two-dimensional, there is no spot, or a value is NaN or infinite.
+
+    Notes
+    -----
+    The PCC of Hao et al. 2024 (STEM), "Performance evaluation".
+
+    Examples
+    --------
+    >>> true = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    >>> composition_pcc(true, np.array([[0.9, 0.5], [0.6, 0.5], [0.3, 0.5]]))
+    array([1., 0.])
+    """
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    if true.ndim != 2 or true.shape != predicted.shape or len(true) == 0:
+        raise InputError(
+            "predicted",
+            expected="two matrices, spots x types, of one shape with at least one spot",
+            got=f"shapes {true.shape} (true) and {predicted.shape} (predicted)",
+            fix="Select the same spots and types, in the same order, on both sides.",
+        )
+    return pearson(true, predicted)
+
+
+def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
+    """Return whether every cell type is "major", "moderate" or "rare".
+
+    Parameters
+    ----------
+    frequencies
+        (n_types,) cells of each type, or their share. Of types that are as frequent, the first ranks higher.
+
+    Returns
+    -------
+    (n_types,) one of `GROUPS` each: the five most frequent types are major, the next five moderate, all
+    others rare.
+
+    Raises
+    ------
+    InputError
+        Not one finite number for each type.
+
+    Notes
+    -----
+    The ranks are those of Hao et al. 2024 (STEM): "rank 1-5, 6-10, and other cell types".
+
+    Examples
+    --------
+    >>> type_groups(np.array([3, 90, 80, 70, 60, 50, 4])).tolist()
+    ['moderate', 'major', 'major', 'major', 'major', 'major', 'moderate']
+    """
+    frequencies = np.asarray(frequencies, dtype=np.float64)
+    if frequencies.ndim != 1 or not np.isfinite(frequencies).all():
+        raise InputError(
+            "frequencies",
+            expected="one finite number for each type",
+            got=f"shape {frequencies.shape}" if frequencies.ndim != 1 else "NaN or infinity",
+            fix="Count the cells of each type.",
+        )
+    rank = np.empty(len(frequencies), dtype=np.int64)
+    rank[np.argsort(-frequencies, kind="stable")] = np.arange(len(frequencies))
+    return np.array(GROUPS)[np.searchsorted(_RANKS, rank, side="right")]
+
+
+def _places(name: str, places: NDArray[Any]) -> DoubleArray:
+    found = np.asarray(places, dtype=np.float64)
+    if found.ndim != 2 or 0 in found.shape or not np.isfinite(found).all():
+        raise InputError(
+            name,
+            expected="finite places, cells x coordinates, of at least one cell",
+            got=f"shape {found.shape}" if found.ndim != 2 or 0 in found.shape else "NaN or infinity",
+            fix="Look at what made the places.",
+        )
+    return found
+
+
+def _check_neighbors(neighbors: NDArray[Any], n_cells: int) -> None:
+    """Raise `InputError` unless every cell has the same number of others, each once."""
+    got = ""
+    if neighbors.ndim != 2 or len(neighbors) != n_cells or not 1 <= neighbors.shape[1] < n_cells:
+        got = f"shape {neighbors.shape}"
+    elif neighbors.dtype.kind not in "iu" or neighbors.min() < 0 or neighbors.max() >= n_cells:
+        got = "values that are no positions of cells"
+    elif bool((neighbors == np.arange(n_cells)[:, None]).any()):
+        got = "a cell that is its own neighbour"
+    elif bool((np.diff(np.sort(neighbors, axis=1), axis=1) == 0).any()):
+        got = "a cell that is a neighbour twice"
+    if got:
+        raise InputError(
+            "neighbors",
+            expected=f"positions of other cells, each once, {n_cells} cells x 1 to {n_cells - 1} neighbours",
+            got=got,
+            fix="Leave the cell itself out of its neighbours, and ask for fewer than there are cells.",
+        )

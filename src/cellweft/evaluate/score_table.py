@@ -1,0 +1,205 @@
+"""The tidy table of scores that every evaluation makes, and how it came about."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cellweft._compute import progress_callback, resolve_devices
+from cellweft._errors import InputError, SettingError, check_range
+from cellweft._provenance import versions
+from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
+from cellweft.data._pair import Pair
+from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.keys import RECORD
+from cellweft.evaluate.methods import Method
+from cellweft.nn.parallel import over_devices
+
+if TYPE_CHECKING:
+    pass
+
+M = TypeVar("M")
+R = TypeVar("R")
+COLUMNS = ("method", "seed", "fold", "level", "item", "metric", "value")
+"""Columns of a table of scores; a row is one score."""
+
+
+def score_rows(level: str, items: Any, folds: IntArray | int, *, metric: str, values: Any) -> pd.DataFrame:
+    """Return rows of one metric, without method and seed.
+
+    Parameters
+    ----------
+    level
+        What is scored: "gene", "cell", "type" or "summary".
+    items, folds, values
+        (n_items,) name, fold and score of each; one fold may stand for all.
+    metric
+        Name of the score.
+    """
+    columns = {"fold": folds, "level": level, "item": np.asarray(items, dtype=object), "metric": metric}
+    return pd.DataFrame(columns | {"value": values})
+
+
+def score_methods(
+    pair: Pair,
+    methods: Sequence[str | M],
+    *,
+    resolve: Callable[..., Sequence[Method[M]]],
+    fit: Callable[[M, int], R],
+    score: Callable[[Iterator[R], int], pd.DataFrame | None],
+    n_steps: int = 1,
+    seeds: Sequence[int],
+    parameters: dict[str, Any],
+    device: str,
+    progress: ProgressOption,
+) -> pd.DataFrame:
+    """Return the scores of every method with every seed, in `COLUMNS`, and how they came about.
+
+    Parameters
+    ----------
+    pair
+        What is evaluated on.
+    methods
+        Names, or unfitted objects; each is run with each seed.
+    resolve
+        From these and a ``device`` to the methods that work there.
+    fit
+        From a fresh method and the number of a step to what is scored. Each device does one at a time.
+    score
+        From what the steps of a run gave, in their order, and its seed to its rows without names, or to None
+        where there is nothing to score.
+    n_steps
+        Steps of one run.
+    seeds
+        Of the methods.
+    parameters
+        The other arguments, for the record.
+    device
+        As the user says it: one, several between commas, or "all".
+    progress
+        As the user says it; a function is called as ("evaluate", done, total) before each fit is waited for,
+        and at the end.
+
+    Returns
+    -------
+    The table. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair, as
+    values that JSON takes.
+
+    Raises
+    ------
+    SettingError
+        No seed, or one that is no whole number from 0 on, or stands twice.
+    InputError
+        There was nothing to score at all.
+    """
+    _check_seeds(seeds)
+    on_devices = [resolve(methods, device=one) for one in _devices(device)]
+    labels = [method.label for method in on_devices[0]]
+    runs = list(itertools.product(range(len(labels)), seeds))
+    steps = [(place, seed, step) for place, seed in runs for step in range(n_steps)]
+
+    def work(task: tuple[int, int, int], on_device: Sequence[Method[M]], _: Progress) -> R:
+        place, seed, step = task
+        try:
+            return fit(on_device[place].make(seed), step)
+        except Exception as error:
+            fold = f", fold {step}" if n_steps > 1 else ""
+            error.add_note(f"while evaluating {labels[place]!r}, seed {seed}{fold}")
+            raise
+
+    def counted(made: Iterator[R], report: Progress) -> Iterator[R]:
+        for number in range(len(steps)):
+            report("evaluate", number, len(steps))
+            yield next(made)
+
+    tables = []
+    with (
+        progress_callback(progress) as report,
+        contextlib.closing(over_devices(work, steps, on_devices)) as made,
+    ):
+        fits = counted(made, report)
+        for place, seed in runs:
+            rows = score(itertools.islice(fits, n_steps), seed)
+            if rows is not None:
+                tables.append(rows.assign(method=labels[place], seed=seed))
+        if not tables:
+            raise InputError(
+                "methods",
+                expected="a method that makes what is known and can be compared",
+                got=", ".join(map(repr, labels)),
+                fix="Name another method, or give the truth of what this one makes.",
+            )
+        report("evaluate", len(steps), len(steps))
+    table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    names = [method if isinstance(method, str) else repr(method) for method in methods]
+    table.attrs["cellweft"] = {
+        "versions": versions(),
+        "parameters": parameters | {"device": device, "methods": dict(zip(labels, names, strict=True))},
+        "seeds": [int(seed) for seed in seeds],
+        "pair": pair.findings,
+    }
+    return table
+
+
+def _devices(device: str) -> list[str]:
+    """Return the one device, or each of several that the user names: see `resolve_devices`."""
+    if device != "all" and "," not in device:  # torch is not asked: baselines do without it
+        return [device]
+    return [str(one) for one in resolve_devices(device)]
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not len(seeds) or len(set(seeds)) < len(seeds):
+        raise SettingError(
+            "seeds", expected="whole numbers, each once", got=repr(seeds), fix="Write seeds=(0, 1, 2)."
+        )
+    for seed in seeds:
+        check_range("seeds", seed, low=0, integer=True)
+
+
+def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Write a table of `evaluate_imputation` or `evaluate_placement`, and beside it how it came about.
+
+    Parameters
+    ----------
+    table
+        What one of them returned.
+    path
+        Name of the table, ending in .csv or .parquet; versions and parameters go to the same name with .json.
+    overwrite
+        Whether files that are there may be replaced.
+
+    Returns
+    -------
+    The paths of the table and of the JSON file. Both are written under other names and take theirs when
+    whole.
+
+    Raises
+    ------
+    SettingError
+        The name ends in something else.
+    OutputExistsError
+        One of the files is there and may not be replaced.
+    OutputError
+        Writing failed.
+    """
+    target = check_output(path, overwrite=overwrite, suffixes=(".csv", ".parquet"))
+    beside = check_output(Path(path).with_suffix(".json"), overwrite=overwrite)
+    text = json.dumps(table.attrs.get(RECORD, {}), indent=2, ensure_ascii=False, allow_nan=False)
+    with (
+        partial_output(target, overwrite=overwrite) as table_file,
+        partial_output(beside, overwrite=overwrite) as json_file,
+    ):
+        if target.suffix == ".csv":
+            table.to_csv(table_file, index=False, lineterminator="\n")
+        else:
+            table.to_parquet(table_file, index=False)
+        json_file.write_text(text + "\n", encoding="utf-8")
+    return target, beside

@@ -1,0 +1,338 @@
+"""Embedding tables: one vector per gene (of its protein, say), read from a file or from memory."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
+from cellweft._text import shorten
+from cellweft._typing import FloatArray, IntArray, PathLike
+
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+_TORCH_MEMBER = "data.pkl"  # what torch.save puts in its zip
+_WAY_OUT = """cellweft never unpickles: it would run any code in the file. If you trust its source, convert it:
+    import {modules}; table = {load}
+    table = {{str(gene): [float(x) for x in vector] for gene, vector in table.items()}}
+    pandas.DataFrame.from_dict(table, orient="index").rename(columns=str).to_parquet({target!r})"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EmbeddingTable:
+    """One vector for each gene.
+
+    Parameters
+    ----------
+    genes
+        (n_genes,) names, each once, spelled as in the source.
+    values
+        (n_genes, n_dimensions) the vectors: finite, none of them zero.
+    source
+        Where the table came from, for messages and records.
+    metadata
+        What the source says about itself, as strings.
+
+    Raises
+    ------
+    InputError
+        The vectors are missing, not finite or zero, or the shapes do not fit.
+    GeneError
+        A name stands twice.
+
+    Examples
+    --------
+    >>> genes, vectors = np.array(["Gad1", "Sst"]), np.eye(2, dtype=np.float32)
+    >>> table = EmbeddingTable(genes=genes, values=vectors, source="example")
+    >>> positions, vectors = table.match(["SST", "Pvalb"])
+    >>> positions.tolist(), vectors.tolist()
+    ([0], [[0.0, 1.0]])
+    """
+
+    genes: NDArray[Any]
+    values: FloatArray
+    source: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check_shape()
+        names = pd.Index(self.genes)
+        if names.has_duplicates:
+            twice = [str(name) for name in names[names.duplicated()].unique()]
+            raise GeneError(
+                self.source,
+                expected="every gene once",
+                got=f"{shorten(twice)} more than once",
+                fix="Keep one vector per gene, such as table.groupby(level=0).mean() in pandas.",
+            )
+        finite, zeros = np.isfinite(self.values).all(axis=1), ~self.values.any(axis=1)
+        self._check_rows(~finite, "finite numbers", "NaN or infinite values", "Drop these genes")
+        fix = "A vector of zeros is similar to nothing and often stands for a missing one: drop these genes"
+        self._check_rows(zeros, "vectors that are not zero", "nothing but zeros", fix)
+
+    def __repr__(self) -> str:
+        return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
+
+    def match(self, genes: Sequence[str] | NDArray[Any]) -> tuple[IntArray, FloatArray]:
+        """Find the vectors of genes, by their exact name or else whatever the case of its letters.
+
+        Parameters
+        ----------
+        genes
+            (n_asked,) names.
+
+        Returns
+        -------
+        positions
+            (n_found,) positions in ``genes``, ascending, of those that have a vector.
+        values
+            (n_found, n_dimensions) their vectors.
+
+        Raises
+        ------
+        GeneError
+            Not one of the genes has a vector.
+        """
+        asked = pd.Index(np.asarray(genes, dtype=object)).astype(str)
+        names = pd.Index(self.genes)
+        rows = names.get_indexer(asked)
+        folded = names.str.upper()
+        first = ~folded.duplicated()  # of names that differ in case alone, the first answers for others
+        found = folded[first].get_indexer(asked.str.upper())
+        by_case = np.where(found < 0, -1, np.flatnonzero(first)[found])
+        rows = np.where(rows < 0, by_case, rows)
+        positions = np.flatnonzero(rows >= 0)
+        if not len(positions):
+            raise GeneError(
+                self.source,
+                expected=f"vectors for genes such as {shorten(list(asked[:3]))}",
+                got=f"none in common; its genes are {shorten([str(name) for name in names], most=3)}",
+                fix="Take a table of the same species, with names of the same kind (symbols or Ensembl IDs).",
+            )
+        return positions.astype(np.int64), self.values[rows[positions]]
+
+    def _check_shape(self) -> None:
+        if self.values.ndim != 2 or not self.values.size or len(self.genes) != len(self.values):
+            raise InputError(
+                self.source,
+                expected="a table of genes x numbers",
+                got=f"{len(self.genes)} genes and values of shape {self.values.shape}",
+                fix="Give one row per gene, and at least one gene and one column.",
+            )
+
+    def _check_rows(self, bad: Any, expected: str, got: str, fix: str) -> None:
+        if bad.any():
+            names = [str(name) for name in self.genes[bad]]
+            raise InputError(
+                self.source,
+                expected=expected,
+                got=f"{got} for {len(names)} genes: {shorten(names)}",
+                fix=f"{fix} from the table; cellweft takes expression for genes without a vector.",
+            )
+
+
+def read_embedding(source: PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable) -> EmbeddingTable:
+    """Read an embedding table from a file or from memory.
+
+    Parameters
+    ----------
+    source
+        A DataFrame (index = genes), an AnnData (``obs_names`` = genes, ``X`` = vectors), or a path:
+
+        - ``.parquet``: genes in the index or in the first column that holds text; the other columns are
+          numbers, or one column of lists.
+        - ``.csv``, ``.tsv`` (also ``.gz``): the same, genes in the first column.
+        - ``.npz``: arrays ``genes`` (strings, not objects) and ``embeddings`` or ``values``.
+        - ``.h5ad``: as an AnnData.
+
+    Returns
+    -------
+    EmbeddingTable
+        Vectors in float32.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is at the path.
+    FormatError
+        The file is a pickle, which is never opened, or of no kind that is read, or damaged.
+    InputError, GeneError
+        As `EmbeddingTable`: zeros, NaN, values that are no numbers, names that stand twice.
+
+    Examples
+    --------
+    >>> read_embedding(pd.DataFrame([[1.0, 0.5], [0.2, 3.0]], index=["Gad1", "Sst"]))
+    EmbeddingTable(2 genes x 2 from a DataFrame in memory)
+    """
+    if isinstance(source, EmbeddingTable):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return _from_frame(source, "a DataFrame in memory", {})
+    if isinstance(source, anndata.AnnData):
+        return _from_anndata(source, "an AnnData in memory")
+    path = Path(source)
+    reader = _reader(path)
+    try:
+        return reader(path)
+    except (InputError, MissingFileError):
+        raise
+    except Exception as error:  # each of the libraries has its own errors for a damaged file
+        raise FormatError(
+            str(path),
+            expected=f"a readable {path.suffix} table",
+            got=f"the reader's error {str(error).splitlines()[0] if str(error) else type(error).__name__!r}",
+            fix="Check that the file is whole and is what its name says.",
+        ) from error
+
+
+def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "nothing there"
+        raise MissingFileError(str(path), expected="an embedding table", got=got, fix="Check the path.")
+    with path.open("rb") as file:
+        start = file.read(2)
+    if path.suffix in _PICKLES or start in _PICKLE_STARTS or _is_torch_zip(path):
+        raise FormatError(
+            str(path), expected="a parquet, npz, h5ad or csv table", got="a pickle", fix=_way_out(path)
+        )
+    for suffix, reader in _READERS.items():
+        if path.name.lower().endswith(suffix):
+            return reader
+    raise FormatError(
+        str(path),
+        expected=f"a name ending in one of {', '.join(_READERS)}",
+        got=repr(path.suffix),
+        fix="Convert the table, or name it for what it is.",
+    )
+
+
+def _way_out(path: Path) -> str:
+    name = str(path)
+    if path.suffix in (".pt", ".pth") or _is_torch_zip(path):
+        modules, load = "pandas, torch", f"torch.load({name!r}, weights_only=True)"
+    else:
+        modules, load = "pandas", f"pandas.read_pickle({name!r}, compression=None)"
+    return _WAY_OUT.format(modules=modules, load=load, target=str(path.with_suffix(".converted.parquet")))
+
+
+def _is_torch_zip(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as members:
+        return any(Path(name).name == _TORCH_MEMBER for name in members.namelist())
+
+
+def _from_parquet(path: Path) -> EmbeddingTable:
+    import pyarrow.parquet as pq
+
+    about = pq.read_schema(path).metadata or {}
+    own = (b"pandas", b"ARROW:schema")
+    metadata = {key.decode(): value.decode() for key, value in about.items() if key not in own}
+    return _from_frame(pd.read_parquet(path), str(path), metadata)
+
+
+def _from_csv(path: Path) -> EmbeddingTable:
+    separator = "\t" if ".tsv" in path.suffixes else ","
+    # With a converter, a gene named "NA" keeps its name.
+    frame = pd.read_csv(path, sep=separator, converters={0: str})
+    return _from_frame(frame.set_index(frame.columns[0]), str(path), {})
+
+
+def _from_npz(path: Path) -> EmbeddingTable:
+    with np.load(path, allow_pickle=False) as arrays:
+        key = next((name for name in ("embeddings", "values") if name in arrays), None)
+        if key is None or "genes" not in arrays:
+            raise FormatError(
+                str(path),
+                expected="arrays 'genes' and 'embeddings' (or 'values')",
+                got=shorten(arrays.files) or "none",
+                fix="Save it with numpy.savez(path, genes=..., embeddings=...).",
+            )
+        try:
+            genes, values = arrays["genes"], arrays[key]
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise FormatError(
+                str(path),
+                expected="arrays of strings and numbers",
+                got="an array of objects, which is a pickle",
+                fix="Save it again with genes=np.asarray(genes, dtype=str).",
+            ) from error
+        others = {name: arrays[name] for name in arrays.files if name not in ("genes", key)}
+        about = {name: str(value) for name, value in others.items() if value.ndim == 0}
+    return _table(genes, values, str(path), about)
+
+
+def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
+    values = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
+    metadata = {key: value for key, value in adata.uns.items() if isinstance(value, str)}
+    return _table(adata.obs_names.to_numpy(), values, source, metadata)
+
+
+def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> EmbeddingTable:
+    if isinstance(frame.index, pd.RangeIndex):  # the names stand in a column
+        text = next((name for name in frame if pd.api.types.infer_dtype(frame[name]) == "string"), None)
+        if text is None:
+            raise InputError(
+                source,
+                expected="gene names in the index or in a column",
+                got=f"rows numbered from 0 and columns {shorten([str(name) for name in frame])}",
+                fix="Set the index to the gene names.",
+            )
+        frame = frame.set_index(text)
+    if frame.shape[1] == 1 and pd.api.types.is_object_dtype(frame.dtypes.iloc[0]):
+        return _table(frame.index.to_numpy(), _stack_lists(frame.iloc[:, 0], source), source, metadata)
+    for name, column in frame.items():
+        if not pd.api.types.is_numeric_dtype(column):
+            raise _not_numbers(source, f"column {name!r} of type {column.dtype}")
+    return _table(frame.index.to_numpy(), frame.to_numpy(dtype=np.float32), source, metadata)
+
+
+def _stack_lists(column: pd.Series[Any], source: str) -> NDArray[Any]:
+    lengths = {len(one) if isinstance(one, list | tuple | np.ndarray) else -1 for one in column}
+    if -1 in lengths or len(lengths) != 1:
+        kind = "values that are no lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
+        raise _not_numbers(source, f"column {column.name!r} with {kind}")
+    return np.stack([np.asarray(one) for one in column])
+
+
+def _table(
+    genes: NDArray[Any], values: NDArray[Any], source: str, metadata: dict[str, str]
+) -> EmbeddingTable:
+    if values.dtype.kind not in "fiu":
+        raise _not_numbers(source, f"values of type {values.dtype}")
+    return EmbeddingTable(
+        genes=np.asarray([str(gene) for gene in genes]),
+        values=np.ascontiguousarray(values, dtype=np.float32),
+        source=source,
+        metadata=metadata,
+    )
+
+
+def _not_numbers(source: str, got: str) -> InputError:
+    return InputError(
+        source,
+        expected="gene names and numbers alone",
+        got=got,
+        fix="Drop columns that do not belong to the vectors.",
+    )
+
+
+_READERS: dict[str, Callable[[Path], EmbeddingTable]] = {
+    ".parquet": _from_parquet,
+    ".npz": _from_npz,
+    ".h5ad": lambda path: _from_anndata(anndata.read_h5ad(path), str(path)),
+    ".csv": _from_csv,
+    ".csv.gz": _from_csv,
+    ".tsv": _from_csv,
+    ".tsv.gz": _from_csv,
+}

@@ -1,0 +1,293 @@
+"""Where a protein language model comes from: the Hugging Face Hub, its cache, or a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellweft._errors import (
+    CellweftError,
+    FormatError,
+    InputError,
+    MissingFileError,
+    SettingError,
+    arg,
+    require,
+)
+from cellweft._text import near, shorten
+
+KNOWN_MODELS = tuple(
+    f"facebook/esm2_{size}_UR50D"
+    for size in ("t6_8M", "t12_35M", "t30_150M", "t33_650M", "t36_3B", "t48_15B")
+)
+"""Names of the ESM-2 models on the Hub, from 320 to 5120 numbers per protein."""
+
+_CONFIG, _LETTERS = "config.json", "vocab.txt"
+_SMALL_FILES = (_CONFIG, _LETTERS, "tokenizer_config.json", "special_tokens_map.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
+_INDEX = ".index.json"  # names the files of weights that come in several
+_CODES_OF_COMMITS = 16  # digits of the digest of a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model whose files are all on this machine.
+
+    Attributes
+    ----------
+    name
+        As the user gave it.
+    revision
+        The commit, of a model of the Hub; else ``sha256:`` and the start of a digest of its files.
+    folder
+        Where the files lie.
+    config
+        What ``config.json`` says.
+    """
+
+    name: str
+    revision: str
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the network."""
+        return int(self.config["num_hidden_layers"])
+
+    @property
+    def n_dimensions(self) -> int:
+        """Length of a vector."""
+        return int(self.config["hidden_size"])
+
+    @property
+    def width(self) -> int:
+        """Numbers per residue in the widest place of a layer."""
+        return int(self.config["intermediate_size"])
+
+    @property
+    def most_residues(self) -> int | None:
+        """How many residues the network can read at once; None where its positions have no end."""
+        if self.config.get("position_embedding_type", "absolute") == "rotary":
+            return None
+        # Positions are counted from the number of the padding token on; two go to the special tokens.
+        return int(self.config["max_position_embeddings"]) - int(self.config.get("pad_token_id") or 0) - 3
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of the network, to within a percent."""
+        each = 4 * self.n_dimensions**2 + 2 * self.n_dimensions * self.width
+        return self.n_layers * each + int(self.config.get("vocab_size") or 0) * self.n_dimensions
+
+
+def find_model(model: str, *, revision: str | None = None, offline: bool = False) -> ModelSource:
+    """Find the files of a model, and fetch from the Hub those that are not on this machine.
+
+    Parameters
+    ----------
+    model
+        Name on the Hugging Face Hub, or the path of a folder.
+    revision
+        Branch, tag or commit on the Hub; None for its newest.
+    offline
+        Take what is on this machine, and never ask the Hub, as with ``HF_HUB_OFFLINE=1`` in the environment.
+
+    Returns
+    -------
+    ModelSource
+        With ``config.json``, the vocabulary and all files of weights in its folder.
+
+    Raises
+    ------
+    MissingFileError
+        No folder at a path; files are missing in it; nothing in the cache and no network.
+    SettingError
+        The Hub has no model or revision of this name; a revision of a folder.
+    FormatError
+        The model is of another kind than ESM, or its ``config.json`` is damaged.
+    MissingExtraError
+        A name of the Hub, and ``huggingface_hub`` is not installed.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise SettingError(
+                "revision",
+                expected=f"none, as {model} is a folder",
+                got=repr(revision),
+                fix="Leave it out, or give the name of a model on the Hugging Face Hub.",
+            )
+        config = _read_config(path)
+        weights = _weights(path)
+        return ModelSource(name=model, revision=_digest(path, weights), folder=path, config=config)
+    if path.exists() or model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1:
+        raise MissingFileError(
+            f"model {model}",
+            expected="a folder with the files of a model, or a name such as facebook/esm2_t33_650M_UR50D",
+            got="a file" if path.exists() else "nothing at this path",
+            fix="Name the folder that holds config.json, vocab.txt and model.safetensors.",
+        )
+    folder = _from_hub(model, revision, offline=offline)
+    return ModelSource(name=model, revision=folder.name, folder=folder, config=_read_config(folder))
+
+
+def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
+    """Return the folder of the cache with the files of a model, of which the missing ones were fetched."""
+    hub = require("huggingface_hub", "esm")
+
+    def fetch(patterns: Sequence[str]) -> Path:
+        try:
+            found = hub.snapshot_download(
+                model, revision=revision, allow_patterns=list(patterns), local_files_only=offline
+            )
+        except Exception as error:  # of the Hub, of the network and of the disk, which differ by version
+            raise _hub_error(error, model, revision) from error
+        return Path(found)
+
+    # Only one form of the weights is fetched, and pickles only where there is nothing better.
+    folder = fetch([*_SMALL_FILES, "model*.safetensors", f"{_WEIGHTS[0]}{_INDEX}"])
+    if not _has_weights(folder):
+        folder = fetch([*_SMALL_FILES, "pytorch_model*.bin", f"{_WEIGHTS[1]}{_INDEX}"])
+    try:
+        _weights(folder)
+    except MissingFileError as error:
+        raise _not_here(model, error.got) from error
+    return folder
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / f"{name}{end}").exists() for name in _WEIGHTS for end in ("", _INDEX))
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the files of weights that will be read, all of which are there."""
+    name = next(
+        (one for one in _WEIGHTS if (folder / one).exists() or (folder / f"{one}{_INDEX}").exists()), None
+    )
+    names = [name or _WEIGHTS[0]]
+    if name is not None and not (folder / name).exists():
+        names = sorted(set(_read_json(folder / f"{name}{_INDEX}")["weight_map"].values()))
+    missing = [one for one in (_CONFIG, _LETTERS, *names) if not (folder / one).is_file()]
+    if missing:
+        raise MissingFileError(
+            f"model {folder}",
+            expected=f"{_CONFIG}, {_LETTERS} and the weights",
+            got=f"no {shorten(missing)}",
+            fix="Download the model again; files that are there already are kept.",
+        )
+    return [folder / one for one in names]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / _CONFIG).is_file():
+        there = sorted(one.name for one in folder.iterdir())
+        raise MissingFileError(
+            f"model {folder}",
+            expected=f"a folder with {_CONFIG}, {_LETTERS} and the weights",
+            got=f"no {_CONFIG}, but {shorten(there, most=3)}" if there else "an empty folder",
+            fix="Name the folder that the model was downloaded or saved to.",
+        )
+    config = _read_json(folder / _CONFIG)
+    kind = "esmfold" if config.get("is_folding_model") else config.get("model_type")
+    if kind != "esm":
+        raise FormatError(
+            f"model {folder}",
+            expected="an ESM model",
+            got=f"a model of type {kind!r}",
+            fix=f"Take one of {shorten(KNOWN_MODELS, most=len(KNOWN_MODELS))}.",
+        )
+    lacking = [
+        key
+        for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
+        if not isinstance(config.get(key), int)
+    ]
+    if lacking:
+        raise _damaged(folder / _CONFIG, f"no whole number for {shorten(lacking)}")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "another kind of JSON")
+    return found
+
+
+def _damaged(path: Path, got: str) -> FormatError:
+    return FormatError(str(path), expected="a file of a model", got=got, fix="Download the model again.")
+
+
+def _digest(folder: Path, weights: Sequence[Path]) -> str:
+    """Return what tells the model in a folder from any other: a digest of its files."""
+    total = hashlib.sha256()
+    for path in (folder / _CONFIG, folder / _LETTERS, *weights):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{total.hexdigest()[:_CODES_OF_COMMITS]}"
+
+
+def _hub_error(error: Exception, model: str, revision: str | None) -> CellweftError:
+    """Return the error of the Hub as one of cellweft's, with the next step."""
+    kinds = require("huggingface_hub.errors", "esm")
+    if isinstance(error, kinds.RevisionNotFoundError):
+        return SettingError(
+            "revision",
+            expected=f"a branch, tag or commit of {model}",
+            got=repr(revision),
+            fix="Leave it out for the newest, or look it up on the model's page.",
+        )
+    if isinstance(error, kinds.GatedRepoError):
+        return InputError(
+            f"model {model}",
+            expected="a model that you may download",
+            got="one that its owner opens on request only",
+            fix="Ask for access on its page of the Hub, log in with `hf auth login`, and run again.",
+        )
+    if isinstance(error, kinds.RepositoryNotFoundError | kinds.HFValidationError):
+        return SettingError(
+            f"model {model}",
+            expected="a model of the Hugging Face Hub, or a folder",
+            got="a name that is neither",
+            fix=f"{near(model, KNOWN_MODELS)} Or give the path of a folder with a model.",
+        )
+    cause = error.__cause__
+    if isinstance(error, kinds.LocalEntryNotFoundError):
+        is_offline = cause is None or isinstance(cause, kinds.OfflineModeIsEnabled)
+        why = "offline mode" if is_offline else f"no answer from the Hub ({_first_line(cause)})"
+        is_part = type(error) is not kinds.LocalEntryNotFoundError
+        return _not_here(model, f"{why} and {'a part of its files' if is_part else 'nothing'} in the cache")
+    return _not_here(model, f"a download that broke off ({_first_line(error)})")
+
+
+def _first_line(error: BaseException | None) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _not_here(model: str, got: str) -> MissingFileError:
+    folder = model.rpartition("/")[2]
+    hint = near(model, KNOWN_MODELS) if model not in KNOWN_MODELS else ""
+    fixes = [
+        hint if hint.startswith("Did you mean") else "",
+        "With a network, run again: files that came whole are kept.",
+        f"Without one, run `hf download {model} --local-dir {folder}` (of old, `huggingface-cli download`)",
+        "on a machine that has one, bring the folder here, and give it instead of the name:",
+    ]
+    last = arg("model", folder) + ", " + arg("offline", True) + "."
+    return MissingFileError(
+        f"model {model}",
+        expected=f"its files on the Hugging Face Hub or in the cache {_cache()}",
+        got=got,
+        fix=f"{' '.join(fixes).strip()} " + last,
+    )
+
+
+def _cache() -> str:
+    return str(require("huggingface_hub.constants", "esm").HF_HUB_CACHE)

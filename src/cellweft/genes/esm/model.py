@@ -1,0 +1,421 @@
+"""A protein language model at work: tokens in, one vector per protein out.
+
+Long proteins are cut into overlapping windows, and windows of like length are put into batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from cellweft._errors import FormatError, MemoryBudgetError, arg, require
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Pooling
+from cellweft.genes.esm.hub import ModelSource
+from cellweft.genes.proteins.fasta import AMINO_ACIDS
+
+_NOT_READ = re.compile(r"contact_head|pooler|position_ids|inv_freq")
+"""Weights that a file may lack: those of other read-outs, and those that are computed."""
+_NOT_READ_BY_ROTARY = re.compile(rf"{_NOT_READ.pattern}|position_embeddings")
+
+SPECIAL_TOKENS = 2
+"""Tokens that the model wants around a sequence: one before it and one after."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Window:
+    """A stretch of a protein that the model reads at once.
+
+    Attributes
+    ----------
+    protein
+        Position of the protein in the caller's list.
+    start, stop
+        Its residues, from ``start`` up to but without ``stop``.
+    length
+        Residues of the whole protein.
+    of
+        Number of windows of the protein.
+    share
+        (stop - start,) what this window gives of each residue: one over the number of windows that read it.
+    """
+
+    protein: int
+    start: int
+    stop: int
+    length: int
+    of: int
+    share: FloatArray
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the model reads, padding left out."""
+        return self.stop - self.start + SPECIAL_TOKENS
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is the last one of its protein."""
+        return self.stop == self.length
+
+
+def spans(length: int, *, window: int, overlap: int) -> list[tuple[int, int]]:
+    """Return the stretches that a protein is cut into.
+
+    Parameters
+    ----------
+    length
+        Residues of the protein.
+    window
+        Most residues of a stretch.
+    overlap
+        Fewest residues that neighbouring stretches have in common, below ``window``.
+
+    Returns
+    -------
+    list of (start, stop)
+        One stretch where the protein fits; else the fewest that there can be, each of ``window`` residues, at
+        even distances.
+
+    Examples
+    --------
+    >>> spans(5, window=8, overlap=2), spans(12, window=8, overlap=2), spans(20, window=8, overlap=2)
+    ([(0, 5)], [(0, 8), (4, 12)], [(0, 8), (6, 14), (12, 20)])
+    """
+    if length <= window:
+        return [(0, length)]
+    steps = -(-(length - window) // (window - overlap))  # rounded up
+    starts = [step * (length - window) // steps for step in range(steps + 1)]
+    return [(start, start + window) for start in starts]
+
+
+def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
+    """Cut proteins into windows, the longest protein first and the windows of each side by side.
+
+    Parameters
+    ----------
+    lengths
+        (n_proteins,) residues of each.
+    window, overlap
+        As `spans`.
+
+    Returns
+    -------
+    list of Window
+        Of falling length.
+
+    Examples
+    --------
+    >>> [(one.protein, one.start, one.stop, one.of) for one in cut([3, 12], window=8, overlap=2)]
+    [(1, 0, 8, 2), (1, 4, 12, 2), (0, 0, 3, 1)]
+    """
+    windows = []
+    for protein in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        length = lengths[protein]
+        stretches = spans(length, window=window, overlap=overlap)
+        times = np.zeros(length if len(stretches) > 1 else 0, dtype=np.int64)
+        for start, stop in stretches:
+            times[start:stop] += 1
+        for start, stop in stretches:
+            # The share of a protein that is read at once is one number, seen stop - start times.
+            share = (1 / times[start:stop]).astype(np.float32) if len(times) else _ones(stop - start)
+            windows.append(
+                Window(protein=protein, start=start, stop=stop, length=length, of=len(stretches), share=share)
+            )
+    return windows
+
+
+def _ones(length: int) -> FloatArray:
+    return np.broadcast_to(np.float32(1), (length,))
+
+
+def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]:
+    """Yield the windows, in their order, in batches for the model.
+
+    Parameters
+    ----------
+    windows
+        Of falling length, as `cut` makes them: the first of a batch tells how far the others are padded.
+    tokens
+        Most tokens of a batch, padding included. A window that alone has more is a batch of its own. The
+        windows of a protein are in one batch where they have room in one.
+    """
+    batch: list[Window] = []
+    for _, group in itertools.groupby(windows, key=lambda one: one.protein):
+        own = list(group)
+        if batch and len(batch) + len(own) > _room(batch, tokens):
+            yield batch
+            batch = []
+        batch += own
+        while len(batch) > _room(batch, tokens):
+            room = _room(batch, tokens)
+            yield batch[:room]
+            batch = batch[room:]
+    if batch:
+        yield batch
+
+
+def _room(batch: Sequence[Window], tokens: int) -> int:
+    """Return how many windows a batch may have that starts as this one."""
+    return max(1, tokens // batch[0].n_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProteinModel:
+    """A network with frozen weights, and the tokens of its letters.
+
+    Attributes
+    ----------
+    network
+        An ``EsmModel`` of transformers, in evaluation mode.
+    tokens
+        (128,) the token of every amino acid, at the place of its letter's code.
+    first, last, padding
+        Tokens before and after a sequence, and behind it in a batch with longer ones.
+    device
+        Where it runs.
+    is_bfloat16
+        Whether products of matrices are in bfloat16; sums over residues and all else are in float32.
+    """
+
+    network: Any
+    tokens: IntArray
+    first: int
+    last: int
+    padding: int
+    device: torch.device
+    is_bfloat16: bool
+
+    def residues(self, sequences: Sequence[str]) -> torch.Tensor:
+        """Return what the network makes of sequences: (n, longest + 2, n_dimensions), in float32.
+
+        The first token of a row stands before the sequence; what is behind the sequence has no meaning.
+        """
+        longest = max(map(len, sequences))
+        tokens = np.full((len(sequences), longest + SPECIAL_TOKENS), self.padding, dtype=np.int64)
+        tokens[:, 0] = self.first
+        for row, sequence in zip(tokens, sequences, strict=True):
+            row[1 : len(sequence) + 1] = self.tokens[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
+            row[len(sequence) + 1] = self.last
+        # Without a mask the network takes its quickest way.
+        is_padded = any(len(one) < longest for one in sequences)
+        ids = torch.from_numpy(tokens).to(self.device)
+        mask = (ids != self.padding).to(torch.int64) if is_padded else None
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_bfloat16),
+        ):
+            made: torch.Tensor = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        return made.float()  # n x (longest + 2) x n_dimensions
+
+
+def load_model(
+    source: ModelSource, *, layer: int, device: torch.device, is_bfloat16: bool = False
+) -> ProteinModel:
+    """Load a model's network, up to the layer that is asked for, and its tokens.
+
+    Parameters
+    ----------
+    source
+        Where its files are.
+    layer
+        From 0, what goes into the first layer, to the number of layers, behind the last one and its
+        LayerNorm. Layers behind it are dropped.
+    device
+        Where it shall run.
+    is_bfloat16
+        Whether products of matrices shall be in bfloat16.
+
+    Raises
+    ------
+    FormatError
+        The files are damaged, or are not those of an ESM model with one token per amino acid.
+    MissingExtraError
+        ``transformers`` is not installed.
+    """
+    transformers = require("transformers", "esm")
+    # Weights that a file lacks are drawn at random, before they are found to be lacking.
+    with _silenced(transformers), torch.random.fork_rng(devices=[]):
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+            network, loading = transformers.EsmModel.from_pretrained(
+                source.folder, add_pooling_layer=False, local_files_only=True, output_loading_info=True
+            )
+        except Exception as error:  # each format of weights has its own for a damaged file
+            got = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise _unusable(source, "the files of an ESM model", got) from error
+    not_read = _NOT_READ_BY_ROTARY if source.most_residues is None else _NOT_READ
+    missing = sorted(str(one) for one in loading["missing_keys"] if not not_read.search(str(one)))
+    if missing:
+        raise _unusable(source, "all weights of the network", f"none for {shorten(missing, most=3)}")
+    network = network.float().eval().requires_grad_(False)
+    if layer < source.n_layers:
+        network.encoder.layer = network.encoder.layer[:layer]
+        network.encoder.emb_layer_norm_after = torch.nn.Identity()  # which stands behind the last layer only
+    if is_bfloat16:
+        # What autocast would make of these weights anew for every batch; half the memory.
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(torch.bfloat16)
+    tokens, first, last = _tokens(tokenizer, source)
+    return ProteinModel(
+        network=network.to(device),
+        tokens=tokens,
+        first=first,
+        last=last,
+        padding=int(tokenizer.pad_token_id),
+        device=device,
+        is_bfloat16=is_bfloat16,
+    )
+
+
+def embed_sequences(
+    model: ProteinModel,
+    sequences: Sequence[str],
+    *,
+    pooling: Pooling,
+    window: int,
+    overlap: int,
+    tokens_per_batch: int,
+) -> Iterator[dict[int, FloatArray]]:
+    """Embed proteins, each independently of the others.
+
+    Parameters
+    ----------
+    model
+        The network and its tokens.
+    sequences
+        Amino acids of every protein, at least one each.
+    pooling
+        ``mean`` and ``max`` over the residues, each of which counts once, whatever the number of windows that
+        read it: their representations of it are averaged first. ``cls``: the token before the sequence,
+        averaged over the windows.
+    window, overlap
+        As `spans`.
+    tokens_per_batch
+        Most tokens that the network reads at once, padding included.
+
+    Yields
+    ------
+    dict
+        After every batch, the vectors that it completed: from position in ``sequences`` to (n_dimensions,).
+
+    Raises
+    ------
+    MemoryBudgetError
+        A batch does not fit in the memory of the device.
+    FormatError
+        The network gives NaN.
+    """
+    windows = cut([len(one) for one in sequences], window=window, overlap=overlap)
+    begun: dict[int, DoubleArray] = {}
+    for batch in batches(windows, tokens=tokens_per_batch):
+        try:
+            made = model.residues([sequences[one.protein][one.start : one.stop] for one in batch])
+            given = _given(made, batch, pooling)
+        except torch.OutOfMemoryError as error:
+            n_tokens = len(batch) * batch[0].n_tokens
+            raise MemoryBudgetError(
+                f"a batch of {n_tokens:,} tokens",
+                expected=f"that it fits in the memory of {model.device}",
+                got="no memory left there",
+                fix="Take smaller ones: " + arg("tokens_per_batch") + ".",
+            ) from error
+        done: dict[int, FloatArray] = {}
+        for one, values in zip(batch, given, strict=True):
+            total = _put_together(begun.pop(one.protein, None), one, values)
+            if one.is_last:
+                done[one.protein] = (total.max(axis=0) if pooling == "max" else total).astype(np.float32)
+            else:
+                begun[one.protein] = total
+        _check_finite(done)
+        yield done
+
+
+def _given(made: torch.Tensor, batch: Sequence[Window], pooling: Pooling) -> list[FloatArray]:
+    """Return what every window adds to its protein.
+
+    For ``max`` its share of its residues, (stop - start, n_dimensions); else of the vector, (n_dimensions,).
+    """
+    if pooling == "max":
+        values = made.cpu().numpy()
+        return [
+            row[1 : len(one.share) + 1] * one.share[:, None] for one, row in zip(batch, values, strict=True)
+        ]
+    weights = np.zeros(made.shape[:2], dtype=np.float32)
+    for row, one in zip(weights, batch, strict=True):
+        if pooling == "cls":
+            row[0] = 1 / one.of
+        else:  # special tokens and padding keep a weight of 0
+            row[1 : len(one.share) + 1] = one.share / one.length
+    # n x 1 x tokens times n x tokens x n_dimensions
+    pooled = torch.bmm(torch.from_numpy(weights).to(made.device)[:, None], made)[:, 0]
+    return list(pooled.cpu().numpy())
+
+
+def _put_together(begun: DoubleArray | None, window: Window, values: FloatArray) -> DoubleArray:
+    """Return the sum over a protein's windows so far, with this one."""
+    if values.ndim == 1:
+        return values.astype(np.float64) + (0 if begun is None else begun)
+    total = np.zeros((window.length, values.shape[1])) if begun is None else begun
+    total[window.start : window.stop] += values
+    return total
+
+
+def _check_finite(vectors: dict[int, FloatArray]) -> None:
+    if not all(np.isfinite(one).all() for one in vectors.values()):
+        raise FormatError(
+            "the model",
+            expected="finite numbers from its network",
+            got="NaN or infinite values",
+            fix="Its weights may be damaged: download them again.",
+        )
+
+
+def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:
+    """Return the token of every letter by the letter's code, and those around a sequence.
+
+    The tokenizer itself reads some 100,000 letters a second, fewer than a large GPU embeds.
+    """
+    letters = [tokenizer.convert_tokens_to_ids(one) for one in AMINO_ACIDS]
+    around = [tokenizer.cls_token_id, tokenizer.eos_token_id]
+    made = tokenizer(AMINO_ACIDS)["input_ids"]
+    is_plain = made == [around[0], *letters, around[1]] and tokenizer.pad_token_id is not None
+    if not is_plain or tokenizer.unk_token_id in letters:
+        raise _unusable(
+            source, f"a vocabulary with one token for each of {AMINO_ACIDS}", "another vocabulary"
+        )
+    table = np.full(128, tokenizer.unk_token_id, dtype=np.int64)
+    table[np.frombuffer(AMINO_ACIDS.encode("ascii"), dtype=np.uint8)] = letters
+    return table, int(around[0]), int(around[1])
+
+
+@contextlib.contextmanager
+def _silenced(transformers: ModuleType) -> Iterator[None]:
+    """Keep transformers from drawing bars and from reporting weights that are not read; both are checked."""
+    logs = transformers.logging
+    level, draws = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if draws:
+            logs.enable_progress_bar()
+
+
+def _unusable(source: ModelSource, expected: str, got: str) -> FormatError:
+    return FormatError(
+        f"model {source.name}",
+        expected=expected,
+        got=got,
+        fix="Download the model again, or take another, such as facebook/esm2_t33_650M_UR50D.",
+    )

@@ -1,0 +1,212 @@
+"""Sets of genes, such as GO terms and Reactome pathways, from GMT files or from memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._errors import FormatError, InputError, arg
+from cellweft._text import many
+from cellweft._typing import BoolArray, DoubleArray, PathLike
+from cellweft.data.gene_names import match_genes
+from cellweft.genes.matching import check_any_known
+from cellweft.genes.text_files import head_of, open_bytes, text_errors
+
+_KIND = "a GMT file (per line: name, description and genes, between tabs)"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneSets:
+    """Which genes are in which sets, and how much each set tells.
+
+    Parameters
+    ----------
+    genes
+        (n_genes,) names, each once, spelled as in the source.
+    members
+        (n_genes, n_sets) 1 where a gene is in a set, else 0; sparse.
+    information
+        (n_sets,) information content of every set in nats, at least 0: -log of the share of the source's
+        genes that are in it.
+    source
+        Where they came from, for messages and records.
+
+    Raises
+    ------
+    InputError
+        There is no gene or no set, or the shapes do not fit.
+
+    Examples
+    --------
+    >>> sets = read_gene_sets({"GABA": ["Gad1", "Gad2"], "neuron": ["Gad1", "Gad2", "Sst"]})
+    >>> sets.information.round(2).tolist()
+    [0.41, 0.0]
+    >>> known, members = sets.aligned(["SST", "Gfap"])
+    >>> known.tolist(), members.toarray().tolist()
+    ([True, False], [[0.0, 1.0], [0.0, 0.0]])
+    """
+
+    genes: NDArray[np.str_]
+    members: sp.csr_matrix
+    information: DoubleArray
+    source: str
+
+    def __post_init__(self) -> None:
+        shape = (len(self.genes), len(self.information))
+        if not all(shape) or self.members.shape != shape:
+            raise InputError(
+                self.source,
+                expected="genes in sets",
+                got=f"{shape[0]} genes, {shape[1]} sets and members of shape {self.members.shape}",
+                fix="Give at least one set with genes.",
+            )
+
+    def __repr__(self) -> str:
+        n_genes, n_sets = self.members.shape
+        return f"GeneSets({many(n_genes, 'gene')} in {many(n_sets, 'set')} from {self.source})"
+
+    def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
+        """Return the sets of a dataset's genes, found by name, or else whatever the case of letters.
+
+        Parameters
+        ----------
+        genes
+            (n_asked,) names, each once.
+
+        Returns
+        -------
+        known
+            (n_asked,) which of them are in any set.
+        members
+            (n_asked, n_sets) 1 where a gene is in a set; sparse.
+
+        Raises
+        ------
+        GeneError
+            Not one of the genes is in a set.
+        """
+        found = match_genes(genes, self.genes)
+        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="sets")
+        known = np.zeros(len(genes), dtype=bool)
+        known[found.first] = True
+        places = sp.csr_matrix(
+            (np.ones(len(found.first), dtype=np.float32), (found.first, found.second)),
+            shape=(len(genes), len(self.genes)),
+        )
+        members = sp.csr_matrix(places @ self.members)
+        members.sort_indices()  # sums over them come out alike, whether they were just read or saved
+        return known, members
+
+
+GeneSetSource: TypeAlias = "PathLike | Mapping[str, Iterable[str]] | GeneSets"
+
+
+def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
+    """Read gene sets from GMT files, or from memory.
+
+    Parameters
+    ----------
+    source
+        The path of a GMT file (``.gmt`` or ``.gmt.gz``: GO, Reactome and others at MSigDB or Enrichr), a
+        mapping from the name of a set to its genes, or several of these, whose sets are put together.
+
+    Returns
+    -------
+    GeneSets
+        The sets in the order of the source, which `cellweft.Imputer` takes as its ``gene_sets``.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is at the path.
+    FormatError
+        The file is no GMT: binary, damaged, or with a line without genes.
+    InputError
+        There is no set with genes, or a set's genes are one text in place of a list.
+
+    Notes
+    -----
+    A line is a set: its name, a description, and its genes, between tabs. What stands behind a comma in a
+    gene, as the weights of some of Enrichr's files, is left out. A gene counts once in a set. The information
+    content of a set is -log(n_genes of the set / n_genes in any set), so that a set of all genes tells
+    nothing. Sets are taken as they stand: that a gene of a GO term is in the terms above it too, the file has
+    to say.
+
+    Examples
+    --------
+    >>> read_gene_sets([{"GABA": ["Gad1", "Gad2"]}, {"neuron": ["Gad1", "Gad2", "Sst"]}])
+    GeneSets(3 genes in 2 sets from memory, memory)
+    """
+    if isinstance(source, GeneSets):
+        return source
+    if not isinstance(source, list | tuple):
+        return _gene_sets(_sets_of(source), _name_of(source))
+    sets = [one for part in source for one in _sets_of(part)]
+    return _gene_sets(sets, ", ".join(_name_of(part) for part in source) or "no source")
+
+
+def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]:
+    """Return the genes of every set."""
+    if isinstance(source, GeneSets):
+        by_set = sp.csc_matrix(source.members)
+        return [
+            source.genes[by_set.indices[start:end]].tolist()
+            for start, end in zip(by_set.indptr[:-1], by_set.indptr[1:], strict=True)
+        ]
+    if isinstance(source, Mapping):
+        return [_checked(name, genes) for name, genes in source.items()]
+    path = Path(str(source))
+    head_of(path, kind=_KIND)
+    with text_errors(path, kind=_KIND), open_bytes(path) as file:
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig")
+        return [_genes_of(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _checked(name: str, genes: Iterable[str]) -> list[str]:
+    if isinstance(genes, str):
+        raise InputError(
+            f"gene_sets[{name!r}]", expected="a list of genes", got=repr(genes), fix="Give a list of names."
+        )
+    return [str(gene) for gene in genes]
+
+
+def _genes_of(line: str, path: Path, number: int) -> list[str]:
+    name, *others = line.rstrip("\r\n").split("\t")
+    genes = [gene.partition(",")[0].strip() for gene in others[1:]]
+    if not name.strip() or not any(genes):
+        raise FormatError(
+            f"{path}, line {number}",
+            expected="the name of a set, a description and at least one gene, between tabs",
+            got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
+            fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
+        )
+    return [gene for gene in genes if gene]
+
+
+def _gene_sets(sets: list[list[str]], source: str) -> GeneSets:
+    place: dict[str, int] = {}
+    columns = [sorted({place.setdefault(gene, len(place)) for gene in genes}) for genes in sets]
+    starts = np.concatenate([[0], np.cumsum([len(one) for one in columns], dtype=np.int64)])
+    rows = np.array([row for one in columns for row in one], dtype=np.int64)
+    shape = (len(place), len(sets))
+    members = sp.csc_matrix((np.ones(len(rows), dtype=np.float32), rows, starts), shape=shape)
+    sizes = np.maximum(np.diff(starts), 1)
+    return GeneSets(
+        genes=np.array(list(place), dtype=np.str_),
+        members=sp.csr_matrix(members),
+        information=np.log(max(len(place), 1) / sizes),
+        source=source,
+    )
+
+
+def _name_of(source: object) -> str:
+    if isinstance(source, GeneSets):
+        return source.source
+    return "memory" if isinstance(source, Mapping) else str(source)

@@ -1,0 +1,337 @@
+"""Pairs of genes that belong together, with weights or without, from a file (STRING, say) or from memory."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._errors import FormatError, InputError, arg
+from cellweft._text import many
+from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
+from cellweft.data.gene_names import match_genes
+from cellweft.genes.matching import SAME_NAMES, check_any_known
+from cellweft.genes.text_files import head_of, text_errors
+
+logger = logging.getLogger("cellweft")
+
+_KIND = "a list of edges (per line: two genes, and a weight or none)"
+_SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
+_STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
+_NAMES_OF_STRING = "Put names of genes in place of STRING's IDs: its file protein.info has them."
+_HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EdgeList:
+    """Which genes belong together, and how much; alike in both directions.
+
+    Parameters
+    ----------
+    genes
+        (n_genes,) names, each once, spelled as in the source.
+    pairs
+        (n_edges, 2) positions of two different genes in ``genes``, each pair once.
+    weights
+        (n_edges,) of the pairs, above 0; `read_edges` brings them to 1 at most.
+    source
+        Where they came from, for messages and records.
+    n_self_loops, n_repeated
+        How many edges of the source were left out: of a gene with itself, and those that stood there before,
+        of which the largest weight counts.
+
+    Raises
+    ------
+    InputError
+        There is no edge, a weight is not above 0, or arrays do not fit.
+
+    Examples
+    --------
+    >>> edges = read_edges(pd.DataFrame([["Gad1", "Gad2", 0.5], ["Gad2", "Gad1", 0.75]]))
+    >>> edges
+    EdgeList(1 edge between 2 genes from memory; 1 repeated edge left out)
+    >>> known, weights = edges.aligned(["GAD2", "Sst", "Gad1"])
+    >>> known.tolist(), weights.toarray().tolist()
+    ([True, False, True], [[0.0, 0.0, 0.75], [0.0, 0.0, 0.0], [0.75, 0.0, 0.0]])
+    """
+
+    genes: NDArray[np.str_]
+    pairs: IntArray
+    weights: FloatArray
+    source: str
+    n_self_loops: int = 0
+    n_repeated: int = 0
+
+    def __post_init__(self) -> None:
+        pairs, weights = self.pairs, self.weights
+        fits = pairs.shape == (len(weights), 2) and len(weights) > 0
+        if not fits or pairs.min() < 0 or pairs.max() >= len(self.genes) or not (weights > 0).all():
+            raise InputError(
+                self.source,
+                expected="edges between two different genes, with weights above 0",
+                got="none" if not len(weights) else "pairs, genes and weights that do not fit",
+                fix="Give at least one such edge.",
+            )
+
+    def __repr__(self) -> str:
+        said = f"{many(len(self.weights), 'edge')} between {many(len(self.genes), 'gene')} from {self.source}"
+        if self.n_self_loops:
+            said += f"; {many(self.n_self_loops, 'edge')} of a gene with itself left out"
+        if self.n_repeated:
+            said += f"; {many(self.n_repeated, 'repeated edge')} left out"
+        return f"EdgeList({said})"
+
+    def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
+        """Return the edges between a dataset's genes, found by name, or else whatever the case of letters.
+
+        Parameters
+        ----------
+        genes
+            (n_asked,) names, each once.
+
+        Returns
+        -------
+        known
+            (n_asked,) which of them the list names.
+        edges
+            (n_asked, n_asked) weights, alike in both directions, 0 where there is no edge; sparse.
+
+        Raises
+        ------
+        GeneError
+            The list names none of the genes.
+        """
+        found = match_genes(genes, self.genes)
+        fix = _NAMES_OF_STRING if _STRING_ID.fullmatch(str(self.genes[0])) else SAME_NAMES
+        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="edges", fix=fix)
+        known = np.zeros(len(genes), dtype=bool)
+        known[found.first] = True
+        place = np.full(len(self.genes), -1, dtype=np.int64)
+        place[found.second] = found.first
+        pairs = place[self.pairs]
+        there = (pairs >= 0).all(axis=1)
+        ones, others = pairs[there].T
+        edges = sp.csr_matrix((self.weights[there], (ones, others)), shape=(len(genes), len(genes)))
+        return known, sp.csr_matrix(edges + edges.T)
+
+
+EdgeSource: TypeAlias = "PathLike | pd.DataFrame | EdgeList"
+
+
+def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
+    """Read edges between genes from text files, or from memory.
+
+    Parameters
+    ----------
+    source
+        The path of a text file, plain or ``.gz``: two columns of genes, or three with a weight, between tabs,
+        commas or spaces, with a header or without; where there are more columns, the weight is the one that
+        is called combined_score. Or a DataFrame of such two or three columns; or several of these, which are
+        put together.
+
+    Returns
+    -------
+    EdgeList
+        Each edge once, which `cellweft.Imputer` takes as its ``edges``.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is at the path.
+    FormatError
+        The file is no such list: empty, binary, a column missing in a line.
+    InputError
+        A weight that is negative or no number, or no edge between two different genes.
+
+    Notes
+    -----
+    Weights are brought to 0-1: STRING's combined_score is divided by 1000, others above 1 by the largest.
+    Without weights all edges count 1. Edges have no direction; of one that stands several times, as in
+    STRING's files in both directions, the largest weight counts, and a weight of 0 is no edge. Edges of a
+    gene with itself are left out. Names are taken as they stand: STRING's protein IDs, such as
+    10090.ENSMUSP00000000001, are no names of genes. Its file protein.info has the names (docs/networks.md).
+
+    Examples
+    --------
+    >>> read_edges(pd.DataFrame({"a": ["Gad1", "Sst"], "b": ["Gad2", "Sst"], "combined_score": [940, 1000]}))
+    EdgeList(1 edge between 3 genes from memory; 1 edge of a gene with itself left out)
+    """
+    made = _joined(source) if isinstance(source, list | tuple) else _read(cast(EdgeSource, source))
+    if made.n_self_loops or made.n_repeated:
+        logger.info("%r", made)
+    return made
+
+
+def _joined(source: Sequence[EdgeSource]) -> EdgeList:
+    """Return the edges of several sources together."""
+    parts = [_read(one) for one in source]
+    names = pd.Index([]).append([pd.Index(one.genes) for one in parts]).unique()
+    pairs = [names.get_indexer(pd.Index(one.genes))[one.pairs] for one in parts]
+    made = _edge_list(
+        names,
+        np.concatenate([np.empty((0, 2), dtype=np.int64), *pairs]),
+        np.concatenate([np.empty(0), *(one.weights for one in parts)]),
+        source=", ".join(one.source for one in parts) or "no source",
+    )
+    return replace(
+        made,
+        n_self_loops=sum(one.n_self_loops for one in parts),
+        n_repeated=made.n_repeated + sum(one.n_repeated for one in parts),
+    )
+
+
+def _read(source: EdgeSource) -> EdgeList:
+    if isinstance(source, EdgeList):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return _from_frame(source, "memory", first_line=0)
+    path = Path(str(source))
+    layout = _layout(head_of(path, kind=_KIND), path)
+    with text_errors(path, kind=_KIND):
+        try:
+            frame = pd.read_csv(
+                path,
+                sep=layout.separator,
+                header=None,
+                names=layout.names,
+                usecols=None if layout.used == layout.names else layout.used,
+                skiprows=layout.n_before,
+                dtype={layout.names[0]: "category", layout.names[1]: "category"},
+                index_col=False,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                skipinitialspace=True,
+                quoting=0 if layout.separator == "," else 3,  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+                encoding="utf-8-sig",
+            )
+        except pd.errors.ParserError as error:
+            raise _wrong(str(path), str(error).splitlines()[0]) from error
+    return _from_frame(frame[layout.used], str(path), first_line=layout.n_before + 1)
+
+
+class _Layout(NamedTuple):
+    separator: str
+    names: list[str]  # of all columns
+    used: list[str]
+    n_before: int  # lines before the first edge
+
+
+def _layout(lines: list[str], path: Path) -> _Layout:
+    """Find out how a file is laid out, by its first lines."""
+    n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
+    if n_before is None:
+        raise _wrong(str(path), "nothing but comments")
+    first = lines[n_before]
+    separator = next((one for one in ("\t", ",") if one in first), r"\s+")
+
+    def split(line: str) -> list[str]:
+        parts = line.split() if separator == r"\s+" else line.split(separator)
+        return [part.strip().strip('"') for part in parts]
+
+    fields, header = split(first), split(lines[max(n_before - 1, 0)].lstrip("#"))
+    if not (n_before and len(header) == len(fields) and _is_header(header)):  # "#node1 ...", as STRING writes
+        header = fields if _is_header(fields) else []
+        n_before += bool(header)
+    names = [f"column {number + 1}" for number in range(len(fields))]
+    weight = 2
+    if _SCORE in header:
+        weight = header.index(_SCORE)
+        names[weight] = _SCORE
+    if len(fields) < 2 or (len(fields) > 3 and names[weight] != _SCORE):
+        raise _wrong(f"{path}, line {n_before + 1}", f"{len(fields)} column(s): {first.strip()[:60]!r}")
+    return _Layout(separator, names, [*names[:2], *names[weight : weight + 1]], n_before)
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Say whether a line names columns: its third field is no number, or its first two mean genes."""
+    if len(fields) > 2 and _SCORE not in fields:
+        try:
+            float(fields[2] or "nan")
+        except ValueError:
+            return True
+    words = [field.lower().rstrip("12").strip("_ ") for field in fields[:2]]
+    return _SCORE in fields or (len(fields) > 1 and all(word in _HEADER_WORDS for word in words))
+
+
+def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeList:
+    """Return the edges of a table of two or three columns, whose rows are counted from a line on."""
+    if frame.shape[1] not in (2, 3):
+        raise _wrong(source, f"{frame.shape[1]} column(s)")
+    ones, others = (frame.iloc[:, column].astype("category") for column in (0, 1))
+    texts = [pd.Index(one.cat.categories.astype(str).str.strip()) for one in (ones, others)]
+    names = texts[0].append(texts[1]).unique().difference(pd.Index([""]), sort=False)
+    columns = [
+        np.append(names.get_indexer(text), -1)[one.cat.codes]
+        for text, one in zip(texts, (ones, others), strict=True)
+    ]
+    pairs = np.stack(columns, axis=1).astype(np.int64)
+    lacks = pairs < 0
+    weights, is_blank = np.ones(len(frame)), lacks.all(axis=1)
+    if frame.shape[1] == 3:
+        is_blank &= (frame.iloc[:, 2].astype(str) == "").to_numpy()
+        weights = _weights(frame.iloc[:, 2], source, first_line=first_line, ignored=is_blank)
+    bad = np.flatnonzero(lacks.any(axis=1) & ~is_blank)
+    if len(bad):
+        raise _wrong(_place(source, first_line, bad[0]), "a column that is missing")
+    kept = ~is_blank
+    return _edge_list(names, pairs[kept], weights[kept], source=source)
+
+
+def _weights(
+    column: pd.Series[Any], source: str, *, first_line: int, ignored: BoolArray
+) -> NDArray[np.float64]:
+    """Return weights from 0 to 1, or raise where one is no number or negative."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = np.where(ignored, 0, numbers)
+    bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
+    if len(bad):
+        value = str(column.iloc[bad[0]])
+        raise InputError(
+            _place(source, first_line, bad[0]),
+            expected="a weight of 0 or more",
+            got="none" if value == "" else repr(value),
+            fix=f"Correct or drop such edges; there are {len(bad):,} of them.",
+        )
+    most = numbers.max(initial=0)
+    scale = _SCORE_SCALE if column.name == _SCORE and most <= _SCORE_SCALE else most
+    return numbers / scale if most > 1 else numbers
+
+
+def _edge_list(names: pd.Index[Any], pairs: IntArray, weights: NDArray[Any], *, source: str) -> EdgeList:
+    """Return each edge once, without those of a gene with itself."""
+    is_loop = pairs[:, 0] == pairs[:, 1]
+    pairs, weights = np.sort(pairs[~is_loop], axis=1), weights[~is_loop]
+    order = np.lexsort((-weights, pairs[:, 1], pairs[:, 0]))
+    pairs, weights = pairs[order], weights[order]
+    is_first = np.ones(len(pairs), dtype=bool)
+    is_first[1:] = (np.diff(pairs, axis=0) != 0).any(axis=1)
+    kept = is_first & (weights > 0)
+    return EdgeList(
+        genes=names.to_numpy(dtype=np.str_),
+        pairs=pairs[kept],
+        weights=weights[kept].astype(np.float32),
+        source=source,
+        n_self_loops=int(is_loop.sum()),
+        n_repeated=int((~is_first).sum()),
+    )
+
+
+def _place(source: str, first_line: int, row: int) -> str:
+    return f"{source}, {'line' if first_line else 'row'} {first_line + int(row)}"
+
+
+def _wrong(where: str, got: str) -> FormatError:
+    return FormatError(
+        where,
+        expected=f"{_KIND}, between tabs, commas or spaces",
+        got=got,
+        fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
+    )

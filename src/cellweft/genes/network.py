@@ -1,0 +1,84 @@
+"""What is known of genes besides their expression: what a gene graph can be made from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cellweft._typing import PathLike
+from cellweft.genes.embeddings import EmbeddingTable, read_embedding
+from cellweft.genes.gene_sets import GeneSets, GeneSetSource, read_gene_sets
+from cellweft.genes.interactions import EdgeList, EdgeSource, read_edges
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """Protein embeddings, gene sets and edges, as far as they are given.
+
+    Attributes
+    ----------
+    embedding
+        One vector per gene.
+    gene_sets
+        GO terms, pathways.
+    edges
+        Pairs of genes.
+    """
+
+    embedding: EmbeddingTable | None = None
+    gene_sets: GeneSets | None = None
+    edges: EdgeList | None = None
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each that is given came from."""
+        given = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+        return {name: one.source for name, one in given.items() if one is not None}
+
+
+def network_bytes(*sources: object) -> float:
+    """Return the memory that embeddings, gene sets and edges take; nothing for those that are not read yet.
+
+    Parameters
+    ----------
+    sources
+        As they were given; what is in memory counts twice, for the genes of a reference are taken out of it.
+    """
+    size = 0.0
+    for source in sources:
+        if isinstance(source, EmbeddingTable):
+            size += 2 * source.values.nbytes
+        elif isinstance(source, GeneSets):
+            size += 2 * (source.members.data.nbytes + source.members.indices.nbytes)
+        elif isinstance(source, EdgeList):
+            size += 2 * (source.pairs.nbytes + source.weights.nbytes)
+    return size
+
+
+def read_network(
+    wanted: Collection[str],
+    *,
+    embedding: PathLike | EmbeddingTable | None = None,
+    gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
+    edges: EdgeSource | Sequence[EdgeSource] | None = None,
+) -> Network:
+    """Read what a gene graph is made from, and nothing that it does not use.
+
+    Parameters
+    ----------
+    wanted
+        Which of "embedding", "gene_sets" and "edges" are used.
+    embedding, gene_sets, edges
+        Paths, or tables in memory, as `cellweft.genes.read_embedding`,
+        `cellweft.genes.read_gene_sets` and `cellweft.genes.read_edges` take them.
+
+    Raises
+    ------
+    MissingFileError, FormatError, InputError, GeneError
+        One of them cannot be read, as these say.
+    """
+    return Network(
+        embedding=read_embedding(embedding) if embedding is not None and "embedding" in wanted else None,
+        gene_sets=read_gene_sets(gene_sets) if gene_sets is not None and "gene_sets" in wanted else None,
+        edges=read_edges(edges) if edges is not None and "edges" in wanted else None,
+    )

@@ -1,0 +1,272 @@
+"""FASTA files of proteins: read and checked, and written whole."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import logging
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from cellweft._errors import FormatError, InputError, MissingFileError
+from cellweft._text import near, shorten
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import partial_output
+
+logger = logging.getLogger("cellweft")
+
+AMINO_ACIDS = "ABCDEFGHIKLMNOPQRSTUVWXYZ"
+"""Letters of a protein: the 20 amino acids, the rare U and O, and B, Z and X, which leave it open."""
+
+_STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
+_NUCLEOTIDES = re.compile("[ACGTUN]*")
+_MOST_NUCLEOTIDES = 100  # letters: a file this long of these alone is no protein
+_GZIP = b"\x1f\x8b"
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+}
+_START = 4096  # bytes by which a file is known
+_MOST_SHOWN = 60  # characters of a strange first line
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastaRecord:
+    """One protein of a FASTA file.
+
+    Attributes
+    ----------
+    name
+        The first word of the header, without the ``>``.
+    description
+        The rest of the header; may be empty.
+    sequence
+        Its amino acids in upper case, at least one, without a ``*`` at the end.
+    """
+
+    name: str
+    description: str
+    sequence: str
+
+
+def read_fasta(path: PathLike) -> list[FastaRecord]:
+    r"""Read the proteins of a FASTA file, plain or gzipped.
+
+    Parameters
+    ----------
+    path
+        The file. Lower-case letters, blank lines and a ``*`` at the end of a sequence are taken as they are
+        meant; names may stand more than once.
+
+    Returns
+    -------
+    list of FastaRecord
+        In the order of the file; at least one.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing lies at the path.
+    FormatError
+        The file is no FASTA (binary, a web page, another text, empty), breaks off, or holds nucleotides.
+    InputError
+        A sequence is empty, or has a letter that is no amino acid.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "proteins.fa")
+    ...     _ = path.write_text(">Gad1 P48318\nMASST\nPSPAT\n")
+    ...     read_fasta(path)
+    [FastaRecord(name='Gad1', description='P48318', sequence='MASSTPSPAT')]
+    """
+    return list(iter_fasta(path))
+
+
+def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRecord]:
+    """Yield the proteins of a FASTA file one by one, as `read_fasta` reads them.
+
+    Empty sequences, and nucleotides instead of amino acids, are raised after the last protein. With
+    ``skip_stops``, proteins with a ``*`` inside are left out, and counted in a warning.
+    """
+    file = Path(path)
+    empty: list[str] = []
+    stopped = 0
+    letters, nucleotides = 0, True
+    with _opened(file) as lines:
+        for line, header, sequence in _sections(lines):
+            name, _, description = header.partition(" ")
+            if not name:
+                raise _no_fasta(file, f"a header without a name in line {line}", "Name every protein: >Gad1.")
+            if not sequence:
+                empty.append(name)
+                continue
+            if skip_stops and "*" in sequence:
+                stopped += 1
+                continue
+            _check_letters(sequence, f"{file}, protein {name!r} (line {line})")
+            nucleotides = nucleotides and _NUCLEOTIDES.fullmatch(sequence) is not None
+            letters += len(sequence)
+            yield FastaRecord(name=name, description=description.strip(), sequence=sequence)
+    if stopped:
+        logger.warning("%s: proteins left out for a stop (*) inside: %d.", file, stopped)
+    if empty:
+        raise InputError(
+            str(file),
+            expected="a sequence under every header",
+            got=f"none for {shorten(empty)}",
+            fix="Take these headers out, or find their sequences.",
+        )
+    if nucleotides and letters >= _MOST_NUCLEOTIDES:
+        raise _no_fasta(file, "nucleotides (A, C, G, T, U, N alone)", "Take the file of proteins instead.")
+
+
+def write_fasta(
+    records: Iterable[FastaRecord], path: PathLike, *, overwrite: bool = False, width: int = 60
+) -> Path:
+    """Write proteins to a FASTA file, which is there only once it is complete.
+
+    Parameters
+    ----------
+    records
+        The proteins.
+    path
+        Where the file shall lie; gzipped where the name ends in ``.gz``.
+    overwrite
+        Whether a file that is there may be replaced.
+    width
+        Letters in a line.
+
+    Returns
+    -------
+    Path
+        The absolute path.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        As `cellweft.data.io.atomic_output.partial_output`.
+    """
+    with partial_output(path, overwrite=overwrite) as partial, partial.open("wb") as plain:
+        # Without a time or a name inside, equal proteins make equal files.
+        packed = (
+            gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")
+            if str(path).endswith(".gz")
+            else None
+        )
+        with io.TextIOWrapper(packed or plain, encoding="utf-8", newline="\n") as text:
+            for one in records:
+                text.write(f">{one.name} {one.description}".rstrip() + "\n")
+                text.writelines(
+                    f"{one.sequence[start : start + width]}\n" for start in range(0, len(one.sequence), width)
+                )
+    return Path(path).resolve()
+
+
+def near_path(path: Path) -> str:
+    """Return a hint with the names nearest to that of a file that is not there."""
+    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    return near(path.name, names) if names else f"The folder {str(path.parent)!r} is not there either."
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Lend the lines of a file that by its first bytes may be a FASTA."""
+    if not path.is_file():
+        raise MissingFileError(
+            str(path),
+            expected="a FASTA file",
+            got="a folder" if path.is_dir() else "nothing at this path",
+            fix=near_path(path),
+        )
+    try:
+        with path.open("rb") as plain:
+            is_gzip = plain.read(len(_GZIP)) == _GZIP
+            plain.seek(0)
+            file: BinaryIO = gzip.GzipFile(fileobj=plain) if is_gzip else plain  # type: ignore[assignment]
+            _check_start(file.read(_START), path)
+            file.seek(0)
+            with io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace") as lines:
+                yield lines
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise FormatError(
+            str(path),
+            expected="a whole file",
+            got=f"one that breaks off or is damaged ({error})",
+            fix="Download it again.",
+        ) from error
+    except PermissionError as error:
+        raise FormatError(
+            str(path), expected="a readable file", got="no permission", fix="Change its permissions."
+        ) from error
+
+
+def _check_start(start: bytes, path: Path) -> None:
+    text = start.lstrip(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b">") and b"\0" not in start:
+        return
+    kind = next((kind for mark, kind in _ARCHIVES.items() if start.startswith(mark)), None)
+    if not text:
+        raise _no_fasta(path, "an empty file", "Download it again, or name another.")
+    if kind is not None:
+        raise _no_fasta(path, kind, "Unpack it first; only .gz is read as it is.")
+    if b"\0" in start:
+        raise _no_fasta(path, "a binary file", "Name the FASTA file itself.")
+    if text.startswith(b"<"):
+        raise _no_fasta(
+            path,
+            "a web page or XML",
+            "The link led to a page about the file: download the FASTA file itself.",
+        )
+    first = text.splitlines()[0].decode("utf-8", "replace")
+    shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
+    raise _no_fasta(
+        path, f"a file that starts with {shown}", "Every protein starts with a line such as >Gad1."
+    )
+
+
+def _sections(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each header's line, the header, and what stands under it."""
+    start, header, parts = 0, "", list[str]()
+    for number, line in enumerate(lines, start=1):
+        if not line.startswith(">"):
+            parts.append(line.strip())
+            continue
+        if start:
+            yield start, header, _joined(parts)
+        start, header, parts = number, " ".join(line[1:].split()), []
+    yield start, header, _joined(parts)
+
+
+def _joined(parts: list[str]) -> str:
+    return "".join("".join(parts).split()).upper().removesuffix("*")
+
+
+def _check_letters(sequence: str, where: str) -> None:
+    strange = _STRANGE.search(sequence)
+    if strange is None:
+        return
+    letter = strange[0]
+    fixes = {
+        "*": "A stop inside a protein often comes from a translation in the wrong frame.",
+        "-": "Take the gaps of the alignment out.",
+        ".": "Take the gaps of the alignment out.",
+    }
+    raise InputError(
+        where,
+        expected="amino acids alone",
+        got=f"{letter!r} at position {strange.start() + 1}",
+        fix=fixes.get(letter, f"Letters may be {AMINO_ACIDS}, and * at the end."),
+    )
+
+
+def _no_fasta(path: Path, got: str, fix: str) -> FormatError:
+    return FormatError(str(path), expected="a FASTA file of proteins", got=got, fix=fix)

@@ -1,0 +1,403 @@
+"""Genes looked up in files of proteins or at UniProt, and the row of the table that comes of it.
+
+The genes come from a list, a text file, or a dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._errors import FormatError, GeneError, MissingFileError, Placeholder, arg
+from cellweft._text import shorten
+from cellweft._typing import PathLike, Progress
+from cellweft.data.gene_names import (
+    duplicates_of,
+    id_column,
+    looks_like_ensembl,
+    symbol_column,
+    without_version,
+)
+from cellweft.data.io.columns import column_of
+from cellweft.data.io.read import open_input
+from cellweft.genes.proteins.fasta import near_path
+from cellweft.genes.proteins.proteome import Protein, choose
+from cellweft.genes.proteins.taxonomy import organism_name
+from cellweft.genes.proteins.uniprot import URL, Part, Question, UniProt, is_askable
+
+Match: TypeAlias = Literal["exact", "case", "Ensembl", "synonym"]
+"""How a gene was found: by its very name, by its name in another case, by its Ensembl ID, or by a synonym."""
+
+_CERTAIN: frozenset[Match] = frozenset({"exact", "Ensembl"})
+_UNASKED = "not in the cache and, offline, not asked for"
+_NAMELESS = "its name has a blank, or a character that UniProt does not take"
+
+Candidates: TypeAlias = dict[str, list[tuple[Match, Protein]]]
+"""Proteins of each gene, with how they were found."""
+
+_TEXTS = (".txt", ".csv", ".tsv", ".list", "")
+_MOST_SHOWN = 60  # characters of a name in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A gene whose protein is wanted.
+
+    Attributes
+    ----------
+    name
+        As the dataset spells it.
+    symbol
+        The name to look for; empty where only an Ensembl ID is known.
+    ensembl
+        The Ensembl ID, without version; may be empty.
+    by_id
+        Whether the dataset names the gene by its Ensembl ID.
+    """
+
+    name: str
+    symbol: str = ""
+    ensembl: str = ""
+    by_id: bool = False
+
+
+def wanted_genes(
+    genes: Sequence[str] | AnnData | PathLike, *, gene_column: str | None = None
+) -> list[Wanted]:
+    """Return the genes of a list, a text file or a dataset.
+
+    Parameters
+    ----------
+    genes
+        Names; the path of a text file with one name a line (empty lines and those that start with # do not
+        count); or an AnnData, or a file that cellweft reads as one. A column of `var` with the other kind of
+        name, Ensembl IDs or symbols, is used too.
+    gene_column
+        Column of `var` with the names; by default those of `var` itself.
+
+    Returns
+    -------
+    list of Wanted
+        In the order given; at least one.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        Nothing lies at the path, or something else than genes.
+    GeneError
+        No gene, one that stands twice, or in a list, names with blanks or commas.
+    KeyMissingError
+        No such column.
+
+    Examples
+    --------
+    >>> [one.symbol or one.ensembl for one in wanted_genes(["Gad1", "ENSMUSG00000070880.11"])]
+    ['Gad1', 'ENSMUSG00000070880']
+    """
+    if isinstance(genes, AnnData):
+        return _of_dataset(genes, gene_column)
+    if isinstance(genes, str | Path) or hasattr(genes, "__fspath__"):
+        path = Path(genes).expanduser()
+        if _is_text(path):
+            where = f"genes ({path})"
+            fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
+            return _of_list(read_names(path, where=where, fix=fix), where=where)
+        return _of_dataset(path, gene_column)
+    return _of_list([str(name) for name in genes], where="genes")
+
+
+def _is_text(path: Path) -> bool:
+    """Say whether a file is a list, not a table; nothing there counts as a list."""
+    if path.is_dir() or path.suffix.lower() not in _TEXTS:
+        return False
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        return not any(mark in file.readline() for mark in (b",", b"\t"))
+
+
+def read_names(path: Path, *, where: str, fix: str) -> list[str]:
+    """Return the names of a text file, one a line, without empty lines and those that start with #.
+
+    Parameters
+    ----------
+    path
+        The file.
+    where, fix
+        What errors call it, and what to do where it is no text.
+
+    Raises
+    ------
+    MissingFileError, FormatError
+        Nothing lies there; it is no text.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            where,
+            expected="a text file with one gene a line",
+            got="nothing at this path",
+            fix=near_path(path),
+        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            where,
+            expected="a text file with one gene a line",
+            got="a file that is no text",
+            fix=fix,
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _of_dataset(data: AnnData | Path, gene_column: str | None) -> list[Wanted]:
+    found = open_input(data, argument="genes")
+    names = [str(name) for name in found.var.index]
+    if gene_column is not None:
+        column = column_of(found.var, gene_column, where=found.where, argument="gene_column", slot="var")
+        names = [str(name) for name in column]
+    ids, symbols = id_column(found.var), symbol_column(found.var)
+    return _of_names(
+        names,
+        where=found.where,
+        ids=None if ids is None else found.var[ids],
+        symbols=None if symbols is None else found.var[symbols],
+    )
+
+
+def _of_list(names: Sequence[str], *, where: str) -> list[Wanted]:
+    strange = [name for name in names if len(name.split()) != 1 or "," in name]
+    if strange:
+        raise GeneError(
+            where,
+            expected="names of genes, one a line",
+            got=f"names with blanks or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
+            fix="Write every name in a line of its own.",
+        )
+    return _of_names(names, where=where)
+
+
+def _of_names(
+    names: Sequence[str], *, where: str, ids: pd.Series | None = None, symbols: pd.Series | None = None
+) -> list[Wanted]:
+    """Check names, and tell Ensembl IDs from others; ``ids`` and ``symbols`` say more of the same genes."""
+    twice = duplicates_of(names)
+    if not names or twice:
+        raise GeneError(
+            where,
+            expected="genes, each once",
+            got=f"{shorten(twice)} more than once" if twice else "none",
+            fix="Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
+            if twice
+            else "Name at least one gene.",
+        )
+    bare = without_version(names)
+    all_ids = looks_like_ensembl(names)
+    other_ids = [""] * len(names) if ids is None else [str(one) for one in without_version(ids)]
+    other_symbols = (
+        [""] * len(names) if symbols is None else ["" if pd.isna(one) else str(one) for one in symbols]
+    )
+    wanted = []
+    for name, plain, other_id, symbol in zip(names, bare, other_ids, other_symbols, strict=True):
+        if name.startswith("ENS") and (all_ids or looks_like_ensembl([name])):
+            symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
+            wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
+        else:
+            known = other_id if other_id.startswith("ENS") else ""
+            wanted.append(Wanted(name=name, symbol=name, ensembl=known))
+    return wanted
+
+
+def in_files(wanted: Iterable[Wanted], proteins: Iterable[Protein]) -> Candidates:
+    """Look genes up among proteins."""
+    tables: dict[Match, dict[str, list[Protein]]] = {"Ensembl": {}, "exact": {}, "case": {}}
+    for protein in proteins:
+        for one in protein.ids:
+            tables["Ensembl"].setdefault(one, []).append(protein)
+        for name in protein.names:
+            tables["exact"].setdefault(name, []).append(protein)
+            tables["case"].setdefault(name.lower(), []).append(protein)
+    keys = {
+        gene.name: {"Ensembl": gene.ensembl, "exact": gene.symbol, "case": gene.symbol.lower()}
+        for gene in wanted
+    }
+    return {
+        name: [(how, one) for how, table in tables.items() for one in table.get(of_gene[how], [])]
+        for name, of_gene in keys.items()
+    }
+
+
+def in_uniprot(
+    wanted: Sequence[Wanted], uniprot: UniProt, *, taxon: int, progress: Progress
+) -> tuple[Candidates, set[str], set[str]]:
+    """Ask UniProt in steps, each for the genes that are still open.
+
+    Reviewed proteins come first, as a gene that has one needs no other.
+
+    Parameters
+    ----------
+    wanted
+        The genes.
+    uniprot
+        The service with its cache.
+    taxon
+        The organism.
+    progress
+        Called with (stage, done, total) as answers come.
+
+    Returns
+    -------
+    candidates
+        Proteins of each gene, with how they were found.
+    unasked
+        Genes that the cache had no answer for, where the network may not be used.
+    releases
+        Releases of UniProt that answered.
+
+    Raises
+    ------
+    MissingFileError
+        The network may not be used, and the cache has no answer at all.
+    ServiceError, OutputError
+        As `cellweft.genes.proteins.uniprot.UniProt.ask`.
+    """
+    candidates: Candidates = {gene.name: [] for gene in wanted}
+    settled, unasked, releases = set[str](), set[str](), set[str]()
+    for question, keys in _steps(wanted, taxon):
+        open_keys = {name: key for name, key in keys.items() if name not in settled}
+        answers = uniprot.ask(question, list(dict.fromkeys(open_keys.values())), progress=progress)
+        releases |= answers.releases
+        for name, key in open_keys.items():
+            if key not in answers.found:
+                unasked.add(name)
+                continue
+            for protein in answers.found[key]:
+                how: Match = "Ensembl" if question.source == "Ensembl" else _how(key, protein)
+                candidates[name].append((how, protein))
+                is_certain = how in _CERTAIN or (how == "case" and question.part == "UniProtKB")
+                if is_certain and protein.sequence and protein.taxon == taxon:
+                    settled.add(name)
+    if uniprot.offline and len(unasked) == len(wanted) and not any(candidates.values()):
+        raise MissingFileError(
+            f"cache ({uniprot.cache})",
+            expected=f"answers of UniProt for these genes of {organism_name(taxon)}",
+            got="none",
+            fix=without_network(taxon),
+        )
+    return candidates, unasked - settled, releases
+
+
+def _steps(wanted: Sequence[Wanted], taxon: int) -> list[tuple[Question, dict[str, str]]]:
+    """Return what UniProt is asked in turn, with the key of each gene that it concerns."""
+    ids = {gene.name: gene.ensembl for gene in wanted if gene.by_id}
+    names = {gene.name: gene.symbol for gene in wanted if gene.symbol and is_askable(gene.symbol)}
+    more_ids = {gene.name: gene.ensembl for gene in wanted if gene.ensembl and not gene.by_id}
+    reviewed: Part = "UniProtKB-Swiss-Prot"
+    everything: Part = "UniProtKB"
+    steps = [
+        (Question(source="Ensembl", part=reviewed, taxon=0), ids),
+        (Question(source="Ensembl", part=everything, taxon=0), ids),
+        (Question(source="Gene_Name", part=reviewed, taxon=taxon), names),
+        (Question(source="Gene_Name", part=everything, taxon=taxon), names),
+        (Question(source="Ensembl", part=everything, taxon=0), more_ids),
+        (Question(source="search", part=everything, taxon=taxon), names),
+    ]
+    return [(question, keys) for question, keys in steps if keys]
+
+
+def _how(name: str, protein: Protein) -> Match:
+    if name in protein.names:
+        return "exact"
+    return "case" if name.lower() in map(str.lower, protein.names) else "synonym"
+
+
+def row_of(
+    gene: Wanted, candidates: Sequence[tuple[Match, Protein]], *, taxon: int, unasked: set[str]
+) -> dict[str, object]:
+    """Return the gene's row of the table."""
+    if len(gene.name.split()) != 1:  # in a FASTA the name ends at the first blank
+        return _empty(gene, _NAMELESS, 0)
+    usable: dict[Match, dict[str, Protein]] = {}
+    for place, (how, protein) in enumerate(candidates):
+        if protein.sequence and protein.taxon in (0, taxon):
+            usable.setdefault(how, {})[protein.accession or str(place)] = protein
+    order: tuple[Match, ...] = ("exact", "case", "Ensembl", "synonym")
+    for how in sorted(order, key=lambda one: (one != "Ensembl") if gene.by_id else 0):
+        those = list(usable.get(how, {}).values())
+        owners = _owners(those) if how == "synonym" else []
+        if len(owners) > 1:
+            return _empty(gene, f"a synonym of several genes ({shorten(owners)})", len(those))
+        if those:
+            protein, reason = choose(those)
+            return {
+                "gene": gene.name,
+                "accession": protein.accession,
+                "entry_name": protein.entry_name,
+                "reviewed": protein.reviewed,
+                "canonical": protein.canonical,
+                "length": len(protein.sequence),
+                "matched": how,
+                "gene_name": _name_of(gene, protein),
+                "candidates": len(those),
+                "reason": reason,
+                "sequence": protein.sequence,
+            }
+    return _empty(gene, _why_none(gene, [one for _, one in candidates], taxon, unasked), 0)
+
+
+def _owners(proteins: Sequence[Protein]) -> list[str]:
+    """Return the genes that proteins found by a synonym belong to; of reviewed ones, where there are any."""
+    reviewed = [one for one in proteins if one.reviewed]
+    names = {(one.names or (one.accession,))[0] for one in reviewed or proteins}
+    return sorted({name.lower(): name for name in sorted(names)}.values())
+
+
+def _name_of(gene: Wanted, protein: Protein) -> str:
+    """Return what the database calls the gene: of several names of a protein the one that fits."""
+    fitting = [name for name in protein.names if name.lower() == gene.symbol.lower()]
+    return next(iter([*fitting, *protein.names]), "")
+
+
+def _empty(gene: Wanted, reason: str, n_candidates: int) -> dict[str, object]:
+    texts = dict.fromkeys(("accession", "entry_name"), "")
+    return {
+        "gene": gene.name,
+        **texts,
+        "reviewed": False,
+        "canonical": False,
+        "length": 0,
+        "matched": "",
+        "gene_name": "",
+        "candidates": n_candidates,
+        "reason": reason,
+        "sequence": "",
+    }
+
+
+def _why_none(gene: Wanted, proteins: Sequence[Protein], taxon: int, unasked: set[str]) -> str:
+    if gene.name in unasked:
+        return _UNASKED
+    others = {one.taxon for one in proteins if one.taxon not in (0, taxon)}
+    if others:
+        return f"its proteins are of {organism_name(min(others))}"
+    if proteins:
+        return "its entries were deleted"
+    if not gene.ensembl and not is_askable(gene.symbol):
+        return _NAMELESS
+    return "no protein of this name" if not gene.by_id else "no protein of this Ensembl ID"
+
+
+def without_network(taxon: int) -> str:
+    """Return how to find an organism's proteins without a network, as sentences."""
+    return (
+        "To work without a network, download the organism's proteins elsewhere, from "
+        f"{URL}/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:{taxon} "
+        "or from https://www.uniprot.org/proteomes, and name the file: "
+        + arg("proteome", Placeholder("FILE"))
+        + "."
+    )

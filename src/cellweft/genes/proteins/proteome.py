@@ -1,0 +1,172 @@
+"""Proteins as databases tell them, and the one of a gene that is taken."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellweft._errors import InputError
+from cellweft._typing import Progress, no_progress
+from cellweft.genes.proteins.fasta import FastaRecord, iter_fasta
+from cellweft.genes.proteins.taxonomy import organism_name
+
+_UNIPROT = re.compile(r"(sp|tr)\|([^|\s]+)\|(\S+)")
+_FIELD = re.compile(r"(?:^|\s)(OS|OX|GN|PE|SV)=(.*?)(?=\s(?:OS|OX|GN|PE|SV)=|$)")
+_ENSEMBL_FIELD = re.compile(r"(?:^|\s)(gene|gene_symbol):(\S+)")
+_GENCODE_PARTS = 8  # protein|transcript|gene|two of Havana|transcript's name|symbol|length
+_ISOFORM = re.compile(r"-\d+$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protein:
+    """A protein as a database tells it.
+
+    Attributes
+    ----------
+    accession, entry_name
+        Its names in the database, such as P48318 and DCE1_MOUSE; may be empty.
+    names, synonyms
+        Names of its gene, or genes; and other names of theirs.
+    ids
+        Ensembl IDs of its gene, without version.
+    reviewed
+        Whether it stands in UniProt's reviewed part; False where the source does not say.
+    canonical
+        Whether it is the one that stands for the isoforms of its gene.
+    taxon
+        Its organism; 0 where the source does not say.
+    sequence
+        Its amino acids; empty where the entry was deleted.
+    """
+
+    accession: str
+    entry_name: str = ""
+    names: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    reviewed: bool = False
+    canonical: bool = True
+    taxon: int = 0
+    sequence: str
+
+
+def choose(proteins: Sequence[Protein]) -> tuple[Protein, str]:
+    """Return the protein that stands for a gene, and why it does.
+
+    Reviewed comes before unreviewed, canonical before isoform, then the longest, then the first accession.
+
+    Parameters
+    ----------
+    proteins
+        The gene's, at least one.
+
+    Examples
+    --------
+    >>> short, long = Protein(accession="A", sequence="MA"), Protein(accession="B", sequence="MAS")
+    >>> protein, reason = choose([short, long])
+    >>> protein.accession, reason
+    ('B', 'the longest of 2')
+    """
+    left, what = list(proteins), f"{len(proteins)}"
+    if len(left) == 1:
+        return left[0], "the only one"
+    for kind in ("reviewed", "canonical"):
+        those = [one for one in left if getattr(one, kind)]
+        if those and len(those) < len(left):
+            left = those
+            if len(left) == 1:
+                return left[0], f"the only {kind} of {what}"
+            what = f"{len(left)} {kind} of {what}"
+    longest = max(len(one.sequence) for one in left)
+    left = [one for one in left if len(one.sequence) == longest]
+    if len(left) == 1:
+        return left[0], f"the longest of {what}"
+    return min(left, key=lambda one: one.accession), f"the first accession of {len(left)} longest of {what}"
+
+
+def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_progress) -> list[Protein]:
+    """Read the proteins of an organism from FASTA files.
+
+    Parameters
+    ----------
+    paths
+        FASTA files, plain or gzipped, of one of these kinds: UniProt (gene in ``GN=``), Ensembl (``gene:``,
+        ``gene_symbol:``), GENCODE (parts between ``|``), or any other whose headers start with the gene.
+    taxon
+        The organism; proteins that are told to be of another (``OX=``) are left out.
+    progress
+        Called with the files read so far.
+
+    Returns
+    -------
+    list of Protein
+        In the order of the files, each accession once.
+
+    Raises
+    ------
+    MissingFileError, FormatError, InputError
+        As `cellweft.genes.read_fasta`; and where no protein is of the organism.
+    """
+    found: dict[str, Protein] = {}
+    others: Counter[int] = Counter()
+    for number, path in enumerate(paths):
+        progress("reading proteins", number, len(paths))
+        # Ensembl lists genes whose protein stops inside: pseudogenes, and what is rearranged later.
+        first = next(iter_fasta(path, skip_stops=True), None)
+        is_ensembl = first is not None and _ENSEMBL_FIELD.search(first.description) is not None
+        for place, record in enumerate(iter_fasta(path, skip_stops=is_ensembl)):
+            protein = parse_record(record)
+            if protein.taxon in (0, taxon):
+                found.setdefault(protein.accession or f"{number}:{place}", protein)
+            else:
+                others[protein.taxon] += 1
+    progress("reading proteins", len(paths), len(paths))
+    if not found:
+        raise InputError(
+            ", ".join(str(path) for path in paths),
+            expected=f"proteins of {organism_name(taxon)}",
+            got=f"{others.total():,} of others, such as {organism_name(max(others, key=others.__getitem__))}",
+            fix="Change the organism, or take its own file.",
+        )
+    return list(found.values())
+
+
+def parse_record(record: FastaRecord) -> Protein:
+    """Return what the header of a FASTA record tells of its protein.
+
+    Examples
+    --------
+    >>> header = "Glutamate decarboxylase 1 OS=Mus musculus OX=10090 GN=Gad1 PE=1 SV=2"
+    >>> record = FastaRecord(name="sp|P48318|DCE1_MOUSE", description=header, sequence="MASSTPSPATS")
+    >>> protein = parse_record(record)
+    >>> protein.accession, protein.names, protein.reviewed, protein.taxon
+    ('P48318', ('Gad1',), True, 10090)
+    """
+    fields = dict(_FIELD.findall(record.description))
+    uniprot = _UNIPROT.fullmatch(record.name)
+    gencode = record.name.split("|")
+    ensembl = dict(_ENSEMBL_FIELD.findall(record.description))
+    if uniprot is not None or "GN" in fields:
+        part, accession, entry_name = uniprot.groups() if uniprot else ("", record.name, "")
+        return Protein(
+            accession=accession,
+            entry_name=entry_name,
+            names=(fields["GN"],) if fields.get("GN") else (),
+            reviewed=part == "sp",
+            canonical=not _ISOFORM.search(accession) and not record.description.startswith("Isoform "),
+            taxon=int(fields["OX"]) if fields.get("OX", "").isdecimal() else 0,
+            sequence=record.sequence,
+        )
+    if "gene" in ensembl:
+        names = (ensembl["gene_symbol"],) if "gene_symbol" in ensembl else ()
+        return _of_ensembl(record, record.name, ensembl["gene"], names)
+    if len(gencode) >= _GENCODE_PARTS and gencode[0].startswith("ENS"):
+        return _of_ensembl(record, gencode[0], gencode[2], (gencode[6],))
+    return Protein(accession="", names=(record.name,), sequence=record.sequence)
+
+
+def _of_ensembl(record: FastaRecord, accession: str, gene: str, names: tuple[str, ...]) -> Protein:
+    return Protein(accession=accession, names=names, ids=(gene.partition(".")[0],), sequence=record.sequence)

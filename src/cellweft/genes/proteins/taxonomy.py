@@ -1,0 +1,78 @@
+"""Organisms by name: the numbers that NCBI's taxonomy, and with it UniProt, gives them."""
+
+from __future__ import annotations
+
+from cellweft._errors import SettingError
+from cellweft._text import near
+
+ORGANISMS: dict[str, tuple[str, int]] = {
+    "human": ("Homo sapiens", 9606),
+    "mouse": ("Mus musculus", 10090),
+    "rat": ("Rattus norvegicus", 10116),
+    "rhesus macaque": ("Macaca mulatta", 9544),
+    "crab-eating macaque": ("Macaca fascicularis", 9541),
+    "marmoset": ("Callithrix jacchus", 9483),
+    "chimpanzee": ("Pan troglodytes", 9598),
+    "pig": ("Sus scrofa", 9823),
+    "cow": ("Bos taurus", 9913),
+    "sheep": ("Ovis aries", 9940),
+    "dog": ("Canis lupus familiaris", 9615),
+    "rabbit": ("Oryctolagus cuniculus", 9986),
+    "chicken": ("Gallus gallus", 9031),
+    "zebrafish": ("Danio rerio", 7955),
+    "frog": ("Xenopus tropicalis", 8364),
+    "fly": ("Drosophila melanogaster", 7227),
+    "worm": ("Caenorhabditis elegans", 6239),
+    "yeast": ("Saccharomyces cerevisiae", 559292),
+    "thale cress": ("Arabidopsis thaliana", 3702),
+}
+"""Scientific name and taxon of organisms, by their plain name."""
+
+
+def taxon_of(organism: str | int) -> int:
+    """Return the taxon of an organism.
+
+    Parameters
+    ----------
+    organism
+        A name of `ORGANISMS`, plain or scientific, in any case; or the number of any taxon.
+
+    Raises
+    ------
+    SettingError
+        The name is not known, or the number is not above 0.
+
+    Examples
+    --------
+    >>> taxon_of("mouse"), taxon_of("Homo sapiens"), taxon_of("7955")
+    (10090, 9606, 7955)
+    >>> taxon_of("mosue")
+    Traceback (most recent call last):
+    cellweft.errors.SettingError: organism: expected ..., got 'mosue'. Did you mean 'mouse' ...
+    """
+    text = " ".join(str(organism).replace("_", " ").split()).lower()
+    if text.isdecimal() and int(text):
+        return int(text)
+    known = {plain: taxon for plain, (_, taxon) in ORGANISMS.items()}
+    known |= {scientific.lower(): taxon for scientific, taxon in ORGANISMS.values()}
+    if text not in known:
+        names = [*ORGANISMS, *(scientific for scientific, _ in ORGANISMS.values())]
+        raise SettingError(
+            "organism",
+            expected="the name of an organism or the number of its taxon",
+            got=repr(organism),
+            fix=f"{near(text, names)} The number of any other is found at https://www.uniprot.org/taxonomy.",
+        )
+    return known[text]
+
+
+def organism_name(taxon: int) -> str:
+    """Return the plain name of a taxon with its number, or the number alone.
+
+    Examples
+    --------
+    >>> organism_name(10090), organism_name(1)
+    ('mouse (taxon 10090)', 'taxon 1')
+    """
+    plain = {number: name for name, (_, number) in ORGANISMS.items()}
+    return f"{plain[taxon]} (taxon {taxon})" if taxon in plain else f"taxon {taxon}"

@@ -1,0 +1,382 @@
+"""UniProt's REST service: names of genes to proteins, in batches, each kept on disk once it is answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import logging
+import re
+import shutil
+import urllib.parse
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from cellweft._typing import Progress, no_progress
+from cellweft.data.io.atomic_output import output_errors, partial_output
+from cellweft.genes.proteins.http_client import PASSING, Answer, Service, told
+from cellweft.genes.proteins.proteome import Protein
+
+logger = logging.getLogger("cellweft")
+
+URL = "https://rest.uniprot.org"
+"""Address of the service."""
+
+Source: TypeAlias = Literal["Gene_Name", "Ensembl", "search"]
+Part: TypeAlias = Literal["UniProtKB-Swiss-Prot", "UniProtKB"]
+
+_FIELDS = "accession,id,gene_names,organism_id,sequence"
+_PAGE = 500  # entries, the most that the service gives at once
+_JOB = 1000  # names in a job of ID mapping; the service takes up to 100,000
+_SEARCH = 80  # names in a search; the service takes up to 100
+_JOB_ATTEMPTS = 3
+_LONGEST_JOB = 1800.0  # seconds
+_POLL = 1.0  # seconds before a job is looked at again; grows by half each time, up to
+_LONGEST_POLL = 20.0
+_FORMAT = 1  # of the files in the cache
+_NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
+_LABELS = {"Gene_Name": "names", "Ensembl": "Ensembl IDs", "search": "synonyms"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What UniProt is asked of many keys at once.
+
+    Attributes
+    ----------
+    source
+        Kind of the keys: names of genes, or Ensembl IDs without version, through ID mapping; or names that
+        are searched among all names of genes, synonyms too.
+    part
+        Where to look: in the reviewed part alone, or everywhere.
+    taxon
+        The organism; of Ensembl IDs, which belong to one, 0.
+    """
+
+    source: Source
+    part: Part
+    taxon: int
+
+    @property
+    def label(self) -> str:
+        """What the progress calls it."""
+        where = "reviewed" if self.part == "UniProtKB-Swiss-Prot" else "all"
+        return f"asking UniProt ({_LABELS[self.source]}, {where})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What UniProt answered.
+
+    Attributes
+    ----------
+    found
+        The proteins of each key, none where UniProt has none; keys that were not answered are not there.
+    releases
+        The releases of UniProt that answered.
+    """
+
+    found: dict[str, list[Protein]]
+    releases: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniProt:
+    """UniProt's REST service with a cache.
+
+    Parameters
+    ----------
+    service
+        The service itself.
+    cache
+        Folder where answers are kept; made when the first one comes.
+    offline
+        Use the cache alone.
+
+    Notes
+    -----
+    ID mapping: a job is submitted, looked at until it is finished, and its results are read page by page. The
+    service gives equal jobs the same number and keeps them for a week. Each page is kept at once, and once a
+    batch of keys is complete, the batch; so a run that was interrupted goes on at the page where it stopped.
+    See https://www.uniprot.org/help/id_mapping_prog and https://www.uniprot.org/help/pagination.
+    """
+
+    service: Service
+    cache: Path
+    offline: bool = False
+
+    def ask(self, question: Question, keys: Sequence[str], *, progress: Progress = no_progress) -> Answers:
+        """Return the proteins of every key that was answered.
+
+        Parameters
+        ----------
+        question
+            What is asked of the keys.
+        keys
+            Each once.
+        progress
+            Called with the keys answered so far.
+
+        Returns
+        -------
+        Answers
+            Of all keys; when offline, of those that the cache holds.
+
+        Raises
+        ------
+        ServiceError
+            The service did not answer; what it did answer before is kept.
+        OutputError
+            The cache cannot be written.
+        """
+        folder, asked = self._folder(question), set(keys)
+        found: dict[str, list[Protein]] = {}
+        releases: set[str] = set()
+        if not keys:
+            return Answers(found=found, releases=frozenset())
+        for kept in _read_batches(folder):
+            those = {key: proteins for key, proteins in kept.found.items() if key in asked}
+            found |= those
+            releases |= kept.releases if those else set()
+        left = [] if self.offline else [key for key in keys if key not in found]
+        size = _SEARCH if question.source == "search" else _JOB
+        for start in range(0, len(left), size):
+            batch = left[start : start + size]
+            answered = self._batch(
+                question, batch, folder, progress=progress, before=len(found), total=len(keys)
+            )
+            found |= answered.found
+            releases |= answered.releases
+        progress(question.label, len(keys), len(keys))
+        return Answers(found=found, releases=frozenset(releases))
+
+    def _folder(self, question: Question) -> Path:
+        host = self.service.url.partition("://")[2]
+        name = f"{question.source}-{question.part}-{question.taxon}"
+        return self.cache / urllib.parse.quote(host, safe=".") / name
+
+    def _batch(
+        self,
+        question: Question,
+        keys: Sequence[str],
+        folder: Path,
+        *,
+        progress: Progress,
+        before: int,
+        total: int,
+    ) -> Answers:
+        """Ask for some keys, and keep the answer."""
+        name = hashlib.sha256(",".join(keys).encode()).hexdigest()[:20]
+        pages = folder / f"{name}.pages"
+        progress(question.label, before, total)
+        path = _search_path(question, keys) if question.source == "search" else self._job(question, keys)
+        rows: list[dict[str, Any]] = []
+        release = ""
+        for page in self._pages(path, pages):
+            rows += page["rows"]
+            release = page["release"]
+            share = len(rows) / max(1, page["total"])
+            progress(question.label, before + int(share * len(keys)), total)
+        found = _by_key(question, keys, rows)
+        kept = {
+            "format": _FORMAT,
+            "release": release,
+            "found": {key: [dataclasses.asdict(one) for one in found[key]] for key in keys},
+        }
+        _write(folder / f"{name}.json.gz", kept)
+        shutil.rmtree(pages, ignore_errors=True)
+        return Answers(found=found, releases=frozenset({release} - {""}))
+
+    def _job(self, question: Question, keys: Sequence[str]) -> str:
+        """Run a job of ID mapping, and return the path of its results."""
+        form = {"from": question.source, "to": question.part, "ids": ",".join(keys)}
+        if question.source == "Gene_Name":
+            form["taxId"] = str(question.taxon)
+        for _ in range(_JOB_ATTEMPTS):
+            submitted = self.service.post("/idmapping/run", form).data
+            if not isinstance(submitted, dict) or "jobId" not in submitted:
+                raise self.service.refused("/idmapping/run", f"no number of a job{told(submitted)}")
+            job = urllib.parse.quote(str(submitted["jobId"]), safe="")
+            if self._is_finished(job):
+                query = urllib.parse.urlencode({"fields": _FIELDS, "format": "json", "size": _PAGE})
+                return f"/idmapping/uniprotkb/results/{job}?{query}"
+        raise self.service.refused("/idmapping/status", f"a job that failed {_JOB_ATTEMPTS} times")
+
+    def _is_finished(self, job: str) -> bool:
+        """Wait for a job, and say whether it went well."""
+        path, waited, pause = f"/idmapping/status/{job}", 0.0, _POLL
+        while waited < _LONGEST_JOB:
+            # A job that was just submitted may be unknown for a moment: 400 and 404 pass.
+            answer = self.service.get(path, good=_is_status, passing=PASSING | {400, 404})
+            state = answer.data.get("jobStatus", "") if isinstance(answer.data, dict) else ""
+            if state == "ERROR":
+                return False
+            if answer.status >= 400:
+                raise self.service.refused(path, f"a job that failed{told(answer.data)}")
+            if state not in ("NEW", "RUNNING"):  # "see other", that is, the results
+                return True
+            self.service.wait(pause)
+            waited, pause = waited + pause, min(1.5 * pause, _LONGEST_POLL)
+        raise self.service.refused(path, f"a job that does not end ({waited / 60:,.0f} min)")
+
+    def _pages(self, path: str, folder: Path) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a result, those that were kept from the disk."""
+        number = seen = 0
+        while path:
+            file = folder / f"{number:05}.json.gz"
+            page = _read(file)
+            if page is None or page.get("path") != path:
+                page = self._page(path, seen)
+                _write(file, page)
+            yield page
+            number, seen, path = number + 1, seen + len(page["rows"]), page["next"]
+
+    def _page(self, path: str, seen: int) -> dict[str, Any]:
+        """Ask for a page of a result, of which ``seen`` entries came before."""
+        answer = self.service.get(path, good=lambda one: _is_whole(one, seen))
+        link = _NEXT.search(answer.headers.get("Link", ""))
+        following = urllib.parse.urlsplit(link[1])._replace(scheme="", netloc="").geturl() if link else ""
+        try:
+            rows = [_row(one) for one in answer.data["results"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self.service.refused(path, f"entries of another form ({error!r})") from error
+        return {
+            "path": path,
+            "rows": rows,
+            "next": following.removeprefix(urllib.parse.urlsplit(self.service.url).path),
+            "total": _total(answer) or len(rows),
+            "release": answer.headers.get("X-UniProt-Release", ""),
+        }
+
+
+def protein_of(entry: dict[str, Any]) -> Protein:
+    """Return the protein of an entry of UniProtKB, as its JSON tells it.
+
+    Examples
+    --------
+    >>> protein = protein_of({
+    ...     "entryType": "UniProtKB reviewed (Swiss-Prot)", "primaryAccession": "P48318",
+    ...     "uniProtkbId": "DCE1_MOUSE", "organism": {"taxonId": 10090}, "sequence": {"value": "MASS"},
+    ...     "genes": [{"geneName": {"value": "Gad1"}, "synonyms": [{"value": "Gad67"}]}],
+    ... })
+    >>> protein.reviewed, protein.names, protein.synonyms
+    (True, ('Gad1',), ('Gad67',))
+    """
+    genes = entry.get("genes", [])
+    others = (
+        other["value"]
+        for gene in genes
+        for kind in ("synonyms", "orderedLocusNames", "orfNames")
+        for other in gene.get(kind, [])
+    )
+    accession = entry["primaryAccession"]
+    return Protein(
+        accession=accession,
+        entry_name=entry.get("uniProtkbId", ""),
+        names=tuple(gene["geneName"]["value"] for gene in genes if "geneName" in gene),
+        synonyms=tuple(others),
+        reviewed="unreviewed" not in entry["entryType"] and "reviewed" in entry["entryType"],
+        canonical="-" not in accession,
+        taxon=int(entry.get("organism", {}).get("taxonId", 0)),
+        sequence=entry.get("sequence", {}).get("value", ""),
+    )
+
+
+def is_askable(name: str) -> bool:
+    """Say whether a name can be put to the service: it has no blank, comma, semicolon, quote or wildcard."""
+    return re.fullmatch(r'[^\s,;"*?\\]+', name) is not None
+
+
+def _search_path(question: Question, keys: Sequence[str]) -> str:
+    names = " OR ".join(f'gene_exact:"{key}"' for key in keys)
+    query = f"({names}) AND (organism_id:{question.taxon})"
+    form = {"query": query, "fields": _FIELDS, "format": "json", "size": _PAGE}
+    return f"/uniprotkb/search?{urllib.parse.urlencode(form)}"
+
+
+def _is_status(answer: Answer) -> bool:
+    data = answer.data if isinstance(answer.data, dict) else {}
+    return answer.is_good or answer.status == 303 or "jobStatus" in data or "errors" in data
+
+
+def _is_whole(answer: Answer, seen: int) -> bool:
+    """Say whether a page holds as many entries as it should, and leads on where more are to come."""
+    if not answer.is_good or not isinstance(answer.data, dict) or "results" not in answer.data:
+        return False
+    total = _total(answer)
+    if total is None:
+        return True
+    n_rows = len(answer.data["results"])
+    leads_on = _NEXT.search(answer.headers.get("Link", "")) is not None
+    return n_rows == min(_PAGE, total - seen) and leads_on == (seen + n_rows < total)
+
+
+def _total(answer: Answer) -> int | None:
+    total = answer.headers.get("X-Total-Results", "")
+    return int(total) if total.isdecimal() else None
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a result: of ID mapping with the key that it is of, of a search without."""
+    mapped = "to" in result
+    protein = protein_of(result["to"] if mapped else result)
+    return {"from": result["from"] if mapped else "", "protein": dataclasses.asdict(protein)}
+
+
+def _by_key(
+    question: Question, keys: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> dict[str, list[Protein]]:
+    """Return the proteins of each key; the service may write a key in another case, or with a version."""
+    found: dict[str, list[Protein]] = {key: [] for key in keys}
+    folded: dict[str, list[str]] = {}
+    for key in keys:
+        folded.setdefault(key.lower(), []).append(key)
+    for row in rows:
+        protein, asked = _protein(row["protein"]), row["from"].lower()
+        if question.source == "search":
+            names = {name.lower() for name in (*protein.names, *protein.synonyms)} & folded.keys()
+        else:
+            names = {asked if asked in folded else asked.partition(".")[0]} & folded.keys()
+        for name in names:
+            for key in folded[name]:
+                found[key].append(protein)
+    return found
+
+
+def _protein(kept: dict[str, Any]) -> Protein:
+    values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in kept.items()}
+    return Protein(**values)
+
+
+def _read_batches(folder: Path) -> Iterator[Answers]:
+    """Yield all answers that a folder of the cache holds."""
+    for file in sorted(folder.glob("*.json.gz")):
+        kept = _read(file)
+        try:
+            if kept is None or kept["format"] != _FORMAT:
+                raise KeyError("format")
+            found = {key: [_protein(one) for one in proteins] for key, proteins in kept["found"].items()}
+            yield Answers(found=found, releases=frozenset({kept["release"]} - {""}))
+        except (KeyError, TypeError, AttributeError):
+            logger.warning("%s is damaged or of another version, and is asked for again.", file)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return what a file of the cache holds; None where there is none, or a damaged one."""
+    try:
+        kept = json.loads(gzip.decompress(file.read_bytes()))
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None
+    return kept if isinstance(kept, dict) else None
+
+
+def _write(file: Path, kept: dict[str, Any]) -> None:
+    """Put a file into the cache, whole or not at all."""
+    with output_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with partial_output(file, overwrite=True) as partial:
+        partial.write_bytes(gzip.compress(json.dumps(kept).encode(), compresslevel=5, mtime=0))

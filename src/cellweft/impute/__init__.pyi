@@ -1,0 +1,1 @@
+from cellweft.impute.imputer import Imputer as Imputer

@@ -1,0 +1,320 @@
+"""cellweft's own method behind the Imputer: learned attention, levels, reliability and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cellweft._compute import torch_stream
+from cellweft._model_folder import ModelFolder, part_of
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset
+from cellweft.data._pair import Pair
+from cellweft.data.gene_major import GeneColumns
+from cellweft.data.io.keys import RELIABILITY
+from cellweft.impute.attention_predictor import (
+    AttentionPredictor,
+    CarriedGenes,
+    GeneReliability,
+    fit_attending,
+    fit_trust,
+    sample_cells,
+)
+from cellweft.impute.base import FitContext, ImputerSettings
+from cellweft.impute.planning import Plan, make_plan
+from cellweft.impute.uncertainty.expected_correlation import Predictability
+from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, Intervals, fit_intervals
+from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments, condensed_if_large
+from cellweft.nn.config import AttentionSettings
+from cellweft.nn.device import to_device
+from cellweft.nn.operator import ReferenceOperator, on_all_cells
+from cellweft.nn.platform_effects import LevelNet, Levels
+
+_NETS = 2  # one by the gene alone, one by cell too
+_MOMENTS = ("spatial", "reference", "detected")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedAttention:
+    """What a model folder holds of learned attention: all of a fit but its data.
+
+    Attributes
+    ----------
+    settings, inputs, queries
+        As of the model, and of `cellweft.impute.attention_predictor.AttentionPredictor`.
+    cells
+        The map, on the CPU.
+    moments
+        Of the two sides and of detection, by name.
+    sample, sample_detection
+        Queries of the cells that genes are standardised over, and their standardised detection.
+    levels, intervals, trust
+        What was learned besides, if anything was.
+    """
+
+    settings: AttentionSettings
+    inputs: IntArray
+    queries: IntArray
+    cells: CellMap
+    moments: dict[str, Moments]
+    sample: torch.Tensor
+    sample_detection: torch.Tensor
+    levels: Levels | None
+    intervals: Intervals | None
+    trust: GeneReliability | None
+
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Self:
+        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        config, tensors = folder.config, folder.tensors
+        settings = AttentionSettings(**config["settings"])
+        inputs = tensors["inputs"].numpy()
+        cells = CellMap(min(len(folder.genes), settings.most_inputs), settings)
+        cells.load_state_dict(part_of(tensors, "cells"))
+        intervals, known = (_arrays(tensors, name) for name in ("intervals", "trust"))
+        panel = np.asarray(folder.genes["gene"].astype(str).tolist())
+        return cls(
+            settings=settings,
+            inputs=inputs,
+            queries=tensors["queries"].numpy(),
+            cells=cells,
+            moments={name: _moments(tensors, name) for name in _MOMENTS},
+            sample=tensors["sample"],
+            sample_detection=tensors["sample_detection"],
+            levels=_levels(tensors, settings),
+            intervals=Intervals.from_arrays(intervals) if intervals else None,
+            trust=GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None,
+        )
+
+    def attending(
+        self, columns: GeneColumns, reference: FloatArray, *, device: torch.device, seed: int
+    ) -> AttentionPredictor:
+        """Return what predicts, given the data.
+
+        Parameters
+        ----------
+        columns
+            The reference by gene.
+        reference
+            (n_sc, P) the inputs in it.
+        device
+            Where it shall work.
+        seed
+            Of the fit: the same metacells come of it.
+        """
+        cells = self.cells.to(device)
+        moments = {name: one.to(device) for name, one in self.moments.items()}
+        logs = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
+        with torch.no_grad():
+            keys = cells(logs, moments["reference"].standard(logs))
+        levels = None if self.levels is None else self.levels.to(device)
+        model = AttentionModel(
+            settings=self.settings,
+            inputs=self.inputs,
+            cells=cells,
+            keys=keys,
+            sample=self.sample.to(device),
+            sample_detection=self.sample_detection.to(device),
+            spatial=moments["spatial"],
+            reference=moments["reference"],
+            detected=moments["detected"],
+        )
+        model = condensed_if_large(model, seed=seed)
+        return AttentionPredictor(model=model, levels=levels, columns=columns, queries=self.queries)
+
+
+def folder_of(
+    attending: AttentionPredictor, pair: Pair, *, intervals: Intervals | None, trust: GeneReliability | None
+) -> ModelFolder:
+    """Return what has to be written of a fit.
+
+    Parameters
+    ----------
+    attending, intervals, trust
+        What was learned.
+    pair
+        The data it was fitted to.
+    """
+    model, levels = attending.model, attending.levels
+    tensors = {
+        "inputs": torch.from_numpy(model.inputs),
+        "queries": torch.from_numpy(attending.queries),
+        "sample": model.sample,
+        "sample_detection": model.sample_detection,
+    }
+    tensors |= {f"cells.{name}": one for name, one in model.cells.state_dict().items()}
+    moments = {name: getattr(model, name) for name in _MOMENTS}
+    if levels is not None:
+        moments["levels"] = levels.features
+        for number, net in enumerate(levels.nets):
+            tensors |= {f"levels.{number}.{name}": one for name, one in net.state_dict().items()}
+    for name, one in moments.items():
+        tensors |= {f"{name}.mean": one.mean, f"{name}.spread": one.spread}
+    arrays = (
+        {} if intervals is None else {f"intervals.{key}": one for key, one in intervals.to_arrays().items()}
+    )
+    if trust is not None:
+        arrays |= {f"trust.{key}": one for key, one in trust.known.to_arrays().items()}
+    tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+    config = {"settings": asdict(model.settings)}
+    genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
+    return ModelFolder(config=config, tensors=tensors, genes=genes)
+
+
+def _moments(tensors: dict[str, torch.Tensor], name: str) -> Moments:
+    return Moments(mean=tensors[f"{name}.mean"], spread=tensors[f"{name}.spread"])
+
+
+def _arrays(tensors: dict[str, torch.Tensor], name: str) -> dict[str, Any]:
+    return {key: one.numpy() for key, one in part_of(tensors, name).items()}
+
+
+def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Levels | None:
+    if "levels.mean" not in tensors:
+        return None
+    start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+    nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
+    for number, net in enumerate(nets):
+        net.load_state_dict(part_of(tensors, f"levels.{number}"))
+    return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionMethod:
+    """Learned attention, with settings that differ from the default ones."""
+
+    changes: Mapping[str, Any]
+
+    def settings(self, pair: Pair) -> AttentionSettings:
+        """Return the settings, the same for all data."""
+        return AttentionSettings().override(self.changes)
+
+    def plan(
+        self,
+        pair: Pair,
+        n_genes: int,
+        *,
+        settings: ImputerSettings | None,
+        memory: str | int,
+        interval: float | None,
+        in_memory: bool,
+        trainings: int = 1,
+    ) -> Plan:
+        """See `cellweft.impute.base.Method`."""
+        chosen = settings or self.settings(pair)
+        return make_plan(
+            pair,
+            n_genes,
+            settings=chosen,
+            memory=memory,
+            interval=interval,
+            in_memory=in_memory,
+            trainings=trainings,
+        )
+
+    def fit(self, pair: Pair, work: FitContext) -> FittedAttention:
+        """See `cellweft.impute.base.Method`."""
+        columns, sample = GeneColumns.load(pair.sc), sample_cells(pair, work.seed)
+        attending, held_out = fit_attending(
+            pair,
+            columns,
+            sample,
+            settings=self.settings(pair),
+            seed=work.seed,
+            devices=work.devices,
+            cross=work.reliability,
+            progress=work.progress,
+        )
+        fitted = FittedAttention(attending=attending, sample=sample, seed=work.seed)
+        if held_out is None or len(pair.shared_genes) < SMALLEST_PANEL:
+            return fitted
+        similarity = attending.model.similarity(attending.model.sample)
+        intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
+        trust = fit_trust(attending, held_out, pair)
+        return replace(fitted, intervals=intervals, trust=trust)
+
+    def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedAttention:
+        """See `cellweft.impute.base.Method`."""
+        saved, seed = SavedAttention.of(folder), folder.config["seed"]
+        columns = GeneColumns.load(pair.sc)
+        reference = columns.dense(pair.sc_shared[saved.inputs])
+        attending = saved.attending(columns, reference, device=device, seed=seed)
+        return FittedAttention(
+            attending=attending,
+            sample=sample_cells(pair, seed),
+            seed=seed,
+            intervals=saved.intervals,
+            trust=saved.trust,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedAttention:
+    """Learned attention fitted to a pair.
+
+    Attributes
+    ----------
+    attending
+        What predicts.
+    sample
+        (n_sample,) positions of the cells that reliability looks at.
+    seed
+        Of the fit.
+    intervals, trust
+        What was learned of intervals and of reliability, or None.
+    """
+
+    attending: AttentionPredictor
+    sample: IntArray
+    seed: int
+    preset: Preset = "auto"
+    intervals: Intervals | None = None
+    trust: GeneReliability | None = None
+    network: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> AttentionSettings:
+        """All settings that were used."""
+        return self.model.settings
+
+    @property
+    def model(self) -> AttentionModel:
+        """The trained attention."""
+        return self.attending.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.model.device
+
+    def to(self, device: torch.device) -> FittedAttention:
+        """See `cellweft.impute.base.FittedMethod`."""
+        return to_device(self, device, "attending")
+
+    def prepare(self, genes: IntArray) -> CarriedGenes:
+        """See `cellweft.impute.base.FittedMethod`."""
+        return self.attending.prepare(genes)
+
+    def operator(self, measured: FloatArray) -> ReferenceOperator:
+        """See `cellweft.impute.base.FittedMethod`."""
+        operator = AttentionOperator.of(self.model, self.model.queries(measured))
+        return on_all_cells(operator, self.attending.columns.usable, self.device)
+
+    def similarity(self, pair: Pair) -> DoubleArray:
+        """See `cellweft.impute.base.FittedMethod`."""
+        return self.attending.similarity(pair)
+
+    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+        """See `cellweft.impute.base.FittedMethod`: the Pearson correlation that is expected of each gene."""
+        if self.trust is None:
+            return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
+        predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
+        return self.trust.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
+
+    def folder(self, pair: Pair) -> ModelFolder:
+        """See `cellweft.impute.base.FittedMethod`."""
+        return folder_of(self.attending, pair, intervals=self.intervals, trust=self.trust)

@@ -1,0 +1,63 @@
+"""A fit that is kept in a folder, so that the same work is not done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cellweft._model_folder import ModelFolder, read_folder, write_folder
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import check_output, output_errors
+from cellweft.data.io.journal import check_own, claim, partial_of, remove_own
+
+_MODEL, _REQUEST = "model", "request.json"
+_Restored = TypeVar("_Restored")
+
+
+def read_checkpoint(
+    path: PathLike, request: Mapping[str, Any], restore: Callable[[ModelFolder], _Restored]
+) -> _Restored | None:
+    """Return the fit that is kept in a folder, or None where there is none of this kind.
+
+    Parameters
+    ----------
+    path
+        The folder, which need not be there yet.
+    request
+        What the fit depends on, by name, as values that JSON stores.
+    restore
+        From the model that is kept to what was fitted.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        The folder holds other things, or none can be made there.
+    FormatError
+        What is kept is damaged.
+    """
+    folder = Path(path).resolve()
+    check_output(partial_of(folder))  # whether the folder that it lies in can be written to
+    check_own(folder)
+    try:
+        is_same = json.loads((folder / _REQUEST).read_text()) == json.loads(json.dumps(request))
+    except (OSError, ValueError):
+        return None
+    return read_folder(folder / _MODEL, restore) if is_same else None
+
+
+def write_checkpoint(path: PathLike, request: Mapping[str, Any], model: ModelFolder) -> None:
+    """Keep a fit in a folder, in place of the one that is kept there; parameters as `read_checkpoint`."""
+    folder = Path(path).resolve()
+    is_new = not folder.exists()
+    try:
+        with output_errors(folder):
+            claim(folder)
+            (folder / _REQUEST).unlink(missing_ok=True)
+            write_folder(model, folder / _MODEL, overwrite=True)
+            (folder / _REQUEST).write_text(json.dumps(request))
+    except BaseException:
+        if is_new:
+            remove_own(folder)
+        raise

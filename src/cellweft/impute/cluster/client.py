@@ -1,0 +1,378 @@
+"""The tiles of an imputation made by the workers of a Dask cluster, or by several devices of a machine.
+
+The tiles, and the functions that make them, are those of `cellweft.impute.tiling.write_tiles`. What makes
+them goes to every worker once; workers write into the incomplete output themselves, on a disk that all share,
+and send back the numbers of the tiles that are written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import secrets
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from cellweft._compute import parse_memory
+from cellweft._errors import CellweftError, ServiceError, arg, require
+from cellweft._provenance import versions
+from cellweft._typing import Progress
+from cellweft.data.io.journal import Journal
+from cellweft.data.io.output_request import processes_of
+from cellweft.data.io.write import ResultWriter
+from cellweft.impute.cluster.worker import Marker, TileMaker, View, view_of
+from cellweft.impute.tiling import Imputation, Tile
+
+logger = logging.getLogger("cellweft")
+
+_TIMEOUT = 10.0  # seconds for a scheduler to answer
+_LATE = 10.0  # seconds until a shared disk shows a new file
+_PATIENCE = 60.0  # seconds without any worker
+_PAUSE = 1.0  # seconds between looks at the cluster while no tile is done
+_ENDING = 5.0  # seconds for tiles that are just being written when a run fails
+_FLYING = 4  # tiles on their way, for each thread of the cluster
+_MOST_LOSSES = 3  # times that all workers may be lost without a tile between
+_DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here whatever Dask's configuration says
+_ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
+_STAY = "Look at their logs; give each worker more memory, or take a smaller budget (" + arg("memory") + ")."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cluster:
+    """Workers that can be asked.
+
+    Attributes
+    ----------
+    address
+        As it was asked for.
+    client
+        A ``distributed.Client``.
+    devices
+        Where a worker works, by its name; a worker without an entry takes the kind of device of the fit.
+    """
+
+    address: str
+    client: Any
+    devices: Mapping[str, str] = field(default_factory=dict)
+
+    def count_threads(self) -> int:
+        """Return how many tiles the workers can make at once."""
+        with self.errors():
+            return sum(self.client.nthreads().values())
+
+    def wait(self) -> None:
+        """Wait for a worker, and raise `ServiceError` where none comes."""
+        with self.errors(f"workers at {self.address}", f"none for {_PATIENCE:g} seconds"):
+            self.client.wait_for_workers(1, timeout=_PATIENCE)
+
+    @contextlib.contextmanager
+    def errors(self, expected: str = "", got: str = "") -> Iterator[None]:
+        """Turn what Dask raises where its scheduler or workers are gone into a `ServiceError`."""
+        lost = require("distributed.client", "dask").ClosedClientError
+        try:
+            yield
+        except CellweftError:
+            raise
+        except (OSError, lost) as error:
+            raise ServiceError(
+                "dask",
+                expected=expected or f"a Dask scheduler that answers at {self.address}",
+                got=got or f"the error {str(error) or type(error).__name__!r}",
+                fix="Look whether it and its workers run, and run again: with "
+                + arg("resume", True)
+                + ", a run goes on where it stopped.",
+            ) from error
+
+
+def check_scheduler(address: str) -> None:
+    """Raise `ServiceError` unless the scheduler at an address, if it is that of one, answers."""
+    if processes_of(address) is None:
+        with _client(address, address):
+            pass
+
+
+@contextlib.contextmanager
+def connect(
+    address: str, *, memory: str | int, device: torch.device, devices: Sequence[str] = ()
+) -> Iterator[Cluster]:
+    """Lend the workers behind an address.
+
+    Parameters
+    ----------
+    address
+        ``"tcp://host:port"`` of a scheduler that runs; or ``"local"`` and ``"local:4"`` for processes of this
+        machine that live as long as they are lent: by default so many as there are cores for the threads of
+        each, or GPUs.
+    memory
+        Budget for each process of this machine.
+    device
+        Where the fit works. Where that is a GPU, each process of this machine takes one of the GPUs.
+    devices
+        In place of these, devices that the processes of this machine take in turn.
+
+    Raises
+    ------
+    SettingError
+        The address is none.
+    MissingExtraError
+        Dask is not installed.
+    ServiceError
+        No scheduler answers, or the processes do not start.
+    """
+    count = processes_of(address)
+    if count is None:
+        with _client(address, address) as client:
+            yield Cluster(address=address, client=client)
+        return
+    found = list(devices)
+    if not found and device.type == "cuda":
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    count = count or len(found) or max(_cores() // torch.get_num_threads(), 1)
+    taken = {str(number): found[number % len(found)] for number in range(count)} if found else {}
+    with _processes(count, parse_memory(memory)) as processes, _client(processes, address) as client:
+        yield Cluster(address=address, client=client, devices=taken)
+
+
+def write_tiles_over(
+    job: Imputation, writer: ResultWriter, journal: Journal, *, cluster: Cluster, progress: Progress
+) -> Path:
+    """Make an imputation by the workers of a cluster, as `cellweft.impute.tiling.write_tiles` makes it here.
+
+    Parameters
+    ----------
+    job
+        What is imputed.
+    writer
+        Of the whole result, a zarr store, not yet entered.
+    journal
+        What is written already; tiles are noted in it.
+    cluster
+        From `connect`.
+    progress
+        Called as tiles are written.
+
+    Returns
+    -------
+    Path
+        Where the result lies: to the last bit as if it were made here, if the processors are of one kind.
+
+    Raises
+    ------
+    OutputError
+        The workers cannot write where the result shall lie.
+    ServiceError
+        No worker is left, or one has another version of cellweft or of what it computes with.
+
+    Notes
+    -----
+    Workers compute with as many threads as this process, since sums depend on their number in the last bit.
+    A tile that is lost with its worker is made again by another: a tile is of whole chunks, each of which is
+    written at once, and it is the same wherever it is made.
+    """
+    n_values, n_done = job.plan.n_cells * job.plan.n_genes, 0
+
+    def note(tile: Tile) -> None:
+        nonlocal n_done
+        writer.note(tile.rows, tile.places)
+        n_done += tile.n_values
+
+    marker = Marker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
+    with writer, marker.put():
+        for tile in job.tiles:
+            if tile.number in journal.done:
+                note(tile)
+        left = [tile.number for tile in job.tiles if tile.number not in journal.done]
+        maker = TileMaker.of(job, writer, marker, devices=cluster.devices)
+        if left:
+            _check_workers(cluster, maker)
+        with contextlib.closing(WorkerPool(cluster, maker).made(left)) as numbers:
+            for number in numbers:
+                journal.add(number)
+                note(job.tiles[number])
+                progress("impute", n_done, n_values)
+        journal.remove_torn()
+    return writer.path
+
+
+class WorkerPool:
+    """The workers of a cluster, and the tiles that are on their way."""
+
+    def __init__(self, cluster: Cluster, maker: TileMaker) -> None:
+        self._cluster, self._client, self._maker = cluster, cluster.client, maker
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._flying: dict[str, tuple[int, Any]] = {}  # number and future, by the future's key
+        self._shipped: Any = None
+        self._losses = 0
+
+    def made(self, numbers: Iterable[int]) -> Generator[int]:
+        """Yield the numbers of tiles as they are written."""
+        waiting = list(numbers)[::-1]
+        try:
+            while waiting or self._flying:
+                self._send(waiting)
+                future = self._next_ended()
+                number, _ = self._flying.pop(future.key)
+                if future.status == "finished":
+                    self._losses = 0
+                    yield number
+                elif future.status == "error":
+                    _refuse(future.exception())
+                else:  # what makes it was lost with the last worker that had it
+                    waiting += [number, *self._lost()]
+                    waiting.sort(reverse=True)
+        finally:
+            self._end()
+
+    def _send(self, waiting: list[int]) -> None:
+        """Send tiles, the last that wait first, and before them what makes them."""
+        most = _FLYING * max(self._cluster.count_threads(), 1)
+        while waiting and len(self._flying) < most:
+            with self._cluster.errors():
+                if self._shipped is None:
+                    self._cluster.wait()
+                    (self._shipped,) = self._client.scatter([self._maker], broadcast=True, hash=False)
+                key = f"cellweft-tile-{waiting[-1]}-{secrets.token_hex(4)}"
+                future = self._client.submit(_make, self._shipped, waiting[-1], key=key, pure=False)
+            self._flying[key] = waiting.pop(), future
+            future.add_done_callback(self._ended.put)
+
+    def _next_ended(self) -> Any:
+        """Wait for a tile that is on its way, and for a worker as long as one may take to come."""
+        while True:
+            try:
+                future = self._ended.get(timeout=_PAUSE)
+            except queue.Empty:
+                if not self._cluster.count_threads():
+                    self._cluster.wait()
+                continue
+            if future.key in self._flying:
+                return future
+
+    def _lost(self) -> list[int]:
+        """Give up what is on its way, and return the numbers."""
+        self._losses += 1
+        if self._losses > _MOST_LOSSES:
+            got = f"all of them lost {self._losses} times without a tile made"
+            raise ServiceError("dask", expected="workers that stay", got=got, fix=_STAY)
+        numbers = [number for number, _ in self._flying.values()]
+        self._flying, self._shipped = {}, None
+        return numbers
+
+    def _end(self) -> None:
+        """After a failure, wait for what is just being written: the output is removed next."""
+        if not self._flying:
+            return
+        self._maker.marker.remove()
+        futures = [future for _, future in self._flying.values()]
+        with contextlib.suppress(Exception):  # what failed first is what is told
+            require("distributed", "dask").wait(futures, timeout=_ENDING)
+        with contextlib.suppress(Exception):
+            self._client.cancel(futures)
+
+
+def _make(maker: TileMaker, number: int) -> int:
+    """Make a tile, on a worker."""
+    return maker.make(number, worker=str(require("distributed", "dask").get_worker().name))
+
+
+def _refuse(error: BaseException) -> NoReturn:
+    """Raise what a worker raised, or what became of the workers."""
+    if isinstance(error, require("distributed.scheduler", "dask").KilledWorker):
+        got = f"several that were lost with the same one ({error})"
+        raise ServiceError("dask", expected="workers that bear a tile", got=got, fix=_STAY) from error
+    raise error
+
+
+def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
+    """Raise unless the workers share the output, and compute with what is installed here."""
+    cluster.wait()
+    with cluster.errors():
+        found = cluster.client.run(view_of, maker.marker, _LATE, on_error="return")
+    for worker, one in found.items():
+        if isinstance(one, ImportError | AttributeError):
+            _other(worker, expected="cellweft, as here", got=f"the error {str(one)!r}")
+    views = {worker: one for worker, one in found.items() if isinstance(one, View)}  # others were just lost
+    for worker, view in views.items():
+        for package, version in versions().items():
+            if view.versions.get(package) != version:
+                _other(worker, expected=f"{package} {version}", got=str(view.versions.get(package)))
+        if not view.shares:
+            maker.marker.refuse(view.host)
+    cores = min((view.cores for view in views.values()), default=maker.threads.torch)
+    if cores < maker.threads.torch:
+        logger.warning(
+            "Workers compute with %d threads, as many as this process, on %d cores: "
+            "start this process with OMP_NUM_THREADS=%d.",
+            maker.threads.torch,
+            cores,
+            cores,
+        )
+
+
+def _other(worker: str, *, expected: str, got: str) -> NoReturn:
+    raise ServiceError(
+        "dask",
+        expected=f"workers with {expected}",
+        got=f"{got} at {worker}",
+        fix="Start the workers in the same environment as this process.",
+    )
+
+
+def _cores() -> int:
+    return int(require("dask.system", "dask").CPU_COUNT)
+
+
+@contextlib.contextmanager
+def _client(scheduler: Any, address: str) -> Iterator[Any]:
+    """Lend a client of a scheduler, given as its address or as a cluster of this machine."""
+    distributed, cluster = require("distributed", "dask"), Cluster(address=address, client=None)
+    with cluster.errors(got=f"no answer within {_TIMEOUT:g} seconds"):
+        client = distributed.Client(scheduler, timeout=_TIMEOUT, set_as_default=False)
+    with client:
+        yield client
+
+
+@contextlib.contextmanager
+def _processes(count: int, memory: int) -> Iterator[Any]:
+    """Lend a cluster of processes of this machine."""
+    distributed, config = require("distributed", "dask"), require("dask.config", "dask")
+    # What makes tiles is needed all the time: it is not put away on a disk, nor does any worker pause.
+    whole = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause")}
+    variables = [*config.get("distributed.nanny.pre-spawn-environ"), *_DASK_VARIABLES]
+    with config.set(whole), _environment_of(variables):
+        try:
+            cluster = distributed.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=int(_ROOM * memory),
+                dashboard_address=":0",
+            )
+        except RuntimeError as error:
+            raise ServiceError(
+                "dask",
+                expected=f"{count} processes of this machine that start",
+                got=f"the error {str(error)!r}",
+                fix="In a script, put what is run under: if __name__ == '__main__':",
+            ) from error
+        with cluster:
+            yield cluster
+
+
+@contextlib.contextmanager
+def _environment_of(names: Iterable[str]) -> Iterator[None]:
+    """Put variables of the environment back afterwards: Dask sets them here for processes that it starts."""
+    known = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in known.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,274 @@
+"""What makes the tiles of an imputation wherever it is: it goes to other processes, and to other devices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from cellweft._errors import OutputError, require
+from cellweft._provenance import versions
+from cellweft.data.io.atomic_output import output_errors
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.sparse_write import SparseParts
+from cellweft.data.io.write import ResultWriter
+from cellweft.impute.base import Predictor
+from cellweft.impute.tiling import Imputation, Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """Among how many threads a product of matrices is shared, in torch and in numpy's BLAS."""
+
+    torch: int
+    blas: int
+
+    @classmethod
+    def here(cls) -> Threads:
+        """Return those of this process."""
+        pools = threadpool_info()
+        blas = [int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"]
+        return cls(torch=torch.get_num_threads(), blas=max(blas, default=1))
+
+    def take(self) -> None:
+        """Compute with so many from now on."""
+        torch.set_num_threads(self.torch)  # of the calling thread alone
+        threadpool_limits(self.blas, user_api="blas")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """A file beside an output, there as long as a run lasts: who reads it shares the disk.
+
+    Attributes
+    ----------
+    target
+        Where the result shall lie, absolute.
+    partial
+        Where it lies while it is incomplete; the file lies in the same folder.
+    keeps
+        Whether what is written stays if the run fails.
+    token
+        What stands in it.
+    """
+
+    target: Path
+    partial: Path
+    keeps: bool
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.partial.with_name("shared.txt")
+
+    def is_seen(self) -> bool:
+        """Say whether the incomplete output of this run is here, and can be written to."""
+        try:
+            is_same = self.path.read_text() == self.token
+        except OSError:
+            return False
+        return is_same and os.access(self.partial, os.W_OK | os.X_OK)
+
+    @contextlib.contextmanager
+    def put(self) -> Iterator[None]:
+        """Keep the file in its folder while the run lasts."""
+        self.path.write_text(self.token)
+        try:
+            yield
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the file, so that no worker writes any more."""
+        self.path.unlink(missing_ok=True)
+
+    def refuse(self, host: str) -> NoReturn:
+        """Raise `OutputError`: a machine does not share the output."""
+        raise OutputError(
+            str(self.target),
+            expected="a folder that all workers share with this process, and may write to",
+            got=f"none of this run on {host}",
+            fix="Choose an output on a disk that all the machines have at the same path.",
+        )
+
+
+class _Ready:
+    """The genes of the last tile, kept for the next one; it goes to other processes empty."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: Imputation | None = None
+        self._predictor: Predictor | None = None
+        self._of: tuple[str, slice] | None = None
+
+    def __reduce__(self) -> Any:
+        return _Ready, ()
+
+    def of(self, job: Imputation, tile: Tile, device: str) -> tuple[Imputation, Predictor]:
+        """Return the imputation on a device, and what predicts the genes of a tile there."""
+        with self._lock:
+            if self._job is None or self._of is None or self._of[0] != device:
+                there = job.fitted if device == "cpu" else job.fitted.to(torch.device(device))
+                self._job = dataclasses.replace(job, fitted=there)
+            if self._predictor is None or self._of != (device, tile.places):
+                self._predictor = None  # the old one goes before the new one comes
+                self._predictor, self._of = self._job.prepare(tile), (device, tile.places)
+            return self._job, self._predictor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TileMaker:
+    """What a worker needs to make any tile, and to put it in its place.
+
+    Attributes
+    ----------
+    job
+        The imputation on the CPU, without what tiles do not depend on.
+    marker
+        Of the run.
+    keys, dtype
+        Path of each matrix in the store, by its name in a tile's values; type of the numbers.
+    parts
+        What X is made from, where it shall be sparse.
+    threads
+        To compute with.
+    device, devices
+        Where workers work: by default, and by their names.
+    """
+
+    job: Imputation
+    marker: Marker
+    keys: Mapping[str | None, str]
+    dtype: str
+    parts: SparseParts | None = None
+    threads: Threads
+    device: str
+    devices: Mapping[str, str]
+    ready: _Ready = field(default_factory=_Ready)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        job: Imputation = state["job"]  # it lies where the message came to lie: see `to_device`
+        fitted = job.fitted.to(torch.device("cpu"))
+        self.__dict__.update(state | {"job": dataclasses.replace(job, fitted=fitted)})
+
+    @classmethod
+    def of(
+        cls, job: Imputation, writer: ResultWriter, marker: Marker, *, devices: Mapping[str, str]
+    ) -> TileMaker:
+        """Return what makes the tiles of an imputation.
+
+        Parameters
+        ----------
+        job, writer
+            As in `write_tiles_over`.
+        marker
+            Of the run.
+        devices
+            By the names of workers.
+        """
+        return cls(
+            job=_light(job),
+            marker=marker,
+            keys={None: "X", **{name: f"layers/{name}" for name in job.layers}},
+            dtype=writer.dtype.name,
+            parts=writer.parts,
+            threads=Threads.here(),
+            device=job.fitted.device.type,
+            devices=devices,
+        )
+
+    def make(self, number: int, *, worker: str = "") -> int:
+        """Make a tile, write it, and return its number.
+
+        Parameters
+        ----------
+        number
+            Of the tile.
+        worker
+            Name of the worker that makes it.
+
+        Raises
+        ------
+        OutputError
+            The output is not there, or could not be written.
+        """
+        import zarr
+
+        self.threads.take()
+        tile = self.job.tiles[number]
+        job, predictor = self.ready.of(self.job, tile, self.devices.get(worker, self.device))
+        values = job.values(tile, predictor, job.read(tile))
+        for name, made in values.items():
+            block = made.astype(self.dtype, copy=False)
+            if not self.marker.is_seen():  # of a run that has failed, nothing is written any more
+                self.marker.refuse(socket.gethostname())
+            with output_errors(self.marker.target, keeps=lambda: self.marker.keeps):
+                if name is None and self.parts is not None:
+                    self.parts.put(tile.rows, tile.places, block)
+                    continue
+                store: Any = zarr.open_group(self.marker.partial, mode="r+", use_consolidated=False)
+                store[self.keys[name]][tile.rows, tile.places] = block
+        return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a worker sees of a run.
+
+    Attributes
+    ----------
+    shares
+        Whether it can write into the output.
+    host, cores, versions
+        Name of its machine, cores that it may use, what is installed there.
+    """
+
+    shares: bool
+    host: str
+    cores: int
+    versions: dict[str, str]
+
+
+def view_of(marker: Marker, late: float) -> View:
+    """Return what this process sees of a run; a shared disk may show a new file some seconds late."""
+    end = time.monotonic() + late
+    while not (shares := marker.is_seen()) and time.monotonic() < end:
+        time.sleep(0.2)
+    cores = int(require("dask.system", "dask").CPU_COUNT)
+    return View(shares=shares, host=socket.gethostname(), cores=cores, versions=versions())
+
+
+def _light(job: Imputation) -> Imputation:
+    """Return an imputation without what its tiles do not depend on, and on the CPU."""
+    pair, no_table = job.pair, HeldTable(pd.DataFrame())
+    st = dataclasses.replace(pair.st, table=no_table, arrays={}, uns={})
+    no_rows = open_rows(np.empty((0, pair.sc.matrix.shape[1]), dtype=np.float32))
+    sc = dataclasses.replace(pair.sc, matrix=no_rows, table=no_table, arrays={}, uns={})
+    bare = dataclasses.replace(
+        pair,
+        sc=sc,
+        st=st,
+        coordinates=None,
+        slices=None,
+        labels=None,
+        st_labels=None,
+        findings={},
+        cautions=(),
+    )
+    fitted = job.fitted if job.fitted.device.type == "cpu" else job.fitted.to(torch.device("cpu"))
+    return dataclasses.replace(job, fitted=fitted, pair=bare, known=bare)

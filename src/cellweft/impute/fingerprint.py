@@ -1,0 +1,84 @@
+"""Short texts that tell data and models from others: what a run goes on with has to be the same."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError
+from cellweft._model_folder import ModelFolder
+from cellweft._provenance import versions
+from cellweft.data._pair import Pair
+from cellweft.data.digest import digest_of, values_digest
+from cellweft.genes.network import Network
+
+
+def machine_mark() -> dict[str, Any]:
+    """Return what the last bits of a fit hang on besides data and settings, by name."""
+    return {**versions(), "threads": torch.get_num_threads()}
+
+
+def data_mark(pair: Pair) -> dict[str, str]:
+    """Return texts that tell one pair from another, by name: both sides are read, unless they were before."""
+    about = pair.st_labels, pair.slices, pair.coordinates, np.asarray(pair.st.obs_names, dtype=object)
+    return {
+        "reference": values_digest(pair.sc),
+        "spatial data": digest_of(values_digest(pair.st), *about),
+        "panel": digest_of(pair.shared_genes),
+    }
+
+
+def model_mark(folder: ModelFolder) -> str:
+    """Return a text that tells one model from another."""
+    tensors = [part for name in sorted(folder.tensors) for part in (name, folder.tensors[name].cpu().numpy())]
+    genes = [part for name, column in folder.genes.items() for part in (str(name), column.to_numpy())]
+    return digest_of(json.dumps(folder.config, sort_keys=True, default=str), *tensors, *genes)
+
+
+def reference_mark(pair: Pair) -> str:
+    """Return a text that tells one reference from another: its size, its genes in their order, its scale."""
+    genes = zlib.crc32("\n".join(pair.sc.genes.tolist()).encode())
+    return (
+        f"{pair.sc.n_cells:,} cells x {pair.sc.n_genes:,} genes ({genes:08x}), scaled to {pair.sc.target:.6g}"
+    )
+
+
+def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
+    """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to."""
+    if not np.array_equal(pair.shared_genes, panel):
+        n_known = int(np.isin(pair.shared_genes, panel).sum())
+        raise InputError(
+            "pair",
+            expected=f"the panel of {len(panel)} genes that the model was fitted to",
+            got=f"{len(pair.shared_genes)} shared genes, {n_known} of them on that panel",
+            fix="Pass the pair of the fit, parts of its cells, or other cells with pair.panel(genes).",
+        )
+    if reference_mark(pair) != reference:
+        raise InputError(
+            "pair",
+            expected=f"the reference that the model was fitted with, {reference}",
+            got=f"another one, {reference_mark(pair)}",
+            fix="Make the pair with that reference, read in the same way, or fit anew.",
+        )
+
+
+def network_digests(network: Network) -> dict[str, str]:
+    """Return a text for each of the gene relations that are given, which tells it from others by its values.
+
+    Parameters
+    ----------
+    network
+        Protein embeddings, gene sets and edges, as far as they are given.
+    """
+    embedding, sets, edges = network.embedding, network.gene_sets, network.edges
+    given = {
+        "embedding": embedding and (embedding.genes, embedding.values),
+        "gene_sets": sets and (sets.genes, sets.members.data, sets.members.indices, sets.members.indptr),
+        "edges": edges and (edges.genes, edges.pairs, edges.weights),
+    }
+    return {name: digest_of(*parts) for name, parts in given.items() if parts}

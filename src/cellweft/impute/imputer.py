@@ -1,0 +1,677 @@
+"""The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
+
+It holds the contract (checks, devices, streaming, results); the methods are in rooms of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._compute import progress_callback, resolve_devices, return_memory
+from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
+from cellweft._model_folder import FolderModel, ModelFolder
+from cellweft._provenance import timed
+from cellweft._typing import (
+    DoubleArray,
+    FloatArray,
+    IntArray,
+    OutputType,
+    PathLike,
+    Preset,
+    Progress,
+    ProgressOption,
+    no_progress,
+)
+from cellweft.data._pair import Pair, check_not_input
+from cellweft.data.io.journal import Journal, kept_until_failure
+from cellweft.data.io.keys import RECORD, RELIABILITY
+from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval
+from cellweft.data.io.write import ResultWriter
+from cellweft.data.side import gene_table
+from cellweft.genes.embeddings import EmbeddingTable
+from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
+from cellweft.genes.interactions import EdgeSource, read_edges
+from cellweft.genes.network import read_network
+from cellweft.impute.attention import AttentionMethod, SavedAttention
+from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Method, predict_all
+from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
+from cellweft.impute.cluster.client import connect, write_tiles_over
+from cellweft.impute.fingerprint import check_data, data_mark, machine_mark, network_digests, reference_mark
+from cellweft.impute.planning import Plan, share_kept
+from cellweft.impute.stimpute import StImputeMethod
+from cellweft.impute.stimpute_state import SavedStImpute
+from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
+from cellweft.impute.training_data import asked_genes, places_of
+from cellweft.impute.uncertainty.prediction_intervals import Intervals
+from cellweft.nn.config import AttentionSettings
+
+DEFAULT_MEMORY = "4 GB"
+
+
+@dataclass(kw_only=True, eq=False)
+class Imputer(FolderModel):
+    """Predict genes of a single-cell reference in every cell of a spatial dataset.
+
+    Parameters
+    ----------
+    preset
+        "auto", the default, is what cellweft's own measurements say is best: learned attention with levels
+        (docs/auto.md). "stimpute" is the published method with its settings.
+    settings
+        Settings that differ from the preset's, by the names of `cellweft.nn.config.AttentionSettings` or
+        `cellweft.nn.config.StImputeSettings`; a copy is held.
+    embedding
+        Protein embeddings of genes (a table or its path), which stImpute's gene graph is made from.
+    gene_sets
+        Sets of genes (the path of a GMT file of GO or Reactome, say, a mapping from set to genes, or several
+        of these), likewise; genes belong together that share sets.
+    edges
+        Pairs of genes that belong together (the path of a text file, from STRING say, a table, or several),
+        likewise. Where more than one of the three is given, the graph is their union; ``settings["graph"]``
+        says otherwise, as "embedding+expression" or "edges".
+    reliability
+        Whether to learn how far predictions can be trusted: reliability of genes and, with "auto",
+        intervals. With "stimpute" it takes as long as five more fits.
+    seed
+        Of every random draw: same seed, device and version give the same bits on the CPU.
+    device
+        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains one
+        of the networks at a time (the folds of reliability have their own), and the first one predicts; with
+        ``impute_to(dask="local")`` all do.
+
+    Attributes
+    ----------
+    pair_
+        The data it was fitted to, or given by `attach`.
+    fitted_
+        The fitted method, or None.
+    model_, settings_
+        What the method learned, of its own kind, and all settings that were used.
+    intervals_
+        What was learned of how far measured values lie from predictions, or None.
+    network_
+        Relations that stImpute's gene graph is made of: the share of each, where it came from, and how many
+        genes of the reference it knows; expression stands in for the others. Empty for "auto".
+
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then. A fitted or loaded Imputer holds all
+    that it uses of embedding, gene sets and edges; their files are read by `fit` alone.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=80, n_genes=24, n_panel=12)
+    >>> imputer = cellweft.Imputer(settings={"steps": 5, "level_steps": 5}, reliability=False)
+    >>> imputed = imputer.fit(cellweft.pair(tissue.sc, tissue.st)).impute(["Gene03", "Gene07"])
+    >>> imputed.shape
+    (80, 2)
+    """
+
+    preset: Preset = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    embedding: PathLike | EmbeddingTable | None = None
+    gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None
+    edges: EdgeSource | Sequence[EdgeSource] | None = None
+    reliability: bool = True
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._method = self._chosen()
+        self.settings = dict(self.settings)
+        self.pair_: Pair | None = None
+        self.fitted_: FittedMethod | None = None
+        self.model_: Any = None
+        self.settings_: ImputerSettings | None = None
+        self.intervals_: Intervals | None = None
+        self.network_: dict[str, dict[str, Any]] | None = None
+        self._restored: ModelFolder | None = None
+        self._fit_seconds = 0.0
+
+    def fit(self, pair: Pair, *, checkpoint: PathLike | None = None, progress: ProgressOption = True) -> Self:
+        """Learn from a pair.
+
+        Parameters
+        ----------
+        pair
+            The data; its panel is what is learned from.
+        checkpoint
+            A folder in which the fit is kept, made where it is missing. A fit of the same work that it holds
+            is taken, and nothing is learned anew: of the same values of both sides, protein embeddings, gene
+            sets and edges, the same settings, seed, versions and threads. The data are read once more for it.
+        progress
+            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            (stage, done, total) as training goes on.
+
+        Raises
+        ------
+        SettingError
+            k is larger than the reference.
+        MissingFileError, FormatError, InputError
+            The embedding table, gene sets or edges cannot be read.
+        GeneError
+            One of them holds none of the reference's genes.
+        OutputExistsError, OutputError
+            The folder of the checkpoint holds other things, or cannot be written to.
+        """
+        return_memory()  # of the files' reading
+        method, devices = self._chosen(), resolve_devices(self.device)
+        start = time.monotonic()
+        request = {} if checkpoint is None else self._request(pair)
+        kept: FittedMethod | None = None
+        if checkpoint is not None:
+            kept = read_checkpoint(
+                checkpoint, request, lambda folder: method.restore(folder, pair, devices[0])
+            )
+        if kept is None:
+            with progress_callback(progress) as report:
+                work = FitContext(
+                    seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
+                )
+                fitted = method.fit(pair, work)
+            if checkpoint is not None:
+                write_checkpoint(checkpoint, request, fitted.folder(pair))
+        else:
+            fitted = kept
+        self._method, self._restored = method, None
+        self._fit_seconds = round(time.monotonic() - start, 3)
+        return self._keep(fitted, pair)
+
+    def plan(
+        self,
+        genes: Iterable[str] | None = None,
+        *,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        interval: float | None = None,
+        sparse: float | None = None,
+        in_memory: bool = False,
+    ) -> Plan:
+        """Return what fitting and imputing will take; before `fit` too, given the pair.
+
+        Parameters
+        ----------
+        genes
+            Names, or all of the reference by default.
+        pair
+            The data; by default those it was fitted to.
+        memory
+            Budget for the whole process.
+        interval
+            As in `impute`: intervals are two more matrices of the result's size.
+        sparse
+            As in `impute_to`; how many values are kept is estimated from some cells of the pair.
+        in_memory
+            Whether the plan is of `impute`, which holds the result in memory, or of `impute_to`.
+
+        Raises
+        ------
+        SettingError
+            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense.
+        MemoryBudgetError
+            It does not fit in the budget.
+        """
+        check_cut(sparse)
+        if sparse is not None and in_memory:
+            raise SettingError(
+                "sparse",
+                expected="None with in_memory=True, for impute returns dense matrices",
+                got=repr(sparse),
+                fix="Leave out in_memory=, for the plan of impute_to, or sparse=.",
+            )
+        method = self._chosen()
+        is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
+        pair = self._pair() if pair is None else pair
+        asked = asked_genes(pair, genes)
+        plan = method.plan(
+            pair,
+            len(asked),
+            settings=self.settings_ if is_of_fit else None,
+            memory=memory,
+            interval=interval,
+            in_memory=in_memory,
+            trainings=len(resolve_devices(self.device)),
+        )
+        return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
+
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return predictions alone.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) names of genes of the reference, each of which is given a column.
+        pair
+            The pair it was fitted to, or the same with other spatial cells.
+
+        Returns
+        -------
+        (n_cells, n_genes) log-normalised expression, at least 0.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        """
+        fitted = self._fitted()
+        self._check(pair)
+        return predict_all(fitted.prepare, pair, _positions(genes, pair))
+
+    def impute(
+        self,
+        genes: Iterable[str] | None = None,
+        *,
+        pair: Pair | None = None,
+        interval: float | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: ProgressOption = True,
+    ) -> AnnData:
+        """Return imputed genes as a new AnnData.
+
+        Parameters
+        ----------
+        genes
+            Names of genes of the reference; all by default.
+        pair
+            Data to impute; by default those it was fitted to.
+        interval
+            Share of measured values that shall lie within the intervals that are given besides, 0.01 to
+            0.999, as 0.9; none by default. With ``preset="auto"`` and reliability.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            As in `fit`; a function is called as blocks are done.
+
+        Returns
+        -------
+        AnnData
+            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
+            ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``, how
+            near the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol``
+            and ``gene_id``, empty where the reference does not tell them, of its names and of a usual column
+            of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl IDs);
+            ``measured``, whether the gene was on the panel, and
+            ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
+            ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
+            with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
+            ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        SettingError, NotFittedError
+            An interval out of its range, or of an Imputer that has learned none.
+        MemoryBudgetError
+            The result does not fit in the budget: use `impute_to`.
+        """
+        check_interval(interval)
+        start = time.monotonic()
+        job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        record = self._record(job)
+        shape = job.plan.n_cells, job.plan.n_genes
+        matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
+        with progress_callback(progress) as report:
+            for tile, found in job.made(report):
+                for name, block in found.items():
+                    matrices[name][tile.rows, tile.places] = block
+        values = matrices.pop(None)
+        imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var)
+        imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
+        imputed.layers.update({str(name): one for name, one in matrices.items()})
+        imputed.uns[RECORD] = timed(record, start)
+        return imputed
+
+    def impute_to(
+        self,
+        path: PathLike,
+        *,
+        genes: Iterable[str] | None = None,
+        pair: Pair | None = None,
+        interval: float | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        dtype: OutputType = "float32",
+        sparse: float | None = None,
+        resume: bool = False,
+        dask: str | None = None,
+        overwrite: bool = False,
+        progress: ProgressOption = True,
+    ) -> Path:
+        """Write imputed genes to a file as they are made, within a memory budget.
+
+        Parameters
+        ----------
+        path
+            A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
+        genes, pair, interval, memory, progress
+            As in `impute`.
+        dtype
+            Type of the numbers that are written, "float32" or "float16": half the size, three digits.
+        sparse
+            Values of ``X`` below it, 0 to 1, are left out, and ``X`` is written as a sparse matrix (CSR), as
+            0.05; 0 leaves out zeros alone. By default ``X`` is dense. Layers are dense and hold all values.
+            With "float16", values are rounded to it and stored as float32, as scipy has no sparse matrix of
+            float16.
+        resume
+            Whether to go on with a run of the same work that was killed or failed, and to keep what is
+            written if this one fails; a zarr store only. The result is the same to the last bit. Where
+            there is nothing to go on with, or it is of other work, the run starts anew.
+        dask
+            Address of a Dask scheduler whose workers make the result, as "tcp://host:8786", or "local" or
+            "local:4" for processes of this machine; by default it is made here. A zarr store only, on a disk
+            that all workers share; with processors of one kind, the result is the same to the last bit.
+        overwrite
+            Whether an output that is there may be replaced.
+
+        Returns
+        -------
+        Path
+            Where it lies, holding what `impute` returns; ``uns["cellweft"]["sparse"]`` has the cut, if any.
+
+        Raises
+        ------
+        OutputExistsError, OutputError
+            The output is there already, or could not be written.
+        GeneError, SettingError, NotFittedError, MemoryBudgetError
+            As in `impute`.
+        MissingExtraError, ServiceError
+            Dask is not installed; no scheduler answers, or no workers are left.
+        """
+        request = OutputRequest(
+            path=path,
+            overwrite=overwrite,
+            dtype=dtype,
+            sparse=sparse,
+            interval=interval,
+            resume=resume,
+            dask=dask,
+            memory=memory,
+        )
+        pair = self._pair() if pair is None else pair
+        check_not_input(path, pair)
+        with progress_callback(progress) as report:
+            write_imputation(self, pair, request, genes=genes, progress=report)
+        return request.target
+
+    def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
+        """Return how far genes can be trusted.
+
+        Parameters
+        ----------
+        genes
+            (n_genes,) names of genes of the reference.
+        judged
+            (n_cells, n_genes) predictions to judge in place of the Imputer's own, in all cells of `pair_`.
+
+        Returns
+        -------
+        (n_genes,) with "auto" the expected Pearson correlation of prediction and measurement, with
+        "stimpute" their expected cosine similarity; NaN where the Imputer was made without reliability, or
+        the panel was too small for it.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        InputError
+            ``judged`` has another shape.
+
+        Notes
+        -----
+        A panel gene gets the score of its prediction made without it. "stimpute": Eq. 13 of the paper.
+        """
+        fitted, pair = self._fitted(), self._pair()
+        places = _positions(genes, pair)
+        shape = (pair.st.n_cells, len(places))
+        if judged is not None and judged.shape != shape:
+            raise InputError(
+                "judged",
+                expected=f"{shape[0]} cells x {shape[1]} genes",
+                got=f"an array of shape {judged.shape}",
+                fix="Pass the predictions of these genes in all cells of the pair.",
+            )
+        scores = fitted.judge(places, pair=pair, judged=judged)[RELIABILITY]
+        return np.asarray(scores.to_numpy(), dtype=np.float64)
+
+    def attach(self, pair: Pair) -> Self:
+        """Give a loaded Imputer its data, or a fitted one other spatial data: a pair with the same reference.
+
+        Parameters
+        ----------
+        pair
+            With the reference that the model was fitted with, and spatial data with the same panel.
+
+        Raises
+        ------
+        InputError
+            The reference is another one: its genes, say, of which the model may know nothing.
+        GeneError
+            The panel lacks genes of the model's.
+
+        Notes
+        -----
+        Nothing is learned, and no file is read but the pair's: embedding, gene sets and edges are those of
+        the fit, held by the model.
+        """
+        folder = self._folder() if self._restored is None else self._restored
+        panel = np.asarray(folder.genes["gene"].astype(str).tolist())
+        pair = pair.panel(panel)
+        check_data(pair, panel=panel, reference=folder.config["reference"])
+        return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
+
+    @classmethod
+    def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
+        """Return the Imputer that was saved; it has no data until `attach`. See `cellweft.load`."""
+        config = folder.config
+        check_choice("preset", config["preset"], ("auto", "stimpute"))
+        check_range("seed", config["seed"], low=0, integer=True)
+        saved: SavedAttention | SavedStImpute
+        sources: dict[str, Any] = {}
+        if config["preset"] == "auto":
+            saved = SavedAttention.of(folder)
+            has_reliability = saved.trust is not None
+        else:
+            saved = SavedStImpute.of(folder)
+            has_reliability = saved.reliability is not None
+            sources = {name: getattr(saved.network, name) for name in ("embedding", "gene_sets", "edges")}
+        imputer = cls(
+            preset=config["preset"],
+            settings=config["settings"],
+            reliability=has_reliability,
+            seed=config["seed"],
+            device=device,
+            **sources,
+        )
+        imputer._restored, imputer._fit_seconds = folder, float(config.get("fit_seconds", 0.0))
+        return imputer
+
+    def _chosen(self) -> Method:
+        """Return the method, after a look at the hyper-parameters: they may have been assigned."""
+        check_choice("preset", self.preset, get_args(Preset))
+        check_range("seed", self.seed, low=0, integer=True)
+        if isinstance(self.gene_sets, Mapping):
+            self.gene_sets = read_gene_sets(self.gene_sets)
+        if isinstance(self.edges, pd.DataFrame):
+            self.edges = read_edges(self.edges)
+        sources = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+        if self.preset == "stimpute":
+            chosen = StImputeMethod(changes=self.settings, sources=sources)
+            chosen.check()
+            return replace(chosen, changes=dict(self.settings))
+        AttentionSettings().override(self.settings)
+        for name, one in sources.items():
+            if one is not None:
+                raise SettingError(
+                    name,
+                    expected="a preset that has a gene graph",
+                    got=arg("preset", self.preset) + ", which has none: none raised its accuracy",
+                    fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
+                )
+        return AttentionMethod(changes=dict(self.settings))
+
+    def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
+        self.fitted_, self.pair_ = fitted, pair
+        self.model_, self.settings_ = fitted.model, fitted.settings
+        self.intervals_, self.network_ = fitted.intervals, fitted.network
+        return_memory()  # of the training
+        return self
+
+    def _folder(self) -> ModelFolder:
+        fitted, pair = self._fitted(), self._pair()
+        folder = fitted.folder(pair)
+        folder.config.update(
+            kind="imputer",
+            preset=fitted.preset,
+            seed=fitted.seed,
+            reference=reference_mark(pair),
+            fit_seconds=self._fit_seconds,
+        )
+        return folder
+
+    def _record(self, job: Imputation) -> dict[str, Any]:
+        return job.record(preset=job.fitted.preset, seed=job.fitted.seed, fit_seconds=self._fit_seconds)
+
+    def _fitted(self) -> FittedMethod:
+        if self.fitted_ is None:
+            is_loaded = self._restored is not None
+            raise NotFittedError(
+                "Imputer",
+                expected="a fitted Imputer",
+                got="one that was loaded and has no data yet" if is_loaded else "one that is not",
+                fix="Call attach(pair) first." if is_loaded else "Call fit(pair) first.",
+            )
+        return self.fitted_
+
+    def _pair(self) -> Pair:
+        if self.pair_ is None:
+            raise NotFittedError(
+                "Imputer", expected="a fitted Imputer", got="one without data", fix="Call fit(pair) first."
+            )
+        return self.pair_
+
+    def _request(self, pair: Pair) -> dict[str, Any]:
+        """Return what a fit to a pair depends on, by name, as values that JSON stores."""
+        sources: dict[str, Any] = {
+            "embedding": self.embedding,
+            "gene_sets": self.gene_sets,
+            "edges": self.edges,
+        }
+        return {
+            "preset": self.preset,
+            "settings": {name: str(value) for name, value in self.settings.items()},
+            "network": network_digests(read_network(sources, **sources)),
+            "reliability": self.reliability,
+            "seed": int(self.seed),
+            "device": self.device,
+            **machine_mark(),
+            **data_mark(pair),
+        }
+
+    def _check(self, pair: Pair) -> None:
+        known = self._pair()
+        if pair is not known:
+            check_data(pair, panel=known.shared_genes, reference=reference_mark(known))
+
+    def _job(
+        self,
+        pair: Pair | None,
+        genes: Iterable[str] | None,
+        *,
+        interval: float | None,
+        memory: str | int,
+        in_memory: bool = False,
+    ) -> Imputation:
+        fitted = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        asked = asked_genes(pair, genes)
+        return Imputation(
+            fitted=fitted,
+            pair=pair,
+            known=self._pair(),
+            genes=asked,
+            plan=self._method.plan(
+                pair,
+                len(asked),
+                settings=fitted.settings,
+                memory=memory,
+                interval=interval,
+                in_memory=in_memory,
+            ),
+            interval=interval,
+            similarity=similarity_for(fitted, pair, interval),
+        )
+
+
+def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
+    """Return positions of named genes in the reference, in the order asked for."""
+    return pair.find_genes([genes] if isinstance(genes, str) else genes)
+
+
+def write_imputation(
+    imputer: Imputer,
+    pair: Pair,
+    request: OutputRequest,
+    *,
+    genes: Iterable[str] | None = None,
+    progress: Progress = no_progress,
+) -> Imputation:
+    """Write imputed genes as a request says, which was looked at before.
+
+    Parameters
+    ----------
+    imputer
+        Fitted.
+    pair, genes, progress
+        As in `Imputer.impute_to`.
+    request
+        Where the result goes, and in which form.
+
+    Returns
+    -------
+    What was imputed.
+    """
+    target, resume, start = request.target, request.resume, time.monotonic()
+    with kept_until_failure(target, resume=resume):
+        job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
+        job = in_tiles_of(job, target) if resume else job
+        cut = None if request.sparse is None else float(request.sparse)
+        about = {"preset": job.fitted.preset, "seed": job.fitted.seed, "dtype": request.dtype, "sparse": cut}
+        journal = Journal(target, job.mark(about), resume=resume) if target.suffix == ".zarr" else None
+        goes_on = journal is not None and journal.is_started  # with the table of genes that is written
+        record = imputer._record(job) | ({} if cut is None else {"sparse": cut})
+        writer = ResultWriter(
+            target,
+            obs=job.obs(),
+            var=gene_table(job.pair.sc, job.genes) if goes_on else job.var,
+            obsm=places_of(job.pair),
+            uns=lambda: {RECORD: timed(record, start)},
+            layers=job.layers,
+            dtype=request.dtype,
+            sparse=cut,
+            overwrite=request.overwrite,
+            chunk=job.plan.chunk,
+            shard=job.plan.shard,
+            journal=journal,
+            progress=progress,
+        )
+        if request.dask is None or journal is None:
+            write_tiles(job, writer, journal, progress=progress)
+            return job
+        devices = [str(one) for one in resolve_devices(imputer.device)]
+        several = devices if len(devices) > 1 else ()
+        with connect(
+            request.dask, memory=request.memory, device=job.fitted.device, devices=several
+        ) as cluster:
+            write_tiles_over(job, writer, journal, cluster=cluster, progress=progress)
+    return job

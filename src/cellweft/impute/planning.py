@@ -1,0 +1,354 @@
+"""What an imputation will take: sizes of blocks, peak memory, output; known before work starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cellweft._compute import (
+    BLOCK_BYTES,
+    BLOCK_GENES,
+    PROCESS_BYTES,
+    SPARSE_BYTES,
+    parse_memory,
+    row_blocks,
+    rows_within,
+)
+from cellweft._errors import MemoryBudgetError, check_range
+from cellweft._text import human_bytes
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data._pair import Pair
+from cellweft.data.side import Side
+from cellweft.nn.config import (
+    SAMPLE_CELLS,
+    AttentionSettings,
+    StImputeSettings,
+    bytes_per_cell,
+    keys_of,
+)
+
+TABLE_GENES = 128
+"""Genes that stImpute's networks predict at once."""
+_MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
+_CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
+_SHARD_CHUNKS = 16  # of a file, which is put together in memory: 64 MiB before they are compressed
+_CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
+_SEARCHED = 256  # cells whose neighbours are sought at once
+_VALUE_COPIES = 12  # arrays as large as a block of values, while levels are given to them
+_WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
+_STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
+_MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
+_CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
+_TILE_COPIES = 5  # arrays as large as a tile: made, put together, and waiting to be written
+_BOUND_COPIES = 12  # the same for both bounds of intervals: in float64 on the way, and waiting
+_SIMILARITY_BYTES = 8.0  # how near the reference comes to a cell, which intervals depend on
+_PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
+_TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
+_LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Sizes of the tiles that a result is made of, and estimates in bytes.
+
+    Attributes
+    ----------
+    n_cells, n_genes
+        Shape of the result.
+    cells_per_block, genes_per_block
+        Of a tile: genes are made ready once for all cells, and cells are read once for these genes.
+    peak_bytes
+        Estimated peak memory of the whole process.
+    output_bytes
+        Size of the result before compression, with both bounds of the intervals.
+    interval
+        Share of measured values that the intervals hold, or None without intervals.
+    in_memory
+        Whether the result is held in memory, as `Imputer.impute` does, rather than written as it is made.
+    kept
+        Estimated share of its values that a sparse result keeps, 0 to 1; None where it is dense.
+    """
+
+    n_cells: int
+    n_genes: int
+    cells_per_block: int
+    genes_per_block: int
+    peak_bytes: float
+    output_bytes: float
+    interval: float | None = None
+    in_memory: bool = False
+    kept: float | None = None
+
+    def __str__(self) -> str:
+        bounds = "" if self.interval is None else f" with intervals of level {self.interval:g}"
+        size = human_bytes(self.output_bytes)
+        return (
+            f"{self.n_genes:,} genes in {self.n_cells:,} cells{bounds}, "
+            f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
+            f"peak memory about {human_bytes(self.peak_bytes)}, "
+            + (f"of which the result takes {size}" if self.in_memory else f"result {size} before compression")
+            + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")
+        )
+
+    def sparse(self, kept: float) -> Plan:
+        """Return the plan of a sparse result.
+
+        Parameters
+        ----------
+        kept
+            Estimated share of the values that it keeps, 0 to 1.
+        """
+        saved = (4.0 - SPARSE_BYTES * kept) * self.n_cells * self.n_genes - 4.0 * self.n_cells
+        return replace(self, output_bytes=self.output_bytes - saved, kept=kept)
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Cells and genes that are compressed together: tiles are made of whole chunks."""
+        return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """Cells and genes that go into one file: whole chunks, of which no two tiles share one."""
+        cells, genes = self.chunk
+        n_chunks = math.ceil(self.genes_per_block / genes)
+        most = min(n_chunks, _SHARD_CHUNKS)
+        if self.genes_per_block < self.n_genes:  # the next tile starts where this one ends
+            most = next(count for count in range(most, 0, -1) if n_chunks % count == 0)
+        return cells, most * genes
+
+
+def _chunk_genes(cells: int) -> int:
+    return rows_within(_CHUNK_BYTES, 4 * cells)
+
+
+def make_plan(
+    pair: Pair,
+    n_genes: int,
+    *,
+    settings: StImputeSettings | AttentionSettings,
+    memory: str | int,
+    interval: float | None = None,
+    in_memory: bool = False,
+    network: float = 0.0,
+    trainings: int = 1,
+) -> Plan:
+    """Plan an imputation within a memory budget.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    n_genes
+        Genes that are asked for.
+    settings
+        Of the method.
+    memory
+        Budget for the whole process, as "4 GB".
+    interval
+        Share of measured values that intervals shall hold, 0.01 to 0.999, or None for no intervals.
+    in_memory
+        Whether the result is held rather than written.
+    network
+        Bytes of the embeddings, gene sets and edges that the gene graph is made from.
+    trainings
+        That go on at once, on several devices.
+
+    Raises
+    ------
+    SettingError
+        The interval is out of its range.
+    MemoryBudgetError
+        The work does not fit, with what it needs at least.
+    """
+    budget, n_cells = parse_memory(memory), pair.st.n_cells
+    needs = (
+        _attention_needs(pair, settings)
+        if isinstance(settings, AttentionSettings)
+        else _stimpute_needs(pair, settings)
+    )
+    result, held = 4.0 * n_cells * n_genes, needs.held + network
+    if interval is not None:
+        check_range("interval", interval, low=0.01, high=0.999)
+        needs = replace(needs, tile_copies=_TILE_COPIES + _BOUND_COPIES)
+        result, held = 3 * result, held + _SIMILARITY_BYTES * n_cells
+    in_result = result * in_memory
+    held += in_result
+    training = held + trainings * needs.training
+    least = max(training, held + needs.tile(_FEWEST_CELLS, 1))
+    if least > budget:
+        fits_on_disk = in_memory and least - in_result <= budget
+        way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
+            got=human_bytes(budget),
+            fix=f"To go on, {way_out}raise the budget, or take fewer genes or a smaller reference.",
+        )
+    cells, genes = _tile(needs, n_cells, n_genes, free=budget - held)
+    return Plan(
+        n_cells=n_cells,
+        n_genes=n_genes,
+        cells_per_block=cells,
+        genes_per_block=genes,
+        peak_bytes=max(held + needs.tile(cells, genes), training),
+        output_bytes=result,
+        interval=interval,
+        in_memory=in_memory,
+    )
+
+
+def _tile(needs: _Needs, n_cells: int, n_genes: int, *, free: float) -> tuple[int, int]:
+    """Return cells and genes of a tile: all genes, unless they do not fit, then so many as do."""
+    cells, most = min(_MOST_CELLS, max(n_cells, 1)), max(n_genes, 1)
+    while cells > _FEWEST_CELLS and needs.tile(cells, min(most, _chunk_genes(cells))) > free:
+        cells //= 2
+    genes, width = most, _chunk_genes(cells)
+    while genes > 1 and needs.tile(cells, genes) > free:
+        genes = genes // 2 if genes <= 2 * width else genes // 2 // width * width
+    if genes < most and genes > width:  # passes of one size rather than a short last one
+        n_passes = math.ceil(most / genes)
+        genes = min(genes, math.ceil(most / n_passes / width) * width)
+    return cells, genes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Needs:
+    """What a method takes, in bytes."""
+
+    held: float  # throughout
+    training: float  # besides, while it learns
+    block: Callable[[int, int], float]  # besides, while a tile of so many cells and genes is made
+    per_gene: float  # of a tile
+    ready: float  # of a gene while it is made ready
+    panel: int  # genes that are read of a cell
+    tile_copies: int = _TILE_COPIES
+
+    def tile(self, cells: int, genes: int) -> float:
+        """Return what a tile takes, with its genes made ready."""
+        values = 4.0 * cells * (self.tile_copies * genes + _PANEL_COPIES * self.panel)
+        return (
+            self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, BLOCK_GENES) + values
+        )
+
+
+def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
+    n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
+
+    def block(cells: int, genes: int) -> float:
+        one = bytes_per_cell(settings, n_sources, min(genes, TABLE_GENES))
+        return max(one, min(BLOCK_BYTES, one * cells)) + 8.0 * min(cells, _SEARCHED) * n_sc
+
+    return _Needs(
+        held=_held_bytes(pair, settings),
+        training=_training_bytes(pair, settings),
+        block=block,
+        per_gene=8.0 * n_sc,
+        ready=_TABLE_BYTES * n_sc,
+        panel=len(pair.shared_genes),
+    )
+
+
+def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
+    n_sc, n_panel = pair.sc.n_cells, len(pair.shared_genes)
+    n_keys = keys_of(n_sc, most=settings.most_keys)
+    inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, SAMPLE_CELLS)
+    cells = min(pair.st.n_cells, settings.training_cells)
+    held = _process_bytes(pair) + _reference_bytes(pair) + 4.0 * (n_sc + sample) * inputs
+    weights = max(
+        settings.batch_cells * settings.batch_reference, settings.fold_cells * settings.fold_reference
+    )
+    values = 4.0 * n_panel * (2 * n_sc + 2 * cells + 6 * sample) + 8.0 * inputs * (n_sc + cells)
+
+    def block(cells: int, genes: int) -> float:
+        carried = min(BLOCK_BYTES, 4.0 * _VALUE_COPIES * cells * genes)
+        return carried + min(_WEIGHT_BLOCK_BYTES, 12.0 * cells * n_keys)
+
+    return _Needs(
+        held=held,
+        training=4.0 * _STEP_COPIES * weights + values + 4.0 * _MAP_COPIES * inputs**2,
+        block=block,
+        per_gene=4.0 * n_keys,
+        ready=_CARRIED_BYTES * n_sc + 32.0 * sample,
+        panel=n_panel,
+    )
+
+
+def _process_bytes(pair: Pair) -> float:
+    return PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
+
+
+def _held_bytes(pair: Pair, settings: StImputeSettings) -> float:
+    """Return what is held throughout: the process, the reference, sources, the search."""
+    n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
+    sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
+    return _process_bytes(pair) + _reference_bytes(pair) + sources + search
+
+
+def _reference_bytes(pair: Pair) -> float:
+    """Return what the reference by gene takes: 8 bytes a value, twice while it is turned; dense values 4."""
+    return min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
+
+
+def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
+    """Return what a training step and the training cells take, with gradients as much again."""
+    n_panel = len(pair.shared_genes)
+    genes, sources = (
+        min(n_panel, settings.batch_genes),
+        min(n_sources_of(pair, settings), settings.batch_sources),
+    )
+    step = 2 * bytes_per_cell(settings, sources, genes) * settings.batch
+    cells = min(pair.st.n_cells, settings.training_cells)
+    return step + 4.0 * cells * (3 * n_panel + 2 * settings.k) + _TABLE_BYTES * pair.sc.n_cells * n_panel
+
+
+def n_sources_of(pair: Pair, settings: StImputeSettings) -> int:
+    """Return how many genes the graph's messages come from."""
+    return pair.sc.n_genes if uses_all_sources(pair, settings) else len(pair.shared_genes)
+
+
+def uses_all_sources(pair: Pair, settings: StImputeSettings) -> bool:
+    """Say whether all genes of the reference are sources, or the panel alone."""
+    is_small = pair.sc.n_genes <= settings.most_sources
+    return settings.sources == "all" or (settings.sources == "auto" and is_small)
+
+
+def share_kept(pair: Pair, genes: IntArray, cut: float) -> float:
+    """Estimate which share of imputed values a sparse result keeps, before anything is learned.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    genes
+        (n_genes,) positions in the reference.
+    cut
+        Values below it are left out.
+
+    Returns
+    -------
+    0 to 1: of the genes, those whose mean reaches the cut, over spatial cells for genes of the panel, and for
+    others over cells of the reference.
+
+    Notes
+    -----
+    Rough: at .05, of the data in benchmarks/results/output_size.md, it says .8 to 1.7 times what is kept.
+    """
+    if not cut or not len(genes):
+        return 1.0
+    means = _means(pair.sc, genes)
+    places = {int(gene): column for gene, column in zip(pair.sc_shared, pair.st_shared, strict=True)}
+    on_panel = np.isin(genes, pair.sc_shared)
+    means[on_panel] = _means(pair.st, np.array([places[int(one)] for one in genes[on_panel]], dtype=np.int64))
+    return float(np.mean(means >= cut))
+
+
+def _means(side: Side, genes: IntArray) -> DoubleArray:
+    """Return the means of genes over some cells of a side."""
+    cells = np.unique(np.linspace(0, side.n_cells - 1, min(side.n_cells, _LOOKED_AT)).astype(np.int64))
+    total = np.zeros(len(genes))
+    for rows in row_blocks(len(cells), _LOOKED_AT_ONCE):
+        total += np.asarray(side.block(cells[rows], genes).sum(axis=0, dtype=np.float64)).ravel()
+    return total / len(cells)

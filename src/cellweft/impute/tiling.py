@@ -1,0 +1,295 @@
+"""One imputation: which genes in which cells, and what comes of it: tiles, tables, record."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from cellweft._compute import BLOCK_GENES, row_blocks
+from cellweft._errors import NotFittedError, arg
+from cellweft._provenance import provenance
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress
+from cellweft.data._pair import Pair, inputs_of
+from cellweft.data.digest import digest_of
+from cellweft.data.io.journal import Journal, kept_mark
+from cellweft.data.io.keys import INTERVAL, MEASURED, SIMILARITY
+from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
+from cellweft.data.io.prefetch import BackgroundWriter, prefetch
+from cellweft.data.io.write import ResultWriter
+from cellweft.data.side import gene_table
+from cellweft.impute.base import FittedMethod, Predictor
+from cellweft.impute.fingerprint import data_mark, machine_mark, model_mark
+from cellweft.impute.planning import Plan
+
+Values: TypeAlias = dict[str | None, FloatArray]
+"""Of a tile, by layer (None for X)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A part of a result that is made, and written, at once.
+
+    Attributes
+    ----------
+    number
+        Its place among the tiles: genes after genes, and cells after cells within them.
+    rows, places
+        Cells, and genes of the request.
+    """
+
+    number: int
+    rows: slice
+    places: slice
+
+    @property
+    def n_values(self) -> int:
+        """Cells times genes."""
+        n_cells, n_genes = (part.stop - part.start for part in (self.rows, self.places))
+        return int(n_cells * n_genes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imputation:
+    """Genes to predict in the spatial cells of a pair.
+
+    Attributes
+    ----------
+    fitted
+        What predicts.
+    pair, known
+        The pair whose cells are predicted, and the one that was fitted to.
+    genes
+        (n_genes,) positions in the reference.
+    plan
+        Sizes of the tiles.
+    interval
+        Share of measured values that the intervals shall hold, or None for no intervals.
+    similarity
+        (n_cells,) how near the reference comes to each cell, where there are intervals.
+    """
+
+    fitted: FittedMethod
+    pair: Pair
+    known: Pair
+    genes: IntArray
+    plan: Plan
+    interval: float | None
+    similarity: DoubleArray | None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the matrices beside X."""
+        return () if self.interval is None else INTERVAL
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All parts of the result."""
+        plan = self.plan
+        places = [
+            (genes, cells)
+            for genes in row_blocks(plan.n_genes, plan.genes_per_block)
+            for cells in row_blocks(plan.n_cells, plan.cells_per_block)
+        ]
+        return tuple(
+            Tile(number=number, rows=cells, places=genes) for number, (genes, cells) in enumerate(places)
+        )
+
+    def made(self, progress: Progress, *, done: Collection[int] = ()) -> Iterator[tuple[Tile, Values]]:
+        """Yield the tiles with their values as they are made; cells are read ahead.
+
+        Parameters
+        ----------
+        progress
+            Called as tiles are done.
+        done
+            Numbers of tiles that are there already.
+        """
+        left = [tile for tile in self.tiles if tile.number not in done]
+        n_values = self.plan.n_cells * self.plan.n_genes
+        n_done = n_values - sum(tile.n_values for tile in left)
+        places, predictor = None, None
+        for tile, measured in zip(left, prefetch(self.read(tile) for tile in left), strict=True):
+            if predictor is None or tile.places != places:
+                places, predictor = tile.places, None  # the old one goes before the new one comes
+                predictor = self.prepare(tile)
+            yield tile, self.values(tile, predictor, measured)
+            n_done += tile.n_values
+            progress("impute", n_done, n_values)
+
+    def prepare(self, tile: Tile) -> Predictor:
+        """Return what predicts the genes of a tile."""
+        return self.fitted.prepare(self.genes[tile.places])
+
+    def read(self, tile: Tile) -> FloatArray:
+        """Return the panel in the cells of a tile, (n_rows, n_panel)."""
+        return self.pair.st.dense(tile.rows, self.pair.st_shared)
+
+    def values(self, tile: Tile, predictor: Predictor, measured: FloatArray) -> Values:
+        """Return the values of a tile: they depend on nothing but the fit, its cells and its genes.
+
+        Parameters
+        ----------
+        tile, predictor, measured
+            From `tiles`, and `prepare` and `read` of the tile.
+        """
+        values: Values = {None: predictor.values(measured)}
+        intervals = self.fitted.intervals
+        if self.interval is not None and self.similarity is not None and intervals is not None:
+            bounds = intervals.bounds(
+                values[None], similarity=self.similarity[tile.rows], level=self.interval
+            )
+            values.update(zip(INTERVAL, bounds, strict=True))
+        return values
+
+    def obs(self) -> Annotation:
+        """Return the table of the cells, read column by column where it lies in a file."""
+        side = self.pair.st
+        table = side.table if side.rows is None else HeldTable(side.obs)
+        more = {} if self.similarity is None else {SIMILARITY: self.similarity}
+        return ExtendedTable(table, more)
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """The table of the genes: other names, ``measured``, and what is known of reliability."""
+        var = gene_table(self.pair.sc, self.genes)
+        var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
+        parts = [
+            self.fitted.judge(self.genes[part], pair=self.known)
+            for part in row_blocks(len(self.genes), BLOCK_GENES)
+        ]
+        known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
+        return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})
+
+    def mark(self, given: Mapping[str, str | float | None]) -> dict[str, Any]:
+        """Return what the values of the tiles depend on, by name, for a run that is resumed.
+
+        Parameters
+        ----------
+        given
+            What else there is: preset, seed, type of the numbers, cut of a sparse result.
+        """
+        return {
+            **given,
+            **machine_mark(),
+            "settings": asdict(self.fitted.settings),
+            "device": str(self.fitted.device),
+            "model": model_mark(self.fitted.folder(self.known)),
+            **data_mark(self.pair),
+            "genes": digest_of(self.genes),
+            "interval": self.interval,
+            "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
+        }
+
+    def record(self, *, preset: str, seed: int, fit_seconds: float) -> dict[str, Any]:
+        """Return how it is made, as values that every format stores."""
+        record = provenance(
+            "imputed",
+            preset=preset,
+            settings=self.fitted.settings,
+            seed=seed,
+            device=str(self.fitted.device),
+            inputs=inputs_of(self.pair),
+            fit_seconds=fit_seconds,
+        )
+        network = self.fitted.network
+        record["embedding"] = network.get("embedding", {"source": "none"})["source"]
+        record["network"] = network
+        record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
+        if self.interval is not None:
+            record["interval"] = float(self.interval)
+        return record
+
+
+def in_tiles_of(job: Imputation, target: Path) -> Imputation:
+    """Return an imputation in the tiles of a run that was killed, where they are no larger than its own.
+
+    Parameters
+    ----------
+    job
+        What is imputed.
+    target
+        The output of the run.
+    """
+    cells, genes = kept_mark(target).get("tiles", (0, 0))
+    plan = job.plan
+    if not (0 < cells <= plan.cells_per_block and 0 < genes <= plan.genes_per_block):
+        return job
+    return replace(job, plan=replace(plan, cells_per_block=cells, genes_per_block=genes))
+
+
+def write_tiles(
+    job: Imputation, writer: ResultWriter, journal: Journal | None, *, progress: Progress
+) -> Path:
+    """Make an imputation and write it, tile by tile: reading, computing and writing go on side by side.
+
+    Parameters
+    ----------
+    job
+        What is imputed.
+    writer
+        Of the whole result, not yet entered.
+    journal
+        What is written already, of a run that can be resumed; tiles are noted in it.
+    progress
+        Called as tiles are made.
+
+    Returns
+    -------
+    Path
+        Where the result lies.
+    """
+
+    def put(tile: Tile, values: Values) -> None:
+        for name, block in values.items():
+            writer.write(tile.rows, tile.places, block, layer=name)
+        if journal is not None:
+            journal.add(tile.number)
+
+    done = frozenset() if journal is None else journal.done
+    with writer, BackgroundWriter(put) as behind:
+        for tile in job.tiles:
+            if tile.number in done:
+                writer.note(tile.rows, tile.places)
+        if journal is not None and done:
+            journal.remove_torn()
+        for tile, values in job.made(progress, done=done):
+            behind(tile, values)
+    return writer.path
+
+
+def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> DoubleArray | None:
+    """Return what intervals need to know of cells, after a look at whether there can be any.
+
+    Parameters
+    ----------
+    fitted, pair
+        What predicts, and whose cells.
+    interval
+        Share of measured values that the intervals shall hold, or None for no intervals.
+
+    Raises
+    ------
+    NotFittedError
+        The method has learned none.
+    """
+    if interval is None:
+        return None
+    similarity = None if fitted.intervals is None else fitted.similarity(pair)
+    if similarity is None:
+        raise NotFittedError(
+            "interval",
+            expected="an Imputer that has learned intervals",
+            got="one without",
+            fix="Use "
+            + arg("preset", "auto")
+            + " with "
+            + arg("reliability", True)
+            + ", and a panel of at least 6 genes.",
+        )
+    return similarity

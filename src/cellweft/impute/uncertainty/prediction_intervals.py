@@ -1,0 +1,582 @@
+"""Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
+
+Genes of the panel, each predicted without it, show how measured values spread around a prediction. Entries
+(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell; every
+group has a share of zeros and quantiles of the values above zero, interpolated between levels.
+
+A new gene is not one more cell of a known gene: its whole column may be off. So every gene of the panel is
+also held against the groups made without it, and the quantiles are stretched until those left-out genes fall
+where they should. Draws give this error to the column as a whole, and to kinds of cells, not to cells alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_ndtr, ndtr, ndtri
+
+from cellweft._compute import numpy_stream
+from cellweft._errors import InputError, check_range
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+
+_SCORING_STEPS = 4
+_MOST_SHARES = 0.95  # so that something is left for the single cell
+_MOST = 3.0  # standard deviations that an effect, or what it multiplies, is away from 0
+
+
+def effect_shares(
+    predicted: DoubleArray,
+    truth: DoubleArray,
+    *,
+    ranks: DoubleArray,
+    zeros: DoubleArray,
+    part_of: IntArray,
+    n_components: int,
+) -> DoubleArray:
+    """Return the shares of the variance of normal scores that belong to genes: shift, slope, components.
+
+    Parameters
+    ----------
+    predicted, truth
+        (n_cells, n_panel) predictions of panel genes without them, and what was measured.
+    ranks
+        (n_cells, n_panel) where measured values fall in their distributions, 0 to 1.
+    zeros
+        (n_cells, n_panel) shares of zeros in these.
+    part_of
+        (n_panel,) genes that are left out of the panel together, when its components are made.
+    n_components
+        Of the panel.
+
+    Returns
+    -------
+    (2 + n_components,) at least 0, and less than 1 together.
+
+    Notes
+    -----
+    Every gene's scores are regressed on components of a panel without it; what chance gives to squared
+    coefficients is taken off their mean over genes. The variance that is left for single cells is not known
+    beforehand: it is first all, then what the first answer leaves.
+    """
+    n_cells, n_panel = ranks.shape
+    shares = np.zeros(2 + n_components)
+    if n_cells <= len(shares):
+        return shares
+    scores, cuts = (ndtri(one.clip(1e-4, 1 - 1e-4)) for one in (ranks, zeros))
+    cuts[truth > 0] = np.nan
+    known = {}
+    for part in np.unique(part_of):
+        panel = truth[:, part_of != part]
+        centre, loadings = components(panel, n_components)
+        known[part] = (panel - centre) @ loadings
+    for _ in range(2):
+        noise, total = 1 - shares.sum(), np.zeros(len(shares))
+        for gene in range(n_panel):
+            basis = basis_of(predicted[:, gene], known[part_of[gene]])
+            total += _squared_effects(basis, scores[:, gene], cuts[:, gene], noise=noise)
+        shares = (total / n_panel).clip(min=0)
+        shares *= min(1.0, _MOST_SHARES / max(float(shares.sum()), 1e-12))
+    return shares
+
+
+def _squared_effects(
+    basis: DoubleArray, scores: DoubleArray, cut: DoubleArray, *, noise: float
+) -> DoubleArray:
+    """Return squared effects of the columns of a basis on normal scores, without what chance gives.
+
+    Parameters
+    ----------
+    basis
+        (n_cells, n_effects), each column counting for what those before it leave.
+    scores
+        (n_cells,) of measured values.
+    cut
+        (n_cells,) NaN, or where zero was measured, what the score is below of: no more is known of it.
+    noise
+        Variance of the scores around their mean.
+
+    Returns
+    -------
+    (n_effects,)
+
+    Notes
+    -----
+    Fisher's scoring of a censored normal variable, from no effects on.
+    """
+    orthogonal = np.linalg.qr(basis)[0] * np.sqrt(len(basis))
+    none, sd = ~np.isnan(cut), noise**0.5
+    effects = np.zeros(basis.shape[1])
+    for _ in range(_SCORING_STEPS):
+        mean = orthogonal @ effects
+        residual, weight = (scores - mean) / sd, np.ones(len(scores))
+        below = ((cut[none] - mean[none]) / sd).clip(-6, 6)
+        hazard = np.exp(-(below**2) / 2 - log_ndtr(below)) / np.sqrt(2 * np.pi)
+        residual[none], weight[none] = -hazard, hazard * (hazard + below)
+        information = (orthogonal * weight[:, None]).T @ orthogonal / noise + np.eye(len(effects))
+        step = np.linalg.solve(information, orthogonal.T @ residual / sd - effects)
+        effects = (effects + step).clip(-_MOST, _MOST)
+    squares: DoubleArray = effects**2 - np.diag(np.linalg.inv(information))
+    return squares
+
+
+def basis_of(column: DoubleArray, known: DoubleArray) -> DoubleArray:
+    """Return what a gene's effects multiply: 1, its standardised prediction, components of the cells."""
+    own = (column - column.mean()) / max(column.std(), 1e-12) if len(column) else column
+    return np.column_stack([np.ones(len(column)), own, known]).clip(-_MOST, _MOST)
+
+
+def components(panel: DoubleArray, n_components: int) -> tuple[DoubleArray, DoubleArray]:
+    """Return the mean of a panel (n_panel,), and what makes standard components of the rest."""
+    centre = panel.mean(axis=0)
+    rest = (panel - centre) / np.sqrt(len(panel))
+    if rest.shape[1] <= rest.shape[0]:
+        values, vectors = (one[..., ::-1] for one in np.linalg.eigh(rest.T @ rest))
+    else:
+        _, sizes, rows = np.linalg.svd(rest, full_matrices=False)
+        values, vectors = sizes**2, rows.T
+    values, vectors = values[:n_components], vectors[:, :n_components]
+    there = values > 1e-9 * max(float(values.max(initial=0)), 1e-12)
+    return centre, np.where(there, vectors / np.sqrt(np.where(there, values, 1.0)), 0.0)
+
+
+SMALLEST_PANEL = 6
+"""Genes below which nothing can be said of a new one."""
+_LEVELS = 12
+_SIMILARITIES = 3
+_GROUP = 200  # entries that a group has at least, on average
+_FEW = 50  # positive values below which a group takes those of its level, whatever the similarity
+_FINER = 4  # knots per level, between which bounds are lines
+_STEPS = 400  # of probability
+_FOLDS = 10
+_STARTS = 41  # of intervals of which the shortest is taken
+_TRUST = 10.0  # genes at which a level's own stretch counts as much as that of all levels
+_COMPONENTS = 10  # of the measured panel
+_MOST_ENTRIES = 2_000_000
+_PROBABILITIES = np.linspace(0, 1, _STEPS + 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Intervals:
+    """How measured values spread around predictions, in groups.
+
+    Attributes
+    ----------
+    edges
+        (n_similarities - 1,) between groups of cells; a similarity at an edge belongs above.
+    levels
+        (n_levels,) predictions that groups stand for, increasing.
+    zeros
+        (n_similarities, n_levels) share of zeros, 0 to 1.
+    quantiles
+        (n_similarities, n_levels, 401) of the values above zero, at even steps of probability from 0 to 1.
+    effects
+        (2 + n_components,) shares of the variance, of normal scores, that belong to a gene as a whole: its
+        shift, its slope with the prediction, and one effect per component of the panel.
+    centre, loadings
+        (n_panel,) and (n_panel, n_components): from measured panel to standardised components; see `state`.
+
+    Notes
+    -----
+    What holds: for a gene like those of the panel, and cells whose predictions and similarity fall into a
+    group, the share of measurements inside is about the stated level, in the mean over such genes. It does
+    not hold gene by gene: of one gene nearly all measurements may lie outside, as nothing was measured of it.
+    Neither does it hold for genes unlike the panel's.
+
+    This is cross-conformal prediction (Vovk, Annals of Mathematics and Artificial Intelligence 74, 4015) with
+    genes as what is exchangeable, within groups of entries (Mondrian). Its coverage is not bounded from below
+    as sharply as that of split-conformal prediction; that would set ``1 / (n_panel + 1)`` of the probability
+    aside for genes never seen (Lee, Barber and Willett, 2023): a third of what is outside, for 30 genes.
+
+    Where more than ``level`` of a group are zeros, an interval that holds 0 holds more than was asked for.
+    """
+
+    edges: DoubleArray
+    levels: DoubleArray
+    zeros: DoubleArray
+    quantiles: DoubleArray
+    effects: DoubleArray
+    centre: DoubleArray
+    loadings: DoubleArray
+
+    def to_arrays(self) -> dict[str, DoubleArray]:
+        """Return all there is to store, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
+        """Return what `to_arrays` gave: ``arrays`` by name."""
+        return cls(**{one.name: np.asarray(arrays[one.name], dtype=np.float64) for one in fields(cls)})
+
+    def state(self, panel: ArrayLike) -> DoubleArray:
+        """Return where cells stand in what the panel measured.
+
+        Parameters
+        ----------
+        panel
+            (n_cells, n_panel) log-normalised measured values, genes in the order of the fit.
+
+        Returns
+        -------
+        (n_cells, n_components) principal components, of unit variance in the cells of the fit.
+        """
+        return (np.asarray(panel, dtype=np.float64) - self.centre) @ self.loadings
+
+    def bounds(
+        self, predicted: ArrayLike, *, similarity: ArrayLike, level: float = 0.9
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return between which values measurements lie.
+
+        Parameters
+        ----------
+        predicted
+            (n_cells, n_genes) predictions, log-normalised.
+        similarity
+            (n_cells,) how well the reference covers a cell, as in the fit; NaN is below all others.
+        level
+            Probability, 0.001 to 0.999.
+
+        Returns
+        -------
+        lower, upper : ndarray
+            Each (n_cells, n_genes), float32, ``0 <= lower <= predicted <= upper``.
+
+        Raises
+        ------
+        SettingError
+            ``level`` is out of its range.
+        InputError
+            Shapes that do not fit.
+
+        Notes
+        -----
+        The shortest interval of the group's distribution, which holds 0 wherever zeros are common. A cell's
+        bounds depend on nothing but its own prediction and similarity.
+        """
+        check_range("level", level, low=0.001, high=0.999)
+        values, group = self._checked(predicted, similarity)
+        knots, low, high = self._shortest(level)
+        lower, upper = np.empty(values.shape, dtype=np.float32), np.empty(values.shape, dtype=np.float32)
+        for one in np.unique(group):
+            rows = group == one
+            lower[rows] = np.interp(values[rows], knots, low[one])
+            upper[rows] = np.interp(values[rows], knots, high[one])
+        told = np.maximum(values, 0).astype(np.float32)
+        return np.minimum(lower, told), np.maximum(upper, told)
+
+    def draw(
+        self,
+        predicted: ArrayLike,
+        *,
+        similarity: ArrayLike,
+        generator: np.random.Generator,
+        state: ArrayLike | None = None,
+    ) -> FloatArray:
+        """Return values as they might have been measured.
+
+        Parameters
+        ----------
+        predicted
+            (n_cells, n_genes) predictions, in all cells that are looked at together.
+        similarity
+            (n_cells,) as in `bounds`.
+        generator
+            What is drawn from.
+        state
+            (n_cells, n_components) from `state`; without it cells of a kind do not err together.
+
+        Returns
+        -------
+        (n_cells, n_genes) float32, at least 0, zeros in their share.
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit.
+
+        Notes
+        -----
+        An entry's value is the quantile of its group at Phi(z), so that every entry follows the distribution
+        that `bounds` are of. z is a gene's shift, plus its slope times the standardised prediction, plus its
+        effects times the components of the cell, plus noise of the cell, all normal, divided by the standard
+        deviation that this sum has in the cell. One gene's effects hold for all cells: between draws
+        its mean, and its difference between kinds of cells, vary as those of panel genes were wrong.
+        """
+        values, group = self._checked(predicted, similarity)
+        known = np.zeros((len(values), 0))
+        if state is not None:
+            known = np.asarray(state, dtype=np.float64)
+            _check_shape("state", known, (len(values), self.loadings.shape[1]))
+        shares = self.effects[: 2 + known.shape[1]]
+        noise = 1 - shares.sum()
+        drawn = np.empty(values.shape, dtype=np.float32)
+        for gene, column in enumerate(values.T):
+            basis = basis_of(column, known)
+            effects = generator.standard_normal(len(shares)) * np.sqrt(shares)
+            scores = basis @ effects + np.sqrt(noise) * generator.standard_normal(len(column))
+            scores /= np.sqrt(basis**2 @ shares + noise)
+            drawn[:, gene] = self._values(ndtr(scores), column, group)
+        return drawn
+
+    def _checked(self, predicted: ArrayLike, similarity: ArrayLike) -> tuple[DoubleArray, IntArray]:
+        values, likeness = np.asarray(predicted, dtype=np.float64), np.asarray(similarity, dtype=np.float64)
+        _check_shape("predicted", values, (len(likeness), values.shape[-1] if values.ndim else 0))
+        return values, _group_of(likeness, self.edges)
+
+    def _values(self, probabilities: DoubleArray, column: DoubleArray, group: IntArray) -> DoubleArray:
+        """Return the values at probabilities of the distributions of one gene's entries."""
+        below, part = _position(column, self.levels)
+        above = np.minimum(below + 1, len(self.levels) - 1)
+        zeros = self.zeros[group, below] * (1 - part) + self.zeros[group, above] * part
+        steps = ((probabilities - zeros) / np.maximum(1 - zeros, 1e-12)).clip(0, 1) * _STEPS
+        step = np.minimum(steps.astype(np.int64), _STEPS - 1)
+        values = np.zeros(len(column))
+        for knot, weight in ((below, 1 - part), (above, part)):
+            low, high = self.quantiles[group, knot, step], self.quantiles[group, knot, step + 1]
+            values += weight * (low + (high - low) * (steps - step))
+        return np.where(probabilities <= zeros, 0.0, values)
+
+    def _shortest(self, level: float) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+        """Return fine predictions, and the shortest intervals there: (n_similarities, n_knots) each."""
+        knots, starts = _knots(self.levels), np.linspace(0, 1 - level, _STARTS)
+        low, high = np.empty((2, len(self.zeros), len(knots)))
+        for one in range(len(self.zeros)):
+            group = np.full(len(knots), one)
+            lower = np.stack([self._values(np.full(len(knots), start), knots, group) for start in starts])
+            upper = np.stack([self._values(np.full(len(knots), end), knots, group) for end in starts + level])
+            best = np.argmin(upper - lower, axis=0), np.arange(len(knots))
+            low[one], high[one] = lower[best], upper[best]
+        return knots, low, high
+
+
+def fit_intervals(
+    predicted: ArrayLike, truth: ArrayLike, *, similarity: ArrayLike, seed: int = 0
+) -> Intervals:
+    """Learn how measured values spread around predictions.
+
+    Parameters
+    ----------
+    predicted
+        (n_cells, n_panel) log-normalised predictions of panel genes, each made without the gene. Some two
+        thousand cells are enough.
+    truth
+        (n_cells, n_panel) what was measured, at least 0.
+    similarity
+        (n_cells,) any number that is larger where the reference covers the cell better; NaN is below all.
+    seed
+        Of the genes that are left out together, and of the places of zeros among the ranks.
+
+    Raises
+    ------
+    InputError
+        Fewer than `SMALLEST_PANEL` genes, shapes that do not fit, or values that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stream = np.random.default_rng(0)
+    >>> predicted = stream.uniform(1, 2, (200, 20))
+    >>> truth = predicted + stream.uniform(-0.5, 0.5, predicted.shape)
+    >>> fitted = fit_intervals(predicted, truth, similarity=np.ones(200))
+    >>> lower, upper = fitted.bounds([[1.5]], similarity=[1.0], level=0.9)
+    >>> bool(abs(upper - lower - 0.9) < 0.1)
+    True
+    """
+    data = _Entries.of(predicted, truth, similarity)
+    stream = numpy_stream(seed, "intervals")
+    n_panel = data.truth.shape[1]
+    part_of = stream.permutation(n_panel) % min(_FOLDS, n_panel)
+    ranks, zeros = np.empty((2, *data.truth.shape))
+    for part in np.unique(part_of):
+        left_out = part_of == part
+        known = _table(data.genes(~left_out))
+        ranks[:, left_out], zeros[:, left_out] = _ranks(known, data.genes(left_out), stream)
+    table = _table(data)
+    stretch = _stretches(table, data, ranks=ranks, zeros=zeros)
+    n_components = min(_COMPONENTS, len(data.truth) // 20, n_panel // 2)
+    centre, loadings = components(data.truth, n_components)
+    return Intervals(
+        edges=table.edges,
+        levels=table.levels,
+        **_stretched(table, stretch),
+        effects=effect_shares(
+            data.predicted, data.truth, ranks=ranks, zeros=zeros, part_of=part_of, n_components=n_components
+        ),
+        centre=centre,
+        loadings=loadings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Entries:
+    """Predictions and measurements (n_cells, n_panel), the cells' groups and the edges between these."""
+
+    predicted: DoubleArray
+    truth: DoubleArray
+    group: IntArray
+    edges: DoubleArray
+
+    @classmethod
+    def of(cls, predicted: ArrayLike, truth: ArrayLike, similarity: ArrayLike) -> Self:
+        values, measured = np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+        likeness = np.asarray(similarity, dtype=np.float64)
+        n_panel = values.shape[-1] if values.ndim else 0
+        _check_shape("predicted", values, (len(likeness), n_panel))
+        _check_shape("truth", measured, values.shape)
+        if n_panel < SMALLEST_PANEL or not len(values):
+            raise InputError(
+                "predicted",
+                expected=f"cells, and at least {SMALLEST_PANEL} genes",
+                got=f"an array of shape {values.shape}",
+                fix="A smaller panel says nothing of a new gene: go without intervals.",
+            )
+        if not (np.isfinite(values).all() and np.isfinite(measured).all()):
+            raise InputError(
+                "predicted and truth",
+                expected="finite values",
+                got="NaN or infinite ones",
+                fix="Leave these cells or genes out.",
+            )
+        every = slice(None, None, -(-values.size // _MOST_ENTRIES))
+        values, measured, likeness = values[every], measured[every], likeness[every]
+        n_groups = int(np.clip(len(values) // 100, 1, _SIMILARITIES))
+        edges = _edges(likeness[~np.isnan(likeness)], n_groups)
+        return cls(predicted=values, truth=measured, group=_group_of(likeness, edges), edges=edges)
+
+    def genes(self, kept: NDArray[np.bool_]) -> _Entries:
+        return _Entries(
+            predicted=self.predicted[:, kept], truth=self.truth[:, kept], group=self.group, edges=self.edges
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Table:
+    """The first attributes of `Intervals`, and ``bounds``, the predictions between levels."""
+
+    edges: DoubleArray
+    bounds: DoubleArray
+    levels: DoubleArray
+    zeros: DoubleArray
+    quantiles: DoubleArray
+
+
+def _table(data: _Entries) -> _Table:
+    """Return the distributions of groups, as they are."""
+    n_groups = len(data.edges) + 1
+    n_levels = int(np.clip(data.truth.size // (n_groups * _GROUP), 1, _LEVELS))
+    bounds = _edges(data.predicted.ravel(), n_levels)
+    level = np.searchsorted(bounds, data.predicted, side="right")
+    found = np.unique(level)  # a value that many predictions share may leave a level without any
+    bounds = bounds[found[1:] - 1]
+    levels, zeros = np.empty(len(found)), np.empty((n_groups, len(found)))
+    quantiles = np.empty((n_groups, len(found), _STEPS + 1))
+    everything = data.truth[data.truth > 0]
+    for place, one in enumerate(found):
+        at_level = level == one
+        levels[place] = np.median(data.predicted[at_level])
+        pooled = data.truth[at_level]
+        for group in range(n_groups):
+            values = data.truth[at_level & (data.group == group)[:, None]]
+            zeros[group, place] = np.mean((values if len(values) >= _GROUP // 4 else pooled) <= 0)
+            parts = [part[part > 0] for part in (values, pooled)] + [everything]
+            above = next((part for part in parts if len(part) >= _FEW), everything)
+            quantiles[group, place] = np.quantile(above, _PROBABILITIES) if len(above) else 0.0
+    return _Table(edges=data.edges, bounds=bounds, levels=levels, zeros=zeros, quantiles=quantiles)
+
+
+def _ranks(table: _Table, data: _Entries, stream: np.random.Generator) -> tuple[DoubleArray, DoubleArray]:
+    """Return where measurements fall in the distributions of a table, 0 to 1, and the shares of zeros there.
+
+    A zero falls anywhere in the share of zeros.
+    """
+    knots = _knots(table.levels)
+    middles = (knots[1:] + knots[:-1]) / 2
+    nearest = np.searchsorted(middles, data.predicted)
+    below, part = _position(knots, table.levels)
+    above = np.minimum(below + 1, len(table.levels) - 1)
+    ranks, shares = np.empty((2, *data.truth.shape))
+    for group in range(len(table.edges) + 1):
+        rows = data.group == group
+        values, knot_of = data.truth[rows], nearest[rows]
+        found, share = np.empty((2, *values.shape))
+        for knot in np.unique(knot_of):
+            low, high = below[knot], above[knot]
+            mix = np.array([1 - part[knot], part[knot]])
+            zeros = mix @ table.zeros[group, [low, high]]
+            quantiles = mix @ table.quantiles[group, [low, high]]
+            some = knot_of == knot
+            share[some] = zeros
+            found[some] = zeros + (1 - zeros) * np.interp(values[some], quantiles, _PROBABILITIES)
+            none = some & (values <= 0)
+            found[none] = zeros * stream.random(none.sum())
+        ranks[rows], shares[rows] = found, share
+    return ranks, shares
+
+
+def _stretches(table: _Table, data: _Entries, *, ranks: DoubleArray, zeros: DoubleArray) -> DoubleArray:
+    """Return which probability of a table stands for which, (n_levels, 401); mend ranks and shares of zeros.
+
+    Ranks of left-out genes would be uniform if genes were alike; their own quantiles say which probability of
+    the table to take for which. A level with few genes leans on all levels.
+    """
+    level = np.searchsorted(table.bounds, data.predicted, side="right")
+    everywhere = np.quantile(ranks, _PROBABILITIES)
+    stretch = np.empty((len(table.levels), _STEPS + 1))
+    for one in range(len(table.levels)):
+        some = level == one
+        of_gene = some.sum(axis=0, dtype=np.float64)
+        n_genes = of_gene.sum() ** 2 / (of_gene**2).sum()
+        trust = n_genes / (n_genes + _TRUST)
+        stretch[one] = trust * np.quantile(ranks[some], _PROBABILITIES) + (1 - trust) * everywhere
+        ranks[some] = np.interp(ranks[some], stretch[one], _PROBABILITIES)
+        zeros[some] = np.interp(zeros[some], stretch[one], _PROBABILITIES)
+    return stretch
+
+
+def _stretched(table: _Table, stretch: DoubleArray) -> dict[str, DoubleArray]:
+    """Return the shares of zeros and the quantiles of a table, stretched: (n_levels, 401)."""
+    zeros, quantiles = np.empty(table.zeros.shape), np.empty(table.quantiles.shape)
+    for group, level in np.ndindex(*zeros.shape):
+        share = float(table.zeros[group, level])
+        zeros[group, level] = np.interp(share, stretch[level], _PROBABILITIES)
+        wanted = zeros[group, level] + (1 - zeros[group, level]) * _PROBABILITIES
+        taken = np.interp(wanted, _PROBABILITIES, stretch[level])
+        above = ((taken - share) / max(1 - share, 1e-12)).clip(0, 1)
+        quantiles[group, level] = np.interp(above, _PROBABILITIES, table.quantiles[group, level])
+    return {"zeros": zeros, "quantiles": quantiles}
+
+
+def _edges(values: DoubleArray, n_groups: int) -> DoubleArray:
+    """Return what lies between groups of about equal size; fewer where values are alike."""
+    if n_groups < 2 or not len(values):
+        return np.empty(0)
+    return np.asarray(np.unique(np.quantile(values, np.arange(1, n_groups) / n_groups)))
+
+
+def _group_of(similarity: DoubleArray, edges: DoubleArray) -> IntArray:
+    return np.searchsorted(edges, np.where(np.isnan(similarity), -np.inf, similarity), side="right")
+
+
+def _knots(levels: DoubleArray) -> DoubleArray:
+    """Return levels with others evenly between them."""
+    fine = np.arange((len(levels) - 1) * _FINER + 1) / _FINER
+    return np.interp(fine, np.arange(len(levels)), levels)
+
+
+def _position(values: DoubleArray, levels: DoubleArray) -> tuple[IntArray, DoubleArray]:
+    """Return the level below each value, and how far it is to the next, 0 to 1; those at the ends hold."""
+    place = np.interp(values, levels, np.arange(len(levels), dtype=np.float64))
+    below = place.astype(np.int64)
+    return below, place - below
+
+
+def _check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if values.shape != shape:
+        raise InputError(
+            where,
+            expected=f"an array of shape {shape}",
+            got=f"one of shape {values.shape}",
+            fix="Give cells x genes, and as many cells everywhere.",
+        )

@@ -1,0 +1,532 @@
+"""Learned attention: unseen genes of a spatial cell as weighted means over the cells of the reference.
+
+Spatial and reference cells are embedded by one linear map, learned by leaving genes out: every step hides
+some genes of the panel on both sides, carries them from the reference to the spatial cells by softmax
+weights, and looks at how they correlate with what was measured. So it is trained on what it is for.
+
+Letters: B cells of a block, P genes that cells are compared by, G genes that are carried.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cellweft._compute import torch_stream
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from cellweft.nn.config import AttentionSettings, keys_of
+from cellweft.nn.device import to_device
+from cellweft.nn.mapping import Mapping
+from cellweft.nn.metacells import Metacells, group_cells
+from cellweft.nn.similarity import centred
+from cellweft.nn.training import EpochProgress, fit_steps, warm_cosine
+
+_TINY = 1e-6
+_LEAST_USE = 0.05  # that a cell of the reference counts with at least, by the mean one's
+
+
+class CellMap(torch.nn.Module):
+    """The linear map that embeds cells of both sides, and what goes with it.
+
+    Parameters
+    ----------
+    n_genes
+        P.
+    settings
+        Where it starts: at the identity, with the temperature and the weight of detection as set.
+    """
+
+    def __init__(self, n_genes: int, settings: AttentionSettings) -> None:
+        super().__init__()
+        self.of_logs = torch.nn.Parameter(torch.eye(n_genes))
+        self.of_scores = torch.nn.Parameter(torch.eye(n_genes))
+        self.shares = torch.nn.Parameter(torch.ones(2))
+        self.log_sharpness = torch.nn.Parameter(torch.tensor(-math.log(settings.temperature)))
+        self.detection = torch.nn.Parameter(torch.tensor(float(settings.detection)))
+
+    def forward(
+        self, logs: torch.Tensor, scores: torch.Tensor, seen: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return embeddings of length 1 (0 for cells without anything): (B, P).
+
+        Parameters
+        ----------
+        logs, scores
+            (B, P) log-normalised values of one side's cells, and the same as z-scores of that side.
+        seen
+            (P,) 0 for genes that are hidden, else 1.
+        """
+        parts = []
+        for values, weights in ((logs, self.of_logs), (scores, self.of_scores)):
+            shown = values if seen is None else values * seen
+            parts.append(F.normalize(shown, dim=1, eps=_TINY) @ weights)
+        return F.normalize(self.shares[0] * parts[0] + self.shares[1] * parts[1], dim=1, eps=_TINY)
+
+    @property
+    def detection_weight(self) -> float:
+        """How much standardised detection counts beside a standardised carried value."""
+        return float(self.detection.detach())
+
+    def drift(self) -> torch.Tensor:
+        """Return how far the maps are from where they started: a sum of squares."""
+        start = torch.eye(len(self.of_logs), device=self.of_logs.device)
+        return ((self.of_logs - start) ** 2).sum() + ((self.of_scores - start) ** 2).sum()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """Mean and standard deviation (1 where it is 0) of columns: each (n_columns,)."""
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> Moments:
+        """Take them of (n_rows, n_columns), in float64 where the device has it."""
+        exact = values if values.device.type == "mps" else values.double()
+        mean, spread = exact.mean(dim=0), exact.std(dim=0, correction=0)
+        return cls(
+            mean=mean.float(), spread=torch.where(spread > _TINY, spread, torch.ones_like(spread)).float()
+        )
+
+    def __getitem__(self, columns: torch.Tensor) -> Moments:
+        return Moments(mean=self.mean[columns], spread=self.spread[columns])
+
+    @staticmethod
+    def join(parts: Sequence[Moments]) -> Moments:
+        """Return those of several columns after one another."""
+        means, spreads = [one.mean for one in parts], [one.spread for one in parts]
+        return Moments(mean=torch.cat(means), spread=torch.cat(spreads))
+
+    def standard(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (values - mean) / spread."""
+        return (values - self.mean) / self.spread
+
+    def to(self, device: torch.device) -> Moments:
+        """Return a copy on a device."""
+        return to_device(self, device, "mean", "spread")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionModel:
+    """A trained map, and all that carrying a gene needs besides the reference's values of the gene.
+
+    Attributes
+    ----------
+    settings
+        As they were used.
+    inputs
+        (P,) positions among the panel's genes of those that cells are compared by.
+    cells
+        The map, on the device.
+    spatial, reference
+        Moments of the two sides' log-normalised values, of the inputs.
+    detected
+        Mean and spread of the share of inputs that a spatial cell detects, (1,) each.
+    keys
+        (n_sc, P) embeddings of the reference.
+    sample
+        (n_sample, P) queries of the tissue cells that genes are standardised over.
+    sample_detection
+        (n_sample,) their standardised share of detected inputs.
+    history
+        Mean loss per twentieth of the training.
+    metacells
+        Groups of reference cells that are attended to as one, or None where each cell is by itself.
+    metacell_keys
+        (n_metacells, P + 1) their keys, and how much each counts beside the product; see `with_metacells`.
+    """
+
+    settings: AttentionSettings
+    inputs: IntArray
+    cells: CellMap
+    spatial: Moments
+    reference: Moments
+    detected: Moments
+    keys: torch.Tensor
+    sample: torch.Tensor
+    sample_detection: torch.Tensor
+    history: tuple[float, ...] = ()
+    metacells: Metacells | None = None
+    metacell_keys: torch.Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.keys.device
+
+    @property
+    def n_keys(self) -> int:
+        """Metacells, or cells of the reference: what `mapping` goes to."""
+        return len(self.keys if self.metacells is None else self.metacells.sizes)
+
+    @torch.no_grad()
+    def queries(self, measured: FloatArray) -> torch.Tensor:
+        """Return what spatial cells look for: (B, P), embeddings times the sharpness of the softmax.
+
+        Parameters
+        ----------
+        measured
+            (B, n_panel) log-normalised panel.
+        """
+        logs = torch.from_numpy(np.ascontiguousarray(measured[:, self.inputs])).to(self.device)
+        return queries_of(self.cells, logs, self.spatial)
+
+    def detection(self, measured: FloatArray) -> torch.Tensor:
+        """Return the standardised share of inputs that cells detect: (B,)."""
+        share = (measured[:, self.inputs] > 0).mean(axis=1, keepdims=True, dtype=np.float64)
+        return self.detected.standard(torch.from_numpy(share.astype(np.float32)).to(self.device))[:, 0]
+
+    def condensed(self, *, most: int, seed: int) -> AttentionModel:
+        """Return the model with its reference as metacells, or with each cell by itself where they are few.
+
+        Parameters
+        ----------
+        most
+            Metacells at most; a reference of no more cells stays as it is.
+        seed
+            Of the groups; the same model and seed give the same groups.
+
+        Notes
+        -----
+        Cells are alike if cells of the tissue give them like weights. Those that get much of the weight are
+        kept further apart, so that cells that the tissue has none of do not take up the metacells.
+        """
+        if len(self.keys) <= most:
+            return with_metacells(self, None)
+        whole = Mapping(queries=self.sample, keys=self.keys)
+        use = whole.apply_transpose(self.sample.new_ones(len(self.sample), 1))[:, 0].cpu().double().numpy()
+        weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
+        return with_metacells(self, group_cells(_as_seen(self), most=most, seed=seed, weights=weights))
+
+    def to(self, device: torch.device) -> AttentionModel:
+        """Return a copy on a device."""
+        moments, of_sample = ("spatial", "reference", "detected"), ("sample", "sample_detection")
+        return to_device(self, device, "cells", "keys", "metacell_keys", *moments, *of_sample)
+
+    def at_keys(self, values: torch.Tensor) -> torch.Tensor:
+        """Return what is pulled by `mapping`: values of the cells, or their means over each metacell.
+
+        Parameters
+        ----------
+        values
+            (n_sc, G) genes in the reference.
+
+        Returns
+        -------
+        (n_sc, G) or (n_metacells, G)
+        """
+        if self.metacells is None:
+            return values
+        return torch.from_numpy(self.metacells.average(values.cpu().numpy())).to(values.device)
+
+    def mapping(self, queries: torch.Tensor) -> Mapping:
+        """Return the attention of some queries, to cells or, if there are any, to metacells."""
+        half = self.settings.precision == "bfloat16"
+        if self.metacell_keys is None:
+            return Mapping(queries=queries, keys=self.keys, half=half)
+        ones = queries.new_ones(len(queries), 1)
+        return Mapping(queries=torch.cat([queries, ones], dim=1), keys=self.metacell_keys, half=half)
+
+    @torch.no_grad()
+    def within(self, cells: IntArray, values: torch.Tensor) -> torch.Tensor:
+        """Return what is carried to some cells of the reference from all others: (n_cells, G).
+
+        It goes to single cells in any case: of a metacell, the cell itself could not be left out.
+
+        Parameters
+        ----------
+        cells
+            (n_cells,) positions in the reference.
+        values
+            (n_sc, G) the genes in the reference.
+        """
+        rows = torch.from_numpy(cells).to(self.device)
+        queries = self.keys[rows] * self.cells.log_sharpness.exp()
+        mapping = Mapping(queries=queries, keys=self.keys)
+        own = ((queries * self.keys[rows]).sum(dim=1) - mapping.log_total).exp()[:, None]  # weight of itself
+        others: torch.Tensor = (mapping.apply(values) - own * values[rows]) / (1 - own).clamp_min(_TINY)
+        return others
+
+    def similarity(self, queries: torch.Tensor) -> DoubleArray:
+        """Return how near the reference comes to cells: the soft maximum of their cosines, (B,), up to 1."""
+        sharpness = float(self.cells.log_sharpness.detach().exp())
+        total = self.mapping(queries).log_total.cpu().double().numpy()
+        return np.asarray((total - math.log(len(self.keys))) / sharpness)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionOperator:
+    """Softmax attention from reference cells to others, by metacells if there are any.
+
+    See `cellweft.nn.operator.ReferenceOperator`.
+
+    Attributes
+    ----------
+    mapping
+        To the reference's cells, or to its metacells.
+    model
+        Whose reference it is.
+    """
+
+    mapping: Mapping
+    model: AttentionModel
+
+    @classmethod
+    def of(cls, model: AttentionModel, queries: torch.Tensor) -> AttentionOperator:
+        """Return the attention of (B, P) queries."""
+        return cls(mapping=model.mapping(queries), model=model)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Cells, and cells of the reference."""
+        return len(self.mapping.queries), len(self.model.keys)
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Return weighted means of (n_sc, G) values: (B, G)."""
+        return self.mapping.apply(self.model.at_keys(values))
+
+    def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (B, G) values spread over the reference: (n_sc, G). Cells of a metacell share alike."""
+        spread, metacells = self.mapping.apply_transpose(values), self.model.metacells
+        if metacells is None:
+            return spread
+        sizes, groups = (
+            torch.from_numpy(one).to(values.device) for one in (metacells.sizes, metacells.groups)
+        )
+        return (spread / sizes[:, None])[groups]
+
+
+def with_metacells(model: AttentionModel, metacells: Metacells | None) -> AttentionModel:
+    """Return a model with its reference in groups, or with each cell by itself where there are none.
+
+    Notes
+    -----
+    Of the sum of exp(q k) over the n cells of a group with mean key m, the logarithm is to second order
+    q m + log n + v / 2, v being the mean of (q (k - m))^2 over the group and over the sample's queries q.
+    """
+    if metacells is None:
+        return replace(model, metacells=None, metacell_keys=None)
+    counts = np.log(metacells.sizes) + metacells.spread(_as_seen(model)) / 2
+    table = np.column_stack([metacells.average(model.keys.cpu().numpy()), counts])
+    keys = torch.from_numpy(table.astype(np.float32)).to(model.device)
+    return replace(model, metacells=metacells, metacell_keys=keys)
+
+
+def _as_seen(model: AttentionModel) -> DoubleArray:
+    """Return points whose squared distance is that of the cells' log weights: (n_sc, at most P).
+
+    It is the mean of (q k - q k')^2 over the n queries Q of the sample: |R k - R k'|^2, with the QR
+    decomposition U R of Q / sqrt(n).
+    """
+    queries = model.sample.cpu().double().numpy() / math.sqrt(len(model.sample))
+    upper = np.asarray(np.linalg.qr(queries, mode="r"))
+    return np.asarray(model.keys.cpu().double().numpy() @ upper.T)
+
+
+def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:
+    """Return a model with its reference as metacells where that is worth it: see `keys_of`.
+
+    Parameters
+    ----------
+    model
+        As it was trained, with ``most_keys`` among its settings.
+    seed
+        Of the groups.
+    """
+    most, n_cells = model.settings.most_keys, len(model.keys)
+    is_large = keys_of(n_cells, most=most) < n_cells
+    return model.condensed(most=most, seed=seed) if is_large else model
+
+
+@torch.no_grad()
+def queries_of(cells: CellMap, logs: torch.Tensor, moments: Moments) -> torch.Tensor:
+    """Return queries, (B, P), of cells by their values of the inputs, (B, P)."""
+    queries: torch.Tensor = cells(logs, moments.standard(logs)) * cells.log_sharpness.exp()
+    return queries
+
+
+def choose_inputs(measured: FloatArray, reference: FloatArray, most: int) -> IntArray:
+    """Return the genes that cells are compared by: all, or those with most of both sides' variance.
+
+    Parameters
+    ----------
+    measured, reference
+        (n_cells, n_panel) of the two sides.
+    most
+        How many at most.
+
+    Returns
+    -------
+    Positions among the panel's genes, in their order.
+    """
+    if measured.shape[1] <= most:
+        return np.arange(measured.shape[1])
+    shares = np.zeros(measured.shape[1])
+    for values in (measured, reference):
+        variance = values.var(axis=0, dtype=np.float64)
+        shares += variance / max(variance.sum(), 1e-300)
+    return np.sort(np.argsort(-shares, kind="stable")[:most])
+
+
+def train(
+    measured: FloatArray,
+    reference: FloatArray,
+    sample: FloatArray,
+    *,
+    settings: AttentionSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress = no_progress,
+) -> AttentionModel:
+    """Learn attention by leaving genes out.
+
+    Parameters
+    ----------
+    measured
+        (n_training, n_panel) log-normalised spatial cells.
+    reference
+        (n_sc, n_panel) the same genes in the reference.
+    sample
+        (n_sample, n_panel) spatial cells that genes will be standardised over.
+    settings, seed, device, progress
+        How, from which random stream, and where.
+    """
+    inputs = choose_inputs(measured, reference, settings.most_inputs)
+    tissue, atlas = (
+        torch.from_numpy(np.ascontiguousarray(side[:, inputs])).to(device) for side in (measured, reference)
+    )
+    moments = Moments.of(tissue), Moments.of(atlas)
+    cells = CellMap(len(inputs), settings).to(device)
+    history = _fit(
+        cells,
+        (tissue, atlas),
+        moments,
+        settings=settings,
+        generator=torch_stream(seed, "attention"),
+        progress=lambda done, total: progress("attention", done, total),
+    )
+    return assemble(
+        cells,
+        reference[:, inputs],
+        sample,
+        inputs=inputs,
+        spatial=moments[0],
+        settings=settings,
+        history=tuple(history),
+    )
+
+
+def assemble(
+    cells: CellMap,
+    reference: FloatArray,
+    sample: FloatArray,
+    *,
+    inputs: IntArray,
+    spatial: Moments,
+    settings: AttentionSettings,
+    history: tuple[float, ...] = (),
+) -> AttentionModel:
+    """Return the model of a trained map.
+
+    Parameters
+    ----------
+    cells
+        The map, on the device.
+    reference
+        (n_sc, P) the inputs in the reference.
+    sample
+        (n_sample, n_panel) spatial cells that genes are standardised over.
+    inputs, spatial, settings, history
+        As of `AttentionModel`.
+    """
+    device = cells.of_logs.device
+    atlas = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
+    moments = Moments.of(atlas)
+    with torch.no_grad():
+        keys = cells(atlas, moments.standard(atlas))
+        shown = torch.from_numpy(np.ascontiguousarray(sample[:, inputs])).to(device)
+        share = (shown > 0).float().mean(dim=1, keepdim=True)
+        detected = Moments.of(share)
+        return AttentionModel(
+            settings=settings,
+            inputs=inputs,
+            cells=cells,
+            spatial=spatial,
+            reference=moments,
+            detected=detected,
+            keys=keys,
+            sample=queries_of(cells, shown, spatial),
+            sample_detection=detected.standard(share)[:, 0],
+            history=history,
+        )
+
+
+def correlation_loss(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+    """Return 1 - Pearson over the cells, averaged over the genes that vary among them.
+
+    Parameters
+    ----------
+    predicted, measured
+        (B, G)
+    """
+    left, right = centred(predicted), centred(measured)
+    sizes = left.norm(dim=0).clamp_min(_TINY), right.norm(dim=0)
+    varies = sizes[1] > _TINY
+    pearson = (left * right).sum(dim=0) / (sizes[0] * sizes[1].clamp_min(_TINY))
+    loss: torch.Tensor = ((1 - pearson) * varies).sum() / varies.sum().clamp_min(1)
+    return loss
+
+
+def _fit(
+    cells: CellMap,
+    sides: tuple[torch.Tensor, torch.Tensor],
+    moments: tuple[Moments, Moments],
+    *,
+    settings: AttentionSettings,
+    generator: torch.Generator,
+    progress: EpochProgress,
+) -> list[float]:
+    """Train the map, in place, on the two sides' values of the inputs."""
+    n_genes = sides[0].shape[1]
+    n_least, n_most = 1, n_genes - 2  # hidden, so that something is left to compare by
+    if n_most < n_least:
+        return []
+    logs, scores = sides, [one.standard(side) for one, side in zip(moments, sides, strict=True)]
+    sizes = settings.batch_cells, settings.batch_reference
+
+    def loss_at(_: int) -> torch.Tensor:
+        spatial, atlas = (
+            torch.randint(len(side), (min(size, len(side)),), generator=generator).to(side.device)
+            for side, size in zip(sides, sizes, strict=True)
+        )
+        part = settings.hide_least + (settings.hide_most - settings.hide_least) * torch.rand(
+            1, generator=generator
+        )
+        n_hidden = int((part * n_genes).round().clamp(n_least, n_most))
+        hidden = torch.randperm(n_genes, generator=generator)[:n_hidden].to(sides[0].device)
+        seen = torch.ones(n_genes, device=sides[0].device)
+        seen[hidden] = 0
+        queries = cells(logs[0][spatial], scores[0][spatial], seen)
+        keys = cells(logs[1][atlas], scores[1][atlas], seen)
+        weights = torch.softmax(cells.log_sharpness.exp() * queries @ keys.T, dim=1)
+        truth = logs[0][spatial]
+        carried = _standard(weights @ logs[1][atlas][:, hidden])
+        detected = _standard(((truth > 0) * seen).sum(dim=1, keepdim=True))
+        loss = correlation_loss(carried + cells.detection * detected, truth[:, hidden])
+        return loss + settings.pull * cells.drift()
+
+    optimiser = torch.optim.Adam(cells.parameters(), lr=settings.lr, betas=(0.9, 0.99))
+    rate = warm_cosine(settings.steps)
+    return fit_steps(optimiser, loss_at, steps=settings.steps, rate=rate, progress=progress)
+
+
+def _standard(values: torch.Tensor) -> torch.Tensor:
+    """Return columns with mean 0 and standard deviation 1, differentiably."""
+    values = centred(values)
+    return values / (values**2).mean(dim=0).clamp_min(_TINY**2).sqrt()  # clamped before: 1/0 has no slope

@@ -1,0 +1,236 @@
+"""Mapping as attention: softmax weights between two sets of embeddings, streamed and never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+
+from cellweft._compute import row_blocks, rows_within
+
+BLOCK_ENTRIES = 2**22
+"""Weights that are there at once: 16 MB in float32, and as much for each temporary."""
+
+_MOST_KEYS = 2**15  # keys per block: more, and a block would be of too few queries to multiply well
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mapping:
+    """The row-stochastic matrix C = softmax(Q K^T) of queries to keys, by operators alone.
+
+    Attributes
+    ----------
+    queries, keys
+        (n_queries, n_latent) and (n_keys, n_latent) embeddings, float32, on one device.
+    block_entries
+        Weights per block; results depend on it only by the rounding of float32.
+    half
+        Whether products are made, and rounded, in bfloat16, of eight binary digits: faster where the
+        processor or GPU has instructions for it, much slower where not.
+
+    Notes
+    -----
+    C of STEM is the mapping from cells to spots, and C^ the mapping from spots to cells: `transposed`.
+    Weighted products C V are attention; every operator here goes over blocks of C once, or twice where
+    the keys do not fit in a block: first for each row's sum, then for the weights. `topk` and `gather` go
+    over them once in any case, with sums that grow along the way.
+
+    Examples
+    --------
+    >>> mapping = Mapping(queries=torch.eye(2) * 9.0, keys=torch.eye(2) * 9.0)
+    >>> mapping.apply(torch.tensor([[10.0], [20.0]])).round()
+    tensor([[10.],
+            [20.]])
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    block_entries: int = field(default=BLOCK_ENTRIES)
+    half: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys."""
+        return len(self.queries), len(self.keys)
+
+    def transposed(self) -> Mapping:
+        """Return the mapping of the keys to the queries: the same products, the softmax over the others."""
+        return replace(self, queries=self.keys, keys=self.queries)
+
+    def apply(self, values: torch.Tensor) -> torch.Tensor:
+        """Return C V, what the keys hold brought to the queries.
+
+        Parameters
+        ----------
+        values
+            (n_keys, n_values)
+
+        Returns
+        -------
+        (n_queries, n_values)
+        """
+        pulled = self.queries.new_zeros(len(self.queries), values.shape[1])
+        for rows, columns, weights in self.blocks():
+            pulled[rows] += weights @ values[columns]
+        return pulled
+
+    def gather(
+        self, read: Callable[[slice], torch.Tensor], n_values: int, *, most_keys: int = _MOST_KEYS
+    ) -> torch.Tensor:
+        """Return C V where V is read by blocks of keys, each block once.
+
+        Parameters
+        ----------
+        read
+            From a slice of the keys to their values, (n_block, n_values).
+        n_values
+            Columns of V.
+        most_keys
+            Keys that are read at once.
+
+        Returns
+        -------
+        (n_queries, n_values)
+        """
+        gathered, sums = self.queries.new_zeros(len(self.queries), n_values), self._no_sums()
+        high = rows_within(self.block_entries, most_keys)
+        for columns in row_blocks(len(self.keys), most_keys):
+            values = read(columns)
+            for rows in row_blocks(len(self.queries), high):
+                weights, kept = sums.add(rows, self._products(rows, columns))
+                gathered[rows] = gathered[rows] * kept[:, None] + weights @ values
+        return gathered / sums.total[:, None]
+
+    def apply_transpose(self, values: torch.Tensor) -> torch.Tensor:
+        """Return C^T V, what the queries hold spread over the keys.
+
+        Parameters
+        ----------
+        values
+            (n_queries, n_values)
+
+        Returns
+        -------
+        (n_keys, n_values)
+        """
+        pushed = self.queries.new_zeros(len(self.keys), values.shape[1])
+        for rows, columns, weights in self.blocks():
+            pushed[columns] += weights.T @ values[rows]
+        return pushed
+
+    def topk(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys with the largest weights of every query.
+
+        Parameters
+        ----------
+        k
+            How many, at most the keys.
+
+        Returns
+        -------
+        weights, positions : Tensor
+            Each (n_queries, k), largest first.
+        """
+        best = self.queries.new_full((len(self.queries), k), -torch.inf)
+        found = torch.zeros((len(self.queries), k), dtype=torch.int64, device=self.queries.device)
+        sums = self._no_sums()
+        for rows, columns in self._tiles():
+            products = self._products(rows, columns)
+            # By product, not by weight: small weights are all zero in float32.
+            top, places = products.topk(min(k, products.shape[1]), dim=1)
+            both = torch.cat([best[rows], top], dim=1)
+            best[rows], order = both.topk(k, dim=1)
+            found[rows] = torch.cat([found[rows], places + columns.start], dim=1).gather(1, order)
+            sums.add(rows, products)
+        return best.sub_(sums.peak[:, None]).exp_().div_(sums.total[:, None]), found
+
+    def entropy(self) -> torch.Tensor:
+        """Return the entropy of every row of C in nats, (n_queries,): 0 to log(n_keys)."""
+        entropy = self.queries.new_zeros(len(self.queries))
+        for rows, _, weights in self.blocks():
+            entropy[rows] += torch.special.entr(weights).sum(dim=1)
+        return entropy
+
+    def dense(self) -> torch.Tensor:
+        """Return C itself, (n_queries, n_keys)."""
+        return torch.softmax(self.queries @ self.keys.T, dim=1)
+
+    @cached_property
+    def log_total(self) -> torch.Tensor:
+        """Logarithm of the sum of exp(Q K^T) over the keys, (n_queries,)."""
+        return self._sums.peak + self._sums.total.log()
+
+    def blocks(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Yield (rows, columns, weights) over all of C, weights being (n_rows, n_columns)."""
+        whole_rows = len(self.keys) <= _MOST_KEYS
+        for rows, columns in self._tiles():
+            products = self._products(rows, columns)
+            if whole_rows:
+                yield rows, columns, torch.softmax(products, dim=1)
+            else:
+                peak, total = self._sums.peak[rows, None], self._sums.total[rows, None]
+                yield rows, columns, products.sub_(peak).exp_().div_(total)
+
+    def _products(self, rows: slice, columns: slice) -> torch.Tensor:
+        queries, keys = self._factors
+        return (queries[rows] @ keys[columns].T).float()
+
+    @cached_property
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return (self.queries.bfloat16(), self.keys.bfloat16()) if self.half else (self.queries, self.keys)
+
+    @cached_property
+    def _sums(self) -> _RowSums:
+        sums = self._no_sums()
+        for rows, columns in self._tiles():
+            sums.add(rows, self._products(rows, columns))
+        return sums
+
+    def _no_sums(self) -> _RowSums:
+        n_queries = len(self.queries)
+        return _RowSums(
+            peak=self.queries.new_full((n_queries,), -torch.inf), total=self.queries.new_zeros(n_queries)
+        )
+
+    def _tiles(self) -> Iterator[tuple[slice, slice]]:
+        return tiles(*self.shape, self.block_entries)
+
+
+def tiles(
+    n_queries: int, n_keys: int, entries: int, *, most_keys: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Yield the queries and keys whose products are there together, about so many entries."""
+    wide = min(n_keys, _MOST_KEYS, most_keys or n_keys)
+    for rows in row_blocks(n_queries, rows_within(entries, wide)):
+        for columns in row_blocks(n_keys, wide):
+            yield rows, columns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _RowSums:
+    """Sums over the keys of exp(product), as blocks of keys come by.
+
+    Held as the largest product and the sum relative to it: of their logarithm float32 keeps too few digits to
+    make weights from, once products are large.
+    """
+
+    peak: torch.Tensor  # n_queries
+    total: torch.Tensor  # n_queries: sum of exp(product - peak)
+
+    def add(self, rows: slice, products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add a block of products, which is overwritten.
+
+        Returns
+        -------
+        weights, kept : Tensor
+            exp(product - peak), (n_rows, n_columns), and what earlier weights of the rows have to be
+            multiplied by, (n_rows,), since the peak may have risen.
+        """
+        peak = torch.maximum(self.peak[rows], products.amax(dim=1))
+        kept = (self.peak[rows] - peak).exp()
+        weights = products.sub_(peak[:, None]).exp_()
+        self.total[rows] = self.total[rows] * kept + weights.sum(dim=1)
+        self.peak[rows] = peak
+        return weights, kept

@@ -1,0 +1,257 @@
+"""From a carried pattern to expression: the level and spread that a gene has on the spatial platform.
+
+What attention carries from the reference has the reference's scale. Genes of the panel, each predicted
+without it, show how a gene's level on this platform follows from what is known of it without measuring it;
+two small networks learn that, and start at the reference's own level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cellweft._compute import rows_within
+from cellweft.nn.attention import AttentionModel, AttentionOperator, Moments, correlation_loss
+from cellweft.nn.config import AttentionSettings
+from cellweft.nn.device import to_device
+from cellweft.nn.training import fit_steps, linear, warm_cosine
+
+FEATURES = 5  # of a gene
+_SMALL = 0.01  # added before logarithms
+_MOST_SLOPE = 5.0
+_MOST_STANDARD = 3.0  # features of a new gene are cut to so many standard deviations
+_BATCH_CELLS, _BATCH_GENES = 256, 64
+_MOST_VALUES = 2**15  # that are given levels at once: fifty numbers for each, which the cache should hold
+_JITTER = (0.3, 0.2)  # noise on the features, in standard deviations, of the two kinds of network
+_DECAY = (0.1, 0.01)  # weight decay, likewise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneLevels:
+    """What is known of genes without having measured them in the tissue; all (n_genes,).
+
+    Attributes
+    ----------
+    carried
+        Mean and spread, over the sample, of what attention carries.
+    pattern
+        Mean and spread of the standardised carried values with the share of detection added.
+    varies
+        Spread of the carried values as it is: 0 where it is so small that `carried` has 1 for it.
+    mean, spread, expressing
+        In the reference: mean, standard deviation, and share of cells that express the gene.
+    """
+
+    carried: Moments
+    pattern: Moments
+    varies: torch.Tensor
+    mean: torch.Tensor
+    spread: torch.Tensor
+    expressing: torch.Tensor
+
+    @classmethod
+    def of(cls, model: AttentionModel, values: torch.Tensor) -> tuple[GeneLevels, torch.Tensor]:
+        """Return them of genes by their values in the reference, and what is carried to the sample.
+
+        Parameters
+        ----------
+        model
+            Trained attention.
+        values
+            (n_sc, n_genes)
+
+        Returns
+        -------
+        GeneLevels, (n_sample, n_genes)
+        """
+        carried = AttentionOperator.of(model, model.sample).apply(values)
+        moments, reference = Moments.of(carried), Moments.of(values)
+        standard = moments.standard(carried)
+        raw = standard + model.cells.detection_weight * model.sample_detection[:, None]
+        return (
+            cls(
+                carried=moments,
+                pattern=Moments.of(raw),
+                mean=reference.mean,
+                varies=torch.where(standard.std(dim=0, correction=0) > 0.5, moments.spread, 0),
+                spread=reference.spread * (values.amax(dim=0) > values.amin(dim=0)),
+                expressing=(values > 0).float().mean(dim=0),
+            ),
+            carried,
+        )
+
+    def patterns(self, carried: torch.Tensor, detection: torch.Tensor, weight: float) -> torch.Tensor:
+        """Return standardised patterns, (B, G), of carried values and standardised detection."""
+        return self.pattern.standard(self.carried.standard(carried) + weight * detection[:, None])
+
+    def features(self) -> torch.Tensor:
+        """Return what the networks see of a gene: (n_genes, `FEATURES`)."""
+        odds = (self.expressing + _SMALL) / (1 - self.expressing + _SMALL)
+        logs = [torch.log(one + _SMALL) for one in (self.carried.mean, self.varies, self.mean, self.spread)]
+        return torch.stack([*logs, torch.log(odds)], dim=1)
+
+    def start(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return intercept and slope before the softplus that give the carried mean and spread."""
+        mean = self.carried.mean.clamp_min(1e-3)
+        intercept = mean + torch.log(-torch.expm1(-mean))  # the inverse of softplus
+        return intercept, (self.varies / torch.sigmoid(intercept)).clamp(max=_MOST_SLOPE)
+
+    def take(self, genes: torch.Tensor) -> GeneLevels:
+        """Return those of some genes."""
+        return GeneLevels(**{one.name: getattr(self, one.name)[genes] for one in fields(self)})
+
+    @staticmethod
+    def join(parts: Sequence[GeneLevels]) -> GeneLevels:
+        """Return several after one another."""
+
+        def joined(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return Moments.join(values) if isinstance(values[0], Moments) else torch.cat(values)
+
+        return GeneLevels(**{one.name: joined(one.name) for one in fields(GeneLevels)})
+
+    def to(self, device: torch.device) -> GeneLevels:
+        """Return a copy on a device."""
+        return to_device(self, device, "carried", "pattern", "varies", "mean", "spread", "expressing")
+
+
+class LevelNet(torch.nn.Module):
+    """Correction of a gene's intercept and slope: by its features alone, or also by pattern and cell."""
+
+    def __init__(self, hidden: int, generator: torch.Generator, *, by_cell: bool) -> None:
+        super().__init__()
+        self.by_cell = by_cell
+        self.first = linear(FEATURES + 2 * by_cell, hidden, generator)
+        self.second = linear(hidden, hidden, generator)
+        self.last = linear(hidden, 2, generator)
+        self.direct = linear(FEATURES, 2, generator)
+        with torch.no_grad():
+            self.last.weight *= 0.1
+            self.direct.weight *= 0.1
+
+    def forward(self, features: torch.Tensor, pattern: torch.Tensor, detection: torch.Tensor) -> torch.Tensor:
+        """Return corrections: (G, 2) or, by cell, (B, G, 2).
+
+        Parameters
+        ----------
+        features, pattern, detection
+            (G, `FEATURES`), (B, G), and (B, 1) or (B, G), all standardised.
+        """
+        inputs = features
+        if self.by_cell:
+            shape = pattern.shape
+            inputs = torch.cat(
+                [
+                    features.expand(shape[0], *features.shape),
+                    pattern[..., None],
+                    detection.expand(shape)[..., None],
+                ],
+                dim=-1,
+            )
+        corrections: torch.Tensor = self.last(F.relu(self.second(F.relu(self.first(inputs)))))
+        direct: torch.Tensor = self.direct(features)
+        return corrections + direct
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Levels:
+    """Trained networks; their mean is the prediction.
+
+    Attributes
+    ----------
+    nets
+        One by the gene alone, one by gene, pattern and cell.
+    features
+        Moments of the features of the genes they were trained on.
+    """
+
+    nets: tuple[LevelNet, ...]
+    features: Moments
+
+    @torch.no_grad()
+    def values(self, pattern: torch.Tensor, detection: torch.Tensor, genes: GeneLevels) -> torch.Tensor:
+        """Return expression, (B, G), at least 0.
+
+        Parameters
+        ----------
+        pattern, detection, genes
+            (B, G), and (B, 1) or (B, G), standardised; and what is known of the genes.
+        """
+        features = self.features.standard(genes.features()).clamp(-_MOST_STANDARD, _MOST_STANDARD)
+        rows = rows_within(_MOST_VALUES, len(features))
+        means = []
+        for shown, seen in zip(torch.split(pattern, rows), torch.split(detection, rows), strict=True):
+            parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]
+            means.append(torch.stack(parts).mean(dim=0))
+        return torch.cat(means)
+
+    def to(self, device: torch.device) -> Levels:
+        """Return a copy on a device."""
+        return to_device(self, device, "nets", "features")
+
+
+def fit_levels(
+    pattern: torch.Tensor,
+    detection: torch.Tensor,
+    *,
+    genes: GeneLevels,
+    truth: torch.Tensor,
+    settings: AttentionSettings,
+    generator: torch.Generator,
+) -> Levels:
+    """Learn levels from genes of the panel, each predicted without it.
+
+    Parameters
+    ----------
+    pattern, truth
+        (n_sample, n_panel) standardised patterns, and what was measured.
+    detection
+        (n_sample, n_panel) standardised, of each gene without it.
+    genes
+        What is known of the panel's genes.
+    settings, generator
+        How, and from which random stream.
+    """
+    moments = Moments.of(genes.features())
+    features = moments.standard(genes.features())
+    scale = truth.var(correction=0).clamp_min(1e-6)
+    nets = []
+    for by_cell in (False, True):
+        net = LevelNet(settings.level_hidden, generator, by_cell=by_cell).to(truth.device)
+
+        def loss_at(_: int, net: LevelNet = net, noise: float = _JITTER[by_cell]) -> torch.Tensor:
+            cells = torch.randint(len(truth), (min(_BATCH_CELLS, len(truth)),), generator=generator)
+            some = torch.randperm(truth.shape[1], generator=generator)[:_BATCH_GENES]
+            jitter = noise * torch.randn(len(some), FEATURES, generator=generator)
+            cells, some = cells.to(truth.device), some.to(truth.device)
+            shown, real = pattern[cells][:, some], truth[cells][:, some]
+            corrections = net(features[some] + jitter.to(truth.device), shown, detection[cells][:, some])
+            values = _value(corrections, shown, genes.take(some))
+            error = ((values - real) ** 2).mean() / scale
+            loss = error + settings.level_pattern * correlation_loss(values, real)
+            total: torch.Tensor = loss + settings.level_pull * (corrections**2).mean()
+            return total
+
+        optimiser = torch.optim.AdamW(net.parameters(), lr=settings.level_lr, weight_decay=_DECAY[by_cell])
+        fit_steps(
+            optimiser,
+            loss_at,
+            steps=settings.level_steps,
+            rate=warm_cosine(settings.level_steps),
+            progress=lambda done, total: None,
+        )
+        nets.append(net.eval())
+    return Levels(nets=tuple(nets), features=moments)
+
+
+def _value(corrections: torch.Tensor, pattern: torch.Tensor, genes: GeneLevels) -> torch.Tensor:
+    """Return expression from corrections of intercept and log slope, (..., G, 2), and patterns, (B, G)."""
+    intercept, slope = genes.start()
+    # a factor of e^3 either way is more than any panel showed
+    steepness = slope * torch.exp(corrections[..., 1].clamp(-3, 3))
+    value: torch.Tensor = F.softplus(intercept + corrections[..., 0] + steepness * pattern)
+    return value

@@ -1,0 +1,282 @@
+"""STEM from top to bottom: the encoder that both sides share, its losses, training, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cellweft._compute import torch_stream
+from cellweft._typing import Progress
+from cellweft.nn.config import StemSettings
+from cellweft.nn.device import to_device
+from cellweft.nn.parallel import over_devices
+from cellweft.nn.training import EpochProgress, fit_steps, linear
+
+_TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
+_MOST_DROPOUT = 0.99  # something has to be left to learn from
+_MOST_MMD_ROWS = (
+    256  # of each side: with all of a batch, L_MMD took more time than all else and gained nothing
+)
+_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of L_MMD, in multiples of the mean squared distance
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """What a step of training sees.
+
+    Attributes
+    ----------
+    cells, spots
+        (n_cells, n_genes) and (n_spots, n_genes): log1p of counts brought to a total of 10,000.
+    adjacency
+        (n_spots, n_spots) rows of S that sum to 1 over the spots of the batch, which are of one slice.
+    """
+
+    cells: torch.Tensor
+    spots: torch.Tensor
+    adjacency: torch.Tensor
+
+
+class CellEncoder(nn.Module):
+    """The multilayer perceptron that embeds cells and spots alike: n_genes -> hidden -> middle -> latent."""
+
+    def __init__(self, n_genes: int, settings: StemSettings, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            linear(n_genes, settings.hidden, generator),
+            nn.LayerNorm(settings.hidden),
+            nn.ReLU(),
+            linear(settings.hidden, settings.middle, generator),
+            nn.LayerNorm(settings.middle),
+            nn.ReLU(),
+            # The embedding itself is free: its length is how sure a place is. With LayerNorm here, every
+            # inner product of a row with itself is the latent width, and all weights are near 0 or 1.
+            linear(settings.middle, settings.latent, generator),
+        )
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return embeddings, (n, n_genes) to (n, latent)."""
+        embedded: torch.Tensor = self.layers(values)
+        return embedded
+
+
+def matching_dropout(cells_expressed: float, spots_expressed: float) -> float:
+    """Return the share of the spots' values to drop so that both sides are equally sparse.
+
+    Parameters
+    ----------
+    cells_expressed, spots_expressed
+        Median number of expressed genes per cell and per spot.
+
+    Returns
+    -------
+    d = 1 - cells / spots, never below 0 and at most 0.99.
+
+    Examples
+    --------
+    >>> matching_dropout(100, 250), matching_dropout(300, 250)
+    (0.6, 0.0)
+    """
+    if spots_expressed <= 0:
+        return 0.0
+    return min(max(0.0, 1.0 - cells_expressed / spots_expressed), _MOST_DROPOUT)
+
+
+def extraction_loss(spots: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
+    """Return L_extract: the mean cross-entropy of the rows of softmax(Z_ST Z_ST^T) against those of S."""
+    predicted = functional.log_softmax(spots @ spots.T, dim=1)  # n_spots x n_spots
+    return -(adjacency * predicted).sum(dim=1).mean()
+
+
+def transition_loss(
+    cells: torch.Tensor, spots: torch.Tensor, adjacency: torch.Tensor, *, visit: float = 0.0
+) -> torch.Tensor:
+    """Return L_trans: the mean cross-entropy of the rows of S^ = C^ C against those of S.
+
+    Parameters
+    ----------
+    cells, spots
+        (n_cells, latent) and (n_spots, latent) embeddings.
+    adjacency
+        (n_spots, n_spots)
+    visit
+        Weight of the mean over cells of -log(the mean of a cell's column in C^).
+
+    Notes
+    -----
+    DEVIATION: the visit term is not in STEM. S^ is the way from spots to cells and back, and a cell that no
+    spot goes to is not learned from at all; the term (Haeusser et al. 2017, whose walks STEM extends)
+    has every cell visited.
+    """
+    products = cells @ spots.T  # n_cells x n_spots
+    to_spots = functional.softmax(products, dim=1)  # C
+    to_cells = functional.softmax(products, dim=0)  # C^, transposed
+    around = to_cells.T @ to_spots  # S^, n_spots x n_spots
+    loss = -(adjacency * torch.log(around + _TINY)).sum(dim=1).mean()
+    if visit > 0:
+        loss = loss - visit * torch.log(to_cells.mean(dim=1) + _TINY).mean()
+    return loss
+
+
+def mean_discrepancy(cells: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
+    """Return L_MMD: the squared maximum mean discrepancy of two samples under a sum of Gaussian kernels.
+
+    Parameters
+    ----------
+    cells, spots
+        (n_cells, latent) and (n_spots, latent)
+
+    Notes
+    -----
+    Distances by matrix products. The kernels' widths are set by the mean squared distance of the batch,
+    through which no gradient goes.
+    """
+    both = torch.cat([cells, spots])
+    squares = (both * both).sum(dim=1)
+    distances = (squares[:, None] + squares[None, :] - 2 * both @ both.T).clamp_min(0)
+    width = distances.detach().mean().clamp_min(_TINY)
+    kernel = torch.zeros_like(distances)
+    for multiple in _BANDWIDTHS:
+        kernel = kernel + torch.exp(-distances / (multiple * width))
+    n = len(cells)
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StemModel:
+    """A fitted STEM: the encoders and what they were trained with.
+
+    Attributes
+    ----------
+    encoders
+        One, or several whose mappings are averaged geometrically.
+    settings
+        What it was trained with.
+    dropout
+        The share of the spots' values that was dropped.
+    history
+        Mean loss of every twentieth of the training, one list per encoder.
+    device
+        Where the encoders are.
+    """
+
+    encoders: tuple[CellEncoder, ...]
+    settings: StemSettings
+    dropout: float
+    history: tuple[list[float], ...]
+    device: torch.device
+
+    def queries(self, values: torch.Tensor) -> torch.Tensor:
+        """Return embeddings of cells such that softmax(queries @ keys.T) is the mapping C.
+
+        Parameters
+        ----------
+        values
+            (n_cells, n_genes) as in `Batch`.
+
+        Returns
+        -------
+        (n_cells, n_encoders * latent), through which gradients go.
+
+        Notes
+        -----
+        The geometric mean of several softmax mappings is the softmax of the mean of their products, which
+        is one product of the concatenated embeddings, with one side divided by their number.
+        """
+        return self.keys(values) / len(self.encoders)
+
+    def keys(self, values: torch.Tensor) -> torch.Tensor:
+        """Return embeddings of spots, (n_spots, n_genes) to (n_spots, n_encoders * latent)."""
+        return torch.cat([encoder(values) for encoder in self.encoders], dim=1)
+
+    def to(self, device: torch.device) -> StemModel:
+        """Return a copy on a device."""
+        return replace(to_device(self, device, "encoders"), device=device)
+
+
+def train(
+    draw: Callable[[int, int, torch.device], Batch],
+    *,
+    n_genes: int,
+    dropout: float,
+    settings: StemSettings,
+    seed: int,
+    devices: Sequence[torch.device],
+    progress: EpochProgress,
+) -> StemModel:
+    """Train STEM on batches.
+
+    Parameters
+    ----------
+    draw
+        From (number of the encoder, step, device) to a batch on that device.
+    n_genes
+        Genes of the batches.
+    dropout
+        Share of the spots' values that is set to zero in a step, from 0 to below 1.
+    settings, seed
+        How, and from which start.
+    devices
+        Where: one encoder on each at a time. The model comes to lie on the first.
+    progress
+        Called with (steps done, steps of all encoders).
+    """
+    total = settings.models * settings.steps
+
+    def trained(number: int, device: torch.device, told: Progress) -> tuple[CellEncoder, list[float]]:
+        stream = torch_stream(seed, f"stem {number}")
+        encoder = CellEncoder(n_genes, settings, stream).to(device)
+
+        def loss_at(step: int) -> torch.Tensor:
+            batch = draw(number, step, device)
+            mask = torch.rand(batch.spots.shape, generator=stream) >= dropout
+            spots = encoder(batch.spots * mask.to(device))
+            return total_loss(encoder(batch.cells), spots, batch.adjacency, step=step, settings=settings)
+
+        optimiser = torch.optim.AdamW(
+            encoder.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        history = fit_steps(
+            optimiser,
+            loss_at,
+            steps=settings.steps,
+            rate=lambda step: 0.5 if step >= round(settings.halve_at * settings.steps) else 1.0,
+            progress=lambda step, steps: told("training", number * steps + step, total),
+        )
+        return encoder.eval(), history
+
+    made = list(
+        over_devices(
+            trained, range(settings.models), devices, progress=lambda _, done, total: progress(done, total)
+        )
+    )
+    return StemModel(
+        encoders=tuple(encoder.to(devices[0]) for encoder, _ in made),
+        settings=settings,
+        dropout=dropout,
+        history=tuple(history for _, history in made),
+        device=devices[0],
+    )
+
+
+def total_loss(
+    cells: torch.Tensor, spots: torch.Tensor, adjacency: torch.Tensor, *, step: int, settings: StemSettings
+) -> torch.Tensor:
+    """Return L = L_extract + alpha L_MMD + beta L_trans at a step: beta ramps up as training goes on."""
+    start, end = (part * settings.steps for part in (settings.ramp_start, settings.ramp_end))
+    ramp = min(max((step - start) / max(end - start, 1.0), 0.0), 1.0)
+    loss = extraction_loss(spots, adjacency)
+    if settings.alpha > 0:
+        loss = loss + settings.alpha * mean_discrepancy(_thinned(cells), _thinned(spots))
+    if ramp * settings.beta > 0:
+        loss = loss + ramp * settings.beta * transition_loss(cells, spots, adjacency, visit=settings.visit)
+    return loss
+
+
+def _thinned(embeddings: torch.Tensor) -> torch.Tensor:
+    """Return rows at even distances, enough for L_MMD, which costs their number squared."""
+    return embeddings[:: -(-len(embeddings) // _MOST_MMD_ROWS)]

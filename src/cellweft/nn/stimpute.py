@@ -1,0 +1,432 @@
+"""stImpute: autoencoder, neighbours, GraphSAGE over genes (Zeng et al., Commun Biol 2024, Eq. 1-12).
+
+The file reads like the paper: the two networks, the losses, the alternating training, prediction. Everything
+is a function of arrays; where they come from, and where predictions go, is the caller's business.
+
+Letters: B cells of a block, P panel genes, S source genes of the graph, R genes that are asked for,
+k neighbours, d latent numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cellweft._compute import torch_stream
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
+from cellweft.nn.config import StImputeSettings
+from cellweft.nn.device import to_device
+from cellweft.nn.gene_graph import GeneFeatures, GeneGraph, GeneTable
+from cellweft.nn.neighbors import NeighborSearch, neighbor_search
+from cellweft.nn.similarity import centred
+from cellweft.nn.training import EpochProgress, fit_epochs, linear, shuffled
+
+_JUDGED_STEP, _FEWEST_JUDGED, _MOST_JUDGED = 10, 20, 1000  # of the training cells, where training may stop
+
+
+class AutoEncoder(torch.nn.Module):
+    """ReLU encoder and decoder of one layer each: Eq. 1-2."""
+
+    def __init__(self, n_panel: int, latent: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.encoder = linear(n_panel, latent, generator)
+        self.decoder = linear(latent, n_panel, generator)
+
+    def encode(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return the embedding of cells: (B, P) -> (B, d)."""
+        return F.relu(self.encoder(cells))
+
+    def forward(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return the cells as they are reconstructed: (B, P) -> (B, P)."""
+        return F.relu(self.decoder(self.encode(cells)))
+
+
+class SageLayer(torch.nn.Module):
+    """One GraphSAGE layer: h_v = relu(W [h_v, h_N(v)]), at unit length (Eq. 7-8)."""
+
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator, *, normalise: bool) -> None:
+        super().__init__()
+        self.linear = linear(2 * n_in, n_out, generator)
+        self.normalise = normalise
+
+    def forward(self, own: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+        """Return new node features: two of (genes, B, n_in) -> (genes, B, n_out)."""
+        of_own, of_neighbors = self.linear.weight.tensor_split(2, dim=1)
+        features = F.relu(F.linear(own, of_own, self.linear.bias) + F.linear(neighbors, of_neighbors))
+        return F.normalize(features, dim=-1) if self.normalise else features
+
+
+class GeneNetwork(torch.nn.Module):
+    """Two GraphSAGE layers and a multilayer perceptron: Eq. 7-9."""
+
+    def __init__(self, k: int, hidden: int, generator: torch.Generator, *, normalise: bool) -> None:
+        super().__init__()
+        self.first = SageLayer(k, k, generator, normalise=normalise)
+        self.second = SageLayer(k, k, generator, normalise=normalise)
+        widths = (k, 2 * hidden, hidden, 1)
+        self.layers = torch.nn.ModuleList(linear(n_in, n_out, generator) for n_in, n_out in pairwise(widths))
+
+    def forward(self, features: GeneFeatures, source_states: torch.Tensor) -> torch.Tensor:
+        """Return the expression of genes in cells: (B, R), at least 0.
+
+        Parameters
+        ----------
+        features
+            Of the genes that are asked for.
+        source_states
+            (S, B, k) what `first` made of the sources.
+        """
+        own = self.first(features.own, features.neighbors)  # (R, B, k)
+        messages = torch.tensordot(features.weights, source_states, dims=1)  # (R, S) x (S, B, k) -> (R, B, k)
+        states = self.second(own, messages)
+        for layer in self.layers[:-1]:
+            states = F.relu(layer(states))
+        # DEVIATION: softplus, where the paper leaves the activation open: with ReLU whole genes died at zero.
+        return F.softplus(self.layers[-1](states).squeeze(-1)).T
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StImputeModel:
+    """What training learned, and the parts of the reference that prediction reads.
+
+    Attributes
+    ----------
+    settings
+        As they were used.
+    autoencoder, network
+        The two networks, on the device.
+    graph
+        Gene-gene weights; its sources are fixed.
+    sources
+        The graph's sources as a table.
+    search
+        Nearest reference cells in the embedding.
+    history
+        Mean loss per epoch of every stage.
+    """
+
+    settings: StImputeSettings
+    autoencoder: AutoEncoder
+    network: GeneNetwork
+    graph: GeneGraph
+    sources: GeneTable
+    search: NeighborSearch
+    history: dict[str, list[float]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.search.device
+
+    def to(self, device: torch.device) -> StImputeModel:
+        """Return a copy on a device."""
+        return to_device(self, device, "autoencoder", "network", "graph", "sources", "search")
+
+
+def similarity_loss(
+    predicted: torch.Tensor, measured: torch.Tensor, *, cells: float = 1.0, genes: float = 1.0
+) -> torch.Tensor:
+    """Return L_sim of Eq. 10: 1 - cosine of centred rows and of centred columns, each averaged.
+
+    Parameters
+    ----------
+    predicted, measured
+        (B, P) expression.
+    cells, genes
+        Weights of the two terms.
+    """
+    loss = predicted.new_zeros(())
+    for weight, axis in ((cells, 1), (genes, 0)):
+        if weight:
+            left, right = (centred(one, dim=axis) for one in (predicted, measured))
+            loss = loss + weight * (1 - F.cosine_similarity(left, right, dim=axis)).mean()
+    return loss
+
+
+def reconstruction_loss(
+    reconstructed: torch.Tensor, measured: torch.Tensor, predicted: torch.Tensor | None
+) -> torch.Tensor:
+    """Return Eq. 3, or Eq. 11 where the gene network's prediction is given: squares summed over genes."""
+    if predicted is not None:
+        reconstructed = (reconstructed + predicted) / 2
+    return ((measured - reconstructed) ** 2).sum(dim=1).mean()
+
+
+def train(
+    measured: FloatArray,
+    reference: FloatArray,
+    panel: IntArray,
+    *,
+    graph: GeneGraph,
+    settings: StImputeSettings,
+    seed: int,
+    device: torch.device,
+    progress: Progress = no_progress,
+) -> StImputeModel:
+    """Train the autoencoder and the gene network in alternating rounds.
+
+    Parameters
+    ----------
+    measured
+        (n_training, P) log-normalised expression of spatial cells.
+    reference
+        (n_sc, P) the same genes in the reference.
+    panel
+        (P,) positions of these genes in the reference.
+    graph
+        Gene-gene weights.
+    settings, seed, device, progress
+        How, from which random streams, and where.
+
+    Notes
+    -----
+    Rounds: autoencoder, neighbours, gene network; then the autoencoder against the mean of its reconstruction
+    and the gene network's prediction (Eq. 11), neighbours, gene network again.
+
+    DEVIATION: an epoch of the gene network draws at most ``cells_per_epoch`` cells instead of all, and a step
+    at most ``batch_genes`` genes to predict and ``batch_sources`` to take messages from, as GraphSAGE samples
+    neighbourhoods; prediction uses all sources.
+    """
+    streams = {
+        stage: torch_stream(seed, f"stimpute.{stage}") for stage in ("start", "autoencoder", "network")
+    }
+    autoencoder, network = new_networks(settings, len(panel), streams["start"])
+    autoencoder, network = autoencoder.to(device), network.to(device)
+    cells = torch.from_numpy(measured).to(device)
+    sources = GeneTable.build(graph, graph.sources, graph.source_expression, device=device)
+    genes = GeneTable.build(graph, panel, reference, device=device)
+    history: dict[str, list[float]] = {}
+    predicted: torch.Tensor | None = None
+    for round_ in range(1, settings.rounds + 1):
+        stage = f"autoencoder {round_}"
+        history[stage] = _fit_autoencoder(
+            autoencoder, cells, predicted, settings, streams["autoencoder"], partial(progress, stage)
+        )
+        search = neighbor_search(encode(autoencoder, reference), settings, seed=seed, device=device)
+        neighbors = torch.from_numpy(search.search(encode(autoencoder, measured), settings.k)).to(device)
+        stage = f"gene network {round_}"
+        history[stage] = _fit_network(
+            network,
+            cells,
+            neighbors,
+            (sources, genes),
+            settings,
+            streams["network"],
+            partial(progress, stage),
+        )
+        if round_ < settings.rounds:
+            predicted = _network_only(network, neighbors, sources, genes)
+    return StImputeModel(
+        settings=settings,
+        autoencoder=autoencoder,
+        network=network,
+        graph=graph,
+        sources=sources,
+        search=search,
+        history=history,
+    )
+
+
+def new_networks(
+    settings: StImputeSettings, n_panel: int, generator: torch.Generator
+) -> tuple[AutoEncoder, GeneNetwork]:
+    """Return the two networks as they are before training, on the CPU."""
+    autoencoder = AutoEncoder(n_panel, settings.latent, generator)
+    return autoencoder, GeneNetwork(settings.k, settings.hidden, generator, normalise=settings.normalise)
+
+
+def assemble(
+    networks: tuple[AutoEncoder, GeneNetwork],
+    reference: FloatArray,
+    *,
+    graph: GeneGraph,
+    settings: StImputeSettings,
+    seed: int,
+    device: torch.device,
+) -> StImputeModel:
+    """Put learned networks and a reference together again, as `train` left them.
+
+    Parameters
+    ----------
+    networks
+        Both with what they learned.
+    reference
+        (n_sc, P) log-normalised expression of the panel in the reference.
+    graph, settings, seed, device
+        As in `train`.
+    """
+    autoencoder, network = networks[0].to(device), networks[1].to(device)
+    return StImputeModel(
+        settings=settings,
+        autoencoder=autoencoder,
+        network=network,
+        graph=graph,
+        sources=GeneTable.build(graph, graph.sources, graph.source_expression, device=device),
+        search=neighbor_search(encode(autoencoder, reference), settings, seed=seed, device=device),
+        history={},
+    )
+
+
+def _fit_autoencoder(
+    autoencoder: AutoEncoder,
+    cells: torch.Tensor,
+    predicted: torch.Tensor | None,
+    settings: StImputeSettings,
+    generator: torch.Generator,
+    progress: EpochProgress,
+) -> list[float]:
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        batch = cells[rows]
+        return reconstruction_loss(autoencoder(batch), batch, None if predicted is None else predicted[rows])
+
+    trained, judged = _parted(cells, settings)
+    return fit_epochs(
+        autoencoder.parameters(),
+        lambda rows: loss_of(trained[rows]),
+        partial(shuffled, len(trained), size=settings.ae_batch, generator=generator),
+        epochs=settings.ae_epochs,
+        lr=settings.lr,
+        progress=progress,
+        patience=settings.patience,
+        judge=(lambda: loss_of(judged)) if len(judged) else None,
+    )
+
+
+def _parted(cells: torch.Tensor, settings: StImputeSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return positions of the cells to train on, and of a tenth to judge by, where training may stop."""
+    every = torch.arange(len(cells), device=cells.device)
+    if not settings.patience or len(cells) < _FEWEST_JUDGED * 2:
+        return every, every[:0]
+    return every[every % _JUDGED_STEP > 0], every[::_JUDGED_STEP][:_MOST_JUDGED]
+
+
+def _fit_network(
+    network: GeneNetwork,
+    cells: torch.Tensor,
+    neighbors: torch.Tensor,
+    tables: tuple[GeneTable, GeneTable],
+    settings: StImputeSettings,
+    generator: torch.Generator,
+    progress: EpochProgress,
+) -> list[float]:
+    sources, genes = tables
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        near = neighbors[rows]
+        drawn = _draw(cells.shape[1], settings.batch_genes, generator, cells.device)
+        features = genes.gather(near, drawn)
+        senders = None
+        if not sources.is_sparse:  # of a few neighbours each, a draw would leave next to none
+            senders = _draw(len(sources.weights), settings.batch_sources, generator, cells.device)
+        if senders is not None:
+            features = features.from_sources(senders)
+        predicted = network(features, source_states(network, sources, near, drawn=senders))
+        measured = cells[rows] if drawn is None else cells[rows][:, drawn]
+        return error(predicted, measured)
+
+    def error(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+        similarity = similarity_loss(
+            predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
+        )
+        return similarity + settings.residual * F.mse_loss(predicted, measured)  # (10)
+
+    def held() -> torch.Tensor:
+        return error(_network_only(network, neighbors[judged], sources, genes), cells[judged])
+
+    trained, judged = _parted(cells, settings)
+    return fit_epochs(
+        network.parameters(),
+        lambda rows: loss_of(trained[rows]),
+        partial(
+            shuffled,
+            len(trained),
+            size=settings.batch,
+            generator=generator,
+            most=settings.cells_per_epoch,
+        ),
+        epochs=settings.epochs,
+        lr=settings.lr,
+        progress=progress,
+        patience=settings.patience,
+        judge=held if len(judged) else None,
+    )
+
+
+def _draw(n_genes: int, most: int, generator: torch.Generator, device: torch.device) -> torch.Tensor | None:
+    """Return positions of ``most`` genes drawn at random, or None where there are no more than that."""
+    if n_genes <= most:
+        return None
+    return torch.randperm(n_genes, generator=generator)[:most].to(device)
+
+
+def encode(autoencoder: AutoEncoder, cells: FloatArray) -> DoubleArray:
+    """Return the embedding of cells: (n_cells, P) -> (n_cells, d).
+
+    Made in float64 and rounded to float32, so that it does not depend on how many cells are embedded at once
+    and copies of a cell are embedded alike: the last bit of a product depends on its shape.
+    """
+    weight, bias = (one.detach().cpu().numpy().astype(np.float64) for one in autoencoder.encoder.parameters())
+    latent = np.maximum(cells.astype(np.float64) @ weight.T + bias, 0)
+    return latent.astype(np.float32).astype(np.float64)
+
+
+def source_states(
+    network: GeneNetwork, sources: GeneTable, neighbors: torch.Tensor, *, drawn: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what the first layer makes of the sources, all or drawn: (B, k) neighbours -> (S, B, k)."""
+    features = sources.gather(neighbors, drawn)
+    states: torch.Tensor = network.first(features.own, features.neighbors)
+    return states
+
+
+def find_neighbors(model: StImputeModel, measured: FloatArray) -> IntArray:
+    """Return the k most similar reference cells of spatial cells: (n_cells, P) -> (n_cells, k)."""
+    return model.search.search(encode(model.autoencoder, measured), model.settings.k)
+
+
+def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[GeneTable]) -> FloatArray:
+    """Predict genes in a block of spatial cells: Eq. 12.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    neighbors
+        (B, k) from `find_neighbors`.
+    tables
+        Tables of the R genes that are asked for, one after another.
+
+    Returns
+    -------
+    (B, R) log-normalised expression, at least 0.
+    """
+    rows, alpha = torch.from_numpy(neighbors).to(model.device), model.settings.alpha
+    found = np.empty((len(neighbors), sum(len(table.weights) for table in tables)), dtype=np.float32)
+    done = 0
+    with torch.no_grad():
+        states = source_states(model.network, model.sources, rows) if alpha > 0 else None
+        for table in tables:
+            features = table.gather(rows)
+            blended = (1 - alpha) * features.own.mean(dim=2).T
+            if states is not None:
+                blended += alpha * model.network(features, states)
+            found[:, done : done + blended.shape[1]] = blended.cpu().numpy()
+            done += blended.shape[1]
+    return found
+
+
+def _network_only(
+    network: GeneNetwork, neighbors: torch.Tensor, sources: GeneTable, genes: GeneTable
+) -> torch.Tensor:
+    """Return the gene network's prediction for all training cells, by blocks: (n_training, P)."""
+    found = neighbors.new_empty(len(neighbors), len(genes.weights), dtype=torch.float32)
+    with torch.no_grad():
+        for rows, block in zip(torch.split(neighbors, 256), torch.split(found, 256), strict=True):
+            block[:] = network(genes.gather(rows), source_states(network, sources, rows))
+    return found

@@ -1,0 +1,22 @@
+"""Plots: each function goes from a result to matplotlib's Axes.
+
+Every function draws on the ``ax`` (``axes``) that it is given, or on a new figure, and returns what it drew
+on. None shows a figure, writes a file, or changes its inputs or matplotlib's settings; the one exception is
+`label_colors` with ``keep=True``, which writes the colours of labels where scanpy keeps them. The files are
+private.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "cellweft",
+    submod_attrs={
+        "pl._colors": ["label_colors", "palette"],
+        "pl._training": ["calibration", "history"],
+        "pl._clusters": ["enrichment", "modules", "umap"],
+        "pl._placement": ["composition", "placed"],
+        "pl._scores": ["methods", "reliability"],
+        "pl._spatial": ["gene", "spatial", "uncertainty"],
+        "pl._genes": ["attribution", "trends"],
+    },
+)

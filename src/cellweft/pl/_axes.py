@@ -1,0 +1,332 @@
+"""Axes, colour bars, legends and scale bars, alike in all plots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, check_choice
+from cellweft._typing import DoubleArray
+from cellweft.pl._colors import MISSING, UNKNOWN
+
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.legend import Legend
+
+SMALL, PLAIN = 8.0, 9.0
+"""Sizes of text in points: of ticks and legends, and of labels and titles."""
+
+INK = "#333333"
+"""Colour of lines and text that are no data."""
+
+_LEGEND_ROWS, _MOST_NAMES, _LONGEST = 18, 54, 36
+_OWN = "cellweft.pl"  # marks figures that are made here
+
+
+def panels(
+    given: Any, n: int, *, argument: str = "axes", size: tuple[float, float] = (4.0, 3.5), across: int = 4
+) -> tuple[Axes, ...]:
+    """Return the axes to draw on: those given, or those of a new figure.
+
+    Parameters
+    ----------
+    given
+        None, one Axes, or several in a sequence or array.
+    n
+        How many there must be.
+    argument
+        What errors call them.
+    size
+        Width and height of a panel of a new figure, in inches.
+    across
+        Panels beside each other at most.
+
+    Raises
+    ------
+    InputError
+        Another number, or something else than Axes.
+    """
+    if given is None:
+        return _new_panels(n, size=size, across=across)
+    found = [given] if isinstance(given, Axes) else list(np.ravel(np.asarray(given, dtype=object)))
+    wrong = [type(one).__name__ for one in found if not isinstance(one, Axes)]
+    if wrong or len(found) != n:
+        raise InputError(
+            argument,
+            expected="one Axes of matplotlib" if n == 1 else f"{n} Axes of matplotlib, one for each panel",
+            got=f"a {wrong[0]}" if wrong else f"{len(found)}",
+            fix=f"Make them with plt.subplots(1, {n}), or leave {argument} away.",
+        )
+    return tuple(found)
+
+
+def panel(given: Any, *, size: tuple[float, float] = (4.0, 3.5)) -> Axes:
+    """Return the Axes to draw on, that given or that of a new figure of this ``size`` in inches."""
+    return panels(given, 1, argument="ax", size=size)[0]
+
+
+def _new_panels(n: int, *, size: tuple[float, float], across: int) -> tuple[Axes, ...]:
+    from matplotlib import pyplot as plt
+
+    columns = min(n, across)
+    rows = math.ceil(n / columns)
+    figure, made = plt.subplots(
+        rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False, layout="compressed"
+    )
+    figure.set_gid(_OWN)
+    for spare in made.ravel()[n:]:
+        figure.delaxes(spare)
+    return tuple(made.ravel()[:n])
+
+
+def tidy(ax: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
+    """Give an Axes its texts in the sizes of all plots, and take the upper and right lines away.
+
+    Parameters
+    ----------
+    ax
+        The Axes.
+    title, x, y
+        Its title, and the names of its axes.
+    """
+    ax.spines[["top", "right"]].set_visible(False)
+    for one in ("left", "bottom"):
+        ax.spines[one].set_color(INK)
+        ax.spines[one].set_linewidth(0.8)
+    ax.tick_params(labelsize=SMALL, color=INK, width=0.8, length=3)
+    ax.set_title(title, fontsize=PLAIN)
+    ax.set_xlabel(x, fontsize=PLAIN)
+    ax.set_ylabel(y, fontsize=PLAIN)
+
+
+def space_size(places: DoubleArray, *, width: float = 4.0) -> tuple[float, float]:
+    """Return width and height in inches for a map of (n_cells, 2) ``places``, with little left blank."""
+    extent = np.ptp(places, axis=0)
+    ratio = extent[1] / extent[0] if extent[0] > 0 else 1.0
+    return width, float(np.clip(0.8 * width * ratio, 0.4 * width, 1.6 * width)) + 0.5
+
+
+def space_axes(ax: Axes, places: DoubleArray, *, y: str, unit: str | None, pad: float, title: str) -> None:
+    """Make an Axes a map: equal aspect, no ticks, its directions told, and a scale bar where asked.
+
+    Parameters
+    ----------
+    ax
+        The Axes.
+    places
+        (n_cells, 2) what it must show.
+    y
+        "down" or "up".
+    unit
+        Of the scale bar, or None.
+    pad
+        Room around, in the unit of the places.
+    title
+        Its title.
+    """
+    check_choice("y", y, ("down", "up"))
+    (left, low), (right, high) = places.min(axis=0) - pad, places.max(axis=0) + pad
+    ax.set_aspect("equal", adjustable="box")
+    ax.set_xlim(left, right)
+    ax.set_ylim(*((high, low) if y == "down" else (low, high)))
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, fontsize=PLAIN)
+    told: dict[str, Any] = {"fontsize": SMALL, "color": INK}
+    ax.set_xlabel("x →", loc="left", **told)
+    ax.set_ylabel(
+        "y ↓" if y == "down" else "y ↑",
+        rotation=0,
+        y=1.0 if y == "down" else 0.0,
+        ha="right",
+        va="top" if y == "down" else "bottom",
+        **told,
+    )
+    if unit is not None:
+        _scale_bar(ax, unit, left=left, right=right)
+
+
+def _scale_bar(ax: Axes, unit: str, *, left: float, right: float) -> None:
+    """Draw a bar of a round length, about a fifth of the width, below the map."""
+    about = (right - left) / 5
+    power = 10.0 ** math.floor(math.log10(about))
+    length = max(step for step in (1, 2, 5) if step * power <= about) * power
+    where = ax.get_xaxis_transform()  # x in coordinates, y as a part of the height
+    ax.plot(
+        [right - length, right],
+        [-0.03, -0.03],
+        color=INK,
+        lw=2,
+        transform=where,
+        clip_on=False,
+        solid_capstyle="butt",
+        scalex=False,
+        scaley=False,
+    )
+    ax.text(
+        right - length / 2,
+        -0.05,
+        f"{length:g} {unit}",
+        transform=where,
+        ha="center",
+        va="top",
+        fontsize=SMALL,
+        color=INK,
+    )
+
+
+def points_per_unit(ax: Axes, places: DoubleArray, *, pad: float) -> float:
+    """Return how many points (1/72 inch) a unit of the coordinates will take, about.
+
+    Parameters
+    ----------
+    ax
+        Where the map will be drawn.
+    places
+        (n_cells, 2) what it shows.
+    pad
+        Room around, in the unit of the places.
+    """
+    figure: Any = ax.get_figure(root=True)
+    room = np.array(figure.get_size_inches()) * 72 * np.array(ax.get_position().size)
+    return float((room / (np.ptp(places, axis=0) + 2 * pad)).min())
+
+
+def color_bar(
+    drawn: ScalarMappable, axes: Axes | Sequence[Axes], *, label: str, extend: str = "neither"
+) -> Colorbar:
+    """Draw a colour bar beside one panel or several.
+
+    Parameters
+    ----------
+    drawn
+        What has the colours.
+    axes
+        The panels it is for.
+    label
+        What it shows, with the unit.
+    extend
+        Which ends are pointed, as values lie beyond: "neither", "min", "max" or "both".
+    """
+    beside = [axes] if isinstance(axes, Axes) else list(axes)
+    figure: Any = beside[0].get_figure()
+    bar: Colorbar = figure.colorbar(drawn, ax=beside, extend=extend, shrink=0.7, aspect=22, pad=0.02)
+    bar.set_label(label, fontsize=PLAIN)
+    bar.ax.tick_params(labelsize=SMALL, color=INK, width=0.8, length=3)
+    outline: Any = bar.outline
+    outline.set_visible(False)
+    return bar
+
+
+def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missing: bool = False) -> Legend:
+    """Draw a legend of labels to the right of a panel; of more than 54, the first ones and how many more.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    colors
+        Colour of each label.
+    title
+        What they are labels of.
+    missing
+        Whether to name missing labels too.
+    """
+    shown = list(colors.items())[:_MOST_NAMES] + ([(UNKNOWN, MISSING)] if missing else [])
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=6, mew=0, color=color, label=_shortened(label))
+        for label, color in shown
+    ]
+    if len(colors) > _MOST_NAMES:
+        handles.append(Line2D([], [], ls="", label=f"and {len(colors) - _MOST_NAMES:,} more"))
+    legend = ax.legend(
+        handles=handles,
+        title=title or None,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize=SMALL,
+        title_fontsize=SMALL,
+        handletextpad=0.3,
+        labelspacing=0.35,
+        columnspacing=1.0,
+        ncols=math.ceil(len(handles) / _LEGEND_ROWS),
+    )
+    legend.set_alignment("left")
+    figure: Any = ax.get_figure(root=True)
+    if figure.get_gid() == _OWN:  # made here: room for the legend, so that the panel keeps its size
+        width, height = figure.get_size_inches()
+        needed = legend.get_window_extent().height / figure.dpi + 0.6
+        figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, max(height, needed))
+    return legend
+
+
+def _shortened(name: str) -> str:
+    """Return a name that fits a legend; "_" before it would keep it out."""
+    shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def heat_map(
+    ax: Axes,
+    values: NDArray[Any],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    marked: NDArray[np.bool_],
+    limit: float | None,
+    cmap: Any,
+    names: tuple[str, str],
+    label: str,
+) -> None:
+    """Draw a table as fields with their names and a colour bar, its colours symmetric around 0.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    values
+        (n_rows, n_columns), NaN where there is none.
+    rows, columns
+        Their names.
+    marked
+        (n_rows, n_columns) fields that get a dot, white on dark ones.
+    limit
+        Value of the last colour on both sides, above 0; by default the largest size there is.
+    cmap
+        A diverging colour map.
+    names, label
+        What columns and rows are, and the values.
+    """
+    size = np.abs(values[np.isfinite(values)])
+    most = float(size.max(initial=0.0)) or 1.0 if limit is None else float(limit)
+    image = ax.imshow(values, cmap=cmap, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+    tidy(ax, x=names[0], y=names[1])
+    ax.spines[:].set_visible(False)
+    turned = max(map(len, columns), default=0) * len(columns) > 40
+    ax.set_xticks(
+        range(len(columns)),
+        columns,
+        rotation=45 if turned else 0,
+        ha="right" if turned else "center",
+        rotation_mode="anchor" if turned else "default",
+    )
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)
+    ax.set_yticks(np.arange(len(rows) - 1) + 0.5, minor=True)
+    ax.grid(which="minor", color="white", lw=1.0)
+    ax.tick_params(which="minor", length=0)
+    row, column = np.nonzero(marked)
+    dark = np.abs(values[row, column]) > 0.6 * most
+    ax.scatter(column, row, s=9, c=np.where(dark, "white", INK), lw=0)
+    color_bar(image, ax, label=label, extend="both" if (size > most).any() else "neither")

@@ -1,0 +1,414 @@
+"""Groups of cells and genes: UMAP before and after, modules of genes, who lives beside whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
+from numpy.typing import NDArray
+
+from cellweft._compute import numpy_stream, row_blocks, sample_rows
+from cellweft._errors import InputError, KeyMissingError, check_known, check_range
+from cellweft._statistics import centred, unit_length
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, PathLike
+from cellweft.data.gene_names import find_names
+from cellweft.data.io.backed_matrix import Rows, open_rows
+from cellweft.data.io.lazy_input import Input
+from cellweft.pl._axes import PLAIN, SMALL, color_bar, heat_map, panel, panels, tidy
+from cellweft.pl._colors import MISSING, number_map
+from cellweft.pl._inputs import Shade, given_shade, logged, opened, shade_of
+from cellweft.pl._spatial import shade_legend
+from cellweft.tl._clustering import coexpression_modules
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_N_PCS = 50
+_VARIABLE = 2_000  # genes of most variance that the PCA sees
+_BLOCK_ROWS = 2_000
+_NAMED = 30  # genes whose names there is room for
+_REGION_COLUMNS = ("type", "region", "z")
+
+
+def umap(
+    measured: AnnData | PathLike,
+    imputed: AnnData | PathLike,
+    *,
+    label: str | NDArray[Any] | pd.Series,
+    neighbors: int = 15,
+    seed: int = 0,
+    most_cells: int = 20_000,
+    colors: Mapping[str, str] | None = None,
+    legend: bool = True,
+    axes: Sequence[Axes] | NDArray[Any] | None = None,
+) -> tuple[Axes, Axes]:
+    """Draw the UMAP of the cells by label, from the measured genes and from the imputed ones.
+
+    Parameters
+    ----------
+    measured
+        What was measured: AnnData or path, brought to logarithms as `cellweft.pair` does it.
+    imputed
+        Result of `cellweft.Imputer.impute` for the same cells in the same order, or its path.
+    label
+        A column of ``obs`` of either side, or (n_cells,) labels.
+    neighbors
+        Of a cell in the graph, with the cell itself, at least 2.
+    seed
+        Of the PCA, of the UMAP and of the draw of cells.
+    most_cells
+        Of more cells, so many are drawn at random, the same on both sides.
+    colors
+        Colour of each label; by default those of `label_colors`.
+    legend
+        Whether to draw the legend.
+    axes
+        Two; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        Measured, imputed. The coordinates mean nothing by themselves; the two layouts are independent.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    InputError
+        Other numbers of cells on the two sides, fewer than 4 cells.
+
+    Notes
+    -----
+    scanpy's path: 50 principal components where there are more genes and cells than that, its graph of
+    neighbours, and UMAP with its defaults. The first UMAP of a process compiles for some tens of seconds.
+    """
+    check_range("neighbors", neighbors, low=2, integer=True)
+    check_range("most_cells", most_cells, low=neighbors + 1, integer=True)
+    sides = opened(measured, "measured"), opened(imputed, "imputed")
+    n_cells = len(sides[0].obs)
+    if len(sides[1].obs) != n_cells or n_cells <= neighbors:
+        raise InputError(
+            "imputed",
+            expected=f"the {n_cells:,} cells of the measured side, more than neighbors={neighbors}",
+            got=f"{len(sides[1].obs):,}",
+            fix="Give the same cells on both sides, in the same order; for few cells, fewer neighbors.",
+        )
+    shade = _labels(sides, label, colors)
+    rows = sample_rows(np.arange(n_cells), most_cells, numpy_stream(seed, "pl.umap"))
+    pair_of = panels(axes, 2, size=(3.8, 3.6))
+    layouts = [
+        _layout(_variable(logged(sides[0]).dense, rows, n_genes=len(sides[0].var)), neighbors, seed),
+        _layout(_variable(_reader(sides[1]), rows, n_genes=len(sides[1].var)), neighbors, seed),
+    ]
+    codes = np.asarray(shade.codes)[rows]
+    table = to_rgba_array([*(shade.colors or {}).values(), MISSING])
+    for ax, layout, name in zip(pair_of, layouts, ("measured", "imputed"), strict=True):
+        order = np.lexsort((*layout.T, codes >= 0))
+        size = float(np.clip(9000 / len(rows), 1.0, 25.0))
+        ax.scatter(layout[order, 0], layout[order, 1], c=table[codes[order]], s=size, lw=0, rasterized=True)
+        tidy(ax, title=name, x="UMAP 1", y="UMAP 2")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_box_aspect(1)
+    if legend:
+        shade_legend(pair_of[1], shade, codes, title=shade.name)
+    return pair_of[0], pair_of[1]
+
+
+def modules(
+    data: AnnData | PathLike | pd.DataFrame,
+    modules: pd.Series | None = None,
+    *,
+    genes: Sequence[str] | None = None,
+    layer: str | None = None,
+    seed: int = 0,
+    most_genes: int = 2_000,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the correlations of genes as a heat map, module by module.
+
+    Parameters
+    ----------
+    data
+        Log-normalised expression: AnnData, path, or a table of cells x genes.
+    modules
+        Module of every gene, as `cellweft.tl.coexpression_modules` returns it; by default made of ``data``.
+        Those of measured values drawn over imputed ones show whether modules are kept.
+    genes
+        Genes to draw; by default all (those of ``modules``, where these are given).
+    layer
+        Layer of the AnnData; ``X`` by default.
+    seed
+        Of the modules, where they are made.
+    most_genes
+        More genes than this are refused, as they would not be seen.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        (n_genes, n_genes) Pearson correlations, -1 to 1; genes ordered by module, within it by their mean
+        correlation with it. Lines part the modules; each is named by its number and size where there is room.
+
+    Raises
+    ------
+    GeneError
+        A gene that is not in the data.
+    InputError
+        Too many genes, fewer than two, NaN in the values.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> up, down = np.arange(6.0), np.array([1.0, -1.0, 0.0, 0.0, -1.0, 1.0])
+    >>> table = pd.DataFrame({"a": up, "b": 2 * up, "c": down, "d": 3 * down})
+    >>> modules(table).images[0].get_array().round(1).tolist()[0]
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    check_range("most_genes", most_genes, low=2, integer=True)
+    values, names = _expression(
+        data, genes if modules is None or genes is not None else modules.index, layer, most_genes
+    )
+    if modules is None:
+        modules = coexpression_modules(values, names, seed=seed)
+    of_gene = modules.set_axis(modules.index.astype(str)).reindex(pd.Index(names))
+    if of_gene.isna().any():
+        raise KeyMissingError(
+            "modules",
+            expected="a module for every gene that is drawn",
+            got=f"none for {str(of_gene.index[of_gene.isna()][0])!r}",
+            fix="Name the genes to draw with genes=, or make the modules of all of them.",
+        )
+    correlations = _correlations(values)
+    group: IntArray = np.asarray(of_gene, dtype=np.int64)
+    order = _module_order(correlations, group)
+    ax = panel(ax, size=(5.0, 4.4))
+    shown = correlations[np.ix_(order, order)]
+    image = ax.imshow(
+        shown, cmap=number_map("RdBu_r"), vmin=-1, vmax=1, interpolation="nearest", aspect="equal"
+    )
+    tidy(ax, title=f"{len(names):,} genes, {len(set(group.tolist()) - {-1}):,} modules")
+    ax.spines[:].set_visible(False)
+    _module_names(ax, group[order])
+    if len(names) <= _NAMED:
+        ax.set_xticks(range(len(names)), [names[one] for one in order], rotation=90)
+    else:
+        ax.set_xticks([])
+    color_bar(image, ax, label="Pearson correlation")
+    return ax
+
+
+def enrichment(
+    table: pd.DataFrame,
+    *,
+    fdr: float = 0.05,
+    limit: float | None = None,
+    cmap: str = "RdBu_r",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which types live beside each other, or in which regions, more often than by chance.
+
+    Parameters
+    ----------
+    table
+        z-scores of `cellweft.tl.neighborhood_enrichment` (n_types x n_types), or the table of
+        `cellweft.tl.region_enrichment`.
+    fdr
+        Of a region table, fields below it are marked with a dot.
+    limit
+        The z-score of the last colour on both sides; by default the largest size there is. White is 0.
+    cmap
+        A diverging colour map of matplotlib.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A field per pair: rows are the types of cells; columns those of their neighbours, or regions.
+
+    Raises
+    ------
+    InputError
+        Neither of the two tables, an empty one, or values that are no numbers.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> z = pd.DataFrame([[3.0, -2.0], [-2.0, 1.0]], index=["a", "b"], columns=["a", "b"])
+    >>> enrichment(z).images[0].get_clim()
+    (-3.0, 3.0)
+    """
+    check_range("fdr", fdr, low=0, high=1)
+    if limit is not None:
+        check_range("limit", limit, low=1e-12)
+    z, marked, columns_are = _fields(table, fdr)
+    values = z.to_numpy(dtype=np.float64)
+    rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
+    ax = panel(ax, size=(1.9 + 0.34 * len(columns), 1.2 + 0.3 * len(rows)))
+    heat_map(
+        ax,
+        values,
+        rows=rows,
+        columns=columns,
+        marked=marked,
+        limit=limit,
+        cmap=number_map(cmap),
+        names=(columns_are, "type of the cell"),
+        label="enrichment (z-score)",
+    )
+    return ax
+
+
+def _labels(sides: tuple[Input, Input], label: Any, colors: Mapping[str, str] | None) -> Shade:
+    if isinstance(label, str):
+        names = [name for side in sides for name in side.obs.columns]
+        check_known(label, names, f"label={label!r}", expected="a column of obs", got="no such column")
+        side = next(side for side in sides if label in side.obs.columns)
+        series = side.obs[label]
+        if not pd.api.types.is_numeric_dtype(series):
+            return shade_of(side, f"obs:{label}", colors=colors)
+        label = series.astype(str)
+    texts = label if isinstance(label, pd.Series | pd.Categorical) else pd.Series(np.asarray(label))
+    is_number = pd.api.types.is_numeric_dtype(texts.dtype)
+    return given_shade(texts.astype(str) if is_number else texts, len(sides[0].obs), colors=colors)
+
+
+def _reader(data: Input) -> Any:
+    """Return what reads values as they stand, as arrays."""
+    source = open_rows(data.values(None, argument="layer"), where=data.where)
+
+    def read(rows: Rows, columns: IntArray | None = None) -> FloatArray:
+        block: Any = source.read(rows, columns)
+        return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float32)
+
+    return read
+
+
+def _variable(read: Any, rows: IntArray, *, n_genes: int) -> FloatArray:
+    """Return some cells and the genes that vary most among them, read block by block."""
+    sums, squares = np.zeros(n_genes), np.zeros(n_genes)
+    for part in row_blocks(len(rows), _BLOCK_ROWS):
+        block = read(rows[part]).astype(np.float64)
+        sums += block.sum(axis=0)
+        squares += (block**2).sum(axis=0)
+    variance = squares / len(rows) - (sums / len(rows)) ** 2
+    genes = np.sort(np.argsort(-variance, kind="stable")[:_VARIABLE])
+    return np.concatenate([read(rows[part], genes) for part in row_blocks(len(rows), _BLOCK_ROWS)])
+
+
+def _layout(values: FloatArray, neighbors: int, seed: int) -> DoubleArray:
+    """Return scanpy's UMAP, (n_cells, 2)."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    cells = AnnData(values)
+    n_pcs = min(_N_PCS, min(values.shape) - 1)
+    use = {"use_rep": "X"}
+    if n_pcs >= 2 and min(values.shape) > _N_PCS:
+        sc.pp.pca(cells, n_comps=n_pcs, random_state=seed)
+        use = {"use_rep": "X_pca"}
+    sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed, **use)
+    sc.tl.umap(cells, random_state=seed)
+    return np.asarray(cells.obsm["X_umap"], dtype=np.float64)
+
+
+def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[DoubleArray, NDArray[np.str_]]:
+    """Return the values of the genes that are drawn, and their names."""
+    table = data if isinstance(data, pd.DataFrame) else None
+    source = None if table is not None else opened(data)
+    known = (table.columns if table is not None else source.var.index).astype(str).to_numpy(dtype=np.str_)  # type: ignore[union-attr]
+    places = np.arange(len(known)) if genes is None else find_names(list(genes), known, where="genes")
+    if not 2 <= len(places) <= most:
+        raise InputError(
+            "genes",
+            expected=f"2 to {most:,} genes",
+            got=f"{len(places):,}",
+            fix="Name those to draw with genes=, such as the reliable or the most variable ones.",
+        )
+    if table is not None:
+        values = table.iloc[:, places].to_numpy(dtype=np.float64)
+    else:
+        rows = open_rows(source.values(layer, argument="layer"), where=source.where)  # type: ignore[union-attr]
+        block: Any = rows.read(slice(0, rows.shape[0]), places)
+        values = np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+    if len(values) < 2 or not np.isfinite(values).all():
+        raise InputError(
+            "data",
+            expected="finite values of at least two cells",
+            got=f"{len(values):,} cells" if len(values) < 2 else "NaN or infinity",
+            fix="Leave out what has no values.",
+        )
+    return values, known[places]
+
+
+def _correlations(values: DoubleArray) -> DoubleArray:
+    """Return the n_genes x n_genes Pearson correlations; those of constants are 0."""
+    columns = unit_length(centred(values))
+    return np.asarray(np.clip(columns.T @ columns, -1.0, 1.0))
+
+
+def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:
+    """Return genes by module, those without any last, and within it by mean correlation with it."""
+    within = np.zeros(len(group))
+    for one in np.unique(group):
+        members = np.flatnonzero(group == one)
+        within[members] = correlations[np.ix_(members, members)].mean(axis=1)
+    last = np.where(group < 0, group.max(initial=0) + 1, group)
+    return np.lexsort((np.arange(len(group)), -within, last)).astype(np.int64)
+
+
+def _module_names(ax: Axes, group: IntArray) -> None:
+    """Draw lines between modules, and name those that there is room for."""
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    ends = np.append(starts[1:], len(group))
+    for start in starts[1:]:
+        ax.axhline(start - 0.5, color="white", lw=1.2)
+        ax.axvline(start - 0.5, color="white", lw=1.2)
+    room = (ends - starts) >= 0.035 * len(group)
+    names = [
+        "none" if group[start] < 0 else f"{group[start]} ({end - start:,})"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    at = (starts + ends - 1) / 2
+    ax.set_yticks(at[room], [name for name, one in zip(names, room, strict=True) if one], fontsize=SMALL)
+    ax.tick_params(axis="both", length=0)
+    ax.set_ylabel("module (genes)", fontsize=PLAIN)
+
+
+def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, str]:
+    """Return the z-scores as a table of types x others, which fields are marked, and what the columns are."""
+    if not isinstance(table, pd.DataFrame) or table.empty:
+        raise InputError(
+            "table",
+            expected="the table of cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment",
+            got="an empty table" if isinstance(table, pd.DataFrame) else type(table).__name__,
+            fix="Pass what these functions return.",
+        )
+    if set(_REGION_COLUMNS) <= set(map(str, table.columns)):
+        z = _pivoted(table, "z")
+        low: BoolArray = np.zeros(z.shape, dtype=np.bool_)
+        if "fdr" in table:
+            low = np.asarray(_pivoted(table, "fdr") < fdr, dtype=np.bool_)
+        return z, low, "region"
+    if not all(pd.api.types.is_numeric_dtype(one) for one in table.dtypes):
+        raise InputError(
+            "table",
+            expected="z-scores of types x types, or the columns 'type', 'region' and 'z'",
+            got="columns of text",
+            fix="Pass what cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment returns.",
+        )
+    return table, np.zeros(table.shape, dtype=np.bool_), "type of the neighbour"
+
+
+def _pivoted(table: pd.DataFrame, values: str) -> pd.DataFrame:
+    """Return a column as a table of types x regions, both as they first stand there."""
+    found = table.pivot_table(index="type", columns="region", values=values, observed=True)
+    return found.reindex(index=pd.unique(table["type"]), columns=pd.unique(table["region"]))

@@ -1,0 +1,206 @@
+"""Colours: of labels, the same in every plot, and maps of numbers that colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import Colormap, is_color_like, to_hex
+from natsort import natsorted
+
+from cellweft._errors import InputError, SettingError, check_known
+from cellweft._typing import PathLike
+from cellweft.data.io.columns import column_of
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.read import open_input
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MISSING = "#D0D0D0"
+"""Colour of missing labels and of values that are NaN."""
+
+UNKNOWN = "unknown"
+"""What a missing label is called."""
+
+_PALETTE = [
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000",
+    "#780F4B", "#0000FF", "#3C2D96", "#9669FF", "#694B00", "#3CD287", "#875A78", "#D200B4",
+    "#C31E4B", "#69FFA5", "#FF4B69", "#2D694B", "#5A00D2", "#FF78D2", "#00F0FF", "#4B5AE1",
+    "#004B69", "#8796FF", "#B4D24B", "#A5C3FF", "#6978D2", "#00961E", "#5A4B87", "#78B496",
+    "#F0A5C3", "#96E1A5", "#965A00", "#7800B4", "#781E1E", "#00A5B4", "#A56996", "#960069",
+]  # fmt: skip
+
+
+def palette(n: int) -> list[str]:
+    """Return ``n`` colours for labels, the first ones always the same, as ``"#RRGGBB"``.
+
+    Parameters
+    ----------
+    n
+        How many, at least 0. From the 41st on they repeat.
+
+    Notes
+    -----
+    The first eight are those of Okabe and Ito (2008), which readers of all kinds of colour vision tell apart.
+    The others were added one by one, each as far as possible from all before it, from white and from the grey
+    of missing values: by the distance in Oklab (Ottosson, 2020), the smallest of that seen by the normal eye
+    and 1.6 times those under deuteranopia and protanopia (simulated as Machado et al., 2009). Nobody tells
+    forty colours apart at a glance; where there are many labels, panels of some of them say more.
+
+    Examples
+    --------
+    >>> palette(2)
+    ['#0072B2', '#E69F00']
+    """
+    return list(islice(cycle(_PALETTE), max(int(n), 0)))
+
+
+def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -> dict[str, str]:
+    """Return the colour of every label of a column, those that scanpy keeps where there are any.
+
+    Parameters
+    ----------
+    data
+        AnnData or path.
+    column
+        Of ``obs``, with labels.
+    keep
+        Whether to write the colours to ``uns[f"{column}_colors"]`` of the AnnData, where scanpy, squidpy and
+        every plot of cellweft look for them. This is the only function of `cellweft.pl` that writes to its
+        input, and it does so only when asked.
+
+    Returns
+    -------
+    dict
+        ``"#rrggbb"`` by label: categories in their own order, text in natural order ("Type2" before
+        "Type10"). Missing labels are not in it; plots draw them grey.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    InputError
+        What is kept in ``uns`` are no colours; ``keep`` on a view.
+    SettingError
+        ``keep`` of a file.
+
+    Examples
+    --------
+    >>> from anndata import AnnData
+    >>> cells = AnnData(np.zeros((3, 1)), obs=pd.DataFrame({"type": ["b", "a", "b"]}, index=list("123")))
+    >>> label_colors(cells, "type", keep=True)
+    {'a': '#0072b2', 'b': '#e69f00'}
+    >>> cells.uns["type_colors"]
+    ['#0072b2', '#e69f00']
+    """
+    opened = open_input(data, argument="data")
+    series = column_of(opened.obs, column, where=opened.where, argument="column")
+    colors = kept_colors(opened, column, categories_of(series))
+    if keep:
+        _check_writable(data)
+        held: Any = data
+        held.uns[f"{column}_colors"] = list(colors.values())
+    return colors
+
+
+def categories_of(values: pd.Series[Any] | pd.Categorical) -> list[str]:
+    """Return the labels of a column as text: categories in their own order, others in natural order."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return [str(one) for one in values.dtype.categories]
+    return list(natsorted({str(one) for one in pd.unique(values) if not pd.isna(one)}))
+
+
+def kept_colors(opened: Input, column: str, labels: Sequence[str]) -> dict[str, str]:
+    """Return the colours that an input keeps for a column, or those of the palette.
+
+    Parameters
+    ----------
+    opened
+        The input.
+    column
+        Of its ``obs``.
+    labels
+        All labels of the column, in order.
+
+    Raises
+    ------
+    InputError
+        What is kept are no colours.
+    """
+    key = f"{column}_colors"
+    kept = opened.uns.get(key)
+    if isinstance(kept, Mapping):
+        found = [str(kept[one]) for one in labels if one in kept]
+    else:
+        found = [] if kept is None else [_text(one) for one in np.atleast_1d(np.asarray(kept, dtype=object))]
+    if len(found) < len(labels):  # as scanpy: too few are those of another column, and are not used
+        return dict(zip(labels, map(to_hex, palette(len(labels))), strict=True))
+    wrong = [one for one in found if not is_color_like(one)]
+    if wrong:
+        raise InputError(
+            f"{opened.where}.uns[{key!r}]",
+            expected="a colour for each label",
+            got=repr(wrong[0]),
+            fix=f"Correct or delete uns[{key!r}].",
+        )
+    return {label: to_hex(one) for label, one in zip(labels, found, strict=False)}
+
+
+def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a colour for every label: those given, which must be colours, and the palette for others.
+
+    Parameters
+    ----------
+    labels
+        In order.
+    colors
+        By label, or None.
+
+    Raises
+    ------
+    SettingError
+        What is given for a label is no colour.
+    """
+    given = {str(label): one for label, one in (colors or {}).items()}
+    wrong = [label for label in labels if label in given and not is_color_like(given[label])]
+    if wrong:
+        raise SettingError(
+            f"colors[{wrong[0]!r}]",
+            expected="a colour",
+            got=repr(given[wrong[0]]),
+            fix="Write '#0072B2', say.",
+        )
+    plain = dict(zip(labels, palette(len(labels)), strict=True))
+    return {label: to_hex(given.get(label, plain[label])) for label in labels}
+
+
+def number_map(name: str) -> Colormap:
+    """Return a colour map that draws NaN grey, or raise `SettingError` where there is none of the name."""
+    check_known(name, colormaps, "cmap", expected="a colour map of matplotlib", error=SettingError)
+    return colormaps[name].with_extremes(bad=MISSING)
+
+
+def _text(one: Any) -> str:
+    return one.decode() if isinstance(one, bytes) else str(one)
+
+
+def _check_writable(data: Any) -> None:
+    if not hasattr(data, "uns"):
+        raise SettingError(
+            "keep",
+            expected="an AnnData to write colours to",
+            got=f"the path {str(data)!r}",
+            fix="Open the file, keep the colours in the AnnData, and write it.",
+        )
+    if data.is_view:
+        raise InputError(
+            "data",
+            expected="an AnnData of its own, to write colours to",
+            got="a view of another",
+            fix="Copy it first: data = data.copy().",
+        )

@@ -1,0 +1,202 @@
+"""Genes along an axis, and genes that decide where cells were placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from natsort import natsorted
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range
+from cellweft._text import near
+from cellweft.data.gene_names import find_names
+from cellweft.pl._axes import SMALL, heat_map, panel, panels, tidy
+from cellweft.pl._colors import chosen_colors, number_map
+
+if TYPE_CHECKING:
+    from cellweft.tl._attribution import Attribution
+    from cellweft.tl._gene_trends import Trends
+
+_MOST_TRENDS = 6
+
+
+def trends(
+    trends: Trends,
+    genes: str | Sequence[str] | None = None,
+    *,
+    types: Sequence[str] | None = None,
+    colors: Mapping[str, str] | None = None,
+    axis: str = "position",
+    axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
+) -> tuple[Axes, ...]:
+    """Draw genes along an axis: the fitted mean of each type, with its confidence band.
+
+    Parameters
+    ----------
+    trends
+        Of `cellweft.tl.gene_trends`.
+    genes
+        One panel for each; by default the six with the smallest p-values.
+    types
+        Cell types to draw; by default all that were fitted.
+    colors
+        Colour of each type.
+    axis
+        What the axis is called, such as "depth (µm)".
+    axes
+        Where to draw, one for each gene; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        One per gene. The band is for the mean at each single position, not for the whole curve.
+
+    Raises
+    ------
+    GeneError, KeyMissingError
+        No such gene or type.
+    InputError
+        No genes, or another number of axes.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> import cellweft
+    >>> matplotlib.use("agg")
+    >>> position = np.linspace(0.0, 1.0, 40)
+    >>> found = cellweft.tl.gene_trends(3 * position[:, None], position, genes=np.array(["Rising"]))
+    >>> (ax,) = trends(found, "Rising")
+    >>> ax.get_title()
+    'Rising'
+    """
+    wanted = [genes] if isinstance(genes, str) else list(_trending(trends) if genes is None else genes)
+    fitted = natsorted(trends.fits)
+    shown = list(fitted) if types is None else [str(one) for one in types]
+    expected = "types and genes whose trends were fitted"
+    check_all_known(shown, trends.fits, "types", expected=expected)
+    if not wanted:
+        raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
+    curves = {(gene, one): trends.curves(gene, one) for gene in wanted for one in shown}  # before any figure
+    drawn_on = panels(axes, len(wanted), size=(2.8, 2.5), across=3)
+    known = chosen_colors(fitted, colors)
+    for ax, gene in zip(drawn_on, wanted, strict=True):
+        for one in shown:
+            curve = curves[gene, one]
+            at = curve["position"].to_numpy()
+            ax.fill_between(at, curve["lower"], curve["upper"], color=known[one], alpha=0.2, lw=0)
+            ax.plot(at, curve["mean"], color=known[one], lw=1.6, label=one)
+        tidy(ax, title=str(gene), x=axis, y="mean expression")
+        ax.margins(x=0.02)
+    if len(shown) > 1:
+        drawn_on[min(len(drawn_on), 3) - 1].legend(
+            frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0
+        )
+    return drawn_on
+
+
+def attribution(
+    attribution: Attribution,
+    segments: Sequence[Any] | NDArray[Any] | pd.Series,
+    *,
+    genes: Sequence[str] | None = None,
+    n_genes: int = 5,
+    scale: Literal["none", "gene"] = "none",
+    fdr: float = 0.05,
+    limit: float | None = None,
+    cmap: str = "RdBu_r",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw which genes draw cells to which segment of the tissue, as a heat map.
+
+    Parameters
+    ----------
+    attribution
+        Of `cellweft.tl.attribute`.
+    segments
+        (n_cells,) the segment of every cell, as `cellweft.tl.dominant_genes` takes it.
+    genes
+        Genes to draw, in this order; by default the most dominant of each segment, in the order of the
+        segments.
+    n_genes
+        Genes per segment, at least 1, where none are named.
+    scale
+        "none": mean attributions as they are. "gene": each gene's divided by the largest size it has in any
+        segment, so that genes of small attributions are seen too.
+    fdr
+        Fields of genes that are dominant in a segment at this rate are marked with a dot.
+    limit
+        The value of the last colour on both sides; by default the largest size there is. White is 0.
+    cmap
+        A diverging colour map of matplotlib.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A row per gene, a column per segment.
+
+    Raises
+    ------
+    GeneError
+        A gene that the attribution does not have.
+    InputError, SettingError
+        As `cellweft.tl.dominant_genes`.
+    """
+    from cellweft.tl._dominant_genes import dominant_genes
+
+    check_choice("scale", scale, ("none", "gene"))
+    check_range("n_genes", n_genes, low=1, integer=True)
+    if limit is not None:
+        check_range("limit", limit, low=1e-12)
+    tested = dominant_genes(attribution, segments, fdr=fdr)
+    means = attribution.mean_by(segments)  # n_segments x n_genes
+    known = np.asarray(attribution.genes, dtype=np.str_)
+    if genes is None:
+        chosen = _most_dominant(tested, n_genes)
+    else:
+        asked = [genes] if isinstance(genes, str) else [str(one) for one in genes]
+        chosen = [str(known[place]) for place in find_names(asked, known, where="genes")]
+    if not chosen:
+        raise InputError("genes", expected="at least one gene", got="none", fix="Name a gene to draw.")
+    values = means[chosen].to_numpy(dtype=np.float64).T  # n_chosen x n_segments
+    if scale == "gene":
+        largest = np.abs(values).max(axis=1, keepdims=True)
+        values = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
+    names = [str(one) for one in means.index]
+    ax = panel(ax, size=(2.0 + 0.45 * len(names), 1.2 + 0.2 * len(chosen)))
+    heat_map(
+        ax,
+        values,
+        rows=chosen,
+        columns=names,
+        marked=_dominant(tested, chosen, means.index),
+        limit=limit,
+        cmap=number_map(cmap),
+        names=("segment", ""),
+        label="mean attribution" if scale == "none" else "mean attribution / largest of the gene",
+    )
+    return ax
+
+
+def _trending(trends: Trends) -> list[str]:
+    """Return the genes of the smallest p-values in any type, each once; those of equal ones by F."""
+    table = trends.table.sort_values(["p", "f"], ascending=[True, False], kind="stable")
+    return [str(one) for one in table["gene"].drop_duplicates().head(_MOST_TRENDS)]
+
+
+def _most_dominant(tested: pd.DataFrame, n_genes: int) -> list[str]:
+    """Return the genes of the highest statistic of each segment in turn, each once."""
+    best = tested.groupby("segment", observed=True, sort=False).head(n_genes)
+    return [str(one) for one in best["gene"].drop_duplicates()]
+
+
+def _dominant(tested: pd.DataFrame, genes: Sequence[str], segments: pd.Index) -> NDArray[np.bool_]:
+    """Return in which segments genes are dominant, (n_genes, n_segments); untested ones are not."""
+    kept = tested[tested["dominant"]]
+    marked = pd.crosstab(kept["gene"], kept["segment"])
+    return marked.reindex(index=pd.Index(genes), columns=segments, fill_value=0).to_numpy(dtype=np.bool_)

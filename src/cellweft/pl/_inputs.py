@@ -1,0 +1,309 @@
+"""What plots read of their inputs: places, genes, labels, values; nothing else is read, nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import GeneError, InputError, arg
+from cellweft._text import near
+from cellweft._typing import DoubleArray, IntArray, PathLike
+from cellweft.data.gene_names import find_names
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import gene_columns
+from cellweft.data.side import Side
+from cellweft.data.spatial import find_coordinates
+from cellweft.data.validation import ReadOptions, gene_names, make_side
+from cellweft.pl._colors import UNKNOWN, categories_of, chosen_colors, kept_colors
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shade:
+    """What cells are coloured by: numbers, or labels.
+
+    Attributes
+    ----------
+    name
+        What it is called.
+    numbers
+        (n_cells,) NaN where there is none; None of labels.
+    codes
+        (n_cells,) number of the label, -1 where it is missing; None of numbers. Without both, all cells are
+        alike.
+    colors
+        Colour of each label, in the order of the codes.
+    """
+
+    name: str
+    numbers: DoubleArray | None = None
+    codes: IntArray | None = None
+    colors: dict[str, str] | None = None
+
+
+def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
+    """Open an AnnData or a path, which must have a cell.
+
+    Parameters
+    ----------
+    data, argument
+        As `cellweft.data.io.read.open_input`.
+
+    Raises
+    ------
+    InputError
+        There is no cell.
+    """
+    found = open_input(data, argument=argument)
+    if len(found.obs) == 0:
+        raise InputError(f"{found.where}.obs", expected="at least one cell", got="no cell", fix="Pass cells.")
+    return found
+
+
+def places_of(data: Input, coordinates: str | None) -> DoubleArray:
+    """Return the first two coordinates of every cell, (n_cells, 2).
+
+    Parameters
+    ----------
+    data
+        Opened.
+    coordinates
+        ``"obsm:KEY"`` or ``"obs:X,Y"``, or None for the usual places.
+
+    Raises
+    ------
+    KeyMissingError
+        There are none.
+    InputError
+        They are no numbers, or NaN or infinite, or "none" was asked for.
+    """
+    found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
+    if found is None:
+        raise InputError(
+            "coordinates",
+            expected="places to draw at",
+            got="'none'",
+            fix="Name them: " + arg("coordinates", "obsm:KEY") + ".",
+        )
+    return found[:, :2]
+
+
+def flat_places(places: Any, n: int, where: str) -> DoubleArray:
+    """Return given places as (n, 2) numbers.
+
+    Parameters
+    ----------
+    places
+        (n, 2 or 3)
+    n
+        Rows that there must be.
+    where
+        What errors call them.
+
+    Raises
+    ------
+    InputError
+        Another shape, or NaN or infinity.
+    """
+    found = np.asarray(places, dtype=np.float64)
+    if found.ndim != 2 or len(found) != n or found.shape[1] not in (2, 3) or not np.isfinite(found).all():
+        raise InputError(
+            where,
+            expected=f"finite coordinates, {n:,} rows of 2 or 3",
+            got=f"shape {found.shape}" if found.ndim != 2 or len(found) != n else "NaN, or more columns",
+            fix="Give a place for every cell drawn, in their order.",
+        )
+    return found[:, :2]
+
+
+def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
+    """Return given values as (n,) numbers, NaN where there is none.
+
+    Parameters
+    ----------
+    values
+        (n,)
+    n
+        Values that there must be.
+    where
+        What errors call them.
+
+    Raises
+    ------
+    InputError
+        Another number of values, infinite ones, or no numbers.
+    """
+    if np.shape(values) != (n,):
+        raise InputError(
+            where,
+            expected=f"one value for each of the {n:,} cells",
+            got=f"shape {np.shape(values)}",
+            fix="Give values in the order of the cells.",
+        )
+    series = values if isinstance(values, pd.Series) else pd.Series(values)
+    if not _is_number(series):
+        raise InputError(where, expected="numbers", got=str(series.dtype), fix="Give numbers, or NaN.")
+    return _finite(series.to_numpy(np.float64, na_value=np.nan), where)
+
+
+def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray:
+    """Return a gene as it stands in ``X`` or a layer, (n_cells,).
+
+    Parameters
+    ----------
+    data
+        Opened.
+    gene
+        Its name, in any case.
+    layer
+        The layer, or None.
+
+    Raises
+    ------
+    GeneError
+        There is no such gene.
+    KeyMissingError
+        There is no such layer.
+    """
+    names = data.var.index.astype(str).to_numpy(dtype=np.str_)
+    place = find_names([gene], names, where=data.where)
+    return gene_columns(data, place, layer=layer)[:, 0].astype(np.float64)
+
+
+def logged(data: Input) -> Side:
+    """Return an input with values brought to logarithms as `cellweft.pair` brings those of the spatial side.
+
+    Raises
+    ------
+    InputError, ScaleError, GeneError
+        As `cellweft.pair`.
+    """
+    none: dict[str, Any] = dict.fromkeys(("layer", "gene_column", "size_factor", "scale"))
+    wish = ReadOptions(name="spatial", duplicates="first", **none)
+    genes = gene_names(data, wish)
+    return make_side(data, genes, wish, panel=np.arange(len(genes.names)))[0]
+
+
+def shade_of(
+    data: Input, color: Any, *, layer: str | None = None, colors: Mapping[str, str] | None = None
+) -> Shade:
+    """Return what cells are coloured by.
+
+    Parameters
+    ----------
+    data
+        Opened.
+    color
+        A gene, a column of ``obs``, either with its slot before a colon, (n_cells,) values, or None.
+    layer
+        Layer of a gene.
+    colors
+        Colour of labels, or None for those that are kept or the palette's.
+
+    Raises
+    ------
+    GeneError
+        No gene and no column has the name.
+    InputError
+        It is both; not one value per cell; infinite values.
+    """
+    if color is None:
+        return Shade(name="")
+    if not isinstance(color, str):
+        return given_shade(color, len(data.obs), colors=colors)
+    slot, name = _slot(data, color, layer)
+    if slot == "gene":
+        return Shade(name=name, numbers=_finite(gene_values(data, name, layer), f"color={color!r}"))
+    series = data.obs[name]
+    kept = kept_colors(data, name, categories_of(series)) if not _is_number(series) else {}
+    return _shade(series, name, kept | {str(label): one for label, one in (colors or {}).items()})
+
+
+def given_shade(
+    values: Any, n_cells: int, *, name: str | None = None, colors: Mapping[str, str] | None = None
+) -> Shade:
+    """Return the shade of values that were given.
+
+    Parameters
+    ----------
+    values
+        (n_cells,) numbers or labels.
+    n_cells
+        Values that there must be.
+    name
+        What they are called; that of a series by default.
+    colors
+        Colour of labels, or None.
+
+    Raises
+    ------
+    InputError
+        Another number of values, or infinite ones.
+    """
+    if np.shape(values) != (n_cells,):
+        raise InputError(
+            "color",
+            expected=f"one value for each of the {n_cells:,} cells",
+            got=f"shape {np.shape(values)}",
+            fix="Give the name of a gene or column, or values in the order of the cells.",
+        )
+    own = str(values.name) if isinstance(values, pd.Series) and values.name is not None else ""
+    series = values if isinstance(values, pd.Series) else pd.Series(values)
+    return _shade(series, name or own, colors or {})
+
+
+def _shade(series: pd.Series[Any], name: str, colors: Mapping[str, str]) -> Shade:
+    if _is_number(series):
+        return Shade(
+            name=name, numbers=_finite(series.to_numpy(np.float64, na_value=np.nan), f"color={name!r}")
+        )
+    labels = categories_of(series)
+    known = [one for one in labels if one != UNKNOWN]
+    codes, kinds = pd.factorize(series)  # a missing one has code -1
+    number = np.append(pd.Index(known).get_indexer(pd.Index([str(one) for one in kinds])), -1)
+    return Shade(name=name, codes=number[codes].astype(np.int64), colors=chosen_colors(known, colors))
+
+
+def _slot(data: Input, color: str, layer: str | None) -> tuple[str, str]:
+    """Return whether a name is a gene's or a column's, and the name without the slot."""
+    genes, columns = data.var.index.astype(str), data.obs.columns
+    slot, _, rest = color.partition(":")
+    if slot == "gene" and rest:
+        return slot, rest
+    if slot == "obs" and rest in columns:
+        return slot, rest
+    is_gene, is_column = color in genes, color in columns
+    if is_gene and is_column and layer is None:
+        raise InputError(
+            f"color={color!r}",
+            expected="the name of a gene or of a column of obs",
+            got="the name of both",
+            fix=f"Write color='gene:{color}' or color='obs:{color}'.",
+        )
+    if not is_gene and not is_column:
+        raise GeneError(
+            f"color={color!r}",
+            expected=f"a gene or a column of obs of {data.where}",
+            got="neither",
+            fix=near(rest if slot == "obs" else color, [*columns, *genes]),
+        )
+    return ("gene", color) if is_gene and (layer is not None or not is_column) else ("obs", color)
+
+
+def _is_number(series: pd.Series[Any]) -> bool:
+    is_truth = pd.api.types.is_bool_dtype(series)
+    return bool(pd.api.types.is_numeric_dtype(series)) and not is_truth
+
+
+def _finite(values: NDArray[Any], where: str) -> DoubleArray:
+    if np.isinf(values).any():
+        raise InputError(where, expected="finite values, or NaN", got="infinity", fix="Replace them by NaN.")
+    return values

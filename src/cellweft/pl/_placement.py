@@ -1,0 +1,339 @@
+"""Where cells were placed, and what spots are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, PathLike
+from cellweft.data.io.keys import PLACES, PROPORTIONS
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.spatial import find_coordinates, find_labels, place_hashes, spot_spacing
+from cellweft.pl._axes import INK, color_bar, label_legend, panels, space_axes, space_size
+from cellweft.pl._colors import MISSING, chosen_colors
+from cellweft.pl._inputs import Shade, flat_places, opened, places_of, shade_of
+from cellweft.pl._rasterize import cell_width
+from cellweft.pl._scatter import Look, Upward, draw, limits_of, picture
+from cellweft.pl._spatial import draw_alone
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellweft.place.placement import Placement
+
+_MOST_PANELS = 8
+_ARC = 12  # points of a wedge's arc
+_LEAST_SHARE = 1e-3  # of a pie that is drawn
+
+
+def placed(
+    placement: Placement | AnnData | PathLike,
+    color: str | NDArray[Any] | pd.Series | None = None,
+    *,
+    truth: str | NDArray[Any] | pd.DataFrame | None = None,
+    kind: Literal["beside", "lines"] = "beside",
+    colors: Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "viridis",
+    y: Upward = "down",
+    unit: str | None = None,
+    size: float | None = None,
+    most_dots: int = 200_000,
+    most_lines: int = 2_000,
+    axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
+) -> tuple[Axes, ...]:
+    """Draw placed cells in space, and where they lived if that is known.
+
+    Parameters
+    ----------
+    placement
+        A Placement, or the AnnData (or its path) that `cellweft.Placement.to_anndata` gives.
+    color
+        As `cellweft.pl.spatial`: of a Placement a column of the cells' ``obs`` or of `Placement.table` (such
+        as "confidence"), or values; of an AnnData a column of ``obs`` (such as "cellweft_confidence"), a
+        gene, or values. By default the cells' types where they have any.
+    truth
+        Where the cells lived: ``"obsm:KEY"`` or ``"obs:X,Y"``, (n_cells, 2 or 3) values, or a table with the
+        cells' names. None draws the places alone.
+    kind
+        With a truth: "beside" draws true places beside those found, at one scale; "lines" draws both in one
+        panel, a line from each cell's true place to the one found.
+    colors, limits, cmap, y, unit, size, most_dots
+        As `cellweft.pl.spatial`.
+    most_lines
+        Lines that are drawn at most, of cells drawn evenly over the tissue; the median error is of all cells.
+    axes
+        Where to draw, one for each panel; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        The panel of the places found; before it, with "beside", that of the true ones.
+
+    Raises
+    ------
+    GeneError, KeyMissingError, InputError, SettingError
+        As `cellweft.pl.spatial`; a truth of other cells.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+    >>> true, found = placed(tissue.st, "cell_type", truth="obsm:spatial")
+    >>> true.get_xlim() == found.get_xlim()
+    True
+    """
+    check_choice("kind", kind, ("beside", "lines"))
+    check_range("most_lines", most_lines, low=0, integer=True)
+    data, places = _placed_cells(placement)
+    look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
+    color = (
+        find_labels(data.obs, None, where=data.where, argument="color")[1] or None if color is None else color
+    )
+    shade = shade_of(data, color, colors=colors)
+    lived = None if truth is None else _true_places(data, truth)
+    beside = lived is not None and kind == "beside"
+    every = places if lived is None else np.concatenate([lived, places])
+    drawn_on = panels(axes, 1 + beside, size=space_size(every), across=2)
+    where = "placed" + (f", {shade.name}" if shade.name else "")
+    if lived is None:
+        draw_alone(drawn_on[0], places, shade, look=look, title=where)
+        return drawn_on
+    error = float(np.median(np.linalg.norm(places - lived, axis=1)))
+    told = f"{where}; median error {error:.3g}{f' {unit}' if unit else ''}"
+    if beside:
+        draw_alone(drawn_on[0], lived, shade, look=look, title="true places", legend=False)
+    draw_alone(drawn_on[-1], places, shade, look=look, title=told)
+    for ax in drawn_on:
+        space_axes(ax, every, y=y, unit=None, pad=cell_width(every), title=ax.get_title())
+    if not beside:
+        _draw_lines(drawn_on[0], lived, places, most=most_lines)
+    return drawn_on
+
+
+def composition(
+    spots: AnnData | Placement | PathLike | pd.DataFrame,
+    *,
+    kind: Literal["map", "pies"] = "map",
+    labels: Sequence[str] | None = None,
+    places: NDArray[Any] | None = None,
+    coordinates: str | None = None,
+    colors: Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "viridis",
+    y: Upward = "down",
+    unit: str | None = None,
+    size: float | None = None,
+    axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
+) -> tuple[Axes, ...]:
+    """Draw what spots are made of.
+
+    Parameters
+    ----------
+    spots
+        AnnData of spots (or its path) with ``obsm["cellweft_proportions"]``, as ``Placement.to_anndata(
+        of="spots")`` gives; a Placement, which is asked to `deconvolve`; or a table of spots x types with
+        ``places``.
+    kind
+        "map": a panel for each type, coloured by its share, all in the same colours. "pies": one panel with a
+        pie for each spot.
+    labels
+        Types to draw, in this order. By default with "map" the eight that make up most, with "pies" all; in
+        pies what is not drawn is the "other" part, grey.
+    places
+        (n_spots, 2 or 3) coordinates, for a table.
+    coordinates
+        As `cellweft.pl.spatial`, for an AnnData.
+    colors
+        Colour of each type, for "pies".
+    limits, cmap, y, unit, size
+        As `cellweft.pl.spatial`; the limits are 0 and the largest share that is drawn by default.
+    axes
+        Where to draw, one for each panel; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        One per type with "map", one with "pies".
+
+    Raises
+    ------
+    KeyMissingError
+        No ``obsm["cellweft_proportions"]``, no coordinates, or a type that is not in it.
+    InputError
+        Shares below 0, no spots, another number of places than spots or of axes than panels.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> shares = pd.DataFrame({"neuron": [0.2, 1.0], "glia": [0.8, 0.0]})
+    >>> (ax,) = composition(shares, kind="pies", places=np.array([[0.0, 0.0], [1.0, 0.0]]))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['neuron', 'glia']
+    """
+    check_choice("kind", kind, ("map", "pies"))
+    look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size)
+    table, at = _shares_of(spots, places, coordinates)
+    types = [str(one) for one in table.columns]
+    known = chosen_colors(types, colors)
+    shown = _shown_types(table, labels, most=_MOST_PANELS if kind == "map" else None)
+    if kind == "pies":
+        (ax,) = panels(axes, 1, size=space_size(at))
+        return (_draw_pies(ax, table[shown], at, colors=known, look=look),)
+    drawn_on = panels(axes, len(shown), size=space_size(at, width=2.6))
+    most = float(table[shown].to_numpy().max())
+    same = limits_of([table[shown].to_numpy().ravel()], limits or (0.0, most if most > 0 else 1.0))
+    for ax, label in zip(drawn_on, shown, strict=True):
+        one = picture(at, Shade(name=label, numbers=table[label].to_numpy()), most_dots=look.most_dots)
+        mappable = draw(ax, one, look=look, limits=same.limits, title=label)
+    color_bar(mappable, drawn_on, label="share of the spot", extend=same.extend)
+    return drawn_on
+
+
+def _placed_cells(placement: Any) -> tuple[Input, DoubleArray]:
+    """Return what is known of the placed cells, and their places in two dimensions."""
+    if not hasattr(placement, "deconvolve"):
+        data = opened(placement, "placement")
+        return data, places_of(data, f"obsm:{PLACES}" if PLACES in data.obsm else None)
+    cells, table = placement.pair.sc, placement.table()
+    known = pd.concat([cells.obs.drop(columns=table.columns, errors="ignore"), table], axis=1)
+    data = Input(
+        where=f"the placed cells ({cells.source})",
+        source=cells.source,
+        matrix=None,
+        layers={},
+        obs=HeldTable(known),
+        var=pd.DataFrame(),
+        obsm=cells.obsm,
+        uns=cells.uns,
+    )
+    return data, placement.coordinates()[:, :2]
+
+
+def _true_places(data: Input, truth: Any) -> DoubleArray:
+    """Return where the cells lived, (n_cells, 2)."""
+    n_cells = len(data.obs)
+    if isinstance(truth, pd.DataFrame):
+        names = data.obs.names().astype(str)
+        by_name = truth.set_axis(truth.index.astype(str), axis=0)
+        lost = names.difference(by_name.index)
+        if len(lost) or by_name.index.has_duplicates:
+            raise InputError(
+                "truth",
+                expected="one row for each of the placed cells, by name",
+                got=f"none for {shorten(list(lost))}" if len(lost) else "names that stand twice",
+                fix="Give the table the names of the cells as its index.",
+            )
+        return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")
+    if not isinstance(truth, str):
+        return flat_places(truth, n_cells, "truth")
+    found, _ = find_coordinates(data.obs, data.obsm, truth, where=data.where, argument="truth")
+    return flat_places(found, n_cells, "truth")
+
+
+def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int) -> None:
+    """Draw lines from true places to those found, of cells drawn by their places and not by their order."""
+    taken = np.argsort(place_hashes(np.hstack([lived, places])), kind="stable")[:most]
+    lines = LineCollection(
+        np.stack([lived[taken], places[taken]], axis=1).tolist(),
+        colors=INK,
+        linewidths=0.5,
+        alpha=0.35,
+        zorder=0.5,
+        rasterized=len(taken) > 500,
+    )
+    ax.add_collection(lines, autolim=False)
+
+
+def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.DataFrame, DoubleArray]:
+    """Return the composition of spots, columns as text, and their places."""
+    if isinstance(spots, pd.DataFrame):
+        if places is None:
+            raise InputError(
+                "places",
+                expected="the coordinates of the spots, as a table has none",
+                got="none",
+                fix="Pass places=spots.obsm['spatial'].",
+            )
+        table, at = spots, flat_places(places, len(spots), "places")
+    elif hasattr(spots, "deconvolve"):
+        table, at = spots.deconvolve(), flat_places(spots.pair.coordinates, len(spots.spots), "places")
+    else:
+        data = opened(spots, "spots")
+        table, at = _stored_shares(data), places_of(data, coordinates)
+    table = table.set_axis(table.columns.astype(str), axis=1).astype(np.float64)
+    if table.empty or (table.to_numpy() < 0).any() or np.isinf(table.to_numpy()).any():
+        raise InputError(
+            "spots",
+            expected="finite shares, at or above 0, of at least one type in one spot",
+            got="none" if table.empty else "values below 0, or infinite",
+            fix="Pass the composition of the spots, such as placement.deconvolve().",
+        )
+    return table, at
+
+
+def _stored_shares(data: Input) -> pd.DataFrame:
+    if PROPORTIONS not in data.obsm:
+        raise KeyMissingError(
+            f"{data.where}.obsm",
+            expected=f"the composition of the spots, {PROPORTIONS!r}",
+            got=shorten(sorted(map(str, data.obsm))) or "nothing",
+            fix="Write it with placement.to_anndata(of='spots'), or pass a table and places=.",
+        )
+    found = data.obsm[PROPORTIONS]
+    if isinstance(found, pd.DataFrame):
+        return found
+    values = np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+    key = f"{PROPORTIONS}_names"
+    names = data.uns[key] if key in data.uns else [f"type {n + 1}" for n in range(values.shape[1])]
+    return pd.DataFrame(values, columns=pd.Index([str(one) for one in names]))
+
+
+def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int | None) -> list[str]:
+    types = [str(one) for one in table.columns]
+    if labels is None:
+        # by what they make up, but drawn in their own order
+        rank = np.argsort(-table.mean(axis=0).to_numpy(), kind="stable")[:most]
+        return [types[number] for number in sorted(rank)]
+    wanted = [labels] if isinstance(labels, str) else [str(one) for one in labels]
+    check_all_known(wanted, types, "labels", expected="types that the spots are made of")
+    return wanted
+
+
+def _draw_pies(
+    ax: Axes, table: pd.DataFrame, at: DoubleArray, *, colors: Mapping[str, str], look: Look
+) -> Axes:
+    """Draw a pie for each spot; what is missing to 1 is grey."""
+    shares = np.nan_to_num(table.to_numpy())  # n_spots x n_shown
+    rest = np.clip(1 - shares.sum(axis=1), 0, None)
+    whole = np.column_stack([shares, rest]) / np.maximum(shares.sum(axis=1) + rest, 1e-12)[:, None]
+    width = cell_width(at)
+    across = look.size if look.size is not None else 0.95 * min(spot_spacing(at) or width, width)
+    space_axes(ax, at, y=look.y, unit=look.unit, pad=max(across, width) * 0.75, title="composition")
+    ends = 2 * np.pi * np.cumsum(whole, axis=1)
+    named = {label: colors[label] for label in table.columns}
+    has_rest = bool((whole[:, -1] > 0.01).any())
+    for number, color in enumerate([*named.values(), MISSING]):
+        there = np.flatnonzero(whole[:, number] > _LEAST_SHARE)
+        begin, end = (ends - 2 * np.pi * whole)[there, number], ends[there, number]
+        angle = begin[:, None] + (end - begin)[:, None] * np.linspace(0, 1, _ARC + 2)
+        rim = at[there, None] + across / 2 * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        wedges = np.concatenate([at[there, None], rim], axis=1)  # n x (n_arc + 1) x 2
+        ax.add_collection(
+            PolyCollection(wedges.tolist(), facecolors=color, edgecolors="none", antialiaseds=True),
+            autolim=False,
+        )
+    label_legend(ax, named | ({"other": MISSING} if has_rest else {}))
+    return ax

@@ -1,0 +1,183 @@
+"""Very many cells as pixels: the mean of their values, or their most frequent label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import convolve, distance_transform_edt
+
+from cellweft._typing import BoolArray, DoubleArray, IntArray
+
+CELLS_PER_PIXEL = 2.5
+"""Of a pixel where there are cells, on average."""
+
+MOST_PIXELS = 1_500
+"""Along the longer side."""
+
+_ENCLOSED = 5  # of eight neighbours, beyond which an empty pixel is taken for one between cells
+
+
+def cell_width(places: DoubleArray) -> float:
+    """Return the side of the square that a cell has for itself, from how dense the cells lie.
+
+    Parameters
+    ----------
+    places
+        (n_cells, 2), in any unit; at least one.
+
+    Returns
+    -------
+    float
+        In the unit of the places, above 0; 1 where all cells lie at one place.
+
+    Notes
+    -----
+    The tissue's area is that of the squares of a grid that hold a cell, as large as four cells that are even
+    over the bounding box. Holes of the tissue thus do not count.
+
+    Examples
+    --------
+    >>> grid = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0)), axis=-1).reshape(-1, 2)
+    >>> round(cell_width(grid), 1)
+    1.0
+    """
+    extent = np.ptp(places, axis=0)
+    span = float(extent.max())
+    if span == 0:
+        return 1.0
+    sides = np.maximum(extent, span / 100)
+    square = float(np.sqrt(sides.prod() * min(4.0 / len(places), 1.0)))
+    number = np.floor((places - places.min(axis=0)) / square).astype(np.int64)
+    occupied = len(np.unique(number[:, 0] * (int(number[:, 1].max()) + 1) + number[:, 1]))
+    return float(np.sqrt(occupied / len(places))) * square
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Square pixels over a tissue, and in which of them each cell lies.
+
+    Attributes
+    ----------
+    shape
+        Rows (by y, from the smallest on) and columns (by x).
+    extent
+        Left, right, lowest and highest coordinate of the pixels' outer sides.
+    pixel
+        (n_cells,) number of each cell's pixel, row by row.
+    """
+
+    shape: tuple[int, int]
+    extent: tuple[float, float, float, float]
+    pixel: IntArray
+
+    @property
+    def size(self) -> int:
+        """Pixels in all."""
+        return self.shape[0] * self.shape[1]
+
+
+def grid_of(places: DoubleArray, *, per_pixel: float = CELLS_PER_PIXEL, most: int = MOST_PIXELS) -> Grid:
+    """Return pixels for cells, as small as their density allows.
+
+    Parameters
+    ----------
+    places
+        (n_cells, 2)
+    per_pixel
+        Cells of a pixel, on average where there are cells.
+    most
+        Pixels along the longer side at most.
+    """
+    low, size = places.min(axis=0), np.ptp(places, axis=0)
+    side = max(cell_width(places) * per_pixel**0.5, float(size.max()) / most)
+    n_columns, n_rows = (int(n) for n in np.maximum(np.ceil(size / side), 1))
+    column, row = (
+        np.minimum(((places[:, axis] - low[axis]) / side).astype(np.int64), n - 1)
+        for axis, n in enumerate((n_columns, n_rows))
+    )
+    (left, right), (lowest, highest) = np.stack(
+        [low, low + np.array([n_columns, n_rows]) * side], axis=1
+    ).tolist()
+    extent = left, right, lowest, highest
+    return Grid(shape=(n_rows, n_columns), extent=extent, pixel=row * n_columns + column)
+
+
+def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray]:
+    """Return the mean of the values in each pixel, and which pixels show something.
+
+    Parameters
+    ----------
+    grid
+        Of the cells.
+    values
+        (n_cells,) NaN where there is none, which counts for no mean.
+
+    Returns
+    -------
+    means, shown : ndarray
+        Both of the grid's shape. A pixel whose cells have no value shows NaN; enclosed empty ones show what
+        the nearest one shows.
+
+    Examples
+    --------
+    >>> grid = grid_of(np.array([[0.0, 0.0], [0.1, 0.0], [4.0, 0.0]]), per_pixel=4)
+    >>> pixel_means(grid, np.array([1.0, 3.0, 7.0]))[0][0, [0, -1]].tolist()
+    [2.0, 7.0]
+    """
+    here = ~np.isnan(values)
+    cells = np.bincount(grid.pixel, minlength=grid.size)
+    n = np.bincount(grid.pixel[here], minlength=grid.size)
+    sums = np.bincount(grid.pixel[here], weights=values[here], minlength=grid.size)
+    means = np.divide(sums, n, out=np.full(grid.size, np.nan), where=n > 0)
+    return _spread(means.reshape(grid.shape), (cells > 0).reshape(grid.shape))
+
+
+def pixel_modes(grid: Grid, codes: IntArray) -> tuple[IntArray, BoolArray]:
+    """Return the most frequent label in each pixel, and which pixels show something.
+
+    Parameters
+    ----------
+    grid
+        Of the cells.
+    codes
+        (n_cells,) number of the label, -1 where it is missing, which counts as a label of its own. Of equally
+        frequent ones the smallest number is taken, a missing one last.
+
+    Returns
+    -------
+    codes, shown : ndarray
+        Both of the grid's shape; enclosed empty pixels show what the nearest one shows.
+
+    Examples
+    --------
+    >>> grid = grid_of(np.array([[0.0, 0.0], [0.1, 0.0], [0.1, 0.1], [4.0, 0.0]]), per_pixel=4)
+    >>> pixel_modes(grid, np.array([1, 0, 1, 2]))[0][0, [0, -1]].tolist()
+    [1, 2]
+    """
+    n_labels = int(codes.max(initial=0)) + 2
+    last = np.where(codes < 0, n_labels - 1, codes)
+    pairs, counts = np.unique(grid.pixel * n_labels + last, return_counts=True)
+    pixel, label = np.divmod(pairs, n_labels)
+    best = np.lexsort((label, -counts, pixel))
+    _, first = np.unique(pixel[best], return_index=True)
+    taken = best[first]
+    modes = np.full(grid.size, -1, dtype=np.int64)
+    modes[pixel[taken]] = np.where(label[taken] == n_labels - 1, -1, label[taken])
+    shown = np.zeros(grid.size, dtype=np.bool_)
+    shown[pixel] = True
+    return _spread(modes.reshape(grid.shape), shown.reshape(grid.shape))
+
+
+def _spread(image: NDArray[Any], shown: BoolArray) -> tuple[NDArray[Any], BoolArray]:
+    """Give empty pixels between cells what the nearest pixel shows."""
+    around = convolve(shown.astype(np.int64), np.ones((3, 3), dtype=np.int64), mode="constant")
+    enclosed = ~shown & (around >= _ENCLOSED)
+    if not enclosed.any():
+        return image, shown
+    row, column = distance_transform_edt(~shown, return_distances=False, return_indices=True)
+    filled = image.copy()
+    filled[enclosed] = image[row[enclosed], column[enclosed]]
+    return filled, shown | enclosed

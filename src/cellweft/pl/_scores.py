@@ -1,0 +1,311 @@
+"""How good results are: methods beside each other, and reliability against what was reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy.stats import rankdata
+
+from cellweft._errors import InputError, KeyMissingError, check_all_known, check_known
+from cellweft._text import near, shorten
+from cellweft._typing import DoubleArray, PathLike
+from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.pl._axes import INK, PLAIN, SMALL, panel, tidy
+from cellweft.pl._inputs import opened
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+_LEVELS = ("gene", "cell", "type")
+_LESS_IS_BETTER = ("mse", "rmse_z", "js", "location_error")
+_COLUMNS = ("method", "level", "item", "metric", "value")
+_POINTS = "#0072B2"
+_BOX = "#BFDDEE"
+_MOST_POINTS = 500
+_NAMES = {
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "cosine": "cosine similarity",
+    "mse": "mean squared error",
+    "rmse_z": "root mean squared error of z-scores",
+    "ssim": "structural similarity",
+    "js": "Jensen-Shannon distance",
+    "location_error": "location error",
+    "celltype_pcc": "Pearson correlation of shares",
+    "reliability": "expected reliability",
+}
+
+
+def methods(
+    scores: pd.DataFrame,
+    *,
+    metric: str = "pearson",
+    level: Literal["gene", "cell", "type"] | None = None,
+    order: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the scores of methods beside each other: all genes (cells, types), their quartiles and medians.
+
+    Parameters
+    ----------
+    scores
+        Table of `cellweft.evaluate_imputation` or `cellweft.evaluate_placement`, or as it was written and
+        read again.
+    metric
+        One of its metrics, such as "pearson" or "location_error".
+    level
+        What a point is: "gene", "cell" or "type". By default the first of these that has the metric.
+    order
+        Methods to draw, from the top; by default all, the best median first.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A box of the quartiles per method, its whiskers to the 5 and 95 % quantiles, the median as a line and
+        a number. Points are drawn where there are at most 500 of a method. Several seeds of a method are
+        averaged item by item first.
+
+    Raises
+    ------
+    KeyMissingError
+        No such metric, level or method in the table.
+    InputError
+        Not a table of scores, or an empty one.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> rows = [("auto", "a", 0.5), ("auto", "b", 0.7), ("mean", "a", 0.0), ("mean", "b", 0.1)]
+    >>> scores = pd.DataFrame(rows, columns=["method", "item", "value"]).assign(
+    ...     seed=0, fold=-1, level="gene", metric="pearson"
+    ... )
+    >>> [text.get_text() for text in methods(scores).get_yticklabels()]
+    ['auto', 'mean']
+    """
+    found = _items(scores, metric, level)
+    medians = found.groupby("method")["value"].median().sort_values(ascending=metric in _LESS_IS_BETTER)
+    shown = [str(one) for one in (medians.index if order is None else order)]
+    check_all_known(shown, medians.index, "order", expected="methods of the table")
+    ax = panel(ax, size=(5.0, 0.9 + 0.5 * len(shown)))
+    for row, method in enumerate(shown):
+        _draw_box(ax, row, np.sort(found.loc[found["method"] == method, "value"].to_numpy(np.float64)))
+    what = {"gene": "genes", "cell": "cells", "type": "types"}[str(found["level"].iloc[0])]
+    most = int(found.groupby("method").size().max())
+    tidy(ax, title=f"{most:,} {what}", x=_named(metric))
+    at: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "fontsize": SMALL,
+        "color": INK,
+    }
+    ax.annotate("median", (1.0, 1.0), xytext=(4, 2), **at)
+    ax.set_yticks(range(len(shown)), shown)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.margins(x=0.12)
+    return ax
+
+
+def reliability(
+    expected: AnnData | PathLike | pd.DataFrame | pd.Series | None,
+    scores: pd.DataFrame,
+    *,
+    metric: str = "pearson",
+    method: str | None = None,
+    name_worst: int = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the reliability that genes were expected to have against the scores that they reached.
+
+    Parameters
+    ----------
+    expected
+        Result of `cellweft.Imputer.impute` (or its path, or its ``var``) with ``var["reliability"]``, or a
+        series by gene. None takes the metric "reliability" of the scores (of `cellweft.evaluate_imputation`
+        with ``reliability=True``), which is of the same folds and thus the fairest.
+    scores
+        Table of `cellweft.evaluate_imputation`; genes without a score are left out.
+    metric
+        The score that was expected: "pearson" with "auto", "cosine" with "stimpute".
+    method
+        The method whose scores they are; may be left away where there is one only, or where "auto" is there.
+    name_worst
+        Genes that fall short by most, whose names are written beside their points.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A point per gene, with the interval of what was expected where it is known (as a bar); the line of
+        what is as expected; and the Spearman correlation of the two, over how many genes.
+
+    Raises
+    ------
+    KeyMissingError
+        No reliability, no such metric or method.
+    InputError
+        No gene has both.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> scores = pd.DataFrame({"item": ["a", "b", "c"], "value": [0.2, 0.4, 0.9]}).assign(
+    ...     method="auto", seed=0, fold=-1, level="gene", metric="pearson"
+    ... )
+    >>> ax = reliability(pd.Series({"a": 0.3, "b": 0.5, "c": 0.8}), scores)
+    >>> ax.texts[0].get_text()
+    'Spearman 1.00, 3 genes'
+    """
+    reached = _scores_of_genes(scores, metric, _one_method(scores, method, metric))
+    known = _expected(expected, scores, _one_method(scores, method, metric))
+    genes = [one for one in reached.index if one in known.index]
+    both = known.loc[genes].assign(score=reached.loc[genes]).dropna(subset=[RELIABILITY, "score"])
+    if both.empty:
+        raise InputError(
+            "scores",
+            expected="a gene with both a reliability and a score",
+            got=f"{len(known):,} genes with one, {len(reached):,} with the other, none with both",
+            fix="Give the scores and the result of the same genes.",
+        )
+    ax = panel(ax, size=(4.2, 4.0))
+    x, y = both[RELIABILITY].to_numpy(np.float64), both["score"].to_numpy(np.float64)
+    if RELIABILITY_LOWER in both:
+        bars = both[[RELIABILITY_LOWER, RELIABILITY_UPPER]].to_numpy(np.float64).T
+        ax.hlines(y, *bars, color=_POINTS, lw=0.8, alpha=0.25, zorder=1)
+    ax.scatter(x, y, s=16, color=_POINTS, lw=0, alpha=0.8, zorder=2)
+    ends = [min(x.min(), y.min(), 0.0), max(x.max(), y.max(), 1.0)]
+    ax.plot(ends, ends, color=INK, lw=0.8, ls=(0, (4, 3)), zorder=0)
+    tidy(ax, x="expected reliability", y=f"{_named(metric)} on held-out genes")
+    ax.set_aspect("equal", adjustable="datalim")
+    rho = _spearman(x, y)
+    told = "Spearman not defined" if np.isnan(rho) else f"Spearman {rho:.2f}"
+    ax.text(0.03, 0.97, f"{told}, {len(both):,} genes", transform=ax.transAxes, va="top", fontsize=SMALL)
+    worst: Any = np.argsort(y - x, kind="stable")[:name_worst] if name_worst > 0 else []
+    for place in worst:
+        ax.annotate(
+            str(both.index[place]),
+            (x[place], y[place]),
+            xytext=(4, -2),
+            textcoords="offset points",
+            fontsize=SMALL,
+            va="top",
+        )
+    return ax
+
+
+def _named(metric: str) -> str:
+    less = " (less is better)" if metric in _LESS_IS_BETTER else ""
+    return _NAMES.get(metric, metric) + less
+
+
+def _checked(scores: pd.DataFrame) -> pd.DataFrame:
+    lost = [one for one in _COLUMNS if one not in getattr(scores, "columns", ())]
+    if lost or len(scores) == 0:
+        raise InputError(
+            "scores",
+            expected=f"a table of scores, with the columns {shorten(_COLUMNS)}",
+            got=f"none named {lost[0]!r}" if lost else "no rows",
+            fix="Pass what cellweft.evaluate_imputation or cellweft.evaluate_placement returns, or "
+            "pandas.read_csv('scores.csv').",
+        )
+    return scores
+
+
+def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame:
+    """Return the scores of single genes, cells or types: one row per method and item, seeds averaged."""
+    scores = _checked(scores)
+    single = scores[scores["level"].isin(_LEVELS)]
+    of_metric = single[single["metric"] == metric]
+    if of_metric.empty:
+        raise KeyMissingError(
+            "metric",
+            expected="a metric of single genes, cells or types in the table",
+            got=repr(metric),
+            fix=near(str(metric), single["metric"].unique()),
+        )
+    there = [one for one in _LEVELS if one in set(of_metric["level"])]
+    if level is not None:
+        check_known(level, there, "level", expected=f"a level that has {metric!r}")
+    taken = of_metric[of_metric["level"] == (level or there[0])]
+    found: pd.DataFrame = (
+        taken.groupby(["method", "level", "item"], observed=True)["value"].mean().reset_index()
+    )
+    return found.dropna(subset=["value"])
+
+
+def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
+    """Draw one method: its quartiles, its tails, its median in words, and its points where they are few."""
+    if len(values) == 0:
+        return
+    low, first, median, third, high = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+    ax.hlines(row, low, high, color=INK, lw=0.8, zorder=1)
+    ax.barh(row, third - first, left=first, height=0.5, color=_BOX, lw=0, zorder=2)
+    if len(values) <= _MOST_POINTS:
+        # spread by the golden ratio over the sorted values: even, and the same whatever their order
+        apart = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.4
+        ax.scatter(values, row + apart, s=6, color=_POINTS, alpha=0.6, lw=0, zorder=3)
+    ax.vlines(median, row - 0.25, row + 0.25, color=INK, lw=2, zorder=4)
+    ax.annotate(
+        f"{median:.3g}",
+        (1.0, row),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=PLAIN,
+        color=INK,
+        annotation_clip=False,
+    )
+
+
+def _one_method(scores: pd.DataFrame, method: str | None, metric: str) -> str:
+    known = [str(one) for one in _items(scores, metric, "gene")["method"].unique()]
+    if method is None and (len(known) == 1 or "auto" in known):
+        return known[0] if len(known) == 1 else "auto"
+    check_known(method, known, "method", expected="the method that the reliability is of")
+    return str(method)
+
+
+def _scores_of_genes(scores: pd.DataFrame, metric: str, method: str) -> pd.Series[Any]:
+    found = _items(scores, metric, "gene")
+    found = found[found["method"] == method]
+    values: pd.Series[Any] = found.set_index(found["item"].astype(str))["value"]
+    return values
+
+
+def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Return what is known of the reliability of genes, by their names."""
+    if expected is None:
+        table = _scores_of_genes(scores, RELIABILITY, method).to_frame(RELIABILITY)
+    elif isinstance(expected, pd.Series):
+        table = expected.to_frame(RELIABILITY)
+    else:
+        table = expected if isinstance(expected, pd.DataFrame) else opened(expected, "expected").var
+    if RELIABILITY not in table:
+        raise KeyMissingError(
+            "expected",
+            expected="var['reliability'], which an Imputer with reliability=True writes",
+            got=shorten([str(one) for one in table.columns]) or "no columns",
+            fix="Impute with reliability, or pass a series by gene.",
+        )
+    bars = [RELIABILITY_LOWER, RELIABILITY_UPPER]
+    kept = [RELIABILITY, *(bars if all(one in table for one in bars) else [])]
+    table = table[kept].set_axis(table.index.astype(str), axis=0)
+    return table[~table.index.duplicated()]
+
+
+def _spearman(x: DoubleArray, y: DoubleArray) -> float:
+    ranks = rankdata(x), rankdata(y)
+    if any(len(np.unique(one)) < 2 for one in ranks):
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])

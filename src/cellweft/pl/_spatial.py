@@ -1,0 +1,342 @@
+"""Cells in space: by gene, by label, by any value, and by how sure an imputed gene is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, KeyMissingError
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, IntArray, PathLike
+from cellweft.data._pair import Pair
+from cellweft.data.gene_names import find_names
+from cellweft.data.io.keys import INTERVAL
+from cellweft.data.io.lazy_input import Input
+from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
+from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of
+from cellweft.pl._scatter import Look, Upward, draw, limits_of, picture
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_WIDTH_MAP = "cividis"
+_EXPRESSION = "log-normalised expression"
+
+
+def spatial(
+    data: AnnData | PathLike,
+    color: str | NDArray[Any] | pd.Series | None = None,
+    *,
+    layer: str | None = None,
+    coordinates: str | None = None,
+    colors: Mapping[str, str] | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "viridis",
+    y: Upward = "down",
+    unit: str | None = None,
+    size: float | None = None,
+    most_dots: int = 200_000,
+    legend: bool = True,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw cells in space, coloured by a gene, a column of ``obs``, or values.
+
+    Parameters
+    ----------
+    data
+        AnnData (in memory, backed or a view), or the path of one (.h5ad or .zarr), with coordinates; only
+        what is drawn is read.
+    color
+        A gene, a column of ``obs`` (``"gene:NAME"`` and ``"obs:NAME"`` tell them apart where a name is both),
+        or (n_cells,) numbers or labels. None draws all cells alike.
+    layer
+        Layer that a gene is read from; ``X`` by default. Values are drawn as they stand there.
+    coordinates
+        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default the usual places. Of three dimensions the first two are
+        drawn.
+    colors
+        Colour of each label; by default those of `label_colors`. Missing labels are grey.
+    limits
+        Values of the first and last colour; by default the smallest value (the quantile 0.005 where any is
+        below 0) and the quantile 0.995, so that a few cells do not darken all others; the smallest and the
+        largest where these are equal. The colour bar is pointed where values lie beyond. NaN is grey.
+    cmap
+        A colour map of matplotlib, for numbers.
+    y
+        Where y grows to: "down", as in images, or "up". The plot says so beside it.
+    unit
+        Unit of the coordinates, such as "µm": a scale bar is drawn with it. None draws none.
+    size
+        Diameter of a dot in the unit of the coordinates; by default from how dense the cells lie.
+    most_dots
+        Beyond so many cells, pixels are drawn in place of dots; see Notes.
+    legend
+        Whether to draw the legend or the colour bar.
+    title
+        By default the name of what is drawn.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Of equal aspect. Dots are one collection, rasterised in vector formats; pixels are one image.
+
+    Raises
+    ------
+    GeneError
+        Neither a gene nor a column has the name.
+    KeyMissingError
+        No coordinates, no such layer.
+    InputError
+        Not one value per cell, no cells, infinite values, a name that is both gene and column.
+    SettingError
+        A setting out of its range.
+
+    Notes
+    -----
+    High values are drawn above low ones, and dots of labels in the order of their places, so that the order
+    of the cells changes nothing. Of more than ``most_dots`` cells, the tissue is cut into square pixels that
+    hold 2.5 cells on average where there are cells, at most 1,500 along the longer side: each shows the mean
+    of its values, or its most frequent label (of equally frequent ones the first). Empty pixels that have
+    neighbours on five of eight sides take what the nearest one shows, so that cells that lie at random leave
+    no speckle. Means are of narrower range than single cells; the default limits are those of the means.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+    >>> ax = spatial(tissue.st, "cell_type")
+    >>> len(ax.collections[0].get_offsets())
+    80
+    """
+    data_in = opened(data)
+    places = places_of(data_in, coordinates)
+    shade = shade_of(data_in, color, layer=layer, colors=colors)
+    look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
+    ax = panel(ax, size=space_size(places))
+    return draw_alone(ax, places, shade, look=look, title=title, legend=legend)
+
+
+def gene(
+    imputed: AnnData | PathLike,
+    gene: str,
+    *,
+    measured: AnnData | Pair | PathLike | NDArray[Any] | None = None,
+    uncertainty: bool | None = None,
+    coordinates: str | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "viridis",
+    y: Upward = "down",
+    unit: str | None = None,
+    size: float | None = None,
+    most_dots: int = 200_000,
+    axes: Sequence[Axes] | NDArray[Any] | None = None,
+) -> tuple[Axes, ...]:
+    """Draw a gene in space: measured beside imputed in the same colours, and how uncertain it is.
+
+    Parameters
+    ----------
+    imputed
+        Result of `cellweft.Imputer.impute`, or its path.
+    gene
+        Name of the gene in it.
+    measured
+        Measurements of the same cells, in the same order: AnnData or path (brought to the scale of the
+        imputed values as `cellweft.pair` does it, over all its genes), a Pair, or (n_cells,) log-normalised
+        values, NaN where there is none. None draws no such panel.
+    uncertainty
+        Whether to draw the width of the interval, which layers "lower" and "upper" give; by default where
+        they are there.
+    coordinates, limits, cmap, y, unit, size, most_dots
+        As `spatial`; the limits are those of the measured and the imputed panel together.
+    axes
+        One for each panel: measured, imputed, width; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        The panels in this order, those that were drawn. Measured and imputed share one colour bar; the width
+        has its own, as it has its own colours.
+
+    Raises
+    ------
+    GeneError
+        The gene was not imputed, or not measured.
+    KeyMissingError
+        No coordinates; ``uncertainty=True`` without the layers.
+    InputError
+        Other cells on the two sides; another number of axes than panels.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+    >>> left, right = gene(tissue.truth, "Gene02", measured=tissue.truth)
+    >>> left.collections[0].get_clim() == right.collections[0].get_clim()
+    True
+    """
+    data = opened(imputed, "imputed")
+    places = places_of(data, coordinates)
+    widths = _has_bounds(data) if uncertainty is None else uncertainty
+    name = str(data.var.index[find_names([gene], _names(data), where=data.where)[0]])
+    shades = [Shade(name=f"{name}, imputed", numbers=gene_values(data, name))]
+    if measured is not None:
+        values = _measured(measured, name, data)
+        shades.insert(0, Shade(name=f"{name}, measured", numbers=values))
+    width = Shade(name=f"{name}, width of interval", numbers=_widths(data, name)) if widths else None
+    look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
+    drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
+    pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
+    same = limits_of([one.drawn for one in pictures], limits)
+    for ax, one in zip(drawn_on, pictures, strict=False):
+        mappable = draw(ax, one, look=look, limits=same.limits, title=one.shade.name)
+    color_bar(mappable, drawn_on[: len(shades)], label=_EXPRESSION, extend=same.extend)
+    if width is not None:
+        own = Look(cmap=_WIDTH_MAP, y=y, unit=unit, size=size, most_dots=most_dots)
+        draw_alone(drawn_on[-1], places, width, look=own, bar="upper - lower")
+    return drawn_on
+
+
+def uncertainty(
+    imputed: AnnData | PathLike,
+    gene: str,
+    *,
+    coordinates: str | None = None,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "cividis",
+    y: Upward = "down",
+    unit: str | None = None,
+    size: float | None = None,
+    most_dots: int = 200_000,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how wide the interval of an imputed gene is in every cell.
+
+    Parameters
+    ----------
+    imputed
+        Result of `cellweft.Imputer.impute` with ``interval=``, or its path.
+    gene
+        Name of the gene.
+    coordinates, limits, cmap, y, unit, size, most_dots, title, ax
+        As `spatial`.
+
+    Returns
+    -------
+    Axes
+        Colours show ``upper - lower``, in units of log-normalised expression.
+
+    Raises
+    ------
+    GeneError
+        The gene was not imputed.
+    KeyMissingError
+        No layers "lower" and "upper", or no coordinates.
+    """
+    data = opened(imputed, "imputed")
+    places = places_of(data, coordinates)
+    shade = Shade(name=f"{gene}, width of interval", numbers=_widths(data, gene))
+    look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
+    ax = panel(ax, size=space_size(places))
+    return draw_alone(ax, places, shade, look=look, title=title, bar="upper - lower")
+
+
+def draw_alone(
+    ax: Axes,
+    places: DoubleArray,
+    shade: Shade,
+    *,
+    look: Look,
+    title: str | None = None,
+    legend: bool = True,
+    bar: str = "",
+) -> Axes:
+    """Draw one panel of cells with a legend or colour bar of its own.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    places
+        (n_cells, 2)
+    shade
+        What they are coloured by.
+    look
+        How they are drawn.
+    title
+        By default the name of the shade.
+    legend
+        Whether to draw the legend or the colour bar.
+    bar
+        What the colour bar says.
+    """
+    one = picture(places, shade, most_dots=look.most_dots)
+    found = limits_of([one.drawn], look.limits) if shade.numbers is not None else None
+    title = shade.name if title is None else title
+    mappable = draw(ax, one, look=look, limits=None if found is None else found.limits, title=title)
+    if legend and found is not None:
+        color_bar(mappable, ax, label=bar, extend=found.extend)
+    if legend and shade.codes is not None and shade.name != "":
+        shade_legend(ax, shade, shade.codes)
+    return ax
+
+
+def shade_legend(ax: Axes, shade: Shade, codes: IntArray, *, title: str = "") -> None:
+    """Draw a legend of the labels that ``codes`` of drawn cells have."""
+    there = np.unique(codes)
+    colors = [one for number, one in enumerate((shade.colors or {}).items()) if number in there]
+    label_legend(ax, dict(colors), title=title, missing=bool(there[0] < 0))
+
+
+def _names(data: Input) -> NDArray[np.str_]:
+    return data.var.index.astype(str).to_numpy(dtype=np.str_)
+
+
+def _has_bounds(data: Input) -> bool:
+    return all(name in data.layers for name in INTERVAL)
+
+
+def _widths(data: Input, gene: str) -> DoubleArray:
+    if not _has_bounds(data):
+        raise KeyMissingError(
+            f"{data.where}.layers",
+            expected="the layers 'lower' and 'upper'",
+            got=shorten(sorted(map(str, data.layers))) or "none",
+            fix="Impute with an interval: imputer.impute(genes, interval=0.9).",
+        )
+    lower, upper = (gene_values(data, gene, layer) for layer in INTERVAL)
+    return upper - lower
+
+
+def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
+    """Return log-normalised measurements of a gene in the cells of a result."""
+    n_cells = len(imputed.obs)
+    if isinstance(measured, Pair):
+        place = find_names([gene], measured.shared_genes, where="measured")
+        side, columns = measured.st, measured.st_shared[place]
+    elif hasattr(measured, "obs_names") or isinstance(measured, str) or hasattr(measured, "__fspath__"):
+        side = logged(opened(measured, "measured"))
+        columns = find_names([gene], side.genes, where="measured")
+    else:
+        return flat_values(measured, n_cells, where="measured")
+    names = imputed.obs.names()
+    if side.n_cells != n_cells or not (side.obs_names.astype(str) == names.astype(str)).all():
+        raise InputError(
+            "measured",
+            expected=f"the {n_cells:,} cells of the imputed result, in the same order",
+            got=f"{side.n_cells:,} cells" if side.n_cells != n_cells else "other names, or another order",
+            fix="Take the same cells of both: measured[imputed.obs_names].",
+        )
+    return np.asarray(side.dense(slice(0, n_cells), columns)[:, 0], dtype=np.float64)

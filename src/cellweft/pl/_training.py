@@ -1,0 +1,238 @@
+"""How a model was trained, and whether the intervals that it gives hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from cellweft._errors import InputError, NotFittedError, SettingError
+from cellweft._typing import BoolArray, DoubleArray
+from cellweft.data.gene_names import find_names
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.keys import INTERVAL
+from cellweft.data.io.lazy_input import Input
+from cellweft.pl._axes import INK, SMALL, panel, panels, tidy
+from cellweft.pl._colors import palette
+from cellweft.pl._inputs import opened
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellweft.impute.imputer import Imputer
+    from cellweft.place.placer import Placer
+
+_EPOCHS, _PART = "epoch", "part of the training (%)"
+
+
+def calibration(
+    truth: ArrayLike | pd.DataFrame,
+    bounds: Mapping[float, tuple[ArrayLike, ArrayLike] | AnnData],
+    *,
+    label: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how often measurements lie within the intervals, against how often they should.
+
+    Parameters
+    ----------
+    truth
+        (n_cells, n_genes) measured log-normalised values of genes that the intervals were made without, NaN
+        where there is none; a table has the genes' names as its columns.
+    bounds
+        For each level, between 0 and 1: (lower, upper), each (n_cells, n_genes); or an AnnData of
+        ``impute(genes, interval=level)``, whose cells are those of ``truth``, and whose genes too where that
+        is no table.
+    label
+        Name of the line, where several are drawn on one ``ax``.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        Observed coverage of all entries against the level, with the line of what is as stated; a bar at each
+        level from the lower to the upper quartile of single genes, as intervals hold in the mean over genes
+        and not for each.
+
+    Raises
+    ------
+    KeyMissingError
+        An AnnData without the layers "lower" and "upper", or without a gene of the table.
+    InputError
+        Shapes that do not fit, no levels, or no measured entry.
+    SettingError
+        A level that is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> truth = np.arange(10.0).reshape(10, 1)
+    >>> ax = calibration(truth, {0.5: (truth * 0, truth * 0 + 4), 0.9: (truth * 0, truth * 0 + 8)})
+    >>> ax.lines[1].get_ydata().tolist()
+    [0.5, 0.9]
+    """
+    names = [str(one) for one in truth.columns] if isinstance(truth, pd.DataFrame) else None
+    measured = np.asarray(truth, dtype=np.float64)
+    levels = _levels(measured, bounds)
+    inside = [_coverage(measured, bounds[level], names, f"bounds[{level:g}]") for level in levels]
+    ax = panel(ax, size=(4.0, 3.8))
+    drawn_before = len(ax.lines)
+    if not drawn_before:
+        ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=(0, (4, 3)), zorder=0)
+    color = palette(drawn_before + 1)[drawn_before - 1 if drawn_before else 0]
+    ax.plot(levels, [one[0] for one in inside], marker="o", ms=5, lw=1.5, color=color, label=label, zorder=3)
+    if measured.shape[1] > 1:
+        low, high = np.array([np.nanquantile(one[1], [0.25, 0.75]) for one in inside]).T
+        ax.vlines(levels, low, high, color=color, lw=5, alpha=0.25, zorder=2)
+    tidy(ax, title=f"{measured.shape[1]:,} held-out genes", x="stated coverage", y="observed coverage")
+    ax.set_aspect("equal")
+    ax.set_xlim(0, 1.02)
+    ax.set_ylim(0, 1.02)
+    if label is not None:
+        ax.legend(loc="lower right", frameon=False, fontsize=SMALL)
+    return ax
+
+
+def history(
+    estimator: Imputer | Placer | Mapping[str, Sequence[float]] | Sequence[float] | Sequence[Sequence[float]],
+    *,
+    axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
+) -> tuple[Axes, ...]:
+    """Draw how the loss fell in training.
+
+    Parameters
+    ----------
+    estimator
+        A fitted Imputer or Placer, or its history: losses, one list of losses per encoder, or a list per
+        stage by name.
+    axes
+        Where to draw, one for each stage; a new figure by default.
+
+    Returns
+    -------
+    tuple of Axes
+        One per stage of training, as their losses are of different kinds: two of stImpute, one of the others.
+        The horizontal axis is in epochs of stImpute, else in parts of the training.
+
+    Raises
+    ------
+    NotFittedError
+        Nothing was trained.
+    InputError
+        No losses are known (of a model that was loaded, say), or another number of axes than stages.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> (ax,) = history([3.0, 2.0, 1.5])
+    >>> ax.lines[0].get_ydata().tolist()
+    [3.0, 2.0, 1.5]
+    """
+    stages, along = _stages(estimator)
+    drawn_on = panels(axes, len(stages), size=(3.6, 2.8))
+    for ax, (stage, lines) in zip(drawn_on, stages.items(), strict=True):
+        for number, losses in enumerate(lines):
+            x = np.arange(1, len(losses) + 1) * (1.0 if along == _EPOCHS else 100.0 / len(losses))
+            name = f"encoder {number + 1}" if len(lines) > 1 else None
+            dots = "o" if len(losses) < 4 else None
+            ax.plot(x, losses, color=palette(number + 1)[-1], lw=1.4, marker=dots, ms=4, label=name)
+        every = np.concatenate(lines)
+        if every.min() > 0 and every.max() > 30 * every.min():
+            ax.set_yscale("log")
+        tidy(ax, title=stage, x=along, y="mean loss")
+        if along == _EPOCHS:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if 1 < len(lines) <= 8:
+            ax.legend(frameon=False, fontsize=SMALL)
+    return drawn_on
+
+
+def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
+    """Return the levels in order, once it is clear that there is something to hold them against."""
+    if not bounds:
+        raise InputError(
+            "bounds", expected="at least one level", got="none", fix="Pass {0.9: (lower, upper)}."
+        )
+    if measured.ndim != 2 or np.isnan(measured).all():
+        raise InputError(
+            "truth",
+            expected="measured values, cells x genes, at least one of them",
+            got=f"shape {measured.shape}" if measured.ndim != 2 else "none, or NaN alone",
+            fix="Pass the measurements of genes that were held out.",
+        )
+    levels = sorted(bounds)
+    wrong = [level for level in levels if not 0 < level < 1]
+    if wrong:
+        raise SettingError(
+            "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="Write {0.9: ...}, say."
+        )
+    return levels
+
+
+def _coverage(
+    truth: DoubleArray, bounds: Any, names: list[str] | None, where: str
+) -> tuple[float, DoubleArray]:
+    """Return which part of the measured entries lies inside, of all together and of each gene."""
+    if isinstance(bounds, tuple | list):
+        lower, upper = (np.asarray(one, dtype=np.float64) for one in bounds)
+    else:
+        data = opened(bounds, where)
+        lower, upper = (_layer(data, end, names) for end in INTERVAL)
+    if lower.shape != truth.shape or upper.shape != truth.shape:
+        raise InputError(
+            where,
+            expected=f"lower and upper bounds of shape {truth.shape}, as the truth",
+            got=f"shapes {lower.shape} and {upper.shape}",
+            fix="Give the bounds of the same cells and genes.",
+        )
+    known: BoolArray = ~np.isnan(truth)
+    inside = known & (truth >= lower) & (truth <= upper)
+    n = known.sum(axis=0)
+    of_gene = np.divide(inside.sum(axis=0), n, out=np.full(len(n), np.nan), where=n > 0)
+    return float(inside.sum() / n.sum()), of_gene
+
+
+def _layer(data: Input, name: str, genes: list[str] | None) -> DoubleArray:
+    known = data.var.index.astype(str).to_numpy(dtype=np.str_)
+    columns = np.arange(len(known)) if genes is None else find_names(genes, known, where=data.where)
+    source = open_rows(data.values(name, argument="layer"), where=data.where)
+    block: Any = source.read(slice(0, source.shape[0]), columns)
+    return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+
+
+def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
+    """Return the losses of every stage of training, a line or several each, and what they run along."""
+    known = estimator
+    if hasattr(estimator, "fit"):
+        if getattr(estimator, "model_", None) is None:
+            raise NotFittedError(
+                "estimator", expected="one that was fitted", got="one that was not", fix="Call fit first."
+            )
+        known = estimator.model_.history
+    if isinstance(known, Mapping):
+        stages = {str(name): _lines(one) for name, one in known.items()}
+    else:
+        stages = {"training": _lines(known)}
+    if not stages or any(not lines for lines in stages.values()):
+        raise InputError(
+            "estimator",
+            expected="losses of the training",
+            got="none",
+            fix="A model that was loaded may know none: draw them where it was trained.",
+        )
+    return stages, _EPOCHS if isinstance(known, Mapping) else _PART
+
+
+def _lines(losses: Any) -> list[DoubleArray]:
+    several = [np.atleast_1d(np.asarray(one, dtype=np.float64)) for one in losses]
+    if all(np.ndim(one) == 0 for one in losses):
+        several = [np.concatenate(several)] if several else []
+    return [one for one in several if len(one)]

@@ -1,0 +1,199 @@
+"""The placed cells that are nearest to each placed cell, by embedding or by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import row_blocks, rows_within
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.data.sparse_rows import by_rows
+from cellweft.nn.mapping import Mapping
+
+MOST_COMPARED = 20_000
+"""Cells up to which all are compared with all by place."""
+
+LISTED_CELLS = 128
+"""Of more cells: those that a cell is compared with at each of its spots."""
+
+_BLOCK_BYTES = 64e6
+
+
+def nearest_by_product(features: torch.Tensor, k: int) -> IntArray:
+    """Return the other rows with the largest inner products, by blocks.
+
+    Parameters
+    ----------
+    features
+        (n_cells, n_features)
+    k
+        From 1 to all other cells.
+
+    Returns
+    -------
+    (n_cells, k) positions, nearest first.
+    """
+    found = Mapping(queries=features, keys=features).topk(k + 1)[1].cpu().numpy()
+    is_self = found == np.arange(len(found))[:, None]
+    is_self[~is_self.any(axis=1), -1] = True  # a cell that is not among its own nearest loses the last
+    nearest: IntArray = found[~is_self].reshape(-1, k)
+    return nearest
+
+
+def nearest_by_overlap(
+    weights: sp.csr_matrix,
+    nearness: sp.csr_matrix,
+    k: int,
+    *,
+    most_cells: int = MOST_COMPARED,
+    listed: int = LISTED_CELLS,
+    block_bytes: float = _BLOCK_BYTES,
+) -> IntArray:
+    """Return the other cells that most probably lived near.
+
+    Parameters
+    ----------
+    weights
+        (n_cells, n_spots) mapping weights of every cell.
+    nearness
+        (n_spots, n_spots) symmetric: how near two spots lie, 1 for the same one, falling to 0.
+    k
+        From 1 to all other cells.
+    most_cells
+        Up to so many, every cell is compared with every other.
+    listed
+        Of more cells, each is compared at a spot with so many only (at least ``k`` + 1), those that most
+        probably lived near it.
+    block_bytes
+        Memory for a block of cells.
+
+    Returns
+    -------
+    (n_cells, k) positions, nearest first; cells that overlap alike go by position.
+
+    Notes
+    -----
+    The sum over pairs of spots of (weight of one cell) x nearness x (weight of the other) is the expected
+    nearness of two cells' places. Unlike the distance of their mean places it does not take two cells for
+    neighbours which both may live anywhere.
+    """
+    n_cells = weights.shape[0]
+    if n_cells > most_cells:
+        return _nearest_listed(weights, nearness, k, listed=max(listed, k + 1), block_bytes=block_bytes)
+    back = weights.T.tocsr()
+    found = np.empty((n_cells, k), dtype=np.int64)
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * n_cells)):
+        spread = weights[rows] @ nearness  # b x n_spots
+        overlap = (spread @ back).toarray()  # b x n_cells
+        overlap[np.arange(len(overlap)), np.arange(rows.start, rows.stop)] = -1.0
+        top = np.sort(np.argpartition(-overlap, k - 1, axis=1)[:, :k], axis=1)
+        order = np.argsort(-np.take_along_axis(overlap, top, axis=1), axis=1, kind="stable")
+        found[rows] = np.take_along_axis(top, order, axis=1)
+    return found
+
+
+def _nearest_listed(
+    weights: sp.csr_matrix, nearness: sp.csr_matrix, k: int, *, listed: int, block_bytes: float
+) -> IntArray:
+    """Return the nearest of the cells that are listed at a cell's spots."""
+    n_cells = weights.shape[0]
+    near = _cells_near_spots(weights, nearness, listed=listed, block_bytes=block_bytes)
+    found = np.empty((n_cells, k), dtype=np.int64)
+    widest = int(np.diff(weights.indptr).max(initial=1)) * listed  # cells that a cell may be compared with
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 24 * widest)):
+        overlap = (weights[rows] @ near).tocsr()
+        values, cells = _padded(overlap, least=k + 1)
+        cells[cells == np.arange(rows.start, rows.stop)[:, None]] = -1
+        values[cells < 0] = -1.0
+        top = np.argpartition(-values, k - 1, axis=1)[:, :k]
+        values, cells = np.take_along_axis(values, top, axis=1), np.take_along_axis(cells, top, axis=1)
+        order = np.lexsort((cells, -values), axis=1)
+        found[rows] = np.take_along_axis(cells, order, axis=1)
+    for cell in np.flatnonzero((found < 0).any(axis=1)):  # one that hardly any other is listed with
+        kept = found[cell][found[cell] >= 0]
+        others = np.setdiff1d(np.arange(min(2 * k + 2, n_cells)), [*kept, cell])
+        found[cell] = np.concatenate([kept, others])[:k]
+    return found
+
+
+def _cells_near_spots(
+    weights: sp.csr_matrix, nearness: sp.csr_matrix, *, listed: int, block_bytes: float
+) -> sp.csr_matrix:
+    """Return the cells that most probably lived near each spot, (n_spots, n_cells), so many at most."""
+    n_cells, n_spots = weights.shape
+    least = np.zeros(n_spots, dtype=np.float32)  # what a spot's list takes in
+    parts: list[tuple[NDArray[Any], ...]] = []
+    n_waiting, per_row = 0, max(weights.nnz / n_cells * (nearness.nnz / n_spots), 1.0)
+    for rows in row_blocks(n_cells, rows_within(block_bytes, 12 * per_row)):
+        spread = (weights[rows] @ nearness).tocoo()
+        fits = spread.data > least[spread.col]
+        parts.append((spread.data[fits], spread.col[fits], (spread.row[fits] + rows.start).astype(np.int32)))
+        n_waiting += int(fits.sum())
+        if n_waiting > n_spots * listed or rows.stop == n_cells:
+            values, spots, cells = (np.concatenate(part) for part in zip(*parts, strict=True))
+            order = np.lexsort((cells, -values, spots))
+            places = np.arange(len(order)) - np.searchsorted(spots[order], spots[order])  # in a spot's list
+            kept, last = order[places < listed], order[places == listed - 1]
+            least[spots[last]] = values[last]
+            parts, n_waiting = [(values[kept], spots[kept], cells[kept])], 0
+    values, spots, cells = parts[0]
+    return sp.csr_matrix((values, (spots, cells)), shape=(n_spots, n_cells))
+
+
+def _padded(matrix: sp.csr_matrix, *, least: int) -> tuple[FloatArray, IntArray]:
+    """Return the entries of every row and their columns, each (n_rows, width); -1 where a row has no more."""
+    counts = np.diff(matrix.indptr)
+    width = max(int(counts.max(initial=0)), least)
+    there = np.arange(width) < counts[:, None]
+    values = np.full(there.shape, -1.0, dtype=np.float32)
+    columns = np.full(there.shape, -1, dtype=np.int64)
+    values[there], columns[there] = matrix.data, matrix.indices
+    return values, columns
+
+
+def spot_nearness(coordinates: DoubleArray, groups: Iterable[IntArray], *, width: float) -> sp.csr_matrix:
+    """Return exp(-d^2 / (2 width^2)) between spots of the same slice, up to three widths.
+
+    Parameters
+    ----------
+    coordinates
+        (n_spots, 2 or 3)
+    groups
+        Positions of the spots of every slice.
+    width
+        In the unit of the coordinates, above 0.
+    """
+    n_spots = len(coordinates)
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for spots in groups:
+        tree = cKDTree(coordinates[spots])
+        near = tree.sparse_distance_matrix(tree, 3 * width, output_type="ndarray")
+        parts.append((np.exp(-0.5 * (near["v"] / width) ** 2), spots[near["i"]], spots[near["j"]]))
+    values, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return sp.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(n_spots, n_spots))
+
+
+def knn_matrix(nearest: IntArray) -> sp.csr_matrix:
+    """Return neighbours as a sparse matrix.
+
+    Parameters
+    ----------
+    nearest
+        (n_cells, k) positions, nearest first.
+
+    Returns
+    -------
+    csr_matrix
+        (n_cells, n_cells) float32: 1 for the nearest of a cell, 1/2 for the next, falling to 1 / k.
+    """
+    n_cells, k = nearest.shape
+    values = np.tile(1 / np.arange(1, k + 1, dtype=np.float32), n_cells)
+    matrix = by_rows(values, nearest, n_columns=n_cells)
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,327 @@
+"""Where a mapping puts cells: slice, mean and median of their possible places, their spread, and a radius."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from cellweft._compute import numpy_of, row_blocks
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.nn.clustered_mapping import AnyMapping, CoarseMapping, largest, make_mapping, visits_of
+from cellweft.nn.mapping import Mapping
+
+FLATTEN = 0.6
+"""What the logarithms of weights are multiplied by for the median and the radius: encoders are too sure.
+
+One number for all data; docs/stem.md says what it was chosen on.
+"""
+
+KEPT_SPOTS = 64
+"""Of a cell, with their weights; more of them are looked for anew when they are asked for."""
+
+MEDIAN_SPOTS = 500
+"""Of a cell, those with the largest weights, that its geometric median is taken over."""
+
+MEDIAN_SPOTS_COARSE = 128
+"""The same where there are so many spots that far ones are known by groups."""
+
+_MEDIAN_STEPS = 20
+_BINS = 1024  # of distances, narrow near the place and wide far from it
+_ROWS = 2048  # cells whose bins are there at once: 8 MB for each number of them
+_BLOCK_ENTRIES = 2**19  # weights that are there at once with their distances and bins, of 8 bytes
+
+
+def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = FLATTEN) -> list[Mapping]:
+    """Return the mapping of each encoder by itself, of several that stand side by side in the embeddings.
+
+    Parameters
+    ----------
+    mapping
+        Their geometric mean: queries stand side by side and are divided by the number of encoders, keys stand
+        side by side.
+    n_encoders
+        How many.
+    flatten
+        What the logarithms of the weights are multiplied by, above 0; below 1 flattens.
+    """
+    queries, keys = (part.tensor_split(n_encoders, dim=1) for part in (mapping.queries, mapping.keys))
+    whole = (
+        Mapping(queries=mapping.queries, keys=mapping.keys) if isinstance(mapping, CoarseMapping) else mapping
+    )
+    parts = [replace(whole, queries=query, keys=key) for query, key in zip(queries, keys, strict=True)]
+    return [_part(one, slice(None), flatten=flatten * n_encoders) for one in parts]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where a mapping puts every cell, and what it rests on.
+
+    Attributes
+    ----------
+    mean
+        (n_cells, 2 or 3) C Y.
+    median
+        (n_cells, 2 or 3) the geometric median of the places that a cell is mapped to.
+    spread
+        (n_cells,) root of the mean squared distance of a cell's places from their mean.
+    entropy
+        (n_cells,) of the weights, in nats.
+    weights, spots
+        (n_cells, k) the largest weights, largest first, float32, and the positions of their spots, int32.
+    """
+
+    mean: DoubleArray
+    median: DoubleArray
+    spread: DoubleArray
+    entropy: DoubleArray
+    weights: FloatArray
+    spots: NDArray[np.int32]
+
+
+def find_places(
+    mapping: AnyMapping,
+    coordinates: DoubleArray,
+    *,
+    spacing: float,
+    keep: int = KEPT_SPOTS,
+    heaviest: int | None = None,
+    flatten: float = FLATTEN,
+) -> Places:
+    """Return all that is read of a mapping's rows, in one go over it.
+
+    Parameters
+    ----------
+    mapping
+        Of n_cells to n_spots.
+    coordinates
+        (n_spots, 2 or 3)
+    spacing
+        Of the spots, above 0: a cell lies somewhere in the square (the cube) around its spot.
+    keep
+        Spots of a cell that are kept with their weights, fewer where there are not as many.
+    heaviest
+        Spots that the median is taken over, those with the largest weights; by default `MEDIAN_SPOTS`
+        or `MEDIAN_SPOTS_COARSE`.
+    flatten
+        What the logarithms of weights are multiplied by for the median, above 0.
+
+    Notes
+    -----
+    The geometric median is the point with the least expected distance, where the mean has the least expected
+    squared distance: a second, far place that a cell may also come from hardly moves it.
+    """
+    (n_cells, n_spots), n_axes = mapping.shape, coordinates.shape[1]
+    there, centre, extent = _scaled(coordinates)
+    both = _tensor(np.column_stack([there, (there**2).sum(axis=1)]), mapping.keys)
+    groups = mapping.groups if isinstance(mapping, CoarseMapping) else None
+    far_both = both[:0] if groups is None else groups.average(both)
+    sizes = both.new_zeros(0) if groups is None else groups.sizes
+    within = n_axes * (spacing / extent) ** 2 / 12
+    usual = MEDIAN_SPOTS if groups is None else MEDIAN_SPOTS_COARSE
+    keep, heaviest = min(keep, n_spots), min(usual if heaviest is None else heaviest, n_spots)
+    means, medians, entropy = np.empty((n_cells, n_axes + 1)), np.empty((n_cells, n_axes)), np.empty(n_cells)
+    weights, spots = np.empty((n_cells, keep), np.float32), np.empty((n_cells, keep), np.int32)
+    for visit in visits_of(mapping, least=max(keep, heaviest)):
+        rows, (near, far) = visit.rows.cpu().numpy(), visit.weights
+        means[rows] = numpy_of(near @ both[visit.columns] + far @ far_both)
+        entropy[rows] = numpy_of(visit.entropy(sizes))
+        # By product, not by weight: small weights are all zero in float32.
+        products, order = largest(visit.products, max(keep, heaviest))
+        found = visit.columns[order]
+        weights[rows] = near.gather(1, order[:, :keep]).cpu().numpy()
+        spots[rows] = found[:, :keep].cpu().numpy()
+        flat = torch.softmax(flatten * products[:, :heaviest], dim=1)
+        medians[rows] = numpy_of(_medians(both[:, :-1][found[:, :heaviest]], flat, within=within))
+    variance = means[:, -1] - (means[:, :-1] ** 2).sum(axis=1)
+    return Places(
+        mean=means[:, :-1] * extent + centre,
+        median=medians * extent + centre,
+        spread=np.sqrt(variance.clip(min=0)) * extent,
+        entropy=entropy,
+        weights=weights,
+        spots=spots,
+    )
+
+
+def heaviest_of(mapping: AnyMapping, k: int) -> tuple[FloatArray, IntArray]:
+    """Return the largest weights of every row of a mapping, and where they stand.
+
+    Parameters
+    ----------
+    mapping
+        Of n_rows to n_columns.
+    k
+        How many; all where there are not as many.
+
+    Returns
+    -------
+    weights, positions : ndarray
+        Each (n_rows, k), largest first.
+    """
+    weights, found = mapping.topk(min(k, mapping.shape[1]))
+    return weights.cpu().numpy(), found.cpu().numpy()
+
+
+def sparse_weights(
+    groups: list[tuple[IntArray, IntArray]],
+    heaviest: list[tuple[FloatArray, NDArray[Any]]],
+    *,
+    shape: tuple[int, int],
+) -> sp.csr_matrix:
+    """Return the largest weights of all rows as a sparse matrix.
+
+    Parameters
+    ----------
+    groups
+        Rows and columns of every group, which has a mapping of its own.
+    heaviest
+        Of every group, as `heaviest_of`: positions are those among the group's columns.
+    shape
+        Rows and columns of the matrix; a row is in one group at most.
+
+    Examples
+    --------
+    >>> group = np.array([1]), np.array([0, 2])
+    >>> heaviest = np.array([[0.7, 0.3]], dtype=np.float32), np.array([[1, 0]])
+    >>> sparse_weights([group], [heaviest], shape=(2, 3)).toarray()
+    array([[0. , 0. , 0. ],
+           [0.3, 0. , 0.7]], dtype=float32)
+    """
+    counts = np.zeros(shape[0] + 1, dtype=np.int64)
+    for (rows, _), (weights, _) in zip(groups, heaviest, strict=True):
+        counts[rows + 1] = weights.shape[1]
+    starts = np.cumsum(counts)
+    values, places = np.empty(starts[-1], dtype=np.float32), np.empty(starts[-1], dtype=np.int32)
+    for (rows, columns), (weights, found) in zip(groups, heaviest, strict=True):
+        into = starts[rows, None] + np.arange(weights.shape[1])
+        values[into], places[into] = weights, columns[found]
+    return sp.csr_matrix((values, places, starts), shape=shape)
+
+
+def _medians(places: torch.Tensor, weights: torch.Tensor, *, within: float) -> torch.Tensor:
+    """Return geometric medians of places, (n_rows, n_places, n_axes), weighted, (n_rows, n_axes).
+
+    Weiszfeld's iteration (1937) from the mean on. Distances count the square around a spot as `place_radius`
+    does, so that none is 0.
+    """
+    axes = [axis.contiguous() for axis in places.unbind(dim=2)]  # each n_rows x n_places
+    pulls = weights
+    for _ in range(_MEDIAN_STEPS):
+        total = pulls.sum(dim=1)
+        middle = [(pulls * axis).sum(dim=1) / total for axis in axes]
+        squares = torch.full_like(weights, within)
+        for axis, one in zip(axes, middle, strict=True):
+            squares += (axis - one[:, None]) ** 2
+        pulls = weights * squares.rsqrt()
+    return torch.stack(middle, dim=1)
+
+
+def slices_of(cells: torch.Tensor, spots: torch.Tensor, groups: Iterable[IntArray]) -> IntArray:
+    """Return the slice in which every cell finds most: where the sum of exp(product) is the largest.
+
+    Parameters
+    ----------
+    cells, spots
+        (n_cells, n_latent) and (n_spots, n_latent) embeddings.
+    groups
+        Positions of the spots of every slice.
+
+    Returns
+    -------
+    (n_cells,) numbers of slices; 0, the first, for cells whose embedding is zero.
+    """
+    groups = list(groups)
+    if len(groups) == 1:
+        return np.zeros(len(cells), dtype=np.int64)
+    totals = [make_mapping(cells, spots[torch.from_numpy(one).to(spots.device)]).log_total for one in groups]
+    best = torch.stack(totals, dim=1).argmax(dim=1) * cells.any(dim=1)
+    return np.asarray(best.cpu().numpy(), dtype=np.int64)
+
+
+def place_radius(
+    mappings: list[Mapping], coordinates: DoubleArray, places: DoubleArray, *, share: float, spacing: float
+) -> DoubleArray:
+    """Return the radius around every place within which a share of the cell's possible places lies.
+
+    Parameters
+    ----------
+    mappings
+        Of n_cells to n_spots, one or several; possible places are drawn from each alike.
+    coordinates
+        (n_spots, 2 or 3)
+    places
+        (n_cells, 2 or 3) what the radius is around.
+    share
+        Above 0 and below 1.
+    spacing
+        Of the spots: a cell lies somewhere in the square (the cube) around its spot.
+
+    Returns
+    -------
+    (n_cells,) in the unit of the coordinates, at or above 0.
+
+    Notes
+    -----
+    The quantile of the distances, each with the weight of its spot, which are counted in bins so that no row
+    need be held whole: they grow with the root of the distance, and within one the quantile is interpolated.
+    The square around a spot adds its mean squared distance from its middle to the squared distance.
+    """
+    there, centre, extent = _scaled(coordinates)
+    around = (places - centre) / extent
+    within = coordinates.shape[1] * (spacing / extent) ** 2 / 12  # of a square of that side
+    spots, cells = (_tensor(one, mappings[0].keys) for one in (there, around))
+    corner = float(np.max(np.abs(np.concatenate([there, around])), axis=0) @ np.ones(there.shape[1]))
+    most = 2 * corner + np.sqrt(within)  # no distance is larger
+    radius = np.empty(len(places))
+    for rows in row_blocks(len(places), _ROWS):
+        mass = cells.new_zeros(rows.stop - rows.start, _BINS)
+        for mapping in mappings:
+            for some, columns, weights in _part(mapping, rows).blocks():
+                squares = _squares(cells[rows][some], spots[columns]) + within
+                bins = (squares.pow(0.25) * (_BINS / most**0.5)).long().clamp_(max=_BINS - 1)
+                mass[some].scatter_add_(1, bins, weights)
+        radius[rows] = _quantile(numpy_of(mass), share) * most * extent
+    return radius
+
+
+def _part(mapping: Mapping, rows: slice, *, flatten: float = 1.0) -> Mapping:
+    """Return the mapping of some queries, its logarithms multiplied."""
+    entries = min(mapping.block_entries, _BLOCK_ENTRIES)
+    return Mapping(queries=mapping.queries[rows] * flatten, keys=mapping.keys, block_entries=entries)
+
+
+def _quantile(mass: DoubleArray, share: float) -> DoubleArray:
+    """Return where each row of bins reaches a share of its mass, from 0 to 1: bin b begins at (b / n)^2."""
+    below = np.cumsum(mass, axis=1)
+    wanted = share * below[:, -1]
+    found = (below < wanted[:, None]).sum(axis=1).clip(max=_BINS - 1)
+    rows = np.arange(len(mass))
+    inside = mass[rows, found]
+    part = 1 - (below[rows, found] - wanted) / np.where(inside > 0, inside, 1.0)
+    low, high = (found / _BINS) ** 2, ((found + 1) / _BINS) ** 2
+    return np.asarray(low + part.clip(0, 1) * (high - low))
+
+
+def _squares(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return squared distances, axis by axis: by products, those of near places would lose their digits."""
+    squares = one.new_zeros(len(one), len(other))
+    for axis in range(one.shape[1]):
+        squares += (one[:, axis, None] - other[None, :, axis]) ** 2
+    return squares
+
+
+def _scaled(coordinates: DoubleArray) -> tuple[DoubleArray, DoubleArray, float]:
+    """Return coordinates around 0, at most 1, so that float32 keeps their digits; their centre and extent."""
+    centre = coordinates.mean(axis=0)
+    extent = float(np.abs(coordinates - centre).max()) or 1.0
+    return (coordinates - centre) / extent, centre, extent
+
+
+def _tensor(values: DoubleArray, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(like.device)

@@ -1,0 +1,567 @@
+"""The Placement: where every cell lived, as operators that are carried out when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from cellweft._compute import numpy_of, parse_memory
+from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
+from cellweft._text import human_bytes
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
+from cellweft.data.io.columns import column_of, text_labels
+from cellweft.data.io.keys import PLACES, PREFIX, PROPORTIONS, RECORD
+from cellweft.data.side import gene_table
+from cellweft.data.sparse_rows import row_shares
+from cellweft.nn.clustered_mapping import AnyMapping, make_mapping
+from cellweft.nn.mapping import Mapping
+from cellweft.nn.stem import StemModel
+from cellweft.place.assignment import assign_cells
+from cellweft.place.cell_graph import knn_matrix, nearest_by_overlap, nearest_by_product, spot_nearness
+from cellweft.place.locations import (
+    KEPT_SPOTS,
+    Places,
+    encoder_mappings,
+    find_places,
+    heaviest_of,
+    place_radius,
+    sparse_weights,
+)
+from cellweft.place.training_data import ModelInput
+
+Which: TypeAlias = Literal["cells", "spots"]
+"""One of the two sides of a mapping."""
+
+Nearness: TypeAlias = Literal["place", "embedding"]
+"""What makes two cells neighbours: the places they were given, or the product of their embeddings."""
+
+AXES = ("x", "y", "z")
+_OVERLAP_SPOTS = 50  # of a cell, in the nearness of two cells' places
+_READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """Cells mapped to the spots of a tissue; made by `cellweft.Placer.place`.
+
+    The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
+    heaviest spots of a cell, on which `topk`, `assign` and `neighbors` rest, come from one go, which is kept.
+
+    Attributes
+    ----------
+    pair
+        The cells that were placed, as its reference, and the spots.
+    model
+        What was trained.
+    inputs
+        Cells and spots as the model's encoders see them.
+    cells, spots
+        (n_cells, n_latent) and (n_spots, n_latent) embeddings whose products are the logarithms of the
+        mapping's weights; rows without counts of the model's genes are zero.
+    spot_groups
+        Positions of the spots of every slice, by name; those without counts are left out.
+    slice_of_cells
+        (n_cells,) number of the slice, in `spot_groups`, in which every cell finds most.
+    genes
+        (n_genes,) names of the genes that the model sees.
+    record
+        How it was made.
+
+    Notes
+    -----
+    C, from cells to spots, is the softmax over the spots of *one* slice, the one in which a cell finds most:
+    coordinates of different slices never meet. C^, from spots to cells, is the softmax over all cells.
+    A cell without counts of the model's genes is mapped to all spots of the first slice alike, with
+    confidence 0; a spot without them is mapped to all cells alike, and no cell to it.
+
+    Of a slice with more than 16,384 spots, and more than 2^30 pairs of a cell and a spot, small weights are
+    known by groups of spots (`cellweft.nn.clustered_mapping`); C^ likewise. Radii and `impute` go over all
+    weights.
+    """
+
+    pair: Pair
+    model: StemModel
+    inputs: tuple[ModelInput, ModelInput]
+    cells: torch.Tensor
+    spots: torch.Tensor
+    spot_groups: dict[str, IntArray]
+    slice_of_cells: IntArray
+    genes: NDArray[np.str_]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Placement({len(self.cells):,} cells on {len(self.spots):,} spots"
+            f"{f' of {len(self.spot_groups)} slices' if len(self.spot_groups) > 1 else ''})"
+        )
+
+    def values(self, rows: IntArray | slice) -> FloatArray:
+        """Return the model's input of some cells: log-normalised expression, (n_rows, n_genes) float32.
+
+        Parameters
+        ----------
+        rows
+            Positions of cells, or a slice.
+        """
+        return self.inputs[0].values(rows)
+
+    @overload
+    def coordinates(self) -> DoubleArray: ...
+
+    @overload
+    def coordinates(self, *, interval: float) -> tuple[DoubleArray, DoubleArray]: ...
+
+    def coordinates(self, *, interval: float | None = None) -> DoubleArray | tuple[DoubleArray, DoubleArray]:
+        """Return the place of every cell and, where it is asked for, how far off it may be.
+
+        Parameters
+        ----------
+        interval
+            The share of cells, 0.01 to 0.999, whose true place shall be within their radius, such as 0.9.
+
+        Returns
+        -------
+        places : ndarray
+            (n_cells, 2 or 3) in the unit of the spots' coordinates: C Y, the mean of the places that a cell
+            is mapped to, or their geometric median (``location`` of the model's settings).
+        radius : ndarray
+            Only with ``interval``: (n_cells,) in the same unit.
+
+        Raises
+        ------
+        SettingError
+            ``interval`` out of its range.
+
+        Notes
+        -----
+        The radius is the quantile of the distances of the cell's possible places from the one given: of the
+        spots, each with the flattened weight that the encoders, one by one, give it. It is what the model
+        deems possible, and no guarantee: docs/stem.md says how often true places were within, and where not.
+        Of several slices it takes for granted that the cell lived in the one it is placed in.
+
+        Examples
+        --------
+        >>> import cellweft
+        >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+        >>> placer = cellweft.Placer(settings={"steps": 5, "models": 1})
+        >>> placed = placer.fit(cellweft.pair(tissue.sc, tissue.st)).place()
+        >>> places, radius = placed.coordinates(interval=0.9)
+        >>> places.shape, radius.shape
+        ((60, 2), (60,))
+        """
+        places = self._places[0].copy()
+        if interval is None:
+            return places
+        check_range("interval", interval, low=0.01, high=0.999)
+        coordinates, radius = coordinates_of(self.pair), np.empty(len(places))
+        for cells, spots, mapping in self._groups:
+            radius[cells] = place_radius(
+                encoder_mappings(mapping, self.model.settings.models),
+                coordinates[spots],
+                places[cells],
+                share=interval,
+                spacing=self.pair.spacing or 1.0,
+            )
+        return places, radius
+
+    def table(self) -> pd.DataFrame:
+        """Return what is known of every cell's place, a row per cell.
+
+        Returns
+        -------
+        DataFrame
+            ``x``, ``y`` (and ``z``): as `coordinates`. ``slice``: where there are several. ``spot``: name of
+            the spot with the largest weight. ``weight``: that weight, 0 to 1. ``entropy``: of the cell's
+            weights, in nats. ``confidence``: 1 - entropy / log(spots of the slice), from 0 (every spot alike)
+            to 1 (one spot). ``spread``: root of the mean squared distance of the places that the cell is
+            mapped to from their mean C Y (be the cell's place that mean or the median), in the unit of the
+            coordinates.
+        """
+        places, spread = self._places
+        table = pd.DataFrame(places, columns=list(AXES[: places.shape[1]]), index=self.pair.sc.obs_names)
+        if self.pair.slices is not None:
+            table["slice"] = np.array(list(self.spot_groups))[self.slice_of_cells]
+        best, entropy, confidence = (np.zeros(len(places)) for _ in range(3))
+        spot = np.zeros(len(places), dtype=np.int64)
+        for (cells, spots, _), places_there in zip(self._groups, self._found, strict=True):
+            spot[cells], best[cells] = spots[places_there.spots[:, 0]], places_there.weights[:, 0]
+            entropy[cells] = places_there.entropy
+            most = np.log(max(len(spots), 2))
+            confidence[cells] = np.clip(1 - entropy[cells] / most, 0.0, 1.0)
+        confidence[self._blank] = 0.0
+        table["spot"] = self.pair.st.obs_names[spot]
+        return table.assign(weight=best, entropy=entropy, confidence=confidence, spread=spread)
+
+    def topk(self, k: int, *, of: Which = "cells") -> sp.csr_matrix:
+        """Return the largest weights of a mapping.
+
+        Parameters
+        ----------
+        k
+            Entries per row, at least 1; fewer where there are not as many.
+        of
+            "cells": the spots that each cell is mapped to, rows of C. "spots": the cells that each spot is
+            mapped to, rows of C^.
+
+        Returns
+        -------
+        csr_matrix
+            (n_cells, n_spots) or (n_spots, n_cells), float32. A row's sum is the share of its weight that the
+            ``k`` entries hold, at most 1: they are not scaled up. Of equal weights any may be taken.
+        """
+        check_choice("of", of, ("cells", "spots"))
+        check_range("k", k, low=1, integer=True)
+        shape = (len(self.cells), len(self.spots))
+        if of == "spots":
+            return sparse_weights([self._back[:2]], [heaviest_of(self._back[2], k)], shape=shape[::-1])
+        best = [
+            (there.weights[:, :k], there.spots[:, :k]) if k <= KEPT_SPOTS else heaviest_of(mapping, k)
+            for there, (_, _, mapping) in zip(self._found, self._groups, strict=True)
+        ]
+        return sparse_weights([group[:2] for group in self._groups], best, shape=shape)
+
+    def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
+        """Return the composition of every spot: C^ T, or its mean with the normalised C^T T.
+
+        Parameters
+        ----------
+        labels
+            Types of the cells: a column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+
+        Returns
+        -------
+        DataFrame
+            (n_spots, n_types), types sorted; rows sum to 1.
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such labels, not one for each cell, or all of one type.
+        """
+        types = labels_of(self.pair, labels)
+        if len(np.unique(types)) < 2:
+            raise InputError(
+                "labels",
+                expected="cells of at least 2 types",
+                got=f"{str(types[0])!r} for all {len(types):,} cells",
+                fix="Name another column of obs: " + arg("labels", "COLUMN") + ".",
+            )
+        composition: pd.DataFrame = self.transfer(types, to="spots")
+        if self.model.settings.composition == "both":
+            composition = (composition + self._received(types)) / 2
+        return composition
+
+    def transfer(self, values: str | NDArray[Any] | pd.DataFrame, *, to: Which) -> Any:
+        """Carry values of spots to cells, C v, or of cells to spots, C^ v.
+
+        Parameters
+        ----------
+        values
+            A column of the other side's ``obs``, or an array or DataFrame with a row for each of its members.
+            Numbers are averaged; of text, shares are returned.
+        to
+            The side that receives: "cells" or "spots".
+
+        Returns
+        -------
+        ndarray or DataFrame
+            Numbers: an array (n, ...) as ``values``, or a DataFrame where that was given. Text: a DataFrame
+            of the share of each value, rows summing to 1.
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such column, other rows than the side has, NaN.
+        """
+        check_choice("to", to, ("cells", "spots"))
+        giver, taker = (self.pair.st, self.pair.sc) if to == "cells" else (self.pair.sc, self.pair.st)
+        given: Any = values
+        if isinstance(values, str):
+            column = column_of(giver.obs, values, where=f"the {giver.name} side", argument="values")
+            given = (
+                column.to_numpy(np.float64, na_value=np.nan)
+                if pd.api.types.is_numeric_dtype(column)
+                else column
+            )
+        numbers, names = _as_numbers(given, n_rows=giver.n_cells)
+        low, high = numbers.min(axis=0), numbers.max(axis=0)
+        # From the least value on, as float32 keeps more digits so; a mean lies within, whatever the rounding.
+        carried = np.clip(self._carried(numbers - low, to=to) + low, low, high)
+        if names is None:
+            return carried.reshape(len(carried), *np.shape(given)[1:])
+        return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
+
+    def impute(self, genes: Iterable[str], *, memory: str | int = "4 GB") -> AnnData:
+        """Return genes of the cells carried to the spots, C^ X: imputation by placement.
+
+        Parameters
+        ----------
+        genes
+            Names of genes of the reference.
+        memory
+            Budget for the result and what is read at once.
+
+        Returns
+        -------
+        AnnData
+            ``X``: (n_spots, n_genes) weighted means of log-normalised expression, float32, as
+            `cellweft.Imputer` gives. ``obs`` and ``obsm["spatial"]`` of the spots are carried over.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        MemoryBudgetError
+            The result does not fit in the budget.
+        """
+        found = self.pair.find_genes([genes] if isinstance(genes, str) else list(genes))
+        n_spots = len(self.spots)
+        needed = 4.0 * len(found) * (2 * len(self.spots) + 3 * _READ_KEYS)
+        if needed > parse_memory(memory):
+            raise MemoryBudgetError(
+                "memory",
+                expected=f"at least {human_bytes(needed)} for {len(found):,} genes in {n_spots:,} spots",
+                got=human_bytes(parse_memory(memory)),
+                fix="Ask for fewer genes at once, or raise the budget.",
+            )
+        _, cells, mapping = self._back
+
+        def read(keys: slice) -> torch.Tensor:
+            block = self.pair.sc.dense(cells[keys], found)
+            return torch.from_numpy(block).to(self.cells.device)
+
+        mapping = Mapping(
+            queries=mapping.queries, keys=mapping.keys
+        )  # each cell is read once: by blocks of them
+        imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
+        result = AnnData(
+            imputed,
+            obs=self.pair.st.obs.copy(),
+            var=gene_table(self.pair.sc, found),
+            uns={RECORD: deepcopy(self.record) | {"kind": "spots"}},
+        )
+        result.obsm["spatial"] = coordinates_of(self.pair).copy()
+        return result
+
+    def assign(self, *, capacity: int | None = None, candidates: int = 30) -> IntArray:
+        """Return one spot for every cell, (n_cells,): positions of spots, -1 for none.
+
+        Parameters
+        ----------
+        capacity
+            Cells per spot at most; without it every cell takes the spot of its largest weight. With it, the
+            assignment with the largest sum of log weights among each cell's best ``candidates``; cells that
+            find no place stay out.
+        candidates
+            Spots of a cell that are looked at where there is a capacity.
+
+        Raises
+        ------
+        SettingError
+            ``capacity`` or ``candidates`` below 1.
+        """
+        return assign_cells(self.topk(1 if capacity is None else candidates), capacity=capacity)
+
+    def neighbors(self, k: int = 15, *, by: Nearness = "place") -> sp.csr_matrix:
+        """Return the cells that lived nearest to every cell, the sparse SC-SC adjacency.
+
+        Parameters
+        ----------
+        k
+            Neighbours of a cell, from 1 to all others.
+        by
+            "place": the largest expected nearness of the two cells' places, from each cell's largest mapping
+            weights; "embedding": the largest products of the cells' embeddings, as STEM (DEVIATION: not the
+            default, as it finds fewer of the true neighbours, docs/stem.md).
+
+        Returns
+        -------
+        csr_matrix
+            (n_cells, n_cells) with ``k`` entries a row, none on the diagonal: 1 for the nearest, falling to
+            1 / k by rank.
+        """
+        check_range("k", k, low=1, high=len(self.cells) - 1, integer=True)
+        check_choice("by", by, ("place", "embedding"))
+        if by == "embedding":
+            return knn_matrix(nearest_by_product(self.cells, k))
+        near = spot_nearness(
+            coordinates_of(self.pair), self.spot_groups.values(), width=self.pair.spacing or 1.0
+        )
+        return knn_matrix(nearest_by_overlap(self.topk(_OVERLAP_SPOTS), near, k))
+
+    def to_anndata(
+        self,
+        *,
+        of: Which = "cells",
+        neighbors: int = 15,
+        genes: Iterable[str] = (),
+        memory: str | int = "4 GB",
+    ) -> AnnData:
+        """Return the placed cells, or the spots with what they are made of, as an AnnData to write.
+
+        Parameters
+        ----------
+        of
+            "cells" or "spots".
+        neighbors
+            Neighbours of a cell in ``obsp``, 0 for none.
+        genes
+            Genes that are carried to the spots, as `impute` does.
+        memory
+            Budget for these.
+
+        Returns
+        -------
+        AnnData
+            Of cells, without a matrix: ``obs``, theirs, and `table` with ``cellweft_`` before each name;
+            ``obsm["cellweft_spatial"]`` and ``obsm["spatial"]``, the coordinates;
+            ``obsp["spatial_connectivities"]`` and ``obsp["spatial_distances"]``, the graph on which squidpy's
+            neighbourhood tools run. Of spots: ``X``, the genes; ``obs`` and ``obsm["spatial"]``, theirs;
+            ``obsm["cellweft_proportions"]``, their composition where the cells have labels.
+            ``uns["cellweft"]``: how it was made.
+
+        Raises
+        ------
+        GeneError, MemoryBudgetError
+            As `impute`.
+        """
+        check_choice("of", of, ("cells", "spots"))
+        if of == "spots":
+            spots = self.impute(genes, memory=memory)
+            if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
+                spots.obsm[PROPORTIONS] = self.deconvolve()
+            return spots
+        places, table = self.coordinates(), self.table().add_prefix(PREFIX)
+        placed = AnnData(
+            obs=pd.concat([self.pair.sc.obs.drop(columns=table.columns, errors="ignore"), table], axis=1),
+            obsm={PLACES: places, "spatial": places.copy()},
+            uns={RECORD: deepcopy(self.record)},
+        )
+        if neighbors:
+            graph = self.neighbors(min(neighbors, len(places) - 1))
+            rows = np.repeat(np.arange(len(places)), np.diff(graph.indptr))
+            apart = np.linalg.norm(places[rows] - places[graph.indices], axis=1)
+            distances = sp.csr_matrix((apart, graph.indices, graph.indptr), shape=graph.shape)
+            placed.obsp["spatial_connectivities"], placed.obsp["spatial_distances"] = graph, distances
+            placed.uns["spatial_neighbors"] = {
+                "connectivities_key": "spatial_connectivities",
+                "distances_key": "spatial_distances",
+                "params": {"n_neighbors": int(neighbors), "coord_type": "generic"},
+            }
+        return placed
+
+    @cached_property
+    def _blank(self) -> BoolArray:
+        """Cells without counts of the model's genes, (n_cells,)."""
+        blank: BoolArray = ~self.cells.any(dim=1).cpu().numpy()
+        return blank
+
+    @cached_property
+    def _groups(self) -> list[tuple[IntArray, IntArray, AnyMapping]]:
+        """Cells and spots of every slice, and the mapping C between them."""
+        groups = []
+        for number, spots in enumerate(self.spot_groups.values()):
+            cells = np.flatnonzero(self.slice_of_cells == number)
+            if len(cells):
+                mapping = make_mapping(self._rows(self.cells, cells), self._rows(self.spots, spots))
+                groups.append((cells, spots, mapping))
+        return groups
+
+    @cached_property
+    def _back(self) -> tuple[IntArray, IntArray, AnyMapping]:
+        """All spots, the cells with counts, and the mapping C^ between them."""
+        cells = np.flatnonzero(~self._blank)
+        mapping = make_mapping(self.spots, self._rows(self.cells, cells))
+        return np.arange(len(self.spots)), cells, mapping
+
+    @cached_property
+    def _found(self) -> list[Places]:
+        """What one go over the mapping of every slice says of its cells."""
+        coordinates, spacing = coordinates_of(self.pair), self.pair.spacing or 1.0
+        return [
+            find_places(mapping, coordinates[spots], spacing=spacing) for _, spots, mapping in self._groups
+        ]
+
+    @cached_property
+    def _places(self) -> tuple[DoubleArray, DoubleArray]:
+        """Coordinates of the cells, and their spread."""
+        n_axes = coordinates_of(self.pair).shape[1]
+        places, spread = np.empty((len(self.cells), n_axes)), np.empty(len(self.cells))
+        for (cells, _, _), there in zip(self._groups, self._found, strict=True):
+            places[cells], spread[cells] = there.mean, there.spread
+            if self.model.settings.location == "median":
+                # A cell without counts is everywhere alike, and the median looks at some of the spots only.
+                places[cells] = np.where(self._blank[cells, None], there.mean, there.median)
+        return places, spread
+
+    def _received(self, types: NDArray[np.str_]) -> pd.DataFrame:
+        """Return the share of each type in the weight that the cells give a spot, (n_spots, n_types).
+
+        Cells without counts lie everywhere and give nothing.
+        """
+        names, codes = np.unique(types, return_inverse=True)
+        numbers = np.eye(len(names))[codes] * ~self._blank[:, None]
+        mass = np.zeros((len(self.spots), numbers.shape[1]))
+        for cells, spots, mapping in self._groups:
+            mass[spots] = numpy_of(mapping.apply_transpose(self._tensor(numbers[cells])))
+        shares = row_shares(mass, numbers.sum(axis=0) / numbers.sum())
+        return pd.DataFrame(shares, index=self.pair.st.obs_names, columns=pd.Index(names.tolist()))
+
+    def _carried(self, numbers: DoubleArray, *, to: Which) -> DoubleArray:
+        carried = np.empty((len(self.cells if to == "cells" else self.spots), numbers.shape[1]))
+        for takers, givers, mapping in self._groups if to == "cells" else [self._back]:
+            carried[takers] = numpy_of(mapping.apply(self._tensor(numbers[givers])))
+        return carried
+
+    def _tensor(self, values: DoubleArray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.cells.device)
+
+    def _rows(self, embeddings: torch.Tensor, rows: IntArray) -> torch.Tensor:
+        return (
+            embeddings
+            if len(rows) == len(embeddings)
+            else embeddings[torch.from_numpy(rows).to(embeddings.device)]
+        )
+
+
+def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:
+    """Return values as columns of numbers, and the names of the columns if the result shall be a table."""
+    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values)
+    if array.ndim not in (1, 2) or len(array) != n_rows:
+        raise InputError(
+            "values",
+            expected=f"one row for each of {n_rows:,}, in one column or several",
+            got=f"shape {array.shape}",
+            fix="Give the values of the other side than the one that receives.",
+        )
+    if array.ndim == 1 and array.dtype.kind not in "biuf":
+        names, codes = np.unique(text_labels(pd.Series(array)), return_inverse=True)
+        return np.eye(len(names))[codes], names.tolist()
+    try:
+        numbers = array.astype(np.float64).reshape(n_rows, -1)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "values",
+            expected="numbers, or one column of text",
+            got=f"several columns with text ({error})",
+            fix="Carry a column of text by itself.",
+        ) from error
+    if not np.isfinite(numbers).all():
+        raise InputError(
+            "values",
+            expected="finite numbers",
+            got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
+            fix="Fill or leave out what is missing.",
+        )
+    return numbers, list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None

@@ -1,0 +1,442 @@
+"""The Placer: from a pair to the place of every cell in the tissue.
+
+It holds the contract (checks, devices, streaming, results); the method is `cellweft.nn.stem`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Self, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cellweft._compute import (
+    READ_ROWS,
+    progress_callback,
+    resolve_devices,
+    return_memory,
+    row_blocks,
+    torch_stream,
+)
+from cellweft._errors import InputError, NotFittedError, arg, check_choice, check_range
+from cellweft._model_folder import FolderModel, ModelFolder, part_of
+from cellweft._provenance import provenance, timed
+from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
+from cellweft.data._pair import Pair, coordinates_of, inputs_of
+from cellweft.nn import stem
+from cellweft.nn.config import StemSettings
+from cellweft.nn.stem import CellEncoder, StemModel
+from cellweft.place.locations import slices_of
+from cellweft.place.placement import Placement
+from cellweft.place.planning import PlacingPlan, plan_placing
+from cellweft.place.training_data import (
+    BatchSource,
+    ModelInput,
+    check_counts,
+    model_genes,
+    model_inputs,
+    slice_members,
+    totals_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedPlacer:
+    """What a model folder holds: all of a fitted Placer but its data.
+
+    Attributes
+    ----------
+    preset, seed
+        As it was made with.
+    model
+        What was trained, on the CPU.
+    genes
+        (n_genes,) names of the model's genes, as the reference spells them.
+    totals
+        What the totals of cells and of spots were brought to.
+    fit_seconds
+        How long learning took.
+    """
+
+    preset: PlacerPreset
+    seed: int
+    model: StemModel
+    genes: NDArray[np.str_]
+    totals: tuple[float, float]
+    fit_seconds: float
+
+
+def folder_of(saved: SavedPlacer) -> ModelFolder:
+    """Return what is written of a Placer."""
+    model = saved.model
+    return ModelFolder(
+        config={
+            "kind": "placer",
+            "preset": saved.preset,
+            "settings": asdict(model.settings),
+            "seed": int(saved.seed),
+            "fit_seconds": saved.fit_seconds,
+            "totals": list(map(float, saved.totals)),
+            "dropout": float(model.dropout),
+            "history": [list(one) for one in model.history],
+        },
+        tensors={
+            f"encoder.{number}.{name}": one
+            for number, encoder in enumerate(model.encoders)
+            for name, one in encoder.state_dict().items()
+        },
+        genes=pd.DataFrame({"gene": saved.genes.astype(str)}),
+    )
+
+
+def placer_from(folder: ModelFolder) -> SavedPlacer:
+    """Return what was saved of a Placer; what is wrong with the folder raises ValueError or KeyError."""
+    config = folder.config
+    settings = StemSettings(**config["settings"])
+    check_choice("preset", config["preset"], get_args(PlacerPreset))
+    check_range("seed", config["seed"], low=0, integer=True)
+    encoders = []
+    for number in range(settings.models):
+        encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
+        encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
+        encoders.append(encoder.eval())
+    first, second = config["totals"]
+    return SavedPlacer(
+        preset=config["preset"],
+        seed=config["seed"],
+        model=StemModel(
+            encoders=tuple(encoders),
+            settings=settings,
+            dropout=float(config["dropout"]),
+            history=tuple(config["history"]),
+            device=torch.device("cpu"),
+        ),
+        genes=np.asarray(folder.genes["gene"].astype(str).tolist()),
+        totals=(float(first), float(second)),
+        fit_seconds=float(config.get("fit_seconds", 0.0)),
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class Placer(FolderModel):
+    """Find where in a tissue the cells of a single-cell reference lived.
+
+    Parameters
+    ----------
+    preset
+        "stem" is the published method with its settings; "auto", the default, is what cellweft's own
+        measurements say is best: both sides brought to one small total, every cell visited by the spots'
+        mapping, three encoders averaged, places as geometric medians, and compositions from both
+        mappings.
+    settings
+        Settings that differ from the preset's, by the names of `cellweft.nn.config.StemSettings`; a copy is
+        held.
+    seed
+        Of every random draw: same seed, device and version give the same bits on the CPU.
+    device
+        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
+        encoder at a time, and the first one places.
+
+    Attributes
+    ----------
+    model_
+        What the method learned.
+    genes_
+        (n_genes,) names of the genes that the model sees.
+    pair_
+        The data it was fitted to, or given by `attach`.
+
+    Notes
+    -----
+    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
+    checks and takes them, and what is fitted stays as it is until then.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+    >>> placer = cellweft.Placer(settings={"steps": 5, "models": 1})
+    >>> placer.fit(cellweft.pair(tissue.sc, tissue.st)).place().coordinates().shape
+    (60, 2)
+    """
+
+    preset: PlacerPreset = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._checked_settings()  # so that a wrong name shows before any work
+        self.settings = dict(self.settings)
+        self.model_: StemModel | None = None
+        self.genes_: NDArray[np.str_] | None = None
+        self.pair_: Pair | None = None
+        self._saved: SavedPlacer | None = None
+
+    def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
+        """Learn from a pair.
+
+        Parameters
+        ----------
+        pair
+            Cells, and spots with coordinates; spots of several slices are trained on jointly.
+        progress
+            True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+            (stage, done, total) as training goes on.
+
+        Raises
+        ------
+        KeyMissingError
+            The spots have no coordinates.
+        InputError
+            No two spots at different places, or no cell or spot with counts.
+        """
+        settings = self._checked_settings()
+        devices = resolve_devices(self.device)
+        return_memory()  # of the files' reading
+        start = time.monotonic()
+        coordinates, spacing = _checked_places(pair)
+        genes = model_genes(pair, settings, seed=self.seed)
+        totals = totals_of(pair, settings)
+        source = BatchSource(
+            model_inputs(pair, genes, totals),
+            coordinates,
+            members=_members_with_counts(pair),
+            spacing=spacing,
+            settings=settings,
+            seed=self.seed,
+        )
+        with progress_callback(progress) as report:
+            model = stem.train(
+                source.draw,
+                n_genes=len(genes),
+                dropout=source.dropout(),
+                settings=settings,
+                seed=self.seed,
+                devices=devices,
+                progress=partial(report, "training"),
+            )
+        self.pair_ = pair
+        return_memory()  # of the training
+        return self._keep(
+            SavedPlacer(
+                preset=self.preset,
+                seed=int(self.seed),
+                model=model,
+                genes=genes,
+                totals=totals,
+                fit_seconds=round(time.monotonic() - start, 3),
+            )
+        )
+
+    def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
+        """Return what fitting and placing will take; before `fit` too, given the pair.
+
+        Parameters
+        ----------
+        pair
+            The data; by default those it was fitted to.
+        memory
+            Budget for the whole process, as "4 GB"; none by default.
+
+        Raises
+        ------
+        MemoryBudgetError
+            It does not fit in the budget.
+        """
+        pair = self._pair() if pair is None else pair
+        settings = self._checked_settings()
+        trainings = len(resolve_devices(self.device))
+        return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
+
+    def place(self, pair: Pair | None = None, *, progress: ProgressOption = True) -> Placement:
+        """Return where the cells lived, as operators that are carried out when they are asked for.
+
+        Parameters
+        ----------
+        pair
+            The cells to place and the spots to place them on, which need not be those of the fit; those by
+            default. `cellweft.pair` makes it, with `Pair.with_reference` for other cells on the same
+            spots.
+        progress
+            As in `fit`; a function is called as cells and spots are embedded.
+
+        Raises
+        ------
+        GeneError
+            The pair lacks genes that the model sees.
+        KeyMissingError, InputError
+            As in `fit`.
+
+        Notes
+        -----
+        What is held is an embedding per cell and per spot.
+        """
+        start = time.monotonic()
+        fitted = self._fitted()
+        model = fitted.model
+        pair = self._pair() if pair is None else pair
+        _checked_places(pair)
+        cells, spots = model_inputs(pair, fitted.genes, fitted.totals)
+        n_spots, n_rows = pair.st.n_cells, pair.sc.n_cells + pair.st.n_cells
+        with progress_callback(progress) as report:
+            keys = _embedded(
+                spots, model.keys, device=model.device, report=lambda done: report("embedding", done, n_rows)
+            )
+            seen = keys.any(dim=1).cpu().numpy()
+            check_counts(spots, seen.sum())
+            queries = _embedded(
+                cells,
+                model.queries,
+                device=model.device,
+                report=lambda done: report("embedding", n_spots + done, n_rows),
+            )
+        check_counts(cells, int(queries.any(dim=1).sum()))
+        groups = {name: spots_of[seen[spots_of]] for name, spots_of in slice_members(pair).items()}
+        groups = {name: spots_of for name, spots_of in groups.items() if len(spots_of)}
+        return Placement(
+            pair=pair,
+            model=model,
+            inputs=(cells, spots),
+            cells=queries,
+            spots=keys,
+            spot_groups=groups,
+            slice_of_cells=slices_of(queries, keys, groups.values()),
+            genes=fitted.genes,
+            record=timed(_record(fitted, pair), start),
+        )
+
+    def attach(self, pair: Pair) -> Self:
+        """Give a loaded Placer its data, or a fitted one other data with the model's genes.
+
+        Parameters
+        ----------
+        pair
+            Cells and spots.
+
+        Raises
+        ------
+        GeneError
+            The pair lacks genes that the model sees.
+        """
+        fitted = self._fitted()
+        model_inputs(pair, fitted.genes, fitted.totals)
+        self.pair_ = pair
+        return self
+
+    @classmethod
+    def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
+        """Return the Placer that was saved; it has no data until `attach`. See `cellweft.load`."""
+        saved = placer_from(folder)
+        placer = cls(
+            preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
+        )
+        return placer._keep(replace(saved, model=saved.model.to(resolve_devices(device)[0])))
+
+    def _checked_settings(self) -> StemSettings:
+        """Return all settings of the preset with the changes, after a look at what may have been assigned."""
+        check_choice("preset", self.preset, get_args(PlacerPreset))
+        check_range("seed", self.seed, low=0, integer=True)
+        return StemSettings.from_preset(self.preset).override(self.settings)
+
+    def _keep(self, saved: SavedPlacer) -> Self:
+        self._saved, self.model_, self.genes_ = saved, saved.model, saved.genes
+        return self
+
+    def _folder(self) -> ModelFolder:
+        return folder_of(self._fitted())
+
+    def _fitted(self) -> SavedPlacer:
+        if self._saved is None:
+            raise NotFittedError(
+                "Placer", expected="a fitted Placer", got="one that is not", fix="Call fit(pair) first."
+            )
+        return self._saved
+
+    def _pair(self) -> Pair:
+        if self.pair_ is None:
+            call = "fit(pair)" if self.model_ is None else "attach(pair)"
+            raise NotFittedError(
+                "Placer", expected="a Placer with data", got="one without", fix=f"Call {call} first."
+            )
+        return self.pair_
+
+
+def _record(fitted: SavedPlacer, pair: Pair) -> dict[str, Any]:
+    """Return how cells were placed, as values that every format stores."""
+    record = provenance(
+        "placed",
+        preset=fitted.preset,
+        settings=fitted.model.settings,
+        seed=fitted.seed,
+        device=str(fitted.model.device),
+        inputs=inputs_of(pair),
+        fit_seconds=fitted.fit_seconds,
+    )
+    return record | {"n_genes": len(fitted.genes), "dropout": float(fitted.model.dropout)}
+
+
+def _embedded(
+    side: ModelInput,
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    device: torch.device,
+    report: Callable[[int], None],
+) -> torch.Tensor:
+    """Return the embeddings of all rows of a side, zero where the model's genes have no counts."""
+    embedded = torch.empty(0)
+    with torch.no_grad():
+        for rows in row_blocks(side.side.n_cells, READ_ROWS):
+            values = torch.from_numpy(side.values(rows)).to(device)
+            block = embed(values) * values.any(dim=1, keepdim=True)
+            if rows.start == 0:  # blocks that are put together at the end would be there twice
+                embedded = block.new_empty(side.side.n_cells, block.shape[1])
+            embedded[rows] = block
+            report(rows.stop)
+    return embedded
+
+
+def _members_with_counts(pair: Pair) -> list[IntArray]:
+    """Return the spots of every slice that have counts, of slices with two or more, or raise `InputError`."""
+    members = [spots[~pair.st.empty_cells[spots]] for spots in slice_members(pair).values()]
+    members = [spots for spots in members if len(spots) > 1]
+    if not members:
+        raise InputError(
+            "the spatial side",
+            expected="at least 2 spots with counts in a slice",
+            got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
+            fix="Check the layer that is read, and what tells slices apart (" + arg("slices") + ").",
+        )
+    return members
+
+
+def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
+    """Return the spots' coordinates and their spacing, or raise where cells cannot be placed."""
+    coordinates = coordinates_of(pair)
+    if pair.spacing is None:
+        slices = "" if pair.slices is None else " in the same slice"
+        raise InputError(
+            "coordinates",
+            expected=f"at least 2 spots at different places{slices}",
+            got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
+            fix="Check which coordinates are read ("
+            + arg("coordinates")
+            + ") and what tells slices apart ("
+            + arg("slices")
+            + ").",
+        )
+    for side in (pair.sc, pair.st):
+        if side.empty_cells.all():
+            raise InputError(
+                f"the {side.name} side",
+                expected="cells with counts of the shared genes",
+                got=f"none in {side.n_cells:,} cells",
+                fix="Check the layer that is read.",
+            )
+    return coordinates, pair.spacing

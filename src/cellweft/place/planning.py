@@ -1,0 +1,108 @@
+"""Memory that placing takes, estimated before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellweft._compute import (
+    PROCESS_BYTES,
+    READ_ROWS,
+    SPARSE_BYTES,
+    parse_memory,
+)
+from cellweft._errors import MemoryBudgetError
+from cellweft._text import human_bytes
+from cellweft.data._pair import Pair
+from cellweft.nn.config import (
+    StemSettings,
+)
+
+_WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
+_PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, places, while they are found
+_GROUPED_BYTES = 1000.0  # a spot, while spots are grouped
+_NAMED_BYTES = 500.0  # a cell's or a spot's name and annotation, of both sides
+_KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacingPlan:
+    """What placing takes, in bytes and steps.
+
+    Attributes
+    ----------
+    n_cells, n_spots, n_genes
+        Cells to place, spots, and genes that the model sees.
+    steps
+        Steps of training, of all encoders.
+    peak_bytes
+        Estimated peak memory of the whole process.
+    """
+
+    n_cells: int
+    n_spots: int
+    n_genes: int
+    steps: int
+    peak_bytes: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_cells:,} cells on {self.n_spots:,} spots by {self.n_genes:,} genes, "
+            f"{self.steps:,} steps of training; peak memory about {human_bytes(self.peak_bytes)}"
+        )
+
+
+def plan_placing(
+    pair: Pair, *, settings: StemSettings, memory: str | int | None = None, trainings: int = 1
+) -> PlacingPlan:
+    """Plan a placement.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    settings
+        Of the method.
+    memory
+        Budget for the whole process, as "4 GB"; none by default.
+    trainings
+        That go on at once, on several devices.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The work does not fit, with what it needs.
+    """
+    n_genes = min(len(pair.shared_genes), settings.n_genes)
+    drawn = [
+        (side, min(side.n_cells, most))
+        for side, most in ((pair.sc, settings.training_cells), (pair.st, settings.training_spots))
+    ]
+    held = sum(SPARSE_BYTES * (1 - side.sparsity) * rows * n_genes for side, rows in drawn)
+    cells, spots = (
+        min(rows, most)
+        for (_, rows), most in zip(drawn, (settings.batch_cells, settings.batch_spots), strict=True)
+    )
+    layers = (cells + spots) * (n_genes + 4 * (settings.hidden + settings.middle + settings.latent))
+    products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
+    n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
+    training = 2 * held + 4.0 * min(trainings, settings.models) * (layers + products)
+    embeddings = 4.0 * (n_cells + n_spots) * settings.latent * settings.models
+    # products and weights of the cells that are looked at together
+    visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
+    placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots
+    names = _NAMED_BYTES * (n_cells + n_spots)
+    peak = PROCESS_BYTES + names + max(training, placing) + 12.0 * READ_ROWS * n_genes
+    if memory is not None and peak > parse_memory(memory):
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(peak)}",
+            got=human_bytes(parse_memory(memory)),
+            fix="Raise the budget, or set fewer training_cells, training_spots or models.",
+        )
+    return PlacingPlan(
+        n_cells=pair.sc.n_cells,
+        n_spots=pair.st.n_cells,
+        n_genes=n_genes,
+        steps=settings.steps * settings.models,
+        peak_bytes=peak,
+    )

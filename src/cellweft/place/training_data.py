@@ -1,0 +1,341 @@
+"""What training STEM reads of a pair: model inputs of both sides, and batches of cells and spots."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+
+from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
+from cellweft._errors import InputError, check_choice, check_range
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Kernel
+from cellweft.data._pair import Pair
+from cellweft.data.gene_names import find_names
+from cellweft.data.io.backed_matrix import Rows
+from cellweft.data.side import Side
+from cellweft.nn.config import StemSettings
+from cellweft.nn.stem import Batch, matching_dropout
+
+KERNELS: tuple[Kernel, ...] = ("gaussian", "exponential", "knn")
+
+
+def spatial_adjacency(
+    coordinates: DoubleArray, *, kernel: Kernel = "gaussian", width: float = 1.0, k: int = 6
+) -> FloatArray:
+    """Return S of STEM: the adjacency of spots of one slice.
+
+    Parameters
+    ----------
+    coordinates
+        (n_spots, 2 or 3); the result is n_spots x n_spots, so that these are the spots of a batch.
+    kernel
+        "gaussian", exp(-d^2 / (2 width^2)); "exponential", exp(-d / width); "knn", 1 for the ``k`` nearest
+        spots, the spot itself included, else 0.
+    width
+        Sigma, or the scale of the exponential, in the unit of the coordinates, above 0.
+    k
+        Neighbours of the "knn" kernel; all spots where there are fewer.
+
+    Returns
+    -------
+    (n_spots, n_spots) float32, not negative; rows sum to 1.
+
+    Raises
+    ------
+    SettingError
+        An unknown kernel, or a width or k out of its range.
+
+    Notes
+    -----
+    STEM, "Spatial adjacency matrix" and "Constructing ground truth ST spatial adjacency".
+
+    Examples
+    --------
+    >>> spatial_adjacency(np.array([[0.0, 0.0], [1.0, 0.0]]), kernel="exponential").round(2)
+    array([[0.73, 0.27],
+           [0.27, 0.73]], dtype=float32)
+    """
+    check_choice("kernel", kernel, KERNELS)
+    check_range("k", k, low=1, integer=True)
+    check_range("width", width, low=np.finfo(float).tiny)
+    n_spots = len(coordinates)
+    if kernel == "knn":
+        nearest = cKDTree(coordinates).query(coordinates, k=min(k, n_spots))[1].reshape(n_spots, -1)
+        near = np.zeros((n_spots, n_spots))
+        np.put_along_axis(near, nearest, 1.0, axis=1)
+    else:
+        distances = cdist(coordinates, coordinates) / width
+        near = np.exp(-0.5 * distances**2 if kernel == "gaussian" else -distances)
+    return np.asarray(near / near.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+_GENE_ROWS = 5000  # spots that variable genes are chosen from
+_LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
+_NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
+_SIGMA_WHOLE, _SIGMA_PART = 0.5, 0.8  # in spot spacings: of a slice that fits in a batch, and of a larger one
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelInput:
+    """One side as the encoder sees it.
+
+    Attributes
+    ----------
+    side
+        Normalised to the total that the model was trained with.
+    genes
+        (n_genes,) positions of the model's genes in ``side.genes``.
+    """
+
+    side: Side
+    genes: IntArray
+
+    def values(self, rows: Rows) -> FloatArray:
+        """Return log-normalised values, (n_rows, n_genes) float32."""
+        return self.side.dense(rows, self.genes)
+
+    def sparse(self, rows: IntArray) -> sp.csr_matrix:
+        """Return the same for many rows, read by blocks and held sparse."""
+        blocks = [
+            sp.csr_matrix(self.side.block(rows[part], self.genes))
+            for part in row_blocks(len(rows), READ_ROWS)
+        ]
+        return sp.csr_matrix(sp.vstack(blocks, format="csr"))
+
+
+def totals_of(pair: Pair, settings: StemSettings) -> tuple[float, float]:
+    """Return what the totals of cells and of spots are brought to, as ``settings.total`` says."""
+    if settings.total == "median":
+        return pair.sc.target, pair.st.target
+    multiple = 1.0 if isinstance(settings.total, str) else float(settings.total)
+    return multiple * pair.sc.target, multiple * pair.sc.target
+
+
+def model_inputs(
+    pair: Pair, genes: Iterable[str], totals: tuple[float, float]
+) -> tuple[ModelInput, ModelInput]:
+    """Return cells and spots as the encoder sees them.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    genes
+        Names of the model's genes, all of them shared genes.
+    totals
+        What the totals of cells and of spots are brought to.
+
+    Raises
+    ------
+    GeneError
+        A gene that is not shared.
+
+    Notes
+    -----
+    Values that come as logarithms stay as they are, whatever the total.
+    """
+    places = find_names(genes, pair.shared_genes, where="genes of the model")
+    sc, st = (replace(side, target=total) for side, total in zip((pair.sc, pair.st), totals, strict=True))
+    return (
+        ModelInput(side=sc, genes=pair.sc_shared[places]),
+        ModelInput(side=st, genes=pair.st_shared[places]),
+    )
+
+
+def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
+    """Return the genes that the encoder sees: the panel, or the most variable of it.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    settings
+        ``n_genes`` is how many at most.
+    seed
+        Of the draw of spots that are looked at.
+
+    Notes
+    -----
+    scanpy's dispersions (flavour "seurat") of the spots, within slices where there are several, as the paper
+    takes them.
+    """
+    if len(pair.shared_genes) <= settings.n_genes:
+        return pair.shared_genes
+    score = _dispersion(ModelInput(side=pair.st, genes=pair.st_shared), slices=pair.slices, seed=seed)
+    usable = int(np.isfinite(score).sum())
+    best = np.argsort(-score, kind="stable")[: min(settings.n_genes, usable)]
+    chosen: NDArray[np.str_] = pair.shared_genes[np.sort(best)]
+    return chosen
+
+
+def _dispersion(side: ModelInput, *, slices: NDArray[np.str_] | None, seed: int) -> DoubleArray:
+    """Return how variable each gene is, (n_genes,), the larger the more; -inf for those hardly seen."""
+    import scanpy as sc
+    from anndata import AnnData
+
+    rows = np.flatnonzero(~side.side.empty_cells)
+    rows = sample_rows(rows, _GENE_ROWS, numpy_stream(seed, "variable genes"))
+    values = side.sparse(rows)
+    n_seen = np.diff(values.tocsc().indptr)
+    seen = np.flatnonzero(n_seen >= max(min(_LEAST_ROWS, n_seen.max()), 1))
+    data, batch = AnnData(values[:, seen]), None
+    if slices is not None and len(np.unique(slices[rows])) > 1:
+        data.obs["slice"], batch = pd.Categorical(slices[rows]), "slice"
+    with _NUMBA, _threads_kept():
+        table = sc.pp.highly_variable_genes(data, flavor="seurat", batch_key=batch, inplace=False)
+    found = table["dispersions_norm"].fillna(table["dispersions_norm"].min()).fillna(0.0).to_numpy()
+    if batch is not None:  # first by the number of slices in which a gene is variable
+        found = found + 1e3 * table["highly_variable_nbatches"].to_numpy()
+    score = np.full(len(n_seen), -np.inf)
+    score[seen] = found
+    return score
+
+
+def slice_members(pair: Pair) -> dict[str, IntArray]:
+    """Return the positions of the spots of every slice, by its name, in the order of the names."""
+    if pair.slices is None:
+        return {"": np.arange(pair.st.n_cells)}
+    return {str(name): np.flatnonzero(pair.slices == name) for name in np.unique(pair.slices)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Slice:
+    rows: sp.csr_matrix  # n_drawn x n_genes
+    coordinates: DoubleArray
+    n_spots: int  # of the slice, drawn or not
+
+
+class BatchSource:
+    """Batches of cells and of spots for training; both sides are held as sparse draws of a bounded size.
+
+    Parameters
+    ----------
+    inputs
+        Cells and spots as the encoder sees them.
+    coordinates
+        (n_spots, 2 or 3)
+    members
+        Positions of the spots of every slice.
+    spacing
+        Of the spots, in the unit of the coordinates.
+    settings, seed
+        How, and from which stream.
+
+    Notes
+    -----
+    Where a slice has more spots than a batch, a batch is drawn from all over it, and the kernel's width grows
+    with the distance of the spots that are left. Neighbouring spots drawn together would teach the encoder
+    to tell a place from its surroundings, but not from the rest of the tissue.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[ModelInput, ModelInput],
+        coordinates: DoubleArray,
+        *,
+        members: list[IntArray],
+        spacing: float,
+        settings: StemSettings,
+        seed: int,
+    ) -> None:
+        self._settings, self._seed = settings, seed
+        stream = numpy_stream(seed, "stem training rows")
+        cells = sample_rows(np.flatnonzero(~inputs[0].side.empty_cells), settings.training_cells, stream)
+        self._cells = inputs[0].sparse(cells)
+        check_counts(inputs[0], self._cells.nnz)
+        n_spots = sum(map(len, members))
+        self._slices = []
+        for spots in members:
+            drawn = sample_rows(spots, -(-settings.training_spots * len(spots) // n_spots), stream)
+            one = _Slice(rows=inputs[1].sparse(drawn), coordinates=coordinates[drawn], n_spots=len(spots))
+            self._slices.append(one)
+        check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
+        self._shares = np.array([len(spots) for spots in members]) / n_spots
+        self._spacing = spacing
+        self._whole: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._streams: dict[int, np.random.Generator] = {}
+
+    def dropout(self) -> float:
+        """Return the share of the spots' values to drop: as set, or by the formula."""
+        if self._settings.dropout is not None:
+            return self._settings.dropout
+        spots = np.concatenate([np.diff(one.rows.indptr) for one in self._slices])
+        return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
+
+    def draw(self, model: int, step: int, device: torch.device) -> Batch:
+        """Return the batch of a step: cells of all, spots of one slice. Models may draw at the same time.
+
+        Parameters
+        ----------
+        model
+            Number of the encoder; each has a stream of its own.
+        step
+            Number of the step, from 0; steps come in order.
+        device
+            Where the batch is put.
+        """
+        if step == 0 or model not in self._streams:
+            self._streams[model] = numpy_stream(self._seed, f"stem batches {model}")
+        stream = self._streams[model]
+        number = int(stream.choice(len(self._slices), p=self._shares))
+        n_cells = self._cells.shape[0]
+        rows = stream.choice(n_cells, min(self._settings.batch_cells, n_cells), replace=False)
+        spots, adjacency = self._spots(number, stream, device)
+        return Batch(cells=_tensor(self._cells[rows], device), spots=spots, adjacency=adjacency)
+
+    def _spots(
+        self, number: int, stream: np.random.Generator, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        one, settings = self._slices[number], self._settings
+        if (number, device) in self._whole:
+            return self._whole[number, device]
+        drawn = sample_rows(np.arange(len(one.coordinates)), settings.batch_spots, stream)
+        coordinates = one.coordinates[drawn]
+        spacing = self._spacing * (one.n_spots / len(drawn)) ** (1 / coordinates.shape[1])  # of those drawn
+        sigma = settings.sigma
+        if sigma is None:
+            sigma = _SIGMA_WHOLE if len(drawn) == one.n_spots else _SIGMA_PART
+        adjacency = spatial_adjacency(
+            coordinates, kernel=settings.kernel, width=sigma * spacing, k=settings.kernel_neighbors
+        )
+        spots = _tensor(one.rows[drawn], device), torch.from_numpy(adjacency).to(device)
+        if len(one.coordinates) <= settings.batch_spots:
+            self._whole[number, device] = spots
+        return spots
+
+
+def _tensor(rows: sp.csr_matrix, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(rows.toarray()).to(device)
+
+
+def check_counts(side: ModelInput, n_values: int) -> None:
+    """Raise `InputError` where a side has no values: it has counts, but none of the model's genes."""
+    if not n_values:
+        raise InputError(
+            f"the {side.side.name} side",
+            expected="cells with counts of the model's genes",
+            got=f"none in {side.side.n_cells:,} cells",
+            fix="Check the layer that is read, and the genes that both sides share.",
+        )
+
+
+@contextlib.contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Keep torch's number of threads: numba, under scanpy, sets that of the whole process.
+
+    Training would then be as fast, and its sums as ordered, as what ran before it in the process.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""How numbers are written, in one place, and the words that do not hang on the data."""
+
+from __future__ import annotations
+
+import math
+
+from cellweft.reports.document import Form, Number
+
+NOT_KNOWN = "–"
+
+METRICS = {
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "cosine": "cosine",
+    "mse": "squared error",
+    "ari": "ARI",
+    "nmi": "NMI",
+    "location_error_mean": "mean error",
+    "location_error_median": "median error",
+    "celltype_pcc": "composition, Pearson",
+}
+"""Heads of columns of scores; others are shown by the name that they have in the table."""
+
+HEADINGS = {
+    "genes": "Genes of the panel, each predicted without it",
+    "cells": "Cells that were held out",
+    "fraction": "Genes of the panel that were held out",
+    "truth": "Genes that the panel did not measure, against the truth",
+    "place": "Cells whose place is known",
+}
+"""Heads above tables of scores, by what was held out."""
+
+LOWER_IS_BETTER = ("mse", "rmse", "js", "location_error")
+"""Beginnings of metrics of which less is better."""
+
+PRESETS = {
+    "imputed": {
+        "auto": "auto: attention learned by leaving genes out, cellweft's default",
+        "stimpute": "stImpute as published",
+    },
+    "placed": {"auto": "auto: STEM with cellweft's own settings, the default", "stem": "STEM as published"},
+}
+"""What the presets are, by the kind of result."""
+
+SCALES = {"raw": "raw counts", "normalised": "normalised counts", "log": "logarithms of normalised counts"}
+
+PAPERS = {
+    "imputed": (
+        "Zeng et al., Imputing spatial transcriptomics through gene network constructed from protein "
+        "language model. Communications Biology 7, 1271 (2024).",
+        "https://doi.org/10.1038/s42003-024-06964-2",
+    ),
+    "placed": (
+        "Hao et al., STEM enables mapping of single-cell and spatial transcriptomics data with transfer "
+        "learning. Communications Biology 7, 56 (2024).",
+        "https://doi.org/10.1038/s42003-023-05640-1",
+    ),
+}
+"""Papers of the methods, by the kind of result that they make."""
+
+CAUTIONS = {
+    "imputed": (
+        "Imputed values are predictions, not measurements. Build on a gene only as far as held-out genes of "
+        "the same panel support it.",
+        "Do not test imputed values as if they were measured: nearly every difference would be called, many "
+        "with the wrong sign. cellweft.tl.multiple_imputations and cellweft.tl.differential_expression "
+        "count what is not "
+        "known.",
+        "A small panel, a reference of other tissue, or one that lacks a cell type gives poor predictions, "
+        "and nothing in the result says so but the scores and the reliability.",
+    ),
+    "reliability": (
+        "The reliability of a gene is itself an estimate, learned from the panel's genes. It holds for genes "
+        "like these; a panel chosen for its marker genes says less about others.",
+    ),
+    "interval": (
+        "Intervals hold on average over genes and cells that are alike; of one gene, all may be too narrow.",
+    ),
+    "scores": (
+        "The cosine is high even for a method that predicts one constant per gene. Whether the pattern is "
+        "right, the correlations tell.",
+        "Held-out genes are genes of the panel. Genes that were not chosen for a panel may be harder to "
+        "predict.",
+    ),
+    "placed": (
+        "A cell type that lives everywhere cannot be placed: look at the confidence and the spread of its "
+        "cells.",
+        "A place is the centre of where a cell may have lived. Where the spread is wide, it may lie between "
+        "the places that are likely.",
+    ),
+    "spots": (
+        "The composition of a spot counts types of the reference's cells; a type that the reference lacks is "
+        "given to those most like it.",
+    ),
+}
+"""What to keep in mind, by what the report shows."""
+
+
+def shown(number: Number) -> str:
+    """Return a number as the page writes it.
+
+    Examples
+    --------
+    >>> shown(Number(value=1500, form="count", source="cells"))
+    '1,500'
+    >>> written(0.58449, "score"), written(0.2, "share"), written(float("nan"), "score")
+    ('0.584', '20 %', '–')
+    """
+    return written(number.value, number.form)
+
+
+def written(value: float, form: Form) -> str:
+    """Return a value in one of the forms; a dash where it is not known."""
+    if not math.isfinite(value):
+        return NOT_KNOWN
+    if form == "count":
+        return f"{round(value):,}"
+    if form == "score":
+        return f"{value:.3f}".replace("-0.000", "0.000")
+    if form == "share":
+        percent = 100 * value
+        return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 or value == 0 else f"{value:#.3g}"
+
+
+def lower_is_better(metric: str) -> bool:
+    """Say whether less of a metric is better.
+
+    Examples
+    --------
+    >>> lower_is_better("mse"), lower_is_better("pearson")
+    (True, False)
+    """
+    return metric.startswith(LOWER_IS_BETTER)
+
+
+def base_of(method: str) -> str:
+    """Return the name of a method without its settings.
+
+    Examples
+    --------
+    >>> base_of("knn:k=20")
+    'knn'
+    """
+    return method.partition(":")[0]

@@ -1,0 +1,308 @@
+"""The imputed genes: those to trust most and least, pictures of a few, and how intervals hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._typing import FloatArray
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import INTERVAL, MEASURED, RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.reports.accuracy import reliability_metric
+from cellweft.reports.document import Block, Heading, Name, Number, Part, Picture, Row, Table, text
+from cellweft.reports.figures import picture
+from cellweft.reports.inputs import Given, Result
+from cellweft.reports.interpretation import own_method
+
+MOST_ROWS = 12
+"""Genes at the top, and at the bottom, of the table."""
+
+_MOST_TESTED = 100  # genes whose intervals are looked at
+
+
+def gene_blocks(given: Given) -> tuple[Block, ...]:
+    """Return the most and the least reliable genes."""
+    if given.imputed is None:
+        return ()
+    result, var = given.imputed, _var(given.imputed)
+    if RELIABILITY not in var.columns or var[RELIABILITY].isna().all():
+        return (
+            text(
+                "The reliability of the genes was not estimated. Impute with it to know which genes to "
+                "trust.",
+                tone="caution",
+            ),
+        )
+    found: list[Block] = [_counted(result, var)]
+    ranked = var[RELIABILITY].dropna().sort_values(ascending=False, kind="stable")
+    if len(ranked) <= 2 * MOST_ROWS:
+        found.append(_table(given, var, list(ranked.index), caption="All genes, the most reliable first"))
+        return tuple(found)
+    top, bottom = list(ranked.index[:MOST_ROWS]), list(ranked.index[-MOST_ROWS:])
+    left = Number(
+        len(ranked) - len(top) - len(bottom),
+        "count",
+        f"{result.name}: genes with a reliability that are in neither table",
+    )
+    note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
+    found.append(_table(given, var, top, caption="The most reliable genes"))
+    found.append(_table(given, var, bottom, caption="The least reliable genes", note=note))
+    return tuple(found)
+
+
+def _var(result: Result) -> pd.DataFrame:
+    return result.data.var.set_axis(result.data.var.index.astype(str))
+
+
+def _counted(result: Result, var: pd.DataFrame) -> Block:
+    kind = reliability_metric(var)
+    said = {
+        "pearson": "The reliability of a gene is the correlation over the tissue's cells that is expected of "
+        "its prediction, with the interval that nine in ten genes lie in.",
+        "cosine": "The reliability of a gene is the cosine similarity that is expected of its prediction. It "
+        "is high for genes that are everywhere alike, too.",
+    }
+    parts: list[Part] = [said[kind]]
+    if "reliable" in var.columns:
+        reliable = int(var["reliable"].astype(bool).sum())
+        parts += [
+            " ",
+            Number(reliable, "count", f"{result.name}: var, reliable"),
+            " of ",
+            Number(len(var), "count", f"{result.name}: genes"),
+            " genes are called reliable: their interval lies above zero, and the expected correlation is not "
+            "small.",
+        ]
+    return text(*parts)
+
+
+def _table(
+    given: Given, var: pd.DataFrame, names: Sequence[str], *, caption: str, note: tuple[Part, ...] = ()
+) -> Table:
+    result = given.imputed
+    where = "" if result is None else result.name
+    bounds = RELIABILITY_LOWER in var.columns
+    kind = reliability_metric(var)
+    tested = _reached(given, kind)
+    on_panel = var[MEASURED].astype(bool).to_dict()
+
+    values = {name: var[name].astype(float).to_dict() for name in var.columns if name.startswith("reliab")}
+
+    def number(gene: str, column: str) -> Number:
+        return Number(values[column][gene], "score", f"{where}: {column} of {gene}")
+
+    rows: list[tuple[Part | None, ...]] = []
+    for gene in names:
+        row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no"]
+        row.append(number(gene, RELIABILITY))
+        if bounds:
+            row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
+        if "reliable" in var.columns:
+            row.append("yes" if values["reliable"][gene] else "no")
+        row += [
+            Number(reached.get(gene, np.nan), "score", f"{table}: {kind} of {gene}")
+            for table, reached in tested
+        ]
+        rows.append(tuple(row))
+    heads: list[Part] = ["gene", "on the panel", f"expected {_KINDS[kind]}"]
+    heads += ["from", "to"] if bounds else []
+    heads += ["reliable"] if "reliable" in var.columns else []
+    heads += [_TESTED.get(one.by, "reached") for one in given.scored(place=False)[: len(tested)]]
+    return Table(caption=(caption,), heads=tuple(heads), rows=tuple(rows), note=note)
+
+
+_KINDS = {"pearson": "correlation", "cosine": "cosine"}
+_TESTED = {"truth": "against the truth", "genes": "when held out", "fraction": "when held out"}
+
+
+def _reached(given: Given, metric: str) -> list[tuple[str, dict[str, float]]]:
+    """Return what each table of scores says of the genes, by the method that made the result."""
+    found = []
+    for scores in given.scored(place=False):
+        own, table = own_method(scores, given.imputed), scores.each("gene", metric)
+        values = {} if own not in table.columns else table[own].dropna().to_dict()
+        found.append((scores.name, {str(gene): float(value) for gene, value in values.items()}))
+    return found
+
+
+def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) -> dict[str, list[str]]:
+    """Return the genes that are drawn, by why they are.
+
+    Parameters
+    ----------
+    given
+        With imputed genes.
+    genes
+        Those that were asked for, which come first.
+    each
+        Genes of each of the other kinds.
+    """
+    if given.imputed is None:
+        return {}
+    var = _var(given.imputed)
+    found = {"asked": list(dict.fromkeys(genes or []))}
+    rest = var.drop(index=found["asked"], errors="ignore")
+    known = rest[RELIABILITY].dropna() if RELIABILITY in rest.columns else pd.Series(dtype=float)
+    if known.empty:
+        found["first"] = [] if found["asked"] else list(rest.index[: 2 * each])
+        return {why: names for why, names in found.items() if names}
+    ranked = known.sort_values(ascending=False, kind="stable").index
+    on_panel = var[MEASURED].astype(bool)
+    found["panel"] = [one for one in ranked if on_panel[one]][:each]
+    found["most"] = [one for one in ranked if not on_panel[one]][:each]
+    taken = {*found["panel"], *found["most"]}
+    found["least"] = [one for one in ranked[::-1] if one not in taken][:each]
+    return {why: names for why, names in found.items() if names}
+
+
+_WHY = {
+    "asked": "Genes that were asked for",
+    "panel": "Most reliable genes of the panel",
+    "most": "Most reliable genes that the panel did not measure",
+    "least": "Least reliable genes",
+    "first": "The first genes",
+}
+
+
+def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None) -> tuple[Block, ...]:
+    """Return pictures of a few genes in space: measured where they were, imputed, and how uncertain.
+
+    Parameters
+    ----------
+    given
+        With imputed genes.
+    genes
+        Those that were asked for.
+    truth
+        Measurements of genes that the panel did not have, if known.
+    """
+    result = given.imputed
+    if result is None or not any("spatial" in key for key in result.data.obsm):
+        return ()
+    chosen = chosen_genes(given, genes)
+    few = result.few([one for names in chosen.values() for one in names])
+    found: list[Block] = [
+        text(
+            "Measured and imputed values share one colour scale, that of log-normalised expression. The "
+            "prediction of a gene of the panel has seen the panel, this gene too: how good it is for genes "
+            "that were not measured, the held-out scores tell."
+        )
+    ]
+    for why, names in chosen.items():
+        found.append(Heading((_WHY[why],)))
+        found += [Row((_gene_picture(given, few, name, truth),)) for name in names]
+    return tuple(found)
+
+
+def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> Picture:
+    from cellweft import pl
+
+    result = given.imputed
+    where = "" if result is None else result.name
+    measured, of = _measured(few, gene, (("measured", given.pair), ("true", truth)))
+    bounds = set(INTERVAL) <= set(few.layers)
+    panels = [of] if measured is not None else []
+    panels += ["imputed", *(["width of the interval"] if bounds else [])]
+    caption: list[Part] = [Name(gene), ": ", ", ".join(panels), "."]
+    var = few.var.loc[gene]
+    if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
+        kind = _KINDS[reliability_metric(few.var)]
+        source = f"{where}: %s of {gene}"
+        value = Number(float(var[RELIABILITY]), "score", source % RELIABILITY)
+        caption += [f" Expected {kind} ", value]
+        if RELIABILITY_LOWER in few.var.columns:
+            ends = [
+                Number(float(var[key]), "score", source % key)
+                for key in (RELIABILITY_LOWER, RELIABILITY_UPPER)
+            ]
+            caption += [" (", ends[0], " to ", ends[1], ")"]
+        caption.append(".")
+
+    def draw() -> object:
+        axes = pl.gene(few, gene, measured=measured)
+        if measured is not None:
+            axes[0].set_title(f"{gene}, {of}")
+        return axes
+
+    return picture(draw, alt=f"Maps of the tissue coloured by {gene}: {', '.join(panels)}", caption=caption)
+
+
+def _measured(
+    few: AnnData, gene: str, pairs: Sequence[tuple[str, Pair | None]]
+) -> tuple[FloatArray | None, str]:
+    """Return the measured values of a gene from the first pair that has them, and what they are called."""
+    for said, pair in pairs:
+        if pair is None or pair.st.n_cells != few.n_obs:
+            continue
+        place = pd.Index(pair.st.genes[pair.st_shared]).get_indexer(pd.Index([gene]))
+        if place[0] < 0:  # the two sides may spell a gene in different cases
+            place = pd.Index(pair.sc.genes[pair.sc_shared]).get_indexer(pd.Index([gene]))
+        if place[0] >= 0:
+            values = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[place])
+            return values[:, 0], said
+    return None, ""
+
+
+def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
+    """Return how many of the true values lie within the intervals, where both are known."""
+    from cellweft import pl
+
+    result = given.imputed
+    if result is None or not set(INTERVAL) <= set(result.data.layers):
+        return ()
+    level = result.record.get("interval")
+    names = _testable(result, truth)
+    if truth is None or level is None or not names:
+        return (
+            text(
+                "How often measurements lie within the intervals was not tested here: that takes some "
+                "of genes that the panel did not have.",
+                tone="note",
+            ),
+        )
+    few = result.few(names)
+    places = pd.Index(truth.sc.genes[truth.sc_shared]).get_indexer(pd.Index(names))
+    values = pd.DataFrame(truth.st.dense(slice(0, truth.st.n_cells), truth.st_shared[places]), columns=names)
+    caption: tuple[Part, ...] = (
+        "Share of the true values of ",
+        Number(len(names), "count", f"{result.name}: imputed genes whose truth was given"),
+        " genes off the panel that lie within their intervals, against the share that should, ",
+        Number(float(level), "share", f"{result.name}: record, interval"),
+        ". The bar is the middle half of the genes.",
+        *_coverage(given, float(level)),
+    )
+    drawn = picture(
+        lambda: pl.calibration(values, {float(level): few}),
+        form="svg",
+        alt="Share of true values within the intervals against the share that should be",
+        caption=caption,
+    )
+    return (Heading(("Intervals",)), Row((drawn,)))
+
+
+def _coverage(given: Given, level: float) -> tuple[Part, ...]:
+    """Return which share of all values a table of scores says to lie within the intervals."""
+    for scores in given.scored(place=False):
+        own, metric = own_method(scores, given.imputed), f"coverage@{level:g}"
+        value = np.nan if own is None else scores.summary("all values", metric, method=own)
+        if np.isfinite(value):
+            return (
+                " Over all genes of the scores: ",
+                Number(value, "share", f"{scores.name}: summary of {own}, {metric}"),
+                ".",
+            )
+    return ()
+
+
+def _testable(result: Result, truth: Pair | None) -> list[str]:
+    """Return genes that were imputed, not measured and are known, evenly drawn where there are many."""
+    if truth is None or truth.st.n_cells != result.n_cells:
+        return []
+    var = _var(result)
+    known = set(map(str, truth.sc.genes[truth.sc_shared]))
+    names = [one for one in var.index[~var[MEASURED].astype(bool)] if one in known]
+    step = -(-len(names) // _MOST_TESTED) or 1
+    return names[::step]

@@ -1,0 +1,359 @@
+"""What a report is given: results and tables of scores, told apart by what they hold, read bit by bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
+from cellweft._text import near, shorten
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
+from cellweft.data.spatial import find_labels
+from cellweft.evaluate.score_table import COLUMNS
+
+_TABLES = (".csv", ".parquet")
+_WANTED = (
+    "imputed genes, placed cells or spots as cellweft makes them (AnnData, .zarr or .h5ad), "
+    "a table of scores (DataFrame, .csv or .parquet), or a Pair"
+)
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A placement that has not been written yet."""
+
+    def to_anndata(self, *, neighbors: int = 15) -> AnnData:
+        """Return the placed cells."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """A result of cellweft that is read piece by piece.
+
+    Attributes
+    ----------
+    kind, name
+        What it is, and what the page calls it.
+    data
+        The opened file, or AnnData.
+    """
+
+    kind: ResultKind
+    name: str
+    data: Input
+
+    @property
+    def n_cells(self) -> int:
+        """Cells or spots."""
+        return len(self.data.obs)
+
+    @property
+    def genes(self) -> list[str]:
+        """Names of the genes."""
+        return [str(name) for name in self.data.var.index]
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """How it was made, as plain values; empty where it does not say."""
+        found = self.data.uns.get(RECORD, {}) if hasattr(self.data.uns, "get") else {}
+        return dict(_plain(found)) if isinstance(found, Mapping) else {}
+
+    @cached_property
+    def label_column(self) -> str | None:
+        """Column of ``obs`` with the types of the cells, if any."""
+        _, name = find_labels(self.data.obs, None, where=self.name, argument="labels")
+        return name or None
+
+    def column(self, name: str) -> pd.Series[Any] | None:
+        """Return a column of ``obs``, if it is there."""
+        return self.data.obs[name] if name in self.data.obs.columns else None
+
+    def few(self, genes: Sequence[str] = (), *, columns: Iterable[str] = ()) -> AnnData:
+        """Return an AnnData of all cells with a few genes and columns, and what belongs to the whole.
+
+        Parameters
+        ----------
+        genes
+            Genes to read, of ``X`` and of the layers.
+        columns
+            Columns of ``obs`` to read; those that are not there are left out.
+        """
+        places = pd.Index(self.genes).get_indexer(pd.Index(list(genes))).astype(np.int64)
+        obs = pd.DataFrame(
+            {name: self.data.obs[name].to_numpy() for name in columns if name in self.data.obs.columns},
+            index=self.data.obs.names().astype(str),
+        )
+        obsm = {key: np.asarray(self.data.obsm[key]) for key in self.data.obsm if "spatial" in key}
+        uns = {key: self.data.uns[key] for key in self.data.uns if key == RECORD or key.endswith("_colors")}
+        made = AnnData(obs=obs, var=self.data.var.iloc[places], obsm=obsm, uns=uns)
+        if len(places):
+            made.X = gene_columns(self.data, places)
+            for name in INTERVAL:
+                if name in self.data.layers:
+                    made.layers[name] = gene_columns(self.data, places, layer=name)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """A table of scores and how it came about.
+
+    Attributes
+    ----------
+    name
+        What the page calls it.
+    table
+        The columns of `cellweft.evaluate.score_table.COLUMNS`.
+    record
+        Versions, parameters, seeds and what was found of the inputs, as far as known.
+    """
+
+    name: str
+    table: pd.DataFrame
+    record: dict[str, Any]
+
+    @property
+    def by(self) -> str:
+        """What was held out: genes, cells, fraction, place; "truth" where genes off the panel were known."""
+        metrics = set(self.table["metric"])
+        if any(str(one).startswith(("location_error", "hits@", "celltype_pcc")) for one in metrics):
+            return "place"
+        if "truth" in self.record:
+            return "truth"
+        return str(self.record.get("parameters", {}).get("by", "genes"))
+
+    def summary(self, item: str, metric: str, *, method: str) -> float:
+        """Return a score of the summary, the mean over the seeds; NaN where there is none."""
+        table = self._summary
+        found = table.get((method, item, metric))
+        return float("nan") if found is None else float(found)
+
+    @cached_property
+    def _summary(self) -> dict[Any, float]:
+        rows = self.table[self.table["level"] == "summary"]
+        return rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().to_dict()
+
+    def each(self, level: str, metric: str) -> pd.DataFrame:
+        """Return a score of every item of a level by every method, the mean over the seeds.
+
+        Parameters
+        ----------
+        level, metric
+            "gene", "cell" or "type", and the score.
+
+        Returns
+        -------
+        items x methods
+        """
+        rows = self.table[(self.table["level"] == level) & (self.table["metric"] == metric)]
+        found = rows.pivot_table(index="item", columns="method", values="value", sort=False)
+        return found.reindex(columns=[name for name in self.methods if name in found.columns])
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """The methods, in the order of the table."""
+        return [str(name) for name in self.table["method"].unique()]
+
+    @property
+    def n_seeds(self) -> int:
+        """Seeds of the methods."""
+        return int(self.table["seed"].nunique())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """All that a report is made of.
+
+    Attributes
+    ----------
+    imputed, placed, spots
+        Results, each if given.
+    scores
+        Tables of scores.
+    pair
+        The checked inputs, if given.
+    """
+
+    imputed: Result | None
+    placed: Result | None
+    spots: Result | None
+    scores: tuple[Scores, ...]
+    pair: Pair | None
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """The results that there are."""
+        return tuple(one for one in (self.imputed, self.placed, self.spots) if one is not None)
+
+    def scored(self, *, place: bool) -> tuple[Scores, ...]:
+        """Return the tables of places, or those of expression."""
+        return tuple(one for one in self.scores if (one.by == "place") is place)
+
+
+def given_of(results: Sequence[Any]) -> Given:
+    """Tell results, tables of scores and a pair apart.
+
+    Parameters
+    ----------
+    results
+        In any order; at least one result or table.
+
+    Raises
+    ------
+    FormatError
+        Something of another kind.
+    InputError
+        Nothing to report on, two of what there can be but one of, or a table without the columns of scores.
+    MissingFileError
+        Nothing lies at a path.
+    """
+    found: dict[str, Any] = {}
+    scores: list[Scores] = []
+    for one in results:
+        known = _opened(one, "results", n_scores=len(scores))
+        if isinstance(known, Scores):
+            scores.append(known)
+            continue
+        kind = known.kind if isinstance(known, Result) else "pair"
+        if kind in found:
+            raise InputError(
+                "results", expected=f"one {_SAID[kind]}", got="two", fix="Make a report of each."
+            )
+        found[kind] = known
+    if not scores and not found.keys() - {"pair"}:
+        raise InputError(
+            "results",
+            expected="at least one result or table of scores",
+            got="none" if not found else "the inputs alone",
+            fix=f"Give {_WANTED}.",
+        )
+    return Given(
+        scores=tuple(scores), **{key: found.get(key) for key in ("imputed", "placed", "spots", "pair")}
+    )
+
+
+_SAID = {
+    "imputed": "table of imputed genes",
+    "placed": "table of placed cells",
+    "spots": "table of spots",
+    "pair": "Pair",
+}
+
+
+def check_genes(given: Given, genes: Sequence[str]) -> None:
+    """Raise `GeneError` where a gene is asked for that was not imputed."""
+    if not genes:
+        return
+    known = [] if given.imputed is None else given.imputed.genes
+    unknown = [name for name in genes if name not in set(known)]
+    if unknown:
+        fix = near(unknown[0], known) if known else "Give the imputed genes too."
+        raise GeneError("genes", expected="genes that were imputed", got=shorten(unknown), fix=fix)
+
+
+def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
+    if isinstance(one, Pair):
+        return one
+    if isinstance(one, pd.DataFrame):
+        name = "scores" if not n_scores else f"scores, table {n_scores + 1}"
+        return _scores(one, name, dict(one.attrs.get(RECORD, {})), where)
+    if not isinstance(one, AnnData) and isinstance(one, Placed):
+        one = one.to_anndata(neighbors=0)
+    if not isinstance(one, AnnData | str) and not hasattr(one, "__fspath__"):
+        raise FormatError(where, expected=_WANTED, got=type(one).__name__, fix="Leave it out.")
+    if not isinstance(one, AnnData) and Path(one).suffix in _TABLES:
+        return _read_scores(Path(one).expanduser(), where)
+    data = open_result(one, argument=where)
+    kind = _kind_of(data, where)
+    return Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
+
+
+def _kind_of(data: Input, where: str) -> ResultKind:
+    kind = result_kind(data)
+    if kind is not None and (kind != "imputed" or data.matrix is not None):
+        return kind
+    raise FormatError(
+        f"{where} ({data.source})",
+        expected=f"a result of cellweft: imputed genes (var['{MEASURED}']), placed cells "
+        f"(obsm['{PLACES}']) or spots (obsm['{PROPORTIONS}'])",
+        got=f"an AnnData with {shorten([*data.var.columns, *data.obsm]) or 'none of these'}",
+        fix="Name what cellweft has written; the two inputs are given together, as a pair.",
+    )
+
+
+def _read_scores(path: Path, where: str) -> Scores:
+    if not path.is_file():
+        raise MissingFileError(
+            f"{where} ({path})",
+            expected="a table of scores",
+            got="nothing at this path",
+            fix="Check the path.",
+        )
+    try:
+        if path.suffix == ".csv":
+            names = dict.fromkeys(("method", "level", "item", "metric"), str)
+            table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"value": ["", "nan"]})
+        else:
+            table = pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise FormatError(
+            f"{where} ({path})",
+            expected="a table of scores",
+            got=f"a file that cannot be read so ({' '.join(str(error).split())[:100]})",
+            fix="Name a table that cellweft.evaluate made.",
+        ) from error
+    return _scores(table, path.name, _beside(path), f"{where} ({path})")
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """Return what the file beside a table says of it, if there is one."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return {}
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) -> Scores:
+    missing = [column for column in COLUMNS if column not in table.columns]
+    if missing or table.empty:
+        raise InputError(
+            where,
+            expected=f"a table of scores, with the columns {shorten(COLUMNS, most=9)}",
+            got=f"none of {shorten(missing)}" if missing else "no row",
+            fix="Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement.",
+        )
+    if not pd.api.types.is_numeric_dtype(table["value"]):
+        raise InputError(
+            where,
+            expected="numbers in the column 'value'",
+            got=str(table["value"].dtype),
+            fix="Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement.",
+        )
+    names = {one: table[one].astype(str) for one in ("method", "level", "item", "metric")}
+    return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=record)
+
+
+def _plain(value: Any) -> Any:
+    """Return a record of any format as plain values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value

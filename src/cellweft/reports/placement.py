@@ -1,0 +1,259 @@
+"""Where cells were placed, how sure that is, and what the spots are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from cellweft.data.io.keys import CONFIDENCE, PROPORTIONS, SLICE, SPREAD, WEIGHT
+from cellweft.data.spatial import find_coordinates
+from cellweft.evaluate.ground_truth import true_places as true_places_of
+from cellweft.reports.accuracy import place_blocks
+from cellweft.reports.document import Block, Form, Name, Number, Part, Picture, Row, Table, text
+from cellweft.reports.figures import picture
+from cellweft.reports.inputs import Given, Result
+
+MOST_TYPES = 20
+"""Types that a table shows; the rest is left out with a note."""
+
+_QUANTILES = (("low", 0.05), ("middle", 0.5), ("high", 0.95))
+_MEASURES: tuple[tuple[str, str, Form], ...] = (
+    (CONFIDENCE, "confidence", "score"),
+    (SPREAD, "spread", "value"),
+    (WEIGHT, "weight of the best spot", "score"),
+)
+
+
+def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None = None) -> tuple[Block, ...]:
+    """Return how sure places are, maps of them, and scores where the truth is known.
+
+    Parameters
+    ----------
+    given
+        With placed cells, with scores of places, or both.
+    true_places
+        Where the placed cells lived, if known, as `cellweft.pl.placed` takes it.
+    """
+    found: list[Block] = []
+    if given.placed is not None:
+        found += _placed(given.placed, _true_places(given, true_places))
+    found += place_blocks(given)
+    if given.placed is not None and not given.scored(place=True):
+        found.append(
+            text(
+                "Whether the places are right was not tested here: that takes cells whose place is known. "
+                "cellweft.evaluate by place does it, on such data or on spots that were made from them.",
+                tone="note",
+            )
+        )
+    return tuple(found)
+
+
+def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Return where the placed cells lived: as given, or as the reference or the placed cells say."""
+    if asked is None or given.placed is None:
+        return None
+    if not isinstance(asked, str):
+        return asked
+    if given.pair is not None:
+        return true_places_of(given.pair, asked)
+    data = given.placed.data
+    places, _ = find_coordinates(data.obs, data.obsm, asked, where=given.placed.name, argument="true_places")
+    return places
+
+
+def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Block]:
+    columns = [one for one in _MEASURES if result.column(one[0]) is not None]
+    label = result.label_column
+    slices = result.column(SLICE)
+    cells = result.few(columns=[*([label] if label else []), CONFIDENCE, SPREAD])
+    said: list[Part] = [Number(result.n_cells, "count", f"{result.name}: cells"), " cells were placed"]
+    if slices is not None:
+        n = Number(int(slices.nunique()), "count", f"{result.name}: {SLICE}, values")
+        said += [" on ", n, " slices"]
+    said.append(
+        ". The confidence goes from zero, every spot alike, to one, a single spot; the spread is how far a "
+        "cell's possible places lie from their mean, in the unit of the coordinates."
+    )
+    found: list[Block] = [text(*said)]
+    if columns:
+        found.append(_sureness(result, columns))
+    if label is not None and columns:
+        found.append(_by_type(result, label, columns[:2]))
+    found += _maps(cells, result, label, true_places)
+    return found
+
+
+def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table:
+    """Return quantiles of how sure places are; each is the value of a cell."""
+    rows: list[tuple[Part | None, ...]] = []
+    for name, said, form in columns:
+        values = _column(result, name)
+        rows.append(
+            (
+                said,
+                *(
+                    Number(
+                        float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan,
+                        form,
+                        f"{result.name}: obs, {name}, {what} of the cells",
+                    )
+                    for what, q in _QUANTILES
+                ),
+            )
+        )
+    return Table(
+        caption=("How sure the places are",),
+        heads=("", "one cell in twenty is below", "the middle cell", "one cell in twenty is above"),
+        rows=tuple(rows),
+    )
+
+
+def _column(result: Result, name: str) -> NDArray[np.float64]:
+    column = result.column(name)
+    values = np.array([], dtype=np.float64) if column is None else column.to_numpy(dtype=np.float64)
+    return np.asarray(values[np.isfinite(values)])
+
+
+def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]]) -> Table:
+    types = pd.Series(np.asarray(result.column(label)).astype(str))
+    counts = types.value_counts()
+    counts = counts.loc[sorted(counts.index, key=lambda one: (-counts[one], one))]
+    shown = list(counts.index[:MOST_TYPES])
+    values = {name: pd.Series(np.asarray(result.column(name), dtype=np.float64)) for name, _, _ in columns}
+    middles = {
+        name: column.groupby(types).quantile(0.5, interpolation="lower") for name, column in values.items()
+    }
+    rows: list[tuple[Part | None, ...]] = [
+        (
+            Name(one),
+            Number(int(counts[one]), "count", f"{result.name}: cells of {one}"),
+            *(
+                Number(
+                    float(middles[name][one]), form, f"{result.name}: obs, {name}, the middle cell of {one}"
+                )
+                for name, _, form in columns
+            ),
+        )
+        for one in shown
+    ]
+    left = len(counts) - len(shown)
+    note: tuple[Part, ...] = ()
+    if left:
+        note = (
+            Number(left, "count", f"{result.name}: types that are not shown"),
+            " types of fewer cells are not shown.",
+        )
+    heads: tuple[Part, ...] = (
+        Name(label),
+        "cells",
+        *(f"{said} of the middle cell" for _, said, _ in columns),
+    )
+    return Table(
+        caption=("Types of cells, the most frequent first",), heads=heads, rows=tuple(rows), note=note
+    )
+
+
+def _maps(
+    cells: AnnData, result: Result, label: str | None, true_places: NDArray[np.float64] | None
+) -> list[Block]:
+    from cellweft import pl
+
+    found: list[Block] = []
+    if label is not None:
+        both = true_places is not None
+        found.append(
+            Row(
+                (
+                    picture(
+                        lambda: pl.placed(cells, label, truth=true_places),
+                        alt=f"Map of the placed cells by {label}" + ", beside where they lived" * both,
+                        caption=(
+                            *(
+                                ("Where the cells lived, and where they were placed, by ")
+                                if both
+                                else ("Placed cells by ",)
+                            ),
+                            Name(label),
+                            ".",
+                        ),
+                    ),
+                )
+            )
+        )
+    drawn: list[Picture] = [
+        picture(
+            partial(pl.placed, cells, name),
+            alt=f"Map of the placed cells by their {said}",
+            caption=(f"Placed cells by their {said}: {meaning}.",),
+        )
+        for name, said, meaning in (
+            (CONFIDENCE, "confidence", "high where few spots come into question"),
+            (SPREAD, "spread", "high where a cell may have lived far from where it is drawn"),
+        )
+        if result.column(name) is not None
+    ]
+    return [*found, Row(tuple(drawn))] if drawn else found
+
+
+def composition_blocks(given: Given) -> tuple[Block, ...]:
+    """Return what the spots are made of."""
+    from cellweft import pl
+
+    result = given.spots
+    if result is None or PROPORTIONS not in result.data.obsm:
+        return ()
+    shares = result.data.obsm[PROPORTIONS]
+    table = shares if isinstance(shares, pd.DataFrame) else pd.DataFrame(np.asarray(shares))
+    table = table.set_axis(table.columns.astype(str), axis=1)
+    found: list[Block] = [_types(result, table)]
+    few = result.few()
+    if few.obsm:
+        few.obsm[PROPORTIONS] = table.set_axis(few.obs_names)
+        found.append(
+            Row(
+                (
+                    picture(
+                        lambda: pl.composition(few),
+                        alt="Maps of the spots coloured by the share of each of the types that make up most",
+                        caption=("Share of the types that make up most, spot by spot.",),
+                    ),
+                )
+            )
+        )
+    return tuple(found)
+
+
+def _types(result: Result, table: pd.DataFrame) -> Table:
+    values = table.to_numpy(dtype=np.float64)
+    largest = np.bincount(values.argmax(axis=1), minlength=values.shape[1]) if values.size else np.zeros(0)
+    order = sorted(range(values.shape[1]), key=lambda one: (-largest[one], table.columns[one]))
+    source = f"{result.name}: {PROPORTIONS}"
+
+    def quantile(column: int, q: float) -> float:
+        return float(np.quantile(values[:, column], q, method="inverted_cdf"))
+
+    rows = tuple(
+        (
+            Name(str(table.columns[one])),
+            Number(int(largest[one]), "count", f"{source}, spots of mostly this type"),
+            Number(quantile(one, 0.5), "share", f"{source}, the middle spot"),
+            Number(float(values[:, one].max()), "share", f"{source}, the largest"),
+        )
+        for one in order[:MOST_TYPES]
+    )
+    left = len(order) - len(rows)
+    note: tuple[Part, ...] = ()
+    if left:
+        note = (Number(left, "count", f"{source}: types not shown"), " types are not shown.")
+    return Table(
+        caption=("What ", Number(len(table), "count", f"{result.name}: spots"), " spots are made of"),
+        heads=("type", "spots in which it is the largest part", "share in the middle spot", "largest share"),
+        rows=rows,
+        note=note,
+    )

@@ -1,0 +1,344 @@
+"""What came in and how it was run: what the check found and what the records say, in words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cellweft.data.io.keys import MEASURED
+from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
+from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
+from cellweft.reports.formatting import PRESETS, SCALES
+from cellweft.reports.inputs import Given, Result
+
+_MOST_NAMES = 12
+
+
+def findings_of(given: Given) -> tuple[dict[str, Any], str]:
+    """Return what the check found of the inputs, and where that is written; empty where nothing says it."""
+    if given.pair is not None:
+        return given.pair.findings, "check of the inputs"
+    for scores in given.scores:
+        if scores.record.get("pair"):
+            return scores.record["pair"], f"record of {scores.name}"
+    return {}, ""
+
+
+def input_blocks(given: Given) -> tuple[Block, ...]:
+    """Return what came in."""
+    found, source = findings_of(given)
+    blocks: list[Block] = []
+    if found:
+        blocks.append(_sides(found, source))
+        blocks.append(_together(found, source))
+    else:
+        blocks.append(
+            text(
+                "What the check found in the inputs was not given. Make the report with the two inputs "
+                "to have it here.",
+                tone="note",
+            )
+        )
+    blocks.append(_results(given))
+    if given.pair is not None:
+        n = len(given.pair.cautions)
+        said = (
+            "The check has no cautions." if not n else "The check has cautions: they stand below, among all."
+        )
+        blocks.append(text(said, tone="plain" if not n else "note"))
+    return tuple(blocks)
+
+
+def _sides(found: Mapping[str, Any], source: str) -> Table:
+    rows: list[tuple[Part | None, ...]] = []
+    sides = ("reference", "spatial")
+
+    def add(head: str, key: str, form: Form, *, always: bool = True) -> None:
+        values = [found[side].get(key) for side in sides]
+        if always or any(values):
+            rows.append((head, *(_number(value, form, f"{source}: {key}") for value in values)))
+
+    rows.append(("file", *(Name(Path(str(found[side]["source"])).name) for side in sides)))
+    add("cells", "cells", "count")
+    add("genes", "genes", "count")
+    rows.append(("values", *(SCALES.get(str(found[side]["scale"]), "unknown") for side in sides)))
+    if any(found[side].get("layer") for side in sides):
+        rows.append(("layer", *(Name(str(found[side].get("layer") or "X")) for side in sides)))
+    add("zeros", "sparsity", "share")
+    if all(found[side]["scale"] == "raw" for side in sides):
+        add("counts in a typical cell", "median_total", "value")
+    add("cells without any count", "empty_cells", "count", always=False)
+    add("genes without any count", "empty_genes", "count", always=False)
+    rows.append(("cell types from", *(_name(found[side].get("labels")) for side in sides)))
+    kinds = [found[side].get("label_counts", {}) for side in sides]
+    if any(kinds):
+        rows.append(
+            ("cell types", *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds))
+        )
+    return Table(
+        caption=("The two inputs, as the check found them",),
+        heads=("", "reference", "spatial data"),
+        rows=tuple(rows),
+        mixed=True,
+    )
+
+
+def _together(found: Mapping[str, Any], source: str) -> Facts:
+    def number(value: Any, key: str, form: Form = "count") -> Number:
+        return Number(float(value), form, f"{source}: {key}")
+
+    only, place = found["genes_only_spatial"], found["coordinates"]
+    rows: list[tuple[str, tuple[Part, ...]]] = [
+        (
+            "shared genes",
+            (
+                number(found["shared_genes"], "shared_genes"),
+                " of ",
+                number(found["spatial"]["genes"], "genes"),
+                " that the panel has",
+            ),
+        ),
+        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " that only the reference has")),
+    ]
+    if only:
+        rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
+    if found["gene_bridge"]:
+        rows.append(("matched by", (Name(str(found["gene_bridge"])),)))
+    if place["dimensions"]:
+        extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
+        parts: tuple[Part, ...] = (
+            Name(str(place["found"])),
+            ", ",
+            *joined(extent, between=" × ", last=" × "),
+        )
+        rows.append(("coordinates", (*parts, " in the unit of the file")))
+    else:
+        rows.append(("coordinates", ("none",)))
+    if place["spacing"] is not None:
+        nearest = number(place["spacing"], "coordinates, spacing", "value")
+        rows.append(("spacing", (nearest, ", the median distance to the nearest neighbour")))
+    slices = found["slices"]["cells"]
+    if slices:
+        said = (number(len(slices), "slices"), ": ", *_names(list(slices)))
+        rows.append(("slices", said))
+    return Facts(title="Together", rows=tuple(rows))
+
+
+def _names(names: list[str]) -> tuple[Part, ...]:
+    more = len(names) - _MOST_NAMES
+    shown = joined([Name(str(one)) for one in names[:_MOST_NAMES]], last=", ")
+    return (*shown, " and others") if more > 0 else shown
+
+
+def _results(given: Given) -> Facts:
+    said = {"imputed": "imputed genes", "placed": "placed cells", "spots": "spots"}
+    rows: list[tuple[str, tuple[Part, ...]]] = []
+    for one in given.results:
+        cells = Number(one.n_cells, "count", f"{one.name}: cells")
+        genes = Number(len(one.genes), "count", f"{one.name}: genes")
+        what = " spots" if one.kind == "spots" else " cells"
+        parts: tuple[Part, ...] = (Name(one.name), ": ", cells, what)
+        rows.append((said[one.kind], (*parts, " × ", genes, " genes") if len(one.genes) else parts))
+    for scores in given.scores:
+        n = Number(len(scores.table), "count", f"{scores.name}: rows")
+        rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
+    return Facts(title="What this report is made of", rows=tuple(rows))
+
+
+def run_blocks(given: Given) -> tuple[Block, ...]:
+    """Return how the results were made."""
+    blocks: list[Block] = []
+    for one in given.results:
+        if given.placed is not None and one.record == given.placed.record | {"kind": "spots"}:
+            continue
+        if not one.record:
+            blocks.append(text(Name(one.name), " has no record of how it was made.", tone="note"))
+            continue
+        blocks.append(_how(one))
+        blocks.append(_settings(one))
+    if versions := _versions(given):
+        blocks.append(versions)
+    return tuple(blocks)
+
+
+def _how(result: Result) -> Facts:
+    record, source = result.record, f"{result.name}: record"
+    preset = str(record.get("preset", ""))
+    said = PRESETS["imputed" if result.kind == "imputed" else "placed"].get(preset)
+    rows: list[tuple[str, tuple[Part, ...]]] = [("method", (said,) if said else (_name(preset),))]
+    rows.append(("seed", (_plain_value(record.get("seed")),)))
+    rows.append(("device", (_name(record.get("device")),)))
+    rows += [(side, _input_parts(found, f"{source}, {side}")) for side, found in _inputs(record)]
+    if record.get("scale"):
+        rows.append(("scale", (Name(str(record["scale"])),)))
+    if record.get("interval"):
+        level = Number(float(record["interval"]), "share", f"{source}, interval")
+        rows.append(("intervals", (level, " of the measurements shall lie within them")))
+    if record.get("embedding") not in (None, "none", ""):
+        rows.append(("embedding", (Name(str(record["embedding"])),)))
+    if record.get("network"):
+        rows.append(("gene network", joined([Name(str(one)) for one in record["network"]])))
+    rows += [
+        (head, (_name(record.get(key)),)) for head, key in (("made", "date"), ("command", "command_line"))
+    ]
+    for head, key in (("learning took", "fit"), ("the run took", "run")):
+        if seconds := record.get("duration", {}).get(key):
+            took = Number(value=float(seconds), form="value", source=f"{source}, duration, {key}")
+            rows.append((head, (took, " seconds")))
+    return Facts(title=result.name, rows=tuple(rows))
+
+
+def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    inputs = record.get("inputs", {})
+    return [(side, inputs.get(side, {})) for side in ("reference", "spatial")]
+
+
+def _input_parts(found: Mapping[str, Any], source: str) -> tuple[Part, ...]:
+    """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
+    if not found:
+        return ("not recorded",)
+    cells, genes = (
+        Number(value=float(found[key]), form="count", source=f"{source}, {key}") for key in ("cells", "genes")
+    )
+    digest = Name(str(found["digest"]))
+    return (Name(str(found["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
+
+
+def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ from the preset's, each with the preset's value.
+
+    Parameters
+    ----------
+    result
+        With a record.
+    """
+    settings, preset = result.record.get("settings", {}), result.record.get("preset")
+    usual: AttentionSettings | StImputeSettings | StemSettings
+    if result.kind != "imputed":
+        usual = StemSettings.from_preset("stem" if preset == "stem" else "auto")
+    elif preset == "stimpute":
+        measured = result.data.var.get(MEASURED)
+        n_genes = len(result.genes) if measured is None else int(measured.sum())
+        usual = StImputeSettings.published(result.n_cells, n_genes)
+    else:
+        usual = AttentionSettings()
+    known = {name: "none" if value is None else value for name, value in asdict(usual).items()}
+    return {
+        name: (value, known[name])
+        for name, value in settings.items()
+        if name in known and known[name] != value
+    }
+
+
+def _settings(result: Result) -> Block:
+    changed = changed_settings(result)
+    if not changed:
+        return text("All settings of ", Name(result.name), " are those of the method.")
+    return Table(
+        caption=("Settings of ", Name(result.name), " that differ from the method's own"),
+        heads=("setting", "here", "by default"),
+        rows=tuple(
+            (Name(name), _plain_value(here), _plain_value(usual)) for name, (here, usual) in changed.items()
+        ),
+    )
+
+
+def _versions(given: Given) -> Block | None:
+    records = [(one.name, one.record.get("versions")) for one in given.results]
+    records += [(one.name, one.record.get("versions")) for one in given.scores]
+    known = [(name, versions) for name, versions in records if versions]
+    if not known:
+        return None
+    kinds: list[tuple[list[str], dict[str, str]]] = []
+    for name, versions in known:
+        same = next((names for names, one in kinds if one == versions), None)
+        if same is None:
+            kinds.append(([name], versions))
+        else:
+            same.append(name)
+    packages = list(dict.fromkeys(key for _, versions in kinds for key in versions))
+    heads: tuple[Part, ...] = ("package", *(Name(", ".join(names)) for names, _ in kinds))
+    if len(kinds) == 1:
+        heads = ("package", "version")
+    return Table(
+        caption=("Versions",),
+        heads=heads,
+        rows=tuple((Name(key), *(_name(one.get(key)) for _, one in kinds)) for key in packages),
+        note=() if len(kinds) == 1 else ("These were not made by the same versions.",),
+    )
+
+
+def commands(given: Given) -> str:
+    """Return the commands that made the results, or would make them again as far as their records say."""
+    lines: list[str] = []
+    if given.imputed is not None and given.imputed.record:
+        lines.append(_command("impute", given.imputed))
+    if given.placed is not None and given.placed.record:
+        more = [] if given.spots is None else ["--spots", given.spots.name]
+        lines.append(_command("place", given.placed, *more))
+    return "\n".join(lines)
+
+
+def _command(name: str, result: Result, *more: str) -> str:
+    record = result.record
+    if record.get("command_line"):
+        return str(record["command_line"])
+    inputs = dict(_inputs(record))
+    paths = (str(found.get("path") or "?") for found in inputs.values())
+    words = ["cellweft", name, *paths, "-o", result.name, *more]
+    for option, side, key in (
+        ("--sc-layer", "reference", "layer"),
+        ("--st-layer", "spatial", "layer"),
+        ("--size-factor", "reference", "size_factor"),
+        ("--st-size-factor", "spatial", "size_factor"),
+    ):
+        value = inputs[side].get(key)
+        if value not in (None, "", "X"):
+            words += [option, str(value)]
+    if record.get("preset") not in (None, "auto"):
+        words += ["--preset", str(record["preset"])]
+    for setting, (here, _) in changed_settings(result).items():
+        words += ["--set", f"{setting}={'None' if here == 'none' else here}"]
+    if record.get("interval"):
+        words += ["--interval", f"{record['interval']:g}"]
+    words += ["--seed", str(record.get("seed", 0)), "--device", str(record.get("device", "auto"))]
+    return shlex.join(words)
+
+
+def _number(value: Any, form: Form, source: str) -> Number | None:
+    return None if value is None else Number(float(value), form, source)
+
+
+def _name(value: Any) -> Part:
+    return Name(str(value)) if value not in (None, "") else "not recorded"
+
+
+def _plain_value(value: Any) -> Part:
+    """Return a value of a record as it stands there."""
+    return (
+        Name(f"{value:g}" if isinstance(value, float) else str(value))
+        if value is not None
+        else "not recorded"
+    )
+
+
+def input_cautions(given: Given) -> list[Text]:
+    """Return what the check says should be known, and where the parts of the report do not fit together."""
+    said = [] if given.pair is None else [text(Name(one), tone="caution") for one in given.pair.cautions]
+    found, source = findings_of(given)
+    for one in given.results:
+        side = "reference" if one.kind == "placed" else "spatial"
+        if found and found[side]["cells"] != one.n_cells:
+            said.append(
+                text(
+                    Name(one.name),
+                    " has another number of cells than the inputs of the ",
+                    Name(source),
+                    ": make sure that both are of the same data.",
+                    tone="caution",
+                )
+            )
+    return said

@@ -1,0 +1,63 @@
+"""A page of plain data as one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from cellweft._typing import PathLike
+from cellweft.data.io.atomic_output import partial_output
+from cellweft.reports import document
+from cellweft.reports.formatting import shown
+
+_TEMPLATE, _STYLE = "report.html.j2", "report.css"
+
+
+def html_of(page: document.Page) -> str:
+    """Return a page as HTML: all that was read is escaped, the style and the images stand within.
+
+    Parameters
+    ----------
+    page
+        What it says.
+    """
+    return _template().render(page=page, style=Markup(_text(_STYLE)), kind=_kind, shown=shown).lstrip()
+
+
+def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) -> Path:
+    """Write a page, whole or not at all.
+
+    Parameters
+    ----------
+    page
+        What it says.
+    path
+        Where it goes.
+    overwrite
+        Whether a file that is there may be replaced.
+    """
+    content = html_of(page)
+    with partial_output(path, overwrite=overwrite) as partial:
+        partial.write_text(content, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def _kind(thing: object) -> str:
+    """Return the kind of a block or of a part of a text, as the template asks for it."""
+    return type(thing).__name__.lower()
+
+
+def _text(name: str) -> str:
+    return files("cellweft.reports").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_text(_TEMPLATE))

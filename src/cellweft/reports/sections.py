@@ -1,0 +1,146 @@
+"""The whole report as plain data: which sections there are, and what each says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import LOWER, RELIABILITY
+from cellweft.reports.accuracy import quality_blocks
+from cellweft.reports.document import (
+    Block,
+    Code,
+    Heading,
+    Link,
+    Listing,
+    Name,
+    Number,
+    Page,
+    Section,
+    Text,
+    text,
+)
+from cellweft.reports.formatting import CAUTIONS, PAPERS
+from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks
+from cellweft.reports.inputs import Given
+from cellweft.reports.interpretation import verdict
+from cellweft.reports.placement import composition_blocks, placement_blocks
+from cellweft.reports.provenance import commands, input_blocks, input_cautions, run_blocks
+
+
+def page_of(
+    given: Given,
+    *,
+    title: str,
+    genes: Sequence[str] | None = None,
+    truth: Pair | None = None,
+    true_places: str | NDArray[np.float64] | None = None,
+) -> Page:
+    """Return what a report says.
+
+    Parameters
+    ----------
+    given
+        What it is made of.
+    title
+        What it is called.
+    genes
+        Genes to draw besides.
+    truth
+        Measurements of genes that the panel did not have, with the reference, if known.
+    true_places
+        Where the placed cells lived, if known.
+    """
+    has_genes = given.imputed is not None or bool(given.scored(place=False))
+    quality = (*quality_blocks(given), *interval_blocks(given, truth)) if has_genes else ()
+    has_places = given.placed is not None or bool(given.scored(place=True))
+    places = placement_blocks(given, true_places) if has_places else ()
+    parts: tuple[tuple[str, str, tuple[Block, ...]], ...] = (
+        ("summary", "In short", _short(given)),
+        ("inputs", "What came in", input_blocks(given)),
+        ("run", "How it was run", run_blocks(given)),
+        ("quality", "How good the imputed genes are", quality),
+        ("genes", "Which genes to trust", gene_blocks(given)),
+        ("gallery", "Genes in the tissue", gallery_blocks(given, genes, truth)),
+        ("placement", "Where cells were placed", places),
+        ("composition", "What the spots are made of", composition_blocks(given)),
+        ("cautions", "What to keep in mind", (_cautions(given),)),
+        ("reproduce", "To cite and to reproduce", _closing(given)),
+    )
+    sections = tuple(Section(key=key, title=head, blocks=blocks) for key, head, blocks in parts if blocks)
+    names = (*(one.name for one in given.results), *(one.name for one in given.scores))
+    return Page(title=title, made_of=names, sections=sections, version=version("cellweft"))
+
+
+def _short(given: Given) -> tuple[Block, ...]:
+    """Return the verdicts, and how many genes are called reliable."""
+    found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
+    if given.imputed is not None and "reliable" in given.imputed.data.var.columns:
+        var, where = given.imputed.data.var, given.imputed.name
+        reliable = int(var["reliable"].astype(bool).sum())
+        found.append(
+            text(
+                Number(reliable, "count", f"{where}: var, reliable"),
+                " of ",
+                Number(len(var), "count", f"{where}: genes"),
+                " imputed genes are called reliable. Use the others with care, or not at all.",
+                tone="note",
+            )
+        )
+    found += [verdict(scores, given.placed, lead=True) for scores in given.scored(place=True)]
+    if given.imputed is not None and not given.scored(place=False):
+        found.append(
+            text("How good the imputed genes are was not tested: no scores were given.", tone="caution")
+        )
+    if given.placed is not None and not given.scored(place=True):
+        found.append(text("How right the places are was not tested: no scores were given.", tone="caution"))
+    return tuple(found)
+
+
+def _cautions(given: Given) -> Listing:
+    said = [*input_cautions(given)]
+    kinds: list[str] = []
+    if given.imputed is not None:
+        kinds.append("imputed")
+        var = given.imputed.data.var
+        if RELIABILITY in var.columns and var[RELIABILITY].notna().any():
+            kinds.append("reliability")
+        if LOWER in given.imputed.data.layers:
+            kinds.append("interval")
+    if given.scored(place=False):
+        kinds.append("scores")
+    if given.placed is not None:
+        kinds.append("placed")
+    if given.spots is not None:
+        kinds.append("spots")
+    said += [text(one, tone="caution") for kind in kinds for one in CAUTIONS[kind]]
+    if not kinds:
+        said.append(text("Scores of places hold for cells like these alone.", tone="caution"))
+    return Listing(tuple(said))
+
+
+def _closing(given: Given) -> tuple[Block, ...]:
+    blocks: list[Block] = [
+        Heading(("To cite",)),
+        Listing(
+            (
+                *(text(Link(*PAPERS[kind])) for kind in ("imputed", "placed")),
+                text("cellweft, version ", Name(version("cellweft")), "."),
+            )
+        ),
+    ]
+    if lines := commands(given):
+        blocks += [
+            Heading(("To make it again",)),
+            text(
+                "With the inputs and the versions above, as far as the records tell. Options by which the "
+                "inputs were read, such as columns of labels and coordinates, are not recorded unless they "
+                "stand here."
+            ),
+            Code(lines),
+        ]
+    return tuple(blocks)

@@ -1,0 +1,392 @@
+"""Why a cell was placed where it was: what each gene adds to its largest mapping weight.
+
+`cellweft.tl._dominant_genes` tests which genes decide for a segment of the tissue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cellweft._compute import parse_memory, progress_callback, row_blocks
+from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, require
+from cellweft._provenance import stamp
+from cellweft._text import human_bytes, near
+from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import RECORD
+from cellweft.nn.integrated_gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
+from cellweft.nn.mapping import BLOCK_ENTRIES, Mapping
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_MOST_POINTS = 2048  # per evaluation: more is no faster
+_MOST_ROWS = 512  # cells between two reports of progress
+_GENE_COPIES = 6  # of a point's genes: on the way, gradients, their weighted copies, and rows of results
+_HIDDEN_COPIES = 48  # of a query: the published encoder's layers (512, 256, 128), and their gradients
+_TILE_COPIES = 4
+
+
+class QueryModel(Protocol):
+    """What maps a cell's expression to the query that looks for its spot."""
+
+    def queries(self, values: torch.Tensor) -> torch.Tensor:
+        """Return (n_cells, n_latent) queries of (n_cells, n_genes) values, differentiable."""
+
+
+class Explained(Protocol):
+    """What is needed of a placement to explain it; `cellweft.Placement` has it."""
+
+    @property
+    def pair(self) -> Pair:
+        """The placed cells, as its reference, and the spots."""
+
+    @property
+    def model(self) -> QueryModel:
+        """The encoder of the cells."""
+
+    @property
+    def spots(self) -> torch.Tensor:
+        """(n_spots, n_latent) keys of the spots, on the device of the model."""
+
+    @property
+    def spot_groups(self) -> dict[str, IntArray]:
+        """Positions of the spots of every slice, by name."""
+
+    @property
+    def slice_of_cells(self) -> IntArray:
+        """(n_cells,) number of the slice, in `spot_groups`, that each cell is placed in."""
+
+    @property
+    def genes(self) -> NDArray[np.str_]:
+        """(n_genes,) names of the model's genes."""
+
+    def values(self, rows: IntArray) -> FloatArray:
+        """Return the model's inputs of some cells, (n_rows, n_genes)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attribution:
+    """What each gene adds to the weight of a cell at its spot; made by `attribute`.
+
+    Attributes
+    ----------
+    values
+        (n_cells, n_genes) attributions: the part of `explained` that each gene accounts for. Above 0 for a
+        gene that draws the cell to its spot, below 0 for one that draws it elsewhere.
+    genes
+        (n_genes,) their names.
+    cells, cell_names
+        (n_cells,) positions among the placed cells, and names.
+    spot, spot_names
+        (n_cells,) position and name of the spot with the largest weight, which is explained.
+    explained
+        (n_cells,) F(x) - F(0): the weight (or its logarithm) above that of a cell without expression.
+    completeness_gap
+        (n_cells,) by how much a cell's attributions miss `explained` when summed, at or above 0.
+    record
+        How they were made: what, steps, tolerance, versions; plain values.
+    """
+
+    values: FloatArray
+    genes: NDArray[np.str_]
+    cells: IntArray
+    cell_names: NDArray[np.str_]
+    spot: IntArray
+    spot_names: NDArray[np.str_]
+    explained: DoubleArray
+    completeness_gap: DoubleArray
+    record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        text = f"Attribution({self.values.shape[0]:,} cells x {self.values.shape[1]:,} genes"
+        if len(self.cells):
+            middle, most = np.quantile(self.relative_gap, [0.5, 1.0])
+            text += f"; completeness gap: median {middle:.2%}, largest {most:.2%} of what is explained"
+        return text + ")"
+
+    @property
+    def relative_gap(self) -> DoubleArray:
+        """The completeness gap as a part of what is explained, (n_cells,).
+
+        0 where there is no gap, and infinite where there is one but nothing to explain.
+        """
+        size = np.abs(self.explained)
+        unexplained = np.where(self.completeness_gap > 0, np.inf, 0.0)
+        return np.divide(self.completeness_gap, size, out=unexplained, where=size > 0)
+
+    def to_anndata(self) -> AnnData:
+        """Return an AnnData with attributions as values.
+
+        ``obs`` holds ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
+        ``uns["cellweft"]`` the record.
+        """
+        from anndata import AnnData
+
+        obs = pd.DataFrame(
+            {
+                "spot": self.spot_names.astype(object),
+                "explained": self.explained,
+                "completeness_gap": self.completeness_gap,
+                "relative_gap": self.relative_gap,
+            },
+            index=pd.Index(self.cell_names.astype(object)),
+        )
+        var = pd.DataFrame(index=pd.Index(self.genes.astype(object)))
+        return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
+
+    def mean_by(self, labels: Sequence[Any] | NDArray[Any] | pd.Series) -> pd.DataFrame:
+        """Return the mean attribution of every gene in every group of cells.
+
+        Parameters
+        ----------
+        labels
+            (n_cells,) the group of every cell.
+
+        Returns
+        -------
+        n_labels x n_genes, groups sorted (a categorical's in its own order).
+
+        Raises
+        ------
+        InputError
+            Not one label for each cell.
+        """
+        groups = groups_of(labels, len(self.cells), where="labels")
+        values = pd.DataFrame(self.values.astype(np.float64), columns=self.genes.astype(object))
+        means: pd.DataFrame = values.groupby(np.asarray(groups.codes)).mean()
+        return means.set_axis(pd.Index(groups.categories), axis=0)
+
+
+def attribute(
+    placed: Explained,
+    cells: Sequence[int] | Sequence[str] | NDArray[Any] | pd.Index | AnnData | None = None,
+    *,
+    what: Explain = "weight",
+    steps: int = 50,
+    most_steps: int = 6400,
+    tolerance: float = 0.01,
+    memory: str | int = "1 GB",
+    progress: ProgressOption = True,
+) -> Attribution:
+    """Explain where cells were placed: integrated gradients of each cell's largest mapping weight.
+
+    Parameters
+    ----------
+    placed
+        A placement.
+    cells
+        Which of its cells: positions, booleans (n_placed,), names, or an AnnData of some of them; each once,
+        in the order of the answer. All by default.
+    what
+        "weight", as in the paper, or "log weight", which also tells genes of cells apart whose weight is
+        near 0 or 1.
+    steps
+        Points on the way from a cell without expression to the cell, at least 1.
+    most_steps
+        Where the gap is too large, the way is halved and halved again, up to so many points on all of it.
+    tolerance
+        Gap that is accepted, as a part of what is explained; at least 0. The gaps that remain are in the
+        result.
+    memory
+        Budget for attributions and all intermediates, such as "4 GB".
+    progress
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) in cells.
+
+    Returns
+    -------
+    Attribution of every gene of the model in every cell. A cell without counts has attributions of 0, and the
+    spot named for it says nothing.
+
+    Raises
+    ------
+    InputError
+        Cells that are not placed, unknown or repeated.
+    MemoryBudgetError
+        The answer does not fit in the budget.
+    SettingError
+        An option or a number out of its range.
+    MissingExtraError
+        captum is not installed.
+
+    Notes
+    -----
+    STEM, "Attribution function": W_ij = x_j times the integral of dF(a x)/dx_j over a from 0 to 1, where F is
+    the mapping weight C_im and m the spot with the largest weight at x, kept all the way. The baseline is the
+    zero vector. With several slices, F is the weight among the spots of the cell's own slice. Cells and spots
+    go by blocks: cells x spots is never there.
+    """
+    check_choice("what", what, ("weight", "log weight"))
+    captum = require("captum", "explain")  # before anything is read
+    names, genes = placed.pair.sc.obs_names.to_numpy(dtype=str), np.asarray(placed.genes, dtype=str)
+    positions = _positions(cells, names)
+    n_cells = len(positions)
+    points, entries = _sizes(
+        parse_memory(memory), n_cells=n_cells, n_genes=len(genes), n_latent=placed.spots.shape[1]
+    )
+    how = _How(
+        what=what, steps=steps, most_steps=most_steps, tolerance=tolerance, points=points, entries=entries
+    )
+    values = np.empty((n_cells, len(genes)), dtype=np.float32)
+    explained, gap, spot = np.empty(n_cells), np.empty(n_cells), np.empty(n_cells, dtype=np.int64)
+    done = 0
+    with progress_callback(progress) as report:
+        for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
+            nearest, found = _explain(placed, positions[part], placed.spots[torch.from_numpy(spots)], how)
+            values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
+            spot[part] = spots[nearest]
+            done += len(part)
+            report("attribute", done, n_cells)
+    record = stamp("attribution") | {
+        "what": what,
+        "steps": steps,
+        "most_steps": most_steps,
+        "tolerance": tolerance,
+    }
+    return Attribution(
+        values=values,
+        genes=genes,
+        cells=positions,
+        cell_names=names[positions],
+        spot=spot,
+        spot_names=placed.pair.st.obs_names.to_numpy(dtype=str)[spot],
+        explained=explained,
+        completeness_gap=gap,
+        record=record | {"versions": record["versions"] | {"captum": str(captum.__version__)}},
+    )
+
+
+def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
+    """Return labels as a categorical without missing ones and without empty categories.
+
+    Parameters
+    ----------
+    labels
+        (n_cells,) the group of every cell: text, numbers or a categorical.
+    n_cells
+        Cells that there are.
+    where
+        What the labels are called in an error.
+
+    Raises
+    ------
+    InputError
+        Not one label for each cell.
+    """
+    groups = pd.Categorical(labels).remove_unused_categories()
+    if len(groups) != n_cells or (groups.codes < 0).any():
+        missing = int((groups.codes < 0).sum())
+        raise InputError(
+            where,
+            expected=f"one for each of the {n_cells:,} cells of the attribution",
+            got=f"{len(groups):,}" + (f", {missing:,} of them missing" if missing else ""),
+            fix="Give them in the order of attribution.cell_names; leave out cells that have none.",
+        )
+    return groups
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _How:
+    """How attributions are made."""
+
+    what: Explain
+    steps: int
+    most_steps: int
+    tolerance: float
+    points: int  # per evaluation
+    entries: int  # products of points and spots at once
+
+
+def _explain(
+    placed: Explained, cells: IntArray, keys: torch.Tensor, how: _How
+) -> tuple[IntArray, PathAttributions]:
+    """Return the nearest key of every cell and the attributions of its weight."""
+    values = np.asarray(placed.values(cells), dtype=np.float32)
+    inputs = torch.from_numpy(values).to(keys.device)  # n_rows x n_genes
+    with torch.no_grad():
+        mapping = Mapping(queries=placed.model.queries(inputs), keys=keys, block_entries=how.entries)
+        target = mapping.topk(1)[1][:, 0]
+    weight = mapping_weight(placed.model.queries, keys, target, what=how.what, tile_entries=how.entries)
+    found = integrated_gradients(
+        weight, inputs, steps=how.steps, most_steps=how.most_steps, tolerance=how.tolerance, block=how.points
+    )
+    return target.cpu().numpy(), found
+
+
+def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield (places in ``cells``, spots of their slice), slice by slice."""
+    groups = list(placed.spot_groups.values())
+    number = placed.slice_of_cells[cells]
+    for one in np.unique(number):
+        places = np.flatnonzero(number == one)
+        for part in row_blocks(len(places), size):
+            yield places[part], groups[one]
+
+
+def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
+    """Return points per evaluation, and products of points and spots that may be there at once."""
+    answer = 4 * n_cells * n_genes
+    entries = min(
+        BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES)
+    )  # a quarter of what is left
+    per_point = 4 * (_GENE_COPIES * n_genes + _HIDDEN_COPIES * n_latent)
+    points = (budget - answer - 4 * _TILE_COPIES * entries) // per_point
+    if points < 1:
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(answer + 2 * per_point)}, to explain {n_cells:,} cells",
+            got=human_bytes(budget),
+            fix="Raise " + arg("memory") + ", or explain fewer cells at a time.",
+        )
+    return min(points, _MOST_POINTS), max(entries, 1)
+
+
+def _positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
+    """Return positions of the cells asked for, in the order asked for."""
+    from anndata import AnnData
+
+    if cells is None:
+        return np.arange(len(names))
+    asked = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
+    if asked.dtype == bool and asked.shape == names.shape:
+        return np.flatnonzero(asked)
+    if asked.ndim != 1 or (asked.dtype.kind not in "iuOUST" and len(asked)):
+        raise InputError(
+            "cells",
+            expected=f"positions, names, an AnnData or {len(names):,} booleans",
+            got=f"{asked.dtype} of shape {asked.shape}",
+            fix="Say which of the placed cells to explain.",
+        )
+    found = asked.astype(np.int64) if asked.dtype.kind in "iuf" else _by_name(asked.astype(str), names)
+    outside = (found < 0) | (found >= len(names))
+    if outside.any() or len(np.unique(found)) < len(found):
+        raise InputError(
+            "cells",
+            expected=f"positions from 0 to {len(names) - 1:,}, each once",
+            got=f"{found[outside][0]}" if outside.any() else "some cells more than once",
+            fix="Say which of the placed cells to explain.",
+        )
+    return found
+
+
+def _by_name(asked: NDArray[np.str_], names: NDArray[np.str_]) -> IntArray:
+    known = pd.Index(names)
+    twice = known[known.duplicated()].intersection(pd.Index(asked))
+    missing = pd.Index(asked).difference(known)
+    if len(twice) or len(missing):
+        one = str(missing[0] if len(missing) else twice[0])
+        raise InputError(
+            "cells",
+            expected="names that one placed cell each has",
+            got=f"{one!r}, which {'no cell has' if len(missing) else 'several cells have'}",
+            fix=near(one, names[:10_000]) if len(missing) else "Ask for positions instead.",
+        )
+    return np.asarray(known.get_indexer_for(pd.Index(asked)), dtype=np.int64)

@@ -1,0 +1,273 @@
+"""Groups of cells and of genes in an expression matrix, and how well two groupings agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, check_range
+from cellweft._statistics import centred, unit_length
+from cellweft._typing import DoubleArray, IntArray
+
+_N_PCS = 50
+_N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
+
+
+def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
+    """Return how well clusters agree with labels.
+
+    Parameters
+    ----------
+    labels, clusters
+        The known group and the found cluster of every cell, (n_cells,) each.
+
+    Returns
+    -------
+    ``ari``
+        Adjusted Rand index, up to 1; 0 is chance.
+    ``fmi``
+        Fowlkes-Mallows index, 0 to 1; not adjusted for chance.
+    ``completeness``
+        0 to 1; 1 when every label lies whole in one cluster, thus also when all cells are one cluster.
+    ``nmi``
+        Normalised mutual information, 0 to 1; not adjusted for chance: it grows with the number of clusters.
+
+    Raises
+    ------
+    InputError
+        The two differ in length, or are empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cluster_scores(np.array(["a", "a", "b", "b"]), np.array([1, 1, 0, 0]))["ari"]
+    1.0
+    """
+    from sklearn import metrics
+
+    if len(labels) != len(clusters) or len(labels) == 0:
+        raise InputError(
+            "clusters",
+            expected=f"one cluster for each of the {len(labels)} labels (at least one)",
+            got=f"{len(clusters)}",
+            fix="Give the labels and clusters of the same cells.",
+        )
+    return {
+        "ari": float(metrics.adjusted_rand_score(labels, clusters)),
+        "fmi": float(metrics.fowlkes_mallows_score(labels, clusters)),
+        "completeness": float(metrics.completeness_score(labels, clusters)),
+        "nmi": float(metrics.normalized_mutual_info_score(labels, clusters)),
+    }
+
+
+def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 1.0) -> IntArray:
+    """Cluster cells by the Leiden algorithm.
+
+    Parameters
+    ----------
+    expression
+        Log-normalised, n_cells x n_genes, finite.
+    seed
+        Seed of the PCA and of the Leiden algorithm. The global random state is neither read nor written.
+    resolution
+        Higher gives more clusters.
+
+    Returns
+    -------
+    Cluster of every cell, (n_cells,), from 0 on, the largest first. Where all cells are alike, or fewer than
+    three, nothing can be told apart: all get 0.
+
+    Raises
+    ------
+    InputError
+        Not a matrix, empty, or NaN in it.
+    SettingError
+        ``resolution`` is not a number above 0.
+
+    Notes
+    -----
+    scanpy's defaults: 50 principal components (where there are more genes and cells than that), 15 nearest
+    neighbours with the cell itself, UMAP's weights (McInnes et al. 2018, section 3.1), and two iterations of
+    igraph's Leiden on modularity. The weights are computed here because umap-learn compiles itself for 10 to
+    50 seconds in a new process, and the neighbours are exact because its index depends on the number of
+    threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> leiden_clusters(np.ones((4, 2)), seed=0)
+    array([0, 0, 0, 0])
+    """
+    from sklearn.decomposition import PCA
+
+    expression = _check_expression(expression)
+    check_range("resolution", resolution, low=1e-9)
+    n_cells, n_genes = expression.shape
+    if n_cells < 3 or np.all(expression == expression[0]):
+        return np.zeros(n_cells, dtype=np.int64)
+    if min(n_cells, n_genes) > _N_PCS:
+        expression = PCA(_N_PCS, random_state=seed).fit_transform(expression)
+    graph = _cell_graph(expression, k=min(_N_NEIGHBORS, n_cells) - 1)
+    return _leiden(graph, seed=seed, resolution=resolution)
+
+
+def _cell_graph(positions: NDArray[Any], *, k: int) -> sp.csr_matrix:
+    """Return UMAP's symmetric n_cells x n_cells weights over the k nearest others of every cell."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(positions)
+    distances, neighbors = index.kneighbors()  # n_cells x k, the cell itself not among them
+    n_cells = len(distances)
+    # the distance to the nearest cell at another place; weights fall from 1 there
+    nearest = np.where(distances > 0, distances, np.inf).min(axis=1)
+    nearest[np.isinf(nearest)] = 0.0
+    beyond = np.maximum(distances - nearest[:, None], 0.0)
+    width = _kernel_widths(beyond, np.log2(k + 1))
+    # UMAP's floor: a thousandth of the mean distance, of this cell or where all its neighbours are copies, of
+    # all
+    own, overall = distances.mean(axis=1) * k / (k + 1), distances.mean() * k / (k + 1)
+    width = np.maximum(width, 1e-3 * np.where(nearest > 0, own, overall))
+    weights = np.exp(-beyond / np.where(width > 0, width, 1.0)[:, None])
+    one_way = sp.csr_matrix(
+        (weights.ravel(), neighbors.ravel(), np.arange(0, n_cells * k + 1, k)), shape=(n_cells, n_cells)
+    )
+    return sp.csr_matrix(one_way + one_way.T - one_way.multiply(one_way.T))
+
+
+def _kernel_widths(beyond: DoubleArray, target: float) -> DoubleArray:
+    """Return for every row the width w with sum_j exp(-beyond_j / w) = target, by bisection; (n_cells,)."""
+    low, high = np.zeros(len(beyond)), np.full(len(beyond), np.inf)
+    width = np.ones(len(beyond))
+    for _ in range(64):
+        total = np.exp(-beyond / width[:, None]).sum(axis=1)
+        if np.all(np.abs(total - target) < 1e-5):
+            break
+        high = np.where(total > target, width, high)
+        low = np.where(total > target, low, width)
+        width = np.where(np.isinf(high), 2 * width, (low + np.minimum(high, 1e300)) / 2)
+    return width
+
+
+def coexpression_modules(
+    expression: NDArray[Any], genes: NDArray[Any], *, seed: int, k: int = 5, resolution: float = 1.0
+) -> pd.Series[int]:
+    """Group genes that rise and fall together.
+
+    Parameters
+    ----------
+    expression
+        Log-normalised, n_cells x n_genes, finite.
+    genes
+        Names of the columns, (n_genes,).
+    seed
+        Seed of the Leiden algorithm. The global random state is neither read nor written.
+    k
+        Genes that every gene is linked to: those it correlates with most, as far as the correlation is above
+        0.
+    resolution
+        Higher gives more modules.
+
+    Returns
+    -------
+    Module of every gene, by name, from 0 on, the largest first. -1 holds the genes that correlate with none,
+    such as constants.
+
+    Raises
+    ------
+    InputError
+        Not a matrix, empty, NaN in it, or another number of names than columns.
+    SettingError
+        ``k`` is below 1 or ``resolution`` not above 0.
+
+    Notes
+    -----
+    The links are weighted by the Pearson correlation; Leiden on modularity. Holds n_genes x n_genes numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> up, down = np.arange(6.0), np.array([1.0, -1.0, 0.0, 0.0, -1.0, 1.0])
+    >>> expression = np.column_stack([up, 2 * up, down, 3 * down, np.ones(6)])
+    >>> coexpression_modules(expression, np.array(list("abcde")), seed=0, k=1).to_dict()
+    {'a': 0, 'b': 0, 'c': 1, 'd': 1, 'e': -1}
+    """
+    expression = _check_expression(expression)
+    check_range("k", k, low=1, integer=True)
+    check_range("resolution", resolution, low=1e-9)
+    n_genes = expression.shape[1]
+    if len(genes) != n_genes:
+        raise InputError(
+            "genes",
+            expected=f"{n_genes} names, one per column",
+            got=f"{len(genes)}",
+            fix="Name the columns of the matrix.",
+        )
+    graph = _gene_graph(expression, k=min(k, n_genes - 1))
+    modules = np.full(n_genes, -1, dtype=np.int64)
+    linked = np.flatnonzero(np.asarray(graph.sum(axis=0)).ravel() > 0)
+    if linked.size:
+        modules[linked] = _leiden(graph[linked][:, linked], seed=seed, resolution=resolution)
+    return pd.Series(modules, index=pd.Index(genes, name="gene"), name="module")
+
+
+def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
+    """Return symmetric n_genes x n_genes weights: each gene's k best correlations that are above 0."""
+    columns = unit_length(centred(expression))  # constants are zeros: they correlate with none
+    correlation = columns.T @ columns
+    n_genes = len(correlation)
+    np.fill_diagonal(correlation, -np.inf)  # no gene is its own neighbour
+    best = np.argsort(-correlation, axis=1, kind="stable")[:, :k]  # n_genes x k
+    rows = np.repeat(np.arange(n_genes), k)
+    weights = correlation[rows, best.ravel()]
+    # correlations of the size of rounding are none
+    keep = weights > 1e-9
+    graph = sp.csr_matrix(
+        (weights[keep], (rows[keep], best.ravel()[keep])), shape=(n_genes, n_genes), dtype=np.float64
+    )
+    return sp.csr_matrix(graph.maximum(graph.T))
+
+
+def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray:
+    """Return the Leiden group of every node of a symmetric graph, the largest group first."""
+    import random
+
+    import igraph
+
+    upper = sp.coo_matrix(sp.triu(weights, k=1))
+    graph = igraph.Graph(n=weights.shape[0], edges=np.column_stack([upper.row, upper.col]).tolist())
+    # igraph draws from Python's global `random` unless given a source of its own; this one is seeded here and
+    # handed back after, so that neither numpy's nor Python's global state is read or written
+    igraph.set_random_number_generator(random.Random(seed))
+    try:
+        found = graph.community_leiden(
+            objective_function="modularity",
+            weights=upper.data.tolist(),
+            resolution=resolution,
+            n_iterations=2,
+        )
+    finally:
+        igraph.set_random_number_generator(random)
+    return _largest_first(np.asarray(found.membership))
+
+
+def _largest_first(groups: NDArray[Any]) -> IntArray:
+    """Renumber groups by falling size; those of one size by their first member."""
+    _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.argsort(np.lexsort((first, -sizes)))
+    return np.asarray(rank[inverse])
+
+
+def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
+    expression = np.asarray(expression)
+    if expression.ndim != 2 or 0 in expression.shape or not np.isfinite(expression).all():
+        raise InputError(
+            "expression",
+            expected="a matrix of finite values, cells x genes, with at least one of each",
+            got=f"shape {expression.shape}, or NaN or infinity in it",
+            fix="Look at what made the matrix.",
+        )
+    return expression

@@ -1,0 +1,271 @@
+"""Genes that differ between groups of cells, from several imputations: what is not known counts as such."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control, t
+
+from cellweft._compute import BLOCK_GENES, row_blocks
+from cellweft._errors import InputError, SettingError, check_known
+from cellweft._typing import DoubleArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pooled:
+    """An estimate from several imputations, per gene.
+
+    Attributes
+    ----------
+    estimate, standard_error
+        (n_genes,) mean over imputations, and what it errs by, missing values included.
+    degrees_of_freedom
+        (n_genes,) of the t-distribution that the estimate over its standard error follows.
+    missing_information
+        (n_genes,) share of the information that is lost as values are imputed, 0 to 1.
+    """
+
+    estimate: DoubleArray
+    standard_error: DoubleArray
+    degrees_of_freedom: DoubleArray
+    missing_information: DoubleArray
+
+
+def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: DoubleArray) -> Pooled:
+    """Pool estimates from several imputations by Rubin's rules.
+
+    Parameters
+    ----------
+    estimates, variances
+        (n_imputations, n_genes) of each imputation by itself, as if it had been measured.
+    degrees_of_freedom
+        (n_genes,) that the estimate would have with all values measured.
+
+    Notes
+    -----
+    Rubin, Multiple Imputation for Nonresponse in Surveys (1987), 3.1; degrees of freedom by Barnard and
+    Rubin, Biometrika 86 (1999), 948-955.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pooled = pool(np.array([[1.0], [3.0]]), np.array([[1.0], [1.0]]), np.array([100.0]))
+    >>> float(pooled.estimate[0]), float(pooled.standard_error[0])  # between: 2, so 1 + 1.5 * 2
+    (2.0, 2.0)
+    """
+    m = len(estimates)
+    within, between = variances.mean(axis=0), (1 + 1 / m) * estimates.var(axis=0, ddof=1)
+    total = within + between
+    share = np.divide(between, total, out=np.zeros(len(total)), where=total > 0)
+    known = degrees_of_freedom
+    observed = (known + 1) / (known + 3) * known * (1 - share)
+    with np.errstate(divide="ignore"):
+        drawn = (m - 1) / share**2  # infinite where nothing differs between imputations
+    # the harmonic sum, which is 0 where either is 0
+    freedom = np.divide(1, 1 / drawn + 1 / np.maximum(observed, 1e-12))
+    ratio = np.divide(between, within, out=np.full(len(total), np.inf), where=within > 0)
+    ratio[between <= 0] = 0
+    with np.errstate(invalid="ignore"):
+        missing = np.where(np.isinf(ratio), 1.0, (ratio + 2 / (freedom + 3)) / (ratio + 1))
+    return Pooled(
+        estimate=estimates.mean(axis=0),
+        standard_error=np.sqrt(total),
+        degrees_of_freedom=freedom,
+        missing_information=missing,
+    )
+
+
+def differential_expression(
+    imputations: Sequence[AnnData], groups: str | ArrayLike, *, reference: str | None = None
+) -> pd.DataFrame:
+    """Test which genes differ between groups of cells, over several imputations.
+
+    Parameters
+    ----------
+    imputations
+        From `cellweft.tl.multiple_imputations`: at least 2, the same cells and genes in each.
+    groups
+        Column of ``obs``, or (n_cells,) labels; cells without one are left out.
+    reference
+        The group that others are compared with; by default each is compared with all other labelled cells.
+
+    Returns
+    -------
+    DataFrame
+        A row per group and gene: ``difference`` of the mean log-normalised expression, group minus reference;
+        its ``standard_error``, ``statistic``, ``degrees_of_freedom`` and ``pvalue`` (two-sided); ``fdr``, of
+        Benjamini and Hochberg over the genes of a group; ``missing_information``, the share of what
+        measured values would have told that is lost, 0 to 1.
+
+    Raises
+    ------
+    InputError
+        Cells or genes that are not the same in all, values that are not finite, or too few imputations.
+    KeyMissingError
+        No such column of ``obs``.
+    SettingError
+        The reference is not one of the groups, or a group has fewer than 2 cells.
+
+    Notes
+    -----
+    Each imputation gives a difference with Welch's standard error, as measured values would; Rubin's rules
+    add how far the imputations disagree (see `pool`). A test on one imputed matrix leaves this out: with
+    enough cells every gene is then significant. What a panel says of a gene that it lacks is often less
+    than what a false discovery rate of 5 % asks for; that is the answer, and no reason to test one matrix.
+    Cells count as independent, as in any test without replicates: what is said is said of this tissue.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anndata import AnnData
+    >>> stream = np.random.default_rng(0)
+    >>> kind = np.repeat(["a", "b"], 50)
+    >>> draws = [AnnData(stream.normal(np.arange(2) * (kind == "a")[:, None], 1)) for _ in range(5)]
+    >>> table = differential_expression(draws, kind, reference="b")
+    >>> table[["group", "gene"]].to_numpy().tolist(), (table["pvalue"] < 0.001).tolist()
+    ([['a', '0'], ['a', '1']], [False, True])
+    """
+    _check_imputations(imputations)
+    labels = _labels(imputations[0], groups)
+    names = sorted({str(label) for label in labels if label})
+    compared = _comparisons(labels, names, reference)
+    members = sp.csr_matrix(np.stack([labels == name for name in names]).astype(np.float64))
+    count = np.asarray(members.sum(axis=1)).ravel()
+    sums = [_sums(one, members) for one in imputations]
+    tables = []
+    for name in compared:
+        own = np.array([name == one for one in names])
+        other = ~own if reference is None else np.array([reference == one for one in names])
+        results = [
+            _welch(_moments(total, squares, count, own), _moments(total, squares, count, other))
+            for total, squares in sums
+        ]
+        difference, variance, freedom = (np.stack(part) for part in zip(*results, strict=True))
+        pooled = pool(difference, variance, freedom.mean(axis=0))
+        tables.append(_table(name, imputations[0].var_names.astype(str), pooled))
+    return pd.concat(tables, ignore_index=True)
+
+
+Moments = tuple[float, DoubleArray, DoubleArray]
+"""Cells of a group, and mean and variance of its genes."""
+
+
+def _moments(
+    total: DoubleArray, squares: DoubleArray, count: DoubleArray, groups: NDArray[np.bool_]
+) -> Moments:
+    """Return the moments of all cells of some groups, from sums (n_groups, n_genes)."""
+    n_cells = float(count[groups].sum())
+    mean = total[groups].sum(axis=0) / n_cells
+    variance = (squares[groups].sum(axis=0) - n_cells * mean**2) / (n_cells - 1)
+    return n_cells, mean, variance.clip(min=0)
+
+
+def _welch(one: Moments, other: Moments) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+    """Return the difference of means, its variance and Welch's degrees of freedom."""
+    (n_one, mean, variance), (n_other, other_mean, other_variance) = one, other
+    left, right = variance / n_one, other_variance / n_other
+    total = left + right
+    parts = left**2 / (n_one - 1) + right**2 / (n_other - 1)
+    freedom = np.divide(total**2, parts, out=np.full(len(total), n_one + n_other - 2), where=parts > 0)
+    return mean - other_mean, total, freedom
+
+
+def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, DoubleArray]:
+    """Return sums and sums of squares of genes in groups: (n_groups, n_genes) each."""
+    total, squares = np.empty((2, members.shape[0], imputation.n_vars))
+    for some in row_blocks(imputation.n_vars, BLOCK_GENES):
+        part = imputation.X[:, some]
+        values = np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float64)
+        total[:, some], squares[:, some] = members @ values, members @ values**2
+    if not np.isfinite(squares).all():
+        raise InputError(
+            "imputations",
+            expected="finite values",
+            got="NaN or infinite ones",
+            fix="Use the matrices of cellweft.tl.multiple_imputations as they are.",
+        )
+    return total, squares
+
+
+def _table(group: str, genes: pd.Index, pooled: Pooled) -> pd.DataFrame:
+    there = pooled.standard_error > 0
+    # a gene that is the same in all cells of all imputations differs by nothing, surely
+    statistic = np.divide(pooled.estimate, pooled.standard_error, out=np.zeros(len(genes)), where=there)
+    pvalue = np.where(there, 2 * t.sf(np.abs(statistic), pooled.degrees_of_freedom), 1.0)
+    return pd.DataFrame(
+        {
+            "group": group,
+            "gene": np.asarray(genes),
+            "difference": pooled.estimate,
+            "standard_error": pooled.standard_error,
+            "statistic": statistic,
+            "degrees_of_freedom": pooled.degrees_of_freedom,
+            "pvalue": pvalue,
+            "fdr": false_discovery_control(pvalue) if len(pvalue) else pvalue,
+            "missing_information": pooled.missing_information,
+        }
+    )
+
+
+def _check_imputations(imputations: Sequence[AnnData]) -> None:
+    if isinstance(imputations, AnnData) or len(imputations) < 2:
+        raise InputError(
+            "imputations",
+            expected="at least 2 imputations",
+            got="one matrix" if isinstance(imputations, AnnData) else f"{len(imputations)}",
+            fix="One matrix does not show what is not known of it, and its p-values are far too small: "
+            "draw several with cellweft.tl.multiple_imputations.",
+        )
+    first = imputations[0]
+    for number, one in enumerate(imputations):
+        if not (one.obs_names.equals(first.obs_names) and one.var_names.equals(first.var_names)):
+            raise InputError(
+                f"imputations[{number}]",
+                expected="the cells and genes of imputations[0], in the same order",
+                got=f"others ({one.n_obs} cells x {one.n_vars} genes)",
+                fix="Use the matrices of one call of cellweft.tl.multiple_imputations.",
+            )
+
+
+def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
+    """Return the group of every cell, "" for none."""
+    if isinstance(groups, str):
+        check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
+        groups = imputation.obs[groups]
+    labels = pd.Series(np.asarray(groups), dtype=object)
+    if len(labels) != imputation.n_obs:
+        raise InputError(
+            "groups",
+            expected=f"{imputation.n_obs} labels, one per cell",
+            got=f"{len(labels)}",
+            fix="Give the labels of the imputed cells, in their order.",
+        )
+    return np.asarray(labels.where(labels.notna(), "").astype(str), dtype=np.str_)
+
+
+def _comparisons(labels: NDArray[np.str_], names: list[str], reference: str | None) -> list[str]:
+    """Return the groups that are compared with the reference."""
+    if reference is not None:
+        check_known(
+            reference,
+            names,
+            "reference",
+            expected="one of the groups, or None for all other cells",
+            error=SettingError,
+        )
+    sizes = {name: int((labels == name).sum()) for name in names}
+    small = next((name for name, size in sizes.items() if size < 2), None)
+    if small is not None or len(names) < 2:
+        raise SettingError(
+            "groups",
+            expected="at least 2 groups of at least 2 cells each",
+            got=f"{len(names)} groups" if small is None else f"{sizes[small]} cell in {small!r}",
+            fix="Join small groups to others, or give their cells no label (None).",
+        )
+    return [name for name in names if name != reference]

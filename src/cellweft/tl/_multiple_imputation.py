@@ -1,0 +1,157 @@
+"""Several matrices that might have been measured, in place of one that is the mean of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+
+from cellweft._compute import READ_ROWS, numpy_stream, parse_memory, row_blocks
+from cellweft._errors import MemoryBudgetError, NotFittedError, arg, check_range
+from cellweft._text import human_bytes
+from cellweft.data.io.keys import RECORD
+
+if TYPE_CHECKING:
+    from cellweft._typing import DoubleArray, FloatArray
+    from cellweft.data._pair import Pair
+    from cellweft.impute.base import FittedMethod
+    from cellweft.impute.imputer import Imputer
+    from cellweft.impute.uncertainty.prediction_intervals import Intervals
+
+
+def multiple_imputations(
+    imputer: Imputer,
+    genes: Iterable[str] | None = None,
+    *,
+    n: int = 5,
+    pair: Pair | None = None,
+    seed: int = 0,
+    memory: str | int = "4 GB",
+) -> list[AnnData]:
+    """Draw matrices of genes as they might have been measured.
+
+    Parameters
+    ----------
+    imputer
+        A fitted Imputer with intervals.
+    genes
+        Names of genes of the reference; all by default.
+    n
+        How many, from 2 on; `cellweft.tl.differential_expression` gains power up to some 20.
+    pair
+        Data to impute; by default those it was fitted to.
+    seed
+        Of the draws. A gene's draws depend on nothing else but its name and its prediction: not on which
+        other genes are asked for, nor on ``n``.
+    memory
+        Budget for the whole process, all results included.
+
+    Returns
+    -------
+    list of AnnData
+        As `Imputer.impute` returns, ``X`` being drawn: float32, zeros included.
+        ``uns["cellweft"]["imputation"]`` says which of how many it is.
+
+    Raises
+    ------
+    NotFittedError
+        The Imputer has no intervals.
+    GeneError
+        A gene that the reference does not have.
+    MemoryBudgetError
+        All of them do not fit in the budget.
+    SettingError
+        ``n`` or ``seed`` is out of its range.
+
+    Notes
+    -----
+    Rubin (1987). See `cellweft.impute.uncertainty.prediction_intervals.Intervals.draw`: the error of a gene
+    is not drawn cell by cell, but in the greater part for the gene as a whole, for its slope and for kinds of
+    cells, to the extent that panel genes were wrong so when they were predicted without being known. What is
+    done with one matrix is done with each, and the results' spread is part of the answer. A gene on the panel
+    is drawn around its prediction too; where it was measured, use what was measured.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=120, n_reference=80, n_genes=24, n_panel=12)
+    >>> imputer = cellweft.Imputer(settings={"steps": 5, "level_steps": 5})
+    >>> draws = multiple_imputations(imputer.fit(cellweft.pair(tissue.sc, tissue.st)), ["Gene03"], n=2)
+    >>> [one.shape for one in draws]
+    [(120, 1), (120, 1)]
+    """
+    check_range("n", n, low=2, integer=True)
+    check_range("seed", seed, low=0, integer=True)
+    fitted, intervals, pair = _fitted(imputer, pair)
+    imputed = imputer.impute(genes, pair=pair, memory=memory)
+    _check_memory(imputed, n, memory)
+    predicted, similarity, state = np.asarray(imputed.X), fitted.similarity(pair), _state(intervals, pair)
+    if similarity is None:
+        similarity = np.full(imputed.n_obs, np.nan)
+    results = []
+    for number in range(n):
+        one = AnnData(
+            np.empty(imputed.shape, dtype=np.float32),
+            obs=imputed.obs.copy(),
+            var=imputed.var.copy(),
+            obsm={key: value.copy() for key, value in imputed.obsm.items()},
+            uns={RECORD: _record(imputed, number=number, n=n, seed=seed)},
+        )
+        for place, gene in enumerate(imputed.var_names):
+            one.X[:, place] = intervals.draw(
+                predicted[:, place : place + 1],
+                similarity=similarity,
+                generator=numpy_stream(seed, f"imputation.{number}.{gene}"),
+                state=state,
+            )[:, 0]
+        results.append(one)
+    return results
+
+
+def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Intervals, Pair]:
+    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
+    if fitted is None or pair is None:
+        raise NotFittedError(
+            "Imputer",
+            expected="a fitted Imputer",
+            got="one that is not, or has no data yet",
+            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
+        )
+    if fitted.intervals is None:
+        raise NotFittedError(
+            "Imputer.intervals_",
+            expected="intervals, which draws are made from",
+            got=f"none of preset={imputer.preset!r} with reliability={imputer.reliability}",
+            fix="Use "
+            + arg("preset", "auto")
+            + " with "
+            + arg("reliability", True)
+            + ", and a panel of at least 6 genes.",
+        )
+    return fitted, fitted.intervals, pair
+
+
+def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:
+    need = (n + 1) * 4 * imputed.n_obs * imputed.n_vars
+    if need > parse_memory(memory):
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(need)} for {n} matrices and their mean",
+            got=str(memory),
+            fix="Raise the budget, or ask for fewer genes or imputations.",
+        )
+
+
+def _state(intervals: Intervals, pair: Pair) -> DoubleArray:
+    """Return where the cells stand in what the panel measured, (n_cells, n_components)."""
+    parts = [np.empty((0, intervals.loadings.shape[1]))]
+    for rows in row_blocks(pair.st.n_cells, READ_ROWS):
+        measured: FloatArray = pair.st.dense(rows, pair.st_shared)
+        parts.append(intervals.state(measured))
+    return np.concatenate(parts)
+
+
+def _record(imputed: AnnData, *, number: int, n: int, seed: int) -> dict[str, object]:
+    return {**imputed.uns[RECORD], "imputation": {"number": number, "of": n, "seed": seed}}

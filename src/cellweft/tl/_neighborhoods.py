@@ -1,0 +1,360 @@
+"""Who lives beside whom: enrichment of neighbours, and the hollow structure of embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.spatial import cKDTree
+
+from cellweft._compute import numpy_stream
+from cellweft._errors import InputError, check_range
+from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft.tl._gene_trends import label_codes
+from cellweft.tl._spatial_axis import check_places
+
+_MOST_QUERIES = 5_000  # cells whose nearest neighbour is looked up: a mean needs no more
+_N_RATIOS = 101
+
+
+def neighborhood_enrichment(
+    adjacency: Matrix, labels: NDArray[Any], *, n_permutations: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Return how much more often cells of two types are neighbours than by chance.
+
+    Parameters
+    ----------
+    adjacency
+        (n_cells, n_cells) graph of neighbours, best sparse: an entry that is not zero says that the column's
+        cell is a neighbour of the row's. Weights do not count.
+    labels
+        (n_cells,) type of every cell.
+    n_permutations
+        Random orders of the labels, at least 2.
+    seed
+        Of these orders.
+
+    Returns
+    -------
+    DataFrame
+        (n_types, n_types) z-scores, rows by the type of the cell, columns by that of its neighbour, both
+        sorted. Above 0, such neighbours are more frequent than by chance. Symmetric where the graph is.
+
+    Raises
+    ------
+    InputError
+        No square graph with an edge, NaN in it, or not one label per cell.
+    SettingError
+        ``n_permutations`` below 2.
+
+    Notes
+    -----
+    z = (count - mean) / sd, where the count is that of edges between two types, and mean and standard
+    deviation (the population's) are those of the counts after the labels were permuted. This is the
+    definition of squidpy's ``nhood_enrichment``, which the STEM paper uses: counts are equal, and z-scores
+    differ by the draw of the permutations alone. squidpy itself runs on ``obsp["spatial_connectivities"]`` of
+    a placement's AnnData. A count that no permutation changes, such as that of a single type, gets 0; squidpy
+    gives NaN.
+
+    Examples
+    --------
+    >>> line = sp.diags([1.0, 1.0], [-1, 1], shape=(6, 6), format="csr")
+    >>> z = neighborhood_enrichment(line, np.array(list("aaabbb")))
+    >>> bool(z.loc["a", "a"] > 0 > z.loc["a", "b"])
+    True
+    """
+    check_range("n_permutations", n_permutations, low=2, integer=True)
+    begins, ends, n_cells = _edges(adjacency)
+    types, codes = label_codes(labels, n_cells)
+    stream = numpy_stream(seed, "niches.cells")
+
+    def count(order: IntArray) -> IntArray:
+        return _pair_counts(order[begins], order[ends], shape=(len(types), len(types)))
+
+    permuted = np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)])
+    return pd.DataFrame(
+        _z_scores(count(codes), permuted),
+        index=pd.Index(types, name="type"),
+        columns=pd.Index(types, name="neighbor"),
+    )
+
+
+def region_enrichment(
+    places: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    region_places: NDArray[Any],
+    region_labels: NDArray[Any],
+    k: int = 6,
+    n_permutations: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return in which regions of the tissue the cells of each type were placed more often than by chance.
+
+    Parameters
+    ----------
+    places
+        (n_cells, 2 or 3) where the cells were placed, such as `Placement.coordinates`; one slice at a time.
+    labels
+        (n_cells,) type of every cell.
+    region_places
+        (n_spots, 2 or 3) coordinates of the spots, in the same unit.
+    region_labels
+        (n_spots,) region of every spot.
+    k
+        Nearest spots of a cell whose regions count, at most all spots.
+    n_permutations
+        Random orders of the types, at least 2.
+    seed
+        Of these orders.
+
+    Returns
+    -------
+    DataFrame
+        One row per type and region, both sorted: ``type``, ``region``; ``count`` of spots of the region among
+        the nearest spots of the type's cells; ``expected``, its mean over the permutations; ``z`` = (count -
+        mean) / sd; ``p`` of a count as far from the mean on either side; ``fdr``, p adjusted over all rows
+        (Benjamini-Hochberg). ``table.pivot(index="type", columns="region", values="z")`` makes the map of it.
+
+    Raises
+    ------
+    InputError
+        Coordinates of another shape, NaN or infinite; not one label per cell and per spot; no cells or spots.
+    SettingError
+        ``k`` or ``n_permutations`` out of range.
+
+    Notes
+    -----
+    The enrichment between two datasets of STEM's Fig. 4c, by the definition of `neighborhood_enrichment`: the
+    types of cells are permuted, places and regions stay. p = (1 + permutations at least as far) / (1 +
+    permutations), so that its smallest value is 1 / (1 + ``n_permutations``). A count that no permutation
+    changes gets z = 0 and p = 1. DEVIATION: the paper's map is scaled by row, which hides its size.
+
+    Examples
+    --------
+    >>> places = np.column_stack([np.arange(8.0), np.zeros(8)])
+    >>> table = region_enrichment(
+    ...     places,
+    ...     np.array(list("aaaabbbb")),
+    ...     region_places=places,
+    ...     region_labels=np.array(["left"] * 4 + ["right"] * 4),
+    ...     k=1,
+    ... )
+    >>> table[["type", "region", "count"]].iloc[:2].to_numpy().tolist()
+    [['a', 'left', 4], ['a', 'right', 0]]
+    """
+    check_range("n_permutations", n_permutations, low=2, integer=True)
+    places, spots = check_places(places, "places"), check_places(region_places, "region_places")
+    if places.shape[1] != spots.shape[1] or 0 in (len(places), len(spots)):
+        raise InputError(
+            "region_places",
+            expected="coordinates of as many dimensions as places has, and at least one of both",
+            got=f"shapes {places.shape} (places) and {spots.shape} (region_places)",
+            fix="Give the coordinates of cells and spots of the same slice.",
+        )
+    check_range("k", k, low=1, high=len(spots), integer=True)
+    types, codes = label_codes(labels, len(places))
+    regions, region_codes = label_codes(region_labels, len(spots), where="region_labels")
+    nearest = np.asarray(cKDTree(spots).query(places, k=[*range(1, k + 1)])[1])  # n_cells x k
+    around = region_codes[nearest].ravel()
+    stream = numpy_stream(seed, "niches.regions")
+
+    def count(order: IntArray) -> IntArray:
+        return _pair_counts(np.repeat(order, k), around, shape=(len(types), len(regions)))
+
+    found, permuted = (
+        count(codes),
+        np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)]),
+    )
+    p = _p_values(found, permuted).ravel()
+    return pd.DataFrame(
+        {
+            "type": np.repeat(types, len(regions)),
+            "region": np.tile(regions, len(types)),
+            "count": found.ravel(),
+            "expected": permuted.mean(axis=0).ravel(),
+            "z": _z_scores(found, permuted).ravel(),
+            "p": p,
+            "fdr": stats.false_discovery_control(p),
+        }
+    )
+
+
+def hollow_structure(
+    embeddings: NDArray[Any], *, radii: NDArray[Any] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Return how many cells a growing sphere around the mean embedding holds.
+
+    Parameters
+    ----------
+    embeddings
+        (n_cells, n_latent) finite, in any unit.
+    radii
+        Normalised radii R/D, at least 0, in any order; by default 101 from 0 to the one that holds all cells.
+        Give the same ones to compare embeddings.
+    seed
+        Of the draw of cells, where there are more than 5,000.
+
+    Returns
+    -------
+    DataFrame
+        ``radius_ratio``, R/D, and ``share``, the share of cells no farther than R from the mean embedding, 0
+        to 1. A hollow structure stays near 0 for long.
+
+    Raises
+    ------
+    InputError
+        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; ``radii`` that are none.
+
+    Notes
+    -----
+    "Examining the hollow structure" in the Methods of STEM. Its D, "the distance of the nearest neighbor", is
+    taken as the mean over cells of the Euclidean distance to their nearest neighbour: with the distance of
+    the cell nearest to the centre a hollow structure would fill up early, not late as the paper says. Copies
+    of a cell are one cell to D. D falls with the number of cells: compare embeddings of the same cells only.
+    Of more than 5,000 cells, D is the mean over a random 5,000 of them.
+
+    Examples
+    --------
+    >>> angle = np.linspace(0.0, 2 * np.pi, 60, endpoint=False)
+    >>> ring = np.column_stack([np.cos(angle), np.sin(angle)])  # D = 2 sin(pi / 60) = .105
+    >>> hollow_structure(ring, radii=np.array([5.0, 10.0]))["share"].tolist()
+    [0.0, 1.0]
+    """
+    ratios = _radius_ratios(embeddings, seed)
+    if radii is None:
+        asked = np.linspace(0.0, ratios.max(), _N_RATIOS)
+    else:
+        asked = np.asarray(radii, dtype=np.float64)
+        if asked.ndim != 1 or not np.isfinite(asked).all() or (asked < 0).any():
+            raise InputError(
+                "radii",
+                expected="finite numbers of at least 0",
+                got=f"shape {asked.shape}" if asked.ndim != 1 else "NaN, infinity or numbers below 0",
+                fix="Give multiples of the distance between nearest neighbours.",
+            )
+    share = np.searchsorted(np.sort(ratios), asked, side="right") / len(ratios)
+    return pd.DataFrame({"radius_ratio": asked, "share": share})
+
+
+def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: int = 0) -> float:
+    """Return the normalised radius R/D at which `hollow_structure` reaches a share of the cells.
+
+    Parameters
+    ----------
+    embeddings
+        (n_cells, n_latent) finite, in any unit.
+    share
+        Of the cells, 0 to 1.
+    seed
+        Of the draw of cells, where there are more than 5,000.
+
+    Returns
+    -------
+    At least 0; the larger, the hollower.
+
+    Raises
+    ------
+    InputError
+        As `hollow_structure`.
+    SettingError
+        ``share`` is no number from 0 to 1.
+
+    Notes
+    -----
+    The paper shows the curve of `hollow_structure` alone; this is one point of it, read the other way round.
+
+    Examples
+    --------
+    >>> round(radial_concentration(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])), 3)
+    0.707
+    """
+    check_range("share", share, low=0.0, high=1.0)
+    return float(np.quantile(_radius_ratios(embeddings, seed), share, method="inverted_cdf"))
+
+
+def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
+    """Return from which cell to which the edges go, and how many cells there are."""
+    graph: Any = sp.coo_matrix(adjacency)
+    if graph.shape[0] != graph.shape[1]:
+        raise InputError(
+            "adjacency",
+            expected="a graph of cells x cells",
+            got=f"shape {graph.shape}",
+            fix="Give a square matrix, such as obsp['spatial_connectivities'].",
+        )
+    if not np.isfinite(graph.data).all():
+        raise InputError(
+            "adjacency", expected="finite weights", got="NaN or infinity", fix="Look at what made the graph."
+        )
+    kept = graph.data != 0
+    if not kept.any():
+        raise InputError(
+            "adjacency",
+            expected="at least one edge",
+            got="none",
+            fix="Give a graph in which cells have neighbours.",
+        )
+    return graph.row[kept].astype(np.int64), graph.col[kept].astype(np.int64), int(graph.shape[0])
+
+
+def _pair_counts(first: IntArray, second: IntArray, *, shape: tuple[int, int]) -> IntArray:
+    """Return how often each pair of codes stands together."""
+    return np.bincount(first * shape[1] + second, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _z_scores(count: IntArray, permuted: IntArray) -> DoubleArray:
+    """Return (count - mean) / sd over the first axis of the permuted counts; 0 where sd is 0."""
+    spread = permuted.std(axis=0)
+    apart = count - permuted.mean(axis=0)
+    return np.asarray(np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0))
+
+
+def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
+    """Return the two-sided p-value of every count."""
+    mean = permuted.mean(axis=0)
+    # counts are whole: a slack below 1 lets rounded distances of equal counts be equal
+    as_far = np.abs(permuted - mean) >= np.abs(count - mean) - 1e-9 * (1 + mean)
+    return np.asarray((1 + as_far.sum(axis=0)) / (1 + len(permuted)))
+
+
+def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
+    """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
+    cells = np.asarray(embeddings, dtype=np.float64)
+    if cells.ndim != 2 or len(cells) < 2 or not np.isfinite(cells).all():
+        raise InputError(
+            "embeddings",
+            expected="finite values, cells x latent, of at least 2 cells",
+            got=f"shape {cells.shape}, or NaN or infinity in it",
+            fix="Look at what made the embeddings.",
+        )
+    if (cells == cells[0]).all():
+        raise InputError(
+            "embeddings",
+            expected="cells that differ",
+            got=f"{len(cells):,} cells that are all alike",
+            fix="Look at what made the embeddings.",
+        )
+    # numbers near 0 keep the distances exact
+    centred = cells - cells.mean(axis=0)
+    return np.asarray(np.linalg.norm(centred, axis=1) / _nearest_distance(centred, seed))
+
+
+def _nearest_distance(cells: DoubleArray, seed: int) -> float:
+    """Return the mean distance of a cell to its nearest neighbour that is no copy of it."""
+    from sklearn.neighbors import NearestNeighbors
+
+    distinct = np.unique(cells, axis=0)
+    asked = distinct
+    if len(distinct) > _MOST_QUERIES:
+        draw = numpy_stream(seed, "niches.nearest").choice(len(distinct), _MOST_QUERIES, replace=False)
+        asked = distinct[np.sort(draw)]
+    # brute force goes by blocks and never holds cells x cells; trees are no help in 128 dimensions
+    index = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(distinct)
+    two = distinct[index.kneighbors(asked, return_distance=False)]  # n_asked x 2 x n_latent
+    # one of the two is the cell itself; distances from differences, exact for near cells too
+    return float(np.linalg.norm(two - asked[:, None], axis=2).max(axis=1).mean())

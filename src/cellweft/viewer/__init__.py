@@ -1,0 +1,186 @@
+"""``cellweft view``: a local page over results, read from disk as they are asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+
+from cellweft._compute import parse_memory
+from cellweft._errors import SettingError
+from cellweft._typing import PathLike
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import StoredTable
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import open_result
+from cellweft.viewer.api import Api
+from cellweft.viewer.cache import StripeCache
+from cellweft.viewer.dataset import MATRICES, Dataset, kind_of
+from cellweft.viewer.matrix import Means
+from cellweft.viewer.measured import MeasuredGenes
+from cellweft.viewer.server import Viewer
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["Viewer", "view"]
+
+_MOST_THREADS = 8
+
+
+def view(
+    *results: AnnData | PathLike,
+    tissue: AnnData | PathLike | None = None,
+    port: int = 0,
+    memory: str | int = "512 MB",
+    open_browser: bool = True,
+    block: bool = True,
+) -> Viewer:
+    """Show results on a page in the browser, served from this machine to this machine alone.
+
+    Parameters
+    ----------
+    *results
+        What `Imputer.impute_to`, `cellweft impute` or `cellweft place` made: paths of .zarr stores or .h5ad
+        files, or AnnData, at least one. They are read as the page asks for them, and never changed.
+    tissue
+        The spatial data whose genes were imputed, AnnData or path: its panel is shown beside the imputed
+        genes, log-normalised as `cellweft.pair` does. Cells and genes are matched by name; cells that it
+        lacks are shown without a value.
+    port
+        Where to listen, 0 to 65535; 0 takes any that is free.
+    memory
+        What may be kept of genes that were read, such as "512 MB": the genes beside one that was asked for
+        then come at once. What is kept besides does not depend on the number of genes.
+    open_browser
+        Whether to open the page.
+    block
+        Whether to serve until an interrupt (Ctrl-C); else the call returns at once, as notebooks want it.
+
+    Returns
+    -------
+    Viewer
+        With the ``url`` of the page; ``close()`` ends it. Closed already where ``block`` is true.
+
+    Raises
+    ------
+    SettingError
+        No result; a port that is out of range or taken; a tissue without an imputed result.
+    MissingFileError, FormatError
+        Nothing at a path; a file that is not what its name says, or no result of cellweft.
+    KeyMissingError, InputError, GeneError
+        Results without positions; a tissue of which no cell or no gene is in the result.
+
+    Notes
+    -----
+    The page can be reached by programs of this machine alone, and by other machines through a tunnel of the
+    same port: ``ssh -L 8080:localhost:8080 machine`` with ``port=8080``.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from anndata import AnnData
+    >>> genes = pd.DataFrame({"measured": [True]}, index=["Gad1"])
+    >>> result = AnnData(np.ones((2, 1), dtype="float32"), var=genes, obsm={"spatial": np.eye(2)})
+    >>> with view(result, open_browser=False, block=False) as viewer:
+    ...     viewer.url.startswith("http://127.0.0.1:")
+    True
+    """
+    if not results:
+        raise SettingError(
+            "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
+        )
+    opened = [open_result(one, argument="result") for one in results]
+    measured = None if tissue is None else open_input(tissue, argument="tissue")
+    files = [one for one in (*opened, measured) if one is not None]
+    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="cellweft-view-read")
+    cache = StripeCache(parse_memory(memory))
+
+    def let_go() -> None:
+        pool.shutdown(cancel_futures=True)
+        cache.clear()
+        for source, one in zip((*results, tissue), files, strict=False):
+            if isinstance(source, str | os.PathLike):
+                _close(one)
+
+    try:
+        n_matrices = sum(_matrices(one) for one in opened) + sum(1 for one in opened if measured)
+        means = Means(cache=cache, share=cache.budget // max(n_matrices, 1), pool=pool, threads=_threads())
+        datasets = _datasets(opened, _titles(results), measured, means)
+        viewer = Viewer(Api(datasets, version=version("cellweft")), port=port, on_close=let_go)
+    except BaseException:
+        let_go()
+        raise
+    _read_ahead(datasets)
+    if open_browser:
+        viewer.open()
+    if block:
+        viewer.wait()
+    return viewer
+
+
+def _datasets(
+    opened: Sequence[Input], titles: Sequence[str], tissue: Input | None, means: Means
+) -> list[Dataset]:
+    kinds = [kind_of(one) for one in opened]
+    if tissue is not None and "imputed" not in kinds:
+        raise SettingError(
+            "tissue",
+            expected="an imputed result, whose cells are those of the tissue",
+            got=f"{' and '.join(sorted(set(kinds)))} alone",
+            fix="Give the imputed result too, or leave the tissue out.",
+        )
+    return [
+        Dataset(
+            one,
+            title=title,
+            means=means,
+            tissue=MeasuredGenes(tissue, one, means) if tissue is not None and kind == "imputed" else None,
+        )
+        for one, title, kind in zip(opened, titles, kinds, strict=True)
+    ]
+
+
+def _matrices(opened: Input) -> int:
+    return sum(name in opened.layers for name in MATRICES) + (opened.matrix is not None)
+
+
+def _titles(results: Sequence[Any]) -> list[str]:
+    return [
+        Path(one).resolve().name if isinstance(one, str | os.PathLike) else f"result {number}"
+        for number, one in enumerate(results, 1)
+    ]
+
+
+def _threads() -> int:
+    return min(os.cpu_count() or 1, _MOST_THREADS)
+
+
+def _read_ahead(datasets: Sequence[Dataset]) -> None:
+    """Read the tissue while the page is loading; what is wrong with it is told when a gene is asked for."""
+
+    def read() -> None:
+        for dataset in datasets:
+            if dataset.measured is not None:
+                with suppress(Exception):  # the file is closed meanwhile, say
+                    dataset.measured.read()
+
+    if any(dataset.measured is not None for dataset in datasets):
+        threading.Thread(target=read, name="cellweft-view-tissue", daemon=True).start()
+
+
+def _close(opened: Input) -> None:
+    """Let go of an HDF5 file."""
+    table = opened.obs
+    held = [opened.matrix, table.index if isinstance(table, StoredTable) else None]
+    for one in held:
+        if isinstance(one, h5py.Dataset | h5py.Group) and one:
+            one.file.close()
+            return

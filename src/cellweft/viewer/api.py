@@ -1,0 +1,220 @@
+"""What the page asks for, answered: paths of the address to datasets and to the page's own files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from cellweft._errors import CellweftError, KeyMissingError, SettingError
+from cellweft._text import near
+from cellweft._typing import PathLike
+from cellweft.viewer.dataset import Dataset
+
+PAGE = Path(__file__).parent / "page"
+"""The built page."""
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/plain; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".woff2": "font/woff2",
+}
+_JSON, _BYTES = "application/json", "application/octet-stream"
+_ROUTE = re.compile(r"/api/datasets/([0-9]{1,4})/(positions|genes|values|column|cell|compare)")
+_NO_PAGE = (
+    "<!doctype html><title>cellweft view</title><h1>The page of cellweft view is missing</h1>"
+    "<p>This copy of cellweft was installed without it. The data are served all the same, under "
+    '<a href="/api/session">/api/session</a>; reinstall cellweft, or build the page from the folder viewer '
+    "of its sources (npm ci, npm run build).</p>"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is sent back.
+
+    Attributes
+    ----------
+    status
+        Of HTTP.
+    kind
+        Media type of the body.
+    body
+        Bytes, or anything that lends its own.
+    headers
+        Further ones.
+    """
+
+    status: int = 200
+    kind: str = _JSON
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def error_answer(error: CellweftError, *, status: int) -> Answer:
+    """Return an error as the page reads it."""
+    told = {"where": error.where, "expected": error.expected, "got": error.got, "fix": error.fix}
+    return Answer(status=status, body=_as_json({"error": told}))
+
+
+def not_found(path: str) -> Answer:
+    """Return the answer where there is nothing."""
+    error = KeyMissingError(
+        path[:200], expected="an address of cellweft view", got="none of them", fix="Go to / for the page."
+    )
+    return error_answer(error, status=404)
+
+
+class Api:
+    """Answers to requests, free of HTTP.
+
+    Parameters
+    ----------
+    datasets
+        By their number.
+    version
+        Of cellweft.
+    page
+        Folder with the built page.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], *, version: str, page: PathLike = PAGE) -> None:
+        self._datasets, self._version, self._page = list(datasets), version, Path(page)
+
+    def get(self, target: str) -> Answer:
+        """Return the answer to a GET request.
+
+        Parameters
+        ----------
+        target
+            Path and query, as they stand in the request.
+        """
+        path, _, query = target.partition("?")
+        if path == "/api/session":
+            told = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
+            return Answer(body=_as_json({"cellweft": self._version, "datasets": told}))
+        found = _ROUTE.fullmatch(path)
+        if found is None:
+            return self._file(path)
+        number, what = int(found[1]), found[2]
+        if number >= len(self._datasets):
+            return not_found(path)
+        try:
+            return self._data(self._datasets[number], what, query)
+        except CellweftError as error:
+            return error_answer(error, status=_status(error))
+
+    def compare(self, target: str, body: Callable[[int], bytes], *, is_gone: Callable[[], bool]) -> Answer:
+        """Return the answer to a POST request.
+
+        Parameters
+        ----------
+        target
+            Path, as it stands in the request.
+        body
+            Function that returns the body, given the length that it must have.
+        is_gone
+            Asked now and then whether whoever asked waits no longer.
+
+        Raises
+        ------
+        GoneError
+            ``is_gone`` said so.
+        """
+        found = _ROUTE.fullmatch(target)
+        number = -1 if found is None or found[2] != "compare" else int(found[1])
+        if not 0 <= number < len(self._datasets):
+            return not_found(target)
+        dataset = self._datasets[number]
+        try:
+            inside = body(-(-dataset.n_cells // 8))
+            return Answer(body=_as_json(dataset.compare(inside, is_gone=is_gone)))
+        except CellweftError as error:
+            return error_answer(error, status=_status(error))
+
+    def is_known(self, target: str) -> bool:
+        """Return whether there is something at the path, whatever the method."""
+        path = target.partition("?")[0]
+        return path in ("/", "/api/session") or _ROUTE.fullmatch(path) is not None
+
+    def _data(self, dataset: Dataset, what: str, query: str) -> Answer:
+        if what == "positions":
+            return _values(dataset.positions())
+        if what == "genes":
+            return Answer(body=_as_json(dataset.genes()))
+        if what == "column":
+            (name,) = _asked(query, "name")
+            return _values(dataset.column(name))
+        if what == "cell":
+            (index,) = _asked(query, "index")
+            number = int(index) if index.isascii() and index.isdigit() and len(index) < 12 else -1
+            return Answer(body=_as_json(dataset.cell(number)))
+        if what == "values":
+            gene, layer = _asked(query, "gene", "layer")
+            values, low, high = dataset.values(gene, layer)
+            return _values(values, {"X-Cellweft-Low": repr(low), "X-Cellweft-High": repr(high)})
+        error = SettingError(
+            "method", expected="POST, with the cells that are inside", got="GET", fix="Send a bit per cell."
+        )
+        return error_answer(error, status=405)
+
+    def _file(self, path: str) -> Answer:
+        """Return a file of the page: the name must be one that is in its folder, as it stands there."""
+        folder, name = self._page, unquote(path).removeprefix("/")
+        if path == "/":
+            name = "index.html"
+        elif name.startswith("assets/"):
+            folder, name = folder / "assets", name.removeprefix("assets/")
+        if not folder.is_dir():
+            if path == "/":
+                return Answer(status=503, kind=_TYPES[".html"], body=_NO_PAGE.encode())
+            return not_found(path)
+        there = {one.name: one for one in folder.iterdir() if one.is_file() and not one.is_symlink()}
+        if name not in there:
+            return not_found(path)
+        kind = _TYPES.get(there[name].suffix, _BYTES)
+        return Answer(kind=kind, body=there[name].read_bytes(), headers={"Cache-Control": "no-cache"})
+
+
+def _asked(query: str, *names: str) -> list[str]:
+    """Return what a query says, which must be each name once."""
+    try:
+        given = parse_qs(query, keep_blank_values=True, max_num_fields=len(names), errors="strict")
+    except ValueError:
+        given = {}
+    if sorted(given) != sorted(names) or any(len(one) > 1 for one in given.values()):
+        raise SettingError(
+            "query",
+            expected=" and ".join(f"{name}=" for name in names),
+            got=repr(query[:200]),
+            fix=near(next(iter(given), ""), names),
+        )
+    return [given[name][0] for name in names]
+
+
+def _values(values: Any, headers: dict[str, str] | None = None) -> Answer:
+    ordered = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
+    return Answer(kind=_BYTES, body=ordered, headers=headers or {})
+
+
+def _as_json(told: Any) -> bytes:
+    return json.dumps(told, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _status(error: CellweftError) -> int:
+    if isinstance(error, KeyMissingError) or error.where.startswith("gene="):
+        return 404
+    return 400 if isinstance(error, SettingError) else 500

@@ -1,0 +1,173 @@
+"""The columns of a result that its cells can be coloured by: labels and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError
+from cellweft.data.io.columns import SLICE_KEYS
+from cellweft.data.io.keys import PROPORTIONS, SLICE
+from cellweft.data.io.lazy_input import Input
+from cellweft.pl._colors import categories_of, kept_colors
+
+MOST_CATEGORIES = 65_535
+"""Labels of a column at most: two bytes number them, and the last number says that there is none."""
+
+MISSING = 65_535
+"""The code of a cell without a label."""
+
+_MOSTSLICES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column that cells can be coloured by.
+
+    Attributes
+    ----------
+    name, kind
+        What it is called, and whether it holds labels or numbers.
+    categories, colors
+        The labels in order and a colour ``#rrggbb`` for each; empty for numbers.
+    low, high
+        Range of the finite numbers; None for labels.
+    read
+        Returns the values: uint16 codes, `MISSING` for none, or float32.
+    """
+
+    name: str
+    kind: Literal["category", "number"]
+    categories: tuple[str, ...] = ()
+    colors: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    read: Callable[[], NDArray[Any]]
+
+    def value(self, one: float) -> str | float | None:
+        """Return a value as the page shows it: a label, a number, or None where there is none."""
+        if self.kind == "category":
+            return None if one == MISSING else self.categories[int(one)]
+        return float(one) if math.isfinite(one) else None
+
+    def told(self) -> dict[str, Any]:
+        """Return what the session says of the column."""
+        if self.kind == "category":
+            return {
+                "name": self.name,
+                "kind": self.kind,
+                "categories": list(self.categories),
+                "colors": list(self.colors),
+            }
+        return {"name": self.name, "kind": self.kind, "low": self.low, "high": self.high}
+
+
+def columns_of(opened: Input) -> list[Column]:
+    """Return the columns of a result that its cells can be coloured by, in order.
+
+    Parameters
+    ----------
+    opened
+        The result.
+
+    Notes
+    -----
+    Left out are columns of text in which no two cells are the same (identifiers), of more than
+    `MOST_CATEGORIES` labels, and without any value. Whole numbers that tell slices apart by their name are
+    labels. The composition of spots, ``obsm["cellweft_proportions"]``, is a column for each cell type.
+    """
+    found = (_column(opened, name) for name in opened.obs.columns)
+    return [one for one in (*found, *_shares(opened)) if one is not None]
+
+
+def slices_of(columns: list[Column], n_cells: int) -> str | None:
+    """Return the name of the column that tells slices apart, or None where there is one slice.
+
+    Parameters
+    ----------
+    columns
+        Of the result.
+    n_cells
+        Of the result.
+    """
+    known = {one.name.lower(): one for one in columns if one.kind == "category"}
+    for key in (SLICE, *SLICE_KEYS):
+        if key in known and 1 < len(known[key].categories) <= max(n_cells // 10, 2):
+            return known[key].name
+    return None
+
+
+def _column(opened: Input, name: str) -> Column | None:
+    values = opened.obs[name]
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return _category(opened, name, values)
+    numbers = _numbers(values)
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return None
+    if name.lower() in SLICE_KEYS and 1 < len(np.unique(finite)) <= min(_MOSTSLICES, len(numbers) // 10):
+        return _category(opened, name, values)
+    low, high = float(finite.min()), float(finite.max())
+    return Column(name=name, kind="number", low=low, high=high, read=lambda: _numbers(opened.obs[name]))
+
+
+def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None:
+    n_cells = len(values)
+    is_category = isinstance(values.dtype, pd.CategoricalDtype)
+    n_labels = len(values.cat.categories) if is_category else values.nunique()
+    if not 0 < n_labels <= MOST_CATEGORIES or (n_labels == n_cells > 1 and _is_text(values)):
+        return None
+    labels = categories_of(values)
+    try:
+        colors = kept_colors(opened, name, labels)
+    except InputError:  # a picture with other colours is better than none
+        colors = kept_colors(replace(opened, uns={}), name, labels)
+    return Column(
+        name=name,
+        kind="category",
+        categories=tuple(labels),
+        colors=tuple(colors[label] for label in labels),
+        read=lambda: _codes(opened.obs[name], labels),
+    )
+
+
+def _is_text(values: pd.Series[Any]) -> bool:
+    kind: Any = values.dtype
+    return not pd.api.types.is_numeric_dtype(
+        kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind
+    )
+
+
+def _codes(values: pd.Series[Any], labels: list[str]) -> NDArray[np.uint16]:
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        codes = np.asarray(values.cat.codes)
+    else:
+        missing = values.isna().to_numpy()
+        codes = pd.Index(labels).get_indexer(pd.Index(values.astype(str)))
+        codes[missing] = -1
+    return np.where(codes < 0, MISSING, codes.astype(np.int64)).astype(np.uint16)
+
+
+def _numbers(values: pd.Series[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which the page shows as missing
+        return values.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
+
+
+def _shares(opened: Input) -> Iterator[Column]:
+    if PROPORTIONS not in opened.obsm:
+        return
+    table = opened.obsm[PROPORTIONS]
+    if not isinstance(table, pd.DataFrame):
+        return
+    for name in table.columns:
+        numbers = _numbers(table[name])
+        high = float(np.nanmax(numbers, initial=0.0))
+        told = f"share of {name}"
+        yield Column(name=told, kind="number", low=0.0, high=high, read=partial(np.copy, numbers))

@@ -1,0 +1,342 @@
+"""One result as the page asks for it: what there is, positions, genes, values, columns, comparison."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import (
+    FormatError,
+    GeneError,
+    InputError,
+    KeyMissingError,
+    arg,
+    check_known,
+    check_range,
+)
+from cellweft._text import shorten
+from cellweft._typing import FloatArray
+from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import Annotation, StoredTable
+from cellweft.data.io.results import ResultKind, place_key, result_kind
+from cellweft.data.spatial import find_coordinates
+from cellweft.viewer.columns import columns_of, slices_of
+from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
+from cellweft.viewer.measured import MeasuredGenes
+from cellweft.viewer.region_markers import compared, read_inside
+
+MATRICES = INTERVAL
+"""Layers that are read beside X."""
+
+_TOP = 0.99  # quantile at which the colours end
+
+
+def kind_of(opened: Input) -> ResultKind:
+    """Return what a result is of.
+
+    Raises
+    ------
+    FormatError
+        It is none of cellweft.
+    """
+    kind = result_kind(opened)
+    if kind is not None:
+        return kind
+    if RECORD in opened.uns:
+        return "spots"
+    raise FormatError(
+        opened.where,
+        expected="a result of cellweft: imputed genes, placed cells or spots",
+        got="data without var['measured'], obsm['cellweft_spatial'] or uns['cellweft']",
+        fix="Give what cellweft wrote; the tissue that was imputed goes to " + arg("tissue") + ".",
+    )
+
+
+class Dataset:
+    """One result.
+
+    Parameters
+    ----------
+    opened
+        The result.
+    title
+        What the page calls it.
+    means
+        What it is read with.
+    tissue
+        What was measured in its cells, or None.
+
+    Attributes
+    ----------
+    kind, title, n_cells
+        What it is of, what it is called, and how many cells (spots) it has.
+    layers
+        The pictures of a gene that there are: of "measured", "imputed", "uncertainty".
+    measured
+        The tissue, or None.
+
+    Raises
+    ------
+    FormatError
+        It is no result of cellweft.
+    KeyMissingError, InputError
+        It has no positions, or they are no numbers.
+    """
+
+    def __init__(
+        self, opened: Input, *, title: str, means: Means, tissue: MeasuredGenes | None = None
+    ) -> None:
+        self.kind, self.title, self.measured = kind_of(opened), title, tissue
+        self.n_cells = len(opened.obs)
+        self._opened = opened
+        self._places = _positions(opened)
+        self._columns = {one.name: one for one in columns_of(opened)}
+        self._names = [str(name) for name in opened.var.index]
+        self._numbers = {name: number for number, name in reversed(list(enumerate(self._names)))}
+        self._matrices, self._cache = self._open(means), means.cache
+        self.layers = self._known_layers()
+        self._tops: dict[tuple[int, str], float] = {}
+        self._lock = threading.Lock()
+
+    def session(self) -> dict[str, Any]:
+        """Return what the page is told of the dataset at its start."""
+        finite = self._places[np.isfinite(self._places).all(axis=1)]
+        low, high = finite.min(axis=0), finite.max(axis=0)
+        record = self._opened.uns.get(RECORD, {})
+        interval = record.get("interval") if isinstance(record, Mapping) else None
+        columns = list(self._columns.values())
+        return {
+            "title": self.title,
+            "kind": self.kind,
+            "cells": self.n_cells,
+            "genes": len(self._names) if self.layers else 0,
+            "layers": list(self.layers),
+            "interval": float(interval) if isinstance(interval, float) else None,
+            "columns": [one.told() for one in columns],
+            "bounds": [float(low[0]), float(low[1]), float(high[0]), float(high[1])],
+            "unit": None,
+            "slices": slices_of(columns, self.n_cells),
+            "cell": True,
+        }
+
+    def positions(self) -> FloatArray:
+        """Return x and y of each cell, (n_cells, 2), NaN where it has no place."""
+        return self._places
+
+    def genes(self) -> dict[str, Any]:
+        """Return the names of the genes, whether they were measured, and their reliability."""
+        return {
+            "names": self._names if self.layers else [],
+            "measured": self._measured() if self.layers else [],
+            "reliability": [_or_none(one) for one in self._reliability()] if self.layers else [],
+        }
+
+    def values(self, gene: str, layer: str) -> tuple[FloatArray, float, float]:
+        """Return a gene in all cells, and the limits of its colours.
+
+        Parameters
+        ----------
+        gene
+            Its name.
+        layer
+            One of `layers`.
+
+        Returns
+        -------
+        values : ndarray
+            (n_cells,) float32, NaN where there is none.
+        low, high : float
+            0, and the 0.99 quantile: of what is measured and of what is imputed the larger one.
+
+        Raises
+        ------
+        KeyMissingError
+            No such layer.
+        GeneError
+            No such gene.
+        """
+        check_known(
+            layer,
+            self.layers,
+            arg("layer", layer),
+            expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
+            got="no such layer",
+        )
+        check_known(
+            gene,
+            self._numbers,
+            arg("gene", gene),
+            expected=f"a gene of {self.title}",
+            got="no such gene",
+            error=GeneError,
+        )
+        number = self._numbers[gene]
+        values = self._layer(number, layer)
+        shared = ("uncertainty",) if layer == "uncertainty" else ("measured", "imputed")
+        tops = [
+            self._top(number, one, values if one == layer else None) for one in shared if one in self.layers
+        ]
+        return values, 0.0, max(tops)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column: uint16 codes of labels, or float32.
+
+        Raises
+        ------
+        KeyMissingError
+            No such column.
+        """
+        check_known(
+            name, self._columns, arg("name", name), expected=f"a column of {self.title}", got="no such column"
+        )
+        return self._cache.get((self, name), self._columns[name].read)
+
+    def cell(self, number: int) -> dict[str, Any]:
+        """Return the name of a cell and its values in all columns, None where it has none.
+
+        Parameters
+        ----------
+        number
+            Of the cell, from 0.
+
+        Raises
+        ------
+        SettingError
+            There is no such cell.
+        """
+        check_range("index", number, low=0, high=self.n_cells - 1, integer=True)
+        columns = {name: one.value(self.column(name)[number].item()) for name, one in self._columns.items()}
+        return {"name": _name(self._opened.obs, number), "columns": columns}
+
+    def compare(self, body: bytes, *, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """Return the genes that tell some cells from the others best.
+
+        Parameters
+        ----------
+        body
+            A bit per cell, as `cellweft.viewer.region_markers.read_inside` takes it.
+        is_gone
+            Asked now and then whether whoever asked waits no longer.
+
+        Raises
+        ------
+        KeyMissingError
+            The dataset has no imputed genes.
+        SettingError
+            The body is of another length, or has all cells on one side.
+        GoneError
+            ``is_gone`` said so.
+        """
+        inside = read_inside(body, self.n_cells)
+        if "imputed" not in self._matrices:
+            raise KeyMissingError(
+                self.title, expected="imputed genes", got="none", fix="Compare in a dataset that has genes."
+            )
+        reliability, measured = self._reliability(), self._measured()
+        known = None if np.isnan(reliability).all() else reliability
+        found = compared(self._matrices["imputed"], inside, reliability=known, is_gone=is_gone)
+        genes = [
+            {
+                "name": self._names[number],
+                **one,
+                "reliability": _or_none(reliability[number]),
+                "measured": measured[number],
+            }
+            for number, one in found.items()
+        ]
+        n_inside = int(inside.sum())
+        return {"inside": n_inside, "outside": self.n_cells - n_inside, "layer": "imputed", "genes": genes}
+
+    def _open(self, means: Means) -> dict[str, GeneMatrix]:
+        opened, found = self._opened, {}
+        held = {} if opened.matrix is None or not self._names else {"imputed": opened.matrix}
+        held |= {name: opened.layers[name] for name in MATRICES if held and name in opened.layers}
+        for name, one in held.items():
+            matrix = open_genes(one, means, where=f"{opened.where} ({name})")
+            if matrix.shape != (self.n_cells, len(self._names)):
+                raise FormatError(
+                    f"{opened.where} ({name})",
+                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var say",
+                    got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
+                    fix="Write the file anew with AnnData.",
+                )
+            found[name] = matrix
+        return found
+
+    def _known_layers(self) -> tuple[str, ...]:
+        there = {
+            "measured": self.measured is not None,
+            "imputed": "imputed" in self._matrices,
+            "uncertainty": all(name in self._matrices for name in MATRICES),
+        }
+        return tuple(name for name, is_there in there.items() if is_there)
+
+    def _layer(self, number: int, layer: str) -> FloatArray:
+        if layer == "measured" and self.measured is not None:
+            return self.measured.gene(number)
+        if layer == "uncertainty":
+            lower, upper = (self._matrices[name].gene(number) for name in MATRICES)
+            return np.asarray(upper - lower)
+        return self._matrices[layer].gene(number)
+
+    def _top(self, number: int, layer: str, values: FloatArray | None) -> float:
+        """Return where the colours of a picture end: the quantile, or the largest where that is zero."""
+        with self._lock:
+            known = self._tops.get((number, layer))
+        if known is None:
+            every = self._layer(number, layer) if values is None else values
+            finite = every[np.isfinite(every)]
+            known = float(np.quantile(finite, _TOP)) if len(finite) else 0.0
+            known = known if known > 0 or not len(finite) else max(float(finite.max()), 0.0)
+            with self._lock:
+                self._tops[number, layer] = known
+        return known
+
+    def _measured(self) -> list[bool]:
+        var = self._opened.var
+        if MEASURED in var.columns:
+            return [bool(one) for one in var[MEASURED]]
+        return [False] * len(self._names)
+
+    def _reliability(self) -> NDArray[np.float64]:
+        var = self._opened.var
+        if RELIABILITY in var.columns:
+            return np.asarray(pd.to_numeric(var[RELIABILITY], errors="coerce"), dtype=np.float64)
+        return np.full(len(self._names), np.nan)
+
+
+def _name(table: Annotation, number: int) -> str:
+    if isinstance(table, StoredTable):
+        name = table.index[number]
+        return name.decode() if isinstance(name, bytes) else str(name)
+    return str(table.names(np.array([number]))[0])
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _positions(opened: Input) -> FloatArray:
+    """Return x and y, a third dimension being left out; a cell that lacks one has no place."""
+    key = place_key(opened)
+    if key is None:
+        found, _ = find_coordinates(opened.obs, opened.obsm, None, where=opened.where)
+    else:
+        found = np.asarray(opened.obsm[key], dtype=np.float64)
+    if found is None or found.ndim != 2 or found.shape[1] < 2 or not np.isfinite(found[:, :2]).all(1).any():
+        raise InputError(
+            opened.where if key is None else f"{opened.where}.obsm[{key!r}]",
+            expected="x and y of the cells",
+            got="no place of any cell" if found is None else f"an array of shape {found.shape} without them",
+            fix="Write them to obsm['spatial'].",
+        )
+    places = found[:, :2].astype(np.float32)
+    places[~np.isfinite(places).all(axis=1)] = np.nan
+    return places

@@ -1,0 +1,219 @@
+"""What was measured, beside what was imputed: the panel of a tissue, in the order of the imputed cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._compute import row_blocks
+from cellweft._errors import CellweftError, GeneError, InputError
+from cellweft._text import shorten
+from cellweft._typing import FloatArray, IntArray, Matrix, Scale
+from cellweft.data.gene_names import match_sides
+from cellweft.data.io.backed_matrix import Rows, RowSource, open_rows
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import Annotation
+from cellweft.data.validation import ReadOptions, check_cells, gene_names, make_side
+from cellweft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
+
+_WISH = ReadOptions(
+    name="spatial", layer=None, gene_column=None, size_factor=None, scale=None, duplicates="first"
+)
+
+
+class MeasuredGenes:
+    """The measured values of a tissue in the cells of a result, log-normalised as `cellweft.pair` does.
+
+    Parameters
+    ----------
+    tissue
+        The opened tissue.
+    result
+        The opened result.
+    means
+        What the tissue is read with.
+
+    Raises
+    ------
+    InputError
+        No cell of the result is in the tissue, or the tissue's names are not unique.
+    GeneError
+        No gene of the result is in the tissue.
+
+    Notes
+    -----
+    Only the names are looked at here. The values are read when the first gene is asked for: once, to find
+    their scale and the total of each cell, and in the same sweep the genes are packed as they stand in the
+    file, as many as there is room for. A gene is normalised when it is asked for.
+    """
+
+    def __init__(self, tissue: Input, result: Input, means: Means) -> None:
+        check_cells(tissue)
+        self._tissue, self._means = tissue, means
+        genes = gene_names(tissue, _WISH)
+        names = result.var.index.astype(str).to_numpy(dtype=np.str_)
+        first = np.flatnonzero(~pd.Series(names).duplicated().to_numpy())
+        match = match_sides(
+            names[first],
+            genes.names,
+            first_var=result.var.iloc[first],
+            second_var=tissue.var.iloc[genes.places],
+        )
+        if not len(match.first):
+            raise GeneError(
+                tissue.where,
+                expected=f"genes of {result.where}",
+                got=f"none of them, but {shorten(genes.names.tolist(), most=3) or 'no genes'}",
+                fix="Give the tissue whose genes were imputed, or leave it out.",
+            )
+        self.genes: dict[int, int] = dict(
+            zip(first[match.first].tolist(), range(len(match.first)), strict=True)
+        )
+        self._names, self._places = genes, genes.places[match.second].astype(np.int64)
+        self._order = order_of(tissue.obs, result.obs)
+        if self._order is not None and not (self._order >= 0).any():
+            raise InputError(
+                tissue.where,
+                expected=f"the cells of {result.where}, by their names",
+                got=f"other names ({shorten(_some_names(tissue.obs), most=3)}), where the result has "
+                f"{shorten(_some_names(result.obs), most=3)}",
+                fix="Give the tissue whose cells were imputed, or leave it out.",
+            )
+        self._n_cells = len(result.obs)
+        self._lock = threading.Lock()
+        self._read: tuple[SweptGenes, _Scale] | CellweftError | None = None
+
+    def gene(self, number: int) -> FloatArray:
+        """Return the measured values of a gene in the cells of the result.
+
+        Parameters
+        ----------
+        number
+            Of the gene, in the result.
+
+        Returns
+        -------
+        (n_cells,)
+            float32; NaN in cells that are not in the tissue, and everywhere where the gene is not.
+
+        Raises
+        ------
+        InputError, ScaleError, FormatError
+            As `cellweft.pair`, where the values cannot be used.
+        """
+        if number not in self.genes:
+            return np.full(self._n_cells, np.nan, dtype=np.float32)
+        swept, scale = self.read()
+        values = scale.logarithms(swept.gene(self.genes[number]))
+        if self._order is None:
+            return values
+        found = values[self._order]
+        found[self._order < 0] = np.nan
+        return found
+
+    def read(self) -> tuple[SweptGenes, _Scale]:
+        """Return the genes as they stand in the tissue, and their scale; the first call reads the tissue.
+
+        Raises
+        ------
+        InputError, ScaleError, FormatError
+            As `gene`.
+        """
+        with self._lock:
+            if self._read is None:
+                try:
+                    self._read = self._first_read()
+                except CellweftError as error:
+                    self._read = error
+            if isinstance(self._read, CellweftError):
+                raise self._read
+            return self._read
+
+    def _first_read(self) -> tuple[SweptGenes, _Scale]:
+        tissue = self._tissue
+        source = open_rows(tissue.values(None, argument="layer"), where=f"{tissue.where}.X")
+        columns = self._places if tissue.columns is None else tissue.columns[self._places]
+        swept = SweptGenes(source, self._means, columns=columns)
+        watched = _Watched(source, self._places[: swept.width])
+        no_panel = np.zeros(0, dtype=np.int64)
+        side, _ = make_side(dataclasses.replace(tissue, matrix=watched), self._names, _WISH, panel=no_panel)
+        swept.keep(watched.blocks)
+        if side.scale != "raw":
+            return swept, _Scale(side.scale, None)
+        totals = side.totals
+        factors = np.divide(side.target, totals, out=np.zeros_like(totals), where=totals > 0)
+        return swept, _Scale(side.scale, factors.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scale:
+    kind: Scale
+    factors: FloatArray | None  # (n_cells,)
+
+    def logarithms(self, values: FloatArray) -> FloatArray:
+        """Normalise a gene as `cellweft.data.side.Side.block` does a block."""
+        if self.kind == "log":
+            return values
+        return np.log1p(values if self.factors is None else values * self.factors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Watched:
+    """A matrix that is read from its first row to its last, of which some genes are kept."""
+
+    source: RowSource
+    kept: IntArray  # positions among the columns that are read
+    blocks: list[PackedBlock] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape
+
+    @property
+    def row_bytes(self) -> float:
+        return self.source.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        block = self.source.read(rows, columns)
+        if isinstance(rows, slice):
+            for part in row_blocks(block.shape[0], MOST_ROWS):
+                place = slice(rows.start + part.start, rows.start + part.stop)
+                self.blocks.append(packed(place, block[part], self.kept))
+        return block
+
+
+def order_of(tissue: Annotation, result: Annotation) -> IntArray | None:
+    """Return the row in the tissue of each cell of a result, by name; None where they are the same.
+
+    Parameters
+    ----------
+    tissue, result
+        Tables of the cells; the names of the tissue stand once each.
+
+    Returns
+    -------
+    (n_cells,) or None
+        -1 for cells that are not in the tissue.
+    """
+    pairs = zip(tissue.name_blocks(), result.name_blocks(), strict=False)
+    if len(tissue) == len(result) and all(np.array_equal(_text(one), _text(two)) for one, two in pairs):
+        return None
+    names = pd.Index(tissue.names().astype(str))
+    return np.asarray(names.get_indexer(pd.Index(result.names().astype(str))), dtype=np.int64)
+
+
+def _text(names: NDArray[Any]) -> NDArray[Any]:
+    if len(names) and isinstance(names[0], bytes):
+        return np.array([name.decode() for name in names], dtype=object)
+    return names
+
+
+def _some_names(table: Annotation) -> list[str]:
+    """Return the first names of a table, and whatever stands for the others in an error."""
+    return [str(name) for name in _text(next(iter(table.name_blocks()), np.empty(0, dtype=object))[:4])]

@@ -1,0 +1,301 @@
+"""The local server: loopback only, read-only, a thread for each connection."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from dataclasses import replace
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from types import TracebackType
+from typing import Any
+
+from cellweft._errors import CellweftError, SettingError, check_range
+from cellweft.viewer.api import Answer, Api, error_answer, not_found
+from cellweft.viewer.region_markers import GoneError
+
+_log = logging.getLogger("cellweft")
+
+_HOST = "127.0.0.1"
+_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_IDLE_SECONDS = 60
+_MOST_DROPPED = 2**20  # bytes of a body that nobody wants
+_WAIT_SECONDS = 0.2  # between two looks at whether to end
+
+
+class Viewer:
+    """A page that is being served; use it in a ``with`` statement, or close it.
+
+    Parameters
+    ----------
+    api
+        What answers.
+    port
+        To listen at, 0 to 65535; 0 takes any that is free.
+    on_close
+        Called at the end, once nothing is served any more.
+
+    Attributes
+    ----------
+    port
+        Where it listens.
+    url
+        Address of the page.
+
+    Raises
+    ------
+    SettingError
+        The port is out of its range, taken, or not allowed.
+
+    Notes
+    -----
+    It listens on the loopback address alone, answers only requests that name it as their host, so that no
+    other page can reach it by a name of its own (DNS rebinding), and writes nothing.
+    """
+
+    def __init__(self, api: Api, *, port: int = 0, on_close: Callable[[], None] = lambda: None) -> None:
+        check_range("port", port, low=0, high=65535, integer=True)
+        try:
+            self._server = _Server(api, int(port))
+        except OSError as error:
+            raise _no_port(port, error) from error
+        self.port = int(self._server.server_address[1])
+        self.url = f"http://{_HOST}:{self.port}/"
+        self._on_close, self._lock, self._closed = on_close, threading.Lock(), False
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_WAIT_SECONDS,), name="cellweft-view", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Viewer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Viewer({'closed' if self.closed else self.url})"
+
+    def _repr_html_(self) -> str:
+        if self.closed:
+            return "cellweft view (closed)"
+        return f'<a href="{self.url}" target="_blank" rel="noopener">{self.url}</a>'
+
+    @property
+    def closed(self) -> bool:
+        """Whether it serves no longer."""
+        return self._closed
+
+    def open(self) -> bool:
+        """Open the page in the browser; return whether one was found."""
+        try:
+            return webbrowser.open(self.url)
+        except webbrowser.Error:
+            return False
+
+    def wait(self) -> None:
+        """Serve until an interrupt (Ctrl-C) or `close`, then close."""
+        with contextlib.suppress(KeyboardInterrupt):
+            while self._thread.is_alive():
+                self._thread.join(_WAIT_SECONDS)
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving and let go of the files; a second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = self._server.is_closing = True
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server.hang_up()
+        self._on_close()
+
+
+def _no_port(port: int, error: OSError) -> SettingError:
+    got = f"{port}, which cannot be listened at ({error.strerror})"
+    if error.errno == errno.EADDRINUSE:
+        got = f"{port}, where another program listens"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        got = f"{port}, which is not allowed to you"
+    return SettingError("port", expected="a free port", got=got, fix="Choose another, or 0 for any.")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
+    request_queue_size = 64
+
+    def __init__(self, api: Api, port: int) -> None:
+        self.api, self.is_closing = api, False
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__((_HOST, port), _Handler)
+        number = self.server_address[1]
+        self.hosts = {f"{name}:{number}" for name in ("localhost", _HOST, "[::1]")}
+
+    def server_bind(self) -> None:
+        """Bind without a look-up of the machine's name, which may take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = _HOST, int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection."""
+        with self._lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
+        with self._lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """End the connections that are open; their threads end with them."""
+        with self._lock:
+            for one in self._open:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep the failure of a connection, which is the client's as a rule, for those who look for it."""
+        _log.debug("cellweft view: a connection failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "cellweft", ""
+    timeout = _IDLE_SECONDS
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._respond(lambda: self.server.api.get(self.path))
+
+    do_HEAD = do_GET  # noqa: N815 - the base's way to name methods
+
+    def do_POST(self) -> None:
+        self._respond(lambda: self.server.api.compare(self.path, self._body, is_gone=self._is_gone))
+
+    def do_OTHER(self) -> None:
+        def refuse() -> Answer:
+            if not self.server.api.is_known(self.path):
+                return not_found(self.path)
+            got = f"{self.command}: nothing can be written here"
+            error = SettingError("method", expected="GET or HEAD", got=got, fix="Read only.")
+            return replace(error_answer(error, status=405), headers={"Allow": "GET, HEAD"})
+
+        self._respond(refuse)
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_OTHER  # noqa: N815
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what could not be understood, in the form of all errors."""
+        self.close_connection = True
+        got = message or HTTPStatus(code).phrase
+        self._send(
+            error_answer(SettingError("request", expected="HTTP", got=got, fix="Go to /."), status=int(code))
+        )
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        _log.debug("cellweft view: " + format, *args)
+
+    def _respond(self, answer: Callable[[], Answer]) -> None:
+        self._unread = self._length()
+        try:
+            found = self._refusal() or answer()
+        except (GoneError, ConnectionError, TimeoutError):
+            self.close_connection = True
+            return
+        except Exception as error:  # one request that fails ends no other
+            if self.server.is_closing:  # the files are closed under it
+                self.close_connection = True
+                return
+            _log.exception("cellweft view: %s failed", self.path[:200])
+            wrong = CellweftError(
+                "cellweft view",
+                expected="an answer",
+                got=f"{type(error).__name__}: {str(error)[:300]}",
+                fix="Reload the page; if it happens again, start cellweft view anew.",
+            )
+            found = error_answer(wrong, status=500)
+        if self._unread:
+            self.close_connection = True
+            if self._unread > 0:
+                self.rfile.read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self._send(found)
+
+    def _refusal(self) -> Answer | None:
+        """Refuse what comes under another name, or from the page of another."""
+        hosts = self.headers.get_all("Host", [])
+        origin = self.headers.get("Origin")
+        allowed = self.server.hosts
+        if len(hosts) != 1 or hosts[0].lower() not in allowed:
+            got = f"host {', '.join(hosts)[:100]!r}"
+        elif self.command == "POST" and origin is not None and origin.removeprefix("http://") not in allowed:
+            got = f"origin {origin[:100]!r}"
+        else:
+            return None
+        fix = f"Go to http://{_HOST}:{self.server.server_port}/; forward the same port from another machine."
+        return error_answer(
+            SettingError("Host", expected="this machine's own address", got=got, fix=fix), status=403
+        )
+
+    def _length(self) -> int:
+        """Return the length of the body, -1 where it is not plain."""
+        if "Transfer-Encoding" in self.headers:
+            return -1
+        told = self.headers.get("Content-Length", "0")
+        return int(told) if told.isascii() and told.isdigit() and len(told) < 12 else -1
+
+    def _body(self, length: int) -> bytes:
+        if self._unread != length:
+            raise SettingError(
+                "body",
+                expected=f"{length} bytes, a bit per cell",
+                got=f"{self._unread}" if self._unread >= 0 else "a body without its length",
+                fix="Send all cells of the dataset.",
+            )
+        body = self.rfile.read(length)
+        self._unread = 0
+        return body
+
+    def _is_gone(self) -> bool:
+        try:
+            ready, _, _ = select.select([self.connection], [], [], 0)
+            return bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
+        except ValueError:  # more files are open than select knows
+            return False
+        except OSError:
+            return True
+
+    def _send(self, answer: Answer) -> None:
+        body = memoryview(answer.body).cast("B")
+        self.send_response(answer.status)
+        headers = {"Content-Type": answer.kind, "Content-Length": str(len(body)), **_HEADERS}
+        for name, value in ({"Cache-Control": "no-store"} | headers | answer.headers).items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if getattr(self, "command", None) != "HEAD":
+            self.wfile.write(body)

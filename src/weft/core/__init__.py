@@ -1,1 +1,0 @@
-"""Networks and operators on arrays: never imports AnnData."""

@@ -1,1 +1,0 @@
-"""Files in, row blocks out: never imports networks."""

@@ -1,0 +1,185 @@
+"""An output is whole under its own name, or not there at all."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cellweft._errors import OutputError, OutputExistsError, SettingError
+from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """Return a folder that this test's user may enter, but not write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)  # the administrator may write everywhere
+    yield folder
+    os.seteuid(before)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_free_path_is_returned_absolute_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check_output("scores.csv") == tmp_path / "scores.csv"
+    assert names(tmp_path) == []
+
+
+def test_an_existing_file_is_refused_and_may_be_replaced_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(OutputExistsError, match=r"got an existing output\. .*overwrite=True"):
+        check_output(path)
+    assert check_output(path, overwrite=True) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.zarr", "a file"), ("a.h5ad", "a folder that is no zarr store")]
+)
+def test_what_is_of_another_kind_is_never_replaced(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    if kind == "a file":
+        path.write_text("mine")
+    else:
+        path.mkdir()
+        (path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExistsError, match=f"got {kind}"):
+        check_output(path, overwrite=True)
+
+
+def test_a_folder_that_is_no_store_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "home.zarr"
+    path.mkdir()
+    (path / "thesis.tex").write_text("mine")
+    with pytest.raises(OutputExistsError, match="a folder that is no zarr store"):
+        check_output(path, overwrite=True)
+
+
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"a name ending in \.zarr or \.h5ad, got '\.loom'"):
+        check_output(tmp_path / "a.loom", suffixes=(".zarr", ".h5ad"))
+
+
+def test_a_missing_folder_is_named_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"results: expected the output's folder.*mkdir -p"):
+        check_output(tmp_path / "results" / "a.csv")
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(OutputError, match="results: expected a folder, got a file"):
+        check_output(tmp_path / "results" / "a.csv")
+    with pytest.raises(OutputError, match=r"expected the output's folder|Not a directory"):
+        check_output(tmp_path / "results" / "deeper" / "a.csv")
+
+
+def test_a_folder_without_permission_is_named(locked_folder: Path) -> None:
+    with pytest.raises(OutputError, match="may be written to, got no permission"):
+        check_output(locked_folder / "a.csv")
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "a.csv"
+    link.symlink_to(tmp_path / "disk" / "a.csv")
+    with partial_output(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "a.csv").read_text() == "new"
+
+
+def test_a_partial_file_takes_its_name_at_the_end_only(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    with partial_output(path) as partial:
+        partial.write_text("new")
+        assert [partial.name] == names(tmp_path)
+        assert re.fullmatch(r"\.scores\.csv\.[0-9a-f]{8}-\d+-[0-9a-f]{8}\.cellweft-partial", partial.name)
+    assert names(tmp_path) == ["scores.csv"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_old_output_and_leaves_no_part(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+
+    def work() -> None:
+        with partial_output(path, overwrite=True) as partial:
+            partial.write_text("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        work()
+    assert names(tmp_path) == ["scores.csv"]
+    assert path.read_text() == "old"
+
+
+def store(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / ".zgroup").write_text(text)
+
+
+def test_a_store_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    store(path, "old")
+    (path / "extra").write_text("old")
+    (tmp_path / "a.zarr.partial").mkdir()  # the user's own
+    (tmp_path / "a.zarr.replaced").mkdir()
+    with partial_output(path, overwrite=True) as partial:
+        store(partial, "new")
+    assert names(tmp_path) == ["a.zarr", "a.zarr.partial", "a.zarr.replaced"]
+    assert names(path) == [".zgroup"]
+    assert (path / ".zgroup").read_text() == "new"
+
+
+def test_a_store_comes_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    store(path, "old")
+    rename = Path.rename
+
+    def fail_on_partial(self: Path, target: Path) -> Path:
+        if self.suffix == ".cellweft-partial":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_partial)
+
+    def work() -> None:
+        with partial_output(path, overwrite=True) as partial:
+            store(partial, "new")
+
+    with pytest.raises(OutputError, match="Input/output error"):
+        work()
+    assert names(tmp_path) == ["a.zarr"]
+    assert (path / ".zgroup").read_text() == "old"
+
+
+def test_a_system_error_names_path_space_and_next_step() -> None:
+    with (
+        pytest.raises(
+            OutputError, match=r"a\.csv: .* up to 3 MB, .*No space left.* free in .*Free some space"
+        ),
+        output_errors("missing/a.csv", needed=3e6),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_own_errors_pass_unchanged() -> None:
+    with pytest.raises(OutputExistsError, match="x: expected y, got z"), output_errors("a.csv"):
+        raise OutputExistsError("x", expected="y", got="z", fix="w.")

@@ -1,0 +1,183 @@
+"""Tables of cells in memory and in files tell the same, and names that stand twice are found by blocks."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellweft._errors import InputError
+from cellweft.data.io import obs_table
+from cellweft.data.io.obs_table import (
+    Annotation,
+    ExtendedTable,
+    HeldTable,
+    StoredTable,
+    names_twice,
+    repeated,
+    write_names,
+    write_table,
+)
+from cellweft.data.io.read import open_input
+from cellweft.data.io.sanitize import storable
+
+TABLE = pd.DataFrame(
+    {
+        "kind": pd.Categorical(["a", None, "b"]),
+        "size": [1.5, 2.0, np.nan],
+        "text": ["x", "y", "z"],
+        "whole": pd.array([1, None, 3], dtype="Int64"),
+    },
+    index=pd.Index(["c1", "c2", "c3"], name="barcode"),
+)
+
+
+@pytest.fixture(params=["memory", "h5ad", "zarr"])
+def table(request: pytest.FixtureRequest, tmp_path: Path, write_as: Any) -> Annotation:
+    data = anndata.AnnData(np.ones((3, 2), dtype=np.float32), obs=TABLE)
+    given = data if request.param == "memory" else write_as(data, tmp_path, request.param)
+    return open_input(given, argument="st").obs
+
+
+def test_columns_names_and_parts_are_those_of_the_table(table: Annotation) -> None:
+    assert isinstance(table, HeldTable | StoredTable)
+    assert len(table) == 3
+    assert table.columns == ["kind", "size", "text", "whole"]
+    assert list(table["size"].dropna()) == [1.5, 2.0]
+    assert table.names().tolist() == ["c1", "c2", "c3"]
+    assert table.names(np.array([2, 0])).tolist() == ["c3", "c1"]
+    for rows in (None, np.array([2, 0])):
+        expected = TABLE if rows is None else TABLE.iloc[rows]
+        pd.testing.assert_frame_equal(table.frame(rows), expected, check_dtype=False)
+    with pytest.raises((KeyError, ValueError)):
+        table["other"]
+
+
+def test_tables_without_columns_keep_their_names(tmp_path: Path, write_as: Any) -> None:
+    data = anndata.AnnData(np.ones((2, 2), dtype=np.float32), obs=pd.DataFrame(index=["a", "b"]))
+    found = open_input(write_as(data, tmp_path, "h5ad"), argument="st").obs
+    assert (found.columns, found.frame().index.tolist(), found.frame().shape) == ([], ["a", "b"], (2, 0))
+
+
+def test_tables_of_another_layout_are_read_at_once(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=2)
+    anndata.io.write_elem(group, "obs", pd.DataFrame({"a": [1, 2]}, index=["x", "y"]))
+    group["obs"].attrs["encoding-version"] = "0.1.0"
+    old = StoredTable.of_group(group["obs"])
+    assert isinstance(old, HeldTable)
+    assert old.names().tolist() == ["x", "y"]
+    del group["obs/_index"]
+    anndata.io.write_elem(group["obs"], "_index", pd.Categorical(["x", "y"]))
+    group["obs"].attrs["encoding-version"] = "0.2.0"
+    assert isinstance(StoredTable.of_group(group["obs"]), HeldTable)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(["a", "b", "ä", "", "cell1", "cell2"]), max_size=12),
+    block=st.integers(1, 5),
+)
+def test_names_that_stand_twice_equal_a_naive_count(names: list[str], block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(obs_table, "_BLOCK_ROWS", block)
+        found = names_twice(HeldTable(pd.DataFrame(index=pd.Index(names, dtype=object))))
+    assert found == [name for name in dict.fromkeys(names) if names.count(name) > 1]
+
+
+@pytest.mark.parametrize("block", [2, 100])
+def test_names_in_a_file_that_stand_twice(
+    tmp_path: Path, write_as: Any, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(obs_table, "_BLOCK_ROWS", block)
+    data = anndata.AnnData(np.ones((5, 2), dtype=np.float32))
+    data.obs_names = ["u", "ü", "v", "w", "ü"]
+    for kind in ("h5ad", "zarr", "v3.zarr"):
+        assert names_twice(open_input(write_as(data, tmp_path, kind), argument="st").obs) == ["ü"]
+
+
+def test_equal_hashes_of_other_names_are_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pd.util, "hash_array", lambda block, **_: np.zeros(len(block), dtype=np.uint64))
+    assert names_twice(HeldTable(pd.DataFrame(index=["a", "b", "a", "c"]))) == ["a"]
+
+
+def test_repeated_finds_all_that_are_equal() -> None:
+    values = np.array([3, 1, 2, 3, 2, 3, 9], dtype=np.uint64)
+    for size in (1, 3, 7):
+        assert repeated(lambda size=size: np.split(values, [size]), 7).tolist() == [0, 2, 3, 4, 5]
+    assert repeated(lambda: [], 0).tolist() == repeated(lambda: [values[:3]], 3).tolist() == []
+
+
+@pytest.mark.parametrize("form", ["h5", 2, 3])
+@pytest.mark.parametrize("names", [["a", "ü", "cell 3"], []], ids=len)
+def test_names_are_written_by_blocks_as_anndata_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, names: list[str]
+) -> None:
+    monkeypatch.setattr(obs_table, "_BLOCK_ROWS", 2)
+    given = HeldTable(pd.DataFrame(index=pd.Index(names, dtype=object)))
+    group = (
+        h5py.File(tmp_path / "x.h5", "w")
+        if form == "h5"
+        else zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=form)
+    )
+    write_names(group, "names", given)
+    write_names(group, "again", StoredTable(group["names"], {}))
+    for key in ("names", "again"):
+        assert [str(one) for one in anndata.io.read_elem(group[key])] == names
+
+
+@pytest.fixture(params=["h5", "zarr"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "h5":
+        return h5py.File(tmp_path / "x.h5", "w")
+    return zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=2)
+
+
+def test_a_table_is_written_column_by_column_as_anndata_does(table: Annotation, store: Any) -> None:
+    write_table(store, "obs", table)
+    anndata.io.write_elem(store, "theirs", storable(table.frame(), "obs"))
+    ours, theirs = (anndata.io.read_elem(store[key]) for key in ("obs", "theirs"))
+    pd.testing.assert_frame_equal(ours, theirs, check_names=False)
+    pd.testing.assert_frame_equal(StoredTable.of_group(store["obs"]).frame(), theirs, check_names=False)
+
+
+def test_a_table_of_no_column_and_one_of_no_cell(store: Any) -> None:
+    write_table(store, "bare", HeldTable(pd.DataFrame(index=["a", "b"])))
+    write_table(store, "empty", HeldTable(TABLE.iloc[:0][["size"]]))
+    assert anndata.io.read_elem(store["bare"]).shape == (2, 0)
+    assert anndata.io.read_elem(store["empty"]).shape == (0, 1)
+
+
+def test_names_that_may_not_be_written(store: Any) -> None:
+    slashed = HeldTable(pd.DataFrame({"a/b": [1, 2]}, index=["x", "y"]))
+    write_table(store, "obs", slashed)
+    assert list(anndata.io.read_elem(store["obs"])) == ["a_b"]
+    both = ExtendedTable(slashed, {"a_b": np.array([3, 4])})
+    with pytest.raises(InputError, match=r"both: expected distinct column names, got 'a_b' twice"):
+        write_table(store, "both", both)
+    mixed = HeldTable(pd.DataFrame({"a": [1, "x"]}, index=["x", "y"]))
+    with pytest.raises(InputError, match="one type of values"):
+        write_table(store, "mixed", mixed)
+
+
+def test_more_columns_replace_those_of_their_name(table: Annotation) -> None:
+    more = ExtendedTable(table, {"near": np.array([0.1, 0.2, 0.3]), "size": np.array([7, 8, 9])})
+    assert more.columns == ["kind", "text", "whole", "near", "size"]
+    assert more["size"].tolist() == [7, 8, 9]
+    assert more["text"].tolist() == ["x", "y", "z"]
+    assert len(more) == 3
+    assert more.names().tolist() == ["c1", "c2", "c3"]
+    assert [str(_text(name)) for block in more.name_blocks() for name in block] == ["c1", "c2", "c3"]
+    some = more.frame(np.array([2, 0]))
+    assert some["near"].tolist() == [0.3, 0.1]
+    assert some["size"].tolist() == [9, 7]
+    assert list(more.frame().index) == ["c1", "c2", "c3"]
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,251 @@
+"""Every format gives the same values; a file that is not what its name says is refused with the next step."""
+
+import gzip
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import zarr
+
+from cellweft._errors import FormatError, KeyMissingError, MissingFileError
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.read import open_input
+
+Write = Callable[[anndata.AnnData, Path, str], Path]
+KINDS = ["h5ad", "zarr", "v3.zarr", "h5", "mtx", "csv", "csv.gz", "tsv", "parquet"]
+ON_DISK = {"h5ad", "zarr", "v3.zarr", "h5"}
+
+
+def values(data: Any) -> Any:
+    found = open_input(data, argument="sc")
+    block = open_rows(found.values(None, argument="sc_layer")).read(slice(None), found.columns)
+    return block.toarray() if sp.issparse(block) else block
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_the_same(kind: str, tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    data = make_side(["Gad1", "Sst", "NA"])
+    path = write_as(data, tmp_path, kind)
+    found = open_input(str(path), argument="sc")
+    assert found.obs.names().tolist() == data.obs_names.tolist()
+    assert found.var.index.tolist() == ["Gad1", "Sst", "NA"]
+    assert (found.source, found.where) == (str(path), f"sc ({path})")
+    assert isinstance(found.matrix, np.ndarray | sp.csr_matrix) != (kind in ON_DISK)
+    np.testing.assert_array_equal(values(path), data.X.toarray())
+
+
+def test_anndata_is_taken_as_it_is(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    data = make_side(["Gad1", "Sst", "Vip"])
+    np.testing.assert_array_equal(values(data[[3, 1], ["Vip", "Gad1"]]), data.X.toarray()[[3, 1]][:, [2, 0]])
+    backed = anndata.read_h5ad(write_as(data, tmp_path, "h5ad"), backed="r")
+    np.testing.assert_array_equal(values(backed), data.X.toarray())
+    np.testing.assert_array_equal(
+        values(backed[[3, 1], ["Vip", "Gad1"]]), data.X.toarray()[[3, 1]][:, [2, 0]]
+    )
+    np.testing.assert_array_equal(values(backed[2:5, 1:]), data.X.toarray()[2:5, 1:])
+    assert "backed by" in open_input(backed, argument="sc").where
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_layers_obsm_and_raw_are_found(kind: str, tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    data = make_side(["Gad1", "Sst"], spatial=True)
+    data.layers["counts"] = data.X * 2
+    data.obsm["frame"] = pd.DataFrame({"a": range(12)}, index=data.obs_names)
+    data.raw = data.copy()
+    data.X = None
+    found = open_input(write_as(data, tmp_path, kind), argument="st")
+    assert found.has_raw
+    assert set(found.obsm) == {"spatial", "frame"}
+    assert len(found.obsm) == 2
+    np.testing.assert_array_equal(found.obsm["spatial"], data.obsm["spatial"])
+    layer = open_rows(found.values("counts", argument="st_layer")).read(slice(None))
+    np.testing.assert_array_equal(layer.toarray(), data.layers["counts"].toarray())
+    with pytest.raises(
+        KeyMissingError, match=r"\.X: expected a matrix.*Name a layer with st_layer=.*'counts'"
+    ):
+        found.values(None, argument="st_layer")
+    with pytest.raises(
+        KeyMissingError, match=r"st_layer='count': expected a layer of st .*Did you mean 'counts'"
+    ):
+        found.values("count", argument="st_layer")
+
+
+def test_files_of_the_oldest_anndata_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        group = file.create_group("X")
+        group.attrs["h5sparse_format"], group.attrs["h5sparse_shape"] = "csr", (2, 3)
+        group["data"], group["indices"], group["indptr"] = np.ones(2, np.float32), [0, 2], [0, 1, 2]
+        file["obs"] = np.array([(b"a",), (b"b",)], dtype=[("index", "S1")])
+        file["var"] = np.array([(b"x",), (b"y",), (b"z",)], dtype=[("index", "S1")])
+    with pytest.warns(anndata.OldFormatWarning):
+        assert values(tmp_path / "old.h5ad").tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_tables_keep_coordinates_and_text_as_annotation(tmp_path: Path) -> None:
+    path = tmp_path / "spatial.csv"
+    path.write_text("cell,X,Y,region,Gad1,Sst,cluster,Gad1\n1,0.5,2,L1,3,0,7,1\n2,1.5,4,L2,0,1,8,2\n")
+    found = open_input(path, argument="st", obs_columns=["cluster"])
+    assert found.obs.columns == ["X", "Y", "region", "cluster"]
+    assert found.var.index.tolist() == ["Gad1", "Sst", "Gad1"]
+    assert found.obs.names().tolist() == ["1", "2"]
+    np.testing.assert_array_equal(found.matrix, [[3, 0, 1], [0, 1, 2]])
+
+
+def test_a_lone_x_is_a_gene_and_missing_numbers_stay(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("\tx\tGad1\na\t1\t\nb\t2\t5\n")
+    found = open_input(tmp_path / "t.tsv", argument="st")
+    assert found.var.index.tolist() == ["x", "Gad1"]
+    assert np.isnan(found.matrix[0, 1])
+
+
+def test_parquet_takes_its_first_text_column_as_names(tmp_path: Path) -> None:
+    pd.DataFrame({"barcode": ["a", "b"], "Gad1": [1, 2], "Sst": [0, 1]}).to_parquet(tmp_path / "t.parquet")
+    found = open_input(tmp_path / "t.parquet", argument="sc")
+    assert found.obs.names().tolist() == ["a", "b"]
+    assert found.var.index.tolist() == ["Gad1", "Sst"]
+
+
+def test_what_10x_counts_beside_genes_is_left_out(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    data = make_side(["Gad1", "NegControl1", "Sst"])
+    path = write_as(data, tmp_path, "xenium.h5")
+    found = open_input(path, argument="st")
+    assert found.var.index.tolist() == ["Gad1", "Sst"]
+    assert found.columns is not None
+    assert found.columns.tolist() == [0, 2]
+    np.testing.assert_array_equal(values(path), data.X.toarray()[:, [0, 2]])
+
+
+def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
+    (tmp_path / "atlas.h5ad").touch()
+    with pytest.raises(
+        MissingFileError, match=r"sc \(.*atlass\.h5ad\): expected a file, got nothing.*'atlas\.h5ad'"
+    ):
+        open_input(tmp_path / "atlass.h5ad", argument="sc")
+    with pytest.raises(MissingFileError, match=r"The folder '.*nowhere' is not there either"):
+        open_input(tmp_path / "nowhere" / "atlas.h5ad", argument="sc")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "looks"),
+    [
+        ("text.h5ad", b"a,b\n1,2\n", "a text file"),
+        ("text.h5", b"a,b\n1,2\n", "a text file"),
+        ("pickle.h5ad", pickle.dumps({"a": 1}), "a pickle, which is never read"),
+        ("packed.h5ad", gzip.compress(b"x", mtime=0), "a file packed with gzip"),
+        ("empty.h5ad", b"", "an empty file"),
+        ("cut.h5ad", b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file that is damaged or not complete"),
+        ("text.parquet", b"a,b\n1,2\n", "a text file"),
+        ("bytes.csv", b"\xff\xfe\x00\x01" * 9, "a file that cannot be read so"),
+        ("empty.csv", b"", "an empty file"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(
+    tmp_path: Path, name: str, content: bytes, looks: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        FormatError, match=rf"sc \(.*{name}\): expected content that fits its name.*got {looks}"
+    ):
+        open_input(tmp_path / name, argument="sc")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.pkl", r"got a pickle, which can run any code.*write_h5ad"),
+        ("a.rds", r"expected \.h5ad, \.zarr.*got a file named 'a\.rds'.*In R, convert"),
+        ("a.loom", r"read_loom"),
+        ("matrix.mtx.gz", r"Name the folder that holds it"),
+        ("a.xlsx", r"got a file named 'a\.xlsx'\. Convert the data to \.h5ad"),
+        ("a", r"got a file named 'a'"),
+    ],
+)
+def test_formats_that_are_not_read(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(FormatError, match=message):
+        open_input(tmp_path / name, argument="sc")
+
+
+def test_other_things_are_refused() -> None:
+    with pytest.raises(FormatError, match=r"sc: expected an AnnData or a path, got DataFrame"):
+        open_input(pd.DataFrame(), argument="sc")  # type: ignore[arg-type]
+
+
+def test_hdf5_files_of_the_other_kind(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    write_as(make_side(["Gad1"]), tmp_path, "h5ad").rename(tmp_path / "a.h5")
+    with pytest.raises(FormatError, match=r"expected a 10x file.*its name must end in \.h5ad"):
+        open_input(tmp_path / "a.h5", argument="sc")
+    write_as(make_side(["Gad1"]), tmp_path, "h5").rename(tmp_path / "a.h5ad")
+    with pytest.raises(
+        FormatError, match=r"expected an AnnData file.*got an HDF5 file with 'matrix'.*end in \.h5\."
+    ):
+        open_input(tmp_path / "a.h5ad", argument="sc")
+
+
+def test_folders_that_are_no_input(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match=r"got a folder with nothing in it\. Name the file itself"):
+        open_input(tmp_path / "empty", argument="sc")
+    folder = write_as(make_side(["Gad1"]), tmp_path, "mtx")
+    (folder / "barcodes.tsv").rename(tmp_path / "kept.tsv")
+    with pytest.raises(
+        FormatError, match=r"got a folder without barcodes\.tsv: 'features\.tsv', 'matrix\.mtx'"
+    ):
+        open_input(folder, argument="sc")
+    (folder / "barcodes.tsv").write_text("one\ntwo\n")
+    with pytest.raises(FormatError, match=r"expected 2 cells x 1 genes.*got a matrix of 12 cells x 1 genes"):
+        open_input(folder, argument="sc")
+    (folder / "matrix.mtx").write_text("nothing\n")
+    with pytest.raises(FormatError, match=r"expected content that fits its name 'data\.mtx'"):
+        open_input(folder, argument="sc")
+
+
+def test_zarr_stores_that_are_no_anndata(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    zarr.open_group(tmp_path / "other.zarr", mode="w", zarr_format=2)
+    with pytest.raises(
+        FormatError, match=r"expected a zarr store written by AnnData.*got a store with nothing"
+    ):
+        open_input(tmp_path / "other.zarr", argument="st")
+
+
+@pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])
+def test_a_table_of_spatialdata_is_found(kind: str, tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    store = tmp_path / "sd.zarr"
+    root = zarr.open_group(store, mode="w", zarr_format=3 if kind.startswith("v3") else 2)
+    tables = root.create_group("tables")
+    with pytest.raises(FormatError, match=r"expected a SpatialData store with one table, got none"):
+        open_input(store, argument="st")
+    table = write_as(make_side(["Gad1"]), store / "tables", kind)
+    assert open_input(table, argument="st").var.index.tolist() == ["Gad1"]
+    found = open_input(store, argument="st")
+    assert found.var.index.tolist() == ["Gad1"]
+    assert (found.source, found.where) == (str(table), f"st ({table})")
+    imputed = make_side(["Gad1", "Sst"])
+    imputed.uns["cellweft"] = {"seed": 0}  # what cellweft has written does not count
+    write_as(imputed, store / "tables", kind).rename(store / "tables" / "kept")
+    write_as(make_side(["Gad1"]), store / "tables", kind)
+    (store / "tables" / "kept").rename(store / "tables" / "imputed")
+    assert sorted(tables) == [table.name, "imputed"]
+    assert open_input(store, argument="st").var.index.tolist() == ["Gad1"]
+    assert len(open_input(store / "tables" / "imputed", argument="st").var) == 2
+    table.rename(store / "tables" / "cells")
+    write_as(make_side(["Gad1"]), store / "tables", kind)
+    with pytest.raises(
+        FormatError, match=r"got 2 tables \('cells', 'data.*'\)\. Name one: .*sd\.zarr/tables/cells or"
+    ):
+        open_input(store, argument="st")
+    with pytest.raises(MissingFileError, match="Did you mean 'cells'"):
+        open_input(store / "tables" / "cell", argument="st")
+
+
+def test_tables_without_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a\tb\n1\t2\n")
+    with pytest.raises(FormatError, match=r"expected a row per cell.*Check the separator"):
+        open_input(tmp_path / "t.csv", argument="sc")

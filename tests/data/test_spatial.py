@@ -1,0 +1,170 @@
+"""Coordinates, slices and labels are found, checked and measured."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellweft._errors import InputError, KeyMissingError, SettingError
+from cellweft.data import spatial
+from cellweft.data.io.columns import OBS_KEYS, text_labels
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+
+PLACES = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+
+
+def table(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("key", ["spatial", "X_spatial"])
+def test_obsm_comes_first(key: str) -> None:
+    coordinates, found = find_coordinates(
+        table(x=[9, 9, 9], y=[9, 9, 9]), {"X_pca": PLACES * 2, key: PLACES}, None
+    )
+    np.testing.assert_array_equal(coordinates, PLACES)
+    assert found == f"obsm[{key!r}]"
+
+
+@pytest.mark.parametrize("keys", OBS_KEYS, ids=str)
+@pytest.mark.parametrize("upper", [False, True])
+def test_usual_columns_are_found_in_any_case(keys: tuple[str, str, str], upper: bool) -> None:
+    columns = [key.upper() if upper else key for key in keys if key]
+    places = np.column_stack([PLACES, [7.0, 8.0, 9.0]])[:, : len(columns)]
+    obs = table(area=[1, 2, 3]).join(pd.DataFrame(places, index=list("abc"), columns=columns))
+    coordinates, found = find_coordinates(obs, {}, None)
+    np.testing.assert_array_equal(coordinates, places)
+    assert found.startswith("obs[")
+
+
+def test_a_third_column_that_stands_still_or_is_text_is_no_dimension() -> None:
+    for z in ([2, 2, 2], ["a", "b", "c"]):
+        coordinates, _ = find_coordinates(table(x=PLACES[:, 0], y=PLACES[:, 1], z=z), {}, None)
+        assert coordinates is not None
+        assert coordinates.shape == (3, 2)
+
+
+def test_coordinates_may_be_named() -> None:
+    obs = table(left=[1, 2, 3], down=[4, 5, 6], deep=[7, 8, 9])
+    assert find_coordinates(obs, {"spatial": PLACES}, "obs:left, down, deep")[0].shape == (3, 3)
+    assert find_coordinates(obs, {"spatial": PLACES, "um": PLACES * 2}, "obsm:um")[0][2, 1] == 10
+    assert find_coordinates(obs, {"um": sp.csr_matrix(PLACES)}, "obsm:um")[1] == "obsm['um']"
+    assert find_coordinates(obs, {"um": pd.DataFrame(PLACES)}, "obsm:um")[0].shape == (3, 2)
+    assert find_coordinates(obs, {"spatial": PLACES}, "none") == (None, "none, as asked")
+
+
+def test_bad_coordinates_are_refused() -> None:
+    with pytest.raises(
+        KeyMissingError, match=r"st: expected coordinates.*obsm with 'X_pca'.*coordinates='none'"
+    ):
+        find_coordinates(table(area=[1, 2, 3]), {"X_pca": PLACES}, None)
+    with pytest.raises(
+        KeyMissingError, match=r"got obsm with nothing, obs with nothing.*the reference comes"
+    ):
+        find_coordinates(table(), {}, None, hint="The reference comes first.".replace("The r", "the r"))
+    with pytest.raises(KeyMissingError, match=r"coordinates='obsm:um'.*no such key\. Did you mean 'X_um'"):
+        find_coordinates(table(), {"X_um": PLACES}, "obsm:um")
+    with pytest.raises(KeyMissingError, match=r"coordinates='xx'.*no such column.*Did you mean 'x'"):
+        find_coordinates(table(x=[1, 2, 3], y=[1, 2, 3]), {}, "obs:xx,y")
+    for wrong in ("spatial", "obs:x", "obs:a,b,c,d", "obsm:"):
+        with pytest.raises(SettingError, match=r"coordinates: expected 'obsm:KEY'"):
+            find_coordinates(table(x=[1, 2, 3]), {"spatial": PLACES}, wrong)
+    for width in (1, 4):
+        with pytest.raises(InputError, match=rf"expected 2 or 3 columns.*got shape \(3, {width}\)"):
+            find_coordinates(table(), {"spatial": np.ones((3, width))}, None)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match=r"NaN or infinity for 1 of 3 cells, the first at row 1\. Drop"):
+            find_coordinates(table(x=[0.0, bad, 1.0], y=[0.0, 1.0, 1.0]), {}, None)
+    with pytest.raises(InputError, match=r"st\.obs\['x', 'y'\]: expected numbers, got values that are none"):
+        find_coordinates(table(x=["left", "b", "c"], y=[0, 1, 2]), {}, None)
+
+
+def test_slices_are_found_where_they_tell_cells_apart() -> None:
+    obs = pd.DataFrame({"sample": ["one"] * 40, "Section": [1] * 20 + [2] * 20, "slice_id": range(40)})
+    slices, found = find_slices(obs, None)
+    assert slices is not None
+    assert (slices.tolist(), found) == (["1"] * 20 + ["2"] * 20, "Section")
+    assert find_slices(obs[["sample", "slice_id"]], None) == (None, "")
+    assert find_slices(obs, "sample")[1] == "sample"
+    with pytest.raises(KeyMissingError, match=r"slices='sections'.*Did you mean 'Section'"):
+        find_slices(obs, "sections")
+
+
+def test_labels_are_found_and_missing_ones_are_unknown() -> None:
+    obs = table(CellType=pd.Categorical(["A", None, "A"]), cluster=[1, 1, 2])
+    labels, found = find_labels(obs, None, where="sc", argument="labels")
+    assert labels is not None
+    assert (labels.tolist(), found) == (["A", "unknown", "A"], "CellType")
+    chosen, _ = find_labels(obs, "cluster", where="sc", argument="labels")
+    assert chosen is not None
+    assert chosen.tolist() == ["1", "1", "2"]
+    assert find_labels(table(area=[1, 2, 3]), None, where="sc", argument="labels") == (None, "")
+    with pytest.raises(
+        KeyMissingError, match=r"st_labels='celltyp': expected a column of obs of st, got no such"
+    ):
+        find_labels(obs, "celltyp", where="st", argument="st_labels")
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), three=st.booleans())
+def test_spacing_equals_a_naive_loop_whatever_the_order(seed: int, three: bool) -> None:
+    random = np.random.default_rng(seed)
+    places, slices = random.normal(size=(30, 3 if three else 2)), random.choice(["a", "b"], 30)
+    nearest = []
+    for cell in range(30):
+        others = [one for one in range(30) if one != cell and slices[one] == slices[cell]]
+        nearest += [min(np.linalg.norm(places[one] - places[cell]) for one in others)] if others else []
+    order = random.permutation(30)
+    assert spot_spacing(places, slices) == pytest.approx(np.median(nearest))
+    assert spot_spacing(places[order], slices[order]) == pytest.approx(np.median(nearest))
+
+
+def test_spacing_of_cells_at_one_place() -> None:
+    assert spot_spacing(np.zeros((4, 2))) is None
+    assert spot_spacing(np.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0]])) == 5.0
+    assert spot_spacing(PLACES, np.array(["a", "b", "c"])) is None
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_blocks_of_the_search_leave_no_trace(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    random = np.random.default_rng(4)
+    places = np.concatenate([random.normal(size=(30, 2)), np.zeros((5, 2)), -np.zeros((5, 2))])
+    expected = spot_spacing(places)
+    monkeypatch.setattr(spatial, "_BLOCK_PLACES", block)
+    assert spot_spacing(places) == expected
+
+
+def test_a_draw_of_many_cells_depends_on_where_they_lie_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    places = random.random((20_000, 2))
+    whole = spot_spacing(places)
+    monkeypatch.setattr(spatial, "_MOST_QUERIES", 2_000)
+    drawn = spot_spacing(places)
+    assert drawn == spot_spacing(random.permutation(places))
+    assert drawn != whole
+    assert drawn == pytest.approx(whole, rel=0.05)  # the standard error of this median is 0.01
+    assert 1_800 < len(spatial._drawn(places, 10)) < 2_200
+
+
+def test_labels_of_any_type_are_the_text_of_their_values() -> None:
+    for values in (
+        pd.Series(["b", None, "a", "b"]),
+        pd.Series(pd.Categorical(["b", None, "a", "b"])),
+        pd.Series([1.5, np.nan, 2.0, 1.5]),
+        pd.Series([1, 2, 1]),
+        pd.Series([True, False]),
+        pd.Series([1, "1", "unknown", None], dtype=object),
+        pd.Series([], dtype=object),
+        pd.Series(np.array([0.1, 0.2], dtype=np.float32)),
+    ):
+        found = text_labels(values)
+        assert found.tolist() == ["unknown" if pd.isna(one) else str(one) for one in values]
+        assert len({id(one) for one in found}) == len(set(found))
+
+
+def test_anndata_is_read_as_it_is() -> None:
+    data = anndata.AnnData(np.ones((3, 2), dtype=np.float32), obs=table(), obsm={"spatial": PLACES})
+    assert find_coordinates(data.obs, data.obsm, None)[1] == "obsm['spatial']"

@@ -1,0 +1,64 @@
+"""Text files: their first lines, and what is none."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from cellweft._errors import FormatError, MissingFileError
+from cellweft.genes.text_files import head_of, open_bytes, text_errors
+
+
+def test_the_first_lines_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("Gad1\nSst\nPvalb", encoding="utf-8-sig")
+    assert head_of(path, kind="a list") == ["Gad1", "Sst", "Pvalb"]
+    monkeypatch.setattr("cellweft.genes.text_files._HEAD_BYTES", 12)
+    assert head_of(path, kind="a list") == ["Gad1", "Sst"]
+    monkeypatch.setattr("cellweft.genes.text_files._HEAD_BYTES", 5)
+    assert head_of(path, kind="a list") == ["Ga"]
+
+
+def test_a_letter_may_be_cut_at_the_end_of_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("GABA\nµm\n", encoding="utf-8")
+    monkeypatch.setattr("cellweft.genes.text_files._HEAD_BYTES", 6)
+    assert head_of(path, kind="a list") == ["GABA"]
+
+
+def test_gzip_is_read_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt.gz"
+    path.write_bytes(gzip.compress(b"Gad1\nSst\n", mtime=0))
+    assert head_of(path, kind="a list") == ["Gad1", "Sst"]
+    with open_bytes(path) as file:
+        assert file.read() == b"Gad1\nSst\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "got"),
+    [
+        ("empty.txt", b"", "an empty file"),
+        ("blank.txt", b" \n\n", "an empty file"),
+        ("binary.txt", b"\x89HDF\r\n\0\0", "a binary file"),
+        ("latin.txt", "Straße\n".encode("latin-1"), "a file that is no UTF-8 text"),
+        ("plain.txt.gz", b"Gad1\n", "a damaged gzip file"),
+        ("cut.txt.gz", gzip.compress(b"Gad1\n" * 99, mtime=0)[:-9], "a damaged gzip file"),
+        ("empty.txt.gz", gzip.compress(b"", mtime=0), "an empty file"),
+    ],
+)
+def test_what_is_no_text_is_told(tmp_path: Path, name: str, content: bytes, got: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FormatError, match=rf"{name}: expected a list of genes, got {got}"):
+        head_of(tmp_path / name, kind="a list of genes")
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"nowhere: expected a list, got nothing there"):
+        head_of(tmp_path / "nowhere", kind="a list")
+    with pytest.raises(MissingFileError, match="got a folder"):
+        head_of(tmp_path, kind="a list")
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), text_errors(tmp_path, kind="a list"):
+        raise KeyError("x")

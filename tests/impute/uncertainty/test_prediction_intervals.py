@@ -1,0 +1,309 @@
+"""Intervals: against naive loops, coverage of new genes and within groups, draws that keep distributions."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest, norm
+
+from cellweft._errors import InputError, SettingError
+from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, Intervals, fit_intervals
+
+# float32 bounds of values of the order of 1
+ROUNDING = 1e-6
+
+
+def made(
+    n_genes: int, *, n_cells: int = 400, shift: float = 0.0, seed: int = 0, zeros: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions, what is measured (noise grows with the level, columns are off) and similarity."""
+    stream = np.random.default_rng(seed)
+    kind = stream.standard_normal((n_cells, 1))
+    level = 0.5 * kind * stream.standard_normal(n_genes) + stream.uniform(-1.5, 1, n_genes)
+    predicted = np.log1p(np.exp(level))
+    similarity = stream.uniform(size=n_cells)
+    noise = stream.standard_normal(predicted.shape) * (0.1 + 0.6 * predicted) * (1.5 - similarity[:, None])
+    truth = predicted * np.exp(shift * stream.standard_normal(n_genes)) + noise
+    return predicted, np.maximum(truth, 0) if zeros else truth - truth.min() + 0.1, similarity
+
+
+def covered(fitted: Intervals, data: tuple[np.ndarray, ...], level: float = 0.9) -> np.ndarray:
+    predicted, truth, similarity = data
+    lower, upper = fitted.bounds(predicted, similarity=similarity, level=level)
+    return (truth >= lower - ROUNDING) & (truth <= upper + ROUNDING)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Intervals:
+    return fit(made(40, shift=0.3))
+
+
+def fit(data: tuple[np.ndarray, ...], **others: Any) -> Intervals:
+    predicted, truth, similarity = data
+    return fit_intervals(predicted, truth, similarity=similarity, **others)
+
+
+def hand(*, effects: list[float] | None = None) -> Intervals:
+    """One group of similarity, two levels: at 1 half are zeros and the others even from 0 to 2; at 3 none."""
+    even = np.linspace(0, 1, 401)
+    return Intervals(
+        edges=np.empty(0),
+        levels=np.array([1.0, 3.0]),
+        zeros=np.array([[0.5, 0.0]]),
+        quantiles=np.stack([2 * even, 2 + 2 * even])[None],
+        effects=np.array(effects or [0.0, 0.0]),
+        centre=np.zeros(3),
+        loadings=np.zeros((3, 0)),
+    )
+
+
+class TestBounds:
+    def test_by_hand(self) -> None:
+        """At 1, .8 of probability is .5 of zeros and .3 of the .5 above: up to 2 * .6; at 3 it is any 1.6."""
+        lower, upper = hand().bounds([[1.0, 3.0]], similarity=[0.3], level=0.8)
+        assert lower[0, 0] == 0
+        assert upper[0, 0] == pytest.approx(1.2, abs=1e-6)
+        assert upper[0, 1] - lower[0, 1] == pytest.approx(1.6, abs=1e-5)
+        assert lower[0, 1] >= 2
+
+    def test_beyond_the_levels_they_hold_the_prediction(self) -> None:
+        lower, upper = hand().bounds([[0.0, 9.0]], similarity=[0.3], level=0.8)
+        assert lower[0, 0] == 0
+        assert upper[0, 1] == 9
+        assert lower[0, 1] == pytest.approx(2, abs=0.41)
+
+    @given(seed=st.integers(0, 99), level=st.floats(0.01, 0.99))
+    @settings(max_examples=12, deadline=None)
+    def test_order_blocks_and_levels(self, fitted: Intervals, seed: int, level: float) -> None:
+        predicted, _, similarity = made(5, n_cells=37, seed=seed)
+        lower, upper = fitted.bounds(predicted, similarity=similarity, level=level)
+        assert lower.dtype == upper.dtype == np.float32
+        told = predicted.astype(np.float32)
+        assert ((lower >= 0) & (lower <= told) & (told <= upper)).all()
+        some = np.random.default_rng(seed).permutation(37)[:20]
+        again = fitted.bounds(predicted[some][:, [3, 1]], similarity=similarity[some], level=level)
+        np.testing.assert_array_equal(again[0], lower[some][:, [3, 1]])
+        np.testing.assert_array_equal(again[1], upper[some][:, [3, 1]])
+
+    def test_a_higher_level_covers_more(self, fitted: Intervals) -> None:
+        data = made(60, shift=0.3, seed=9)
+        shares = [covered(fitted, data, level).mean() for level in (0.3, 0.6, 0.9, 0.99)]
+        assert (np.diff(shares) > 0).all()
+
+    def test_no_cells_no_genes_and_unknown_similarity(self, fitted: Intervals) -> None:
+        assert fitted.bounds(np.empty((0, 3)), similarity=[])[0].shape == (0, 3)
+        assert fitted.bounds(np.empty((2, 0)), similarity=[1, 2])[1].shape == (2, 0)
+        lower, upper = fitted.bounds([[1.0], [1.0]], similarity=[np.nan, -9.0])
+        np.testing.assert_array_equal(lower[0], lower[1])
+        np.testing.assert_array_equal(upper[0], upper[1])
+
+    @pytest.mark.parametrize("level", [0, 1, 1.5, -0.1, True, "most"])
+    def test_levels_out_of_range(self, fitted: Intervals, level: Any) -> None:
+        with pytest.raises(SettingError, match=r"level: expected a number from 0\.001 to 0\.999"):
+            fitted.bounds([[1.0]], similarity=[1.0], level=level)
+
+    def test_shapes_that_do_not_fit(self, fitted: Intervals) -> None:
+        with pytest.raises(InputError, match=r"predicted: expected an array of shape \(3, 2\)"):
+            fitted.bounds(np.ones((4, 2)), similarity=np.ones(3))
+
+
+class TestCoverage:
+    """Of genes that are new, in cells that are new: many draws of panels."""
+
+    @pytest.mark.parametrize("n_panel", [12, 40])
+    @pytest.mark.parametrize("shift", [0.0, 0.4])
+    def test_of_new_genes(self, n_panel: int, shift: float) -> None:
+        """The columns of new genes are off too: without their share, small panels would cover too little."""
+        shares = []
+        for seed in range(4):
+            fitted = fit(made(n_panel, n_cells=150, shift=shift, seed=seed))
+            shares.append(covered(fitted, made(120, n_cells=100, shift=shift, seed=100 + seed)).mean())
+        assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
+
+    def test_within_levels_and_similarities(self) -> None:
+        fitted = fit(made(80, n_cells=500, shift=0.2))
+        data = made(200, n_cells=300, shift=0.2, seed=5)
+        inside = covered(fitted, data)
+        deciles = np.searchsorted(np.quantile(data[0], np.arange(1, 10) / 10), data[0])
+        assert all(0.85 <= inside[deciles == one].mean() <= 0.95 for one in range(10))
+        thirds = np.searchsorted(np.quantile(data[2], [1 / 3, 2 / 3]), data[2])
+        assert all(0.86 <= inside[thirds == one].mean() <= 0.94 for one in range(3))
+
+    def test_where_nearly_all_are_zeros_it_holds_more(self) -> None:
+        predicted, truth, similarity = made(20)
+        truth[np.random.default_rng(0).uniform(size=truth.shape) < 0.97] = 0
+        lower, _ = fit((predicted, truth, similarity)).bounds(predicted, similarity=similarity)
+        assert (lower == 0).all()
+
+    def test_narrower_than_one_quantile_for_all(self) -> None:
+        data, new = made(60, n_cells=500), made(100, seed=3)
+        fitted = fit(data)
+        lower, upper = fitted.bounds(new[0], similarity=new[2])
+        one_for_all = np.quantile(np.abs(data[1] - data[0]), 0.9)
+        plain = new[0] + one_for_all - np.maximum(new[0] - one_for_all, 0)
+        assert (upper - lower).mean() < 0.95 * plain.mean()
+
+
+class TestDraws:
+    def test_by_hand(self) -> None:
+        """Without effects of genes: half zeros and the rest even at 1, none at 3."""
+        drawn = hand().draw(
+            np.tile([1.0, 3.0], (20_000, 1)), similarity=np.ones(20_000), generator=np.random.default_rng(0)
+        )
+        assert (drawn[:, 0] == 0).mean() == pytest.approx(0.5, abs=0.02)
+        above = drawn[drawn[:, 0] > 0, 0]
+        assert kstest(above / 2, "uniform").pvalue > 0.001
+        assert kstest((drawn[:, 1] - 2) / 2, "uniform").pvalue > 0.001
+
+    def test_every_entry_keeps_its_distribution_when_genes_err_as_a_whole(self) -> None:
+        """One cell of many genes: effects of genes widen nothing."""
+        fitted = dataclasses.replace(hand(effects=[0.4, 0.2]), levels=np.array([1.0, 3.0]))
+        predicted = np.tile([[3.0], [1.0], [1.0], [3.0]], (1, 4000))
+        drawn = fitted.draw(predicted, similarity=np.ones(4), generator=np.random.default_rng(1))
+        assert kstest((drawn[0] - 2) / 2, "uniform").pvalue > 0.001
+        assert (drawn[1] == 0).mean() == pytest.approx(0.5, abs=0.03)
+
+    def test_a_gene_errs_as_a_whole(self) -> None:
+        """Scores of one gene's cells have the correlation that its shift's share is."""
+        fitted = hand(effects=[0.36, 0.0])
+        drawn = fitted.draw(
+            np.full((2, 4000), 3.0), similarity=np.ones(2), generator=np.random.default_rng(2)
+        )
+        scores = norm.ppf(((drawn - 2) / 2).clip(1e-4, 1 - 1e-4))
+        assert np.corrcoef(scores)[0, 1] == pytest.approx(0.36, abs=0.05)
+
+    def test_cells_of_a_kind_err_together(self) -> None:
+        fitted = dataclasses.replace(hand(effects=[0.0, 0.0, 0.5]), loadings=np.array([[1.0], [0], [0]]))
+        state = fitted.state([[1.0, 5, 5], [1.0, 0, 0], [-1.0, 0, 0]])
+        np.testing.assert_array_equal(state, [[1], [1], [-1]])
+        drawn = fitted.draw(
+            np.full((3, 4000), 3.0), similarity=np.ones(3), generator=np.random.default_rng(3), state=state
+        )
+        likeness = np.corrcoef(norm.ppf(((drawn - 2) / 2).clip(1e-4, 1 - 1e-4)))
+        assert likeness[0, 1] == pytest.approx(0.5, abs=0.05)
+        assert likeness[0, 2] == pytest.approx(-0.5, abs=0.05)
+
+    def test_shares_of_effects_are_found(self) -> None:
+        """A column off by a normal score of variance .3; and where nothing is, nothing is found."""
+        stream = np.random.default_rng(4)
+        predicted = stream.uniform(1, 2, (250, 150))
+        plain = stream.standard_normal(predicted.shape)
+        for zeros in (False, True):
+            for share in (0.0, 0.3):
+                scores = np.sqrt(share) * stream.standard_normal(150) + np.sqrt(1 - share) * plain
+                truth = np.maximum(scores, 0) if zeros else scores + 6
+                found = fit_intervals(predicted, truth, similarity=np.ones(250)).effects
+                assert found[0] == pytest.approx(share, abs=0.08)
+                assert found[1:].sum() < 0.05
+
+    def test_they_look_as_what_was_measured(self, fitted: Intervals) -> None:
+        predicted, truth, similarity = made(300, shift=0.3, seed=8)
+        drawn = fitted.draw(predicted, similarity=similarity, generator=np.random.default_rng(0))
+        assert drawn.dtype == np.float32
+        assert (drawn >= 0).all()
+        assert (drawn == 0).mean() == pytest.approx((truth == 0).mean(), abs=0.03)
+        assert drawn.mean() == pytest.approx(truth.mean(), rel=0.06)
+        assert drawn.std() == pytest.approx(truth.std(), rel=0.1)
+        wrong = (truth - predicted).mean(axis=0).std()
+        assert (drawn - predicted).mean(axis=0).std() == pytest.approx(wrong, rel=0.4)
+
+    def test_the_same_generator_draws_the_same(self, fitted: Intervals) -> None:
+        predicted, _, similarity = made(4)
+        one, other, third = (
+            fitted.draw(predicted, similarity=similarity, generator=np.random.default_rng(seed))
+            for seed in (1, 1, 2)
+        )
+        np.testing.assert_array_equal(one, other)
+        assert (one != third).any()
+
+    def test_nothing_to_draw(self, fitted: Intervals) -> None:
+        stream = np.random.default_rng(0)
+        assert fitted.draw(np.empty((0, 3)), similarity=[], generator=stream).shape == (0, 3)
+        assert fitted.draw(np.empty((2, 0)), similarity=[1, 1], generator=stream).shape == (2, 0)
+
+    def test_a_state_of_other_cells(self, fitted: Intervals) -> None:
+        with pytest.raises(InputError, match="state: expected an array of shape"):
+            fitted.draw(
+                [[1.0]], similarity=[1.0], generator=np.random.default_rng(0), state=np.zeros((2, 10))
+            )
+
+
+class TestFit:
+    def test_shares_of_zeros_and_quantiles_are_those_of_the_groups(self) -> None:
+        """Genes that are alike need no stretching: a naive loop over groups gives the same."""
+        predicted, truth, similarity = made(50, n_cells=600)
+        fitted = fit((predicted, truth, similarity))
+        group = np.searchsorted(fitted.edges, similarity, side="right")
+        middles = np.quantile(predicted, np.arange(1, 12) / 12)
+        for one in range(3):
+            for level in range(12):
+                values = []
+                for cell in np.flatnonzero(group == one):
+                    for gene in range(50):
+                        if np.searchsorted(middles, predicted[cell, gene], side="right") == level:
+                            values.append(truth[cell, gene])
+                share = np.mean(np.array(values) == 0)
+                assert fitted.zeros[one, level] == pytest.approx(share, abs=0.05)
+                middle = np.median([value for value in values if value > 0])
+                assert fitted.quantiles[one, level, 200] == pytest.approx(middle, rel=0.1)
+
+    def test_the_state_is_standard_in_the_cells_of_the_fit(self) -> None:
+        data = made(30)
+        fitted = fit(data)
+        state = fitted.state(data[1])
+        np.testing.assert_allclose(state.mean(axis=0), 0, atol=1e-9)
+        np.testing.assert_allclose(state.T @ state / len(state), np.eye(10), atol=1e-9)
+
+    def test_more_genes_than_cells(self) -> None:
+        data = made(150, n_cells=60)
+        state = fit(data).state(data[1])
+        np.testing.assert_allclose(state.T @ state / 60, np.eye(3), atol=1e-9)
+
+    def test_stored_and_back(self, fitted: Intervals) -> None:
+        again = Intervals.from_arrays(fitted.to_arrays())
+        assert all(array.dtype == np.float64 for array in fitted.to_arrays().values())
+        np.testing.assert_array_equal(
+            again.bounds([[1.3]], similarity=[0.4])[1], fitted.bounds([[1.3]], similarity=[0.4])[1]
+        )
+
+    def test_the_same_seed_gives_the_same(self, fitted: Intervals) -> None:
+        again = fit(made(40, shift=0.3)).to_arrays()
+        for name, array in fitted.to_arrays().items():
+            np.testing.assert_array_equal(again[name], array)
+
+    @pytest.mark.parametrize("value", [0.0, 2.0])
+    def test_predictions_and_cells_that_are_all_alike(self, value: float) -> None:
+        truth = made(SMALLEST_PANEL, n_cells=30)[1]
+        fitted = fit_intervals(np.full(truth.shape, value), truth, similarity=np.ones(30))
+        lower, upper = fitted.bounds([[value]], similarity=[1.0])
+        assert lower[0, 0] <= value <= upper[0, 0] < np.inf
+        drawn = fitted.draw([[value]], similarity=[1.0], generator=np.random.default_rng(0))
+        assert np.isfinite(drawn).all()
+
+    def test_nothing_was_ever_measured(self) -> None:
+        fitted = fit_intervals(made(8)[0], np.zeros((400, 8)), similarity=np.ones(400))
+        assert (fitted.bounds([[0.5]], similarity=[1.0])[1] == 0.5).all()
+        assert (fitted.draw([[0.5]], similarity=[1.0], generator=np.random.default_rng(0)) == 0).all()
+
+    def test_inputs_are_left_alone(self) -> None:
+        data = made(10)
+        copies = [one.copy() for one in data]
+        fit(data)
+        for one, copy in zip(data, copies, strict=True):
+            np.testing.assert_array_equal(one, copy)
+
+    def test_few_genes_and_shapes(self) -> None:
+        predicted, truth, similarity = made(SMALLEST_PANEL - 1)
+        with pytest.raises(InputError, match="at least 6 genes, got an array of shape"):
+            fit((predicted, truth, similarity))
+        predicted, truth, similarity = made(8)
+        with pytest.raises(InputError, match="truth: expected an array of shape"):
+            fit((predicted, truth[:, 1:], similarity))
+        with pytest.raises(InputError, match="predicted: expected an array of shape"):
+            fit((predicted, truth, similarity[1:]))
+        truth[0, 0] = np.nan
+        with pytest.raises(InputError, match="expected finite values"):
+            fit((predicted, truth, similarity))

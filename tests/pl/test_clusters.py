@@ -1,0 +1,109 @@
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import cellweft
+from cellweft import pl
+from cellweft._errors import GeneError, InputError, KeyMissingError, SettingError
+
+
+@pytest.fixture
+def two_modules():
+    """Five genes: two modules of two, and a constant."""
+    up, down = np.arange(6.0), np.array([1.0, -1.0, 0.0, 0.0, -1.0, 1.0])
+    return pd.DataFrame({"a": up, "c": down, "flat": 1.0, "b": 2 * up, "d": 3 * down})
+
+
+def test_genes_are_ordered_by_module_and_coloured_by_correlation(two_modules):
+    ax = pl.modules(two_modules)
+    expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 0]]
+    assert np.allclose(ax.images[0].get_array(), expected, atol=1e-12)
+    assert ax.images[0].get_clim() == (-1, 1)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", "c", "d", "flat"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0 (2)", "1 (2)", "none"]
+
+
+def test_correlations_are_those_of_numpy_whatever_the_input(two_modules):
+    values = np.random.default_rng(0).random((30, 5)).astype(np.float32)
+    made = AnnData(values, var=pd.DataFrame(index=list("vwxyz")))
+    group = pd.Series([0, 1, 0, 1, 0], index=list("vwxyz"))
+    found = np.asarray(pl.modules(made, group).images[0].get_array())
+    wanted = np.corrcoef(values.T.astype(np.float64))
+    assert np.allclose(np.sort(found.ravel()), np.sort(wanted.ravel()))
+    assert np.allclose(found[:3, :3].sum(), wanted[np.ix_([0, 2, 4], [0, 2, 4])].sum())
+    assert pl.modules(made, group, genes=["v", "w"]).images[0].get_array().shape == (2, 2)
+    assert pl.modules(made, group.iloc[:3]).images[0].get_array().shape == (3, 3)
+
+
+def test_errors_of_modules_name_what_is_wrong(two_modules):
+    with pytest.raises(GeneError, match="'gad'"):
+        pl.modules(two_modules, genes=["a", "gad"])
+    with pytest.raises(InputError, match="2 to 3 genes"):
+        pl.modules(two_modules, most_genes=3)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        pl.modules(two_modules * np.nan)
+    with pytest.raises(KeyMissingError, match="none for 'b'"):
+        pl.modules(two_modules, pd.Series({"a": 0}), genes=["a", "b"])
+
+
+def test_enrichment_of_neighbours_is_symmetric_around_white():
+    z = pd.DataFrame([[3.0, -7.0], [np.nan, 1.0]], index=["a", "b"], columns=["a", "b"])
+    ax = pl.enrichment(z)
+    assert ax.images[0].get_clim() == (-7, 7)
+    assert ax.images[0].get_array().tolist()[0] == [3, -7]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+    limited = pl.enrichment(z, limit=2).images[0]
+    assert limited.get_clim() == (-2, 2)
+    assert limited.colorbar.extend == "both"
+
+
+def test_enrichment_of_regions_marks_what_is_significant():
+    places = np.column_stack([np.arange(40.0), np.zeros(40)])
+    labels = np.array(["a"] * 20 + ["b"] * 20)
+    table = cellweft.tl.region_enrichment(
+        places, labels, region_places=places, region_labels=np.repeat(["l", "m", "r"], [18, 4, 18]), k=1
+    )
+    ax = pl.enrichment(table.sample(frac=1, random_state=1).sort_values(["type", "region"]))
+    z = table.pivot_table(index="type", columns="region", values="z")
+    assert np.allclose(ax.images[0].get_array(), z)
+    dots = {tuple(one) for one in ax.collections[0].get_offsets().astype(int).tolist()}
+    low = table[table["fdr"] < 0.05]
+    assert dots == {("lmr".index(r), "ab".index(t)) for t, r in zip(low["type"], low["region"], strict=True)}
+    assert ax.get_xlabel() == "region"
+
+
+def test_errors_of_enrichment_name_what_is_wrong():
+    with pytest.raises(InputError, match="an empty table"):
+        pl.enrichment(pd.DataFrame())
+    with pytest.raises(InputError, match="columns of text"):
+        pl.enrichment(pd.DataFrame({"a": ["x"]}))
+    with pytest.raises(InputError, match="ndarray"):
+        pl.enrichment(np.zeros((2, 2)))
+    with pytest.raises(SettingError, match="fdr"):
+        pl.enrichment(pd.DataFrame({"a": [1.0]}), fdr=2)
+
+
+def test_errors_of_umap_come_before_any_work(cells):
+    with pytest.raises(InputError, match="more than neighbors=15"):
+        pl.umap(cells, cells, label="type")
+    with pytest.raises(KeyMissingError, match="Did you mean 'type'"):
+        pl.umap(cells, cells, label="tpye", neighbors=3)
+    with pytest.raises(SettingError, match="neighbors"):
+        pl.umap(cells, cells, label="type", neighbors=1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_umap_draws_the_same_cells_on_both_sides():
+    tissue = cellweft.datasets.simulate_tissue(n_spatial=120, n_reference=60, n_genes=80, n_panel=60, seed=0)
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, other = pl.umap(tissue.st, tissue.truth, label="cell_type", seed=3)
+    again, _ = pl.umap(tissue.st, tissue.truth, label="cell_type", seed=3)
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert (one.collections[0].get_offsets() == again.collections[0].get_offsets()).all()
+    assert len(one.collections[0].get_offsets()) == len(other.collections[0].get_offsets()) == 120
+    colors = [sorted(map(tuple, ax.collections[0].get_facecolors())) for ax in (one, other)]
+    assert colors[0] == colors[1]
+    fewer, _ = pl.umap(tissue.st, tissue.truth, label=tissue.st.obs["cell_type"], most_cells=50)
+    assert len(fewer.collections[0].get_offsets()) == 50

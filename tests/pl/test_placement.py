@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
+
+from cellweft import pl
+from cellweft._errors import InputError, KeyMissingError, SettingError
+
+
+def offsets(ax):
+    return np.asarray(ax.collections[0].get_offsets())
+
+
+@pytest.fixture
+def shares():
+    return pd.DataFrame({"a": [1.0, 0.5, 0.0], "b": [0.0, 0.25, 1.0], "c": [0.0, 0.25, 0.0]})
+
+
+PLACES = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+
+
+def test_placed_cells_are_drawn_where_they_were_placed(cells):
+    cells.obsm["cellweft_spatial"] = cells.obsm["spatial"] + 10
+    (ax,) = pl.placed(cells, "Gad1")
+    assert (offsets(ax) == cells.obsm["cellweft_spatial"]).all()
+    assert ax.get_title() == "placed, Gad1"
+
+
+def test_true_places_beside_are_at_one_scale_in_the_same_colours(cells):
+    truth = cells.obsm["spatial"] * 3
+    true, found = pl.placed(cells, "depth", truth=truth)
+    assert sorted(map(tuple, offsets(true))) == sorted(map(tuple, truth))
+    assert true.get_xlim() == found.get_xlim()
+    assert true.get_ylim() == found.get_ylim()
+    assert true.collections[0].get_clim() == found.collections[0].get_clim()
+    median = np.median(np.linalg.norm(truth - cells.obsm["spatial"], axis=1))
+    assert f"median error {median:.3g}" in found.get_title()
+
+
+def test_lines_go_from_true_places_to_those_found(cells):
+    truth = cells.obsm["spatial"] + [5, 0]
+    (ax,) = pl.placed(cells, "type", truth=truth, kind="lines")
+    lines = np.array(ax.collections[1].get_segments())
+    assert sorted(map(tuple, lines[:, 0])) == sorted(map(tuple, truth))
+    assert (lines[:, 1] == lines[:, 0] - [5, 0]).all()
+    assert (
+        len(pl.placed(cells, truth=truth, kind="lines", most_lines=2)[0].collections[1].get_segments()) == 2
+    )
+
+
+def test_a_truth_may_be_named_or_a_table_by_name(cells):
+    cells.obsm["lived"] = cells.obsm["spatial"] + 1
+    table = pd.DataFrame(cells.obsm["lived"], index=cells.obs_names)
+    for truth in ("obsm:lived", table.iloc[::-1], cells.obsm["lived"]):
+        assert sorted(map(tuple, offsets(pl.placed(cells, truth=truth)[0]))) == sorted(
+            map(tuple, cells.obsm["lived"])
+        )
+    with pytest.raises(InputError, match="one row for each of the placed cells"):
+        pl.placed(cells, truth=table.iloc[1:])
+    with pytest.raises(KeyMissingError, match="truth='obsm:lve'"):
+        pl.placed(cells, truth="obsm:lve")
+    with pytest.raises(InputError, match="6 rows of 2 or 3"):
+        pl.placed(cells, truth=np.zeros((4, 2)))
+    with pytest.raises(SettingError, match="'beside', 'lines'"):
+        pl.placed(cells, kind="arrows")
+    with pytest.raises(InputError, match="2 Axes"):
+        pl.placed(cells, truth="obsm:lived", axes=plt.subplots()[1])
+
+
+def test_a_placement_and_what_it_writes_are_drawn_alike(placement):
+    (ax,) = pl.placed(placement)
+    (stored,) = pl.placed(placement.to_anndata(neighbors=0))
+    assert (offsets(ax) == offsets(stored)).all()
+    assert sorted(map(tuple, offsets(ax))) == sorted(map(tuple, placement.coordinates()))
+    (by,) = pl.placed(placement, "confidence")
+    assert sorted(by.collections[0].get_array()) == sorted(placement.table()["confidence"])
+    assert len(pl.placed(placement, truth="obsm:spatial_true")) == 2
+
+
+def test_the_composition_of_spots_is_a_panel_per_type_in_the_same_colours(shares):
+    axes = pl.composition(shares, places=PLACES)
+    assert [ax.get_title() for ax in axes] == ["a", "b", "c"]
+    assert {ax.collections[0].get_clim() for ax in axes} == {(0, 1)}
+    assert sorted(axes[1].collections[0].get_array()) == [0, 0.25, 1]
+    assert [ax.get_title() for ax in pl.composition(shares, places=PLACES, labels=["c", "a"])] == ["c", "a"]
+
+
+def test_only_the_largest_types_are_mapped_unless_named():
+    many = pd.DataFrame(np.tile(np.arange(1.0, 12), (3, 1)), columns=[f"t{n}" for n in range(11)])
+    assert [ax.get_title() for ax in pl.composition(many, places=PLACES)] == [f"t{n}" for n in range(3, 11)]
+
+
+def area(polygon):
+    x, y = polygon.T
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+def test_pies_are_as_large_as_the_shares(shares):
+    (ax,) = pl.composition(shares, kind="pies", places=PLACES, colors={"b": "red"}, size=2.0)
+    wedges = {
+        tuple(one.get_facecolor()[0]): [area(path.vertices[:-1]) / np.pi for path in one.get_paths()]
+        for one in ax.collections
+        if len(one.get_paths())
+    }
+    # arcs are twelve lines each, so that the areas are a little smaller
+    assert wedges[to_rgba("red")] == pytest.approx([0.25, 1.0], rel=0.05)
+    assert wedges[to_rgba(pl.palette(1)[0])] == pytest.approx([1.0, 0.5], rel=0.05)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
+
+
+def test_types_that_are_not_drawn_are_the_grey_rest_of_a_pie(shares):
+    (ax,) = pl.composition(shares, kind="pies", places=PLACES, labels=["a"])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "other"]
+
+
+def test_what_a_placement_says_of_spots_is_drawn(placement):
+    table = placement.deconvolve()
+    spots = placement.to_anndata(of="spots")
+    for given in (placement, spots):
+        (ax,) = pl.composition(given, labels=[table.columns[0]])
+        assert sorted(ax.collections[0].get_array()) == pytest.approx(sorted(table.iloc[:, 0]))
+
+
+def test_errors_of_compositions_name_what_is_wrong(shares, cells):
+    with pytest.raises(InputError, match="the coordinates of the spots"):
+        pl.composition(shares)
+    with pytest.raises(InputError, match="3 rows of 2 or 3"):
+        pl.composition(shares, places=PLACES[:2])
+    with pytest.raises(InputError, match="values below 0"):
+        pl.composition(-shares, places=PLACES)
+    with pytest.raises(InputError, match="got none"):
+        pl.composition(shares.iloc[:0], places=PLACES[:0])
+    with pytest.raises(KeyMissingError, match="types that the spots are made of, got 'd'"):
+        pl.composition(shares, places=PLACES, labels=["d"])
+    with pytest.raises(KeyMissingError, match="cellweft_proportions"):
+        pl.composition(cells)
+    with pytest.raises(InputError, match="3 Axes of matplotlib"):
+        pl.composition(shares, places=PLACES, axes=plt.subplots()[1])

@@ -1,0 +1,303 @@
+"""What training reads of a pair: the model's genes, its inputs, and batches of cells and spots."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellweft._errors import GeneError, InputError
+from cellweft.data._pair import Pair, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
+from cellweft.nn.config import StemSettings
+from cellweft.place import training_data as room
+from cellweft.place.training_data import (
+    BatchSource,
+    model_genes,
+    model_inputs,
+    slice_members,
+    spatial_adjacency,
+    totals_of,
+)
+
+CPU = torch.device("cpu")
+
+# float32 logarithms of values that were brought to another total
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def sliced(tissue_pair: Pair) -> Pair:
+    """The tissue in three slices that lie over one another: 60, 29 and 1 spots."""
+    slices = np.array(["b"] * 60 + ["a"] * 29 + ["c"])
+    return dataclasses.replace(tissue_pair, slices=slices)
+
+
+def source(of: Pair, *, seed: int = 0, **changes: Any) -> BatchSource:
+    chosen = StemSettings(**changes)
+    members = [spots[~of.st.empty_cells[spots]] for spots in slice_members(of).values()]
+    return BatchSource(
+        model_inputs(of, of.shared_genes, totals_of(of, chosen)),
+        of.coordinates,
+        members=[spots for spots in members if len(spots) > 1],
+        spacing=of.spacing,
+        settings=chosen,
+        seed=seed,
+    )
+
+
+class TestTotals:
+    @pytest.mark.parametrize(
+        ("total", "expected"),
+        [("median", (1, None)), ("common", (1, 1)), (0.25, (0.25, 0.25)), (3, (3, 3))],
+    )
+    def test_what_both_sides_are_brought_to(self, tissue_pair: Pair, total: Any, expected: tuple) -> None:
+        found = totals_of(tissue_pair, StemSettings(total=total))
+        assert found[0] == pytest.approx(expected[0] * tissue_pair.sc.target)
+        spots = tissue_pair.st.target if expected[1] is None else expected[1] * tissue_pair.sc.target
+        assert found[1] == pytest.approx(spots)
+
+
+class TestInputs:
+    def test_values_are_log_counts_of_the_total(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+        inputs = model_inputs(tissue_pair, tissue_pair.shared_genes, (50.0, 7.0))
+        for side, data, total in zip(inputs, (tissue.sc, tissue.st), (50.0, 7.0), strict=True):
+            counts = data.X.toarray().astype(float)
+            sizes = counts.sum(axis=1, keepdims=True)
+            scaled = np.log1p(total * counts / np.where(sizes > 0, sizes, 1))
+            columns = [data.var_names.get_loc(gene) for gene in tissue_pair.shared_genes]
+            found = side.values(slice(None))
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, scaled[:, columns], rtol=0, atol=TOLERANCE)
+            np.testing.assert_array_equal(side.values(np.array([7, 3, 7])), found[[7, 3, 7]])
+
+    def test_genes_come_in_the_order_asked_for_and_without_case(self, tissue_pair: Pair) -> None:
+        asked = [name.upper() for name in tissue_pair.shared_genes[[5, 0, 3]]]
+        some, whole = (
+            model_inputs(tissue_pair, asked, (9.0, 9.0)),
+            model_inputs(tissue_pair, tissue_pair.shared_genes, (9.0, 9.0)),
+        )
+        for one, every in zip(some, whole, strict=True):
+            np.testing.assert_array_equal(one.values(slice(0, 20)), every.values(slice(0, 20))[:, [5, 0, 3]])
+
+    def test_genes_off_the_panel_are_refused(self, tissue_pair: Pair) -> None:
+        with pytest.raises(GeneError, match=r"'Sst'"):
+            model_inputs(tissue_pair, ["Sst"], (9.0, 9.0))
+
+    def test_logarithms_stay_as_they_are(self, tissue: SimulatedTissue) -> None:
+        sc = tissue.sc.copy()
+        sc.X = sc.X.log1p()
+        logs = pair(sc, tissue.st, sc_scale="log")
+        values = model_inputs(logs, logs.shared_genes, (1e-3, 1e-3))[0].values(slice(None))
+        np.testing.assert_array_equal(values, logs.sc.dense(slice(None), logs.sc_shared))
+
+    @settings(max_examples=10, deadline=None)
+    @given(read=st.integers(1, 60), rows=st.lists(st.integers(0, 89), max_size=60))
+    def test_many_rows_are_held_sparse_however_they_are_read(
+        self, tissue_pair: Pair, read: int, rows: list[int]
+    ) -> None:
+        side = model_inputs(tissue_pair, tissue_pair.shared_genes, (9.0, 9.0))[1]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, "READ_ROWS", read)
+            found = side.sparse(np.array([0, *rows]))
+        np.testing.assert_array_equal(found.toarray(), side.values(np.array([0, *rows])))
+
+
+class TestGenes:
+    def test_all_of_a_small_panel(self, tissue_pair: Pair) -> None:
+        found = model_genes(tissue_pair, StemSettings(n_genes=12), seed=0)
+        np.testing.assert_array_equal(found, tissue_pair.shared_genes)
+
+    def test_the_most_variable_of_a_large_one(self) -> None:
+        """Half of the genes vary from spot to spot, the others are the same everywhere but for noise."""
+        made = simulate_tissue(n_spatial=150, n_reference=40, n_genes=60, n_panel=60, seed=2)
+        counts, stream = made.st.X.toarray(), np.random.default_rng(0)
+        counts[:, ::2] = stream.poisson(counts[:, ::2].mean(axis=0), counts[:, ::2].shape)
+        made.st.X = type(made.st.X)(counts)
+        one = pair(made.sc, made.st)
+        found = model_genes(one, StemSettings(n_genes=30), seed=0)
+        assert len(found) == 30
+        assert set(found) <= set(one.shared_genes)
+        assert found.tolist() == sorted(found)
+        flat = set(made.st.var_names[::2])
+        assert len(flat & set(found)) < 8
+        np.testing.assert_array_equal(model_genes(one, StemSettings(n_genes=30), seed=0), found)
+
+    def test_the_threads_of_the_process_stay(self, tissue_pair: Pair) -> None:
+        threads = torch.get_num_threads()
+        try:
+            for wanted in (1, 2, 3):
+                torch.set_num_threads(wanted)
+                model_genes(tissue_pair, StemSettings(n_genes=5), seed=0)
+                assert torch.get_num_threads() == wanted
+        finally:
+            torch.set_num_threads(threads)
+
+    def test_within_slices_where_there_are_several(self, sliced: Pair, tissue_pair: Pair) -> None:
+        two = sliced.cells(np.arange(80))
+        found = model_genes(two, StemSettings(n_genes=5), seed=0)
+        assert len(found) == 5
+        assert set(found) <= set(tissue_pair.shared_genes)
+
+    def test_a_few_spots_of_many(self, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(room, "_GENE_ROWS", 40)
+        first, same = (model_genes(tissue_pair, StemSettings(n_genes=5), seed=0) for _ in range(2))
+        assert len(first) == 5
+        np.testing.assert_array_equal(first, same)
+
+    def test_genes_of_two_spots(self, tissue_pair: Pair) -> None:
+        """No gene is seen in three of them, and still some have to be taken."""
+        found = model_genes(tissue_pair.cells(np.array([0, 1])), StemSettings(n_genes=2), seed=0)
+        assert 1 <= len(found) <= 2
+
+
+def test_spots_of_slices(tissue_pair: Pair, sliced: Pair) -> None:
+    assert {name: spots.tolist() for name, spots in slice_members(tissue_pair).items()} == {
+        "": list(range(90))
+    }
+    found = slice_members(sliced)
+    assert list(found) == ["a", "b", "c"]
+    assert [len(spots) for spots in found.values()] == [29, 60, 1]
+    assert sorted(np.concatenate(list(found.values()))) == list(range(90))
+
+
+def rows_in(block: torch.Tensor, values: np.ndarray) -> list[int]:
+    """Return which rows of the values those of a block are."""
+    places = []
+    for row in block.numpy():
+        same = np.flatnonzero((values == row).all(axis=1))
+        assert len(same), "a row that is none of the input"
+        places.append(int(same[0]))
+    return places
+
+
+class TestBatches:
+    def test_cells_of_all_and_spots_of_a_slice_with_their_adjacency(self, sliced: Pair) -> None:
+        made = source(sliced, batch_cells=40, batch_spots=16, sigma=0.8)
+        cells, spots = (
+            one.values(slice(None))
+            for one in model_inputs(sliced, sliced.shared_genes, (sliced.sc.target, sliced.st.target))
+        )
+        seen = set()
+        for step in range(12):
+            batch = made.draw(0, step, CPU)
+            assert all(one.dtype == torch.float32 for one in (batch.cells, batch.spots, batch.adjacency))
+            assert batch.cells.shape == (40, 12)
+            assert len(batch.spots) == 16
+            places = rows_in(batch.spots, spots)
+            slices = set(sliced.slices[places])
+            assert len(slices) == 1
+            seen |= slices
+            n_slice = 29 if slices == {"a"} else 59  # one of the 60 has no counts
+            spacing = sliced.spacing * (n_slice / 16) ** 0.5  # of the spots that are left, in two dimensions
+            expected = spatial_adjacency(sliced.coordinates[places], width=0.8 * spacing)
+            np.testing.assert_allclose(batch.adjacency, expected, rtol=0, atol=TOLERANCE)
+            drawn = rows_in(batch.cells, cells)
+            assert len(set(drawn)) == 40
+        assert seen == {"a", "b"}  # a slice of one spot has no neighbours to learn from
+
+    def test_slices_come_as_often_as_they_are_large(self, sliced: Pair) -> None:
+        made = source(sliced, batch_spots=100)
+        sizes = [len(made.draw(0, step, CPU).spots) for step in range(400)]
+        assert set(sizes) == {59, 29}  # whole slices, but for a spot without counts
+        assert sizes.count(59) / 400 == pytest.approx(59 / 88, abs=0.08)
+
+    def test_a_part_of_a_slice_has_a_wider_kernel_by_default(self, tissue_pair: Pair) -> None:
+        """Spots from all over the tissue, not one corner of it: S reaches as many of them as in a whole."""
+        whole = source(tissue_pair, sigma=None).draw(0, 0, CPU)
+        filled = tissue_pair.coordinates[~tissue_pair.st.empty_cells]
+        expected = spatial_adjacency(filled, width=0.5 * tissue_pair.spacing)
+        np.testing.assert_array_equal(whole.adjacency, expected)
+        made = source(tissue_pair, sigma=None, batch_spots=30)
+        spots = model_inputs(tissue_pair, tissue_pair.shared_genes, totals_of(tissue_pair, StemSettings()))[1]
+        places = tissue_pair.coordinates[rows_in(made.draw(0, 0, CPU).spots, spots.values(slice(None)))]
+        spacing = tissue_pair.spacing * (89 / 30) ** 0.5
+        expected = spatial_adjacency(places, width=0.8 * spacing)
+        np.testing.assert_allclose(made.draw(0, 0, CPU).adjacency, expected, rtol=0, atol=TOLERANCE)
+        assert (np.ptp(places, axis=0) > 0.6 * np.ptp(filled, axis=0)).all()
+
+    @pytest.mark.parametrize("kernel", ["exponential", "knn"])
+    def test_other_kernels(self, tissue_pair: Pair, kernel: Any) -> None:
+        batch = source(tissue_pair, kernel=kernel, kernel_neighbors=4, sigma=0.5).draw(0, 0, CPU)
+        filled = np.flatnonzero(~tissue_pair.st.empty_cells)
+        expected = spatial_adjacency(
+            tissue_pair.coordinates[filled], kernel=kernel, width=0.5 * tissue_pair.spacing, k=4
+        )
+        np.testing.assert_array_equal(batch.adjacency, expected)
+        np.testing.assert_allclose(batch.adjacency.sum(dim=1), 1, atol=TOLERANCE)
+
+    def test_a_seed_gives_the_same_batches_and_each_model_its_own(self, tissue_pair: Pair) -> None:
+        small: dict[str, Any] = {"batch_cells": 10, "batch_spots": 10}
+
+        def batches(model: int, seed: int = 0, of: BatchSource | None = None) -> torch.Tensor:
+            made = of or source(tissue_pair, seed=seed, **small)
+            return torch.cat(
+                [
+                    torch.cat([one.cells, one.spots])
+                    for one in (made.draw(model, 0, CPU), made.draw(model, 1, CPU))
+                ]
+            )
+
+        assert torch.equal(batches(0), batches(0))
+        assert not torch.equal(batches(0)[:10], batches(1)[:10])
+        assert not torch.equal(batches(0)[:10], batches(0, seed=1)[:10])
+        # ... whatever was drawn for another model in between, and from the first step on again.
+        made = source(tissue_pair, **small)
+        batches(1, of=made)
+        assert torch.equal(batches(0, of=made), batches(0))
+        assert torch.equal(batches(0, of=made), batches(0))
+
+    def test_training_draws_from_a_bounded_part_of_both_sides(self, sliced: Pair) -> None:
+        made = source(sliced, training_cells=15, training_spots=30, batch_cells=1000, batch_spots=1000)
+        cells, spots = (
+            one.values(slice(None))
+            for one in model_inputs(sliced, sliced.shared_genes, (sliced.sc.target, sliced.st.target))
+        )
+        drawn = [made.draw(0, step, CPU) for step in range(20)]
+        assert {tuple(rows_in(one.cells, cells)) != () and len(one.cells) for one in drawn} == {15}
+        assert len({row for one in drawn for row in rows_in(one.cells, cells)}) == 15
+        of_spots = {row for one in drawn for row in rows_in(one.spots, spots)}
+        assert 30 <= len(of_spots) <= 31  # of each slice as many as its share, rounded up
+        assert {*sliced.slices[list(of_spots)]} == {"a", "b"}
+
+    def test_the_dropout_of_the_formula_or_as_set(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+        panel = tissue_pair.shared_genes
+        expressed = [
+            np.median((data[:, panel].X.toarray()[data.X.sum(axis=1).A1 > 0] > 0).sum(axis=1))
+            for data in (tissue.sc, tissue.st)
+        ]
+        assert source(tissue_pair).dropout() == pytest.approx(max(0, 1 - expressed[0] / expressed[1]))
+        assert source(tissue_pair, dropout=0.37).dropout() == 0.37
+
+    def test_global_states_are_left_alone(self, tissue_pair: Pair) -> None:
+        before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+        source(tissue_pair).draw(0, 0, CPU)
+        assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
+
+    def test_sides_without_counts_of_the_models_genes(
+        self, tissue: SimulatedTissue, fit_placer: Callable[..., Any]
+    ) -> None:
+        """They have counts, but of other genes than the shared ones."""
+        shared = tissue.sc.var_names.isin(tissue.st.var_names)
+        empty = tissue.sc.copy()
+        counts = empty.X.toarray()
+        counts[:, shared] = 0
+        counts[:, ~shared] += 1
+        empty.X = type(empty.X)(counts)
+        with pytest.raises(
+            InputError, match=r"the reference side: expected cells with counts of the model's genes"
+        ):
+            fit_placer(on=pair(empty, tissue.st))
+        spots = tissue.truth.copy()
+        counts = spots.X.toarray()
+        counts[:, shared] = 0
+        spots.X = type(spots.X)(counts)
+        few = tissue.sc[:, shared].copy()
+        with pytest.raises(
+            InputError, match=r"the spatial side: expected cells with counts of the model's genes"
+        ):
+            fit_placer(on=pair(few, spots))
