@@ -43,10 +43,7 @@ def build(path: Path, result: Path) -> None:
     read = time.perf_counter()
     near = nearest_rows(table.values, most=NEAREST)
     np.savez(
-        result,
-        places=near.places,
-        cosines=near.cosines,
-        seconds=[read - start, time.perf_counter() - read],
+        result, places=near.places, cosines=near.cosines, seconds=[read - start, time.perf_counter() - read]
     )
 
 

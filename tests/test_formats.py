@@ -206,8 +206,7 @@ def placed(tissue: SimulatedTissue) -> anndata.AnnData:
 
 
 @pytest.mark.parametrize(
-    ("shift", "places", "system"),
-    [(0.0, True, "global"), (1000.0, True, OWN_SYSTEM), (0.0, False, "global")],
+    ("shift", "places", "system"), [(0.0, True, "global"), (1000.0, True, OWN_SYSTEM), (0.0, False, "global")]
 )
 def test_placed_cells_are_points_where_the_tissue_is(
     shift: float,

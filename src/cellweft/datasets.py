@@ -3,10 +3,4 @@
 from cellweft.data.synthetic.pseudospots import PseudoSpots, add_noise, pseudo_spots
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 
-__all__ = [
-    "PseudoSpots",
-    "SimulatedTissue",
-    "add_noise",
-    "pseudo_spots",
-    "simulate_tissue",
-]
+__all__ = ["PseudoSpots", "SimulatedTissue", "add_noise", "pseudo_spots", "simulate_tissue"]

@@ -409,10 +409,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "folder": (["-o", "no/such/out.zarr"], ("mkdir -p",)),
     "device": (["--device", "abacus"], ("--device: expected", "'abacus'")),
     "seed": (["--seed", "-1"], ("--seed: expected a whole number",)),
-    "column": (
-        ["--labels", "cell_typ"],
-        ("--labels cell_typ: expected", "Did you mean 'cell_type'?"),
-    ),
+    "column": (["--labels", "cell_typ"], ("--labels cell_typ: expected", "Did you mean 'cell_type'?")),
     "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing there")),
 }
 

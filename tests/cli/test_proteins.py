@@ -127,11 +127,7 @@ def test_outputs_are_kept_unless_asked(call: Any) -> None:
 
 @pytest.mark.parametrize(
     "outputs",
-    [
-        ("-o", "mouse.fasta"),
-        ("-o", "p.fa", "--table", "genes.csv"),
-        ("-o", "p.fa", "--table", "./p.fa"),
-    ],
+    [("-o", "mouse.fasta"), ("-o", "p.fa", "--table", "genes.csv"), ("-o", "p.fa", "--table", "./p.fa")],
 )
 def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(call: Any, outputs: tuple[str]) -> None:
     Path("genes.csv").write_text("Gad1\n")

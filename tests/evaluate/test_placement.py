@@ -203,12 +203,7 @@ def test_progress_is_reported_and_the_table_written(
 ) -> None:
     methods, seen = ["cosine", "random", "centre", "nnls"], []
     found = evaluate_placement(
-        tissue,
-        methods,
-        **TRUTH,
-        hits=(5, 20),
-        seeds=(0, 1),
-        progress=lambda *one: seen.append(one),
+        tissue, methods, **TRUTH, hits=(5, 20), seeds=(0, 1), progress=lambda *one: seen.append(one)
     )
     same = found.item != "14 most frequent types"
     pd.testing.assert_frame_equal(

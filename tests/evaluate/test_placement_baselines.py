@@ -382,12 +382,7 @@ def test_presets_become_placers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Fake.built) == 2  # settings that a Placer refuses must show at once
     for method, preset, given_settings in zip(found, ["auto", "stem"], [{}, {"steps": 10}], strict=True):
         method.make(9)
-        assert Fake.built[-1] == {
-            "preset": preset,
-            "settings": given_settings,
-            "seed": 9,
-            "device": "cpu",
-        }
+        assert Fake.built[-1] == {"preset": preset, "settings": given_settings, "seed": 9, "device": "cpu"}
 
 
 def test_objects_are_copied_and_given_the_seed(tissue: Pair) -> None:

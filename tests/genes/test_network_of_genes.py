@@ -63,9 +63,7 @@ def test_what_is_given_is_used_together(
     fitted: Imputer, fit_quickly: Fit, embeddings: EmbeddingTable, files: dict[str, Path], tissue_pair: Pair
 ) -> None:
     union = fit_quickly(
-        embedding=embeddings,
-        settings={"graph": "embedding+gene_sets+edges", "graph_neighbors": 4},
-        **files,
+        embedding=embeddings, settings={"graph": "embedding+gene_sets+edges", "graph_neighbors": 4}, **files
     )
     np.testing.assert_array_equal(union.impute().X, fitted.impute().X)
     alone = np.zeros((28, 28))

@@ -519,10 +519,7 @@ def test_data_of_another_panel_or_reference_are_refused(
     renamed.var_names = [*renamed.var_names[:-1], off_panel]
     with pytest.raises(InputError, match=r"panel of 12 genes"):
         imputer.impute(pair=pair(tissue.sc, renamed))
-    others = [
-        tissue.sc[:60].copy(),
-        tissue.sc[:, ::-1].copy(),
-    ]
+    others = [tissue.sc[:60].copy(), tissue.sc[:, ::-1].copy()]
     for other in others:
         for call in (imputer.attach, lambda one: imputer.impute(pair=one)):
             with pytest.raises(InputError, match=r"the reference that the model was fitted"):

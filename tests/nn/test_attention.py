@@ -400,12 +400,7 @@ class TestModel:
         model, values = trained(), random(80, 3).abs()
         order = np.random.default_rng(0).permutation(80)
         other = attention.assemble(
-            model.cells,
-            reference[order],
-            spatial,
-            inputs=model.inputs,
-            spatial=model.spatial,
-            settings=QUICK,
+            model.cells, reference[order], spatial, inputs=model.inputs, spatial=model.spatial, settings=QUICK
         )
         np.testing.assert_allclose(other.keys, model.keys[order], atol=TOLERANCE)
         np.testing.assert_allclose(

@@ -101,11 +101,7 @@ def naive(relation: GeneRelation, pair_weight, expression: np.ndarray, *, sparse
 @given(seed=st.integers(0, 999))
 @pytest.mark.parametrize(
     ("make", "pair_weight", "sparse"),
-    [
-        (vectors, naive_cosine, False),
-        (gene_sets, naive_simgic, True),
-        (edge_list, naive_edge, True),
-    ],
+    [(vectors, naive_cosine, False), (gene_sets, naive_simgic, True), (edge_list, naive_edge, True)],
     ids=["embedding", "gene sets", "edges"],
 )
 def test_weights_equal_a_naive_loop(make, pair_weight, sparse, seed) -> None:

@@ -211,10 +211,7 @@ class TestValues:
             torch.tensor([[0.0, 1.0]]), torch.zeros(1, 1), genes
         )
         intercept, slope = (float(one[0]) for one in genes.start())
-        expected = [
-            math.log1p(math.exp(intercept + 0.3)),
-            math.log1p(math.exp(intercept + 0.3 + 2 * slope)),
-        ]
+        expected = [math.log1p(math.exp(intercept + 0.3)), math.log1p(math.exp(intercept + 0.3 + 2 * slope))]
         np.testing.assert_allclose(found[0], expected, atol=TOLERANCE)
 
     def test_it_is_the_mean_of_the_networks(self) -> None:

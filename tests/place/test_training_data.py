@@ -52,8 +52,7 @@ def source(of: Pair, *, seed: int = 0, **changes: Any) -> BatchSource:
 
 class TestTotals:
     @pytest.mark.parametrize(
-        ("total", "expected"),
-        [("median", (1, None)), ("common", (1, 1)), (0.25, (0.25, 0.25)), (3, (3, 3))],
+        ("total", "expected"), [("median", (1, None)), ("common", (1, 1)), (0.25, (0.25, 0.25)), (3, (3, 3))]
     )
     def test_what_both_sides_are_brought_to(self, tissue_pair: Pair, total: Any, expected: tuple) -> None:
         found = totals_of(tissue_pair, StemSettings(total=total))

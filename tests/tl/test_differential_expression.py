@@ -118,8 +118,7 @@ class TestTable:
         labels = np.where(LABELS == "c", None, LABELS)
         kept = [one[LABELS != "c"].copy() for one in imputations]
         pd.testing.assert_frame_equal(
-            differential_expression(imputations, labels),
-            differential_expression(kept, LABELS[LABELS != "c"]),
+            differential_expression(imputations, labels), differential_expression(kept, LABELS[LABELS != "c"])
         )
 
     def test_a_gene_that_is_nowhere(self) -> None:

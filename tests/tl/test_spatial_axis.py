@@ -325,8 +325,7 @@ def test_coordinates_that_are_none(kind: str, places: np.ndarray, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("options", "needed"),
-    [({"degree": 3}, 5), ({"kind": "principal curve", "knots": 4}, 6)],
+    ("options", "needed"), [({"degree": 3}, 5), ({"kind": "principal curve", "knots": 4}, 6)]
 )
 def test_too_few_cells(options: dict[str, object], needed: int) -> None:
     places = np.random.default_rng(0).normal(size=(needed, 2))

@@ -154,12 +154,7 @@ def impute(
 
 
 def _request(
-    output: Path,
-    save_model: Path | None,
-    *,
-    interval: float | None,
-    memory: str,
-    writing: WritingOptions,
+    output: Path, save_model: Path | None, *, interval: float | None, memory: str, writing: WritingOptions
 ) -> OutputRequest:
     """Return how the result is written, after a look at where all outputs go, before any input is read."""
     from cellweft.data.io.atomic_output import check_output

@@ -6,9 +6,4 @@ simulated data in ``synthetic``. Nothing here imports networks.
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "cellweft",
-    submod_attrs={
-        "data._pair": ["Pair", "pair"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("cellweft", submod_attrs={"data._pair": ["Pair", "pair"]})

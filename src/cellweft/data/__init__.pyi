@@ -1,6 +1,2 @@
-from cellweft.data._pair import (
-    Pair as Pair,
-)
-from cellweft.data._pair import (
-    pair as pair,
-)
+from cellweft.data._pair import Pair as Pair
+from cellweft.data._pair import pair as pair

@@ -20,7 +20,7 @@ from cellweft._typing import FloatArray, IntArray, PathLike
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _TORCH_MEMBER = "data.pkl"  # what torch.save puts in its zip
-_WAY_OUT = """cellweft never unpickles: it would run any code in the file. If you trust its source, convert it:
+_WAY_OUT = """cellweft never unpickles: it would run any code in the file. If you trust it, convert it:
     import {modules}; table = {load}
     table = {{str(gene): [float(x) for x in vector] for gene, vector in table.items()}}
     pandas.DataFrame.from_dict(table, orient="index").rename(columns=str).to_parquet({target!r})"""

@@ -6,9 +6,4 @@ far a prediction can be trusted is in ``uncertainty``; tiles over Dask are in ``
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    "cellweft",
-    submod_attrs={
-        "impute.imputer": ["Imputer"],
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach("cellweft", submod_attrs={"impute.imputer": ["Imputer"]})

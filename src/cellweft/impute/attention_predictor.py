@@ -431,13 +431,7 @@ class _LevelLearner:
 
     @classmethod
     def of(
-        cls,
-        parts: list[_Part],
-        splits: Splits,
-        *,
-        truth: FloatArray,
-        settings: AttentionSettings,
-        seed: int,
+        cls, parts: list[_Part], splits: Splits, *, truth: FloatArray, settings: AttentionSettings, seed: int
     ) -> _LevelLearner:
         device = parts[0].pattern.device
         order = torch.from_numpy(_panel_order(splits)).to(device)

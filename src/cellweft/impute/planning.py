@@ -22,13 +22,7 @@ from cellweft._text import human_bytes
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.side import Side
-from cellweft.nn.config import (
-    SAMPLE_CELLS,
-    AttentionSettings,
-    StImputeSettings,
-    bytes_per_cell,
-    keys_of,
-)
+from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings, StImputeSettings, bytes_per_cell, keys_of
 
 TABLE_GENES = 128
 """Genes that stImpute's networks predict at once."""

@@ -344,11 +344,7 @@ def _fit_network(
         network.parameters(),
         lambda rows: loss_of(trained[rows]),
         partial(
-            shuffled,
-            len(trained),
-            size=settings.batch,
-            generator=generator,
-            most=settings.cells_per_epoch,
+            shuffled, len(trained), size=settings.batch, generator=generator, most=settings.cells_per_epoch
         ),
         epochs=settings.epochs,
         lr=settings.lr,

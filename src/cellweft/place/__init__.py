@@ -7,9 +7,5 @@ Networks and the mapping are in `cellweft.nn`; genes that decide a place, axes a
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    "cellweft",
-    submod_attrs={
-        "place.placement": ["Placement"],
-        "place.placer": ["Placer"],
-    },
+    "cellweft", submod_attrs={"place.placement": ["Placement"], "place.placer": ["Placer"]}
 )

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellweft._compute import (
-    PROCESS_BYTES,
-    READ_ROWS,
-    SPARSE_BYTES,
-    parse_memory,
-)
+from cellweft._compute import PROCESS_BYTES, READ_ROWS, SPARSE_BYTES, parse_memory
 from cellweft._errors import MemoryBudgetError
 from cellweft._text import human_bytes
 from cellweft.data._pair import Pair
-from cellweft.nn.config import (
-    StemSettings,
-)
+from cellweft.nn.config import StemSettings
 
 _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
 _PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, places, while they are found

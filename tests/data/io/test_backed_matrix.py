@@ -68,9 +68,7 @@ def matrix(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [slice(None), slice(3, 9), slice(30, 2, -5), [0, 1, 2], [39, 0, 0, 17], [], [-1, 5]],
-    ids=str,
+    "rows", [slice(None), slice(3, 9), slice(30, 2, -5), [0, 1, 2], [39, 0, 0, 17], [], [-1, 5]], ids=str
 )
 @pytest.mark.parametrize("columns", [None, [4, 0, 4], []], ids=str)
 def test_every_kind_reads_the_same_rows(matrix: Any, rows: Any, columns: Any) -> None:

@@ -72,11 +72,7 @@ def test_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(group["data"][:], np.array([0.5, 0.3, 0.05], dtype=np.float32))
     assert group["indices"][:].tolist() == [0, 2, 1]
     assert group["indptr"][:].tolist() == [0, 2, 2, 3]
-    assert dict(group.attrs) == {
-        "encoding-type": "csr_matrix",
-        "encoding-version": "0.1.0",
-        "shape": [3, 3],
-    }
+    assert dict(group.attrs) == {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [3, 3]}
 
 
 @given(

@@ -8,13 +8,7 @@ import pytest
 
 from cellweft._errors import FormatError, KeyMissingError
 from cellweft.data.io.obs_table import HeldTable
-from cellweft.data.io.spatialdata_regions import (
-    Link,
-    chosen_table,
-    is_spatialdata,
-    store_of,
-    with_centroids,
-)
+from cellweft.data.io.spatialdata_regions import Link, chosen_table, is_spatialdata, store_of, with_centroids
 
 TOLD = {"spatialdata_attrs": {"region": "cells", "region_key": "region", "instance_key": "id"}}
 

@@ -150,9 +150,7 @@ def _from_spatialdata(data: Any, argument: str) -> Input:
     found = _from_anndata(data.tables[name], argument)
     where = f"{argument} (SpatialData in memory, table {name!r})"
     return dataclasses.replace(
-        found,
-        where=where,
-        obsm=with_centroids(found.obsm, found.uns, found.obs, source=data, where=where),
+        found, where=where, obsm=with_centroids(found.obsm, found.uns, found.obs, source=data, where=where)
     )
 
 

@@ -18,10 +18,7 @@ _EXTRA = "platforms"
 _MORE_THAN_CELLS = {"xenium": ("nucleus_boundaries", "cells_labels", "nucleus_labels")}
 """What the reader of a platform reads besides cells or spots unless it is told not to."""
 
-_IMAGES = {
-    "xenium": ("morphology_mip", "morphology_focus", "aligned_images"),
-    "merscope": ("mosaic_images",),
-}
+_IMAGES = {"xenium": ("morphology_mip", "morphology_focus", "aligned_images"), "merscope": ("mosaic_images",)}
 """Images, as the reader of each platform calls them."""
 
 _BOUNDARIES = {"xenium": "cell_boundaries.parquet", "merscope": "cell_boundaries.parquet"}

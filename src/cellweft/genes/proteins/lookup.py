@@ -147,10 +147,7 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(
-            where,
-            expected="a text file with one gene a line",
-            got="a file that is no text",
-            fix=fix,
+            where, expected="a text file with one gene a line", got="a file that is no text", fix=fix
         ) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
