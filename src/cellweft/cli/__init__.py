@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -36,9 +37,7 @@ def main() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        import cellweft
-
-        typer.echo(f"cellweft {cellweft.__version__}")
+        typer.echo(f"cellweft {version('cellweft')}")
         raise typer.Exit
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
 from cellweft.data.io.backed_matrix import Rows, RowSource, per_row
 from cellweft.data.io.obs_table import Annotation
-from cellweft.data.io.sanitize import storable
+from cellweft.data.io.sanitize import GENE_NAMES
 
 SideName = Literal["reference", "spatial"]
 
@@ -195,5 +195,6 @@ class _RowsOf(Mapping[str, Any]):
 
 def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
     """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
-    names = {"symbol": side.symbols[genes].astype(object), "gene_id": side.gene_ids[genes].astype(object)}
-    return storable(pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str))), "var")
+    columns = (side.symbols[genes].astype(object), side.gene_ids[genes].astype(object))
+    names = dict(zip(GENE_NAMES, columns, strict=True))
+    return pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str)))

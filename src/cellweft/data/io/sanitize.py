@@ -10,6 +10,9 @@ import pandas as pd
 
 from cellweft._errors import InputError
 
+GENE_NAMES = ("symbol", "gene_id")
+"""Columns with other names of genes: text, also where genes share one, as the empty one."""
+
 logger = logging.getLogger("cellweft")
 
 
@@ -96,6 +99,6 @@ def storable_column(column: pd.Series[Any], where: str) -> Any:
             got=f"{kind} objects",
             fix=f"Convert the column, such as with {where}.astype(str), or drop it.",
         )
-    if column.isna().any() or column.nunique() < len(column):
+    if column.isna().any() or (column.name not in GENE_NAMES and column.nunique() < len(column)):
         return pd.Categorical(column.astype(object))
     return column.to_numpy(dtype=object)

@@ -398,7 +398,7 @@ class ResultWriter:
                 str(self.path),
                 expected=f"{math.prod(self.shape)} values of {key}",
                 got=f"{count} fewer",
-                fix="Write every block before the end; nothing was kept.",
+                fix="Write every block before the end.",
             )
         if self.parts is not None:
             with self._errors():
