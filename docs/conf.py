@@ -37,9 +37,10 @@ root_doc = "index"
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
-# Links to other sites' names would have to be fetched, and inner rooms (cellweft.effort, ...) have no pages:
-# what has to lead somewhere are the public names.
-nitpick_ignore_regex = [(r"py:.*", r"(?!cellweft\.(pl|metrics)\b|cellweft\.[^.]+$).*")]
+# Links to other sites' names would have to be fetched, and inner modules (cellweft.nn.mapping, ...) have no pages:
+# what has to lead somewhere are the public names, at the top and in the namespaces.
+_NAMESPACES = "datasets|errors|genes|io|metrics|pl|tl"
+nitpick_ignore_regex = [(r"py:.*", rf"(?!cellweft\.({_NAMESPACES})(\.[^._][^.]*)?$|cellweft\.[^.]+$).*")]
 default_role = "py:obj"
 
 # Markdown, and tutorials that run as the site is built
