@@ -159,6 +159,15 @@ class TestDamage:
         with pytest.raises(FormatError, match=rf"a model of schema {SCHEMA}, got schema {schema}\. {fix}"):
             read_folder(path, content)
 
+    def test_a_model_of_the_former_name_is_refused(self, path: Path) -> None:
+        config = json.loads((path / "config.json").read_text())
+        versions = {"weft": "0.1.0"}
+        (path / "config.json").write_text(json.dumps(config | {"schema": SCHEMA - 1, "versions": versions}))
+        with pytest.raises(
+            FormatError, match=r"got one that was written under its former name, weft\. Make it"
+        ):
+            read_folder(path, content)
+
     @pytest.mark.parametrize("error", [ValueError("a"), KeyError("b"), TypeError("c"), RuntimeError("d")])
     def test_what_does_not_fit_the_model_is_damage_too(self, path: Path, error: Exception) -> None:
         def parse(_: ModelFolder) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cellweft._errors import FormatError, MissingFileError
-from cellweft._provenance import versions
+from cellweft._provenance import refuse_former_name, versions
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
 
@@ -121,6 +121,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
     try:
         config = json.loads((folder / _CONFIG).read_text())
         if config["schema"] != SCHEMA:
+            refuse_former_name(config.get("versions", ()), str(folder))
             raise _other_schema(folder, config["schema"])
         tensors, genes = load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES)
         return parse(ModelFolder(config=config, tensors=tensors, genes=genes))

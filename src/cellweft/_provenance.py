@@ -6,16 +6,20 @@ import importlib.metadata
 import platform
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from cellweft._errors import FormatError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 2
 """Version of the record, of what stands in it under which name."""
+
+_FORMER = "weft"  # what cellweft was called before its first release
 
 _PACKAGES = ("cellweft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
 _command: list[str] = []  # of this process, where it is our command
@@ -25,6 +29,17 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the numbers depend on."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **found}
+
+
+def refuse_former_name(names: Iterable[str], where: str) -> None:
+    """Raise `FormatError` where one of the names in a file shows that it was made under the former name."""
+    if any(name == _FORMER or name.startswith(f"{_FORMER}_") for name in names):
+        raise FormatError(
+            where,
+            expected="a file that cellweft wrote",
+            got=f"one that was written under its former name, {_FORMER}",
+            fix="Make it again with this version.",
+        )
 
 
 def note_command(words: Sequence[str]) -> None:

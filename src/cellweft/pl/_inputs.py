@@ -15,8 +15,7 @@ from cellweft._text import near
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.read import open_input
-from cellweft.data.io.results import gene_columns
+from cellweft.data.io.results import gene_columns, open_result
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
 from cellweft.data.validation import ReadOptions, gene_names, make_side
@@ -55,14 +54,14 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
     Parameters
     ----------
     data, argument
-        As `cellweft.data.io.read.open_input`.
+        As `cellweft.data.io.results.open_result`.
 
     Raises
     ------
     InputError
         There is no cell.
     """
-    found = open_input(data, argument=argument)
+    found = open_result(data, argument=argument)
     if len(found.obs) == 0:
         raise InputError(f"{found.where}.obs", expected="at least one cell", got="no cell", fix="Pass cells.")
     return found

@@ -7,9 +7,9 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellweft._errors import KeyMissingError
+from cellweft._errors import FormatError, KeyMissingError
 from cellweft.data.io.read import open_input
-from cellweft.data.io.results import gene_columns, place_key, result_kind
+from cellweft.data.io.results import gene_columns, open_result, place_key, result_kind
 from cellweft.data.io.write import write_anndata
 
 VALUES = np.random.default_rng(0).poisson(1.0, (50, 9)).astype(np.float32)
@@ -74,3 +74,23 @@ def test_kinds_and_places() -> None:
     assert place_key(open_input(one, argument="result")) == "cellweft_spatial"
     one.obsm["cellweft_proportions"] = places
     assert result_kind(open_input(one, argument="result")) == "spots"
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        {"uns": {"weft": {"preset": "auto", "versions": {"weft": "0.1.0"}}}},
+        {"obsm": {"weft_spatial": np.zeros((50, 2))}},
+        {"obsm": {"weft_proportions": np.zeros((50, 3))}},
+    ],
+)
+@pytest.mark.parametrize("ending", ["", ".h5ad", ".zarr"])
+def test_a_result_of_the_former_name_is_refused(
+    tmp_path: Path, slots: dict[str, object], ending: str
+) -> None:
+    result: object = made(**slots)
+    if ending:
+        write_anndata(result, tmp_path / f"old{ending}")
+        result = tmp_path / f"old{ending}"
+    with pytest.raises(FormatError, match=r"got one that was written under its former name, weft\. Make it"):
+        open_result(result, argument="result")

@@ -11,11 +11,11 @@ import numpy as np
 
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
 from cellweft._errors import FormatError
-from cellweft._provenance import SCHEMA_VERSION
+from cellweft._provenance import SCHEMA_VERSION, refuse_former_name
 from cellweft._typing import FloatArray, IntArray
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import OBSM_KEYS
-from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS
+from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.zarr_store import check_manifest
@@ -48,16 +48,17 @@ def open_result(result: Any, *, argument: str) -> Input:
 
 
 def check_record(data: Input) -> None:
-    """Raise `FormatError` where a result has a record of another schema than this version writes and reads.
+    """Raise `FormatError` where a result has a record of another schema, or of the former name of cellweft.
 
     Parameters
     ----------
     data
         Opened. Where it has no record, nothing is checked.
     """
-    if "cellweft" not in data.uns:
+    refuse_former_name([*data.uns, *data.obsm], data.where)
+    if RECORD not in data.uns:
         return
-    record = data.uns["cellweft"]
+    record = data.uns[RECORD]
     found = int(record.get("schema_version", 1)) if isinstance(record, Mapping) else 1
     if found != SCHEMA_VERSION:
         newer = found > SCHEMA_VERSION
