@@ -24,7 +24,7 @@ LAYERS = (
     ("_text", "_typing"),
     ("_errors",),
     ("errors", "_compute"),
-    ("_progress", "_provenance"),
+    ("_statistics", "_provenance"),
     ("nn",),
     ("data",),
     ("genes",),
