@@ -63,7 +63,7 @@ class Method(Generic[M]):
 
 @dataclass(kw_only=True)
 class BaselineMethod:
-    """A baseline of `cellweft.evaluate` with its settings, to be fitted like any other method."""
+    """A baseline of `cellweft.evaluate_imputation` with its settings, to be fitted like any other method."""
 
     name: str
     settings: dict[str, Setting] = field(default_factory=dict)

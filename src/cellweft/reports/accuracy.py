@@ -104,9 +104,8 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
         found.append(
             text(
                 "No table of scores was given, so that nothing is said here of how good the predictions are. "
-                "cellweft.evaluate hides genes of the panel, predicts them, and compares the method with "
-                "simple "
-                "baselines.",
+                "cellweft.evaluate_imputation hides genes of the panel, predicts them, and compares the "
+                "method with simple baselines.",
                 tone="caution",
             )
         )

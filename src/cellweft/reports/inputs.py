@@ -311,7 +311,7 @@ def _read_scores(path: Path, where: str) -> Scores:
             f"{where} ({path})",
             expected="a table of scores",
             got=f"a file that cannot be read so ({' '.join(str(error).split())[:100]})",
-            fix="Name a table that cellweft.evaluate made.",
+            fix="Name a table that evaluate_imputation or evaluate_placement made.",
         ) from error
     return _scores(table, path.name, _beside(path), f"{where} ({path})")
 

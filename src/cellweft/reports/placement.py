@@ -47,7 +47,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
         found.append(
             text(
                 "Whether the places are right was not tested here: that takes cells whose place is known. "
-                "cellweft.evaluate by place does it, on such data or on spots that were made from them.",
+                "cellweft.evaluate_placement does it, on such data or on spots that were made from them.",
                 tone="note",
             )
         )

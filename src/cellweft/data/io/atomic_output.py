@@ -151,7 +151,7 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
     --------
     >>> check_output("imputed.txt", suffixes=(".zarr", ".h5ad"))
     Traceback (most recent call last):
-    cellweft._errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
+    cellweft.errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
     """
     asked = Path(path)
     if suffixes and asked.suffix not in suffixes:
@@ -241,7 +241,7 @@ def output_errors(
     >>> with output_errors("scores.csv"):
     ...     raise OSError(28, "No space left on device")
     Traceback (most recent call last):
-    cellweft._errors.OutputError: scores.csv: expected to write it, got the system's error 'No space ...
+    cellweft.errors.OutputError: scores.csv: expected to write it, got the system's error 'No space ...
     """
     try:
         yield

@@ -40,7 +40,7 @@ class OutputRequest:
     --------
     >>> OutputRequest(path="imputed.h5ad", resume=True)
     Traceback (most recent call last):
-    cellweft._errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
+    cellweft.errors.SettingError: resume: expected a .zarr store as output, ..., got 'imputed.h5ad'. ...
     """
 
     path: PathLike

@@ -452,7 +452,7 @@ def embed_proteins(
     --------
     >>> embed_proteins({"Gad1": "MASSTPSPAT", "Sst": ""})
     Traceback (most recent call last):
-    cellweft._errors.InputError: proteins: expected a sequence for every name, got none for 'Sst'. ...
+    cellweft.errors.InputError: proteins: expected a sequence for every name, got none for 'Sst'. ...
     """
     embedder = ProteinEmbedder(
         model=model,

@@ -48,7 +48,7 @@ def taxon_of(organism: str | int) -> int:
     (10090, 9606, 7955)
     >>> taxon_of("mosue")
     Traceback (most recent call last):
-    cellweft._errors.SettingError: organism: expected ..., got 'mosue'. Did you mean 'mouse' ...
+    cellweft.errors.SettingError: organism: expected ..., got 'mosue'. Did you mean 'mouse' ...
     """
     text = " ".join(str(organism).replace("_", " ").split()).lower()
     if text.isdecimal() and int(text):
