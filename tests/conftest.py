@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
@@ -15,6 +18,8 @@ from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.impute.imputer import Imputer
 from cellweft.place.placement import Placement
 from cellweft.place.placer import Placer
+
+Maker = Callable[..., anndata.AnnData]
 
 QUICK = {"k": 8, "hidden": 8, "epochs": 1, "ae_epochs": 2}
 """Settings that train in a blink; what they learn is poor, but every contract must hold of it."""
@@ -142,3 +147,24 @@ def placer(fit_placer: Callable[..., Placer]) -> Placer:
 def placement(placer: Placer) -> Placement:
     """The tissue's reference, placed; not to be changed."""
     return placer.place()
+
+
+def make(genes: list[str], *, n_cells: int = 12, spatial: bool = False, seed: int = 0) -> anndata.AnnData:
+    """Poisson counts, every cell and gene with some; a grid of coordinates on a spatial side."""
+    counts = np.random.default_rng(seed).poisson(2.0, (n_cells, len(genes))).astype(np.float32)
+    counts[:, 0] += 1
+    counts[0] += 1
+    made = anndata.AnnData(
+        sp.csr_matrix(counts),
+        obs=pd.DataFrame(index=pd.Index([f"cell{number}" for number in range(n_cells)])),
+        var=pd.DataFrame(index=pd.Index(genes)),
+    )
+    if spatial:
+        made.obsm["spatial"] = np.column_stack([np.arange(n_cells) // 3, np.arange(n_cells) % 3]) * 10.0
+    return made
+
+
+@pytest.fixture
+def make_side() -> Maker:
+    """Function that makes a small input."""
+    return make

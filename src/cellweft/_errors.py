@@ -125,6 +125,11 @@ class CellweftError(Exception):
     ('memory', 'Raise --memory.')
     """
 
+    __module__ = "cellweft.errors"  # where users find it
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = "cellweft.errors"
+
     def __init__(self, where: str, *, expected: str, got: str, fix: str) -> None:
         self.where, self.expected, self.got, self.fix = where, expected, got, fix
         self.message = f"{where}: expected {expected}, got {got}. {fix}"

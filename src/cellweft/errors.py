@@ -27,7 +27,7 @@ Examples
 ...     cellweft.Imputer(seed=-1)
 ... except CellweftError as error:
 ...     error.argument, error.got, error.fix
-('seed', '-1', 'Use seed=0, say.')
+('seed', '-1', 'Change the setting.')
 """
 
 from __future__ import annotations

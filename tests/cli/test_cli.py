@@ -334,12 +334,12 @@ BAD_SPATIAL: dict[str, tuple[Callable[[anndata.AnnData], Path], tuple[str, ...]]
         lambda st: write(st, var_names=[st.var_names[0], *(f"Other{n}" for n in range(st.n_vars - 1))]),
         ("1 shared gene", "at least 2"),
     ),
-    "no coordinates": (lambda st: write(st, obsm={}), ("coordinates", "--coordinates 'obsm:KEY'")),
+    "no coordinates": (lambda st: write(st, obsm={}), ("coordinates", "--coordinates obsm:KEY")),
     "NaN": (lambda st: write(st, X=with_nan(st)), ("NaN or infinite values",)),
     "negative": (lambda st: write(st, X=dense(st) - 3), ("below zero", "counts cannot be negative")),
     "z-scored": (
         lambda st: write(st, X=z_scored(st), layers={"counts": st.X}),
-        ("z-scored", "--st-layer 'counts'"),
+        ("z-scored", "--st-layer counts"),
     ),
     "all cells empty": (lambda st: write(st, X=sp.csr_matrix(st.shape, dtype=np.float32)), ("all empty",)),
     "duplicated cells": (
@@ -348,7 +348,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[anndata.AnnData], Path], tuple[str, ...]]
     ),
     "duplicated genes": (
         lambda st: write(st, var_names=twice(st.var_names)),
-        ("every gene once", "--duplicates 'first'"),
+        ("every gene once", "--duplicates first"),
     ),
     "one cell": (lambda st: write(st[:1]), ("at least 2 cells", "got 1 cell")),
 }
@@ -371,7 +371,7 @@ def test_bad_spatial_data(call: Any, both: Any, tissue: SimulatedTissue, tmp_pat
     [
         (lambda sc: write(sc[:1]), ("sc (", "got 1 cell")),
         (lambda sc: write(sc, obs_names=twice(sc.obs_names)), ("sc (", "obs_names_make_unique")),
-        (lambda sc: write(sc, var_names=twice(sc.var_names)), ("sc (", "--duplicates 'first'")),
+        (lambda sc: write(sc, var_names=twice(sc.var_names)), ("sc (", "--duplicates first")),
         (lambda sc: write(sc, X=z_scored(sc)), ("sc (", "z-scored")),
     ],
     ids=["one cell", "duplicated cells", "duplicated genes", "z-scored"],

@@ -217,12 +217,12 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "without coordinates": (
         lambda made: write(made.st, obsm={}),
         [],
-        ("coordinates", "--coordinates 'obsm:KEY'"),
+        ("coordinates", "--coordinates obsm:KEY"),
     ),
     "coordinates none": (
         lambda made: write(made.st),
         ["--coordinates", "none"],
-        ("coordinates: expected spots with places, to place cells on", "--coordinates 'obsm:KEY'"),
+        ("coordinates: expected spots with places, to place cells on", "--coordinates obsm:KEY"),
     ),
     "one spot": (lambda made: write(made.st[:1]), [], ("at least 2 cells", "got 1 cell")),
     "identical coordinates": (
@@ -283,7 +283,7 @@ def test_bad_spatial_data(place: Any, both: Any, tissue: SimulatedTissue, tmp_pa
         (
             lambda made: write(made.sc),
             ["--labels", "cell_typ"],
-            ("--labels 'cell_typ'", "Did you mean 'cell_type'"),
+            ("--labels cell_typ", "Did you mean 'cell_type'"),
         ),
         (lambda made: write(made.sc[:1]), [], ("sc (", "got 1 cell")),
     ],

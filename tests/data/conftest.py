@@ -1,4 +1,4 @@
-"""Small inputs that the tests of the data room share."""
+"""Small inputs that the tests of the package data share."""
 
 import warnings
 from collections.abc import Callable
@@ -8,33 +8,9 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.io
 import scipy.sparse as sp
-
-Maker = Callable[..., anndata.AnnData]
-
-
-def make(genes: list[str], *, n_cells: int = 12, spatial: bool = False, seed: int = 0) -> anndata.AnnData:
-    """Poisson counts, every cell and gene with some; a grid of coordinates on a spatial side."""
-    counts = np.random.default_rng(seed).poisson(2.0, (n_cells, len(genes))).astype(np.float32)
-    counts[:, 0] += 1
-    counts[0] += 1
-    made = anndata.AnnData(
-        sp.csr_matrix(counts),
-        obs=pd.DataFrame(index=pd.Index([f"cell{number}" for number in range(n_cells)])),
-        var=pd.DataFrame(index=pd.Index(genes)),
-    )
-    if spatial:
-        made.obsm["spatial"] = np.column_stack([np.arange(n_cells) // 3, np.arange(n_cells) % 3]) * 10.0
-    return made
-
-
-@pytest.fixture
-def make_side() -> Maker:
-    """Function that makes a small input."""
-    return make
 
 
 @pytest.fixture

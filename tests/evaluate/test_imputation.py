@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import KFold
 
-from cellweft import metrics
 from cellweft._errors import InputError, OutputError, OutputExistsError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import simulate_tissue
+from cellweft.evaluate import metrics
 from cellweft.evaluate.imputation import COLUMNS, evaluate_imputation
 from cellweft.evaluate.imputation_baselines import knn, reference_mean
 from cellweft.evaluate.score_table import write_scores

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cellweft import metrics
 from cellweft._errors import InputError
+from cellweft.evaluate import metrics
 from cellweft.evaluate.metrics import METRICS
 
 # sums of up to some thousand float64 in another order

@@ -311,7 +311,7 @@ def test_each_evaluation_has_only_the_parameters_that_it_uses(tissue: Pair) -> N
         set(inspect.signature(one).parameters) for one in (evaluate_imputation, evaluate_placement)
     )
     assert imputation & placement == {"pair", "methods", "seeds", "device", "progress"}
-    assert not hasattr(cellweft, "evaluate")
+    assert "evaluate" not in cellweft.__all__
     with pytest.raises(TypeError, match="unexpected keyword argument 'truth'"):
         evaluate_imputation(tissue, ["mean"], truth=TRUTH["truth"])  # type: ignore[call-arg]
     with pytest.raises(SettingError, match="by: expected one of 'genes', 'cells', 'fraction', got 'place'"):

@@ -430,8 +430,8 @@ def test_what_a_gene_graph_is_made_of_is_refused(embeddings: EmbeddingTable, tmp
     [
         ({"k": 5}, r"^settings\['k'\]: expected a setting of preset='auto'"),
         ({"temprature": 1}, r"^settings\['temprature'\]: .*Did you mean 'temperature'"),
-        ({"folds": 1}, r"^folds: expected a whole number >= 2, got 1"),
-        ({"steps": 1.5}, r"^steps: expected a whole number"),
+        ({"folds": 1}, r"^settings\['folds'\]: expected a whole number >= 2, got 1"),
+        ({"steps": 1.5}, r"^settings\['steps'\]: expected a whole number"),
     ],
 )
 def test_wrong_settings_show_at_construction(given_: dict[str, Any], message: str) -> None:

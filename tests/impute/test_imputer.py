@@ -372,13 +372,19 @@ def test_nothing_works_before_fit(tissue_pair: Pair, tmp_path: Path) -> None:
     [
         ({"preset": "stimput"}, r"preset: .*Did you mean 'stimpute'"),
         ({"preset": "stimpute", "settings": {"neighbours": 5}}, r"settings\['neighbours'\]: .*no such name"),
-        ({"preset": "stimpute", "settings": {"k": 0}}, r"k: expected a whole number >= 1, got 0"),
-        ({"preset": "stimpute", "settings": {"k": 2.5}}, r"k: expected a whole number"),
-        ({"preset": "stimpute", "settings": {"alpha": 1.5}}, r"alpha: expected a number from 0 to 1, got 1"),
-        ({"preset": "stimpute", "settings": {"lr": float("nan")}}, r"lr: "),
+        (
+            {"preset": "stimpute", "settings": {"k": 0}},
+            r"settings\['k'\]: expected a whole number >= 1, got 0",
+        ),
+        ({"preset": "stimpute", "settings": {"k": 2.5}}, r"settings\['k'\]: expected a whole number"),
+        (
+            {"preset": "stimpute", "settings": {"alpha": 1.5}},
+            r"settings\['alpha'\]: expected a number from 0 to 1, got 1",
+        ),
+        ({"preset": "stimpute", "settings": {"lr": float("nan")}}, r"settings\['lr'\]: "),
         ({"settings": {"k": 5}}, r"settings\['k'\]: expected a setting of preset='auto'"),
-        ({"settings": {"temperature": 0}}, r"temperature: expected a number"),
-        ({"preset": "stimpute", "settings": {"graph": "string"}}, r"graph: expected one of"),
+        ({"settings": {"temperature": 0}}, r"settings\['temperature'\]: expected a number"),
+        ({"preset": "stimpute", "settings": {"graph": "string"}}, r"settings\['graph'\]: expected one of"),
         ({"seed": -1}, r"seed: expected a whole number >= 0, got -1"),
         ({"seed": 1.0}, r"seed: expected a whole number"),
         ({"seed": True}, r"seed: expected a whole number"),
@@ -443,7 +449,7 @@ def test_a_seed_that_is_assigned_does_not_change_what_was_fitted(
     ("name", "value", "message"),
     [
         ("settings", {"neighbours": 5}, r"settings\['neighbours'\]: .*no such name"),
-        ("settings", {"k": 0}, r"k: expected a whole number >= 1, got 0"),
+        ("settings", {"k": 0}, r"settings\['k'\]: expected a whole number >= 1, got 0"),
         ("settings", "k=5", r"settings: expected a mapping from names to values, got 'k=5'"),
         ("preset", "stimput", r"preset: .*Did you mean 'stimpute'"),
         ("seed", -1, r"seed: expected a whole number >= 0, got -1"),
@@ -469,7 +475,7 @@ def test_settings_that_are_changed_in_place_are_checked_and_taken(
     assert imputer.fit(tissue_pair).settings_.k == 3
     imputer.settings["k"] = 0
     for call in (imputer.fit, lambda one: imputer.plan(pair=one)):
-        with pytest.raises(SettingError, match=r"k: expected a whole number >= 1, got 0"):
+        with pytest.raises(SettingError, match=r"settings\['k'\]: expected a whole number >= 1, got 0"):
             call(tissue_pair)
 
 
@@ -499,7 +505,7 @@ def test_genes_are_predicted_by_name(imputer: Imputer, tissue_pair: Pair) -> Non
 
 def test_k_may_be_as_large_as_the_reference_but_no_larger(fit_quickly: Fit) -> None:
     assert np.isfinite(fit_quickly(settings={"k": 99}).impute().X).all()  # 100 cells, of which one is empty
-    with pytest.raises(SettingError, match=r"k: expected at most 99.*got 100.*smaller k"):
+    with pytest.raises(SettingError, match=r"settings\['k'\]: expected at most 99.*got 100.*smaller k"):
         fit_quickly(settings={"k": 100})
 
 

@@ -86,7 +86,7 @@ def test_blocks_leave_no_trace(predict: Predict, cells: int, genes: int, tables:
 def test_blocks_of_reading_change_no_bit_of_a_fit(
     fit_quickly: Callable[..., Imputer], imputer: Imputer, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr("cellweft.impute.stimpute_predictor.READ_ROWS", rows)
+    monkeypatch.setattr("cellweft.impute.training_data.READ_ROWS", rows)
     monkeypatch.setattr("cellweft.data.gene_major._BLOCK_ROWS", rows)
     again = fit_quickly().impute().X
     np.testing.assert_array_equal(again, imputer.impute().X)

@@ -71,7 +71,7 @@ def test_chosen_methods_are_drawn_in_their_order():
 
 
 def test_what_is_no_table_of_scores_is_an_error():
-    with pytest.raises(InputError, match="a table of cellweft"):
+    with pytest.raises(InputError, match="expected a table of scores"):
         pl.methods(pd.DataFrame({"a": [1]}))
     with pytest.raises(InputError, match="no rows"):
         pl.methods(table({}))

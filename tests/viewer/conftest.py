@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data.io.write import ResultWriter
 from cellweft.viewer import Viewer
 
@@ -99,7 +100,10 @@ def imputed() -> AnnData:
         obs=obs,
         var=var,
         obsm={"spatial": random.uniform(0, 100, (N_CELLS, 3))},
-        uns={"cellweft": {"interval": 0.9}, "cell_type_colors": np.array(["#111111", "red", "#333333"])},
+        uns={
+            "cellweft": {"schema_version": SCHEMA_VERSION, "interval": 0.9},
+            "cell_type_colors": np.array(["#111111", "red", "#333333"]),
+        },
         layers={"lower": values / 2, "upper": values * 2 + 1},
     )
 

@@ -58,6 +58,7 @@ class MatrixDigest:
 
     Examples
     --------
+    >>> import scipy.sparse as sp
     >>> whole, parts = MatrixDigest(), MatrixDigest()
     >>> whole.add(np.eye(3, dtype=np.float32))
     >>> for row in range(3):

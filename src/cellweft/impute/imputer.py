@@ -180,7 +180,7 @@ class Imputer(FolderModel):
                 )
                 fitted = method.fit(pair, work)
             if checkpoint is not None:
-                write_checkpoint(checkpoint, request, fitted.folder(pair))
+                write_checkpoint(checkpoint, request, _folder_of(fitted, pair))
         else:
             fitted = kept
         self._method, self._restored = method, None
@@ -397,6 +397,7 @@ class Imputer(FolderModel):
             dask=dask,
             memory=memory,
         )
+        self._fitted()
         pair = self._pair() if pair is None else pair
         check_not_input(path, pair)
         with progress_callback(progress) as report:
@@ -527,16 +528,7 @@ class Imputer(FolderModel):
         return self
 
     def _folder(self) -> ModelFolder:
-        fitted, pair = self._fitted(), self._pair()
-        folder = fitted.folder(pair)
-        folder.config.update(
-            kind="imputer",
-            preset=fitted.preset,
-            seed=fitted.seed,
-            reference=reference_mark(pair),
-            fit_seconds=self._fit_seconds,
-        )
-        return folder
+        return _folder_of(self._fitted(), self._pair(), fit_seconds=self._fit_seconds)
 
     def _record(self, job: Imputation) -> dict[str, Any]:
         return job.record(preset=job.fitted.preset, seed=job.fitted.seed, fit_seconds=self._fit_seconds)
@@ -616,6 +608,19 @@ class Imputer(FolderModel):
 def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
     """Return positions of named genes in the reference, in the order asked for."""
     return pair.find_genes([genes] if isinstance(genes, str) else genes)
+
+
+def _folder_of(fitted: FittedMethod, pair: Pair, *, fit_seconds: float = 0.0) -> ModelFolder:
+    """Return what is written of a fit to a pair."""
+    folder = fitted.folder(pair)
+    folder.config.update(
+        kind="imputer",
+        preset=fitted.preset,
+        seed=fitted.seed,
+        reference=reference_mark(pair),
+        fit_seconds=fit_seconds,
+    )
+    return folder
 
 
 def write_imputation(

@@ -53,7 +53,7 @@ class BackgroundWriter(Generic[P]):
     Examples
     --------
     >>> seen = []
-    >>> with Behind(seen.append) as put:
+    >>> with BackgroundWriter(seen.append) as put:
     ...     put(1)
     ...     put(2)
     >>> seen
