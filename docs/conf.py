@@ -37,8 +37,8 @@ root_doc = "index"
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
-# Links to other sites' names would have to be fetched, and inner modules (cellweft.nn.mapping, ...) have no pages:
-# what has to lead somewhere are the public names, at the top and in the namespaces.
+# Links to other sites' names would have to be fetched, and inner modules (cellweft.nn.mapping, say) have no
+# pages: what has to lead somewhere are the public names, at the top and in the namespaces.
 _NAMESPACES = "datasets|errors|genes|io|metrics|pl|tl"
 nitpick_ignore_regex = [(r"py:.*", rf"(?!cellweft\.({_NAMESPACES})(\.[^._][^.]*)?$|cellweft\.[^.]+$).*")]
 default_role = "py:obj"

@@ -129,6 +129,16 @@ def test_every_namespace_has_its_place() -> None:
     assert sorted(modules) == ["cellweft", *(f"cellweft.{name}" for name in namespaces)]
 
 
+def test_the_page_of_the_house_names_files_that_there_are() -> None:
+    package = Path(cellweft.__file__).parent
+    there = {name for path in package.rglob("*.py") for name in (path.stem, path.parent.name)}
+    page = (DOCS / "house.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`[^|]+) \|", page, flags=re.MULTILINE)
+    named = [name for cell in cells for name in re.findall(r"`(\w+)/?`", cell)]
+    assert len(named) > 80
+    assert [name for name in named if name not in there] == []
+
+
 def test_the_version_is_told() -> None:
     assert "cellweft.__version__" in (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
 

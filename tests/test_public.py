@@ -36,7 +36,7 @@ def test_the_errors_of_cellweft_are_all_public() -> None:
     def kinds(one: type) -> set[type]:
         return {one}.union(*(kinds(below) for below in one.__subclasses__()))
 
-    own = [one for one in kinds(cellweft.CellweftError) if one.__module__ == "cellweft._errors"]
+    own = [one for one in kinds(cellweft.CellweftError) if one.__module__ == "cellweft.errors"]
     assert {one.__name__ for one in own} == set(cellweft.errors.__all__)
 
 
