@@ -120,6 +120,7 @@ class CellweftError(Exception):
     --------
     >>> str(CellweftError("k", expected="at most 10", got="50", fix="Choose a smaller k."))
     'k: expected at most 10, got 50. Choose a smaller k.'
+    >>> from cellweft._errors import arg
     >>> error = CellweftError("memory", expected="4 GB", got="1 GB", fix="Raise " + arg("memory") + ".")
     >>> error.argument, error.fields(lambda argument: f"--{argument.name}")["fix"]
     ('memory', 'Raise --memory.')

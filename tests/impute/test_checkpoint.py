@@ -325,7 +325,7 @@ def test_a_fit_is_taken_from_its_checkpoint(
     for imputer in imputers:
         np.testing.assert_array_equal(imputer.impute().X, auto.impute().X)
         assert imputer.impute().uns["cellweft"]["settings"] == auto.impute().uns["cellweft"]["settings"]
-    assert sorted(one.name for one in folder.iterdir()) == ["model", "request.json", MARK]
+    assert sorted(one.name for one in folder.iterdir()) == sorted(["model", "request.json", MARK])
     (folder / "request.json").write_text("{")
     Imputer(settings=QUICK, device="cpu").fit(tissue_pair, checkpoint=folder)
     assert len(fits) == 2
