@@ -92,7 +92,7 @@ def cautions_of(pair: Pair) -> list[str]:
 
 @contextlib.contextmanager
 def running(options: ShownOptions) -> Iterator[Screen]:
-    """Lend a command its screen; errors raised on purpose are printed and exit with 2, an interrupt with 130."""
+    """Lend a command its screen; print errors raised on purpose, and exit with 2 (interrupts: 130)."""
     try:
         yield Screen(options)
     except CellweftError as error:

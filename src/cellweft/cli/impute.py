@@ -110,7 +110,7 @@ def impute(
             seed=run.seed,
             device=run.device,
         )
-        pair = data.pair(sc, st, request.path)
+        pair = data.pair(sc, st, output)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
