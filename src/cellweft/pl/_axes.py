@@ -155,8 +155,8 @@ def _scale_bar(ax: Axes, unit: str, *, left: float, right: float) -> None:
     length = max(step for step in (1, 2, 5) if step * power <= about) * power
     # x in coordinates, y as a part of the height
     look: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": INK}
-    ends, free = [right - length, right], {"clip_on": False, "scalex": False, "scaley": False}
-    ax.plot(ends, [-0.03, -0.03], lw=2, solid_capstyle="butt", **free, **look)
+    free: dict[str, Any] = {"clip_on": False, "scalex": False, "scaley": False}
+    ax.plot([right - length, right], [-0.03, -0.03], lw=2, solid_capstyle="butt", **free, **look)
     ax.text(right - length / 2, -0.05, f"{length:g} {unit}", ha="center", va="top", fontsize=SMALL, **look)
 
 

@@ -12,7 +12,7 @@ from cellweft.data.io.keys import MEASURED
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from cellweft.reports.formatting import PRESETS, SCALES
-from cellweft.reports.inputs import Given, Result
+from cellweft.reports.inputs import Given, Result, Scores
 
 _MOST_NAMES = 12
 
@@ -223,7 +223,8 @@ def _settings(result: Result) -> Block:
 
 def _versions(given: Given) -> Block | None:
     kinds: list[tuple[list[str], dict[str, str]]] = []
-    for made in (*given.results, *given.scores):
+    everything: list[Result | Scores] = [*given.results, *given.scores]
+    for made in everything:
         if versions := made.record.get("versions"):
             same = next((names for names, one in kinds if one == versions), None)
             if same is None:
