@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from cellweft.cli.console import Screen, cautions_of, counted, told_errors
+from cellweft.cli.console import cautions_of, counted, running
 from cellweft.cli.options import PairOptions, Reference, RunOptions, Spatial
 from cellweft.cli.parsing import check_device
 
 
 def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> None:
     """Say what two inputs hold, whether they fit together, and what to know before you impute."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    with running(run) as screen:
         check_device(run.device)
         from cellweft.data.summary import summary_text
 

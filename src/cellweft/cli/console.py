@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -45,9 +45,13 @@ class Screen:
     def announce(self, pair: Pair, plan: str) -> None:
         """Print what came in and what will be done, unless asked for JSON or quiet."""
         self.say(f"Inputs: {counted(pair)}")
-        for caution in cautions_of(pair):
-            self.say(f"  - {caution}")
+        self.say_each(cautions_of(pair))
         self.say(f"Plan: {plan}")
+
+    def say_each(self, lines: Iterable[str]) -> None:
+        """Print lines as the items of a list, unless asked for JSON or quiet."""
+        for line in lines:
+            self.say(f"  - {line}")
 
     def show(self, table: RenderableType) -> None:
         """Print a table, unless asked for JSON or quiet."""
@@ -61,7 +65,7 @@ class Screen:
         seconds, peak = time.monotonic() - self._start, _peak_memory()
         if self._as_json:
             record = record | {"seconds": round(seconds, 3), "peak_bytes": peak}
-            typer.echo(json.dumps(record, indent=2, allow_nan=False))
+            typer.echo(json.dumps(record, indent=2, allow_nan=False, default=str))
         else:
             memory = "" if peak is None else f", peak memory {human_bytes(peak)}"
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
@@ -73,11 +77,11 @@ class Screen:
 
 def counted(pair: Pair) -> str:
     """Return the size of both inputs and the number of cautions."""
-    cautions = len(pair.cautions)
+    n_cautions = len(pair.cautions)
     return (
         f"{pair.sc.n_cells:,} reference cells x {pair.sc.n_genes:,} genes, "
         f"{pair.st.n_cells:,} spatial cells x {pair.st.n_genes:,} genes, {len(pair.shared_genes):,} shared, "
-        f"{'no cautions' if not cautions else '1 caution' if cautions == 1 else f'{cautions} cautions'}"
+        f"{n_cautions or 'no'} caution{'' if n_cautions == 1 else 's'}"
     )
 
 
@@ -87,12 +91,12 @@ def cautions_of(pair: Pair) -> list[str]:
 
 
 @contextlib.contextmanager
-def told_errors(*, as_json: bool) -> Iterator[None]:
-    """Print the errors that cellweft raises on purpose, and exit with 2; with 130 after an interrupt."""
+def running(options: ShownOptions) -> Iterator[Screen]:
+    """Lend a command its screen; print errors raised on purpose, and exit with 2 (interrupts: 130)."""
     try:
-        yield
+        yield Screen(options)
     except CellweftError as error:
-        _tell(error, as_json=as_json)
+        _tell(error, as_json=options.as_json)
         raise typer.Exit(2) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -105,7 +109,7 @@ def told_errors(*, as_json: bool) -> Iterator[None]:
         )
         for note in _notes(error):
             short.add_note(note)
-        _tell(short, as_json=as_json)
+        _tell(short, as_json=options.as_json)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
         left = " ".join(_notes(interrupt)) or "Nothing incomplete was left behind."
@@ -120,13 +124,13 @@ def _notes(error: BaseException) -> list[str]:
 
 def _tell(error: CellweftError, *, as_json: bool) -> None:
     """Print an error with its next step and, where it is asked for, as JSON too."""
-    told = error.fields(as_option)
-    typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(told), err=True)
+    fields = error.fields(as_option)
+    typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(fields), err=True)
     for note in _notes(error):
         typer.echo(note, err=True)
     if as_json:
         about = {"kind": type(error).__name__, "argument": error.argument}
-        typer.echo(json.dumps({"error": about | told}, indent=2))
+        typer.echo(json.dumps({"error": about | fields}, indent=2))
 
 
 def _peak_memory() -> float | None:

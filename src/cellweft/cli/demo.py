@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellweft._errors import OutputExistsError, arg
 from cellweft._typing import FloatArray, PathLike, Progress, no_progress
-from cellweft.cli.console import Screen, told_errors
+from cellweft.cli.console import running
 from cellweft.cli.options import Overwrite, RunOptions
 from cellweft.cli.parsing import check_device
 from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from cellweft.data._pair import Pair
     from cellweft.data.synthetic.tissue import SimulatedTissue
-
-_Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files of the demonstration.")]
-_Cells = Annotated[int, typer.Option(help="Spatial cells to simulate.")]
 
 _NEXT = """The same with your own data:
   cellweft check    atlas.h5ad tissue.h5ad
@@ -74,11 +71,24 @@ _PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
 
 
 def demo(
-    *, out: _Out = Path("cellweft-demo"), cells: _Cells = 1500, overwrite: Overwrite = False, run: RunOptions
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR")] = Path("cellweft-demo"),
+    cells: int = 1500,
+    overwrite: Overwrite = False,
+    run: RunOptions,
 ) -> None:
-    """Simulate a tissue, impute its genes, place cells in it, and show how good that is; needs no data."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Simulate a tissue, impute its genes, place cells in it, and show how good that is; needs no data.
+
+    Parameters
+    ----------
+    out
+        Folder for the files of the demonstration.
+    cells
+        Spatial cells to simulate.
+    overwrite, run
+        As other commands take them.
+    """
+    with running(run) as screen:
         check_device(run.device)
         with screen.progress() as progress:
             made = run_demo(
@@ -116,9 +126,9 @@ def demo(
             f"{', '.join(FILES.values())}, {', '.join(PICTURES.values())}",
             {
                 "command": "demo",
-                "folder": str(made.folder),
-                "files": {what: str(made.folder / name) for what, name in FILES.items()},
-                "pictures": {what: str(made.folder / name) for what, name in PICTURES.items()},
+                "folder": made.folder,
+                "files": {what: made.folder / name for what, name in FILES.items()},
+                "pictures": {what: made.folder / name for what, name in PICTURES.items()},
                 "held_out": shown_scores(made.held_out),
                 "against_truth": shown_scores(made.against_truth),
                 "places": shown_placement(made.places),

@@ -13,70 +13,71 @@ from typing import Annotated, Literal
 import typer
 
 from cellweft._typing import Pooling
-from cellweft.cli.console import Screen, told_errors
-from cellweft.cli.options import Overwrite, RunOptions, argument, option, output
-
-_Proteins = Annotated[Path, argument("FASTA file with one protein per gene (.gz too).", "PROTEINS")]
-_Output = Annotated[
-    Path, output("Where the table goes: a .parquet file, for --embedding of cellweft impute.")
-]
+from cellweft.cli.console import running
+from cellweft.cli.options import Output, Overwrite, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model embeds the proteins, and how: options of `cellweft.genes.ProteinEmbedder`."""
+    """Which model embeds the proteins, and how: options of `cellweft.genes.ProteinEmbedder`.
 
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FOLDER",
-            help="ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute "
-            "paper took facebook/esm2_t36_3B_UR50D.",
-        ),
-    ] = "facebook/esm2_t33_650M_UR50D"
-    revision: Annotated[str | None, option("Branch, tag or commit on the Hub. Default: the newest.")] = None
-    layer: Annotated[
-        int, typer.Option(help="Layer whose output is taken; negative numbers count from the last.")
-    ] = -1
-    pooling: Annotated[
-        Pooling, typer.Option(help="Mean or maximum over a protein's residues, or the token before them.")
-    ] = "mean"
-    dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="How the numbers are stored; float16 takes half.")
-    ] = "float32"
-    precision: Annotated[
-        Literal["auto", "bfloat16", "float32"],
-        typer.Option(help="Precision of the products of matrices; auto is bfloat16 on a GPU that has it."),
-    ] = "auto"
-    window: Annotated[
-        int,
-        typer.Option(help="Most residues that the model reads at once; longer proteins in several windows."),
-    ] = 1022
-    overlap: Annotated[
-        int, typer.Option(help="Fewest residues that neighbouring windows of a protein have in common.")
-    ] = 256
-    tokens_per_batch: Annotated[
-        int | None,
-        option(
-            "Most tokens that the model reads at once: fewer take less memory. Default: by the device.", "N"
-        ),
-    ] = None
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Take the model from this machine, and never ask the Hub.")
-    ] = False
+    Attributes
+    ----------
+    model
+        ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute paper took
+        facebook/esm2_t36_3B_UR50D.
+    revision
+        Branch, tag or commit on the Hub. Default: the newest.
+    layer
+        Layer whose output is taken; negative numbers count from the last.
+    pooling
+        Mean or maximum over a protein's residues, or the token before them.
+    dtype
+        How the numbers are stored; float16 takes half.
+    precision
+        Precision of the products of matrices; auto is bfloat16 on a GPU that has it.
+    window
+        Most residues that the model reads at once; longer proteins in several windows.
+    overlap
+        Fewest residues that neighbouring windows of a protein have in common.
+    tokens_per_batch
+        Most tokens that the model reads at once: fewer take less memory. Default: by the device.
+    offline
+        Take the model from this machine, and never ask the Hub.
+    """
+
+    model: Annotated[str, typer.Option(metavar="NAME|FOLDER")] = "facebook/esm2_t33_650M_UR50D"
+    revision: str | None = None
+    layer: int = -1
+    pooling: Pooling = "mean"
+    dtype: Literal["float32", "float16"] = "float32"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    window: int = 1022
+    overlap: int = 256
+    tokens_per_batch: Annotated[int | None, typer.Option(metavar="N")] = None
+    offline: bool = False
 
 
 def embed(
-    proteins: _Proteins,
+    proteins: Annotated[Path, typer.Argument(metavar="PROTEINS")],
     *,
-    output: _Output,
+    output: Output,
     overwrite: Overwrite = False,
     model: ModelOptions,
     run: RunOptions,
 ) -> None:
-    """Embed proteins by a protein language model, one vector per gene; after an interrupt, run it again."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Embed proteins by a protein language model, one vector per gene; after an interrupt, run it again.
+
+    Parameters
+    ----------
+    proteins
+        FASTA file with one protein per gene (.gz too).
+    output
+        Where the table goes: a .parquet file, for --embedding of cellweft impute.
+    overwrite, model, run
+        As other commands take them, and which model it is.
+    """
+    with running(run) as screen:
         _quiet_downloads(no_progress=run.quiet or run.as_json)
         from cellweft._text import many
         from cellweft.data.io.atomic_output import check_output
@@ -93,7 +94,7 @@ def embed(
             f"Embedded {many(plan.n_proteins, 'protein')}, {plan.n_dimensions:,} numbers each -> {output}",
             {
                 "command": "embed",
-                "output": str(path),
+                "output": path,
                 "proteins": plan.n_proteins,
                 "dimensions": plan.n_dimensions,
                 "pooling": model.pooling,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,16 +12,15 @@ import typer
 
 from cellweft._errors import SettingError
 from cellweft._text import human_bytes
-from cellweft.cli.console import Screen, cautions_of, told_errors
+from cellweft.cli.console import cautions_of, running
 from cellweft.cli.options import (
     NetworkOptions,
+    Output,
     Overwrite,
     PairOptions,
     Reference,
     RunOptions,
     Spatial,
-    option,
-    output,
 )
 from cellweft.cli.parsing import check_device, read_numbers
 from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
@@ -39,47 +39,29 @@ _TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clu
 _METHODS = "auto,mean,knn,attention"
 _PLACERS = "auto,cosine,knn-regression,random,centre,nnls"
 
-_Output = Annotated[
-    Path, output("Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.")
-]
-_By = Annotated[
-    Literal["genes", "cells", "fraction", "place"],
-    typer.Option(
-        help="What is held out: folds of genes; folds of cells, scored on the genes that --keep leaves out; "
-        "one part of the genes (fraction); or where the cells of SC lived (place), which --truth tells."
-    ),
-]
-_Methods = Annotated[
-    str | None,
-    option(
-        "Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine, "
-        "knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. "
-        f"Default: {_METHODS}; by place {_PLACERS}.",
-        "NAMES",
-    ),
-]
-_Seeds = Annotated[str | None, option("Several seeds between commas, in place of --seed.", "NUMBERS")]
-_PLACE = "Evaluating by place"
+_place = partial(typer.Option, rich_help_panel="Evaluating by place")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutOptions:
-    """What every ``--by`` but ``place`` takes besides."""
+    """What every ``--by`` but ``place`` takes besides.
 
-    folds: Annotated[int, typer.Option(help="Folds of genes or cells.")] = 5
-    keep: Annotated[
-        float,
-        typer.Option(help="Part of the shared genes that methods may learn from, by cells and by fraction."),
-    ] = 0.8
-    reliability: Annotated[
-        bool,
-        typer.Option(
-            "--reliability", help="Test too whether the genes that are called reliable are predicted better."
-        ),
-    ] = False
-    no_clusters: Annotated[
-        bool, typer.Option("--no-clusters", help="Do not compare clusters of cells and modules of genes.")
-    ] = False
+    Attributes
+    ----------
+    folds
+        Folds of genes or cells.
+    keep
+        Part of the shared genes that methods may learn from, by cells and by fraction.
+    reliability
+        Test too whether the genes that are called reliable are predicted better.
+    no_clusters
+        Do not compare clusters of cells and modules of genes.
+    """
+
+    folds: int = 5
+    keep: float = 0.8
+    reliability: bool = False
+    no_clusters: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_imputation`."""
@@ -89,33 +71,26 @@ class HeldOutOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceOptions:
-    """What ``--by place`` takes besides."""
+    """What ``--by place`` takes besides.
 
-    truth: Annotated[
-        str | None, option("Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.", "PLACE", panel=_PLACE)
-    ] = None
-    truth_composition: Annotated[
-        str | None,
-        option(
-            "What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a "
-            "table or in uns[KEY_names].",
-            "PLACE",
-            panel=_PLACE,
-        ),
-    ] = None
-    hits: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Numbers K of neighbours: how many of each cell's K true neighbours are found.",
-            rich_help_panel=_PLACE,
-        ),
-    ] = "25,120"
+    Attributes
+    ----------
+    truth
+        Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.
+    truth_composition
+        What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a table or in
+        uns[KEY_names].
+    hits
+        Numbers K of neighbours: how many of each cell's K true neighbours are found.
+    """
+
+    truth: Annotated[str | None, _place(metavar="PLACE")] = None
+    truth_composition: Annotated[str | None, _place(metavar="PLACE")] = None
+    hits: Annotated[str, _place(metavar="NUMBERS")] = "25,120"
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_placement`; raise `SettingError` where hits are not numbers."""
-        hits = read_numbers("hits", self.hits, low=1, example="25,120")
-        return {"truth": self.truth, "truth_composition": self.truth_composition, "hits": hits}
+        return vars(self) | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
 
 
 _HELD_OUT = fields(HeldOutOptions) + fields(NetworkOptions)
@@ -133,10 +108,10 @@ def evaluate(
     st: Spatial,
     *,
     context: typer.Context,
-    output: _Output,
-    by: _By = "genes",
-    methods: _Methods = None,
-    seeds: _Seeds = None,
+    output: Output,
+    by: Literal["genes", "cells", "fraction", "place"] = "genes",
+    methods: Annotated[str | None, typer.Option(metavar="NAMES")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="NUMBERS")] = None,
     held_out: HeldOutOptions,
     overwrite: Overwrite = False,
     place: PlaceOptions,
@@ -144,9 +119,25 @@ def evaluate(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them.
+
+    Parameters
+    ----------
+    output
+        Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.
+    by
+        What is held out: folds of genes; folds of cells, scored on the genes that --keep leaves out; one part
+        of the genes (fraction); or where the cells of SC lived (place), which --truth tells.
+    methods
+        Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine,
+        knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. Default:
+        auto,mean,knn,attention; by place auto,cosine,knn-regression,random,centre,nnls.
+    seeds
+        Several seeds between commas, in place of --seed.
+    sc, st, context, held_out, overwrite, place, network, data, run
+        As other commands take them, or groups of options.
+    """
+    with running(run) as screen:
         _check_applies(context, by)
         _check_outputs(output, overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
@@ -158,7 +149,7 @@ def evaluate(
 
         sources, names = network.read(), _names(methods, by)
         resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
-        pair = data.pair(sc, st, output=output)
+        pair = data.pair(sc, st, output)
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
         plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
@@ -171,8 +162,8 @@ def evaluate(
         screen.show(shown)
         record = {
             "command": "evaluate",
-            "output": str(written),
-            "parameters": str(beside),
+            "output": written,
+            "parameters": beside,
             "scores": values,
             "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
             "cautions": cautions_of(pair),

@@ -3,108 +3,102 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cellweft._errors import SettingError, arg
-from cellweft.cli.console import Screen, told_errors
-from cellweft.cli.options import Overwrite, ShownOptions, argument, option, output
+import typer
 
-_Result = Annotated[
-    Path, argument("What cellweft impute or cellweft place wrote: a .zarr store or an .h5ad file.", "RESULT")
-]
-_To = Annotated[
-    Literal["cellxgene", "vitessce", "explorer", "spatialdata"],
-    option(
-        "What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer "
-        "(groups of cells, .csv), or what reads SpatialData (squidpy, napari).",
-        names=("--to",),
-    ),
-]
-_Output = Annotated[
-    Path | None, output("Where it goes. Not needed for spatialdata, which adds to the store of --into.")
-]
-_Column = Annotated[
-    str | None,
-    option(
-        "Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.",
-        "COLUMN",
-    ),
-]
-_Title = Annotated[str | None, option("What the data are called. Default: the name of the file.")]
+from cellweft._errors import SettingError, arg
+from cellweft.cli.console import Screen, running
+from cellweft.cli.options import Overwrite, ShownOptions
+
+_explorer = partial(typer.Option, rich_help_panel="Xenium Explorer")
+_vitessce = partial(typer.Option, rich_help_panel="Vitessce")
+_spatialdata = partial(typer.Option, rich_help_panel="SpatialData")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerOptions:
-    """What ``--to explorer`` takes besides."""
+    """What ``--to explorer`` takes besides.
 
-    ids: Annotated[
-        str | None,
-        option(
-            "Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.",
-            "COLUMN",
-            panel="Xenium Explorer",
-        ),
-    ] = None
+    Attributes
+    ----------
+    ids
+        Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.
+    """
+
+    ids: Annotated[str | None, _explorer(metavar="COLUMN")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VitessceOptions:
-    """What ``--to vitessce`` takes besides."""
+    """What ``--to vitessce`` takes besides.
 
-    url: Annotated[
-        str | None,
-        option("Where the page will find RESULT. Default: port 8000 of this machine.", panel="Vitessce"),
-    ] = None
-    gene: Annotated[
-        str | None, option("Gene that colours the cells first. Default: their groups do.", panel="Vitessce")
-    ] = None
+    Attributes
+    ----------
+    url
+        Where the page will find RESULT. Default: port 8000 of this machine.
+    gene
+        Gene that colours the cells first. Default: their groups do.
+    """
+
+    url: Annotated[str | None, _vitessce()] = None
+    gene: Annotated[str | None, _vitessce()] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialDataOptions:
-    """What ``--to spatialdata`` takes besides."""
+    """What ``--to spatialdata`` takes besides.
 
-    into: Annotated[
-        Path | None,
-        option(
-            "SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.",
-            "STORE",
-            panel="SpatialData",
-        ),
-    ] = None
-    table: Annotated[
-        str | None,
-        option("What the new element is called. Default: imputed, or placed.", "NAME", panel="SpatialData"),
-    ] = None
-    annotates: Annotated[
-        str | None,
-        option(
-            "Table of STORE that RESULT was made from. Default: the only one.", "NAME", panel="SpatialData"
-        ),
-    ] = None
+    Attributes
+    ----------
+    into
+        SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.
+    table
+        What the new element is called. Default: imputed, or placed.
+    annotates
+        Table of STORE that RESULT was made from. Default: the only one.
+    """
+
+    into: Annotated[Path | None, _spatialdata(metavar="STORE")] = None
+    table: Annotated[str | None, _spatialdata(metavar="NAME")] = None
+    annotates: Annotated[str | None, _spatialdata(metavar="NAME")] = None
 
 
 def export(
-    result: _Result,
+    result: Annotated[Path, typer.Argument(metavar="RESULT")],
     *,
-    to: _To,
-    output: _Output = None,
-    column: _Column = None,
-    title: _Title = None,
+    to: Literal["cellxgene", "vitessce", "explorer", "spatialdata"],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT")] = None,
+    column: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    title: str | None = None,
     overwrite: Overwrite = False,
     spatialdata: SpatialDataOptions,
     vitessce: VitessceOptions,
     explorer: ExplorerOptions,
     shown: ShownOptions,
 ) -> None:
-    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's."""
-    with told_errors(as_json=shown.as_json):
-        screen = Screen(shown)
-        given = {"column": column, "title": title}
-        given |= {
-            name: value for group in (spatialdata, vitessce, explorer) for name, value in vars(group).items()
-        }
+    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's.
+
+    Parameters
+    ----------
+    result
+        What cellweft impute or cellweft place wrote: a .zarr store or an .h5ad file.
+    to
+        What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer (groups
+        of cells, .csv), or what reads SpatialData (squidpy, napari).
+    output
+        Where it goes. Not needed for spatialdata, which adds to the store of --into.
+    column
+        Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.
+    title
+        What the data are called. Default: the name of the file.
+    overwrite, spatialdata, vitessce, explorer, shown
+        As other commands take them, or what single programs need.
+    """
+    with running(shown) as screen:
+        given = {"column": column, "title": title} | vars(spatialdata) | vars(vitessce) | vars(explorer)
         _check_options(to, output, given)
         if to == "spatialdata":
             from cellweft.data.export.spatialdata import to_spatialdata
@@ -132,9 +126,7 @@ def export(
             )
         else:
             path = _cellxgene(result, str(output), title, screen, overwrite=overwrite)
-        screen.finish(
-            f"Exported {result} to {to} -> {path}", {"command": "export", "to": to, "output": str(path)}
-        )
+        screen.finish(f"Exported {result} to {to} -> {path}", {"command": "export", "to": to, "output": path})
 
 
 _TAKES = {
@@ -176,10 +168,8 @@ def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, 
 
     path = write_cellxgene(result, output, title=title, overwrite=overwrite)
     findings = check_cellxgene(path)
-    for line in findings.view:
-        screen.say(f"  - {line}")
+    screen.say_each(findings.view)
     if findings.submission:
         screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
-        for line in findings.submission:
-            screen.say(f"  - {line}")
+        screen.say_each(findings.submission)
     return path

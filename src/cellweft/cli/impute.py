@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,18 +10,18 @@ import typer
 
 from cellweft._errors import SettingError, arg
 from cellweft._typing import OutputType, Preset
-from cellweft.cli.console import Screen, cautions_of, told_errors
+from cellweft.cli.console import Screen, cautions_of, running
 from cellweft.cli.options import (
     Memory,
     NetworkOptions,
+    Output,
     Overwrite,
     PairOptions,
     Reference,
     RunOptions,
     SaveModel,
+    Settings,
     Spatial,
-    option,
-    output,
 )
 from cellweft.cli.parsing import check_device, read_genes, read_settings
 from cellweft.data.io.keys import MEASURED, RELIABILITY
@@ -33,101 +33,73 @@ if TYPE_CHECKING:
     from cellweft.data.io.output_request import OutputRequest
     from cellweft.impute.imputer import Imputer
 
-_Output = Annotated[Path, output("Where the imputed genes go: a .zarr store or an .h5ad file.")]
-_Genes = Annotated[
-    str,
-    typer.Option(
-        metavar="NAMES|FILE|all",
-        help="Genes to impute: names between commas, a text file with one name a line, or all.",
-    ),
-]
-_Preset = Annotated[
-    Preset, typer.Option(help="The method: the best we know (auto), or stImpute as published.")
-]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one setting of the method, such as steps=500 or k=20; may be repeated.",
-    ),
-]
-_Interval = Annotated[
-    float | None,
-    option(
-        "Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.", "SHARE"
-    ),
-]
-_NoReliability = Annotated[
-    bool,
-    typer.Option(
-        "--no-reliability",
-        help="Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.",
-    ),
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
-    """How the result is written: options of `Imputer.impute_to`."""
+    """How the result is written: options of `Imputer.impute_to`.
 
-    dtype: Annotated[
-        OutputType, typer.Option("--dtype", help="Type of the numbers: float16 takes half the space.")
-    ] = "float32"
-    sparse: Annotated[
-        float | None,
-        option(
-            "Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.", "CUT"
-        ),
-    ] = None
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with a run that was killed or failed, and keep what is written if this one fails; "
-            "OUT must be a .zarr store.",
-        ),
-    ] = False
-    dask: Annotated[
-        str | None,
-        option(
-            "Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this "
-            "machine, local or local:4; OUT must be a .zarr store that all share.",
-            "ADDRESS",
-        ),
-    ] = None
+    Attributes
+    ----------
+    dtype
+        Type of the numbers: float16 takes half the space.
+    sparse
+        Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.
+    resume
+        Go on with a run that was killed or failed, and keep what is written if this one fails; OUT must be a
+        .zarr store.
+    dask
+        Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this machine,
+        local or local:4; OUT must be a .zarr store that all share.
+    """
+
+    dtype: OutputType = "float32"
+    sparse: Annotated[float | None, typer.Option(metavar="CUT")] = None
+    resume: bool = False
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS")] = None
     overwrite: Overwrite = False
-
-    def asked(self) -> dict[str, Any]:
-        """Return them by the names of the arguments."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def impute(
     sc: Reference,
     st: Spatial,
     *,
-    output: _Output,
-    genes: _Genes = "all",
+    output: Output,
+    genes: Annotated[str, typer.Option(metavar="NAMES|FILE|all")] = "all",
     memory: Memory = "4GB",
-    preset: _Preset = "auto",
-    settings: _Settings = None,
-    interval: _Interval = None,
-    no_reliability: _NoReliability = False,
+    preset: Preset = "auto",
+    settings: Settings = None,
+    interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
+    no_reliability: bool = False,
     save_model: SaveModel = None,
     writing: WritingOptions,
     network: NetworkOptions,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Impute genes that the spatial panel did not measure, in every spatial cell."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Impute genes that the spatial panel did not measure, in every spatial cell.
+
+    Parameters
+    ----------
+    output
+        Where the imputed genes go: a .zarr store or an .h5ad file.
+    genes
+        Genes to impute: names between commas, a text file with one name a line, or all.
+    preset
+        The method: the best we know (auto), or stImpute as published.
+    settings
+        Change one setting of the method, such as steps=500 or k=20; may be repeated.
+    interval
+        Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.
+    no_reliability
+        Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.
+    sc, st, memory, save_model, writing, network, data, run
+        As other commands take them.
+    """
+    with running(run) as screen:
         request = _request(output, save_model, interval=interval, memory=memory, writing=writing)
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
         check_device(run.device)
-        from cellweft.data._pair import check_not_input
         from cellweft.impute.imputer import Imputer, write_imputation
 
         imputer = Imputer(
@@ -138,8 +110,7 @@ def impute(
             seed=run.seed,
             device=run.device,
         )
-        pair = data.pair(sc, st)
-        check_not_input(request.path, pair)
+        pair = data.pair(sc, st, output)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
@@ -148,9 +119,9 @@ def impute(
             job = write_imputation(imputer, pair, request, genes=names, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(job.var, plan.n_cells)
-        told = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
-        files = {"output": str(request.target), "model": None if model is None else str(model)}
-        screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **told})
+        about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
+        files = {"output": request.target, "model": model}
+        screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **about})
 
 
 def _request(
@@ -160,7 +131,7 @@ def _request(
     from cellweft.data.io.atomic_output import check_output
     from cellweft.data.io.output_request import OutputRequest
 
-    request = OutputRequest(path=output, interval=interval, memory=memory, **writing.asked())
+    request = OutputRequest(path=output, interval=interval, memory=memory, **vars(writing))
     if save_model is not None:
         check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:

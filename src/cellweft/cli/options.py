@@ -1,16 +1,18 @@
-"""The options of the commands, with the help that a biologist reads."""
+"""The options of the commands; the help that a biologist reads stands in the docstrings of their owners."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
+import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo
@@ -21,215 +23,162 @@ from cellweft._typing import Duplicates, Scale
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
 
-_SC, _ST, _RUN = "Reading the reference", "Reading the spatial data", "Running"
-_NETWORK = "Gene network"
+_sc = functools.partial(typer.Option, rich_help_panel="Reading the reference")
+_st = functools.partial(typer.Option, rich_help_panel="Reading the spatial data")
+_both = functools.partial(typer.Option, rich_help_panel="Reading both")
+_network = functools.partial(typer.Option, rich_help_panel="Gene network")
+_run = functools.partial(typer.Option, rich_help_panel="Running")
 
-
-def option(
-    text: str, metavar: str | None = None, *, panel: str | None = None, names: Sequence[str] = ()
-) -> Any:
-    """Return an option with its help, where there is no default to show."""
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
-
-
-def argument(text: str, metavar: str) -> Any:
-    """Return an argument with its help."""
-    return typer.Argument(help=text, metavar=metavar, show_default=False)
-
-
-def output(text: str, metavar: str = "OUT") -> Any:
-    """Return the option that says where the output goes."""
-    return option(text, metavar, names=("--output", "-o"))
-
-
+Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", metavar="OUT")]
 Reference: TypeAlias = Annotated[
     Path,
-    argument(
-        "Single-cell reference: .h5ad, .zarr, 10x .h5 or folder, or a table (.csv, .tsv, .parquet).", "SC"
+    typer.Argument(
+        metavar="SC",
+        help="Single-cell reference: .h5ad, .zarr, 10x .h5 or folder, or a table (.csv, .tsv, .parquet).",
     ),
 ]
-Spatial: TypeAlias = Annotated[Path, argument("Spatial data, in any of the same formats.", "ST")]
+Spatial: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.")
+]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
-    Path | None, option("Save what was learned, for cellweft.load in Python.", "DIR")
+    Path | None, typer.Option(metavar="DIR", help="Save what was learned, for cellweft.load in Python.")
 ]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
+Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option(help="Replace an output that is there.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions:
-    """How the two inputs are read: the options of `cellweft.pair`."""
+    """How the two inputs are read: the options of `cellweft.pair`.
 
-    labels: Annotated[
-        str | None,
-        option("Column of obs with the cell types. Default: a usual one, if any.", "COLUMN", panel=_SC),
-    ] = None
-    sc_layer: Annotated[
-        str | None, option("Layer that holds the counts. Default: the main matrix, X.", "LAYER", panel=_SC)
-    ] = None
-    sc_scale: Annotated[
-        Scale | None, option("What the values are, if they are not recognised rightly.", panel=_SC)
-    ] = None
-    size_factor: Annotated[
-        str | None,
-        option(
-            "Column of obs with each cell's total count, if the file holds only some genes.",
-            "COLUMN",
-            panel=_SC,
-        ),
-    ] = None
-    sc_gene_column: Annotated[
-        str | None,
-        option("Column of var with the gene names. Default: the names of var.", "COLUMN", panel=_SC),
-    ] = None
-    coordinates: Annotated[
-        str | None,
-        option(
-            "Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. "
-            "Default: the usual places.",
-            "PLACE",
-            panel=_ST,
-        ),
-    ] = None
-    slices: Annotated[
-        str | None,
-        option(
-            "Column of obs that tells tissue slices apart. Default: a usual one, if any.", "COLUMN", panel=_ST
-        ),
-    ] = None
-    st_labels: Annotated[
-        str | None,
-        option("Column of obs with the cell types. Default: a usual one, if any.", "COLUMN", panel=_ST),
-    ] = None
-    st_layer: Annotated[
-        str | None, option("Layer that holds the counts. Default: the main matrix, X.", "LAYER", panel=_ST)
-    ] = None
-    st_scale: Annotated[
-        Scale | None, option("What the values are, if they are not recognised rightly.", panel=_ST)
-    ] = None
-    st_size_factor: Annotated[
-        str | None, option("Column of obs with each cell's size, such as its volume.", "COLUMN", panel=_ST)
-    ] = None
-    st_gene_column: Annotated[
-        str | None,
-        option("Column of var with the gene names. Default: the names of var.", "COLUMN", panel=_ST),
-    ] = None
-    duplicates: Annotated[
-        Duplicates,
-        typer.Option(
-            help="A gene name that stands twice in an input: stop with an error, or keep its first column.",
-            rich_help_panel="Reading both",
-        ),
-    ] = "error"
+    Attributes
+    ----------
+    labels, st_labels
+        Column of obs with the cell types. Default: a usual one, if any.
+    sc_layer, st_layer
+        Layer that holds the counts. Default: the main matrix, X.
+    sc_scale, st_scale
+        What the values are, if they are not recognised rightly.
+    size_factor
+        Column of obs with each cell's total count, if the file holds only some genes.
+    sc_gene_column, st_gene_column
+        Column of var with the gene names. Default: the names of var.
+    coordinates
+        Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. Default: the usual
+        places.
+    slices
+        Column of obs that tells tissue slices apart. Default: a usual one, if any.
+    st_size_factor
+        Column of obs with each cell's size, such as its volume.
+    duplicates
+        A gene name that stands twice in an input: stop with an error, or keep its first column.
+    """
 
-    def pair(self, sc: Path, st: Path, *, output: Path | None = None) -> Pair:
-        """Open, check and match the two inputs; refuse an output that would take the place of one."""
+    labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
+    sc_layer: Annotated[str | None, _sc(metavar="LAYER")] = None
+    sc_scale: Annotated[Scale | None, _sc()] = None
+    size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
+    sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
+    coordinates: Annotated[str | None, _st(metavar="PLACE")] = None
+    slices: Annotated[str | None, _st(metavar="COLUMN")] = None
+    st_labels: Annotated[str | None, _st(metavar="COLUMN")] = None
+    st_layer: Annotated[str | None, _st(metavar="LAYER")] = None
+    st_scale: Annotated[Scale | None, _st()] = None
+    st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
+    st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
+    duplicates: Annotated[Duplicates, _both()] = "error"
+
+    def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
+        """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""
         from cellweft.data._pair import check_not_input, pair
 
-        found = pair(sc, st, **{field.name: getattr(self, field.name) for field in fields(self)})
-        if output is not None:
-            check_not_input(output, found)
-        return found
+        pair_of = pair(sc, st, **vars(self))
+        for path in outputs:
+            if path is not None:
+                check_not_input(path, pair_of)
+        return pair_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """What the gene network is made from; several kinds are put together."""
+    """What the gene network is made from; several kinds are put together.
 
-    embedding: Annotated[
-        Path | None,
-        option(
-            "Table of gene embeddings, from cellweft embed or elsewhere (.parquet, .npz, .h5ad, .csv or "
-            ".tsv): "
-            "genes with similar proteins inform each other. Without any of these three options, genes with "
-            "similar expression do; with several, all count alike, unless the method's setting graph says "
-            "otherwise, as graph=embedding:2+expression.",
-            "FILE",
-            panel=_NETWORK,
-        ),
-    ] = None
-    gene_sets: Annotated[
-        list[Path] | None,
-        option(
-            "GMT file (.gz too) of gene sets, such as those of GO or Reactome: genes inform each other that "
-            "share sets, small sets above all. May be repeated.",
-            "FILE",
-            panel=_NETWORK,
-        ),
-    ] = None
-    edges: Annotated[
-        list[Path] | None,
-        option(
-            "Text file (.gz too) of pairs of genes that inform each other: two names of genes, and a weight "
-            "or none, between tabs, commas or spaces. STRING's protein IDs have to be turned into names. "
-            "May be repeated.",
-            "FILE",
-            panel=_NETWORK,
-        ),
-    ] = None
+    Attributes
+    ----------
+    embedding
+        Table of gene embeddings, from cellweft embed or elsewhere (.parquet, .npz, .h5ad, .csv or .tsv):
+        genes with similar proteins inform each other. Without any of these three options, genes with similar
+        expression do; with several, all count alike, unless the method's setting graph says otherwise, as
+        graph=embedding:2+expression.
+    gene_sets
+        GMT file (.gz too) of gene sets, such as those of GO or Reactome: genes inform each other that share
+        sets, small sets above all. May be repeated.
+    edges
+        Text file (.gz too) of pairs of genes that inform each other: two names of genes, and a weight or
+        none, between tabs, commas or spaces. STRING's protein IDs have to be turned into names. May be
+        repeated.
+    """
+
+    embedding: Annotated[Path | None, _network(metavar="FILE")] = None
+    gene_sets: Annotated[list[Path] | None, _network(metavar="FILE")] = None
+    edges: Annotated[list[Path] | None, _network(metavar="FILE")] = None
 
     def read(self) -> dict[str, Any]:
         """Return what is given, read, by the names of the Imputer's arguments."""
         from cellweft.genes.network import read_network
 
-        given = {one.name: getattr(self, one.name) for one in fields(self)}
-        given = {name: source for name, source in given.items() if source}
+        given = {name: source for name, source in vars(self).items() if source}
         network = read_network(given, **given)
         return {name: getattr(network, name) for name in given}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownOptions:
-    """What is printed."""
+    """What is printed.
 
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print one JSON object and nothing else on standard output.", rich_help_panel=_RUN
-        ),
-    ] = False
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the last line only, and no progress.", rich_help_panel=_RUN)
-    ] = False
+    Attributes
+    ----------
+    as_json
+        Print one JSON object and nothing else on standard output.
+    quiet
+        Print the last line only, and no progress.
+    """
+
+    as_json: Annotated[bool, _run("--json")] = False
+    quiet: Annotated[bool, _run()] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ShownOptions):
-    """What every command takes that computes."""
+    """What every command takes that computes.
 
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Seed of all random draws; the same seed gives the same result.", rich_help_panel=_RUN
-        ),
-    ] = 0
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto, cpu, cuda, cuda:1 or mps; several between commas, as cuda:0,cuda:1, or all for every "
-            "GPU, train beside each other.",
-            rich_help_panel=_RUN,
-        ),
-    ] = "auto"
+    Attributes
+    ----------
+    seed
+        Seed of all random draws; the same seed gives the same result.
+    device
+        auto, cpu, cuda, cuda:1 or mps; several between commas, as cuda:0,cuda:1, or all for every GPU, train
+        beside each other.
+    """
+
+    seed: Annotated[int, _run()] = 0
+    device: Annotated[str, _run()] = "auto"
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command whose parameters that are dataclasses of options became their fields, for typer."""
+    """Return a command for typer: parameters that are dataclasses of options became their fields.
+
+    Options without a help of their own take it from the docstring, of the command or of the dataclass.
+    """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
-        if name in groups:
-            kinds = get_type_hints(groups[name], include_extras=True)
-            parameters += [
-                inspect.Parameter(
-                    one.name, parameter.KEYWORD_ONLY, default=one.default, annotation=kinds[one.name]
-                )
-                for one in fields(groups[name])
-            ]
-        else:
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
-
+        owner = groups.get(name, function)
+        members = inspect.signature(owner).parameters.values() if name in groups else [parameter]
+        kinds, helps = get_type_hints(owner, include_extras=True), _helps_of(owner)
+        parameters += [_described(one, kinds[one.name], helps.get(one.name)) for one in members]
     options = _names_of(parameters)
 
     @functools.wraps(function)
@@ -245,7 +194,29 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.option_names = options  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    flat.__doc__ = (function.__doc__ or "").partition("\n\n")[0]
     return flat
+
+
+def _helps_of(owner: Any) -> dict[str, str]:
+    """Return what a docstring says of each parameter or attribute, of a class those of its bases too."""
+    helps: dict[str, str] = {}
+    for one in reversed(getattr(owner, "__mro__", (owner,))):
+        for names, said in re.findall(r"^(\w.*)\n((?: .*\n?)+)", inspect.getdoc(one) or "", re.MULTILINE):
+            helps |= dict.fromkeys(names.split(", "), " ".join(said.split()))
+    return helps
+
+
+def _described(parameter: inspect.Parameter, kind: Any, said: str | None) -> inspect.Parameter:
+    """Return a parameter as an option with its help; one that is off is a flag that turns it on."""
+    if kind is not typer.Context:
+        plain, *infos = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+        info = copy.copy(infos[0]) if infos else typer.Option()
+        info.help = info.help or said
+        if parameter.default is False and info.default is ...:
+            info.default = f"--{parameter.name.replace('_', '-')}"  # where typer keeps the first spelling
+        kind = Annotated[plain, info]
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=kind)
 
 
 _OPTIONS: ContextVar[dict[str, str]] = ContextVar("_OPTIONS", default={})  # noqa: B039 (never changed)
@@ -257,12 +228,12 @@ def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
     for one in parameters:
         if not hasattr(one.annotation, "__metadata__"):
             continue  # typer's context
-        told = one.annotation.__metadata__[0]
-        spellings = (told.default, *(told.param_decls or ()))  # typer puts the first into the default
+        info = one.annotation.__metadata__[0]
+        spellings = (info.default, *(info.param_decls or ()))  # typer puts the first into the default
         long = [text.partition("/")[0] for text in spellings if str(text).startswith("--")]
         names[one.name] = long[0] if long else f"--{one.name.replace('_', '-')}"
-        if isinstance(told, ArgumentInfo):
-            names[one.name] = told.metavar or one.name
+        if isinstance(info, ArgumentInfo):
+            names[one.name] = info.metavar or one.name
     return names
 
 

@@ -11,17 +11,17 @@ import typer
 from cellweft._compute import parse_memory
 from cellweft._errors import SettingError, arg
 from cellweft._typing import PlacerPreset
-from cellweft.cli.console import Screen, cautions_of, told_errors
+from cellweft.cli.console import cautions_of, running
 from cellweft.cli.options import (
     Memory,
+    Output,
     Overwrite,
     PairOptions,
     Reference,
     RunOptions,
     SaveModel,
+    Settings,
     Spatial,
-    option,
-    output,
 )
 from cellweft.cli.parsing import check_device, read_genes, read_settings
 from cellweft.data.io.keys import CONFIDENCE, SPREAD
@@ -31,33 +31,6 @@ if TYPE_CHECKING:
 
     from cellweft.place.placement import Placement
 
-_Output = Annotated[Path, output("Where the placed cells go: a .zarr store or an .h5ad file.")]
-_Spots = Annotated[
-    Path | None,
-    option(
-        "Where the spots go, with their composition by cell type and the genes of --genes: "
-        "a .zarr store or an .h5ad file.",
-        "FILE",
-    ),
-]
-_Genes = Annotated[
-    str | None,
-    option(
-        "Genes of the cells to carry to the spots: names between commas, or a text file with one name a "
-        "line.",
-        "NAMES|FILE",
-    ),
-]
-_Neighbors = Annotated[
-    int, typer.Option(help="Neighbours of each cell in the graph of the placed cells; 0 for none.", min=0)
-]
-_Preset = Annotated[
-    PlacerPreset, typer.Option(help="The method: the best we know (auto), or STEM as published.")
-]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the method; may be repeated."),
-]
 _SUFFIXES = (".zarr", ".h5ad")
 
 
@@ -65,34 +38,48 @@ def place(
     sc: Reference,
     st: Spatial,
     *,
-    output: _Output,
-    spots: _Spots = None,
-    genes: _Genes = None,
-    neighbors: _Neighbors = 15,
+    output: Output,
+    spots: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
+    genes: Annotated[str | None, typer.Option(metavar="NAMES|FILE")] = None,
+    neighbors: Annotated[int, typer.Option(min=0)] = 15,
     memory: Memory = "4GB",
-    preset: _Preset = "auto",
-    settings: _Settings = None,
+    preset: PlacerPreset = "auto",
+    settings: Settings = None,
     save_model: SaveModel = None,
     overwrite: Overwrite = False,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Find where in the tissue every cell lived, and what every spot is made of."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Find where in the tissue every cell lived, and what every spot is made of.
+
+    Parameters
+    ----------
+    output
+        Where the placed cells go: a .zarr store or an .h5ad file.
+    spots
+        Where the spots go, with their composition by cell type and the genes of --genes: a .zarr store or an
+        .h5ad file.
+    genes
+        Genes of the cells to carry to the spots: names between commas, or a text file with one name a line.
+    neighbors
+        Neighbours of each cell in the graph of the placed cells; 0 for none.
+    preset
+        The method: the best we know (auto), or STEM as published.
+    settings
+        Change one setting of the method; may be repeated.
+    sc, st, memory, save_model, overwrite, data, run
+        As other commands take them.
+    """
+    with running(run) as screen:
         _check_outputs(output, spots, save_model, overwrite=overwrite)
         parse_memory(memory)
         names, chosen = _asked_genes(genes, spots), read_settings(preset, settings or [])
         check_device(run.device)
-        from cellweft.data._pair import check_not_input
         from cellweft.data.io.write import write_anndata
         from cellweft.place.placer import Placer
 
         placer = Placer(preset=preset, settings=chosen, seed=run.seed, device=run.device)
-        pair = data.pair(sc, st, output=output)
-        for path in (spots, save_model):
-            if path is not None:
-                check_not_input(path, pair)
+        pair = data.pair(sc, st, output, spots, save_model)
         plan = placer.plan(pair=pair, memory=memory)
         pair.find_genes(names)
         screen.announce(pair, str(plan))
@@ -105,7 +92,7 @@ def place(
                 write_anndata(of_spots, spots, overwrite=overwrite)
             model = save_model and placer.save(save_model, overwrite=overwrite)
         said, made = _made(placed, placement)
-        paths = {"output": str(output), "spots": _text(spots), "model": _text(model)}
+        paths = {"output": output, "spots": spots, "model": model}
         record = {"command": "place", **paths, **made, "plan": asdict(plan), "cautions": cautions_of(pair)}
         screen.finish(f"Placed {said} -> {output}{'' if spots is None else f', {spots}'}", record)
 
@@ -165,7 +152,3 @@ def _made(placed: AnnData, placement: Placement) -> tuple[str, dict[str, Any]]:
         "median_confidence": confidence,
         "median_spread": spread,
     }
-
-
-def _text(path: Path | str | None) -> str | None:
-    return None if path is None else str(path)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cellweft._errors import OutputExistsError
-from cellweft.cli.console import Screen, told_errors
-from cellweft.cli.options import Overwrite, RunOptions, option, output
+from cellweft.cli.console import running
+from cellweft.cli.options import Overwrite, RunOptions
 from cellweft.cli.parsing import check_device
 
 if TYPE_CHECKING:
@@ -17,70 +17,51 @@ if TYPE_CHECKING:
 
 _MOST_SHOWN = 100  # characters of the genes asked for
 
-_Genes = Annotated[
-    str,
-    option(
-        "Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or "
-        "names between commas. Symbols and Ensembl IDs are told apart.",
-        "DATA|FILE|NAMES",
-    ),
-]
-_Organism = Annotated[str, option("Such as mouse, human, or the number of any taxon.", "NAME|TAXON")]
-_Output = Annotated[
-    Path,
-    output("Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.", "FASTA"),
-]
-_Proteome = Annotated[
-    list[Path] | None,
-    option(
-        "Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be "
-        "repeated. Without it, UniProt is asked over the network.",
-        "FASTA",
-    ),
-]
-_Table = Annotated[
-    Path | None,
-    option(
-        "Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. "
-        "Default: beside the proteins, .tsv.",
-        "TABLE",
-    ),
-]
-_GeneColumn = Annotated[
-    str | None, option("Column of var with the gene names. Default: the names of var.", "COLUMN")
-]
-_Cache = Annotated[
-    Path | None,
-    option(
-        "Where UniProt's answers are kept, so that nothing is asked twice. Default: cellweft's folder among "
-        "your caches.",
-        "DIR",
-    ),
-]
-_Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Never use the network: take UniProt's answers from the cache alone."),
-]
-_Url = Annotated[str | None, typer.Option(metavar="URL", help="Address of a copy of UniProt's service.")]
-
 
 def proteins(
     *,
-    genes: _Genes,
-    organism: _Organism,
-    output: _Output,
-    proteome: _Proteome = None,
-    table: _Table = None,
-    gene_column: _GeneColumn = None,
-    cache: _Cache = None,
-    offline: _Offline = False,
-    url: _Url = None,
+    genes: Annotated[str, typer.Option(metavar="DATA|FILE|NAMES")],
+    organism: Annotated[str, typer.Option(metavar="NAME|TAXON")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FASTA")],
+    proteome: Annotated[list[Path] | None, typer.Option(metavar="FASTA")] = None,
+    table: Annotated[Path | None, typer.Option(metavar="TABLE")] = None,
+    gene_column: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR")] = None,
+    offline: bool = False,
+    url: Annotated[str | None, typer.Option(metavar="URL")] = None,
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
-    """Find one protein for every gene, for cellweft embed."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Find one protein for every gene, for cellweft embed.
+
+    Parameters
+    ----------
+    genes
+        Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or names
+        between commas. Symbols and Ensembl IDs are told apart.
+    organism
+        Such as mouse, human, or the number of any taxon.
+    output
+        Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.
+    proteome
+        Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be repeated.
+        Without it, UniProt is asked over the network.
+    table
+        Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. Default:
+        beside the proteins, .tsv.
+    gene_column
+        Column of var with the gene names. Default: the names of var.
+    cache
+        Where UniProt's answers are kept, so that nothing is asked twice. Default: cellweft's folder among
+        your caches.
+    offline
+        Never use the network: take UniProt's answers from the cache alone.
+    url
+        Address of a copy of UniProt's service.
+    overwrite, run
+        As other commands take them.
+    """
+    with running(run) as screen:
         check_device(run.device)
         source = _source(genes)
         beside = _beside(output) if table is None else table
@@ -106,8 +87,7 @@ def proteins(
                 url=url or URL,
                 progress=progress,
             )
-        for caution in found.cautions:
-            screen.say(f"  - {caution}")
+        screen.say_each(found.cautions)
         found.write(output, table=beside, overwrite=overwrite)
         screen.finish(f"{_said(found)} -> {output}, {beside}", _record(found, output, beside))
 
@@ -172,8 +152,8 @@ _WAYS = {
 def _record(found: ProteinTable, output: Path, table: Path) -> dict[str, object]:
     return {
         "command": "proteins",
-        "output": str(output.resolve()),
-        "table": str(table.resolve()),
+        "output": output.resolve(),
+        "table": table.resolve(),
         "taxon": found.taxon,
         "source": found.source,
         **found.counts,

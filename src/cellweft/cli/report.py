@@ -2,102 +2,80 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cellweft._errors import FormatError, SettingError, arg
 from cellweft._text import human_bytes
-from cellweft.cli.console import Screen, cautions_of, told_errors
-from cellweft.cli.options import Overwrite, PairOptions, RunOptions, argument, option, output
+from cellweft.cli.console import cautions_of, running
+from cellweft.cli.options import Output, Overwrite, PairOptions, RunOptions
 from cellweft.cli.parsing import check_device, read_genes
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
 
-_MADE, _KNOWN = "What was made", "What it was made from, and what is known"
-
-_Results = Annotated[
-    list[Path] | None,
-    argument(
-        "What cellweft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), "
-        "tables of scores (.csv or .parquet).",
-        "RESULTS...",
-    ),
-]
-_Output = Annotated[Path, output("Where the report goes: an .html file.")]
-_Scores = Annotated[
-    list[Path] | None,
-    option("Scores that cellweft evaluate has written; may be repeated.", "FILE", panel=_MADE),
-]
-_PlaceScores = Annotated[
-    list[Path] | None, option("Scores of places likewise (--by place); may be repeated.", "FILE", panel=_MADE)
-]
-_Spots = Annotated[Path | None, option("Spots that cellweft place --spots has written.", "FILE", panel=_MADE)]
-_Inputs = Annotated[
-    tuple[Path, Path] | None,
-    option(
-        "The two inputs: they are checked again, and measured values stand beside imputed ones.",
-        "SC ST",
-        panel=_KNOWN,
-    ),
-]
-_Truth = Annotated[
-    Path | None,
-    option(
-        "Measurements, in the same cells, of genes that the panel did not have, if there are any; with "
-        "--check-inputs.",
-        "ST",
-        panel=_KNOWN,
-    ),
-]
-_TruePlaces = Annotated[
-    str | None,
-    option(
-        "Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, "
-        "without --check-inputs).",
-        "PLACE",
-        panel=_KNOWN,
-    ),
-]
-_Genes = Annotated[
-    str | None,
-    option(
-        "Genes to draw in the tissue, besides the most and the least reliable: names between commas, "
-        "or a text file with one name a line.",
-        "NAMES|FILE",
-    ),
-]
-_Title = Annotated[str, typer.Option(metavar="TEXT", help="What stands above.")]
+_made = partial(typer.Option, rich_help_panel="What was made")
+_known = partial(typer.Option, rich_help_panel="What it was made from, and what is known")
 
 
 def report(
-    results: _Results = None,
+    results: Annotated[list[Path] | None, typer.Argument(metavar="RESULTS...")] = None,
     *,
-    output: _Output,
-    scores: _Scores = None,
-    place_scores: _PlaceScores = None,
-    spots: _Spots = None,
-    check_inputs: _Inputs = None,
-    truth: _Truth = None,
-    true_places: _TruePlaces = None,
-    genes: _Genes = None,
-    title: _Title = "cellweft report",
+    output: Output,
+    scores: Annotated[list[Path] | None, _made(metavar="FILE")] = None,
+    place_scores: Annotated[list[Path] | None, _made(metavar="FILE")] = None,
+    spots: Annotated[Path | None, _made(metavar="FILE")] = None,
+    check_inputs: Annotated[tuple[Path, Path] | None, _known(metavar="SC ST")] = None,
+    truth: Annotated[Path | None, _known(metavar="ST")] = None,
+    true_places: Annotated[str | None, _known(metavar="PLACE")] = None,
+    genes: Annotated[str | None, typer.Option(metavar="NAMES|FILE")] = None,
+    title: Annotated[str, typer.Option(metavar="TEXT")] = "cellweft report",
     overwrite: Overwrite = False,
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Write one HTML file on what was made, how, how good it is, and what to keep in mind."""
-    with told_errors(as_json=run.as_json):
-        screen = Screen(run)
+    """Write one HTML file on what was made, how, how good it is, and what to keep in mind.
+
+    Parameters
+    ----------
+    results
+        What cellweft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), tables
+        of scores (.csv or .parquet).
+    output
+        Where the report goes: an .html file.
+    scores
+        Scores that cellweft evaluate has written; may be repeated.
+    place_scores
+        Scores of places likewise (--by place); may be repeated.
+    spots
+        Spots that cellweft place --spots has written.
+    check_inputs
+        The two inputs: they are checked again, and measured values stand beside imputed ones.
+    truth
+        Measurements, in the same cells, of genes that the panel did not have, if there are any; with
+        --check-inputs.
+    true_places
+        Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, without
+        --check-inputs).
+    genes
+        Genes to draw in the tissue, besides the most and the least reliable: names between commas, or a text
+        file with one name a line.
+    title
+        What stands above.
+    overwrite, data, run
+        As other commands take them.
+    """
+    with running(run) as screen:
         from cellweft.data.io.atomic_output import check_output
 
         check_output(output, overwrite=overwrite, suffixes=(".html", ".htm"))
         check_device(run.device)
         names = _asked_genes(genes)
         pair = None if check_inputs is None else data.pair(*check_inputs)
-        known = _known(truth, check_inputs, data)
+        measured = _measured(truth, check_inputs, data)
         from cellweft import reports
 
         given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
@@ -107,7 +85,7 @@ def report(
                 *given,
                 *([] if pair is None else [pair]),
                 genes=names,
-                truth=known,
+                truth=measured,
                 true_places=true_places,
                 title=title,
                 overwrite=overwrite,
@@ -116,11 +94,11 @@ def report(
             error.add_note("The two inputs themselves go to --check-inputs.")
             raise
         size = written.stat().st_size
-        record: dict[str, Any] = {
+        record = {
             "command": "report",
-            "output": str(written),
+            "output": written,
             "bytes": size,
-            "results": [str(one) for one in given],
+            "results": given,
             "cautions": [] if pair is None else cautions_of(pair),
         }
         screen.finish(f"Report -> {output}, {human_bytes(size)}", record)
@@ -141,7 +119,7 @@ def _asked_genes(genes: str | None) -> list[str]:
     return names
 
 
-def _known(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptions) -> Pair | None:
+def _measured(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptions) -> Pair | None:
     """Return measurements of genes that the panel did not have, with the reference."""
     if truth is None:
         return None

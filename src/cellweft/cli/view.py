@@ -7,34 +7,37 @@ from typing import Annotated
 
 import typer
 
-from cellweft.cli.console import Screen, told_errors
-from cellweft.cli.options import ShownOptions, argument, option
-
-_Results = Annotated[
-    list[Path],
-    argument("What cellweft impute or cellweft place wrote: .zarr stores or .h5ad files.", "RESULT"),
-]
-_Tissue = Annotated[
-    Path | None,
-    option("The spatial data that were imputed: what was measured is shown beside what was imputed.", "ST"),
-]
-_Port = Annotated[int, typer.Option(help="Where to listen on this machine; 0 takes any free port.")]
-_Memory = Annotated[str, typer.Option(metavar="SIZE", help="Memory for genes that were read, such as 512MB.")]
-_Open = Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")]
+from cellweft.cli.console import running
+from cellweft.cli.options import ShownOptions
 
 
 def view(
-    results: _Results,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT")],
     *,
-    tissue: _Tissue = None,
-    port: _Port = 0,
-    memory: _Memory = "512MB",
-    open_browser: _Open = True,
+    tissue: Annotated[Path | None, typer.Option(metavar="ST")] = None,
+    port: int = 0,
+    memory: Annotated[str, typer.Option(metavar="SIZE")] = "512MB",
+    open_browser: Annotated[bool, typer.Option("--open/--no-open")] = True,
     shown: ShownOptions,
 ) -> None:
-    """Show results on a page in the browser, served from this machine to this machine alone."""
-    with told_errors(as_json=shown.as_json):
-        screen = Screen(shown)
+    """Show results on a page in the browser, served from this machine to this machine alone.
+
+    Parameters
+    ----------
+    results
+        What cellweft impute or cellweft place wrote: .zarr stores or .h5ad files.
+    tissue
+        The spatial data that were imputed: what was measured is shown beside what was imputed.
+    port
+        Where to listen on this machine; 0 takes any free port.
+    memory
+        Memory for genes that were read, such as 512MB.
+    open_browser
+        Open the page in the browser.
+    shown
+        What is printed.
+    """
+    with running(shown) as screen:
         from cellweft.viewer import view as start
 
         viewer = start(*results, tissue=tissue, port=port, memory=memory, open_browser=False, block=False)

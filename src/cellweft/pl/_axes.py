@@ -140,16 +140,10 @@ def space_axes(ax: Axes, places: DoubleArray, *, y: str, unit: str | None, pad: 
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=PLAIN)
-    told: dict[str, Any] = {"fontsize": SMALL, "color": INK}
-    ax.set_xlabel("x →", loc="left", **told)
-    ax.set_ylabel(
-        "y ↓" if y == "down" else "y ↑",
-        rotation=0,
-        y=1.0 if y == "down" else 0.0,
-        ha="right",
-        va="top" if y == "down" else "bottom",
-        **told,
-    )
+    look: dict[str, Any] = {"fontsize": SMALL, "color": INK}
+    ax.set_xlabel("x →", loc="left", **look)
+    arrow, at, va = ("y ↓", 1.0, "top") if y == "down" else ("y ↑", 0.0, "bottom")
+    ax.set_ylabel(arrow, rotation=0, y=at, ha="right", va=va, **look)
     if unit is not None:
         _scale_bar(ax, unit, left=left, right=right)
 
@@ -159,28 +153,11 @@ def _scale_bar(ax: Axes, unit: str, *, left: float, right: float) -> None:
     about = (right - left) / 5
     power = 10.0 ** math.floor(math.log10(about))
     length = max(step for step in (1, 2, 5) if step * power <= about) * power
-    where = ax.get_xaxis_transform()  # x in coordinates, y as a part of the height
-    ax.plot(
-        [right - length, right],
-        [-0.03, -0.03],
-        color=INK,
-        lw=2,
-        transform=where,
-        clip_on=False,
-        solid_capstyle="butt",
-        scalex=False,
-        scaley=False,
-    )
-    ax.text(
-        right - length / 2,
-        -0.05,
-        f"{length:g} {unit}",
-        transform=where,
-        ha="center",
-        va="top",
-        fontsize=SMALL,
-        color=INK,
-    )
+    # x in coordinates, y as a part of the height
+    look: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": INK}
+    free: dict[str, Any] = {"clip_on": False, "scalex": False, "scaley": False}
+    ax.plot([right - length, right], [-0.03, -0.03], lw=2, solid_capstyle="butt", **free, **look)
+    ax.text(right - length / 2, -0.05, f"{length:g} {unit}", ha="center", va="top", fontsize=SMALL, **look)
 
 
 def points_per_unit(ax: Axes, places: DoubleArray, *, pad: float) -> float:
@@ -313,13 +290,9 @@ def heat_map(
     tidy(ax, x=names[0], y=names[1])
     ax.spines[:].set_visible(False)
     turned = max(map(len, columns), default=0) * len(columns) > 40
-    ax.set_xticks(
-        range(len(columns)),
-        columns,
-        rotation=45 if turned else 0,
-        ha="right" if turned else "center",
-        rotation_mode="anchor" if turned else "default",
-    )
+    look: dict[str, Any] = {"rotation": 0, "ha": "center", "rotation_mode": "default"}
+    look = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if turned else look
+    ax.set_xticks(range(len(columns)), columns, **look)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     ax.set_xticks(np.arange(len(columns) - 1) + 0.5, minor=True)

@@ -20,7 +20,7 @@ from cellweft.data.io.backed_matrix import Rows, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import PLAIN, SMALL, color_bar, heat_map, panel, panels, tidy
 from cellweft.pl._colors import MISSING, number_map
-from cellweft.pl._inputs import Shade, given_shade, logged, opened, shade_of
+from cellweft.pl._inputs import Shade, given_shade, logged, opened, shade_of, values_of
 from cellweft.pl._spatial import shade_legend
 from cellweft.tl._clustering import coexpression_modules
 
@@ -322,9 +322,9 @@ def _layout(values: FloatArray, neighbors: int, seed: int) -> DoubleArray:
 
 def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[DoubleArray, NDArray[np.str_]]:
     """Return the values of the genes that are drawn, and their names."""
-    table = data if isinstance(data, pd.DataFrame) else None
-    source = None if table is not None else opened(data)
-    known = (table.columns if table is not None else source.var.index).astype(str).to_numpy(dtype=np.str_)  # type: ignore[union-attr]
+    source = data if isinstance(data, pd.DataFrame) else opened(data)
+    names = source.columns if isinstance(source, pd.DataFrame) else source.var.index
+    known = names.astype(str).to_numpy(dtype=np.str_)
     places = np.arange(len(known)) if genes is None else find_names(list(genes), known, where="genes")
     if not 2 <= len(places) <= most:
         raise InputError(
@@ -333,12 +333,10 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
             got=f"{len(places):,}",
             fix="Name those to draw with genes=, such as the reliable or the most variable ones.",
         )
-    if table is not None:
-        values = table.iloc[:, places].to_numpy(dtype=np.float64)
+    if isinstance(source, pd.DataFrame):
+        values = source.iloc[:, places].to_numpy(dtype=np.float64)
     else:
-        rows = open_rows(source.values(layer, argument="layer"), where=source.where)  # type: ignore[union-attr]
-        block: Any = rows.read(slice(0, rows.shape[0]), places)
-        values = np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+        values = values_of(source, places, layer=layer)
     if len(values) < 2 or not np.isfinite(values).all():
         raise InputError(
             "data",

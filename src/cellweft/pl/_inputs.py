@@ -14,6 +14,7 @@ from cellweft._errors import GeneError, InputError, arg
 from cellweft._text import near
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names
+from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import gene_columns, open_result
 from cellweft.data.side import Side
@@ -140,14 +141,7 @@ def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
     InputError
         Another number of values, infinite ones, or no numbers.
     """
-    if np.shape(values) != (n,):
-        raise InputError(
-            where,
-            expected=f"one value for each of the {n:,} cells",
-            got=f"shape {np.shape(values)}",
-            fix="Give values in the order of the cells.",
-        )
-    series = values if isinstance(values, pd.Series) else pd.Series(values)
+    series = _series(values, n, where, fix="Give values in the order of the cells.")
     if not _is_number(series):
         raise InputError(where, expected="numbers", got=str(series.dtype), fix="Give numbers, or NaN.")
     return _finite(series.to_numpy(np.float64, na_value=np.nan), where)
@@ -175,6 +169,28 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
     names = data.var.index.astype(str).to_numpy(dtype=np.str_)
     place = find_names([gene], names, where=data.where)
     return gene_columns(data, place, layer=layer)[:, 0].astype(np.float64)
+
+
+def values_of(data: Input, genes: IntArray, *, layer: str | None = None) -> DoubleArray:
+    """Return some genes of all cells as they stand in ``X`` or a layer, (n_cells, n_genes).
+
+    Parameters
+    ----------
+    data
+        Opened.
+    genes
+        (n_genes,) their rows in ``var``.
+    layer
+        The layer, or None.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such layer.
+    """
+    source = open_rows(data.values(layer, argument="layer"), where=data.where)
+    block: Any = source.read(slice(0, source.shape[0]), genes)
+    return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
 
 
 def logged(data: Input) -> Side:
@@ -247,16 +263,18 @@ def given_shade(
     InputError
         Another number of values, or infinite ones.
     """
-    if np.shape(values) != (n_cells,):
-        raise InputError(
-            "color",
-            expected=f"one value for each of the {n_cells:,} cells",
-            got=f"shape {np.shape(values)}",
-            fix="Give the name of a gene or column, or values in the order of the cells.",
-        )
+    fix = "Give the name of a gene or column, or values in the order of the cells."
+    series = _series(values, n_cells, "color", fix=fix)
     own = str(values.name) if isinstance(values, pd.Series) and values.name is not None else ""
-    series = values if isinstance(values, pd.Series) else pd.Series(values)
     return _shade(series, name or own, colors or {})
+
+
+def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any]:
+    """Return values as a series, of which there must be one for each cell."""
+    if np.shape(values) != (n_cells,):
+        expected, got = f"one value for each of the {n_cells:,} cells", f"shape {np.shape(values)}"
+        raise InputError(where, expected=expected, got=got, fix=fix)
+    return values if isinstance(values, pd.Series) else pd.Series(values)
 
 
 def _shade(series: pd.Series[Any], name: str, colors: Mapping[str, str]) -> Shade:
@@ -275,9 +293,7 @@ def _slot(data: Input, color: str, layer: str | None) -> tuple[str, str]:
     """Return whether a name is a gene's or a column's, and the name without the slot."""
     genes, columns = data.var.index.astype(str), data.obs.columns
     slot, _, rest = color.partition(":")
-    if slot == "gene" and rest:
-        return slot, rest
-    if slot == "obs" and rest in columns:
+    if (slot == "gene" and rest) or (slot == "obs" and rest in columns):
         return slot, rest
     is_gene, is_column = color in genes, color in columns
     if is_gene and is_column and layer is None:

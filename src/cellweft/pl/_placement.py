@@ -18,12 +18,12 @@ from cellweft.data.io.keys import PLACES, PROPORTIONS
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.spatial import find_coordinates, find_labels, place_hashes, spot_spacing
-from cellweft.pl._axes import INK, color_bar, label_legend, panels, space_axes, space_size
+from cellweft.pl._axes import INK, label_legend, panels, space_axes, space_size
 from cellweft.pl._colors import MISSING, chosen_colors
 from cellweft.pl._inputs import Shade, flat_places, opened, places_of, shade_of
 from cellweft.pl._rasterize import cell_width
-from cellweft.pl._scatter import Look, Upward, draw, limits_of, picture
-from cellweft.pl._spatial import draw_alone
+from cellweft.pl._scatter import Look, Upward, limits_of, picture
+from cellweft.pl._spatial import draw_alike, draw_alone
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -98,9 +98,8 @@ def placed(
     check_range("most_lines", most_lines, low=0, integer=True)
     data, places = _placed_cells(placement)
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
-    color = (
-        find_labels(data.obs, None, where=data.where, argument="color")[1] or None if color is None else color
-    )
+    if color is None:
+        color = find_labels(data.obs, None, where=data.where, argument="color")[1] or None
     shade = shade_of(data, color, colors=colors)
     lived = None if truth is None else _true_places(data, truth)
     beside = lived is not None and kind == "beside"
@@ -111,10 +110,10 @@ def placed(
         draw_alone(drawn_on[0], places, shade, look=look, title=where)
         return drawn_on
     error = float(np.median(np.linalg.norm(places - lived, axis=1)))
-    told = f"{where}; median error {error:.3g}{f' {unit}' if unit else ''}"
+    where += f"; median error {error:.3g}{f' {unit}' if unit else ''}"
     if beside:
         draw_alone(drawn_on[0], lived, shade, look=look, title="true places", legend=False)
-    draw_alone(drawn_on[-1], places, shade, look=look, title=told)
+    draw_alone(drawn_on[-1], places, shade, look=look, title=where)
     for ax in drawn_on:
         space_axes(ax, every, y=y, unit=None, pad=cell_width(every), title=ax.get_title())
     if not beside:
@@ -194,11 +193,10 @@ def composition(
         return (_draw_pies(ax, table[shown], at, colors=known, look=look),)
     drawn_on = panels(axes, len(shown), size=space_size(at, width=2.6))
     most = float(table[shown].to_numpy().max())
+    shades = [Shade(name=label, numbers=table[label].to_numpy()) for label in shown]
+    pictures = [picture(at, shade, most_dots=look.most_dots) for shade in shades]
     same = limits_of([table[shown].to_numpy().ravel()], limits or (0.0, most if most > 0 else 1.0))
-    for ax, label in zip(drawn_on, shown, strict=True):
-        one = picture(at, Shade(name=label, numbers=table[label].to_numpy()), most_dots=look.most_dots)
-        mappable = draw(ax, one, look=look, limits=same.limits, title=label)
-    color_bar(mappable, drawn_on, label="share of the spot", extend=same.extend)
+    draw_alike(drawn_on, pictures, look=look, same=same, label="share of the spot")
     return drawn_on
 
 
@@ -246,15 +244,9 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
 def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int) -> None:
     """Draw lines from true places to those found, of cells drawn by their places and not by their order."""
     taken = np.argsort(place_hashes(np.hstack([lived, places])), kind="stable")[:most]
-    lines = LineCollection(
-        np.stack([lived[taken], places[taken]], axis=1).tolist(),
-        colors=INK,
-        linewidths=0.5,
-        alpha=0.35,
-        zorder=0.5,
-        rasterized=len(taken) > 500,
-    )
-    ax.add_collection(lines, autolim=False)
+    ends = np.stack([lived[taken], places[taken]], axis=1).tolist()
+    look: dict[str, Any] = {"alpha": 0.35, "zorder": 0.5, "rasterized": len(taken) > 500}
+    ax.add_collection(LineCollection(ends, colors=INK, linewidths=0.5, **look), autolim=False)
 
 
 def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.DataFrame, DoubleArray]:

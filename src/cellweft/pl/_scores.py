@@ -100,13 +100,7 @@ def methods(
     what = {"gene": "genes", "cell": "cells", "type": "types"}[str(found["level"].iloc[0])]
     most = int(found.groupby("method").size().max())
     tidy(ax, title=f"{most:,} {what}", x=_named(metric))
-    at: dict[str, Any] = {
-        "xycoords": "axes fraction",
-        "textcoords": "offset points",
-        "fontsize": SMALL,
-        "color": INK,
-    }
-    ax.annotate("median", (1.0, 1.0), xytext=(4, 2), **at)
+    _annotate(ax, "median", (1.0, 1.0), (4, 2), xycoords="axes fraction", fontsize=SMALL, color=INK)
     ax.set_yticks(range(len(shown)), shown)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(shown) - 0.4, -0.6)
@@ -166,8 +160,8 @@ def reliability(
     >>> ax.texts[0].get_text()
     'Spearman 1.00, 3 genes'
     """
-    reached = _scores_of_genes(scores, metric, _one_method(scores, method, metric))
-    known = _expected(expected, scores, _one_method(scores, method, metric))
+    method = _one_method(scores, method, metric)
+    reached, known = _scores_of_genes(scores, metric, method), _expected(expected, scores, method)
     genes = [one for one in reached.index if one in known.index]
     both = known.loc[genes].assign(score=reached.loc[genes]).dropna(subset=[RELIABILITY, "score"])
     if both.empty:
@@ -188,19 +182,17 @@ def reliability(
     tidy(ax, x="expected reliability", y=f"{_named(metric)} on held-out genes")
     ax.set_aspect("equal", adjustable="datalim")
     rho = _spearman(x, y)
-    told = "Spearman not defined" if np.isnan(rho) else f"Spearman {rho:.2f}"
-    ax.text(0.03, 0.97, f"{told}, {len(both):,} genes", transform=ax.transAxes, va="top", fontsize=SMALL)
+    said = "Spearman not defined" if np.isnan(rho) else f"Spearman {rho:.2f}"
+    ax.text(0.03, 0.97, f"{said}, {len(both):,} genes", transform=ax.transAxes, va="top", fontsize=SMALL)
     worst: Any = np.argsort(y - x, kind="stable")[:name_worst] if name_worst > 0 else []
     for place in worst:
-        ax.annotate(
-            str(both.index[place]),
-            (x[place], y[place]),
-            xytext=(4, -2),
-            textcoords="offset points",
-            fontsize=SMALL,
-            va="top",
-        )
+        _annotate(ax, str(both.index[place]), (x[place], y[place]), (4, -2), fontsize=SMALL, va="top")
     return ax
+
+
+def _annotate(ax: Axes, text: str, place: tuple[float, float], apart: tuple[int, int], **look: Any) -> None:
+    """Write a text some points apart from a place."""
+    ax.annotate(text, place, xytext=apart, textcoords="offset points", **look)
 
 
 def _named(metric: str) -> str:
@@ -255,17 +247,8 @@ def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
         apart = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.4
         ax.scatter(values, row + apart, s=6, color=_POINTS, alpha=0.6, lw=0, zorder=3)
     ax.vlines(median, row - 0.25, row + 0.25, color=INK, lw=2, zorder=4)
-    ax.annotate(
-        f"{median:.3g}",
-        (1.0, row),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=PLAIN,
-        color=INK,
-        annotation_clip=False,
-    )
+    look: dict[str, Any] = {"va": "center", "fontsize": PLAIN, "color": INK, "annotation_clip": False}
+    _annotate(ax, f"{median:.3g}", (1.0, row), (4, 0), xycoords=("axes fraction", "data"), **look)
 
 
 def _one_method(scores: pd.DataFrame, method: str | None, metric: str) -> str:
@@ -305,7 +288,6 @@ def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def _spearman(x: DoubleArray, y: DoubleArray) -> float:
-    ranks = rankdata(x), rankdata(y)
-    if any(len(np.unique(one)) < 2 for one in ranks):
+    if any(len(np.unique(one)) < 2 for one in (x, y)):
         return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])

@@ -19,7 +19,7 @@ from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
 from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of
-from cellweft.pl._scatter import Look, Upward, draw, limits_of, picture
+from cellweft.pl._scatter import Limits, Look, Picture, Upward, draw, limits_of, picture
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -199,9 +199,7 @@ def gene(
     drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
     pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
     same = limits_of([one.drawn for one in pictures], limits)
-    for ax, one in zip(drawn_on, pictures, strict=False):
-        mappable = draw(ax, one, look=look, limits=same.limits, title=one.shade.name)
-    color_bar(mappable, drawn_on[: len(shades)], label=_EXPRESSION, extend=same.extend)
+    draw_alike(drawn_on[: len(shades)], pictures, look=look, same=same, label=_EXPRESSION)
     if width is not None:
         own = Look(cmap=_WIDTH_MAP, y=y, unit=unit, size=size, most_dots=most_dots)
         draw_alone(drawn_on[-1], places, width, look=own, bar="upper - lower")
@@ -291,6 +289,27 @@ def draw_alone(
     if legend and shade.codes is not None and shade.name != "":
         shade_legend(ax, shade, shade.codes)
     return ax
+
+
+def draw_alike(
+    axes: Sequence[Axes], pictures: Sequence[Picture], *, look: Look, same: Limits, label: str
+) -> None:
+    """Draw panels of numbers in the same colours, with one colour bar for all.
+
+    Parameters
+    ----------
+    axes, pictures
+        The panels, and what is drawn on each.
+    look
+        How they are drawn.
+    same
+        Limits of the colours.
+    label
+        What the colour bar says.
+    """
+    for ax, one in zip(axes, pictures, strict=True):
+        mappable = draw(ax, one, look=look, limits=same.limits, title=one.shade.name)
+    color_bar(mappable, axes, label=label, extend=same.extend)
 
 
 def shade_legend(ax: Axes, shade: Shade, codes: IntArray, *, title: str = "") -> None:

@@ -14,12 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from cellweft._errors import InputError, NotFittedError, SettingError
 from cellweft._typing import BoolArray, DoubleArray
 from cellweft.data.gene_names import find_names
-from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import INK, SMALL, panel, panels, tidy
 from cellweft.pl._colors import palette
-from cellweft.pl._inputs import opened
+from cellweft.pl._inputs import opened, values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -203,9 +202,7 @@ def _coverage(
 def _layer(data: Input, name: str, genes: list[str] | None) -> DoubleArray:
     known = data.var.index.astype(str).to_numpy(dtype=np.str_)
     columns = np.arange(len(known)) if genes is None else find_names(genes, known, where=data.where)
-    source = open_rows(data.values(name, argument="layer"), where=data.where)
-    block: Any = source.read(slice(0, source.shape[0]), columns)
-    return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+    return values_of(data, columns, layer=name)
 
 
 def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -29,34 +30,26 @@ _COLUMNS = (
 def summary_table(scores: Scores) -> Table:
     """Return the summary of a table of scores: a row for each method, the best of each column marked."""
     columns = _columns(scores)
-    rows: list[list[Number]] = []
-    for method in scores.methods:
-        source = f"{scores.name}: summary of {method}"
-        rows.append(
-            [
-                Number(
-                    scores.summary(item, metric, method=method),
-                    form_of(metric),
-                    f"{source}, {item}, {metric}",
-                )
-                for _, item, metric in columns
-            ]
-        )
+    rows = [
+        [summary_number(scores, item, metric, method=method) for _, item, metric in columns]
+        for method in scores.methods
+    ]
     for place, (_, _, metric) in enumerate(columns):
         _mark_best(rows, place, lower=lower_is_better(metric))
-    groups: list[tuple[str, int]] = [("", 1)]
-    for head, _, _ in columns:
-        if groups[-1][0] == head:
-            groups[-1] = (head, groups[-1][1] + 1)
-        else:
-            groups.append((head, 1))
+    groups = ((head, len(list(same))) for head, same in groupby(head for head, _, _ in columns))
     return Table(
         caption=("Summary of ", Name(scores.name), *_of_seeds(scores)),
-        groups=tuple(groups),
+        groups=(("", 1), *groups),
         heads=("method", *(_head(metric) for _, _, metric in columns)),
         rows=tuple((Name(method), *row) for method, row in zip(scores.methods, rows, strict=True)),
         note=("Higher is better, except for errors. The best of each column is bold; a dash: not scored.",),
     )
+
+
+def summary_number(scores: Scores, item: str, metric: str, *, method: str) -> Number:
+    """Return a score of the summary of a method, with its source."""
+    value = scores.summary(item, metric, method=method)
+    return scores.number(value, f"summary of {method}, {item}, {metric}", form_of(metric))
 
 
 def _columns(scores: Scores) -> list[tuple[str, str, str]]:
@@ -76,7 +69,7 @@ def _head(metric: str) -> Part:
 def _of_seeds(scores: Scores) -> tuple[Part, ...]:
     if scores.n_seeds == 1:
         return ()
-    return (", means of ", Number(scores.n_seeds, "count", f"{scores.name}: seeds"), " seeds")
+    return (", means of ", scores.number(scores.n_seeds, "seeds"), " seeds")
 
 
 def _mark_best(rows: Sequence[list[Number]], place: int, *, lower: bool) -> None:
@@ -93,11 +86,8 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
     """Return what the tables of scores say of imputed expression."""
     found: list[Block] = []
     for scores in given.scored(place=False):
-        found += [
-            Heading((HEADINGS.get(scores.by, "Scores"),)),
-            verdict(scores, given.imputed),
-            summary_table(scores),
-        ]
+        heading = Heading((HEADINGS.get(scores.by, "Scores"),))
+        found += [heading, verdict(scores, given.imputed), summary_table(scores)]
         if pictures := _pictures(scores, given.imputed):
             found.append(Row(pictures))
     if not found:
@@ -119,19 +109,17 @@ def place_blocks(given: Given) -> tuple[Block, ...]:
     found: list[Block] = []
     for scores in given.scored(place=True):
         found += [Heading((HEADINGS["place"],)), verdict(scores, given.placed), summary_table(scores)]
-        metrics = [(one, _level(scores, one)) for one in ("location_error", "celltype_pcc")]
+        single = scores.table[scores.table["level"].isin(["cell", "type"])]
+        levels = single.drop_duplicates("metric").set_index("metric")["level"]
         drawn = [
             picture(
                 partial(pl.methods, scores.table, metric=metric),
                 form="svg",
-                alt=f"Box plot of {_SAID[metric]} of each {level}, by method",
-                caption=(
-                    f"{_SAID[metric].capitalize()} of each {level}, by method. The box holds the middle "
-                    "half.",
-                ),
+                alt=f"Box plot of {said} of each {levels[metric]}, by method",
+                caption=(f"{said.capitalize()} of each {levels[metric]}, by method. {_BOX}",),
             )
-            for metric, level in metrics
-            if level
+            for metric, said in _SAID.items()
+            if metric in levels
         ]
         if drawn:
             found.append(Row(tuple(drawn)))
@@ -139,11 +127,7 @@ def place_blocks(given: Given) -> tuple[Block, ...]:
 
 
 _SAID = {"location_error": "distance from the true place", "celltype_pcc": "correlation of the shares"}
-
-
-def _level(scores: Scores, metric: str) -> str:
-    rows = scores.table[(scores.table["metric"] == metric) & scores.table["level"].isin(["cell", "type"])]
-    return "" if rows.empty else str(rows["level"].iloc[0])
+_BOX = "The box holds the middle half."
 
 
 def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:

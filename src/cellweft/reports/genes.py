@@ -39,18 +39,24 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     found: list[Block] = [_counted(result, var)]
     ranked = var[RELIABILITY].dropna().sort_values(ascending=False, kind="stable")
     if len(ranked) <= 2 * MOST_ROWS:
-        found.append(_table(given, var, list(ranked.index), caption="All genes, the most reliable first"))
+        found.append(_table(given, result, ranked.index, caption="All genes, the most reliable first"))
         return tuple(found)
-    top, bottom = list(ranked.index[:MOST_ROWS]), list(ranked.index[-MOST_ROWS:])
-    left = Number(
-        len(ranked) - len(top) - len(bottom),
-        "count",
-        f"{result.name}: genes with a reliability that are in neither table",
-    )
+    left = result.number(len(ranked) - 2 * MOST_ROWS, "genes with a reliability that are in neither table")
     note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
-    found.append(_table(given, var, top, caption="The most reliable genes"))
-    found.append(_table(given, var, bottom, caption="The least reliable genes", note=note))
+    found.append(_table(given, result, ranked.index[:MOST_ROWS], caption="The most reliable genes"))
+    found.append(
+        _table(given, result, ranked.index[-MOST_ROWS:], caption="The least reliable genes", note=note)
+    )
     return tuple(found)
+
+
+def reliable_genes(result: Result) -> tuple[Part, ...]:
+    """Return how many of the imputed genes are called reliable; nothing where the result does not say."""
+    var = result.data.var
+    if "reliable" not in var.columns:
+        return ()
+    reliable = int(var["reliable"].astype(bool).sum())
+    return (result.number(reliable, "var, reliable"), " of ", result.number(len(var), "genes"))
 
 
 def _var(result: Result) -> pd.DataFrame:
@@ -66,24 +72,16 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
         "is high for genes that are everywhere alike, too.",
     }
     parts: list[Part] = [said[kind]]
-    if "reliable" in var.columns:
-        reliable = int(var["reliable"].astype(bool).sum())
-        parts += [
-            " ",
-            Number(reliable, "count", f"{result.name}: var, reliable"),
-            " of ",
-            Number(len(var), "count", f"{result.name}: genes"),
-            " genes are called reliable: their interval lies above zero, and the expected correlation is not "
-            "small.",
-        ]
+    if reliable := reliable_genes(result):
+        parts += [" ", *reliable, " genes are called reliable: their interval lies above zero, and the "]
+        parts.append("expected correlation is not small.")
     return text(*parts)
 
 
 def _table(
-    given: Given, var: pd.DataFrame, names: Sequence[str], *, caption: str, note: tuple[Part, ...] = ()
+    given: Given, result: Result, names: pd.Index, *, caption: str, note: tuple[Part, ...] = ()
 ) -> Table:
-    result = given.imputed
-    where = "" if result is None else result.name
+    var = _var(result)
     bounds = RELIABILITY_LOWER in var.columns
     kind = reliability_metric(var)
     tested = _reached(given, kind)
@@ -92,12 +90,11 @@ def _table(
     values = {name: var[name].astype(float).to_dict() for name in var.columns if name.startswith("reliab")}
 
     def number(gene: str, column: str) -> Number:
-        return Number(values[column][gene], "score", f"{where}: {column} of {gene}")
+        return result.number(values[column][gene], f"{column} of {gene}", "score")
 
     rows: list[tuple[Part | None, ...]] = []
     for gene in names:
-        row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no"]
-        row.append(number(gene, RELIABILITY))
+        row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no", number(gene, RELIABILITY)]
         if bounds:
             row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
         if "reliable" in var.columns:
@@ -193,16 +190,14 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
     ]
     for why, names in chosen.items():
         found.append(Heading((_WHY[why],)))
-        found += [Row((_gene_picture(given, few, name, truth),)) for name in names]
+        found += [Row((_gene_picture(result, few, name, (given.pair, truth)),)) for name in names]
     return tuple(found)
 
 
-def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> Picture:
+def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> Picture:
     from cellweft import pl
 
-    result = given.imputed
-    where = "" if result is None else result.name
-    measured, of = _measured(few, gene, (("measured", given.pair), ("true", truth)))
+    measured, of = _measured(few, gene, pairs)
     bounds = set(INTERVAL) <= set(few.layers)
     panels = [of] if measured is not None else []
     panels += ["imputed", *(["width of the interval"] if bounds else [])]
@@ -210,15 +205,13 @@ def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> 
     var = few.var.loc[gene]
     if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
         kind = _KINDS[reliability_metric(few.var)]
-        source = f"{where}: %s of {gene}"
-        value = Number(float(var[RELIABILITY]), "score", source % RELIABILITY)
+        value, low, high = (
+            result.number(float(var.get(key, np.nan)), f"{key} of {gene}", "score")
+            for key in (RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER)
+        )
         caption += [f" Expected {kind} ", value]
         if RELIABILITY_LOWER in few.var.columns:
-            ends = [
-                Number(float(var[key]), "score", source % key)
-                for key in (RELIABILITY_LOWER, RELIABILITY_UPPER)
-            ]
-            caption += [" (", ends[0], " to ", ends[1], ")"]
+            caption += [" (", low, " to ", high, ")"]
         caption.append(".")
 
     def draw() -> object:
@@ -230,11 +223,9 @@ def _gene_picture(given: Given, few: AnnData, gene: str, truth: Pair | None) -> 
     return picture(draw, alt=f"Maps of the tissue coloured by {gene}: {', '.join(panels)}", caption=caption)
 
 
-def _measured(
-    few: AnnData, gene: str, pairs: Sequence[tuple[str, Pair | None]]
-) -> tuple[FloatArray | None, str]:
-    """Return the measured values of a gene from the first pair that has them, and what they are called."""
-    for said, pair in pairs:
+def _measured(few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> tuple[FloatArray | None, str]:
+    """Return the values of a gene from the first pair, of measurements and of the truth, that has them."""
+    for said, pair in zip(("measured", "true"), pairs, strict=True):
         if pair is None or pair.st.n_cells != few.n_obs:
             continue
         place = pd.Index(pair.st.genes[pair.st_shared]).get_indexer(pd.Index([gene]))
@@ -268,9 +259,9 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     values = pd.DataFrame(truth.st.dense(slice(0, truth.st.n_cells), truth.st_shared[places]), columns=names)
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
-        Number(len(names), "count", f"{result.name}: imputed genes whose truth was given"),
+        result.number(len(names), "imputed genes whose truth was given"),
         " genes off the panel that lie within their intervals, against the share that should, ",
-        Number(float(level), "share", f"{result.name}: record, interval"),
+        result.number(float(level), "record, interval", "share"),
         ". The bar is the middle half of the genes.",
         *_coverage(given, float(level)),
     )
@@ -289,11 +280,8 @@ def _coverage(given: Given, level: float) -> tuple[Part, ...]:
         own, metric = own_method(scores, given.imputed), f"coverage@{level:g}"
         value = np.nan if own is None else scores.summary("all values", metric, method=own)
         if np.isfinite(value):
-            return (
-                " Over all genes of the scores: ",
-                Number(value, "share", f"{scores.name}: summary of {own}, {metric}"),
-                ".",
-            )
+            number = scores.number(value, f"summary of {own}, {metric}", "share")
+            return (" Over all genes of the scores: ", number, ".")
     return ()
 
 

@@ -21,6 +21,7 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
 from cellweft.data.spatial import find_labels
 from cellweft.evaluate.score_table import COLUMNS
+from cellweft.reports.document import Form, Number
 
 _TABLES = (".csv", ".parquet")
 _WANTED = (
@@ -57,6 +58,10 @@ class Result:
     def n_cells(self) -> int:
         """Cells or spots."""
         return len(self.data.obs)
+
+    def number(self, value: float, what: str, form: Form = "count") -> Number:
+        """Return a number of the result, with what it is of as its source."""
+        return Number(value, form, f"{self.name}: {what}")
 
     @property
     def genes(self) -> list[str]:
@@ -123,6 +128,10 @@ class Scores:
     table: pd.DataFrame
     record: dict[str, Any]
 
+    def number(self, value: float, what: str, form: Form = "count") -> Number:
+        """Return a number of the table, with what it is of as its source."""
+        return Number(value, form, f"{self.name}: {what}")
+
     @property
     def by(self) -> str:
         """What was held out: genes, cells, fraction, place; "truth" where genes off the panel were known."""
@@ -135,9 +144,7 @@ class Scores:
 
     def summary(self, item: str, metric: str, *, method: str) -> float:
         """Return a score of the summary, the mean over the seeds; NaN where there is none."""
-        table = self._summary
-        found = table.get((method, item, metric))
-        return float("nan") if found is None else float(found)
+        return float(self._summary.get((method, item, metric), np.nan))
 
     @cached_property
     def _summary(self) -> dict[Any, float]:
@@ -330,20 +337,14 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) -> Scores:
     missing = [column for column in COLUMNS if column not in table.columns]
+    fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement."
     if missing or table.empty:
-        raise InputError(
-            where,
-            expected=f"a table of scores, with the columns {shorten(COLUMNS, most=9)}",
-            got=f"none of {shorten(missing)}" if missing else "no row",
-            fix="Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement.",
-        )
+        expected = f"a table of scores, with the columns {shorten(COLUMNS, most=9)}"
+        got = f"none of {shorten(missing)}" if missing else "no row"
+        raise InputError(where, expected=expected, got=got, fix=fix)
     if not pd.api.types.is_numeric_dtype(table["value"]):
-        raise InputError(
-            where,
-            expected="numbers in the column 'value'",
-            got=str(table["value"].dtype),
-            fix="Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement.",
-        )
+        got = str(table["value"].dtype)
+        raise InputError(where, expected="numbers in the column 'value'", got=got, fix=fix)
     names = {one: table[one].astype(str) for one in ("method", "level", "item", "metric")}
     return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=record)
 

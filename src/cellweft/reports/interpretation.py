@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import pandas as pd
-
 from cellweft._typing import PlacerPreset, Preset
 from cellweft.reports.document import Name, Number, Part, Text, Tone, text
 from cellweft.reports.formatting import HEADINGS, base_of, lower_is_better
@@ -86,20 +84,16 @@ def compared(scores: Scores, own: str, *, metric: str) -> Comparison | None:
     leads = float(medians[own] - medians[best])
     if binomtest(wins, wins + losses).pvalue < _CERTAIN and leads * (wins - losses) > 0:
         outcome = "better" if wins > losses else "worse"
-    said = f"{scores.name}: {metric} of each {level}"
+    said, form = f"{metric} of each {level}", form_of(metric)
     return Comparison(
         own=own,
         other=best,
-        own_score=_median(table[own], metric, f"{said}, median of {own}"),
-        other_score=_median(table[best], metric, f"{said}, median of {best}"),
-        wins=Number(wins, "count", f"{said}, where {own} is ahead of {best}"),
-        items=Number(len(both), "count", said),
+        own_score=scores.number(float(table[own].median()), f"{said}, median of {own}", form),
+        other_score=scores.number(float(table[best].median()), f"{said}, median of {best}", form),
+        wins=scores.number(wins, f"{said}, where {own} is ahead of {best}"),
+        items=scores.number(len(both), said),
         outcome=outcome,
     )
-
-
-def _median(values: pd.Series[float], metric: str, source: str) -> Number:
-    return Number(float(values.median()), form_of(metric), source)
 
 
 def form_of(metric: str) -> Literal["score", "value"]:
@@ -167,12 +161,10 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
         parts += _of_levels(scores, own)
     if found.outcome != "better":
         parts.append(" Build on it no further than you would on the simple method.")
-    return Text(tuple(parts), _tone(found.outcome))
+    return Text(tuple(parts), _TONES[found.outcome])
 
 
-def _tone(outcome: Outcome) -> Tone:
-    tones: dict[Outcome, Tone] = {"better": "good", "alike": "even", "worse": "poor"}
-    return tones[outcome]
+_TONES: dict[Outcome, Tone] = {"better": "good", "alike": "even", "worse": "poor"}
 
 
 def _of_levels(scores: Scores, own: str) -> list[Part]:

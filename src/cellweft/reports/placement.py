@@ -14,7 +14,7 @@ from cellweft.data.io.keys import CONFIDENCE, PROPORTIONS, SLICE, SPREAD, WEIGHT
 from cellweft.data.spatial import find_coordinates
 from cellweft.evaluate.ground_truth import true_places as true_places_of
 from cellweft.reports.accuracy import place_blocks
-from cellweft.reports.document import Block, Form, Name, Number, Part, Picture, Row, Table, text
+from cellweft.reports.document import Block, Form, Name, Part, Picture, Row, Table, text
 from cellweft.reports.figures import picture
 from cellweft.reports.inputs import Given, Result
 
@@ -72,10 +72,9 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
     label = result.label_column
     slices = result.column(SLICE)
     cells = result.few(columns=[*([label] if label else []), CONFIDENCE, SPREAD])
-    said: list[Part] = [Number(result.n_cells, "count", f"{result.name}: cells"), " cells were placed"]
+    said: list[Part] = [result.number(result.n_cells, "cells"), " cells were placed"]
     if slices is not None:
-        n = Number(int(slices.nunique()), "count", f"{result.name}: {SLICE}, values")
-        said += [" on ", n, " slices"]
+        said += [" on ", result.number(int(slices.nunique()), f"{SLICE}, values"), " slices"]
     said.append(
         ". The confidence goes from zero, every spot alike, to one, a single spot; the spread is how far a "
         "cell's possible places lie from their mean, in the unit of the coordinates."
@@ -93,20 +92,10 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
     """Return quantiles of how sure places are; each is the value of a cell."""
     rows: list[tuple[Part | None, ...]] = []
     for name, said, form in columns:
-        values = _column(result, name)
-        rows.append(
-            (
-                said,
-                *(
-                    Number(
-                        float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan,
-                        form,
-                        f"{result.name}: obs, {name}, {what} of the cells",
-                    )
-                    for what, q in _QUANTILES
-                ),
-            )
-        )
+        values = np.asarray(result.column(name), dtype=np.float64)
+        quantiles = [(what, _quantile(values[np.isfinite(values)], q)) for what, q in _QUANTILES]
+        numbers = (result.number(one, f"obs, {name}, {what} of the cells", form) for what, one in quantiles)
+        rows.append((said, *numbers))
     return Table(
         caption=("How sure the places are",),
         heads=("", "one cell in twenty is below", "the middle cell", "one cell in twenty is above"),
@@ -114,10 +103,14 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
     )
 
 
-def _column(result: Result, name: str) -> NDArray[np.float64]:
-    column = result.column(name)
-    values = np.array([], dtype=np.float64) if column is None else column.to_numpy(dtype=np.float64)
-    return np.asarray(values[np.isfinite(values)])
+def _quantile(values: NDArray[np.float64], q: float) -> float:
+    """Return the value of a cell at a quantile; NaN where there is none."""
+    return float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan
+
+
+def _left_out(result: Result, n: int, what: str, said: str) -> tuple[Part, ...]:
+    """Return the note on rows that a table does not show, if there are any."""
+    return (result.number(n, what), said) if n else ()
 
 
 def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]]) -> Table:
@@ -132,30 +125,20 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
     rows: list[tuple[Part | None, ...]] = [
         (
             Name(one),
-            Number(int(counts[one]), "count", f"{result.name}: cells of {one}"),
+            result.number(int(counts[one]), f"cells of {one}"),
             *(
-                Number(
-                    float(middles[name][one]), form, f"{result.name}: obs, {name}, the middle cell of {one}"
-                )
+                result.number(float(middles[name][one]), f"obs, {name}, the middle cell of {one}", form)
                 for name, _, form in columns
             ),
         )
         for one in shown
     ]
     left = len(counts) - len(shown)
-    note: tuple[Part, ...] = ()
-    if left:
-        note = (
-            Number(left, "count", f"{result.name}: types that are not shown"),
-            " types of fewer cells are not shown.",
-        )
-    heads: tuple[Part, ...] = (
-        Name(label),
-        "cells",
-        *(f"{said} of the middle cell" for _, said, _ in columns),
-    )
     return Table(
-        caption=("Types of cells, the most frequent first",), heads=heads, rows=tuple(rows), note=note
+        caption=("Types of cells, the most frequent first",),
+        heads=(Name(label), "cells", *(f"{said} of the middle cell" for _, said, _ in columns)),
+        rows=tuple(rows),
+        note=_left_out(result, left, "types that are not shown", " types of fewer cells are not shown."),
     )
 
 
@@ -167,25 +150,13 @@ def _maps(
     found: list[Block] = []
     if label is not None:
         both = true_places is not None
-        found.append(
-            Row(
-                (
-                    picture(
-                        lambda: pl.placed(cells, label, truth=true_places),
-                        alt=f"Map of the placed cells by {label}" + ", beside where they lived" * both,
-                        caption=(
-                            *(
-                                ("Where the cells lived, and where they were placed, by ")
-                                if both
-                                else ("Placed cells by ",)
-                            ),
-                            Name(label),
-                            ".",
-                        ),
-                    ),
-                )
-            )
+        said = "Where the cells lived, and where they were placed, by " if both else "Placed cells by "
+        by_label = picture(
+            lambda: pl.placed(cells, label, truth=true_places),
+            alt=f"Map of the placed cells by {label}" + ", beside where they lived" * both,
+            caption=(said, Name(label), "."),
         )
+        found.append(Row((by_label,)))
     drawn: list[Picture] = [
         picture(
             partial(pl.placed, cells, name),
@@ -215,17 +186,12 @@ def composition_blocks(given: Given) -> tuple[Block, ...]:
     few = result.few()
     if few.obsm:
         few.obsm[PROPORTIONS] = table.set_axis(few.obs_names)
-        found.append(
-            Row(
-                (
-                    picture(
-                        lambda: pl.composition(few),
-                        alt="Maps of the spots coloured by the share of each of the types that make up most",
-                        caption=("Share of the types that make up most, spot by spot.",),
-                    ),
-                )
-            )
+        maps = picture(
+            lambda: pl.composition(few),
+            alt="Maps of the spots coloured by the share of each of the types that make up most",
+            caption=("Share of the types that make up most, spot by spot.",),
         )
+        found.append(Row((maps,)))
     return tuple(found)
 
 
@@ -233,27 +199,19 @@ def _types(result: Result, table: pd.DataFrame) -> Table:
     values = table.to_numpy(dtype=np.float64)
     largest = np.bincount(values.argmax(axis=1), minlength=values.shape[1]) if values.size else np.zeros(0)
     order = sorted(range(values.shape[1]), key=lambda one: (-largest[one], table.columns[one]))
-    source = f"{result.name}: {PROPORTIONS}"
-
-    def quantile(column: int, q: float) -> float:
-        return float(np.quantile(values[:, column], q, method="inverted_cdf"))
-
     rows = tuple(
         (
             Name(str(table.columns[one])),
-            Number(int(largest[one]), "count", f"{source}, spots of mostly this type"),
-            Number(quantile(one, 0.5), "share", f"{source}, the middle spot"),
-            Number(float(values[:, one].max()), "share", f"{source}, the largest"),
+            result.number(int(largest[one]), f"{PROPORTIONS}, spots of mostly this type"),
+            result.number(_quantile(values[:, one], 0.5), f"{PROPORTIONS}, the middle spot", "share"),
+            result.number(float(values[:, one].max()), f"{PROPORTIONS}, the largest", "share"),
         )
         for one in order[:MOST_TYPES]
     )
     left = len(order) - len(rows)
-    note: tuple[Part, ...] = ()
-    if left:
-        note = (Number(left, "count", f"{source}: types not shown"), " types are not shown.")
     return Table(
-        caption=("What ", Number(len(table), "count", f"{result.name}: spots"), " spots are made of"),
+        caption=("What ", result.number(len(table), "spots"), " spots are made of"),
         heads=("type", "spots in which it is the largest part", "share in the middle spot", "largest share"),
         rows=rows,
-        note=note,
+        note=_left_out(result, left, f"{PROPORTIONS}: types not shown", " types are not shown."),
     )

@@ -12,7 +12,7 @@ from cellweft.data.io.keys import MEASURED
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from cellweft.reports.formatting import PRESETS, SCALES
-from cellweft.reports.inputs import Given, Result
+from cellweft.reports.inputs import Given, Result, Scores
 
 _MOST_NAMES = 12
 
@@ -30,26 +30,19 @@ def findings_of(given: Given) -> tuple[dict[str, Any], str]:
 def input_blocks(given: Given) -> tuple[Block, ...]:
     """Return what came in."""
     found, source = findings_of(given)
-    blocks: list[Block] = []
-    if found:
-        blocks.append(_sides(found, source))
-        blocks.append(_together(found, source))
-    else:
-        blocks.append(
-            text(
-                "What the check found in the inputs was not given. Make the report with the two inputs "
-                "to have it here.",
-                tone="note",
-            )
-        )
+    blocks: list[Block] = [_sides(found, source), _together(found, source)] if found else [_NOT_GIVEN]
     blocks.append(_results(given))
-    if given.pair is not None:
-        n = len(given.pair.cautions)
-        said = (
-            "The check has no cautions." if not n else "The check has cautions: they stand below, among all."
-        )
-        blocks.append(text(said, tone="plain" if not n else "note"))
+    if given.pair is not None and given.pair.cautions:
+        blocks.append(text("The check has cautions: they stand below, among all.", tone="note"))
+    elif given.pair is not None:
+        blocks.append(text("The check has no cautions."))
     return tuple(blocks)
+
+
+_NOT_GIVEN = text(
+    "What the check found in the inputs was not given. Make the report with the two inputs to have it here.",
+    tone="note",
+)
 
 
 def _sides(found: Mapping[str, Any], source: str) -> Table:
@@ -91,16 +84,9 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
         return Number(float(value), form, f"{source}: {key}")
 
     only, place = found["genes_only_spatial"], found["coordinates"]
+    shared, panel = number(found["shared_genes"], "shared_genes"), number(found["spatial"]["genes"], "genes")
     rows: list[tuple[str, tuple[Part, ...]]] = [
-        (
-            "shared genes",
-            (
-                number(found["shared_genes"], "shared_genes"),
-                " of ",
-                number(found["spatial"]["genes"], "genes"),
-                " that the panel has",
-            ),
-        ),
+        ("shared genes", (shared, " of ", panel, " that the panel has")),
         ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " that only the reference has")),
     ]
     if only:
@@ -109,12 +95,8 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
         rows.append(("matched by", (Name(str(found["gene_bridge"])),)))
     if place["dimensions"]:
         extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
-        parts: tuple[Part, ...] = (
-            Name(str(place["found"])),
-            ", ",
-            *joined(extent, between=" × ", last=" × "),
-        )
-        rows.append(("coordinates", (*parts, " in the unit of the file")))
+        size = joined(extent, between=" × ", last=" × ")
+        rows.append(("coordinates", (Name(str(place["found"])), ", ", *size, " in the unit of the file")))
     else:
         rows.append(("coordinates", ("none",)))
     if place["spacing"] is not None:
@@ -122,8 +104,7 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
         rows.append(("spacing", (nearest, ", the median distance to the nearest neighbour")))
     slices = found["slices"]["cells"]
     if slices:
-        said = (number(len(slices), "slices"), ": ", *_names(list(slices)))
-        rows.append(("slices", said))
+        rows.append(("slices", (number(len(slices), "slices"), ": ", *_names(list(slices)))))
     return Facts(title="Together", rows=tuple(rows))
 
 
@@ -137,13 +118,13 @@ def _results(given: Given) -> Facts:
     said = {"imputed": "imputed genes", "placed": "placed cells", "spots": "spots"}
     rows: list[tuple[str, tuple[Part, ...]]] = []
     for one in given.results:
-        cells = Number(one.n_cells, "count", f"{one.name}: cells")
-        genes = Number(len(one.genes), "count", f"{one.name}: genes")
         what = " spots" if one.kind == "spots" else " cells"
-        parts: tuple[Part, ...] = (Name(one.name), ": ", cells, what)
-        rows.append((said[one.kind], (*parts, " × ", genes, " genes") if len(one.genes) else parts))
+        parts: tuple[Part, ...] = (Name(one.name), ": ", one.number(one.n_cells, "cells"), what)
+        if one.genes:
+            parts += (" × ", one.number(len(one.genes), "genes"), " genes")
+        rows.append((said[one.kind], parts))
     for scores in given.scores:
-        n = Number(len(scores.table), "count", f"{scores.name}: rows")
+        n = scores.number(len(scores.table), "rows")
         rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
     return Facts(title="What this report is made of", rows=tuple(rows))
 
@@ -157,25 +138,23 @@ def run_blocks(given: Given) -> tuple[Block, ...]:
         if not one.record:
             blocks.append(text(Name(one.name), " has no record of how it was made.", tone="note"))
             continue
-        blocks.append(_how(one))
-        blocks.append(_settings(one))
+        blocks += [_how(one), _settings(one)]
     if versions := _versions(given):
         blocks.append(versions)
     return tuple(blocks)
 
 
 def _how(result: Result) -> Facts:
-    record, source = result.record, f"{result.name}: record"
+    record = result.record
     preset = str(record.get("preset", ""))
     said = PRESETS["imputed" if result.kind == "imputed" else "placed"].get(preset)
     rows: list[tuple[str, tuple[Part, ...]]] = [("method", (said,) if said else (_name(preset),))]
-    rows.append(("seed", (_plain_value(record.get("seed")),)))
-    rows.append(("device", (_name(record.get("device")),)))
-    rows += [(side, _input_parts(found, f"{source}, {side}")) for side, found in _inputs(record)]
+    rows += [(key, (_name(record.get(key)),)) for key in ("seed", "device")]
+    rows += [(side, _input_parts(result, found, side)) for side, found in _inputs(record)]
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("interval"):
-        level = Number(float(record["interval"]), "share", f"{source}, interval")
+        level = result.number(float(record["interval"]), "record, interval", "share")
         rows.append(("intervals", (level, " of the measurements shall lie within them")))
     if record.get("embedding") not in (None, "none", ""):
         rows.append(("embedding", (Name(str(record["embedding"])),)))
@@ -186,7 +165,7 @@ def _how(result: Result) -> Facts:
     ]
     for head, key in (("learning took", "fit"), ("the run took", "run")):
         if seconds := record.get("duration", {}).get(key):
-            took = Number(value=float(seconds), form="value", source=f"{source}, duration, {key}")
+            took = result.number(float(seconds), f"record, duration, {key}", "value")
             rows.append((head, (took, " seconds")))
     return Facts(title=result.name, rows=tuple(rows))
 
@@ -196,13 +175,11 @@ def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(side, inputs.get(side, {})) for side in ("reference", "spatial")]
 
 
-def _input_parts(found: Mapping[str, Any], source: str) -> tuple[Part, ...]:
+def _input_parts(result: Result, found: Mapping[str, Any], side: str) -> tuple[Part, ...]:
     """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
     if not found:
         return ("not recorded",)
-    cells, genes = (
-        Number(value=float(found[key]), form="count", source=f"{source}, {key}") for key in ("cells", "genes")
-    )
+    cells, genes = (result.number(float(found[key]), f"record, {side}, {key}") for key in ("cells", "genes"))
     digest = Name(str(found["digest"]))
     return (Name(str(found["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
 
@@ -240,25 +217,22 @@ def _settings(result: Result) -> Block:
     return Table(
         caption=("Settings of ", Name(result.name), " that differ from the method's own"),
         heads=("setting", "here", "by default"),
-        rows=tuple(
-            (Name(name), _plain_value(here), _plain_value(usual)) for name, (here, usual) in changed.items()
-        ),
+        rows=tuple((Name(name), _name(here), _name(usual)) for name, (here, usual) in changed.items()),
     )
 
 
 def _versions(given: Given) -> Block | None:
-    records = [(one.name, one.record.get("versions")) for one in given.results]
-    records += [(one.name, one.record.get("versions")) for one in given.scores]
-    known = [(name, versions) for name, versions in records if versions]
-    if not known:
-        return None
     kinds: list[tuple[list[str], dict[str, str]]] = []
-    for name, versions in known:
-        same = next((names for names, one in kinds if one == versions), None)
-        if same is None:
-            kinds.append(([name], versions))
-        else:
-            same.append(name)
+    everything: list[Result | Scores] = [*given.results, *given.scores]
+    for made in everything:
+        if versions := made.record.get("versions"):
+            same = next((names for names, one in kinds if one == versions), None)
+            if same is None:
+                kinds.append(([made.name], versions))
+            else:
+                same.append(made.name)
+    if not kinds:
+        return None
     packages = list(dict.fromkeys(key for _, versions in kinds for key in versions))
     heads: tuple[Part, ...] = ("package", *(Name(", ".join(names)) for names, _ in kinds))
     if len(kinds) == 1:
@@ -313,16 +287,10 @@ def _number(value: Any, form: Form, source: str) -> Number | None:
 
 
 def _name(value: Any) -> Part:
-    return Name(str(value)) if value not in (None, "") else "not recorded"
-
-
-def _plain_value(value: Any) -> Part:
     """Return a value of a record as it stands there."""
-    return (
-        Name(f"{value:g}" if isinstance(value, float) else str(value))
-        if value is not None
-        else "not recorded"
-    )
+    if value is None or value == "":
+        return "not recorded"
+    return Name(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def input_cautions(given: Given) -> list[Text]:
@@ -332,13 +300,7 @@ def input_cautions(given: Given) -> list[Text]:
     for one in given.results:
         side = "reference" if one.kind == "placed" else "spatial"
         if found and found[side]["cells"] != one.n_cells:
-            said.append(
-                text(
-                    Name(one.name),
-                    " has another number of cells than the inputs of the ",
-                    Name(source),
-                    ": make sure that both are of the same data.",
-                    tone="caution",
-                )
-            )
+            other = " has another number of cells than the inputs of the "
+            same = ": make sure that both are of the same data."
+            said.append(text(Name(one.name), other, Name(source), same, tone="caution"))
     return said

@@ -11,21 +11,9 @@ from numpy.typing import NDArray
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import LOWER, RELIABILITY
 from cellweft.reports.accuracy import quality_blocks
-from cellweft.reports.document import (
-    Block,
-    Code,
-    Heading,
-    Link,
-    Listing,
-    Name,
-    Number,
-    Page,
-    Section,
-    Text,
-    text,
-)
+from cellweft.reports.document import Block, Code, Heading, Link, Listing, Name, Page, Section, Text, text
 from cellweft.reports.formatting import CAUTIONS, PAPERS
-from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks
+from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks, reliable_genes
 from cellweft.reports.inputs import Given
 from cellweft.reports.interpretation import verdict
 from cellweft.reports.placement import composition_blocks, placement_blocks
@@ -79,44 +67,30 @@ def page_of(
 def _short(given: Given) -> tuple[Block, ...]:
     """Return the verdicts, and how many genes are called reliable."""
     found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
-    if given.imputed is not None and "reliable" in given.imputed.data.var.columns:
-        var, where = given.imputed.data.var, given.imputed.name
-        reliable = int(var["reliable"].astype(bool).sum())
-        found.append(
-            text(
-                Number(reliable, "count", f"{where}: var, reliable"),
-                " of ",
-                Number(len(var), "count", f"{where}: genes"),
-                " imputed genes are called reliable. Use the others with care, or not at all.",
-                tone="note",
-            )
-        )
+    if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
+        said = " imputed genes are called reliable. Use the others with care, or not at all."
+        found.append(text(*reliable, said, tone="note"))
     found += [verdict(scores, given.placed, lead=True) for scores in given.scored(place=True)]
-    if given.imputed is not None and not given.scored(place=False):
-        found.append(
-            text("How good the imputed genes are was not tested: no scores were given.", tone="caution")
-        )
-    if given.placed is not None and not given.scored(place=True):
-        found.append(text("How right the places are was not tested: no scores were given.", tone="caution"))
+    for what, result, place in (
+        ("How good the imputed genes are", given.imputed, False),
+        ("How right the places are", given.placed, True),
+    ):
+        if result is not None and not given.scored(place=place):
+            found.append(text(f"{what} was not tested: no scores were given.", tone="caution"))
     return tuple(found)
 
 
 def _cautions(given: Given) -> Listing:
-    said = [*input_cautions(given)]
-    kinds: list[str] = []
-    if given.imputed is not None:
-        kinds.append("imputed")
-        var = given.imputed.data.var
-        if RELIABILITY in var.columns and var[RELIABILITY].notna().any():
-            kinds.append("reliability")
-        if LOWER in given.imputed.data.layers:
-            kinds.append("interval")
-    if given.scored(place=False):
-        kinds.append("scores")
-    if given.placed is not None:
-        kinds.append("placed")
-    if given.spots is not None:
-        kinds.append("spots")
+    said, data = input_cautions(given), None if given.imputed is None else given.imputed.data
+    there = {
+        "imputed": data is not None,
+        "reliability": data is not None and RELIABILITY in data.var and data.var[RELIABILITY].notna().any(),
+        "interval": data is not None and LOWER in data.layers,
+        "scores": given.scored(place=False),
+        "placed": given.placed,
+        "spots": given.spots,
+    }
+    kinds = [kind for kind, one in there.items() if one]
     said += [text(one, tone="caution") for kind in kinds for one in CAUTIONS[kind]]
     if not kinds:
         said.append(text("Scores of places hold for cells like these alone.", tone="caution"))
@@ -124,15 +98,9 @@ def _cautions(given: Given) -> Listing:
 
 
 def _closing(given: Given) -> tuple[Block, ...]:
-    blocks: list[Block] = [
-        Heading(("To cite",)),
-        Listing(
-            (
-                *(text(Link(*PAPERS[kind])) for kind in ("imputed", "placed")),
-                text("cellweft, version ", Name(version("cellweft")), "."),
-            )
-        ),
-    ]
+    papers = [text(Link(*paper)) for paper in PAPERS.values()]
+    own = text("cellweft, version ", Name(version("cellweft")), ".")
+    blocks: list[Block] = [Heading(("To cite",)), Listing((*papers, own))]
     if lines := commands(given):
         blocks += [
             Heading(("To make it again",)),

@@ -66,8 +66,12 @@ class Answer:
 
 def error_answer(error: CellweftError, *, status: int) -> Answer:
     """Return an error as the page reads it."""
-    told = {"where": error.where, "expected": error.expected, "got": error.got, "fix": error.fix}
-    return Answer(status=status, body=_as_json({"error": told}))
+    return Answer(status=status, body=_as_json({"error": error.fields()}))
+
+
+def natural(text: str) -> int:
+    """Return the number that a request says, -1 where it is no plain one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
 
 
 def not_found(path: str) -> Answer:
@@ -104,8 +108,8 @@ class Api:
         """
         path, _, query = target.partition("?")
         if path == "/api/session":
-            told = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
-            return Answer(body=_as_json({"cellweft": self._version, "datasets": told}))
+            datasets = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
+            return Answer(body=_as_json({"cellweft": self._version, "datasets": datasets}))
         found = _ROUTE.fullmatch(path)
         if found is None:
             return self._file(path)
@@ -160,8 +164,7 @@ class Api:
             return _values(dataset.column(name))
         if what == "cell":
             (index,) = _asked(query, "index")
-            number = int(index) if index.isascii() and index.isdigit() and len(index) < 12 else -1
-            return Answer(body=_as_json(dataset.cell(number)))
+            return Answer(body=_as_json(dataset.cell(natural(index))))
         if what == "values":
             gene, layer = _asked(query, "gene", "layer")
             values, low, high = dataset.values(gene, layer)
@@ -210,8 +213,8 @@ def _values(values: Any, headers: dict[str, str] | None = None) -> Answer:
     return Answer(kind=_BYTES, body=ordered, headers=headers or {})
 
 
-def _as_json(told: Any) -> bytes:
-    return json.dumps(told, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+def _as_json(values: Any) -> bytes:
+    return json.dumps(values, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _status(error: CellweftError) -> int:

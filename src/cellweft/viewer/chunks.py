@@ -13,6 +13,8 @@ import numpy as np
 from numcodecs import Shuffle
 from numpy.typing import NDArray
 
+from cellweft._compute import row_blocks
+
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -86,15 +88,11 @@ class Chunks:
 
     def row_pieces(self) -> list[slice]:
         """Return the cells of the pieces, in order."""
-        n_rows = self.array.shape[0]
-        return [slice(start, min(start + self.rows, n_rows)) for start in range(0, n_rows, self.rows)]
+        return list(row_blocks(self.array.shape[0], self.rows))
 
     def column_pieces(self) -> list[slice]:
         """Return the genes of the pieces, in order."""
-        n_columns = self.array.shape[1]
-        return [
-            slice(start, min(start + self.columns, n_columns)) for start in range(0, n_columns, self.columns)
-        ]
+        return list(row_blocks(self.array.shape[1], self.columns))
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Return the values of one piece, cells x genes, in the type of the file.

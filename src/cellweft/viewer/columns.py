@@ -59,14 +59,10 @@ class Column:
 
     def told(self) -> dict[str, Any]:
         """Return what the session says of the column."""
+        about: dict[str, Any] = {"low": self.low, "high": self.high}
         if self.kind == "category":
-            return {
-                "name": self.name,
-                "kind": self.kind,
-                "categories": list(self.categories),
-                "colors": list(self.colors),
-            }
-        return {"name": self.name, "kind": self.kind, "low": self.low, "high": self.high}
+            about = {"categories": list(self.categories), "colors": list(self.colors)}
+        return {"name": self.name, "kind": self.kind} | about
 
 
 def columns_of(opened: Input) -> list[Column]:
@@ -161,13 +157,10 @@ def _numbers(values: pd.Series[Any]) -> NDArray[np.float32]:
 
 
 def _shares(opened: Input) -> Iterator[Column]:
-    if PROPORTIONS not in opened.obsm:
-        return
-    table = opened.obsm[PROPORTIONS]
+    table = opened.obsm.get(PROPORTIONS)
     if not isinstance(table, pd.DataFrame):
         return
     for name in table.columns:
         numbers = _numbers(table[name])
-        high = float(np.nanmax(numbers, initial=0.0))
-        told = f"share of {name}"
-        yield Column(name=told, kind="number", low=0.0, high=high, read=partial(np.copy, numbers))
+        high, title = float(np.nanmax(numbers, initial=0.0)), f"share of {name}"
+        yield Column(name=title, kind="number", low=0.0, high=high, read=partial(np.copy, numbers))

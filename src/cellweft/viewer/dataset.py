@@ -162,21 +162,10 @@ class Dataset:
         GeneError
             No such gene.
         """
-        check_known(
-            layer,
-            self.layers,
-            arg("layer", layer),
-            expected=f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes",
-            got="no such layer",
-        )
-        check_known(
-            gene,
-            self._numbers,
-            arg("gene", gene),
-            expected=f"a gene of {self.title}",
-            got="no such gene",
-            error=GeneError,
-        )
+        there = f"one of {shorten(self.layers)}" if self.layers else "a dataset with genes"
+        check_known(layer, self.layers, arg("layer", layer), expected=there, got="no such layer")
+        there, got = f"a gene of {self.title}", "no such gene"
+        check_known(gene, self._numbers, arg("gene", gene), expected=there, got=got, error=GeneError)
         number = self._numbers[gene]
         values = self._layer(number, layer)
         shared = ("uncertainty",) if layer == "uncertainty" else ("measured", "imputed")
@@ -243,12 +232,8 @@ class Dataset:
         known = None if np.isnan(reliability).all() else reliability
         found = compared(self._matrices["imputed"], inside, reliability=known, is_gone=is_gone)
         genes = [
-            {
-                "name": self._names[number],
-                **one,
-                "reliability": _or_none(reliability[number]),
-                "measured": measured[number],
-            }
+            {"name": self._names[number], **one}
+            | {"reliability": _or_none(reliability[number]), "measured": measured[number]}
             for number, one in found.items()
         ]
         n_inside = int(inside.sum())

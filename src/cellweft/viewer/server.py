@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from cellweft._errors import CellweftError, SettingError, check_range
-from cellweft.viewer.api import Answer, Api, error_answer, not_found
+from cellweft.viewer.api import Answer, Api, error_answer, natural, not_found
 from cellweft.viewer.region_markers import GoneError
 
 _log = logging.getLogger("cellweft")
@@ -264,8 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the length of the body, -1 where it is not plain."""
         if "Transfer-Encoding" in self.headers:
             return -1
-        told = self.headers.get("Content-Length", "0")
-        return int(told) if told.isascii() and told.isdigit() and len(told) < 12 else -1
+        return natural(self.headers.get("Content-Length", "0"))
 
     def _body(self, length: int) -> bytes:
         if self._unread != length:
