@@ -30,8 +30,6 @@ Examples
 ('seed', '-1', 'Use seed=0, say.')
 """
 
-from __future__ import annotations
-
 from cellweft._errors import (
     CellweftError,
     FormatError,
