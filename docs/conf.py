@@ -37,7 +37,7 @@ root_doc = "index"
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 nitpicky = True
-# Links to other sites' names would have to be fetched, and inner rooms (cellweft.effort, ...) have no pages:
+# Links to other sites' names would have to be fetched, and inner modules (cellweft.nn, ...) have no pages:
 # what has to lead somewhere are the public names.
 nitpick_ignore_regex = [(r"py:.*", r"(?!cellweft\.(pl|metrics)\b|cellweft\.[^.]+$).*")]
 default_role = "py:obj"
@@ -111,5 +111,5 @@ def _with_plain_defaults(
 
 
 def setup(app: Sphinx) -> None:
-    """Join what needs no room of its own."""
+    """Join what needs no file of its own."""
     app.connect("autodoc-process-signature", _with_plain_defaults)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellweft.data._pair import Pair
-from cellweft.data.io.keys import LOWER, RELIABILITY
+from cellweft.data.io.keys import LOWER, RELIABILITY, RELIABLE
 from cellweft.reports.accuracy import quality_blocks
 from cellweft.reports.document import (
     Block,
@@ -79,9 +79,9 @@ def page_of(
 def _short(given: Given) -> tuple[Block, ...]:
     """Return the verdicts, and how many genes are called reliable."""
     found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
-    if given.imputed is not None and "reliable" in given.imputed.data.var.columns:
+    if given.imputed is not None and RELIABLE in given.imputed.data.var.columns:
         var, where = given.imputed.data.var, given.imputed.name
-        reliable = int(var["reliable"].astype(bool).sum())
+        reliable = int(var[RELIABLE].astype(bool).sum())
         found.append(
             text(
                 Number(reliable, "count", f"{where}: var, reliable"),

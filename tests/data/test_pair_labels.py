@@ -1,0 +1,73 @@
+"""What placing needs of a pair, and what is said where it is not there."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellweft._errors import InputError, KeyMissingError
+from cellweft.data._pair import Pair, coordinates_of, labels_of, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue
+
+
+class TestLabels:
+    def test_those_of_the_pair_come_first(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+        expected = tissue.sc.obs["cell_type"].astype(str).to_numpy()
+        np.testing.assert_array_equal(labels_of(tissue_pair), expected)
+        np.testing.assert_array_equal(labels_of(tissue_pair, None), expected)
+
+    def test_a_column_or_values(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+        expected = tissue.sc.obs["cell_type"].astype(str).to_numpy()
+        np.testing.assert_array_equal(labels_of(tissue_pair, "cell_type"), expected)
+        column = tissue.sc.obs["cell_type"]
+        for given in (expected, list(expected), column, column.astype(str), column.cat.codes.to_numpy()):
+            found = labels_of(tissue_pair, given)
+            assert all(type(one) is str for one in found)
+            assert found.shape == (100,)
+            np.testing.assert_array_equal(found, np.asarray(given).astype(str))
+
+    def test_missing_types_are_unknown_however_they_come(self, tissue: SimulatedTissue) -> None:
+        sc = tissue.sc.copy()
+        sc.obs["cell_type"] = sc.obs["cell_type"].astype(object)
+        sc.obs.loc[sc.obs_names[3], "cell_type"] = None
+        one = pair(sc, tissue.st)
+        for given in (None, "cell_type", sc.obs["cell_type"], sc.obs["cell_type"].astype("category")):
+            found = labels_of(one, given)
+            assert found[3] == "unknown"
+            assert found[4] == sc.obs["cell_type"].iloc[4]
+
+    def test_a_pair_without_labels(self, tissue_pair: Pair) -> None:
+        bare = dataclasses.replace(tissue_pair, labels=None)
+        with pytest.raises(KeyMissingError, match=r"labels: expected a type for every cell.*labels='COLUMN'"):
+            labels_of(bare)
+        assert len(labels_of(bare, "cell_type")) == 100
+
+    def test_an_unknown_column_gives_a_near_one(self, tissue_pair: Pair) -> None:
+        with pytest.raises(KeyMissingError, match=r"labels='cell_typ'.*Did you mean 'cell_type'\?"):
+            labels_of(tissue_pair, "cell_typ")
+
+    @pytest.mark.parametrize("wrong", [["a"] * 99, np.zeros((100, 2)), np.array("a"), []])
+    def test_other_than_one_for_each_cell(self, tissue_pair: Pair, wrong: object) -> None:
+        with pytest.raises(
+            InputError, match=r"labels: expected one type for each of the 100 cells, got shape"
+        ):
+            labels_of(tissue_pair, wrong)  # type: ignore[arg-type]
+
+
+class TestCoordinates:
+    def test_those_of_the_pair(self, tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+        np.testing.assert_array_equal(coordinates_of(tissue_pair), tissue.st.obsm["spatial"])
+
+    def test_none_says_how_to_give_them(self, tissue: SimulatedTissue) -> None:
+        bare = pair(tissue.sc, tissue.st, coordinates="none")
+        with pytest.raises(
+            KeyMissingError, match=r"coordinates: expected spots with places.*coordinates='obsm:KEY'"
+        ):
+            coordinates_of(bare)
+
+
+def test_labels_of_a_series_do_not_go_by_its_index(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    """Values are in the order of the cells, whatever they are called."""
+    backwards = pd.Series(tissue.sc.obs["cell_type"].astype(str).to_numpy(), index=tissue.sc.obs_names[::-1])
+    np.testing.assert_array_equal(labels_of(tissue_pair, backwards), tissue_pair.labels)  # type: ignore[arg-type]
