@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import KFold
 
-from cellweft import metrics
 from cellweft._errors import InputError, OutputError, OutputExistsError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import simulate_tissue
+from cellweft.evaluate import metrics
 from cellweft.evaluate.imputation import COLUMNS, evaluate_imputation
 from cellweft.evaluate.imputation_baselines import knn, reference_mean
 from cellweft.evaluate.score_table import write_scores
@@ -274,11 +274,11 @@ def test_a_method_that_fails_stops_the_evaluation(
         ),
         (
             {"by": "fraction", "folds": 3},
-            r"folds: expected by 'genes' or 'cells', where it is used, got by='fraction'\. Leave out folds",
+            r"folds: expected by='genes' or by='cells', where it is used, got by='fraction'\. Leave out folds=",
         ),
         (
             {"by": "genes", "keep": 0.5},
-            r"keep: expected by 'cells' or 'fraction', where it is used, got by='genes'\. Leave out keep",
+            r"keep: expected by='cells' or by='fraction', where it is used, got by='genes'\. Leave out keep=",
         ),
         ({"seeds": ()}, "seeds: expected whole numbers, each once"),
         ({"seeds": (1, 1)}, "seeds: expected whole numbers, each once"),

@@ -124,8 +124,8 @@ def evaluate_imputation(
     (2, 7)
     """
     check_choice("by", by, get_args(HoldOut))
-    _check_used(by, folds=folds, keep=keep)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
+    _check_used(by, folds=folds, keep=keep)
     network = Network(
         embedding=None if embedding is None else read_embedding(embedding),
         gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
@@ -195,10 +195,10 @@ def _check_used(by: HoldOut, *, folds: int, keep: float) -> None:
         ("keep", keep, _KEEP, "genes"),
     ):
         if by == unused and value != default:
-            used = " or ".join(repr(other) for other in get_args(HoldOut) if other != unused)
+            first, second = (other for other in get_args(HoldOut) if other != unused)
             raise SettingError(
                 name,
-                expected=arg("by") + f" {used}, where it is used",
+                expected=arg("by", first) + " or " + arg("by", second) + ", where it is used",
                 got=arg("by", by),
                 fix="Leave out " + arg(name) + ", or change " + arg("by") + ".",
             )
