@@ -274,7 +274,7 @@ def test_a_method_that_fails_stops_the_evaluation(
         ),
         (
             {"by": "fraction", "folds": 3},
-            r"folds: expected by='genes' or by='cells', where it is used, got by='fraction'\. Leave out folds=",
+            r"folds: expected by='genes' or by='cells', where it is used, got by='fraction'",
         ),
         (
             {"by": "genes", "keep": 0.5},
