@@ -112,5 +112,5 @@ def _with_plain_defaults(
 
 
 def setup(app: Sphinx) -> None:
-    """Join what needs no room of its own."""
+    """Join what needs no file of its own."""
     app.connect("autodoc-process-signature", _with_plain_defaults)

@@ -143,7 +143,7 @@ class TestRequire:
 
     def test_what_is_not_names_how_to_install_it(self) -> None:
         with pytest.raises(
-            MissingExtraError, match=r"^cellweft_none: .*No module named.*pip install 'cellweft\[esm\]'"
+            MissingExtraError, match=r'^cellweft_none: .*No module named.*pip install "cellweft\[esm\]"'
         ):
             require("cellweft_none", "esm")
 

@@ -29,6 +29,7 @@ PUBLIC = (
     cellweft.genes.ProteinEmbedder.embed,
     cellweft.genes.ProteinEmbedder.embed_to,
     cellweft.tl.attribute,
+    cellweft.tl.multiple_imputations,
     cellweft.genes.embed_proteins,
     cellweft.evaluate_imputation,
     cellweft.evaluate_placement,

@@ -267,5 +267,5 @@ def require(module: str, extra: str) -> ModuleType:
             module,
             expected=f"the optional package {module!r}",
             got=f"no such module ({error})",
-            fix=f"Install it with: pip install 'cellweft[{extra}]'",
+            fix=f'Install it with: pip install "cellweft[{extra}]"',
         ) from error

@@ -1,4 +1,4 @@
-"""Names of types, options and array axes that every room of cellweft shares.
+"""Names of types, options and array axes that all packages of cellweft share.
 
 The fixed letters for the length of an axis, in docstrings and comments:
 

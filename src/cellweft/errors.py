@@ -30,8 +30,6 @@ Examples
 ('seed', '-1', 'Change the setting.')
 """
 
-from __future__ import annotations
-
 from cellweft._errors import (
     CellweftError,
     FormatError,

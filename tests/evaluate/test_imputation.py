@@ -191,7 +191,9 @@ def test_by_fraction_keeps_a_part_of_the_genes(tissue: Pair, keep: float, n_kept
 @pytest.mark.parametrize("by", ["genes", "cells", "fraction"])
 def test_splits_do_not_hang_on_the_seed(tissue: Pair, by: str) -> None:
     spy = Spy(tissue)
-    evaluate_imputation(tissue, [spy], by=by, folds=2, seeds=(3, 8), cluster=False)
+    evaluate_imputation(
+        tissue, [spy], by=by, **{} if by == "fraction" else {"folds": 2}, seeds=(3, 8), cluster=False
+    )
     half = len(spy.shown) // 2
     first, second = spy.shown[:half], spy.shown[half:]
     assert [one["asked"] for one in first] == [one["asked"] for one in second]
@@ -269,6 +271,14 @@ def test_a_method_that_fails_stops_the_evaluation(
         (
             {"by": "cells", "keep": 1.0},
             "keep: expected a part of the 12 shared genes .* got 1, which keeps 12",
+        ),
+        (
+            {"by": "fraction", "folds": 3},
+            r"folds: expected by='genes' or by='cells', where it is used, got by='fraction'",
+        ),
+        (
+            {"by": "genes", "keep": 0.5},
+            r"keep: expected by='cells' or by='fraction', where it is used, got by='genes'\. Leave out keep=",
         ),
         ({"seeds": ()}, "seeds: expected whole numbers, each once"),
         ({"seeds": (1, 1)}, "seeds: expected whole numbers, each once"),

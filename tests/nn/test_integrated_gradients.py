@@ -268,7 +268,7 @@ def test_settings_are_checked() -> None:
 def test_without_captum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     function, inputs = small_mapping()
-    with pytest.raises(MissingExtraError, match=r"Install it with: pip install 'cellweft\[explain\]'"):
+    with pytest.raises(MissingExtraError, match=r'Install it with: pip install "cellweft\[explain\]"'):
         integrated_gradients(function, inputs)
 
 

@@ -202,5 +202,5 @@ class TestApproximateNeighbors:
 
 def test_without_faiss_an_approximate_search_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cellweft\[index\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[index\]"'):
         ApproximateNeighbors.build(cells(60))

@@ -668,3 +668,41 @@ def test_saving_that_fails_leaves_nothing(
             placer.save(path, overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == ["model"]
     assert {one.name: one.read_bytes() for one in damaged.iterdir()} == before
+
+
+EMBRYO_TRUTH = {"truth": "obs:x_global,y_global", "truth_composition": "obsm:celltype_prop"}
+
+
+@pytest.fixture(scope="module")
+def embryo_scores(shared_data: Path) -> pd.DataFrame:
+    """Scores on the paper's own pseudo-spots, of which STEM published what it reaches."""
+    pair = cellweft.pair(
+        shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad", labels="cell_type"
+    )
+    table = cellweft.evaluate_placement(pair, ["stem", "auto", "cosine"], hits=[120], **EMBRYO_TRUTH)
+    summary = table[table["level"] == "summary"].drop_duplicates(["method", "metric"])
+    return summary.pivot_table(index="method", columns="metric", values="value")
+
+
+@pytest.mark.slow
+def test_stem_reaches_what_was_published(embryo_scores: pd.DataFrame) -> None:
+    found = embryo_scores.loc["stem"]
+    assert found["location_error_mean"] <= 10.6  # STEM published 10.63
+    assert found["celltype_pcc@14"] >= 0.875
+    assert found["hits@120"] >= 60  # 97.8 of 200 published
+
+
+@pytest.mark.slow
+def test_auto_is_better_on_all_three(embryo_scores: pd.DataFrame) -> None:
+    auto, stem = embryo_scores.loc["auto"], embryo_scores.loc["stem"]
+    assert auto["location_error_mean"] < stem["location_error_mean"]
+    assert auto["celltype_pcc@14"] > stem["celltype_pcc@14"]
+    assert auto["hits@120"] > stem["hits@120"]
+
+
+@pytest.mark.slow
+def test_auto_is_nearer_than_the_most_similar_spot(embryo_scores: pd.DataFrame) -> None:
+    assert (
+        embryo_scores.loc["auto", "location_error_mean"] < embryo_scores.loc["cosine", "location_error_mean"]
+    )
+    assert embryo_scores.loc["auto", "hits@120"] > embryo_scores.loc["cosine", "hits@120"]

@@ -46,6 +46,15 @@ def test_what_comes(known: Imputer) -> None:
     assert (results[0].X != results[1].X).any()
 
 
+def test_it_tells_how_far_it_is(known: Imputer) -> None:
+    steps: list[tuple[str, int, int]] = []
+    multiple_imputations(known, genes_of(known), n=3, progress=lambda *step: steps.append(step))
+    assert steps[-3:] == [("draw imputations", number, 3) for number in (1, 2, 3)]
+    assert {stage for stage, _, _ in steps} > {"draw imputations"}
+    silent = multiple_imputations(known, genes_of(known), n=2, progress=False)
+    np.testing.assert_array_equal(silent[0].X, multiple_imputations(known, genes_of(known), n=2)[0].X)
+
+
 def test_it_can_be_written(known: Imputer, tmp_path: Path) -> None:
     one = multiple_imputations(known, genes_of(known), n=2)[1]
     one.write_h5ad(tmp_path / "one.h5ad")

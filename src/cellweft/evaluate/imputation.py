@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 """What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
+_FOLDS, _KEEP = 5, 0.8
 _MODULE_GENES = 3  # fewer form no modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
 
@@ -40,8 +41,8 @@ def evaluate_imputation(
     methods: Sequence[str | Predictor],
     *,
     by: HoldOut = "genes",
-    folds: int = 5,
-    keep: float = 0.8,
+    folds: int = _FOLDS,
+    keep: float = _KEEP,
     seeds: Sequence[int] = (0,),
     cluster: bool = True,
     reliability: bool = False,
@@ -102,7 +103,7 @@ def evaluate_imputation(
     Raises
     ------
     SettingError
-        A method or an option that there is not, or one out of its range.
+        A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
     InputError
         A method gave another shape than was asked for, or NaN.
 
@@ -124,6 +125,7 @@ def evaluate_imputation(
     """
     check_choice("by", by, get_args(HoldOut))
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
+    _check_used(by, folds=folds, keep=keep)
     network = Network(
         embedding=None if embedding is None else read_embedding(embedding),
         gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
@@ -184,6 +186,22 @@ class _Job:
             else:
                 cells[split.cells] = number
         return genes, cells
+
+
+def _check_used(by: HoldOut, *, folds: int, keep: float) -> None:
+    """Raise `SettingError` where an option is given that this way of holding out would not use."""
+    for name, value, default, unused in (
+        ("folds", folds, _FOLDS, "fraction"),
+        ("keep", keep, _KEEP, "genes"),
+    ):
+        if by == unused and value != default:
+            first, second = (other for other in get_args(HoldOut) if other != unused)
+            raise SettingError(
+                name,
+                expected=arg("by", first) + " or " + arg("by", second) + ", where it is used",
+                got=arg("by", by),
+                fix="Leave out " + arg(name) + ", or change " + arg("by") + ".",
+            )
 
 
 def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float) -> list[_Split]:

@@ -139,7 +139,7 @@ def score_methods(
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
     names = [method if isinstance(method, str) else repr(method) for method in methods]
-    table.attrs["cellweft"] = {
+    table.attrs[RECORD] = {
         "versions": versions(),
         "parameters": parameters | {"device": device, "methods": dict(zip(labels, names, strict=True))},
         "seeds": [int(seed) for seed in seeds],

@@ -24,7 +24,7 @@ from cellweft._compute import (
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
-from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
 from cellweft.impute.training_data import panel_of, training_cells
 from cellweft.impute.uncertainty.expected_correlation import (
     SMALLEST_PANEL,
@@ -105,7 +105,7 @@ class GeneReliability:
                 RELIABILITY: score,
                 RELIABILITY_LOWER: lower,
                 RELIABILITY_UPPER: upper,
-                "reliable": self.known.reliable(score),
+                RELIABLE: self.known.reliable(score),
             }
         )
 

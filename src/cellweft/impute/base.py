@@ -1,4 +1,4 @@
-"""What an Imputer asks of a method; each method's own room answers."""
+"""What an Imputer asks of a method; each method answers in a file of its own."""
 
 from __future__ import annotations
 

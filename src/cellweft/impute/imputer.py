@@ -1,6 +1,6 @@
 """The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
 
-It holds the contract (checks, devices, streaming, results); the methods are in rooms of their own.
+It holds the contract (checks, devices, streaming, results); the methods are in files of their own.
 """
 
 from __future__ import annotations

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from cellweft.data._pair import Pair
     from cellweft.place.placement import Placement
 
+__all__ = ["report"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 def report(
     path: PathLike,
@@ -98,6 +104,3 @@ def report(
     check_genes(given, genes or ())
     page = page_of(given, title=title, genes=genes, truth=truth, true_places=true_places)
     return write_page(page, path, overwrite=overwrite)
-
-
-__all__ = ["report"]

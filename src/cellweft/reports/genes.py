@@ -10,7 +10,14 @@ from anndata import AnnData
 
 from cellweft._typing import FloatArray
 from cellweft.data._pair import Pair
-from cellweft.data.io.keys import INTERVAL, MEASURED, RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.data.io.keys import (
+    INTERVAL,
+    MEASURED,
+    RELIABILITY,
+    RELIABILITY_LOWER,
+    RELIABILITY_UPPER,
+    RELIABLE,
+)
 from cellweft.reports.accuracy import reliability_metric
 from cellweft.reports.document import Block, Heading, Name, Number, Part, Picture, Row, Table, text
 from cellweft.reports.figures import picture
@@ -97,8 +104,8 @@ def _table(
         row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no", number(gene, RELIABILITY)]
         if bounds:
             row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
-        if "reliable" in var.columns:
-            row.append("yes" if values["reliable"][gene] else "no")
+        if RELIABLE in var.columns:
+            row.append("yes" if values[RELIABLE][gene] else "no")
         row += [
             Number(reached.get(gene, np.nan), "score", f"{table}: {kind} of {gene}")
             for table, reached in tested
@@ -106,7 +113,7 @@ def _table(
         rows.append(tuple(row))
     heads: list[Part] = ["gene", "on the panel", f"expected {_KINDS[kind]}"]
     heads += ["from", "to"] if bounds else []
-    heads += ["reliable"] if "reliable" in var.columns else []
+    heads += ["reliable"] if RELIABLE in var.columns else []
     heads += [_TESTED.get(one.by, "reached") for one in given.scored(place=False)[: len(tested)]]
     return Table(caption=(caption,), heads=tuple(heads), rows=tuple(rows), note=note)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from anndata import AnnData
 
-from cellweft._compute import READ_ROWS, numpy_stream, parse_memory, row_blocks
+from cellweft._compute import READ_ROWS, numpy_stream, parse_memory, progress_callback, row_blocks
 from cellweft._errors import MemoryBudgetError, NotFittedError, arg, check_range
 from cellweft._text import human_bytes
+from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def multiple_imputations(
     pair: Pair | None = None,
     seed: int = 0,
     memory: str | int = "4 GB",
+    progress: ProgressOption = True,
 ) -> list[AnnData]:
     """Draw matrices of genes as they might have been measured.
 
@@ -47,6 +49,9 @@ def multiple_imputations(
         other genes are asked for, nor on ``n``.
     memory
         Budget for the whole process, all results included.
+    progress
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
+        (stage, done, total) as genes are imputed, and after each of the matrices.
 
     Returns
     -------
@@ -85,28 +90,30 @@ def multiple_imputations(
     check_range("n", n, low=2, integer=True)
     check_range("seed", seed, low=0, integer=True)
     fitted, intervals, pair = _fitted(imputer, pair)
-    imputed = imputer.impute(genes, pair=pair, memory=memory)
-    _check_memory(imputed, n, memory)
-    predicted, similarity, state = np.asarray(imputed.X), fitted.similarity(pair), _state(intervals, pair)
-    if similarity is None:
-        similarity = np.full(imputed.n_obs, np.nan)
-    results = []
-    for number in range(n):
-        one = AnnData(
-            np.empty(imputed.shape, dtype=np.float32),
-            obs=imputed.obs.copy(),
-            var=imputed.var.copy(),
-            obsm={key: value.copy() for key, value in imputed.obsm.items()},
-            uns={RECORD: _record(imputed, number=number, n=n, seed=seed)},
-        )
-        for place, gene in enumerate(imputed.var_names):
-            one.X[:, place] = intervals.draw(
-                predicted[:, place : place + 1],
-                similarity=similarity,
-                generator=numpy_stream(seed, f"imputation.{number}.{gene}"),
-                state=state,
-            )[:, 0]
-        results.append(one)
+    with progress_callback(progress) as report:
+        imputed = imputer.impute(genes, pair=pair, memory=memory, progress=report)
+        _check_memory(imputed, n, memory)
+        predicted, similarity, state = np.asarray(imputed.X), fitted.similarity(pair), _state(intervals, pair)
+        if similarity is None:
+            similarity = np.full(imputed.n_obs, np.nan)
+        results = []
+        for number in range(n):
+            one = AnnData(
+                np.empty(imputed.shape, dtype=np.float32),
+                obs=imputed.obs.copy(),
+                var=imputed.var.copy(),
+                obsm={key: value.copy() for key, value in imputed.obsm.items()},
+                uns={RECORD: _record(imputed, number=number, n=n, seed=seed)},
+            )
+            for place, gene in enumerate(imputed.var_names):
+                one.X[:, place] = intervals.draw(
+                    predicted[:, place : place + 1],
+                    similarity=similarity,
+                    generator=numpy_stream(seed, f"imputation.{number}.{gene}"),
+                    state=state,
+                )[:, 0]
+            results.append(one)
+            report("draw imputations", number + 1, n)
     return results
 
 

@@ -35,6 +35,10 @@ __all__ = ["Viewer", "view"]
 _MOST_THREADS = 8
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def view(
     *results: AnnData | PathLike,
     tissue: AnnData | PathLike | None = None,

@@ -211,7 +211,7 @@ def test_middles_of_shapes_need_the_package(make_store: Make, make_side: Any) ->
     store = make_store(places=False)
     found = open_input(store, argument="st")
     assert "spatial" in found.obsm
-    with pytest.raises(MissingExtraError, match=r"pip install 'cellweft\[spatialdata\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[spatialdata\]"'):
         find_coordinates(found.obs, found.obsm, None)
     with pytest.raises(MissingExtraError, match=r"cellweft\[spatialdata\]"):
         read_spatialdata(store)

@@ -59,7 +59,7 @@ def test_a_folder_of_others_beside_it_is_in_the_way(
 
 def test_dask_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cellweft\[dask\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[dask\]"'):
         OutputRequest(path=tmp_path / "a.zarr", dask="local")
 
 

@@ -94,5 +94,5 @@ def test_what_cannot_be_is_told(tmp_path: Path, reader: Reader, monkeypatch: pyt
     ):
         read_platform("xenium", tmp_path)
     monkeypatch.setitem(sys.modules, "spatialdata_io", None)  # type: ignore[arg-type]
-    with pytest.raises(MissingExtraError, match=r"pip install 'cellweft\[platforms\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[platforms\]"'):
         read_platform("xenium", tmp_path)

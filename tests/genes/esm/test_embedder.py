@@ -512,7 +512,7 @@ class TestRefusals:
 
     def test_without_transformers(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "transformers", None)
-        with pytest.raises(MissingExtraError, match=r"^transformers: .*pip install 'cellweft\[esm\]'"):
+        with pytest.raises(MissingExtraError, match=r'^transformers: .*pip install "cellweft\[esm\]"'):
             embed_proteins({"A": "MASST"}, model=str(tiny))
 
 

@@ -1,4 +1,4 @@
-"""From genes to proteins with files alone; tests/test_uniprot.py has the same with UniProt's service."""
+"""From genes to proteins with files alone; test_uniprot.py has the same with UniProt."""
 
 import gzip
 import re

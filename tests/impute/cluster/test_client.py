@@ -365,7 +365,7 @@ def test_an_address_without_an_answer_is_told(
 
 def test_dask_is_an_extra(auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'cellweft\[dask\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "cellweft\[dask\]"'):
         auto.impute_to(tmp_path / "a.zarr", dask="local")
 
 

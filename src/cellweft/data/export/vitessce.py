@@ -13,6 +13,7 @@ from cellweft._errors import FormatError, InputError, arg, check_known
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.data.io.columns import column_of
+from cellweft.data.io.keys import MEASURED, RELIABLE
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import PLACE_KEYS, open_result, place_key
 from cellweft.data.io.zarr_store import copy_store, format_of
@@ -22,7 +23,7 @@ SCHEMA = "1.0.18"
 """Version of Vitessce's configuration; newer ones of Vitessce read it too."""
 
 _EMBEDDINGS = ("X_umap", "X_tsne", "X_pca")
-_FIRST_GENES = ("reliable", "measured")
+_FIRST_GENES = (RELIABLE, MEASURED)
 _FORMAT: Final = 2  # of zarr's that Vitessce reads
 _DATASET, _WIDTH, _HEIGHT = "A", 12, 12
 
