@@ -146,8 +146,8 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def empty(draw: Any, *, alt: str, caption: Any, form: str = "png") -> Picture:
         return Picture(data="data:,", alt=alt, caption=tuple(caption), width=300, height=200)
 
-    for room in ("genes", "places", "quality"):
-        monkeypatch.setattr(f"cellweft.reports.{room}.picture", empty)
+    for name in ("genes", "placement", "accuracy"):
+        monkeypatch.setattr(f"cellweft.reports.{name}.picture", empty)
 
 
 class Reader(HTMLParser):

@@ -60,9 +60,9 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
 def reliable_genes(result: Result) -> tuple[Part, ...]:
     """Return how many of the imputed genes are called reliable; nothing where the result does not say."""
     var = result.data.var
-    if "reliable" not in var.columns:
+    if RELIABLE not in var.columns:
         return ()
-    reliable = int(var["reliable"].astype(bool).sum())
+    reliable = int(var[RELIABLE].astype(bool).sum())
     return (result.number(reliable, "var, reliable"), " of ", result.number(len(var), "genes"))
 
 
