@@ -21,7 +21,7 @@ from cellweft._text import human_bytes, near
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RECORD
-from cellweft.nn.integrated_gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
+from cellweft.nn.integrated_gradients import Explain, integrated_gradients, mapping_weight
 from cellweft.nn.mapping import BLOCK_ENTRIES, Mapping
 
 if TYPE_CHECKING:
@@ -232,25 +232,27 @@ def attribute(
     points, entries = _sizes(
         parse_memory(memory), n_cells=n_cells, n_genes=len(genes), n_latent=placed.spots.shape[1]
     )
-    how = _How(
-        what=what, steps=steps, most_steps=most_steps, tolerance=tolerance, points=points, entries=entries
-    )
     values = np.empty((n_cells, len(genes)), dtype=np.float32)
     explained, gap, spot = np.empty(n_cells), np.empty(n_cells), np.empty(n_cells, dtype=np.int64)
     done = 0
     with progress_callback(progress) as report:
         for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
-            nearest, found = _explain(placed, positions[part], placed.spots[torch.from_numpy(spots)], how)
+            inputs = np.asarray(placed.values(positions[part]), dtype=np.float32)
+            values_at = torch.from_numpy(inputs).to(placed.spots.device)  # n_rows x n_genes
+            keys = placed.spots[torch.from_numpy(spots)]
+            with torch.no_grad():
+                mapping = Mapping(queries=placed.model.queries(values_at), keys=keys, block_entries=entries)
+                nearest = mapping.topk(1)[1][:, 0]
+            weight = mapping_weight(placed.model.queries, keys, nearest, what=what, tile_entries=entries)
+            found = integrated_gradients(
+                weight, values_at, steps=steps, most_steps=most_steps, tolerance=tolerance, block=points
+            )
             values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
-            spot[part] = spots[nearest]
+            spot[part] = spots[nearest.cpu().numpy()]
             done += len(part)
             report("attribute", done, n_cells)
-    record = stamp("attribution") | {
-        "what": what,
-        "steps": steps,
-        "most_steps": most_steps,
-        "tolerance": tolerance,
-    }
+    how = {"what": what, "steps": steps, "most_steps": most_steps, "tolerance": tolerance}
+    record = stamp("attribution") | how
     return Attribution(
         values=values,
         genes=genes,
@@ -291,34 +293,6 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
             fix="Give them in the order of attribution.cell_names; leave out cells that have none.",
         )
     return groups
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _How:
-    """How attributions are made."""
-
-    what: Explain
-    steps: int
-    most_steps: int
-    tolerance: float
-    points: int  # per evaluation
-    entries: int  # products of points and spots at once
-
-
-def _explain(
-    placed: Explained, cells: IntArray, keys: torch.Tensor, how: _How
-) -> tuple[IntArray, PathAttributions]:
-    """Return the nearest key of every cell and the attributions of its weight."""
-    values = np.asarray(placed.values(cells), dtype=np.float32)
-    inputs = torch.from_numpy(values).to(keys.device)  # n_rows x n_genes
-    with torch.no_grad():
-        mapping = Mapping(queries=placed.model.queries(inputs), keys=keys, block_entries=how.entries)
-        target = mapping.topk(1)[1][:, 0]
-    weight = mapping_weight(placed.model.queries, keys, target, what=how.what, tile_entries=how.entries)
-    found = integrated_gradients(
-        weight, inputs, steps=how.steps, most_steps=how.most_steps, tolerance=how.tolerance, block=how.points
-    )
-    return target.cpu().numpy(), found
 
 
 def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[IntArray, IntArray]]:

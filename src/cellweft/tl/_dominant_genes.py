@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm, rankdata
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_range
+from cellweft._errors import InputError, check_array, check_range
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Matrix
 from cellweft.tl._attribution import Attribution, groups_of
@@ -143,7 +143,14 @@ def compare_with_expression(
     """
     check_range("fdr", fdr, low=0, high=1)
     groups = _segments(segments, len(attribution.cells))
-    _check_expression(values, (len(attribution.cells), len(attribution.genes)))
+    shape = (len(attribution.cells), len(attribution.genes))
+    check_array(
+        "values",
+        values,
+        fits=values.shape == shape,
+        expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
+        fix="Use placed.values(attribution.cells).",
+    )
     by = {
         "attribution": _test_segments(attribution.values, groups, attribution.genes),
         "expression": _test_segments(values, groups, attribution.genes),
@@ -177,17 +184,6 @@ def _segments(segments: Any, n_cells: int) -> pd.Categorical:
             fix="Cut the tissue into fewer segments, or explain more cells.",
         )
     return groups
-
-
-def _check_expression(values: Matrix, shape: tuple[int, ...]) -> None:
-    stored = values.data if sp.issparse(values) else values
-    if values.shape != shape or not np.isfinite(stored).all():
-        raise InputError(
-            "values",
-            expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
-            got=f"shape {values.shape}" if values.shape != shape else "NaN or infinity",
-            fix="Use placed.values(attribution.cells).",
-        )
 
 
 def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str_]) -> pd.DataFrame:

@@ -217,10 +217,8 @@ def _check_start(start: bytes, path: Path) -> None:
     elif not got and b"\0" in start:
         got, fix = "a binary file", "Name the FASTA file itself."
     elif text.startswith(b"<"):
-        got, fix = (
-            "a web page or XML",
-            "The link led to a page about the file: download the FASTA file itself.",
-        )
+        got = "a web page or XML"
+        fix = "The link led to a page about the file: download the FASTA file itself."
     elif not got:
         first = text.splitlines()[0].decode("utf-8", "replace")
         shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")

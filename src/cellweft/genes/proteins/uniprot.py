@@ -11,7 +11,7 @@ import re
 import shutil
 import urllib.parse
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -142,39 +142,39 @@ class UniProt:
             those = {key: proteins for key, proteins in kept.found.items() if key in asked}
             found |= those
             releases |= kept.releases if those else set()
+
+        def report(done: int) -> None:
+            progress(question.label, done, len(keys))
+
         left = [] if self.offline else [key for key in keys if key not in found]
         size = _SEARCH if question.source == "search" else _JOB
         for start in range(0, len(left), size):
             batch = left[start : start + size]
-            answered = self._batch(
-                question, batch, folder, progress=progress, before=len(found), total=len(keys)
-            )
+            answered = self._batch(question, batch, folder=folder, before=len(found), report=report)
             found |= answered.found
             releases |= answered.releases
-        progress(question.label, len(keys), len(keys))
+        report(len(keys))
         return Answers(found=found, releases=frozenset(releases))
 
     def _batch(
         self,
         question: Question,
         keys: Sequence[str],
-        folder: Path,
         *,
-        progress: Progress,
+        folder: Path,
         before: int,
-        total: int,
+        report: Callable[[int], None],
     ) -> Answers:
         """Ask for some keys, and keep the answer."""
         name = hashlib.sha256(",".join(keys).encode()).hexdigest()[:20]
         pages = folder / f"{name}.pages"
-        progress(question.label, before, total)
+        report(before)
         path = _search_path(question, keys) if question.source == "search" else self._job(question, keys)
         rows, release = list[dict[str, Any]](), ""
         for page in self._pages(path, pages):
             rows += page["rows"]
             release = page["release"]
-            share = len(rows) / max(1, page["total"])
-            progress(question.label, before + int(share * len(keys)), total)
+            report(before + int(len(rows) / max(1, page["total"]) * len(keys)))
         found = _by_key(question, keys, rows)
         plain = {key: [dataclasses.asdict(one) for one in found[key]] for key in keys}
         _write(folder / f"{name}.json.gz", {"format": _FORMAT, "release": release, "found": plain})
