@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cellweft._errors import SettingError, arg, check_array, check_choice, check_range
-from cellweft._typing import DoubleArray, FloatArray, IntArray, PathLike, ProgressOption
+from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
 from cellweft.evaluate.score_table import score_methods, score_rows
-from cellweft.genes.embeddings import EmbeddingTable
+from cellweft.genes.embeddings import EmbeddingSource
 from cellweft.genes.gene_sets import GeneSetSource
 from cellweft.genes.interactions import EdgeSource
 from cellweft.genes.network import read_network
 from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 """What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
@@ -45,7 +41,7 @@ def evaluate_imputation(
     seeds: Sequence[int] = (0,),
     cluster: bool = True,
     reliability: bool = False,
-    embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    embedding: EmbeddingSource | None = None,
     gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
     edges: EdgeSource | Sequence[EdgeSource] | None = None,
     device: str = "auto",
@@ -136,7 +132,7 @@ def evaluate_imputation(
         methods,
         resolve=partial(resolve_methods, network=network, reliability=reliability),
         fit=partial(_predict, job),
-        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
+        score=partial(_scores, job),
         n_steps=len(splits),
         seeds=seeds,
         parameters=parameters | {"reliability": reliability},
@@ -165,11 +161,6 @@ class _Job:
     truth: FloatArray  # n_st x n_scored
     cluster: bool
     reliability: bool
-
-    @property
-    def genes(self) -> NDArray[np.str_]:
-        """Names of the columns of truth."""
-        return np.asarray(self.pair.shared_genes[self.scored])
 
     def folds(self) -> tuple[IntArray, IntArray]:
         """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
@@ -258,8 +249,9 @@ def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     return predicted, reliable / times if times.all() else None
 
 
-def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, seed: int) -> pd.DataFrame:
+def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
+    predicted, reliable = _put_together(job, made)
     gene_folds, cell_folds = job.folds()
     by_gene = {name: score(job.truth, predicted) for name, score in METRICS.items()}
     by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
@@ -273,9 +265,9 @@ def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, s
         best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
         summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
         by_gene[RELIABILITY] = reliable
-    cells = job.pair.st.obs_names
+    genes, cells = job.pair.shared_genes[job.scored], job.pair.st.obs_names
     rows = [
-        *(_rows("gene", job.genes, gene_folds, by_gene)),
+        *(_rows("gene", genes, gene_folds, by_gene)),
         *(_rows("cell", cells, cell_folds, by_cell)),
         *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
     ]
@@ -293,8 +285,9 @@ def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, d
         clusters = leiden_clusters(predicted, seed=seed)
         scores["clusters"] = cluster_scores(labels[has_label], clusters[has_label])
     if len(job.scored) >= _MODULE_GENES:
+        genes = job.pair.shared_genes[job.scored]
         measured, imputed = (
-            coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
+            coexpression_modules(values, genes, seed=seed).to_numpy() for values in (job.truth, predicted)
         )
         agreement = cluster_scores(measured, imputed)
         scores["modules"] = {name: agreement[name] for name in ("ari", "nmi")}

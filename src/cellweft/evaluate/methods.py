@@ -210,7 +210,7 @@ def labelled_methods(
     presets: Sequence[str],
     preset: Callable[[str, dict[str, Setting], int], M],
     baseline: type[Baseline],
-    kind: type[M],
+    kind: Any,
     acts: str,
     example: str,
 ) -> list[Method[M]]:
@@ -261,14 +261,14 @@ def labelled_methods(
             found.append(Method(label=method, make=make))
             continue
         if isinstance(method, type) or not isinstance(method, kind):
-            is_class = isinstance(method, type)
+            got = f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}"
             raise InputError(
                 "methods",
                 expected=f"names, or objects with {acts}",
-                got=f"the class {method.__name__}" if is_class else f"a {type(method).__name__}",
+                got=name,
                 fix="Give it these two methods, or name a method that cellweft has.",
             )
-        found.append(Method(label=_own_label(method, labels), make=copier(method)))
+        found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
     return found
 
 

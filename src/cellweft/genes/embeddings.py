@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anndata
 import numpy as np
@@ -136,7 +136,10 @@ class EmbeddingTable:
             )
 
 
-def read_embedding(source: PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable) -> EmbeddingTable:
+EmbeddingSource: TypeAlias = "PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable"
+
+
+def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     """Read an embedding table from a file or from memory.
 
     Parameters

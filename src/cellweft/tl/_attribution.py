@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,10 @@ _MOST_ROWS = 512  # cells between two reports of progress
 _GENE_COPIES = 6  # of a point's genes: on the way, gradients, their weighted copies, and rows of results
 _HIDDEN_COPIES = 48  # of a query: the published encoder's layers (512, 256, 128), and their gradients
 _TILE_COPIES = 4
+
+
+Groups: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series"
+"""The group of every cell."""
 
 
 class QueryModel(Protocol):
@@ -142,7 +146,7 @@ class Attribution:
         var = pd.DataFrame(index=pd.Index(self.genes.astype(object)))
         return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
 
-    def mean_by(self, labels: Sequence[Any] | NDArray[Any] | pd.Series) -> pd.DataFrame:
+    def mean_by(self, labels: Groups) -> pd.DataFrame:
         """Return the mean attribution of every gene in every group of cells.
 
         Parameters
@@ -238,14 +242,14 @@ def attribute(
     with progress_callback(progress) as report:
         for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
             inputs = np.asarray(placed.values(positions[part]), dtype=np.float32)
-            values_at = torch.from_numpy(inputs).to(placed.spots.device)  # n_rows x n_genes
+            expression = torch.from_numpy(inputs).to(placed.spots.device)  # n_rows x n_genes
             keys = placed.spots[torch.from_numpy(spots)]
             with torch.no_grad():
-                mapping = Mapping(queries=placed.model.queries(values_at), keys=keys, block_entries=entries)
+                mapping = Mapping(queries=placed.model.queries(expression), keys=keys, block_entries=entries)
                 nearest = mapping.topk(1)[1][:, 0]
             weight = mapping_weight(placed.model.queries, keys, nearest, what=what, tile_entries=entries)
             found = integrated_gradients(
-                weight, values_at, steps=steps, most_steps=most_steps, tolerance=tolerance, block=points
+                weight, expression, steps=steps, most_steps=most_steps, tolerance=tolerance, block=points
             )
             values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
             spot[part] = spots[nearest.cpu().numpy()]
@@ -308,9 +312,8 @@ def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[
 def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
     """Return points per evaluation, and products of points and spots that may be there at once."""
     answer = 4 * n_cells * n_genes
-    entries = min(
-        BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES)
-    )  # a quarter of what is left
+    # a quarter of what is left
+    entries = min(BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES))
     per_point = 4 * (_GENE_COPIES * n_genes + _HIDDEN_COPIES * n_latent)
     points = (budget - answer - 4 * _TILE_COPIES * entries) // per_point
     if points < 1:

@@ -6,7 +6,6 @@ the genes it finds beside those that are merely expressed more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
 from cellweft._errors import InputError, check_array, check_range
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Matrix
-from cellweft.tl._attribution import Attribution, groups_of
+from cellweft.tl._attribution import Attribution, Groups, groups_of
 
 _FEWEST = 2  # cells of a segment that is tested
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
@@ -45,9 +44,7 @@ class GeneComparison:
     summary: pd.DataFrame
 
 
-def dominant_genes(
-    attribution: Attribution, segments: Sequence[Any] | NDArray[Any] | pd.Series, *, fdr: float = 0.05
-) -> pd.DataFrame:
+def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0.05) -> pd.DataFrame:
     """Find the spatially dominant genes of segments of the tissue.
 
     Parameters
@@ -107,11 +104,7 @@ def dominant_genes(
 
 
 def compare_with_expression(
-    attribution: Attribution,
-    values: Matrix,
-    segments: Sequence[Any] | NDArray[Any] | pd.Series,
-    *,
-    fdr: float = 0.05,
+    attribution: Attribution, values: Matrix, segments: Groups, *, fdr: float = 0.05
 ) -> GeneComparison:
     """Compare the spatially dominant genes of segments with those that are expressed more in them.
 

@@ -475,13 +475,13 @@ def _check_enough(places: DoubleArray, *, needed: int, kind: str) -> None:
 
 def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
     place = np.asarray(start, dtype=np.float64)
-    if place.shape != (n_dimensions,) or not np.isfinite(place).all():
-        raise InputError(
-            "start",
-            expected=f"a place of {n_dimensions} finite numbers",
-            got=f"{start!r}",
-            fix="Give a point near the end of the tissue where positions begin.",
-        )
+    check_array(
+        "start",
+        place,
+        fits=place.shape == (n_dimensions,),
+        expected=f"a place of {n_dimensions} finite numbers",
+        fix="Give a point near the end of the tissue where positions begin.",
+    )
     return place
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from typing import IO, Any
+from operator import attrgetter
+from typing import IO, Any, TypeAlias
 
 from cellweft._errors import ServiceError, SettingError
 
@@ -51,6 +52,11 @@ class Answer:
     def is_good(self) -> bool:
         """Whether the request was granted."""
         return 200 <= self.status < 300
+
+
+IsGood: TypeAlias = Callable[[Answer], bool]
+"""Says whether an answer is one."""
+_IS_GRANTED: IsGood = attrgetter("is_good")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +93,7 @@ class Service:
                 "url", expected="an address with http or https", got=repr(self.url), fix="Change the address."
             )
 
-    def get(
-        self,
-        path: str,
-        *,
-        good: Callable[[Answer], bool] = lambda answer: answer.is_good,
-        passing: Container[int] = PASSING,
-    ) -> Answer:
+    def get(self, path: str, *, good: IsGood = _IS_GRANTED, passing: Container[int] = PASSING) -> Answer:
         """Return the answer to a GET request.
 
         Parameters
@@ -130,8 +130,7 @@ class Service:
         self,
         path: str,
         body: bytes | None = None,
-        *,
-        good: Callable[[Answer], bool] = lambda answer: answer.is_good,
+        good: IsGood = _IS_GRANTED,
         passing: Container[int] = PASSING,
     ) -> Answer:
         pause, attempt = self.pause, 0

@@ -102,17 +102,18 @@ def wanted_genes(
     >>> [one.symbol or one.ensembl for one in wanted_genes(["Gad1", "ENSMUSG00000070880.11"])]
     ['Gad1', 'ENSMUSG00000070880']
     """
-    where, path = "genes", Path(genes).expanduser() if isinstance(genes, str | os.PathLike) else None
-    if path is not None and _is_text(path):
-        where = f"genes ({path})"
-        fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
-        genes, path = read_names(path, where=where, fix=fix), None
+    where = "genes"
     if isinstance(genes, AnnData):
         where = f"genes (AnnData {f'backed by {genes.filename}' if genes.isbacked else 'in memory'})"
         return _of_names(genes.var, where=where, column=gene_column)
-    if path is not None:
-        data = open_input(path, argument="genes")
-        return _of_names(data.var, where=data.where, column=gene_column)
+    if isinstance(genes, str | os.PathLike):
+        path = Path(genes).expanduser()
+        if not _is_text(path):
+            data = open_input(path, argument="genes")
+            return _of_names(data.var, where=data.where, column=gene_column)
+        where = f"genes ({path})"
+        fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
+        genes = read_names(path, where=where, fix=fix)
     names = [str(name) for name in genes]
     strange = [name for name in names if len(name.split()) != 1 or "," in name]
     if strange:
@@ -161,7 +162,7 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
 
 def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> list[Wanted]:
     """Check names, and tell Ensembl IDs from others; columns of ``var`` may say more of the same genes."""
-    asked = var.index
+    asked: Iterable[object] = var.index
     if column is not None:
         asked = column_of(var, column, where=where, argument="gene_column", slot="var")
     names = [str(name) for name in asked]
