@@ -265,7 +265,7 @@ def labelled_methods(
             raise InputError(
                 "methods",
                 expected=f"names, or objects with {acts}",
-                got=name,
+                got=got,
                 fix="Give it these two methods, or name a method that cellweft has.",
             )
         found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
