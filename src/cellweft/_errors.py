@@ -258,6 +258,16 @@ def check_range(
         raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
 
 
+def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool = True) -> None:
+    """Raise `InputError` unless an array (or sparse matrix) ``fits`` by its shape and is finite."""
+    import numpy as np
+
+    stored = values.data if hasattr(values, "tocsr") else values
+    if not fits or not np.isfinite(stored).all():
+        got = "NaN or infinity" if fits else f"shape {values.shape}"
+        raise InputError(where, expected=expected, got=got, fix=fix)
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency, or raise `MissingExtraError` that names how to install it."""
     try:

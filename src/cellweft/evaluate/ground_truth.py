@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError, SettingError, arg, check_known
+from cellweft._errors import InputError, KeyMissingError, SettingError, arg, check_array, check_known
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray
 from cellweft.data._pair import Pair, coordinates_of
@@ -116,13 +116,8 @@ def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
         raise _other_form(
             where, "'obsm:KEY' of the spatial data", arg("truth_composition", "obsm:celltype_prop")
         )
-    check_known(
-        key,
-        pair.st.obsm,
-        where,
-        expected=f"a key of obsm of the spatial data ({pair.st.source})",
-        got="no such key",
-    )
+    expected = f"a key of obsm of the spatial data ({pair.st.source})"
+    check_known(key, pair.st.obsm, where, expected=expected, got="no such key")
     values, names = pair.st.obsm[key], f"{key}_names"
     if isinstance(values, pd.DataFrame):
         return values
@@ -170,13 +165,7 @@ def _numbers(values: Any, where: str) -> DoubleArray:
         raise InputError(
             where, expected="numbers", got=f"values that are none ({error})", fix="Correct them."
         ) from error
-    if not np.isfinite(numbers).all():
-        raise InputError(
-            where,
-            expected="finite numbers",
-            got="NaN or infinity",
-            fix="Leave these rows out, or correct them.",
-        )
+    check_array(where, numbers, expected="finite numbers", fix="Leave these rows out, or correct them.")
     return numbers
 
 

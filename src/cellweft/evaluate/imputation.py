@@ -5,28 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cellweft._errors import InputError, SettingError, arg, check_choice, check_range
-from cellweft._typing import DoubleArray, FloatArray, IntArray, PathLike, ProgressOption
+from cellweft._errors import SettingError, arg, check_array, check_choice, check_range
+from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
 from cellweft.evaluate.score_table import score_methods, score_rows
-from cellweft.genes.embeddings import EmbeddingTable, read_embedding
-from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
-from cellweft.genes.interactions import EdgeSource, read_edges
-from cellweft.genes.network import Network
+from cellweft.genes.embeddings import EmbeddingSource
+from cellweft.genes.gene_sets import GeneSetSource
+from cellweft.genes.interactions import EdgeSource
+from cellweft.genes.network import read_network
 from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 """What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
@@ -46,7 +42,7 @@ def evaluate_imputation(
     seeds: Sequence[int] = (0,),
     cluster: bool = True,
     reliability: bool = False,
-    embedding: PathLike | pd.DataFrame | AnnData | EmbeddingTable | None = None,
+    embedding: EmbeddingSource | None = None,
     gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
     edges: EdgeSource | Sequence[EdgeSource] | None = None,
     device: str = "auto",
@@ -126,22 +122,19 @@ def evaluate_imputation(
     check_choice("by", by, get_args(HoldOut))
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
-    network = Network(
-        embedding=None if embedding is None else read_embedding(embedding),
-        gene_sets=None if gene_sets is None else read_gene_sets(gene_sets),
-        edges=None if edges is None else read_edges(edges),
-    )
+    known = ("embedding", "gene_sets", "edges")
+    network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))
     truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
     job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
     parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
-    parameters |= {name: network.sources.get(name) for name in ("embedding", "gene_sets", "edges")}
+    parameters |= {name: network.sources.get(name) for name in known}
     return score_methods(
         pair,
         methods,
         resolve=partial(resolve_methods, network=network, reliability=reliability),
         fit=partial(_predict, job),
-        score=lambda made, seed: _scores(job, *_put_together(job, made), seed=seed),
+        score=partial(_scores, job),
         n_steps=len(splits),
         seeds=seeds,
         parameters=parameters | {"reliability": reliability},
@@ -170,11 +163,6 @@ class _Job:
     truth: FloatArray  # n_st x n_scored
     cluster: bool
     reliability: bool
-
-    @property
-    def genes(self) -> NDArray[np.str_]:
-        """Names of the columns of truth."""
-        return np.asarray(self.pair.shared_genes[self.scored])
 
     def folds(self) -> tuple[IntArray, IntArray]:
         """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
@@ -252,7 +240,14 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     genes, reliability = job.pair.shared_genes[split.held], None
     fitted = method.fit(train)
     block = np.asarray(fitted.predict(genes, test))
-    _check_prediction(block, (test.st.n_cells, len(genes)))
+    shape = (test.st.n_cells, len(genes))
+    check_array(
+        "prediction",
+        block,
+        fits=block.shape == shape,
+        expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
+        fix="Look at what predict(genes, pair) of the method returns.",
+    )
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))
     return block, reliability
@@ -272,34 +267,25 @@ def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     return predicted, reliable / times if times.all() else None
 
 
-def _check_prediction(block: NDArray[Any], shape: tuple[int, int]) -> None:
-    if block.shape != shape or not np.isfinite(block).all():
-        raise InputError(
-            "prediction",
-            expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
-            got=f"shape {block.shape}" if block.shape != shape else "NaN or infinity",
-            fix="Look at what predict(genes, pair) of the method returns.",
-        )
-
-
-def _scores(job: _Job, predicted: FloatArray, reliable: DoubleArray | None, *, seed: int) -> pd.DataFrame:
+def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
+    predicted, reliable = _put_together(job, made)
     gene_folds, cell_folds = job.folds()
     by_gene = {name: score(job.truth, predicted) for name, score in METRICS.items()}
     by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
     summary: dict[str, dict[str, float]] = {}
     for level, values in (("genes", by_gene), ("cells", by_cell)):
-        summary[f"median over {level}"] = {name: float(np.median(each)) for name, each in values.items()}
-        summary[f"mean over {level}"] = {name: float(np.mean(each)) for name, each in values.items()}
+        for how, middle in (("median", np.median), ("mean", np.mean)):
+            summary[f"{how} over {level}"] = {name: float(middle(each)) for name, each in values.items()}
     if job.cluster:
         summary |= _group_scores(job, predicted, seed=seed)
     if reliable is not None:
         best = np.argsort(-reliable, kind="stable")[: (len(reliable) + 1) // 2]
         summary["most reliable half"] = {name: float(np.median(one[best])) for name, one in by_gene.items()}
         by_gene[RELIABILITY] = reliable
-    cells = job.pair.st.obs_names
+    genes, cells = job.pair.shared_genes[job.scored], job.pair.st.obs_names
     rows = [
-        *(_rows("gene", job.genes, gene_folds, by_gene)),
+        *(_rows("gene", genes, gene_folds, by_gene)),
         *(_rows("cell", cells, cell_folds, by_cell)),
         *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
     ]
@@ -317,8 +303,9 @@ def _group_scores(job: _Job, predicted: FloatArray, *, seed: int) -> dict[str, d
         clusters = leiden_clusters(predicted, seed=seed)
         scores["clusters"] = cluster_scores(labels[has_label], clusters[has_label])
     if len(job.scored) >= _MODULE_GENES:
+        genes = job.pair.shared_genes[job.scored]
         measured, imputed = (
-            coexpression_modules(values, job.genes, seed=seed).to_numpy() for values in (job.truth, predicted)
+            coexpression_modules(values, genes, seed=seed).to_numpy() for values in (job.truth, predicted)
         )
         agreement = cluster_scores(measured, imputed)
         scores["modules"] = {name: agreement[name] for name in ("ari", "nmi")}

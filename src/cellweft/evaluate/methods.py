@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar, cast, runtime_checkable
 
 from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_known
 from cellweft._text import near, shorten
@@ -62,29 +64,44 @@ class Method(Generic[M]):
 
 
 @dataclass(kw_only=True)
-class BaselineMethod:
-    """A baseline of `cellweft.evaluate_imputation` with its settings, to be fitted like any other method."""
+class Baseline:
+    """A baseline by its name, with settings of its own: a method that learns nothing but the pair."""
+
+    functions: ClassVar[Mapping[str, Callable[..., Any]]] = {}
 
     name: str
     settings: dict[str, Setting] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_settings(self.name, self.settings, function=BASELINES[self.name])
+        check_settings(self.name, self.settings, function=self.functions[self.name])
 
-    def fit(self, pair: Pair) -> BaselineMethod:
+    def fit(self, pair: Pair) -> Self:
         """Keep the pair to learn from."""
-        self.train_ = pair
+        self.pair_ = pair
         return self
 
-    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
-        """Return the baseline's prediction of named genes for the spatial cells: (n_cells, n_genes)."""
-        if not hasattr(self, "train_"):
+    @property
+    def fitted_pair(self) -> Pair:
+        """The pair to learn from; NotFittedError where there is none yet."""
+        if not hasattr(self, "pair_"):
             raise NotFittedError(
                 self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
             )
-        places = self.train_.find_genes(genes)
-        return BASELINES[self.name](self.train_, pair, places, seed=self.seed, **self.settings)
+        return self.pair_
+
+
+@dataclass(kw_only=True)
+class BaselineMethod(Baseline):
+    """A baseline of `cellweft.evaluate` with its settings, to be fitted like any other method."""
+
+    functions = BASELINES
+
+    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return the baseline's prediction of named genes for the spatial cells: (n_cells, n_genes)."""
+        train = self.fitted_pair
+        places = train.find_genes(genes)
+        return BASELINES[self.name](train, pair, places, seed=self.seed, **self.settings)
 
 
 def parse_method(
@@ -161,21 +178,40 @@ def resolve_methods(
     """
     _check_used(methods, network)
 
-    def named(spec: str) -> Callable[[int], Predictor]:
-        return _maker(spec, network, reliability=reliability, device=device)
+    def imputer(name: str, settings: dict[str, Setting], seed: int) -> Predictor:
+        from cellweft.impute.imputer import Imputer
 
-    def own(method: object) -> Callable[[int], Predictor]:
-        check_object(method, Predictor, acts="fit(pair) and predict(genes, pair)")
-        return copier(cast(Predictor, method))
+        known = network if name == "stimpute" else _NOTHING
+        return Imputer(
+            preset=cast(Preset, name),
+            settings=settings,
+            embedding=known.embedding,
+            gene_sets=known.gene_sets,
+            edges=known.edges,
+            reliability=reliability,
+            seed=seed,
+            device=device,
+        )
 
-    return labelled_methods(methods, named=named, own=own, example="['auto', 'knn']")
+    return labelled_methods(
+        methods,
+        presets=PRESETS,
+        preset=imputer,
+        baseline=BaselineMethod,
+        kind=Predictor,
+        acts="fit(pair) and predict(genes, pair)",
+        example="['auto', 'knn']",
+    )
 
 
 def labelled_methods(
     methods: Sequence[object],
     *,
-    named: Callable[[str], Callable[[int], M]],
-    own: Callable[[object], Callable[[int], M]],
+    presets: Sequence[str],
+    preset: Callable[[str, dict[str, Setting], int], M],
+    baseline: type[Baseline],
+    kind: Any,
+    acts: str,
     example: str,
 ) -> list[Method[M]]:
     """Return methods with a label of its own for each, as `resolve_methods` promises.
@@ -184,20 +220,34 @@ def labelled_methods(
     ----------
     methods
         Names with or without settings, and objects.
-    named, own
-        Turn a name and an object into what makes a fresh method for a seed, or raise.
+    presets, preset
+        Names of cellweft's own methods, and what makes one by its name, settings and seed.
+    baseline
+        What makes the others that have a name.
+    kind, acts
+        A Protocol that objects must fulfil, which can be checked as the program runs, and for errors, what
+        they have to be able to do.
     example
         A list of names, for errors.
 
     Raises
     ------
     SettingError
-        No method, or a name that stands twice.
+        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+    InputError
+        An object of another kind.
     """
     if isinstance(methods, str) or not len(methods):
         raise SettingError(
             "methods", expected="a list of methods", got=repr(methods), fix=f"Write methods={example}."
         )
+
+    def maker(spec: str) -> Callable[[int], M]:
+        name, settings = parse_method(spec, known=(*presets, *baseline.functions))
+        if name in presets:
+            return lambda seed: preset(name, settings, seed)
+        return lambda seed: cast(M, baseline(name=name, settings=settings, seed=seed))
+
     found: list[Method[M]] = []
     for method in methods:
         labels = [one.label for one in found]
@@ -206,11 +256,19 @@ def labelled_methods(
                 raise SettingError(
                     "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
                 )
-            make = named(method)
+            make = maker(method)
             make(0)  # settings that are wrong must show before hours of work
             found.append(Method(label=method, make=make))
-        else:
-            found.append(Method(label=_own_label(method, labels), make=own(method)))
+            continue
+        if isinstance(method, type) or not isinstance(method, kind):
+            got = f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}"
+            raise InputError(
+                "methods",
+                expected=f"names, or objects with {acts}",
+                got=got,
+                fix="Give it these two methods, or name a method that cellweft has.",
+            )
+        found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
     return found
 
 
@@ -234,27 +292,6 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
                 got=repr(setting),
                 fix=near(setting, known) if known else "It has none.",
             )
-
-
-def check_object(method: object, kind: Any, *, acts: str) -> None:
-    """Raise `InputError` unless a method is an object of a kind.
-
-    Parameters
-    ----------
-    method
-        What was given in place of a name.
-    kind
-        A Protocol that can be checked as the program runs.
-    acts
-        What the object has to be able to do, for the error.
-    """
-    if isinstance(method, type) or not isinstance(method, kind):
-        raise InputError(
-            "methods",
-            expected=f"names, or objects with {acts}",
-            got=f"the class {method.__name__}" if isinstance(method, type) else f"a {type(method).__name__}",
-            fix="Give it these two methods, or name a method that cellweft has.",
-        )
 
 
 def copier(method: M) -> Callable[[int], M]:
@@ -286,40 +323,13 @@ def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
             )
 
 
-def _maker(spec: str, network: Network, *, reliability: bool, device: str) -> Callable[[int], Predictor]:
-    name, settings = parse_method(spec)
-    preset = next((one for one in PRESETS if one == name), None)
-
-    def make(seed: int) -> Predictor:
-        if preset is None:
-            return BaselineMethod(name=name, settings=settings, seed=seed)
-        from cellweft.impute.imputer import Imputer
-
-        known = network if preset == "stimpute" else _NOTHING
-        return Imputer(
-            preset=preset,
-            settings=settings,
-            embedding=known.embedding,
-            gene_sets=known.gene_sets,
-            edges=known.edges,
-            reliability=reliability,
-            seed=seed,
-            device=device,
-        )
-
-    return make
-
-
 def _own_label(method: object, taken: list[str]) -> str:
     label = str(getattr(method, "preset", type(method).__name__))
     settings = getattr(method, "settings", None)
     if isinstance(settings, Mapping) and settings:
         label += ":" + "+".join(f"{key}={value}" for key, value in settings.items())
-    number, numbered = 1, label
-    while numbered in taken:
-        number += 1
-        numbered = f"{label} ({number})"
-    return numbered
+    numbered = itertools.chain([label], (f"{label} ({number})" for number in itertools.count(2)))
+    return next(one for one in numbered if one not in taken)
 
 
 def _value(text: str) -> Setting:
@@ -329,8 +339,6 @@ def _value(text: str) -> Setting:
     if text.lower() in constants:
         return constants[text.lower()]
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text

@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 
 from cellweft import _statistics
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError
+from cellweft._errors import InputError, check_array
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray
 
@@ -258,21 +258,6 @@ METRICS: dict[str, Score] = {
 
 def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     truth, prediction = np.asarray(truth), np.asarray(prediction)
-    _check_shapes(truth, prediction)
-    n_cells, n_genes = truth.shape
-    scores = np.empty(n_genes)
-    for columns in row_blocks(n_genes, rows_within(BLOCK_VALUES, n_cells)):
-        t, p = (matrix[:, columns].astype(np.float64) for matrix in (truth, prediction))  # n_cells x block
-        for name, block in (("truth", t), ("prediction", p)):
-            if not np.isfinite(block).all():
-                raise InputError(
-                    name, expected="finite values", got="NaN or infinity", fix="Look at what made the matrix."
-                )
-        scores[columns] = score(t, p)
-    return scores
-
-
-def _check_shapes(truth: NDArray[Any], prediction: NDArray[Any]) -> None:
     if truth.ndim != 2 or prediction.shape != truth.shape or truth.shape[0] == 0:
         raise InputError(
             "prediction",
@@ -280,6 +265,14 @@ def _check_shapes(truth: NDArray[Any], prediction: NDArray[Any]) -> None:
             got=f"shapes {truth.shape} (truth) and {prediction.shape} (prediction)",
             fix="Select the same cells and genes, in the same order, on both sides.",
         )
+    n_cells, n_genes = truth.shape
+    scores = np.empty(n_genes)
+    for columns in row_blocks(n_genes, rows_within(BLOCK_VALUES, n_cells)):
+        t, p = (matrix[:, columns].astype(np.float64) for matrix in (truth, prediction))  # n_cells x block
+        for name, block in (("truth", t), ("prediction", p)):
+            check_array(name, block, expected="finite values", fix="Look at what made the matrix.")
+        scores[columns] = score(t, p)
+    return scores
 
 
 def _divide(columns: DoubleArray, by: DoubleArray) -> DoubleArray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from cellweft.evaluate.ground_truth import true_composition, true_places
 from cellweft.evaluate.placement_baselines import Placed, PlaceMethod, resolve_placers
 from cellweft.evaluate.placement_metrics import GROUPS, composition_pcc, location_errors, type_groups
 from cellweft.evaluate.placement_metrics import hits as hits_of
-from cellweft.evaluate.score_table import score_methods, score_rows
+from cellweft.evaluate.score_table import check_numbers, score_methods, score_rows
 
 HITS = (25, 120)
 """Neighbours that the hit number is counted over, by default."""
@@ -121,8 +120,33 @@ def evaluate_placement(
     >>> table[table.item == "all cells"].metric.unique().tolist()
     ['location_error_mean', 'location_error_median', 'hits@10']
     """
-    _check_numbers(hits, major, pair.sc.n_cells)
-    goal = _goal(pair, truth, truth_composition, hits=hits, major=major)
+    expected = "numbers of neighbours, each once"
+    check_numbers("hits", hits, expected=expected, example=HITS, low=1, high=pair.sc.n_cells - 1)
+    check_range("major", major, low=1, integer=True)
+    if truth is None and truth_composition is None:
+        places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
+        spots = arg("truth_composition", "obsm:KEY")
+        raise SettingError(
+            "truth",
+            expected="where the cells lived, or what the spots are made of",
+            got="neither",
+            fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
+        )
+    hits, major = [int(k) for k in hits], int(major)
+    scorers: list[Callable[[Placed], list[pd.DataFrame]]] = []
+    if truth_composition is not None:
+        labels = labels_of(pair)
+        composition, frequencies = _shared_types(true_composition(pair, truth_composition), labels)
+        scorers.append(lambda placed: _type_rows(placed.deconvolve(labels), composition, frequencies, major))
+    if truth is not None:
+        true = true_places(pair, truth)
+        scorers.insert(0, lambda placed: _cell_rows(placed, pair, true, hits))
+
+    def score(method: PlaceMethod, _: int) -> pd.DataFrame | None:
+        placed = method.fit(pair).place()
+        rows = [row for scorer in scorers for row in scorer(placed)]
+        return pd.concat(rows, ignore_index=True) if rows else None
+
     parameters: dict[str, Any] = {"by": "place", "truth": truth, "truth_composition": truth_composition}
     for name, value in parameters.items():
         parameters[name] = value if value is None or isinstance(value, str) else "given"
@@ -130,63 +154,12 @@ def evaluate_placement(
         pair,
         methods,
         resolve=resolve_placers,
-        fit=lambda method, _: _scores(goal, method.fit(pair).place()),
+        fit=score,
         score=lambda made, _: next(made),
         seeds=seeds,
-        parameters=parameters | {"hits": list(goal.hits), "major": goal.major},
+        parameters=parameters | {"hits": hits, "major": major},
         device=device,
         progress=progress,
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Goal:
-    """What placements are compared with."""
-
-    pair: Pair
-    places: DoubleArray | None  # n_cells x n_dimensions
-    groups: dict[str, BoolArray]  # n_cells each, by what they are called
-    hits: tuple[int, ...]
-    labels: NDArray[np.str_] | None  # n_cells
-    composition: pd.DataFrame | None  # n_spots x n_types, those that both sides have
-    frequencies: IntArray  # n_types, cells of the reference
-    major: int
-
-
-def _goal(
-    pair: Pair,
-    truth: str | NDArray[Any] | pd.DataFrame | None,
-    truth_composition: str | pd.DataFrame | None,
-    *,
-    hits: Sequence[int],
-    major: int,
-) -> _Goal:
-    if truth is None and truth_composition is None:
-        raise SettingError(
-            "truth",
-            expected="where the cells lived, or what the spots are made of",
-            got="neither",
-            fix="Write "
-            + arg("truth", "obs:X,Y")
-            + " or "
-            + arg("truth", "obsm:KEY")
-            + " (of the reference), or "
-            + arg("truth_composition", "obsm:KEY")
-            + " (of the spatial data).",
-        )
-    labels, composition, frequencies = None, None, np.zeros(0, dtype=np.int64)
-    if truth_composition is not None:
-        labels = labels_of(pair)
-        composition, frequencies = _shared_types(true_composition(pair, truth_composition), labels)
-    return _Goal(
-        pair=pair,
-        places=None if truth is None else true_places(pair, truth),
-        groups=_groups(pair),
-        hits=tuple(int(k) for k in hits),
-        labels=labels,
-        composition=composition,
-        frequencies=frequencies,
-        major=int(major),
     )
 
 
@@ -216,34 +189,23 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
     return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
 
 
-def _scores(goal: _Goal, placed: Placed) -> pd.DataFrame | None:
-    """Return all rows of one placement, without their method and seed; None where nothing can be scored."""
-    rows = []
-    if goal.places is not None:
-        coordinates = placed.coordinates()
-        if coordinates is not None:
-            errors = location_errors(goal.places, np.asarray(coordinates))
-            names = goal.pair.sc.obs_names
-            rows.append(score_rows("cell", names, -1, metric="location_error", values=errors))
-            rows += _cell_summary(goal, errors, placed.neighbors(max(goal.hits)))
-    if goal.composition is not None:
-        rows += _type_rows(goal, placed.deconvolve(goal.labels))
-    return pd.concat(rows, ignore_index=True) if rows else None
-
-
-def _cell_summary(goal: _Goal, errors: DoubleArray, graph: sp.csr_matrix | None) -> list[pd.DataFrame]:
-    """Return the summary of each group of cells."""
-    hits: dict[str, IntArray] = {}
-    if graph is not None and goal.places is not None:
-        neighbors = _nearest_first(graph, len(errors), max(goal.hits))
-        hits = {f"hits@{k}": hits_of(goal.places, neighbors[:, :k]) for k in goal.hits}
-    rows = []
-    for group, cells in goal.groups.items():
+def _cell_rows(placed: Placed, pair: Pair, true: DoubleArray, hits: Sequence[int]) -> list[pd.DataFrame]:
+    """Return the error of each cell, and the summary of each group of cells; none where none is placed."""
+    coordinates = placed.coordinates()
+    if coordinates is None:
+        return []
+    errors = location_errors(true, np.asarray(coordinates))
+    rows = [score_rows("cell", pair.sc.obs_names, -1, metric="location_error", values=errors)]
+    graph, found = placed.neighbors(max(hits)), dict[str, IntArray]()
+    if graph is not None:
+        neighbors = _nearest_first(graph, len(errors), max(hits))
+        found = {f"hits@{k}": hits_of(true, neighbors[:, :k]) for k in hits}
+    for group, cells in _groups(pair).items():
         values = {
             "location_error_mean": float(np.mean(errors[cells])),
             "location_error_median": float(np.median(errors[cells])),
         }
-        values |= {name: float(np.mean(each[cells])) for name, each in hits.items()}
+        values |= {name: float(np.mean(each[cells])) for name, each in found.items()}
         rows.append(_summary(group, values))
     return rows
 
@@ -263,11 +225,13 @@ def _nearest_first(graph: sp.csr_matrix, n_cells: int, k: int) -> IntArray:
     return np.take_along_axis(graph.indices.reshape(n_cells, k).astype(np.int64), order, axis=1)
 
 
-def _type_rows(goal: _Goal, predicted: pd.DataFrame) -> list[pd.DataFrame]:
-    """Return the correlation of each type, and the means over groups of types."""
-    truth = goal.composition
-    if truth is None:
-        return []
+def _type_rows(
+    predicted: pd.DataFrame, truth: pd.DataFrame, frequencies: IntArray, major: int
+) -> list[pd.DataFrame]:
+    """Return the correlation of each type, and the means over groups of types.
+
+    ``frequencies`` counts the reference's cells of each type of the truth, which both sides have.
+    """
     lost = [name for name in truth.columns if name not in predicted.columns]
     if lost or not predicted.index.equals(truth.index):
         raise InputError(
@@ -278,33 +242,18 @@ def _type_rows(goal: _Goal, predicted: pd.DataFrame) -> list[pd.DataFrame]:
         )
     scores = composition_pcc(truth.to_numpy(), predicted[truth.columns].to_numpy(dtype=np.float64))
     rows = [score_rows("type", truth.columns, -1, metric="celltype_pcc", values=scores)]
-    frequent = np.argsort(-goal.frequencies, kind="stable")[: goal.major]
-    rows.append(_summary("all types", {"celltype_pcc": float(np.mean(scores))}))
-    named = f"celltype_pcc@{goal.major}"
-    rows.append(_summary(f"{goal.major} most frequent types", {named: float(np.mean(scores[frequent]))}))
-    groups = type_groups(goal.frequencies)
-    for group in GROUPS:
-        if (groups == group).any():
-            rows.append(_summary(f"{group} types", {"celltype_pcc": float(np.mean(scores[groups == group]))}))
-    return rows
+    frequent = np.argsort(-frequencies, kind="stable")[:major]
+    groups = type_groups(frequencies)
+    parts = {
+        "all types": ("celltype_pcc", scores),
+        f"{major} most frequent types": (f"celltype_pcc@{major}", scores[frequent]),
+    } | {f"{one} types": ("celltype_pcc", scores[groups == one]) for one in GROUPS if (groups == one).any()}
+    return rows + [_summary(item, {name: float(np.mean(part))}) for item, (name, part) in parts.items()]
 
 
 def _summary(item: str, values: dict[str, float]) -> pd.DataFrame:
     rows = pd.DataFrame({"metric": list(values), "value": np.array(list(values.values()), dtype=np.float64)})
     return rows.assign(fold=-1, level="summary", item=item)
-
-
-def _check_numbers(hits: Sequence[int], major: int, n_cells: int) -> None:
-    if not len(hits) or len(set(hits)) < len(hits):
-        raise SettingError(
-            "hits",
-            expected="numbers of neighbours, each once",
-            got=repr(hits),
-            fix="Write " + arg("hits", (25, 120)) + ".",
-        )
-    for k in hits:
-        check_range("hits", k, low=1, high=n_cells - 1, integer=True)
-    check_range("major", major, low=1, integer=True)
 
 
 def _some(names: list[str]) -> str:

@@ -8,7 +8,7 @@ has normalised it. Work goes by blocks of cells; nothing of the size cells x spo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
@@ -18,20 +18,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within
-from cellweft._errors import NotFittedError, check_choice, check_range
+from cellweft._errors import check_choice, check_range
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
 from cellweft.data.sparse_rows import by_rows, row_shares
 from cellweft.evaluate.imputation_baselines import Directions, Space
-from cellweft.evaluate.methods import (
-    Method,
-    Setting,
-    check_object,
-    check_settings,
-    copier,
-    labelled_methods,
-    parse_method,
-)
+from cellweft.evaluate.methods import Baseline, Method, Setting, labelled_methods
 
 Weights: TypeAlias = Literal["variance", "uniform"]
 """How much genes count in a fit: by one over their variance over the cells, or all the same."""
@@ -391,28 +383,14 @@ PLACERS: dict[str, PlaceBaseline] = {
 
 
 @dataclass(kw_only=True)
-class PlaceBaselineMethod:
+class PlaceBaselineMethod(Baseline):
     """A baseline of `PLACERS` with its settings, to be fitted like any other method."""
 
-    name: str
-    settings: dict[str, Setting] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_settings(self.name, self.settings, function=PLACERS[self.name])
-
-    def fit(self, pair: Pair) -> PlaceBaselineMethod:
-        """Keep the pair of cells and spots."""
-        self.pair_ = pair
-        return self
+    functions = PLACERS
 
     def place(self) -> Placed:
         """Place the cells of the pair."""
-        if not hasattr(self, "pair_"):
-            raise NotFittedError(
-                self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
-            )
-        return PLACERS[self.name](self.pair_, seed=self.seed, **self.settings)
+        return PLACERS[self.name](self.fitted_pair, seed=self.seed, **self.settings)
 
 
 def resolve_placers(
@@ -441,28 +419,20 @@ def resolve_placers(
         An object that cannot fit and place.
     """
 
-    def named(spec: str) -> Callable[[int], PlaceMethod]:
-        return _maker(spec, device=device)
-
-    def own(method: object) -> Callable[[int], PlaceMethod]:
-        check_object(method, PlaceMethod, acts="fit(pair) and place()")
-        return copier(cast(PlaceMethod, method))
-
-    return labelled_methods(methods, named=named, own=own, example="['auto', 'cosine']")
-
-
-def _maker(spec: str, *, device: str) -> Callable[[int], PlaceMethod]:
-    name, settings = parse_method(spec, known=(*PRESETS, *PLACERS))
-    preset = next((one for one in PRESETS if one == name), None)
-
-    def make(seed: int) -> PlaceMethod:
-        if preset is None:
-            return PlaceBaselineMethod(name=name, settings=settings, seed=seed)
+    def placer(name: str, settings: dict[str, Setting], seed: int) -> PlaceMethod:
         from cellweft.place.placer import Placer
 
-        return Placer(preset=preset, settings=settings, seed=seed, device=device)
+        return Placer(preset=cast(PlacerPreset, name), settings=settings, seed=seed, device=device)
 
-    return make
+    return labelled_methods(
+        methods,
+        presets=PRESETS,
+        preset=placer,
+        baseline=PlaceBaselineMethod,
+        kind=PlaceMethod,
+        acts="fit(pair) and place()",
+        example="['auto', 'cosine']",
+    )
 
 
 def _similar_spots(pair: Pair, k: int, space: Space) -> IntArray:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import row_blocks, rows_within
-from cellweft._errors import InputError
+from cellweft._errors import InputError, check_array
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.evaluate.metrics import pearson
 
@@ -206,13 +206,13 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
     ['moderate', 'major', 'major', 'major', 'major', 'major', 'moderate']
     """
     frequencies = np.asarray(frequencies, dtype=np.float64)
-    if frequencies.ndim != 1 or not np.isfinite(frequencies).all():
-        raise InputError(
-            "frequencies",
-            expected="one finite number for each type",
-            got=f"shape {frequencies.shape}" if frequencies.ndim != 1 else "NaN or infinity",
-            fix="Count the cells of each type.",
-        )
+    check_array(
+        "frequencies",
+        frequencies,
+        fits=frequencies.ndim == 1,
+        expected="one finite number for each type",
+        fix="Count the cells of each type.",
+    )
     rank = np.empty(len(frequencies), dtype=np.int64)
     rank[np.argsort(-frequencies, kind="stable")] = np.arange(len(frequencies))
     return np.array(GROUPS)[np.searchsorted(_RANKS, rank, side="right")]
@@ -220,13 +220,13 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
 
 def _places(name: str, places: NDArray[Any]) -> DoubleArray:
     found = np.asarray(places, dtype=np.float64)
-    if found.ndim != 2 or 0 in found.shape or not np.isfinite(found).all():
-        raise InputError(
-            name,
-            expected="finite places, cells x coordinates, of at least one cell",
-            got=f"shape {found.shape}" if found.ndim != 2 or 0 in found.shape else "NaN or infinity",
-            fix="Look at what made the places.",
-        )
+    check_array(
+        name,
+        found,
+        fits=found.ndim == 2 and found.size > 0,
+        expected="finite places, cells x coordinates, of at least one cell",
+        fix="Look at what made the places.",
+    )
     return found
 
 

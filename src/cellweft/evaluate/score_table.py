@@ -7,13 +7,13 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from cellweft._compute import progress_callback, resolve_devices
-from cellweft._errors import InputError, SettingError, check_range
+from cellweft._errors import InputError, SettingError, arg, check_range
 from cellweft._provenance import versions
 from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
 from cellweft.data._pair import Pair
@@ -21,9 +21,6 @@ from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.data.io.keys import RECORD
 from cellweft.evaluate.methods import Method
 from cellweft.nn.parallel import over_devices
-
-if TYPE_CHECKING:
-    pass
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -99,8 +96,10 @@ def score_methods(
     InputError
         There was nothing to score at all.
     """
-    _check_seeds(seeds)
-    on_devices = [resolve(methods, device=one) for one in _devices(device)]
+    check_numbers("seeds", seeds, expected="whole numbers, each once", example=(0, 1, 2), low=0)
+    # of one device torch is not asked: baselines do without it
+    devices = resolve_devices(device) if device == "all" or "," in device else [device]
+    on_devices = [resolve(methods, device=str(one)) for one in devices]
     labels = [method.label for method in on_devices[0]]
     runs = list(itertools.product(range(len(labels)), seeds))
     steps = [(place, seed, step) for place, seed in runs for step in range(n_steps)]
@@ -148,20 +147,22 @@ def score_methods(
     return table
 
 
-def _devices(device: str) -> list[str]:
-    """Return the one device, or each of several that the user names: see `resolve_devices`."""
-    if device != "all" and "," not in device:  # torch is not asked: baselines do without it
-        return [device]
-    return [str(one) for one in resolve_devices(device)]
-
-
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not len(seeds) or len(set(seeds)) < len(seeds):
+def check_numbers(
+    where: str,
+    numbers: Sequence[int],
+    *,
+    expected: str,
+    example: tuple[int, ...],
+    low: int,
+    high: float = float("inf"),
+) -> None:
+    """Raise `SettingError` unless there are whole numbers in a range, each once."""
+    if not len(numbers) or len(set(numbers)) < len(numbers):
         raise SettingError(
-            "seeds", expected="whole numbers, each once", got=repr(seeds), fix="Write seeds=(0, 1, 2)."
+            where, expected=expected, got=repr(numbers), fix="Write " + arg(where, example) + "."
         )
-    for seed in seeds:
-        check_range("seeds", seed, low=0, integer=True)
+    for number in numbers:
+        check_range(where, number, low=low, high=high, integer=True)
 
 
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:

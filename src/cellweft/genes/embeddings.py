@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anndata
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
+from cellweft.data.gene_names import duplicates_of
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -63,10 +64,15 @@ class EmbeddingTable:
     metadata: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._check_shape()
-        names = pd.Index(self.genes)
-        if names.has_duplicates:
-            twice = [str(name) for name in names[names.duplicated()].unique()]
+        if self.values.ndim != 2 or not self.values.size or len(self.genes) != len(self.values):
+            raise InputError(
+                self.source,
+                expected="a table of genes x numbers",
+                got=f"{len(self.genes)} genes and values of shape {self.values.shape}",
+                fix="Give one row per gene, and at least one gene and one column.",
+            )
+        twice = duplicates_of(self.genes)
+        if twice:
             raise GeneError(
                 self.source,
                 expected="every gene once",
@@ -119,15 +125,6 @@ class EmbeddingTable:
             )
         return positions.astype(np.int64), self.values[rows[positions]]
 
-    def _check_shape(self) -> None:
-        if self.values.ndim != 2 or not self.values.size or len(self.genes) != len(self.values):
-            raise InputError(
-                self.source,
-                expected="a table of genes x numbers",
-                got=f"{len(self.genes)} genes and values of shape {self.values.shape}",
-                fix="Give one row per gene, and at least one gene and one column.",
-            )
-
     def _check_rows(self, bad: Any, expected: str, got: str, fix: str) -> None:
         if bad.any():
             names = [str(name) for name in self.genes[bad]]
@@ -139,7 +136,10 @@ class EmbeddingTable:
             )
 
 
-def read_embedding(source: PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable) -> EmbeddingTable:
+EmbeddingSource: TypeAlias = "PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable"
+
+
+def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     """Read an embedding table from a file or from memory.
 
     Parameters
@@ -216,10 +216,9 @@ def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:
 
 def _way_out(path: Path) -> str:
     name = str(path)
+    modules, load = "pandas", f"pandas.read_pickle({name!r}, compression=None)"
     if path.suffix in (".pt", ".pth") or _is_torch_zip(path):
         modules, load = "pandas, torch", f"torch.load({name!r}, weights_only=True)"
-    else:
-        modules, load = "pandas", f"pandas.read_pickle({name!r}, compression=None)"
     return _WAY_OUT.format(modules=modules, load=load, target=str(path.with_suffix(".converted.parquet")))
 
 
@@ -331,8 +330,5 @@ _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {
     ".parquet": _from_parquet,
     ".npz": _from_npz,
     ".h5ad": lambda path: _from_anndata(anndata.read_h5ad(path), str(path)),
-    ".csv": _from_csv,
-    ".csv.gz": _from_csv,
-    ".tsv": _from_csv,
-    ".tsv.gz": _from_csv,
+    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), _from_csv),
 }

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, InputError, arg
 from cellweft._text import many
 from cellweft._typing import BoolArray, DoubleArray, PathLike
-from cellweft.data.gene_names import match_genes
-from cellweft.genes.matching import check_any_known
+from cellweft.genes.matching import match_known
 from cellweft.genes.text_files import head_of, open_bytes, text_errors
 
 _KIND = "a GMT file (per line: name, description and genes, between tabs)"
@@ -92,10 +91,7 @@ class GeneSets:
         GeneError
             Not one of the genes is in a set.
         """
-        found = match_genes(genes, self.genes)
-        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="sets")
-        known = np.zeros(len(genes), dtype=bool)
-        known[found.first] = True
+        found, known = match_known(genes, self.genes, source=self.source, kind="sets")
         places = sp.csr_matrix(
             (np.ones(len(found.first), dtype=np.float32), (found.first, found.second)),
             shape=(len(genes), len(self.genes)),
@@ -146,35 +142,27 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     """
     if isinstance(source, GeneSets):
         return source
-    if not isinstance(source, list | tuple):
-        return _gene_sets(_sets_of(source), _name_of(source))
-    sets = [one for part in source for one in _sets_of(part)]
-    return _gene_sets(sets, ", ".join(_name_of(part) for part in source) or "no source")
+    sources = source if isinstance(source, list | tuple) else [source]
+    sets = [one for part in sources for one in _sets_of(part)]
+    return _gene_sets(sets, ", ".join(map(_name_of, sources)) or "no source")
 
 
 def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]:
     """Return the genes of every set."""
     if isinstance(source, GeneSets):
         by_set = sp.csc_matrix(source.members)
-        return [
-            source.genes[by_set.indices[start:end]].tolist()
-            for start, end in zip(by_set.indptr[:-1], by_set.indptr[1:], strict=True)
-        ]
+        return [genes.tolist() for genes in np.split(source.genes[by_set.indices], by_set.indptr[1:-1])]
     if isinstance(source, Mapping):
-        return [_checked(name, genes) for name, genes in source.items()]
+        for name, genes in source.items():
+            if isinstance(genes, str):
+                where, fix = f"gene_sets[{name!r}]", "Give a list of names."
+                raise InputError(where, expected="a list of genes", got=repr(genes), fix=fix)
+        return [[str(gene) for gene in genes] for genes in source.values()]
     path = Path(str(source))
     head_of(path, kind=_KIND)
     with text_errors(path, kind=_KIND), open_bytes(path) as file:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig")
         return [_genes_of(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _checked(name: str, genes: Iterable[str]) -> list[str]:
-    if isinstance(genes, str):
-        raise InputError(
-            f"gene_sets[{name!r}]", expected="a list of genes", got=repr(genes), fix="Give a list of names."
-        )
-    return [str(gene) for gene in genes]
 
 
 def _genes_of(line: str, path: Path, number: int) -> list[str]:

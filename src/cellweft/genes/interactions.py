@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, InputError, arg
 from cellweft._text import many
 from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
-from cellweft.data.gene_names import match_genes
-from cellweft.genes.matching import SAME_NAMES, check_any_known
+from cellweft.genes.matching import SAME_NAMES, match_known
 from cellweft.genes.text_files import head_of, text_errors
 
 logger = logging.getLogger("cellweft")
@@ -109,11 +108,8 @@ class EdgeList:
         GeneError
             The list names none of the genes.
         """
-        found = match_genes(genes, self.genes)
         fix = _NAMES_OF_STRING if _STRING_ID.fullmatch(str(self.genes[0])) else SAME_NAMES
-        check_any_known(len(found.first), genes, self.genes, source=self.source, kind="edges", fix=fix)
-        known = np.zeros(len(genes), dtype=bool)
-        known[found.first] = True
+        found, known = match_known(genes, self.genes, source=self.source, kind="edges", fix=fix)
         place = np.full(len(self.genes), -1, dtype=np.int64)
         place[found.second] = found.first
         pairs = place[self.pairs]
@@ -194,38 +190,35 @@ def _read(source: EdgeSource) -> EdgeList:
     if isinstance(source, pd.DataFrame):
         return _from_frame(source, "memory", first_line=0)
     path = Path(str(source))
-    layout = _layout(head_of(path, kind=_KIND), path)
+    separator, names, used, n_before = _layout(head_of(path, kind=_KIND), path)
     with text_errors(path, kind=_KIND):
         try:
             frame = pd.read_csv(
                 path,
-                sep=layout.separator,
+                sep=separator,
                 header=None,
-                names=layout.names,
-                usecols=None if layout.used == layout.names else layout.used,
-                skiprows=layout.n_before,
-                dtype={layout.names[0]: "category", layout.names[1]: "category"},
+                names=names,
+                usecols=None if used == names else used,
+                skiprows=n_before,
+                dtype=dict.fromkeys(names[:2], "category"),
                 index_col=False,
                 keep_default_na=False,
                 skip_blank_lines=False,
                 skipinitialspace=True,
-                quoting=0 if layout.separator == "," else 3,  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+                quoting=0 if separator == "," else 3,  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
                 encoding="utf-8-sig",
             )
         except pd.errors.ParserError as error:
             raise _wrong(str(path), str(error).splitlines()[0]) from error
-    return _from_frame(frame[layout.used], str(path), first_line=layout.n_before + 1)
+    return _from_frame(frame[used], str(path), first_line=n_before + 1)
 
 
-class _Layout(NamedTuple):
-    separator: str
-    names: list[str]  # of all columns
-    used: list[str]
-    n_before: int  # lines before the first edge
+def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], int]:
+    """Find out how a file is laid out, by its first lines.
 
-
-def _layout(lines: list[str], path: Path) -> _Layout:
-    """Find out how a file is laid out, by its first lines."""
+    Returns its separator, the names of all columns and of those that are used, and how many lines stand
+    before the first edge.
+    """
     n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
     if n_before is None:
         raise _wrong(str(path), "nothing but comments")
@@ -247,7 +240,7 @@ def _layout(lines: list[str], path: Path) -> _Layout:
         names[weight] = _SCORE
     if len(fields) < 2 or (len(fields) > 3 and names[weight] != _SCORE):
         raise _wrong(f"{path}, line {n_before + 1}", f"{len(fields)} column(s): {first.strip()[:60]!r}")
-    return _Layout(separator, names, [*names[:2], *names[weight : weight + 1]], n_before)
+    return separator, names, [*names[:2], *names[weight : weight + 1]], n_before
 
 
 def _is_header(fields: list[str]) -> bool:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cellweft._errors import GeneError
 from cellweft._text import shorten
+from cellweft._typing import BoolArray
+from cellweft.data.gene_names import GeneMatch, match_genes
 
 SAME_NAMES = "Take one of the same species, with names of the same kind (symbols or Ensembl IDs)."
 """What to do where no gene is known."""
 
 
-def check_any_known(
-    n_known: int,
-    asked: Iterable[object],
-    there: Iterable[object],
+def match_known(
+    asked: Sequence[str] | NDArray[Any],
+    there: NDArray[np.str_],
     *,
     source: str,
     kind: str,
     fix: str = SAME_NAMES,
-) -> None:
-    """Raise `GeneError` with examples of both namings, where none of the genes is known.
+) -> tuple[GeneMatch, BoolArray]:
+    """Match genes by name, or raise `GeneError` with examples of both namings, where none is known.
 
     Parameters
     ----------
-    n_known
-        How many are known.
     asked, there
         Names of the dataset's genes, and of the source's.
     source
@@ -35,16 +38,25 @@ def check_any_known(
     fix
         The next step.
 
+    Returns
+    -------
+    match, known
+        The matched positions, and (n_asked,) which of the genes are known.
+
     Raises
     ------
     GeneError
         None is known.
     """
-    if not n_known:
-        names = [[str(one) for one, _ in zip(some, range(3), strict=False)] for some in (asked, there)]
+    match = match_genes(asked, there)
+    if not len(match.first):
+        names = [[str(one) for one in some[:3]] for some in (asked, there)]
         raise GeneError(
             source,
             expected=f"{kind} of genes such as {shorten(names[0])}",
             got=f"none of them; its genes are such as {shorten(names[1])}",
             fix=fix,
         )
+    known = np.zeros(len(asked), dtype=bool)
+    known[match.first] = True
+    return match, known

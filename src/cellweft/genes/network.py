@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from cellweft._typing import PathLike
-from cellweft.genes.embeddings import EmbeddingTable, read_embedding
+from cellweft.genes.embeddings import EmbeddingSource, EmbeddingTable, read_embedding
 from cellweft.genes.gene_sets import GeneSets, GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeList, EdgeSource, read_edges
 
@@ -58,7 +57,7 @@ def network_bytes(*sources: object) -> float:
 def read_network(
     wanted: Collection[str],
     *,
-    embedding: PathLike | EmbeddingTable | None = None,
+    embedding: EmbeddingSource | None = None,
     gene_sets: GeneSetSource | Sequence[GeneSetSource] | None = None,
     edges: EdgeSource | Sequence[EdgeSource] | None = None,
 ) -> Network:

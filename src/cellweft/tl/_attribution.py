@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from cellweft._text import human_bytes, near
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RECORD
-from cellweft.nn.integrated_gradients import Explain, PathAttributions, integrated_gradients, mapping_weight
+from cellweft.nn.integrated_gradients import Explain, integrated_gradients, mapping_weight
 from cellweft.nn.mapping import BLOCK_ENTRIES, Mapping
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _MOST_ROWS = 512  # cells between two reports of progress
 _GENE_COPIES = 6  # of a point's genes: on the way, gradients, their weighted copies, and rows of results
 _HIDDEN_COPIES = 48  # of a query: the published encoder's layers (512, 256, 128), and their gradients
 _TILE_COPIES = 4
+
+
+Groups: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series"
+"""The group of every cell."""
 
 
 class QueryModel(Protocol):
@@ -142,7 +146,7 @@ class Attribution:
         var = pd.DataFrame(index=pd.Index(self.genes.astype(object)))
         return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
 
-    def mean_by(self, labels: Sequence[Any] | NDArray[Any] | pd.Series) -> pd.DataFrame:
+    def mean_by(self, labels: Groups) -> pd.DataFrame:
         """Return the mean attribution of every gene in every group of cells.
 
         Parameters
@@ -232,25 +236,27 @@ def attribute(
     points, entries = _sizes(
         parse_memory(memory), n_cells=n_cells, n_genes=len(genes), n_latent=placed.spots.shape[1]
     )
-    how = _How(
-        what=what, steps=steps, most_steps=most_steps, tolerance=tolerance, points=points, entries=entries
-    )
     values = np.empty((n_cells, len(genes)), dtype=np.float32)
     explained, gap, spot = np.empty(n_cells), np.empty(n_cells), np.empty(n_cells, dtype=np.int64)
     done = 0
     with progress_callback(progress) as report:
         for part, spots in _blocks(placed, positions, size=min(points, _MOST_ROWS)):
-            nearest, found = _explain(placed, positions[part], placed.spots[torch.from_numpy(spots)], how)
+            inputs = np.asarray(placed.values(positions[part]), dtype=np.float32)
+            expression = torch.from_numpy(inputs).to(placed.spots.device)  # n_rows x n_genes
+            keys = placed.spots[torch.from_numpy(spots)]
+            with torch.no_grad():
+                mapping = Mapping(queries=placed.model.queries(expression), keys=keys, block_entries=entries)
+                nearest = mapping.topk(1)[1][:, 0]
+            weight = mapping_weight(placed.model.queries, keys, nearest, what=what, tile_entries=entries)
+            found = integrated_gradients(
+                weight, expression, steps=steps, most_steps=most_steps, tolerance=tolerance, block=points
+            )
             values[part], explained[part], gap[part] = found.attributions, found.explained, found.gap
-            spot[part] = spots[nearest]
+            spot[part] = spots[nearest.cpu().numpy()]
             done += len(part)
             report("attribute", done, n_cells)
-    record = stamp("attribution") | {
-        "what": what,
-        "steps": steps,
-        "most_steps": most_steps,
-        "tolerance": tolerance,
-    }
+    how = {"what": what, "steps": steps, "most_steps": most_steps, "tolerance": tolerance}
+    record = stamp("attribution") | how
     return Attribution(
         values=values,
         genes=genes,
@@ -293,34 +299,6 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
     return groups
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _How:
-    """How attributions are made."""
-
-    what: Explain
-    steps: int
-    most_steps: int
-    tolerance: float
-    points: int  # per evaluation
-    entries: int  # products of points and spots at once
-
-
-def _explain(
-    placed: Explained, cells: IntArray, keys: torch.Tensor, how: _How
-) -> tuple[IntArray, PathAttributions]:
-    """Return the nearest key of every cell and the attributions of its weight."""
-    values = np.asarray(placed.values(cells), dtype=np.float32)
-    inputs = torch.from_numpy(values).to(keys.device)  # n_rows x n_genes
-    with torch.no_grad():
-        mapping = Mapping(queries=placed.model.queries(inputs), keys=keys, block_entries=how.entries)
-        target = mapping.topk(1)[1][:, 0]
-    weight = mapping_weight(placed.model.queries, keys, target, what=how.what, tile_entries=how.entries)
-    found = integrated_gradients(
-        weight, inputs, steps=how.steps, most_steps=how.most_steps, tolerance=how.tolerance, block=how.points
-    )
-    return target.cpu().numpy(), found
-
-
 def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield (places in ``cells``, spots of their slice), slice by slice."""
     groups = list(placed.spot_groups.values())
@@ -334,9 +312,8 @@ def _blocks(placed: Explained, cells: IntArray, *, size: int) -> Iterator[tuple[
 def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[int, int]:
     """Return points per evaluation, and products of points and spots that may be there at once."""
     answer = 4 * n_cells * n_genes
-    entries = min(
-        BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES)
-    )  # a quarter of what is left
+    # a quarter of what is left
+    entries = min(BLOCK_ENTRIES, max(budget - answer, 0) // (4 * 4 * _TILE_COPIES))
     per_point = 4 * (_GENE_COPIES * n_genes + _HIDDEN_COPIES * n_latent)
     points = (budget - answer - 4 * _TILE_COPIES * entries) // per_point
     if points < 1:

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, check_range
+from cellweft._errors import InputError, check_array, check_range
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray, IntArray
 
@@ -56,12 +56,13 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
             got=f"{len(clusters)}",
             fix="Give the labels and clusters of the same cells.",
         )
-    return {
-        "ari": float(metrics.adjusted_rand_score(labels, clusters)),
-        "fmi": float(metrics.fowlkes_mallows_score(labels, clusters)),
-        "completeness": float(metrics.completeness_score(labels, clusters)),
-        "nmi": float(metrics.normalized_mutual_info_score(labels, clusters)),
+    scores = {
+        "ari": metrics.adjusted_rand_score,
+        "fmi": metrics.fowlkes_mallows_score,
+        "completeness": metrics.completeness_score,
+        "nmi": metrics.normalized_mutual_info_score,
     }
+    return {name: float(score(labels, clusters)) for name, score in scores.items()}
 
 
 def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 1.0) -> IntArray:
@@ -244,30 +245,24 @@ def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray
     igraph.set_random_number_generator(random.Random(seed))
     try:
         found = graph.community_leiden(
-            objective_function="modularity",
-            weights=upper.data.tolist(),
-            resolution=resolution,
-            n_iterations=2,
+            "modularity", weights=upper.data.tolist(), resolution=resolution, n_iterations=2
         )
     finally:
         igraph.set_random_number_generator(random)
-    return _largest_first(np.asarray(found.membership))
-
-
-def _largest_first(groups: NDArray[Any]) -> IntArray:
-    """Renumber groups by falling size; those of one size by their first member."""
-    _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    rank = np.argsort(np.lexsort((first, -sizes)))
-    return np.asarray(rank[inverse])
+    # renumbered by falling size, those of one size by their first member
+    _, first, inverse, sizes = np.unique(
+        np.asarray(found.membership), return_index=True, return_inverse=True, return_counts=True
+    )
+    return np.asarray(np.argsort(np.lexsort((first, -sizes)))[inverse])
 
 
 def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
     expression = np.asarray(expression)
-    if expression.ndim != 2 or 0 in expression.shape or not np.isfinite(expression).all():
-        raise InputError(
-            "expression",
-            expected="a matrix of finite values, cells x genes, with at least one of each",
-            got=f"shape {expression.shape}, or NaN or infinity in it",
-            fix="Look at what made the matrix.",
-        )
+    check_array(
+        "expression",
+        expression,
+        fits=expression.ndim == 2 and expression.size > 0,
+        expected="a matrix of finite values, cells x genes, with at least one of each",
+        fix="Look at what made the matrix.",
+    )
     return expression

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,31 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
 from cellweft._compute import BLOCK_GENES, row_blocks
-from cellweft._errors import InputError, SettingError, check_known
+from cellweft._errors import InputError, SettingError, check_array, check_known
 from cellweft._typing import DoubleArray
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pooled:
-    """An estimate from several imputations, per gene.
-
-    Attributes
-    ----------
-    estimate, standard_error
-        (n_genes,) mean over imputations, and what it errs by, missing values included.
-    degrees_of_freedom
-        (n_genes,) of the t-distribution that the estimate over its standard error follows.
-    missing_information
-        (n_genes,) share of the information that is lost as values are imputed, 0 to 1.
-    """
-
-    estimate: DoubleArray
-    standard_error: DoubleArray
-    degrees_of_freedom: DoubleArray
-    missing_information: DoubleArray
+_COLUMNS = [
+    "group", "gene", "difference", "standard_error", "statistic", "degrees_of_freedom", "pvalue", "fdr",
+    "missing_information",
+]  # fmt: skip
 
 
-def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: DoubleArray) -> Pooled:
+def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: DoubleArray) -> pd.DataFrame:
     """Pool estimates from several imputations by Rubin's rules.
 
     Parameters
@@ -46,6 +30,14 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
         (n_imputations, n_genes) of each imputation by itself, as if it had been measured.
     degrees_of_freedom
         (n_genes,) that the estimate would have with all values measured.
+
+    Returns
+    -------
+    DataFrame
+        A row per gene: ``estimate`` and ``standard_error``, the mean over imputations, and what it errs by,
+        missing values included; ``degrees_of_freedom`` of the t-distribution that the estimate over its
+        standard error follows; ``missing_information``, the share of the information that is lost as values
+        are imputed, 0 to 1.
 
     Notes
     -----
@@ -73,11 +65,13 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     ratio[between <= 0] = 0
     with np.errstate(invalid="ignore"):
         missing = np.where(np.isinf(ratio), 1.0, (ratio + 2 / (freedom + 3)) / (ratio + 1))
-    return Pooled(
-        estimate=estimates.mean(axis=0),
-        standard_error=np.sqrt(total),
-        degrees_of_freedom=freedom,
-        missing_information=missing,
+    return pd.DataFrame(
+        {
+            "estimate": estimates.mean(axis=0),
+            "standard_error": np.sqrt(total),
+            "degrees_of_freedom": freedom,
+            "missing_information": missing,
+        }
     )
 
 
@@ -183,34 +177,25 @@ def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, Dou
         part = imputation.X[:, some]
         values = np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float64)
         total[:, some], squares[:, some] = members @ values, members @ values**2
-    if not np.isfinite(squares).all():
-        raise InputError(
-            "imputations",
-            expected="finite values",
-            got="NaN or infinite ones",
-            fix="Use the matrices of cellweft.tl.multiple_imputations as they are.",
-        )
+    fix = "Use the matrices of cellweft.tl.multiple_imputations as they are."
+    check_array("imputations", squares, expected="finite values", fix=fix)
     return total, squares
 
 
-def _table(group: str, genes: pd.Index, pooled: Pooled) -> pd.DataFrame:
-    there = pooled.standard_error > 0
+def _table(group: str, genes: pd.Index, pooled: pd.DataFrame) -> pd.DataFrame:
+    difference, error, freedom = (pooled[name].to_numpy() for name in pooled.columns[:3])
+    there = error > 0
     # a gene that is the same in all cells of all imputations differs by nothing, surely
-    statistic = np.divide(pooled.estimate, pooled.standard_error, out=np.zeros(len(genes)), where=there)
-    pvalue = np.where(there, 2 * t.sf(np.abs(statistic), pooled.degrees_of_freedom), 1.0)
-    return pd.DataFrame(
-        {
-            "group": group,
-            "gene": np.asarray(genes),
-            "difference": pooled.estimate,
-            "standard_error": pooled.standard_error,
-            "statistic": statistic,
-            "degrees_of_freedom": pooled.degrees_of_freedom,
-            "pvalue": pvalue,
-            "fdr": false_discovery_control(pvalue) if len(pvalue) else pvalue,
-            "missing_information": pooled.missing_information,
-        }
+    statistic = np.divide(difference, error, out=np.zeros(len(genes)), where=there)
+    pvalue = np.where(there, 2 * t.sf(np.abs(statistic), freedom), 1.0)
+    table = pooled.rename(columns={"estimate": "difference"}).assign(
+        group=group,
+        gene=np.asarray(genes),
+        statistic=statistic,
+        pvalue=pvalue,
+        fdr=false_discovery_control(pvalue) if len(pvalue) else pvalue,
     )
+    return table[_COLUMNS]
 
 
 def _check_imputations(imputations: Sequence[AnnData]) -> None:
@@ -252,13 +237,8 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
 def _comparisons(labels: NDArray[np.str_], names: list[str], reference: str | None) -> list[str]:
     """Return the groups that are compared with the reference."""
     if reference is not None:
-        check_known(
-            reference,
-            names,
-            "reference",
-            expected="one of the groups, or None for all other cells",
-            error=SettingError,
-        )
+        expected = "one of the groups, or None for all other cells"
+        check_known(reference, names, "reference", expected=expected, error=SettingError)
     sizes = {name: int((labels == name).sum()) for name in names}
     small = next((name for name, size in sizes.items() if size < 2), None)
     if small is not None or len(names) < 2:

@@ -6,7 +6,6 @@ the genes it finds beside those that are merely expressed more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm, rankdata
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_range
+from cellweft._errors import InputError, check_array, check_range
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Matrix
-from cellweft.tl._attribution import Attribution, groups_of
+from cellweft.tl._attribution import Attribution, Groups, groups_of
 
 _FEWEST = 2  # cells of a segment that is tested
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
@@ -45,9 +44,7 @@ class GeneComparison:
     summary: pd.DataFrame
 
 
-def dominant_genes(
-    attribution: Attribution, segments: Sequence[Any] | NDArray[Any] | pd.Series, *, fdr: float = 0.05
-) -> pd.DataFrame:
+def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0.05) -> pd.DataFrame:
     """Find the spatially dominant genes of segments of the tissue.
 
     Parameters
@@ -107,11 +104,7 @@ def dominant_genes(
 
 
 def compare_with_expression(
-    attribution: Attribution,
-    values: Matrix,
-    segments: Sequence[Any] | NDArray[Any] | pd.Series,
-    *,
-    fdr: float = 0.05,
+    attribution: Attribution, values: Matrix, segments: Groups, *, fdr: float = 0.05
 ) -> GeneComparison:
     """Compare the spatially dominant genes of segments with those that are expressed more in them.
 
@@ -143,7 +136,14 @@ def compare_with_expression(
     """
     check_range("fdr", fdr, low=0, high=1)
     groups = _segments(segments, len(attribution.cells))
-    _check_expression(values, (len(attribution.cells), len(attribution.genes)))
+    shape = (len(attribution.cells), len(attribution.genes))
+    check_array(
+        "values",
+        values,
+        fits=values.shape == shape,
+        expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
+        fix="Use placed.values(attribution.cells).",
+    )
     by = {
         "attribution": _test_segments(attribution.values, groups, attribution.genes),
         "expression": _test_segments(values, groups, attribution.genes),
@@ -177,17 +177,6 @@ def _segments(segments: Any, n_cells: int) -> pd.Categorical:
             fix="Cut the tissue into fewer segments, or explain more cells.",
         )
     return groups
-
-
-def _check_expression(values: Matrix, shape: tuple[int, ...]) -> None:
-    stored = values.data if sp.issparse(values) else values
-    if values.shape != shape or not np.isfinite(stored).all():
-        raise InputError(
-            "values",
-            expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
-            got=f"shape {values.shape}" if values.shape != shape else "NaN or infinity",
-            fix="Use placed.values(attribution.cells).",
-        )
 
 
 def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str_]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.linalg import solve_triangular
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import GeneError, InputError, KeyMissingError, check_range
+from cellweft._errors import GeneError, InputError, KeyMissingError, check_array, check_range
 from cellweft._statistics import centred, unit_length
 from cellweft._text import near, shorten
 from cellweft._typing import DoubleArray, IntArray, Matrix
@@ -235,11 +235,8 @@ def gene_trends(
     check_range("n_points", n_points, low=2, integer=True)
     check_range("min_cells", min_cells, low=1, integer=True)
     matrix, position, names = _check_input(values, position, genes)
-    types, codes = (
-        (np.array([_ALL]), np.zeros(len(position), dtype=np.int64))
-        if labels is None
-        else label_codes(labels, len(position))
-    )
+    labels = np.full(len(position), _ALL) if labels is None else labels
+    types, codes = label_codes(labels, len(position))
     fits: dict[str, TypeFit] = {}
     tables, left_out = [], {}
     for number, name in enumerate(map(str, types)):
@@ -282,16 +279,16 @@ def label_codes(
     (array(['Glia', 'Neuron'], dtype='<U6'), array([1, 0, 1]))
     """
     # through pandas, which knows every way of being missing
-    told = pd.Series(np.asarray(labels)) if np.ndim(labels) == 1 else None
-    n_missing = 0 if told is None else int(told.isna().sum())
-    if told is None or len(told) != n_cells or n_missing:
+    column = pd.Series(np.asarray(labels)) if np.ndim(labels) == 1 else None
+    n_missing = 0 if column is None else int(column.isna().sum())
+    if column is None or len(column) != n_cells or n_missing:
         raise InputError(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
             got=f"{n_missing:,} missing" if n_missing else f"shape {np.shape(labels)}",
             fix="Give the labels of these cells; write 'unknown' where one is missing.",
         )
-    types, codes = np.unique(told.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
+    types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
     return types, codes.astype(np.int64)
 
 
@@ -314,14 +311,10 @@ def _check_input(
             got=f"{int((~np.isfinite(along)).sum()):,} of {len(along):,} NaN or infinite",
             fix="Drop the cells that have no position.",
         )
-    if len(set(names)) < len(names):
-        twice = sorted({str(name) for name in names[pd.Index(names).duplicated()]})
-        raise InputError(
-            "genes",
-            expected="each name once",
-            got=f"{shorten(twice)} more than once",
-            fix="Rename or drop them.",
-        )
+    twice = sorted({str(name) for name in names[pd.Index(names).duplicated()]})
+    if twice:
+        got = f"{shorten(twice)} more than once"
+        raise InputError("genes", expected="each name once", got=got, fix="Rename or drop them.")
     return matrix, along, names
 
 
@@ -391,14 +384,9 @@ def _tested(fit: TypeFit, explained: DoubleArray, residual: DoubleArray) -> pd.D
 
 def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
     """Yield the expression of some cells, a block of genes at a time, dense; (n_cells, n_block)."""
-    whole: Any = matrix
-    is_sparse = bool(sp.issparse(matrix))
-    by_gene: Any = sp.csc_matrix(whole[cells]) if is_sparse else whole
+    by_gene: Any = sp.csc_matrix(matrix[cells]) if sp.issparse(matrix) else matrix
     for columns in row_blocks(matrix.shape[1], rows_within(BLOCK_VALUES, len(cells))):
-        part = by_gene[:, columns].toarray() if is_sparse else by_gene[cells, columns]
+        part = by_gene[:, columns].toarray() if sp.issparse(matrix) else by_gene[cells, columns]
         block = part.astype(np.float64)
-        if not np.isfinite(block).all():
-            raise InputError(
-                "values", expected="finite values", got="NaN or infinity", fix="Look at what made the matrix."
-            )
+        check_array("values", block, expected="finite values", fix="Look at what made the matrix.")
         yield block

@@ -103,7 +103,7 @@ def multiple_imputations(
                 obs=imputed.obs.copy(),
                 var=imputed.var.copy(),
                 obsm={key: value.copy() for key, value in imputed.obsm.items()},
-                uns={RECORD: _record(imputed, number=number, n=n, seed=seed)},
+                uns={RECORD: imputed.uns[RECORD] | {"imputation": {"number": number, "of": n, "seed": seed}}},
             )
             for place, gene in enumerate(imputed.var_names):
                 one.X[:, place] = intervals.draw(
@@ -127,15 +127,12 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Interval
             fix="Call fit(pair) first, or attach(pair) where it was loaded.",
         )
     if fitted.intervals is None:
+        preset = arg("preset", "auto")
         raise NotFittedError(
             "Imputer.intervals_",
             expected="intervals, which draws are made from",
             got=f"none of preset={imputer.preset!r} with reliability={imputer.reliability}",
-            fix="Use "
-            + arg("preset", "auto")
-            + " with "
-            + arg("reliability", True)
-            + ", and a panel of at least 6 genes.",
+            fix="Use " + preset + " with " + arg("reliability", True) + ", and a panel of at least 6 genes.",
         )
     return fitted, fitted.intervals, pair
 
@@ -158,7 +155,3 @@ def _state(intervals: Intervals, pair: Pair) -> DoubleArray:
         measured: FloatArray = pair.st.dense(rows, pair.st_shared)
         parts.append(intervals.state(measured))
     return np.concatenate(parts)
-
-
-def _record(imputed: AnnData, *, number: int, n: int, seed: int) -> dict[str, object]:
-    return {**imputed.uns[RECORD], "imputation": {"number": number, "of": n, "seed": seed}}

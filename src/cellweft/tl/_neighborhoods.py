@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from cellweft._compute import numpy_stream
-from cellweft._errors import InputError, check_range
+from cellweft._errors import InputError, check_array, check_range
 from cellweft._typing import DoubleArray, IntArray, Matrix
 from cellweft.tl._gene_trends import label_codes
 from cellweft.tl._spatial_axis import check_places
@@ -70,14 +71,12 @@ def neighborhood_enrichment(
     check_range("n_permutations", n_permutations, low=2, integer=True)
     begins, ends, n_cells = _edges(adjacency)
     types, codes = label_codes(labels, n_cells)
-    stream = numpy_stream(seed, "niches.cells")
 
     def count(order: IntArray) -> IntArray:
         return _pair_counts(order[begins], order[ends], shape=(len(types), len(types)))
 
-    permuted = np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)])
     return pd.DataFrame(
-        _z_scores(count(codes), permuted),
+        _z_scores(*_permuted(count, codes, n=n_permutations, stream=numpy_stream(seed, "niches.cells"))),
         index=pd.Index(types, name="type"),
         columns=pd.Index(types, name="neighbor"),
     )
@@ -161,15 +160,12 @@ def region_enrichment(
     regions, region_codes = label_codes(region_labels, len(spots), where="region_labels")
     nearest = np.asarray(cKDTree(spots).query(places, k=[*range(1, k + 1)])[1])  # n_cells x k
     around = region_codes[nearest].ravel()
-    stream = numpy_stream(seed, "niches.regions")
 
     def count(order: IntArray) -> IntArray:
         return _pair_counts(np.repeat(order, k), around, shape=(len(types), len(regions)))
 
-    found, permuted = (
-        count(codes),
-        np.stack([count(stream.permutation(codes)) for _ in range(n_permutations)]),
-    )
+    stream = numpy_stream(seed, "niches.regions")
+    found, permuted = _permuted(count, codes, n=n_permutations, stream=stream)
     p = _p_values(found, permuted).ravel()
     return pd.DataFrame(
         {
@@ -287,19 +283,19 @@ def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
             got=f"shape {graph.shape}",
             fix="Give a square matrix, such as obsp['spatial_connectivities'].",
         )
-    if not np.isfinite(graph.data).all():
-        raise InputError(
-            "adjacency", expected="finite weights", got="NaN or infinity", fix="Look at what made the graph."
-        )
+    check_array("adjacency", graph.data, expected="finite weights", fix="Look at what made the graph.")
     kept = graph.data != 0
     if not kept.any():
-        raise InputError(
-            "adjacency",
-            expected="at least one edge",
-            got="none",
-            fix="Give a graph in which cells have neighbours.",
-        )
+        fix = "Give a graph in which cells have neighbours."
+        raise InputError("adjacency", expected="at least one edge", got="none", fix=fix)
     return graph.row[kept].astype(np.int64), graph.col[kept].astype(np.int64), int(graph.shape[0])
+
+
+def _permuted(
+    count: Callable[[IntArray], IntArray], codes: IntArray, *, n: int, stream: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """Return what is counted with the codes as they are, and with each of n permutations of them."""
+    return count(codes), np.stack([count(stream.permutation(codes)) for _ in range(n)])
 
 
 def _pair_counts(first: IntArray, second: IntArray, *, shape: tuple[int, int]) -> IntArray:
@@ -325,13 +321,13 @@ def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
     """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
     cells = np.asarray(embeddings, dtype=np.float64)
-    if cells.ndim != 2 or len(cells) < 2 or not np.isfinite(cells).all():
-        raise InputError(
-            "embeddings",
-            expected="finite values, cells x latent, of at least 2 cells",
-            got=f"shape {cells.shape}, or NaN or infinity in it",
-            fix="Look at what made the embeddings.",
-        )
+    check_array(
+        "embeddings",
+        cells,
+        fits=cells.ndim == 2 and len(cells) >= 2,
+        expected="finite values, cells x latent, of at least 2 cells",
+        fix="Look at what made the embeddings.",
+    )
     if (cells == cells[0]).all():
         raise InputError(
             "embeddings",

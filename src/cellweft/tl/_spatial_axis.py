@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_choice, check_range
+from cellweft._errors import InputError, check_array, check_choice, check_range
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.spatial import check_coordinates
 
@@ -89,7 +89,10 @@ class Axis:
         """
         if self.kind == "score":
             scores = _check_scores(coordinates, "coordinates")
-            return scores if self.ranked is None else _quantiles(scores, self.ranked)
+            if self.ranked is None:
+                return scores
+            below, up_to = (np.searchsorted(self.ranked, scores, side=side) for side in ("left", "right"))
+            return np.asarray((below + up_to) / (2 * len(self.ranked)))
         return self._nearest(coordinates)[0]
 
     def distance(self, coordinates: NDArray[Any]) -> DoubleArray:
@@ -448,49 +451,37 @@ def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, Doubl
     return position, distance
 
 
-def _quantiles(scores: DoubleArray, ranked: DoubleArray) -> DoubleArray:
-    below, up_to = (np.searchsorted(ranked, scores, side=side) for side in ("left", "right"))
-    return np.asarray((below + up_to) / (2 * len(ranked)))
-
-
 def _check_scores(score: NDArray[Any], where: str) -> DoubleArray:
     scores = np.array(score, dtype=np.float64)
-    if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise InputError(
-            where,
-            expected="one finite score per cell",
-            got=f"shape {scores.shape}" if scores.ndim != 1 else "NaN or infinity",
-            fix="Give the scores of all cells as one column, without missing ones.",
-        )
+    check_array(
+        where,
+        scores,
+        fits=scores.ndim == 1,
+        expected="one finite score per cell",
+        fix="Give the scores of all cells as one column, without missing ones.",
+    )
     return scores
 
 
 def _check_enough(places: DoubleArray, *, needed: int, kind: str) -> None:
-    if len(places) < needed:
-        raise InputError(
-            "coordinates",
-            expected=f"at least {needed} cells to fit this {kind} to",
-            got=f"{len(places)}",
-            fix="Give more cells, or ask for a curve that bends less.",
-        )
-    if (places == places[0]).all():
-        raise InputError(
-            "coordinates",
-            expected="cells at different places",
-            got=f"{len(places):,} cells at one place",
-            fix="Look at what made the coordinates.",
-        )
+    expected, got = f"at least {needed} cells to fit this {kind} to", f"{len(places)}"
+    fix = "Give more cells, or ask for a curve that bends less."
+    if len(places) >= needed:
+        expected, got = "cells at different places", f"{len(places):,} cells at one place"
+        fix = "Look at what made the coordinates."
+    if len(places) < needed or (places == places[0]).all():
+        raise InputError("coordinates", expected=expected, got=got, fix=fix)
 
 
 def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
     place = np.asarray(start, dtype=np.float64)
-    if place.shape != (n_dimensions,) or not np.isfinite(place).all():
-        raise InputError(
-            "start",
-            expected=f"a place of {n_dimensions} finite numbers",
-            got=f"{start!r}",
-            fix="Give a point near the end of the tissue where positions begin.",
-        )
+    check_array(
+        "start",
+        place,
+        fits=place.shape == (n_dimensions,),
+        expected=f"a place of {n_dimensions} finite numbers",
+        fix="Give a point near the end of the tissue where positions begin.",
+    )
     return place
 
 
@@ -498,8 +489,7 @@ def _chosen(cells: NDArray[Any], n_cells: int) -> BoolArray | IntArray:
     chosen = np.asarray(cells)
     is_mask = chosen.dtype == np.bool_ and chosen.shape == (n_cells,)
     is_list = np.issubdtype(chosen.dtype, np.integer) and chosen.ndim == 1
-    if is_list and len(chosen):
-        is_list = bool(chosen.min() >= 0 and chosen.max() < n_cells)
+    is_list = is_list and bool(chosen.min(initial=0) >= 0 and chosen.max(initial=0) < max(n_cells, 1))
     if not (is_mask or is_list):
         raise InputError(
             "cells",

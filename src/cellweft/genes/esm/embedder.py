@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from cellweft._compute import progress_callback, resolve_device
 from cellweft._errors import GeneError, InputError, SettingError, check_choice, check_range, require
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import FloatArray, PathLike, Pooling, Progress, ProgressOption
+from cellweft.data.gene_names import duplicates_of
 from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.genes.esm.checkpoint import read_parts, remove_parts, vector_key, write_part
@@ -336,7 +336,12 @@ class ProteinEmbedder:
 
     def _keys(self, sequences: Iterable[str], device: torch.device) -> dict[str, str]:
         """Return the key of every different sequence's vector."""
-        settings = {
+        settings = self._settings(device)
+        return {sequence: vector_key(sequence, settings) for sequence in sequences}
+
+    def _settings(self, device: torch.device) -> dict[str, Any]:
+        """Return all that a vector depends on besides its sequence."""
+        return {
             "revision": self.source.revision,
             "layer": self._layer(),
             "pooling": self.pooling,
@@ -344,7 +349,6 @@ class ProteinEmbedder:
             "window": self.window,
             "overlap": self.overlap,
         }
-        return {sequence: vector_key(sequence, settings) for sequence in sequences}
 
     def _layer(self) -> int:
         """Return the layer, counted from the first."""
@@ -396,15 +400,9 @@ class ProteinEmbedder:
         return rounded
 
     def _metadata(self, device: torch.device) -> dict[str, str]:
-        made = {
-            "model": self.source.name,
-            "revision": self.source.revision,
-            "layer": self._layer(),
-            "pooling": self.pooling,
+        made = {"model": self.source.name} | self._settings(device)
+        made |= {
             "dtype": self.dtype,
-            "precision": self._precision(device),
-            "window": self.window,
-            "overlap": self.overlap,
             "cellweft_version": importlib.metadata.version("cellweft"),
             "transformers_version": require("transformers", "esm").__version__,
         }
@@ -498,17 +496,14 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
         where, pairs = str(proteins), [(one.name, one.sequence) for one in read_fasta(proteins)]
     else:
         where, pairs = "proteins", [(one.name, one.sequence) for one in proteins]
-    times = Counter(name for name, _ in pairs)
-    twice = [str(name) for name, count in times.items() if count > 1]
+    twice = duplicates_of(name for name, _ in pairs)
     if twice:
         raise GeneError(
             where,
             expected="every name once",
             got=f"{shorten(twice)} more than once",
-            fix=(
-                "Keep one protein per gene; cellweft.genes.find_proteins chooses the reviewed, canonical, "
-                "longest one."
-            ),
+            fix="Keep one protein per gene; cellweft.genes.find_proteins chooses the reviewed, canonical, "
+            "longest one.",
         )
     sequences = {str(name): sequence.strip().upper().removesuffix("*") for name, sequence in pairs}
     empty = [name for name, sequence in sequences.items() if not sequence]

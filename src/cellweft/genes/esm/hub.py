@@ -150,7 +150,7 @@ def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
 
     # Only one form of the weights is fetched, and pickles only where there is nothing better.
     folder = fetch([*_SMALL_FILES, "model*.safetensors", f"{_WEIGHTS[0]}{_INDEX}"])
-    if not _has_weights(folder):
+    if _weights_name(folder) is None:
         folder = fetch([*_SMALL_FILES, "pytorch_model*.bin", f"{_WEIGHTS[1]}{_INDEX}"])
     try:
         _weights(folder)
@@ -159,15 +159,14 @@ def _from_hub(model: str, revision: str | None, *, offline: bool) -> Path:
     return folder
 
 
-def _has_weights(folder: Path) -> bool:
-    return any((folder / f"{name}{end}").exists() for name in _WEIGHTS for end in ("", _INDEX))
+def _weights_name(folder: Path) -> str | None:
+    ends = ("", _INDEX)
+    return next((one for one in _WEIGHTS if any((folder / f"{one}{end}").exists() for end in ends)), None)
 
 
 def _weights(folder: Path) -> list[Path]:
     """Return the files of weights that will be read, all of which are there."""
-    name = next(
-        (one for one in _WEIGHTS if (folder / one).exists() or (folder / f"{one}{_INDEX}").exists()), None
-    )
+    name = _weights_name(folder)
     names = [name or _WEIGHTS[0]]
     if name is not None and not (folder / name).exists():
         names = sorted(set(_read_json(folder / f"{name}{_INDEX}")["weight_map"].values()))
@@ -272,7 +271,7 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def _not_here(model: str, got: str) -> MissingFileError:
-    folder = model.rpartition("/")[2]
+    cache, folder = require("huggingface_hub.constants", "esm").HF_HUB_CACHE, model.rpartition("/")[2]
     hint = near(model, KNOWN_MODELS) if model not in KNOWN_MODELS else ""
     fixes = [
         hint if hint.startswith("Did you mean") else "",
@@ -280,14 +279,9 @@ def _not_here(model: str, got: str) -> MissingFileError:
         f"Without one, run `hf download {model} --local-dir {folder}` (of old, `huggingface-cli download`)",
         "on a machine that has one, bring the folder here, and give it instead of the name:",
     ]
-    last = arg("model", folder) + ", " + arg("offline", True) + "."
     return MissingFileError(
         f"model {model}",
-        expected=f"its files on the Hugging Face Hub or in the cache {_cache()}",
+        expected=f"its files on the Hugging Face Hub or in the cache {cache}",
         got=got,
-        fix=f"{' '.join(fixes).strip()} " + last,
+        fix=f"{' '.join(fixes).strip()} " + arg("model", folder) + ", " + arg("offline", True) + ".",
     )
-
-
-def _cache() -> str:
-    return str(require("huggingface_hub.constants", "esm").HF_HUB_CACHE)

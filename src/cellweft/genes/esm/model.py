@@ -125,15 +125,12 @@ def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
             times[start:stop] += 1
         for start, stop in stretches:
             # The share of a protein that is read at once is one number, seen stop - start times.
-            share = (1 / times[start:stop]).astype(np.float32) if len(times) else _ones(stop - start)
+            one = np.broadcast_to(np.float32(1), (stop - start,))
+            share = (1 / times[start:stop]).astype(np.float32) if len(times) else one
             windows.append(
                 Window(protein=protein, start=start, stop=stop, length=length, of=len(stretches), share=share)
             )
     return windows
-
-
-def _ones(length: int) -> FloatArray:
-    return np.broadcast_to(np.float32(1), (length,))
 
 
 def batches(windows: Iterable[Window], *, tokens: int) -> Iterator[list[Window]]:
@@ -335,7 +332,13 @@ def embed_sequences(
                 done[one.protein] = (total.max(axis=0) if pooling == "max" else total).astype(np.float32)
             else:
                 begun[one.protein] = total
-        _check_finite(done)
+        if not all(np.isfinite(one).all() for one in done.values()):
+            raise FormatError(
+                "the model",
+                expected="finite numbers from its network",
+                got="NaN or infinite values",
+                fix="Its weights may be damaged: download them again.",
+            )
         yield done
 
 
@@ -367,16 +370,6 @@ def _put_together(begun: DoubleArray | None, window: Window, values: FloatArray)
     total = np.zeros((window.length, values.shape[1])) if begun is None else begun
     total[window.start : window.stop] += values
     return total
-
-
-def _check_finite(vectors: dict[int, FloatArray]) -> None:
-    if not all(np.isfinite(one).all() for one in vectors.values()):
-        raise FormatError(
-            "the model",
-            expected="finite numbers from its network",
-            got="NaN or infinite values",
-            fix="Its weights may be damaged: download them again.",
-        )
 
 
 def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:

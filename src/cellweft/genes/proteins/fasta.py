@@ -196,16 +196,13 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
             file.seek(0)
             with io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace") as lines:
                 yield lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, PermissionError) as error:
+        is_closed = isinstance(error, PermissionError)
         raise FormatError(
             str(path),
-            expected="a whole file",
-            got=f"one that breaks off or is damaged ({error})",
-            fix="Download it again.",
-        ) from error
-    except PermissionError as error:
-        raise FormatError(
-            str(path), expected="a readable file", got="no permission", fix="Change its permissions."
+            expected="a readable file" if is_closed else "a whole file",
+            got="no permission" if is_closed else f"one that breaks off or is damaged ({error})",
+            fix="Change its permissions." if is_closed else "Download it again.",
         ) from error
 
 
@@ -213,24 +210,20 @@ def _check_start(start: bytes, path: Path) -> None:
     text = start.lstrip(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b">") and b"\0" not in start:
         return
-    kind = next((kind for mark, kind in _ARCHIVES.items() if start.startswith(mark)), None)
+    got = next((kind for mark, kind in _ARCHIVES.items() if start.startswith(mark)), "")
+    fix = "Unpack it first; only .gz is read as it is."
     if not text:
-        raise _no_fasta(path, "an empty file", "Download it again, or name another.")
-    if kind is not None:
-        raise _no_fasta(path, kind, "Unpack it first; only .gz is read as it is.")
-    if b"\0" in start:
-        raise _no_fasta(path, "a binary file", "Name the FASTA file itself.")
-    if text.startswith(b"<"):
-        raise _no_fasta(
-            path,
-            "a web page or XML",
-            "The link led to a page about the file: download the FASTA file itself.",
-        )
-    first = text.splitlines()[0].decode("utf-8", "replace")
-    shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
-    raise _no_fasta(
-        path, f"a file that starts with {shown}", "Every protein starts with a line such as >Gad1."
-    )
+        got, fix = "an empty file", "Download it again, or name another."
+    elif not got and b"\0" in start:
+        got, fix = "a binary file", "Name the FASTA file itself."
+    elif text.startswith(b"<"):
+        got = "a web page or XML"
+        fix = "The link led to a page about the file: download the FASTA file itself."
+    elif not got:
+        first = text.splitlines()[0].decode("utf-8", "replace")
+        shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
+        got, fix = f"a file that starts with {shown}", "Every protein starts with a line such as >Gad1."
+    raise _no_fasta(path, got, fix)
 
 
 def _sections(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
@@ -255,11 +248,9 @@ def _check_letters(sequence: str, where: str) -> None:
     if strange is None:
         return
     letter = strange[0]
-    fixes = {
-        "*": "A stop inside a protein often comes from a translation in the wrong frame.",
-        "-": "Take the gaps of the alignment out.",
-        ".": "Take the gaps of the alignment out.",
-    }
+    gaps = "Take the gaps of the alignment out."
+    stop = "A stop inside a protein often comes from a translation in the wrong frame."
+    fixes = {"*": stop, "-": gaps, ".": gaps}
     raise InputError(
         where,
         expected="amino acids alone",

@@ -19,7 +19,8 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from typing import IO, Any
+from operator import attrgetter
+from typing import IO, Any, TypeAlias
 
 from cellweft._errors import ServiceError, SettingError
 
@@ -51,6 +52,11 @@ class Answer:
     def is_good(self) -> bool:
         """Whether the request was granted."""
         return 200 <= self.status < 300
+
+
+IsGood: TypeAlias = Callable[[Answer], bool]
+"""Says whether an answer is one."""
+_IS_GRANTED: IsGood = attrgetter("is_good")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +93,7 @@ class Service:
                 "url", expected="an address with http or https", got=repr(self.url), fix="Change the address."
             )
 
-    def get(
-        self,
-        path: str,
-        *,
-        good: Callable[[Answer], bool] = lambda answer: answer.is_good,
-        passing: Container[int] = PASSING,
-    ) -> Answer:
+    def get(self, path: str, *, good: IsGood = _IS_GRANTED, passing: Container[int] = PASSING) -> Answer:
         """Return the answer to a GET request.
 
         Parameters
@@ -114,8 +114,7 @@ class Service:
 
     def post(self, path: str, form: Mapping[str, str]) -> Answer:
         """Return the answer to a POST request with a form; raises as `get`."""
-        body = urllib.parse.urlencode(form).encode()
-        return self._ask(path, body, good=lambda answer: answer.is_good, passing=PASSING)
+        return self._ask(path, urllib.parse.urlencode(form).encode())
 
     def wait(self, seconds: float) -> None:
         """Do nothing for a while."""
@@ -128,7 +127,11 @@ class Service:
         )
 
     def _ask(
-        self, path: str, body: bytes | None, *, good: Callable[[Answer], bool], passing: Container[int]
+        self,
+        path: str,
+        body: bytes | None = None,
+        good: IsGood = _IS_GRANTED,
+        passing: Container[int] = PASSING,
     ) -> Answer:
         pause, attempt = self.pause, 0
         while True:
@@ -138,17 +141,18 @@ class Service:
                 answer = self._once(path, body)
             except _TROUBLES as error:
                 trouble = _in_words(error)
-                last = last or (_is_lasting(error) and attempt > 1)
+                # these seldom pass: there is no network, or someone stands in between
+                is_lasting = isinstance(_reason(error), socket.gaierror | ssl.SSLCertVerificationError)
+                last = last or (is_lasting and attempt > 1)
             else:
                 if good(answer):
                     return answer
                 whole = "an answer that is not whole" if answer.is_good else f"HTTP {answer.status}"
-                trouble = whole + told(answer.data)
+                trouble = whole + words_of(answer.data)
                 wait = max(pause, _asked_wait(answer.headers))
-                passes = answer.is_good or answer.status in passing
-                last = last or not passes or wait > _LONGEST_WAIT
                 if wait > _LONGEST_WAIT:
                     trouble += f" and the wish to wait {wait:,.0f} s"
+                last = last or wait > _LONGEST_WAIT or not (answer.is_good or answer.status in passing)
             if last:
                 times = "" if attempt == 1 else f" ({attempt} attempts)"
                 raise self.refused(path, trouble + times)
@@ -199,7 +203,7 @@ def _answer(status: int, headers: Message, body: bytes) -> Answer:
 
 
 def _in_words(error: BaseException) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    reason = _reason(error)
     if isinstance(reason, TimeoutError):
         return "no answer in time"
     if isinstance(reason, json.JSONDecodeError) and reason.doc.lstrip().startswith("<"):
@@ -211,18 +215,16 @@ def _in_words(error: BaseException) -> str:
     return f"no connection ({reason})"
 
 
-def _is_lasting(error: BaseException) -> bool:
-    """Say whether a trouble seldom passes: there is no network, or someone stands in between."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError)
+def _reason(error: BaseException) -> BaseException | str:
+    return error.reason if isinstance(error, urllib.error.URLError) else error
 
 
-def told(data: Any) -> str:
+def words_of(data: Any) -> str:
     """Return what a service itself says of an error, in brackets; nothing where it says nothing."""
     if not isinstance(data, dict):
         return ""
-    told = data.get("messages") or data.get("errors") or data.get("message") or ""
-    parts = told if isinstance(told, list) else [told]
+    said = data.get("messages") or data.get("errors") or data.get("message") or ""
+    parts = said if isinstance(said, list) else [said]
     words = "; ".join(str(one.get("message", one) if isinstance(one, dict) else one) for one in parts)
     return f" ({words[:_MOST_TOLD]})" if words else ""
 

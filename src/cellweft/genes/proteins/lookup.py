@@ -5,6 +5,7 @@ The genes come from a list, a text file, or a dataset.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,18 +29,20 @@ from cellweft.data.io.read import open_input
 from cellweft.genes.proteins.fasta import near_path
 from cellweft.genes.proteins.proteome import Protein, choose
 from cellweft.genes.proteins.taxonomy import organism_name
-from cellweft.genes.proteins.uniprot import URL, Part, Question, UniProt, is_askable
+from cellweft.genes.proteins.uniprot import URL, Part, Question, Source, UniProt, is_askable
 
 Match: TypeAlias = Literal["exact", "case", "Ensembl", "synonym"]
 """How a gene was found: by its very name, by its name in another case, by its Ensembl ID, or by a synonym."""
 
 _CERTAIN: frozenset[Match] = frozenset({"exact", "Ensembl"})
 _UNASKED = "not in the cache and, offline, not asked for"
+_NAMES = "a text file with one gene a line"
 _NAMELESS = "its name has a blank, or a character that UniProt does not take"
 
 Candidates: TypeAlias = dict[str, list[tuple[Match, Protein]]]
 """Proteins of each gene, with how they were found."""
 
+_NONE = Protein(accession="", canonical=False, sequence="")
 _TEXTS = (".txt", ".csv", ".tsv", ".list", "")
 _MOST_SHOWN = 60  # characters of a name in a message
 
@@ -99,16 +102,28 @@ def wanted_genes(
     >>> [one.symbol or one.ensembl for one in wanted_genes(["Gad1", "ENSMUSG00000070880.11"])]
     ['Gad1', 'ENSMUSG00000070880']
     """
+    where = "genes"
     if isinstance(genes, AnnData):
-        return _of_dataset(genes, gene_column)
-    if isinstance(genes, str | Path) or hasattr(genes, "__fspath__"):
+        where = f"genes (AnnData {f'backed by {genes.filename}' if genes.isbacked else 'in memory'})"
+        return _of_names(genes.var, where=where, column=gene_column)
+    if isinstance(genes, str | os.PathLike):
         path = Path(genes).expanduser()
-        if _is_text(path):
-            where = f"genes ({path})"
-            fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
-            return _of_list(read_names(path, where=where, fix=fix), where=where)
-        return _of_dataset(path, gene_column)
-    return _of_list([str(name) for name in genes], where="genes")
+        if not _is_text(path):
+            data = open_input(path, argument="genes")
+            return _of_names(data.var, where=data.where, column=gene_column)
+        where = f"genes ({path})"
+        fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
+        genes = read_names(path, where=where, fix=fix)
+    names = [str(name) for name in genes]
+    strange = [name for name in names if len(name.split()) != 1 or "," in name]
+    if strange:
+        raise GeneError(
+            where,
+            expected="names of genes, one a line",
+            got=f"names with blanks or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
+            fix="Write every name in a line of its own.",
+        )
+    return _of_names(pd.DataFrame(index=names), where=where)
 
 
 def _is_text(path: Path) -> bool:
@@ -137,52 +152,20 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
         Nothing lies there; it is no text.
     """
     if not path.is_file():
-        raise MissingFileError(
-            where,
-            expected="a text file with one gene a line",
-            got="nothing at this path",
-            fix=near_path(path),
-        )
+        raise MissingFileError(where, expected=_NAMES, got="nothing at this path", fix=near_path(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FormatError(
-            where, expected="a text file with one gene a line", got="a file that is no text", fix=fix
-        ) from error
+        raise FormatError(where, expected=_NAMES, got="a file that is no text", fix=fix) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _of_dataset(data: AnnData | Path, gene_column: str | None) -> list[Wanted]:
-    found = open_input(data, argument="genes")
-    names = [str(name) for name in found.var.index]
-    if gene_column is not None:
-        column = column_of(found.var, gene_column, where=found.where, argument="gene_column", slot="var")
-        names = [str(name) for name in column]
-    ids, symbols = id_column(found.var), symbol_column(found.var)
-    return _of_names(
-        names,
-        where=found.where,
-        ids=None if ids is None else found.var[ids],
-        symbols=None if symbols is None else found.var[symbols],
-    )
-
-
-def _of_list(names: Sequence[str], *, where: str) -> list[Wanted]:
-    strange = [name for name in names if len(name.split()) != 1 or "," in name]
-    if strange:
-        raise GeneError(
-            where,
-            expected="names of genes, one a line",
-            got=f"names with blanks or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
-            fix="Write every name in a line of its own.",
-        )
-    return _of_names(names, where=where)
-
-
-def _of_names(
-    names: Sequence[str], *, where: str, ids: pd.Series | None = None, symbols: pd.Series | None = None
-) -> list[Wanted]:
-    """Check names, and tell Ensembl IDs from others; ``ids`` and ``symbols`` say more of the same genes."""
+def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> list[Wanted]:
+    """Check names, and tell Ensembl IDs from others; columns of ``var`` may say more of the same genes."""
+    asked: Iterable[object] = var.index
+    if column is not None:
+        asked = column_of(var, column, where=where, argument="gene_column", slot="var")
+    names = [str(name) for name in asked]
     twice = duplicates_of(names)
     if not names or twice:
         raise GeneError(
@@ -193,19 +176,21 @@ def _of_names(
             if twice
             else "Name at least one gene.",
         )
-    bare = without_version(names)
-    all_ids = looks_like_ensembl(names)
-    other_ids = [""] * len(names) if ids is None else [str(one) for one in without_version(ids)]
-    other_symbols = (
-        [""] * len(names) if symbols is None else ["" if pd.isna(one) else str(one) for one in symbols]
+    blank = pd.Series("", index=var.index)
+    ids, symbols = (
+        blank if one is None else var[one].astype(object).fillna("")
+        for one in (id_column(var), symbol_column(var))
     )
+    all_ids = looks_like_ensembl(names)
     wanted = []
-    for name, plain, other_id, symbol in zip(names, bare, other_ids, other_symbols, strict=True):
+    for name, plain, other_id, symbol in zip(
+        names, without_version(names), without_version(ids), map(str, symbols), strict=True
+    ):
         if name.startswith("ENS") and (all_ids or looks_like_ensembl([name])):
             symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
             wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
         else:
-            known = other_id if other_id.startswith("ENS") else ""
+            known = str(other_id) if other_id.startswith("ENS") else ""
             wanted.append(Wanted(name=name, symbol=name, ensembl=known))
     return wanted
 
@@ -219,14 +204,11 @@ def in_files(wanted: Iterable[Wanted], proteins: Iterable[Protein]) -> Candidate
         for name in protein.names:
             tables["exact"].setdefault(name, []).append(protein)
             tables["case"].setdefault(name.lower(), []).append(protein)
-    keys = {
-        gene.name: {"Ensembl": gene.ensembl, "exact": gene.symbol, "case": gene.symbol.lower()}
-        for gene in wanted
-    }
-    return {
-        name: [(how, one) for how, table in tables.items() for one in table.get(of_gene[how], [])]
-        for name, of_gene in keys.items()
-    }
+    candidates: Candidates = {}
+    for gene in wanted:
+        keys = zip(tables.items(), (gene.ensembl, gene.symbol, gene.symbol.lower()), strict=True)
+        candidates[gene.name] = [(how, one) for (how, table), key in keys for one in table.get(key, [])]
+    return candidates
 
 
 def in_uniprot(
@@ -294,17 +276,19 @@ def _steps(wanted: Sequence[Wanted], taxon: int) -> list[tuple[Question, dict[st
     ids = {gene.name: gene.ensembl for gene in wanted if gene.by_id}
     names = {gene.name: gene.symbol for gene in wanted if gene.symbol and is_askable(gene.symbol)}
     more_ids = {gene.name: gene.ensembl for gene in wanted if gene.ensembl and not gene.by_id}
-    reviewed: Part = "UniProtKB-Swiss-Prot"
-    everything: Part = "UniProtKB"
-    steps = [
-        (Question(source="Ensembl", part=reviewed, taxon=0), ids),
-        (Question(source="Ensembl", part=everything, taxon=0), ids),
-        (Question(source="Gene_Name", part=reviewed, taxon=taxon), names),
-        (Question(source="Gene_Name", part=everything, taxon=taxon), names),
-        (Question(source="Ensembl", part=everything, taxon=0), more_ids),
-        (Question(source="search", part=everything, taxon=taxon), names),
+    steps: list[tuple[Source, Part, dict[str, str]]] = [
+        ("Ensembl", "UniProtKB-Swiss-Prot", ids),
+        ("Ensembl", "UniProtKB", ids),
+        ("Gene_Name", "UniProtKB-Swiss-Prot", names),
+        ("Gene_Name", "UniProtKB", names),
+        ("Ensembl", "UniProtKB", more_ids),
+        ("search", "UniProtKB", names),
     ]
-    return [(question, keys) for question, keys in steps if keys]
+    return [
+        (Question(source=source, part=part, taxon=0 if source == "Ensembl" else taxon), keys)
+        for source, part, keys in steps
+        if keys
+    ]
 
 
 def _how(name: str, protein: Protein) -> Match:
@@ -318,7 +302,7 @@ def row_of(
 ) -> dict[str, object]:
     """Return the gene's row of the table."""
     if len(gene.name.split()) != 1:  # in a FASTA the name ends at the first blank
-        return _empty(gene, _NAMELESS, 0)
+        return _row(gene, _NAMELESS)
     usable: dict[Match, dict[str, Protein]] = {}
     for place, (how, protein) in enumerate(candidates):
         if protein.sequence and protein.taxon in (0, taxon):
@@ -328,23 +312,11 @@ def row_of(
         those = list(usable.get(how, {}).values())
         owners = _owners(those) if how == "synonym" else []
         if len(owners) > 1:
-            return _empty(gene, f"a synonym of several genes ({shorten(owners)})", len(those))
+            return _row(gene, f"a synonym of several genes ({shorten(owners)})", n_candidates=len(those))
         if those:
             protein, reason = choose(those)
-            return {
-                "gene": gene.name,
-                "accession": protein.accession,
-                "entry_name": protein.entry_name,
-                "reviewed": protein.reviewed,
-                "canonical": protein.canonical,
-                "length": len(protein.sequence),
-                "matched": how,
-                "gene_name": _name_of(gene, protein),
-                "candidates": len(those),
-                "reason": reason,
-                "sequence": protein.sequence,
-            }
-    return _empty(gene, _why_none(gene, [one for _, one in candidates], taxon, unasked), 0)
+            return _row(gene, reason, protein, matched=how, n_candidates=len(those))
+    return _row(gene, _why_none(gene, [one for _, one in candidates], taxon, unasked))
 
 
 def _owners(proteins: Sequence[Protein]) -> list[str]:
@@ -354,25 +326,23 @@ def _owners(proteins: Sequence[Protein]) -> list[str]:
     return sorted({name.lower(): name for name in sorted(names)}.values())
 
 
-def _name_of(gene: Wanted, protein: Protein) -> str:
-    """Return what the database calls the gene: of several names of a protein the one that fits."""
+def _row(
+    gene: Wanted, reason: str, protein: Protein = _NONE, *, matched: str = "", n_candidates: int = 0
+) -> dict[str, object]:
+    # what the database calls the gene: of several names of a protein the one that fits
     fitting = [name for name in protein.names if name.lower() == gene.symbol.lower()]
-    return next(iter([*fitting, *protein.names]), "")
-
-
-def _empty(gene: Wanted, reason: str, n_candidates: int) -> dict[str, object]:
-    texts = dict.fromkeys(("accession", "entry_name"), "")
     return {
         "gene": gene.name,
-        **texts,
-        "reviewed": False,
-        "canonical": False,
-        "length": 0,
-        "matched": "",
-        "gene_name": "",
+        "accession": protein.accession,
+        "entry_name": protein.entry_name,
+        "reviewed": protein.reviewed,
+        "canonical": protein.canonical,
+        "length": len(protein.sequence),
+        "matched": matched,
+        "gene_name": next(iter([*fitting, *protein.names]), ""),
         "candidates": n_candidates,
         "reason": reason,
-        "sequence": "",
+        "sequence": protein.sequence,
     }
 
 

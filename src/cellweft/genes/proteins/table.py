@@ -18,7 +18,7 @@ from anndata import AnnData
 
 from cellweft._compute import progress_callback
 from cellweft._errors import GeneError
-from cellweft._text import shorten
+from cellweft._text import many, shorten
 from cellweft._typing import PathLike, ProgressOption
 from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.genes.proteins.fasta import FastaRecord, write_fasta
@@ -98,24 +98,24 @@ class ProteinTable:
         told = []
         without = self.table[self.table["length"] == 0]
         for reason, genes in without["gene"].groupby(without["reason"].str.replace(r" \(.*", "", regex=True)):
-            told.append(f"{_many(len(genes))} without a protein, {reason}: {shorten(list(genes), most=3)}.")
+            those = f"{many(len(genes), 'gene')} without a protein"
+            told.append(f"{those}, {reason}: {shorten(list(genes), most=3)}.")
         synonyms = self.table[self.table["matched"] == "synonym"]
         if len(synonyms):
             first = synonyms.iloc[0]
             told.append(
-                f"{_many(len(synonyms))} found by a synonym, such as {first['gene']!r}, "
+                f"{many(len(synonyms), 'gene')} found by a synonym, such as {first['gene']!r}, "
                 f"which the database calls {first['gene_name']!r}."
             )
         shared = self.table[(self.table["accession"] != "") & self.table["accession"].duplicated(keep=False)]
         if len(shared):
-            told.append(f"{_many(len(shared))} share a protein: {shorten(list(shared['gene']), most=4)}.")
+            those = f"{many(len(shared), 'gene')} share a protein"
+            told.append(f"{those}: {shorten(list(shared['gene']), most=4)}.")
         return told
 
     def __repr__(self) -> str:
-        return (
-            f"ProteinTable({len(self.found):,} of {_many(len(self.table))} of {organism_name(self.taxon)} "
-            f"from {self.source})"
-        )
+        genes = f"{many(len(self.table), 'gene')} of {organism_name(self.taxon)}"
+        return f"ProteinTable({len(self.found):,} of {genes} from {self.source})"
 
     def records(self) -> list[FastaRecord]:
         """Return the proteins as FASTA records, named by their genes as the dataset spells them."""
@@ -242,15 +242,16 @@ def find_proteins(
     taxon = taxon_of(organism)
     wanted = wanted_genes(genes, gene_column=gene_column)
     if proteome is not None:
-        paths = (
-            [Path(proteome)] if isinstance(proteome, str | os.PathLike) else [Path(one) for one in proteome]
-        )
+        files = [proteome] if isinstance(proteome, str | os.PathLike) else proteome
+        paths = [Path(one) for one in files]
         with progress_callback(progress) as report:
             candidates = in_files(wanted, read_proteome(paths, taxon=taxon, progress=report))
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        uniprot = UniProt(service=_service(url, taxon, folder), cache=folder, offline=offline)
+        fix = f"What it answered so far is kept in {folder}: run again to go on. " + without_network(taxon)
+        service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
+        uniprot = UniProt(service=service, cache=folder, offline=offline)
         with progress_callback(progress) as report:
             candidates, unasked, releases = in_uniprot(wanted, uniprot, taxon=taxon, progress=report)
         source = f"UniProt {', '.join(sorted(releases))}".strip()
@@ -268,11 +269,8 @@ def default_cache() -> Path:
         "win32": Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"),
         "darwin": home / "Library" / "Caches",
     }
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or places.get(sys.platform, home / ".cache"))
-        / "cellweft"
-        / "uniprot"
-    )
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or places.get(sys.platform, home / ".cache"))
+    return caches / "cellweft" / "uniprot"
 
 
 def _none_found(found: ProteinTable, wanted: Sequence[Wanted]) -> GeneError:
@@ -289,15 +287,3 @@ def _none_found(found: ProteinTable, wanted: Sequence[Wanted]) -> GeneError:
         got=f"a protein for none of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
         fix=fix,
     )
-
-
-def _service(url: str, taxon: int, cache: Path) -> Service:
-    return Service(
-        url=url.rstrip("/"),
-        name="UniProt",
-        fix=f"What it answered so far is kept in {cache}: run again to go on. " + without_network(taxon),
-    )
-
-
-def _many(number: int) -> str:
-    return "1 gene" if number == 1 else f"{number:,} genes"

@@ -53,10 +53,9 @@ def taxon_of(organism: str | int) -> int:
     text = " ".join(str(organism).replace("_", " ").split()).lower()
     if text.isdecimal() and int(text):
         return int(text)
-    known = {plain: taxon for plain, (_, taxon) in ORGANISMS.items()}
-    known |= {scientific.lower(): taxon for scientific, taxon in ORGANISMS.values()}
+    names = {plain: taxon for plain, (_, taxon) in ORGANISMS.items()} | dict(ORGANISMS.values())
+    known = {name.lower(): taxon for name, taxon in names.items()}
     if text not in known:
-        names = [*ORGANISMS, *(scientific for scientific, _ in ORGANISMS.values())]
         raise SettingError(
             "organism",
             expected="the name of an organism or the number of its taxon",

@@ -11,14 +11,14 @@ import re
 import shutil
 import urllib.parse
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from cellweft._typing import Progress, no_progress
 from cellweft.data.io.atomic_output import output_errors, partial_output
-from cellweft.genes.proteins.http_client import PASSING, Answer, Service, told
+from cellweft.genes.proteins.http_client import PASSING, Answer, Service, words_of
 from cellweft.genes.proteins.proteome import Protein
 
 logger = logging.getLogger("cellweft")
@@ -133,61 +133,51 @@ class UniProt:
         OutputError
             The cache cannot be written.
         """
-        folder, asked = self._folder(question), set(keys)
-        found: dict[str, list[Protein]] = {}
-        releases: set[str] = set()
         if not keys:
-            return Answers(found=found, releases=frozenset())
+            return Answers(found={}, releases=frozenset())
+        host = urllib.parse.quote(self.service.url.partition("://")[2], safe=".")
+        folder = self.cache / host / f"{question.source}-{question.part}-{question.taxon}"
+        asked, found, releases = set(keys), dict[str, list[Protein]](), set[str]()
         for kept in _read_batches(folder):
             those = {key: proteins for key, proteins in kept.found.items() if key in asked}
             found |= those
             releases |= kept.releases if those else set()
+
+        def report(done: int) -> None:
+            progress(question.label, done, len(keys))
+
         left = [] if self.offline else [key for key in keys if key not in found]
         size = _SEARCH if question.source == "search" else _JOB
         for start in range(0, len(left), size):
             batch = left[start : start + size]
-            answered = self._batch(
-                question, batch, folder, progress=progress, before=len(found), total=len(keys)
-            )
+            answered = self._batch(question, batch, folder=folder, before=len(found), report=report)
             found |= answered.found
             releases |= answered.releases
-        progress(question.label, len(keys), len(keys))
+        report(len(keys))
         return Answers(found=found, releases=frozenset(releases))
-
-    def _folder(self, question: Question) -> Path:
-        host = self.service.url.partition("://")[2]
-        name = f"{question.source}-{question.part}-{question.taxon}"
-        return self.cache / urllib.parse.quote(host, safe=".") / name
 
     def _batch(
         self,
         question: Question,
         keys: Sequence[str],
-        folder: Path,
         *,
-        progress: Progress,
+        folder: Path,
         before: int,
-        total: int,
+        report: Callable[[int], None],
     ) -> Answers:
         """Ask for some keys, and keep the answer."""
         name = hashlib.sha256(",".join(keys).encode()).hexdigest()[:20]
         pages = folder / f"{name}.pages"
-        progress(question.label, before, total)
+        report(before)
         path = _search_path(question, keys) if question.source == "search" else self._job(question, keys)
-        rows: list[dict[str, Any]] = []
-        release = ""
+        rows, release = list[dict[str, Any]](), ""
         for page in self._pages(path, pages):
             rows += page["rows"]
             release = page["release"]
-            share = len(rows) / max(1, page["total"])
-            progress(question.label, before + int(share * len(keys)), total)
+            report(before + int(len(rows) / max(1, page["total"]) * len(keys)))
         found = _by_key(question, keys, rows)
-        kept = {
-            "format": _FORMAT,
-            "release": release,
-            "found": {key: [dataclasses.asdict(one) for one in found[key]] for key in keys},
-        }
-        _write(folder / f"{name}.json.gz", kept)
+        plain = {key: [dataclasses.asdict(one) for one in found[key]] for key in keys}
+        _write(folder / f"{name}.json.gz", {"format": _FORMAT, "release": release, "found": plain})
         shutil.rmtree(pages, ignore_errors=True)
         return Answers(found=found, releases=frozenset({release} - {""}))
 
@@ -199,7 +189,7 @@ class UniProt:
         for _ in range(_JOB_ATTEMPTS):
             submitted = self.service.post("/idmapping/run", form).data
             if not isinstance(submitted, dict) or "jobId" not in submitted:
-                raise self.service.refused("/idmapping/run", f"no number of a job{told(submitted)}")
+                raise self.service.refused("/idmapping/run", f"no number of a job{words_of(submitted)}")
             job = urllib.parse.quote(str(submitted["jobId"]), safe="")
             if self._is_finished(job):
                 query = urllib.parse.urlencode({"fields": _FIELDS, "format": "json", "size": _PAGE})
@@ -216,7 +206,7 @@ class UniProt:
             if state == "ERROR":
                 return False
             if answer.status >= 400:
-                raise self.service.refused(path, f"a job that failed{told(answer.data)}")
+                raise self.service.refused(path, f"a job that failed{words_of(answer.data)}")
             if state not in ("NEW", "RUNNING"):  # "see other", that is, the results
                 return True
             self.service.wait(pause)
@@ -266,19 +256,13 @@ def protein_of(entry: dict[str, Any]) -> Protein:
     >>> protein.reviewed, protein.names, protein.synonyms
     (True, ('Gad1',), ('Gad67',))
     """
-    genes = entry.get("genes", [])
-    others = (
-        other["value"]
-        for gene in genes
-        for kind in ("synonyms", "orderedLocusNames", "orfNames")
-        for other in gene.get(kind, [])
-    )
-    accession = entry["primaryAccession"]
+    genes, accession = entry.get("genes", []), entry["primaryAccession"]
+    kinds = ("synonyms", "orderedLocusNames", "orfNames")
     return Protein(
         accession=accession,
         entry_name=entry.get("uniProtkbId", ""),
         names=tuple(gene["geneName"]["value"] for gene in genes if "geneName" in gene),
-        synonyms=tuple(others),
+        synonyms=tuple(one["value"] for gene in genes for kind in kinds for one in gene.get(kind, [])),
         reviewed="unreviewed" not in entry["entryType"] and "reviewed" in entry["entryType"],
         canonical="-" not in accession,
         taxon=int(entry.get("organism", {}).get("taxonId", 0)),
@@ -338,12 +322,11 @@ def _by_key(
     for row in rows:
         protein, asked = _protein(row["protein"]), row["from"].lower()
         if question.source == "search":
-            names = {name.lower() for name in (*protein.names, *protein.synonyms)} & folded.keys()
+            names = {name.lower() for name in (*protein.names, *protein.synonyms)}
         else:
-            names = {asked if asked in folded else asked.partition(".")[0]} & folded.keys()
-        for name in names:
-            for key in folded[name]:
-                found[key].append(protein)
+            names = {asked if asked in folded else asked.partition(".")[0]}
+        for key in (key for name in names & folded.keys() for key in folded[name]):
+            found[key].append(protein)
     return found
 
 
