@@ -308,7 +308,9 @@ class FittedAttention:
         """See `cellweft.impute.base.FittedMethod`."""
         return self.attending.similarity(pair)
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the Pearson correlation that is expected of each gene."""
         if self.trust is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})

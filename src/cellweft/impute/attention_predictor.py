@@ -362,24 +362,24 @@ class _Trainer:
     seed: int
     home: torch.device
 
-    def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, told: Progress) -> Any:
+    def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, report: Progress) -> Any:
         """Return a part of the panel as carried without it; given none, the model of the whole panel."""
         if split is None:
-            model = self._model(np.arange(self.shown.shape[1]), self.settings, device, told)
+            model = self._model(np.arange(self.shown.shape[1]), self.settings, device, report)
             return attention.condensed_if_large(model, seed=self.seed)
         kept, out = split
         model = self._model(
             kept,
             self.settings.without_part(),
             device,
-            lambda stage, done, total: told(f"genes left out: {stage}", done, total),
+            lambda stage, done, total: report(f"genes left out: {stage}", done, total),
         )
         expression = torch.from_numpy(np.ascontiguousarray(self.reference[:, out])).to(device)
         part = _Part.of(model, expression, self.queries)
         return part if device == self.home else part.to(self.home)
 
     def _model(
-        self, genes: IntArray, settings: AttentionSettings, device: torch.device, told: Progress
+        self, genes: IntArray, settings: AttentionSettings, device: torch.device, report: Progress
     ) -> AttentionModel:
         return attention.train(
             np.ascontiguousarray(self.measured[:, genes]),
@@ -388,7 +388,7 @@ class _Trainer:
             settings=settings,
             seed=self.seed,
             device=device,
-            progress=told,
+            progress=report,
         )
 
 

@@ -133,7 +133,9 @@ class FittedMethod(Fit, Protocol):
     def similarity(self, pair: Pair) -> DoubleArray | None:
         """Return how near the reference comes to every spatial cell, if the method can tell."""
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """Return what is known of genes' reliability: a row per gene, ``reliability`` and more.
 
         Parameters

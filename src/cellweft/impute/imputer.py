@@ -440,7 +440,7 @@ class Imputer(FolderModel):
                 got=f"an array of shape {judged.shape}",
                 fix="Pass the predictions of these genes in all cells of the pair.",
             )
-        scores = fitted.judge(places, pair=pair, judged=judged)[RELIABILITY]
+        scores = fitted.score_reliability(places, pair=pair, judged=judged)[RELIABILITY]
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:

@@ -100,7 +100,7 @@ class StImputeMethod:
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
 
-        def train(part: Pair, name: str, device: torch.device, told: Progress) -> StImputeModel:
+        def train(part: Pair, name: str, device: torch.device, report: Progress) -> StImputeModel:
             return train_part(
                 part,
                 columns,
@@ -108,13 +108,13 @@ class StImputeMethod:
                 settings=settings,
                 seed=work.seed,
                 device=device,
-                progress=lambda stage, done, total: told(f"{name}{stage}", done, total),
+                progress=lambda stage, done, total: report(f"{name}{stage}", done, total),
             )
 
-        def learn(fold: LeftOut | None, device: torch.device, told: Progress) -> Any:
+        def learn(fold: LeftOut | None, device: torch.device, report: Progress) -> Any:
             if fold is None:
-                return train(pair, "", device, told)
-            model = train(fold.train, "reliability: ", device, told)
+                return train(pair, "", device, report)
+            model = train(fold.train, "reliability: ", device, report)
             return predict_all(partial(NetworkGenes.of, model, columns), fold.cells, fold.genes)
 
         sample = TissueSample.draw(pair, work.seed) if work.reliability else None
@@ -204,7 +204,9 @@ class FittedStImpute:
     def similarity(self, pair: Pair) -> None:
         """Return None: its k neighbours do not tell."""
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
         known = self.reliability
         if known is None:

@@ -160,10 +160,10 @@ class Imputation:
         var = gene_table(self.pair.sc, self.genes)
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [
-            self.fitted.judge(self.genes[part], pair=self.known)
+            self.fitted.score_reliability(self.genes[part], pair=self.known)
             for part in row_blocks(len(self.genes), BLOCK_GENES)
         ]
-        known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
+        known = pd.concat(parts or [self.fitted.score_reliability(self.genes, pair=self.known)])
         return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})
 
     def mark(self, given: Mapping[str, str | float | None]) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def train(
     """
     total = settings.models * settings.steps
 
-    def trained(number: int, device: torch.device, told: Progress) -> tuple[CellEncoder, list[float]]:
+    def trained(number: int, device: torch.device, report: Progress) -> tuple[CellEncoder, list[float]]:
         stream = torch_stream(seed, f"stem {number}")
         encoder = CellEncoder(n_genes, settings, stream).to(device)
 
@@ -245,7 +245,7 @@ def train(
             loss_at,
             steps=settings.steps,
             rate=lambda step: 0.5 if step >= round(settings.halve_at * settings.steps) else 1.0,
-            progress=lambda step, steps: told("training", number * steps + step, total),
+            progress=lambda step, steps: report("training", number * steps + step, total),
         )
         return encoder.eval(), history
 

@@ -26,7 +26,7 @@ from cellweft._typing import Progress
 from cellweft.data.io.journal import Journal
 from cellweft.data.io.output_request import processes_of
 from cellweft.data.io.write import ResultWriter
-from cellweft.impute.cluster.worker import Marker, TileMaker, View, view_of
+from cellweft.impute.cluster.worker import RunMarker, TileMaker, WorkerState, worker_state
 from cellweft.impute.tiling import Imputation, Tile
 
 logger = logging.getLogger("cellweft")
@@ -182,7 +182,7 @@ def write_tiles_over(
         writer.note(tile.rows, tile.places)
         n_done += tile.n_values
 
-    marker = Marker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
+    marker = RunMarker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
     with writer, marker.put():
         for tile in job.tiles:
             if tile.number in journal.done:
@@ -293,18 +293,20 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
     """Raise unless the workers share the output, and compute with what is installed here."""
     cluster.wait()
     with cluster.errors():
-        found = cluster.client.run(view_of, maker.marker, _LATE, on_error="return")
+        found = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
     for worker, one in found.items():
         if isinstance(one, ImportError | AttributeError):
             _other(worker, expected="cellweft, as here", got=f"the error {str(one)!r}")
-    views = {worker: one for worker, one in found.items() if isinstance(one, View)}  # others were just lost
-    for worker, view in views.items():
+    states = {
+        worker: one for worker, one in found.items() if isinstance(one, WorkerState)
+    }  # others were just lost
+    for worker, state in states.items():
         for package, version in versions().items():
-            if view.versions.get(package) != version:
-                _other(worker, expected=f"{package} {version}", got=str(view.versions.get(package)))
-        if not view.shares:
-            maker.marker.refuse(view.host)
-    cores = min((view.cores for view in views.values()), default=maker.threads.torch)
+            if state.versions.get(package) != version:
+                _other(worker, expected=f"{package} {version}", got=str(state.versions.get(package)))
+        if not state.shares:
+            maker.marker.refuse(state.host)
+    cores = min((state.cores for state in states.values()), default=maker.threads.torch)
     if cores < maker.threads.torch:
         logger.warning(
             "Workers compute with %d threads, as many as this process, on %d cores: "
