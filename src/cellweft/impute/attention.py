@@ -25,7 +25,6 @@ from cellweft.impute.attention_predictor import (
     sample_cells,
 )
 from cellweft.impute.base import FitContext, ImputerSettings
-from cellweft.impute.planning import Plan, make_plan
 from cellweft.impute.uncertainty.expected_correlation import Predictability
 from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, Intervals, fit_intervals
 from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments, condensed_if_large
@@ -193,28 +192,10 @@ class AttentionMethod:
         """Return the settings, the same for all data."""
         return AttentionSettings().override(self.changes)
 
-    def plan(
-        self,
-        pair: Pair,
-        n_genes: int,
-        *,
-        settings: ImputerSettings | None,
-        memory: str | int,
-        interval: float | None,
-        in_memory: bool,
-        trainings: int = 1,
-    ) -> Plan:
+    @property
+    def network_bytes(self) -> float:
         """See `cellweft.impute.base.Method`."""
-        chosen = settings or self.settings(pair)
-        return make_plan(
-            pair,
-            n_genes,
-            settings=chosen,
-            memory=memory,
-            interval=interval,
-            in_memory=in_memory,
-            trainings=trainings,
-        )
+        return 0.0
 
     def fit(self, pair: Pair, work: FitContext) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""

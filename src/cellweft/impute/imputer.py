@@ -45,7 +45,7 @@ from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Meth
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
 from cellweft.impute.fingerprint import check_data, data_mark, machine_mark, network_digests, reference_mark
-from cellweft.impute.planning import Plan, share_kept
+from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import StImputeMethod
 from cellweft.impute.stimpute_state import SavedStImpute
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
@@ -233,13 +233,15 @@ class Imputer(FolderModel):
         is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
-        plan = method.plan(
+        used = self.settings_ if is_of_fit else None
+        plan = make_plan(
             pair,
             len(asked),
-            settings=self.settings_ if is_of_fit else None,
+            settings=used or method.settings(pair),
             memory=memory,
             interval=interval,
             in_memory=in_memory,
+            network=method.network_bytes,
             trainings=len(resolve_devices(self.device)),
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
@@ -600,13 +602,14 @@ class Imputer(FolderModel):
             pair=pair,
             known=self._pair(),
             genes=asked,
-            plan=self._method.plan(
+            plan=make_plan(
                 pair,
                 len(asked),
                 settings=fitted.settings,
                 memory=memory,
                 interval=interval,
                 in_memory=in_memory,
+                network=self._method.network_bytes,
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),

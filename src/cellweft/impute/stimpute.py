@@ -18,16 +18,15 @@ from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.genes.network import network_bytes, read_network
 from cellweft.impute.base import FitContext, ImputerSettings, predict_all
-from cellweft.impute.planning import Plan, make_plan
 from cellweft.impute.stimpute_predictor import (
     NetworkGenes,
     check_k,
     gene_graph,
     gene_relations,
     network_record,
-    train_part,
 )
 from cellweft.impute.stimpute_state import SavedStImpute, folder_of
+from cellweft.impute.training_data import training_cells
 from cellweft.impute.uncertainty.reliability_network import (
     LeftOut,
     Reliability,
@@ -68,28 +67,10 @@ class StImputeMethod:
         """Return the published settings for the size of the data, with the changes."""
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.changes)
 
-    def plan(
-        self,
-        pair: Pair,
-        n_genes: int,
-        *,
-        settings: ImputerSettings | None,
-        memory: str | int,
-        interval: float | None,
-        in_memory: bool,
-        trainings: int = 1,
-    ) -> Plan:
+    @property
+    def network_bytes(self) -> float:
         """See `cellweft.impute.base.Method`."""
-        return make_plan(
-            pair,
-            n_genes,
-            settings=settings or self.settings(pair),
-            memory=memory,
-            interval=interval,
-            in_memory=in_memory,
-            network=network_bytes(*self.sources.values()),
-            trainings=trainings,
-        )
+        return network_bytes(*self.sources.values())
 
     def fit(self, pair: Pair, work: FitContext) -> FittedStImpute:
         """See `cellweft.impute.base.Method`."""
@@ -101,9 +82,10 @@ class StImputeMethod:
         check_k(settings, columns)
 
         def train(part: Pair, name: str, device: torch.device, report: Progress) -> StImputeModel:
-            return train_part(
-                part,
-                columns,
+            return stimpute.train(
+                training_cells(part, settings.training_cells, work.seed),
+                columns.dense(part.sc_shared),
+                part.sc_shared,
                 graph=gene_graph(part, columns, settings=settings, parts=parts),
                 settings=settings,
                 seed=work.seed,

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
 from cellweft._errors import SettingError, arg
-from cellweft._typing import FloatArray, IntArray, Progress, RelationKind
+from cellweft._typing import FloatArray, IntArray, RelationKind
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.genes.network import Network
 from cellweft.impute.planning import TABLE_GENES, uses_all_sources
-from cellweft.impute.training_data import training_cells
 from cellweft.nn import stimpute
 from cellweft.nn.config import StImputeSettings, bytes_per_cell
 from cellweft.nn.gene_graph import GeneGraph, GeneTable, GraphPart
@@ -39,29 +38,6 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
             got=str(settings.k),
             fix="Set a smaller k.",
         )
-
-
-def train_part(
-    pair: Pair,
-    columns: GeneColumns,
-    *,
-    graph: GeneGraph,
-    settings: StImputeSettings,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> StImputeModel:
-    """Train on the panel of a pair; parameters as `cellweft.nn.stimpute.train`."""
-    return stimpute.train(
-        training_cells(pair, settings.training_cells, seed),
-        columns.dense(pair.sc_shared),
-        pair.sc_shared,
-        graph=graph,
-        settings=settings,
-        seed=seed,
-        device=device,
-        progress=progress,
-    )
 
 
 def gene_relations(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -265,9 +265,9 @@ def summaries(
         The shapes do not fit.
     """
     n_genes = reference.shape[1]
-    _check_shape("predicted", predicted, (len(predicted), n_genes))
-    _check_shape("attended", attended, (len(attended), n_genes))
-    _check_shape("within", within, (len(queries), n_genes))
+    check_shape("predicted", predicted, (len(predicted), n_genes))
+    check_shape("attended", attended, (len(attended), n_genes))
+    check_shape("within", within, (len(queries), n_genes))
     own, spread = _spread(reference), _spread(attended)
     ratio = np.divide(spread, own, out=np.zeros(len(own)), where=own > 0)
     return np.stack([_spread(predicted), ratio, correlate(within, reference[queries]).clip(min=0)], axis=1)
@@ -290,7 +290,7 @@ def correlate(predicted: FloatArray, measured: FloatArray) -> DoubleArray:
     InputError
         The shapes differ.
     """
-    _check_shape("predicted", predicted, measured.shape)
+    check_shape("predicted", predicted, measured.shape)
     return pearson(predicted, measured) if len(measured) else np.zeros(measured.shape[1])
 
 
@@ -320,7 +320,7 @@ def _table(features: DoubleArray) -> DoubleArray:
 
 def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
     """Return the genes whose correlation is known, after a look at all of them."""
-    _check_shape("pearson", pearson, (len(features),))
+    check_shape("pearson", pearson, (len(features),))
     known = ~np.isnan(pearson)
     if (np.abs(pearson[known]) > 1).any():
         raise InputError(
@@ -339,7 +339,8 @@ def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
     return known
 
 
-def _check_shape(where: str, values: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+def check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless values have a shape."""
     if values.shape != shape:
         raise InputError(
             where,

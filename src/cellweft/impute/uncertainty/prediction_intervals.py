@@ -21,6 +21,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from cellweft._compute import numpy_stream
 from cellweft._errors import InputError, check_range
 from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.impute.uncertainty.expected_correlation import check_shape
 
 _SCORING_STEPS = 4
 _MOST_SHARES = 0.95  # so that something is left for the single cell
@@ -308,7 +309,7 @@ class Intervals:
         known = np.zeros((len(values), 0))
         if state is not None:
             known = np.asarray(state, dtype=np.float64)
-            _check_shape("state", known, (len(values), self.loadings.shape[1]))
+            check_shape("state", known, (len(values), self.loadings.shape[1]))
         shares = self.effects[: 2 + known.shape[1]]
         noise = 1 - shares.sum()
         drawn = np.empty(values.shape, dtype=np.float32)
@@ -322,7 +323,7 @@ class Intervals:
 
     def _checked(self, predicted: ArrayLike, similarity: ArrayLike) -> tuple[DoubleArray, IntArray]:
         values, likeness = np.asarray(predicted, dtype=np.float64), np.asarray(similarity, dtype=np.float64)
-        _check_shape("predicted", values, (len(likeness), values.shape[-1] if values.ndim else 0))
+        check_shape("predicted", values, (len(likeness), values.shape[-1] if values.ndim else 0))
         return values, _group_of(likeness, self.edges)
 
     def _values(self, probabilities: DoubleArray, column: DoubleArray, group: IntArray) -> DoubleArray:
@@ -423,8 +424,8 @@ class _Entries:
         values, measured = np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
         likeness = np.asarray(similarity, dtype=np.float64)
         n_panel = values.shape[-1] if values.ndim else 0
-        _check_shape("predicted", values, (len(likeness), n_panel))
-        _check_shape("truth", measured, values.shape)
+        check_shape("predicted", values, (len(likeness), n_panel))
+        check_shape("truth", measured, values.shape)
         if n_panel < SMALLEST_PANEL or not len(values):
             raise InputError(
                 "predicted",
@@ -570,13 +571,3 @@ def _position(values: DoubleArray, levels: DoubleArray) -> tuple[IntArray, Doubl
     place = np.interp(values, levels, np.arange(len(levels), dtype=np.float64))
     below = place.astype(np.int64)
     return below, place - below
-
-
-def _check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
-    if values.shape != shape:
-        raise InputError(
-            where,
-            expected=f"an array of shape {shape}",
-            got=f"one of shape {values.shape}",
-            fix="Give cells x genes, and as many cells everywhere.",
-        )
