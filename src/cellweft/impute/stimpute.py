@@ -17,7 +17,7 @@ from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.genes.network import network_bytes, read_network
-from cellweft.impute.base import FitContext, ImputerSettings, predict_all
+from cellweft.impute.base import FitContext, predict_all
 from cellweft.impute.stimpute_predictor import (
     NetworkGenes,
     check_k,
