@@ -47,7 +47,7 @@ class SavedAttention:
         As it was trained, but with keys of no cell of the reference.
     levels, queries
         As of `cellweft.impute.attention_predictor.AttentionPredictor`.
-    intervals, trust
+    intervals, reliability
         What was learned besides, if anything was.
     """
 
@@ -55,7 +55,7 @@ class SavedAttention:
     levels: Levels | None
     queries: IntArray
     intervals: Intervals | None
-    trust: GeneReliability | None
+    reliability: GeneReliability | None
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
@@ -75,12 +75,13 @@ class SavedAttention:
             sample_detection=tensors["sample_detection"],
             **moments,
         )
+        reliability = GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None
         return cls(
             model=model,
             levels=_levels(tensors, settings),
             queries=tensors["queries"].numpy(),
             intervals=Intervals.from_arrays(intervals) if intervals else None,
-            trust=GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None,
+            reliability=reliability,
         )
 
     def folder(self, pair: Pair) -> ModelFolder:
@@ -101,8 +102,8 @@ class SavedAttention:
         for name, one in moments.items():
             tensors |= {f"{name}.mean": one.mean, f"{name}.spread": one.spread}
         arrays = {} if self.intervals is None else named("intervals", self.intervals.to_arrays())
-        if self.trust is not None:
-            arrays |= named("trust", self.trust.known.to_arrays())
+        if self.reliability is not None:
+            arrays |= named("trust", self.reliability.known.to_arrays())
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
         genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
         return ModelFolder(config={"settings": asdict(model.settings)}, tensors=tensors, genes=genes)
@@ -175,7 +176,7 @@ class AttentionMethod:
             sample=sample_cells(pair, seed),
             seed=seed,
             intervals=saved.intervals,
-            trust=saved.trust,
+            trust=saved.reliability,
         )
 
 
@@ -252,6 +253,6 @@ class FittedAttention:
             levels=one.levels,
             queries=one.queries,
             intervals=self.intervals,
-            trust=self.trust,
+            reliability=self.trust,
         )
         return saved.folder(pair)

@@ -99,6 +99,11 @@ class Plan:
         return replace(self, output_bytes=self.output_bytes - saved, kept=kept)
 
     @property
+    def n_values(self) -> int:
+        """Cells times genes."""
+        return self.n_cells * self.n_genes
+
+    @property
     def chunk(self) -> tuple[int, int]:
         """Cells and genes that are compressed together: tiles are made of whole chunks."""
         return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)

@@ -26,7 +26,7 @@ from cellweft._typing import Progress
 from cellweft.data.io.journal import Journal
 from cellweft.data.io.output_request import processes_of
 from cellweft.data.io.write import ResultWriter
-from cellweft.impute.cluster.worker import RunMarker, TileMaker, WorkerState, worker_state
+from cellweft.impute.cluster.worker import RunMarker, TileMaker, WorkerState, count_cores, worker_state
 from cellweft.impute.tiling import Imputation, Tile
 
 logger = logging.getLogger("cellweft")
@@ -133,7 +133,7 @@ def connect(
     found = list(devices)
     if not found and device.type == "cuda":
         found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    count = count or len(found) or max(_cores() // torch.get_num_threads(), 1)
+    count = count or len(found) or max(count_cores() // torch.get_num_threads(), 1)
     taken = {str(number): found[number % len(found)] for number in range(count)} if found else {}
     with _processes(count, parse_memory(memory)) as processes, _client(processes, address) as client:
         yield Cluster(address=address, client=client, devices=taken)
@@ -175,7 +175,7 @@ def write_tiles_over(
     A tile that is lost with its worker is made again by another: a tile is of whole chunks, each of which is
     written at once, and it is the same wherever it is made.
     """
-    n_values, n_done = job.plan.n_cells * job.plan.n_genes, 0
+    n_values, n_done = job.plan.n_values, 0
 
     def note(tile: Tile) -> None:
         nonlocal n_done
@@ -324,10 +324,6 @@ def _other(worker: str, *, expected: str, got: str) -> NoReturn:
         got=f"{got} at {worker}",
         fix="Start the workers in the same environment as this process.",
     )
-
-
-def _cores() -> int:
-    return int(require("dask.system", "dask").CPU_COUNT)
 
 
 @contextlib.contextmanager

@@ -249,8 +249,12 @@ def worker_state(marker: RunMarker, late: float) -> WorkerState:
     end = time.monotonic() + late
     while not (shares := marker.is_seen()) and time.monotonic() < end:
         time.sleep(0.2)
-    cores = int(require("dask.system", "dask").CPU_COUNT)
-    return WorkerState(shares=shares, host=socket.gethostname(), cores=cores, versions=versions())
+    return WorkerState(shares=shares, host=socket.gethostname(), cores=count_cores(), versions=versions())
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return int(require("dask.system", "dask").CPU_COUNT)
 
 
 def _without_data(job: Imputation) -> Imputation:

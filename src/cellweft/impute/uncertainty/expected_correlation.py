@@ -38,7 +38,41 @@ _HIGHEST = 0.99  # correlations beyond have no finite Fisher z to speak of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictability:
+class StoredArrays:
+    """What was learned, as arrays alone."""
+
+    def to_arrays(self) -> dict[str, DoubleArray]:
+        """Return the arrays by name, to be stored."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return what `to_arrays` took apart.
+
+        Parameters
+        ----------
+        arrays
+            By name; others among them are passed over.
+
+        Raises
+        ------
+        InputError
+            An array is missing.
+        """
+        names = [one.name for one in fields(cls)]
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise InputError(
+                cls.__name__.lower(),
+                expected=f"arrays named {', '.join(names)}",
+                got=f"none named {', '.join(missing)}",
+                fix="Pass all that to_arrays gave.",
+            )
+        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictability(StoredArrays):
     """What was learned of how well genes are predicted.
 
     Attributes
@@ -149,35 +183,6 @@ class Predictability:
     def reliable(self, score: DoubleArray) -> BoolArray:
         """Return (n_genes,) whether each ``score`` is above `cut`."""
         return np.asarray(score) > self.cut
-
-    def to_arrays(self) -> dict[str, DoubleArray]:
-        """Return the three arrays by name, to be stored."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
-        """Return what `to_arrays` took apart.
-
-        Parameters
-        ----------
-        arrays
-            By name; others among them are passed over.
-
-        Raises
-        ------
-        InputError
-            An array is missing.
-        """
-        names = [one.name for one in fields(cls)]
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise InputError(
-                "predictability",
-                expected=f"arrays named {', '.join(names)}",
-                got=f"none named {', '.join(missing)}",
-                fix="Pass all that to_arrays gave.",
-            )
-        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
 
     def _width(self, level: float) -> float:
         """Return half the width of the interval around a score of 0."""

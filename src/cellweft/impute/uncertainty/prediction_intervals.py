@@ -11,8 +11,8 @@ where they should. Draws give this error to the column as a whole, and to kinds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from cellweft._compute import numpy_stream
 from cellweft._errors import InputError, check_range
 from cellweft._typing import DoubleArray, FloatArray, IntArray
-from cellweft.impute.uncertainty.expected_correlation import check_shape
+from cellweft.impute.uncertainty.expected_correlation import StoredArrays, check_shape
 
 _SCORING_STEPS = 4
 _MOST_SHARES = 0.95  # so that something is left for the single cell
@@ -160,7 +160,7 @@ _PROBABILITIES = np.linspace(0, 1, _STEPS + 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Intervals:
+class Intervals(StoredArrays):
     """How measured values spread around predictions, in groups.
 
     Attributes
@@ -201,15 +201,6 @@ class Intervals:
     effects: DoubleArray
     centre: DoubleArray
     loadings: DoubleArray
-
-    def to_arrays(self) -> dict[str, DoubleArray]:
-        """Return all there is to store, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """Return what `to_arrays` gave: ``arrays`` by name."""
-        return cls(**{one.name: np.asarray(arrays[one.name], dtype=np.float64) for one in fields(cls)})
 
     def state(self, panel: ArrayLike) -> DoubleArray:
         """Return where cells stand in what the panel measured.

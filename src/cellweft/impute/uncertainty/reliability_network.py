@@ -299,7 +299,6 @@ def _fit_net(features: torch.Tensor, targets: torch.Tensor, generator: torch.Gen
         lambda: shuffled(len(features), size=64, generator=generator),
         epochs=_EPOCHS,
         lr=_LR,
-        progress=lambda done, total: None,
     )
     return net
 
