@@ -452,19 +452,11 @@ class GeneReliability:
             )
             score[part] = self.known.score(features)[0]
         if predicted is None:
-            place = {str(name): number for number, name in enumerate(self.panel)}
-            for number, name in enumerate(names):
-                if str(name) in place:
-                    score[number] = self.known.panel_scores[place[str(name)]]
+            place = pd.Index(self.panel.astype(str)).get_indexer(names.astype(str))
+            score[place >= 0] = self.known.panel_scores[place[place >= 0]]
         lower, upper = self.known.interval(score)
-        return pd.DataFrame(
-            {
-                RELIABILITY: score,
-                RELIABILITY_LOWER: lower,
-                RELIABILITY_UPPER: upper,
-                "reliable": self.known.reliable(score),
-            }
-        )
+        bounds = {RELIABILITY_LOWER: lower, RELIABILITY_UPPER: upper}
+        return pd.DataFrame({RELIABILITY: score, **bounds, "reliable": self.known.reliable(score)})
 
 
 def fit_trust(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability | None:

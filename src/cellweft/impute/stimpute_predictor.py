@@ -148,13 +148,10 @@ class NetworkGenes:
         """
         parts = [genes[places] for places in row_blocks(len(genes), TABLE_GENES)]
         per_cell = bytes_per_cell(model.settings, len(model.sources.weights), min(len(genes), TABLE_GENES))
-        return cls(
-            model=model,
-            tables=tuple(
-                GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
-            ),
-            cells=rows_within(BLOCK_BYTES, per_cell),
+        made = (
+            GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
         )
+        return cls(model=model, tables=tuple(made), cells=rows_within(BLOCK_BYTES, per_cell))
 
     def values(self, measured: FloatArray) -> FloatArray:
         """See `cellweft.impute.base.Predictor`."""

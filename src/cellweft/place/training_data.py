@@ -105,10 +105,8 @@ class ModelInput:
 
     def sparse(self, rows: IntArray) -> sp.csr_matrix:
         """Return the same for many rows, read by blocks and held sparse."""
-        blocks = [
-            sp.csr_matrix(self.side.block(rows[part], self.genes))
-            for part in row_blocks(len(rows), READ_ROWS)
-        ]
+        parts = row_blocks(len(rows), READ_ROWS)
+        blocks = [sp.csr_matrix(self.side.block(rows[part], self.genes)) for part in parts]
         return sp.csr_matrix(sp.vstack(blocks, format="csr"))
 
 
@@ -144,11 +142,8 @@ def model_inputs(
     Values that come as logarithms stay as they are, whatever the total.
     """
     places = find_names(genes, pair.shared_genes, where="genes of the model")
-    sc, st = (replace(side, target=total) for side, total in zip((pair.sc, pair.st), totals, strict=True))
-    return (
-        ModelInput(side=sc, genes=pair.sc_shared[places]),
-        ModelInput(side=st, genes=pair.st_shared[places]),
-    )
+    cells = ModelInput(side=replace(pair.sc, target=totals[0]), genes=pair.sc_shared[places])
+    return cells, ModelInput(side=replace(pair.st, target=totals[1]), genes=pair.st_shared[places])
 
 
 def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
