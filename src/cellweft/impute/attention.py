@@ -21,7 +21,7 @@ from cellweft.impute.attention_predictor import (
     CarriedGenes,
     GeneReliability,
     fit_attending,
-    fit_trust,
+    fit_gene_reliability,
     sample_cells,
 )
 from cellweft.impute.base import FitContext
@@ -160,8 +160,8 @@ class AttentionMethod:
             return fitted
         similarity = attending.model.similarity(attending.model.sample)
         intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
-        trust = fit_trust(attending, held_out, pair)
-        return replace(fitted, intervals=intervals, trust=trust)
+        reliability = fit_gene_reliability(attending, held_out, pair)
+        return replace(fitted, intervals=intervals, reliability=reliability)
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""
@@ -176,7 +176,7 @@ class AttentionMethod:
             sample=sample_cells(pair, seed),
             seed=seed,
             intervals=saved.intervals,
-            trust=saved.reliability,
+            reliability=saved.reliability,
         )
 
 
@@ -192,7 +192,7 @@ class FittedAttention:
         (n_sample,) positions of the cells that reliability looks at.
     seed
         Of the fit.
-    intervals, trust
+    intervals, reliability
         What was learned of intervals and of reliability, or None.
     """
 
@@ -201,7 +201,7 @@ class FittedAttention:
     seed: int
     preset: Preset = "auto"
     intervals: Intervals | None = None
-    trust: GeneReliability | None = None
+    reliability: GeneReliability | None = None
     network: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -240,10 +240,10 @@ class FittedAttention:
         self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
     ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the Pearson correlation that is expected of each gene."""
-        if self.trust is None:
+        if self.reliability is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
-        return self.trust.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
+        return self.reliability.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
 
     def folder(self, pair: Pair) -> ModelFolder:
         """See `cellweft.impute.base.FittedMethod`."""
@@ -253,6 +253,6 @@ class FittedAttention:
             levels=one.levels,
             queries=one.queries,
             intervals=self.intervals,
-            reliability=self.trust,
+            reliability=self.reliability,
         )
         return saved.folder(pair)

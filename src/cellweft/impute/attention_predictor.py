@@ -27,7 +27,6 @@ from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
 from cellweft.impute.training_data import panel_of, training_cells
 from cellweft.impute.uncertainty.expected_correlation import (
-    SMALLEST_PANEL,
     Predictability,
     correlate,
     fit_predictability,
@@ -459,8 +458,8 @@ class GeneReliability:
         return pd.DataFrame({RELIABILITY: score, **bounds, "reliable": self.known.reliable(score)})
 
 
-def fit_trust(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability | None:
-    """Learn from panel genes, each predicted without it; None where they are too few.
+def fit_gene_reliability(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability:
+    """Learn from panel genes, six or more, each predicted without it.
 
     Parameters
     ----------
@@ -471,8 +470,6 @@ def fit_trust(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) ->
     pair
         The data.
     """
-    if len(pair.shared_genes) < SMALLEST_PANEL:
-        return None
     features = summaries(
         held_out.predicted,
         held_out.carried,
