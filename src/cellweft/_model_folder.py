@@ -20,7 +20,8 @@ from cellweft.data.io.atomic_output import check_output, output_errors, partial_
 
 SCHEMA = 3
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
-_Saved, _Part = TypeVar("_Saved"), TypeVar("_Part")
+_Saved = TypeVar("_Saved")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

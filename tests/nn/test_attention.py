@@ -399,7 +399,7 @@ class TestModel:
         _, reference = sides()
         model, values = trained(), random(80, 3).abs()
         order = np.random.default_rng(0).permutation(80)
-        other = model.with_reference(reference[order][:, model.inputs], seed=0)
+        other = attention.with_reference(model, reference[order][:, model.inputs], seed=0)
         np.testing.assert_allclose(other.keys, model.keys[order], atol=TOLERANCE)
         np.testing.assert_allclose(
             other.mapping(other.sample).apply(values[order]),

@@ -27,7 +27,7 @@ from cellweft.impute.attention_predictor import (
 from cellweft.impute.base import FitContext
 from cellweft.impute.uncertainty.expected_correlation import Predictability
 from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, Intervals, fit_intervals
-from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments
+from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments, with_reference
 from cellweft.nn.config import AttentionSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.operator import ReferenceOperator, on_all_cells
@@ -170,7 +170,7 @@ class AttentionMethod:
         attending = AttentionPredictor(
             model=saved.model, levels=saved.levels, columns=columns, queries=saved.queries
         ).to(device)
-        model = attending.model.with_reference(columns.dense(inputs), seed=seed)
+        model = with_reference(attending.model, columns.dense(inputs), seed=seed)
         return FittedAttention(
             attending=replace(attending, model=model),
             sample=sample_cells(pair, seed),

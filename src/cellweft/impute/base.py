@@ -66,8 +66,8 @@ class Predictor(Protocol):
         """
 
 
-class FittedMethod(Protocol):
-    """A method that has learned from a pair."""
+class Fit(Protocol):
+    """What is known of a fit."""
 
     @property
     def preset(self) -> Preset:
@@ -96,6 +96,10 @@ class FittedMethod(Protocol):
     @property
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
+
+
+class FittedMethod(Fit, Protocol):
+    """A method that has learned from a pair."""
 
     def to(self, device: torch.device) -> FittedMethod:
         """Return a copy that predicts on a device; the reference and the reliability stay in memory."""

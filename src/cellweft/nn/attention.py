@@ -204,13 +204,6 @@ class AttentionModel:
         weights = np.sqrt(np.maximum(use / use.mean(), _LEAST_USE))
         return with_metacells(self, group_cells(_as_seen(self), most=most, seed=seed, weights=weights))
 
-    @torch.no_grad()
-    def with_reference(self, reference: FloatArray, *, seed: int) -> AttentionModel:
-        """Return the model with a reference, (n_sc, P), given by the inputs; ``seed`` as of `condensed`."""
-        logs = torch.from_numpy(np.ascontiguousarray(reference)).to(self.device)
-        keys = self.cells(logs, self.reference.standard(logs))
-        return condensed_if_large(replace(self, keys=keys), seed=seed)
-
     def to(self, device: torch.device) -> AttentionModel:
         """Return a copy on a device."""
         moments, of_sample = ("spatial", "reference", "detected"), ("sample", "sample_detection")
@@ -334,6 +327,14 @@ def _as_seen(model: AttentionModel) -> DoubleArray:
     queries = model.sample.cpu().double().numpy() / math.sqrt(len(model.sample))
     upper = np.asarray(np.linalg.qr(queries, mode="r"))
     return np.asarray(model.keys.cpu().double().numpy() @ upper.T)
+
+
+@torch.no_grad()
+def with_reference(model: AttentionModel, reference: FloatArray, *, seed: int) -> AttentionModel:
+    """Return a model with a ``reference``, (n_sc, P), given by its inputs; ``seed`` is of its metacells."""
+    logs = torch.from_numpy(np.ascontiguousarray(reference)).to(model.device)
+    keys = model.cells(logs, model.reference.standard(logs))
+    return condensed_if_large(replace(model, keys=keys), seed=seed)
 
 
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:

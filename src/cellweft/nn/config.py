@@ -57,8 +57,9 @@ class _Settings:
         SettingError
             An unknown name, or a value out of its range.
         """
-        if not isinstance(settings, Mapping):
-            got, fix = repr(settings), "Write settings={'k': 20}, say."
+        given: Any = settings  # whatever a user passes
+        if not isinstance(given, Mapping):
+            got, fix = repr(given), "Write settings={'k': 20}, say."
             raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
         names, expected = [one.name for one in fields(self)], f"a setting of {self._method}"
         for name in settings:
