@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from cellweft.data.io.atomic_output import check_output, output_errors, partial_
 SCHEMA = 3
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
 _Saved = TypeVar("_Saved")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,6 +135,11 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             got=f"{type(error).__name__}: {error}",
             fix="They are damaged: fit the model and save it anew.",
         ) from error
+
+
+def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
+    """Return the tensors or arrays of one network with its name before theirs, as `part_of` takes them."""
+    return {f"{name}.{key}": one for key, one in parts.items()}
 
 
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

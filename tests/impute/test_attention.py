@@ -183,7 +183,7 @@ def test_the_table_of_genes_says_how_far_each_can_be_trusted(
 def test_a_panel_gene_has_the_score_of_its_prediction_without_it(
     auto: Imputer, imputed: anndata.AnnData, tissue_pair: Pair
 ) -> None:
-    known = auto.fitted_.trust.known.panel_scores  # type: ignore[union-attr]
+    known = auto.fitted_.reliability.known.panel_scores  # type: ignore[union-attr]
     np.testing.assert_array_equal(imputed.var.loc[tissue_pair.shared_genes, "reliability"], known)
 
 

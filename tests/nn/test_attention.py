@@ -396,12 +396,10 @@ class TestModel:
             np.testing.assert_allclose(one, two, atol=TOLERANCE)
 
     def test_the_order_of_the_reference_does_not_matter(self) -> None:
-        spatial, reference = sides()
+        _, reference = sides()
         model, values = trained(), random(80, 3).abs()
         order = np.random.default_rng(0).permutation(80)
-        other = attention.assemble(
-            model.cells, reference[order], spatial, inputs=model.inputs, spatial=model.spatial, settings=QUICK
-        )
+        other = attention.with_reference(model, reference[order][:, model.inputs], seed=0)
         np.testing.assert_allclose(other.keys, model.keys[order], atol=TOLERANCE)
         np.testing.assert_allclose(
             other.mapping(other.sample).apply(values[order]),

@@ -40,13 +40,13 @@ class TestResults:
     @given(items=st.lists(st.integers(), max_size=12), n_devices=st.integers(1, 4))
     @settings(max_examples=40, deadline=None)
     def test_they_come_in_the_order_of_the_items(self, items: list[int], n_devices: int) -> None:
-        found = over_devices(lambda item, device, told: item * 2, items, list(range(n_devices)))
+        found = over_devices(lambda item, device, report: item * 2, items, list(range(n_devices)))
         assert list(found) == [2 * item for item in items]
 
     def test_the_first_items_go_to_the_devices_in_their_order(self) -> None:
         together = threading.Barrier(3, timeout=PATIENCE)
 
-        def work(item: int, device: str, told: Progress) -> str:
+        def work(item: int, device: str, report: Progress) -> str:
             together.wait()
             return device
 
@@ -55,7 +55,7 @@ class TestResults:
     def test_a_device_that_is_free_takes_the_next_item(self) -> None:
         end_of_first = threading.Event()
 
-        def work(item: int, device: str, told: Progress) -> str:
+        def work(item: int, device: str, report: Progress) -> str:
             if item == 0:
                 assert end_of_first.wait(PATIENCE)
             if item == 3:
@@ -68,7 +68,7 @@ class TestResults:
     def test_each_device_does_one_at_a_time(self, devices: str) -> None:
         busy: Counter[str] = Counter()
 
-        def work(item: int, device: str, told: Progress) -> int:
+        def work(item: int, device: str, report: Progress) -> int:
             busy[device] += 1
             assert busy[device] <= devices.count(device)
             time.sleep(0.002)
@@ -80,7 +80,7 @@ class TestResults:
     def test_one_device_works_in_the_calling_thread_when_it_is_asked(self) -> None:
         done: list[int] = []
 
-        def work(item: int, device: str, told: Progress) -> int:
+        def work(item: int, device: str, report: Progress) -> int:
             assert threading.current_thread() is threading.main_thread()
             done.append(item)
             return item
@@ -93,7 +93,7 @@ class TestResults:
     def test_few_are_ready_before_they_are_asked_for(self) -> None:
         begun: list[int] = []
 
-        def work(item: int, device: str, told: Progress) -> None:
+        def work(item: int, device: str, report: Progress) -> None:
             begun.append(item)
 
         found = over_devices(work, range(100), "ab")
@@ -106,7 +106,7 @@ class TestResults:
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(3)
-            found = list(over_devices(lambda item, device, told: torch.get_num_threads(), range(2), "ab"))
+            found = list(over_devices(lambda item, device, report: torch.get_num_threads(), range(2), "ab"))
         finally:
             torch.set_num_threads(before)
         assert found == [3, 3]
@@ -116,12 +116,12 @@ class TestEnds:
     def test_an_error_is_raised_and_ends_the_others(self) -> None:
         was_ended = threading.Event()
 
-        def work(item: int, device: str, told: Progress) -> None:
+        def work(item: int, device: str, report: Progress) -> None:
             if item == 0:
                 raise ZeroDivisionError("a bug")
             try:
                 for step in range(10_000):
-                    told("training", step, 10_000)
+                    report("training", step, 10_000)
                     time.sleep(0.001)
             except Exception:
                 was_ended.set()
@@ -135,10 +135,10 @@ class TestEnds:
     def test_who_asks_for_no_more_ends_the_others(self) -> None:
         begun: list[int] = []
 
-        def work(item: int, device: str, told: Progress) -> int:
+        def work(item: int, device: str, report: Progress) -> int:
             begun.append(item)
             for step in range(10_000 * (item > 0)):
-                told("training", step, 10_000)
+                report("training", step, 10_000)
                 time.sleep(0.001)
             return item
 
@@ -165,9 +165,9 @@ class TestProgress:
     def told_by(devices: str, work: FitContext | None = None) -> list[tuple[str, int, int]]:
         seen: list[tuple[str, int, int]] = []
 
-        def counts(item: int, device: str, told: Progress) -> int:
+        def counts(item: int, device: str, report: Progress) -> int:
             for step in range(3):
-                told("training", 3 * item + step + 1, 15)
+                report("training", 3 * item + step + 1, 15)
             return item
 
         list(over_devices(work or counts, range(5), devices, progress=lambda *one: seen.append(one)))
@@ -183,7 +183,7 @@ class TestProgress:
         assert {3, 6, 9, 12, 15} <= set(steps)
 
     def test_an_item_that_tells_nothing(self) -> None:
-        assert self.told_by("ab", lambda item, device, told: item) == []
+        assert self.told_by("ab", lambda item, device, report: item) == []
 
 
 def running() -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from cellweft._compute import torch_stream
-from cellweft._model_folder import ModelFolder, part_of
+from cellweft._model_folder import ModelFolder, named, part_of
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
@@ -21,14 +21,13 @@ from cellweft.impute.attention_predictor import (
     CarriedGenes,
     GeneReliability,
     fit_attending,
-    fit_trust,
+    fit_gene_reliability,
     sample_cells,
 )
-from cellweft.impute.base import FitContext, ImputerSettings
-from cellweft.impute.planning import Plan, make_plan
+from cellweft.impute.base import FitContext
 from cellweft.impute.uncertainty.expected_correlation import Predictability
 from cellweft.impute.uncertainty.prediction_intervals import SMALLEST_PANEL, Intervals, fit_intervals
-from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments, condensed_if_large
+from cellweft.nn.attention import AttentionModel, AttentionOperator, CellMap, Moments, with_reference
 from cellweft.nn.config import AttentionSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.operator import ReferenceOperator, on_all_cells
@@ -44,125 +43,70 @@ class SavedAttention:
 
     Attributes
     ----------
-    settings, inputs, queries
-        As of the model, and of `cellweft.impute.attention_predictor.AttentionPredictor`.
-    cells
-        The map, on the CPU.
-    moments
-        Of the two sides and of detection, by name.
-    sample, sample_detection
-        Queries of the cells that genes are standardised over, and their standardised detection.
-    levels, intervals, trust
+    model
+        As it was trained, but with keys of no cell of the reference.
+    levels, queries
+        As of `cellweft.impute.attention_predictor.AttentionPredictor`.
+    intervals, reliability
         What was learned besides, if anything was.
     """
 
-    settings: AttentionSettings
-    inputs: IntArray
-    queries: IntArray
-    cells: CellMap
-    moments: dict[str, Moments]
-    sample: torch.Tensor
-    sample_detection: torch.Tensor
+    model: AttentionModel
     levels: Levels | None
+    queries: IntArray
     intervals: Intervals | None
-    trust: GeneReliability | None
+    reliability: GeneReliability | None
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
-        config, tensors = folder.config, folder.tensors
-        settings = AttentionSettings(**config["settings"])
-        inputs = tensors["inputs"].numpy()
+        tensors, settings = folder.tensors, AttentionSettings(**folder.config["settings"])
         cells = CellMap(min(len(folder.genes), settings.most_inputs), settings)
         cells.load_state_dict(part_of(tensors, "cells"))
+        moments: dict[str, Any] = {name: _moments(tensors, name) for name in _MOMENTS}
         intervals, known = (_arrays(tensors, name) for name in ("intervals", "trust"))
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
-        return cls(
+        model = AttentionModel(
             settings=settings,
-            inputs=inputs,
-            queries=tensors["queries"].numpy(),
+            inputs=tensors["inputs"].numpy(),
             cells=cells,
-            moments={name: _moments(tensors, name) for name in _MOMENTS},
+            keys=torch.empty(0),
             sample=tensors["sample"],
             sample_detection=tensors["sample_detection"],
+            **moments,
+        )
+        reliability = GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None
+        return cls(
+            model=model,
             levels=_levels(tensors, settings),
+            queries=tensors["queries"].numpy(),
             intervals=Intervals.from_arrays(intervals) if intervals else None,
-            trust=GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None,
+            reliability=reliability,
         )
 
-    def attending(
-        self, columns: GeneColumns, reference: FloatArray, *, device: torch.device, seed: int
-    ) -> AttentionPredictor:
-        """Return what predicts, given the data.
-
-        Parameters
-        ----------
-        columns
-            The reference by gene.
-        reference
-            (n_sc, P) the inputs in it.
-        device
-            Where it shall work.
-        seed
-            Of the fit: the same metacells come of it.
-        """
-        cells = self.cells.to(device)
-        moments = {name: one.to(device) for name, one in self.moments.items()}
-        logs = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
-        with torch.no_grad():
-            keys = cells(logs, moments["reference"].standard(logs))
-        levels = None if self.levels is None else self.levels.to(device)
-        model = AttentionModel(
-            settings=self.settings,
-            inputs=self.inputs,
-            cells=cells,
-            keys=keys,
-            sample=self.sample.to(device),
-            sample_detection=self.sample_detection.to(device),
-            spatial=moments["spatial"],
-            reference=moments["reference"],
-            detected=moments["detected"],
-        )
-        model = condensed_if_large(model, seed=seed)
-        return AttentionPredictor(model=model, levels=levels, columns=columns, queries=self.queries)
-
-
-def folder_of(
-    attending: AttentionPredictor, pair: Pair, *, intervals: Intervals | None, trust: GeneReliability | None
-) -> ModelFolder:
-    """Return what has to be written of a fit.
-
-    Parameters
-    ----------
-    attending, intervals, trust
-        What was learned.
-    pair
-        The data it was fitted to.
-    """
-    model, levels = attending.model, attending.levels
-    tensors = {
-        "inputs": torch.from_numpy(model.inputs),
-        "queries": torch.from_numpy(attending.queries),
-        "sample": model.sample,
-        "sample_detection": model.sample_detection,
-    }
-    tensors |= {f"cells.{name}": one for name, one in model.cells.state_dict().items()}
-    moments = {name: getattr(model, name) for name in _MOMENTS}
-    if levels is not None:
-        moments["levels"] = levels.features
-        for number, net in enumerate(levels.nets):
-            tensors |= {f"levels.{number}.{name}": one for name, one in net.state_dict().items()}
-    for name, one in moments.items():
-        tensors |= {f"{name}.mean": one.mean, f"{name}.spread": one.spread}
-    arrays = (
-        {} if intervals is None else {f"intervals.{key}": one for key, one in intervals.to_arrays().items()}
-    )
-    if trust is not None:
-        arrays |= {f"trust.{key}": one for key, one in trust.known.to_arrays().items()}
-    tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
-    config = {"settings": asdict(model.settings)}
-    genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
-    return ModelFolder(config=config, tensors=tensors, genes=genes)
+    def folder(self, pair: Pair) -> ModelFolder:
+        """Return what has to be written of a fit to a pair."""
+        model, levels = self.model, self.levels
+        tensors = {
+            "inputs": torch.from_numpy(model.inputs),
+            "queries": torch.from_numpy(self.queries),
+            "sample": model.sample,
+            "sample_detection": model.sample_detection,
+            **named("cells", model.cells.state_dict()),
+        }
+        moments = {name: getattr(model, name) for name in _MOMENTS}
+        if levels is not None:
+            moments["levels"] = levels.features
+            for number, net in enumerate(levels.nets):
+                tensors |= named(f"levels.{number}", net.state_dict())
+        for name, one in moments.items():
+            tensors |= {f"{name}.mean": one.mean, f"{name}.spread": one.spread}
+        arrays = {} if self.intervals is None else named("intervals", self.intervals.to_arrays())
+        if self.reliability is not None:
+            arrays |= named("trust", self.reliability.known.to_arrays())
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+        genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
+        return ModelFolder(config={"settings": asdict(model.settings)}, tensors=tensors, genes=genes)
 
 
 def _moments(tensors: dict[str, torch.Tensor], name: str) -> Moments:
@@ -193,28 +137,10 @@ class AttentionMethod:
         """Return the settings, the same for all data."""
         return AttentionSettings().override(self.changes)
 
-    def plan(
-        self,
-        pair: Pair,
-        n_genes: int,
-        *,
-        settings: ImputerSettings | None,
-        memory: str | int,
-        interval: float | None,
-        in_memory: bool,
-        trainings: int = 1,
-    ) -> Plan:
+    @property
+    def network_bytes(self) -> float:
         """See `cellweft.impute.base.Method`."""
-        chosen = settings or self.settings(pair)
-        return make_plan(
-            pair,
-            n_genes,
-            settings=chosen,
-            memory=memory,
-            interval=interval,
-            in_memory=in_memory,
-            trainings=trainings,
-        )
+        return 0.0
 
     def fit(self, pair: Pair, work: FitContext) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""
@@ -234,21 +160,23 @@ class AttentionMethod:
             return fitted
         similarity = attending.model.similarity(attending.model.sample)
         intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
-        trust = fit_trust(attending, held_out, pair)
-        return replace(fitted, intervals=intervals, trust=trust)
+        reliability = fit_gene_reliability(attending, held_out, pair)
+        return replace(fitted, intervals=intervals, reliability=reliability)
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""
         saved, seed = SavedAttention.of(folder), folder.config["seed"]
-        columns = GeneColumns.load(pair.sc)
-        reference = columns.dense(pair.sc_shared[saved.inputs])
-        attending = saved.attending(columns, reference, device=device, seed=seed)
+        columns, inputs = GeneColumns.load(pair.sc), pair.sc_shared[saved.model.inputs]
+        attending = AttentionPredictor(
+            model=saved.model, levels=saved.levels, columns=columns, queries=saved.queries
+        ).to(device)
+        model = with_reference(attending.model, columns.dense(inputs), seed=seed)
         return FittedAttention(
-            attending=attending,
+            attending=replace(attending, model=model),
             sample=sample_cells(pair, seed),
             seed=seed,
             intervals=saved.intervals,
-            trust=saved.trust,
+            reliability=saved.reliability,
         )
 
 
@@ -264,7 +192,7 @@ class FittedAttention:
         (n_sample,) positions of the cells that reliability looks at.
     seed
         Of the fit.
-    intervals, trust
+    intervals, reliability
         What was learned of intervals and of reliability, or None.
     """
 
@@ -273,7 +201,7 @@ class FittedAttention:
     seed: int
     preset: Preset = "auto"
     intervals: Intervals | None = None
-    trust: GeneReliability | None = None
+    reliability: GeneReliability | None = None
     network: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -308,13 +236,23 @@ class FittedAttention:
         """See `cellweft.impute.base.FittedMethod`."""
         return self.attending.similarity(pair)
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the Pearson correlation that is expected of each gene."""
-        if self.trust is None:
+        if self.reliability is None:
             return pd.DataFrame({RELIABILITY: np.full(len(genes), np.nan)})
         predicted = None if judged is None else np.asarray(judged, dtype=np.float32)[self.sample]
-        return self.trust.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
+        return self.reliability.table(self.attending, genes, names=pair.sc.genes[genes], predicted=predicted)
 
     def folder(self, pair: Pair) -> ModelFolder:
         """See `cellweft.impute.base.FittedMethod`."""
-        return folder_of(self.attending, pair, intervals=self.intervals, trust=self.trust)
+        one = self.attending
+        saved = SavedAttention(
+            model=one.model,
+            levels=one.levels,
+            queries=one.queries,
+            intervals=self.intervals,
+            reliability=self.reliability,
+        )
+        return saved.folder(pair)

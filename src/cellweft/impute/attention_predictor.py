@@ -27,7 +27,6 @@ from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
 from cellweft.impute.training_data import panel_of, training_cells
 from cellweft.impute.uncertainty.expected_correlation import (
-    SMALLEST_PANEL,
     Predictability,
     correlate,
     fit_predictability,
@@ -40,131 +39,11 @@ from cellweft.nn.device import to_device
 from cellweft.nn.parallel import over_devices
 from cellweft.nn.platform_effects import GeneLevels, Levels, fit_levels
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GeneReliability:
-    """What was learned of how well genes are predicted, and for which panel.
-
-    Attributes
-    ----------
-    known
-        From a gene's summaries to its expected correlation.
-    panel
-        (n_panel,) names of the genes it was learned from, as the reference spells them.
-    """
-
-    known: Predictability
-    panel: NDArray[np.str_]
-
-    def table(
-        self,
-        attending: AttentionPredictor,
-        genes: IntArray,
-        *,
-        names: NDArray[np.str_],
-        predicted: FloatArray | None = None,
-    ) -> pd.DataFrame:
-        """Return a row per gene: expected Pearson correlation, its interval, and whether it is reliable.
-
-        Parameters
-        ----------
-        attending
-            What predicts.
-        genes
-            (n_genes,) positions in the reference.
-        names
-            (n_genes,) their names there.
-        predicted
-            (n_sample, n_genes) predictions to judge in place of its own, of genes off the panel.
-
-        Returns
-        -------
-        ``reliability``: 0 to 1. ``reliability_lower``, ``reliability_upper``: -1 to 1; nine in ten genes lie
-        between. ``reliable``: whether the interval begins above 0 and the score is above 0.2. For a panel
-        gene they are of its prediction made without it.
-        """
-        score = np.empty(len(genes))
-        for part in row_blocks(len(genes), BLOCK_GENES):
-            own, carried, within = attending.sampled(genes[part])
-            features = summaries(
-                own if predicted is None else predicted[:, part],
-                carried,
-                reference=attending.columns.dense(genes[part]),
-                queries=attending.queries,
-                within=within,
-            )
-            score[part] = self.known.score(features)[0]
-        if predicted is None:
-            place = {str(name): number for number, name in enumerate(self.panel)}
-            for number, name in enumerate(names):
-                if str(name) in place:
-                    score[number] = self.known.panel_scores[place[str(name)]]
-        lower, upper = self.known.interval(score)
-        return pd.DataFrame(
-            {
-                RELIABILITY: score,
-                RELIABILITY_LOWER: lower,
-                RELIABILITY_UPPER: upper,
-                RELIABLE: self.known.reliable(score),
-            }
-        )
-
-
-def fit_trust(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability | None:
-    """Learn from panel genes, each predicted without it; None where they are too few.
-
-    Parameters
-    ----------
-    attending
-        What predicts.
-    held_out
-        Predictions of the panel's genes without them.
-    pair
-        The data.
-    """
-    if len(pair.shared_genes) < SMALLEST_PANEL:
-        return None
-    features = summaries(
-        held_out.predicted,
-        held_out.carried,
-        reference=attending.columns.dense(pair.sc_shared),
-        queries=attending.queries,
-        within=held_out.within,
-    )
-    known = fit_predictability(features, correlate(held_out.predicted, held_out.truth))
-    return GeneReliability(known=known, panel=pair.shared_genes)
-
-
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
 _VALUES, _FEWEST_ROWS = 2**20, 64  # values that are carried and given levels at once, of no fewer cells
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class OutOfFold:
-    """Genes of the panel, each predicted by what was fitted without it, in the sample's cells.
-
-    Attributes
-    ----------
-    fold
-        (n_panel,) the part in which each gene was left out.
-    predicted
-        (n_sample, n_panel) expression; levels too were learned without the gene.
-    carried
-        (n_sample, n_panel) what attention alone carries, in units of the reference.
-    within
-        (n_queries, n_panel) the same within the reference: some of its cells, from all others.
-    truth
-        (n_sample, n_panel) what was measured.
-    """
-
-    fold: IntArray
-    predicted: FloatArray
-    carried: FloatArray
-    within: FloatArray
-    truth: FloatArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,6 +160,37 @@ class CarriedGenes:
         return result
 
 
+def sample_cells(pair: Pair, seed: int) -> IntArray:
+    """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
+    usable = np.flatnonzero(~pair.st.empty_cells)
+    return sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "attention sample"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfFold:
+    """Genes of the panel, each predicted by what was fitted without it, in the sample's cells.
+
+    Attributes
+    ----------
+    fold
+        (n_panel,) the part in which each gene was left out.
+    predicted
+        (n_sample, n_panel) expression; levels too were learned without the gene.
+    carried
+        (n_sample, n_panel) what attention alone carries, in units of the reference.
+    within
+        (n_queries, n_panel) the same within the reference: some of its cells, from all others.
+    truth
+        (n_sample, n_panel) what was measured.
+    """
+
+    fold: IntArray
+    predicted: FloatArray
+    carried: FloatArray
+    within: FloatArray
+    truth: FloatArray
+
+
 def fit_attending(
     pair: Pair,
     columns: GeneColumns,
@@ -362,24 +272,24 @@ class _Trainer:
     seed: int
     home: torch.device
 
-    def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, told: Progress) -> Any:
+    def learn(self, split: tuple[IntArray, IntArray] | None, device: torch.device, report: Progress) -> Any:
         """Return a part of the panel as carried without it; given none, the model of the whole panel."""
         if split is None:
-            model = self._model(np.arange(self.shown.shape[1]), self.settings, device, told)
+            model = self._model(np.arange(self.shown.shape[1]), self.settings, device, report)
             return attention.condensed_if_large(model, seed=self.seed)
         kept, out = split
         model = self._model(
             kept,
             self.settings.without_part(),
             device,
-            lambda stage, done, total: told(f"genes left out: {stage}", done, total),
+            lambda stage, done, total: report(f"genes left out: {stage}", done, total),
         )
         expression = torch.from_numpy(np.ascontiguousarray(self.reference[:, out])).to(device)
         part = _Part.of(model, expression, self.queries)
         return part if device == self.home else part.to(self.home)
 
     def _model(
-        self, genes: IntArray, settings: AttentionSettings, device: torch.device, told: Progress
+        self, genes: IntArray, settings: AttentionSettings, device: torch.device, report: Progress
     ) -> AttentionModel:
         return attention.train(
             np.ascontiguousarray(self.measured[:, genes]),
@@ -388,7 +298,7 @@ class _Trainer:
             settings=settings,
             seed=self.seed,
             device=device,
-            progress=told,
+            progress=report,
         )
 
 
@@ -487,7 +397,85 @@ def _panel_order(splits: Splits) -> IntArray:
     return np.argsort(np.concatenate([out for _, out in splits]))
 
 
-def sample_cells(pair: Pair, seed: int) -> IntArray:
-    """Return positions of spatial cells that genes are standardised over: those with counts, or a draw."""
-    usable = np.flatnonzero(~pair.st.empty_cells)
-    return sample_rows(usable, SAMPLE_CELLS, numpy_stream(seed, "attention sample"))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneReliability:
+    """What was learned of how well genes are predicted, and for which panel.
+
+    Attributes
+    ----------
+    known
+        From a gene's summaries to its expected correlation.
+    panel
+        (n_panel,) names of the genes it was learned from, as the reference spells them.
+    """
+
+    known: Predictability
+    panel: NDArray[np.str_]
+
+    def table(
+        self,
+        attending: AttentionPredictor,
+        genes: IntArray,
+        *,
+        names: NDArray[np.str_],
+        predicted: FloatArray | None = None,
+    ) -> pd.DataFrame:
+        """Return a row per gene: expected Pearson correlation, its interval, and whether it is reliable.
+
+        Parameters
+        ----------
+        attending
+            What predicts.
+        genes
+            (n_genes,) positions in the reference.
+        names
+            (n_genes,) their names there.
+        predicted
+            (n_sample, n_genes) predictions to judge in place of its own, of genes off the panel.
+
+        Returns
+        -------
+        ``reliability``: 0 to 1. ``reliability_lower``, ``reliability_upper``: -1 to 1; nine in ten genes lie
+        between. ``reliable``: whether the interval begins above 0 and the score is above 0.2. For a panel
+        gene they are of its prediction made without it.
+        """
+        score = np.empty(len(genes))
+        for part in row_blocks(len(genes), BLOCK_GENES):
+            own, carried, within = attending.sampled(genes[part])
+            features = summaries(
+                own if predicted is None else predicted[:, part],
+                carried,
+                reference=attending.columns.dense(genes[part]),
+                queries=attending.queries,
+                within=within,
+            )
+            score[part] = self.known.score(features)[0]
+        if predicted is None:
+            place = pd.Index(self.panel.astype(str)).get_indexer(names.astype(str))
+            score[place >= 0] = self.known.panel_scores[place[place >= 0]]
+        lower, upper = self.known.interval(score)
+        bounds = {RELIABILITY_LOWER: lower, RELIABILITY_UPPER: upper}
+        return pd.DataFrame({RELIABILITY: score, **bounds, RELIABLE: self.known.reliable(score)})
+
+
+def fit_gene_reliability(attending: AttentionPredictor, held_out: OutOfFold, pair: Pair) -> GeneReliability:
+    """Learn from panel genes, six or more, each predicted without it.
+
+    Parameters
+    ----------
+    attending
+        What predicts.
+    held_out
+        Predictions of the panel's genes without them.
+    pair
+        The data.
+    """
+    features = summaries(
+        held_out.predicted,
+        held_out.carried,
+        reference=attending.columns.dense(pair.sc_shared),
+        queries=attending.queries,
+        within=held_out.within,
+    )
+    known = fit_predictability(features, correlate(held_out.predicted, held_out.truth))
+    return GeneReliability(known=known, panel=pair.shared_genes)

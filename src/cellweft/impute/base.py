@@ -15,7 +15,6 @@ from cellweft._model_folder import ModelFolder
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.io.prefetch import prefetch
-from cellweft.impute.planning import Plan
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings, StImputeSettings
 from cellweft.nn.operator import ReferenceOperator
@@ -133,7 +132,9 @@ class FittedMethod(Fit, Protocol):
     def similarity(self, pair: Pair) -> DoubleArray | None:
         """Return how near the reference comes to every spatial cell, if the method can tell."""
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """Return what is known of genes' reliability: a row per gene, ``reliability`` and more.
 
         Parameters
@@ -160,32 +161,9 @@ class Method(Protocol):
     def settings(self, pair: Pair) -> ImputerSettings:
         """Return the settings for data."""
 
-    def plan(
-        self,
-        pair: Pair,
-        n_genes: int,
-        *,
-        settings: ImputerSettings | None,
-        memory: str | int,
-        interval: float | None,
-        in_memory: bool,
-        trainings: int = 1,
-    ) -> Plan:
-        """Return what imputing takes.
-
-        Parameters
-        ----------
-        pair, n_genes, memory
-            The data, genes that are asked for, and the budget for the whole process.
-        settings
-            As they were used, if it is fitted.
-        interval
-            Share of measured values that intervals shall hold, or None for no intervals.
-        in_memory
-            Whether the result is held in memory rather than written.
-        trainings
-            That go on at once, on several devices.
-        """
+    @property
+    def network_bytes(self) -> float:
+        """Bytes of the embeddings, gene sets and edges that its gene graph is made from; 0 without one."""
 
     def fit(self, pair: Pair, work: FitContext) -> FittedMethod:
         """Learn from a pair."""

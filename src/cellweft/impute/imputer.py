@@ -45,7 +45,7 @@ from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Meth
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
 from cellweft.impute.fingerprint import check_data, data_mark, machine_mark, network_digests, reference_mark
-from cellweft.impute.planning import Plan, share_kept
+from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import StImputeMethod
 from cellweft.impute.stimpute_state import SavedStImpute
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
@@ -168,12 +168,12 @@ class Imputer(FolderModel):
         method, devices = self._chosen(), resolve_devices(self.device)
         start = time.monotonic()
         request = {} if checkpoint is None else self._request(pair)
-        kept: FittedMethod | None = None
+        fitted: FittedMethod | None = None
         if checkpoint is not None:
-            kept = read_checkpoint(
+            fitted = read_checkpoint(
                 checkpoint, request, lambda folder: method.restore(folder, pair, devices[0])
             )
-        if kept is None:
+        if fitted is None:
             with progress_callback(progress) as report:
                 work = FitContext(
                     seed=int(self.seed), devices=devices, reliability=bool(self.reliability), progress=report
@@ -181,8 +181,6 @@ class Imputer(FolderModel):
                 fitted = method.fit(pair, work)
             if checkpoint is not None:
                 write_checkpoint(checkpoint, request, _folder_of(fitted, pair))
-        else:
-            fitted = kept
         self._method, self._restored = method, None
         self._fit_seconds = round(time.monotonic() - start, 3)
         return self._keep(fitted, pair)
@@ -233,13 +231,15 @@ class Imputer(FolderModel):
         is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
         pair = self._pair() if pair is None else pair
         asked = asked_genes(pair, genes)
-        plan = method.plan(
+        used = self.settings_ if is_of_fit else None
+        plan = make_plan(
             pair,
             len(asked),
-            settings=self.settings_ if is_of_fit else None,
+            settings=used or method.settings(pair),
             memory=memory,
             interval=interval,
             in_memory=in_memory,
+            network=method.network_bytes,
             trainings=len(resolve_devices(self.device)),
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
@@ -318,7 +318,7 @@ class Imputer(FolderModel):
         check_interval(interval)
         start = time.monotonic()
         job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
-        record = self._record(job)
+        record = job.record(fit_seconds=self._fit_seconds)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
         with progress_callback(progress) as report:
@@ -441,7 +441,7 @@ class Imputer(FolderModel):
                 got=f"an array of shape {judged.shape}",
                 fix="Pass the predictions of these genes in all cells of the pair.",
             )
-        scores = fitted.judge(places, pair=pair, judged=judged)[RELIABILITY]
+        scores = fitted.score_reliability(places, pair=pair, judged=judged)[RELIABILITY]
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:
@@ -476,22 +476,14 @@ class Imputer(FolderModel):
         config = folder.config
         check_choice("preset", config["preset"], ("auto", "stimpute"))
         check_range("seed", config["seed"], low=0, integer=True)
-        saved: SavedAttention | SavedStImpute
-        sources: dict[str, Any] = {}
-        if config["preset"] == "auto":
-            saved = SavedAttention.of(folder)
-            has_reliability = saved.trust is not None
-        else:
-            saved = SavedStImpute.of(folder)
-            has_reliability = saved.reliability is not None
-            sources = {name: getattr(saved.network, name) for name in ("embedding", "gene_sets", "edges")}
+        saved = SavedAttention.of(folder) if config["preset"] == "auto" else SavedStImpute.of(folder)
         imputer = cls(
             preset=config["preset"],
             settings=config["settings"],
-            reliability=has_reliability,
+            reliability=saved.reliability is not None,
             seed=config["seed"],
             device=device,
-            **sources,
+            **({} if isinstance(saved, SavedAttention) else vars(saved.network)),
         )
         imputer._restored, imputer._fit_seconds = folder, float(config.get("fit_seconds", 0.0))
         return imputer
@@ -504,7 +496,7 @@ class Imputer(FolderModel):
             self.gene_sets = read_gene_sets(self.gene_sets)
         if isinstance(self.edges, pd.DataFrame):
             self.edges = read_edges(self.edges)
-        sources = {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+        sources = self._sources
         if self.preset == "stimpute":
             chosen = StImputeMethod(changes=self.settings, sources=sources)
             chosen.check()
@@ -520,6 +512,11 @@ class Imputer(FolderModel):
                 )
         return AttentionMethod(changes=dict(self.settings))
 
+    @property
+    def _sources(self) -> dict[str, Any]:
+        """What gene relations are made from, by the name of the parameter."""
+        return {"embedding": self.embedding, "gene_sets": self.gene_sets, "edges": self.edges}
+
     def _keep(self, fitted: FittedMethod, pair: Pair) -> Self:
         self.fitted_, self.pair_ = fitted, pair
         self.model_, self.settings_ = fitted.model, fitted.settings
@@ -529,9 +526,6 @@ class Imputer(FolderModel):
 
     def _folder(self) -> ModelFolder:
         return _folder_of(self._fitted(), self._pair(), fit_seconds=self._fit_seconds)
-
-    def _record(self, job: Imputation) -> dict[str, Any]:
-        return job.record(preset=job.fitted.preset, seed=job.fitted.seed, fit_seconds=self._fit_seconds)
 
     def _fitted(self) -> FittedMethod:
         if self.fitted_ is None:
@@ -553,11 +547,7 @@ class Imputer(FolderModel):
 
     def _request(self, pair: Pair) -> dict[str, Any]:
         """Return what a fit to a pair depends on, by name, as values that JSON stores."""
-        sources: dict[str, Any] = {
-            "embedding": self.embedding,
-            "gene_sets": self.gene_sets,
-            "edges": self.edges,
-        }
+        sources = self._sources
         return {
             "preset": self.preset,
             "settings": {name: str(value) for name, value in self.settings.items()},
@@ -592,13 +582,14 @@ class Imputer(FolderModel):
             pair=pair,
             known=self._pair(),
             genes=asked,
-            plan=self._method.plan(
+            plan=make_plan(
                 pair,
                 len(asked),
                 settings=fitted.settings,
                 memory=memory,
                 interval=interval,
                 in_memory=in_memory,
+                network=self._method.network_bytes,
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
@@ -651,10 +642,11 @@ def write_imputation(
         job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
         job = in_tiles_of(job, target) if resume else job
         cut = None if request.sparse is None else float(request.sparse)
-        about = {"preset": job.fitted.preset, "seed": job.fitted.seed, "dtype": request.dtype, "sparse": cut}
-        journal = Journal(target, job.mark(about), resume=resume) if target.suffix == ".zarr" else None
+        journal = None
+        if target.suffix == ".zarr":
+            journal = Journal(target, job.mark(dtype=request.dtype, sparse=cut), resume=resume)
         goes_on = journal is not None and journal.is_started  # with the table of genes that is written
-        record = imputer._record(job) | ({} if cut is None else {"sparse": cut})
+        record = job.record(fit_seconds=imputer._fit_seconds) | ({} if cut is None else {"sparse": cut})
         writer = ResultWriter(
             target,
             obs=job.obs(),

@@ -99,6 +99,11 @@ class Plan:
         return replace(self, output_bytes=self.output_bytes - saved, kept=kept)
 
     @property
+    def n_values(self) -> int:
+        """Cells times genes."""
+        return self.n_cells * self.n_genes
+
+    @property
     def chunk(self) -> tuple[int, int]:
         """Cells and genes that are compressed together: tiles are made of whole chunks."""
         return self.cells_per_block, min(_chunk_genes(self.cells_per_block), self.genes_per_block)
@@ -235,8 +240,9 @@ def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
         one = bytes_per_cell(settings, n_sources, min(genes, TABLE_GENES))
         return max(one, min(BLOCK_BYTES, one * cells)) + 8.0 * min(cells, _SEARCHED) * n_sc
 
+    sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
     return _Needs(
-        held=_held_bytes(pair, settings),
+        held=_process_bytes(pair) + _reference_bytes(pair) + sources + search,
         training=_training_bytes(pair, settings),
         block=block,
         per_gene=8.0 * n_sc,
@@ -274,13 +280,6 @@ def _process_bytes(pair: Pair) -> float:
     return PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
 
 
-def _held_bytes(pair: Pair, settings: StImputeSettings) -> float:
-    """Return what is held throughout: the process, the reference, sources, the search."""
-    n_sc, n_sources = pair.sc.n_cells, n_sources_of(pair, settings)
-    sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
-    return _process_bytes(pair) + _reference_bytes(pair) + sources + search
-
-
 def _reference_bytes(pair: Pair) -> float:
     """Return what the reference by gene takes: 8 bytes a value, twice while it is turned; dense values 4."""
     return min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
@@ -289,10 +288,8 @@ def _reference_bytes(pair: Pair) -> float:
 def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
     """Return what a training step and the training cells take, with gradients as much again."""
     n_panel = len(pair.shared_genes)
-    genes, sources = (
-        min(n_panel, settings.batch_genes),
-        min(n_sources_of(pair, settings), settings.batch_sources),
-    )
+    genes = min(n_panel, settings.batch_genes)
+    sources = min(n_sources_of(pair, settings), settings.batch_sources)
     step = 2 * bytes_per_cell(settings, sources, genes) * settings.batch
     cells = min(pair.st.n_cells, settings.training_cells)
     return step + 4.0 * cells * (3 * n_panel + 2 * settings.k) + _TABLE_BYTES * pair.sc.n_cells * n_panel

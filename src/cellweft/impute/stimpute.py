@@ -17,17 +17,16 @@ from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.genes.network import network_bytes, read_network
-from cellweft.impute.base import FitContext, ImputerSettings, predict_all
-from cellweft.impute.planning import Plan, make_plan
+from cellweft.impute.base import FitContext, predict_all
 from cellweft.impute.stimpute_predictor import (
     NetworkGenes,
     check_k,
     gene_graph,
     gene_relations,
     network_record,
-    train_part,
 )
 from cellweft.impute.stimpute_state import SavedStImpute, folder_of
+from cellweft.impute.training_data import training_cells
 from cellweft.impute.uncertainty.reliability_network import (
     LeftOut,
     Reliability,
@@ -68,28 +67,10 @@ class StImputeMethod:
         """Return the published settings for the size of the data, with the changes."""
         return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.changes)
 
-    def plan(
-        self,
-        pair: Pair,
-        n_genes: int,
-        *,
-        settings: ImputerSettings | None,
-        memory: str | int,
-        interval: float | None,
-        in_memory: bool,
-        trainings: int = 1,
-    ) -> Plan:
+    @property
+    def network_bytes(self) -> float:
         """See `cellweft.impute.base.Method`."""
-        return make_plan(
-            pair,
-            n_genes,
-            settings=settings or self.settings(pair),
-            memory=memory,
-            interval=interval,
-            in_memory=in_memory,
-            network=network_bytes(*self.sources.values()),
-            trainings=trainings,
-        )
+        return network_bytes(*self.sources.values())
 
     def fit(self, pair: Pair, work: FitContext) -> FittedStImpute:
         """See `cellweft.impute.base.Method`."""
@@ -100,21 +81,22 @@ class StImputeMethod:
         columns = GeneColumns.load(pair.sc)
         check_k(settings, columns)
 
-        def train(part: Pair, name: str, device: torch.device, told: Progress) -> StImputeModel:
-            return train_part(
-                part,
-                columns,
+        def train(part: Pair, name: str, device: torch.device, report: Progress) -> StImputeModel:
+            return stimpute.train(
+                training_cells(part, settings.training_cells, work.seed),
+                columns.dense(part.sc_shared),
+                part.sc_shared,
                 graph=gene_graph(part, columns, settings=settings, parts=parts),
                 settings=settings,
                 seed=work.seed,
                 device=device,
-                progress=lambda stage, done, total: told(f"{name}{stage}", done, total),
+                progress=lambda stage, done, total: report(f"{name}{stage}", done, total),
             )
 
-        def learn(fold: LeftOut | None, device: torch.device, told: Progress) -> Any:
+        def learn(fold: LeftOut | None, device: torch.device, report: Progress) -> Any:
             if fold is None:
-                return train(pair, "", device, told)
-            model = train(fold.train, "reliability: ", device, told)
+                return train(pair, "", device, report)
+            model = train(fold.train, "reliability: ", device, report)
             return predict_all(partial(NetworkGenes.of, model, columns), fold.cells, fold.genes)
 
         sample = TissueSample.draw(pair, work.seed) if work.reliability else None
@@ -204,7 +186,9 @@ class FittedStImpute:
     def similarity(self, pair: Pair) -> None:
         """Return None: its k neighbours do not tell."""
 
-    def judge(self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None) -> pd.DataFrame:
+    def score_reliability(
+        self, genes: IntArray, *, pair: Pair, judged: FloatArray | None = None
+    ) -> pd.DataFrame:
         """See `cellweft.impute.base.FittedMethod`: the cosine that the paper's network expects (Eq. 13)."""
         known = self.reliability
         if known is None:

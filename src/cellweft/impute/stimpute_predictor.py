@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
 from cellweft._errors import SettingError, arg
-from cellweft._typing import FloatArray, IntArray, Progress, RelationKind
+from cellweft._typing import FloatArray, IntArray, RelationKind
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.genes.network import Network
 from cellweft.impute.planning import TABLE_GENES, uses_all_sources
-from cellweft.impute.training_data import training_cells
 from cellweft.nn import stimpute
 from cellweft.nn.config import StImputeSettings, bytes_per_cell
 from cellweft.nn.gene_graph import GeneGraph, GeneTable, GraphPart
@@ -39,29 +37,6 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
             got=str(settings.k),
             fix="Set a smaller k.",
         )
-
-
-def train_part(
-    pair: Pair,
-    columns: GeneColumns,
-    *,
-    graph: GeneGraph,
-    settings: StImputeSettings,
-    seed: int,
-    device: torch.device,
-    progress: Progress,
-) -> StImputeModel:
-    """Train on the panel of a pair; parameters as `cellweft.nn.stimpute.train`."""
-    return stimpute.train(
-        training_cells(pair, settings.training_cells, seed),
-        columns.dense(pair.sc_shared),
-        pair.sc_shared,
-        graph=graph,
-        settings=settings,
-        seed=seed,
-        device=device,
-        progress=progress,
-    )
 
 
 def gene_relations(
@@ -173,13 +148,10 @@ class NetworkGenes:
         """
         parts = [genes[places] for places in row_blocks(len(genes), TABLE_GENES)]
         per_cell = bytes_per_cell(model.settings, len(model.sources.weights), min(len(genes), TABLE_GENES))
-        return cls(
-            model=model,
-            tables=tuple(
-                GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
-            ),
-            cells=rows_within(BLOCK_BYTES, per_cell),
+        made = (
+            GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
         )
+        return cls(model=model, tables=tuple(made), cells=rows_within(BLOCK_BYTES, per_cell))
 
     def values(self, measured: FloatArray) -> FloatArray:
         """See `cellweft.impute.base.Predictor`."""

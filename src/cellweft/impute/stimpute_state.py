@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cellweft._compute import torch_stream
-from cellweft._model_folder import ModelFolder, part_of
+from cellweft._model_folder import ModelFolder, named, part_of
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.genes.embeddings import EmbeddingTable
@@ -22,8 +22,7 @@ from cellweft.genes.interactions import EdgeList
 from cellweft.genes.network import Network
 from cellweft.impute.uncertainty.reliability_network import ReliabilityNet, ReliabilityNets
 from cellweft.nn.config import StImputeSettings
-from cellweft.nn.gene_graph import GeneGraph
-from cellweft.nn.gene_relations import EdgeRelation, EmbeddingRelation, GeneSetRelation
+from cellweft.nn.gene_relations import EdgeRelation, EmbeddingRelation, GeneRelation, GeneSetRelation
 from cellweft.nn.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
 
 _NETWORKS = ("autoencoder", "network")
@@ -91,70 +90,46 @@ def folder_of(
         Where each relation of the gene graph came from.
     """
     genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
-    if nets is not None:
-        genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
-        genes[RELIABILITY] = [nets.panel_scores[gene] for gene in genes["gene"]]
-    tensors = _reliability_tensors(nets)
-    for name, network in zip(_NETWORKS, (model.autoencoder, model.network), strict=True):
-        tensors |= {f"{name}.{key}": one for key, one in network.state_dict().items()}
     config: dict[str, Any] = {
         "settings": asdict(model.settings),
         "n_reliability_nets": 0 if nets is None else len(nets.nets),
         "sources": dict(sources),
     }
-    _add_network(_network_of(model.graph, pair.sc.genes, sources), config, tensors)
+    arrays: dict[str, NDArray[Any]] = {}
+    for part in model.graph.parts:
+        _add_relation(part.relation, pair.sc.genes, config, arrays)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, network in zip(_NETWORKS, (model.autoencoder, model.network), strict=True):
+        tensors |= named(name, network.state_dict())
+    if nets is not None:
+        genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
+        genes[RELIABILITY] = [nets.panel_scores[gene] for gene in genes["gene"]]
+        arrays |= {"reliability.centre": nets.centre, "reliability.scale": nets.scale}
+        for number, net in enumerate(nets.nets):
+            tensors |= named(f"reliability.{number}", net.state_dict())
+    tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
     return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
-def _reliability_tensors(nets: ReliabilityNets | None) -> dict[str, torch.Tensor]:
-    if nets is None:
-        return {}
-    tensors = {f"reliability.{name}": torch.from_numpy(getattr(nets, name)) for name in ("centre", "scale")}
-    for number, net in enumerate(nets.nets):
-        tensors |= {f"reliability.{number}.{name}": one for name, one in net.state_dict().items()}
-    return tensors
-
-
-def _network_of(graph: GeneGraph, genes: NDArray[np.str_], sources: Mapping[str, str]) -> Network:
-    """Return what a graph's relations were made from, as far as it is about the reference's genes."""
-    embedding, gene_sets, edges = None, None, None
-    for part in graph.parts:
-        relation, source = part.relation, sources[part.name]
-        known = relation.knows(np.arange(len(genes)))
-        if isinstance(relation, EmbeddingRelation):
-            values = relation.vectors[relation.rows[known]]
-            embedding = EmbeddingTable(genes=genes[known], values=values, source=source)
-        elif isinstance(relation, GeneSetRelation):
-            gene_sets = GeneSets(
-                genes=genes[known],
-                members=relation.members[known],
-                information=relation.information,
-                source=source,
-            )
-        elif isinstance(relation, EdgeRelation):
-            upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
-            upper.sort_indices()  # so that a model is saved alike again
-            ones, others = upper.tocoo().coords
-            pairs = np.stack([ones, others], axis=1).astype(np.int64)
-            edges = EdgeList(genes=genes[known], pairs=pairs, weights=upper.data, source=source)
-    return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
-
-
-def _add_network(network: Network, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Put the parts of a network among the values and tensors of a folder."""
-    arrays: dict[str, NDArray[Any]] = {}
-    if network.embedding is not None:
-        config["embedded_genes"] = network.embedding.genes.tolist()
-        arrays["embedding"] = np.asarray(network.embedding.values)
-    if network.gene_sets is not None:
-        config["gene_set_genes"] = network.gene_sets.genes.tolist()
-        arrays["gene_sets.starts"] = network.gene_sets.members.indptr.astype(np.int64)
-        arrays["gene_sets.sets"] = network.gene_sets.members.indices.astype(np.int64)
-        arrays["gene_sets.information"] = network.gene_sets.information
-    if network.edges is not None:
-        config["edge_genes"] = network.edges.genes.tolist()
-        arrays |= {"edges.pairs": network.edges.pairs, "edges.weights": network.edges.weights}
-    tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+def _add_relation(
+    relation: GeneRelation, genes: NDArray[np.str_], config: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Put what a relation was made from among the values of a folder, as far as it is about the genes."""
+    known = relation.knows(np.arange(len(genes)))
+    names = genes[known].tolist()
+    if isinstance(relation, EmbeddingRelation):
+        config["embedded_genes"] = names
+        arrays["embedding"] = relation.vectors[relation.rows[known]]
+    elif isinstance(relation, GeneSetRelation):
+        config["gene_set_genes"], members = names, relation.members[known]
+        arrays["gene_sets.starts"] = members.indptr.astype(np.int64)
+        arrays["gene_sets.sets"] = members.indices.astype(np.int64)
+        arrays["gene_sets.information"] = relation.information
+    elif isinstance(relation, EdgeRelation):
+        upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
+        upper.sort_indices()  # so that a model is saved alike again
+        config["edge_genes"], arrays["edges.weights"] = names, upper.data
+        arrays["edges.pairs"] = np.stack(upper.tocoo().coords, axis=1).astype(np.int64)
 
 
 def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:

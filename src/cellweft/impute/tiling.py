@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -91,13 +92,10 @@ class Imputation:
     def tiles(self) -> tuple[Tile, ...]:
         """All parts of the result."""
         plan = self.plan
-        places = [
-            (genes, cells)
-            for genes in row_blocks(plan.n_genes, plan.genes_per_block)
-            for cells in row_blocks(plan.n_cells, plan.cells_per_block)
-        ]
+        rows = list(row_blocks(plan.n_cells, plan.cells_per_block))
+        parts = product(row_blocks(plan.n_genes, plan.genes_per_block), rows)
         return tuple(
-            Tile(number=number, rows=cells, places=genes) for number, (genes, cells) in enumerate(places)
+            Tile(number=number, rows=cells, places=genes) for number, (genes, cells) in enumerate(parts)
         )
 
     def made(self, progress: Progress, *, done: Collection[int] = ()) -> Iterator[tuple[Tile, Values]]:
@@ -111,7 +109,7 @@ class Imputation:
             Numbers of tiles that are there already.
         """
         left = [tile for tile in self.tiles if tile.number not in done]
-        n_values = self.plan.n_cells * self.plan.n_genes
+        n_values = self.plan.n_values
         n_done = n_values - sum(tile.n_values for tile in left)
         places, predictor = None, None
         for tile, measured in zip(left, prefetch(self.read(tile) for tile in left), strict=True):
@@ -159,23 +157,23 @@ class Imputation:
         """The table of the genes: other names, ``measured``, and what is known of reliability."""
         var = gene_table(self.pair.sc, self.genes)
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
-        parts = [
-            self.fitted.judge(self.genes[part], pair=self.known)
-            for part in row_blocks(len(self.genes), BLOCK_GENES)
-        ]
-        known = pd.concat(parts or [self.fitted.judge(self.genes, pair=self.known)])
-        return var.assign(**{str(name): column.to_numpy() for name, column in known.items()})
+        parts = [self.genes[part] for part in row_blocks(len(self.genes), BLOCK_GENES)] or [self.genes]
+        scores = pd.concat([self.fitted.score_reliability(part, pair=self.known) for part in parts])
+        return var.assign(**{str(name): column.to_numpy() for name, column in scores.items()})
 
-    def mark(self, given: Mapping[str, str | float | None]) -> dict[str, Any]:
+    def mark(self, *, dtype: str, sparse: float | None) -> dict[str, Any]:
         """Return what the values of the tiles depend on, by name, for a run that is resumed.
 
         Parameters
         ----------
-        given
-            What else there is: preset, seed, type of the numbers, cut of a sparse result.
+        dtype, sparse
+            Type of the numbers, and the cut of a sparse result.
         """
         return {
-            **given,
+            "preset": self.fitted.preset,
+            "seed": self.fitted.seed,
+            "dtype": dtype,
+            "sparse": sparse,
             **machine_mark(),
             "settings": asdict(self.fitted.settings),
             "device": str(self.fitted.device),
@@ -186,13 +184,13 @@ class Imputation:
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
 
-    def record(self, *, preset: str, seed: int, fit_seconds: float) -> dict[str, Any]:
+    def record(self, *, fit_seconds: float) -> dict[str, Any]:
         """Return how it is made, as values that every format stores."""
         record = provenance(
             "imputed",
-            preset=preset,
+            preset=self.fitted.preset,
             settings=self.fitted.settings,
-            seed=seed,
+            seed=self.fitted.seed,
             device=str(self.fitted.device),
             inputs=inputs_of(self.pair),
             fit_seconds=fit_seconds,

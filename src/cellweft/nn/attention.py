@@ -329,6 +329,14 @@ def _as_seen(model: AttentionModel) -> DoubleArray:
     return np.asarray(model.keys.cpu().double().numpy() @ upper.T)
 
 
+@torch.no_grad()
+def with_reference(model: AttentionModel, reference: FloatArray, *, seed: int) -> AttentionModel:
+    """Return a model with a ``reference``, (n_sc, P), given by its inputs; ``seed`` is of its metacells."""
+    logs = torch.from_numpy(np.ascontiguousarray(reference)).to(model.device)
+    keys = model.cells(logs, model.reference.standard(logs))
+    return condensed_if_large(replace(model, keys=keys), seed=seed)
+
+
 def condensed_if_large(model: AttentionModel, *, seed: int) -> AttentionModel:
     """Return a model with its reference as metacells where that is worth it: see `keys_of`.
 
@@ -411,60 +419,23 @@ def train(
         generator=torch_stream(seed, "attention"),
         progress=lambda done, total: progress("attention", done, total),
     )
-    return assemble(
-        cells,
-        reference[:, inputs],
-        sample,
-        inputs=inputs,
-        spatial=moments[0],
+    shown = torch.from_numpy(np.ascontiguousarray(sample[:, inputs])).to(device)
+    share = (shown > 0).float().mean(dim=1, keepdim=True)
+    detected = Moments.of(share)
+    with torch.no_grad():
+        keys = cells(atlas, moments[1].standard(atlas))
+    return AttentionModel(
         settings=settings,
+        inputs=inputs,
+        cells=cells,
+        spatial=moments[0],
+        reference=moments[1],
+        detected=detected,
+        keys=keys,
+        sample=queries_of(cells, shown, moments[0]),
+        sample_detection=detected.standard(share)[:, 0],
         history=tuple(history),
     )
-
-
-def assemble(
-    cells: CellMap,
-    reference: FloatArray,
-    sample: FloatArray,
-    *,
-    inputs: IntArray,
-    spatial: Moments,
-    settings: AttentionSettings,
-    history: tuple[float, ...] = (),
-) -> AttentionModel:
-    """Return the model of a trained map.
-
-    Parameters
-    ----------
-    cells
-        The map, on the device.
-    reference
-        (n_sc, P) the inputs in the reference.
-    sample
-        (n_sample, n_panel) spatial cells that genes are standardised over.
-    inputs, spatial, settings, history
-        As of `AttentionModel`.
-    """
-    device = cells.of_logs.device
-    atlas = torch.from_numpy(np.ascontiguousarray(reference)).to(device)
-    moments = Moments.of(atlas)
-    with torch.no_grad():
-        keys = cells(atlas, moments.standard(atlas))
-        shown = torch.from_numpy(np.ascontiguousarray(sample[:, inputs])).to(device)
-        share = (shown > 0).float().mean(dim=1, keepdim=True)
-        detected = Moments.of(share)
-        return AttentionModel(
-            settings=settings,
-            inputs=inputs,
-            cells=cells,
-            spatial=spatial,
-            reference=moments,
-            detected=detected,
-            keys=keys,
-            sample=queries_of(cells, shown, spatial),
-            sample_detection=detected.standard(share)[:, 0],
-            history=history,
-        )
 
 
 def correlation_loss(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from cellweft._errors import SettingError, arg, check_choice, check_known, check_range
 from cellweft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
@@ -13,6 +13,8 @@ Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
 Search = Literal["auto", "exact", "approximate"]
 Precision = Literal["float32", "bfloat16"]
+Composition = Literal["spots", "both"]
+Location = Literal["mean", "median"]
 
 SAMPLE_CELLS = 2000
 """Tissue cells that learned attention standardises genes over, and judges them by, at most."""
@@ -23,8 +25,57 @@ _RELATIONS: tuple[RelationKind, ...] = get_args(RelationKind)
 _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges": "a list of edges"}
 
 
+def _number(default: float | None, *, low: float, high: float = float("inf"), optional: bool = False) -> Any:
+    """Return a field that is a number within a range, or None where it is optional."""
+    return field(default=default, metadata={"range": {"low": low, "high": high}, "optional": optional})
+
+
+def _whole(default: int | None, *, low: int, optional: bool = False) -> Any:
+    """Return a field that is a whole number, or None where it is optional."""
+    return field(default=default, metadata={"range": {"low": low, "integer": True}, "optional": optional})
+
+
 @dataclass(frozen=True, kw_only=True)
-class StImputeSettings:
+class _Settings:
+    """Settings that look at their own values."""
+
+    _method: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if "options" in one.metadata:
+                check_choice(one.name, value, one.metadata["options"])
+            elif "range" in one.metadata and not (value is None and one.metadata["optional"]):
+                check_range(one.name, value, **one.metadata["range"])
+
+    def override(self, settings: Mapping[str, Any]) -> Self:
+        """Return the settings with some of them changed.
+
+        Raises
+        ------
+        SettingError
+            An unknown name, or a value out of its range.
+        """
+        given: Any = settings  # whatever a user passes
+        if not isinstance(given, Mapping):
+            got, fix = repr(given), "Write settings={'k': 20}, say."
+            raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
+        names, expected = [one.name for one in fields(self)], f"a setting of {self._method}"
+        for name in settings:
+            where = arg("settings", key=name)
+            check_known(name, names, where, expected=expected, got="no such name", error=SettingError)
+        try:
+            return replace(self, **settings)
+        except SettingError as error:
+            if error.where not in settings:
+                raise
+            where = arg("settings", key=error.where)
+            raise SettingError(where, expected=error.expected, got=error.got, fix=error.fix) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StImputeSettings(_Settings):
     """Settings of stImpute; `published` gives the paper's for data of a size.
 
     Attributes
@@ -79,48 +130,35 @@ class StImputeSettings:
         ends; 0, as published, trains to the end on all.
     """
 
-    k: int = 50
-    latent: int = 100
-    hidden: int = 256
-    epochs: int = 10
-    ae_epochs: int = 30
-    rounds: int = 2
-    alpha: float = 0.7
-    lr: float = 0.01
-    residual: float = 1.0
-    cell_similarity: float = 1.0
-    gene_similarity: float = 1.0
+    _method: ClassVar[str] = "stImpute"
+    k: int = _whole(50, low=1)
+    latent: int = _whole(100, low=1)
+    hidden: int = _whole(256, low=1)
+    epochs: int = _whole(10, low=0)
+    ae_epochs: int = _whole(30, low=0)
+    rounds: int = _whole(2, low=1)
+    alpha: float = _number(0.7, low=0, high=1)
+    lr: float = _number(0.01, low=1e-9, high=10)
+    residual: float = _number(1.0, low=0)
+    cell_similarity: float = _number(1.0, low=0)
+    gene_similarity: float = _number(1.0, low=0)
     graph: GraphKind = "auto"
-    measure: Measure = "similarity"
-    graph_neighbors: int | None = None
-    sources: Sources = "auto"
-    most_sources: int = 1000
+    measure: Measure = field(default="similarity", metadata={"options": get_args(Measure)})
+    graph_neighbors: int | None = _whole(None, low=1, optional=True)
+    sources: Sources = field(default="auto", metadata={"options": get_args(Sources)})
+    most_sources: int = _whole(1000, low=1)
     normalise: bool = True
-    batch: int = 64
-    batch_genes: int = 32
-    batch_sources: int = 64
-    ae_batch: int = 256
-    cells_per_epoch: int = 640
-    training_cells: int = 20_000
-    search: Search = "auto"
-    patience: int = 0
+    batch: int = _whole(64, low=2)
+    batch_genes: int = _whole(32, low=2)
+    batch_sources: int = _whole(64, low=1)
+    ae_batch: int = _whole(256, low=2)
+    cells_per_epoch: int = _whole(640, low=2)
+    training_cells: int = _whole(20_000, low=2)
+    search: Search = field(default="auto", metadata={"options": get_args(Search)})
+    patience: int = _whole(0, low=0)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "ae_epochs", "patience"):
-            check_range(name, getattr(self, name), low=0, integer=True)
-        for name in ("k", "latent", "hidden", "rounds", "most_sources", "batch_sources"):
-            check_range(name, getattr(self, name), low=1, integer=True)
-        for name in ("batch", "batch_genes", "ae_batch", "cells_per_epoch", "training_cells"):
-            check_range(name, getattr(self, name), low=2, integer=True)
-        check_range("alpha", self.alpha, low=0, high=1)
-        check_range("lr", self.lr, low=1e-9, high=10)
-        for name in ("residual", "cell_similarity", "gene_similarity"):
-            check_range(name, getattr(self, name), low=0)
-        if self.graph_neighbors is not None:
-            check_range("graph_neighbors", self.graph_neighbors, low=1, integer=True)
-        check_choice("measure", self.measure, ("similarity", "distance"))
-        check_choice("sources", self.sources, ("auto", "all", "panel"))
-        check_choice("search", self.search, get_args(Search))
+        super().__post_init__()
         if self.graph not in ("auto", "none"):
             _check_measure(_parsed_graph(self.graph), self.measure)
 
@@ -140,16 +178,6 @@ class StImputeSettings:
         if n_cells < 10_000 and n_genes < 500:
             return cls()
         return cls(k=20, hidden=32, epochs=32, alpha=0.5)
-
-    def override(self, settings: Mapping[str, Any]) -> StImputeSettings:
-        """Return the settings with some of them changed.
-
-        Raises
-        ------
-        SettingError
-            An unknown name, or a value out of its range.
-        """
-        return _overridden(self, settings, method="stImpute")
 
     def graph_shares(self, given: Collection[str] = ()) -> dict[RelationKind, float]:
         """Return the relations that the gene graph is made of, and how much each counts; none for no graph.
@@ -231,7 +259,7 @@ def keys_of(n_cells: int, *, most: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StemSettings:
+class StemSettings(_Settings):
     """Settings of STEM; those by default are the paper's, `of` gives those of a preset.
 
     Attributes
@@ -279,54 +307,39 @@ class StemSettings:
         geometric "median" under flattened weights.
     """
 
-    hidden: int = 512
-    middle: int = 256
-    latent: int = 128
-    n_genes: int = 2000
+    _method: ClassVar[str] = "STEM"
+    hidden: int = _whole(512, low=1)
+    middle: int = _whole(256, low=1)
+    latent: int = _whole(128, low=1)
+    n_genes: int = _whole(2000, low=2)
     total: float | Literal["median", "common"] = "median"
-    dropout: float | None = None
-    kernel: Kernel = "gaussian"
-    sigma: float | None = 0.5
-    kernel_neighbors: int = 6
-    alpha: float = 0.5
-    beta: float = 1.0
-    visit: float = 0.0
-    ramp_start: float = 0.125
-    ramp_end: float = 1.0
-    steps: int = 400
-    lr: float = 0.002
-    weight_decay: float = 0.01
-    halve_at: float = 0.5
-    batch_cells: int = 1024
-    batch_spots: int = 1024
-    training_cells: int = 100_000
-    training_spots: int = 100_000
-    models: int = 1
-    composition: Literal["spots", "both"] = "spots"
-    location: Literal["mean", "median"] = "mean"
+    dropout: float | None = _number(None, low=0, high=0.99, optional=True)
+    kernel: Kernel = field(default="gaussian", metadata={"options": get_args(Kernel)})
+    sigma: float | None = _number(0.5, low=1e-6, optional=True)
+    kernel_neighbors: int = _whole(6, low=1)
+    alpha: float = _number(0.5, low=0)
+    beta: float = _number(1.0, low=0)
+    visit: float = _number(0.0, low=0)
+    ramp_start: float = _number(0.125, low=0, high=1)
+    ramp_end: float = _number(1.0, low=0, high=1)
+    steps: int = _whole(400, low=0)
+    lr: float = _number(0.002, low=1e-9, high=10)
+    weight_decay: float = _number(0.01, low=0)
+    halve_at: float = _number(0.5, low=0, high=1)
+    batch_cells: int = _whole(1024, low=2)
+    batch_spots: int = _whole(1024, low=2)
+    training_cells: int = _whole(100_000, low=2)
+    training_spots: int = _whole(100_000, low=2)
+    models: int = _whole(1, low=1)
+    composition: Composition = field(default="spots", metadata={"options": get_args(Composition)})
+    location: Location = field(default="mean", metadata={"options": get_args(Location)})
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "middle", "latent", "kernel_neighbors", "models"):
-            check_range(name, getattr(self, name), low=1, integer=True)
-        for name in ("n_genes", "batch_cells", "batch_spots", "training_cells", "training_spots"):
-            check_range(name, getattr(self, name), low=2, integer=True)
-        check_range("steps", self.steps, low=0, integer=True)
+        super().__post_init__()
         if isinstance(self.total, str):
             check_choice("total", self.total, ("median", "common"))
         else:
             check_range("total", self.total, low=1e-6)
-        if self.dropout is not None:
-            check_range("dropout", self.dropout, low=0, high=0.99)
-        for name in ("alpha", "beta", "visit", "weight_decay"):
-            check_range(name, getattr(self, name), low=0)
-        for name in ("ramp_start", "ramp_end", "halve_at"):
-            check_range(name, getattr(self, name), low=0, high=1)
-        check_range("lr", self.lr, low=1e-9, high=10)
-        if self.sigma is not None:
-            check_range("sigma", self.sigma, low=1e-6)
-        check_choice("kernel", self.kernel, ("gaussian", "exponential", "knn"))
-        check_choice("composition", self.composition, ("spots", "both"))
-        check_choice("location", self.location, ("mean", "median"))
 
     @classmethod
     def from_preset(cls, preset: PlacerPreset) -> StemSettings:
@@ -352,19 +365,9 @@ class StemSettings:
             location="median",
         )
 
-    def override(self, settings: Mapping[str, Any]) -> StemSettings:
-        """Return the settings with some of them changed.
-
-        Raises
-        ------
-        SettingError
-            An unknown name, or a value out of its range.
-        """
-        return _overridden(self, settings, method="STEM")
-
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionSettings:
+class AttentionSettings(_Settings):
     """Settings of cellweft's own method, learned attention; the defaults are those of ``preset="auto"``.
 
     Attributes
@@ -404,47 +407,34 @@ class AttentionSettings:
         Training without a part: as ``steps``, ``lr``, ``batch_cells`` and ``batch_reference``, but shorter.
     """
 
-    temperature: float = 0.125
-    detection: float = 0.3
-    hide_least: float = 0.05
+    _method: ClassVar[str] = "preset='auto'"
+    temperature: float = _number(0.125, low=1e-3, high=1e3)
+    detection: float = _number(0.3, low=0)
+    hide_least: float = _number(0.05, low=0, high=1)
     hide_most: float = 0.3
-    steps: int = 300
-    lr: float = 0.002
-    pull: float = 0.001
-    batch_cells: int = 512
-    batch_reference: int = 1500
-    most_inputs: int = 500
-    training_cells: int = 20_000
-    most_keys: int = 4000
-    precision: Precision = "float32"
-    level_steps: int = 300
-    level_lr: float = 0.005
-    level_hidden: int = 24
-    level_pattern: float = 0.3
-    level_pull: float = 0.02
-    folds: int = 3
-    fold_steps: int = 200
-    fold_lr: float = 0.003
-    fold_cells: int = 256
-    fold_reference: int = 1000
+    steps: int = _whole(300, low=0)
+    lr: float = _number(0.002, low=1e-9, high=10)
+    pull: float = _number(0.001, low=0)
+    batch_cells: int = _whole(512, low=2)
+    batch_reference: int = _whole(1500, low=2)
+    most_inputs: int = _whole(500, low=2)
+    training_cells: int = _whole(20_000, low=2)
+    most_keys: int = _whole(4000, low=1)
+    precision: Precision = field(default="float32", metadata={"options": get_args(Precision)})
+    level_steps: int = _whole(300, low=0)
+    level_lr: float = _number(0.005, low=1e-9, high=10)
+    level_hidden: int = _whole(24, low=1)
+    level_pattern: float = _number(0.3, low=0)
+    level_pull: float = _number(0.02, low=0)
+    folds: int = _whole(3, low=2)
+    fold_steps: int = _whole(200, low=0)
+    fold_lr: float = _number(0.003, low=1e-9, high=10)
+    fold_cells: int = _whole(256, low=2)
+    fold_reference: int = _whole(1000, low=2)
 
     def __post_init__(self) -> None:
-        check_range("temperature", self.temperature, low=1e-3, high=1e3)
-        for name in ("detection", "pull", "level_pattern", "level_pull"):
-            check_range(name, getattr(self, name), low=0)
-        check_choice("precision", self.precision, get_args(Precision))
-        check_range("hide_least", self.hide_least, low=0, high=1)
+        super().__post_init__()
         check_range("hide_most", self.hide_most, low=self.hide_least, high=1)
-        for name in ("steps", "fold_steps", "level_steps"):
-            check_range(name, getattr(self, name), low=0, integer=True)
-        for name in ("batch_cells", "batch_reference", "fold_cells", "fold_reference"):
-            check_range(name, getattr(self, name), low=2, integer=True)
-        for name in ("most_inputs", "training_cells", "folds"):
-            check_range(name, getattr(self, name), low=2, integer=True)
-        for name in ("level_hidden", "most_keys"):
-            check_range(name, getattr(self, name), low=1, integer=True)
-        for name in ("lr", "fold_lr", "level_lr"):
-            check_range(name, getattr(self, name), low=1e-9, high=10)
 
     def without_part(self) -> AttentionSettings:
         """Return the settings that training without a part of the panel goes by."""
@@ -455,39 +445,3 @@ class AttentionSettings:
             batch_cells=self.fold_cells,
             batch_reference=self.fold_reference,
         )
-
-    def override(self, settings: Mapping[str, Any]) -> AttentionSettings:
-        """Return the settings with some of them changed.
-
-        Raises
-        ------
-        SettingError
-            An unknown name, or a value out of its range.
-        """
-        return _overridden(self, settings, method="preset='auto'")
-
-
-_Settings = TypeVar("_Settings", StImputeSettings, StemSettings, AttentionSettings)
-
-
-def _overridden(settings: _Settings, changes: Mapping[str, Any], *, method: str) -> _Settings:
-    if not isinstance(changes, Mapping):
-        got, fix = repr(changes), "Write settings={'k': 20}, say."
-        raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
-    known = [field.name for field in fields(settings)]
-    for name in changes:
-        check_known(
-            name,
-            known,
-            arg("settings", key=name),
-            expected=f"a setting of {method}",
-            got="no such name",
-            error=SettingError,
-        )
-    try:
-        return replace(settings, **changes)
-    except SettingError as error:
-        if error.where not in changes:
-            raise
-        where = arg("settings", key=error.where)
-        raise SettingError(where, expected=error.expected, got=error.got, fix=error.fix) from None

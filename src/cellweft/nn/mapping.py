@@ -189,10 +189,8 @@ class Mapping:
         return sums
 
     def _no_sums(self) -> _RowSums:
-        n_queries = len(self.queries)
-        return _RowSums(
-            peak=self.queries.new_full((n_queries,), -torch.inf), total=self.queries.new_zeros(n_queries)
-        )
+        zeros = self.queries.new_zeros(len(self.queries))
+        return _RowSums(peak=torch.full_like(zeros, -torch.inf), total=zeros)
 
     def _tiles(self) -> Iterator[tuple[slice, slice]]:
         return tiles(*self.shape, self.block_entries)

@@ -51,7 +51,7 @@ def over_devices(
 
     Examples
     --------
-    >>> list(over_devices(lambda item, device, told: item**2, [1, 2, 3], ["cpu", "cpu"]))
+    >>> list(over_devices(lambda item, device, report: item**2, [1, 2, 3], ["cpu", "cpu"]))
     [1, 4, 9]
     """
     if len(devices) == 1:
@@ -118,7 +118,7 @@ class WorkerPool(Generic[T, D, R]):
     def _run(self, number: int, item: T) -> R:
         device = self._devices[number] if number < len(self._devices) else self._free.get()
 
-        def told(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int) -> None:
             if self._has_ended.is_set():
                 raise _EndedError
             self._untold[number] = (stage, done, total)
@@ -127,6 +127,6 @@ class WorkerPool(Generic[T, D, R]):
                 self._progress(stage, done, total)
 
         try:
-            return self._work(item, device, told)
+            return self._work(item, device, report)
         finally:
             self._free.put(device)

@@ -72,17 +72,15 @@ class GeneLevels:
         moments, reference = Moments.of(carried), Moments.of(values)
         standard = moments.standard(carried)
         raw = standard + model.cells.detection_weight * model.sample_detection[:, None]
-        return (
-            cls(
-                carried=moments,
-                pattern=Moments.of(raw),
-                mean=reference.mean,
-                varies=torch.where(standard.std(dim=0, correction=0) > 0.5, moments.spread, 0),
-                spread=reference.spread * (values.amax(dim=0) > values.amin(dim=0)),
-                expressing=(values > 0).float().mean(dim=0),
-            ),
-            carried,
+        genes = cls(
+            carried=moments,
+            pattern=Moments.of(raw),
+            mean=reference.mean,
+            varies=torch.where(standard.std(dim=0, correction=0) > 0.5, moments.spread, 0),
+            spread=reference.spread * (values.amax(dim=0) > values.amin(dim=0)),
+            expressing=(values > 0).float().mean(dim=0),
         )
+        return genes, carried
 
     def patterns(self, carried: torch.Tensor, detection: torch.Tensor, weight: float) -> torch.Tensor:
         """Return standardised patterns, (B, G), of carried values and standardised detection."""
@@ -144,14 +142,8 @@ class LevelNet(torch.nn.Module):
         inputs = features
         if self.by_cell:
             shape = pattern.shape
-            inputs = torch.cat(
-                [
-                    features.expand(shape[0], *features.shape),
-                    pattern[..., None],
-                    detection.expand(shape)[..., None],
-                ],
-                dim=-1,
-            )
+            of_genes = features.expand(shape[0], *features.shape)
+            inputs = torch.cat([of_genes, pattern[..., None], detection.expand(shape)[..., None]], dim=-1)
         corrections: torch.Tensor = self.last(F.relu(self.second(F.relu(self.first(inputs)))))
         direct: torch.Tensor = self.direct(features)
         return corrections + direct
@@ -237,13 +229,7 @@ def fit_levels(
             return total
 
         optimiser = torch.optim.AdamW(net.parameters(), lr=settings.level_lr, weight_decay=_DECAY[by_cell])
-        fit_steps(
-            optimiser,
-            loss_at,
-            steps=settings.level_steps,
-            rate=warm_cosine(settings.level_steps),
-            progress=lambda done, total: None,
-        )
+        fit_steps(optimiser, loss_at, steps=settings.level_steps, rate=warm_cosine(settings.level_steps))
         nets.append(net.eval())
     return Levels(nets=tuple(nets), features=moments)
 

@@ -18,9 +18,8 @@ from cellweft.nn.training import EpochProgress, fit_steps, linear
 
 _TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
 _MOST_DROPOUT = 0.99  # something has to be left to learn from
-_MOST_MMD_ROWS = (
-    256  # of each side: with all of a batch, L_MMD took more time than all else and gained nothing
-)
+# Of each side: with all of a batch, L_MMD took more time than all else and gained nothing.
+_MOST_MMD_ROWS = 256
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of L_MMD, in multiples of the mean squared distance
 
 
@@ -227,7 +226,7 @@ def train(
     """
     total = settings.models * settings.steps
 
-    def trained(number: int, device: torch.device, told: Progress) -> tuple[CellEncoder, list[float]]:
+    def trained(number: int, device: torch.device, report: Progress) -> tuple[CellEncoder, list[float]]:
         stream = torch_stream(seed, f"stem {number}")
         encoder = CellEncoder(n_genes, settings, stream).to(device)
 
@@ -245,20 +244,21 @@ def train(
             loss_at,
             steps=settings.steps,
             rate=lambda step: 0.5 if step >= round(settings.halve_at * settings.steps) else 1.0,
-            progress=lambda step, steps: told("training", number * steps + step, total),
+            progress=lambda step, steps: report("training", number * steps + step, total),
         )
         return encoder.eval(), history
 
-    made = list(
-        over_devices(
-            trained, range(settings.models), devices, progress=lambda _, done, total: progress(done, total)
-        )
+    def report(_: str, done: int, total: int) -> None:
+        progress(done, total)
+
+    encoders, histories = zip(
+        *over_devices(trained, range(settings.models), devices, progress=report), strict=True
     )
     return StemModel(
-        encoders=tuple(encoder.to(devices[0]) for encoder, _ in made),
+        encoders=tuple(encoder.to(devices[0]) for encoder in encoders),
         settings=settings,
         dropout=dropout,
-        history=tuple(history for _, history in made),
+        history=histories,
         device=devices[0],
     )
 

@@ -193,9 +193,8 @@ def train(
     at most ``batch_genes`` genes to predict and ``batch_sources`` to take messages from, as GraphSAGE samples
     neighbourhoods; prediction uses all sources.
     """
-    streams = {
-        stage: torch_stream(seed, f"stimpute.{stage}") for stage in ("start", "autoencoder", "network")
-    }
+    stages = "start", "autoencoder", "network"
+    streams = {stage: torch_stream(seed, f"stimpute.{stage}") for stage in stages}
     autoencoder, network = new_networks(settings, len(panel), streams["start"])
     autoencoder, network = autoencoder.to(device), network.to(device)
     cells = torch.from_numpy(measured).to(device)

@@ -10,6 +10,11 @@ import torch
 EpochProgress = Callable[[int, int], None]
 """Called with (epochs done, epochs in all)."""
 
+
+def no_epoch_progress(done: int, total: int) -> None:
+    """Report nothing."""
+
+
 LossOf = Callable[[torch.Tensor], torch.Tensor]
 """From the positions of a batch's rows (n_batch,) to its loss, a scalar."""
 
@@ -21,7 +26,7 @@ def fit_epochs(
     *,
     epochs: int,
     lr: float,
-    progress: EpochProgress,
+    progress: EpochProgress = no_epoch_progress,
     patience: int = 0,
     judge: Callable[[], torch.Tensor] | None = None,
 ) -> list[float]:
@@ -101,7 +106,7 @@ def fit_steps(
     *,
     steps: int,
     rate: Callable[[int], float],
-    progress: EpochProgress,
+    progress: EpochProgress = no_epoch_progress,
 ) -> list[float]:
     """Minimise a loss over steps, each with a batch of its own.
 

@@ -51,9 +51,9 @@ def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = F
         What the logarithms of the weights are multiplied by, above 0; below 1 flattens.
     """
     queries, keys = (part.tensor_split(n_encoders, dim=1) for part in (mapping.queries, mapping.keys))
-    whole = (
-        Mapping(queries=mapping.queries, keys=mapping.keys) if isinstance(mapping, CoarseMapping) else mapping
-    )
+    whole = mapping
+    if isinstance(whole, CoarseMapping):
+        whole = Mapping(queries=whole.queries, keys=whole.keys)
     parts = [replace(whole, queries=query, keys=key) for query, key in zip(queries, keys, strict=True)]
     return [_part(one, slice(None), flatten=flatten * n_encoders) for one in parts]
 

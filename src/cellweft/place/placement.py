@@ -289,11 +289,8 @@ class Placement:
         given: Any = values
         if isinstance(values, str):
             column = column_of(giver.obs, values, where=f"the {giver.name} side", argument="values")
-            given = (
-                column.to_numpy(np.float64, na_value=np.nan)
-                if pd.api.types.is_numeric_dtype(column)
-                else column
-            )
+            is_numeric = pd.api.types.is_numeric_dtype(column)
+            given = column.to_numpy(np.float64, na_value=np.nan) if is_numeric else column
         numbers, names = _as_numbers(given, n_rows=giver.n_cells)
         low, high = numbers.min(axis=0), numbers.max(axis=0)
         # From the least value on, as float32 keeps more digits so; a mean lies within, whatever the rounding.
@@ -341,9 +338,8 @@ class Placement:
             block = self.pair.sc.dense(cells[keys], found)
             return torch.from_numpy(block).to(self.cells.device)
 
-        mapping = Mapping(
-            queries=mapping.queries, keys=mapping.keys
-        )  # each cell is read once: by blocks of them
+        # each cell is read once: by blocks of them
+        mapping = Mapping(queries=mapping.queries, keys=mapping.keys)
         imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
         result = AnnData(
             imputed,
@@ -395,9 +391,8 @@ class Placement:
         check_choice("by", by, ("place", "embedding"))
         if by == "embedding":
             return knn_matrix(nearest_by_product(self.cells, k))
-        near = spot_nearness(
-            coordinates_of(self.pair), self.spot_groups.values(), width=self.pair.spacing or 1.0
-        )
+        coordinates, width = coordinates_of(self.pair), self.pair.spacing or 1.0
+        near = spot_nearness(coordinates, self.spot_groups.values(), width=width)
         return knn_matrix(nearest_by_overlap(self.topk(_OVERLAP_SPOTS), near, k))
 
     def to_anndata(
@@ -489,9 +484,8 @@ class Placement:
     def _found(self) -> list[Places]:
         """What one go over the mapping of every slice says of its cells."""
         coordinates, spacing = coordinates_of(self.pair), self.pair.spacing or 1.0
-        return [
-            find_places(mapping, coordinates[spots], spacing=spacing) for _, spots, mapping in self._groups
-        ]
+        groups = self._groups
+        return [find_places(mapping, coordinates[spots], spacing=spacing) for _, spots, mapping in groups]
 
     @cached_property
     def _places(self) -> tuple[DoubleArray, DoubleArray]:
@@ -528,11 +522,8 @@ class Placement:
         return torch.from_numpy(values.astype(np.float32)).to(self.cells.device)
 
     def _rows(self, embeddings: torch.Tensor, rows: IntArray) -> torch.Tensor:
-        return (
-            embeddings
-            if len(rows) == len(embeddings)
-            else embeddings[torch.from_numpy(rows).to(embeddings.device)]
-        )
+        is_whole = len(rows) == len(embeddings)
+        return embeddings if is_whole else embeddings[torch.from_numpy(rows).to(embeddings.device)]
 
 
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:

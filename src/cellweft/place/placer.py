@@ -25,7 +25,7 @@ from cellweft._compute import (
     torch_stream,
 )
 from cellweft._errors import InputError, NotFittedError, arg, check_choice, check_range
-from cellweft._model_folder import FolderModel, ModelFolder, part_of
+from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
 from cellweft._provenance import provenance, timed
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
 from cellweft.data._pair import Pair, coordinates_of, inputs_of
@@ -71,56 +71,51 @@ class SavedPlacer:
     totals: tuple[float, float]
     fit_seconds: float
 
-
-def folder_of(saved: SavedPlacer) -> ModelFolder:
-    """Return what is written of a Placer."""
-    model = saved.model
-    return ModelFolder(
-        config={
-            "kind": "placer",
-            "preset": saved.preset,
-            "settings": asdict(model.settings),
-            "seed": int(saved.seed),
-            "fit_seconds": saved.fit_seconds,
-            "totals": list(map(float, saved.totals)),
-            "dropout": float(model.dropout),
-            "history": [list(one) for one in model.history],
-        },
-        tensors={
-            f"encoder.{number}.{name}": one
-            for number, encoder in enumerate(model.encoders)
-            for name, one in encoder.state_dict().items()
-        },
-        genes=pd.DataFrame({"gene": saved.genes.astype(str)}),
-    )
-
-
-def placer_from(folder: ModelFolder) -> SavedPlacer:
-    """Return what was saved of a Placer; what is wrong with the folder raises ValueError or KeyError."""
-    config = folder.config
-    settings = StemSettings(**config["settings"])
-    check_choice("preset", config["preset"], get_args(PlacerPreset))
-    check_range("seed", config["seed"], low=0, integer=True)
-    encoders = []
-    for number in range(settings.models):
-        encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
-        encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
-        encoders.append(encoder.eval())
-    first, second = config["totals"]
-    return SavedPlacer(
-        preset=config["preset"],
-        seed=config["seed"],
-        model=StemModel(
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Self:
+        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        config, settings = folder.config, StemSettings(**folder.config["settings"])
+        check_choice("preset", config["preset"], get_args(PlacerPreset))
+        check_range("seed", config["seed"], low=0, integer=True)
+        encoders = []
+        for number in range(settings.models):
+            encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
+            encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
+            encoders.append(encoder.eval())
+        first, second = config["totals"]
+        model = StemModel(
             encoders=tuple(encoders),
             settings=settings,
             dropout=float(config["dropout"]),
             history=tuple(config["history"]),
             device=torch.device("cpu"),
-        ),
-        genes=np.asarray(folder.genes["gene"].astype(str).tolist()),
-        totals=(float(first), float(second)),
-        fit_seconds=float(config.get("fit_seconds", 0.0)),
-    )
+        )
+        return cls(
+            preset=config["preset"],
+            seed=config["seed"],
+            model=model,
+            genes=np.asarray(folder.genes["gene"].astype(str).tolist()),
+            totals=(float(first), float(second)),
+            fit_seconds=float(config.get("fit_seconds", 0.0)),
+        )
+
+    def folder(self) -> ModelFolder:
+        """Return what is written of it."""
+        config = {
+            "kind": "placer",
+            "preset": self.preset,
+            "settings": asdict(self.model.settings),
+            "seed": int(self.seed),
+            "fit_seconds": self.fit_seconds,
+            "totals": list(map(float, self.totals)),
+            "dropout": float(self.model.dropout),
+            "history": [list(one) for one in self.model.history],
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        for number, encoder in enumerate(self.model.encoders):
+            tensors |= named(f"encoder.{number}", encoder.state_dict())
+        genes = pd.DataFrame({"gene": self.genes.astype(str)})
+        return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -333,7 +328,7 @@ class Placer(FolderModel):
     @classmethod
     def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
         """Return the Placer that was saved; it has no data until `attach`. See `cellweft.load`."""
-        saved = placer_from(folder)
+        saved = SavedPlacer.of(folder)
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device
         )
@@ -350,7 +345,7 @@ class Placer(FolderModel):
         return self
 
     def _folder(self) -> ModelFolder:
-        return folder_of(self._fitted())
+        return self._fitted().folder()
 
     def _fitted(self) -> SavedPlacer:
         if self._saved is None:

@@ -71,10 +71,7 @@ def plan_placing(
         for side, most in ((pair.sc, settings.training_cells), (pair.st, settings.training_spots))
     ]
     held = sum(SPARSE_BYTES * (1 - side.sparsity) * rows * n_genes for side, rows in drawn)
-    cells, spots = (
-        min(rows, most)
-        for (_, rows), most in zip(drawn, (settings.batch_cells, settings.batch_spots), strict=True)
-    )
+    cells, spots = min(drawn[0][1], settings.batch_cells), min(drawn[1][1], settings.batch_spots)
     layers = (cells + spots) * (n_genes + 4 * (settings.hidden + settings.middle + settings.latent))
     products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
@@ -92,10 +89,5 @@ def plan_placing(
             got=human_bytes(parse_memory(memory)),
             fix="Raise the budget, or set fewer training_cells, training_spots or models.",
         )
-    return PlacingPlan(
-        n_cells=pair.sc.n_cells,
-        n_spots=pair.st.n_cells,
-        n_genes=n_genes,
-        steps=settings.steps * settings.models,
-        peak_bytes=peak,
-    )
+    steps = settings.steps * settings.models
+    return PlacingPlan(n_cells=n_cells, n_spots=n_spots, n_genes=n_genes, steps=steps, peak_bytes=peak)

@@ -26,58 +26,6 @@ from cellweft.nn.config import StemSettings
 from cellweft.nn.stem import Batch, matching_dropout
 
 KERNELS: tuple[Kernel, ...] = ("gaussian", "exponential", "knn")
-
-
-def spatial_adjacency(
-    coordinates: DoubleArray, *, kernel: Kernel = "gaussian", width: float = 1.0, k: int = 6
-) -> FloatArray:
-    """Return S of STEM: the adjacency of spots of one slice.
-
-    Parameters
-    ----------
-    coordinates
-        (n_spots, 2 or 3); the result is n_spots x n_spots, so that these are the spots of a batch.
-    kernel
-        "gaussian", exp(-d^2 / (2 width^2)); "exponential", exp(-d / width); "knn", 1 for the ``k`` nearest
-        spots, the spot itself included, else 0.
-    width
-        Sigma, or the scale of the exponential, in the unit of the coordinates, above 0.
-    k
-        Neighbours of the "knn" kernel; all spots where there are fewer.
-
-    Returns
-    -------
-    (n_spots, n_spots) float32, not negative; rows sum to 1.
-
-    Raises
-    ------
-    SettingError
-        An unknown kernel, or a width or k out of its range.
-
-    Notes
-    -----
-    STEM, "Spatial adjacency matrix" and "Constructing ground truth ST spatial adjacency".
-
-    Examples
-    --------
-    >>> spatial_adjacency(np.array([[0.0, 0.0], [1.0, 0.0]]), kernel="exponential").round(2)
-    array([[0.73, 0.27],
-           [0.27, 0.73]], dtype=float32)
-    """
-    check_choice("kernel", kernel, KERNELS)
-    check_range("k", k, low=1, integer=True)
-    check_range("width", width, low=np.finfo(float).tiny)
-    n_spots = len(coordinates)
-    if kernel == "knn":
-        nearest = cKDTree(coordinates).query(coordinates, k=min(k, n_spots))[1].reshape(n_spots, -1)
-        near = np.zeros((n_spots, n_spots))
-        np.put_along_axis(near, nearest, 1.0, axis=1)
-    else:
-        distances = cdist(coordinates, coordinates) / width
-        near = np.exp(-0.5 * distances**2 if kernel == "gaussian" else -distances)
-    return np.asarray(near / near.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
 _GENE_ROWS = 5000  # spots that variable genes are chosen from
 _LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
 _NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
@@ -105,10 +53,8 @@ class ModelInput:
 
     def sparse(self, rows: IntArray) -> sp.csr_matrix:
         """Return the same for many rows, read by blocks and held sparse."""
-        blocks = [
-            sp.csr_matrix(self.side.block(rows[part], self.genes))
-            for part in row_blocks(len(rows), READ_ROWS)
-        ]
+        parts = row_blocks(len(rows), READ_ROWS)
+        blocks = [sp.csr_matrix(self.side.block(rows[part], self.genes)) for part in parts]
         return sp.csr_matrix(sp.vstack(blocks, format="csr"))
 
 
@@ -144,11 +90,8 @@ def model_inputs(
     Values that come as logarithms stay as they are, whatever the total.
     """
     places = find_names(genes, pair.shared_genes, where="genes of the model")
-    sc, st = (replace(side, target=total) for side, total in zip((pair.sc, pair.st), totals, strict=True))
-    return (
-        ModelInput(side=sc, genes=pair.sc_shared[places]),
-        ModelInput(side=st, genes=pair.st_shared[places]),
-    )
+    cells = ModelInput(side=replace(pair.sc, target=totals[0]), genes=pair.sc_shared[places])
+    return cells, ModelInput(side=replace(pair.st, target=totals[1]), genes=pair.st_shared[places])
 
 
 def model_genes(pair: Pair, settings: StemSettings, *, seed: int) -> NDArray[np.str_]:
@@ -311,6 +254,56 @@ class BatchSource:
         if len(one.coordinates) <= settings.batch_spots:
             self._whole[number, device] = spots
         return spots
+
+
+def spatial_adjacency(
+    coordinates: DoubleArray, *, kernel: Kernel = "gaussian", width: float = 1.0, k: int = 6
+) -> FloatArray:
+    """Return S of STEM: the adjacency of spots of one slice.
+
+    Parameters
+    ----------
+    coordinates
+        (n_spots, 2 or 3); the result is n_spots x n_spots, so that these are the spots of a batch.
+    kernel
+        "gaussian", exp(-d^2 / (2 width^2)); "exponential", exp(-d / width); "knn", 1 for the ``k`` nearest
+        spots, the spot itself included, else 0.
+    width
+        Sigma, or the scale of the exponential, in the unit of the coordinates, above 0.
+    k
+        Neighbours of the "knn" kernel; all spots where there are fewer.
+
+    Returns
+    -------
+    (n_spots, n_spots) float32, not negative; rows sum to 1.
+
+    Raises
+    ------
+    SettingError
+        An unknown kernel, or a width or k out of its range.
+
+    Notes
+    -----
+    STEM, "Spatial adjacency matrix" and "Constructing ground truth ST spatial adjacency".
+
+    Examples
+    --------
+    >>> spatial_adjacency(np.array([[0.0, 0.0], [1.0, 0.0]]), kernel="exponential").round(2)
+    array([[0.73, 0.27],
+           [0.27, 0.73]], dtype=float32)
+    """
+    check_choice("kernel", kernel, KERNELS)
+    check_range("k", k, low=1, integer=True)
+    check_range("width", width, low=np.finfo(float).tiny)
+    n_spots = len(coordinates)
+    if kernel == "knn":
+        nearest = cKDTree(coordinates).query(coordinates, k=min(k, n_spots))[1].reshape(n_spots, -1)
+        near = np.zeros((n_spots, n_spots))
+        np.put_along_axis(near, nearest, 1.0, axis=1)
+    else:
+        distances = cdist(coordinates, coordinates) / width
+        near = np.exp(-0.5 * distances**2 if kernel == "gaussian" else -distances)
+    return np.asarray(near / near.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _tensor(rows: sp.csr_matrix, device: torch.device) -> torch.Tensor:

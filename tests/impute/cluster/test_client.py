@@ -25,7 +25,7 @@ from cellweft.data.io.output_request import processes_of
 from cellweft.data.io.write import write_anndata
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 from cellweft.impute.cluster.client import Cluster, connect
-from cellweft.impute.cluster.worker import Marker, Threads, TileMaker
+from cellweft.impute.cluster.worker import RunMarker, ThreadCounts, TileMaker
 from cellweft.impute.imputer import Imputer
 
 dask = pytest.importorskip("dask")
@@ -303,10 +303,10 @@ def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
     job = fitted._job(tissue_pair, None, interval=None, memory="4 GB")
     maker = TileMaker(
         job=job,
-        marker=Marker(target=Path("a.zarr"), partial=Path("partial.zarr"), keeps=False),
+        marker=RunMarker(target=Path("a.zarr"), partial=Path("partial.zarr"), keeps=False),
         keys={None: "X"},
         dtype="float32",
-        threads=Threads.here(),
+        threads=ThreadCounts.here(),
         device="cpu",
         devices={},
     )
@@ -323,13 +323,13 @@ def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
 
 
 def test_threads_are_taken() -> None:
-    known = Threads.here()
+    known = ThreadCounts.here()
     try:
-        Threads(torch=1, blas=1).take()
-        assert Threads.here() == Threads(torch=1, blas=1)
+        ThreadCounts(torch=1, blas=1).take()
+        assert ThreadCounts.here() == ThreadCounts(torch=1, blas=1)
     finally:
         known.take()
-    assert Threads.here() == known
+    assert ThreadCounts.here() == known
 
 
 @pytest.mark.parametrize("address", ["", "somewhere", "local:", "local:x", "tcp://host", "8786", "local 4"])
@@ -373,11 +373,11 @@ def test_the_output_has_to_be_shared(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def elsewhere(self: Marker) -> Iterator[None]:
+    def elsewhere(self: RunMarker) -> Iterator[None]:
         self.path.write_text("another run's")
         yield
 
-    monkeypatch.setattr(Marker, "put", elsewhere)
+    monkeypatch.setattr(RunMarker, "put", elsewhere)
     monkeypatch.setattr("cellweft.impute.cluster.client._LATE", 0.1)
     with pytest.raises(
         OutputError, match=r"a\.zarr: expected a folder that all workers share.*got none of th"
@@ -389,7 +389,7 @@ def test_the_output_has_to_be_shared(
 def test_a_worker_that_comes_later_has_to_share_it_too(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Marker, "put", lambda self: contextlib.nullcontext())
+    monkeypatch.setattr(RunMarker, "put", lambda self: contextlib.nullcontext())
     monkeypatch.setattr("cellweft.impute.cluster.client._check_workers", lambda *_: None)
     with pytest.raises(OutputError, match=r"a\.zarr: expected a folder that all workers share"):
         auto.impute_to(tmp_path / "a.zarr", dask=address)

@@ -26,7 +26,7 @@ from cellweft._typing import Progress
 from cellweft.data.io.journal import Journal
 from cellweft.data.io.output_request import processes_of
 from cellweft.data.io.write import ResultWriter
-from cellweft.impute.cluster.worker import Marker, TileMaker, View, view_of
+from cellweft.impute.cluster.worker import RunMarker, TileMaker, WorkerState, count_cores, worker_state
 from cellweft.impute.tiling import Imputation, Tile
 
 logger = logging.getLogger("cellweft")
@@ -133,7 +133,7 @@ def connect(
     found = list(devices)
     if not found and device.type == "cuda":
         found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    count = count or len(found) or max(_cores() // torch.get_num_threads(), 1)
+    count = count or len(found) or max(count_cores() // torch.get_num_threads(), 1)
     taken = {str(number): found[number % len(found)] for number in range(count)} if found else {}
     with _processes(count, parse_memory(memory)) as processes, _client(processes, address) as client:
         yield Cluster(address=address, client=client, devices=taken)
@@ -175,14 +175,14 @@ def write_tiles_over(
     A tile that is lost with its worker is made again by another: a tile is of whole chunks, each of which is
     written at once, and it is the same wherever it is made.
     """
-    n_values, n_done = job.plan.n_cells * job.plan.n_genes, 0
+    n_values, n_done = job.plan.n_values, 0
 
     def note(tile: Tile) -> None:
         nonlocal n_done
         writer.note(tile.rows, tile.places)
         n_done += tile.n_values
 
-    marker = Marker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
+    marker = RunMarker(target=writer.path, partial=journal.partial, keeps=journal.keeps)
     with writer, marker.put():
         for tile in job.tiles:
             if tile.number in journal.done:
@@ -293,18 +293,20 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
     """Raise unless the workers share the output, and compute with what is installed here."""
     cluster.wait()
     with cluster.errors():
-        found = cluster.client.run(view_of, maker.marker, _LATE, on_error="return")
+        found = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
     for worker, one in found.items():
         if isinstance(one, ImportError | AttributeError):
             _other(worker, expected="cellweft, as here", got=f"the error {str(one)!r}")
-    views = {worker: one for worker, one in found.items() if isinstance(one, View)}  # others were just lost
-    for worker, view in views.items():
+    states = {
+        worker: one for worker, one in found.items() if isinstance(one, WorkerState)
+    }  # others were just lost
+    for worker, state in states.items():
         for package, version in versions().items():
-            if view.versions.get(package) != version:
-                _other(worker, expected=f"{package} {version}", got=str(view.versions.get(package)))
-        if not view.shares:
-            maker.marker.refuse(view.host)
-    cores = min((view.cores for view in views.values()), default=maker.threads.torch)
+            if state.versions.get(package) != version:
+                _other(worker, expected=f"{package} {version}", got=str(state.versions.get(package)))
+        if not state.shares:
+            maker.marker.refuse(state.host)
+    cores = min((state.cores for state in states.values()), default=maker.threads.torch)
     if cores < maker.threads.torch:
         logger.warning(
             "Workers compute with %d threads, as many as this process, on %d cores: "
@@ -322,10 +324,6 @@ def _other(worker: str, *, expected: str, got: str) -> NoReturn:
         got=f"{got} at {worker}",
         fix="Start the workers in the same environment as this process.",
     )
-
-
-def _cores() -> int:
-    return int(require("dask.system", "dask").CPU_COUNT)
 
 
 @contextlib.contextmanager

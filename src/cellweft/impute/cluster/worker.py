@@ -31,14 +31,14 @@ from cellweft.impute.tiling import Imputation, Tile
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threads:
+class ThreadCounts:
     """Among how many threads a product of matrices is shared, in torch and in numpy's BLAS."""
 
     torch: int
     blas: int
 
     @classmethod
-    def here(cls) -> Threads:
+    def here(cls) -> ThreadCounts:
         """Return those of this process."""
         pools = threadpool_info()
         blas = [int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"]
@@ -51,7 +51,7 @@ class Threads:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marker:
+class RunMarker:
     """A file beside an output, there as long as a run lasts: who reads it shares the disk.
 
     Attributes
@@ -107,7 +107,7 @@ class Marker:
         )
 
 
-class _Ready:
+class _PredictorCache:
     """The genes of the last tile, kept for the next one; it goes to other processes empty."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class _Ready:
         self._of: tuple[str, slice] | None = None
 
     def __reduce__(self) -> Any:
-        return _Ready, ()
+        return _PredictorCache, ()
 
     def of(self, job: Imputation, tile: Tile, device: str) -> tuple[Imputation, Predictor]:
         """Return the imputation on a device, and what predicts the genes of a tile there."""
@@ -152,14 +152,14 @@ class TileMaker:
     """
 
     job: Imputation
-    marker: Marker
+    marker: RunMarker
     keys: Mapping[str | None, str]
     dtype: str
     parts: SparseParts | None = None
-    threads: Threads
+    threads: ThreadCounts
     device: str
     devices: Mapping[str, str]
-    ready: _Ready = field(default_factory=_Ready)
+    predictors: _PredictorCache = field(default_factory=_PredictorCache)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         job: Imputation = state["job"]  # it lies where the message came to lie: see `to_device`
@@ -168,7 +168,7 @@ class TileMaker:
 
     @classmethod
     def of(
-        cls, job: Imputation, writer: ResultWriter, marker: Marker, *, devices: Mapping[str, str]
+        cls, job: Imputation, writer: ResultWriter, marker: RunMarker, *, devices: Mapping[str, str]
     ) -> TileMaker:
         """Return what makes the tiles of an imputation.
 
@@ -182,12 +182,12 @@ class TileMaker:
             By the names of workers.
         """
         return cls(
-            job=_light(job),
+            job=_without_data(job),
             marker=marker,
             keys={None: "X", **{name: f"layers/{name}" for name in job.layers}},
             dtype=writer.dtype.name,
             parts=writer.parts,
-            threads=Threads.here(),
+            threads=ThreadCounts.here(),
             device=job.fitted.device.type,
             devices=devices,
         )
@@ -211,7 +211,7 @@ class TileMaker:
 
         self.threads.take()
         tile = self.job.tiles[number]
-        job, predictor = self.ready.of(self.job, tile, self.devices.get(worker, self.device))
+        job, predictor = self.predictors.of(self.job, tile, self.devices.get(worker, self.device))
         values = job.values(tile, predictor, job.read(tile))
         for name, made in values.items():
             block = made.astype(self.dtype, copy=False)
@@ -227,7 +227,7 @@ class TileMaker:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class WorkerState:
     """What a worker sees of a run.
 
     Attributes
@@ -244,16 +244,20 @@ class View:
     versions: dict[str, str]
 
 
-def view_of(marker: Marker, late: float) -> View:
+def worker_state(marker: RunMarker, late: float) -> WorkerState:
     """Return what this process sees of a run; a shared disk may show a new file some seconds late."""
     end = time.monotonic() + late
     while not (shares := marker.is_seen()) and time.monotonic() < end:
         time.sleep(0.2)
-    cores = int(require("dask.system", "dask").CPU_COUNT)
-    return View(shares=shares, host=socket.gethostname(), cores=cores, versions=versions())
+    return WorkerState(shares=shares, host=socket.gethostname(), cores=count_cores(), versions=versions())
 
 
-def _light(job: Imputation) -> Imputation:
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return int(require("dask.system", "dask").CPU_COUNT)
+
+
+def _without_data(job: Imputation) -> Imputation:
     """Return an imputation without what its tiles do not depend on, and on the CPU."""
     pair, no_table = job.pair, HeldTable(pd.DataFrame())
     st = dataclasses.replace(pair.st, table=no_table, arrays={}, uns={})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,41 @@ _HIGHEST = 0.99  # correlations beyond have no finite Fisher z to speak of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictability:
+class StoredArrays:
+    """What was learned, as arrays alone."""
+
+    def to_arrays(self) -> dict[str, DoubleArray]:
+        """Return the arrays by name, to be stored."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return what `to_arrays` took apart.
+
+        Parameters
+        ----------
+        arrays
+            By name; others among them are passed over.
+
+        Raises
+        ------
+        InputError
+            An array is missing.
+        """
+        names = [one.name for one in fields(cls)]
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise InputError(
+                cls.__name__.lower(),
+                expected=f"arrays named {', '.join(names)}",
+                got=f"none named {', '.join(missing)}",
+                fix="Pass all that to_arrays gave.",
+            )
+        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictability(StoredArrays):
     """What was learned of how well genes are predicted.
 
     Attributes
@@ -150,35 +184,6 @@ class Predictability:
         """Return (n_genes,) whether each ``score`` is above `cut`."""
         return np.asarray(score) > self.cut
 
-    def to_arrays(self) -> dict[str, DoubleArray]:
-        """Return the three arrays by name, to be stored."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
-        """Return what `to_arrays` took apart.
-
-        Parameters
-        ----------
-        arrays
-            By name; others among them are passed over.
-
-        Raises
-        ------
-        InputError
-            An array is missing.
-        """
-        names = [one.name for one in fields(cls)]
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise InputError(
-                "predictability",
-                expected=f"arrays named {', '.join(names)}",
-                got=f"none named {', '.join(missing)}",
-                fix="Pass all that to_arrays gave.",
-            )
-        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
-
     def _width(self, level: float) -> float:
         """Return half the width of the interval around a score of 0."""
         check_range("level", level, low=0.01, high=0.999)
@@ -265,9 +270,9 @@ def summaries(
         The shapes do not fit.
     """
     n_genes = reference.shape[1]
-    _check_shape("predicted", predicted, (len(predicted), n_genes))
-    _check_shape("attended", attended, (len(attended), n_genes))
-    _check_shape("within", within, (len(queries), n_genes))
+    check_shape("predicted", predicted, (len(predicted), n_genes))
+    check_shape("attended", attended, (len(attended), n_genes))
+    check_shape("within", within, (len(queries), n_genes))
     own, spread = _spread(reference), _spread(attended)
     ratio = np.divide(spread, own, out=np.zeros(len(own)), where=own > 0)
     return np.stack([_spread(predicted), ratio, correlate(within, reference[queries]).clip(min=0)], axis=1)
@@ -290,7 +295,7 @@ def correlate(predicted: FloatArray, measured: FloatArray) -> DoubleArray:
     InputError
         The shapes differ.
     """
-    _check_shape("predicted", predicted, measured.shape)
+    check_shape("predicted", predicted, measured.shape)
     return pearson(predicted, measured) if len(measured) else np.zeros(measured.shape[1])
 
 
@@ -320,7 +325,7 @@ def _table(features: DoubleArray) -> DoubleArray:
 
 def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
     """Return the genes whose correlation is known, after a look at all of them."""
-    _check_shape("pearson", pearson, (len(features),))
+    check_shape("pearson", pearson, (len(features),))
     known = ~np.isnan(pearson)
     if (np.abs(pearson[known]) > 1).any():
         raise InputError(
@@ -339,7 +344,8 @@ def _known(features: DoubleArray, pearson: DoubleArray) -> BoolArray:
     return known
 
 
-def _check_shape(where: str, values: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+def check_shape(where: str, values: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless values have a shape."""
     if values.shape != shape:
         raise InputError(
             where,

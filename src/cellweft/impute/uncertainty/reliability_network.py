@@ -104,13 +104,8 @@ class TissueSample:
         for column in self.around.T:
             likeness += (centred * centred[column]).mean(axis=0) / self.around.shape[1]
         parts = [mean, spread, mean / np.maximum(rms, 1e-9), *np.quantile(values, _QUANTILES, axis=0)]
-        parts += [
-            explained,
-            likeness,
-            reference.mean(axis=0, dtype=np.float64),
-            reference.std(axis=0, dtype=np.float64),
-            (reference > 0).mean(axis=0),
-        ]
+        level, varies = reference.mean(axis=0, dtype=np.float64), reference.std(axis=0, dtype=np.float64)
+        parts += [explained, likeness, level, varies, (reference > 0).mean(axis=0)]
         return np.stack(parts, axis=1).astype(np.float64)
 
 
@@ -299,7 +294,6 @@ def _fit_net(features: torch.Tensor, targets: torch.Tensor, generator: torch.Gen
         lambda: shuffled(len(features), size=64, generator=generator),
         epochs=_EPOCHS,
         lr=_LR,
-        progress=lambda done, total: None,
     )
     return net
 
