@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,6 @@ from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.data.io.keys import RECORD
 from cellweft.evaluate.methods import Method
 from cellweft.nn.parallel import over_devices
-
-if TYPE_CHECKING:
-    pass
 
 M = TypeVar("M")
 R = TypeVar("R")

@@ -176,7 +176,7 @@ import pickle, sys
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[2])
-from test_stored import content
+from test_reopenable import content
 for path in Path(sys.argv[1]).glob("*.pickle"):
     with path.open("rb") as file:
         np.savez(path.with_suffix(".npz"), **content(pickle.load(file)))

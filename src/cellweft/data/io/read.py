@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cellweft._typing import PathLike
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, StoredTable
-from cellweft.data.io.reopenable import Reopening, held_plainly
+from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
     TABLES,
     chosen_table,
@@ -210,45 +209,21 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
         obs=StoredTable.of_group(store["obs"]),
         var=read_elem(store["var"]),
-        obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
-        uns=_Lazy(store["uns"]) if "uns" in store else {},
+        obsm=_Elements(store["obsm"]) if "obsm" in store else {},
+        uns=_Elements(store["uns"]) if "uns" in store else {},
         has_raw="raw/X" in store,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Lazy(Reopening, Mapping[str, Any]):
+class _Elements(LazyMapping):
     """The elements of a group, each read when it is asked for."""
 
-    group: Any
-
     def __getitem__(self, key: str) -> Any:
-        return read_elem(self.group[key])
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.group  # without reading it
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.group)
-
-    def __len__(self) -> int:
-        return len(self.group)
+        return read_elem(self.held[key])
 
 
-@dataclass(frozen=True, eq=False)
-class _OfAnnData(Mapping[str, Any]):
+class _OfAnnData(LazyMapping):
     """A part of an AnnData, which is sent to another process without the rest of it."""
-
-    held: Mapping[str, Any]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.held[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.held)
-
-    def __len__(self) -> int:
-        return len(self.held)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"held": held_plainly(self.held)}

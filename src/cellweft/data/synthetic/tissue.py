@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._compute import numpy_stream
+from cellweft._compute import numpy_stream, row_blocks
 from cellweft._errors import check_range
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 
@@ -234,8 +234,7 @@ def _measure(
 ) -> sp.csr_matrix:
     """Count the genes of the cells, n_cells x n_genes; blocks bound the memory of a large tissue."""
     blocks = []
-    for start in range(0, len(cells.place), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in row_blocks(len(cells.place), _BLOCK):
         log_rate = programmes.types[cells.type[rows]]  # block x n_genes
         log_rate += cells.states[rows] @ programmes.states + cells.fields[rows] @ programmes.fields
         log_rate += programmes.level + log_yield + cells.log_size[rows, None]
