@@ -115,7 +115,10 @@ def sentence(text: str, *arguments: Message) -> Message:
     "Name it, labels=, or do without: labels='none'."
     """
     first, *words = text.split("{}")
-    return sum((one + more for one, more in zip(arguments, words, strict=True)), Message(first))
+    message = Message(first)
+    for argument, following in zip(arguments, words, strict=True):
+        message = message + argument + following
+    return message
 
 
 class CellweftError(Exception):

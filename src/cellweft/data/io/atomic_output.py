@@ -63,10 +63,6 @@ class ForgivingFile:
             self._unwritten.append((start, bytes(data)))
         return len(data)
 
-    def read(self, size: int = -1) -> bytes:
-        """Read at most ``size`` bytes from here on."""
-        return self._file.read(size)
-
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer from here on, with zeros behind the end; return how much was read."""
         whole, start = memoryview(buffer).cast("B"), self._file.tell()
@@ -80,30 +76,18 @@ class ForgivingFile:
                 whole[first - start : last - start] = data[first - place : last - place]
         return len(whole)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; return it, counted from the start."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self._file.tell()
-
     def truncate(self, size: int) -> int:
         """Cut or lengthen the file to ``size`` bytes, unless it has failed."""
         if self.failure is None:
             self._attempt(self._file.truncate, size)
         return size
 
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
-
     def sync(self) -> None:
         """Hand everything to the disk: some file systems say only then that they are full."""
         self._attempt(os.fsync, self._file.fileno())
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)  # what cannot fail, as ``seek``, ``tell`` and ``close``
 
     def _attempt(self, action: Callable[..., int | None], *arguments: Any) -> int:
         try:
@@ -198,26 +182,19 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise OutputExistsError(
-            str(target),
-            expected="a path with nothing there",
-            got="an existing output",
-            fix="Choose another path, or replace it: " + arg("overwrite", True) + ".",
-        )
     is_folder = target.is_dir()
     may_go = not is_folder or (target / _MODEL_MARK).exists()
     if target.suffix == ".zarr":
         is_store = is_folder and any((target / mark).exists() for mark in _ZARR_MARKS)
         may_go = is_store or (is_folder and not any(target.iterdir()))
-    if not may_go:
-        kind = "a folder that is no zarr store and no model" if is_folder else "a file"
-        raise OutputExistsError(
-            str(target),
-            expected="an earlier output, to replace it",
-            got=kind,
-            fix="Choose another path, or move this away yourself.",
-        )
+    if may_go and overwrite:
+        return
+    expected, got = "a path with nothing there", "an existing output"
+    fix: str = "Choose another path, or replace it: " + arg("overwrite", True) + "."
+    if overwrite:
+        got = "a folder that is no zarr store and no model" if is_folder else "a file"
+        expected, fix = "an earlier output, to replace it", "Choose another path, or move this away yourself."
+    raise OutputExistsError(str(target), expected=expected, got=got, fix=fix)
 
 
 @contextlib.contextmanager

@@ -155,14 +155,7 @@ def _from_spatialdata(data: Any, argument: str) -> Input:
 
 def _open_hdf5(path: Path, where: str) -> Input:
     file = h5py.File(path.absolute(), "r")
-    if "obs" not in file or "var" not in file:
-        raise FormatError(
-            where,
-            expected="an AnnData file, with obs and var",
-            got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
-            fix="If it is a 10x file, its name must end in .h5.",
-        )
-    if "encoding-type" not in getattr(file["obs"], "attrs", {}):
+    if {"obs", "var"} <= set(file) and "encoding-type" not in getattr(file["obs"], "attrs", {}):
         # Files older than AnnData 0.7 need its own reader.
         return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
     return _from_store(file, path, where)
@@ -184,13 +177,6 @@ def _open_zarr(path: Path, where: str) -> Input:
             argument=lambda one: str(path / TABLES / one),
         )
         return _open_zarr(path / TABLES / name, f"{where.partition(' ')[0]} ({path / TABLES / name})")
-    if "obs" not in group or "var" not in group:
-        raise FormatError(
-            where,
-            expected="a zarr store written by AnnData, with obs and var",
-            got=f"a store with {shorten(sorted(group)) or 'nothing in it'}",
-            fix="Write it with AnnData.write_zarr.",
-        )
     found = _from_store(group, path, where)
     store = store_of(path.absolute())
     return dataclasses.replace(
@@ -200,6 +186,13 @@ def _open_zarr(path: Path, where: str) -> Input:
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
     """Open AnnData's groups of an HDF5 file or a zarr store: the genes are read, all else is not."""
+    if "obs" not in store or "var" not in store:
+        expected, got, fix = "a zarr store written by AnnData", "a store", "Write it with AnnData.write_zarr."
+        if isinstance(store, h5py.File):
+            expected, got = "an AnnData file", "an HDF5 file"
+            fix = "If it is a 10x file, its name must end in .h5."
+        got += f" with {shorten(sorted(store)) or 'nothing in it'}"
+        raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     return Input(

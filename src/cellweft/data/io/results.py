@@ -15,7 +15,7 @@ from cellweft._provenance import SCHEMA_VERSION
 from cellweft._typing import FloatArray, IntArray
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import OBSM_KEYS
-from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS
+from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.zarr_store import check_manifest
@@ -55,9 +55,9 @@ def check_record(data: Input) -> None:
     data
         Opened. Where it has no record, nothing is checked.
     """
-    if "cellweft" not in data.uns:
+    if RECORD not in data.uns:
         return
-    record = data.uns["cellweft"]
+    record = data.uns[RECORD]
     found = int(record.get("schema_version", 1)) if isinstance(record, Mapping) else 1
     if found != SCHEMA_VERSION:
         newer = found > SCHEMA_VERSION

@@ -255,15 +255,15 @@ def _assemble(
     panel: IntArray,
 ) -> SimulatedTissue:
     n_genes, n_types = len(programmes.level), len(programmes.types)
-    genes = _names("Gene", n_genes)
-    types, layers = _names("Type", n_types), _names("Layer", _N_LAYERS)
+    genes = numbered_names("Gene", n_genes)
+    types, layers = numbered_names("Type", n_types), numbered_names("Layer", _N_LAYERS)
     on_panel: BoolArray = np.isin(np.arange(n_genes), panel)
     obs = pd.DataFrame(
         {
             "cell_type": pd.Categorical.from_codes(spatial.type, types),
             "layer": pd.Categorical.from_codes(spatial.layer, layers),
         },
-        index=_names("cell", len(spatial.type)),
+        index=numbered_names("cell", len(spatial.type)),
     )
     var = pd.DataFrame({"panel": on_panel, "pattern": pd.Categorical(programmes.pattern)}, index=genes)
     full = anndata.AnnData(truth, obs=obs, var=var, obsm={"spatial": spatial.place})
@@ -274,7 +274,7 @@ def _assemble(
         counts,
         obs=pd.DataFrame(
             {"cell_type": pd.Categorical.from_codes(reference.type, types)},
-            index=_names("ref", len(reference.type)),
+            index=numbered_names("ref", len(reference.type)),
         ),
         var=pd.DataFrame(index=genes),
         obsm={"spatial_true": reference.place},
@@ -282,6 +282,7 @@ def _assemble(
     return SimulatedTissue(sc=sc, st=st, truth=full)
 
 
-def _names(word: str, count: int) -> pd.Index:
+def numbered_names(word: str, count: int) -> pd.Index:
+    """Return names of as many things, counted from 1, each with as many digits."""
     digits = len(str(count))
     return pd.Index([f"{word}{number:0{digits}d}" for number in range(1, count + 1)])
