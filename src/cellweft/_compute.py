@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -313,7 +313,7 @@ def _progress_bar() -> Iterator[Progress]:
     bars.add_task("starting", total=None)
     (task,) = bars.tasks
 
-    handle, drawn = None, time.monotonic()
+    drawn, handle = time.monotonic(), cast(Any, None)
 
     def report(stage: str, done: int, total: int) -> None:
         nonlocal drawn

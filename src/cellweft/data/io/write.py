@@ -70,7 +70,9 @@ def write_anndata(
         A table or value that the formats cannot hold.
     """
     target = Path(path).resolve()
-    parts = {name: dict(getattr(data, name)) for name in ("obsm", "varm", "layers", "obsp", "uns")}
+    parts: dict[str, Any] = {
+        name: dict(getattr(data, name)) for name in ("obsm", "varm", "layers", "obsp", "uns")
+    }
     for key, value in parts["obsm"].items():
         if isinstance(value, pd.DataFrame):
             parts["obsm"][key] = storable(value, f"obsm[{key!r}]")
