@@ -38,7 +38,7 @@ class GeneColumns:
         cells = np.flatnonzero(usable)
         if sp.issparse(side.block(cells[:0])):
             return cls(matrix=_by_gene(side, cells), usable=usable)
-        matrix = np.empty((len(cells), side.n_genes), dtype=np.float32)
+        matrix: Any = np.empty((len(cells), side.n_genes), dtype=np.float32)
         for rows in row_blocks(len(cells), _BLOCK_ROWS):
             matrix[rows] = side.block(cells[rows])
         return cls(matrix=matrix, usable=usable)

@@ -179,7 +179,7 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         return
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
-        hint = "; if they are of several slices, name the column: " + arg("slices")
+        hint: str = "; if they are of several slices, name the column: " + arg("slices")
         hint = hint if evidence.slices is None else ""
         yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
 

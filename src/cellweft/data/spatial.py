@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -267,7 +266,7 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
     if isinstance(values, pd.DataFrame):
         values = values.to_numpy()
     try:
-        coordinates = np.array(values.toarray() if sp.issparse(values) else values, dtype=np.float64)
+        coordinates = np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."

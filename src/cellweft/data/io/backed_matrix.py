@@ -251,7 +251,7 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
     is_break = (np.diff(wanted) > gap) | (np.diff(wanted // longest) > 0)
     runs = np.split(wanted, np.flatnonzero(is_break) + 1)
     parts = [span(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
-    whole: Any = parts[0]
+    whole = parts[0]
     if len(parts) > 1:
         is_sparse = sp.issparse(whole)
         whole = sp.csr_matrix(sp.vstack(parts, format="csr")) if is_sparse else np.concatenate(parts)
@@ -281,9 +281,9 @@ def _plain(rows: Rows) -> Rows:
     return rows
 
 
-def _canonical(matrix: Any) -> sp.csr_matrix:
+def _canonical(values: Any) -> sp.csr_matrix:
     """Return the matrix by rows, with entries that stand twice added up; the input is never changed."""
-    matrix = sp.csr_matrix(matrix)  # shares the arrays of a matrix that is CSR already
+    matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays of a matrix that is CSR already
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
