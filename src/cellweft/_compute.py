@@ -11,11 +11,11 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cellweft._errors import SettingError, arg
+from cellweft._errors import SettingError, arg, sentence
 from cellweft._typing import Progress, ProgressOption, no_progress
 
 if TYPE_CHECKING:
@@ -96,15 +96,12 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
         return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)
     found = tuple(resolve_device(name.strip()) for name in device.split(","))
     if len({one.type for one in found}) > 1:
+        several = arg("device", "cuda:0,cuda:1"), arg("device", "all")
         raise SettingError(
             "device",
             expected="devices of one kind, which compute alike",
             got=repr(device),
-            fix="Write "
-            + arg("device", "cuda:0,cuda:1")
-            + ", say, or "
-            + arg("device", "all")
-            + " for every GPU.",
+            fix=sentence("Write {}, say, or {} for every GPU.", *several),
         )
     return found
 
@@ -259,12 +256,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     torch = sys.modules.get("torch")  # which has raised nothing where nobody has imported it
     of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return isinstance(error, MemoryError) or of_gpu or _is_of_the_cpu_allocator(error)
-
-
-def _is_of_the_cpu_allocator(error: BaseException) -> bool:
-    """Say whether torch found no memory on the CPU: a plain RuntimeError that its text alone tells."""
-    return type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    # Where it found none on the CPU, torch raises a plain RuntimeError that its text alone tells.
+    of_cpu = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or of_gpu or of_cpu
 
 
 @contextlib.contextmanager
@@ -319,11 +313,17 @@ def _progress_bar() -> Iterator[Progress]:
     bars.add_task("starting", total=None)
     (task,) = bars.tasks
 
+    drawn, handle = time.monotonic(), cast(Any, None)
+
     def report(stage: str, done: int, total: int) -> None:
+        nonlocal drawn
         if stage == task.description:
             bars.update(task.id, completed=done, total=total)
         else:  # the time left of a stage is told from its own speed
             bars.reset(task.id, description=stage, completed=done, total=total)
+        if handle is not None and time.monotonic() - drawn > _REDRAWN:
+            handle.update(bars)
+            drawn = time.monotonic()
 
     if not console.is_jupyter:
         with bars:
@@ -331,16 +331,7 @@ def _progress_bar() -> Iterator[Progress]:
         return
     # rich itself draws in notebooks with ipywidgets alone
     handle = importlib.import_module("IPython.display").display(bars, display_id=True)
-    drawn = time.monotonic()
-
-    def redraw(stage: str, done: int, total: int) -> None:
-        nonlocal drawn
-        report(stage, done, total)
-        if time.monotonic() - drawn > _REDRAWN:
-            handle.update(bars)
-            drawn = time.monotonic()
-
     try:
-        yield redraw
+        yield report
     finally:
         handle.update({"text/plain": "", "text/html": ""}, raw=True)

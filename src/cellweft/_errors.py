@@ -99,6 +99,28 @@ def arg(name: str, value: object = ..., *, key: str | None = None) -> Message:
     return Message(Argument(name, value, key))
 
 
+def sentence(text: str, *arguments: Message) -> Message:
+    """Return text for a message, with arguments in the places of its ``{}``.
+
+    Parameters
+    ----------
+    text
+        Words, with ``{}`` where an argument stands.
+    arguments
+        As `arg` returns them, one for each place.
+
+    Examples
+    --------
+    >>> sentence("Name it, {}, or do without: {}.", arg("labels"), arg("labels", "none"))
+    "Name it, labels=, or do without: labels='none'."
+    """
+    first, *words = text.split("{}")
+    message = Message(first)
+    for argument, following in zip(arguments, words, strict=True):
+        message = message + argument + following
+    return message
+
+
 class CellweftError(Exception):
     """Base of all errors of cellweft.
 

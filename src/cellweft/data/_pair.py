@@ -22,19 +22,20 @@ from cellweft._errors import (
     Placeholder,
     arg,
     check_choice,
+    sentence,
 )
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
-from cellweft.data.io.columns import LABEL_KEYS, SLICE_KEYS, column_of, text_labels
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.quality_control import CheckResults, cautions_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
 from cellweft.data.summary import findings_of, side_findings, summary_text
-from cellweft.data.validation import Genes, ReadOptions, check_cells, gene_names, make_side
+from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cells, gene_names, make_side
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,8 +137,7 @@ class Pair:
         cells
             (n_kept,) positions of spatial cells, or (n_st,) booleans.
         """
-        cells = np.asarray(cells)
-        kept = np.flatnonzero(cells) if cells.dtype == bool else cells
+        kept = np.arange(self.st.n_cells)[np.asarray(cells)]
         side = self.st.subset(kept)
         counted = {"cells": side.n_cells, "empty_cells": int(side.empty_cells.sum())}
         return dataclasses.replace(
@@ -186,14 +186,14 @@ class Pair:
         """
         wish = ReadOptions(
             name="reference",
+            labels=labels,
             layer=sc_layer,
             gene_column=sc_gene_column,
             size_factor=size_factor,
             scale=sc_scale,
             duplicates=duplicates,
         )
-        columns = [*LABEL_KEYS, *(name for name in (labels, size_factor) if name is not None)]
-        data = open_input(sc, argument="sc", obs_columns=columns)
+        data = open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor))
         check_cells(data)
         genes = gene_names(data, wish)
         match = match_sides(
@@ -211,19 +211,17 @@ class Pair:
                 fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
             )
         shared = match.first[np.argsort(match.second)]
-        side, scan = make_side(data, genes, wish, panel=shared)
-        types, found = find_labels(data.obs, labels, where=data.where, argument="labels")
-        findings = side_findings(side, scan, wish, n_left_out=genes.n_left_out, labels=types, found=found)
-        n_off_panel = side.n_genes - len(self.shared_genes)
+        checked = _checked_side(data, wish, genes, shared, _labels(data, wish))
+        n_off_panel = checked.side.n_genes - len(self.shared_genes)
+        findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
+        about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
         return dataclasses.replace(
             self,
-            sc=side,
+            sc=checked.side,
             sc_shared=shared,
-            labels=types,
-            findings=self.findings | {"reference": findings, "genes_to_impute": n_off_panel},
-            cautions=tuple(
-                one for one in self.cautions if not one.startswith("Reference: ")
-            ),  # of other cells
+            labels=checked.labels,
+            findings=self.findings | findings,
+            cautions=tuple(about_others),
         )
 
 
@@ -313,6 +311,7 @@ def pair(
     check_choice("duplicates", duplicates, ("error", "first"))
     sc_wish = ReadOptions(
         name="reference",
+        labels=labels,
         layer=sc_layer,
         gene_column=sc_gene_column,
         size_factor=size_factor,
@@ -321,76 +320,68 @@ def pair(
     )
     st_wish = ReadOptions(
         name="spatial",
+        labels=st_labels,
         layer=st_layer,
         gene_column=st_gene_column,
         size_factor=st_size_factor,
         scale=st_scale,
         duplicates=duplicates,
     )
-    asked = _Asked(labels=(labels, st_labels), coordinates=coordinates, slices=slices)
     usual = (*LABEL_KEYS, *SLICE_KEYS)
-    sc_data = open_input(sc, argument="sc", obs_columns=[*usual, *_given(labels, size_factor)])
-    st_data = open_input(st, argument="st", obs_columns=[*usual, *_given(st_labels, st_size_factor, slices)])
-    return _checked((sc_data, st_data), (sc_wish, st_wish), asked)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    labels: tuple[str | None, str | None]
-    coordinates: str | None
-    slices: str | None
-
-
-def _checked(inputs: tuple[Input, Input], wishes: tuple[ReadOptions, ReadOptions], asked: _Asked) -> Pair:
-    sc_data, st_data = inputs
-    for data in inputs:
+    sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
+    st_data = open_input(st, argument="st", obs_columns=_given(*usual, st_labels, st_size_factor, slices))
+    for data in (sc_data, st_data):
         check_cells(data)
-    sc_genes, st_genes = (gene_names(data, wish) for data, wish in zip(inputs, wishes, strict=True))
+    sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
-    places, found_places = find_coordinates(
-        st_data.obs, st_data.obsm, asked.coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
+    places, places_source = find_coordinates(
+        st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    slice_names, found_slices = find_slices(st_data.obs, asked.slices, where=st_data.where)
-    sc_types, found_types = find_labels(sc_data.obs, asked.labels[0], where=sc_data.where, argument="labels")
-    st_types, found_st_types = find_labels(
-        st_data.obs, asked.labels[1], where=st_data.where, argument="st_labels"
-    )
+    slice_names, slices_column = find_slices(st_data.obs, slices, where=st_data.where)
+    sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     order = np.argsort(sc_genes.names[match.first], kind="stable")
     sc_shared, st_shared = match.first[order], match.second[order]
-    sc_side, sc_scan = make_side(sc_data, sc_genes, wishes[0], panel=sc_shared)
-    st_side, st_scan = make_side(st_data, st_genes, wishes[1], panel=st_shared)
-    spacing = None if places is None else spot_spacing(places, slice_names)
     evidence = CheckResults(
-        inputs=inputs,
-        wishes=wishes,
-        genes=(sc_genes, st_genes),
-        sides=(sc_side, st_side),
-        scans=(sc_scan, st_scan),
+        sides=(
+            _checked_side(sc_data, sc_wish, sc_genes, sc_shared, sc_types),
+            _checked_side(st_data, st_wish, st_genes, st_shared, st_types),
+        ),
         match=match,
         coordinates=places,
+        coordinates_source=places_source,
         slices=slice_names,
-        labels=(sc_types, st_types),
-        spacing=spacing,
-        found={
-            "coordinates": found_places,
-            "slices": found_slices,
-            "labels": found_types,
-            "st_labels": found_st_types,
-        },
+        slices_column=slices_column,
+        spacing=None if places is None else spot_spacing(places, slice_names),
     )
     return Pair(
-        sc=sc_side,
-        st=st_side,
+        sc=evidence.sides[0].side,
+        st=evidence.sides[1].side,
         shared_genes=sc_genes.names[sc_shared],
         sc_shared=sc_shared,
         st_shared=st_shared,
         coordinates=places,
         slices=slice_names,
-        labels=sc_types,
-        st_labels=st_types,
-        spacing=spacing,
+        labels=sc_types[0],
+        st_labels=st_types[0],
+        spacing=evidence.spacing,
         findings=findings_of(evidence),
         cautions=cautions_of(evidence),
+    )
+
+
+_Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
+
+
+def _labels(data: Input, wish: ReadOptions) -> _Types:
+    return find_labels(data.obs, wish.labels, where=data.where, argument=wish.argument("labels"))
+
+
+def _checked_side(
+    data: Input, wish: ReadOptions, genes: Genes, shared: IntArray, types: _Types
+) -> CheckedSide:
+    side, scan = make_side(data, genes, wish, panel=shared)
+    return CheckedSide(
+        data=data, wish=wish, genes=genes, side=side, scan=scan, labels=types[0], labels_column=types[1]
     )
 
 
@@ -447,12 +438,11 @@ def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
         side = "sc" if ensembl[0] else "st"
         column = arg(f"{side}_gene_column", Placeholder("NAME"))
         return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
-    return (
+    return sentence(
         "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
-        + arg("sc_gene_column")
-        + " and "
-        + arg("st_gene_column")
-        + " take the names from a column of var."
+        "{} and {} take the names from a column of var.",
+        arg("sc_gene_column"),
+        arg("st_gene_column"),
     )
 
 
@@ -465,10 +455,8 @@ def _some(genes: Genes) -> str:
 
 
 def _exchange_hint(sc: Input) -> str:
-    there = any(key in sc.obsm for key in ("spatial", "X_spatial"))
-    return (
-        "The reference has coordinates: the reference comes first, the spatial data second." if there else ""
-    )
+    hint = "The reference has coordinates: the reference comes first, the spatial data second."
+    return hint if any(key in sc.obsm for key in OBSM_KEYS) else ""
 
 
 Labels: TypeAlias = str | NDArray[Any] | None
@@ -518,15 +506,12 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
 def coordinates_of(pair: Pair) -> DoubleArray:
     """Return where the spots are, (n_spots, 2 or 3), or raise `KeyMissingError` where no place is known."""
     if pair.coordinates is None:
+        forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
         raise KeyMissingError(
             "coordinates",
             expected="spots with places, to place cells on",
             got="a pair without coordinates",
-            fix="Name them when the pair is made: "
-            + arg("coordinates", "obsm:KEY")
-            + " or "
-            + arg("coordinates", "obs:X,Y")
-            + ".",
+            fix=sentence("Name them when the pair is made: {} or {}.", *forms),
         )
     return pair.coordinates
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from cellweft._compute import row_blocks
 from cellweft._typing import Matrix
 from cellweft.data.io.copy import block_rows
 from cellweft.data.side import Side
-
-if TYPE_CHECKING:
-    pass
 
 _BYTES = 16  # of a digest: too many for two inputs to share one by chance
 _SEPARATOR = "\0"  # between texts: no name holds it

@@ -107,12 +107,13 @@ def scan_values(
         if not finite.all():
             missing_at = missing_at or _first_missing(block, rows.start)
             values[~finite] = 0
-        counts += _count(values, finite)
+        seen = values, values != np.rint(values), values < 0, ~finite
+        counts += [np.count_nonzero(one) for one in seen]
         with_zeros = not sp.issparse(block) or values.size < block.shape[0] * block.shape[1]
         smallest = min(smallest, float(values.min(initial=0.0 if with_zeros else np.inf)))
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
         totals[rows], panel_totals[rows] = _sums(block, weights).T
-        gene_cells += _filled(block)
+        gene_cells += filled_rows(block)
         look(block)
         if rows.start == 0 and counts[1]:
             whole = _whole_multiples(block[:2000])
@@ -150,12 +151,6 @@ def judge_scale(scan: Scan) -> Scale | None:
     return "log" if scan.largest <= _LARGEST_LOG else "normalised"
 
 
-def _count(values: np.ndarray, finite: np.ndarray) -> IntArray:
-    fractional = np.count_nonzero(values != np.rint(values))
-    found = (np.count_nonzero(values), fractional, np.count_nonzero(values < 0), np.count_nonzero(~finite))
-    return np.array(found, dtype=np.int64)
-
-
 def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
     """Sum each row in float64, so that a sum does not depend on the block: (n_rows, 2)."""
     if sp.issparse(block):
@@ -166,7 +161,7 @@ def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
     return np.column_stack([doubles.sum(axis=1), np.ascontiguousarray(doubles[:, panel]).sum(axis=1)])
 
 
-def _filled(block: Matrix) -> IntArray:
+def filled_rows(block: Matrix) -> IntArray:
     """Return in how many rows each column is not zero."""
     if sp.issparse(block):
         filled = block.data != 0
@@ -194,9 +189,8 @@ def _whole_multiples(block: Matrix) -> tuple[float, float]:
     for values in (rows.data, np.expm1(rows.data)):
         least = np.minimum.reduceat(values, rows.indptr[:-1][filled])
         ratios = values / np.repeat(least, np.diff(rows.indptr)[filled])
-        ratios = ratios[
-            (ratios > 1.2) & (ratios < 20)
-        ]  # 1 is the smallest itself; above 20 rounding hides the trace
+        # 1 is the smallest itself; above 20 rounding hides the trace
+        ratios = ratios[(ratios > 1.2) & (ratios < 20)]
         near_whole = np.abs(ratios - np.rint(ratios)) < 0.01
         shares.append(float(near_whole.mean()) if len(ratios) >= 50 else 0.0)
     return shares[0], shares[1]

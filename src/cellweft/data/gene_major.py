@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import scipy.sparse as sp
 
 from cellweft._compute import row_blocks
 from cellweft._typing import BoolArray, FloatArray, IntArray, Matrix
+from cellweft.data.expression_scale import filled_rows
 from cellweft.data.side import Side
 
 _BLOCK_ROWS = 1024
@@ -36,14 +36,11 @@ class GeneColumns:
         """Read a side by blocks of rows, holding the result and one block."""
         usable = ~side.empty_cells
         cells = np.flatnonzero(usable)
-        blocks: Iterator[Any] = (side.block(cells[rows]) for rows in row_blocks(len(cells), _BLOCK_ROWS))
-        first = side.block(cells[:0])
-        if sp.issparse(first):
-            return cls(matrix=_by_gene(blocks, len(cells), counts=_filled(side, cells)), usable=usable)
-        matrix, start = np.empty((len(cells), side.n_genes), dtype=np.float32), 0
-        for block in blocks:
-            matrix[start : start + block.shape[0]] = block
-            start += block.shape[0]
+        if sp.issparse(side.block(cells[:0])):
+            return cls(matrix=_by_gene(side, cells), usable=usable)
+        matrix: Any = np.empty((len(cells), side.n_genes), dtype=np.float32)
+        for rows in row_blocks(len(cells), _BLOCK_ROWS):
+            matrix[rows] = side.block(cells[rows])
         return cls(matrix=matrix, usable=usable)
 
     @property
@@ -80,32 +77,26 @@ def _filled(side: Side, cells: IntArray) -> IntArray:
         return side.gene_cells
     counts = np.zeros(side.n_genes, dtype=np.int64)
     for rows in row_blocks(len(cells), _BLOCK_ROWS):
-        counts += np.bincount(_without_zeros(side.block(cells[rows])).indices, minlength=side.n_genes)
+        counts += filled_rows(side.block(cells[rows]))
     return counts
 
 
-def _by_gene(blocks: Iterable[Any], n_cells: int, *, counts: IntArray) -> sp.csc_matrix:
-    """Put blocks of rows into their place by gene: (n_cells, n_genes), whose filled entries are counted."""
-    starts = np.concatenate([[0], np.cumsum(counts)])
+def _by_gene(side: Side, cells: IntArray) -> sp.csc_matrix:
+    """Put blocks of rows into their place by gene: (n_cells, n_genes)."""
+    starts = np.concatenate([[0], np.cumsum(_filled(side, cells))])
     # One type for all positions, as scipy would otherwise copy them into one.
-    kind: Any = np.int32 if max(starts[-1], n_cells) < np.iinfo(np.int32).max else np.int64
+    kind: Any = np.int32 if max(starts[-1], len(cells)) < np.iinfo(np.int32).max else np.int64
     data: Any = np.empty(starts[-1], dtype=np.float32)
-    cells: Any = np.empty(starts[-1], dtype=kind)
-    free, above = starts[:-1].copy(), 0  # where each gene goes on, and cells of earlier blocks
-    for block in blocks:
-        part = sp.csc_matrix(_without_zeros(block))
+    indices: Any = np.empty(starts[-1], dtype=kind)
+    free = starts[:-1].copy()  # where each gene goes on
+    for rows in row_blocks(len(cells), _BLOCK_ROWS):
+        by_row = sp.csr_matrix(side.block(cells[rows]))
+        by_row.eliminate_zeros()
+        part = sp.csc_matrix(by_row)
         filled = np.diff(part.indptr)
         places = np.repeat(free - part.indptr[:-1], filled) + np.arange(part.nnz)
         data[places] = part.data
-        cells[places] = part.indices + above
+        indices[places] = part.indices + rows.start
         free += filled
-        above += part.shape[0]
-    parts: Any = (data, cells, starts.astype(kind))
-    return sp.csc_matrix(parts, shape=(n_cells, len(counts)))
-
-
-def _without_zeros(block: Any) -> sp.csr_matrix:
-    """Return a block of our own without entries that are there and zero."""
-    by_row = sp.csr_matrix(block)
-    by_row.eliminate_zeros()
-    return by_row
+    parts: Any = (data, indices, starts.astype(kind))
+    return sp.csc_matrix(parts, shape=(len(cells), side.n_genes))

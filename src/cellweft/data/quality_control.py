@@ -13,14 +13,12 @@ from cellweft._compute import row_blocks
 from cellweft._errors import arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
-from cellweft.data.expression_scale import Scan
 from cellweft.data.gene_names import GeneMatch
 from cellweft.data.io.backed_matrix import stored_by_gene
-from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
-from cellweft.data.validation import Genes, ReadOptions, count_layer
+from cellweft.data.validation import CheckedSide, count_layer
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
@@ -37,77 +35,71 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found; pairs are (reference, spatial)."""
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
 
-    inputs: tuple[Input, Input]
-    wishes: tuple[ReadOptions, ReadOptions]
-    genes: tuple[Genes, Genes]
-    sides: tuple[Side, Side]
-    scans: tuple[Scan, Scan]
+    sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
     coordinates: DoubleArray | None
+    coordinates_source: str
     slices: NDArray[np.str_] | None
-    labels: tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]
+    slices_column: str
     spacing: float | None
-    found: dict[str, str]
 
 
 def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
     """Return what is no error but should be known, the most important first."""
+    sc, st = evidence.sides
     return (
         *_gene_cautions(evidence),
-        *_scale_cautions(evidence, 0),
-        *_scale_cautions(evidence, 1),
-        *_balance_cautions(evidence),
-        *_size_cautions(evidence),
-        *_empty_cautions(evidence, 0),
-        *_empty_cautions(evidence, 1),
+        *_scale_cautions(sc),
+        *_scale_cautions(st),
+        *_balance_cautions(sc, st),
+        *_size_cautions(sc),
+        *_empty_cautions(sc.side),
+        *_empty_cautions(st.side),
         *_place_cautions(evidence),
     )
 
 
-def _gene_cautions(evidence: CheckResults) -> list[str]:
-    match, said = evidence.match, []
-    n_shared = len(match.first)
-    if n_shared < FEW_SHARED:
-        said.append(
-            f"Only {n_shared} genes are shared: cells can hardly be matched by so few, so trust the imputed "
-            "genes only as far as the test on held-out genes supports them."
+def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
+    match = evidence.match
+    if len(match.first) < FEW_SHARED:
+        yield (
+            f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
+            "imputed genes only as far as the test on held-out genes supports them."
         )
-    only = only_here(evidence.sides[1].genes, match.second)
+    only = only_here(evidence.sides[1].genes.names, match.second)
     if only:
         verb = "is" if len(only) == 1 else "are"
-        said.append(
+        yield (
             f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
             f"{shorten(only, most=10)}."
         )
     if match.by_case:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
-        said.append(
+        yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
             f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
         )
     if match.ambiguous:
-        said.append(
+        yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
             f"in case alone: {shorten(list(match.ambiguous))}."
         )
-    for side, genes in zip(evidence.sides, evidence.genes, strict=True):
-        if genes.n_left_out:
-            said.append(
-                f"{_title(side)}: {many(genes.n_left_out, 'column')} left out because an earlier one has "
-                "the same gene name."
+    for one in evidence.sides:
+        if one.genes.n_left_out:
+            yield (
+                f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
+                "has the same gene name."
             )
-    return said
 
 
-def _scale_cautions(evidence: CheckResults, number: int) -> list[str]:
-    side, scan = evidence.sides[number], evidence.scans[number]
-    data, wish, said = evidence.inputs[number], evidence.wishes[number], []
+def _scale_cautions(one: CheckedSide) -> Iterator[str]:
+    side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
     if side.scale == "raw" and scan.n_fractional:
         share = scan.n_fractional / max(scan.n_values, 1)
-        said.append(
-            f"{_title(side)}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not "
+        yield (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not "
             "whole numbers; the values are taken as raw counts all the same."
         )
     if side.scale != "raw":
@@ -118,90 +110,78 @@ def _scale_cautions(evidence: CheckResults, number: int) -> list[str]:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
         if not layer and data.has_raw:
             hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
-        said.append(f"{_title(side)}: the values look like {SCALES[side.scale]}; {taken}." + hint)
+        yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
-        said.append(
-            f"{_title(side)}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
+        yield (
+            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
             f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
             "be read in blocks."
         )
-    return said
 
 
-def _balance_cautions(evidence: CheckResults) -> list[str]:
-    sc, st = evidence.sides
-    said = []
-    if sc.scale != st.scale:
-        said.append(
-            f"The two sides are on different scales (reference: {SCALES[sc.scale]}; spatial: "
-            f"{SCALES[st.scale]}); raw counts on both sides compare best."
+def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
+    first, second = sc.side.scale, st.side.scale
+    if first != second:
+        yield (
+            f"The two sides are on different scales (reference: {SCALES[first]}; spatial: {SCALES[second]}); "
+            "raw counts on both sides compare best."
         )
-    totals = [scan.panel_totals[scan.panel_totals > 0] for scan in evidence.scans]
-    for side, scan in zip(evidence.sides, evidence.scans, strict=True):
-        bare = int(((scan.panel_totals == 0) & (scan.totals > 0)).sum())
+    totals = []
+    for one in (sc, st):
+        on_panel = one.scan.panel_totals
+        totals.append(on_panel[on_panel > 0])
+        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
         if bare:
-            said.append(f"{_title(side)}: {many(bare, 'cell')} without counts in the shared genes.")
-    if sc.scale == st.scale == "raw" and all(len(one) for one in totals):
+            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes."
+    if first == second == "raw" and all(map(len, totals)):
         medians = [float(np.median(one)) for one in totals]
         ratio = max(medians) / min(medians)
         if ratio >= 10:
-            said.append(
+            yield (
                 f"In the shared genes a typical reference cell has {medians[0]:,.0f} counts and a typical "
                 f"spatial cell {medians[1]:,.0f}, {ratio:,.0f} times apart (reads rather than molecules, "
                 "perhaps); each side is normalised by its own cell sizes."
             )
-    return said
 
 
-def _size_cautions(evidence: CheckResults) -> list[str]:
-    sc, scan = evidence.sides[0], evidence.scans[0]
-    if sc.scale != "raw" or sc.has_sizes or sc.n_genes >= FEW_GENES:
-        return []
-    size = arg("size_factor")
-    said = (
-        f"Reference: it holds only {sc.n_genes:,} genes, so that a cell's size is its sum over these; a "
-        "column of obs with whole-transcriptome totals, if there is one, is the better size (" + size + ")."
-    )
-    for name in sc.table.columns:
+def _size_cautions(sc: CheckedSide) -> Iterator[str]:
+    side = sc.side
+    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
+        return
+    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
+    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
+    said += arg("size_factor") + ")."
+    for name in side.table.columns:
         plain = name.lower().replace(".", "_")
         if not any(key in plain for key in _SIZE_COLUMNS):
             continue
-        column = sc.table[name]
-        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= scan.totals).all()):
+        column = side.table[name]
+        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= sc.scan.totals).all()):
             said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
             break
-    return [said]
+    yield said
 
 
-def _empty_cautions(evidence: CheckResults, number: int) -> list[str]:
-    side, said = evidence.sides[number], []
+def _empty_cautions(side: Side) -> Iterator[str]:
     n_cells = int(side.empty_cells.sum())
     if n_cells:
         verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
-        said.append(
-            f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} kept, as zeros."
-        )
+        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} kept, as zeros."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
         verb = "has" if len(empty) == 1 else "have"
-        said.append(
-            f"{_title(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
-        )
-    return said
+        yield f"{_title(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
 
 
-def _place_cautions(evidence: CheckResults) -> list[str]:
+def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
-        return ["No coordinates, as asked: nothing that needs the place of a cell can be computed."]
+        yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
+        return
     same = _at_one_place(evidence.coordinates, evidence.slices)
-    if not same:
-        return []
-    hint = (
-        ""
-        if evidence.slices is not None
-        else "; if they are of several slices, name the column: " + arg("slices")
-    )
-    return [f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."]
+    if same:
+        hint: str = "; if they are of several slices, name the column: " + arg("slices")
+        hint = hint if evidence.slices is None else ""
+        yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
 
 
 def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
 from cellweft.data.io.backed_matrix import Rows, RowSource, per_row
 from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.reopenable import LazyMapping
 from cellweft.data.io.sanitize import GENE_NAMES
 
 SideName = Literal["reference", "spatial"]
@@ -160,11 +161,10 @@ class Side:
         cells
             (n_kept,) positions of cells, or (n_cells,) booleans.
         """
-        cells = np.asarray(cells)
-        kept = np.flatnonzero(cells) if cells.dtype == bool else cells
+        kept = np.arange(self.n_cells, dtype=np.int64)[np.asarray(cells)]
         return dataclasses.replace(
             self,
-            rows=np.arange(self.n_cells, dtype=np.int64)[kept] if self.rows is None else self.rows[kept],
+            rows=kept if self.rows is None else self.rows[kept],
             totals=self.totals[kept],
             empty_cells=self.empty_cells[kept],
         )
@@ -174,23 +174,17 @@ class Side:
         return np.divide(self.target, totals, out=np.zeros_like(totals), where=totals > 0)
 
 
-class _RowsOf(Mapping[str, Any]):
+@dataclass(frozen=True, eq=False)
+class _RowsOf(LazyMapping):
     """Some rows of arrays that are read when they are asked for."""
 
-    def __init__(self, arrays: Mapping[str, Any], rows: IntArray | None) -> None:
-        self._arrays, self._rows = arrays, rows
+    rows: IntArray | None
 
     def __getitem__(self, key: str) -> Any:
-        array = self._arrays[key]
-        if self._rows is None:
+        array = self.held[key]
+        if self.rows is None:
             return array.copy()
-        return array.iloc[self._rows] if isinstance(array, pd.DataFrame) else array[self._rows]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
+        return array.iloc[self.rows] if isinstance(array, pd.DataFrame) else array[self.rows]
 
 
 def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import row_blocks
-from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known
+from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known, sentence
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray
-from cellweft.data.io.columns import (
-    LABEL_KEYS,
-    OBSM_KEYS,
-    SLICE_KEYS,
-    _as_table,
-    _usual_labels,
-    column_of,
-    text_labels,
-    usual_columns,
-)
-from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels, usual_columns
+from cellweft.data.io.obs_table import Annotation, HeldTable
 
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _BLOCK_PLACES = 250_000  # cells that are searched at once
@@ -92,14 +83,10 @@ def find_coordinates(
         expected="coordinates of the cells, in obsm['spatial'] or in obs columns such as 'x' and 'y'",
         got=f"obsm with {shorten(sorted(map(str, obsm))) or 'nothing'}, "
         f"obs with {shorten(table.columns, most=8) or 'nothing'}",
-        fix="Name them, "
-        + arg("coordinates", "obsm:KEY")
-        + " or "
-        + arg("coordinates", "obs:X,Y")
-        + ", or do without: "
-        + arg("coordinates", "none")
-        + "."
-        + (f" {hint}" if hint else ""),
+        fix=sentence(
+            "Name them, {} or {}, or do without: {}." + (f" {hint}" if hint else ""),
+            *(arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y", "none")),
+        ),
     )
 
 
@@ -122,10 +109,7 @@ def find_slices(
     KeyMissingError
         No such column.
     """
-    table = _as_table(obs)
-    if asked is not None:
-        return text_labels(column_of(table, asked, where=where, argument="slices")), asked
-    return _usual_labels(table, SLICE_KEYS, most=max(len(table) // 10, 2))
+    return _labels(obs, asked, where, "slices", SLICE_KEYS, max(len(obs) // 10, 2))
 
 
 def find_labels(
@@ -148,10 +132,31 @@ def find_labels(
     KeyMissingError
         No such column.
     """
+    return _labels(obs, asked, where, argument, LABEL_KEYS, len(obs) - 1)
+
+
+def _labels(
+    obs: pd.DataFrame | Annotation,
+    asked: str | None,
+    where: str,
+    argument: str,
+    usual: Sequence[str],
+    most: int,
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the column asked for, or the first usual one with 2 to ``most`` values, and its name."""
     table = _as_table(obs)
     if asked is not None:
         return text_labels(column_of(table, asked, where=where, argument=argument)), asked
-    return _usual_labels(table, LABEL_KEYS, most=len(table) - 1)
+    known = {name.lower(): name for name in table.columns}
+    for name in (known[key] for key in usual if key in known):
+        values = text_labels(table[name])
+        if 1 < len(pd.unique(values)) <= most:
+            return values, name
+    return None, ""
+
+
+def _as_table(obs: pd.DataFrame | Annotation) -> Annotation:
+    return HeldTable(obs) if isinstance(obs, pd.DataFrame) else obs
 
 
 def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = None) -> float | None:
@@ -260,10 +265,8 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
     """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
     if isinstance(values, pd.DataFrame):
         values = values.to_numpy()
-    if hasattr(values, "toarray"):  # a sparse matrix
-        values = values.toarray()
     try:
-        coordinates = np.array(values, dtype=np.float64)
+        coordinates = np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
             where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."

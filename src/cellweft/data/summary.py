@@ -9,51 +9,36 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._text import many
-from cellweft.data.expression_scale import Scan
 from cellweft.data.quality_control import SCALES, CheckResults, only_here
-from cellweft.data.side import Side
-from cellweft.data.validation import ReadOptions
+from cellweft.data.validation import CheckedSide
 
 
 def findings_of(evidence: CheckResults) -> dict[str, Any]:
     """Return what was found as plain values that JSON takes."""
     sc, st = evidence.sides
-    only_st = only_here(st.genes, evidence.match.second)
-    places = evidence.coordinates
+    match, places = evidence.match, evidence.coordinates
     return {
-        "reference": _of_side(evidence, 0),
-        "spatial": _of_side(evidence, 1),
-        "shared_genes": len(evidence.match.first),
-        "genes_to_impute": sc.n_genes - len(evidence.match.first),
-        "genes_only_spatial": only_st,
-        "genes_matched_by_case": len(evidence.match.by_case),
-        "genes_ambiguous": list(evidence.match.ambiguous),
-        "gene_bridge": evidence.match.bridge,
+        "reference": side_findings(sc),
+        "spatial": side_findings(st),
+        "shared_genes": len(match.first),
+        "genes_to_impute": sc.side.n_genes - len(match.first),
+        "genes_only_spatial": only_here(st.side.genes, match.second),
+        "genes_matched_by_case": len(match.by_case),
+        "genes_ambiguous": list(match.ambiguous),
+        "gene_bridge": match.bridge,
         "coordinates": {
-            "found": evidence.found["coordinates"],
+            "found": evidence.coordinates_source,
             "dimensions": 0 if places is None else int(places.shape[1]),
             "extent": [] if places is None else [float(one) for one in np.ptp(places, axis=0)],
             "spacing": evidence.spacing,
         },
-        "slices": {"found": evidence.found["slices"], "cells": _counted(evidence.slices)},
+        "slices": {"found": evidence.slices_column, "cells": _counted(evidence.slices)},
     }
 
 
-def side_findings(
-    side: Side, scan: Scan, wish: ReadOptions, *, n_left_out: int, labels: NDArray[np.str_] | None, found: str
-) -> dict[str, Any]:
-    """Return what was found of one side.
-
-    Parameters
-    ----------
-    side, scan, wish
-        The side, what the scan of its values found, and what the caller chose.
-    n_left_out
-        Copies of genes that were left out.
-    labels, found
-        Cell types, and the column they stand in.
-    """
-    filled = ~side.empty_cells
+def side_findings(checked: CheckedSide) -> dict[str, Any]:
+    """Return what was found of one side, as plain values likewise."""
+    side, wish = checked.side, checked.wish
     return {
         "source": side.source,
         "cells": side.n_cells,
@@ -62,26 +47,15 @@ def side_findings(
         "scale": side.scale,
         "scale_detected": wish.scale is None,
         "sparsity": round(float(side.sparsity), 4),
-        "median_total": float(np.median(scan.totals[filled])),
+        "median_total": float(np.median(checked.scan.totals[~side.empty_cells])),
         "size_factor": wish.size_factor,
         "median_size": side.target,
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
-        "duplicated_genes_left_out": n_left_out,
-        "labels": found,
-        "label_counts": _counted(labels),
+        "duplicated_genes_left_out": checked.genes.n_left_out,
+        "labels": checked.labels_column,
+        "label_counts": _counted(checked.labels),
     }
-
-
-def _of_side(evidence: CheckResults, number: int) -> dict[str, Any]:
-    return side_findings(
-        evidence.sides[number],
-        evidence.scans[number],
-        evidence.wishes[number],
-        n_left_out=evidence.genes[number].n_left_out,
-        labels=evidence.labels[number],
-        found=evidence.found["labels" if number == 0 else "st_labels"],
-    )
 
 
 def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
@@ -93,8 +67,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
         As `findings_of` and `cautions_of` return them.
     """
     place, slices = findings["coordinates"], findings["slices"]["cells"]
-    lines = ["Reference: " + findings["reference"]["source"], *_side_lines(findings["reference"])]
-    lines += ["Spatial: " + findings["spatial"]["source"], *_side_lines(findings["spatial"])]
+    lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]
     if place["dimensions"]:
         size = " x ".join(f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in place["extent"])
         lines.append(
@@ -104,14 +77,12 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
             lines.append(f"  spot spacing  {place['spacing']:.4g}: median distance to the nearest neighbour")
     else:
         lines.append("  coordinates   none")
+    from_where = ""
     if slices:
-        counted = ", ".join(f"{name} ({cells:,})" for name, cells in list(slices.items())[:6])
-        more = f" and {len(slices) - 6} more" if len(slices) > 6 else ""
-        lines.append(
-            f"  slices        {len(slices)}, from obs[{findings['slices']['found']!r}]: {counted}{more}"
-        )
-    else:
-        lines.append("  slices        1")
+        from_where = f", from obs[{findings['slices']['found']!r}]: "
+        from_where += ", ".join(f"{name} ({cells:,})" for name, cells in list(slices.items())[:6])
+        from_where += f" and {len(slices) - 6} more" * (len(slices) > 6)
+    lines.append(f"  slices        {len(slices) or 1}{from_where}")
     only = findings["genes_only_spatial"]
     lines += [
         "Together",
@@ -126,19 +97,17 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     return "\n".join([*lines, *(f"  - {one}" for one in cautions)])
 
 
-def _side_lines(found: dict[str, Any]) -> list[str]:
+def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     values = SCALES[found["scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
     if found["scale"] == "raw":
         values += f", {found['median_total']:,.0f} in a typical cell"
     if not found["scale_detected"]:
         values += ", as you said"
-    lines = [
-        f"  cells         {found['cells']:,}"
-        + (f", {found['empty_cells']:,} of them empty" * bool(found["empty_cells"])),
-        f"  genes         {found['genes']:,}"
-        + (f", {found['empty_genes']:,} of them empty" * bool(found["empty_genes"])),
-        f"  values        {values}; {found['sparsity']:.0%} are zero",
-    ]
+    lines = [f"{title}: {found['source']}"]
+    for kind in ("cells", "genes"):
+        empty = found[f"empty_{kind}"]
+        lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
             f"  cell sizes    obs[{found['size_factor']!r}], {found['median_size']:,.4g} in a typical cell"

@@ -18,6 +18,7 @@ from cellweft._errors import (
     SettingError,
     arg,
     check_choice,
+    sentence,
 )
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, Scale
@@ -41,22 +42,23 @@ class ReadOptions:
     ----------
     name
         Which side.
-    layer, gene_column, size_factor, scale
+    labels, layer, gene_column, size_factor, scale
         As `cellweft.pair` takes them.
     duplicates
         What to do with a gene name that stands twice.
     """
 
     name: SideName
-    layer: str | None
-    gene_column: str | None
-    size_factor: str | None
-    scale: Scale | None
+    labels: str | None = None
+    layer: str | None = None
+    gene_column: str | None = None
+    size_factor: str | None = None
+    scale: Scale | None = None
     duplicates: Duplicates
 
     def argument(self, what: str) -> str:
         """Return the argument of `cellweft.pair` for this side."""
-        if what == "size_factor" and self.name == "reference":
+        if what in ("size_factor", "labels") and self.name == "reference":
             return what
         return f"{'sc' if self.name == 'reference' else 'st'}_{what}"
 
@@ -68,6 +70,29 @@ class Genes:
     names: NDArray[np.str_]
     places: IntArray
     n_left_out: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckedSide:
+    """What came in of one side and was chosen for it, and what the checks made and found of it.
+
+    Attributes
+    ----------
+    data, wish, genes
+        The opened input, what the caller chose, and the genes.
+    side, scan
+        The side, and what the scan of its values found.
+    labels, labels_column
+        Cell types, and the column they stand in.
+    """
+
+    data: Input
+    wish: ReadOptions
+    genes: Genes
+    side: Side
+    scan: Scan
+    labels: NDArray[np.str_] | None
+    labels_column: str
 
 
 def check_cells(data: Input) -> None:
@@ -114,10 +139,11 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
             f"{data.where}.{slot}",
             expected="every gene once",
             got=f"names that stand twice ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
-            fix="Keep the first column of each with "
-            + arg("duplicates", "first")
-            + ", or make the names unique first: "
-            "adata.var_names_make_unique().",
+            fix=sentence(
+                "Keep the first column of each with {}, or make the names unique first: "
+                "adata.var_names_make_unique().",
+                arg("duplicates", "first"),
+            ),
         )
     kept = np.flatnonzero(~again)
     return Genes(names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()))
@@ -241,15 +267,14 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
         )
     judged = judge_scale(scan)
     if wish.scale is not None:
-        check_choice(wish.argument("scale"), wish.scale, ("raw", "normalised", "log"))
+        scale = wish.argument("scale")
+        check_choice(scale, wish.scale, ("raw", "normalised", "log"))
         if wish.scale == "log" and scan.largest > 80:  # exp(80) is no count, and float32 ends soon after
             raise SettingError(
-                wish.argument("scale"),
+                scale,
                 expected="logarithms, which stay below 80, where 'log' is said",
                 got=f"values up to {scan.largest:g} in {where}",
-                fix=f"The values look {judged}; leave "
-                + arg(wish.argument("scale"))
-                + " out to detect them.",
+                fix=f"The values look {judged}; leave " + arg(scale) + " out to detect them.",
             )
     return wish.scale or cast(Scale, judged)
 

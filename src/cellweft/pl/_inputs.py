@@ -201,8 +201,7 @@ def logged(data: Input) -> Side:
     InputError, ScaleError, GeneError
         As `cellweft.pair`.
     """
-    none: dict[str, Any] = dict.fromkeys(("layer", "gene_column", "size_factor", "scale"))
-    wish = ReadOptions(name="spatial", duplicates="first", **none)
+    wish = ReadOptions(name="spatial", duplicates="first")
     genes = gene_names(data, wish)
     return make_side(data, genes, wish, panel=np.arange(len(genes.names)))[0]
 

@@ -22,9 +22,7 @@ from cellweft.data.io.obs_table import Annotation
 from cellweft.data.validation import ReadOptions, check_cells, gene_names, make_side
 from cellweft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
 
-_WISH = ReadOptions(
-    name="spatial", layer=None, gene_column=None, size_factor=None, scale=None, duplicates="first"
-)
+_WISH = ReadOptions(name="spatial", duplicates="first")
 
 
 class MeasuredGenes:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -20,12 +18,11 @@ from cellweft._errors import InputError, arg, check_known
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike
 from cellweft.data.gene_names import looks_like_ensembl
-from cellweft.data.io.atomic_output import ForgivingFile, check_output, partial_output
+from cellweft.data.io.atomic_output import check_output, hdf5_output, partial_output
 from cellweft.data.io.backed_matrix import RowSource, open_rows
 from cellweft.data.io.copy import blocks_of, chunk_of, copy_sparse, zero_share
 from cellweft.data.io.keys import PLACES, RECORD
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.obs_table import Annotation
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result
 from cellweft.data.io.sanitize import storable
@@ -145,20 +142,11 @@ def write_cellxgene(
 
 
 def _write_sparse(target: Path, source: RowSource, parts: dict[str, Any], *, overwrite: bool) -> None:
-    with (
-        partial_output(target, overwrite=overwrite) as partial,
-        contextlib.closing(ForgivingFile(partial)) as file,
-    ):
-        try:
-            with h5py.File(file, "w") as root:
-                anndata.io.write_elem(root, "/", AnnData(**parts))
-                for key in {"raw", "X"} & set(root):
-                    del root[key]  # what is not there is an element too, which older readers do not know
-                copy_sparse(source, root, "X")
-            file.sync()
-        finally:
-            if file.failure is not None:
-                raise file.failure
+    with partial_output(target, overwrite=overwrite) as partial, hdf5_output(partial) as root:
+        anndata.io.write_elem(root, "/", AnnData(**parts))
+        for key in {"raw", "X"} & set(root):
+            del root[key]  # what is not there is an element too, which older readers do not know
+        copy_sparse(source, root, "X")
 
 
 def _embeddings(data: Input) -> dict[str, DoubleArray]:
@@ -280,68 +268,51 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
     terms are for ``cellxgene-schema validate``.
     """
     found = open_input(data, argument="data")
-    view = [*_wrong_arrays(found), *_wrong_table(found.obs, "obs"), *_wrong_uns(found)]
-    if found.var.index.has_duplicates or not found.obs.names().is_unique:
-        view.append("Names of cells and of genes must be unique.")
-    if found.matrix is None or not len(found.var):
-        view.append("X has no genes.")
-    else:
-        view += _wrong_matrix(found)
-    return CellxgeneFindings(view=tuple(view), submission=tuple(_lacking(found)))
+    return CellxgeneFindings(view=tuple(_wrong(found)), submission=tuple(_lacking(found)))
 
 
-def _wrong_arrays(data: Input) -> list[str]:
-    shown = [key for key in data.obsm if key.startswith("X_") and _as_embedding(data.obsm[key]) is not None]
-    return [] if shown else ["obsm holds no embedding of two columns whose name starts with X_."]
-
-
-def _wrong_table(obs: Annotation, where: str) -> list[str]:
-    wrong = []
-    for name in obs.columns:
-        column = obs[name]
+def _wrong(data: Input) -> Iterator[str]:
+    """Yield what keeps cellxgene from showing the data."""
+    if not any(key.startswith("X_") and _as_embedding(data.obsm[key]) is not None for key in data.obsm):
+        yield "obsm holds no embedding of two columns whose name starts with X_."
+    for name in data.obs.columns:
+        column = data.obs[name]
         if name.startswith("__"):
-            wrong.append(f"{where}[{name!r}]: names may not start with '__'.")
+            yield f"obs[{name!r}]: names may not start with '__'."
         if isinstance(column.dtype, pd.CategoricalDtype) and column.isna().any():
-            wrong.append(f"{where}[{name!r}] has cells without a category.")
-    return wrong
-
-
-def _wrong_uns(data: Input) -> list[str]:
-    wrong = [] if "title" in data.uns else ["uns['title'] is missing."]
+            yield f"obs[{name!r}] has cells without a category."
+    if "title" not in data.uns:
+        yield "uns['title'] is missing."
     if "default_embedding" in data.uns and str(data.uns["default_embedding"]) not in data.obsm:
-        wrong.append("uns['default_embedding'] names no embedding of obsm.")
-    return wrong
-
-
-def _wrong_matrix(data: Input) -> list[str]:
-    source = open_rows(data.matrix, where=data.where)
-    is_sparse = not isinstance(source.read(slice(0, 0)), np.ndarray)
-    wrong = []
+        yield "uns['default_embedding'] names no embedding of obsm."
+    if data.var.index.has_duplicates or not data.obs.names().is_unique:
+        yield "Names of cells and of genes must be unique."
+    if data.matrix is None or not len(data.var):
+        yield "X has no genes."
+        return
     if str(getattr(data.matrix, "dtype", "float32")) != "float32":
-        wrong.append("X is not of float32.")
-    if not is_sparse and zero_share(source) >= 0.5:
-        wrong.append("At least half of X is zero: it must be sparse, by rows (CSR).")
-    return wrong
+        yield "X is not of float32."
+    source = open_rows(data.matrix, where=data.where)
+    if isinstance(source.read(slice(0, 0)), np.ndarray) and zero_share(source) >= 0.5:
+        yield "At least half of X is zero: it must be sparse, by rows (CSR)."
 
 
-def _lacking(data: Input) -> list[str]:
-    """Return what a submission lacks."""
+def _lacking(data: Input) -> Iterator[str]:
+    """Yield what a submission lacks."""
     lacking = [name for name in _WANTED_OBS if name not in data.obs.columns]
     taken = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
-    said = []
     if "X_spatial" in data.obsm:
-        said.append("obsm['X_spatial'] has a name that is not taken: rename it, as X_tissue.")
+        yield "obsm['X_spatial'] has a name that is not taken: rename it, as X_tissue."
     if lacking:
-        said.append(f"obs lacks {', '.join(lacking)}: terms of ontologies that only you can tell.")
+        yield f"obs lacks {', '.join(lacking)}: terms of ontologies that only you can tell."
     if taken:
-        said.append(f"obs has {', '.join(taken)}, which Discover adds itself: rename, as author_{taken[0]}.")
+        yield f"obs has {', '.join(taken)}, which Discover adds itself: rename, as author_{taken[0]}."
     if "organism_ontology_term_id" not in data.uns:
-        said.append("uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090.")
+        yield "uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090."
     if not looks_like_ensembl(data.var.index.to_numpy(dtype=str)):
-        said.append("var is not named by Ensembl IDs.")
+        yield "var is not named by Ensembl IDs."
     if not data.has_raw:
-        said.append(
+        yield (
             "raw.X is missing: Discover asks for raw counts of every gene, which imputed genes do not have. "
             "Submit the measured data, and share the imputed file beside it."
         )
-    return said

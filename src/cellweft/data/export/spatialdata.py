@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from cellweft.data.io.copy import copy_matrix
 from cellweft.data.io.journal import partial_of
 from cellweft.data.io.keys import COORDINATES, PLACES
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result
 from cellweft.data.io.sanitize import storable
@@ -38,7 +37,7 @@ from cellweft.data.io.spatialdata_regions import (
     opened,
     system_of,
 )
-from cellweft.data.io.zarr_store import MANIFEST, write_quietly
+from cellweft.data.io.zarr_store import MANIFEST, quiet_zarr, write_quietly
 
 logger = logging.getLogger("cellweft")
 
@@ -88,7 +87,7 @@ def read_spatialdata(
     ``sample.zarr/tables/NAME``, and read tables by blocks; this is for a coordinate system of choice.
     """
     data = _table(source, table)
-    made = _loaded(source, data)
+    made = source.tables[data.source].copy() if is_spatialdata(source) else anndata.read_zarr(data.source)
     link = Link.of(made.uns)
     if coordinate_system is None and "spatial" in made.obsm:
         made.uns[COORDINATES] = {"source": "obsm['spatial'] of the table"}
@@ -107,28 +106,13 @@ def read_spatialdata(
     return made
 
 
-def _loaded(source: Any, data: Input) -> AnnData:
-    if is_spatialdata(source):
-        return source.tables[data.source].copy()
-    return anndata.read_zarr(data.source)
-
-
 def _table(source: Any, name: str | None) -> Input:
     """Open a table, of SpatialData or of a store; `source` of what comes is its name, or its path."""
     if is_spatialdata(source):
         where = "SpatialData in memory"
         chosen = chosen_table(source.tables, name, where=where, argument="table={!r}".format)
-        found = source.tables[chosen]
-        return Input(
-            where=f"{where}, table {chosen!r}",
-            source=chosen,
-            matrix=found.X,
-            layers=found.layers,
-            obs=HeldTable(pd.DataFrame(found.obs)),
-            var=pd.DataFrame(found.var),
-            obsm=found.obsm,
-            uns=found.uns,
-        )
+        data = open_input(source.tables[chosen], argument="source")
+        return dataclasses.replace(data, where=f"{where}, table {chosen!r}", source=chosen)
     path = Path(source)
     return open_input(path if name is None else path / TABLES / name, argument="source")
 
@@ -232,8 +216,11 @@ def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
     if PLACES in made.obsm:
         data = opened(store)
         data[name] = _points(made, store, annotates)
-        with _undone(store / "points" / name):
+        try:
             data.write_element(name)
+        except BaseException:
+            shutil.rmtree(store / "points" / name, ignore_errors=True)
+            raise
         return
     source = _table(store, annotates)
     aside = partial_of(store.with_name(f"{store.name}.{name}"))
@@ -244,24 +231,13 @@ def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
     _consolidate(store)
 
 
-@contextlib.contextmanager
-def _undone(element: Path) -> Any:
-    """Remove an element that was not there before, if writing it fails."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(element, ignore_errors=True)
-        raise
-
-
 def _consolidate(store: Path) -> None:
     """Bring the store's list of all that it holds, if it has one, up to date."""
     import zarr
 
     group = zarr.open_group(str(store), mode="r+")
     if group.metadata.consolidated_metadata is not None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        with quiet_zarr():
             zarr.consolidate_metadata(group.store)
 
 
@@ -273,7 +249,7 @@ def _write_table(path: Path, made: Input, source: Input) -> None:
     root = zarr.open_group(str(path), mode="w", zarr_format=theirs.metadata.zarr_format)
     obs, link = _linked(made, source)
     parts = AnnData(
-        obs=storable(obs, "obs"), var=storable(made.var, "var"), obsm=_arrays(made), uns=_uns(made, link)
+        obs=storable(obs, "obs"), var=storable(made.var, "var"), obsm=dict(made.obsm), uns=_uns(made, link)
     )
     write_quietly(root, "/", parts)
     matrices = {"X": made.matrix} | {f"layers/{key}": made.layers[key] for key in made.layers}
@@ -297,10 +273,6 @@ def _attributes(link: Link) -> dict[str, Any]:
 def _uns(made: Input, link: Link | None) -> dict[str, Any]:
     kept = {key: made.uns[key] for key in made.uns if key != ATTRIBUTES}
     return kept if link is None else kept | {ATTRIBUTES: _attributes(link)}
-
-
-def _arrays(made: Input) -> dict[str, Any]:
-    return {key: made.obsm[key] for key in made.obsm}
 
 
 def _linked(made: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
@@ -346,11 +318,11 @@ def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData
     """Return a result in memory as a table of SpatialData."""
     obs, link = _linked(made, source)
     if isinstance(result, AnnData):
-        matrix, layers = result.X, {key: result.layers[key] for key in result.layers}
+        matrix, layers = result.X, dict(result.layers)
     else:
         matrix = open_rows(made.matrix, where=made.where).read(slice(None))
         layers = {key: open_rows(made.layers[key]).read(slice(None)) for key in made.layers}
-    return AnnData(matrix, obs=obs, var=made.var, obsm=_arrays(made), layers=layers, uns=_uns(made, link))
+    return AnnData(matrix, obs=obs, var=made.var, obsm=dict(made.obsm), layers=layers, uns=_uns(made, link))
 
 
 def _points(made: Input, into: Any, annotates: str | None) -> Any:
@@ -362,11 +334,9 @@ def _points(made: Input, into: Any, annotates: str | None) -> Any:
     table.insert(0, "cell", table.index.to_numpy())
     table = pd.concat([pd.DataFrame(places, columns=axes, index=table.index), table], axis=1)
     transformations = _transformations(_table(into, annotates), opened(into))
-    return models.PointsModel.parse(
-        table.reset_index(drop=True),
-        coordinates={axis: axis for axis in axes},
-        transformations=transformations,
-    )
+    named = {axis: axis for axis in axes}
+    table = table.reset_index(drop=True)
+    return models.PointsModel.parse(table, coordinates=named, transformations=transformations)
 
 
 def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
@@ -405,7 +375,6 @@ def _moved(places: DoubleArray, transformation: Any) -> DoubleArray:
 
 def _are_same(first: DoubleArray, second: DoubleArray) -> bool:
     """Say whether most places are the same, but for a thousandth of their extent."""
-    if first.shape != second.shape:
-        return False
     extent = float(np.ptp(second, axis=0).max(initial=0.0)) or 1.0
-    return bool(np.median(np.abs(first - second).max(axis=1)) <= _NEAR * extent)
+    is_alike = first.shape == second.shape
+    return is_alike and bool(np.median(np.abs(first - second).max(axis=1)) <= _NEAR * extent)

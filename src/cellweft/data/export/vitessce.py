@@ -15,17 +15,18 @@ from cellweft.data.io.atomic_output import check_output, partial_output
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.keys import MEASURED, RELIABLE
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.results import PLACE_KEYS, open_result, place_key
+from cellweft.data.io.results import open_result, place_key
 from cellweft.data.io.zarr_store import copy_store, format_of
 from cellweft.data.spatial import find_labels
 
 SCHEMA = "1.0.18"
 """Version of Vitessce's configuration; newer ones of Vitessce read it too."""
 
-_EMBEDDINGS = ("X_umap", "X_tsne", "X_pca")
+_EMBEDDINGS = {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}
+_TISSUE = "Tissue"  # what places are called
 _FIRST_GENES = (RELIABLE, MEASURED)
 _FORMAT: Final = 2  # of zarr's that Vitessce reads
-_DATASET, _WIDTH, _HEIGHT = "A", 12, 12
+_DATASET = "A"
 
 
 def vitessce_config(
@@ -105,8 +106,13 @@ def _config(
             fix="Export an imputed result, or spots that genes were carried to.",
         )
     groups = _groups(data, columns)
-    gene = _gene(data, gene, has_groups=bool(groups))
-    scopes = _coordination(places, groups, gene)
+    if gene is not None:
+        check_known(
+            gene, data.var.index, arg("gene", gene), expected=f"a gene of {data.where}", got="no such gene"
+        )
+    elif not groups:
+        gene = str(data.var.index[0])
+    scopes = _coordination(groups, gene)
     file = {
         "fileType": "anndata.zarr",
         "url": url or _url(path),
@@ -195,15 +201,6 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
     return [usual] if usual and isinstance(data.obs[usual].dtype, pd.CategoricalDtype) else []
 
 
-def _gene(data: Input, asked: str | None, *, has_groups: bool) -> str | None:
-    if asked is None:
-        return None if has_groups else str(data.var.index[0])
-    check_known(
-        asked, data.var.index, arg("gene", asked), expected=f"a gene of {data.where}", got="no such gene"
-    )
-    return asked
-
-
 def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
     """Return where in the store Vitessce finds what it shows."""
     matrix: dict[str, Any] = {"path": "X"}
@@ -215,7 +212,7 @@ def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
         "obsFeatureMatrix": matrix,
         "obsLocations": {"path": f"obsm/{places}"},
         "obsEmbedding": [
-            {"path": f"obsm/{key}", "dims": [0, 1], "embeddingType": _shown_as(key)}
+            {"path": f"obsm/{key}", "dims": [0, 1], "embeddingType": _EMBEDDINGS.get(key, _TISSUE)}
             for key in [places, *others]
         ],
     }
@@ -224,20 +221,14 @@ def _options(data: Input, places: str, groups: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _shown_as(key: str) -> str:
-    if key in PLACE_KEYS:
-        return "Tissue"
-    return {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}[key]
-
-
-def _coordination(places: str, groups: Sequence[str], gene: str | None) -> dict[str, Any]:
+def _coordination(groups: Sequence[str], gene: str | None) -> dict[str, Any]:
     """Return what the views share."""
     space: dict[str, Any] = {
         "dataset": {_DATASET: _DATASET},
         "obsType": {"A": "cell"},
         "featureType": {"A": "gene"},
         "featureValueType": {"A": "expression"},
-        "embeddingType": {"A": _shown_as(places)},
+        "embeddingType": {"A": _TISSUE},
         "obsColorEncoding": {"A": "cellSetSelection" if groups and gene is None else "geneSelection"},
     }
     if gene is not None:
@@ -247,22 +238,13 @@ def _coordination(places: str, groups: Sequence[str], gene: str | None) -> dict[
 
 def _layout(*, has_groups: bool, scopes: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the views: the tissue at the left, genes and groups at the right, the heat map below."""
-    split = 7
-    right = _WIDTH - split
-    views: list[tuple[str, tuple[int, int, int, int]]] = [
-        ("scatterplot", (0, 0, split, 8)),
-        ("featureList", (split, 0, right if not has_groups else 3, 8)),
-        ("heatmap", (0, 8, _WIDTH, _HEIGHT - 8)),
-    ]
+    places = {"scatterplot": (0, 0, 7, 8), "featureList": (7, 0, 3 if has_groups else 5, 8)}
     if has_groups:
-        views.insert(2, ("obsSets", (split + 3, 0, right - 3, 8)))
-    return [
-        {
-            "component": component,
-            "coordinationScopes": {
-                kind: "A" for kind in scopes if kind != "embeddingType" or component == "scatterplot"
-            },
-            **dict(zip("xywh", place, strict=True)),
-        }
-        for component, place in views
-    ]
+        places["obsSets"] = (10, 0, 2, 8)
+    places["heatmap"] = (0, 8, 12, 4)
+    views = []
+    for component, place in places.items():
+        kinds = [kind for kind in scopes if kind != "embeddingType" or component == "scatterplot"]
+        shown = {"component": component, "coordinationScopes": dict.fromkeys(kinds, "A")}
+        views.append(shown | dict(zip("xywh", place, strict=True)))
+    return views

@@ -18,7 +18,7 @@ from typing import Any
 from cellweft._errors import CellweftError, OutputError, OutputExistsError, SettingError, arg
 from cellweft._text import human_bytes
 from cellweft._typing import PathLike
-from cellweft.data.io.journal import Journal, partial_of, remove_stale, replaced_of
+from cellweft.data.io.journal import Journal, partial_of, remove, remove_stale, replaced_of
 
 
 class ForgivingFile:
@@ -63,10 +63,6 @@ class ForgivingFile:
             self._unwritten.append((start, bytes(data)))
         return len(data)
 
-    def read(self, size: int = -1) -> bytes:
-        """Read at most ``size`` bytes from here on."""
-        return self._file.read(size)
-
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer from here on, with zeros behind the end; return how much was read."""
         whole, start = memoryview(buffer).cast("B"), self._file.tell()
@@ -80,30 +76,18 @@ class ForgivingFile:
                 whole[first - start : last - start] = data[first - place : last - place]
         return len(whole)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; return it, counted from the start."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self._file.tell()
-
     def truncate(self, size: int) -> int:
         """Cut or lengthen the file to ``size`` bytes, unless it has failed."""
         if self.failure is None:
             self._attempt(self._file.truncate, size)
         return size
 
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
-
     def sync(self) -> None:
         """Hand everything to the disk: some file systems say only then that they are full."""
         self._attempt(os.fsync, self._file.fileno())
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)  # what cannot fail, as ``seek``, ``tell`` and ``close``
 
     def _attempt(self, action: Callable[..., int | None], *arguments: Any) -> int:
         try:
@@ -111,6 +95,21 @@ class ForgivingFile:
         except BaseException as error:  # an interrupt, too, must not unwind through HDF5
             self.failure = self.failure or error
             return 0
+
+
+@contextlib.contextmanager
+def hdf5_output(path: Path) -> Iterator[Any]:
+    """Lend the root of a new HDF5 file, and raise what the disk refused in place of what HDF5 made of it."""
+    import h5py
+
+    with contextlib.closing(ForgivingFile(path)) as file:
+        try:
+            with h5py.File(file, "w") as root:
+                yield root
+            file.sync()
+        finally:
+            if file.failure is not None:
+                raise file.failure
 
 
 logger = logging.getLogger("cellweft")
@@ -168,52 +167,34 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise OutputError(
-            str(folder),
-            expected="the output's folder",
-            got="nothing there",
-            fix=f"Make it first: mkdir -p {folder}",
-        )
-    if not folder.is_dir():
-        raise OutputError(
-            str(folder),
-            expected="a folder",
-            got="a file",
-            fix="Choose an output path in a folder that is there.",
-        )
     # Effective ids where the platform has them: a program may have given up rights after its start.
     effective = os.access in os.supports_effective_ids
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-        raise OutputError(
-            str(folder),
-            expected="a folder that may be written to",
-            got="no permission",
-            fix="Choose another folder, or change the permissions of this one.",
-        )
+    if not folder.exists():
+        expected, got, fix = "the output's folder", "nothing there", f"Make it first: mkdir -p {folder}"
+    elif not folder.is_dir():
+        expected, got, fix = "a folder", "a file", "Choose an output path in a folder that is there."
+    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        expected, got = "a folder that may be written to", "no permission"
+        fix = "Choose another folder, or change the permissions of this one."
+    else:
+        return
+    raise OutputError(str(folder), expected=expected, got=got, fix=fix)
 
 
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise OutputExistsError(
-            str(target),
-            expected="a path with nothing there",
-            got="an existing output",
-            fix="Choose another path, or replace it: " + arg("overwrite", True) + ".",
-        )
-    is_folder, is_zarr = target.is_dir(), target.suffix == ".zarr"
-    is_store = is_folder and (
-        any((target / mark).exists() for mark in _ZARR_MARKS) or not any(target.iterdir())
-    )
-    is_model = is_folder and (target / _MODEL_MARK).exists()
-    if not (is_store if is_zarr else is_model or not is_folder):
-        kind = "a folder that is no zarr store and no model" if is_folder else "a file"
-        raise OutputExistsError(
-            str(target),
-            expected="an earlier output, to replace it",
-            got=kind,
-            fix="Choose another path, or move this away yourself.",
-        )
+    is_folder = target.is_dir()
+    may_go = not is_folder or (target / _MODEL_MARK).exists()
+    if target.suffix == ".zarr":
+        is_store = is_folder and any((target / mark).exists() for mark in _ZARR_MARKS)
+        may_go = is_store or (is_folder and not any(target.iterdir()))
+    if may_go and overwrite:
+        return
+    expected, got = "a path with nothing there", "an existing output"
+    fix: str = "Choose another path, or replace it: " + arg("overwrite", True) + "."
+    if overwrite:
+        got = "a folder that is no zarr store and no model" if is_folder else "a file"
+        expected, fix = "an earlier output, to replace it", "Choose another path, or move this away yourself."
+    raise OutputExistsError(str(target), expected=expected, got=got, fix=fix)
 
 
 @contextlib.contextmanager
@@ -310,16 +291,19 @@ def partial_output(
     """
     target = check_output(path, overwrite=overwrite, suffixes=suffixes)
     partial = partial_of(target) if journal is None else journal.partial
-    goes_on = journal is not None and journal.is_started
-    with output_errors(target, needed=needed, keeps=lambda: journal is not None and journal.is_started):
+
+    def keeps() -> bool:
+        return journal is not None and journal.is_started
+
+    with output_errors(target, needed=needed, keeps=keeps):
         try:
             remove_stale(target)
-            if journal is not None and not goes_on:
+            if journal is not None and not keeps():
                 journal.begin()
             yield partial
             _rename(partial, target)
         except BaseException:
-            if journal is None or not journal.is_started:
+            if not keeps():
                 _clear(partial)
             if journal is not None and not journal.keeps:
                 journal.remove()
@@ -342,7 +326,7 @@ def _rename(partial: Path, target: Path) -> None:
         aside.rename(target)
         raise
     try:
-        _remove(aside)
+        remove(aside)
     except OSError as error:
         logger.warning("%s is complete, but the output it replaced is still at %s: %s", target, aside, error)
 
@@ -352,16 +336,9 @@ def _clear(partial: Path) -> None:
     is_store = partial.is_dir()
     for _ in range(20):
         with contextlib.suppress(OSError):
-            _remove(partial)
+            remove(partial)
         if is_store:
             time.sleep(0.05)
         if not partial.exists():
             return
     logger.warning("%s is incomplete, and could not be removed.", partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -108,14 +108,12 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
             fix="Pass a matrix with one row per cell and one column per gene.",
         )
     if sp.issparse(matrix):
-        by_row = _canonical(_csr(matrix))
+        by_row = _canonical(matrix)
         return _MemoryRows(by_row, _sparse_row_bytes(by_row.nnz, by_row.shape[0]))
     if isinstance(matrix, np.ndarray):
         return _MemoryRows(np.asarray(matrix), 4.0 * matrix.shape[1])
-    if _comes_from(matrix, "dask"):
-        return _DaskRows(matrix)
-    if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr"):
-        return _DiskDenseRows(matrix)
+    if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr") or _comes_from(matrix, "dask"):
+        return _LazyRows(matrix, 4.0 * int(matrix.shape[1]))
     raise InputError(
         where,
         expected="an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array",
@@ -126,52 +124,32 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
 
 def stored_by_gene(matrix: Any) -> bool:
     """Say whether a matrix on disk is stored by gene (CSC), so that `open_rows` has to load it."""
-    if isinstance(matrix, CSCDataset):
-        return True
-    return _is_group(matrix) and _encoding(matrix) == "csc"
+    return isinstance(matrix, CSCDataset) or (_is_group(matrix) and _encoding(matrix) == "csc")
 
 
 @dataclass(frozen=True, eq=False)
-class _MemoryRows:
-    matrix: Any  # ndarray, or csr_matrix without repeated entries
-    row_bytes: float
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return int(self.matrix.shape[0]), int(self.matrix.shape[1])
-
-    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        return _picked(self.matrix[_plain(rows)], columns)
-
-
-@dataclass(frozen=True, eq=False)
-class _ArrayRows:
+class _ArrayRows(Reopening):
     array: Any
+    row_bytes: float
 
     @property
     def shape(self) -> tuple[int, int]:
         return int(self.array.shape[0]), int(self.array.shape[1])
 
-    @property
-    def row_bytes(self) -> float:
-        return 4.0 * self.shape[1]
+
+class _MemoryRows(_ArrayRows):  # of an ndarray, or a csr_matrix without repeated entries
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        return _picked(self.array[_plain(rows)], columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _DaskRows(_ArrayRows):  # of a dask.array.Array, its blocks dense or sparse
+class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask array, its blocks dense or sparse
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
+            part = self.array[start:stop]
+            if not hasattr(part, "compute"):
+                return _picked(part, columns, is_own=True)
             # By threads here: within the task of a cluster, its own workers could wait for each other.
-            return _picked(self.array[start:stop].compute(scheduler="threads"), columns)
-
-        return _gather(rows, self, span)
-
-
-@dataclass(frozen=True, eq=False)
-class _DiskDenseRows(_ArrayRows, Reopening):  # of an h5py.Dataset or zarr.Array
-    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        def span(start: int, stop: int) -> Matrix:
-            return _picked(np.asarray(self.array[start:stop]), columns, is_own=True)
+            return _picked(part.compute(scheduler="threads"), columns)
 
         return _gather(rows, self, span)
 
@@ -186,9 +164,6 @@ class _DiskSparseRows(Reopening):
     _read_again = ("indptr",)
 
     def __post_init__(self) -> None:
-        self._opened()
-
-    def _opened(self) -> None:
         n_starts = int(self.starts.shape[0])
         fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
         indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
@@ -220,14 +195,11 @@ class _PartRows:
     whole: RowSource
     rows: IntArray
     columns: IntArray
+    row_bytes: float
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.rows), len(self.columns)
-
-    @property
-    def row_bytes(self) -> float:
-        return self.whole.row_bytes
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         return self.whole.read(self.rows[rows], self.columns if columns is None else self.columns[columns])
@@ -235,9 +207,10 @@ class _PartRows:
 
 def _open_view(view: Any, where: str) -> RowSource:
     """Open a view of a backed AnnData: its X would load all of its rows, and cannot be sliced further."""
-    whole, places = view._adata_ref, (view._oidx, view._vidx)
-    rows, columns = (np.arange(size)[one] for size, one in zip(whole.shape, places, strict=True))
-    return _PartRows(open_rows(whole.X, where=where), rows.astype(np.int64), columns.astype(np.int64))
+    data = view._adata_ref
+    rows, columns = np.arange(data.n_obs)[view._oidx], np.arange(data.n_vars)[view._vidx]
+    whole = open_rows(data.X, where=where)
+    return _PartRows(whole, rows.astype(np.int64), columns.astype(np.int64), whole.row_bytes)
 
 
 def _open_group(group: Any, where: str) -> RowSource:
@@ -278,26 +251,24 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
     is_break = (np.diff(wanted) > gap) | (np.diff(wanted // longest) > 0)
     runs = np.split(wanted, np.flatnonzero(is_break) + 1)
     parts = [span(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]
-    whole = parts[0] if len(parts) == 1 else _stack(parts)
+    whole = parts[0]
+    if len(parts) > 1:
+        is_sparse = sp.issparse(whole)
+        whole = sp.csr_matrix(sp.vstack(parts, format="csr")) if is_sparse else np.concatenate(parts)
     return whole if np.array_equal(place, np.arange(len(wanted))) else whole[place]
-
-
-def _stack(parts: list[Any]) -> Matrix:
-    if sp.issparse(parts[0]):
-        return sp.csr_matrix(sp.vstack(parts, format="csr"))
-    return np.concatenate(parts)
 
 
 def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:
     """Return the columns of a block, as float32 and as a copy, unless the block is nobody else's already."""
-    if sp.issparse(block):
-        by_row = _canonical(_csr(block))
-        if columns is not None:
-            by_row = by_row[:, columns]
-            by_row.sort_indices()  # columns asked for out of order leave the indices out of order
-        return _float32(by_row, copy=not is_own and columns is None)
-    values = np.asarray(block)
-    return _float32(values if columns is None else values[:, columns], copy=not is_own and columns is None)
+    values = _canonical(block) if sp.issparse(block) else np.asarray(block)
+    if columns is not None:
+        values = values[:, columns]
+        if sp.issparse(values):
+            values.sort_indices()  # columns asked for out of order leave the indices out of order
+    # What is too large becomes inf, which the scan reports.
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted: Matrix = values.astype(np.float32, copy=not is_own and columns is None)
+    return converted
 
 
 def _plain(rows: Rows) -> Rows:
@@ -310,23 +281,13 @@ def _plain(rows: Rows) -> Rows:
     return rows
 
 
-def _canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Return the matrix with entries that stand twice added up; the input is never changed."""
+def _canonical(values: Any) -> sp.csr_matrix:
+    """Return the matrix by rows, with entries that stand twice added up; the input is never changed."""
+    matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays of a matrix that is CSR already
     if not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()
     return matrix
-
-
-def _csr(matrix: Any) -> sp.csr_matrix:
-    return sp.csr_matrix(matrix)  # shares the arrays of a matrix that is CSR already
-
-
-def _float32(values: Any, *, copy: bool) -> Matrix:
-    # What is too large becomes inf, which the scan reports.
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted: Matrix = values.astype(np.float32, copy=copy)
-    return converted
 
 
 def _sparse_row_bytes(n_values: int, n_rows: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._errors import arg, check_known
-from cellweft.data.io.obs_table import Annotation, HeldTable
+from cellweft.data.io.obs_table import Annotation
 
 OBSM_KEYS = ("spatial", "X_spatial")
 OBS_KEYS = (
@@ -44,13 +43,8 @@ def column_of(
     table: pd.DataFrame | Annotation, name: str, *, where: str, argument: str, slot: str = "obs"
 ) -> pd.Series[Any]:
     """Return a column, or raise `KeyMissingError` that names the near ones."""
-    check_known(
-        name,
-        table.columns,
-        arg(argument, name),
-        expected=f"a column of {slot} of {where}",
-        got="no such column",
-    )
+    expected = f"a column of {slot} of {where}"
+    check_known(name, table.columns, arg(argument, name), expected=expected, got="no such column")
     return table[name]
 
 
@@ -66,10 +60,6 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
     return text[codes]
 
 
-def _as_table(obs: pd.DataFrame | Annotation) -> Annotation:
-    return HeldTable(obs) if isinstance(obs, pd.DataFrame) else obs
-
-
 def usual_columns(obs: Annotation) -> list[str] | None:
     """Return the columns that by their names hold coordinates, or None."""
     known = {name.lower(): name for name in obs.columns}
@@ -82,15 +72,3 @@ def usual_columns(obs: Annotation) -> list[str] | None:
                 columns.append(deep)
             return columns
     return None
-
-
-def _usual_labels(
-    table: Annotation, keys: Sequence[str], *, most: int
-) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the first usual column that holds from 2 to ``most`` values, and its name."""
-    known = {name.lower(): name for name in table.columns}
-    for name in (known[key] for key in keys if key in known):
-        values = text_labels(table[name])
-        if 1 < len(pd.unique(values)) <= most:
-            return values, name
-    return None, ""

@@ -57,12 +57,9 @@ def zero_share(source: RowSource) -> float:
     0.75
     """
     n_values = source.shape[0] * source.shape[1]
-    filled = sum(_filled(block) for _, block in blocks_of(source))
-    return 1.0 - filled / n_values if n_values else 0.0
-
-
-def _filled(block: Matrix) -> int:
-    return int(np.count_nonzero(block.data if sp.issparse(block) else block))
+    blocks = (block.data if sp.issparse(block) else block for _, block in blocks_of(source))
+    filled = sum(map(np.count_nonzero, blocks))
+    return 1.0 - int(filled) / n_values if n_values else 0.0
 
 
 def copy_matrix(source: RowSource, group: Any, key: str) -> None:

@@ -25,27 +25,19 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
                 table = table.set_index(table.columns[0])
         else:
-            table = pd.read_csv(path, sep=SEPARATORS[suffix], index_col=0)
+            sep = SEPARATORS[suffix]
+            table = pd.read_csv(path, sep=sep, index_col=0)
             # pandas tells equal names apart by a suffix, which would hide genes that stand twice
-            header = pd.read_csv(
-                path, sep=SEPARATORS[suffix], header=None, nrows=1, dtype=str, keep_default_na=False
-            )
-            names = header.iloc[0].tolist()[-table.shape[1] :]
-            table.columns = pd.Index([str(name) for name in names][: table.shape[1]])
+            header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False)
+            header_names = header.iloc[0].tolist()[-table.shape[1] :]
+            table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])
     except (ValueError, IndexError) as error:  # of pandas, pyarrow and the decoding of text alike
         raise not_as_named(path, where, str(error)) from error
-    known = {name for triple in OBS_KEYS for name in triple}
-    lower = {str(name).lower() for name in table.columns}
-    coordinates = {name for triple in OBS_KEYS if {triple[0], triple[1]} <= lower for name in triple} & known
-    is_gene = np.array(
-        [
-            pd.api.types.is_numeric_dtype(kind)
-            and str(name).lower() not in coordinates
-            and str(name) not in set(obs_columns)
-            for name, kind in zip(table.columns, table.dtypes, strict=True)
-        ],
-        dtype=bool,
-    )
+    names = table.columns.astype(str)
+    lower = names.str.lower()
+    coordinates = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
+    is_number = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    is_gene = np.array(is_number, dtype=bool) & ~lower.isin(coordinates) & ~names.isin([*obs_columns])
     if not is_gene.any():
         raise FormatError(
             where,
@@ -58,8 +50,6 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         where=where,
         source=str(path),
         matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
-        layers={},
         obs=HeldTable(table.loc[:, ~is_gene]),
         var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
-        obsm={},
     )

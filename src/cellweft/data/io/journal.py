@@ -84,19 +84,18 @@ class Journal:
         known = _run_in(self.folder)
         self.partial = self.folder / partial_of(target).name
         self.is_started = resume and self._is_same(known)
+        self.done: frozenset[int] = frozenset()
         if self.is_started:
             self.partial = self.folder / known["partial"]
             lines = self._tiles.read_text().split("\n")[:-1]  # what stands behind the last line's end is torn
             self.done = frozenset(int(line) for line in lines if line.isdecimal())
-        else:
-            self.done = frozenset()
 
     def begin(self) -> None:
         """Make the folder ready for another run: of an earlier one nothing is left but its fit."""
         claim(self.folder)
         self._run.unlink(missing_ok=True)
         for path in self.folder.glob(f".*{PARTIAL}"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
 
     def start(self) -> None:
         """Note that nothing is done. The incomplete output is there and ready for its tiles."""
@@ -166,9 +165,8 @@ def claim(folder: Path) -> None:
     """Make a folder, and say in it that it is ours; raise `OutputExistsError` where it is another's."""
     check_own(folder)
     folder.mkdir(exist_ok=True)
-    (folder / MARK).write_text(
-        json.dumps({"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"})
-    )
+    told = {"schema": _SCHEMA, "made by": "cellweft, for a run that goes on here"}
+    (folder / MARK).write_text(json.dumps(told))
 
 
 def check_own(folder: Path) -> None:
@@ -248,10 +246,15 @@ def remove_stale(target: Path) -> None:
         whose = re.fullmatch(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}", path.name.split(".")[-2])
         if whose is None or whose[1] != _machine() or _is_running(int(whose[2])):
             continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path, ignore_errors=True)
+
+
+def remove(path: Path, *, ignore_errors: bool = False) -> None:
+    """Remove a file, or a folder with what is in it, of which errors may be ignored."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _machine() -> str:

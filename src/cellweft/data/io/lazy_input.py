@@ -45,10 +45,10 @@ class Input:
     where: str
     source: str
     matrix: Any
-    layers: Mapping[str, Any]
     obs: Annotation
     var: pd.DataFrame
-    obsm: Mapping[str, Any]
+    layers: Mapping[str, Any] = field(default_factory=dict)
+    obsm: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
@@ -62,13 +62,8 @@ class Input:
             There is none.
         """
         if layer is not None:
-            check_known(
-                layer,
-                self.layers,
-                arg(argument, layer),
-                expected=f"a layer of {self.where}",
-                got="no such layer",
-            )
+            where, expected = arg(argument, layer), f"a layer of {self.where}"
+            check_known(layer, self.layers, where, expected=expected, got="no such layer")
             return self.layers[layer]
         if self.matrix is None:
             raise KeyMissingError(

@@ -5,6 +5,7 @@ A table of millions of cells may be larger than all else that is held of them, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -298,5 +299,4 @@ def names_twice(table: Annotation) -> list[str]:
     for part, block in _located(table.name_blocks()):
         here = places[(places >= part.start) & (places < part.stop)]
         suspects += [_as_text(name) for name in block[here - part.start]]
-    times = pd.Series(suspects, dtype=object).value_counts()
-    return [name for name in dict.fromkeys(suspects) if times[name] > 1]
+    return [name for name, times in Counter(suspects).items() if times > 1]

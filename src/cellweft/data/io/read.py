@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cellweft._typing import PathLike
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, StoredTable
-from cellweft.data.io.reopenable import Reopening, held_plainly
+from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
     TABLES,
     chosen_table,
@@ -156,14 +155,7 @@ def _from_spatialdata(data: Any, argument: str) -> Input:
 
 def _open_hdf5(path: Path, where: str) -> Input:
     file = h5py.File(path.absolute(), "r")
-    if "obs" not in file or "var" not in file:
-        raise FormatError(
-            where,
-            expected="an AnnData file, with obs and var",
-            got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
-            fix="If it is a 10x file, its name must end in .h5.",
-        )
-    if "encoding-type" not in getattr(file["obs"], "attrs", {}):
+    if {"obs", "var"} <= set(file) and "encoding-type" not in getattr(file["obs"], "attrs", {}):
         # Files older than AnnData 0.7 need its own reader.
         return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
     return _from_store(file, path, where)
@@ -185,13 +177,6 @@ def _open_zarr(path: Path, where: str) -> Input:
             argument=lambda one: str(path / TABLES / one),
         )
         return _open_zarr(path / TABLES / name, f"{where.partition(' ')[0]} ({path / TABLES / name})")
-    if "obs" not in group or "var" not in group:
-        raise FormatError(
-            where,
-            expected="a zarr store written by AnnData, with obs and var",
-            got=f"a store with {shorten(sorted(group)) or 'nothing in it'}",
-            fix="Write it with AnnData.write_zarr.",
-        )
     found = _from_store(group, path, where)
     store = store_of(path.absolute())
     return dataclasses.replace(
@@ -201,6 +186,13 @@ def _open_zarr(path: Path, where: str) -> Input:
 
 def _from_store(store: Any, path: Path, where: str) -> Input:
     """Open AnnData's groups of an HDF5 file or a zarr store: the genes are read, all else is not."""
+    if "obs" not in store or "var" not in store:
+        expected, got, fix = "a zarr store written by AnnData", "a store", "Write it with AnnData.write_zarr."
+        if isinstance(store, h5py.File):
+            expected, got = "an AnnData file", "an HDF5 file"
+            fix = "If it is a 10x file, its name must end in .h5."
+        got += f" with {shorten(sorted(store)) or 'nothing in it'}"
+        raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     return Input(
@@ -210,45 +202,21 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
         obs=StoredTable.of_group(store["obs"]),
         var=read_elem(store["var"]),
-        obsm=_Lazy(store["obsm"]) if "obsm" in store else {},
-        uns=_Lazy(store["uns"]) if "uns" in store else {},
+        obsm=_Elements(store["obsm"]) if "obsm" in store else {},
+        uns=_Elements(store["uns"]) if "uns" in store else {},
         has_raw="raw/X" in store,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Lazy(Reopening, Mapping[str, Any]):
+class _Elements(LazyMapping):
     """The elements of a group, each read when it is asked for."""
 
-    group: Any
-
     def __getitem__(self, key: str) -> Any:
-        return read_elem(self.group[key])
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.group  # without reading it
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.group)
-
-    def __len__(self) -> int:
-        return len(self.group)
+        return read_elem(self.held[key])
 
 
-@dataclass(frozen=True, eq=False)
-class _OfAnnData(Mapping[str, Any]):
+class _OfAnnData(LazyMapping):
     """A part of an AnnData, which is sent to another process without the rest of it."""
-
-    held: Mapping[str, Any]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.held[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.held)
-
-    def __len__(self) -> int:
-        return len(self.held)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"held": held_plainly(self.held)}

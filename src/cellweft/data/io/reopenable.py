@@ -6,7 +6,7 @@ the key within it. zarr sends its arrays so by itself; HDF5 elements are opened 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from cellweft._errors import FormatError, MissingFileError
 class Reopening:
     """A base for what holds elements of files: a pickle of it has their places, not their values.
 
-    Attributes that a subclass names in ``_read_again`` are left out of the pickle, and ``_opened`` makes them
-    anew.
+    Attributes that a subclass names in ``_read_again`` are left out of the pickle, and its ``__post_init__``
+    makes them anew.
     """
 
     _read_again: tuple[str, ...] = ()
@@ -35,10 +35,35 @@ class Reopening:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: _taken_out(value) for name, value in state.items()})
-        self._opened()
+        self.__post_init__()
 
-    def _opened(self) -> None:
+    def __post_init__(self) -> None:
         """Make what ``_read_again`` names."""
+
+
+@dataclass(frozen=True, eq=False)
+class LazyMapping(Reopening, Mapping[str, Any]):
+    """What something else holds by name, each read when it is asked for, and as a subclass reads it.
+
+    Attributes
+    ----------
+    held
+        A group of a file, or a mapping.
+    """
+
+    held: Any
+
+    def __getitem__(self, key: str) -> Any:
+        return self.held[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.held  # without reading it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,7 @@ def storable_column(column: pd.Series[Any], where: str) -> Any:
     InputError
         Mixed objects.
     """
-    if isinstance(column.dtype, pd.CategoricalDtype) or not (
-        column.dtype == object or isinstance(column.dtype, pd.StringDtype)
-    ):
+    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
         return column.array
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind not in ("string", "empty"):

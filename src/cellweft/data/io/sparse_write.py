@@ -159,19 +159,14 @@ class SparseParts:
         group = root.create_group(key)
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
         group.attrs["shape"] = list(self.shape)
-        kinds = {"data": np.float32, "indices": np.int32, "indptr": np.int32 if n_kept <= _MOST else np.int64}
-        lines = {
-            name: _Line(
-                create_array(group, name, shape=(size,), dtype=kinds[name], chunk=(_CHUNK,), shard=(_SHARD,))
-            )
-            for name, size in {"data": n_kept, "indices": n_kept, "indptr": len(starts)}.items()
-        }
-        lines["indptr"].add(starts)
+        data, indices = _Line(group, "data", n_kept, np.float32), _Line(group, "indices", n_kept, np.int32)
+        indptr = _Line(group, "indptr", len(starts), np.int32 if n_kept <= _MOST else np.int64)
+        indptr.add(starts)
         for number, rows in enumerate(prefetch(map(self._read, bands))):
-            lines["data"].add(rows.data)
-            lines["indices"].add(rows.indices)
+            data.add(rows.data)
+            indices.add(rows.indices)
             progress("joining", number + 1, len(bands))
-        for line in lines.values():
+        for line in (data, indices, indptr):
             line.end()
 
     def _bands(self) -> list[list[_Part]]:
@@ -200,17 +195,14 @@ class SparseParts:
 
     def _read(self, band: Sequence[_Part]) -> sp.csr_matrix:
         """Return the rows of a band."""
-        blocks = [self._load(part) for part in band]
+        blocks = []
+        for part in band:
+            with (self.folder / part.name).open("rb") as file:
+                starts = np.concatenate([[0], np.cumsum(np.load(file, allow_pickle=False))])
+                indices, data = load_packed(file, np.int32), load_packed(file, np.float32)
+            shape = part.bottom - part.top, part.right - part.left
+            blocks.append(sp.csr_matrix((data, indices - np.int32(part.left), starts), shape=shape))
         return blocks[0] if len(blocks) == 1 else sp.csr_matrix(sp.hstack(blocks, format="csr"))
-
-    def _load(self, part: _Part) -> sp.csr_matrix:
-        with (self.folder / part.name).open("rb") as file:
-            counts = np.load(file, allow_pickle=False)
-            indices, data = load_packed(file, np.int32), load_packed(file, np.float32)
-        return sp.csr_matrix(
-            (data, indices - np.int32(part.left), np.concatenate([[0], np.cumsum(counts)])),
-            shape=(part.bottom - part.top, part.right - part.left),
-        )
 
     @contextlib.contextmanager
     def _whole(self, name: str) -> Iterator[Any]:
@@ -227,16 +219,15 @@ class SparseParts:
 class _Line:
     """An array that is written from its start to its end, in whole chunks, or whole shards of them."""
 
-    def __init__(self, array: Any) -> None:
-        self._array, self._done = array, 0
-        self._step: int = (getattr(array, "shards", None) or (_CHUNK,))[0]
-        self._held = np.empty(0, dtype=array.dtype)
+    def __init__(self, group: Any, name: str, size: int, kind: Any) -> None:
+        self._array = create_array(group, name, shape=(size,), dtype=kind, chunk=(_CHUNK,), shard=(_SHARD,))
+        self._step: int = (getattr(self._array, "shards", None) or (_CHUNK,))[0]
+        self._held, self._done = np.empty(0, dtype=kind), 0
 
     def add(self, values: NDArray[Any]) -> None:
         """Write what comes next."""
         self._held = np.concatenate([self._held, values.astype(self._held.dtype, copy=False)])
-        n_whole = len(self._held) // self._step * self._step
-        self._write(n_whole)
+        self._write(len(self._held) // self._step * self._step)
 
     def end(self) -> None:
         """Write what is left."""

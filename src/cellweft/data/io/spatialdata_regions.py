@@ -21,7 +21,7 @@ from cellweft._typing import DoubleArray
 from cellweft.data.io.columns import OBSM_KEYS, column_of, usual_columns
 from cellweft.data.io.keys import RECORD
 from cellweft.data.io.obs_table import Annotation
-from cellweft.data.io.reopenable import Reopening
+from cellweft.data.io.reopenable import LazyMapping
 
 TABLES = "tables"
 ATTRIBUTES = "spatialdata_attrs"
@@ -124,7 +124,7 @@ def store_of(table: Path) -> Path | None:
 
 
 @dataclass(frozen=True, eq=False)
-class WithCentroids(Reopening, Mapping[str, Any]):
+class WithCentroids(LazyMapping):
     """Arrays of a table that has no coordinates, with the centroids of what it annotates as ``spatial``.
 
     Attributes
@@ -139,7 +139,6 @@ class WithCentroids(Reopening, Mapping[str, Any]):
         What errors call it.
     """
 
-    held: Mapping[str, Any]
     source: Any
     link: Link
     obs: Annotation

@@ -40,10 +40,8 @@ def open_10x(path: Path, where: str) -> Input:
         where=where,
         source=str(path),
         matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
-        layers={},
         obs=StoredTable(group["barcodes"], {}),
         var=var,
-        obsm={},
         columns=columns,
     )
 
@@ -83,10 +81,7 @@ def read_mtx(path: Path, where: str) -> Input:
         var["feature_types"] = table[2].to_numpy()
     var, columns = _only_genes(var)
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes.to_numpy())))
-    source = str(path)
-    return Input(
-        where=where, source=source, matrix=matrix, layers={}, obs=obs, var=var, obsm={}, columns=columns
-    )
+    return Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, columns=columns)
 
 
 def _part(folder: Path, name: str) -> Path | None:

@@ -22,6 +22,7 @@ from cellweft.data.io.atomic_output import (
     RESULT_SUFFIXES,
     ForgivingFile,
     check_output,
+    hdf5_output,
     output_errors,
     partial_output,
 )
@@ -69,38 +70,21 @@ def write_anndata(
         A table or value that the formats cannot hold.
     """
     target = Path(path).resolve()
-    plain = anndata.AnnData(
-        X=data.X,
-        obs=storable(data.obs, "obs"),
-        var=storable(data.var, "var"),
-        obsm={
-            key: storable(value, f"obsm[{key!r}]") if isinstance(value, pd.DataFrame) else value
-            for key, value in data.obsm.items()
-        },
-        varm=dict(data.varm),
-        layers=dict(data.layers),
-        obsp=dict(data.obsp),
-        uns=dict(data.uns),
-    )
+    parts: dict[str, Any] = {
+        name: dict(getattr(data, name)) for name in ("obsm", "varm", "layers", "obsp", "uns")
+    }
+    for key, value in parts["obsm"].items():
+        if isinstance(value, pd.DataFrame):
+            parts["obsm"][key] = storable(value, f"obsm[{key!r}]")
+    plain = anndata.AnnData(data.X, obs=storable(data.obs, "obs"), var=storable(data.var, "var"), **parts)
     with partial_output(path, overwrite=overwrite, suffixes=RESULT_SUFFIXES) as partial:
         if target.suffix == ".zarr":
             with written_store(partial, zarr_format=zarr_format) as root, _refusals("result"):
                 write_quietly(root, "/", plain)
         else:
-            _write_h5ad(plain, partial)
+            with hdf5_output(partial) as root, _refusals("result"):
+                anndata.io.write_elem(root, "/", plain, dataset_kwargs={"compression": "gzip"})
     return target
-
-
-def _write_h5ad(data: anndata.AnnData, path: Path) -> None:
-    """Write a file that HDF5 can let go of, even on a full disk."""
-    with contextlib.closing(ForgivingFile(path)) as file:
-        try:
-            with h5py.File(file, "w") as root, _refusals("result"):
-                anndata.io.write_elem(root, "/", data, dataset_kwargs={"compression": "gzip"})
-            file.sync()
-        finally:
-            if file.failure is not None:
-                raise file.failure
 
 
 @contextlib.contextmanager
@@ -227,7 +211,7 @@ class ResultWriter:
         self._var = storable(var, "var")
         self._obsm = dict(obsm or {})
         self._uns, self._changes = (uns, True) if callable(uns) else (lambda: dict(uns or {}), False)
-        self._missing = {key: math.prod(self.shape) for key in ("X", *(f"layers/{name}" for name in layers))}
+        self._missing = dict.fromkeys(("X", *(f"layers/{name}" for name in layers)), math.prod(self.shape))
         self._stack = contextlib.ExitStack()
         self._file: ForgivingFile | None = None
 
@@ -244,11 +228,11 @@ class ResultWriter:
             )
             goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
-            with self._errors():
-                if not goes_on:
+            if not goes_on:
+                with self._errors():
                     self._lay_out()
-                if self._journal is not None and not goes_on:
-                    self._journal.start()
+                    if self._journal is not None:
+                        self._journal.start()
             self._stack = stack.pop_all()
         return self
 
@@ -282,25 +266,16 @@ class ResultWriter:
             raise SettingError(
                 "layer", expected=shorten(list(self._missing)), got=repr(layer), fix="Announce it in layers=."
             )
-        place = tuple(
-            len(range(*part.indices(length)))
-            for part, length in zip((rows, columns), self.shape, strict=True)
-        )
+        place = tuple(map(len, self._spans(rows, columns)))
         if not isinstance(block, np.ndarray):
             raise SettingError(
                 "block", expected="a dense array", got=type(block).__name__, fix="Pass block.toarray()."
             )
         if block.shape != place or not {rows.step, columns.step} <= {None, 1}:
-            raise SettingError(
-                "block",
-                expected=f"values of shape {place}",
-                got=f"{block.shape}",
-                fix="Pass the block that fits.",
-            )
+            expected, fix = f"values of shape {place}", "Pass the block that fits."
+            raise SettingError("block", expected=expected, got=f"{block.shape}", fix=fix)
         block = block.astype(self.dtype, copy=False)
-        rows, columns = (
-            slice(*part.indices(length)) for part, length in zip((rows, columns), self.shape, strict=True)
-        )
+        rows, columns = (slice(one.start, one.stop) for one in self._spans(rows, columns))
         if layer is None and self.parts is not None:
             with self._errors():
                 self.parts.put(rows, columns, block)
@@ -316,12 +291,13 @@ class ResultWriter:
         rows, columns
             Cells and genes, without steps.
         """
-        n_values = math.prod(
-            len(range(*part.indices(length)))
-            for part, length in zip((rows, columns), self.shape, strict=True)
-        )
         for key in self._missing:
-            self._missing[key] -= n_values
+            self._missing[key] -= math.prod(map(len, self._spans(rows, columns)))
+
+    def _spans(self, rows: slice, columns: slice) -> list[range]:
+        """Return which cells and which genes are meant."""
+        parts = zip((rows, columns), self.shape, strict=True)
+        return [range(*part.indices(length)) for part, length in parts]
 
     def _write_chunks(self, key: str, rows: slice, columns: slice, block: NDArray[Any]) -> None:
         """Write chunk by chunk: zarr would go on with the others of a block after one has failed."""
@@ -365,7 +341,7 @@ class ResultWriter:
         if isinstance(self._obs, pd.DataFrame):
             self._put("obs", self._obs)
         elif self._obs is not None:
-            with self._errors(), _refusals("obs"):
+            with _refusals("obs"):
                 write_table(self._root, "obs", self._obs)
         for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns()}.items():
             self._put(key, value)
@@ -373,11 +349,8 @@ class ResultWriter:
         for key in ("layers", "varm", "obsp", "varp"):
             self._put(key, {})
         if self.parts is not None:
-            with self._errors():
-                self.parts.begin()
-        for key in self._missing:
-            if key == "X" and self.parts is not None:
-                continue
+            self.parts.begin()
+        for key in [*self._missing][self.parts is not None :]:
             array = create_array(
                 self._root, key, shape=self.shape, dtype=self.dtype, chunk=self.chunk, shard=self._shard
             )
@@ -391,15 +364,14 @@ class ResultWriter:
         """Look whether all values are there, and put together what is in parts, unless the work failed."""
         if kind is not None:
             return
-        left = {key: count for key, count in self._missing.items() if count > 0}
-        if left:
-            key, count = next(iter(left.items()))
-            raise OutputError(
-                str(self.path),
-                expected=f"{math.prod(self.shape)} values of {key}",
-                got=f"{count} fewer",
-                fix="Write every block before the end.",
-            )
+        for key, count in self._missing.items():
+            if count > 0:
+                raise OutputError(
+                    str(self.path),
+                    expected=f"{math.prod(self.shape)} values of {key}",
+                    got=f"{count} fewer",
+                    fix="Write every block before the end.",
+                )
         if self.parts is not None:
             with self._errors():
                 self.parts.join(self._root, "X", progress=self._progress)
@@ -418,8 +390,5 @@ def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None)
 
 def _spans(part: slice, step: int) -> Iterator[slice]:
     """Yield the pieces of a slice between multiples of ``step``."""
-    start, stop = part.start, part.stop
-    while start < stop:
-        end = min((start // step + 1) * step, stop)
-        yield slice(start, end)
-        start = end
+    for edge in range(part.start // step * step, part.stop, step):
+        yield slice(max(edge, part.start), min(edge + step, part.stop))

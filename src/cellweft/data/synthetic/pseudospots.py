@@ -17,6 +17,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.data.expression_scale import Scan, judge_scale, scan_values
 from cellweft.data.io.backed_matrix import RowSource, open_rows, per_row
 from cellweft.data.spatial import find_coordinates, find_labels
+from cellweft.data.synthetic.tissue import numbered_names
 
 RESOLUTIONS = (55, 40, 22, 10)
 """Spot spacings of the published semi-simulations, um: from a Visium spot's size down to a cell's."""
@@ -218,20 +219,15 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
 def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
     places, found = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
     if places is None or places.shape[1] != 2:
-        raise InputError(
-            f"cells ({found})",
-            expected="coordinates in two dimensions",
-            got="none" if places is None else f"{places.shape[1]} dimensions",
-            fix="Name two: " + arg("coordinates", "obs:X,Y") + ".",
-        )
-    if not np.ptp(places, axis=0).any():
-        raise InputError(
-            f"cells ({found})",
-            expected="cells at different places",
-            got="all cells at the same one",
-            fix="Name other coordinates: " + arg("coordinates", "obs:X,Y") + ".",
-        )
-    return places
+        expected, fix = "coordinates in two dimensions", "Name two: "
+        got = "none" if places is None else f"{places.shape[1]} dimensions"
+    elif not np.ptp(places, axis=0).any():
+        expected, fix = "cells at different places", "Name other coordinates: "
+        got = "all cells at the same one"
+    else:
+        return places
+    fix += arg("coordinates", "obs:X,Y") + "."
+    raise InputError(f"cells ({found})", expected=expected, got=got, fix=fix)
 
 
 def _types(cells: AnnData, labels: str | None) -> NDArray[np.str_]:
@@ -273,17 +269,24 @@ def _crossings(
             fix="Write spacing=55 (in the unit of the coordinates) or grid=(30, 40).",
         )
     low, high = places.min(axis=0), places.max(axis=0)
-    if spacing is not None:
+    wide = high > low
+    if spacing is None:
+        counts = np.where(wide, _checked_grid(grid), 1)  # cells in a line have one row of spots
+    else:
         check_range("spacing", spacing, low=1e-12)
         counts = np.floor((high - low) / spacing * (1 + 1e-12)) + 1
-        _check_crossings(counts)
+    if np.prod(counts) > _MOST_CROSSINGS:
+        raise SettingError(
+            "spacing",
+            expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
+            got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
+            fix="Widen it, in the unit of the coordinates.",
+        )
+    if spacing is not None:
         low = (low + high - (counts - 1) * spacing) / 2
         axes = [start + spacing * np.arange(int(n)) for start, n in zip(low, counts, strict=True)]
         widths = [spacing, spacing]
     else:
-        wide = high > low
-        counts = np.where(wide, _checked_grid(grid), 1)  # cells in a line have one row of spots
-        _check_crossings(counts)
         axes = [np.linspace(*one) for one in zip(low, high, counts, strict=True)]
         widths = ((high - low)[wide] / (counts[wide] - 1)).tolist()
     across, along = np.meshgrid(*axes)
@@ -298,16 +301,6 @@ def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
     for count in grid:
         check_range("grid", count, low=2, integer=True)
     return grid[0], grid[1]
-
-
-def _check_crossings(counts: DoubleArray | IntArray) -> None:
-    if np.prod(counts) > _MOST_CROSSINGS:
-        raise SettingError(
-            "spacing",
-            expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
-            got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
-            fix="Widen it, in the unit of the coordinates.",
-        )
 
 
 def _members(middles: DoubleArray, places: DoubleArray, drawn: IntArray, radius: float) -> sp.csr_matrix:
@@ -334,8 +327,7 @@ def _assemble(
     is_type = sp.csr_matrix((np.ones(len(codes)), codes, np.arange(len(codes) + 1)))
     in_spot = (members @ is_type).toarray()  # n_spots x n_types
     n_cells = in_spot.sum(axis=1).astype(np.int64)
-    digits = len(str(len(n_cells)))
-    index = pd.Index([f"spot{number:0{digits}d}" for number in range(1, len(n_cells) + 1)])
+    index = numbered_names("spot", len(n_cells))
     shares = pd.DataFrame(in_spot / n_cells[:, None], index=index, columns=pd.Index(names.tolist()))
     return AnnData(
         sums.astype(np.float32),

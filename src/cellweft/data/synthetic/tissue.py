@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._compute import numpy_stream
+from cellweft._compute import numpy_stream, row_blocks
 from cellweft._errors import check_range
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 
@@ -234,8 +234,7 @@ def _measure(
 ) -> sp.csr_matrix:
     """Count the genes of the cells, n_cells x n_genes; blocks bound the memory of a large tissue."""
     blocks = []
-    for start in range(0, len(cells.place), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in row_blocks(len(cells.place), _BLOCK):
         log_rate = programmes.types[cells.type[rows]]  # block x n_genes
         log_rate += cells.states[rows] @ programmes.states + cells.fields[rows] @ programmes.fields
         log_rate += programmes.level + log_yield + cells.log_size[rows, None]
@@ -256,15 +255,15 @@ def _assemble(
     panel: IntArray,
 ) -> SimulatedTissue:
     n_genes, n_types = len(programmes.level), len(programmes.types)
-    genes = _names("Gene", n_genes)
-    types, layers = _names("Type", n_types), _names("Layer", _N_LAYERS)
+    genes = numbered_names("Gene", n_genes)
+    types, layers = numbered_names("Type", n_types), numbered_names("Layer", _N_LAYERS)
     on_panel: BoolArray = np.isin(np.arange(n_genes), panel)
     obs = pd.DataFrame(
         {
             "cell_type": pd.Categorical.from_codes(spatial.type, types),
             "layer": pd.Categorical.from_codes(spatial.layer, layers),
         },
-        index=_names("cell", len(spatial.type)),
+        index=numbered_names("cell", len(spatial.type)),
     )
     var = pd.DataFrame({"panel": on_panel, "pattern": pd.Categorical(programmes.pattern)}, index=genes)
     full = anndata.AnnData(truth, obs=obs, var=var, obsm={"spatial": spatial.place})
@@ -275,7 +274,7 @@ def _assemble(
         counts,
         obs=pd.DataFrame(
             {"cell_type": pd.Categorical.from_codes(reference.type, types)},
-            index=_names("ref", len(reference.type)),
+            index=numbered_names("ref", len(reference.type)),
         ),
         var=pd.DataFrame(index=genes),
         obsm={"spatial_true": reference.place},
@@ -283,6 +282,7 @@ def _assemble(
     return SimulatedTissue(sc=sc, st=st, truth=full)
 
 
-def _names(word: str, count: int) -> pd.Index:
+def numbered_names(word: str, count: int) -> pd.Index:
+    """Return names of as many things, counted from 1, each with as many digits."""
     digits = len(str(count))
     return pd.Index([f"{word}{number:0{digits}d}" for number in range(1, count + 1)])
