@@ -118,8 +118,10 @@ class ResultWriter:
     obsm
         Arrays with one row per cell, by name.
     uns
-        Anything else that AnnData can store: nested dicts of numbers, strings and arrays. Of a function, what
-        it returns is written at the start, and again at the end, with what is only known then.
+        Anything else that AnnData can store: nested dicts of numbers, strings and arrays.
+    at_end
+        Function that returns elements which are written at the end, by their path ("uns/cellweft/duration"),
+        with what is only known then; they replace those that are there.
     layers
         Names of matrices beside ``X``, each cells x genes.
     dtype
@@ -182,7 +184,8 @@ class ResultWriter:
         obs: pd.DataFrame | Annotation,
         var: pd.DataFrame,
         obsm: Mapping[str, NDArray[Any] | pd.DataFrame] | None = None,
-        uns: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+        uns: Mapping[str, Any] | None = None,
+        at_end: Callable[[], Mapping[str, Any]] = dict,
         layers: tuple[str, ...] = (),
         dtype: str = "float32",
         overwrite: bool = False,
@@ -210,7 +213,7 @@ class ResultWriter:
         self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
         self._var = storable(var, "var")
         self._obsm = dict(obsm or {})
-        self._uns, self._changes = (uns, True) if callable(uns) else (lambda: dict(uns or {}), False)
+        self._uns, self._at_end = dict(uns or {}), at_end
         self._missing = dict.fromkeys(("X", *(f"layers/{name}" for name in layers)), math.prod(self.shape))
         self._stack = contextlib.ExitStack()
         self._file: ForgivingFile | None = None
@@ -343,7 +346,7 @@ class ResultWriter:
         elif self._obs is not None:
             with _refusals("obs"):
                 write_table(self._root, "obs", self._obs)
-        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns()}.items():
+        for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
             self._put(key, value)
         self._obs, self._obsm = None, {}  # they are as long as there are cells
         for key in ("layers", "varm", "obsp", "varp"):
@@ -375,8 +378,8 @@ class ResultWriter:
         if self.parts is not None:
             with self._errors():
                 self.parts.join(self._root, "X", progress=self._progress)
-        if self._changes:
-            self._put("uns", self._uns())
+        for key, value in self._at_end().items():
+            self._put(key, value)
 
 
 def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
