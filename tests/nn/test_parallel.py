@@ -256,7 +256,7 @@ def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str])
             tissue_pair,
             ["mean", quick],
             by=by,
-            folds=2,
+            folds=5 if by == "fraction" else 2,
             seeds=(0, 1),
             reliability=True,
             device=device,

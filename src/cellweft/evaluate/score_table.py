@@ -106,12 +106,8 @@ def score_methods(
 
     def work(task: tuple[int, int, int], on_device: Sequence[Method[M]], _: Progress) -> R:
         place, seed, step = task
-        try:
+        with _noting(f"{labels[place]!r}, seed {seed}" + (f", fold {step}" if n_steps > 1 else "")):
             return fit(on_device[place].make(seed), step)
-        except Exception as error:
-            fold = f", fold {step}" if n_steps > 1 else ""
-            error.add_note(f"while evaluating {labels[place]!r}, seed {seed}{fold}")
-            raise
 
     def counted(made: Iterator[R], report: Progress) -> Iterator[R]:
         for number in range(len(steps)):
@@ -145,6 +141,16 @@ def score_methods(
         "pair": pair.findings,
     }
     return table
+
+
+@contextlib.contextmanager
+def _noting(run: str) -> Iterator[None]:
+    """Note with an error of the work inside which run it came from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while evaluating {run}")
+        raise
 
 
 def check_numbers(

@@ -263,7 +263,7 @@ def test_processes_take_devices_in_turn(
 
     monkeypatch.setattr("cellweft.impute.cluster.client._processes", count)
     monkeypatch.setattr("cellweft.impute.cluster.client._client", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr("cellweft.impute.cluster.client._cores", lambda: 4 * torch.get_num_threads())
+    monkeypatch.setattr("cellweft.impute.cluster.client.count_cores", lambda: 4 * torch.get_num_threads())
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with connect(address, memory="1 GB", device=torch.device(kind), devices=given) as cluster:
         assert (found[0][0], dict(cluster.devices)) == expected
