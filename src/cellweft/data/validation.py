@@ -99,11 +99,9 @@ def check_cells(data: Input) -> None:
     """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
     n_cells = len(data.obs)
     if n_cells < 2:
+        fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
         raise InputError(
-            f"{data.where}.obs",
-            expected="at least 2 cells",
-            got="1 cell" if n_cells else "no cell",
-            fix="Pass a matrix with one row per cell; a table of genes x cells has to be transposed.",
+            f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
     twice = names_twice(data.obs)
     if twice:

@@ -83,11 +83,9 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
         return _open_path(path, where, obs_columns)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
+            fix = "Change its permissions."
             raise FormatError(
-                where,
-                expected="a readable file",
-                got="no permission to read it",
-                fix="Change its permissions.",
+                where, expected="a readable file", got="no permission to read it", fix=fix
             ) from error
         raise not_as_named(path, where, str(error)) from error
 

@@ -233,11 +233,9 @@ def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
 def _types(cells: AnnData, labels: str | None) -> NDArray[np.str_]:
     types, _ = find_labels(cells.obs, labels, where="cells", argument="labels")
     if types is None:
+        expected = "a column with cell types, such as 'cell_type'"
         raise KeyMissingError(
-            "cells.obs",
-            expected="a column with cell types, such as 'cell_type'",
-            got="none with two types or more",
-            fix="Name it: labels='COLUMN'.",
+            "cells.obs", expected=expected, got="none with two types or more", fix="Name it: labels='COLUMN'."
         )
     return types
 
