@@ -120,9 +120,9 @@ def write_cellxgene(
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
     obs = _ready_table(data.obs.frame(), "obs")
+    name = "cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem
     uns = _kept_uns(data.uns, obs) | {
-        "title": title
-        or ("cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem),
+        "title": title or name,
         "default_embedding": shown,
         "X_approximate_distribution": "normal",
     }

@@ -199,7 +199,10 @@ class ResultWriter:
         if sparse is not None:
             journal = journal or Journal(self.path, {})
             self.parts = SparseParts(folder=journal.parts, shape=self.shape, cut=float(sparse))
-        self._overwrite, self._journal = overwrite, journal
+        self._journal = journal
+        self._output = partial_output(
+            self.path, overwrite=overwrite, suffixes=RESULT_SUFFIXES, needed=self.size, journal=journal
+        )
         self._obs: pd.DataFrame | Annotation | None
         self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
         self._var = storable(var, "var")
@@ -211,15 +214,7 @@ class ResultWriter:
 
     def __enter__(self) -> ResultWriter:
         with contextlib.ExitStack() as stack:
-            partial = stack.enter_context(
-                partial_output(
-                    self.path,
-                    overwrite=self._overwrite,
-                    suffixes=RESULT_SUFFIXES,
-                    needed=self.size,
-                    journal=self._journal,
-                )
-            )
+            partial = stack.enter_context(self._output)
             goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
             if not goes_on:

@@ -60,12 +60,9 @@ def written_store(
     read for it, once, at the end.
     """
     store = _SummingStore(path)
-    root = zarr.open_group(
-        store,
-        mode="r+" if goes_on else "w",
-        zarr_format=None if goes_on else zarr_format,
-        use_consolidated=False,
-    )
+    mode: Literal["r+", "w"] = "r+" if goes_on else "w"
+    form = None if goes_on else zarr_format
+    root = zarr.open_group(store, mode=mode, zarr_format=form, use_consolidated=False)
     yield root
     with quiet_zarr():
         root.attrs[MANIFEST] = _manifest(root, path, store.sums)
@@ -227,7 +224,7 @@ class _SummingStore(LocalStore):
         self.sums.pop(key, None)
 
 
-def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str, Any]:
+def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, Any]:
     """Return for each array its layout, which chunks are there (a bit for each) and their checksums."""
     there, arrays = _files(path), {}
     for name, array in sorted(root.members(max_depth=None)):
@@ -235,22 +232,18 @@ def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str
             keys = _keys(array)
             written = np.array([key in there for key in keys], dtype=bool)
             names = [key for key, is_there in zip(keys, written, strict=True) if is_there]
-            known = {key: sums[key] for key in names if key in sums}
-            left = [key for key in names if key not in known]
-            known.update(zip(left, _sums(path, left), strict=True))
+            left = [key for key in names if key not in sums]
+            sums.update(zip(left, _sums(path, left), strict=True))
             arrays[name] = _layout(array) | {
                 "written": _packed(np.packbits(written).tobytes()),
-                "crc32": _packed(np.array([known[key] for key in names], dtype="<u4").tobytes()),
+                "crc32": _packed(np.array([sums[key] for key in names], dtype="<u4").tobytes()),
             }
     return {"schema_version": _SCHEMA, "arrays": arrays}
 
 
 def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "chunks": list(array.shards or array.chunks),
-    }
+    chunks = list(array.shards or array.chunks)
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "chunks": chunks}
 
 
 def _keys(array: zarr.Array[Any]) -> list[str]:
