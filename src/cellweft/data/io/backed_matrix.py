@@ -253,9 +253,8 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
     if len(parts) > 1:
         is_sparse = sp.issparse(whole)
         whole = sp.csr_matrix(sp.vstack(parts, format="csr")) if is_sparse else np.concatenate(parts)
-    if not np.array_equal(place, np.arange(len(wanted))):
-        whole = whole[place]
-    return whole
+    ordered: Matrix = whole if np.array_equal(place, np.arange(len(wanted))) else whole[place]
+    return ordered
 
 
 def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:
