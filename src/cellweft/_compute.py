@@ -60,11 +60,9 @@ def resolve_device(device: str) -> torch.device:
     n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     if not there.get(kind, False) or (colon and not (index.isdecimal() and int(index) < n_devices)):
         found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        fix = "Use " + arg("device", "auto") + " to take the best one there is."
         raise SettingError(
-            "device",
-            expected=f"'auto' or a device of this machine ({found})",
-            got=repr(device),
-            fix="Use " + arg("device", "auto") + " to take the best one there is.",
+            "device", expected=f"'auto' or a device of this machine ({found})", got=repr(device), fix=fix
         )
     return torch.device(device)
 
@@ -97,11 +95,9 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     found = tuple(resolve_device(name.strip()) for name in device.split(","))
     if len({one.type for one in found}) > 1:
         several = arg("device", "cuda:0,cuda:1"), arg("device", "all")
+        fix = sentence("Write {}, say, or {} for every GPU.", *several)
         raise SettingError(
-            "device",
-            expected="devices of one kind, which compute alike",
-            got=repr(device),
-            fix=sentence("Write {}, say, or {} for every GPU.", *several),
+            "device", expected="devices of one kind, which compute alike", got=repr(device), fix=fix
         )
     return found
 
@@ -194,12 +190,8 @@ def parse_memory(memory: str | int) -> int:
     unit = found.group(2) if found else ""
     unit = unit + "B" if unit and not unit.endswith("B") else unit
     if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
-        raise SettingError(
-            "memory",
-            expected="a size such as '4 GB' or '512 MiB'",
-            got=repr(memory),
-            fix="State the budget so.",
-        )
+        fix = "State the budget so."
+        raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
     return int(float(found.group(1)) * _UNITS[unit])
 
 

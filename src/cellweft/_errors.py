@@ -295,9 +295,7 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        fix = f'Install it with: pip install "cellweft[{extra}]"'
         raise MissingExtraError(
-            module,
-            expected=f"the optional package {module!r}",
-            got=f"no such module ({error})",
-            fix=f'Install it with: pip install "cellweft[{extra}]"',
+            module, expected=f"the optional package {module!r}", got=f"no such module ({error})", fix=fix
         ) from error

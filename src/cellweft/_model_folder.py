@@ -113,17 +113,22 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
     folder = Path(path)
     for name in (_CONFIG, _WEIGHTS, _GENES):
         if not (folder / name).is_file():
+            expected = f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}"
             raise MissingFileError(
-                str(folder),
-                expected=f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}",
-                got=f"no {name}",
-                fix="Name the folder that save(path) wrote.",
+                str(folder), expected=expected, got=f"no {name}", fix="Name the folder that save(path) wrote."
             )
     try:
         config = json.loads((folder / _CONFIG).read_text())
         if config["schema"] != SCHEMA:
             refuse_former_name(config.get("versions", ()), str(folder))
-            raise _other_schema(folder, config["schema"])
+            newer = isinstance(config["schema"], int) and config["schema"] > SCHEMA
+            fix = (
+                "Update cellweft."
+                if newer
+                else "Fit the model and save it anew with this version of cellweft."
+            )
+            expected, got = f"a model of schema {SCHEMA}", f"schema {config['schema']}"
+            raise FormatError(str(folder), expected=expected, got=got, fix=fix)
         tensors, genes = load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES)
         return parse(ModelFolder(config=config, tensors=tensors, genes=genes))
     except FormatError:
@@ -145,9 +150,3 @@ def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Return the tensors of one network, whose names start with its own."""
     return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
-
-
-def _other_schema(folder: Path, schema: object) -> FormatError:
-    is_newer = isinstance(schema, int) and schema > SCHEMA
-    fix = "Update cellweft." if is_newer else "Fit the model and save it anew with this version of cellweft."
-    return FormatError(str(folder), expected=f"a model of schema {SCHEMA}", got=f"schema {schema}", fix=fix)

@@ -1,4 +1,4 @@
-"""Unit length, cosine and Pearson correlation of columns or rows, defined for constant and zero vectors too.
+"""Unit length, cosine, Pearson correlation and shares of columns or rows, for constant and zero ones too.
 
 A vector of zeros has no direction and a constant no variation: at unit length, and centred, they are exact
 zeros. Their cosine or correlation with anything is 0, never NaN.
@@ -98,3 +98,24 @@ def pearson(left: NDArray[Any], right: NDArray[Any], *, axis: int = 0) -> Double
     array([-1.,  0.])
     """
     return cosine(centred(left, axis=axis), centred(right, axis=axis), axis=axis)
+
+
+def row_shares(mass: DoubleArray, otherwise: DoubleArray) -> DoubleArray:
+    """Return rows divided by their sums.
+
+    Parameters
+    ----------
+    mass
+        (n_rows, n_columns), at least 0.
+    otherwise
+        (n_columns,) what a row of nothing becomes.
+
+    Examples
+    --------
+    >>> row_shares(np.array([[1.0, 3.0], [0.0, 0.0]]), np.array([0.5, 0.5]))
+    array([[0.25, 0.75],
+           [0.5 , 0.5 ]])
+    """
+    total = mass.sum(axis=1, keepdims=True)
+    shares: DoubleArray = np.where(total > 0, mass / np.where(total > 0, total, 1.0), otherwise)
+    return shares

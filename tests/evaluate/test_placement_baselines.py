@@ -18,7 +18,6 @@ from scipy.optimize import nnls
 
 from cellweft._errors import InputError, KeyMissingError, NotFittedError, SettingError
 from cellweft.data._pair import Pair, pair
-from cellweft.data.sparse_rows import by_rows
 from cellweft.data.synthetic.pseudospots import pseudo_spots
 from cellweft.data.synthetic.tissue import simulate_tissue
 from cellweft.evaluate import imputation_baselines, placement_baselines
@@ -35,6 +34,7 @@ from cellweft.evaluate.placement_baselines import (
     resolve_placers,
     tissue_centre,
 )
+from cellweft.place.cell_graph import by_rows
 
 # float32 cosines and sums in another order
 TOLERANCE = 1e-5

@@ -31,10 +31,9 @@ from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, 
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
-from cellweft.data.quality_control import CheckResults, cautions_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
-from cellweft.data.summary import findings_of, side_findings, summary_text
+from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cells, gene_names, make_side
 
 
@@ -419,12 +418,8 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
         return match
     got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
-    raise GeneError(
-        "genes",
-        expected="at least 2 genes that both sides have",
-        got=got + names,
-        fix=_way_out(sc, sc_genes, st, st_genes),
-    )
+    fix = _way_out(sc, sc_genes, st, st_genes)
+    raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
 
 
 def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import GeneError
-from cellweft._text import near, shorten
+from cellweft._errors import GeneError, check_known
+from cellweft._text import shorten
 from cellweft._typing import IntArray
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
@@ -153,14 +153,11 @@ def find_names(names: Iterable[str], known: Sequence[str] | NDArray[np.str_], *,
             continue
         lower = _by_lower(known, set()) if lower is None else lower
         places = lower.get(str(name).lower(), [])
-        if len(places) != 1:
-            several = shorten([str(known[place]) for place in places])
-            raise GeneError(
-                where,
-                expected="a gene that is there" if not places else "one gene",
-                got=repr(str(name)) if not places else f"{str(name)!r}, which may be {several}",
-                fix=near(str(name), exact) if not places else "Spell it exactly.",
-            )
+        if not places:
+            check_known(str(name), exact, where, expected="a gene that is there", error=GeneError)
+        if len(places) > 1:
+            got = f"{str(name)!r}, which may be {shorten([str(known[place]) for place in places])}"
+            raise GeneError(where, expected="one gene", got=got, fix="Spell it exactly.")
         found.append(places[0])
     return np.array(found, dtype=np.int64)
 

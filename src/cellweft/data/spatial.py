@@ -245,11 +245,9 @@ def _asked_coordinates(
         for name in names:
             column_of(obs, name, where=where, argument=argument)
         return _from_obs(obs, names, where, argument)
+    fix = "Write for example " + arg(argument, "obsm:spatial") + "."
     raise SettingError(
-        argument,
-        expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'",
-        got=repr(asked),
-        fix="Write for example " + arg(argument, "obsm:spatial") + ".",
+        argument, expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'", got=repr(asked), fix=fix
     )
 
 
@@ -297,9 +295,5 @@ def check_coordinates(
         )
     bad = np.flatnonzero(~np.isfinite(coordinates).all(axis=1))
     if len(bad):
-        raise InputError(
-            where,
-            expected="a finite number for every cell",
-            got=f"NaN or infinity for {len(bad):,} of {len(coordinates):,} cells, the first at row {bad[0]}",
-            fix=fixes[1],
-        )
+        got = f"NaN or infinity for {len(bad):,} of {len(coordinates):,} cells, the first at row {bad[0]}"
+        raise InputError(where, expected="a finite number for every cell", got=got, fix=fixes[1])

@@ -1,16 +1,50 @@
-"""What was found in two inputs: as plain values, and as text that a biologist reads."""
+"""What was found in two inputs: as plain values, as text that a biologist reads, and what should be known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._text import many
-from cellweft.data.quality_control import SCALES, CheckResults, only_here
-from cellweft.data.validation import CheckedSide
+from cellweft._compute import row_blocks
+from cellweft._errors import arg
+from cellweft._text import human_bytes, many, shorten
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.gene_names import GeneMatch
+from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.obs_table import repeated
+from cellweft.data.side import Side
+from cellweft.data.spatial import place_hashes
+from cellweft.data.validation import CheckedSide, count_layer
+
+FEW_SHARED = 20
+"""Below this many shared genes a caution is given."""
+FEW_GENES = 2_000
+"""A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
+_BLOCK_ROWS = 100_000  # cells whose places are looked at at once
+_SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
+SCALES = {
+    "raw": "raw counts",
+    "normalised": "counts divided by a size (normalised), not logarithms",
+    "log": "logarithms of normalised counts",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CheckResults:
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
+
+    sides: tuple[CheckedSide, CheckedSide]
+    match: GeneMatch
+    coordinates: DoubleArray | None
+    coordinates_source: str
+    slices: NDArray[np.str_] | None
+    slices_column: str
+    spacing: float | None
 
 
 def findings_of(evidence: CheckResults) -> dict[str, Any]:
@@ -128,3 +162,165 @@ def _counted(values: NDArray[np.str_] | None) -> dict[str, int]:
     codes, names = pd.factorize(values)
     counted = zip(map(str, names), np.bincount(codes, minlength=len(names)).tolist(), strict=True)
     return dict(sorted(counted, key=lambda one: (-one[1], one[0])))
+
+
+def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
+    """Return what is no error but should be known, the most important first."""
+    sc, st = evidence.sides
+    return (
+        *_gene_cautions(evidence),
+        *_scale_cautions(sc),
+        *_scale_cautions(st),
+        *_balance_cautions(sc, st),
+        *_size_cautions(sc),
+        *_empty_cautions(sc.side),
+        *_empty_cautions(st.side),
+        *_place_cautions(evidence),
+    )
+
+
+def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
+    match = evidence.match
+    if len(match.first) < FEW_SHARED:
+        yield (
+            f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
+            "imputed genes only as far as the test on held-out genes supports them."
+        )
+    only = only_here(evidence.sides[1].genes.names, match.second)
+    if only:
+        verb = "is" if len(only) == 1 else "are"
+        yield (
+            f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
+            f"{shorten(only, most=10)}."
+        )
+    if match.by_case:
+        pairs = [f"{one}/{two}" for one, two in match.by_case]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
+            f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
+        )
+    if match.ambiguous:
+        yield (
+            f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
+            f"in case alone: {shorten(list(match.ambiguous))}."
+        )
+    for one in evidence.sides:
+        if one.genes.n_left_out:
+            yield (
+                f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
+                "has the same gene name."
+            )
+
+
+def _scale_cautions(one: CheckedSide) -> Iterator[str]:
+    side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
+    if side.scale == "raw" and scan.n_fractional:
+        share = scan.n_fractional / max(scan.n_values, 1)
+        yield (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not "
+            "whole numbers; the values are taken as raw counts all the same."
+        )
+    if side.scale != "raw":
+        taken = "taken as they are" if side.scale == "log" else "only their logarithm is taken"
+        layer = count_layer(data, wish)
+        hint = ""
+        if layer:
+            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
+        if not layer and data.has_raw:
+            hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
+        yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
+    if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
+        yield (
+            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
+            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
+            "be read in blocks."
+        )
+
+
+def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
+    first, second = sc.side.scale, st.side.scale
+    if first != second:
+        yield (
+            f"The two sides are on different scales (reference: {SCALES[first]}; spatial: {SCALES[second]}); "
+            "raw counts on both sides compare best."
+        )
+    totals = []
+    for one in (sc, st):
+        on_panel = one.scan.panel_totals
+        totals.append(on_panel[on_panel > 0])
+        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
+        if bare:
+            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes."
+    if first == second == "raw" and all(map(len, totals)):
+        medians = [float(np.median(one)) for one in totals]
+        ratio = max(medians) / min(medians)
+        if ratio >= 10:
+            yield (
+                f"In the shared genes a typical reference cell has {medians[0]:,.0f} counts and a typical "
+                f"spatial cell {medians[1]:,.0f}, {ratio:,.0f} times apart (reads rather than molecules, "
+                "perhaps); each side is normalised by its own cell sizes."
+            )
+
+
+def _size_cautions(sc: CheckedSide) -> Iterator[str]:
+    side = sc.side
+    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
+        return
+    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
+    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
+    said += arg("size_factor") + ")."
+    for name in side.table.columns:
+        plain = name.lower().replace(".", "_")
+        if not any(key in plain for key in _SIZE_COLUMNS):
+            continue
+        column = side.table[name]
+        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= sc.scan.totals).all()):
+            said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
+            break
+    yield said
+
+
+def _empty_cautions(side: Side) -> Iterator[str]:
+    n_cells = int(side.empty_cells.sum())
+    if n_cells:
+        verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
+        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} kept, as zeros."
+    empty = [str(name) for name in side.genes[side.empty_genes]]
+    if empty:
+        verb = "has" if len(empty) == 1 else "have"
+        yield f"{_title(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
+
+
+def _place_cautions(evidence: CheckResults) -> Iterator[str]:
+    if evidence.coordinates is None:
+        yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
+        return
+    same = _at_one_place(evidence.coordinates, evidence.slices)
+    if same:
+        hint: str = "; if they are of several slices, name the column: " + arg("slices")
+        hint = hint if evidence.slices is None else ""
+        yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
+
+
+def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:
+    """Return how many cells lie where an earlier one of the same slice does."""
+    codes = None if slices is None else pd.factorize(slices)[0]
+
+    def hashes() -> Iterator[NDArray[np.uint64]]:
+        for rows in row_blocks(len(coordinates), _BLOCK_ROWS):
+            yield place_hashes(coordinates[rows], None if codes is None else codes[rows])
+
+    suspects = repeated(hashes, len(coordinates))
+    table = pd.DataFrame(coordinates[suspects] + 0.0)  # which makes one of both zeros
+    if codes is not None:
+        table["slice"] = codes[suspects]
+    return int(table.duplicated().sum())
+
+
+def only_here(genes: NDArray[np.str_], matched: IntArray) -> list[str]:
+    """Return the genes that are not among the matched positions."""
+    return [str(name) for name in np.delete(genes, matched)]
+
+
+def _title(side: Side) -> str:
+    return "Reference" if side.name == "reference" else "Spatial"

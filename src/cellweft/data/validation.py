@@ -99,11 +99,9 @@ def check_cells(data: Input) -> None:
     """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
     n_cells = len(data.obs)
     if n_cells < 2:
+        fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
         raise InputError(
-            f"{data.where}.obs",
-            expected="at least 2 cells",
-            got="1 cell" if n_cells else "no cell",
-            fix="Pass a matrix with one row per cell; a table of genes x cells has to be transposed.",
+            f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
     twice = names_twice(data.obs)
     if twice:
@@ -257,7 +255,12 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
             fix="Remove these cells or genes, or put zero where nothing was counted.",
         )
     if scan.n_negative:
-        raise _negative(data, wish, scan)
+        scaled = scan.n_fractional > 0
+        got = f"values below zero ({scan.n_negative:,} of them, the smallest {scan.smallest:g}), "
+        got += "as z-scored (scaled) data have" if scaled else "all of them whole: counts cannot be negative"
+        as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
+        fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
+        raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)
     if not scan.n_values:
         raise InputError(
             where,
@@ -277,17 +280,6 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
                 fix=f"The values look {judged}; leave " + arg(scale) + " out to detect them.",
             )
     return wish.scale or cast(Scale, judged)
-
-
-def _negative(data: Input, wish: ReadOptions, scan: Scan) -> ScaleError:
-    scaled = scan.n_fractional > 0
-    got = f"values below zero ({scan.n_negative:,} of them, the smallest {scan.smallest:g})"
-    got += ", as z-scored (scaled) data have" if scaled else ", all of them whole: counts cannot be negative"
-    layers = _other_values(data, wish)
-    fix = (
-        "Pass the counts as they were before scaling (scanpy.pp.scale)." if scaled else "Correct the counts."
-    )
-    return ScaleError(_slot(data, wish), expected="raw counts, at or above zero", got=got, fix=layers or fix)
 
 
 def _other_values(data: Input, wish: ReadOptions) -> str:

@@ -19,11 +19,12 @@ from scipy.spatial import cKDTree
 
 from cellweft._compute import BLOCK_BYTES, READ_ROWS, numpy_stream, row_blocks, rows_within
 from cellweft._errors import check_choice, check_range
+from cellweft._statistics import row_shares
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
-from cellweft.data.sparse_rows import by_rows, row_shares
 from cellweft.evaluate.imputation_baselines import Directions, Space
 from cellweft.evaluate.methods import Baseline, Method, Setting, labelled_methods
+from cellweft.place.cell_graph import by_rows
 
 Weights: TypeAlias = Literal["variance", "uniform"]
 """How much genes count in a fit: by one over their variance over the cells, or all the same."""

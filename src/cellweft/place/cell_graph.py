@@ -13,7 +13,6 @@ from scipy.spatial import cKDTree
 
 from cellweft._compute import row_blocks, rows_within
 from cellweft._typing import DoubleArray, FloatArray, IntArray
-from cellweft.data.sparse_rows import by_rows
 from cellweft.nn.mapping import Mapping
 
 MOST_COMPARED = 20_000
@@ -197,3 +196,18 @@ def knn_matrix(nearest: IntArray) -> sp.csr_matrix:
     matrix = by_rows(values, nearest, n_columns=n_cells)
     matrix.sort_indices()
     return matrix
+
+
+def by_rows(values: NDArray[Any], columns: IntArray, *, n_columns: int) -> sp.csr_matrix:
+    """Return a sparse matrix with as many entries in each row.
+
+    Parameters
+    ----------
+    values, columns
+        (n_rows, n_entries) the entries and their columns.
+    n_columns
+        Columns of the matrix.
+    """
+    n_rows, n_entries = columns.shape
+    starts = np.arange(0, n_rows * n_entries + 1, n_entries)
+    return sp.csr_matrix((values.ravel(), columns.ravel(), starts), shape=(n_rows, n_columns))

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from cellweft._compute import numpy_of, parse_memory
 from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
+from cellweft._statistics import row_shares
 from cellweft._text import human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
 from cellweft.data.io.columns import column_of, text_labels
 from cellweft.data.io.keys import PLACES, PREFIX, PROPORTIONS, RECORD
 from cellweft.data.side import gene_table
-from cellweft.data.sparse_rows import row_shares
 from cellweft.nn.clustered_mapping import AnyMapping, make_mapping
 from cellweft.nn.mapping import Mapping
 from cellweft.nn.stem import StemModel

@@ -115,17 +115,14 @@ def write_cellxgene(
     target = check_output(output, overwrite=overwrite, suffixes=(".h5ad",))
     data = open_result(result, argument="result")
     if data.matrix is None or not len(data.var):
-        raise InputError(
-            data.where,
-            expected="genes to show",
-            got="none",
-            fix="Export an imputed result, or spots that genes were carried to.",
-        )
+        fix = "Export an imputed result, or spots that genes were carried to."
+        raise InputError(data.where, expected="genes to show", got="none", fix=fix)
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
     obs = _ready_table(data.obs.frame(), "obs")
+    name = "cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem
     uns = _kept_uns(data.uns, obs) | {
-        "title": title or _title(data),
+        "title": title or name,
         "default_embedding": shown,
         "X_approximate_distribution": "normal",
     }
@@ -185,10 +182,6 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
         shown, arrays, arg("embedding", shown), expected=f"an embedding of {data.where}", got="no such one"
     )
     return shown
-
-
-def _title(data: Input) -> str:
-    return "cellweft result" if data.source.startswith("AnnData") else Path(data.source).stem
 
 
 def _ready_table(table: pd.DataFrame, where: str) -> pd.DataFrame:

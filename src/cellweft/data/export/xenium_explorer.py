@@ -86,12 +86,8 @@ def write_explorer_groups(
     groups = column_of(found.obs, column, where=found.where, argument="column")
     has_group = groups.notna().to_numpy()
     if not has_group.any():
-        raise InputError(
-            f"{found.where}.obs[{column!r}]",
-            expected="cells with a group",
-            got="none",
-            fix="Name another column.",
-        )
+        fix = "Name another column."
+        raise InputError(f"{found.where}.obs[{column!r}]", expected="cells with a group", got="none", fix=fix)
     if not has_group.all():
         logger.info("%d cells without %s are left out.", int((~has_group).sum()), column)
     table = pd.DataFrame({"cell_id": _ids(found, ids), "group": groups.astype(str).to_numpy()})[has_group]

@@ -114,11 +114,9 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
         return _MemoryRows(np.asarray(matrix), 4.0 * matrix.shape[1])
     if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr") or _comes_from(matrix, "dask"):
         return _LazyRows(matrix, 4.0 * int(matrix.shape[1]))
+    expected = "an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array"
     raise InputError(
-        where,
-        expected="an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array",
-        got=type(matrix).__name__,
-        fix="Turn it into one of these first.",
+        where, expected=expected, got=type(matrix).__name__, fix="Turn it into one of these first."
     )
 
 
@@ -255,7 +253,8 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
     if len(parts) > 1:
         is_sparse = sp.issparse(whole)
         whole = sp.csr_matrix(sp.vstack(parts, format="csr")) if is_sparse else np.concatenate(parts)
-    return whole if np.array_equal(place, np.arange(len(wanted))) else whole[place]
+    ordered: Matrix = whole if np.array_equal(place, np.arange(len(wanted))) else whole[place]
+    return ordered
 
 
 def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Matrix:

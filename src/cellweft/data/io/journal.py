@@ -29,6 +29,7 @@ logger = logging.getLogger("cellweft")
 MARK = "cellweft-run.json"
 """File in a folder that says that the folder is ours."""
 
+_RUN = "run.json"
 _SCHEMA = 1  # of the files in such a folder
 PARTIAL, _REPLACED = ".cellweft-partial", ".cellweft-replaced"  # how the names of what is incomplete end
 
@@ -80,6 +81,7 @@ class Journal:
     def __init__(self, target: Path, mark: Mapping[str, Any], *, resume: bool = False) -> None:
         self.folder, self.keeps = resume_folder(target), resume
         check_own(self.folder)
+        self._run, self._tiles = self.folder / _RUN, self.folder / "tiles.txt"
         self._mark = json.loads(json.dumps(mark))
         known = _run_in(self.folder)
         self.partial = self.folder / partial_of(target).name
@@ -123,14 +125,6 @@ class Journal:
         """Remove the journal, and whatever else lies in its folder."""
         remove_own(self.folder)
 
-    @property
-    def _run(self) -> Path:
-        return self.folder / "run.json"
-
-    @property
-    def _tiles(self) -> Path:
-        return self.folder / "tiles.txt"
-
     def _is_same(self, known: Mapping[str, Any]) -> bool:
         """Say whether the traces are of the same run, and say why where they are not."""
         mark = known.get("mark", {})
@@ -145,7 +139,7 @@ class Journal:
 def _run_in(folder: Path) -> dict[str, Any]:
     """Return what a run has noted of itself in its folder; nothing where there is none, or a damaged note."""
     try:
-        known = json.loads((folder / "run.json").read_text())
+        known = json.loads((folder / _RUN).read_text())
         return dict(known) if known["schema"] == _SCHEMA else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -66,12 +66,8 @@ class Input:
             check_known(layer, self.layers, where, expected=expected, got="no such layer")
             return self.layers[layer]
         if self.matrix is None:
-            raise KeyMissingError(
-                f"{self.where}.X",
-                expected="a matrix of counts",
-                got="none",
-                fix="Name a layer with " + arg(argument) + f". {near('counts', self.layers)}",
-            )
+            fix = "Name a layer with " + arg(argument) + f". {near('counts', self.layers)}"
+            raise KeyMissingError(f"{self.where}.X", expected="a matrix of counts", got="none", fix=fix)
         return self.matrix
 
 

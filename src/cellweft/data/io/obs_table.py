@@ -102,10 +102,8 @@ class StoredTable(Reopening):
         """Return the table that AnnData stored in a group; one of an older layout is read at once."""
         attributes = dict(group.attrs)
         name = attributes.get("_index")
-        is_plain = (
-            attributes.get("encoding-version") == "0.2.0" and attributes.get("encoding-type") == "dataframe"
-        )
-        if not is_plain or name not in group or not hasattr(group[name], "shape"):
+        encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
+        if encoding != ("dataframe", "0.2.0") or name not in group or not hasattr(group[name], "shape"):
             return HeldTable(read_elem(group))
         columns = [str(one) for one in attributes["column-order"]]
         return cls(group[name], {one: group[one] for one in columns}, None if name == "_index" else name)

@@ -66,11 +66,9 @@ class OutputRequest:
             ("dask", self.dask is not None, "into which many can write at once"),
         ):
             if is_asked and not is_zarr:
+                fix = f"Choose a name ending in .zarr, or leave {name} out."
                 raise SettingError(
-                    name,
-                    expected=f"a .zarr store as output, {why}",
-                    got=repr(target.name),
-                    fix=f"Choose a name ending in .zarr, or leave {name} out.",
+                    name, expected=f"a .zarr store as output, {why}", got=repr(target.name), fix=fix
                 )
         if is_zarr or self.sparse is not None:
             check_own(resume_folder(target))

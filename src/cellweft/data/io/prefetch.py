@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 T = TypeVar("T")
@@ -74,9 +73,7 @@ class BackgroundWriter(Generic[P]):
     def __enter__(self) -> BackgroundWriter[P]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             while kind is None and self._waiting:
                 self._waiting.popleft().result()

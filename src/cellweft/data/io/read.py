@@ -83,11 +83,9 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
         return _open_path(path, where, obs_columns)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
+            fix = "Change its permissions."
             raise FormatError(
-                where,
-                expected="a readable file",
-                got="no permission to read it",
-                fix="Change its permissions.",
+                where, expected="a readable file", got="no permission to read it", fix=fix
             ) from error
         raise not_as_named(path, where, str(error)) from error
 
@@ -140,12 +138,8 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
 
 
 def _from_spatialdata(data: Any, argument: str) -> Input:
-    name = chosen_table(
-        data.tables,
-        None,
-        where=f"{argument} (SpatialData)",
-        argument="cellweft.io.read_spatialdata(data, table={!r})".format,
-    )
+    way, where = "cellweft.io.read_spatialdata(data, table={!r})", f"{argument} (SpatialData)"
+    name = chosen_table(data.tables, None, where=where, argument=way.format)
     found = _from_anndata(data.tables[name], argument)
     where = f"{argument} (SpatialData in memory, table {name!r})"
     return dataclasses.replace(
@@ -169,14 +163,10 @@ def _open_zarr(path: Path, where: str) -> Input:
     except (ValueError, TypeError, KeyError) as error:
         raise not_as_named(path, where, str(error)) from error
     if TABLES in group and "obs" not in group:
-        tables = zarr.open_group(str(path / TABLES), mode="r")
-        name = chosen_table(
-            {one: tables[one] for one in tables},
-            None,
-            where=where,
-            argument=lambda one: str(path / TABLES / one),
-        )
-        return _open_zarr(path / TABLES / name, f"{where.partition(' ')[0]} ({path / TABLES / name})")
+        folder, tables = path / TABLES, zarr.open_group(str(path / TABLES), mode="r")
+        named = dict(tables.members())
+        name = chosen_table(named, None, where=where, argument=lambda one: str(folder / one))
+        return _open_zarr(folder / name, f"{where.partition(' ')[0]} ({folder / name})")
     found = _from_store(group, path, where)
     store = store_of(path.absolute())
     return dataclasses.replace(

@@ -97,12 +97,8 @@ def _opened_again(place: _Place) -> Any:
             place.path, expected="the file that the data were read from", got="nothing at this path", fix=hint
         ) from error
     if place.key not in file:
-        raise FormatError(
-            place.path,
-            expected=f"{place.key!r}, as when the data were checked",
-            got="no such element",
-            fix=hint,
-        )
+        expected = f"{place.key!r}, as when the data were checked"
+        raise FormatError(place.path, expected=expected, got="no such element", fix=hint)
     return file[place.key]
 
 

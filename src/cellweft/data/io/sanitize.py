@@ -91,12 +91,8 @@ def storable_column(column: pd.Series[Any], where: str) -> Any:
         return column.array
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind not in ("string", "empty"):
-        raise InputError(
-            where,
-            expected="one type of values",
-            got=f"{kind} objects",
-            fix=f"Convert the column, such as with {where}.astype(str), or drop it.",
-        )
+        fix = f"Convert the column, such as with {where}.astype(str), or drop it."
+        raise InputError(where, expected="one type of values", got=f"{kind} objects", fix=fix)
     if column.isna().any() or (column.name not in GENE_NAMES and column.nunique() < len(column)):
         return pd.Categorical(column.astype(object))
     return column.to_numpy(dtype=object)

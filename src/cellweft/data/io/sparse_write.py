@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from cellweft._compute import row_blocks, rows_within
 from cellweft._errors import OutputError
 from cellweft._typing import BoolArray, IntArray, Progress, no_progress
-from cellweft.data.io.compression import create_array, load_packed, save_packed
 from cellweft.data.io.prefetch import prefetch
+from cellweft.data.io.zarr_store import create_array
 
 _BAND_VALUES = 2**22  # cells x genes of the parts that are put together at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
@@ -177,11 +177,9 @@ class SparseParts:
             _covers([part[2:] for part in band], self.shape[1]) for band in bands
         )
         if not whole and 0 not in self.shape:
+            fix = "Run again, without resuming."
             raise OutputError(
-                str(self.folder),
-                expected="parts of all cells and genes",
-                got="gaps between them",
-                fix="Run again, without resuming.",
+                str(self.folder), expected="parts of all cells and genes", got="gaps between them", fix=fix
             )
         return bands
 
@@ -238,6 +236,34 @@ class _Line:
             self._array[self._done + some.start : self._done + some.stop] = self._held[some]
         self._done += n_values
         self._held = self._held[n_values:].copy()
+
+
+def save_packed(file: IO[bytes], values: NDArray[Any]) -> None:
+    """Write an array of one dimension, compressed, where a file stands: `load_packed` reads it."""
+    packed = _blosc(level=1).encode(np.ascontiguousarray(values)) if len(values) else b""
+    np.save(file, np.frombuffer(packed, dtype=np.uint8), allow_pickle=False)
+
+
+def load_packed(file: IO[bytes], dtype: Any) -> NDArray[Any]:
+    """Return the array that stands next in a file, as its numbers were given to `save_packed`.
+
+    Examples
+    --------
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> save_packed(file, np.array([1.5, 0.25]))
+    >>> _ = file.seek(0)
+    >>> load_packed(file, "float64")
+    array([1.5 , 0.25])
+    """
+    packed = np.load(file, allow_pickle=False)
+    return np.frombuffer(_blosc().decode(packed) if len(packed) else b"", dtype=dtype)
+
+
+def _blosc(*, level: int = 1) -> Any:
+    from numcodecs import Blosc
+
+    return Blosc(cname="zstd", clevel=level, shuffle=Blosc.SHUFFLE)
 
 
 def _covers(spans: Sequence[Sequence[int]], length: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError, InputError, KeyMissingError, arg, check_known, require
+from cellweft._errors import FormatError, InputError, KeyMissingError, arg, check_known, require, sentence
 from cellweft._text import near, shorten
 from cellweft._typing import DoubleArray
 from cellweft.data.io.columns import OBSM_KEYS, column_of, usual_columns
@@ -231,6 +231,7 @@ def centroids(
     data = opened(source)
     spatialdata = require("spatialdata", "spatialdata")
     rows = link.instances(obs, where=where)
+    fix = sentence("Give the places yourself, {}, or repair the table.", arg("coordinates"))
     places: DoubleArray | None = None
     for region in link.regions:
         chosen = system_of(data, region, system, where=where)
@@ -240,22 +241,16 @@ def centroids(
         order = pd.Index(points.index).get_indexer(pd.Index(rows["instance"][is_here]))
         if (order < 0).any():
             lost = rows["instance"][is_here].to_numpy()[order < 0]
+            got = f"{len(lost):,} that it does not have, such as {str(lost[0])!r}"
             raise InputError(
-                f"{where}, {link.instance_key}",
-                expected=f"instances of {region!r}",
-                got=f"{len(lost):,} that it does not have, such as {str(lost[0])!r}",
-                fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
+                f"{where}, {link.instance_key}", expected=f"instances of {region!r}", got=got, fix=fix
             )
         if places is None:
             places = np.full((len(rows), len(axes)), np.nan)
         places[is_here] = points[axes].to_numpy(dtype=np.float64)[order]
     if places is None or np.isnan(places).any():
-        raise InputError(
-            f"{where}, {link.region_key}",
-            expected=f"rows of the regions {shorten(link.regions)}",
-            got="others",
-            fix="Give the places yourself, " + arg("coordinates") + ", or repair the table.",
-        )
+        expected = f"rows of the regions {shorten(link.regions)}"
+        raise InputError(f"{where}, {link.region_key}", expected=expected, got="others", fix=fix)
     return places
 
 
@@ -277,13 +272,8 @@ def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
         No such region or coordinate system, or several and none is asked for.
     """
     transformations = require("spatialdata.transformations", "spatialdata")
-    if region not in data:
-        raise KeyMissingError(
-            f"{where}, region {region!r}",
-            expected="shapes or labels of the store",
-            got="no such element",
-            fix=near(region, [name for _, name, _ in data.gen_elements()]),
-        )
+    names, place = [name for _, name, _ in data.gen_elements()], f"{where}, region {region!r}"
+    check_known(region, names, place, expected="shapes or labels of the store", got="no such element")
     known = transformations.get_transformation(data[region], get_all=True)
     if asked is None and (SYSTEM in known or len(known) == 1):
         return SYSTEM if SYSTEM in known else str(next(iter(known)))

@@ -55,11 +55,9 @@ def read_mtx(path: Path, where: str) -> Input:
     if values is None or cells is None or features is None:
         missing = "barcodes.tsv" if cells is None else "features.tsv (or genes.tsv)"
         there = shorten(sorted(one.name for one in path.iterdir()))
+        expected = "matrix.mtx, barcodes.tsv and features.tsv"
         raise FormatError(
-            where,
-            expected="matrix.mtx, barcodes.tsv and features.tsv",
-            got=f"a folder without {missing}: {there}",
-            fix="Add the missing file.",
+            where, expected=expected, got=f"a folder without {missing}: {there}", fix="Add the missing file."
         )
     table = pd.read_csv(features, sep="\t", header=None, dtype=str, keep_default_na=False)
     barcodes = pd.read_csv(cells, sep="\t", header=None, dtype=str, keep_default_na=False)[0]

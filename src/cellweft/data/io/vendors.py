@@ -15,15 +15,13 @@ from cellweft._typing import PathLike
 Platform: TypeAlias = Literal["xenium", "merscope", "cosmx", "visium", "visium_hd"]
 
 _EXTRA = "platforms"
+# What the reader of a platform reads besides cells or spots unless it is told not to.
 _MORE_THAN_CELLS = {"xenium": ("nucleus_boundaries", "cells_labels", "nucleus_labels")}
-"""What the reader of a platform reads besides cells or spots unless it is told not to."""
 
+# Images, as the reader of each platform calls them.
 _IMAGES = {"xenium": ("morphology_mip", "morphology_focus", "aligned_images"), "merscope": ("mosaic_images",)}
-"""Images, as the reader of each platform calls them."""
 
-_BOUNDARIES = {"xenium": "cell_boundaries.parquet", "merscope": "cell_boundaries.parquet"}
-"""Outlines of the cells, which are read where they are there."""
-
+# What a folder of each platform holds.
 _FILES = {
     "xenium": ("experiment.xenium",),
     "merscope": ("cell_by_gene.csv", "cell_metadata.csv"),
@@ -31,7 +29,6 @@ _FILES = {
     "visium": ("*filtered_feature_bc_matrix.h5", "spatial"),
     "visium_hd": ("*feature_slice.h5",),
 }
-"""What a folder of each platform holds."""
 
 
 def read_platform(
@@ -99,8 +96,8 @@ def read_platform(
     asked: dict[str, Any] = dict.fromkeys(left_out, False) | {"transcripts": transcripts}
     if platform == "xenium":
         asked["cells_as_circles"] = True
-    if platform in _BOUNDARIES:
-        asked["cells_boundaries"] = (path / _BOUNDARIES[platform]).exists()
+    if platform in ("xenium", "merscope"):
+        asked["cells_boundaries"] = (path / "cell_boundaries.parquet").exists()
     if platform == "visium_hd":
         asked["bin_size"] = bin_size or 8
     if platform == "visium" and (path / "filtered_feature_bc_matrix.h5").exists():

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import anndata
@@ -26,18 +25,16 @@ from cellweft.data.io.atomic_output import (
     output_errors,
     partial_output,
 )
-from cellweft.data.io.compression import create_array
 from cellweft.data.io.journal import Journal
 from cellweft.data.io.obs_table import Annotation, write_table
 from cellweft.data.io.sanitize import storable
 from cellweft.data.io.sparse_write import SparseParts
-from cellweft.data.io.zarr_store import ZARR_FORMAT, ZarrFormat, write_quietly, written_store
+from cellweft.data.io.zarr_store import ZARR_FORMAT, ZarrFormat, create_array, write_quietly, written_store
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
 
-_CHUNK_BYTES = (
-    2**22
-)  # few enough files for a store of millions of cells, small enough to read one gene quickly
+# Few enough files for a store of millions of cells, small enough to read one gene quickly.
+_CHUNK_BYTES = 2**22
 _CHUNK_ROWS = 4096
 
 
@@ -96,11 +93,9 @@ def _refusals(key: str) -> Iterator[None]:
         raise
     except Exception as error:  # anndata has no common class for what it cannot write
         where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
+        fix = "Convert that entry to numbers or strings, or leave it out."
         raise InputError(
-            key,
-            expected="values that AnnData can store",
-            got=f"the refusal {where!r}",
-            fix="Convert that entry to numbers or strings, or leave it out.",
+            key, expected="values that AnnData can store", got=f"the refusal {where!r}", fix=fix
         ) from error
 
 
@@ -201,34 +196,28 @@ class ResultWriter:
         self.dtype = np.dtype(dtype)
         self.chunk = _chunk(self.shape, self.dtype.itemsize, chunk)
         self._shard, self._format = shard, zarr_format
-        self.size = (
-            math.prod(self.shape) * self.dtype.itemsize * (1 + len(layers))
-        )  # bytes, before compression
+        n_values = math.prod(self.shape)
+        self.size = n_values * self.dtype.itemsize * (1 + len(layers))  # bytes, before compression
         self.parts, self._progress = None, progress
         if sparse is not None:
             journal = journal or Journal(self.path, {})
             self.parts = SparseParts(folder=journal.parts, shape=self.shape, cut=float(sparse))
-        self._overwrite, self._journal = overwrite, journal
+        self._journal = journal
+        self._output = partial_output(
+            self.path, overwrite=overwrite, suffixes=RESULT_SUFFIXES, needed=self.size, journal=journal
+        )
         self._obs: pd.DataFrame | Annotation | None
         self._obs = storable(obs, "obs") if isinstance(obs, pd.DataFrame) else obs
         self._var = storable(var, "var")
         self._obsm = dict(obsm or {})
         self._uns, self._at_end = dict(uns or {}), at_end
-        self._missing = dict.fromkeys(("X", *(f"layers/{name}" for name in layers)), math.prod(self.shape))
+        self._missing = dict.fromkeys(("X", *(f"layers/{name}" for name in layers)), n_values)
         self._stack = contextlib.ExitStack()
         self._file: ForgivingFile | None = None
 
     def __enter__(self) -> ResultWriter:
         with contextlib.ExitStack() as stack:
-            partial = stack.enter_context(
-                partial_output(
-                    self.path,
-                    overwrite=self._overwrite,
-                    suffixes=RESULT_SUFFIXES,
-                    needed=self.size,
-                    journal=self._journal,
-                )
-            )
+            partial = stack.enter_context(self._output)
             goes_on = self._keeps()
             self._root = stack.enter_context(self._open(partial, goes_on=goes_on))
             if not goes_on:
@@ -239,11 +228,9 @@ class ResultWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._stack.push(self._complete)
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(*exception)
 
     def write(self, rows: slice, columns: slice, block: NDArray[Any], *, layer: str | None = None) -> None:
         """Write one block.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import anndata
+import h5py
 import numpy as np
 import zarr
 from zarr.storage import LocalStore
@@ -25,7 +26,6 @@ from zarr.storage import LocalStore
 from cellweft._errors import FormatError
 from cellweft._text import shorten
 from cellweft._typing import PathLike
-from cellweft.data.io.compression import create_array
 
 ZarrFormat: TypeAlias = Literal[2, 3]
 """Version of zarr's format."""
@@ -60,12 +60,9 @@ def written_store(
     read for it, once, at the end.
     """
     store = _SummingStore(path)
-    root = zarr.open_group(
-        store,
-        mode="r+" if goes_on else "w",
-        zarr_format=None if goes_on else zarr_format,
-        use_consolidated=False,
-    )
+    mode: Literal["r+", "w"] = "r+" if goes_on else "w"
+    form = None if goes_on else zarr_format
+    root = zarr.open_group(store, mode=mode, zarr_format=form, use_consolidated=False)
     yield root
     with quiet_zarr():
         root.attrs[MANIFEST] = _manifest(root, path, store.sums)
@@ -97,6 +94,57 @@ def write_quietly(group: Any, key: str, value: Any) -> None:
 def format_of(path: PathLike) -> int:
     """Return the format of a store."""
     return int(zarr.open_group(Path(path), mode="r").metadata.zarr_format)
+
+
+def create_array(
+    root: Any,
+    key: str,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    chunk: tuple[int, ...],
+    shard: tuple[int, ...] | None = None,
+) -> Any:
+    """Make an array of zeros that is compressed by chunks, and return it.
+
+    Parameters
+    ----------
+    root
+        Group of zarr or of HDF5.
+    key
+        Name of the array in it.
+    shape, dtype
+        Of the array.
+    chunk
+        What is compressed together.
+    shard
+        What goes into one file: whole chunks. Only zarr's format 3 knows it; elsewhere each chunk stands for
+        itself, as by default.
+
+    Notes
+    -----
+    In zarr blosc's zstd, in HDF5 gzip, which every HDF5 library reads.
+    """
+    place: dict[str, Any] = {"shape": shape, "dtype": dtype}
+    if math.prod(shape):  # HDF5 cannot divide what is empty
+        place["chunks"] = tuple(min(one, length) for one, length in zip(chunk, shape, strict=True))
+    if isinstance(root, h5py.Group):
+        packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
+        return root.create_dataset(key, **place, **packing)
+    if root.metadata.zarr_format == 2:
+        from numcodecs import Blosc
+
+        return root.create_array(
+            key, compressors=[Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)], fill_value=0, **place
+        )
+    from zarr.codecs import BloscCodec
+
+    if shard is not None and "chunks" in place:
+        steps = zip(shard, shape, place["chunks"], strict=True)
+        shard = tuple(math.ceil(min(one, length) / step) * step for one, length, step in steps)
+        place["shards"] = None if shard == place["chunks"] else shard
+    codec = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+    return root.create_array(key, compressors=[codec], fill_value=0, **place)
 
 
 def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> None:
@@ -176,7 +224,7 @@ class _SummingStore(LocalStore):
         self.sums.pop(key, None)
 
 
-def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str, Any]:
+def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, Any]:
     """Return for each array its layout, which chunks are there (a bit for each) and their checksums."""
     there, arrays = _files(path), {}
     for name, array in sorted(root.members(max_depth=None)):
@@ -184,22 +232,18 @@ def _manifest(root: zarr.Group, path: Path, sums: Mapping[str, int]) -> dict[str
             keys = _keys(array)
             written = np.array([key in there for key in keys], dtype=bool)
             names = [key for key, is_there in zip(keys, written, strict=True) if is_there]
-            known = {key: sums[key] for key in names if key in sums}
-            left = [key for key in names if key not in known]
-            known.update(zip(left, _sums(path, left), strict=True))
+            left = [key for key in names if key not in sums]
+            sums.update(zip(left, _sums(path, left), strict=True))
             arrays[name] = _layout(array) | {
                 "written": _packed(np.packbits(written).tobytes()),
-                "crc32": _packed(np.array([known[key] for key in names], dtype="<u4").tobytes()),
+                "crc32": _packed(np.array([sums[key] for key in names], dtype="<u4").tobytes()),
             }
     return {"schema_version": _SCHEMA, "arrays": arrays}
 
 
 def _layout(array: zarr.Array[Any]) -> dict[str, Any]:
-    return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "chunks": list(array.shards or array.chunks),
-    }
+    chunks = list(array.shards or array.chunks)
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "chunks": chunks}
 
 
 def _keys(array: zarr.Array[Any]) -> list[str]:

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
 from cellweft._errors import InputError, KeyMissingError, ScaleError, SettingError, arg, check_range
-from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft._typing import DoubleArray, IntArray
 from cellweft.data.expression_scale import Scan, judge_scale, scan_values
 from cellweft.data.io.backed_matrix import RowSource, open_rows, per_row
 from cellweft.data.spatial import find_coordinates, find_labels
@@ -202,7 +202,9 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
     values = np.empty(cells.shape, dtype=np.float32)
     n_rows = rows_within(READ_BYTES, 8 * cells.n_vars)
     for rows in row_blocks(cells.n_obs, n_rows):
-        values[rows] = _log_normalised(source, rows, scan.totals)
+        totals = scan.totals[rows]
+        block = per_row(source.read(rows), _TOTAL / np.where(totals > 0, totals, 1.0))
+        values[rows] = np.log1p(block.toarray() if sp.issparse(block) else block)
         moments.partial_fit(values[rows].astype(np.float64))
     spread = np.sqrt(level * moments.var_)  # n_genes
     for rows in row_blocks(cells.n_obs, n_rows):
@@ -233,11 +235,9 @@ def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
 def _types(cells: AnnData, labels: str | None) -> NDArray[np.str_]:
     types, _ = find_labels(cells.obs, labels, where="cells", argument="labels")
     if types is None:
+        expected = "a column with cell types, such as 'cell_type'"
         raise KeyMissingError(
-            "cells.obs",
-            expected="a column with cell types, such as 'cell_type'",
-            got="none with two types or more",
-            fix="Name it: labels='COLUMN'.",
+            "cells.obs", expected=expected, got="none with two types or more", fix="Name it: labels='COLUMN'."
         )
     return types
 
@@ -335,11 +335,3 @@ def _assemble(
         var=pd.DataFrame(var).copy(),
         obsm={"spatial": middles, "composition": shares},
     )
-
-
-def _log_normalised(source: RowSource, rows: slice, totals: DoubleArray) -> FloatArray:
-    block = source.read(rows)
-    block = per_row(block, _TOTAL / np.where(totals[rows] > 0, totals[rows], 1.0))
-    values: FloatArray = block.toarray() if sp.issparse(block) else np.asarray(block)
-    np.log1p(values, out=values)
-    return values
