@@ -9,15 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellweft._errors import (
-    CellweftError,
-    FormatError,
-    InputError,
-    MissingFileError,
-    SettingError,
-    arg,
-    require,
-)
+from cellweft._errors import FormatError, InputError, MissingFileError, SettingError, arg, require
 from cellweft._text import near, shorten
 
 KNOWN_MODELS = tuple(
@@ -232,7 +224,7 @@ def _digest(folder: Path, weights: Sequence[Path]) -> str:
     return f"sha256:{total.hexdigest()[:_CODES_OF_COMMITS]}"
 
 
-def _hub_error(error: Exception, model: str, revision: str | None) -> CellweftError:
+def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
     """Return the error of the Hub as one of cellweft's, with the next step."""
     kinds = require("huggingface_hub.errors", "esm")
     if isinstance(error, kinds.RevisionNotFoundError):
