@@ -68,7 +68,7 @@ PLACER_SETTINGS = {"models": 1, "steps": 150}
 _BASELINES = ("mean", "knn", "attention")
 _PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
 _MARK = "demo.json"
-_PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
+_PANEL, _GENES, _PER_CELL = 50, 200, 0.8  # the last: reference cells per spatial cell
 
 
 def demo(
@@ -216,11 +216,7 @@ def run_demo(
         f"{_GENES} genes."
     )
     tissue = simulate_tissue(
-        n_spatial=n_cells,
-        n_reference=round(_REFERENCE_CELLS * n_cells),
-        n_genes=_GENES,
-        n_panel=_PANEL,
-        seed=seed,
+        n_spatial=n_cells, n_reference=round(_PER_CELL * n_cells), n_genes=_GENES, n_panel=_PANEL, seed=seed
     )
     _write_inputs(tissue, path)
     data = pair(path["atlas"], path["tissue"])
@@ -239,14 +235,9 @@ def run_demo(
     places = _place(data, path, seed=seed, device=device, progress=progress)
     say("6. Draw the results, and write the report.")
     _draw(data, path, folder, tables=(held_out, against_truth))
-    written = _report(data, path)
+    made = _report(data, path)
     return Demo(
-        folder=folder,
-        pair=data,
-        held_out=held_out,
-        against_truth=against_truth,
-        places=places,
-        report=written,
+        folder=folder, pair=data, held_out=held_out, against_truth=against_truth, places=places, report=made
     )
 
 

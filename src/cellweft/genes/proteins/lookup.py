@@ -162,13 +162,12 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
     names = [str(name) for name in asked]
     twice = gene_names.duplicates_of(names)
     if not names or twice:
+        once = "Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
         raise GeneError(
             where,
             expected="genes, each once",
             got=f"{shorten(twice)} more than once" if twice else "none",
-            fix="Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
-            if twice
-            else "Name at least one gene.",
+            fix=once if twice else "Name at least one gene.",
         )
     blank = pd.Series("", index=var.index)
     ids, symbols = (
