@@ -12,12 +12,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cellweft._errors import OutputExistsError, arg
+from cellweft._errors import OutputExistsError, arg, sentence
 from cellweft._typing import FloatArray, PathLike, Progress, no_progress
 from cellweft.cli.console import running
 from cellweft.cli.options import Overwrite, RunOptions
 from cellweft.cli.parsing import check_device
 from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
+from cellweft.data.io import keys
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ PLACER_SETTINGS = {"models": 1, "steps": 150}
 _BASELINES = ("mean", "knn", "attention")
 _PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
 _MARK = "demo.json"
-_PANEL, _GENES, _REFERENCE_CELLS = 50, 200, 0.8  # the last per spatial cell
+_PANEL, _GENES, _PER_CELL = 50, 200, 0.8  # the last: reference cells per spatial cell
 
 
 def demo(
@@ -215,11 +216,7 @@ def run_demo(
         f"{_GENES} genes."
     )
     tissue = simulate_tissue(
-        n_spatial=n_cells,
-        n_reference=round(_REFERENCE_CELLS * n_cells),
-        n_genes=_GENES,
-        n_panel=_PANEL,
-        seed=seed,
+        n_spatial=n_cells, n_reference=round(_PER_CELL * n_cells), n_genes=_GENES, n_panel=_PANEL, seed=seed
     )
     _write_inputs(tissue, path)
     data = pair(path["atlas"], path["tissue"])
@@ -238,14 +235,9 @@ def run_demo(
     places = _place(data, path, seed=seed, device=device, progress=progress)
     say("6. Draw the results, and write the report.")
     _draw(data, path, folder, tables=(held_out, against_truth))
-    written = _report(data, path)
+    made = _report(data, path)
     return Demo(
-        folder=folder,
-        pair=data,
-        held_out=held_out,
-        against_truth=against_truth,
-        places=places,
-        report=written,
+        folder=folder, pair=data, held_out=held_out, against_truth=against_truth, places=places, report=made
     )
 
 
@@ -258,15 +250,12 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
         names = [*FILES.values(), "scores.json", "truth_scores.json", "place_scores.json", *PICTURES.values()]
         foreign = [name for name in names if (folder / name).exists()]
         if foreign and not overwrite and not mark.exists():
+            replace = arg("overwrite", True)
             raise OutputExistsError(
                 str(folder),
                 expected="a new folder, or one of an earlier demonstration",
                 got=f"a folder with a {foreign[0]} that no demonstration wrote",
-                fix="Choose another folder, "
-                + arg("out")
-                + ", or replace its files: "
-                + arg("overwrite", True)
-                + ".",
+                fix=sentence("Choose another folder, {}, or replace its files: {}.", arg("out"), replace),
             )
         mark.write_text(json.dumps({"written by": "cellweft demo", "files": names}, indent=2) + "\n")
     return folder
@@ -295,35 +284,34 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
 
     truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
     imputed = anndata.read_zarr(path["imputed"])
-    hidden = np.flatnonzero(~imputed.var["measured"].to_numpy())  # places in the atlas too: all was imputed
+    hidden = np.flatnonzero(
+        ~imputed.var[keys.MEASURED].to_numpy()
+    )  # places in the atlas too: all was imputed
     names = data.sc.genes[hidden]
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
     own = np.asarray(imputed.X)[:, hidden]
-    tables = [_truth_rows(names, measured, own).assign(method=_method(SETTINGS))]
-    reliable = imputed.var["reliability"].to_numpy()[hidden]
+    reliable = imputed.var[keys.RELIABILITY].to_numpy()[hidden]
     best = np.argsort(-reliable, kind="stable")[: (len(hidden) + 1) // 2]
-    half = _summary("most reliable half", measured[:, best], own[:, best])
-    tables += [
-        one.assign(method=_method(SETTINGS)) for one in (half, _coverage(imputed[:, hidden], measured))
-    ]
+    rows = _truth_rows(names, measured, own) + _medians("most reliable half", measured[:, best], own[:, best])
+    rows += _coverage(imputed[:, hidden], measured)
+    tables = [one.assign(method=_method(SETTINGS)) for one in rows]
     for method in resolve_methods(_BASELINES, device=device):
         predicted = method.make(seed).fit(data).predict(names, data)
-        tables.append(_truth_rows(names, measured, predicted).assign(method=method.label))
-    scores = pd.concat(tables, ignore_index=True).assign(seed=seed, fold=-1)[list(COLUMNS)]
-    scores.attrs["cellweft"] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
+        tables += [one.assign(method=method.label) for one in _truth_rows(names, measured, predicted)]
+    scores = pd.concat(tables, ignore_index=True).assign(seed=seed)[list(COLUMNS)]
+    scores.attrs[keys.RECORD] = {"truth": str(path["truth"]), "seeds": [seed], "settings": SETTINGS}
     return scores
 
 
-def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> pd.DataFrame:
+def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> list[pd.DataFrame]:
     """Return which share of the true values lies within the intervals, gene by gene and in all."""
-    import pandas as pd
+    from cellweft.evaluate.score_table import score_rows
 
-    inside = (imputed.layers["lower"] <= measured) & (measured <= imputed.layers["upper"])
+    inside = (imputed.layers[keys.LOWER] <= measured) & (measured <= imputed.layers[keys.UPPER])
+    shares = (("gene", imputed.var_names, inside.mean(axis=0)), ("summary", ["all values"], inside.mean()))
     metric = f"coverage@{INTERVAL:g}"
-    genes = pd.DataFrame({"level": "gene", "item": imputed.var_names, "value": inside.mean(axis=0)})
-    total = pd.DataFrame({"level": "summary", "item": ["all values"], "value": [inside.mean()]})
-    return pd.concat([genes, total], ignore_index=True).assign(metric=metric)
+    return [score_rows(level, items, -1, metric=metric, values=values) for level, items, values in shares]
 
 
 def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progress: Progress) -> pd.DataFrame:
@@ -349,29 +337,23 @@ def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progres
     return scores
 
 
-def _truth_rows(names: NDArray[np.str_], truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
+def _truth_rows(names: NDArray[np.str_], truth: FloatArray, predicted: FloatArray) -> list[pd.DataFrame]:
     """Return the scores of each gene, and their median."""
-    import pandas as pd
-
     from cellweft.evaluate.metrics import METRICS
+    from cellweft.evaluate.score_table import score_rows
 
-    genes = [
-        pd.DataFrame({"level": "gene", "item": names, "metric": name, "value": score(truth, predicted)})
-        for name, score in METRICS.items()
-    ]
-    cells = _summary("median over cells", truth.T, predicted.T)
-    return pd.concat([*genes, _summary("median over genes", truth, predicted), cells], ignore_index=True)
+    scores = {name: score(truth, predicted) for name, score in METRICS.items()}
+    genes = [score_rows("gene", names, -1, metric=name, values=each) for name, each in scores.items()]
+    genes += _medians("median over genes", truth, predicted)
+    return genes + _medians("median over cells", truth.T, predicted.T)
 
 
-def _summary(item: str, truth: FloatArray, predicted: FloatArray) -> pd.DataFrame:
-    import pandas as pd
-
+def _medians(item: str, truth: FloatArray, predicted: FloatArray) -> list[pd.DataFrame]:
     from cellweft.evaluate.metrics import METRICS
+    from cellweft.evaluate.score_table import score_rows
 
     medians = {name: float(np.median(score(truth, predicted))) for name, score in METRICS.items()}
-    return pd.DataFrame(
-        {"level": "summary", "item": item, "metric": medians.keys(), "value": medians.values()}
-    )
+    return [score_rows("summary", [item], -1, metric=name, values=one) for name, one in medians.items()]
 
 
 def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.DataFrame, ...]) -> None:
@@ -410,7 +392,7 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
 
 def _gene_to_show(var: pd.DataFrame) -> str:
     """Return the most reliable gene off the panel, of those not bound to one type."""
-    known = var[~var["measured"]]["reliability"].fillna(-1.0)
+    known = var[~var[keys.MEASURED]][keys.RELIABILITY].fillna(-1.0)
     in_space = known[var["pattern"] != "specific"]
     return str((known if in_space.empty else in_space).idxmax())
 

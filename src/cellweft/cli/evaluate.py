@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cellweft._errors import SettingError
 from cellweft._text import human_bytes
+from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
-from cellweft.cli.options import (
-    NetworkOptions,
-    Output,
-    Overwrite,
-    PairOptions,
-    Reference,
-    RunOptions,
-    Spatial,
-)
 from cellweft.cli.parsing import check_device, read_numbers
 from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 
@@ -93,7 +84,7 @@ class PlaceOptions:
         return vars(self) | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
 
 
-_HELD_OUT = fields(HeldOutOptions) + fields(NetworkOptions)
+_HELD_OUT = fields(HeldOutOptions) + fields(options.NetworkOptions)
 _APPLIES: dict[str, tuple[str, ...]] = {
     **{option.name: ("genes", "cells", "fraction") for option in _HELD_OUT},
     **{option.name: ("place",) for option in fields(PlaceOptions)},
@@ -104,20 +95,20 @@ _APPLIES: dict[str, tuple[str, ...]] = {
 
 
 def evaluate(
-    sc: Reference,
-    st: Spatial,
+    sc: options.Reference,
+    st: options.Spatial,
     *,
     context: typer.Context,
-    output: Output,
+    output: options.Output,
     by: Literal["genes", "cells", "fraction", "place"] = "genes",
     methods: Annotated[str | None, typer.Option(metavar="NAMES")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="NUMBERS")] = None,
     held_out: HeldOutOptions,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     place: PlaceOptions,
-    network: NetworkOptions,
-    data: PairOptions,
-    run: RunOptions,
+    network: options.NetworkOptions,
+    data: options.PairOptions,
+    run: options.RunOptions,
 ) -> None:
     """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them.
 
@@ -138,8 +129,11 @@ def evaluate(
         As other commands take them, or groups of options.
     """
     with running(run) as screen:
+        from cellweft.data.io.atomic_output import check_output
+
         _check_applies(context, by)
-        _check_outputs(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite, suffixes=(".csv", ".parquet"))
+        check_output(output.with_suffix(".json"), overwrite=overwrite)
         all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
         arguments = place.arguments() if by == "place" else {"by": by, **held_out.arguments()}
         check_device(run.device)
@@ -151,8 +145,8 @@ def evaluate(
         resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
         pair = data.pair(sc, st, output)
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
-        plan = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
-        screen.announce(pair, f"{plan['said']} ({', '.join(names)})")
+        plan, said = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
+        screen.announce(pair, f"{said} ({', '.join(names)})")
         scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
         with screen.progress() as progress:
             arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
@@ -165,7 +159,7 @@ def evaluate(
             "output": written,
             "parameters": beside,
             "scores": values,
-            "plan": {"fits": plan["fits"], "peak_bytes": plan["peak_bytes"]},
+            "plan": plan,
             "cautions": cautions_of(pair),
         }
         screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
@@ -183,14 +177,6 @@ def _check_applies(context: typer.Context, by: str) -> None:
                 got=f"--by {by}",
                 fix=f"Leave out {option}, or change --by.",
             )
-
-
-def _check_outputs(output: Path, *, overwrite: bool) -> None:
-    """Raise unless the table and the file beside it can be put where they shall lie."""
-    from cellweft.data.io.atomic_output import check_output
-
-    check_output(output, overwrite=overwrite, suffixes=(".csv", ".parquet"))
-    check_output(output.with_suffix(".json"), overwrite=overwrite)
 
 
 def _names(methods: str | None, by: str) -> list[str]:
@@ -213,7 +199,9 @@ def _resolved(
     return list(resolve_methods(names, network=Network(**sources), reliability=reliability, device=device))
 
 
-def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int) -> dict[str, Any]:
+def _plan(
+    pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int
+) -> tuple[dict[str, Any], str]:
     """Return the number of fits, and an estimate of peak memory: of the hungriest method, and the tables."""
     from cellweft._text import many
     from cellweft.impute.imputer import Imputer
@@ -230,7 +218,7 @@ def _plan(pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbor
     tables = 4.0 * _TABLES * pair.st.n_cells * n_shared + _NEIGHBOR_BYTES * pair.sc.n_cells * n_neighbors
     peak, fits = max(needs) + tables, n_runs * len(methods)
     said = f"{many(fits, 'fit')}; peak memory about {human_bytes(peak)}"
-    return {"fits": fits, "peak_bytes": peak, "said": said}
+    return {"fits": fits, "peak_bytes": peak}, said
 
 
 def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
@@ -238,13 +226,10 @@ def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[T
     if by == "place":
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
-    return score_table(scores, title=_title(by, folds, keep)), shown_scores(scores)
-
-
-def _title(by: str, folds: int, keep: float) -> str:
     held = {
         "genes": f"Held-out genes, {folds} folds",
         "cells": f"Held-out cells, {folds} folds, {keep:.0%} of the genes kept",
         "fraction": f"Held-out genes, {keep:.0%} kept",
     }
-    return f"{held[by]}: medians, and agreement of groups. Higher is better, except mse."
+    title = f"{held[by]}: medians, and agreement of groups. Higher is better, except mse."
+    return score_table(scores, title=title), shown_scores(scores)

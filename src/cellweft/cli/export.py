@@ -155,12 +155,8 @@ def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value is not None and name not in _TAKES[to]:
             takes = [other for other, names in _TAKES.items() if name in names]
-            raise SettingError(
-                name,
-                expected=arg("to") + f" {' or '.join(takes)}",
-                got=arg("to", to),
-                fix="Leave " + arg(name) + " out.",
-            )
+            expected = arg("to") + f" {' or '.join(takes)}"
+            raise SettingError(name, expected=expected, got=arg("to", to), fix="Leave " + arg(name) + " out.")
 
 
 def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, overwrite: bool) -> Path:

@@ -10,19 +10,8 @@ import typer
 
 from cellweft._errors import SettingError, arg
 from cellweft._typing import OutputType, Preset
+from cellweft.cli import options
 from cellweft.cli.console import Screen, cautions_of, running
-from cellweft.cli.options import (
-    Memory,
-    NetworkOptions,
-    Output,
-    Overwrite,
-    PairOptions,
-    Reference,
-    RunOptions,
-    SaveModel,
-    Settings,
-    Spatial,
-)
 from cellweft.cli.parsing import check_device, read_genes, read_settings
 from cellweft.data.io.keys import MEASURED, RELIABILITY
 
@@ -56,25 +45,25 @@ class WritingOptions:
     sparse: Annotated[float | None, typer.Option(metavar="CUT")] = None
     resume: bool = False
     dask: Annotated[str | None, typer.Option(metavar="ADDRESS")] = None
-    overwrite: Overwrite = False
+    overwrite: options.Overwrite = False
 
 
 def impute(
-    sc: Reference,
-    st: Spatial,
+    sc: options.Reference,
+    st: options.Spatial,
     *,
-    output: Output,
+    output: options.Output,
     genes: Annotated[str, typer.Option(metavar="NAMES|FILE|all")] = "all",
-    memory: Memory = "4GB",
+    memory: options.Memory = "4GB",
     preset: Preset = "auto",
-    settings: Settings = None,
+    settings: options.Settings = None,
     interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
     no_reliability: bool = False,
-    save_model: SaveModel = None,
+    save_model: options.SaveModel = None,
     writing: WritingOptions,
-    network: NetworkOptions,
-    data: PairOptions,
-    run: RunOptions,
+    network: options.NetworkOptions,
+    data: options.PairOptions,
+    run: options.RunOptions,
 ) -> None:
     """Impute genes that the spatial panel did not measure, in every spatial cell.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def read_genes(text: str) -> list[str] | None:
     if text == "all":
         return None
     path = Path(text)
-    if _is_file(path) or path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
+    is_file = os.path.isfile(path)  # noqa: PTH113 (of a list longer than any path may be, Path.is_file raises)
+    if is_file or path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
         from cellweft.genes.proteins.lookup import read_names
 
         fix = "Name a text file, or the genes themselves between commas."
@@ -58,13 +60,6 @@ def read_genes(text: str) -> list[str] | None:
             fix="Write " + arg("genes", "Gad1,Sst") + ", or " + arg("genes", "all") + ".",
         )
     return names
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a list of many genes is longer than any path may be
-        return False
 
 
 def read_settings(preset: str, texts: Sequence[str]) -> dict[str, Any]:

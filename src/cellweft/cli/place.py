@@ -11,18 +11,8 @@ import typer
 from cellweft._compute import parse_memory
 from cellweft._errors import SettingError, arg
 from cellweft._typing import PlacerPreset
+from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
-from cellweft.cli.options import (
-    Memory,
-    Output,
-    Overwrite,
-    PairOptions,
-    Reference,
-    RunOptions,
-    SaveModel,
-    Settings,
-    Spatial,
-)
 from cellweft.cli.parsing import check_device, read_genes, read_settings
 from cellweft.data.io.keys import CONFIDENCE, SPREAD
 
@@ -35,20 +25,20 @@ _SUFFIXES = (".zarr", ".h5ad")
 
 
 def place(
-    sc: Reference,
-    st: Spatial,
+    sc: options.Reference,
+    st: options.Spatial,
     *,
-    output: Output,
+    output: options.Output,
     spots: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     genes: Annotated[str | None, typer.Option(metavar="NAMES|FILE")] = None,
     neighbors: Annotated[int, typer.Option(min=0)] = 15,
-    memory: Memory = "4GB",
+    memory: options.Memory = "4GB",
     preset: PlacerPreset = "auto",
-    settings: Settings = None,
-    save_model: SaveModel = None,
-    overwrite: Overwrite = False,
-    data: PairOptions,
-    run: RunOptions,
+    settings: options.Settings = None,
+    save_model: options.SaveModel = None,
+    overwrite: options.Overwrite = False,
+    data: options.PairOptions,
+    run: options.RunOptions,
 ) -> None:
     """Find where in the tissue every cell lived, and what every spot is made of.
 
@@ -121,15 +111,12 @@ def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
     if genes is None:
         return []
     if spots is None or genes == "all":
+        example = arg("genes", "Gad1,Sst") + " " + arg("spots", "spots.h5ad")
         raise SettingError(
             arg("genes", genes),
             expected="names of genes, and a file for the spots that they go to",
             got="no " + arg("spots") if spots is None else "all",
-            fix="Write "
-            + arg("genes", "Gad1,Sst")
-            + " "
-            + arg("spots", "spots.h5ad")
-            + "; cellweft impute is for all genes.",
+            fix="Write " + example + "; cellweft impute is for all genes.",
         )
     return read_genes(genes) or []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,10 +96,7 @@ def proteins(
 def _source(genes: str) -> Path | list[str]:
     """Return the path of a dataset or a list, or the names between commas."""
     path = Path(genes).expanduser()
-    try:
-        is_there = path.exists()
-    except OSError:  # a list of many genes is longer than any path may be
-        is_there = False
+    is_there = os.path.exists(path)  # noqa: PTH110 (of a list longer than any path may be, Path.exists raises)
     if is_there or ("," not in genes and (path.suffix in _ENDINGS or "/" in genes)):
         return path
     return [name.strip() for name in genes.split(",") if name.strip()]
@@ -133,11 +131,8 @@ def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: 
 def _said(found: ProteinTable) -> str:
     counts = found.counts
     ways = [f"{counts[key]:,} {words}" for key, words in _WAYS.items() if counts[key]]
-    return (
-        f"Found proteins for {counts['found']:,} of {counts['genes']:,} genes in {found.source} ("
-        + ", ".join(ways)
-        + ")"
-    )
+    genes = f"{counts['found']:,} of {counts['genes']:,} genes"
+    return f"Found proteins for {genes} in {found.source} ({', '.join(ways)})"
 
 
 _WAYS = {

@@ -110,12 +110,8 @@ def _asked_genes(genes: str | None) -> list[str]:
         return []
     names = read_genes(genes)
     if names is None:
-        raise SettingError(
-            arg("genes", "all"),
-            expected="a few genes, as each is drawn",
-            got="all",
-            fix="Name those that you want to see.",
-        )
+        expected, fix = "a few genes, as each is drawn", "Name those that you want to see."
+        raise SettingError(arg("genes", "all"), expected=expected, got="all", fix=fix)
     return names
 
 

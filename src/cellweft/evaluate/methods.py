@@ -136,12 +136,8 @@ def parse_method(
     for part in re.split(r"\+(?=[^+=]*=)", text) if colon else ():
         key, equals, value = part.partition("=")
         if not (key and equals and all(value.split("+"))) or key in settings:
-            raise SettingError(
-                "methods",
-                expected="settings as name:key=value+key=value, each once",
-                got=repr(spec),
-                fix=f"Look at {part!r}.",
-            )
+            expected = "settings as name:key=value+key=value, each once"
+            raise SettingError("methods", expected=expected, got=repr(spec), fix=f"Look at {part!r}.")
         settings[key] = _value(value)
     return name, settings
 

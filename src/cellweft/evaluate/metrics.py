@@ -245,13 +245,7 @@ def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 METRICS: dict[str, Score] = {
-    "pearson": pearson,
-    "spearman": spearman,
-    "cosine": cosine,
-    "mse": mse,
-    "rmse_z": rmse_z,
-    "ssim": ssim,
-    "js": js,
+    score.__name__: score for score in (pearson, spearman, cosine, mse, rmse_z, ssim, js)
 }
 """All scores of a gene or a cell, by the name that they have in tables."""
 

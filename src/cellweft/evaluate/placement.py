@@ -178,13 +178,12 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
     cells = dict(zip(names.tolist(), counts.tolist(), strict=True))
     types = [name for name in truth.columns[(truth > 0).any()] if name in cells]
     if not types:
+        example = arg("labels", "COLUMN")
         raise InputError(
             "truth_composition",
             expected="a type of the reference's cells among the types of the spots",
             got=f"{_some(list(truth.columns))} (spots), {_some(names.tolist())} (cells)",
-            fix="Name the column of obs that holds these types when the pair is made: "
-            + arg("labels", "COLUMN")
-            + ".",
+            fix="Name the column of obs that holds these types when the pair is made: " + example + ".",
         )
     return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
 

@@ -318,12 +318,8 @@ def _table(
 
 
 def _not_numbers(source: str, got: str) -> InputError:
-    return InputError(
-        source,
-        expected="gene names and numbers alone",
-        got=got,
-        fix="Drop columns that do not belong to the vectors.",
-    )
+    fix = "Drop columns that do not belong to the vectors."
+    return InputError(source, expected="gene names and numbers alone", got=got, fix=fix)
 
 
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {

@@ -167,14 +167,10 @@ def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> di
         What is given for a label is no colour.
     """
     given = {str(label): one for label, one in (colors or {}).items()}
-    wrong = [label for label in labels if label in given and not is_color_like(given[label])]
-    if wrong:
-        raise SettingError(
-            f"colors[{wrong[0]!r}]",
-            expected="a colour",
-            got=repr(given[wrong[0]]),
-            fix="Write '#0072B2', say.",
-        )
+    for label in labels:
+        if label in given and not is_color_like(given[label]):
+            where, fix = f"colors[{label!r}]", "Write '#0072B2', say."
+            raise SettingError(where, expected="a colour", got=repr(given[label]), fix=fix)
     plain = dict(zip(labels, palette(len(labels)), strict=True))
     return {label: to_hex(given.get(label, plain[label])) for label in labels}
 

@@ -87,12 +87,8 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     """
     found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if found is None:
-        raise InputError(
-            "coordinates",
-            expected="places to draw at",
-            got="'none'",
-            fix="Name them: " + arg("coordinates", "obsm:KEY") + ".",
-        )
+        fix = "Name them: " + arg("coordinates", "obsm:KEY") + "."
+        raise InputError("coordinates", expected="places to draw at", got="'none'", fix=fix)
     return found[:, :2]
 
 

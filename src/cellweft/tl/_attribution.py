@@ -335,22 +335,16 @@ def _positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
     asked = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
     if asked.dtype == bool and asked.shape == names.shape:
         return np.flatnonzero(asked)
+    fix = "Say which of the placed cells to explain."
     if asked.ndim != 1 or (asked.dtype.kind not in "iuOUST" and len(asked)):
-        raise InputError(
-            "cells",
-            expected=f"positions, names, an AnnData or {len(names):,} booleans",
-            got=f"{asked.dtype} of shape {asked.shape}",
-            fix="Say which of the placed cells to explain.",
-        )
+        expected, got = f"positions, names, an AnnData or {len(names):,} booleans", str(asked.dtype)
+        raise InputError("cells", expected=expected, got=f"{got} of shape {asked.shape}", fix=fix)
     found = asked.astype(np.int64) if asked.dtype.kind in "iuf" else _by_name(asked.astype(str), names)
     outside = (found < 0) | (found >= len(names))
     if outside.any() or len(np.unique(found)) < len(found):
-        raise InputError(
-            "cells",
-            expected=f"positions from 0 to {len(names) - 1:,}, each once",
-            got=f"{found[outside][0]}" if outside.any() else "some cells more than once",
-            fix="Say which of the placed cells to explain.",
-        )
+        expected = f"positions from 0 to {len(names) - 1:,}, each once"
+        got = f"{found[outside][0]}" if outside.any() else "some cells more than once"
+        raise InputError("cells", expected=expected, got=got, fix=fix)
     return found
 
 

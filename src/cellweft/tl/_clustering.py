@@ -201,12 +201,8 @@ def coexpression_modules(
     check_range("resolution", resolution, low=1e-9)
     n_genes = expression.shape[1]
     if len(genes) != n_genes:
-        raise InputError(
-            "genes",
-            expected=f"{n_genes} names, one per column",
-            got=f"{len(genes)}",
-            fix="Name the columns of the matrix.",
-        )
+        expected, fix = f"{n_genes} names, one per column", "Name the columns of the matrix."
+        raise InputError("genes", expected=expected, got=f"{len(genes)}", fix=fix)
     graph = _gene_graph(expression, k=min(k, n_genes - 1))
     modules = np.full(n_genes, -1, dtype=np.int64)
     linked = np.flatnonzero(np.asarray(graph.sum(axis=0)).ravel() > 0)

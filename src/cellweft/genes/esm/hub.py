@@ -9,15 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellweft._errors import (
-    CellweftError,
-    FormatError,
-    InputError,
-    MissingFileError,
-    SettingError,
-    arg,
-    require,
-)
+from cellweft._errors import FormatError, InputError, MissingFileError, SettingError, arg, require
 from cellweft._text import near, shorten
 
 KNOWN_MODELS = tuple(
@@ -115,12 +107,9 @@ def find_model(model: str, *, revision: str | None = None, offline: bool = False
     path = Path(model).expanduser()
     if path.is_dir():
         if revision is not None:
-            raise SettingError(
-                "revision",
-                expected=f"none, as {model} is a folder",
-                got=repr(revision),
-                fix="Leave it out, or give the name of a model on the Hugging Face Hub.",
-            )
+            expected = f"none, as {model} is a folder"
+            fix = "Leave it out, or give the name of a model on the Hugging Face Hub."
+            raise SettingError("revision", expected=expected, got=repr(revision), fix=fix)
         config = _read_config(path)
         weights = _weights(path)
         return ModelSource(name=model, revision=_digest(path, weights), folder=path, config=config)
@@ -199,11 +188,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             got=f"a model of type {kind!r}",
             fix=f"Take one of {shorten(KNOWN_MODELS, most=len(KNOWN_MODELS))}.",
         )
-    lacking = [
-        key
-        for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
-        if not isinstance(config.get(key), int)
-    ]
+    needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
+    lacking = [key for key in needed if not isinstance(config.get(key), int)]
     if lacking:
         raise _damaged(folder / _CONFIG, f"no whole number for {shorten(lacking)}")
     return config
@@ -232,7 +218,7 @@ def _digest(folder: Path, weights: Sequence[Path]) -> str:
     return f"sha256:{total.hexdigest()[:_CODES_OF_COMMITS]}"
 
 
-def _hub_error(error: Exception, model: str, revision: str | None) -> CellweftError:
+def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
     """Return the error of the Hub as one of cellweft's, with the next step."""
     kinds = require("huggingface_hub.errors", "esm")
     if isinstance(error, kinds.RevisionNotFoundError):

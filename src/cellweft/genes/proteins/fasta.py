@@ -157,11 +157,9 @@ def write_fasta(
     """
     with partial_output(path, overwrite=overwrite) as partial, partial.open("wb") as plain:
         # Without a time or a name inside, equal proteins make equal files.
-        packed = (
-            gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")
-            if str(path).endswith(".gz")
-            else None
-        )
+        packed = None
+        if str(path).endswith(".gz"):
+            packed = gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")
         with io.TextIOWrapper(packed or plain, encoding="utf-8", newline="\n") as text:
             for one in records:
                 text.write(f">{one.name} {one.description}".rstrip() + "\n")
@@ -181,12 +179,8 @@ def near_path(path: Path) -> str:
 def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
     """Lend the lines of a file that by its first bytes may be a FASTA."""
     if not path.is_file():
-        raise MissingFileError(
-            str(path),
-            expected="a FASTA file",
-            got="a folder" if path.is_dir() else "nothing at this path",
-            fix=near_path(path),
-        )
+        got = "a folder" if path.is_dir() else "nothing at this path"
+        raise MissingFileError(str(path), expected="a FASTA file", got=got, fix=near_path(path))
     try:
         with path.open("rb") as plain:
             is_gzip = plain.read(len(_GZIP)) == _GZIP

@@ -127,11 +127,7 @@ class Service:
         )
 
     def _ask(
-        self,
-        path: str,
-        body: bytes | None = None,
-        good: IsGood = _IS_GRANTED,
-        passing: Container[int] = PASSING,
+        self, path: str, body: bytes | None, good: IsGood = _IS_GRANTED, passing: Container[int] = PASSING
     ) -> Answer:
         pause, attempt = self.pause, 0
         while True:

@@ -17,13 +17,7 @@ from anndata import AnnData
 from cellweft._errors import FormatError, GeneError, MissingFileError, Placeholder, arg
 from cellweft._text import shorten
 from cellweft._typing import PathLike, Progress
-from cellweft.data.gene_names import (
-    duplicates_of,
-    id_column,
-    looks_like_ensembl,
-    symbol_column,
-    without_version,
-)
+from cellweft.data import gene_names
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.read import open_input
 from cellweft.genes.proteins.fasta import near_path
@@ -166,27 +160,24 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
     if column is not None:
         asked = column_of(var, column, where=where, argument="gene_column", slot="var")
     names = [str(name) for name in asked]
-    twice = duplicates_of(names)
+    twice = gene_names.duplicates_of(names)
     if not names or twice:
+        once = "Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
         raise GeneError(
             where,
             expected="genes, each once",
             got=f"{shorten(twice)} more than once" if twice else "none",
-            fix="Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
-            if twice
-            else "Name at least one gene.",
+            fix=once if twice else "Name at least one gene.",
         )
     blank = pd.Series("", index=var.index)
     ids, symbols = (
         blank if one is None else var[one].astype(object).fillna("")
-        for one in (id_column(var), symbol_column(var))
+        for one in (gene_names.id_column(var), gene_names.symbol_column(var))
     )
-    all_ids = looks_like_ensembl(names)
-    wanted = []
-    for name, plain, other_id, symbol in zip(
-        names, without_version(names), without_version(ids), map(str, symbols), strict=True
-    ):
-        if name.startswith("ENS") and (all_ids or looks_like_ensembl([name])):
+    all_ids, wanted = gene_names.looks_like_ensembl(names), []
+    plain_names, ids = gene_names.without_version(names), gene_names.without_version(ids)
+    for name, plain, other_id, symbol in zip(names, plain_names, ids, map(str, symbols), strict=True):
+        if name.startswith("ENS") and (all_ids or gene_names.looks_like_ensembl([name])):
             symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
             wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
         else:
@@ -361,10 +352,9 @@ def _why_none(gene: Wanted, proteins: Sequence[Protein], taxon: int, unasked: se
 
 def without_network(taxon: int) -> str:
     """Return how to find an organism's proteins without a network, as sentences."""
+    file = arg("proteome", Placeholder("FILE"))
     return (
         "To work without a network, download the organism's proteins elsewhere, from "
         f"{URL}/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:{taxon} "
-        "or from https://www.uniprot.org/proteomes, and name the file: "
-        + arg("proteome", Placeholder("FILE"))
-        + "."
+        "or from https://www.uniprot.org/proteomes, and name the file: " + file + "."
     )

@@ -21,17 +21,9 @@ from cellweft._errors import GeneError
 from cellweft._text import many, shorten
 from cellweft._typing import PathLike, ProgressOption
 from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.genes.proteins import lookup
 from cellweft.genes.proteins.fasta import FastaRecord, write_fasta
 from cellweft.genes.proteins.http_client import Service
-from cellweft.genes.proteins.lookup import (
-    Match,
-    Wanted,
-    in_files,
-    in_uniprot,
-    row_of,
-    wanted_genes,
-    without_network,
-)
 from cellweft.genes.proteins.proteome import read_proteome
 from cellweft.genes.proteins.taxonomy import organism_name, taxon_of
 from cellweft.genes.proteins.uniprot import URL, UniProt
@@ -89,7 +81,7 @@ class ProteinTable:
             "found": len(self.found),
             "missing": len(self.missing),
             "reviewed": int(self.table["reviewed"].sum()),
-            **{kind.lower(): matched[kind] for kind in get_args(Match)},
+            **{kind.lower(): matched[kind] for kind in get_args(lookup.Match)},
         }
 
     @property
@@ -240,22 +232,23 @@ def find_proteins(
     1  Malat1                      no protein of this name
     """
     taxon = taxon_of(organism)
-    wanted = wanted_genes(genes, gene_column=gene_column)
+    wanted = lookup.wanted_genes(genes, gene_column=gene_column)
     if proteome is not None:
         files = [proteome] if isinstance(proteome, str | os.PathLike) else proteome
         paths = [Path(one) for one in files]
         with progress_callback(progress) as report:
-            candidates = in_files(wanted, read_proteome(paths, taxon=taxon, progress=report))
+            candidates = lookup.in_files(wanted, read_proteome(paths, taxon=taxon, progress=report))
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"What it answered so far is kept in {folder}: run again to go on. " + without_network(taxon)
+        fix = f"What it answered so far is kept in {folder}: run again to go on. "
+        fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)
         with progress_callback(progress) as report:
-            candidates, unasked, releases = in_uniprot(wanted, uniprot, taxon=taxon, progress=report)
+            candidates, unasked, releases = lookup.in_uniprot(wanted, uniprot, taxon=taxon, progress=report)
         source = f"UniProt {', '.join(sorted(releases))}".strip()
-    rows = [row_of(gene, candidates[gene.name], taxon=taxon, unasked=unasked) for gene in wanted]
+    rows = [lookup.row_of(gene, candidates[gene.name], taxon=taxon, unasked=unasked) for gene in wanted]
     found = ProteinTable(table=pd.DataFrame(rows), taxon=taxon, source=source)
     if not found.found:
         raise _none_found(found, wanted)
@@ -273,7 +266,7 @@ def default_cache() -> Path:
     return caches / "cellweft" / "uniprot"
 
 
-def _none_found(found: ProteinTable, wanted: Sequence[Wanted]) -> GeneError:
+def _none_found(found: ProteinTable, wanted: Sequence[lookup.Wanted]) -> GeneError:
     by_id = all(gene.by_id and not gene.symbol for gene in wanted)
     fix = (
         "The genes are Ensembl IDs, and UniProt's files have none: take Ensembl's file of peptides, or a "

@@ -144,37 +144,31 @@ class UniProt:
             releases |= kept.releases if those else set()
 
         def report(done: int) -> None:
-            progress(question.label, done, len(keys))
+            progress(question.label, len(found) + done, len(keys))
 
         left = [] if self.offline else [key for key in keys if key not in found]
         size = _SEARCH if question.source == "search" else _JOB
         for start in range(0, len(left), size):
             batch = left[start : start + size]
-            answered = self._batch(question, batch, folder=folder, before=len(found), report=report)
+            answered = self._batch(question, batch, folder=folder, report=report)
             found |= answered.found
             releases |= answered.releases
-        report(len(keys))
+        progress(question.label, len(keys), len(keys))
         return Answers(found=found, releases=frozenset(releases))
 
     def _batch(
-        self,
-        question: Question,
-        keys: Sequence[str],
-        *,
-        folder: Path,
-        before: int,
-        report: Callable[[int], None],
+        self, question: Question, keys: Sequence[str], *, folder: Path, report: Callable[[int], None]
     ) -> Answers:
         """Ask for some keys, and keep the answer."""
         name = hashlib.sha256(",".join(keys).encode()).hexdigest()[:20]
         pages = folder / f"{name}.pages"
-        report(before)
+        report(0)
         path = _search_path(question, keys) if question.source == "search" else self._job(question, keys)
         rows, release = list[dict[str, Any]](), ""
         for page in self._pages(path, pages):
             rows += page["rows"]
             release = page["release"]
-            report(before + int(len(rows) / max(1, page["total"]) * len(keys)))
+            report(int(len(rows) / max(1, page["total"]) * len(keys)))
         found = _by_key(question, keys, rows)
         plain = {key: [dataclasses.asdict(one) for one in found[key]] for key in keys}
         _write(folder / f"{name}.json.gz", {"format": _FORMAT, "release": release, "found": plain})
