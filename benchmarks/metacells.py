@@ -24,7 +24,7 @@ from sklearn.model_selection import KFold
 import cellweft
 from cellweft.data.gene_major import GeneColumns
 from cellweft.evaluate.metrics import METRICS
-from cellweft.impute.attention_predictor import AttentionPredictor, fit_attending, sample_cells
+from cellweft.impute.attention import AttentionPredictor, fit_attending, sample_cells
 from cellweft.nn.attention import AttentionModel, with_metacells
 from cellweft.nn.config import AttentionSettings
 from cellweft.nn.mapping import Mapping
