@@ -24,7 +24,7 @@ from cellweft.impute.imputer import Imputer
 from cellweft.impute.stimpute import NetworkGenes, check_k, gene_graph, gene_relations, network_record
 from cellweft.impute.training_data import asked_genes, places_of, training_cells
 from cellweft.nn.config import StImputeSettings
-from cellweft.nn.gene_relations import EmbeddingRelation, ExpressionRelation
+from cellweft.nn.gene_graph import EmbeddingRelation, ExpressionRelation
 
 ROUNDING = 2e-6
 """float32 sums may be taken in another order in blocks of another shape; values stay below 8."""

@@ -39,13 +39,15 @@ from cellweft.impute.uncertainty.reliability_network import (
 from cellweft.nn import stimpute
 from cellweft.nn.config import StImputeSettings, bytes_per_cell
 from cellweft.nn.device import to_device
-from cellweft.nn.gene_graph import GeneGraph, GeneTable, GraphPart
-from cellweft.nn.gene_relations import (
+from cellweft.nn.gene_graph import (
     EdgeRelation,
     EmbeddingRelation,
     ExpressionRelation,
+    GeneGraph,
     GeneRelation,
     GeneSetRelation,
+    GeneTable,
+    GraphPart,
 )
 from cellweft.nn.neighbors import NeighborMean
 from cellweft.nn.operator import ReferenceOperator, on_all_cells

@@ -22,7 +22,7 @@ from cellweft.viewer.chunks import Chunks, spread
 
 T = TypeVar("T")
 
-FitContext: TypeAlias = Callable[[slice, slice, Matrix], T]
+BlockFunction: TypeAlias = Callable[[slice, slice, Matrix], T]
 """Called with cells, genes and the values there, cells x genes, dense or sparse."""
 
 MOST_ROWS = 2**16
@@ -62,7 +62,7 @@ class GeneMatrix(Protocol):
     def gene(self, number: int) -> FloatArray:
         """Return one gene in all cells, (n_cells,)."""
 
-    def over(self, work: FitContext[T]) -> Iterator[T]:
+    def over(self, work: BlockFunction[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, piece by piece, each held but shortly."""
 
 
@@ -199,9 +199,8 @@ def open_genes(matrix: Any, means: Means, *, where: str) -> GeneMatrix:
     is_array = isinstance(matrix, h5py.Dataset) or type(matrix).__module__.startswith("zarr.core.array")
     if is_array and len(matrix.shape) == 2:
         return ChunkedGenes(Chunks(matrix), means)
-    if isinstance(matrix, np.ndarray) and matrix.ndim == 2:
-        return HeldGenes(matrix)
-    if isinstance(matrix, sp.csc_matrix | sp.csc_array):
+    is_held = isinstance(matrix, np.ndarray) and matrix.ndim == 2
+    if is_held or isinstance(matrix, sp.csc_matrix | sp.csc_array):
         return HeldGenes(matrix)
     if isinstance(matrix, CSCDataset):
         matrix = matrix.group
@@ -230,7 +229,7 @@ class HeldGenes:
         """Return one gene in all cells, (n_cells,)."""
         return _dense(self._matrix[:, [number]])[:, 0]
 
-    def over(self, work: FitContext[T]) -> Iterator[T]:
+    def over(self, work: BlockFunction[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, some genes at a time."""
         n_cells, n_genes = self.shape
         for genes in row_blocks(n_genes, rows_within(READ_BYTES, 4 * n_cells)):
@@ -255,7 +254,7 @@ class StoredByGene:
         """Return one gene in all cells, (n_cells,)."""
         return _dense(self._read(slice(number, number + 1)))[:, 0]
 
-    def over(self, work: FitContext[T]) -> Iterator[T]:
+    def over(self, work: BlockFunction[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, some genes at a time."""
         n_cells, n_genes = self._shape
         for genes in row_blocks(n_genes, rows_within(READ_BYTES, 8 * n_cells)):
@@ -294,7 +293,7 @@ class ChunkedGenes:
         stripe = self._means.cache.get((self._number, genes.start), lambda: self._load(genes))
         return stripe.gene(number - genes.start)
 
-    def over(self, work: FitContext[T]) -> Iterator[T]:
+    def over(self, work: BlockFunction[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, chunk by chunk, by several threads."""
         pieces = (
             (rows, genes) for genes in self._chunks.column_pieces() for rows in self._chunks.row_pieces()
@@ -357,7 +356,7 @@ class SweptGenes:
         stripe = self._means.cache.get((self._number, start), lambda: self._load(start))
         return stripe.gene(number - start)
 
-    def over(self, work: FitContext[T]) -> Iterator[T]:
+    def over(self, work: BlockFunction[T]) -> Iterator[T]:
         """Yield what a function makes of the whole matrix, some cells at a time."""
         genes = slice(0, self._n_genes)
         for rows in self._rows():
