@@ -43,11 +43,6 @@ class FitContext:
     reliability: bool = False
     progress: Progress = no_progress
 
-    @property
-    def device(self) -> torch.device:
-        """The first device."""
-        return self.devices[0]
-
 
 class Predictor(Protocol):
     """Some genes, ready to be predicted in cell after cell."""

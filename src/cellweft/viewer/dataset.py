@@ -282,16 +282,11 @@ class Dataset:
         return known
 
     def _measured(self) -> list[bool]:
-        var = self._opened.var
-        if MEASURED in var.columns:
-            return [bool(one) for one in var[MEASURED]]
-        return [False] * len(self._names)
+        return [bool(one) for one in self._opened.var.get(MEASURED, [False] * len(self._names))]
 
     def _reliability(self) -> NDArray[np.float64]:
-        var = self._opened.var
-        if RELIABILITY in var.columns:
-            return np.asarray(pd.to_numeric(var[RELIABILITY], errors="coerce"), dtype=np.float64)
-        return np.full(len(self._names), np.nan)
+        values = self._opened.var.get(RELIABILITY, np.full(len(self._names), np.nan))
+        return np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
 
 
 def _name(table: Annotation, number: int) -> str:
