@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, TypeAlias
 
@@ -22,7 +22,7 @@ from cellweft._compute import (
     torch_stream,
 )
 from cellweft._model_folder import ModelFolder, named, part_of
-from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, no_progress
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
@@ -136,16 +136,8 @@ class AttentionMethod:
     def fit(self, pair: Pair, work: FitContext) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""
         columns, sample = GeneColumns.load(pair.sc), sample_cells(pair, work.seed)
-        attending, held_out = fit_attending(
-            pair,
-            columns,
-            sample,
-            settings=self.settings(pair),
-            seed=work.seed,
-            devices=work.devices,
-            cross=work.reliability,
-            progress=work.progress,
-        )
+        settings = self.settings(pair)
+        attending, held_out = fit_attending(pair, columns, sample, settings=settings, work=work)
         fitted = FittedAttention(attending=attending, sample=sample, seed=work.seed)
         if held_out is None or len(pair.shared_genes) < SMALLEST_PANEL:
             return fitted
@@ -407,15 +399,7 @@ class OutOfFold:
 
 
 def fit_attending(
-    pair: Pair,
-    columns: GeneColumns,
-    sample: IntArray,
-    *,
-    settings: AttentionSettings,
-    seed: int,
-    devices: Sequence[torch.device],
-    cross: bool,
-    progress: Progress = no_progress,
+    pair: Pair, columns: GeneColumns, sample: IntArray, *, settings: AttentionSettings, work: FitContext
 ) -> tuple[AttentionPredictor, OutOfFold | None]:
     """Learn attention from the panel of a pair, and levels from its genes left out.
 
@@ -427,20 +411,19 @@ def fit_attending(
         Their reference by gene.
     sample
         (n_sample,) positions of spatial cells that genes are standardised over.
-    settings, seed, progress
-        How, and from which random streams.
-    devices
-        Where: the whole panel and its parts are trained on side by side. What is learned comes to lie on the
-        first.
-    cross
-        Whether to predict the panel's genes with levels that were learned without them, too: what reliability
-        and intervals are learned from.
+    settings
+        Of the method.
+    work
+        How: the whole panel and its parts are trained on side by side, on all of its devices, and what is
+        learned comes to lie on the first. With its reliability, the panel's genes are predicted with levels
+        that were learned without them, too: what reliability and intervals are learned from.
 
     Returns
     -------
-    What predicts; and predictions of the panel's genes without them, or None where ``cross`` is not asked
-    for, or the panel has fewer than 2 genes for each fold.
+    What predicts; and predictions of the panel's genes without them, or None where reliability is not
+    asked for, or the panel has fewer than 2 genes for each fold.
     """
+    seed, cross = work.seed, work.reliability
     n_panel = len(pair.shared_genes)
     every, splits = np.arange(n_panel), list[tuple[IntArray, IntArray]]()
     if n_panel >= _FEWEST_IN_FOLD * settings.folds:
@@ -453,23 +436,23 @@ def fit_attending(
         queries=queries if cross else queries[:0],
         settings=settings,
         seed=seed,
-        home=devices[0],
+        home=work.devices[0],
     )
-    learned = over_devices(trainer.learn, [None, *splits], devices, progress=progress)
+    learned = over_devices(trainer.learn, [None, *splits], work.devices, progress=work.progress)
     model: AttentionModel = next(learned)
     parts: list[_Part] = []
     for part in learned:
         parts.append(part)
-        progress("genes left out", len(parts), len(splits))
+        work.progress("genes left out", len(parts), len(splits))
     whole = AttentionPredictor(model=model, levels=None, columns=columns, queries=queries)
     if not splits:
         return whole, None
     learner = _LevelLearner.of(parts, splits, truth=trainer.shown, settings=settings, seed=seed)
     asked = [(every, "all"), *((kept, str(number)) for number, (kept, _) in enumerate(splits) if cross)]
     levels: list[Levels] = []
-    for one in over_devices(learner.learn, asked, devices):
+    for one in over_devices(learner.learn, asked, work.devices):
         if levels:
-            progress("levels left out", len(levels), len(splits))
+            work.progress("levels left out", len(levels), len(splits))
         levels.append(one)
     attending = replace(whole, levels=levels[0])
     return attending, learner.held_out(parts, splits, levels[1:]) if cross else None
