@@ -24,7 +24,8 @@ from sklearn.model_selection import KFold
 import cellweft
 from cellweft.data.gene_major import GeneColumns
 from cellweft.evaluate.metrics import METRICS
-from cellweft.impute.attention_predictor import AttentionPredictor, fit_attending, sample_cells
+from cellweft.impute.attention import AttentionPredictor, fit_attending, sample_cells
+from cellweft.impute.base import FitContext
 from cellweft.nn.attention import AttentionModel, with_metacells
 from cellweft.nn.config import AttentionSettings
 from cellweft.nn.mapping import Mapping
@@ -74,9 +75,7 @@ def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[Attentio
             columns,
             sample_cells(panel, 0),
             settings=AttentionSettings(),
-            seed=0,
-            devices=[torch.device("cpu")],
-            cross=False,
+            work=FitContext(seed=0, devices=(torch.device("cpu"),)),
         )
         path.write_bytes(pickle.dumps((attending.model, attending.levels)))
         print(f"trained {path.name}", flush=True)

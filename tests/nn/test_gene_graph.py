@@ -9,8 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellweft.nn.gene_graph import GeneGraph, GeneTable, GraphPart
-from cellweft.nn.gene_relations import EdgeRelation, EmbeddingRelation, ExpressionRelation
+from cellweft.nn.gene_graph import (
+    EdgeRelation,
+    EmbeddingRelation,
+    ExpressionRelation,
+    GeneGraph,
+    GeneTable,
+    GraphPart,
+)
 from cellweft.nn.similarity import cosine_columns
 
 # weights are float32; the naive loop is float64

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellweft.nn.gene_relations import (
+from cellweft.nn.gene_graph import (
     EdgeRelation,
     EmbeddingRelation,
     ExpressionRelation,

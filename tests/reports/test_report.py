@@ -28,10 +28,10 @@ from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import write_scores
 from cellweft.place.placement import Placement
 from cellweft.reports import report
+from cellweft.reports.accuracy import compared, verdict
 from cellweft.reports.document import Picture
 from cellweft.reports.formatting import written
 from cellweft.reports.inputs import given_of
-from cellweft.reports.interpretation import compared, verdict
 
 VERSIONS = {"cellweft": "0.1.0", "numpy": "2.4.6"}
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from cellweft.data.io.read import open_input
 from cellweft.viewer.cache import StripeCache
-from cellweft.viewer.chunks import Chunks, spread
-from cellweft.viewer.matrix import MOST_ROWS, Means, PackedStripe, open_genes, packed
+from cellweft.viewer.matrix import MOST_ROWS, Chunks, Means, PackedStripe, open_genes, packed, spread
 
 FORMS = ("zarr", "low chunks", "h5ad", "h5ad without chunks", "h5ad CSR", "h5ad CSC")
 
@@ -57,7 +56,7 @@ def test_genes_are_those_of_the_file(
     pool: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cellweft.viewer.chunks._LEAST_ROWS", least)
+    monkeypatch.setattr("cellweft.viewer.matrix._LEAST_ROWS", least)
     means = Means(cache=StripeCache(3 * share), share=share, pool=pool, threads=2)
     matrix = open_genes(open_input(stores[form], argument="result").matrix, means, where="X")
     assert matrix.shape == imputed.shape
@@ -79,7 +78,7 @@ def test_matrices_in_memory(kind: Any, imputed: AnnData, means: Means) -> None:
 def test_neighbours_of_a_chunk_are_read_once(
     stores: dict[str, Path], means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellweft.viewer.chunks._LEAST_ROWS", 1)
+    monkeypatch.setattr("cellweft.viewer.matrix._LEAST_ROWS", 1)
     reads: list[Any] = []
     read = Chunks.read
     monkeypatch.setattr(Chunks, "read", lambda self, *place: reads.append(place) or read(self, *place))
@@ -94,7 +93,7 @@ def test_neighbours_of_a_chunk_are_read_once(
 def test_chunks_that_hdf5_did_not_write_or_pack_are_read_too(
     tmp_path: Path, means: Means, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellweft.viewer.chunks._LEAST_ROWS", 1)
+    monkeypatch.setattr("cellweft.viewer.matrix._LEAST_ROWS", 1)
     values = np.arange(40, dtype=np.float32).reshape(10, 4)
     with h5py.File(tmp_path / "odd.h5", "w") as file:
         empty = file.create_dataset(

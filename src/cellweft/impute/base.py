@@ -43,11 +43,6 @@ class FitContext:
     reliability: bool = False
     progress: Progress = no_progress
 
-    @property
-    def device(self) -> torch.device:
-        """The first device."""
-        return self.devices[0]
-
 
 class Predictor(Protocol):
     """Some genes, ready to be predicted in cell after cell."""
@@ -66,8 +61,8 @@ class Predictor(Protocol):
         """
 
 
-class Fit(Protocol):
-    """What is known of a fit."""
+class FittedMethod(Protocol):
+    """A method that has learned from a pair, and what is known of its fit."""
 
     @property
     def preset(self) -> Preset:
@@ -96,10 +91,6 @@ class Fit(Protocol):
     @property
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
-
-
-class FittedMethod(Fit, Protocol):
-    """A method that has learned from a pair."""
 
     def to(self, device: torch.device) -> FittedMethod:
         """Return a copy that predicts on a device; the reference and the reliability stay in memory."""

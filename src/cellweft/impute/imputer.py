@@ -46,8 +46,7 @@ from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
 from cellweft.impute.fingerprint import check_data, data_mark, machine_mark, network_digests, reference_mark
 from cellweft.impute.planning import Plan, make_plan, share_kept
-from cellweft.impute.stimpute import StImputeMethod
-from cellweft.impute.stimpute_state import SavedStImpute
+from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
 from cellweft.impute.uncertainty.prediction_intervals import Intervals

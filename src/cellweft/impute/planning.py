@@ -242,7 +242,7 @@ def _stimpute_needs(pair: Pair, settings: StImputeSettings) -> _Needs:
 
     sources, search = 16.0 * n_sc * n_sources, 24.0 * n_sc * settings.latent
     return _Needs(
-        held=_process_bytes(pair) + _reference_bytes(pair) + sources + search,
+        held=_held_bytes(pair) + sources + search,
         training=_training_bytes(pair, settings),
         block=block,
         per_gene=8.0 * n_sc,
@@ -256,7 +256,7 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
     n_keys = keys_of(n_sc, most=settings.most_keys)
     inputs, sample = min(n_panel, settings.most_inputs), min(pair.st.n_cells, SAMPLE_CELLS)
     cells = min(pair.st.n_cells, settings.training_cells)
-    held = _process_bytes(pair) + _reference_bytes(pair) + 4.0 * (n_sc + sample) * inputs
+    held = _held_bytes(pair) + 4.0 * (n_sc + sample) * inputs
     weights = max(
         settings.batch_cells * settings.batch_reference, settings.fold_cells * settings.fold_reference
     )
@@ -276,13 +276,10 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
     )
 
 
-def _process_bytes(pair: Pair) -> float:
-    return PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
-
-
-def _reference_bytes(pair: Pair) -> float:
-    """Return what the reference by gene takes: 8 bytes a value, twice while it is turned; dense values 4."""
-    return min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
+def _held_bytes(pair: Pair) -> float:
+    """Return bytes of this process with the spatial cells, and of the reference by gene."""
+    process = PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
+    return process + min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
 
 
 def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:

@@ -1,46 +1,105 @@
-"""stImpute behind the Imputer: settings for data, gene network, reliability by the paper's network."""
+"""stImpute behind the Imputer: settings for data, gene network, predictions, reliability, what is saved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 
-from cellweft._model_folder import ModelFolder
-from cellweft._typing import FloatArray, IntArray, Preset, Progress
+from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within, torch_stream
+from cellweft._errors import SettingError, arg
+from cellweft._model_folder import ModelFolder, named, part_of
+from cellweft._typing import FloatArray, IntArray, Preset, Progress, RelationKind
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY
-from cellweft.genes.network import network_bytes, read_network
+from cellweft.genes.embeddings import EmbeddingTable
+from cellweft.genes.gene_sets import GeneSets
+from cellweft.genes.interactions import EdgeList
+from cellweft.genes.network import Network, network_bytes, read_network
 from cellweft.impute.base import FitContext, predict_all
-from cellweft.impute.stimpute_predictor import (
-    NetworkGenes,
-    check_k,
-    gene_graph,
-    gene_relations,
-    network_record,
-)
-from cellweft.impute.stimpute_state import SavedStImpute, folder_of
+from cellweft.impute.planning import TABLE_GENES, uses_all_sources
 from cellweft.impute.training_data import training_cells
 from cellweft.impute.uncertainty.reliability_network import (
     LeftOut,
     Reliability,
+    ReliabilityNet,
+    ReliabilityNets,
     TissueSample,
     fit_reliability,
     leave_out,
 )
 from cellweft.nn import stimpute
-from cellweft.nn.config import StImputeSettings
+from cellweft.nn.config import StImputeSettings, bytes_per_cell
 from cellweft.nn.device import to_device
+from cellweft.nn.gene_graph import (
+    EdgeRelation,
+    EmbeddingRelation,
+    ExpressionRelation,
+    GeneGraph,
+    GeneRelation,
+    GeneSetRelation,
+    GeneTable,
+    GraphPart,
+)
 from cellweft.nn.neighbors import NeighborMean
 from cellweft.nn.operator import ReferenceOperator, on_all_cells
 from cellweft.nn.parallel import over_devices
-from cellweft.nn.stimpute import StImputeModel
+from cellweft.nn.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedStImpute:
+    """What a model folder holds of stImpute: all of a fit but its data.
+
+    Attributes
+    ----------
+    settings
+        As they were used.
+    networks
+        Autoencoder and gene network, on the CPU.
+    reliability
+        What was learned of reliability, if anything was.
+    network
+        What the gene graph used of protein embeddings, gene sets and edges, for the reference's genes.
+    """
+
+    settings: StImputeSettings
+    networks: tuple[AutoEncoder, GeneNetwork]
+    reliability: ReliabilityNets | None
+    network: Network
+
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Self:
+        """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
+        config, tensors, genes = folder.config, folder.tensors, folder.genes
+        settings = StImputeSettings(**config["settings"])
+        start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+        networks = new_networks(settings, len(genes), start)
+        for name, network in zip(("autoencoder", "network"), networks, strict=True):
+            network.load_state_dict(part_of(tensors, name))
+        nets = None
+        if config["n_reliability_nets"]:
+            centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
+            learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
+            for number, net in enumerate(learned):
+                net.load_state_dict(part_of(tensors, f"reliability.{number}"))
+            by_gene = genes.set_index("gene")
+            nets = ReliabilityNets(
+                centre=centre,
+                scale=scale,
+                nets=tuple(learned),
+                fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
+                panel_scores={str(gene): float(score) for gene, score in by_gene[RELIABILITY].items()},
+            )
+        return cls(settings=settings, networks=networks, reliability=nets, network=_network(config, tensors))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,6 +265,202 @@ class FittedStImpute:
 
     def folder(self, pair: Pair) -> ModelFolder:
         """See `cellweft.impute.base.FittedMethod`."""
-        sources = {name: str(part["source"]) for name, part in self.network.items()}
         nets = None if self.reliability is None else self.reliability.nets
-        return folder_of(self.model, pair, nets, sources=sources)
+        genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
+        config: dict[str, Any] = {
+            "settings": asdict(self.settings),
+            "n_reliability_nets": 0 if nets is None else len(nets.nets),
+            "sources": {name: str(part["source"]) for name, part in self.network.items()},
+        }
+        arrays: dict[str, NDArray[Any]] = {}
+        for part in self.model.graph.parts:
+            _add_relation(part.relation, pair.sc.genes, config, arrays)
+        tensors = named("autoencoder", self.model.autoencoder.state_dict())
+        tensors |= named("network", self.model.network.state_dict())
+        if nets is not None:
+            genes["reliability_fold"] = [nets.fold_of[gene] for gene in genes["gene"]]
+            genes[RELIABILITY] = [nets.panel_scores[gene] for gene in genes["gene"]]
+            arrays |= {"reliability.centre": nets.centre, "reliability.scale": nets.scale}
+            for number, net in enumerate(nets.nets):
+                tensors |= named(f"reliability.{number}", net.state_dict())
+        tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
+        return ModelFolder(config=config, tensors=tensors, genes=genes)
+
+
+def _add_relation(
+    relation: GeneRelation, genes: NDArray[np.str_], config: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> None:
+    """Put what a relation was made from among the values of a folder, as far as it is about the genes."""
+    known = relation.knows(np.arange(len(genes)))
+    names = genes[known].tolist()
+    if isinstance(relation, EmbeddingRelation):
+        config["embedded_genes"] = names
+        arrays["embedding"] = relation.vectors[relation.rows[known]]
+    elif isinstance(relation, GeneSetRelation):
+        config["gene_set_genes"], members = names, relation.members[known]
+        arrays["gene_sets.starts"] = members.indptr.astype(np.int64)
+        arrays["gene_sets.sets"] = members.indices.astype(np.int64)
+        arrays["gene_sets.information"] = relation.information
+    elif isinstance(relation, EdgeRelation):
+        upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
+        upper.sort_indices()  # so that a model is saved alike again
+        config["edge_genes"], arrays["edges.weights"] = names, upper.data
+        arrays["edges.pairs"] = np.stack(upper.tocoo().coords, axis=1).astype(np.int64)
+
+
+def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
+    """Return the parts of a network that a folder holds."""
+    arrays, sources = {name: one.numpy() for name, one in tensors.items()}, config["sources"]
+    embedding, gene_sets, edges = None, None, None
+    if "embedding" in arrays:
+        genes = np.array(config["embedded_genes"])
+        embedding = EmbeddingTable(genes=genes, values=arrays["embedding"], source=sources["embedding"])
+    if "gene_sets.starts" in arrays:
+        starts, sets = arrays["gene_sets.starts"], arrays["gene_sets.sets"]
+        information = arrays["gene_sets.information"]
+        members = sp.csr_matrix(
+            (np.ones(len(sets), dtype=np.float32), sets, starts), shape=(len(starts) - 1, len(information))
+        )
+        genes = np.array(config["gene_set_genes"])
+        gene_sets = GeneSets(
+            genes=genes, members=members, information=information, source=sources["gene_sets"]
+        )
+    if "edges.pairs" in arrays:
+        pairs, weights = arrays["edges.pairs"], arrays["edges.weights"]
+        genes = np.array(config["edge_genes"])
+        edges = EdgeList(genes=genes, pairs=pairs, weights=weights, source=sources["edges"])
+    return Network(embedding=embedding, gene_sets=gene_sets, edges=edges)
+
+
+def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
+    """Raise `SettingError` where the reference has fewer usable cells than neighbours are asked for."""
+    if settings.k > columns.n_cells:
+        raise SettingError(
+            arg("settings", key="k"),
+            expected=f"at most {columns.n_cells:,}, the reference's cells that have counts",
+            got=str(settings.k),
+            fix="Set a smaller k.",
+        )
+
+
+def gene_relations(
+    network: Network, genes: NDArray[np.str_], *, settings: StImputeSettings
+) -> tuple[GraphPart, ...]:
+    """Return the relations that the settings name, over the genes of a reference.
+
+    Parameters
+    ----------
+    network
+        What is known of genes besides expression.
+    genes
+        (n_genes,) names of the reference's genes.
+    settings
+        Of the method.
+
+    Raises
+    ------
+    GeneError
+        An embedding table, gene sets or edges with none of the genes.
+    """
+    found: dict[RelationKind, GeneRelation] = {"expression": ExpressionRelation()}
+    if network.embedding is not None:
+        places, vectors = network.embedding.match(genes)
+        rows = np.full(len(genes), -1)
+        rows[places] = np.arange(len(places))
+        nearest = settings.graph_neighbors if settings.measure == "similarity" else None
+        found["embedding"] = EmbeddingRelation(vectors=vectors, rows=rows, nearest=nearest)
+    if network.gene_sets is not None:
+        known, members = network.gene_sets.aligned(genes)
+        information = network.gene_sets.information
+        found["gene_sets"] = GeneSetRelation(known=known, members=members, information=information)
+    if network.edges is not None:
+        known, edges = network.edges.aligned(genes)
+        found["edges"] = EdgeRelation(known=known, edges=edges)
+    shares = settings.graph_shares(found)
+    return tuple(GraphPart(name=name, relation=found[name], share=share) for name, share in shares.items())
+
+
+def gene_graph(
+    pair: Pair, columns: GeneColumns, *, settings: StImputeSettings, parts: tuple[GraphPart, ...]
+) -> GeneGraph:
+    """Return the gene graph of some relations, over the pair's reference, with the sources of its panel."""
+    sources = np.arange(pair.sc.n_genes) if uses_all_sources(pair, settings) else pair.sc_shared
+    return GeneGraph(
+        sources=sources,
+        source_expression=columns.dense(sources),
+        parts=parts,
+        measure=settings.measure,
+        n_neighbors=settings.graph_neighbors,
+    )
+
+
+def network_record(graph: GeneGraph, network: Network, n_genes: int) -> dict[str, dict[str, Any]]:
+    """Return what a gene graph is made of, as plain values that every format stores.
+
+    Parameters
+    ----------
+    graph
+        The graph.
+    network
+        What its relations were made from.
+    n_genes
+        Genes of the reference.
+
+    Returns
+    -------
+    For each relation its ``share``, its ``source``, and ``known_genes``, how many of the genes it knows.
+    """
+    known = graph.known_genes(n_genes)
+    return {
+        part.name: {
+            "share": float(part.share),
+            "source": network.sources.get(part.name, "reference"),
+            "known_genes": known[part.name],
+        }
+        for part in graph.parts
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkGenes:
+    """Some genes of the reference, ready for stImpute's networks: see `cellweft.impute.base.Predictor`.
+
+    Attributes
+    ----------
+    model
+        A trained model.
+    tables
+        The genes, a few of them a table: so many as a block of cells has room for.
+    cells
+        Cells of a block.
+    """
+
+    model: StImputeModel
+    tables: tuple[GeneTable, ...]
+    cells: int
+
+    @classmethod
+    def of(cls, model: StImputeModel, columns: GeneColumns, genes: IntArray) -> NetworkGenes:
+        """Make genes ready.
+
+        Parameters
+        ----------
+        model, columns
+            A trained model, and its reference by gene.
+        genes
+            (n_genes,) positions in the reference.
+        """
+        parts = [genes[places] for places in row_blocks(len(genes), TABLE_GENES)]
+        per_cell = bytes_per_cell(model.settings, len(model.sources.weights), min(len(genes), TABLE_GENES))
+        made = (
+            GeneTable.build(model.graph, part, columns.dense(part), device=model.device) for part in parts
+        )
+        return cls(model=model, tables=tuple(made), cells=rows_within(BLOCK_BYTES, per_cell))
+
+    def values(self, measured: FloatArray) -> FloatArray:
+        """See `cellweft.impute.base.Predictor`."""
+        near = stimpute.find_neighbors(self.model, measured)
+        found = np.empty((len(near), sum(len(table.weights) for table in self.tables)), dtype=np.float32)
+        for rows in row_blocks(len(near), self.cells):
+            found[rows] = stimpute.predict_block(self.model, near[rows], self.tables)
+        return found

@@ -183,7 +183,9 @@ class CoarseMapping:
         least
             Keys that are looked at in each visit at least, at most all.
         """
-        order = torch.argsort(self._best_groups(), stable=True)
+        blocks = torch.split(self.queries, READ_ROWS)
+        best = torch.cat([self.groups.log_sums(block).argmax(dim=1) for block in blocks])
+        order = torch.argsort(best, stable=True)
         for rows in torch.split(order, _QUERIES) if len(order) else ():
             yield self._visit(rows, self.groups.log_sums(self.queries[rows]), least=least)
 
@@ -223,10 +225,6 @@ class CoarseMapping:
         for visit in self.visits():
             totals[visit.rows] = visit.log_total
         return totals
-
-    def _best_groups(self) -> torch.Tensor:
-        blocks = torch.split(self.queries, READ_ROWS)
-        return torch.cat([self.groups.log_sums(block).argmax(dim=1) for block in blocks])
 
     def _visit(self, rows: torch.Tensor, far: torch.Tensor, *, least: int) -> Visit:
         """Return the visit of some queries, given what is estimated of all groups."""

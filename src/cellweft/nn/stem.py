@@ -248,12 +248,8 @@ def train(
         )
         return encoder.eval(), history
 
-    def report(_: str, done: int, total: int) -> None:
-        progress(done, total)
-
-    encoders, histories = zip(
-        *over_devices(trained, range(settings.models), devices, progress=report), strict=True
-    )
+    numbers, report = range(settings.models), lambda _, done, total: progress(done, total)
+    encoders, histories = zip(*over_devices(trained, numbers, devices, progress=report), strict=True)
     return StemModel(
         encoders=tuple(encoder.to(devices[0]) for encoder in encoders),
         settings=settings,

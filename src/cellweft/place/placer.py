@@ -295,6 +295,16 @@ class Placer(FolderModel):
         check_counts(cells, int(queries.any(dim=1).sum()))
         groups = {name: spots_of[seen[spots_of]] for name, spots_of in slice_members(pair).items()}
         groups = {name: spots_of for name, spots_of in groups.items() if len(spots_of)}
+        record = provenance(
+            "placed",
+            preset=fitted.preset,
+            settings=model.settings,
+            seed=fitted.seed,
+            device=str(model.device),
+            inputs=inputs_of(pair),
+            fit_seconds=fitted.fit_seconds,
+        )
+        record |= {"n_genes": len(fitted.genes), "dropout": float(model.dropout)}
         return Placement(
             pair=pair,
             model=model,
@@ -304,7 +314,7 @@ class Placer(FolderModel):
             spot_groups=groups,
             slice_of_cells=slices_of(queries, keys, groups.values()),
             genes=fitted.genes,
-            record=timed(_record(fitted, pair), start),
+            record=timed(record, start),
         )
 
     def attach(self, pair: Pair) -> Self:
@@ -361,20 +371,6 @@ class Placer(FolderModel):
                 "Placer", expected="a Placer with data", got="one without", fix=f"Call {call} first."
             )
         return self.pair_
-
-
-def _record(fitted: SavedPlacer, pair: Pair) -> dict[str, Any]:
-    """Return how cells were placed, as values that every format stores."""
-    record = provenance(
-        "placed",
-        preset=fitted.preset,
-        settings=fitted.model.settings,
-        seed=fitted.seed,
-        device=str(fitted.model.device),
-        inputs=inputs_of(pair),
-        fit_seconds=fitted.fit_seconds,
-    )
-    return record | {"n_genes": len(fitted.genes), "dropout": float(fitted.model.dropout)}
 
 
 def _embedded(

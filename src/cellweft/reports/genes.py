@@ -18,11 +18,10 @@ from cellweft.data.io.keys import (
     RELIABILITY_UPPER,
     RELIABLE,
 )
-from cellweft.reports.accuracy import reliability_metric
+from cellweft.reports.accuracy import own_method, reliability_metric
 from cellweft.reports.document import Block, Heading, Name, Number, Part, Picture, Row, Table, text
 from cellweft.reports.figures import picture
 from cellweft.reports.inputs import Given, Result
-from cellweft.reports.interpretation import own_method
 
 MOST_ROWS = 12
 """Genes at the top, and at the bottom, of the table."""

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import LOWER, RELIABILITY
-from cellweft.reports.accuracy import quality_blocks
+from cellweft.reports.accuracy import quality_blocks, verdict
 from cellweft.reports.document import Block, Code, Heading, Link, Listing, Name, Page, Section, Text, text
 from cellweft.reports.formatting import CAUTIONS, PAPERS
 from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks, reliable_genes
 from cellweft.reports.inputs import Given
-from cellweft.reports.interpretation import verdict
 from cellweft.reports.placement import composition_blocks, placement_blocks
 from cellweft.reports.provenance import commands, input_blocks, input_cautions, run_blocks
 

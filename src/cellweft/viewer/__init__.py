@@ -16,13 +16,14 @@ import h5py
 from cellweft._compute import parse_memory
 from cellweft._errors import SettingError
 from cellweft._typing import PathLike
+from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import StoredTable
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result
 from cellweft.viewer.api import Api
 from cellweft.viewer.cache import StripeCache
-from cellweft.viewer.dataset import MATRICES, Dataset, kind_of
+from cellweft.viewer.dataset import Dataset, kind_of
 from cellweft.viewer.matrix import Means
 from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.server import Viewer
@@ -153,7 +154,7 @@ def _datasets(
 
 
 def _matrices(opened: Input) -> int:
-    return sum(name in opened.layers for name in MATRICES) + (opened.matrix is not None)
+    return sum(name in opened.layers for name in INTERVAL) + (opened.matrix is not None)
 
 
 def _titles(results: Sequence[Any]) -> list[str]:

@@ -113,13 +113,7 @@ class Api:
         found = _ROUTE.fullmatch(path)
         if found is None:
             return self._file(path)
-        number, what = int(found[1]), found[2]
-        if number >= len(self._datasets):
-            return not_found(path)
-        try:
-            return self._data(self._datasets[number], what, query)
-        except CellweftError as error:
-            return error_answer(error, status=_status(error))
+        return self._of_dataset(int(found[1]), path, lambda one: self._data(one, found[2], query))
 
     def compare(self, target: str, body: Callable[[int], bytes], *, is_gone: Callable[[], bool]) -> Answer:
         """Return the answer to a POST request.
@@ -140,19 +134,25 @@ class Api:
         """
         found = _ROUTE.fullmatch(target)
         number = -1 if found is None or found[2] != "compare" else int(found[1])
-        if not 0 <= number < len(self._datasets):
-            return not_found(target)
-        dataset = self._datasets[number]
-        try:
+
+        def answer(dataset: Dataset) -> Answer:
             inside = body(-(-dataset.n_cells // 8))
             return Answer(body=_as_json(dataset.compare(inside, is_gone=is_gone)))
-        except CellweftError as error:
-            return error_answer(error, status=_status(error))
+
+        return self._of_dataset(number, target, answer)
 
     def is_known(self, target: str) -> bool:
         """Return whether there is something at the path, whatever the method."""
         path = target.partition("?")[0]
         return path in ("/", "/api/session") or _ROUTE.fullmatch(path) is not None
+
+    def _of_dataset(self, number: int, path: str, answer: Callable[[Dataset], Answer]) -> Answer:
+        if not 0 <= number < len(self._datasets):
+            return not_found(path)
+        try:
+            return answer(self._datasets[number])
+        except CellweftError as error:
+            return error_answer(error, status=_status(error))
 
     def _data(self, dataset: Dataset, what: str, query: str) -> Answer:
         if what == "positions":

@@ -24,7 +24,7 @@ MOST_CATEGORIES = 65_535
 MISSING = 65_535
 """The code of a cell without a label."""
 
-_MOSTSLICES = 1000
+_MOST_SLICES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def _column(opened: Input, name: str) -> Column | None:
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):
         return None
-    if name.lower() in SLICE_KEYS and 1 < len(np.unique(finite)) <= min(_MOSTSLICES, len(numbers) // 10):
+    if name.lower() in SLICE_KEYS and 1 < len(np.unique(finite)) <= min(_MOST_SLICES, len(numbers) // 10):
         return _category(opened, name, values)
     low, high = float(finite.min()), float(finite.max())
     return Column(name=name, kind="number", low=low, high=high, read=lambda: _numbers(opened.obs[name]))

@@ -32,9 +32,6 @@ from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
 from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.region_markers import compared, read_inside
 
-MATRICES = INTERVAL
-"""Layers that are read beside X."""
-
 _TOP = 0.99  # quantile at which the colours end
 
 
@@ -242,7 +239,7 @@ class Dataset:
     def _open(self, means: Means) -> dict[str, GeneMatrix]:
         opened, found = self._opened, {}
         held = {} if opened.matrix is None or not self._names else {"imputed": opened.matrix}
-        held |= {name: opened.layers[name] for name in MATRICES if held and name in opened.layers}
+        held |= {name: opened.layers[name] for name in INTERVAL if held and name in opened.layers}
         for name, one in held.items():
             matrix = open_genes(one, means, where=f"{opened.where} ({name})")
             if matrix.shape != (self.n_cells, len(self._names)):
@@ -259,7 +256,7 @@ class Dataset:
         there = {
             "measured": self.measured is not None,
             "imputed": "imputed" in self._matrices,
-            "uncertainty": all(name in self._matrices for name in MATRICES),
+            "uncertainty": all(name in self._matrices for name in INTERVAL),
         }
         return tuple(name for name, is_there in there.items() if is_there)
 
@@ -267,7 +264,7 @@ class Dataset:
         if layer == "measured" and self.measured is not None:
             return self.measured.gene(number)
         if layer == "uncertainty":
-            lower, upper = (self._matrices[name].gene(number) for name in MATRICES)
+            lower, upper = (self._matrices[name].gene(number) for name in INTERVAL)
             return np.asarray(upper - lower)
         return self._matrices[layer].gene(number)
 
@@ -285,16 +282,11 @@ class Dataset:
         return known
 
     def _measured(self) -> list[bool]:
-        var = self._opened.var
-        if MEASURED in var.columns:
-            return [bool(one) for one in var[MEASURED]]
-        return [False] * len(self._names)
+        return [bool(one) for one in self._opened.var.get(MEASURED, [False] * len(self._names))]
 
     def _reliability(self) -> NDArray[np.float64]:
-        var = self._opened.var
-        if RELIABILITY in var.columns:
-            return np.asarray(pd.to_numeric(var[RELIABILITY], errors="coerce"), dtype=np.float64)
-        return np.full(len(self._names), np.nan)
+        values = self._opened.var.get(RELIABILITY, np.full(len(self._names), np.nan))
+        return np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
 
 
 def _name(table: Annotation, number: int) -> str:

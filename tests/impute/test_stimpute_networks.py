@@ -21,16 +21,10 @@ from cellweft.genes.network import Network
 from cellweft.impute.base import predict_all
 from cellweft.impute.fingerprint import check_data, reference_mark
 from cellweft.impute.imputer import Imputer
-from cellweft.impute.stimpute_predictor import (
-    NetworkGenes,
-    check_k,
-    gene_graph,
-    gene_relations,
-    network_record,
-)
+from cellweft.impute.stimpute import NetworkGenes, check_k, gene_graph, gene_relations, network_record
 from cellweft.impute.training_data import asked_genes, places_of, training_cells
 from cellweft.nn.config import StImputeSettings
-from cellweft.nn.gene_relations import EmbeddingRelation, ExpressionRelation
+from cellweft.nn.gene_graph import EmbeddingRelation, ExpressionRelation
 
 ROUNDING = 2e-6
 """float32 sums may be taken in another order in blocks of another shape; values stay below 8."""
@@ -66,8 +60,8 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("cellweft.impute.base.READ_ROWS", cells)
             patch.setattr("cellweft.impute.base.BLOCK_GENES", genes)
-            patch.setattr("cellweft.impute.stimpute_predictor.TABLE_GENES", tables)
-            patch.setattr("cellweft.impute.stimpute_predictor.BLOCK_BYTES", block)
+            patch.setattr("cellweft.impute.stimpute.TABLE_GENES", tables)
+            patch.setattr("cellweft.impute.stimpute.BLOCK_BYTES", block)
             return predict_all(partial(NetworkGenes.of, imputer.model_, columns), tissue_pair, asked)
 
     return run

@@ -27,7 +27,7 @@ from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import SimulatedTissue
 from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.impute.imputer import Imputer
-from cellweft.impute.stimpute_state import SavedStImpute
+from cellweft.impute.stimpute import SavedStImpute
 
 FILES = ["config.json", "genes.parquet", "weights.safetensors"]
 Fit = Callable[..., Imputer]

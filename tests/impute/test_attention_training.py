@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from cellweft.data._pair import Pair, pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.synthetic.tissue import SimulatedTissue
-from cellweft.impute import attention_predictor as room
-from cellweft.impute.attention_predictor import AttentionPredictor, OutOfFold, fit_attending, sample_cells
-from cellweft.impute.base import predict_all
+from cellweft.impute import attention as room
+from cellweft.impute.attention import AttentionPredictor, OutOfFold, fit_attending, sample_cells
+from cellweft.impute.base import FitContext, predict_all
 from cellweft.nn.config import AttentionSettings
 
 ROUNDING = 5e-6
@@ -32,10 +32,7 @@ def fit(
         GeneColumns.load(one.sc),
         sample_cells(one, seed),
         settings=settings_,
-        seed=seed,
-        devices=[torch.device("cpu")],
-        cross=cross,
-        **others,
+        work=FitContext(seed=seed, devices=(torch.device("cpu"),), reliability=cross, **others),
     )
 
 
