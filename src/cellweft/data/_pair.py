@@ -333,39 +333,13 @@ def pair(
         check_cells(data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
-    places, places_source = find_coordinates(
+    places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    slice_names, slices_column = find_slices(st_data.obs, slices, where=st_data.where)
+    found_slices = find_slices(st_data.obs, slices, where=st_data.where)
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
-    order = np.argsort(sc_genes.names[match.first], kind="stable")
-    sc_shared, st_shared = match.first[order], match.second[order]
-    evidence = CheckResults(
-        sides=(
-            _checked_side(sc_data, sc_wish, sc_genes, sc_shared, sc_types),
-            _checked_side(st_data, st_wish, st_genes, st_shared, st_types),
-        ),
-        match=match,
-        coordinates=places,
-        coordinates_source=places_source,
-        slices=slice_names,
-        slices_column=slices_column,
-        spacing=None if places is None else spot_spacing(places, slice_names),
-    )
-    return Pair(
-        sc=evidence.sides[0].side,
-        st=evidence.sides[1].side,
-        shared_genes=sc_genes.names[sc_shared],
-        sc_shared=sc_shared,
-        st_shared=st_shared,
-        coordinates=places,
-        slices=slice_names,
-        labels=sc_types[0],
-        st_labels=st_types[0],
-        spacing=evidence.spacing,
-        findings=findings_of(evidence),
-        cautions=cautions_of(evidence),
-    )
+    read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
+    return _paired(*read, match=match, places=places, slices=found_slices)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -375,8 +349,47 @@ def _labels(data: Input, wish: ReadOptions) -> _Types:
     return find_labels(data.obs, wish.labels, where=data.where, argument=wish.argument("labels"))
 
 
+_Read: TypeAlias = tuple[Input, ReadOptions, Genes, _Types]
+
+
+def _paired(
+    sc: _Read,
+    st: _Read,
+    *,
+    match: GeneMatch,
+    places: tuple[DoubleArray | None, str],
+    slices: tuple[NDArray[np.str_] | None, str],
+) -> Pair:
+    """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
+    order = np.argsort(sc[2].names[match.first], kind="stable")
+    shared = match.first[order], match.second[order]
+    found = CheckResults(
+        sides=(_checked_side(*sc, shared[0]), _checked_side(*st, shared[1])),
+        match=match,
+        coordinates=places[0],
+        coordinates_source=places[1],
+        slices=slices[0],
+        slices_column=slices[1],
+        spacing=None if places[0] is None else spot_spacing(places[0], slices[0]),
+    )
+    return Pair(
+        sc=found.sides[0].side,
+        st=found.sides[1].side,
+        shared_genes=sc[2].names[shared[0]],
+        sc_shared=shared[0],
+        st_shared=shared[1],
+        coordinates=found.coordinates,
+        slices=found.slices,
+        labels=found.sides[0].labels,
+        st_labels=found.sides[1].labels,
+        spacing=found.spacing,
+        findings=findings_of(found),
+        cautions=cautions_of(found),
+    )
+
+
 def _checked_side(
-    data: Input, wish: ReadOptions, genes: Genes, shared: IntArray, types: _Types
+    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray
 ) -> CheckedSide:
     side, scan = make_side(data, genes, wish, panel=shared)
     return CheckedSide(

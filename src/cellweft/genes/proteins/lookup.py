@@ -175,8 +175,8 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
         for one in (gene_names.id_column(var), gene_names.symbol_column(var))
     )
     all_ids, wanted = gene_names.looks_like_ensembl(names), []
-    plain_names, ids = gene_names.without_version(names), gene_names.without_version(ids)
-    for name, plain, other_id, symbol in zip(names, plain_names, ids, map(str, symbols), strict=True):
+    plain_names, other_ids = gene_names.without_version(names), gene_names.without_version(ids)
+    for name, plain, other_id, symbol in zip(names, plain_names, other_ids, map(str, symbols), strict=True):
         if name.startswith("ENS") and (all_ids or gene_names.looks_like_ensembl([name])):
             symbol = "" if symbol.startswith("ENS") else symbol  # where none is known, the ID stands in
             wanted.append(Wanted(name=name, symbol=symbol, ensembl=str(plain), by_id=True))
