@@ -210,7 +210,7 @@ class Pair:
                 fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
             )
         shared = match.first[np.argsort(match.second)]
-        checked = _checked_side(data, wish, genes, _labels(data, wish, shared))
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
