@@ -61,8 +61,8 @@ class Predictor(Protocol):
         """
 
 
-class FittedMethod(Protocol):
-    """A method that has learned from a pair, and what is known of its fit."""
+class FitFacts(Protocol):
+    """What is known of a fit."""
 
     @property
     def preset(self) -> Preset:
@@ -91,6 +91,10 @@ class FittedMethod(Protocol):
     @property
     def network(self) -> dict[str, dict[str, Any]]:
         """What the gene graph was made of, of a method that has one."""
+
+
+class FittedMethod(FitFacts, Protocol):
+    """A method that has learned from a pair, and what is known of its fit."""
 
     def to(self, device: torch.device) -> FittedMethod:
         """Return a copy that predicts on a device; the reference and the reliability stay in memory."""
