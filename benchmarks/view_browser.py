@@ -21,6 +21,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cellweft import view
+from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data.io.write import ResultWriter
 
 from common import write
@@ -60,7 +61,7 @@ def make(folder: Path, n_cells: int) -> tuple[Path, Path]:
     var = pd.DataFrame(
         {"measured": np.arange(N_GENES) < N_PANEL, "reliability": np.linspace(0.9, 0, N_GENES)}, index=names
     )
-    uns = {"cellweft": {"interval": 0.9}}
+    uns = {"cellweft": {"schema_version": SCHEMA_VERSION, "interval": 0.9}}
     result, tissue = folder / "imputed.zarr", folder / "tissue.h5ad"
     written = ResultWriter(
         result, obs=obs, var=var, obsm={"spatial": places}, uns=uns, layers=("lower", "upper")

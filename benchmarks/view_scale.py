@@ -46,6 +46,7 @@ BLOCK = 2**14  # cells that are made at once
 
 def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers: bool) -> Path:
     """Return the path of a result, made unless it is there."""
+    from cellweft._provenance import SCHEMA_VERSION
     from cellweft.data.io.write import ResultWriter
 
     path = folder / f"result_{n_cells}x{len(genes)}{'_intervals' if layers else ''}{ending}"
@@ -67,7 +68,9 @@ def result(folder: Path, n_cells: int, genes: list[str], *, ending: str, layers:
     level = random.gamma(2, 0.5, len(genes)).astype(np.float32)
     names = ("lower", "upper") if layers else ()
     tables: dict[str, Any] = {"obs": obs, "var": var, "obsm": {"spatial": places}, "layers": names}
-    with ResultWriter(path, uns={"cellweft": {"preset": "auto"}}, **tables) as writer:
+    with ResultWriter(
+        path, uns={"cellweft": {"schema_version": SCHEMA_VERSION, "preset": "auto"}}, **tables
+    ) as writer:
         for start in range(0, n_cells, BLOCK):
             rows = slice(start, min(start + BLOCK, n_cells))
             values = random.standard_normal((rows.stop - rows.start, len(genes)), dtype=np.float32)

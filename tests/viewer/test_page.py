@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
+from cellweft._provenance import SCHEMA_VERSION
 from cellweft.viewer import Viewer, view
 
 SIDE, N_GENES, N_PANEL = 30, 40, 10
@@ -49,7 +50,7 @@ def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
             index=names,
         ),
         obsm={"spatial": places},
-        uns={"cellweft": {"interval": 0.9}},
+        uns={"cellweft": {"schema_version": SCHEMA_VERSION, "interval": 0.9}},
         layers={"lower": values * 0.8, "upper": values * 1.3 + 0.2},
     )
     result.obs["depth"] = places[:, 1]
@@ -452,7 +453,7 @@ def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
         obs=pd.DataFrame(index=pd.RangeIndex(n_cells).astype(str)),
         var=pd.DataFrame({"measured": False, "reliability": 0.5}, index=["A", "B"]),
         obsm={"spatial": random.uniform(0, 5000, (n_cells, 2)).astype(np.float32)},
-        uns={"cellweft": {}},
+        uns={"cellweft": {"schema_version": SCHEMA_VERSION}},
     ).write_h5ad(tmp_path / "imputed.h5ad")
     with view(tmp_path / "imputed.h5ad", open_browser=False, block=False) as viewer:
         context = browser.new_context(viewport=SIZE)
