@@ -7,7 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
+from anndata import AnnData
 from rich.progress import Progress as Bars
 
 import cellweft
@@ -16,6 +20,7 @@ from cellweft._errors import SettingError
 from cellweft._typing import no_progress
 from cellweft.data._pair import Pair
 from cellweft.impute.imputer import Imputer
+from cellweft.place.placement import Placement
 from cellweft.place.placer import Placer
 
 QUICK = {"steps": 3, "fold_steps": 3, "level_steps": 3}
@@ -34,6 +39,15 @@ PUBLIC = (
     cellweft.evaluate_imputation,
     cellweft.evaluate_placement,
     cellweft.genes.find_proteins,
+    cellweft.tl.differential_expression,
+    cellweft.tl.gene_trends,
+    cellweft.tl.neighborhood_enrichment,
+    cellweft.tl.region_enrichment,
+    cellweft.io.to_spatialdata,
+    cellweft.io.write_cellxgene,
+    cellweft.report,
+    Placement.impute,
+    Placement.to_anndata,
 )
 
 
@@ -56,6 +70,35 @@ def refuse(stage: str, done: int, total: int) -> None:
 @pytest.mark.parametrize("function", PUBLIC, ids=lambda one: one.__qualname__)
 def test_every_public_function_shows_a_bar_by_default(function: Callable[..., Any]) -> None:
     assert inspect.signature(function).parameters["progress"].default is True
+
+
+def test_analyses_and_exports_tell_how_far_they_are(tissue_pair: Pair, tmp_path: Path) -> None:
+    stages: dict[str, tuple[int, int]] = {}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        stages[stage] = done, total
+
+    cells = np.random.default_rng(0).poisson(2.0, (12, 3)).astype("float32")
+    kinds, places = np.repeat(["a", "b"], 6), np.column_stack([np.arange(12.0), np.zeros(12)])
+    draws = [AnnData(cells), AnnData(cells + 1)]
+    cellweft.tl.differential_expression(draws, kinds, progress=tell)
+    names = np.array(["A", "B", "C"])
+    cellweft.tl.gene_trends(
+        cells, np.arange(12.0), genes=names, labels=kinds, knots=2, min_cells=2, progress=tell
+    )
+    line = sp.diags([1.0, 1.0], [-1, 1], shape=(12, 12), format="csr")
+    cellweft.tl.neighborhood_enrichment(line, kinds, n_permutations=4, progress=tell)
+    assert stages == {"imputations": (2, 2), "cell types": (2, 2), "permutations": (4, 4)}
+    stages.clear()
+    cellweft.tl.region_enrichment(
+        places, kinds, region_places=places, region_labels=kinds, k=1, n_permutations=3, progress=tell
+    )
+    shown = AnnData(cells, obsm={"spatial": places})
+    cellweft.io.write_cellxgene(shown, tmp_path / "shown.h5ad", progress=tell)
+    rows = [("auto", 0, -1, "summary", "median over genes", "pearson", 0.6)]
+    scores = pd.DataFrame(rows, columns=["method", "seed", "fold", "level", "item", "metric", "value"])
+    cellweft.report(tmp_path / "report.html", scores, progress=tell)
+    assert stages == {"permutations": (3, 3), "rows": (12, 12), "sections": (10, 10)}
 
 
 @pytest.mark.parametrize("wrong", [None, 1, "bar"])

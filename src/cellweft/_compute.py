@@ -31,10 +31,14 @@ PROCESS_BYTES = 450e6
 """What Python takes with torch, anndata and scipy loaded, before any data."""
 SPARSE_BYTES = 8.0
 """A value of a sparse matrix and its column."""
+TABLE_ROWS = 100_000
+"""Rows of a table, or places of cells, that are looked at together."""
 READ_ROWS = 4096
 """Cells or spots that are read together."""
 BLOCK_GENES = 512
 """Genes that are worked on together."""
+CHUNK_BYTES = 2**22
+"""What is compressed together: few enough files for millions of cells, one gene is still read quickly."""
 READ_BYTES = 32 * 2**20
 """Size of a block of rows of a matrix as it is read; the work on it takes a few times as much."""
 BLOCK_BYTES = 64e6

@@ -133,7 +133,7 @@ def test_blocks_of_the_search_leave_no_trace(monkeypatch: pytest.MonkeyPatch, bl
     random = np.random.default_rng(4)
     places = np.concatenate([random.normal(size=(30, 2)), np.zeros((5, 2)), -np.zeros((5, 2))])
     expected = spot_spacing(places)
-    monkeypatch.setattr(spatial, "_BLOCK_PLACES", block)
+    monkeypatch.setattr(spatial, "TABLE_ROWS", block)
     assert spot_spacing(places) == expected
 
 

@@ -103,14 +103,16 @@ def export(
         if to == "spatialdata":
             from cellweft.data.export.spatialdata import to_spatialdata
 
-            path = to_spatialdata(
-                result,
-                spatialdata.into,
-                name=spatialdata.table,
-                annotates=spatialdata.annotates,
-                output=output,
-                overwrite=overwrite,
-            )
+            with screen.progress() as progress:
+                path = to_spatialdata(
+                    result,
+                    spatialdata.into,
+                    name=spatialdata.table,
+                    annotates=spatialdata.annotates,
+                    output=output,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
         elif to == "vitessce":
             from cellweft.data.export.vitessce import write_vitessce
 
@@ -162,7 +164,8 @@ def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
 def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, overwrite: bool) -> Path:
     from cellweft.data.export.cellxgene import check_cellxgene, write_cellxgene
 
-    path = write_cellxgene(result, output, title=title, overwrite=overwrite)
+    with screen.progress() as progress:
+        path = write_cellxgene(result, output, title=title, overwrite=overwrite, progress=progress)
     findings = check_cellxgene(path)
     screen.say_each(findings.view)
     if findings.submission:

@@ -75,8 +75,10 @@ def place(
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             placement = placer.fit(pair, progress=progress).place(progress=progress)
-            placed = placement.to_anndata(neighbors=neighbors)
-            of_spots = spots and placement.to_anndata(of="spots", genes=names, memory=memory)
+            placed = placement.to_anndata(neighbors=neighbors, progress=progress)
+            of_spots = spots and placement.to_anndata(
+                of="spots", genes=names, memory=memory, progress=progress
+            )
             write_anndata(placed, output, overwrite=overwrite)
             if spots is not None:
                 write_anndata(of_spots, spots, overwrite=overwrite)

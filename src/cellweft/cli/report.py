@@ -80,16 +80,18 @@ def report(
 
         given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
         try:
-            written = reports.report(
-                output,
-                *given,
-                *([] if pair is None else [pair]),
-                genes=names,
-                truth=measured,
-                true_places=true_places,
-                title=title,
-                overwrite=overwrite,
-            )
+            with screen.progress() as progress:
+                written = reports.report(
+                    output,
+                    *given,
+                    *([] if pair is None else [pair]),
+                    genes=names,
+                    truth=measured,
+                    true_places=true_places,
+                    title=title,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
         except FormatError as error:
             error.add_note("The two inputs themselves go to --check-inputs.")
             raise

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cellweft._compute import row_blocks
+from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known, sentence
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray
@@ -18,7 +18,6 @@ from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_o
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
-_BLOCK_PLACES = 250_000  # cells that are searched at once
 
 
 def find_coordinates(
@@ -199,7 +198,7 @@ def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = Non
 def _drawn(places: DoubleArray, stride: int) -> DoubleArray:
     """Return about one place of ``stride``, each once; which ones depends on nothing but where they lie."""
     drawn = [places[:0]]
-    for rows in row_blocks(len(places), _BLOCK_PLACES):
+    for rows in row_blocks(len(places), TABLE_ROWS):
         block = places[rows]
         drawn.append(block[place_hashes(block) % np.uint64(stride) == 0])
     return pd.DataFrame(np.concatenate(drawn) + 0.0).drop_duplicates().to_numpy()
@@ -225,7 +224,7 @@ def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[
 def _nearest_other(asked: DoubleArray, places: DoubleArray) -> DoubleArray:
     """Return the distance of each place asked to the nearest other one, by blocks; infinite where none is."""
     nearest = np.full(len(asked), np.inf)
-    for rows in row_blocks(len(places), _BLOCK_PLACES):
+    for rows in row_blocks(len(places), TABLE_ROWS):
         block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # 0.0 makes one of both zeros
         near = np.asarray(cKDTree(block).query(asked, k=2)[0])
         near[near == 0] = np.inf  # the place itself

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._compute import row_blocks
+from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
@@ -25,7 +25,6 @@ FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
-_BLOCK_ROWS = 100_000  # cells whose places are looked at at once
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
 SCALES = {
     "raw": "raw counts",
@@ -307,7 +306,7 @@ def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> 
     codes = None if slices is None else pd.factorize(slices)[0]
 
     def hashes() -> Iterator[NDArray[np.uint64]]:
-        for rows in row_blocks(len(coordinates), _BLOCK_ROWS):
+        for rows in row_blocks(len(coordinates), TABLE_ROWS):
             yield place_hashes(coordinates[rows], None if codes is None else codes[rows])
 
     suspects = repeated(hashes, len(coordinates))

@@ -11,6 +11,7 @@ import numpy as np
 from cellweft._compute import (
     BLOCK_BYTES,
     BLOCK_GENES,
+    CHUNK_BYTES,
     PROCESS_BYTES,
     SPARSE_BYTES,
     parse_memory,
@@ -27,7 +28,6 @@ from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings, StImputeSettings
 TABLE_GENES = 128
 """Genes that stImpute's networks predict at once."""
 _MOST_CELLS, _FEWEST_CELLS = 4096, 16  # of a tile
-_CHUNK_BYTES = 2**22  # few enough files for millions of cells, small enough to read one gene quickly
 _SHARD_CHUNKS = 16  # of a file, which is put together in memory: 64 MiB before they are compressed
 _CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
 _SEARCHED = 256  # cells whose neighbours are sought at once
@@ -120,7 +120,7 @@ class Plan:
 
 
 def _chunk_genes(cells: int) -> int:
-    return rows_within(_CHUNK_BYTES, 4 * cells)
+    return rows_within(CHUNK_BYTES, 4 * cells)
 
 
 def make_plan(

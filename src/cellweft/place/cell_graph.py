@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cellweft._compute import row_blocks, rows_within
+from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
 from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.nn.mapping import Mapping
 
@@ -20,8 +20,6 @@ MOST_COMPARED = 20_000
 
 LISTED_CELLS = 128
 """Of more cells: those that a cell is compared with at each of its spots."""
-
-_BLOCK_BYTES = 64e6
 
 
 def nearest_by_product(features: torch.Tensor, k: int) -> IntArray:
@@ -52,7 +50,7 @@ def nearest_by_overlap(
     *,
     most_cells: int = MOST_COMPARED,
     listed: int = LISTED_CELLS,
-    block_bytes: float = _BLOCK_BYTES,
+    block_bytes: float = BLOCK_BYTES,
 ) -> IntArray:
     """Return the other cells that most probably lived near.
 

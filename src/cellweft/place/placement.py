@@ -15,11 +15,11 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from cellweft._compute import numpy_of, parse_memory
+from cellweft._compute import numpy_of, parse_memory, progress_callback
 from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
 from cellweft._statistics import row_shares
 from cellweft._text import human_bytes
-from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
 from cellweft.data.io.columns import column_of, text_labels
 from cellweft.data.io.keys import PLACES, PREFIX, PROPORTIONS, RECORD
@@ -299,7 +299,9 @@ class Placement:
             return carried.reshape(len(carried), *np.shape(given)[1:])
         return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
 
-    def impute(self, genes: Iterable[str], *, memory: str | int = "4 GB") -> AnnData:
+    def impute(
+        self, genes: Iterable[str], *, memory: str | int = "4 GB", progress: ProgressOption = True
+    ) -> AnnData:
         """Return genes of the cells carried to the spots, C^ X: imputation by placement.
 
         Parameters
@@ -308,6 +310,8 @@ class Placement:
             Names of genes of the reference.
         memory
             Budget for the result and what is read at once.
+        progress
+            As in `cellweft.Imputer.fit`; a function is called as cells are read.
 
         Returns
         -------
@@ -336,11 +340,13 @@ class Placement:
 
         def read(keys: slice) -> torch.Tensor:
             block = self.pair.sc.dense(cells[keys], found)
+            report("cells", keys.stop, len(cells))
             return torch.from_numpy(block).to(self.cells.device)
 
         # each cell is read once: by blocks of them
         mapping = Mapping(queries=mapping.queries, keys=mapping.keys)
-        imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
+        with progress_callback(progress) as report:
+            imputed = mapping.gather(read, len(found), most_keys=_READ_KEYS).cpu().numpy()
         result = AnnData(
             imputed,
             obs=self.pair.st.obs.copy(),
@@ -402,6 +408,7 @@ class Placement:
         neighbors: int = 15,
         genes: Iterable[str] = (),
         memory: str | int = "4 GB",
+        progress: ProgressOption = True,
     ) -> AnnData:
         """Return the placed cells, or the spots with what they are made of, as an AnnData to write.
 
@@ -415,6 +422,8 @@ class Placement:
             Genes that are carried to the spots, as `impute` does.
         memory
             Budget for these.
+        progress
+            As in `impute`.
 
         Returns
         -------
@@ -433,7 +442,7 @@ class Placement:
         """
         check_choice("of", of, ("cells", "spots"))
         if of == "spots":
-            spots = self.impute(genes, memory=memory)
+            spots = self.impute(genes, memory=memory, progress=progress)
             if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
                 spots.obsm[PROPORTIONS] = self.deconvolve()
             return spots

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cellweft._typing import PathLike
+from cellweft._typing import PathLike, ProgressOption
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ def report(
     true_places: str | NDArray[Any] | None = None,
     title: str = "cellweft report",
     overwrite: bool = False,
+    progress: ProgressOption = True,
 ) -> Path:
     """Write a report on results: one HTML file that opens anywhere, prints well, and asks for nothing else.
 
@@ -57,6 +58,8 @@ def report(
         What stands above.
     overwrite
         Whether a file that is there may be replaced.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as sections are made.
 
     Returns
     -------
@@ -94,6 +97,7 @@ def report(
     ...     "0.600" in written.read_text(encoding="utf-8")
     True
     """
+    from cellweft._compute import progress_callback
     from cellweft.data.io.atomic_output import check_output
     from cellweft.reports.inputs import check_genes, given_of
     from cellweft.reports.render import write_page
@@ -102,5 +106,6 @@ def report(
     check_output(path, overwrite=overwrite, suffixes=(".html", ".htm"))
     given = given_of(results)
     check_genes(given, genes or ())
-    page = page_of(given, title=title, genes=genes, truth=truth, true_places=true_places)
+    with progress_callback(progress) as said:
+        page = page_of(given, title=title, genes=genes, truth=truth, true_places=true_places, progress=said)
     return write_page(page, path, overwrite=overwrite)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellweft._typing import Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import LOWER, RELIABILITY
 from cellweft.reports.accuracy import quality_blocks, verdict
@@ -26,6 +27,7 @@ def page_of(
     genes: Sequence[str] | None = None,
     truth: Pair | None = None,
     true_places: str | NDArray[np.float64] | None = None,
+    progress: Progress = no_progress,
 ) -> Page:
     """Return what a report says.
 
@@ -41,26 +43,38 @@ def page_of(
         Measurements of genes that the panel did not have, with the reference, if known.
     true_places
         Where the placed cells lived, if known.
+    progress
+        Called as sections are made.
     """
     has_genes = given.imputed is not None or bool(given.scored(place=False))
-    quality = (*quality_blocks(given), *interval_blocks(given, truth)) if has_genes else ()
+
+    def quality() -> tuple[Block, ...]:
+        return (*quality_blocks(given), *interval_blocks(given, truth)) if has_genes else ()
+
     has_places = given.placed is not None or bool(given.scored(place=True))
-    places = placement_blocks(given, true_places) if has_places else ()
-    parts: tuple[tuple[str, str, tuple[Block, ...]], ...] = (
-        ("summary", "In short", _short(given)),
-        ("inputs", "What came in", input_blocks(given)),
-        ("run", "How it was run", run_blocks(given)),
+
+    def places() -> tuple[Block, ...]:
+        return placement_blocks(given, true_places) if has_places else ()
+
+    parts: tuple[tuple[str, str, Callable[[], tuple[Block, ...]]], ...] = (
+        ("summary", "In short", lambda: _short(given)),
+        ("inputs", "What came in", lambda: input_blocks(given)),
+        ("run", "How it was run", lambda: run_blocks(given)),
         ("quality", "How good the imputed genes are", quality),
-        ("genes", "Which genes to trust", gene_blocks(given)),
-        ("gallery", "Genes in the tissue", gallery_blocks(given, genes, truth)),
+        ("genes", "Which genes to trust", lambda: gene_blocks(given)),
+        ("gallery", "Genes in the tissue", lambda: gallery_blocks(given, genes, truth)),
         ("placement", "Where cells were placed", places),
-        ("composition", "What the spots are made of", composition_blocks(given)),
-        ("cautions", "What to keep in mind", (_cautions(given),)),
-        ("reproduce", "To cite and to reproduce", _closing(given)),
+        ("composition", "What the spots are made of", lambda: composition_blocks(given)),
+        ("cautions", "What to keep in mind", lambda: (_cautions(given),)),
+        ("reproduce", "To cite and to reproduce", lambda: _closing(given)),
     )
-    sections = tuple(Section(key=key, title=head, blocks=blocks) for key, head, blocks in parts if blocks)
+    sections = []
+    for number, (key, head, make) in enumerate(parts, 1):
+        if blocks := make():
+            sections.append(Section(key=key, title=head, blocks=blocks))
+        progress("sections", number, len(parts))
     names = (*(one.name for one in given.results), *(one.name for one in given.scores))
-    return Page(title=title, made_of=names, sections=sections, version=version("cellweft"))
+    return Page(title=title, made_of=names, sections=tuple(sections), version=version("cellweft"))
 
 
 def _short(given: Given) -> tuple[Block, ...]:

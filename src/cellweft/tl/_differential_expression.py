@@ -11,9 +11,9 @@ from anndata import AnnData
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
-from cellweft._compute import BLOCK_GENES, row_blocks
+from cellweft._compute import BLOCK_GENES, progress_callback, row_blocks
 from cellweft._errors import InputError, SettingError, check_array, check_known
-from cellweft._typing import DoubleArray
+from cellweft._typing import DoubleArray, ProgressOption
 
 _COLUMNS = [
     "group", "gene", "difference", "standard_error", "statistic", "degrees_of_freedom", "pvalue", "fdr",
@@ -76,7 +76,11 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
 
 
 def differential_expression(
-    imputations: Sequence[AnnData], groups: str | ArrayLike, *, reference: str | None = None
+    imputations: Sequence[AnnData],
+    groups: str | ArrayLike,
+    *,
+    reference: str | None = None,
+    progress: ProgressOption = True,
 ) -> pd.DataFrame:
     """Test which genes differ between groups of cells, over several imputations.
 
@@ -88,6 +92,8 @@ def differential_expression(
         Column of ``obs``, or (n_cells,) labels; cells without one are left out.
     reference
         The group that others are compared with; by default each is compared with all other labelled cells.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as imputations are read.
 
     Returns
     -------
@@ -131,7 +137,11 @@ def differential_expression(
     compared = _comparisons(labels, names, reference)
     members = sp.csr_matrix(np.stack([labels == name for name in names]).astype(np.float64))
     count = np.asarray(members.sum(axis=1)).ravel()
-    sums = [_sums(one, members) for one in imputations]
+    sums = []
+    with progress_callback(progress) as report:
+        for one in imputations:
+            sums.append(_sums(one, members))
+            report("imputations", len(sums), len(imputations))
     tables = []
     for name in compared:
         own = np.array([name == one for one in names])

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import solve_triangular
 
-from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
+from cellweft._compute import BLOCK_VALUES, progress_callback, row_blocks, rows_within
 from cellweft._errors import GeneError, InputError, KeyMissingError, check_array, check_range
 from cellweft._statistics import centred, unit_length
 from cellweft._text import near, shorten
-from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._spatial_axis import natural_basis, quantile_knots
 
 COLUMNS = ("type", "gene", "n_cells", "f", "p", "fdr", "r2", "peak", "rho")
@@ -172,6 +172,7 @@ def gene_trends(
     level: float = 0.95,
     n_points: int = 50,
     min_cells: int = 30,
+    progress: ProgressOption = True,
 ) -> Trends:
     """Find the genes that vary along an axis, in each cell type.
 
@@ -194,6 +195,8 @@ def gene_trends(
         Positions at which curves are read, at least 2.
     min_cells
         Types with fewer cells are left out.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as types are done.
 
     Returns
     -------
@@ -239,15 +242,17 @@ def gene_trends(
     types, codes = label_codes(labels, len(position))
     fits: dict[str, TypeFit] = {}
     tables, left_out = [], {}
-    for number, name in enumerate(map(str, types)):
-        cells = np.flatnonzero(codes == number)
-        at = quantile_knots(position[cells], knots)
-        reason = _reason_against(len(cells), len(at), min_cells)
-        if reason:
-            left_out[name] = reason
-            continue
-        fits[name], table = _fit_type(matrix, position, cells=cells, knots=at, n_points=n_points)
-        tables.append(table.assign(type=name, gene=names))
+    with progress_callback(progress) as report:
+        for number, name in enumerate(map(str, types)):
+            cells = np.flatnonzero(codes == number)
+            at = quantile_knots(position[cells], knots)
+            reason = _reason_against(len(cells), len(at), min_cells)
+            if reason:
+                left_out[name] = reason
+            else:
+                fits[name], table = _fit_type(matrix, position, cells=cells, knots=at, n_points=n_points)
+                tables.append(table.assign(type=name, gene=names))
+            report("cell types", number + 1, len(types))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
     order = ["type", "p", "r2", "gene"]
     table = table.sort_values(order, ascending=[True, True, False, True], ignore_index=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from cellweft._compute import numpy_stream
+from cellweft._compute import numpy_stream, progress_callback
 from cellweft._errors import InputError, check_array, check_range
-from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._gene_trends import label_codes
 from cellweft.tl._spatial_axis import check_places
 
@@ -23,7 +23,12 @@ _N_RATIOS = 101
 
 
 def neighborhood_enrichment(
-    adjacency: Matrix, labels: NDArray[Any], *, n_permutations: int = 1000, seed: int = 0
+    adjacency: Matrix,
+    labels: NDArray[Any],
+    *,
+    n_permutations: int = 1000,
+    seed: int = 0,
+    progress: ProgressOption = True,
 ) -> pd.DataFrame:
     """Return how much more often cells of two types are neighbours than by chance.
 
@@ -38,6 +43,8 @@ def neighborhood_enrichment(
         Random orders of the labels, at least 2.
     seed
         Of these orders.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as orders are counted.
 
     Returns
     -------
@@ -75,8 +82,9 @@ def neighborhood_enrichment(
     def count(order: IntArray) -> IntArray:
         return _pair_counts(order[begins], order[ends], shape=(len(types), len(types)))
 
+    stream = numpy_stream(seed, "niches.cells")
     return pd.DataFrame(
-        _z_scores(*_permuted(count, codes, n=n_permutations, stream=numpy_stream(seed, "niches.cells"))),
+        _z_scores(*_permuted(count, codes, n=n_permutations, stream=stream, progress=progress)),
         index=pd.Index(types, name="type"),
         columns=pd.Index(types, name="neighbor"),
     )
@@ -91,6 +99,7 @@ def region_enrichment(
     k: int = 6,
     n_permutations: int = 1000,
     seed: int = 0,
+    progress: ProgressOption = True,
 ) -> pd.DataFrame:
     """Return in which regions of the tissue the cells of each type were placed more often than by chance.
 
@@ -110,6 +119,8 @@ def region_enrichment(
         Random orders of the types, at least 2.
     seed
         Of these orders.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as orders are counted.
 
     Returns
     -------
@@ -165,7 +176,7 @@ def region_enrichment(
         return _pair_counts(np.repeat(order, k), around, shape=(len(types), len(regions)))
 
     stream = numpy_stream(seed, "niches.regions")
-    found, permuted = _permuted(count, codes, n=n_permutations, stream=stream)
+    found, permuted = _permuted(count, codes, n=n_permutations, stream=stream, progress=progress)
     p = _p_values(found, permuted).ravel()
     return pd.DataFrame(
         {
@@ -292,10 +303,20 @@ def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
 
 
 def _permuted(
-    count: Callable[[IntArray], IntArray], codes: IntArray, *, n: int, stream: np.random.Generator
+    count: Callable[[IntArray], IntArray],
+    codes: IntArray,
+    *,
+    n: int,
+    stream: np.random.Generator,
+    progress: ProgressOption,
 ) -> tuple[IntArray, IntArray]:
     """Return what is counted with the codes as they are, and with each of n permutations of them."""
-    return count(codes), np.stack([count(stream.permutation(codes)) for _ in range(n)])
+    counted = []
+    with progress_callback(progress) as report:
+        for done in range(1, n + 1):
+            counted.append(count(stream.permutation(codes)))
+            report("permutations", done, n)
+    return count(codes), np.stack(counted)
 
 
 def _pair_counts(first: IntArray, second: IntArray, *, shape: tuple[int, int]) -> IntArray:

@@ -176,7 +176,7 @@ def test_nothing_is_replaced_or_left_behind(
     with pytest.raises(InputError, match=r"expected cells of source .*got 5 others, such as 'other0'"):
         to_spatialdata(strangers, store)
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(room, "copy_matrix", fail)

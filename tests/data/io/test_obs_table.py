@@ -85,7 +85,7 @@ def test_tables_of_another_layout_are_read_at_once(tmp_path: Path) -> None:
 )
 def test_names_that_stand_twice_equal_a_naive_count(names: list[str], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(obs_table, "_BLOCK_ROWS", block)
+        patch.setattr(obs_table, "TABLE_ROWS", block)
         found = names_twice(HeldTable(pd.DataFrame(index=pd.Index(names, dtype=object))))
     assert found == [name for name in dict.fromkeys(names) if names.count(name) > 1]
 
@@ -94,7 +94,7 @@ def test_names_that_stand_twice_equal_a_naive_count(names: list[str], block: int
 def test_names_in_a_file_that_stand_twice(
     tmp_path: Path, write_as: Any, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(obs_table, "_BLOCK_ROWS", block)
+    monkeypatch.setattr(obs_table, "TABLE_ROWS", block)
     data = anndata.AnnData(np.ones((5, 2), dtype=np.float32))
     data.obs_names = ["u", "ü", "v", "w", "ü"]
     for kind in ("h5ad", "zarr", "v3.zarr"):
@@ -118,7 +118,7 @@ def test_repeated_finds_all_that_are_equal() -> None:
 def test_names_are_written_by_blocks_as_anndata_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, names: list[str]
 ) -> None:
-    monkeypatch.setattr(obs_table, "_BLOCK_ROWS", 2)
+    monkeypatch.setattr(obs_table, "TABLE_ROWS", 2)
     given = HeldTable(pd.DataFrame(index=pd.Index(names, dtype=object)))
     group = (
         h5py.File(tmp_path / "x.h5", "w")

@@ -80,7 +80,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     monkeypatch.setattr(Imputer, "_job", job)
-    monkeypatch.setattr("cellweft.impute.planning._CHUNK_BYTES", 4 * 16 * 4)
+    monkeypatch.setattr("cellweft.impute.planning.CHUNK_BYTES", 4 * 16 * 4)
 
 
 def assert_same(path: Path, other: Path) -> None:
@@ -519,7 +519,7 @@ import cellweft
 from cellweft.impute.imputer import Imputer
 import cellweft.impute.planning
 
-cellweft.impute.planning._CHUNK_BYTES = 4 * 16 * 4
+cellweft.impute.planning.CHUNK_BYTES = 4 * 16 * 4
 whole = Imputer._job
 
 def job(self, *args, **options):

@@ -14,9 +14,10 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from cellweft._compute import progress_callback
 from cellweft._errors import InputError, arg, check_known
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, PathLike
+from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
 from cellweft.data.gene_names import looks_like_ensembl
 from cellweft.data.io.atomic_output import check_output, hdf5_output, partial_output
 from cellweft.data.io.backed_matrix import RowSource, open_rows
@@ -68,6 +69,7 @@ def write_cellxgene(
     title: str | None = None,
     embedding: str | None = None,
     overwrite: bool = False,
+    progress: ProgressOption = True,
 ) -> Path:
     """Write a result as an h5ad file that cellxgene shows.
 
@@ -83,6 +85,8 @@ def write_cellxgene(
         What is shown first, such as ``"X_umap"``; by default the places of the cells.
     overwrite
         Whether a file that is there may be replaced.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as rows are written.
 
     Returns
     -------
@@ -128,22 +132,25 @@ def write_cellxgene(
     }
     parts: dict[str, Any] = {"obs": obs, "var": _ready_table(data.var, "var"), "obsm": arrays, "uns": uns}
     source = open_rows(data.matrix, where=data.where)
-    if zero_share(source) < 0.5:
-        with ResultWriter(target, overwrite=overwrite, chunk=chunk_of(source.shape), **parts) as writer:
-            for rows, block in blocks_of(source):
-                dense = block if isinstance(block, np.ndarray) else block.toarray()
-                writer.write(rows, slice(0, source.shape[1]), dense)
-    else:
-        _write_sparse(target, source, parts, overwrite=overwrite)
+    with progress_callback(progress) as report:
+        if zero_share(source) < 0.5:
+            with ResultWriter(target, overwrite=overwrite, chunk=chunk_of(source.shape), **parts) as writer:
+                for rows, block in blocks_of(source, report):
+                    dense = block if isinstance(block, np.ndarray) else block.toarray()
+                    writer.write(rows, slice(0, source.shape[1]), dense)
+        else:
+            _write_sparse(target, source, parts, overwrite=overwrite, progress=report)
     return target
 
 
-def _write_sparse(target: Path, source: RowSource, parts: dict[str, Any], *, overwrite: bool) -> None:
+def _write_sparse(
+    target: Path, source: RowSource, parts: dict[str, Any], *, overwrite: bool, progress: Progress
+) -> None:
     with partial_output(target, overwrite=overwrite) as partial, hdf5_output(partial) as root:
         anndata.io.write_elem(root, "/", AnnData(**parts))
         for key in {"raw", "X"} & set(root):
             del root[key]  # what is not there is an element too, which older readers do not know
-        copy_sparse(source, root, "X")
+        copy_sparse(source, root, "X", progress=progress)
 
 
 def _embeddings(data: Input) -> dict[str, DoubleArray]:

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellweft._compute import progress_callback
 from cellweft._errors import InputError, MissingFileError, OutputExistsError, require
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, PathLike
+from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.copy import copy_matrix
@@ -125,6 +126,7 @@ def to_spatialdata(
     annotates: str | None = None,
     output: PathLike | None = None,
     overwrite: bool = False,
+    progress: ProgressOption = True,
 ) -> Any:
     """Add a result to the SpatialData that it was made from; nothing that is there is changed.
 
@@ -145,6 +147,8 @@ def to_spatialdata(
         by default the element is added to the store at ``into``.
     overwrite
         Whether ``output`` may be replaced. An element is never replaced.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as rows are written into a store.
 
     Returns
     -------
@@ -193,12 +197,13 @@ def to_spatialdata(
         name, [one.name for part in store.iterdir() if part.is_dir() for one in part.iterdir()], str(store)
     )
     if output is None:
-        _add(made, store, name, annotates)
+        with progress_callback(progress) as report:
+            _add(made, store, name, annotates, progress=report)
         return store
     target = check_output(output, overwrite=overwrite, suffixes=(".zarr",))
-    with partial_output(target, overwrite=overwrite) as partial:
+    with partial_output(target, overwrite=overwrite) as partial, progress_callback(progress) as report:
         shutil.copytree(store, partial)
-        _add(made, partial, name, annotates)
+        _add(made, partial, name, annotates, progress=report)
     return target
 
 
@@ -212,7 +217,7 @@ def _check_new(name: str, known: list[str], where: str) -> None:
         )
 
 
-def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
+def _add(made: Input, store: Path, name: str, annotates: str | None, *, progress: Progress) -> None:
     if PLACES in made.obsm:
         data = opened(store)
         data[name] = _points(made, store, annotates)
@@ -226,7 +231,7 @@ def _add(made: Input, store: Path, name: str, annotates: str | None) -> None:
     aside = partial_of(store.with_name(f"{store.name}.{name}"))
     with output_errors(store), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, aside, ignore_errors=True)
-        _write_table(aside, made, source)
+        _write_table(aside, made, source, progress=progress)
         aside.rename(store / TABLES / name)
     _consolidate(store)
 
@@ -241,7 +246,7 @@ def _consolidate(store: Path) -> None:
             zarr.consolidate_metadata(group.store)
 
 
-def _write_table(path: Path, made: Input, source: Input) -> None:
+def _write_table(path: Path, made: Input, source: Input, *, progress: Progress) -> None:
     """Write a result as a table of SpatialData, in the form of the table that it was made from."""
     import zarr
 
@@ -256,7 +261,7 @@ def _write_table(path: Path, made: Input, source: Input) -> None:
     for key, matrix in matrices.items():
         if key in root:
             del root[key]
-        copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key)
+        copy_matrix(open_rows(matrix, where=f"{made.where}.{key}"), root, key, progress=progress)
     told = {
         key: value for key, value in dict(theirs.attrs).items() if not key.startswith(("encoding-", MANIFEST))
     }

@@ -17,7 +17,7 @@ from anndata import AnnData
 from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 
-from cellweft._compute import row_blocks
+from cellweft._compute import READ_BYTES, row_blocks
 from cellweft._errors import FormatError, InputError
 from cellweft._typing import DoubleArray, IntArray, Matrix
 from cellweft.data.io.reopenable import Reopening
@@ -27,7 +27,6 @@ Rows = slice | IntArray
 # A read costs about as much as this many bytes, so that rows no farther apart are read in one go...
 _GAP_BYTES = 256 * 2**10
 # ...up to this many bytes, which bounds the memory of a read whatever the rows.
-_SPAN_BYTES = 32 * 2**20
 
 _BLOCK_STARTS = 2**18  # starts of rows that are read at once
 
@@ -245,7 +244,7 @@ def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -
     if len(rows) == 0:
         return span(0, 0)
     wanted, place = np.unique(rows, return_inverse=True)
-    gap, longest = (max(int(size // source.row_bytes), 1) for size in (_GAP_BYTES, _SPAN_BYTES))
+    gap, longest = (max(int(size // source.row_bytes), 1) for size in (_GAP_BYTES, READ_BYTES))
     is_break = (np.diff(wanted) > gap) | (np.diff(wanted // longest) > 0)
     runs = np.split(wanted, np.flatnonzero(is_break) + 1)
     parts = [span(int(run[0]), int(run[-1]) + 1)[run - run[0]] for run in runs]

@@ -9,21 +9,21 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 
-from cellweft._compute import READ_BYTES, row_blocks, rows_within
-from cellweft._typing import Matrix
+from cellweft._compute import CHUNK_BYTES, READ_BYTES, row_blocks, rows_within
+from cellweft._typing import Matrix, Progress, no_progress
 from cellweft.data.io.backed_matrix import RowSource
 from cellweft.data.io.zarr_store import write_quietly
 
-_CHUNK_BYTES = 2**22
 
-
-def blocks_of(source: RowSource) -> Iterator[tuple[slice, Matrix]]:
+def blocks_of(source: RowSource, progress: Progress = no_progress) -> Iterator[tuple[slice, Matrix]]:
     """Yield all rows of a matrix, about 32 MiB at a time, and where they lie.
 
     Parameters
     ----------
     source
         (n_cells, n_genes), as `cellweft.data.io.backed_matrix.open_rows` opens it.
+    progress
+        Called with ("rows", done, total) as blocks are done with.
 
     Yields
     ------
@@ -34,6 +34,7 @@ def blocks_of(source: RowSource) -> Iterator[tuple[slice, Matrix]]:
     """
     for rows in row_blocks(source.shape[0], block_rows(source.shape)):
         yield rows, source.read(rows)
+        progress("rows", rows.stop, source.shape[0])
 
 
 def block_rows(shape: tuple[int, int]) -> int:
@@ -44,7 +45,7 @@ def block_rows(shape: tuple[int, int]) -> int:
 def chunk_of(shape: tuple[int, int]) -> tuple[int, int]:
     """Return what is compressed together: all rows of a block, and so many genes that it is about 4 MiB."""
     rows = max(min(block_rows(shape), shape[0]), 1)
-    return rows, max(rows_within(_CHUNK_BYTES, 4 * rows, most=shape[1]), 1)
+    return rows, max(rows_within(CHUNK_BYTES, 4 * rows, most=shape[1]), 1)
 
 
 def zero_share(source: RowSource) -> float:
@@ -62,7 +63,7 @@ def zero_share(source: RowSource) -> float:
     return 1.0 - int(filled) / n_values if n_values else 0.0
 
 
-def copy_matrix(source: RowSource, group: Any, key: str) -> None:
+def copy_matrix(source: RowSource, group: Any, key: str, *, progress: Progress = no_progress) -> None:
     """Write a matrix as it is, sparse or dense, as AnnData stores it in zarr.
 
     Parameters
@@ -71,19 +72,21 @@ def copy_matrix(source: RowSource, group: Any, key: str) -> None:
         (n_cells, n_genes)
     group, key
         zarr group to write into, and what the element shall be called; it is not there yet.
+    progress
+        As in `blocks_of`.
     """
     if sp.issparse(source.read(slice(0, 0))):
-        copy_sparse(source, group, key)
+        copy_sparse(source, group, key, progress=progress)
         return
     array = group.create_array(
         key, shape=source.shape, dtype="float32", chunks=chunk_of(source.shape), fill_value=0
     )
     array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    for rows, block in blocks_of(source):
+    for rows, block in blocks_of(source, progress):
         array[rows] = block
 
 
-def copy_sparse(source: RowSource, group: Any, key: str) -> None:
+def copy_sparse(source: RowSource, group: Any, key: str, *, progress: Progress = no_progress) -> None:
     """Write a matrix without its zeros, as AnnData stores one by rows (CSR), holding one block of it.
 
     Parameters
@@ -92,9 +95,11 @@ def copy_sparse(source: RowSource, group: Any, key: str) -> None:
         (n_cells, n_genes)
     group, key
         HDF5 or zarr group to write into, and what the element shall be called; it is not there yet.
+    progress
+        As in `blocks_of`.
     """
     stored: Any = None
-    for _, block in blocks_of(source):
+    for _, block in blocks_of(source, progress):
         rows = sp.csr_matrix(block)
         rows.eliminate_zeros()
         if stored is None:

@@ -16,13 +16,11 @@ import pandas as pd
 from anndata.io import read_elem
 from numpy.typing import NDArray
 
-from cellweft._compute import row_blocks
+from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._typing import IntArray
 from cellweft.data.io.reopenable import Reopening
 from cellweft.data.io.sanitize import storable_column, storable_name
 from cellweft.data.io.zarr_store import write_quietly
-
-_BLOCK_ROWS = 100_000
 
 
 class Annotation(Protocol):
@@ -71,7 +69,7 @@ class HeldTable:
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells as text, some thousands at a time."""
-        for rows in row_blocks(len(self.table), _BLOCK_ROWS):
+        for rows in row_blocks(len(self.table), TABLE_ROWS):
             yield self.table.index[rows].astype(str).to_numpy(dtype=object)
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
@@ -128,7 +126,7 @@ class StoredTable(Reopening):
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
-        for rows in row_blocks(len(self), _BLOCK_ROWS):
+        for rows in row_blocks(len(self), TABLE_ROWS):
             yield np.asarray(self.index[rows]).astype(object)
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
@@ -223,7 +221,7 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
         Of the cells.
     """
     n_cells = len(table)
-    chunk = (min(_BLOCK_ROWS, max(n_cells, 1)),)
+    chunk = (min(TABLE_ROWS, max(n_cells, 1)),)
     if isinstance(store, h5py.Group):
         packing = {"chunks": chunk, "compression": "gzip", "compression_opts": 1} if n_cells else {}
         names = store.create_dataset(key, (n_cells,), dtype=h5py.string_dtype(), **packing)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellweft._compute import CHUNK_BYTES
 from cellweft._errors import InputError, OutputError, SettingError, check_range
 from cellweft._text import shorten
 from cellweft._typing import PathLike, Progress, no_progress
@@ -34,7 +35,6 @@ from cellweft.data.io.zarr_store import ZARR_FORMAT, ZarrFormat, create_array, w
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
 
 # Few enough files for a store of millions of cells, small enough to read one gene quickly.
-_CHUNK_BYTES = 2**22
 _CHUNK_ROWS = 4096
 
 
@@ -307,7 +307,7 @@ class ResultWriter:
                 yield root
         else:
             with contextlib.closing(ForgivingFile(partial)) as self._file:
-                with self._errors(), h5py.File(self._file, "w", rdcc_nbytes=8 * _CHUNK_BYTES) as root:
+                with self._errors(), h5py.File(self._file, "w", rdcc_nbytes=8 * CHUNK_BYTES) as root:
                     yield root
                 with self._errors():
                     self._file.sync()
@@ -372,7 +372,7 @@ class ResultWriter:
 def _chunk(shape: tuple[int, int], itemsize: int, asked: tuple[int, int] | None) -> tuple[int, int]:
     if asked is None:
         rows = min(_CHUNK_ROWS, max(shape[0], 1))
-        asked = rows, max(_CHUNK_BYTES // (rows * itemsize), 1)
+        asked = rows, max(CHUNK_BYTES // (rows * itemsize), 1)
     for name, length in zip(("chunk[0] (cells)", "chunk[1] (genes)"), asked, strict=True):
         check_range(name, length, low=1, integer=True)
     return min(asked[0], max(shape[0], 1)), min(asked[1], max(shape[1], 1))
