@@ -271,7 +271,7 @@ def test_demo_runs_twice_and_replaces_only_its_own(
     assert "<h2" in told
     assert "Where the cells lived, and where they were placed" in told
     truth = pd.read_csv(folder / "truth_scores.csv")
-    assert truth[truth["level"] == "gene"]["item"].nunique() == 150
+    assert truth[truth["level"] == "gene"]["item"].nunique() == 190
     (folder / "notes.txt").write_text("mine")
     found = one_object(call("demo", "--cells", 80, "--seed", 1, "--json"))
     assert found["against_truth"]["mean"]["genes"]["pearson"] == 0

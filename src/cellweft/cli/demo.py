@@ -68,13 +68,13 @@ PLACER_SETTINGS = {"models": 1, "steps": 150}
 _BASELINES = ("mean", "knn", "attention")
 _PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
 _MARK = "demo.json"
-_PANEL, _GENES, _PER_CELL = 50, 200, 0.8  # the last: reference cells per spatial cell
+_PANEL, _GENES, _PER_CELL = 60, 250, 0.8  # the last: reference cells per spatial cell
 
 
 def demo(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR")] = Path("cellweft-demo"),
-    cells: int = 1500,
+    cells: int = 2000,
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
@@ -168,7 +168,7 @@ class Demo:
 def run_demo(
     folder: PathLike,
     *,
-    n_cells: int = 1500,
+    n_cells: int = 2000,
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
@@ -203,7 +203,7 @@ def run_demo(
         The folder could not be written to.
     """
     from cellweft.data._pair import pair
-    from cellweft.data.synthetic.tissue import simulate_tissue
+    from cellweft.data.synthetic.cortex import simulate_cortex
     from cellweft.evaluate.imputation import evaluate_imputation
     from cellweft.evaluate.score_table import write_scores
     from cellweft.impute.imputer import Imputer
@@ -212,10 +212,10 @@ def run_demo(
     say = say or (lambda line: None)
     path = {what: folder / name for what, name in FILES.items()}
     say(
-        f"1. Simulate a layered tissue of {n_cells:,} cells with a panel of {_PANEL} genes, and an atlas of "
+        f"1. Simulate a mouse cortex of {n_cells:,} cells with a panel of {_PANEL} genes, and an atlas of "
         f"{_GENES} genes."
     )
-    tissue = simulate_tissue(
+    tissue = simulate_cortex(
         n_spatial=n_cells, n_reference=round(_PER_CELL * n_cells), n_genes=_GENES, n_panel=_PANEL, seed=seed
     )
     _write_inputs(tissue, path)
