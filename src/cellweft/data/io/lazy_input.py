@@ -40,6 +40,12 @@ class Input:
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
+    unit
+        Unit of ``obsm["spatial"]``, "um" or "px"; empty where the input does not say.
+    instrument
+        What wrote the folder that it was read from; empty for any other input.
+    cells_left_out
+        Cells of the file that are not in ``obs``, as "3 cells outside tissue".
     """
 
     where: str
@@ -52,6 +58,9 @@ class Input:
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
+    unit: str = ""
+    instrument: str = ""
+    cells_left_out: tuple[str, ...] = ()
 
     def values(self, layer: str | None, *, argument: str) -> Any:
         """Return X, or the layer that ``argument`` names.

@@ -20,6 +20,7 @@ from anndata.io import read_elem
 from cellweft._errors import FormatError, MissingFileError
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
+from cellweft.data.instruments.recognition import open_run, run_below
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, StoredTable
@@ -96,14 +97,21 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
     if path.is_dir():
         if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
             return _open_zarr(path, where)
+        run = open_run(path, where)
+        if run is not None:
+            return run
         if any(path.glob("*matrix.mtx*")):
             return read_mtx(path, where)
+        below = run_below(path)
         raise FormatError(
             where,
-            expected="a zarr store, or a 10x folder with matrix.mtx",
+            expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
             got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
-            fix=f"Name the file itself: {FORMATS}.",
+            fix=f"Name the file itself: {FORMATS}." if below is None else f"Name the run's own: {str(below)!r}.",
         )
+    run = open_run(path, where)
+    if run is not None:
+        return run
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":

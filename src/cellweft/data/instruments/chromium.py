@@ -1,0 +1,37 @@
+"""Folders of dissociated cells (10x Genomics), as Cell Ranger writes them: counts without places."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellweft._errors import FormatError
+from cellweft._text import shorten
+from cellweft.data.instruments.tables import open_counts
+from cellweft.data.instruments.visium import COUNTS
+from cellweft.data.io.lazy_input import Input
+
+
+@dataclass(frozen=True)
+class Chromium:
+    """Reads ``filtered_feature_bc_matrix.h5`` (or its folder), of a run without tissue."""
+
+    name: str = "Chromium"
+
+    def open(self, path: Path, where: str) -> Input | None:
+        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
+        files = COUNTS.files(path) if path.is_dir() else {}
+        if not files:
+            return None
+        if len(files) > 1:
+            raise FormatError(
+                where,
+                expected="the folder of one run of Cell Ranger",
+                got=f"several samples: {shorten([one.name for one in files.values()])}",
+                fix=f"Name the counts of one: {str(next(iter(files.values())))!r}.",
+            )
+        (file,) = files.values()
+        # Where places are asked for, the error says which file would tell them.
+        where = f"{where}, {file.name} without spatial/tissue_positions.csv"
+        return dataclasses.replace(open_counts(file, where), instrument=self.name)
