@@ -541,7 +541,8 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         folder (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`: of the
         values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
         was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
-        none), and of the spatial side ``coordinates`` and ``slices``, where these were found.
+        none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
+        the coordinates (empty where it is not known).
     """
     made: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):
@@ -560,6 +561,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         }
     for name in ("coordinates", "slices"):
         made["spatial"][name] = str(pair.findings[name]["found"] or "")
+    made["spatial"]["unit"] = str(pair.findings["coordinates"]["unit"])
     return made
 
 

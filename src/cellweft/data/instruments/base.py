@@ -112,7 +112,13 @@ class Run:
 
 
 def find_run(
-    path: Path, where: str, *, name: str, counts: tuple[Part, ...], cells: tuple[Part, ...], marks: Iterable[str]
+    path: Path,
+    where: str,
+    *,
+    name: str,
+    counts: tuple[Part, ...],
+    cells: tuple[Part, ...],
+    marks: Iterable[str],
 ) -> Run | None:
     """Find the files of a run.
 
@@ -164,14 +170,13 @@ def find_run(
             where,
             expected=f"a run of {name}, with {counts[0]} and {cells[0]}",
             got=f"a folder without {told}: {there}",
-            fix="Copy the missing file into it" + (f", under the name of the sample, {sample!r}." if sample else "."),
+            fix="Copy the missing file into it"
+            + (f", under the name of the sample, {sample!r}." if sample else "."),
         )
     return Run(counts=parts[0], cells=parts[1])
 
 
-def _run_of_file(
-    path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]
-) -> Run | None:
+def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]) -> Run | None:
     """Return the run that a named file is part of; None where its other part is not there."""
     other = _of_sample(found[1 if is_counts else 0], sample)
     if other is None:
@@ -271,7 +276,8 @@ def joined(
         raise FormatError(
             where,
             expected=f"cells of the counts, such as {shorten(names.tolist(), most=3) or 'none'}",
-            got=f"{shorten(table.index.tolist(), most=3) or 'no cell'}" + (f" ({'; '.join(notes)})" if notes else ""),
+            got=f"{shorten(table.index.tolist(), most=3) or 'no cell'}"
+            + (f" ({'; '.join(notes)})" if notes else ""),
             fix="Take both files from the same run.",
         )
     kept = table.iloc[row_of[rows]]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from pyarrow import csv as arrow_csv
 
+from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.tenx import open_10x, read_mtx
@@ -59,7 +60,9 @@ def read_cells(
         else:
             names = read_header(path, where) if header is None else list(header)
             kinds = {name: str for name in text if name in names}
-            table = pd.read_csv(path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False)
+            table = pd.read_csv(
+                path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False
+            )
         for name in table.columns[(table.dtypes == object).to_numpy()]:
             if table[name].map(type).eq(bytes).any():
                 table[name] = table[name].str.decode("utf-8")
@@ -102,7 +105,7 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     Returns
     -------
     counts : Input
-        (n_cells, n_genes), the cells without names; where a gene stands twice, so it does here.
+        (n_cells, n_genes), the cells without names, controls left out; a gene may stand twice.
     table : DataFrame
         (n_cells, n_keys) the key columns, as text.
 
@@ -115,6 +118,7 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     is_key = np.array([name in keys for name in names], dtype=bool)
     places = [str(number) for number in range(len(names))]  # as names may stand twice
     kinds = {place: pa.string() if one else pa.float32() for place, one in zip(places, is_key, strict=True)}
+    key_places, gene_places = (np.flatnonzero(one).tolist() for one in (is_key, ~is_key))
     tables, blocks = [], []
     with _named_as(path, where):
         reader = arrow_csv.open_csv(
@@ -123,13 +127,13 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
             convert_options=arrow_csv.ConvertOptions(column_types=kinds),
         )
         for batch in reader:
-            tables.append(batch.select(np.flatnonzero(is_key).tolist()))
-            values = [batch.column(one).to_numpy(zero_copy_only=False) for one in np.flatnonzero(~is_key)]
+            tables.append(batch.select(key_places))
+            values = [batch.column(one).to_numpy(zero_copy_only=False) for one in gene_places]
             blocks.append(sp.csr_matrix(np.stack(values, axis=1)))
         matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))
         table = pa.Table.from_batches(tables).to_pandas()
-    table.columns = pd.Index([name for name, one in zip(names, is_key, strict=True) if one])
-    genes = pd.Index([name for name, one in zip(names, is_key, strict=True) if not one])
+    table.columns = pd.Index([names[place] for place in key_places])
+    genes = pd.Index([names[place] for place in gene_places])
     obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
     counts = Input(where=where, source=str(path), matrix=matrix, obs=obs, var=pd.DataFrame(index=genes))
-    return counts, table
+    return only_genes(counts), table

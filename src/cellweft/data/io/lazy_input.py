@@ -46,7 +46,6 @@ class Input:
         What wrote the folder that it was read from; empty for any other input.
     cells_left_out
         Cells of the file that are not in ``obs``, as "3 cells outside tissue".
-||||||| parent of 1757d8f (One rule says which columns are genes: controls and annotation of cells are left out in every format)
     left_out
         Names of features that are no genes, by what they are, such as "negative control".
     notes
@@ -66,7 +65,6 @@ class Input:
     unit: str = ""
     instrument: str = ""
     cells_left_out: tuple[str, ...] = ()
-||||||| parent of 1757d8f (One rule says which columns are genes: controls and annotation of cells are left out in every format)
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -107,7 +107,9 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
             where,
             expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
             got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
-            fix=f"Name the file itself: {FORMATS}." if below is None else f"Name the run's own: {str(below)!r}.",
+            fix=f"Name the file itself: {FORMATS}."
+            if below is None
+            else f"Name the run's own: {str(below)!r}.",
         )
     run = open_run(path, where)
     if run is not None:
