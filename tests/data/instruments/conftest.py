@@ -3,7 +3,9 @@
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -107,6 +109,7 @@ def make_merscope(folder: Path) -> Path:
     table = pd.DataFrame(places, index=pd.Index(cells, name="EntityID"))
     table.iloc[::-1].to_csv(folder / "cell_metadata.csv")
     (folder / "images").mkdir()
+    np.savetxt(folder / "images" / "micron_to_mosaic_pixel_transform.csv", [[9, 0, 5], [0, 9, 7], [0, 0, 1]])
     return folder
 
 
@@ -171,13 +174,77 @@ def make_visium_hd(folder: Path, sizes: Sequence[int] = (2, 8, 16)) -> Path:
     return folder
 
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
+MAKERS: dict[str, Callable[..., Path]] = {
     "xenium": make_xenium,
     "merscope": make_merscope,
     "cosmx": make_cosmx,
     "visium": make_visium,
     "visium_hd": make_visium_hd,
 }
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What stands in every run, in the order of its counts."""
+
+    counts: np.ndarray
+    places: np.ndarray
+    genes: list[str]
+    names: list[str]
+    unit: str
+
+
+def expected(instrument: str) -> Expected:
+    """Return what stands in the run that `make_run` makes without options."""
+    names = {
+        "xenium": XENIUM_CELLS,
+        "merscope": [str(1_234_567_890_123_400_000 + number) for number in range(N_CELLS)],
+        "cosmx": [f"{cell}_{fov}" for fov, cell in zip(COSMX_FOV, COSMX_CELL, strict=True)],
+        "visium": [f"AAACAAGTATCT{number:04}-1" for number in range(N_CELLS)],
+        "visium_hd": [f"s_008um_{number:05}_00001-1" for number in range(N_CELLS)],
+    }[instrument]
+    places = XY + np.stack([COSMX_FOV * 4_000, COSMX_FOV * 0], axis=1) if instrument == "cosmx" else XY
+    return Expected(
+        counts=COUNTS,
+        places=places * 8 if instrument == "visium_hd" else places,
+        genes=GENES,
+        names=names,
+        unit="um" if instrument in ("xenium", "merscope") else "px",
+    )
+
+
+@pytest.fixture(params=list(MAKERS))
+def instrument(request: pytest.FixtureRequest) -> str:
+    """Each of the instruments."""
+    return str(request.param)
+
+
+@pytest.fixture
+def truth() -> Callable[[str], Expected]:
+    """Function that says what stands in a run."""
+    return expected
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Function that makes the folder of a run."""
+
+    def make(instrument: str, name: str = "run", **options: Any) -> Path:
+        return MAKERS[instrument](tmp_path / name, **options)
+
+    return make
+
+
+@pytest.fixture
+def write_counts() -> Callable[..., None]:
+    """Function that writes a 10x .h5 file."""
+    return write_10x
+
+
+@pytest.fixture
+def write_counts_folder() -> Callable[..., None]:
+    """Function that writes a 10x folder."""
+    return write_10x_folder
 
 
 @pytest.fixture

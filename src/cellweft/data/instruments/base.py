@@ -136,7 +136,8 @@ def find_run(
     Returns
     -------
     Run or None
-        None where the folder has none of the marks, or a file is no part of a run with all that it needs.
+        None where the folder has none of the marks and no such table, or a file is no part of a run with all
+        that it needs.
 
     Raises
     ------
@@ -150,7 +151,8 @@ def find_run(
     found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
     if named is not None:
         return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
-    if not any(any(folder.glob(mark)) for mark in marks):
+    has_cells = "" in found[1] and not any(folder.glob("*matrix.mtx*"))  # whose cells a table may tell of too
+    if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
     samples = sorted(found[0])
     if len(samples) > 1:
@@ -241,8 +243,8 @@ def joined(
     Returns
     -------
     Input
-        The cells that have both counts and a place, in the order of the counts; ``cells_left_out`` says how many
-        others there were, and why.
+        The cells that have both counts and a place, in the order of the counts; ``cells_left_out`` says how
+        many others there were, and why.
 
     Raises
     ------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,8 +63,8 @@ def read_cells(
             table = pd.read_csv(
                 path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False
             )
-        for name in table.columns[(table.dtypes == object).to_numpy()]:
-            if table[name].map(type).eq(bytes).any():
+        for name in table.select_dtypes(object):
+            if any(isinstance(value, bytes) for value in table[name]):
                 table[name] = table[name].str.decode("utf-8")
     return table
 
@@ -77,8 +77,9 @@ def read_header(path: Path, where: str) -> list[str]:
     path, where
         The file, and what errors call the run.
     """
-    with _named_as(path, where), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        return next(csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline="")), [])
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with _named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def open_counts(path: Path, where: str) -> Input:
