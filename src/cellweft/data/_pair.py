@@ -29,6 +29,7 @@ from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
+from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.side import Side
@@ -192,7 +193,7 @@ class Pair:
             scale=sc_scale,
             duplicates=duplicates,
         )
-        data = open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor))
+        data = only_genes(open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor)))
         check_cells(data)
         genes = gene_names(data, wish)
         match = match_sides(
@@ -329,6 +330,7 @@ def pair(
     usual = (*LABEL_KEYS, *SLICE_KEYS)
     sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
     st_data = open_input(st, argument="st", obs_columns=_given(*usual, st_labels, st_size_factor, slices))
+    sc_data, st_data = only_genes(sc_data), only_genes(st_data)
     for data in (sc_data, st_data):
         check_cells(data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)

@@ -87,6 +87,7 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
         "duplicated_genes_left_out": checked.genes.n_left_out,
+        "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": _counted(checked.labels),
     }
@@ -141,6 +142,8 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     for kind in ("cells", "genes"):
         empty = found[f"empty_{kind}"]
         lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    if found["features_left_out"]:
+        lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
@@ -153,6 +156,12 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     else:
         lines.append("  cell types    none found")
     return lines
+
+
+def _kinds_left_out(left_out: dict[str, list[str]]) -> str:
+    """Return features that are no genes as text: how many, of which kinds, and the first names."""
+    kinds = [f"{kind} ({len(names):,}: {shorten(names, most=2)})" for kind, names in left_out.items()]
+    return f"{many(sum(map(len, left_out.values())), 'feature')} not counted as genes: {', '.join(kinds)}"
 
 
 def _counted(values: NDArray[np.str_] | None) -> dict[str, int]:
@@ -205,6 +214,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"in case alone: {shorten(list(match.ambiguous))}."
         )
     for one in evidence.sides:
+        yield from (f"{_title(one.side)}: {note}" for note in one.data.notes)
         if one.genes.n_left_out:
             yield (
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "

@@ -168,7 +168,7 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     """
     sizes = _sizes(data, wish)
     source = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
-    n_columns = len(data.var) if data.columns is None else source.shape[1]
+    n_columns = len(data.var) + sum(map(len, data.left_out.values()))
     if source.shape != (len(data.obs), n_columns):
         raise FormatError(
             _slot(data, wish),

@@ -40,6 +40,10 @@ class Input:
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
+    left_out
+        Names of features that are no genes, by what they are, such as "negative control".
+    notes
+        What was guessed when the input was read, as sentences.
     """
 
     where: str
@@ -52,6 +56,8 @@ class Input:
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def values(self, layer: str | None, *, argument: str) -> Any:
         """Return X, or the layer that ``argument`` names.

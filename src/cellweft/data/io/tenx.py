@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from cellweft._errors import FormatError
 from cellweft._text import shorten
-from cellweft._typing import IntArray
 from cellweft.data.io.backed_matrix import transposed_rows
+from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 
@@ -35,14 +34,14 @@ def open_10x(path: Path, where: str) -> Input:
         names = _texts(features["name"])
     else:
         parts, names = {"gene_ids": _texts(group["genes"])}, _texts(group["gene_names"])
-    var, columns = _only_genes(pd.DataFrame(parts, index=pd.Index(names)))
-    return Input(
-        where=where,
-        source=str(path),
-        matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
-        obs=StoredTable(group["barcodes"], {}),
-        var=var,
-        columns=columns,
+    return only_genes(
+        Input(
+            where=where,
+            source=str(path),
+            matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
+            obs=StoredTable(group["barcodes"], {}),
+            var=pd.DataFrame(parts, index=pd.Index(names)),
+        )
     )
 
 
@@ -77,22 +76,12 @@ def read_mtx(path: Path, where: str) -> Input:
     )
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
-    var, columns = _only_genes(var)
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes.to_numpy())))
-    return Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, columns=columns)
+    return only_genes(Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var))
 
 
 def _part(folder: Path, name: str) -> Path | None:
     return next(iter(sorted(folder.glob(f"*{name}*"))), None)
-
-
-def _only_genes(var: pd.DataFrame) -> tuple[pd.DataFrame, IntArray | None]:
-    """Leave out what 10x counts beside genes: antibodies, negative controls, blank codewords."""
-    if "feature_types" not in var:
-        return var, None
-    kinds = var["feature_types"].to_numpy()
-    columns = np.flatnonzero(kinds == "Gene Expression")
-    return (var, None) if len(columns) in (0, len(kinds)) else (var.iloc[columns], columns)
 
 
 def _texts(dataset: Any) -> list[str]:
