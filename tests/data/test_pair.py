@@ -54,10 +54,12 @@ def with_values(data: anndata.AnnData, values: Any) -> anndata.AnnData:
     return changed
 
 
-def test_shared_genes_are_sorted_and_spelled_by_the_reference(sc: Any, tissue: Any) -> None:
+def test_shared_genes_are_sorted_and_spelled_by_the_tissue(sc: Any, tissue: Any) -> None:
     made = pair(sc, tissue)
-    assert made.shared_genes.tolist() == ["Gad1", "Sst", "Vip"]
-    assert made.sc.genes[made.sc_shared].tolist() == ["Gad1", "Sst", "Vip"]
+    assert made.shared_genes.tolist() == ["Gad1", "SST", "Vip"]
+    assert made.sc.genes.tolist() == ["Gad1", "SST", "Vip", "Pvalb", "Lamp5"]
+    assert made.sc.input_names.tolist() == GENES
+    assert made.sc.genes[made.sc_shared].tolist() == ["Gad1", "SST", "Vip"]
     assert made.st.genes[made.st_shared].tolist() == ["Gad1", "SST", "Vip"]
     assert made.spacing == 10.0
     assert made.coordinates is not None
@@ -305,7 +307,7 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
 def test_duplicates_keep_the_first_column(sc: Any, tissue: Any) -> None:
     sc.var_names = ["Gad1", "Sst", "Vip", "Gad1", "Lamp5"]
     made = pair(sc, tissue, duplicates="first")
-    assert made.sc.genes.tolist() == ["Gad1", "Sst", "Vip", "Lamp5"]
+    assert made.sc.input_names.tolist() == ["Gad1", "Sst", "Vip", "Lamp5"]
     np.testing.assert_array_equal(made.sc.totals, sc.X.toarray().sum(axis=1))
     expected = np.log1p(sc.X.toarray() / made.sc.totals[:, None] * made.sc.target)[:, [0, 1, 2, 4]]
     np.testing.assert_allclose(made.sc.dense(slice(None)), expected, rtol=1e-6)  # float32 rounding
@@ -333,11 +335,13 @@ def test_genes_match_through_ids_and_columns(make_side: Any, tissue: Any) -> Non
     reference = make_side([one + ".1" for one in ids])
     tissue.var["gene_ids"] = ids[::-1]
     made = pair(reference, tissue)
-    assert made.shared_genes.tolist() == [one + ".1" for one in ids]
-    assert made.st.genes[made.st_shared].tolist() == ["Vip", "Fos", "Gad1", "SST"]
+    assert made.shared_genes.tolist() == ["Fos", "Gad1", "SST", "Vip"]
+    assert made.sc.genes.tolist() == ["Vip", "Fos", "Gad1", "SST"]
+    assert made.sc.input_names.tolist() == [one + ".1" for one in ids]
+    assert made.st.genes[made.st_shared].tolist() == ["Fos", "Gad1", "SST", "Vip"]
     assert "matched by    Ensembl IDs of the reference matched through var['gene_ids']" in made.summary()
     reference.var["symbol"] = ["Gad1", "Sst", "Vip", "Pvalb"]
-    assert pair(reference, tissue, sc_gene_column="symbol").shared_genes.tolist() == ["Gad1", "Sst", "Vip"]
+    assert pair(reference, tissue, sc_gene_column="symbol").shared_genes.tolist() == ["Gad1", "SST", "Vip"]
     with pytest.raises(
         KeyMissingError, match=r"sc_gene_column='symbols': expected a column of var.*'symbol'"
     ):

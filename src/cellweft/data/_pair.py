@@ -27,7 +27,16 @@ from cellweft._errors import (
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
 from cellweft.data.digest import values_digest
-from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
+from cellweft.data.gene_names import (
+    GeneMatch,
+    GeneNames,
+    find_names,
+    joined_names,
+    looks_like_ensembl,
+    match_sides,
+    only_count,
+    own_names,
+)
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
@@ -35,7 +44,15 @@ from cellweft.data.io.read import open_input
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
-from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cells, gene_names, make_side
+from cellweft.data.validation import (
+    CheckedSide,
+    Genes,
+    ReadOptions,
+    check_cells,
+    check_orientation,
+    gene_names,
+    make_side,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +64,7 @@ class Pair:
     sc, st
         The reference and the spatial side.
     shared_genes
-        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the reference
+        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the spatial side
         spells them.
     sc_shared, st_shared
         (n_shared,) their positions in ``sc.genes`` and ``st.genes``.
@@ -91,19 +108,19 @@ class Pair:
         return summary_text(self.findings, self.cautions)
 
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``: by exact name, else without case.
+        """Return positions of genes in ``sc.genes``: by exact name, else without case or by spelling.
 
         Parameters
         ----------
         names
-            Names of genes of the reference.
+            Names of genes of the reference: those of either side, symbols or IDs.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
         """
-        return find_names(names, self.sc.genes, where="genes")
+        return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
 
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
@@ -113,14 +130,15 @@ class Pair:
         Parameters
         ----------
         genes
-            Names of shared genes, as either side spells them in any case.
+            Names of shared genes, as either side spells them in any case, symbols or IDs.
 
         Raises
         ------
         GeneError
             A gene that is not shared.
         """
-        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes"))
+        others = [names[self.sc_shared] for names in self.sc.other_names]
+        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes", others=others))
         return dataclasses.replace(
             self,
             shared_genes=self.shared_genes[kept],
@@ -196,12 +214,15 @@ class Pair:
         data = only_genes(open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor)))
         check_cells(data)
         genes = gene_names(data, wish)
-        match = match_sides(
-            genes.names,
-            self.shared_genes,
-            first_var=data.var.iloc[genes.places],
-            second_var=pd.DataFrame(index=self.shared_genes),
+        var = data.var.iloc[genes.places]
+        panel = GeneNames(
+            names=self.shared_genes,
+            input_names=self.shared_genes,
+            symbols=self.sc.symbols[self.sc_shared],
+            gene_ids=self.sc.gene_ids[self.sc_shared],
         )
+        panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
+        match = match_sides(genes.names, self.shared_genes, first_var=var, second_var=panel_var)
         lacking = np.setdiff1d(np.arange(len(self.shared_genes)), match.second)
         if len(lacking):
             raise GeneError(
@@ -211,7 +232,8 @@ class Pair:
                 fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
             )
         shared = match.first[np.argsort(match.second)]
-        checked = _checked_side(data, wish, genes, _labels(data, wish), shared)
+        names = joined_names(own_names(genes.names, var), panel, match)
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
@@ -295,8 +317,9 @@ def pair(
 
     Notes
     -----
-    Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``. The values are
-    read once, by blocks of rows, so that a file larger than memory can be checked.
+    Genes match by exact name, else without case, else by spelling (``HLA-A``, R's ``HLA.A``); where few match
+    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by the
+    name that the spatial side has, so that results join it. The values are read once, by blocks of rows, so that a file larger than memory can be checked.
 
     Examples
     --------
@@ -306,7 +329,7 @@ def pair(
     >>> st = ad.AnnData(counts[:4, :2], var=pd.DataFrame(index=["SST", "GAD1"]))
     >>> st.obsm["spatial"] = np.arange(8.0).reshape(4, 2)
     >>> pair(sc, st).shared_genes.tolist()
-    ['Gad1', 'Sst']
+    ['GAD1', 'SST']
     """
     check_choice("duplicates", duplicates, ("error", "first"))
     sc_wish = ReadOptions(
@@ -363,10 +386,12 @@ def _paired(
     slices: tuple[NDArray[np.str_] | None, str],
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
-    order = np.argsort(sc[2].names[match.first], kind="stable")
+    names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
+    joined = joined_names(*names, match)
+    order = np.argsort(joined.names[match.first], kind="stable")
     shared = match.first[order], match.second[order]
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0]), _checked_side(*st, shared[1])),
+        sides=(_checked_side(*sc, shared[0], joined), _checked_side(*st, shared[1], names[1])),
         match=match,
         coordinates=places[0],
         coordinates_source=places[1],
@@ -377,7 +402,7 @@ def _paired(
     return Pair(
         sc=found.sides[0].side,
         st=found.sides[1].side,
-        shared_genes=sc[2].names[shared[0]],
+        shared_genes=joined.names[shared[0]],
         sc_shared=shared[0],
         st_shared=shared[1],
         coordinates=found.coordinates,
@@ -391,9 +416,9 @@ def _paired(
 
 
 def _checked_side(
-    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray
+    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray, names: GeneNames
 ) -> CheckedSide:
-    side, scan = make_side(data, genes, wish, panel=shared)
+    side, scan = make_side(data, genes, wish, panel=shared, names=names)
     return CheckedSide(
         data=data, wish=wish, genes=genes, side=side, scan=scan, labels=types[0], labels_column=types[1]
     )
@@ -428,21 +453,30 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
         first_var=sc.var.iloc[sc_genes.places],
         second_var=st.var.iloc[st_genes.places],
     )
+    check_orientation((sc, sc_genes), (st, st_genes), match)
+    for data, genes, argument in ((sc, sc_genes, "sc_gene_column"), (st, st_genes, "st_gene_column")):
+        if only_count(genes.names):
+            raise GeneError(
+                f"{data.where}.var_names",
+                expected="names of genes",
+                got=f"numbers that only count the columns ({_some(genes)})",
+                fix=sentence(
+                    "Name the column of var with the genes' names, {}; a table needs them in its first row, and "
+                    "one of genes x cells has to be transposed.",
+                    arg(argument, Placeholder("NAME")),
+                ),
+            )
     n_shared = len(match.first)
     if n_shared >= 2:
         return match
     got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
-    fix = _way_out(sc, sc_genes, st, st_genes)
+    fix = _way_out(sc_genes, st_genes)
     raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
 
 
-def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
+def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
     """Guess why no genes match."""
-    for data, genes in ((sc, st_genes), (st, sc_genes)):
-        cells = set(data.obs.names().astype(str))
-        if sum(str(name) in cells for name in genes.names) > 1:
-            return f"The rows of {data.where} are named like genes: transpose it to cells x genes."
     ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
     if ensembl[0] != ensembl[1]:
         side = "sc" if ensembl[0] else "st"

@@ -14,7 +14,7 @@ from cellweft._compute import row_blocks
 from cellweft._errors import arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
-from cellweft.data.gene_names import GeneMatch
+from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.obs_table import repeated
@@ -59,6 +59,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "genes_to_impute": sc.side.n_genes - len(match.first),
         "genes_only_spatial": only_here(st.side.genes, match.second),
         "genes_matched_by_case": len(match.by_case),
+        "genes_matched_by_spelling": len(match.by_spelling),
         "genes_ambiguous": list(match.ambiguous),
         "gene_bridge": match.bridge,
         "coordinates": {
@@ -222,13 +223,25 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
             f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
         )
+    if match.by_spelling:
+        pairs = [f"{one}/{two}" for one, two in match.by_spelling]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name ({shorten(pairs, most=3)}): "
+            "check that they are the same genes."
+        )
+    if all(
+        are_numbers(one.genes.names[places])
+        for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
+    ):
+        yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
     if match.ambiguous:
         yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
-            f"in case alone: {shorten(list(match.ambiguous))}."
+            f"in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
     for one in evidence.sides:
-        yield from (f"{_title(one.side)}: {note}" for note in one.data.notes)
+        notes = [*one.data.notes, *filter(None, [one.genes.note])]
+        yield from (f"{_title(one.side)}: {note}" for note in notes)
         if one.genes.n_left_out:
             yield (
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
