@@ -73,6 +73,9 @@ class PairOptions:
         Column of obs with each cell's size, such as its volume.
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
+    orthologs
+        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table of
+        two columns, genes of the reference and their one-to-one orthologs.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -88,6 +91,7 @@ class PairOptions:
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"
+    orthologs: Annotated[str | None, _both(metavar="A:B|FILE")] = None
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
         """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""

@@ -98,6 +98,8 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
         "duplicated_genes_left_out": checked.genes.n_left_out,
+        "orthologs": checked.genes.orthologs,
+        "genes_without_ortholog": checked.genes.n_without_ortholog,
         "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": _counted(checked.labels),
@@ -159,6 +161,9 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     lines += [f"  left out      {one}" for one in found["cells_left_out"]]
     if found["features_left_out"]:
         lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
+    if found["orthologs"]:
+        n_without = many(found["genes_without_ortholog"], "gene")
+        lines.append(f"  orthologs     {found['orthologs']}; {n_without} without a one-to-one ortholog left out")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
