@@ -38,7 +38,11 @@ Reference: TypeAlias = Annotated[
     ),
 ]
 Spatial: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.")
+    Path,
+    typer.Argument(
+        metavar="ST",
+        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or Visium.",
+    ),
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
@@ -70,7 +74,7 @@ class PairOptions:
     slices
         Column of obs that tells tissue slices apart. Default: a usual one, if any.
     st_size_factor
-        Column of obs with each cell's size, such as its volume.
+        Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
     orthologs

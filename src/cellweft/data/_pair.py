@@ -279,7 +279,8 @@ def pair(
         10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
         cells' names first.
     st
-        The spatial data, likewise; a table's columns x and y (or other usual names) are its coordinates.
+        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium or Visium HD; a
+        table's columns x and y (or other usual names) are its coordinates.
     labels, st_labels
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
@@ -496,9 +497,10 @@ def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
         return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
     return sentence(
         "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
-        "{} and {} take the names from a column of var.",
+        "{} and {} take the names from a column of var, and {} is for two species.",
         arg("sc_gene_column"),
         arg("st_gene_column"),
+        arg("orthologs", "human:mouse"),
     )
 
 

@@ -309,4 +309,5 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
 def _positions(names: pd.Index, known: pd.Index) -> IntArray:
     """Return where names stand among known ones, -1 where they do not; by Arrow, which holds them tightly."""
     first, second = (pa.array(one, type=pa.large_string()) for one in (names, known))
-    return pc.index_in(first, value_set=second).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    found = pc.index_in(first, value_set=second).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
