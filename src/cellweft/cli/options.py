@@ -41,7 +41,8 @@ Spatial: TypeAlias = Annotated[
     Path,
     typer.Argument(
         metavar="ST",
-        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or Visium.",
+        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or "
+        "Visium.",
     ),
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
@@ -78,8 +79,8 @@ class PairOptions:
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
     orthologs
-        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table of
-        two columns, genes of the reference and their one-to-one orthologs.
+        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table
+        of two columns, genes of the reference and their one-to-one orthologs.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None

@@ -163,7 +163,8 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
         lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
     if found["orthologs"]:
         n_without = many(found["genes_without_ortholog"], "gene")
-        lines.append(f"  orthologs     {found['orthologs']}; {n_without} without a one-to-one ortholog left out")
+        told = f"{found['orthologs']}; {n_without} without a one-to-one ortholog left out"
+        lines.append(f"  orthologs     {told}")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(

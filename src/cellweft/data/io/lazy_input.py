@@ -15,8 +15,8 @@ from cellweft._typing import IntArray
 from cellweft.data.io.obs_table import Annotation
 
 FORMATS = (
-    ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, the folder of an instrument's run, "
-    ".csv, .tsv (also .gz) or .parquet"
+    ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
+    "the folder of an instrument's run, .csv, .tsv (also .gz) or .parquet"
 )
 
 
