@@ -194,7 +194,9 @@ def test_results_join_the_tissue(kind: str, tmp_path: Path) -> None:
     reference.write_h5ad(sc)
     tissue.write_h5ad(st)
     more = ["--set", "steps=5", "--set", "fold_steps=4", "--set", "level_steps=5", "--quiet"]
-    done = CliRunner().invoke(app, ["impute", str(sc), str(st), "-o", str(out), "--genes", "Gad1,gfap", *more])
+    done = CliRunner().invoke(
+        app, ["impute", str(sc), str(st), "-o", str(out), "--genes", "Gad1,gfap", *more]
+    )
     assert done.exit_code == 0, done.output
     result = ad.read_h5ad(out)
     assert result.var_names.tolist() == [names[0], "Gfap"]

@@ -58,6 +58,9 @@ class PairOptions:
         Column of obs with the cell types. Default: a usual one, if any.
     sc_layer, st_layer
         Layer that holds the counts. Default: the main matrix, X.
+    sc_sample, st_sample
+        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
+        of a 10x .h5 with several.
     sc_scale, st_scale
         What the values are, if they are not recognised rightly.
     size_factor
@@ -77,6 +80,7 @@ class PairOptions:
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_layer: Annotated[str | None, _sc(metavar="LAYER")] = None
+    sc_sample: Annotated[str | None, _sc(metavar="NAME")] = None
     sc_scale: Annotated[Scale | None, _sc()] = None
     size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -84,6 +88,7 @@ class PairOptions:
     slices: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_labels: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_layer: Annotated[str | None, _st(metavar="LAYER")] = None
+    st_sample: Annotated[str | None, _st(metavar="NAME")] = None
     st_scale: Annotated[Scale | None, _st()] = None
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None

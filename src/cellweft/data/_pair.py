@@ -173,6 +173,7 @@ class Pair:
         *,
         labels: str | None = None,
         sc_layer: str | None = None,
+        sc_sample: str | None = None,
         size_factor: str | None = None,
         sc_gene_column: str | None = None,
         sc_scale: Scale | None = None,
@@ -184,7 +185,7 @@ class Pair:
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates
             As in `cellweft.pair`.
 
         Raises
@@ -211,7 +212,10 @@ class Pair:
             scale=sc_scale,
             duplicates=duplicates,
         )
-        data = only_genes(open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor)))
+        data = open_input(
+            sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
+        )
+        data = only_genes(data)
         check_cells(data)
         genes = gene_names(data, wish)
         var = data.var.iloc[genes.places]
@@ -255,6 +259,8 @@ def pair(
     st_labels: str | None = None,
     sc_layer: str | None = None,
     st_layer: str | None = None,
+    sc_sample: str | None = None,
+    st_sample: str | None = None,
     size_factor: str | None = None,
     st_size_factor: str | None = None,
     sc_gene_column: str | None = None,
@@ -280,6 +286,9 @@ def pair(
         one.
     sc_layer, st_layer
         Layer with the counts; by default X. A ``raw`` slot is never taken silently.
+    sc_sample, st_sample
+        The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
+        ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -351,8 +360,10 @@ def pair(
         duplicates=duplicates,
     )
     usual = (*LABEL_KEYS, *SLICE_KEYS)
-    sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
-    st_data = open_input(st, argument="st", obs_columns=_given(*usual, st_labels, st_size_factor, slices))
+    sc_columns = _given(*usual, labels, size_factor)
+    st_columns = _given(*usual, st_labels, st_size_factor, slices)
+    sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
+    st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
     sc_data, st_data = only_genes(sc_data), only_genes(st_data)
     for data in (sc_data, st_data):
         check_cells(data)

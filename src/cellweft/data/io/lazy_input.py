@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +79,51 @@ class Input:
         return self.matrix
 
 
+def not_opened(path: Path, where: str, error: OSError) -> FormatError:
+    """Return the error for a file that the system does not open or read, whatever is in it.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call it.
+    error
+        What the system said. HDF5 puts its number into words.
+    """
+    told = re.search(r"errno = (\d+)", str(error))
+    number = error.errno or (int(told[1]) if told else 0)
+    expected = "a readable file"
+    if number in (errno.EACCES, errno.EPERM):
+        return FormatError(
+            where, expected=expected, got="no permission to read it", fix="Change its permissions."
+        )
+    if number in (errno.EAGAIN, errno.ENOLCK, errno.EBUSY, errno.ETXTBSY) or "lock file" in str(error):
+        return FormatError(
+            where,
+            expected="a file that nothing else writes",
+            got=f"one that is open elsewhere, or on a disk that cannot lock files ({_brief(error)})",
+            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks set "
+            "HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
+        )
+    if number in _OF_THE_SYSTEM:
+        return FormatError(
+            where,
+            expected=expected,
+            got=f"an error of the system that reads it ({_brief(error)})",
+            fix="Try again, or copy the file to a local disk. The file itself may be in order.",
+        )
+    return not_as_named(path, where, str(error))
+
+
+_OF_THE_SYSTEM = (
+    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV,
+    errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EREMOTEIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ELOOP,
+)  # fmt: skip
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
 def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     """Return the error for a file whose content belies its name, saying what it looks like."""
     start = b""
@@ -90,12 +137,16 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
         looks = "a pickle, which is never read"
     elif start.startswith(b"\x1f\x8b"):
         looks = "a file packed with gzip"
+    elif start.startswith(b"PK\x03\x04"):
+        looks = "a zip archive"
     elif start.startswith(b"\x89HDF"):
         looks = "an HDF5 file that is damaged or not complete"
     elif start.isascii() and b"\0" not in start:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
     fix = f"Check the name, or download it anew. Formats that are read: {FORMATS}."
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
     return FormatError(
         where, expected=f"content that fits its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
     )
