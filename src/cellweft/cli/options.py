@@ -57,7 +57,7 @@ class PairOptions:
     labels, st_labels
         Column of obs with the cell types. Default: a usual one, if any.
     sc_layer, st_layer
-        Layer that holds the counts. Default: the main matrix, X.
+        Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
         The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
         of a 10x .h5 with several.

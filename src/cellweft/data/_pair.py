@@ -38,7 +38,6 @@ from cellweft.data.gene_names import (
     own_names,
 )
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
-from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.side import Side
@@ -50,6 +49,7 @@ from cellweft.data.validation import (
     ReadOptions,
     check_cells,
     check_orientation,
+    counts_in,
     gene_names,
     make_side,
 )
@@ -215,7 +215,7 @@ class Pair:
         data = open_input(
             sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
         )
-        data = only_genes(data)
+        data, wish = counts_in(data, wish)
         check_cells(data)
         genes = gene_names(data, wish)
         var = data.var.iloc[genes.places]
@@ -285,7 +285,8 @@ def pair(
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
     sc_layer, st_layer
-        Layer with the counts; by default X. A ``raw`` slot is never taken silently.
+        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is no X,
+        the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
         ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
@@ -364,7 +365,7 @@ def pair(
     st_columns = _given(*usual, st_labels, st_size_factor, slices)
     sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
     st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
-    sc_data, st_data = only_genes(sc_data), only_genes(st_data)
+    (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
     for data in (sc_data, st_data):
         check_cells(data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)

@@ -16,6 +16,7 @@ from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
@@ -249,8 +250,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
-        if not layer and data.has_raw:
-            hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (

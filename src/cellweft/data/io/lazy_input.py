@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ FORMATS = (
     ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
     ".csv, .tsv (also .gz) or .parquet"
 )
+
+RAW = "raw"
+"""What the ``raw`` slot is called where a layer is named."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +45,8 @@ class Input:
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
+    open_raw
+        Returns the matrix of ``raw`` and its own table of genes, where there is one.
     left_out
         Names of features that are no genes, by what they are, such as "negative control".
     notes
@@ -58,6 +63,7 @@ class Input:
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
+    open_raw: Callable[[], tuple[Any, pd.DataFrame]] | None = None
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -71,12 +77,22 @@ class Input:
         """
         if layer is not None:
             where, expected = arg(argument, layer), f"a layer of {self.where}"
-            check_known(layer, self.layers, where, expected=expected, got="no such layer")
+            known = [*self.layers, *([RAW] if self.has_raw else [])]
+            check_known(layer, known, where, expected=expected, got="no such layer")
             return self.layers[layer]
         if self.matrix is None:
-            fix = "Name a layer with " + arg(argument) + f". {near('counts', self.layers)}"
+            there = [*self.layers, *([RAW] if self.has_raw else [])]
+            fix = "Name a layer with " + arg(argument) + f". {near('counts', there)}"
             raise KeyMissingError(f"{self.where}.X", expected="a matrix of counts", got="none", fix=fix)
         return self.matrix
+
+
+def with_raw(data: Input) -> Input:
+    """Return an input whose genes and only layer, "raw", are those of its ``raw`` slot."""
+    if data.open_raw is None:
+        return data
+    matrix, var = data.open_raw()
+    return replace(data, matrix=None, layers={RAW: matrix}, var=var, columns=None, left_out={})
 
 
 def not_opened(path: Path, where: str, error: OSError) -> FormatError:

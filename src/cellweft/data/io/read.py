@@ -178,14 +178,23 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
     return Input(
         where=f"{argument} ({source})",
         source=source,
-        matrix=data if backed_view else data.X,
+        matrix=data if backed_view else _x_of(data),
         layers=data.layers,
         obs=HeldTable(pd.DataFrame(data.obs).copy()),
         var=pd.DataFrame(data.var).copy(),
         obsm=_OfAnnData(data.obsm),
         uns=_OfAnnData(data.uns),
         has_raw=data.raw is not None,
+        open_raw=None if data.raw is None else lambda: (data.raw.X, pd.DataFrame(data.raw.var).copy()),
     )
+
+
+def _x_of(data: AnnData) -> Any:
+    """Return X, None where there is none: of a file without it AnnData raises an error."""
+    try:
+        return data.X
+    except KeyError:
+        return None
 
 
 def _from_spatialdata(data: Any, argument: str) -> Input:
@@ -246,6 +255,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         obsm=_Elements(store["obsm"]) if "obsm" in store else {},
         uns=_Elements(store["uns"]) if "uns" in store else {},
         has_raw="raw/X" in store,
+        open_raw=(lambda: (store["raw/X"], read_elem(store["raw/var"]))) if "raw/X" in store else None,
     )
 
 
