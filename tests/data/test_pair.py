@@ -499,3 +499,22 @@ def test_real_slices_and_size_factors_are_used(shared_data: Path) -> None:
     assert int(hypo.sc.empty_cells.sum()) == 4
     assert not hypo.sc.dense(np.flatnonzero(hypo.sc.empty_cells)).any()
     assert hypo.sc.target == pytest.approx(4740, rel=0.01)  # about; the median depends on the empty cells
+
+
+def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
+    tissue = make_side(GENES, n_cells=40, spatial=True)
+    tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (20, 2))] * 2)
+    tissue.obs["batch"] = ["a"] * 20 + ["b"] * 20
+    made = pair(make_side(GENES), tissue)
+    assert made.slices is not None
+    assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
+    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken as slices."
+    assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
+    without = pair(make_side(GENES), tissue, slices="none")
+    assert without.slices is None
+    assert not any("batch" in one for one in without.cautions)
+    tissue.obsm["spatial"] = np.arange(80.0).reshape(40, 2)
+    expected = "Spatial: obs['batch'] may tell sections apart; if it does, name it: slices='batch'."
+    open_case = pair(make_side(GENES), tissue)
+    assert open_case.slices is None
+    assert expected in open_case.cautions

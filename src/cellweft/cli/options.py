@@ -71,7 +71,7 @@ class PairOptions:
         Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. Default: the usual
         places.
     slices
-        Column of obs that tells tissue slices apart. Default: a usual one, if any.
+        Column of obs that tells tissue slices apart; none for one slice. Default: a usual one, if any.
     st_size_factor
         Column of obs with each cell's size, such as its volume.
     duplicates

@@ -41,7 +41,7 @@ from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_o
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.side import Side
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import (
     CheckedSide,
@@ -300,8 +300,9 @@ def pair(
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
         places.
     slices
-        Column of ``obs`` of the spatial side that tells slices apart; by default a usual one with several
-        values.
+        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a usual
+        one with several values, else one such as "batch" or "region" where the cells of its values lie on top
+        of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are, "raw", "normalised" or "log"; detected by default.
     duplicates
@@ -373,10 +374,13 @@ def pair(
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    found_slices = find_slices(st_data.obs, slices, where=st_data.where)
+    found_slices, guess = find_slices(st_data.obs, slices, where=st_data.where), ""
+    if slices is None and found_slices[0] is None and places[0] is not None:
+        found, guess = guess_slices(st_data.obs, places[0])
+        found_slices = (found, guess if found is not None else "")
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
-    return _paired(*read, match=match, places=places, slices=found_slices)
+    return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -396,6 +400,7 @@ def _paired(
     match: GeneMatch,
     places: tuple[DoubleArray | None, str],
     slices: tuple[NDArray[np.str_] | None, str],
+    slices_guess: str,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
@@ -409,6 +414,7 @@ def _paired(
         coordinates_source=places[1],
         slices=slices[0],
         slices_column=slices[1],
+        slices_guess=slices_guess,
         spacing=None if places[0] is None else spot_spacing(places[0], slices[0]),
     )
     return Pair(

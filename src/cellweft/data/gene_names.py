@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cellweft._errors import GeneError, check_known
 from cellweft._text import shorten
 from cellweft._typing import IntArray
+from cellweft.data.io.columns import plain_name
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
@@ -186,7 +187,7 @@ def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[s
     """Yield the names of the genes, and those in each column of `var` that may hold names, with the column."""
     yield "", names
     usual = [*_SYMBOL_COLUMNS, *_ID_COLUMNS]
-    columns = sorted(name_columns(var), key=lambda one: _rank(_plain(one), usual))
+    columns = sorted(name_columns(var), key=lambda one: _rank(plain_name(one), usual))
     for column in columns:
         values = _column_text(var[column])
         yield column, without_version(values) if looks_like_ensembl(values) else values
@@ -198,17 +199,13 @@ def name_columns(var: pd.DataFrame) -> list[str]:
     for name in var.columns[~var.columns.duplicated()]:
         column = var[name]
         is_text = not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
-        if _plain(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
+        if plain_name(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
             found.append(name)
     return found
 
 
 def _rank(name: str, usual: Sequence[str]) -> int:
     return usual.index(name) if name in usual else len(usual)
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
 
 
 def are_numbers(names: Iterable[str]) -> bool:
@@ -417,7 +414,7 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
     (array(['Gad1'], dtype='<U4'), array(['ENSMUSG00000070880'], dtype='<U18'))
     """
     is_ids = looks_like_ensembl(names) or are_numbers(names)
-    known = {_plain(name): name for name in var.columns}
+    known = {plain_name(name): name for name in var.columns}
     column = next((known[name] for name in _ID_COLUMNS if name in known), None)
     column = symbol_column(var) if is_ids else id_column(var) if column is None else column
     other = np.full(len(names), "") if column is None else _column_text(var[column])
@@ -426,7 +423,7 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
 
 def symbol_column(var: pd.DataFrame) -> str | None:
     """Return the column of ``var`` that by its name holds gene symbols, or None."""
-    known = {_plain(name): name for name in var.columns}
+    known = {plain_name(name): name for name in var.columns}
     return next((known[name] for name in _SYMBOL_COLUMNS if name in known), None)
 
 

@@ -37,7 +37,10 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
+
+    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from it.
+    """
 
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
@@ -45,6 +48,7 @@ class CheckResults:
     coordinates_source: str
     slices: NDArray[np.str_] | None
     slices_column: str
+    slices_guess: str
     spacing: float | None
 
 
@@ -319,6 +323,19 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
         yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
         return
+    guess = evidence.slices_guess
+    if guess and guess == evidence.slices_column:
+        names = list(_counted(evidence.slices))
+        yield (
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame ({shorten(names, most=3)}); "
+            "they are taken as slices. For one slice: " + arg("slices", "none") + "."
+        )
+    elif guess:
+        yield (
+            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            + arg("slices", guess)
+            + "."
+        )
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._typing import BoolArray
-from cellweft.data.io.columns import OBS_KEYS
+from cellweft.data.io.columns import OBS_KEYS, plain_name
 from cellweft.data.io.lazy_input import Input
 
 _GENE_TYPES = ("gene expression", "gene", "rna", "mrna", "rna expression")
@@ -79,7 +79,7 @@ _CELL_COLUMN = re.compile(
     | (pct|percent|perc|fraction)_(counts?|mt|mito|ribo|rb|hb|top|in|ercc)(_.+)? | percent_?mito
     | (doublet|scrublet|s|g2m)_scores? | predicted_doublets?
     | seurat_clusters? | leiden(_.+)? | louvain(_.+)? | clusters?(_?(id|label))? | \w+_snn_res(_.+)?
-    | batch(_?id)? | region(_id)? | sections?(_?id)? | slices?(_?id)? | slides?(_?id)? | samples? | donor(_?id)? | tissue | run
+    | batch(_?id)? | region(_id)? | sections?(_?id)? | slices?(_?id)? | slides?(_?id)? | samples? | (donor|animal|mouse|patient|subject|puck|replicate|roi|core|library|dataset|experiment)(_?(id|name))? | tissue | run
     | (umap|x_umap|tsne|x_tsne|pca|pc|x_pca)_\d+
     """.replace("\n", ""),
     re.VERBOSE,
@@ -128,7 +128,7 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
         if str(column.name).lower() in _TYPE_COLUMNS and is_gene.any():
             is_other = ~is_gene & (said != "")
         kinds = np.where(is_other.to_numpy(dtype=bool), said.to_numpy(dtype=object), kinds)
-    is_text = np.array([bool(_CELL_COLUMN.fullmatch(_plain(name))) for name in texts], dtype=bool)
+    is_text = np.array([bool(_CELL_COLUMN.fullmatch(plain_name(name))) for name in texts], dtype=bool)
     kinds[is_text & (kinds == "")] = "annotation of cells"
     return kinds
 
@@ -183,7 +183,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     places = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
     is_number = np.array([_is_number(kind) for kind in table.dtypes], dtype=bool)
     by_name = np.array(
-        [one in places or bool(_CELL_COLUMN.fullmatch(_plain(one))) for one in lower], dtype=bool
+        [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
     return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
@@ -217,8 +217,3 @@ def _is_number(kind: object) -> bool:
 
 def _control_by_name(name: str) -> str:
     return next((kind for kind, pattern in _CONTROL.items() if pattern.fullmatch(name)), "")
-
-
-def _plain(name: str) -> str:
-    """Return a name in small letters, with one ``_`` for every run of signs."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
