@@ -508,7 +508,7 @@ def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
     made = pair(make_side(GENES), tissue)
     assert made.slices is not None
     assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
-    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken as slices."
+    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken"
     assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
     without = pair(make_side(GENES), tissue, slices="none")
     assert without.slices is None

@@ -1,4 +1,5 @@
-"""Genes of both sides: which way round a table lies, which of its names are names, and what results call them."""
+"""Genes of both sides: which way round a table lies, which of its names are names, and what results call
+them."""
 
 from pathlib import Path
 from typing import Any

@@ -173,7 +173,7 @@ def test_anndata_is_read_as_it_is() -> None:
 
 
 def square(n_cells: int, seed: int, *, start: float = 0.0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(0, 100, (n_cells, 2)) + [start, 0.0]
+    return np.random.default_rng(seed).uniform(0, 100, (n_cells, 2)) + np.array([start, 0.0])
 
 
 SECTION_COLUMNS = [

@@ -285,8 +285,8 @@ def pair(
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
     sc_layer, st_layer
-        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is no X,
-        the layer with counts or ``raw`` is taken, which a caution says.
+        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is
+        no X, the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
         ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
@@ -300,9 +300,9 @@ def pair(
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
         places.
     slices
-        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a usual
-        one with several values, else one such as "batch" or "region" where the cells of its values lie on top
-        of each other or apart, which a caution says.
+        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a
+        usual one with several values, else one such as "batch" or "region" where the cells of its values lie
+        on top of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are, "raw", "normalised" or "log"; detected by default.
     duplicates
@@ -329,8 +329,9 @@ def pair(
     Notes
     -----
     Genes match by exact name, else without case, else by spelling (``HLA-A``, R's ``HLA.A``); where few match
-    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by the
-    name that the spatial side has, so that results join it. The values are read once, by blocks of rows, so that a file larger than memory can be checked.
+    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by
+    the name that the spatial side has, so that results join it. The values are read once, by blocks of rows,
+    so that a file larger than memory can be checked.
 
     Examples
     --------
@@ -479,8 +480,8 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
                 expected="names of genes",
                 got=f"numbers that only count the columns ({_some(genes)})",
                 fix=sentence(
-                    "Name the column of var with the genes' names, {}; a table needs them in its first row, and "
-                    "one of genes x cells has to be transposed.",
+                    "Name the column of var with the genes' names, {}; a table needs them in its first row, "
+                    "and one of genes x cells has to be transposed.",
                     arg(argument, Placeholder("NAME")),
                 ),
             )

@@ -161,7 +161,8 @@ def guess_slices(
     slices : ndarray or None
         (n_cells,) where the places of the cells are those of several sections.
     column : str
-        Also where the places leave it open and the column mostly tells sections apart; empty where there is none.
+        Also where the places leave it open and the column mostly tells sections apart; empty where there is
+        none.
     """
     table = _as_table(obs)
     known = {plain_name(name): name for name in reversed(table.columns)}

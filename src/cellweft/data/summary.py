@@ -39,7 +39,8 @@ SCALES = {
 class CheckResults:
     """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
 
-    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from it.
+    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from
+    it.
     """
 
     sides: tuple[CheckedSide, CheckedSide]
@@ -217,8 +218,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
         yield (
-            f"{many(len(pairs), 'gene')} matched only as other spellings of a name ({shorten(pairs, most=3)}): "
-            "check that they are the same genes."
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"({shorten(pairs, most=3)}): check that they are the same genes."
         )
     if all(
         are_numbers(one.genes.names[places])
@@ -327,8 +328,10 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if guess and guess == evidence.slices_column:
         names = list(_counted(evidence.slices))
         yield (
-            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame ({shorten(names, most=3)}); "
-            "they are taken as slices. For one slice: " + arg("slices", "none") + "."
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
+            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            + arg("slices", "none")
+            + "."
         )
     elif guess:
         yield (

@@ -119,8 +119,8 @@ class CheckedSide:
 def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
     """Return an input with the genes of the matrix that is read, and the options that name this matrix.
 
-    ``raw`` is a layer with genes of its own. Where there is no ``X``, the layer with counts, or the only one, or
-    ``raw`` stands for it, and a note says so.
+    ``raw`` is a layer with genes of its own. Where there is no ``X``, the layer with counts, or the only
+    one, or ``raw`` stands for it, and a note says so.
 
     Parameters
     ----------
@@ -161,7 +161,8 @@ def check_cells(data: Input) -> None:
 def gene_names(data: Input, wish: ReadOptions) -> Genes:
     """Return the names of the genes of an input.
 
-    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is one.
+    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is
+    one.
 
     Raises
     ------
@@ -221,11 +222,10 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
     for number, (data, _) in enumerate((first, second)):
         same = sorted(rows[number] & {*columns[1 - number]})
         if len(same) >= 2 and len(same) > len(match.first):
-            got = f"rows that are named like the genes of the other side ({len(same):,}: {shorten(same, most=3)})"
             raise GeneError(
                 data.where,
                 expected="cells x genes",
-                got=got,
+                got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
                 fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
             )
     same = sorted(rows[0] & rows[1])
@@ -235,13 +235,13 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
             f"{first[0].where} and {second[0].where}",
             expected="cells x genes, with genes that both sides have",
             got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and {shared}",
-            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check that the "
-            "columns are genes of the same species and of the same kind of name.",
+            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check "
+            "that the columns are genes of the same species and of the same kind of name.",
         )
 
 
 def _row_names(data: Input) -> set[str]:
-    """Return the names of the rows that are not those of cells; none where there are too many rows for genes."""
+    """Return the names of the rows, none where they are those of cells or too many for genes."""
     if len(data.obs) > _MOST_GENES:
         return set()
     names = [str(name) for name in data.obs.names().astype(str)]

@@ -35,14 +35,15 @@ SLICE_KEYS: tuple[str, ...] = (
     "sample_id", "bregma",
 )  # fmt: skip
 SECTION_KEYS: tuple[str, ...] = (
-    "batch", "batch_id", "orig_ident", "sample_name", "slide", "slide_id", "slide_name", "slideid", "section_name",
-    "slice_name", "library", "library_name", "capture_area", "puck", "puck_id", "chip", "chip_id",
+    "batch", "batch_id", "orig_ident", "sample_name", "slide", "slide_id", "slide_name", "slideid",
+    "section_name", "slice_name", "library", "library_name", "capture_area", "puck", "puck_id", "chip",
+    "chip_id",
 )  # fmt: skip
 """Columns of `obs` (``_`` for any sign) that mostly tell sections apart."""
 REGION_KEYS: tuple[str, ...] = (
-    "region", "region_id", "region_name", "roi", "core", "core_id", "animal", "animal_id", "mouse", "mouse_id", "donor",
-    "donor_id", "patient", "patient_id", "subject", "replicate", "run", "run_id", "dataset", "dataset_id",
-    "experiment", "fov", "fov_id",
+    "region", "region_id", "region_name", "roi", "core", "core_id", "animal", "animal_id", "mouse",
+    "mouse_id", "donor", "donor_id", "patient", "patient_id", "subject", "replicate", "run", "run_id",
+    "dataset", "dataset_id", "experiment", "fov", "fov_id",
 )  # fmt: skip
 """Columns of `obs` that may tell sections apart, or parts of one: only where the cells lie tells which."""
 LABEL_KEYS: tuple[str, ...] = (

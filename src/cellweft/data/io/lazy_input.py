@@ -117,10 +117,10 @@ def not_opened(path: Path, where: str, error: OSError) -> FormatError:
             where,
             expected="a file that nothing else writes",
             got=f"one that is open elsewhere, or on a disk that cannot lock files ({_brief(error)})",
-            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks set "
-            "HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
+            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks "
+            "set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
         )
-    if number in _OF_THE_SYSTEM:
+    if number:  # files that are not what they should be have none
         return FormatError(
             where,
             expected=expected,
@@ -128,12 +128,6 @@ def not_opened(path: Path, where: str, error: OSError) -> FormatError:
             fix="Try again, or copy the file to a local disk. The file itself may be in order.",
         )
     return not_as_named(path, where, str(error))
-
-
-_OF_THE_SYSTEM = (
-    errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV,
-    errno.EINTR, errno.ENOSPC, errno.EDQUOT, errno.EREMOTEIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ELOOP,
-)  # fmt: skip
 
 
 def _brief(error: Exception) -> str:

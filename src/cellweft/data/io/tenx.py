@@ -141,8 +141,8 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     path, where
         The folder, and what errors call it.
     sample, argument
-        What stands before or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where the
-        folder holds several; and what the caller calls this choice.
+        What stands before or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where
+        the folder holds several; and what the caller calls this choice.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     if matrix.shape != (len(barcodes), len(table)):
         raise FormatError(
             where,
-            expected=f"{len(barcodes):,} cells x {len(table):,} genes, as {cells.name} and {features.name} say",
+            expected=f"{len(barcodes):,} cells x {len(table):,} genes, as barcodes and features say",
             got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes in {values.name}",
             fix="Take the three files from the same run.",
         )
@@ -220,8 +220,8 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
 def _samples(folder: Path) -> list[_Sample]:
     """Return the samples of a folder, by the words that the names of their files share.
 
-    One file of features serves all samples where its name has no words of its own, or those of the series alone. A
-    file without a matrix is no sample where all matrices have their files.
+    One file of features serves all samples where its name has no words of its own, or those of the series
+    alone. A file without a matrix is no sample where all matrices have their files.
     """
     samples: dict[frozenset[str], _Sample] = {}
     for number, path in _parts_of(folder):
