@@ -270,7 +270,7 @@ def test_scaled_values_name_the_layers_that_exist(sc: Any, tissue: Any) -> None:
     assert pair(scaled, tissue, sc_layer="counts").sc.scale == "raw"
     raw = changed(tissue, "z-scored")
     raw.raw = tissue
-    with pytest.raises(ScaleError, match=r"The input has a raw slot: pass st=adata\.raw\.to_adata\(\)"):
+    with pytest.raises(ScaleError, match=r"Its raw slot may hold the counts: st_layer='raw'\."):
         pair(sc, raw)
     with pytest.raises(ScaleError, match=r"below zero"):
         pair(changed(sc, "z-scored"), tissue, sc_scale="log")
@@ -459,7 +459,9 @@ def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None
     counts = make_side(GENES, n_cells=200)
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts
-    assert any("There is a raw slot too" in one for one in pair(reference, tissue).cautions)
+    assert any(
+        "raw slot may hold the raw counts: sc_layer='raw'" in one for one in pair(reference, tissue).cautions
+    )
     reference.layers["counts"] = counts.X
     assert any(
         "may hold the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
@@ -497,3 +499,22 @@ def test_real_slices_and_size_factors_are_used(shared_data: Path) -> None:
     assert int(hypo.sc.empty_cells.sum()) == 4
     assert not hypo.sc.dense(np.flatnonzero(hypo.sc.empty_cells)).any()
     assert hypo.sc.target == pytest.approx(4740, rel=0.01)  # about; the median depends on the empty cells
+
+
+def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
+    tissue = make_side(GENES, n_cells=40, spatial=True)
+    tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (20, 2))] * 2)
+    tissue.obs["batch"] = ["a"] * 20 + ["b"] * 20
+    made = pair(make_side(GENES), tissue)
+    assert made.slices is not None
+    assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
+    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken"
+    assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
+    without = pair(make_side(GENES), tissue, slices="none")
+    assert without.slices is None
+    assert not any("batch" in one for one in without.cautions)
+    tissue.obsm["spatial"] = np.arange(80.0).reshape(40, 2)
+    expected = "Spatial: obs['batch'] may tell sections apart; if it does, name it: slices='batch'."
+    open_case = pair(make_side(GENES), tissue)
+    assert open_case.slices is None
+    assert expected in open_case.cautions

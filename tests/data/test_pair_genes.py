@@ -1,4 +1,5 @@
-"""Genes of both sides: which way round a table lies, which of its names are names, and what results call them."""
+"""Genes of both sides: which way round a table lies, which of its names are names, and what results call
+them."""
 
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,9 @@ def test_results_join_the_tissue(kind: str, tmp_path: Path) -> None:
     reference.write_h5ad(sc)
     tissue.write_h5ad(st)
     more = ["--set", "steps=5", "--set", "fold_steps=4", "--set", "level_steps=5", "--quiet"]
-    done = CliRunner().invoke(app, ["impute", str(sc), str(st), "-o", str(out), "--genes", "Gad1,gfap", *more])
+    done = CliRunner().invoke(
+        app, ["impute", str(sc), str(st), "-o", str(out), "--genes", "Gad1,gfap", *more]
+    )
     assert done.exit_code == 0, done.output
     result = ad.read_h5ad(out)
     assert result.var_names.tolist() == [names[0], "Gfap"]

@@ -38,12 +38,11 @@ from cellweft.data.gene_names import (
     own_names,
 )
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
-from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import (
     CheckedSide,
@@ -51,6 +50,7 @@ from cellweft.data.validation import (
     ReadOptions,
     check_cells,
     check_orientation,
+    counts_in,
     gene_names,
     make_side,
 )
@@ -174,6 +174,7 @@ class Pair:
         *,
         labels: str | None = None,
         sc_layer: str | None = None,
+        sc_sample: str | None = None,
         size_factor: str | None = None,
         sc_gene_column: str | None = None,
         sc_scale: Scale | None = None,
@@ -186,7 +187,7 @@ class Pair:
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates, orthologs
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates, orthologs
             As in `cellweft.pair`.
 
         Raises
@@ -213,7 +214,10 @@ class Pair:
             scale=sc_scale,
             duplicates=duplicates,
         )
-        data = only_genes(open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor)))
+        data = open_input(
+            sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
+        )
+        data, wish = counts_in(data, wish)
         check_cells(data)
         genes = gene_names(data, wish)
         if orthologs is not None:
@@ -259,6 +263,8 @@ def pair(
     st_labels: str | None = None,
     sc_layer: str | None = None,
     st_layer: str | None = None,
+    sc_sample: str | None = None,
+    st_sample: str | None = None,
     size_factor: str | None = None,
     st_size_factor: str | None = None,
     sc_gene_column: str | None = None,
@@ -285,7 +291,11 @@ def pair(
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
     sc_layer, st_layer
-        Layer with the counts; by default X. A ``raw`` slot is never taken silently.
+        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is
+        no X, the layer with counts or ``raw`` is taken, which a caution says.
+    sc_sample, st_sample
+        The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
+        ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -296,8 +306,9 @@ def pair(
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
         places.
     slices
-        Column of ``obs`` of the spatial side that tells slices apart; by default a usual one with several
-        values.
+        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a
+        usual one with several values, else one such as "batch" or "region" where the cells of its values lie
+        on top of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are, "raw", "normalised" or "log"; detected by default.
     duplicates
@@ -329,8 +340,9 @@ def pair(
     Notes
     -----
     Genes match by exact name, else without case, else by spelling (``HLA-A``, R's ``HLA.A``); where few match
-    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by the
-    name that the spatial side has, so that results join it. The values are read once, by blocks of rows, so that a file larger than memory can be checked.
+    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by
+    the name that the spatial side has, so that results join it. The values are read once, by blocks of rows,
+    so that a file larger than memory can be checked.
 
     Examples
     --------
@@ -362,9 +374,11 @@ def pair(
         duplicates=duplicates,
     )
     usual = (*LABEL_KEYS, *SLICE_KEYS)
-    sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
-    st_data = open_input(st, argument="st", obs_columns=_given(*usual, st_labels, st_size_factor, slices))
-    sc_data, st_data = only_genes(sc_data), only_genes(st_data)
+    sc_columns = _given(*usual, labels, size_factor)
+    st_columns = _given(*usual, st_labels, st_size_factor, slices)
+    sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
+    st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
+    (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
     for data in (sc_data, st_data):
         check_cells(data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
@@ -374,10 +388,13 @@ def pair(
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    found_slices = find_slices(st_data.obs, slices, where=st_data.where)
+    found_slices, guess = find_slices(st_data.obs, slices, where=st_data.where), ""
+    if slices is None and found_slices[0] is None and places[0] is not None:
+        found, guess = guess_slices(st_data.obs, places[0])
+        found_slices = (found, guess if found is not None else "")
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
-    return _paired(*read, match=match, places=places, slices=found_slices)
+    return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -397,6 +414,7 @@ def _paired(
     match: GeneMatch,
     places: tuple[DoubleArray | None, str],
     slices: tuple[NDArray[np.str_] | None, str],
+    slices_guess: str,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
@@ -410,6 +428,7 @@ def _paired(
         coordinates_source=places[1],
         slices=slices[0],
         slices_column=slices[1],
+        slices_guess=slices_guess,
         spacing=None if places[0] is None else spot_spacing(places[0], slices[0]),
     )
     return Pair(
@@ -474,8 +493,8 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
                 expected="names of genes",
                 got=f"numbers that only count the columns ({_some(genes)})",
                 fix=sentence(
-                    "Name the column of var with the genes' names, {}; a table needs them in its first row, and "
-                    "one of genes x cells has to be transposed.",
+                    "Name the column of var with the genes' names, {}; a table needs them in its first row, "
+                    "and one of genes x cells has to be transposed.",
                     arg(argument, Placeholder("NAME")),
                 ),
             )

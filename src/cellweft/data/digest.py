@@ -101,9 +101,9 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
 
     Returns
     -------
-    32 hexadecimal digits: of the input's names of the genes in their order, the values as they stand in the input, as
-    float32, their scale, the cells' sizes, and what these are scaled to. It is the same wherever the matrix
-    lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
+    32 hexadecimal digits: of the input's names of the genes in their order, the values as they stand in the
+    input, as float32, their scale, the cells' sizes, and what these are scaled to. It is the same wherever
+    the matrix lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
 
     Examples
     --------

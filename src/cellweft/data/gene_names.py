@@ -1,8 +1,8 @@
 """Matching the gene names of two sides.
 
-Names are compared exactly first, then without case (mouse `Gad1`, human `GAD1`), then in the spellings that tools
-make of one name (`HLA-A`, R's `HLA.A`, `GRCh38_HLA-A`). Where few match so, columns of `var` with other names of the
-genes are the bridge.
+Names are compared exactly first, then without case (mouse `Gad1`, human `GAD1`), then in the spellings that
+tools make of one name (`HLA-A`, R's `HLA.A`, `GRCh38_HLA-A`). Where few match so, columns of `var` with
+other names of the genes are the bridge.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from cellweft._errors import GeneError, check_known
 from cellweft._text import shorten
 from cellweft._typing import IntArray
+from cellweft.data.io.columns import plain_name
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
 _SYMBOL_COLUMNS = (
-    "gene_symbol", "gene_symbols", "symbol", "symbols", "gene_name", "gene_names", "feature_name", "feature_names",
-    "gene_short_name", "genesymbol", "genename", "external_gene_name", "hgnc_symbol", "mgi_symbol", "gene", "genes",
-    "name", "names",
+    "gene_symbol", "gene_symbols", "symbol", "symbols", "gene_name", "gene_names", "feature_name",
+    "feature_names", "gene_short_name", "genesymbol", "genename", "external_gene_name", "hgnc_symbol",
+    "mgi_symbol", "gene", "genes", "name", "names",
 )  # fmt: skip
 
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
@@ -69,11 +70,14 @@ class GeneMatch:
     by_case
         Pairs of names that differ in case alone.
     by_spelling
-        Pairs of names that are spellings of one: signs between words, the genome's name in front, an ID's version.
+        Pairs of names that are spellings of one: signs between words, the genome's name in front, an ID's
+        version.
     ambiguous
-        Names of the first side left out because several names of a side differ from them in case or spelling alone.
+        Names of the first side left out because several names of a side differ from them in case or spelling
+        alone.
     bridge
-        Which columns of ``var`` the genes were matched through, in words; empty where the names themselves matched.
+        Which columns of ``var`` the genes were matched through, in words; empty where the names themselves
+        matched.
     """
 
     first: IntArray
@@ -129,8 +133,8 @@ def match_genes(
 def spelling_free(name: str) -> str:
     """Return a name without what tools add to it or change in it.
 
-    Blanks and quotes at its ends, the genome in front, the version of an Ensembl ID and the X that R puts before a
-    digit are left out; ``-``, ``_``, ``.`` and blanks are one sign.
+    Blanks and quotes at its ends, the genome in front, the version of an Ensembl ID and the X that R puts
+    before a digit are left out; ``-``, ``_``, ``.`` and blanks are one sign.
 
     Examples
     --------
@@ -187,10 +191,10 @@ def _bridge(first: _Named, second: _Named) -> str:
 
 
 def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.str_]]]:
-    """Yield the names of the genes, and those in each column of `var` that may hold names, with the column."""
+    """Yield the names of the genes, and those of each column of `var` that may hold them, with its name."""
     yield "", names
     usual = [*_SYMBOL_COLUMNS, *_ID_COLUMNS]
-    columns = sorted(name_columns(var), key=lambda one: _rank(_plain(one), usual))
+    columns = sorted(name_columns(var), key=lambda one: _rank(plain_name(one), usual))
     for column in columns:
         values = _column_text(var[column])
         yield column, without_version(values) if looks_like_ensembl(values) else values
@@ -202,17 +206,13 @@ def name_columns(var: pd.DataFrame) -> list[str]:
     for name in var.columns[~var.columns.duplicated()]:
         column = var[name]
         is_text = not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
-        if _plain(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
+        if plain_name(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
             found.append(name)
     return found
 
 
 def _rank(name: str, usual: Sequence[str]) -> int:
     return usual.index(name) if name in usual else len(usual)
-
-
-def _plain(name: object) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
 
 
 def are_numbers(names: Iterable[str]) -> bool:
@@ -272,7 +272,7 @@ class GeneNames:
 
 
 def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
-    """Return the names of the genes of one side, as it spells them; ``var`` is their annotation, row by row."""
+    """Return the names of the genes of one side as it spells them; ``var`` is their annotation."""
     symbols, gene_ids = symbols_and_ids(names, var)
     input_names = _text(var[ORTHOLOG_OF]) if ORTHOLOG_OF in var else names
     return GeneNames(names=names, input_names=input_names, symbols=symbols, gene_ids=gene_ids)
@@ -291,9 +291,9 @@ def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneN
     Returns
     -------
     GeneNames
-        Of the first side: a shared gene has the name of the second side, and, where a column of ``var`` was the bridge,
-        other genes have a name of that kind, their symbol or ID. Symbols and IDs that the first side lacks come
-        from the second.
+        Of the first side: a shared gene has the name of the second side, and, where a column of ``var`` was
+        the bridge, other genes have a name of that kind, their symbol or ID. Symbols and IDs that the first
+        side lacks come from the second.
     """
     symbols, gene_ids = first.symbols.astype(object), first.gene_ids.astype(object)
     for mine, theirs in ((symbols, second.symbols), (gene_ids, second.gene_ids)):
@@ -333,7 +333,8 @@ def find_names(
     where
         What errors call the names.
     others
-        Further names of the same things, each as long as ``known``, which come after it; empty ones do not count.
+        Further names of the same things, each as long as ``known``, which come after it; empty ones do not
+        count.
 
     Raises
     ------
@@ -422,7 +423,7 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
     (array(['Gad1'], dtype='<U4'), array(['ENSMUSG00000070880'], dtype='<U18'))
     """
     is_ids = looks_like_ensembl(names) or are_numbers(names)
-    known = {_plain(name): name for name in var.columns}
+    known = {plain_name(name): name for name in var.columns}
     column = next((known[name] for name in _ID_COLUMNS if name in known), None)
     column = symbol_column(var) if is_ids else id_column(var) if column is None else column
     other = np.full(len(names), "") if column is None else _column_text(var[column])
@@ -431,7 +432,7 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
 
 def symbol_column(var: pd.DataFrame) -> str | None:
     """Return the column of ``var`` that by its name holds gene symbols, or None."""
-    known = {_plain(name): name for name in var.columns}
+    known = {plain_name(name): name for name in var.columns}
     return next((known[name] for name in _SYMBOL_COLUMNS if name in known), None)
 
 
@@ -443,7 +444,9 @@ def _better(
     *,
     most: int | None = None,
 ) -> GeneMatch:
-    """Match other names of the same genes, and keep that match where it shares more than ``most``, or the best.
+    """Match other names of the same genes, and keep that match where it shares more than ``most``.
+
+    By default that is what the best match so far shares.
 
     Names that stand twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
     """

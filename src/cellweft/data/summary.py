@@ -17,6 +17,7 @@ from cellweft._typing import DoubleArray, IntArray
 from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
@@ -37,7 +38,11 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
+
+    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from
+    it.
+    """
 
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
@@ -45,6 +50,7 @@ class CheckResults:
     coordinates_source: str
     slices: NDArray[np.str_] | None
     slices_column: str
+    slices_guess: str
     spacing: float | None
 
 
@@ -235,8 +241,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
         yield (
-            f"{many(len(pairs), 'gene')} matched only as other spellings of a name ({shorten(pairs, most=3)}): "
-            "check that they are the same genes."
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"({shorten(pairs, most=3)}): check that they are the same genes."
         )
     if all(
         are_numbers(one.genes.names[places])
@@ -272,8 +278,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
-        if not layer and data.has_raw:
-            hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
@@ -341,6 +347,21 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
         yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
         return
+    guess = evidence.slices_guess
+    if guess and guess == evidence.slices_column:
+        names = list(_counted(evidence.slices))
+        yield (
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
+            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            + arg("slices", "none")
+            + "."
+        )
+    elif guess:
+        yield (
+            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            + arg("slices", guess)
+            + "."
+        )
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")

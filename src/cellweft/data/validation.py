@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -36,7 +36,8 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import column_of
-from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.features import only_genes
+from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
@@ -119,6 +120,30 @@ class CheckedSide:
     labels_column: str
 
 
+def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
+    """Return an input with the genes of the matrix that is read, and the options that name this matrix.
+
+    ``raw`` is a layer with genes of its own. Where there is no ``X``, the layer with counts, or the only
+    one, or ``raw`` stands for it, and a note says so.
+
+    Parameters
+    ----------
+    data, wish
+        The opened input, and what the caller chose.
+    """
+    layers = [str(name) for name in data.layers]
+    if wish.layer is None and data.matrix is None:
+        layer = count_layer(data, wish) or (layers[0] if len(layers) == 1 else None)
+        layer = RAW if layer is None and data.has_raw and not layers else layer
+        if layer is not None:
+            slot = "raw" if layer == RAW and layer not in layers else f"layers[{layer!r}]"
+            note = f"there is no X; the values are those of {slot}."
+            data, wish = replace(data, notes=(*data.notes, note)), replace(wish, layer=layer)
+    if wish.layer == RAW and RAW not in layers and data.has_raw:
+        data = with_raw(data)
+    return only_genes(data), wish
+
+
 def check_cells(data: Input) -> None:
     """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
     n_cells = len(data.obs)
@@ -140,7 +165,8 @@ def check_cells(data: Input) -> None:
 def gene_names(data: Input, wish: ReadOptions) -> Genes:
     """Return the names of the genes of an input.
 
-    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is one.
+    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is
+    one.
 
     Raises
     ------
@@ -200,11 +226,10 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
     for number, (data, _) in enumerate((first, second)):
         same = sorted(rows[number] & {*columns[1 - number]})
         if len(same) >= 2 and len(same) > len(match.first):
-            got = f"rows that are named like the genes of the other side ({len(same):,}: {shorten(same, most=3)})"
             raise GeneError(
                 data.where,
                 expected="cells x genes",
-                got=got,
+                got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
                 fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
             )
     same = sorted(rows[0] & rows[1])
@@ -214,13 +239,13 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
             f"{first[0].where} and {second[0].where}",
             expected="cells x genes, with genes that both sides have",
             got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and {shared}",
-            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check that the "
-            "columns are genes of the same species and of the same kind of name.",
+            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check "
+            "that the columns are genes of the same species and of the same kind of name.",
         )
 
 
 def _row_names(data: Input) -> set[str]:
-    """Return the names of the rows that are not those of cells; none where there are too many rows for genes."""
+    """Return the names of the rows, none where they are those of cells or too many for genes."""
     if len(data.obs) > _MOST_GENES:
         return set()
     names = [str(name) for name in data.obs.names().astype(str)]
@@ -308,6 +333,8 @@ def count_layer(data: Input, wish: ReadOptions) -> str | None:
 
 
 def _slot(data: Input, wish: ReadOptions) -> str:
+    if wish.layer == RAW and data.has_raw:
+        return f"{data.where}.raw.X"
     return f"{data.where}.X" if wish.layer is None else f"{data.where}.layers[{wish.layer!r}]"
 
 
@@ -371,11 +398,12 @@ def _other_values(data: Input, wish: ReadOptions) -> str:
     """Say which other values of the input may be the counts; empty where there are none."""
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
+    if data.has_raw and wish.layer != RAW and count_layer(data, wish) is None:
+        return "Its raw slot may hold the counts: " + arg(argument, RAW) + "."
     likely = count_layer(data, wish)
     there = f". Layers that exist: {shorten(layers, most=10)}."
     if layers:
         if likely is None:
             return "Pass the layer with raw counts, " + arg(argument, Placeholder("NAME")) + there
         return "Pass the raw counts: " + arg(argument, likely) + there
-    side = "sc" if wish.name == "reference" else "st"
-    return f"The input has a raw slot: pass {side}=adata.raw.to_adata()." if data.has_raw else ""
+    return ""

@@ -15,9 +15,10 @@ from cellweft.data.io.read import open_input
 GENES = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1"]
 
 CONTROLS = [
-    "Blank-1", "BLANK_0006", "blank12", "NegPrb3", "NegProbe-WTX", "Negative01", "Negative", "NegControlProbe_00042",
-    "NegControlCodeword_0500", "antisense_BCL2L15", "UnassignedCodeword_0001", "DeprecatedCodeword_0123",
-    "SystemControl12", "FalseCode3", "Intergenic_Region_12", "ERCC-00002", "CD3_TotalSeqB", "N_unmapped",
+    "Blank-1", "BLANK_0006", "blank12", "NegPrb3", "NegProbe-WTX", "Negative01", "Negative",
+    "NegControlProbe_00042", "NegControlCodeword_0500", "antisense_BCL2L15",
+    "UnassignedCodeword_0001", "DeprecatedCodeword_0123", "SystemControl12", "FalseCode3",
+    "Intergenic_Region_12", "ERCC-00002", "CD3_TotalSeqB", "N_unmapped",
 ]  # fmt: skip
 
 MEASURES = [

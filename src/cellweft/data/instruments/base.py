@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cellweft._errors import FormatError
+from cellweft._errors import FormatError, arg, check_known
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, IntArray
 from cellweft.data.io.backed_matrix import chosen_rows, open_rows
@@ -33,7 +33,7 @@ class Instrument(Protocol):
     def name(self) -> str:
         """What the instrument is called."""
 
-    def open(self, path: Path, where: str) -> Input | None:
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open the run that a folder holds, or that a file is part of.
 
         Parameters
@@ -42,6 +42,8 @@ class Instrument(Protocol):
             Of a folder or a file, which is there.
         where
             What errors call it.
+        sample
+            The one to take where a folder holds several: what stands around the names of its files.
 
         Returns
         -------
@@ -52,6 +54,8 @@ class Instrument(Protocol):
         ------
         FormatError
             It is one, but a file is missing, holds something else, or there are several samples.
+        KeyMissingError
+            No such sample.
         """
 
 
@@ -105,15 +109,20 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The files of a run: its counts, and the table that says where its cells lie."""
+    """The files of a run: its counts, and the table that says where its cells lie.
+
+    ``sample`` is what their names have around those of the parts, "" where that is nothing.
+    """
 
     counts: Path
     cells: Path
+    sample: str
 
 
 def find_run(
     path: Path,
     where: str,
+    sample: str | None,
     *,
     name: str,
     counts: tuple[Part, ...],
@@ -124,8 +133,8 @@ def find_run(
 
     Parameters
     ----------
-    path, where
-        A folder or a file of a run, and what errors call it.
+    path, where, sample
+        As `Instrument.open` takes them.
     name
         The instrument.
     counts, cells
@@ -143,6 +152,8 @@ def find_run(
     ------
     FormatError
         A part is missing, or there are several samples.
+    KeyMissingError
+        No such sample.
     """
     named = next((part for part in (*counts, *cells) if part.sample_of(path) is not None), None)
     if named is None and not path.is_dir():
@@ -151,31 +162,53 @@ def find_run(
     found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
     if named is not None:
         return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
-    has_cells = "" in found[1] and not any(folder.glob("*matrix.mtx*"))  # whose cells a table may tell of too
+    has_cells = "" in found[1] and not any(folder.glob("*matrix.mtx*"))  # a table may tell of their cells too
     if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
-    samples = sorted(found[0])
-    if len(samples) > 1:
-        raise FormatError(
-            where,
-            expected=f"the folder of one run of {name}",
-            got=f"several samples: {shorten([found[0][one].name for one in samples])}",
-            fix=f"Name the counts of one: {str(found[0][samples[0]])!r}.",
-        )
-    sample = samples[0] if samples else ""
+    sample = chosen_sample(found[0], sample, where=where, name=name)
     parts = [_of_sample(one, sample) for one in found]
-    lacking = [one for one, file in zip((counts, cells), parts, strict=True) if file is None]
     if parts[0] is None or parts[1] is None:
+        lacking = [one for one, file in zip((counts, cells), parts, strict=True) if file is None]
         there = shorten(sorted(one.name for one in folder.iterdir()), most=8)
         told = " and ".join(" or ".join(map(str, one)) for one in lacking)
+        under = f", under the name of the sample, {sample!r}" if sample else ""
         raise FormatError(
             where,
             expected=f"a run of {name}, with {counts[0]} and {cells[0]}",
             got=f"a folder without {told}: {there}",
-            fix="Copy the missing file into it"
-            + (f", under the name of the sample, {sample!r}." if sample else "."),
+            fix=f"Copy the missing file into it{under}.",
         )
-    return Run(counts=parts[0], cells=parts[1])
+    return Run(counts=parts[0], cells=parts[1], sample=sample)
+
+
+def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, name: str) -> str:
+    """Return the sample to take: the one asked for, or the only one; "" where files name none.
+
+    Parameters
+    ----------
+    files
+        Counts by sample.
+    asked
+        A sample, or None.
+    where, name
+        What errors call the folder, and the instrument.
+    """
+    argument = f"{where.partition(' ')[0]}_sample"
+    samples = sorted(files)
+    if asked is not None:
+        expected = f"a sample of {where}"
+        check_known(asked, samples, arg(argument, asked), expected=expected, got="no such one")
+        return asked
+    if len(samples) > 1:
+        raise FormatError(
+            where,
+            expected=f"the folder of one run of {name}",
+            got=f"several samples: {shorten([files[one].name for one in samples])}",
+            fix="Name the one to take, "
+            + arg(argument, samples[-1])
+            + f", or its counts: {str(files[samples[-1]])!r}.",
+        )
+    return samples[0] if samples else ""
 
 
 def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]) -> Run | None:
@@ -183,7 +216,8 @@ def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[s
     other = _of_sample(found[1 if is_counts else 0], sample)
     if other is None:
         return None
-    return Run(counts=path if is_counts else other, cells=other if is_counts else path)
+    parts = (path, other) if is_counts else (other, path)
+    return Run(counts=parts[0], cells=parts[1], sample=sample)
 
 
 def _merged(files: Iterable[Mapping[str, Path]]) -> dict[str, Path]:

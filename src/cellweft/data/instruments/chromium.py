@@ -6,8 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellweft._errors import FormatError
-from cellweft._text import shorten
+from cellweft.data.instruments.base import chosen_sample
 from cellweft.data.instruments.tables import open_counts
 from cellweft.data.instruments.visium import COUNTS
 from cellweft.data.io.lazy_input import Input
@@ -19,19 +18,12 @@ class Chromium:
 
     name: str = "Chromium"
 
-    def open(self, path: Path, where: str) -> Input | None:
-        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
         files = COUNTS.files(path) if path.is_dir() else {}
         if not files:
             return None
-        if len(files) > 1:
-            raise FormatError(
-                where,
-                expected="the folder of one run of Cell Ranger",
-                got=f"several samples: {shorten([one.name for one in files.values()])}",
-                fix=f"Name the counts of one: {str(next(iter(files.values())))!r}.",
-            )
-        (file,) = files.values()
+        file = files[chosen_sample(files, sample, where=where, name=self.name)]
         # Where places are asked for, the error says which file would tell them.
         where = f"{where}, {file.name} without spatial/tissue_positions.csv"
         return dataclasses.replace(open_counts(file, where), instrument=self.name)

@@ -30,10 +30,10 @@ class Cosmx:
 
     name: str = "CosMx"
 
-    def open(self, path: Path, where: str) -> Input | None:
-        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
         marks = ("*exprMat_file.csv", "*exprMat_file.csv.gz", "*metadata_file.csv", "*metadata_file.csv.gz")
-        run = find_run(path, where, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
+        run = find_run(path, where, sample, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
         if run is None:
             return None
         counts, keys = read_counts(run.counts, where, keys=_NO_GENES)

@@ -17,13 +17,15 @@ from cellweft.data.io.lazy_input import Input
 INSTRUMENTS: tuple[Instrument, ...] = (Xenium(), Merscope(), Cosmx(), VisiumHD(), Visium(), Chromium())
 
 
-def open_run(path: Path, where: str) -> Input | None:
+def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
     """Open the run of an instrument.
 
     Parameters
     ----------
     path, where
         A folder, or one of its files, and what errors call it.
+    sample
+        The one to take where a folder holds several.
 
     Returns
     -------
@@ -36,18 +38,15 @@ def open_run(path: Path, where: str) -> Input | None:
         It is one, but a file is missing or holds something else.
     """
     for instrument in INSTRUMENTS:
-        run = instrument.open(path, where)
+        run = instrument.open(path, where, sample)
         if run is not None:
             return dataclasses.replace(run, source=str(path))
     return None
 
 
-def run_below(path: Path) -> Path | None:
-    """Return a folder inside a folder that looks as an instrument wrote it, such as ``outs``."""
-    for one in sorted(path.iterdir()):
-        if one.is_dir() and any(any(one.glob(mark)) for mark in _MARKS):
-            return one
-    return None
+def looks_like_run(path: Path) -> bool:
+    """Say whether a folder has files that some instrument writes, as ``outs`` of Space Ranger has."""
+    return any(any(path.glob(mark)) for mark in _MARKS)
 
 
 _MARKS = (

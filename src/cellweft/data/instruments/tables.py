@@ -82,15 +82,21 @@ def read_header(path: Path, where: str) -> list[str]:
         return next(csv.reader(file), [])
 
 
-def open_counts(path: Path, where: str) -> Input:
-    """Open counts in a form of 10x Genomics: an .h5 file, or a folder with matrix.mtx.
+def open_counts(path: Path, where: str, sample: str = "") -> Input:
+    """Open counts in a form of 10x Genomics: an .h5 file, or matrix.mtx or its folder.
 
     Parameters
     ----------
     path, where
         The counts, and what errors call the run.
+    sample
+        What the name of a matrix.mtx has around it.
     """
-    return read_mtx(path, where) if path.is_dir() else open_10x(path, where)
+    if path.is_dir():
+        return read_mtx(path, where)
+    return (
+        open_10x(path, where) if path.suffix == ".h5" else read_mtx(path.parent, where, sample=sample or None)
+    )
 
 
 def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, pd.DataFrame]:

@@ -13,6 +13,7 @@ from cellweft.data.io.lazy_input import Input
 
 COUNTS = Part(names=("filtered_feature_bc_matrix", "raw_feature_bc_matrix"), endings=(".h5", ""))
 """Counts of a run of Space Ranger, or of Cell Ranger: those of the cells, else those of all barcodes."""
+_MATRIX = Part(names=("matrix",), endings=(".mtx.gz", ".mtx"))
 _NAMES, _ENDINGS = ("tissue_positions", "tissue_positions_list"), (".parquet", ".csv", ".csv.gz")
 _CELLS = (Part(names=_NAMES, endings=_ENDINGS, folder="spatial"), Part(names=_NAMES, endings=_ENDINGS))
 _MARKS = (
@@ -31,9 +32,11 @@ class Visium:
 
     name: str = "Visium"
 
-    def open(self, path: Path, where: str) -> Input | None:
-        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
-        run = find_run(path, where, name=self.name, counts=(COUNTS,), cells=_CELLS, marks=_MARKS)
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
+        run = find_run(
+            path, where, sample, name=self.name, counts=(COUNTS, _MATRIX), cells=_CELLS, marks=_MARKS
+        )
         if run is None:
             return None
         table = _positions(run.cells, where)
@@ -45,7 +48,7 @@ class Visium:
             source=run.cells,
             left_out={"outside tissue (in_tissue 0)": (table["in_tissue"] == 0).to_numpy()},
         )
-        return joined(open_counts(run.counts, where), cells, instrument=self.name)
+        return joined(open_counts(run.counts, where, run.sample), cells, instrument=self.name)
 
 
 def _positions(path: Path, where: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellweft._errors import FormatError
+from cellweft._errors import FormatError, arg, check_known
 from cellweft._text import shorten
 from cellweft.data.instruments.visium import Visium
 from cellweft.data.io.lazy_input import Input
@@ -25,15 +25,20 @@ class VisiumHD:
 
     name: str = "Visium HD"
 
-    def open(self, path: Path, where: str) -> Input | None:
-        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
         size = _bin_size(path) if path.is_dir() else None
         if size is not None:
-            run = Visium(name=self.name).open(path, where)
+            run = Visium(name=self.name).open(path, where, sample)
             return run and dataclasses.replace(run, instrument=f"{self.name}, bins of {size} um")
         binned = path if path.name == _BINNED else path / _BINNED
         sizes = {} if not binned.is_dir() else {_bin_size(one): one for one in sorted(binned.iterdir())}
         sizes.pop(None, None)
+        if sample is not None and sizes:
+            known = {one.name: one for one in sizes.values()}
+            argument = arg(f"{where.partition(' ')[0]}_sample", sample)
+            check_known(sample, known, argument, expected=f"bins of {where}", got="no such ones")
+            return self.open(known[sample], where)
         if not sizes:
             if not any(path.glob("*feature_slice.h5")):
                 return None

@@ -24,11 +24,11 @@ class Xenium:
 
     name: str = "Xenium"
 
-    def open(self, path: Path, where: str) -> Input | None:
-        """Open a run; ``path`` and ``where`` as `Instrument.open` takes them."""
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
         path = path.parent if path.name == _MANIFEST else path
         marks = (_MANIFEST, "*cell_feature_matrix", "*cell_feature_matrix.h5")
-        run = find_run(path, where, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
+        run = find_run(path, where, sample, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
         if run is None:
             return None
         counts, table = open_counts(run.counts, where), read_cells(run.cells, where, text=(_KEY,))

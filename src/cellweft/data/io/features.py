@@ -1,8 +1,8 @@
 """Which columns of a matrix or table are genes: controls and annotation of cells are not.
 
 One rule for all formats. What is annotated as another kind of feature, or has a name that instruments give to
-their controls, is a control; a column of a table that is text, or has a name that instruments and toolkits give
-to measurements of cells, or holds what counts cannot be, is annotation.
+their controls, is a control; a column of a table that is text, or has a name that instruments and toolkits
+give to measurements of cells, or holds what counts cannot be, is annotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._typing import BoolArray
-from cellweft.data.io.columns import OBS_KEYS
+from cellweft.data.io.columns import OBS_KEYS, plain_name
 from cellweft.data.io.lazy_input import Input
 
 _GENE_TYPES = ("gene expression", "gene", "rna", "mrna", "rna expression")
@@ -45,7 +45,8 @@ _CONTROL_NAMES = {
     "deprecated codeword": rf"deprecated{_SEP}codeword.*",
     "false code": rf"false{_SEP}code.*",
     "genomic control": rf"(genomic{_SEP}control|intergenic{_SEP}region).*",
-    "control": rf"pos(itive)?{_SEP}(control|ctrl|prb|probe).*|control{_SEP}(probe|codeword|feature)?{_SEP}\d*",
+    "control": rf"pos(itive)?{_SEP}(control|ctrl|prb|probe).*"
+    rf"|control{_SEP}(probe|codeword|feature)?{_SEP}\d*",
     "spike-in": r"ercc[-_.]\d{5}|sirv\d+",
     "antibody": rf".+[-_.]totalseq{_SEP}[a-d]?",
     "reads without a gene": r"_*(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)"
@@ -53,33 +54,43 @@ _CONTROL_NAMES = {
 }
 _CONTROL = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _CONTROL_NAMES.items()}
 
-# What instruments and toolkits call measurements of cells, with _ for every sign between words. No name here is
-# a gene's.
+# What instruments and toolkits call measurements of cells, with _ for every sign between words. None is
+# a gene.
 _CELL_COLUMN = re.compile(
     r"""
     unnamed_\d+ | level_0 | index_level_0
-    | fov(_id|_name|_label)? | entityid | entity_id | (cell|spot|bin|object|region|sample|segment|mask)_?(id|label|name|index)
+    | fov(_id|_name|_label)? | entityid | entity_id
+    | (cell|spot|bin|object|region|sample|segment|mask)_?(id|label|name|index)
     | cells? | barcodes? | barcode_?(id|count) | cell_barcode
-    | (cell|nucleus|nuclear|spot|segment|soma)_(area|volume|size|count|radius|perimeter|diameter|density)(_.+)?
-    | nucleus_count | volume | area | area_(um2|px|mm2|pixels) | perimeter(_.+)? | perimeter_area_ratio | solidity
-    | eccentricity | anisotropy | aspect_?ratio | circularity | elongation | width | height | radius | diameter
+    | (cell|nucleus|nuclear|spot|segment|soma)_(area|volume|size|count|radius|perimeter|diameter
+    |density)(_.+)?
+    | nucleus_count | volume | area | area_(um2|px|mm2|pixels) | perimeter(_.+)? | perimeter_area_ratio
+    | solidity
+    | eccentricity | anisotropy | aspect_?ratio | circularity | elongation | width | height | radius
+    | diameter
     | (min|max|mean|center|centre|centroid|centroids)_?[xyz](_.+)?
-    | (center|centre|centroid)?_?[xyz]_(local|global|slide|fov|centroid|center|coord|coords|position|location|um|mm|px|pixel|pixels|microns)(_(px|mm|um|pixels|microns))?
+    | (center|centre|centroid)?_?[xyz]_(local|global|slide|fov|centroid|center|coord|coords|position|location
+    |um|mm|px|pixel|pixels|microns)(_(px|mm|um|pixels|microns))?
     | (center|centre|centroid)[xyz]_(local|global)_(px|mm|um)
     | [xyz]_?(coord|coords|coordinate|coordinates) | (coord|coords|spatial|pos|position|loc)_?[xyz]
     | pxl_(col|row)_in_fullres | image(row|col) | array_(row|col) | in_tissue | z_level | bregma
-    | (mean|max|min|median|sum|std|total|integrated)_(dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear|histone.*|rrna|gfap|neun|he|ch\d+|channel.*|intensity.*|counts?|umis?|genes?)
+    | (mean|max|min|median|sum|std|total|integrated)_(dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear
+    |histone.*|rrna|gfap|neun|he|ch\d+|channel.*|intensity.*|counts?|umis?|genes?)
     | (dapi|polyt|cellbound\d*|anti_?\w+)_(raw|high_pass)
-    | transcript_?(count|counts|density) | (control|negative_control|genomic_control)_(probe|codeword|feature)?_?counts
+    | transcript_?(count|counts|density)
+    | (control|negative_control|genomic_control)_(probe|codeword|feature)?_?counts
     | (unassigned|deprecated)_codeword_counts
     | segmentation_method | dual_?files | unassigned_?transcripts | is_?complexity | complexity
     | n_?(counts?|umis?|genes?|features?|transcripts?|molecules|cells|reads)(_by_(counts|umis?))?
     | n(count|feature|counts|features|umi|gene|genes)_.+
-    | (log1p|log10|log)_(total|n)_.+ | total_(counts?|umis?|transcripts|reads)(_.+)? | library_size | size_?factors?
+    | (log1p|log10|log)_(total|n)_.+ | total_(counts?|umis?|transcripts|reads)(_.+)? | library_size
+    | size_?factors?
     | (pct|percent|perc|fraction)_(counts?|mt|mito|ribo|rb|hb|top|in|ercc)(_.+)? | percent_?mito
     | (doublet|scrublet|s|g2m)_scores? | predicted_doublets?
     | seurat_clusters? | leiden(_.+)? | louvain(_.+)? | clusters?(_?(id|label))? | \w+_snn_res(_.+)?
-    | batch(_?id)? | region(_id)? | sections?(_?id)? | slices?(_?id)? | slides?(_?id)? | samples? | donor(_?id)? | tissue | run
+    | batch(_?id)? | region(_id)? | sections?(_?id)? | slices?(_?id)? | slides?(_?id)? | samples?
+    | (donor|animal|mouse|patient|subject|puck|replicate|roi|core|library|dataset|experiment)(_?(id|name))?
+    | tissue | run
     | (umap|x_umap|tsne|x_tsne|pca|pc|x_pca)_\d+
     """.replace("\n", ""),
     re.VERBOSE,
@@ -128,7 +139,7 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
         if str(column.name).lower() in _TYPE_COLUMNS and is_gene.any():
             is_other = ~is_gene & (said != "")
         kinds = np.where(is_other.to_numpy(dtype=bool), said.to_numpy(dtype=object), kinds)
-    is_text = np.array([bool(_CELL_COLUMN.fullmatch(_plain(name))) for name in texts], dtype=bool)
+    is_text = np.array([bool(_CELL_COLUMN.fullmatch(plain_name(name))) for name in texts], dtype=bool)
     kinds[is_text & (kinds == "")] = "annotation of cells"
     return kinds
 
@@ -183,7 +194,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     places = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
     is_number = np.array([_is_number(kind) for kind in table.dtypes], dtype=bool)
     by_name = np.array(
-        [one in places or bool(_CELL_COLUMN.fullmatch(_plain(one))) for one in lower], dtype=bool
+        [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
     return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
@@ -217,8 +228,3 @@ def _is_number(kind: object) -> bool:
 
 def _control_by_name(name: str) -> str:
     return next((kind for kind, pattern in _CONTROL.items() if pattern.fullmatch(name)), "")
-
-
-def _plain(name: str) -> str:
-    """Return a name in small letters, with one ``_`` for every run of signs."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
