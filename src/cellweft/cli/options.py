@@ -38,7 +38,12 @@ Reference: TypeAlias = Annotated[
     ),
 ]
 Spatial: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.")
+    Path,
+    typer.Argument(
+        metavar="ST",
+        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or "
+        "Visium.",
+    ),
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
@@ -57,7 +62,10 @@ class PairOptions:
     labels, st_labels
         Column of obs with the cell types. Default: a usual one, if any.
     sc_layer, st_layer
-        Layer that holds the counts. Default: the main matrix, X.
+        Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
+    sc_sample, st_sample
+        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
+        of a 10x .h5 with several.
     sc_scale, st_scale
         What the values are, if they are not recognised rightly.
     size_factor
@@ -68,15 +76,19 @@ class PairOptions:
         Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. Default: the usual
         places.
     slices
-        Column of obs that tells tissue slices apart. Default: a usual one, if any.
+        Column of obs that tells tissue slices apart; none for one slice. Default: a usual one, if any.
     st_size_factor
-        Column of obs with each cell's size, such as its volume.
+        Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
+    orthologs
+        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table
+        of two columns, genes of the reference and their one-to-one orthologs.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_layer: Annotated[str | None, _sc(metavar="LAYER")] = None
+    sc_sample: Annotated[str | None, _sc(metavar="NAME")] = None
     sc_scale: Annotated[Scale | None, _sc()] = None
     size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -84,10 +96,12 @@ class PairOptions:
     slices: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_labels: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_layer: Annotated[str | None, _st(metavar="LAYER")] = None
+    st_sample: Annotated[str | None, _st(metavar="NAME")] = None
     st_scale: Annotated[Scale | None, _st()] = None
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"
+    orthologs: Annotated[str | None, _both(metavar="A:B|FILE")] = None
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
         """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""

@@ -14,8 +14,10 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
-from cellweft.data.gene_names import GeneMatch
+from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
@@ -35,7 +37,11 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
+
+    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from
+    it.
+    """
 
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
@@ -43,6 +49,7 @@ class CheckResults:
     coordinates_source: str
     slices: NDArray[np.str_] | None
     slices_column: str
+    slices_guess: str
     spacing: float | None
 
 
@@ -57,6 +64,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "genes_to_impute": sc.side.n_genes - len(match.first),
         "genes_only_spatial": only_here(st.side.genes, match.second),
         "genes_matched_by_case": len(match.by_case),
+        "genes_matched_by_spelling": len(match.by_spelling),
         "genes_ambiguous": list(match.ambiguous),
         "gene_bridge": match.bridge,
         "coordinates": {
@@ -64,9 +72,16 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
             "dimensions": 0 if places is None else int(places.shape[1]),
             "extent": [] if places is None else [float(one) for one in np.ptp(places, axis=0)],
             "spacing": evidence.spacing,
+            "unit": _unit(evidence),
         },
         "slices": {"found": evidence.slices_column, "cells": _counted(evidence.slices)},
     }
+
+
+def _unit(evidence: CheckResults) -> str:
+    """Return the unit of the coordinates, which is known of the usual ones alone."""
+    usual = evidence.coordinates_source == f"obsm[{OBSM_KEYS[0]!r}]"
+    return evidence.sides[1].data.unit if usual else ""
 
 
 def side_findings(checked: CheckedSide) -> dict[str, Any]:
@@ -74,6 +89,8 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
     side, wish = checked.side, checked.wish
     return {
         "source": side.source,
+        "instrument": checked.data.instrument,
+        "cells_left_out": list(checked.data.cells_left_out),
         "cells": side.n_cells,
         "genes": side.n_genes,
         "layer": wish.layer,
@@ -86,6 +103,9 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
         "duplicated_genes_left_out": checked.genes.n_left_out,
+        "orthologs": checked.genes.orthologs,
+        "genes_without_ortholog": checked.genes.n_without_ortholog,
+        "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": _counted(checked.labels),
     }
@@ -103,11 +123,12 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]
     if place["dimensions"]:
         size = " x ".join(f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in place["extent"])
-        lines.append(
-            f"  coordinates   {place['dimensions']}-D, from {place['found']}, {size} in the file's unit"
-        )
+        unit = place["unit"]
+        size += f" {unit}" if unit else " in the file's unit"
+        lines.append(f"  coordinates   {place['dimensions']}-D, from {place['found']}, {size}")
         if place["spacing"] is not None:
-            lines.append(f"  spot spacing  {place['spacing']:.4g}: median distance to the nearest neighbour")
+            spacing = f"{place['spacing']:.4g}{' ' * bool(unit)}{unit}"
+            lines.append(f"  spot spacing  {spacing}: median distance to the nearest neighbour")
     else:
         lines.append("  coordinates   none")
     from_where = ""
@@ -137,9 +158,18 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     if not found["scale_detected"]:
         values += ", as you said"
     lines = [f"{title}: {found['source']}"]
+    if found["instrument"]:
+        lines.append(f"  read as       {found['instrument']}")
     for kind in ("cells", "genes"):
         empty = found[f"empty_{kind}"]
         lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    lines += [f"  left out      {one}" for one in found["cells_left_out"]]
+    if found["features_left_out"]:
+        lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
+    if found["orthologs"]:
+        n_without = many(found["genes_without_ortholog"], "gene")
+        told = f"{found['orthologs']}; {n_without} without a one-to-one ortholog left out"
+        lines.append(f"  orthologs     {told}")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
@@ -152,6 +182,12 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     else:
         lines.append("  cell types    none found")
     return lines
+
+
+def _kinds_left_out(left_out: dict[str, list[str]]) -> str:
+    """Return features that are no genes as text: how many, of which kinds, and the first names."""
+    kinds = [f"{kind} ({len(names):,}: {shorten(names, most=2)})" for kind, names in left_out.items()]
+    return f"{many(sum(map(len, left_out.values())), 'feature')} not counted as genes: {', '.join(kinds)}"
 
 
 def _counted(values: NDArray[np.str_] | None) -> dict[str, int]:
@@ -196,14 +232,30 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
-            f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
+            f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
+            "orthologs: "
+            + arg("orthologs", "human:mouse")
+            + "."
         )
+    if match.by_spelling:
+        pairs = [f"{one}/{two}" for one, two in match.by_spelling]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"({shorten(pairs, most=3)}): check that they are the same genes."
+        )
+    if all(
+        are_numbers(one.genes.names[places])
+        for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
+    ):
+        yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
     if match.ambiguous:
         yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
-            f"in case alone: {shorten(list(match.ambiguous))}."
+            f"in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
     for one in evidence.sides:
+        notes = [*one.data.notes, *filter(None, [one.genes.note])]
+        yield from (f"{_title(one.side)}: {note}" for note in notes)
         if one.genes.n_left_out:
             yield (
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
@@ -225,8 +277,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
-        if not layer and data.has_raw:
-            hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
@@ -294,6 +346,21 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
         yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
         return
+    guess = evidence.slices_guess
+    if guess and guess == evidence.slices_column:
+        names = list(_counted(evidence.slices))
+        yield (
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
+            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            + arg("slices", "none")
+            + "."
+        )
+    elif guess:
+        yield (
+            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            + arg("slices", guess)
+            + "."
+        )
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")

@@ -42,7 +42,7 @@ def model_mark(folder: ModelFolder) -> str:
 
 def reference_mark(pair: Pair) -> str:
     """Return a text that tells one reference from another: its size, its genes in their order, its scale."""
-    genes = zlib.crc32("\n".join(pair.sc.genes.tolist()).encode())
+    genes = zlib.crc32("\n".join(pair.sc.input_names.tolist()).encode())
     return (
         f"{pair.sc.n_cells:,} cells x {pair.sc.n_genes:,} genes ({genes:08x}), scaled to {pair.sc.target:.6g}"
     )

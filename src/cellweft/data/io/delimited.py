@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellweft._errors import FormatError
 from cellweft._text import shorten
-from cellweft.data.io.columns import OBS_KEYS
+from cellweft.data.io.features import annotation_columns, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
@@ -33,11 +33,8 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])
     except (ValueError, IndexError) as error:  # of pandas, pyarrow and the decoding of text alike
         raise not_as_named(path, where, str(error)) from error
-    names = table.columns.astype(str)
-    lower = names.str.lower()
-    coordinates = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
-    is_number = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    is_gene = np.array(is_number, dtype=bool) & ~lower.isin(coordinates) & ~names.isin([*obs_columns])
+    is_annotation, by_values = annotation_columns(table)
+    is_gene = ~is_annotation & ~table.columns.astype(str).isin([*obs_columns])
     if not is_gene.any():
         raise FormatError(
             where,
@@ -46,10 +43,18 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             fix="Check the separator (comma in .csv, tab in .tsv) and the header.",
         )
     table.index = table.index.astype(str)
-    return Input(
-        where=where,
-        source=str(path),
-        matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
-        obs=HeldTable(table.loc[:, ~is_gene]),
-        var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
+    notes = [one for one in by_values if one not in {*obs_columns}]
+    said = (
+        f"columns whose numbers are not counts were taken as annotation of cells, not as genes: "
+        f"{shorten(notes)}."
+    )
+    return only_genes(
+        Input(
+            where=where,
+            source=str(path),
+            matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
+            obs=HeldTable(table.loc[:, ~is_gene]),
+            var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
+            notes=(said,) if notes else (),
+        )
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cellweft._errors import InputError
 
-GENE_NAMES = ("symbol", "gene_id")
+GENE_NAMES = ("symbol", "gene_id", "reference_name")
 """Columns with other names of genes: text, also where genes share one, as the empty one."""
 
 logger = logging.getLogger("cellweft")
