@@ -144,7 +144,7 @@ class Pair:
             Its spatial side has the other shared genes alone, and is normalised by their sum. Scale, sizes of
             cells, empty cells and genes are found anew; the spatial side's labels, ``obs``, ``obsm``, ``uns``
             and size factors are left out, as they may be made of all genes. Coordinates, slices and the
-            reference stay. ``pair.st.normalised_as(result.st)`` reads what was measured on its scale.
+            reference stay.
 
         Raises
         ------

@@ -194,19 +194,6 @@ class Side:
         parts: dict[str, Any] = {name: getattr(self, name)[genes] for name in by_gene}
         return dataclasses.replace(self, **parts)
 
-    def normalised_as(self, other: Side) -> Side:
-        """Return this side with its values on the scale of another side of the same cells.
-
-        Parameters
-        ----------
-        other
-            Such as the spatial side of `Pair.hold_out`: what was held out is then read from the whole side on
-            the scale of the genes that were left.
-        """
-        shared = ("scale", "totals", "target", "has_sizes", "divided_by_sum", "empty_cells")
-        parts: dict[str, Any] = {name: getattr(other, name) for name in shared}
-        return dataclasses.replace(self, **parts)
-
     def _factors(self, rows: Rows) -> DoubleArray:
         totals = self.totals[rows]
         return np.divide(self.target, totals, out=np.zeros_like(totals), where=totals > 0)

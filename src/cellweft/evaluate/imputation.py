@@ -74,9 +74,8 @@ def evaluate_imputation(
         method sees the kept genes of all cells and predicts the others.
     protocol
         ``"cut"``: held-out genes are cut before anything sees them, as `Pair.hold_out` does; cells are
-        normalised by the genes that are left, and so is the truth. ``"published"``: as stImpute's paper did,
-        cells are normalised by the totals of the whole panel, in which held-out genes leave a trace: an
-        abundant one can be read from it.
+        normalised by the genes that are left. ``"published"``: cells are normalised by the totals of the
+        whole panel, in which held-out genes leave a trace: an abundant one can be read from it.
     folds
         Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
     keep
@@ -119,13 +118,17 @@ def evaluate_imputation(
     Notes
     -----
     Gene folds are those of the published protocol: ``KFold(folds, shuffle=True, random_state=0)`` over the
-    sorted shared genes. The truth is the log-normalised measurement: with ``"cut"``, ``log1p(x / total *
-    target)`` with the sum of the kept genes in the cell and the median of these sums, in each fold its own; a
-    cell without counts in the kept genes counts as zero. Methods get a spatial side with the kept genes
-    alone, without labels, ``obs``, ``obsm``, ``uns`` and size factors, which may be made of all genes, and a
-    reference with the shared genes alone, so that nothing hangs on what else either side measured. A
-    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes. An
-    error of a method stops the evaluation; it tells method, seed and fold in a note.
+    sorted shared genes.
+
+    With ``"cut"``, methods get a spatial side that has the kept genes alone, normalised by their sum, without
+    labels, ``obs``, ``obsm``, ``uns`` and size factors, which may be made of all genes; and a reference that
+    has the shared genes alone, held-out ones too, so that nothing hangs on what else either side measured. A
+    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes. The
+    truth, which no method sees, is the same in all folds: ``log1p(x / total * target)`` with each cell's sum
+    over all shared genes and the median of these sums. With ``"published"`` both sides, and the truth, are
+    normalised as `cellweft.pair` does.
+
+    An error of a method stops the evaluation; it tells method, seed and fold in a note.
 
     Examples
     --------
@@ -144,12 +147,12 @@ def evaluate_imputation(
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))
-    shown = _shown(pair, splits, protocol)
-    truth = _truth(pair, splits, shown, scored)
+    whole = pair if protocol == "published" else _panel_alone(pair)
+    truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
     job = _Job(
         pair=pair,
         splits=splits,
-        shown=shown,
+        shown=_shown(whole, splits, protocol),
         scored=scored,
         truth=truth,
         cluster=cluster,
@@ -257,27 +260,22 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     return splits
 
 
+def _panel_alone(pair: Pair) -> Pair:
+    """Return a pair as if both sides had its shared genes alone: what else there is moves no score."""
+    part = pair.hold_out([])
+    reference = panel_reference(pair.sc, pair.sc_shared)
+    return replace(part, sc=reference, sc_shared=np.arange(len(pair.shared_genes)))
+
+
 def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:
     """Return what methods may see of a pair in each split: its kept genes, in all cells."""
     if protocol == "published":
         return [pair.panel(pair.shared_genes[split.kept]) for split in splits]
-    reference = panel_reference(pair.sc, pair.sc_shared)
-    whole = replace(pair, sc=reference, sc_shared=np.arange(len(pair.shared_genes)))
     parts: dict[bytes, Pair] = {}  # folds of cells have the same genes
     for split in splits:
         if (key := split.held.tobytes()) not in parts:
-            parts[key] = whole.hold_out(pair.shared_genes[split.held])
+            parts[key] = pair.hold_out(pair.shared_genes[split.held])
     return [parts[split.held.tobytes()] for split in splits]
-
-
-def _truth(pair: Pair, splits: list[_Split], shown: list[Pair], scored: IntArray) -> FloatArray:
-    """Return the measured values of the held-out genes on the scale of the kept ones: n_st x n_scored."""
-    truth = np.empty((pair.st.n_cells, len(scored)), dtype=np.float32)
-    for split, part in zip(splits, shown, strict=True):
-        measured = pair.st.normalised_as(part.st)
-        columns = np.searchsorted(scored, split.held)
-        truth[:, columns] = measured.dense(slice(0, pair.st.n_cells), pair.st_shared[split.held])
-    return truth
 
 
 def protocol_text(record: Mapping[str, Any]) -> str:
