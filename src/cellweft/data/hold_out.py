@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from cellweft._compute import READ_ROWS, row_blocks
 from cellweft._errors import InputError
@@ -86,11 +87,11 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
 
     Returns
     -------
-    The side with these genes. A reference of counts with fewer than `FEW_GENES` genes and no size factors is
-    a part of the transcriptome, and its cells are normalised by the panel's sum; a larger one keeps the
-    totals of its transcriptome, which is what cells are normalised by when genes are imputed.
+    The side with these genes. Counts of a part of the transcriptome without size factors are normalised by
+    the panel's sum; a whole transcriptome keeps its totals, by which cells are normalised when genes are
+    imputed.
     """
-    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES or side.n_genes == len(panel):
+    if not _is_part(side) or side.scale != "raw" or side.has_sizes:
         return side.only(panel)
     scan = scan_values(side.matrix, side.columns[panel])
     totals = scan.totals if side.rows is None else scan.totals[side.rows]
@@ -102,6 +103,16 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
         empty_cells=empty,
         gene_cells=scan.gene_cells,
     )
+
+
+def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
+    """Return names of the genes that a reference is measured by: the panel's, or a whole transcriptome's."""
+    return side.genes[panel] if _is_part(side) else side.genes
+
+
+def _is_part(side: Side) -> bool:
+    """Say whether a reference is but a part of the transcriptome."""
+    return side.n_genes < FEW_GENES
 
 
 def side_counts(side: Side) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from cellweft._errors import SettingError, arg, check_array, check_choice, check_range
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
-from cellweft.data.hold_out import panel_reference
+from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
 from cellweft.evaluate.metrics import METRICS
@@ -123,7 +123,8 @@ def evaluate_imputation(
     With ``"cut"``, methods get a spatial side that has the kept genes alone, normalised by their sum, without
     labels, ``obs``, ``obsm``, ``uns`` and size factors, which may be made of all genes; and a reference that
     has the shared genes alone, held-out ones too, so that nothing hangs on what else either side measured. A
-    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes. The
+    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes;
+    what gene sets tell counts by the shared genes of such a reference, or by all of a larger one. The
     truth, which no method sees, is the same in all folds: ``log1p(x / total * target)`` with each cell's sum
     over all shared genes and the median of these sums. With ``"published"`` both sides, and the truth, are
     normalised as `cellweft.pair` does.
@@ -148,6 +149,8 @@ def evaluate_imputation(
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))
     whole = pair if protocol == "published" else _panel_alone(pair)
+    if protocol == "cut" and network.gene_sets is not None:
+        network = replace(network, gene_sets=network.gene_sets.of_genes(whole_genes(pair.sc, pair.sc_shared)))
     truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
     job = _Job(
         pair=pair,
