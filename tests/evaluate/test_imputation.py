@@ -1,7 +1,7 @@
 """Held-out genes and cells: who sees what, and what the table says of it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold
 
 from cellweft._errors import InputError, OutputError, OutputExistsError, SettingError
 from cellweft.data._pair import Pair, pair
+from cellweft.data.hold_out import panel_reference
 from cellweft.data.synthetic.tissue import simulate_tissue
 from cellweft.evaluate import metrics
 from cellweft.evaluate.imputation import COLUMNS, evaluate_imputation
@@ -51,11 +52,12 @@ class Spy:
 
     def predict(self, genes: np.ndarray, pair: Pair) -> np.ndarray:
         asked = {"asked": set(genes), "for": list(pair.st.obs_names), "seed": self.seed}
-        self.shown[-1] |= asked | {"panel": set(pair.shared_genes)}
+        self.shown[-1] |= asked | {"panel": set(pair.shared_genes), "pair": pair}
         if self.broken == "raises":
             raise ZeroDivisionError("a bug")
         where = dict(zip(self.truth.shared_genes, self.truth.st_shared, strict=True))
-        values = pair.st.dense(slice(0, pair.st.n_cells), np.array([where[gene] for gene in genes]))
+        cells = self.truth.st.obs_names.get_indexer(pair.st.obs_names)
+        values = self.truth.st.dense(cells, np.array([where[gene] for gene in genes]))
         if self.broken == "shape":
             return values.T
         values[0, 0] = np.nan if self.broken == "nan" else values[0, 0]
@@ -69,10 +71,16 @@ class Spy:
 def naive_predictions(tissue: Pair, method: object) -> np.ndarray:
     genes = np.sort(tissue.shared_genes)
     predicted = np.zeros((tissue.st.n_cells, len(genes)), dtype=np.float32)
-    for kept, held in KFold(5, shuffle=True, random_state=0).split(genes):
-        train = tissue.panel(genes[kept])
-        predicted[:, held] = method(train, train, tissue.find_genes(genes[held]))
+    for _, held in KFold(5, shuffle=True, random_state=0).split(genes):
+        train = hold_out(tissue, genes[held])
+        predicted[:, held] = method(train, train, train.find_genes(genes[held]))
     return predicted
+
+
+def hold_out(tissue: Pair, genes: np.ndarray) -> Pair:
+    """The tissue without genes, and the reference with the genes of the whole panel alone."""
+    reference = panel_reference(tissue.sc, tissue.sc_shared)
+    return replace(tissue, sc=reference, sc_shared=np.arange(len(tissue.shared_genes))).hold_out(genes)
 
 
 def truth_of(tissue: Pair) -> np.ndarray:
@@ -303,6 +311,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
     assert told["seeds"] == [0, 1]
     assert told["parameters"] == {
         "by": "genes",
+        "protocol": "cut",
         "folds": 5,
         "keep": 0.8,
         "cluster": True,

@@ -39,6 +39,8 @@ class HeldOutOptions:
 
     Attributes
     ----------
+    protocol
+        Whether held-out genes are cut before cells are normalised (cut), or count in the totals (published).
     folds
         Folds of genes or cells.
     keep
@@ -49,6 +51,7 @@ class HeldOutOptions:
         Do not compare clusters of cells and modules of genes.
     """
 
+    protocol: Literal["cut", "published"] = "cut"
     folds: int = 5
     keep: float = 0.8
     reliability: bool = False
@@ -56,7 +59,7 @@ class HeldOutOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_imputation`."""
-        kept = {"folds": self.folds, "keep": self.keep, "reliability": self.reliability}
+        kept = {name: getattr(self, name) for name in ("protocol", "folds", "keep", "reliability")}
         return kept | {"cluster": not self.no_clusters}
 
 
@@ -152,12 +155,13 @@ def evaluate(
             arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
             scores = scored(pair, names, **arguments, **sources)
         written, beside = write_scores(scores, output, overwrite=overwrite)
-        shown, values = _shown(scores, by, folds=held_out.folds, keep=held_out.keep)
+        shown, values = _shown(scores, by, held_out)
         screen.show(shown)
         record = {
             "command": "evaluate",
             "output": written,
             "parameters": beside,
+            "protocol": arguments.get("protocol"),
             "scores": values,
             "plan": plan,
             "cautions": cautions_of(pair),
@@ -221,15 +225,20 @@ def _plan(
     return {"fits": fits, "peak_bytes": peak}, said
 
 
-def _shown(scores: pd.DataFrame, by: str, *, folds: int, keep: float) -> tuple[Table, dict[str, Any]]:
+def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
         title = "Cells of known place: lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
+    from cellweft.data.io.keys import RECORD
+    from cellweft.evaluate.imputation import protocol_text
+
+    folds, keep = held_out.folds, held_out.keep
     held = {
         "genes": f"Held-out genes, {folds} folds",
         "cells": f"Held-out cells, {folds} folds, {keep:.0%} of the genes kept",
         "fraction": f"Held-out genes, {keep:.0%} kept",
     }
-    title = f"{held[by]}: medians, and agreement of groups. Higher is better, except mse."
+    title = f"{held[by]}: medians, and agreement of groups. Higher is better, except mse.\n"
+    title += protocol_text(scores.attrs[RECORD])
     return score_table(scores, title=title), shown_scores(scores)

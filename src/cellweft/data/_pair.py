@@ -37,6 +37,7 @@ from cellweft.data.gene_names import (
     only_count,
     own_names,
 )
+from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -126,7 +127,8 @@ class Pair:
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
-        The normalisation stays that of the whole panel, as in the published protocol of held-out genes.
+        The normalisation stays that of the whole panel, as in the published protocol of held-out genes. To
+        test predictions of genes that were measured, hold them out with `hold_out`, which leaves no trace.
 
         Parameters
         ----------
@@ -146,6 +148,61 @@ class Pair:
             sc_shared=self.sc_shared[kept],
             st_shared=self.st_shared[kept],
             findings=self.findings | {"shared_genes": len(kept)},
+        )
+
+    def hold_out(self, genes: Iterable[str]) -> Pair:
+        """Return the same pair as if the tissue had never been measured for some of the shared genes.
+
+        Parameters
+        ----------
+        genes
+            Names of shared genes, as either side spells them in any case.
+
+        Returns
+        -------
+        Pair
+            Its spatial side has the other shared genes alone, and is normalised by their sum. Scale, sizes of
+            cells, empty cells and genes are found anew; the spatial side's labels, ``obs``, ``obsm``, ``uns``
+            and size factors are left out, as they may be made of all genes. Coordinates, slices and the
+            reference stay.
+
+        Raises
+        ------
+        GeneError
+            A gene that is not shared, or fewer than two that are left.
+        InputError
+            No cell has counts in the genes that are left.
+
+        Examples
+        --------
+        >>> import cellweft
+        >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=40, n_reference=40, n_genes=12, n_panel=6)
+        >>> whole = cellweft.pair(tissue.sc, tissue.st)
+        >>> part = whole.hold_out(whole.shared_genes[:2])
+        >>> part.st.n_genes, bool((part.st.totals <= whole.st.totals).all())
+        (4, True)
+        """
+        held = np.unique(find_names(genes, self.shared_genes, where="genes"))
+        kept = np.delete(np.arange(len(self.shared_genes)), held)
+        if len(kept) < 2:
+            raise GeneError(
+                "genes",
+                expected=f"genes that leave at least 2 of the {len(self.shared_genes)} shared ones",
+                got=f"{len(held)}, which leave {len(kept)}",
+                fix="Hold out fewer genes.",
+            )
+        about = self.findings["spatial"]
+        side = cut_tissue(self.st, self.st_shared[kept], detect_scale=about["scale_detected"])
+        findings = {"spatial": about | side_counts(side), "shared_genes": len(kept), "genes_only_spatial": []}
+        findings["genes_to_impute"] = self.sc.n_genes - len(kept)
+        return dataclasses.replace(
+            self,
+            st=side,
+            shared_genes=self.shared_genes[kept],
+            sc_shared=self.sc_shared[kept],
+            st_shared=np.arange(len(kept)),
+            st_labels=None,
+            findings=self.findings | findings,
         )
 
     def cells(self, cells: IntArray) -> Pair:

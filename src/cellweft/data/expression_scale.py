@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cellweft._compute import READ_BYTES, row_blocks, rows_within
+from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
 from cellweft._typing import DoubleArray, IntArray, Matrix, Scale
 from cellweft.data.io.backed_matrix import RowSource
 
@@ -33,6 +33,9 @@ class Scan:
         (n_cells,) sum of each row, over all columns and over the panel's.
     gene_cells
         (n_genes,) cells in which each gene is above zero (or below it).
+    projections
+        (n_genes,) sum of each gene's values over the cells, each cell times a number drawn for it: the same,
+        but for rounding, for genes with the same values in all cells.
     n_values
         Entries that are not zero.
     n_fractional, n_negative, n_missing
@@ -49,6 +52,7 @@ class Scan:
     totals: DoubleArray
     panel_totals: DoubleArray
     gene_cells: IntArray
+    projections: DoubleArray
     n_values: int
     n_fractional: int
     n_negative: int
@@ -97,7 +101,8 @@ def scan_values(
     if panel is not None:
         weights[:, 1] = np.bincount(panel, minlength=n_genes)
     totals, panel_totals = np.zeros(n_cells), np.zeros(n_cells)
-    gene_cells = np.zeros(n_genes, dtype=np.int64)
+    gene_cells, projections = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes)
+    draw = numpy_stream(0, "projections")
     counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
     smallest, largest, missing_at, whole = np.inf, -np.inf, None, (0.0, 0.0)
     for rows in row_blocks(n_cells, rows_within(READ_BYTES, source.row_bytes)):
@@ -114,6 +119,7 @@ def scan_values(
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
         totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += filled_rows(block)
+        projections += block.T @ draw.random(block.shape[0])
         look(block)
         if rows.start == 0 and counts[1]:
             whole = _whole_multiples(block[:2000])
@@ -121,6 +127,7 @@ def scan_values(
         totals=totals,
         panel_totals=panel_totals,
         gene_cells=gene_cells,
+        projections=projections,
         n_values=int(counts[0]),
         n_fractional=int(counts[1]),
         n_negative=int(counts[2]),

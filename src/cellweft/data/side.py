@@ -57,12 +57,16 @@ class Side:
         (n_genes,) other names of the genes, empty where the input does not tell them.
     arrays, uns
         What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
+    divided_by_sum
+        Whether values of any scale are divided by ``totals``, the sums of this side's own genes: see
+        `cellweft.data.hold_out`.
 
     Notes
     -----
     The values that `block` returns are those of the published normalisation: ``log1p(x / total * target)``
     for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
-    these were named; logarithms as they are. An empty cell gives zeros.
+    these were named; logarithms as they are. With ``divided_by_sum``, ``log1p(x / total * target)`` for all,
+    where x of a logarithm is ``expm1`` of it. An empty cell gives zeros.
     """
 
     name: SideName
@@ -84,6 +88,7 @@ class Side:
     gene_ids: NDArray[np.str_]
     arrays: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
+    divided_by_sum: bool = False
 
     @property
     def n_cells(self) -> int:
@@ -99,6 +104,11 @@ class Side:
     def other_names(self) -> tuple[NDArray[np.str_], ...]:
         """Further names of the genes, each (n_genes,): those of the input, symbols, and IDs."""
         return self.input_names, self.symbols, self.gene_ids
+
+    @property
+    def uses_totals(self) -> bool:
+        """Whether values are divided by ``totals``."""
+        return self.divided_by_sum or self.scale == "raw" or (self.scale == "normalised" and self.has_sizes)
 
     @property
     def empty_genes(self) -> BoolArray:
@@ -141,9 +151,12 @@ class Side:
             float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
         """
         values = self.stored(rows, genes)
-        if self.scale == "log":
+        if self.scale == "log" and not self.divided_by_sum:
             return values
-        if self.scale == "raw" or self.has_sizes:
+        if self.scale == "log":
+            logarithms = values.data if sp.issparse(values) else values
+            np.expm1(logarithms, out=logarithms)
+        if self.uses_totals:
             values = per_row(values, self._factors(rows))
         logarithms = values.data if sp.issparse(values) else values
         np.log1p(logarithms, out=logarithms)
@@ -176,6 +189,18 @@ class Side:
             totals=self.totals[kept],
             empty_cells=self.empty_cells[kept],
         )
+
+    def only(self, genes: IntArray) -> Side:
+        """Return this side with some of its genes, in the order asked for; the normalisation stays.
+
+        Parameters
+        ----------
+        genes
+            (n_kept,) positions of genes.
+        """
+        by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
+        parts: dict[str, Any] = {name: getattr(self, name)[genes] for name in by_gene}
+        return dataclasses.replace(self, **parts)
 
     def _factors(self, rows: Rows) -> DoubleArray:
         totals = self.totals[rows]

@@ -253,6 +253,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
             f"in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
+    yield from _twin_cautions(evidence)
     for one in evidence.sides:
         notes = [*one.data.notes, *filter(None, [one.genes.note])]
         yield from (f"{_title(one.side)}: {note}" for note in notes)
@@ -261,6 +262,46 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
             )
+
+
+def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say which genes of the panel may be another one's copy: by their values on both sides, or by name."""
+    match = evidence.match
+    names = evidence.sides[0].genes.names[match.first]
+    same = [shorten([str(names[place]) for place in group], most=3) for group in _same_values(evidence)]
+    if same:
+        yield (
+            f"Shared genes that have the same values in every cell of both sides: {'; '.join(same[:3])}"
+            + f" and {len(same) - 3} more groups" * (len(same) > 3)
+            + ". If they are one gene, keep one of them; else held-out genes are predicted from their copies."
+        )
+    for one, shared in zip(evidence.sides, (match.first, match.second), strict=True):
+        folded = pd.Index(one.genes.names).str.lower()
+        twice = folded.duplicated(keep=False) & folded.isin(folded[shared])
+        if twice.any():
+            twins = pd.Series(one.genes.names[twice]).groupby(folded[twice], sort=True)
+            said = ["/".join(group) for _, group in twins]
+            yield (
+                f"{_title(one.side)}: names of genes differ in case alone ({shorten(said, most=3)}): they "
+                "are taken as different genes; keep one of them if they are one gene."
+            )
+
+
+def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
+    """Yield positions among the shared genes of those that have the same values on both sides."""
+    match, (sc, st) = evidence.match, evidence.sides
+    order = np.arange(len(match.first))
+    groups = np.zeros(len(order), dtype=np.int64)
+    for one, shared in ((sc, match.first), (st, match.second)):
+        marks = one.scan.projections[one.genes.places[shared]]
+        order = np.lexsort((marks, groups))
+        apart = np.diff(groups[order]) != 0
+        apart |= ~np.isclose(marks[order][1:], marks[order][:-1], rtol=1e-9, atol=0)
+        groups[order] = np.concatenate([[0], np.cumsum(apart)])
+        groups[marks == 0] = -1 - np.flatnonzero(marks == 0)  # a gene without counts is nobody's copy
+    numbers, sizes = np.unique(groups, return_counts=True)
+    for number in numbers[sizes > 1]:
+        yield np.flatnonzero(groups == number)
 
 
 def _scale_cautions(one: CheckedSide) -> Iterator[str]:

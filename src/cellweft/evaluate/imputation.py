@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -13,6 +13,7 @@ import pandas as pd
 from cellweft._errors import SettingError, arg, check_array, check_choice, check_range
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
+from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
 from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
 from cellweft.evaluate.metrics import METRICS
@@ -26,6 +27,12 @@ from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 """What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
+Protocol: TypeAlias = Literal["cut", "published"]
+"""Whether genes are cut before anything sees them, or leave their trace in the totals of the whole panel."""
+_PROTOCOLS: dict[str, str] = {
+    "cut": "held-out genes are cut before anything sees them; cells are normalised by the others.",
+    "published": "cells are normalised by the whole panel, held-out genes included, as published.",
+}
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
 _FOLDS, _KEEP = 5, 0.8
 _MODULE_GENES = 3  # fewer form no modules
@@ -37,6 +44,7 @@ def evaluate_imputation(
     methods: Sequence[str | Predictor],
     *,
     by: HoldOut = "genes",
+    protocol: Protocol = "cut",
     folds: int = _FOLDS,
     keep: float = _KEEP,
     seeds: Sequence[int] = (0,),
@@ -64,6 +72,10 @@ def evaluate_imputation(
         folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
         that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
         method sees the kept genes of all cells and predicts the others.
+    protocol
+        ``"cut"``: held-out genes are cut before anything sees them, as `Pair.hold_out` does; cells are
+        normalised by the genes that are left. ``"published"``: cells are normalised by the totals of the
+        whole panel, in which held-out genes leave a trace: an abundant one can be read from it.
     folds
         Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
     keep
@@ -105,9 +117,19 @@ def evaluate_imputation(
 
     Notes
     -----
-    The truth is the log-normalised measurement. Gene folds are those of the published protocol:
-    ``KFold(folds, shuffle=True, random_state=0)`` over the sorted shared genes, with the values normalised by
-    the whole panel. An error of a method stops the evaluation; it tells method, seed and fold in a note.
+    Gene folds are those of the published protocol: ``KFold(folds, shuffle=True, random_state=0)`` over the
+    sorted shared genes.
+
+    With ``"cut"``, methods get a spatial side that has the kept genes alone, normalised by their sum, without
+    labels, ``obs``, ``obsm``, ``uns`` and size factors, which may be made of all genes; and a reference that
+    has the shared genes alone, held-out ones too, so that nothing hangs on what else either side measured. A
+    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes;
+    what gene sets tell counts by the shared genes of such a reference, or by all of a larger one. The
+    truth, which no method sees, is the same in all folds: ``log1p(x / total * target)`` with each cell's sum
+    over all shared genes and the median of these sums. With ``"published"`` both sides, and the truth, are
+    normalised as `cellweft.pair` does.
+
+    An error of a method stops the evaluation; it tells method, seed and fold in a note.
 
     Examples
     --------
@@ -120,14 +142,27 @@ def evaluate_imputation(
     (2, 7)
     """
     check_choice("by", by, get_args(HoldOut))
+    check_choice("protocol", protocol, get_args(Protocol))
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))
-    truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[scored])  # n_st x n_scored
-    job = _Job(pair=pair, splits=splits, scored=scored, truth=truth, cluster=cluster, reliability=reliability)
-    parameters: dict[str, Any] = {"by": by, "folds": folds, "keep": keep, "cluster": cluster}
+    whole = pair if protocol == "published" else _panel_alone(pair)
+    if protocol == "cut" and network.gene_sets is not None:
+        network = replace(network, gene_sets=network.gene_sets.of_genes(whole_genes(pair.sc, pair.sc_shared)))
+    truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
+    job = _Job(
+        pair=pair,
+        splits=splits,
+        shown=_shown(whole, splits, protocol),
+        scored=scored,
+        truth=truth,
+        cluster=cluster,
+        reliability=reliability,
+    )
+    parameters: dict[str, Any] = {"by": by, "protocol": protocol, "folds": folds, "keep": keep}
+    parameters["cluster"] = cluster
     parameters |= {name: network.sources.get(name) for name in known}
     return score_methods(
         pair,
@@ -159,6 +194,7 @@ class _Job:
 
     pair: Pair
     splits: list[_Split]
+    shown: list[Pair]  # what methods see of the pair, in all cells, one for each split
     scored: IntArray  # positions among the shared genes of the columns of truth
     truth: FloatArray  # n_st x n_scored
     cluster: bool
@@ -227,6 +263,45 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     return splits
 
 
+def _panel_alone(pair: Pair) -> Pair:
+    """Return a pair as if both sides had its shared genes alone: what else there is moves no score."""
+    part = pair.hold_out([])
+    reference = panel_reference(pair.sc, pair.sc_shared)
+    return replace(part, sc=reference, sc_shared=np.arange(len(pair.shared_genes)))
+
+
+def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:
+    """Return what methods may see of a pair in each split: its kept genes, in all cells."""
+    if protocol == "published":
+        return [pair.panel(pair.shared_genes[split.kept]) for split in splits]
+    parts: dict[bytes, Pair] = {}  # folds of cells have the same genes
+    for split in splits:
+        if (key := split.held.tobytes()) not in parts:
+            parts[key] = pair.hold_out(pair.shared_genes[split.held])
+    return [parts[split.held.tobytes()] for split in splits]
+
+
+def protocol_text(record: Mapping[str, Any]) -> str:
+    """Return how genes were held out, as tables and reports say it; empty where it is not known.
+
+    Parameters
+    ----------
+    record
+        ``attrs["cellweft"]`` of a table of scores.
+
+    Examples
+    --------
+    >>> protocol_text({"parameters": {"protocol": "published"}})
+    'Protocol published: cells are normalised by the whole panel, held-out genes included, as published.'
+    """
+    protocol = record.get("parameters", {}).get("protocol")
+    if protocol not in _PROTOCOLS:
+        return ""
+    sizes = record.get("pair", {}).get("spatial", {}).get("size_factor")
+    said = f"Protocol {protocol}: {_PROTOCOLS[protocol]}"
+    return said + f" obs[{sizes!r}] of the spatial data is not used." * bool(sizes and protocol == "cut")
+
+
 _Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
 """What one fit predicts: cells of the split x its genes; and the reliability of these genes, or None."""
 
@@ -234,7 +309,7 @@ _Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     """Fit a method to a split, and let it predict what it did not see."""
     split = job.splits[number]
-    train = test = job.pair.panel(job.pair.shared_genes[split.kept])
+    train = test = job.shown[number]
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
     genes, reliability = job.pair.shared_genes[split.held], None

@@ -100,6 +100,33 @@ class GeneSets:
         members.sort_indices()  # sums over them come out alike, whether they were just read or saved
         return known, members
 
+    def of_genes(self, genes: Sequence[str] | NDArray[Any]) -> GeneSets:
+        """Return the same sets with some genes alone, and how much each tells about these.
+
+        Parameters
+        ----------
+        genes
+            (n_asked,) names, each once; those that are in no set are passed over.
+
+        Raises
+        ------
+        GeneError
+            Not one of the genes is in a set.
+
+        Examples
+        --------
+        >>> sets = read_gene_sets({"GABA": ["Gad1", "Gad2"], "neuron": ["Gad1", "Gad2", "Sst"]})
+        >>> sets.of_genes(["Gad1", "Sst"]).information.round(2).tolist()
+        [0.69, 0.0]
+        """
+        match, _ = match_known(genes, self.genes, source=self.source, kind="sets")
+        rows = np.sort(match.second)
+        members = sp.csr_matrix(self.members[rows])
+        sizes = np.maximum(np.asarray(members.sum(axis=0)).ravel(), 1)
+        return GeneSets(
+            genes=self.genes[rows], members=members, information=np.log(len(rows) / sizes), source=self.source
+        )
+
 
 GeneSetSource: TypeAlias = "PathLike | Mapping[str, Iterable[str]] | GeneSets"
 

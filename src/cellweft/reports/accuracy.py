@@ -13,6 +13,7 @@ import pandas as pd
 
 from cellweft._typing import PlacerPreset, Preset
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.evaluate.imputation import protocol_text
 from cellweft.reports.document import (
     Block,
     Heading,
@@ -58,7 +59,10 @@ def summary_table(scores: Scores) -> Table:
         groups=(("", 1), *groups),
         heads=("method", *(_head(metric) for _, _, metric in columns)),
         rows=tuple((Name(method), *row) for method, row in zip(scores.methods, rows, strict=True)),
-        note=("Higher is better, except for errors. The best of each column is bold; a dash: not scored.",),
+        note=(
+            "Higher is better, except for errors. The best of each column is bold; a dash: not scored.",
+            *([f" {protocol}"] if (protocol := protocol_text(scores.record)) else []),
+        ),
     )
 
 

@@ -1,0 +1,142 @@
+"""The two sides of a pair as if some genes had never been measured in the tissue.
+
+What is held out is cut before anything sees it: scale, totals, the size that cells are brought to, and which
+cells and genes are empty are found anew from the genes that are left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._compute import READ_ROWS, row_blocks
+from cellweft._errors import InputError
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.expression_scale import judge_scale, scan_values
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.side import Side
+from cellweft.data.summary import FEW_GENES
+
+
+def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
+    """Return a spatial side as if only some of its genes had been measured.
+
+    Parameters
+    ----------
+    side
+        The spatial data.
+    genes
+        (n_kept,) positions of the genes that are left.
+    detect_scale
+        Whether the scale is judged anew from these genes; else it stays, as the user said it.
+
+    Returns
+    -------
+    The side with these genes alone. Its cells are normalised by the sum of these genes, whatever the scale of
+    the values: of values that were normalised before, the totals of all genes are divided out again. Size
+    factors are not used, as they may be made of all genes. Of ``obs`` only the names of the cells are left,
+    and of ``obsm`` and ``uns`` nothing: embeddings, totals and clusters may be made of all genes too.
+
+    Raises
+    ------
+    InputError
+        No cell has counts in these genes.
+    """
+    scan = scan_values(side.matrix, side.columns[genes])
+    scale = (judge_scale(scan) or side.scale) if detect_scale else side.scale
+    sums = scan.totals if side.rows is None else scan.totals[side.rows]
+    empty = sums == 0
+    if empty.all():
+        raise InputError(
+            "genes",
+            expected="genes to hold out that leave cells with counts",
+            got=f"{side.n_cells:,} cells without any count in the {len(genes):,} genes that are left",
+            fix="Hold out fewer genes.",
+        )
+    totals = _sums_of_logarithms(side, genes) if scale == "log" else sums
+    return dataclasses.replace(
+        side.only(genes),
+        table=HeldTable(pd.DataFrame(index=side.table.names())),
+        arrays={},
+        uns={},
+        scale=scale,
+        totals=totals,
+        target=float(np.median(totals[~empty])),
+        has_sizes=False,
+        divided_by_sum=True,
+        sparsity=scan.sparsity,
+        empty_cells=empty,
+        gene_cells=scan.gene_cells,
+    )
+
+
+def panel_reference(side: Side, panel: IntArray) -> Side:
+    """Return a reference with the genes of the panel alone, which a tissue may or may not have measured.
+
+    Parameters
+    ----------
+    side
+        The reference.
+    panel
+        (n_panel,) positions of the panel's genes, held out or not: a reference knows them all.
+
+    Returns
+    -------
+    The side with these genes. Counts of a part of the transcriptome without size factors are normalised by
+    the panel's sum; a whole transcriptome keeps its totals, by which cells are normalised when genes are
+    imputed.
+    """
+    if not _is_part(side) or side.scale != "raw" or side.has_sizes:
+        return side.only(panel)
+    scan = scan_values(side.matrix, side.columns[panel])
+    totals = scan.totals if side.rows is None else scan.totals[side.rows]
+    empty = totals == 0
+    return dataclasses.replace(
+        side.only(panel),
+        totals=totals,
+        target=float(np.median(totals[~empty])),
+        empty_cells=empty,
+        gene_cells=scan.gene_cells,
+    )
+
+
+def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
+    """Return names of the genes that a reference is measured by: the panel's, or a whole transcriptome's."""
+    return side.genes[panel] if _is_part(side) else side.genes
+
+
+def _is_part(side: Side) -> bool:
+    """Say whether a reference is but a part of the transcriptome."""
+    return side.n_genes < FEW_GENES
+
+
+def side_counts(side: Side) -> dict[str, Any]:
+    """Return what the findings of a pair say of a side that was cut: plain values that JSON takes."""
+    return {
+        "genes": side.n_genes,
+        "scale": side.scale,
+        "sparsity": round(float(side.sparsity), 4),
+        "median_total": side.target,
+        "size_factor": None,
+        "median_size": side.target,
+        "empty_cells": int(side.empty_cells.sum()),
+        "empty_genes": int(side.empty_genes.sum()),
+        "labels": "",
+        "label_counts": {},
+    }
+
+
+def _sums_of_logarithms(side: Side, genes: IntArray) -> DoubleArray:
+    """Return each cell's sum over genes of what the logarithms, log1p, were taken of."""
+    sums = np.zeros(side.n_cells)
+    for rows in row_blocks(side.n_cells, READ_ROWS):
+        block = side.stored(rows, genes)
+        values = sp.csr_matrix(block).astype(np.float64)
+        values.data = np.expm1(values.data)
+        sums[rows] = np.asarray(values.sum(axis=1)).ravel()
+    return sums
