@@ -25,7 +25,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
+from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, StoredScale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
@@ -156,7 +156,7 @@ class Pair:
         sc_layer: str | None = None,
         size_factor: str | None = None,
         sc_gene_column: str | None = None,
-        sc_scale: Scale | None = None,
+        sc_scale: StoredScale | None = None,
         duplicates: Duplicates = "error",
     ) -> Pair:
         """Return a pair with the same spots and panel, and other cells as its reference.
@@ -238,8 +238,8 @@ def pair(
     st_gene_column: str | None = None,
     coordinates: str | None = None,
     slices: str | None = None,
-    sc_scale: Scale | None = None,
-    st_scale: Scale | None = None,
+    sc_scale: StoredScale | None = None,
+    st_scale: StoredScale | None = None,
     duplicates: Duplicates = "error",
 ) -> Pair:
     """Check a reference and a spatial dataset and match their genes; neither is changed.
@@ -270,7 +270,9 @@ def pair(
         Column of ``obs`` of the spatial side that tells slices apart; by default a usual one with several
         values.
     sc_scale, st_scale
-        What the values are, "raw", "normalised" or "log"; detected by default.
+        What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
+        "log2", "log10" (of normalised counts plus 1) and "sqrt"; "log_raw", "log2_raw", "log10_raw" and
+        "sqrt_raw" of counts, which are carried back to counts.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
 
@@ -552,7 +554,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
             "genes": side.n_genes,
             "digest": values_digest(side),
             "layer": str(told["layer"] or "X"),
-            "scale": side.scale,
+            "scale": side.judgement.scale,
             "labels": str(told["labels"] or ""),
             "size_factor": str(told["size_factor"] or ""),
         }

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._compute import row_blocks
-from cellweft._errors import arg
+from cellweft._errors import Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._typing import DoubleArray, IntArray, StoredScale
 from cellweft.data.gene_names import GeneMatch
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.obs_table import repeated
@@ -27,10 +27,25 @@ FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
 _BLOCK_ROWS = 100_000  # cells whose places are looked at at once
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
-SCALES = {
+SCALES: dict[StoredScale, str] = {
     "raw": "raw counts",
     "normalised": "counts divided by a size (normalised), not logarithms",
     "log": "logarithms of normalised counts",
+    "log2": "binary logarithms of normalised counts, log2(x + 1)",
+    "log10": "decimal logarithms of normalised counts, log10(x + 1)",
+    "sqrt": "square roots of normalised counts",
+    "log_raw": "logarithms of counts, ln(count + 1)",
+    "log2_raw": "binary logarithms of counts, log2(count + 1)",
+    "log10_raw": "decimal logarithms of counts, log10(count + 1)",
+    "sqrt_raw": "square roots of counts",
+}
+_TAKEN: dict[StoredScale, str] = {
+    "raw": "taken as they are",
+    "normalised": "only their logarithm is taken",
+    "log": "taken as they are",
+    "log2": "turned into natural logarithms",
+    "log10": "turned into natural logarithms",
+    "sqrt": "squared, and their logarithm is taken",
 }
 
 
@@ -79,6 +94,7 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "genes": side.n_genes,
         "layer": wish.layer,
         "scale": side.scale,
+        "stored_scale": side.judgement.scale,
         "scale_detected": wish.scale is None,
         "sparsity": round(float(side.sparsity), 4),
         "median_total": float(np.median(checked.scan.totals[~side.empty_cells])),
@@ -132,7 +148,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
 
 
 def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
-    values = SCALES[found["scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
+    values = SCALES[found["stored_scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
     if found["scale"] == "raw":
         values += f", {found['median_total']:,.0f} in a typical cell"
     if not found["scale_detected"]:
@@ -214,21 +230,35 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
 
 def _scale_cautions(one: CheckedSide) -> Iterator[str]:
     side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
+    stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
     if side.scale == "raw" and scan.n_fractional:
         share = scan.n_fractional / max(scan.n_values, 1)
-        yield (
-            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not "
-            "whole numbers; the values are taken as raw counts all the same."
+        said = (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not whole "
+            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
+            "values are taken as raw counts all the same."
         )
-    if side.scale != "raw":
-        taken = "taken as they are" if side.scale == "log" else "only their logarithm is taken"
+        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
+        yield said + (other if wish.scale is None else "")
+    if stored != "raw":
         layer = count_layer(data, wish)
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
         if not layer and data.has_raw:
             hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
-        yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
+        if wish.scale is None:
+            hint = " If they are something else, say what: " + scale + "." + hint
+        taken = _TAKEN.get(stored, "the counts are taken from them")
+        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
+    if not side.judgement.is_sure:
+        yield (
+            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
+            f"are not {SCALES[stored]}, say what they are: " + scale + "."
+        )
+    if side.has_sizes and side.scale == "log":
+        size = arg(wish.argument("size_factor"), wish.size_factor)
+        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
             f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
@@ -241,7 +271,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
     first, second = sc.side.scale, st.side.scale
     if first != second:
         yield (
-            f"The two sides are on different scales (reference: {SCALES[first]}; spatial: {SCALES[second]}); "
+            "The two sides are on different scales (reference: "
+            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
             "raw counts on both sides compare best."
         )
     totals = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -21,17 +21,18 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, Scale
+from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
-from cellweft.data.expression_scale import Scan, judge_scale, scan_values
+from cellweft.data.expression_scale import SCALES, Judgement, Scan, judge_scale, open_undone, scan_values
 from cellweft.data.gene_names import duplicates_of, symbols_and_ids
-from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.backed_matrix import RowSource, open_rows
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
+_MOST_COUNTS = 1e9  # of one gene in one cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class ReadOptions:
     layer: str | None = None
     gene_column: str | None = None
     size_factor: str | None = None
-    scale: Scale | None = None
+    scale: StoredScale | None = None
     duplicates: Duplicates
 
     def argument(self, what: str) -> str:
@@ -167,18 +168,20 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
         The matrix does not fit the annotation.
     """
     sizes = _sizes(data, wish)
-    source = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
-    n_columns = len(data.var) if data.columns is None else source.shape[1]
-    if source.shape != (len(data.obs), n_columns):
+    stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
+    n_columns = len(data.var) if data.columns is None else stored.shape[1]
+    if stored.shape != (len(data.obs), n_columns):
         raise FormatError(
             _slot(data, wish),
             expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
-            got=f"{source.shape[0]:,} x {source.shape[1]:,}",
+            got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
             fix="Write the file anew with AnnData.",
         )
+    judged = _judged_scale(wish, stored, data.columns)
+    source = open_undone(stored, judged.scale)
     seen = MatrixDigest()
     scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
-    scale = _checked_scale(data, wish, scan)
+    _check_values(data, wish, scan, stored)
     empty = scan.totals == 0
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
@@ -200,7 +203,8 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
         genes=genes.names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
         rows=None,
-        scale=scale,
+        scale=SCALES[judged.scale],
+        judgement=judged,
         totals=totals,
         target=float(np.median(totals[~empty])),
         has_sizes=sizes is not None,
@@ -243,8 +247,18 @@ def _sizes(data: Input, wish: ReadOptions) -> DoubleArray | None:
     return sizes
 
 
-def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
+def _judged_scale(wish: ReadOptions, source: RowSource, columns: IntArray | None) -> Judgement:
+    """Return what the values are: as the caller said, else as they look."""
+    if wish.scale is None:
+        return judge_scale(source, columns)
+    check_choice(wish.argument("scale"), wish.scale, get_args(StoredScale))
+    return Judgement(scale=wish.scale)
+
+
+def _check_values(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
     where = _slot(data, wish)
+    if wish.scale is not None and wish.scale.startswith("log"):
+        _check_logarithms(data, wish, scan, stored)
     if scan.missing_at is not None:
         cell, column = scan.missing_at
         raise InputError(
@@ -268,18 +282,27 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
             got=f"{len(data.obs):,} cells that are all empty (only zeros)",
             fix=_other_values(data, wish) or "Pass the matrix that holds the counts.",
         )
-    judged = judge_scale(scan)
-    if wish.scale is not None:
-        scale = wish.argument("scale")
-        check_choice(scale, wish.scale, ("raw", "normalised", "log"))
-        if wish.scale == "log" and scan.largest > 80:  # exp(80) is no count, and float32 ends soon after
-            raise SettingError(
-                scale,
-                expected="logarithms, which stay below 80, where 'log' is said",
-                got=f"values up to {scan.largest:g} in {where}",
-                fix=f"The values look {judged}; leave " + arg(scale) + " out to detect them.",
-            )
-    return wish.scale or cast(Scale, judged)
+    if scan.largest > _MOST_COUNTS:
+        raise InputError(
+            where,
+            expected=f"counts, or what was made of counts, below {_MOST_COUNTS:g}",
+            got=f"values up to {scan.largest:g}",
+            fix="Look for a placeholder or an overflow in the values, and correct them.",
+        )
+
+
+def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
+    """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
+    is_of_counts = str(wish.scale).endswith("_raw")  # which the scan has seen in place of their logarithms
+    most = _MOST_COUNTS if is_of_counts else 80  # exp(80) is no count, and float32 ends soon after
+    if scan.largest > most:
+        looks = judge_scale(stored, data.columns).scale
+        raise SettingError(
+            wish.argument("scale"),
+            expected=f"logarithms, which stay below 80, where {wish.scale!r} is said",
+            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_of_counts,
+            fix=f"The values look {looks}; leave " + arg(wish.argument("scale")) + " out to detect them.",
+        )
 
 
 def _other_values(data: Input, wish: ReadOptions) -> str:

@@ -57,7 +57,8 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
     rows.append(("file", *(Name(Path(str(found[side]["source"])).name) for side in sides)))
     add("cells", "cells", "count")
     add("genes", "genes", "count")
-    rows.append(("values", *(SCALES.get(str(found[side]["scale"]), "unknown") for side in sides)))
+    scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
+    rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
     if any(found[side].get("layer") for side in sides):
         rows.append(("layer", *(Name(str(found[side].get("layer") or "X")) for side in sides)))
     add("zeros", "sparsity", "share")
