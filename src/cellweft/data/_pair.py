@@ -25,14 +25,14 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, StoredScale
+from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, PathLike, StoredScale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.side import Side
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, find_tissue, spot_spacing
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cells, gene_names, make_side
 
@@ -63,6 +63,8 @@ class Pair:
         All that the summary says, as plain values that JSON takes.
     cautions
         What is no error but should be known.
+    blank_cells
+        (n_st,) spatial cells without counts in any shared gene, of which nothing can be told.
     """
 
     sc: Side
@@ -77,6 +79,7 @@ class Pair:
     spacing: float | None
     findings: dict[str, Any]
     cautions: tuple[str, ...]
+    blank_cells: BoolArray
 
     def __repr__(self) -> str:
         return (
@@ -145,6 +148,7 @@ class Pair:
             coordinates=None if self.coordinates is None else self.coordinates[kept],
             slices=None if self.slices is None else self.slices[kept],
             st_labels=None if self.st_labels is None else self.st_labels[kept],
+            blank_cells=self.blank_cells[kept],
             findings=self.findings | {"spatial": self.findings["spatial"] | counted},
         )
 
@@ -299,6 +303,10 @@ def pair(
     Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``. The values are
     read once, by blocks of rows, so that a file larger than memory can be checked.
 
+    Spots whose column ``in_tissue`` is 0 are left out. So are, from the panel and from the cells' totals,
+    genes that some slices did not measure, as where two panels were joined: all their values in a slice are
+    NaN, or all are zero though others tell that they should not be. Both are said in the cautions.
+
     Examples
     --------
     >>> import anndata as ad, pandas as pd
@@ -340,8 +348,13 @@ def pair(
     )
     found_slices = find_slices(st_data.obs, slices, where=st_data.where)
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
+    cells = find_tissue(st_data.obs, where=st_data.where)
+    if cells is not None:
+        places, found_slices, st_types = (
+            (None if one is None else one[cells], source) for one, source in (places, found_slices, st_types)
+        )
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
-    return _paired(*read, match=match, places=places, slices=found_slices)
+    return _paired(*read, match=match, places=places, slices=found_slices, cells=cells)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -361,13 +374,18 @@ def _paired(
     match: GeneMatch,
     places: tuple[DoubleArray | None, str],
     slices: tuple[NDArray[np.str_] | None, str],
+    cells: IntArray | None,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
     order = np.argsort(sc[2].names[match.first], kind="stable")
-    shared = match.first[order], match.second[order]
+    match = dataclasses.replace(match, first=match.first[order], second=match.second[order])
+    tissue = _checked_side(*st, match.second, cells=cells, slices=slices[0], is_tissue=True)
+    partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
+    shared = match.first, match.second
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0]), _checked_side(*st, shared[1])),
+        sides=(_checked_side(*sc, shared[0]), tissue),
         match=match,
+        partly=partly,
         coordinates=places[0],
         coordinates_source=places[1],
         slices=slices[0],
@@ -387,13 +405,38 @@ def _paired(
         spacing=found.spacing,
         findings=findings_of(found),
         cautions=cautions_of(found),
+        blank_cells=tissue.scan.panel_totals == 0,
     )
 
 
+def _measured_everywhere(
+    match: GeneMatch, st: _Read, unmeasured: BoolArray, slices: NDArray[np.str_] | None
+) -> tuple[dict[str, list[str]], GeneMatch]:
+    """Return the genes that some slices did not measure, with these, and the match of the others."""
+    data, _, genes, _ = st
+    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
+    unmeasured = unmeasured[:, genes.places]
+    partly = {
+        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
+        for place in np.flatnonzero(unmeasured.any(axis=0))
+    }
+    if not partly:
+        return {}, match
+    kept = ~unmeasured.any(axis=0)[match.second]
+    if kept.sum() < 2:
+        raise GeneError(
+            f"{data.where}.X",
+            expected="at least 2 shared genes that were measured in all slices",
+            got=f"{kept.sum()}; without values in some slices are {shorten(list(partly))}",
+            fix="Impute each slice by itself.",
+        )
+    return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
+
+
 def _checked_side(
-    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray
+    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray, **more: Any
 ) -> CheckedSide:
-    side, scan = make_side(data, genes, wish, panel=shared)
+    side, scan = make_side(data, genes, wish, panel=shared, **more)
     return CheckedSide(
         data=data, wish=wish, genes=genes, side=side, scan=scan, labels=types[0], labels_column=types[1]
     )

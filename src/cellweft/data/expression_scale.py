@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cellweft._compute import READ_BYTES, row_blocks, rows_within
-from cellweft._typing import DoubleArray, IntArray, Matrix, Scale, StoredScale
+from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, Scale, StoredScale
 from cellweft.data.io.backed_matrix import Rows, RowSource
 
 MOSTLY_WHOLE = 0.01
@@ -43,6 +43,9 @@ _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave 
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
+_LEAST_EXPECTED = (
+    5  # cells with counts of a gene: were it measured, none at all would be a chance of 1 in 150
+)
 _TOO_LARGE = 1e30
 _CHUNK = 2**20  # values that are worked on in float64 at once
 
@@ -65,6 +68,9 @@ class Scan:
         Row and column of the first NaN or infinite entry.
     smallest, largest
         Range of the finite values.
+    unmeasured
+        (n_slices, n_genes) whether a gene was not measured in a slice, by what `SliceGenes` found; no slices
+        where nobody asked.
     """
 
     totals: DoubleArray
@@ -77,6 +83,7 @@ class Scan:
     missing_at: tuple[int, int] | None
     smallest: float
     largest: float
+    unmeasured: BoolArray
 
     @property
     def sparsity(self) -> float:
@@ -89,6 +96,8 @@ def scan_values(
     columns: IntArray | None = None,
     *,
     panel: IntArray | None = None,
+    slices: SliceGenes | None = None,
+    left_out: BoolArray | None = None,
     look: Callable[[Matrix], None] = lambda _: None,
 ) -> Scan:
     """Read a matrix once, block by block, and collect what the checks and the summary need.
@@ -101,6 +110,11 @@ def scan_values(
         The columns that are genes; all by default.
     panel
         Positions among these genes whose sum per cell is wanted too; all by default.
+    slices
+        Told of each block, and NaN of the kind that it takes for genes that were not measured is no missing
+        value; None where no slices are known.
+    left_out
+        (n_genes,) genes that do not count in the totals; none by default.
     look
         Called with each block, so that what else all values are wanted for need not read them again.
 
@@ -115,6 +129,8 @@ def scan_values(
     weights = np.ones((n_genes, 2))
     if panel is not None:
         weights[:, 1] = np.bincount(panel, minlength=n_genes)
+    if left_out is not None:
+        weights[left_out] = 0
     totals, panel_totals = np.zeros(n_cells), np.zeros(n_cells)
     gene_cells = np.zeros(n_genes, dtype=np.int64)
     counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
@@ -123,6 +139,8 @@ def scan_values(
         block = source.read(rows, columns)
         values = block.data if sp.issparse(block) else block
         finite = np.isfinite(values)
+        if slices is not None:
+            slices.add(block)
         if not finite.all():
             missing_at = missing_at or _first_missing(block, rows.start)
             values[~finite] = 0
@@ -134,6 +152,9 @@ def scan_values(
         totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += filled_rows(block)
         look(block)
+    unmeasured = np.zeros((0, n_genes), dtype=bool) if slices is None else slices.unmeasured()
+    if slices is not None and slices.n_missing_at(unmeasured) == counts[3]:
+        counts[3], missing_at = 0, None
     return Scan(
         totals=totals,
         panel_totals=panel_totals,
@@ -145,7 +166,73 @@ def scan_values(
         missing_at=missing_at,
         smallest=smallest,
         largest=largest,
+        unmeasured=unmeasured,
     )
+
+
+class SliceGenes:
+    """Which genes have counts in which slices of a tissue, from all of its cells, block by block.
+
+    Parameters
+    ----------
+    codes
+        (n_cells,) number of each cell's slice, from 0; cells come in this order.
+    n_genes
+        How many there are.
+
+    Notes
+    -----
+    Two panels that were joined leave zeros, or NaN, for what one of them did not measure. A gene counts as
+    not measured in a slice where all its values are NaN, or all are zero though at least five cells with
+    counts were to be expected by the other slices.
+
+    Examples
+    --------
+    >>> seen = SliceGenes(np.repeat([0, 1], 20), n_genes=2)
+    >>> seen.add(np.repeat([[1.0, 0.0], [1.0, 1.0]], 20, axis=0))
+    >>> seen.unmeasured().tolist()
+    [[False, True], [False, False]]
+    """
+
+    def __init__(self, codes: IntArray, n_genes: int) -> None:
+        self._codes, self._start = codes, 0
+        self._cells = np.bincount(codes)[:, None]
+        shape = (len(self._cells), n_genes)
+        self._filled, self._missing = np.zeros(shape, dtype=np.int32), np.zeros((0, 0), dtype=np.int32)
+
+    def add(self, block: Matrix) -> None:
+        """Take the next rows; the block is not changed."""
+        n_rows = block.shape[0]
+        codes = self._codes[self._start : self._start + n_rows]
+        self._start += n_rows
+        places: Any = (np.ones(n_rows, dtype=np.int32), (codes, np.arange(n_rows)))
+        by_slice = sp.csr_matrix(places, shape=(len(self._cells), n_rows))
+        values = block.data if sp.issparse(block) else block
+        self._filled += _summed(by_slice, block, np.isfinite(values) & (values != 0))
+        missing = ~np.isfinite(values)
+        if missing.any():
+            found = _summed(by_slice, block, missing)
+            self._missing = self._missing + found if self._missing.size else found
+
+    def unmeasured(self) -> BoolArray:
+        """Return whether a gene was not measured in a slice, (n_slices, n_genes)."""
+        filled = self._filled.sum(axis=0, dtype=np.int64)
+        others = len(self._codes) - self._cells
+        expected = np.divide(filled * self._cells, others, out=np.zeros(self._filled.shape), where=others > 0)
+        found: BoolArray = (self._filled == 0) & (expected >= _LEAST_EXPECTED)
+        return found | (self._missing == self._cells) if self._missing.size else found
+
+    def n_missing_at(self, unmeasured: BoolArray) -> int:
+        """Return how many values are missing in these genes of these slices."""
+        return int(self._missing[unmeasured].sum()) if self._missing.size else 0
+
+
+def _summed(by_slice: sp.csr_matrix, block: Matrix, marks: BoolArray) -> IntArray:
+    """Count marked values by slice and gene."""
+    if not sp.issparse(block):
+        return np.asarray(by_slice @ marks.astype(np.int32))
+    marked = sp.csr_matrix((marks.astype(np.int32), block.indices, block.indptr), shape=block.shape)
+    return np.asarray((by_slice @ marked).toarray())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,8 +389,8 @@ def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
         doubles = block.data.astype(np.float64)
         return np.asarray(sp.csr_matrix((doubles, block.indices, block.indptr), shape=block.shape) @ weights)
     doubles = block.astype(np.float64)
-    panel = weights[:, 1].astype(bool)
-    return np.column_stack([doubles.sum(axis=1), np.ascontiguousarray(doubles[:, panel]).sum(axis=1)])
+    parts = [doubles if weight.all() else doubles[:, weight.astype(bool)] for weight in weights.T]
+    return np.column_stack([np.ascontiguousarray(part).sum(axis=1) for part in parts])
 
 
 def filled_rows(block: Matrix) -> IntArray:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from cellweft._compute import row_blocks
 from cellweft._errors import Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
-from cellweft._typing import DoubleArray, IntArray, StoredScale
+from cellweft._typing import DoubleArray, StoredScale
 from cellweft.data.gene_names import GeneMatch
 from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
@@ -51,10 +52,17 @@ _TAKEN: dict[StoredScale, str] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckResults:
-    """All that the checks found: the sides, reference first, and what holds of the tissue or of both."""
+    """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
+
+    Attributes
+    ----------
+    partly
+        Genes of the tissue that some slices did not measure, and these.
+    """
 
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
+    partly: dict[str, list[str]]
     coordinates: DoubleArray | None
     coordinates_source: str
     slices: NDArray[np.str_] | None
@@ -71,7 +79,8 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "spatial": side_findings(st),
         "shared_genes": len(match.first),
         "genes_to_impute": sc.side.n_genes - len(match.first),
-        "genes_only_spatial": only_here(st.side.genes, match.second),
+        "genes_only_spatial": _only_spatial(evidence),
+        "genes_partly_measured": evidence.partly,
         "genes_matched_by_case": len(match.by_case),
         "genes_ambiguous": list(match.ambiguous),
         "gene_bridge": match.bridge,
@@ -141,6 +150,10 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     ]
     if only:
         lines.append(f"  not usable    {many(len(only), 'gene')} that only the spatial panel has")
+    if findings["genes_partly_measured"]:
+        lines.append(
+            f"  in some only  {many(len(findings['genes_partly_measured']), 'gene')}, not of all slices"
+        )
     if findings["gene_bridge"]:
         lines.append(f"  matched by    {findings['gene_bridge']}")
     lines.append("Cautions" if cautions else "No cautions.")
@@ -185,6 +198,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
     sc, st = evidence.sides
     return (
         *_gene_cautions(evidence),
+        *_measured_cautions(evidence),
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
@@ -202,7 +216,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
             "imputed genes only as far as the test on held-out genes supports them."
         )
-    only = only_here(evidence.sides[1].genes.names, match.second)
+    only = _only_spatial(evidence)
     if only:
         verb = "is" if len(only) == 1 else "are"
         yield (
@@ -226,6 +240,32 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
             )
+
+
+def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
+    sc, st = (one.side for one in evidence.sides)
+    if sc.n_genes == len(evidence.match.first):
+        yield (
+            "Reference: it has no gene beyond the panel, so that there is nothing to impute: imputing would "
+            "only smooth what was measured. Take a reference with all of its genes."
+        )
+    if evidence.partly:
+        some = [
+            f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
+            for gene, slices in list(evidence.partly.items())[:5]
+        ]
+        more = f", and {len(evidence.partly) - 5} more" if len(evidence.partly) > 5 else ""
+        yield (
+            f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
+            f"({'; '.join(some)}{more}): taken as not measured there, as where panels were joined. Neither "
+            "panel nor totals of cells use them; those that the reference has are imputed in all cells."
+        )
+    n_outside = len(st.table) - st.n_cells
+    if n_outside:
+        yield (
+            f"Spatial: {many(n_outside, 'spot')} of the background (obs['in_tissue'] is 0) left out; to keep "
+            "them, take that column away."
+        )
 
 
 def _scale_cautions(one: CheckedSide) -> Iterator[str]:
@@ -281,7 +321,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         totals.append(on_panel[on_panel > 0])
         bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
         if bare:
-            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes."
+            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
+            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
     if first == second == "raw" and all(map(len, totals)):
         medians = [float(np.median(one)) for one in totals]
         ratio = max(medians) / min(medians)
@@ -315,7 +356,10 @@ def _empty_cautions(side: Side) -> Iterator[str]:
     n_cells = int(side.empty_cells.sum())
     if n_cells:
         verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
-        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} kept, as zeros."
+        kept = "kept, as zeros"
+        if side.name == "spatial":
+            kept = f"imputed as an average cell is, and marked in obs[{NO_COUNTS!r}] of the result"
+        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
         verb = "has" if len(empty) == 1 else "have"
@@ -331,6 +375,8 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")
         hint = hint if evidence.slices is None else ""
         yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
+    if (np.ptp(evidence.coordinates, axis=0) > 0).sum() == 1 and len(evidence.coordinates) > 2:
+        yield "Spatial: all cells lie on one line; see whether these are the coordinates."
 
 
 def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:
@@ -348,9 +394,10 @@ def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> 
     return int(table.duplicated().sum())
 
 
-def only_here(genes: NDArray[np.str_], matched: IntArray) -> list[str]:
-    """Return the genes that are not among the matched positions."""
-    return [str(name) for name in np.delete(genes, matched)]
+def _only_spatial(evidence: CheckResults) -> list[str]:
+    """Return the genes of the tissue that the reference does not have."""
+    names = np.delete(evidence.sides[1].side.genes, evidence.match.second)
+    return [str(name) for name in names if str(name) not in evidence.partly]
 
 
 def _title(side: Side) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -23,15 +23,24 @@ from cellweft._errors import (
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
-from cellweft.data.expression_scale import SCALES, Judgement, Scan, judge_scale, open_undone, scan_values
+from cellweft.data.expression_scale import (
+    SCALES,
+    Judgement,
+    Scan,
+    SliceGenes,
+    judge_scale,
+    open_undone,
+    scan_values,
+)
 from cellweft.data.gene_names import duplicates_of, symbols_and_ids
-from cellweft.data.io.backed_matrix import RowSource, open_rows
+from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, open_rows, some_rows
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
+_MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
 
@@ -148,7 +157,16 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     return Genes(names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()))
 
 
-def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) -> tuple[Side, Scan]:
+def make_side(
+    data: Input,
+    genes: Genes,
+    wish: ReadOptions,
+    *,
+    panel: IntArray,
+    cells: IntArray | None = None,
+    slices: NDArray[np.str_] | None = None,
+    is_tissue: bool = False,
+) -> tuple[Side, Scan]:
     """Read the values once, check them, and return the side with what the scan found.
 
     Parameters
@@ -157,6 +175,13 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
         The opened input, its genes, and what the caller chose.
     panel
         Positions of the shared genes among ``genes``.
+    cells
+        (n_cells,) rows of the input that are used; all by default.
+    slices
+        (n_cells,) slice of each of these cells; None where there is one.
+    is_tissue
+        Whether to look for genes that were not measured in all slices, which zeros or NaN stand for; they
+        count in no total.
 
     Raises
     ------
@@ -167,21 +192,10 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     FormatError
         The matrix does not fit the annotation.
     """
-    sizes = _sizes(data, wish)
-    stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
-    n_columns = len(data.var) if data.columns is None else stored.shape[1]
-    if stored.shape != (len(data.obs), n_columns):
-        raise FormatError(
-            _slot(data, wish),
-            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
-            got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
-            fix="Write the file anew with AnnData.",
-        )
-    judged = _judged_scale(wish, stored, data.columns)
-    source = open_undone(stored, judged.scale)
-    seen = MatrixDigest()
-    scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
-    _check_values(data, wish, scan, stored)
+    sizes = _sizes(data, wish, cells)
+    by_slice = _slice_genes(data, cells, slices) if is_tissue else None
+    source, scan, judged, seen = _scanned(data, wish, genes.places[panel], cells=cells, by_slice=by_slice)
+    _check_any_counts(data, wish, scan)
     empty = scan.totals == 0
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
@@ -202,7 +216,7 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
         uns=data.uns,
         genes=genes.names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
-        rows=None,
+        rows=cells,
         scale=SCALES[judged.scale],
         judgement=judged,
         totals=totals,
@@ -219,6 +233,35 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     return side, scan
 
 
+def _scanned(
+    data: Input, wish: ReadOptions, panel: IntArray, *, cells: IntArray | None, by_slice: SliceGenes | None
+) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
+    """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
+    stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
+    n_columns = len(data.var) if data.columns is None else stored.shape[1]
+    if stored.shape != (len(data.obs), n_columns):
+        raise FormatError(
+            _slot(data, wish),
+            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
+            got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
+            fix="Write the file anew with AnnData.",
+        )
+    used = stored if cells is None else some_rows(stored, cells)
+    judged = _judged_scale(wish, used, data.columns)
+    seen = MatrixDigest()
+    undone = open_undone(used, judged.scale)
+    scan = scan_values(undone, data.columns, panel=panel, slices=by_slice, look=seen.add)
+    _check_values(data, wish, scan, used, cells)
+    source = open_undone(stored, judged.scale)
+    left_out = scan.unmeasured.any(axis=0)
+    if left_out.any():
+        again = scan_values(
+            ZeroedRows(undone), data.columns, panel=panel[~left_out[panel]], left_out=left_out
+        )
+        source, scan = ZeroedRows(source), replace(again, unmeasured=scan.unmeasured)
+    return source, scan, judged, seen
+
+
 def count_layer(data: Input, wish: ReadOptions) -> str | None:
     """Return the layer that by its name holds raw counts, unless it is the one in use."""
     known = {str(name).lower(): str(name) for name in data.layers}
@@ -230,12 +273,13 @@ def _slot(data: Input, wish: ReadOptions) -> str:
     return f"{data.where}.X" if wish.layer is None else f"{data.where}.layers[{wish.layer!r}]"
 
 
-def _sizes(data: Input, wish: ReadOptions) -> DoubleArray | None:
+def _sizes(data: Input, wish: ReadOptions, cells: IntArray | None) -> DoubleArray | None:
     if wish.size_factor is None:
         return None
     argument = wish.argument("size_factor")
     column = column_of(data.obs, wish.size_factor, where=data.where, argument=argument)
     sizes = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
+    sizes = sizes if cells is None else sizes[cells]
     bad = int((~np.isfinite(sizes)).sum())
     if bad:
         raise InputError(
@@ -255,12 +299,22 @@ def _judged_scale(wish: ReadOptions, source: RowSource, columns: IntArray | None
     return Judgement(scale=wish.scale)
 
 
-def _check_values(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
+def _slice_genes(data: Input, cells: IntArray | None, slices: NDArray[np.str_] | None) -> SliceGenes | None:
+    n_cells = len(data.obs) if cells is None else len(cells)
+    codes = np.zeros(n_cells, dtype=np.int64) if slices is None else pd.factorize(slices)[0]
+    n_genes = len(data.var)
+    return None if (codes.max(initial=0) + 1) * n_genes > _MOST_SLICE_GENES else SliceGenes(codes, n_genes)
+
+
+def _check_values(
+    data: Input, wish: ReadOptions, scan: Scan, stored: RowSource, cells: IntArray | None
+) -> None:
     where = _slot(data, wish)
     if wish.scale is not None and wish.scale.startswith("log"):
         _check_logarithms(data, wish, scan, stored)
     if scan.missing_at is not None:
         cell, column = scan.missing_at
+        cell = cell if cells is None else int(cells[cell])
         raise InputError(
             where,
             expected="a number for every cell and gene",
@@ -275,19 +329,23 @@ def _check_values(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource)
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
         raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)
-    if not scan.n_values:
-        raise InputError(
-            where,
-            expected="cells with counts",
-            got=f"{len(data.obs):,} cells that are all empty (only zeros)",
-            fix=_other_values(data, wish) or "Pass the matrix that holds the counts.",
-        )
     if scan.largest > _MOST_COUNTS:
         raise InputError(
             where,
             expected=f"counts, or what was made of counts, below {_MOST_COUNTS:g}",
             got=f"values up to {scan.largest:g}",
             fix="Look for a placeholder or an overflow in the values, and correct them.",
+        )
+
+
+def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
+    where = _slot(data, wish)
+    if not scan.n_values:
+        raise InputError(
+            where,
+            expected="cells with counts",
+            got=f"{len(scan.totals):,} cells that are all empty (only zeros)",
+            fix=_other_values(data, wish) or "Pass the matrix that holds the counts.",
         )
 
 
