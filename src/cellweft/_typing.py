@@ -31,7 +31,14 @@ Matrix: TypeAlias = "NDArray[Any] | sp.csr_matrix"
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
 Scale: TypeAlias = Literal["raw", "normalised", "log"]
-"""What the values of a matrix are: integer counts, counts divided by a size, or their logarithm."""
+"""What values are as cellweft works with them: counts, counts divided by a size, or the natural logarithm of
+these (plus 1)."""
+
+StoredScale: TypeAlias = Literal[
+    "raw", "normalised", "log", "log2", "log10", "sqrt", "log_raw", "log2_raw", "log10_raw", "sqrt_raw"
+]
+"""What the values of a file are: counts, counts divided by a size, the natural, binary or decimal logarithm
+of these plus 1, or their square root; with ``_raw`` the same of counts that were not divided."""
 
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that stands twice on one side: refuse, or keep the first column."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellweft.data import expression_scale
-from cellweft.data.expression_scale import Scan, judge_scale, scan_values
+from cellweft.data.expression_scale import Scan, judge_scale, open_undone, scan_values
 from cellweft.data.io.backed_matrix import open_rows
 
 COUNTS = np.random.default_rng(0).negative_binomial(1, 0.4, (300, 40)).astype(np.float64)
@@ -51,6 +51,10 @@ def test_scan_does_not_depend_on_blocks_or_storage(kind: Any, block: int, seed: 
     assert (found.smallest, found.largest) == (kept.min(), kept.max())
 
 
+def judged(values: Any) -> str:
+    return judge_scale(open_rows(values)).scale
+
+
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize(
     ("values", "expected"),
@@ -60,29 +64,134 @@ def test_scan_does_not_depend_on_blocks_or_storage(kind: Any, block: int, seed: 
         (NORMALISED / 1e4, "normalised"),
         (np.log1p(NORMALISED), "log"),
         (np.log1p(NORMALISED / 100), "log"),
-        (np.log2(1 + NORMALISED), "log"),
-        (COUNTS - 1, None),
-        ((COUNTS - COUNTS.mean(axis=0)) / COUNTS.std(axis=0), None),
+        (np.log2(1 + NORMALISED), "log2"),
+        (np.log2(1 + 100 * NORMALISED), "log2"),
+        (np.log10(1 + NORMALISED), "log10"),
+        (np.sqrt(NORMALISED), "sqrt"),
+        (np.log1p(COUNTS), "log_raw"),
+        (np.log2(1 + COUNTS), "log2_raw"),
+        (np.log10(1 + COUNTS), "log10_raw"),
+        (np.sqrt(COUNTS), "sqrt_raw"),
+        (np.log1p(COUNTS).round(3), "log_raw"),
+        (np.log1p(COUNTS).astype(np.float16), "log_raw"),
+        (COUNTS - 1, "raw"),
     ],
-    ids=["counts", "ten thousand", "proportions", "log1p", "small log1p", "log2", "negative", "z-scored"],
-)
-def test_scales_are_told_apart(values: Any, expected: str | None, kind: Any) -> None:
-    assert judge_scale(scan(kind(values))) == expected
+    ids=[
+        "counts", "ten thousand", "proportions", "log1p", "small log1p", "log2", "log2 of a million", "log10",
+        "root", "log1p of counts", "log2 of counts", "log10 of counts", "root of counts", "three decimals",
+        "half precision", "negative",
+    ],
+)  # fmt: skip
+def test_scales_are_told_apart(values: Any, expected: str, kind: Any) -> None:
+    kinds = {np.dtype("float16"): np.float32}  # scipy has no sparse matrix of half precision
+    assert judged(kind(values.astype(kinds.get(values.dtype, values.dtype)))) == expected
+
+
+@pytest.mark.parametrize("size", [1e4, 1e6])
+@pytest.mark.parametrize(("base", "name"), [(np.e, "log"), (2, "log2"), (10, "log10")])
+def test_logarithms_of_values_without_whole_multiples_show_in_equal_sums(
+    base: float, name: str, size: float
+) -> None:
+    values = COUNTS * np.random.default_rng(1).uniform(0.2, 5, COUNTS.shape)  # as divided by gene lengths
+    values *= size / values.sum(axis=1, keepdims=True)
+    assert judged(values) == "normalised"
+    assert judged(np.log1p(values) / np.log(base)) == name
+
+
+def taken_off(counts: Any) -> Any:
+    """Counts without an expected contamination, as SoupX leaves them."""
+    expected = 0.1 * counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / counts.sum()
+    return np.maximum(counts - expected, 0)
+
+
+def shared_out(counts: Any) -> Any:
+    """Expected counts: some reads or molecules belong here with a probability alone."""
+    draws = np.random.default_rng(3)
+    return draws.binomial(counts.astype(int), 0.8) + (counts > 0) * (draws.random(counts.shape) < 0.4) * (
+        draws.random(counts.shape)
+    )
+
+
+@pytest.mark.parametrize("change", [taken_off, shared_out])
+@pytest.mark.parametrize("most", [3, 60])
+def test_counts_that_are_not_whole_are_no_normalised_ones(change: Any, most: int) -> None:
+    draws = np.random.default_rng(2)
+    counts = draws.poisson(draws.gamma(0.4, most / 2, (1, 80)) * draws.uniform(0.3, 2, (300, 1))).astype(
+        float
+    )
+    assert judged(change(counts)) == "raw"
+
+
+def test_nothing_that_tells_leaves_a_guess() -> None:
+    draws = np.random.default_rng(0)
+    for largest, expected in ((8, "log"), (20, "log2"), (500, "raw")):
+        found = judge_scale(open_rows(draws.uniform(0, largest, (300, 10)) ** 1.3 * largest**-0.3))
+        assert (found.scale, found.is_sure) == (expected, False)
 
 
 def test_a_cell_without_whole_numbers_leaves_counts_raw() -> None:
     values = COUNTS.copy()
     values[3] += 0.37
-    assert judge_scale(scan(values)) == "raw"
+    assert judged(values) == "raw"
     values[:30] += 0.37
-    assert judge_scale(scan(values)) != "raw"
+    assert judged(values) == "raw"
+    values += 0.37
+    assert judged(values) != "raw"
+
+
+def test_cells_of_all_parts_of_a_matrix_are_looked_at() -> None:
+    logs = np.log1p(NORMALISED)
+    assert judged(np.vstack([np.zeros((5000, 40)), logs, np.zeros((5000, 40)), logs])) == "log"
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize(
+    ("scale", "stored"),
+    [
+        ("log_raw", np.log1p),
+        ("log2_raw", lambda x: np.log2(x + 1)),
+        ("log10_raw", lambda x: np.log10(x + 1)),
+        ("sqrt_raw", np.sqrt),
+    ],
+)
+def test_counts_come_back_exactly(scale: Any, stored: Any, kind: Any) -> None:
+    counts = COUNTS.copy()
+    counts[0, :3] = 1000, 20_000, 65_535
+    rows = open_undone(open_rows(kind(stored(counts).astype(np.float32))), scale)
+    block = rows.read(np.array([0, 7, 3]), np.array([2, 0, 5]))
+    assert block.dtype == np.float32
+    np.testing.assert_array_equal(
+        block.toarray() if sp.issparse(block) else block, counts[[0, 7, 3]][:, [2, 0, 5]]
+    )
+
+
+def test_logarithms_of_other_bases_become_natural_ones() -> None:
+    for scale, stored in (("log2", np.log2), ("log10", np.log10)):
+        rows = open_undone(open_rows(stored(1 + NORMALISED)), scale)  # type: ignore[arg-type]
+        np.testing.assert_allclose(rows.read(slice(2, 9)), np.log1p(NORMALISED[2:9]), rtol=1e-6)  # float32
+    rows = open_undone(open_rows(np.sqrt(NORMALISED)), "sqrt")
+    np.testing.assert_allclose(rows.read(slice(2, 9)), NORMALISED[2:9], rtol=1e-6)
 
 
 def test_real_volume_normalised_counts_are_no_logarithms(shared_data: Any) -> None:
     import anndata
 
     data = anndata.read_h5ad(shared_data / "hypo_merfish_animal1_bregma-0.29_st.h5ad")
-    assert judge_scale(scan(data.X)) == "raw"
-    assert judge_scale(scan(data.layers["volume_normalised"])) == "normalised"
-    assert judge_scale(scan(data.layers["volume_normalised"] / 20)) == "normalised"
-    assert judge_scale(scan(data.layers["volume_normalised"].log1p())) == "log"
+    assert judged(data.X) == "raw"
+    assert judged(data.layers["volume_normalised"]) == "normalised"
+    assert judged(data.layers["volume_normalised"] / 20) == "normalised"
+    assert judged(data.layers["volume_normalised"].log1p()) == "log"
+
+
+def test_real_logarithms_are_told_apart(shared_data: Any) -> None:
+    import anndata
+
+    for name in ("osmfish_ref_allen_ssp_sc33", "hypo_ref_10x_sc134", "visp_starmap1020_st"):
+        counts = sp.csr_matrix(anndata.read_h5ad(shared_data / f"{name}.h5ad").X).astype(np.float64)
+        sizes = np.random.default_rng(0).uniform(5, 10, counts.shape[0])  # the panel is a part of all genes
+        sizes *= np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
+        millions = sp.csr_matrix(sp.diags(1e6 / sizes) @ counts)
+        assert judged(counts.log1p()) == "log_raw"
+        assert judged(millions.log1p()) == "log"
+        assert judged(millions.log1p() / np.log(2)) == "log2"
+        assert judged(millions.log1p() / np.log(10)) == "log10"

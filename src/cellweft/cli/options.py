@@ -18,7 +18,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from cellweft._errors import Argument, Message
-from cellweft._typing import Duplicates, Scale
+from cellweft._typing import Duplicates, StoredScale
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
@@ -67,7 +67,8 @@ class PairOptions:
         The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
         of a 10x .h5 with several.
     sc_scale, st_scale
-        What the values are, if they are not recognised rightly.
+        What the values are, if they are not recognised rightly: counts (raw), counts divided by a size
+        (normalised), or log, log2, log10, sqrt of these; with _raw, of counts that were not divided.
     size_factor
         Column of obs with each cell's total count, if the file holds only some genes.
     sc_gene_column, st_gene_column
@@ -89,7 +90,7 @@ class PairOptions:
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_layer: Annotated[str | None, _sc(metavar="LAYER")] = None
     sc_sample: Annotated[str | None, _sc(metavar="NAME")] = None
-    sc_scale: Annotated[Scale | None, _sc()] = None
+    sc_scale: Annotated[StoredScale | None, _sc()] = None
     size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
     coordinates: Annotated[str | None, _st(metavar="PLACE")] = None
@@ -97,7 +98,7 @@ class PairOptions:
     st_labels: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_layer: Annotated[str | None, _st(metavar="LAYER")] = None
     st_sample: Annotated[str | None, _st(metavar="NAME")] = None
-    st_scale: Annotated[Scale | None, _st()] = None
+    st_scale: Annotated[StoredScale | None, _st()] = None
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"

@@ -25,7 +25,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
+from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, PathLike, StoredScale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import (
     GeneMatch,
@@ -43,7 +43,14 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
+from cellweft.data.spatial import (
+    find_coordinates,
+    find_labels,
+    find_slices,
+    find_tissue,
+    guess_slices,
+    spot_spacing,
+)
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import (
     CheckedSide,
@@ -83,6 +90,8 @@ class Pair:
         All that the summary says, as plain values that JSON takes.
     cautions
         What is no error but should be known.
+    blank_cells
+        (n_st,) spatial cells without counts in any shared gene, of which nothing can be told.
     """
 
     sc: Side
@@ -97,6 +106,7 @@ class Pair:
     spacing: float | None
     findings: dict[str, Any]
     cautions: tuple[str, ...]
+    blank_cells: BoolArray
 
     def __repr__(self) -> str:
         return (
@@ -222,6 +232,7 @@ class Pair:
             coordinates=None if self.coordinates is None else self.coordinates[kept],
             slices=None if self.slices is None else self.slices[kept],
             st_labels=None if self.st_labels is None else self.st_labels[kept],
+            blank_cells=self.blank_cells[kept],
             findings=self.findings | {"spatial": self.findings["spatial"] | counted},
         )
 
@@ -234,7 +245,7 @@ class Pair:
         sc_sample: str | None = None,
         size_factor: str | None = None,
         sc_gene_column: str | None = None,
-        sc_scale: Scale | None = None,
+        sc_scale: StoredScale | None = None,
         duplicates: Duplicates = "error",
         orthologs: PathLike | None = None,
     ) -> Pair:
@@ -328,8 +339,8 @@ def pair(
     st_gene_column: str | None = None,
     coordinates: str | None = None,
     slices: str | None = None,
-    sc_scale: Scale | None = None,
-    st_scale: Scale | None = None,
+    sc_scale: StoredScale | None = None,
+    st_scale: StoredScale | None = None,
     duplicates: Duplicates = "error",
     orthologs: PathLike | None = None,
 ) -> Pair:
@@ -367,7 +378,9 @@ def pair(
         usual one with several values, else one such as "batch" or "region" where the cells of its values lie
         on top of each other or apart, which a caution says.
     sc_scale, st_scale
-        What the values are, "raw", "normalised" or "log"; detected by default.
+        What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
+        "log2", "log10" (of normalised counts plus 1) and "sqrt"; "log_raw", "log2_raw", "log10_raw" and
+        "sqrt_raw" of counts, which are carried back to counts.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs
@@ -400,6 +413,10 @@ def pair(
     so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by
     the name that the spatial side has, so that results join it. The values are read once, by blocks of rows,
     so that a file larger than memory can be checked.
+
+    Spots whose column ``in_tissue`` is 0 are left out. So are, from the panel and from the cells' totals,
+    genes that some slices did not measure, as where two panels were joined: all their values in a slice are
+    NaN, or all are zero though others tell that they should not be. Both are said in the cautions.
 
     Examples
     --------
@@ -450,8 +467,13 @@ def pair(
         found, guess = guess_slices(st_data.obs, places[0])
         found_slices = (found, guess if found is not None else "")
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
+    cells = find_tissue(st_data.obs, where=st_data.where)
+    if cells is not None:
+        places, found_slices, st_types = (
+            (None if one is None else one[cells], source) for one, source in (places, found_slices, st_types)
+        )
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
-    return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess)
+    return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -472,15 +494,20 @@ def _paired(
     places: tuple[DoubleArray | None, str],
     slices: tuple[NDArray[np.str_] | None, str],
     slices_guess: str,
+    cells: IntArray | None,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
     joined = joined_names(*names, match)
     order = np.argsort(joined.names[match.first], kind="stable")
-    shared = match.first[order], match.second[order]
+    match = dataclasses.replace(match, first=match.first[order], second=match.second[order])
+    tissue = _checked_side(*st, match.second, names[1], cells=cells, slices=slices[0], is_tissue=True)
+    partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
+    shared = match.first, match.second
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0], joined), _checked_side(*st, shared[1], names[1])),
+        sides=(_checked_side(*sc, shared[0], joined), tissue),
         match=match,
+        partly=partly,
         coordinates=places[0],
         coordinates_source=places[1],
         slices=slices[0],
@@ -501,13 +528,44 @@ def _paired(
         spacing=found.spacing,
         findings=findings_of(found),
         cautions=cautions_of(found),
+        blank_cells=tissue.scan.panel_totals == 0,
     )
 
 
+def _measured_everywhere(
+    match: GeneMatch, st: _Read, unmeasured: BoolArray, slices: NDArray[np.str_] | None
+) -> tuple[dict[str, list[str]], GeneMatch]:
+    """Return the genes that some slices did not measure, with these, and the match of the others."""
+    data, _, genes, _ = st
+    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
+    unmeasured = unmeasured[:, genes.places]
+    partly = {
+        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
+        for place in np.flatnonzero(unmeasured.any(axis=0))
+    }
+    if not partly:
+        return {}, match
+    kept = ~unmeasured.any(axis=0)[match.second]
+    if kept.sum() < 2:
+        raise GeneError(
+            f"{data.where}.X",
+            expected="at least 2 shared genes that were measured in all slices",
+            got=f"{kept.sum()}; without values in some slices are {shorten(list(partly))}",
+            fix="Impute each slice by itself.",
+        )
+    return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
+
+
 def _checked_side(
-    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray, names: GeneNames
+    data: Input,
+    wish: ReadOptions,
+    genes: Genes,
+    types: _Types,
+    shared: IntArray,
+    names: GeneNames,
+    **more: Any,
 ) -> CheckedSide:
-    side, scan = make_side(data, genes, wish, panel=shared, names=names)
+    side, scan = make_side(data, genes, wish, panel=shared, names=names, **more)
     return CheckedSide(
         data=data, wish=wish, genes=genes, side=side, scan=scan, labels=types[0], labels_column=types[1]
     )
@@ -679,7 +737,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
             "genes": side.n_genes,
             "digest": values_digest(side),
             "layer": str(told["layer"] or "X"),
-            "scale": side.scale,
+            "scale": side.judgement.scale,
             "labels": str(told["labels"] or ""),
             "size_factor": str(told["size_factor"] or ""),
         }

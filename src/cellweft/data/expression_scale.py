@@ -1,26 +1,53 @@
-"""What the values of a matrix are: one pass over its rows, and the judgement from it.
+"""What the values of a matrix are, and the way back from logarithms and roots.
 
-Raw counts are whole numbers. Counts divided by a size, and the logarithm of that, are told apart by a trace
-that the whole numbers leave: within a cell the values (or their exponentials) are whole multiples of the
-smallest one.
+Raw counts are whole numbers. Counts divided by a size leave a trace: within a cell they are whole multiples
+of the smallest one, or all cells have the same sum. A logarithm or a root is known by the way back from it
+that leads to one of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
-from cellweft._typing import DoubleArray, IntArray, Matrix, Scale
-from cellweft.data.io.backed_matrix import RowSource
+from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, Scale, StoredScale
+from cellweft.data.io.backed_matrix import Rows, RowSource
 
 MOSTLY_WHOLE = 0.01
 """Counts may hold this fraction of values that are not whole: cells whose integers were not recovered."""
 
-_LARGEST_LOG = 25.0  # log2 of 3e7 counts; counts divided by a size go far beyond it
+SCALES: Mapping[StoredScale, Scale] = {
+    "raw": "raw",
+    "normalised": "normalised",
+    "log": "log",
+    "log2": "log",
+    "log10": "log",
+    "sqrt": "normalised",
+    "log_raw": "raw",
+    "log2_raw": "raw",
+    "log10_raw": "raw",
+    "sqrt_raw": "raw",
+}
+"""What the values of each scale are once `open_undone` has undone it."""
+
+_LOG_BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}  # natural logarithms of the bases
+_LARGEST = {"log": 18.0, "log2": 26.0, "log10": 8.0}  # of 6e7 counts; counts divided by a size go far beyond
+_LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
+_SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
+_LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
+_SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
+_LEAST_EXPECTED = (
+    5  # cells with counts of a gene: were it measured, none at all would be a chance of 1 in 150
+)
+_TOO_LARGE = 1e30
+_CHUNK = 2**20  # values that are worked on in float64 at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,9 +71,9 @@ class Scan:
         Row and column of the first NaN or infinite entry.
     smallest, largest
         Range of the finite values.
-    linear_whole, log_whole
-        Share of values (of their exponentials less 1) that are whole multiples of their cell's smallest, 0 to
-        1.
+    unmeasured
+        (n_slices, n_genes) whether a gene was not measured in a slice, by what `SliceGenes` found; no slices
+        where nobody asked.
     """
 
     totals: DoubleArray
@@ -60,8 +87,7 @@ class Scan:
     missing_at: tuple[int, int] | None
     smallest: float
     largest: float
-    linear_whole: float
-    log_whole: float
+    unmeasured: BoolArray
 
     @property
     def sparsity(self) -> float:
@@ -74,9 +100,11 @@ def scan_values(
     columns: IntArray | None = None,
     *,
     panel: IntArray | None = None,
+    slices: SliceGenes | None = None,
+    left_out: BoolArray | None = None,
     look: Callable[[Matrix], None] = lambda _: None,
 ) -> Scan:
-    """Read a matrix once, block by block, and collect what `judge_scale` and the summary need.
+    """Read a matrix once, block by block, and collect what the checks and the summary need.
 
     Parameters
     ----------
@@ -86,6 +114,11 @@ def scan_values(
         The columns that are genes; all by default.
     panel
         Positions among these genes whose sum per cell is wanted too; all by default.
+    slices
+        Told of each block, and NaN of the kind that it takes for genes that were not measured is no missing
+        value; None where no slices are known.
+    left_out
+        (n_genes,) genes that do not count in the totals; none by default.
     look
         Called with each block, so that what else all values are wanted for need not read them again.
 
@@ -100,15 +133,19 @@ def scan_values(
     weights = np.ones((n_genes, 2))
     if panel is not None:
         weights[:, 1] = np.bincount(panel, minlength=n_genes)
+    if left_out is not None:
+        weights[left_out] = 0
     totals, panel_totals = np.zeros(n_cells), np.zeros(n_cells)
     gene_cells, projections = np.zeros(n_genes, dtype=np.int64), np.zeros(n_genes)
     draw = numpy_stream(0, "projections")
     counts = np.zeros(4, dtype=np.int64)  # not zero, fractional, negative, missing
-    smallest, largest, missing_at, whole = np.inf, -np.inf, None, (0.0, 0.0)
+    smallest, largest, missing_at = np.inf, -np.inf, None
     for rows in row_blocks(n_cells, rows_within(READ_BYTES, source.row_bytes)):
         block = source.read(rows, columns)
         values = block.data if sp.issparse(block) else block
         finite = np.isfinite(values)
+        if slices is not None:
+            slices.add(block)
         if not finite.all():
             missing_at = missing_at or _first_missing(block, rows.start)
             values[~finite] = 0
@@ -121,8 +158,9 @@ def scan_values(
         gene_cells += filled_rows(block)
         projections += block.T @ draw.random(block.shape[0])
         look(block)
-        if rows.start == 0 and counts[1]:
-            whole = _whole_multiples(block[:2000])
+    unmeasured = np.zeros((0, n_genes), dtype=bool) if slices is None else slices.unmeasured()
+    if slices is not None and slices.n_missing_at(unmeasured) == counts[3]:
+        counts[3], missing_at = 0, None
     return Scan(
         totals=totals,
         panel_totals=panel_totals,
@@ -135,27 +173,221 @@ def scan_values(
         missing_at=missing_at,
         smallest=smallest,
         largest=largest,
-        linear_whole=whole[0],
-        log_whole=whole[1],
+        unmeasured=unmeasured,
     )
 
 
-def judge_scale(scan: Scan) -> Scale | None:
-    """Say what the values are; None where they are below zero (centred, scaled), which cellweft cannot use.
+class SliceGenes:
+    """Which genes have counts in which slices of a tissue, from all of its cells, block by block.
+
+    Parameters
+    ----------
+    codes
+        (n_cells,) number of each cell's slice, from 0; cells come in this order.
+    n_genes
+        How many there are.
 
     Notes
     -----
-    Raw: at most 1 % of the values are not whole. Else the trace of the counts decides (see the module), and
-    where several counts per gene are too rare to leave one, the largest value: a logarithm stays below 25.
+    Two panels that were joined leave zeros, or NaN, for what one of them did not measure. A gene counts as
+    not measured in a slice where all its values are NaN, or all are zero though at least five cells with
+    counts were to be expected by the other slices.
+
+    Examples
+    --------
+    >>> seen = SliceGenes(np.repeat([0, 1], 20), n_genes=2)
+    >>> seen.add(np.repeat([[1.0, 0.0], [1.0, 1.0]], 20, axis=0))
+    >>> seen.unmeasured().tolist()
+    [[False, True], [False, False]]
     """
-    if scan.n_negative:
-        return None
-    if scan.n_fractional <= MOSTLY_WHOLE * scan.n_values:
-        return "raw"
-    best = max(scan.linear_whole, scan.log_whole)
-    if best > 0.5 and abs(scan.linear_whole - scan.log_whole) > 0.2:
-        return "normalised" if scan.linear_whole > scan.log_whole else "log"
-    return "log" if scan.largest <= _LARGEST_LOG else "normalised"
+
+    def __init__(self, codes: IntArray, n_genes: int) -> None:
+        self._codes, self._start = codes, 0
+        self._cells = np.bincount(codes)[:, None]
+        shape = (len(self._cells), n_genes)
+        self._filled, self._missing = np.zeros(shape, dtype=np.int32), np.zeros((0, 0), dtype=np.int32)
+
+    def add(self, block: Matrix) -> None:
+        """Take the next rows; the block is not changed."""
+        n_rows = block.shape[0]
+        codes = self._codes[self._start : self._start + n_rows]
+        self._start += n_rows
+        places: Any = (np.ones(n_rows, dtype=np.int32), (codes, np.arange(n_rows)))
+        by_slice = sp.csr_matrix(places, shape=(len(self._cells), n_rows))
+        values = block.data if sp.issparse(block) else block
+        self._filled += _summed(by_slice, block, np.isfinite(values) & (values != 0))
+        missing = ~np.isfinite(values)
+        if missing.any():
+            found = _summed(by_slice, block, missing)
+            self._missing = self._missing + found if self._missing.size else found
+
+    def unmeasured(self) -> BoolArray:
+        """Return whether a gene was not measured in a slice, (n_slices, n_genes)."""
+        filled = self._filled.sum(axis=0, dtype=np.int64)
+        others = len(self._codes) - self._cells
+        expected = np.divide(filled * self._cells, others, out=np.zeros(self._filled.shape), where=others > 0)
+        found: BoolArray = (self._filled == 0) & (expected >= _LEAST_EXPECTED)
+        return found | (self._missing == self._cells) if self._missing.size else found
+
+    def n_missing_at(self, unmeasured: BoolArray) -> int:
+        """Return how many values are missing in these genes of these slices."""
+        return int(self._missing[unmeasured].sum()) if self._missing.size else 0
+
+
+def _summed(by_slice: sp.csr_matrix, block: Matrix, marks: BoolArray) -> IntArray:
+    """Count marked values by slice and gene."""
+    if not sp.issparse(block):
+        return np.asarray(by_slice @ marks.astype(np.int32))
+    marked = sp.csr_matrix((marks.astype(np.int32), block.indices, block.indptr), shape=block.shape)
+    return np.asarray((by_slice @ marked).toarray())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the values of a matrix seem to be.
+
+    Attributes
+    ----------
+    scale
+        The scale.
+    is_sure
+        False where nothing but the size of the values, or a part of them, speaks for it.
+    """
+
+    scale: StoredScale
+    is_sure: bool = True
+
+
+def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
+    """Say what the values are, from some cells of all parts of a matrix.
+
+    Parameters
+    ----------
+    source
+        (n_cells, n_columns), at or above zero; NaN counts as zero.
+    columns
+        The columns that are genes; all by default.
+
+    Notes
+    -----
+    In this order: counts are whole but for 1 % of them. What becomes whole when a logarithm (plus 1) or a
+    root is undone is one of counts. Counts divided by a size, and logarithms of them, show in whole multiples
+    of a cell's smallest value, or in cells that all have the same sum. Values that lie near whole numbers
+    more often than by chance are counts of which a part was taken off or shared out (SoupX, RSEM, proseg).
+    What is left is a guess: up to 25 a logarithm, above it counts that are not whole.
+
+    Examples
+    --------
+    >>> from cellweft.data.io.backed_matrix import open_rows
+    >>> counts = np.random.default_rng(0).poisson(2.0, (20, 5))
+    >>> judge_scale(open_rows(np.log2(counts + 1.0)))
+    Judgement(scale='log2_raw', is_sure=True)
+    """
+    rows = _sample(source, columns)
+    values = rows.data
+    if not len(values) or values.min() < 0 or np.mean(values != np.rint(values)) <= MOSTLY_WHOLE:
+        return Judgement(scale="raw")
+    forms = [form for form, most in _LARGEST.items() if values.max() <= most]
+    back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
+    whole = {form: _share_whole(found) for form, found in back.items()}
+    best = max(whole, key=whole.__getitem__)
+    if whole[best] >= 1 - MOSTLY_WHOLE:
+        return Judgement(scale=f"{best}_raw")  # type: ignore[arg-type]
+    back = {"normalised": values} | back
+    multiples = {form: _share_of_multiples(rows, found) for form, found in back.items()}
+    spread = {form: _spread_of_sums(rows, found) for form, found in back.items()}
+    if multiples.get("log2", 0) > 0.5:
+        multiples["log10"] = 0.0  # which turns two times as much, 1 more in log2, into ten times as much
+    clear = _clearest({form: multiples[form] for form in ("normalised", *forms)})
+    if clear in forms:
+        return Judgement(scale=clear)
+    same = min(spread, key=spread.__getitem__)
+    if spread[same] < _SAME_SUM:
+        return Judgement(scale=same)
+    if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # chance: 0.04 and 0.2
+        return Judgement(scale="raw")
+    clear = clear or _clearest(multiples)
+    if clear is not None:
+        return Judgement(scale=clear)
+    is_log = values.max() <= _LARGEST_LOG
+    guess: StoredScale = "raw" if not is_log else "log" if values.max() <= _LARGEST_NATURAL else "log2"
+    return Judgement(scale=guess, is_sure=False)
+
+
+def open_undone(source: RowSource, scale: StoredScale) -> RowSource:
+    """Return the rows of a matrix as counts, normalised counts or natural logarithms: see `SCALES`.
+
+    Parameters
+    ----------
+    source
+        (n_cells, n_columns)
+    scale
+        What its values are.
+
+    Examples
+    --------
+    >>> from cellweft.data.io.backed_matrix import open_rows
+    >>> open_undone(open_rows(np.log2([[1.0, 4.0]])), "log2_raw").read(slice(None))
+    array([[0., 3.]], dtype=float32)
+    """
+    return source if scale == SCALES[scale] else UndoneRows(source=source, scale=scale)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UndoneRows:
+    """Rows of a matrix whose logarithm or root is undone as they are read.
+
+    Attributes
+    ----------
+    source
+        The matrix.
+    scale
+        What its values are.
+    """
+
+    source: RowSource
+    scale: StoredScale
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (cells) and columns (genes)."""
+        return self.source.shape
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes that a row takes in memory, on average."""
+        return self.source.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        """Return some rows as `cellweft.data.io.backed_matrix.RowSource.read` does."""
+        block = self.source.read(rows, columns)
+        undo(block.data if sp.issparse(block) else block, self.scale)
+        return block
+
+
+def undo(values: NDArray[Any], scale: StoredScale) -> None:
+    """Turn stored values, float32 and of any shape, into those of `SCALES`, in place.
+
+    Notes
+    -----
+    Logarithms of normalised counts become natural ones; all else is carried back to counts, which are rounded
+    where rounding errors alone can have made them less than whole.
+    """
+    form, _, kind = scale.partition("_")
+    if kind != "raw" and form in _LOG_BASES:
+        values *= np.float32(_LOG_BASES[form])
+        return
+    for part in row_blocks(len(values), max(_CHUNK // max(math.prod(values.shape[1:]), 1), 1)):
+        back = _undone(values[part].astype(np.float64), form)
+        if kind == "raw":
+            whole = np.rint(back)
+            back = np.where(np.abs(back - whole) <= np.maximum(0.02, 1e-5 * whole), whole, back)
+        values[part] = np.minimum(back, _TOO_LARGE)  # which is no count, and what float32 still holds
+
+
+def _undone(values: DoubleArray, form: str) -> DoubleArray:
+    with np.errstate(over="ignore"):
+        return np.asarray(np.square(values) if form == "sqrt" else np.expm1(values * _LOG_BASES[form]))
 
 
 def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
@@ -164,8 +396,8 @@ def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
         doubles = block.data.astype(np.float64)
         return np.asarray(sp.csr_matrix((doubles, block.indices, block.indptr), shape=block.shape) @ weights)
     doubles = block.astype(np.float64)
-    panel = weights[:, 1].astype(bool)
-    return np.column_stack([doubles.sum(axis=1), np.ascontiguousarray(doubles[:, panel]).sum(axis=1)])
+    parts = [doubles if weight.all() else doubles[:, weight.astype(bool)] for weight in weights.T]
+    return np.column_stack([np.ascontiguousarray(part).sum(axis=1) for part in parts])
 
 
 def filled_rows(block: Matrix) -> IntArray:
@@ -185,19 +417,54 @@ def _first_missing(block: Matrix, start: int) -> tuple[int, int]:
     return start + int(row), int(column)
 
 
-def _whole_multiples(block: Matrix) -> tuple[float, float]:
-    """Return the share of whole multiples of the cell's smallest value: as they are, and as exponentials."""
-    rows = sp.csr_matrix(block).astype(np.float64)
+def _sample(source: RowSource, columns: IntArray | None) -> sp.csr_matrix:
+    """Return some cells that have values, from all parts of the matrix, in float64 and without zeros."""
+    n_cells = source.shape[0]
+    n_rows = min(n_cells, rows_within(READ_BYTES, source.row_bytes, most=_SAMPLE_ROWS))
+    length = math.ceil(n_rows / _SAMPLE_PARTS)
+    starts = np.linspace(0, n_cells - length, min(_SAMPLE_PARTS, n_cells)).astype(np.int64)
+    places = np.unique(np.concatenate([start + np.arange(length) for start in starts]))
+    rows = sp.csr_matrix(source.read(places, columns)).astype(np.float64)
+    rows.data[~np.isfinite(rows.data)] = 0
     rows.eliminate_zeros()
-    filled = np.diff(rows.indptr) > 0
-    if not filled.any() or rows.data.min() < 0 or rows.data.max() > 700:  # exp would overflow: no logarithm
-        return float(filled.any()), 0.0
-    shares = []
-    for values in (rows.data, np.expm1(rows.data)):
-        least = np.minimum.reduceat(values, rows.indptr[:-1][filled])
-        ratios = values / np.repeat(least, np.diff(rows.indptr)[filled])
-        # 1 is the smallest itself; above 20 rounding hides the trace
-        ratios = ratios[(ratios > 1.2) & (ratios < 20)]
-        near_whole = np.abs(ratios - np.rint(ratios)) < 0.01
-        shares.append(float(near_whole.mean()) if len(ratios) >= 50 else 0.0)
-    return shares[0], shares[1]
+    filled: sp.csr_matrix = rows[np.diff(rows.indptr) > 0]
+    return filled
+
+
+def _share_whole(values: DoubleArray) -> float:
+    """Return the share of whole numbers, three decimals allowed; of small ones where it is larger."""
+    is_whole = (np.abs(values - np.rint(values)) <= 0.02) & (values >= 0.5)
+    shares = [0.0]
+    for most in (5, 20, 1e4):
+        small = values <= most
+        # counts hold ones; that a single other number comes out whole is chance
+        if small.sum() >= _LEAST_VALUES and (is_whole & (values < 1.5)).any():
+            shares.append(float(is_whole[small].mean()))
+    return max(shares)
+
+
+def _share_near_whole(values: DoubleArray) -> float:
+    large = values[values >= 0.5]
+    return float((np.abs(large - np.rint(large)) <= 0.1).mean()) if len(large) >= _LEAST_VALUES else 0.0
+
+
+def _share_of_multiples(rows: sp.csr_matrix, values: DoubleArray) -> float:
+    """Return the share of values, in the order of ``rows``, that are multiples of their cell's smallest."""
+    ratios = values / np.repeat(np.minimum.reduceat(values, rows.indptr[:-1]), np.diff(rows.indptr))
+    # 1 is the smallest itself; above 20 rounding hides the trace
+    ratios = ratios[(ratios > 1.2) & (ratios < 20)]
+    return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
+
+
+def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:
+    """Return by how much of their mean the sums of cells differ."""
+    if rows.shape[0] < 5:
+        return math.inf
+    sums = np.add.reduceat(values, rows.indptr[:-1])
+    return float(sums.std() / sums.mean())
+
+
+def _clearest(shares: Mapping[str, float]) -> Any:
+    """Return what leaves by far the clearest trace, or None: 0.02 of ratios are whole by chance."""
+    first, second = sorted([*shares.items(), ("", 0.0)], key=lambda one: -one[1])[:2]
+    return first[0] if first[1] >= 0.15 and first[1] > 3 * second[1] else None

@@ -7,7 +7,7 @@ cells and genes are empty are found anew from the genes that are left.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cellweft._compute import READ_ROWS, row_blocks
 from cellweft._errors import InputError
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._typing import DoubleArray, IntArray, Scale
 from cellweft.data.expression_scale import judge_scale, scan_values
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.side import Side
@@ -48,7 +48,9 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
         No cell has counts in these genes.
     """
     scan = scan_values(side.matrix, side.columns[genes])
-    scale = (judge_scale(scan) or side.scale) if detect_scale else side.scale
+    judged = judge_scale(side.matrix, side.columns[genes])
+    is_new = detect_scale and judged.is_sure and judged.scale in get_args(Scale)
+    scale = cast(Scale, judged.scale) if is_new else side.scale
     sums = scan.totals if side.rows is None else scan.totals[side.rows]
     empty = sums == 0
     if empty.all():

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, Matrix, Scale
+from cellweft.data.expression_scale import Judgement
 from cellweft.data.io.backed_matrix import Rows, RowSource, per_row
 from cellweft.data.io.obs_table import Annotation
 from cellweft.data.io.reopenable import LazyMapping
@@ -30,7 +31,8 @@ class Side:
     name, source
         Which side it is, and the path it came from, or "AnnData in memory".
     matrix
-        The values as they stand in the input, read by rows.
+        The values, read by rows: as they stand in the input, but for logarithms and roots, which are undone
+        as `cellweft.data.expression_scale.SCALES` says.
     table
         Annotation of the cells of ``matrix``, in a file where the input is one.
     genes
@@ -40,7 +42,9 @@ class Side:
     columns, rows
         Position in ``matrix`` of every gene, and of every cell; None where the cells are all of its rows.
     scale
-        What the values are: "raw" counts, "normalised" counts, or their "log".
+        What the values of ``matrix`` are: "raw" counts, "normalised" counts, or their natural "log".
+    judgement
+        What the values of the input are, and whether that is sure; named ones are.
     totals
         (n_cells,) size of each cell: its sum over all genes of the input, or the size factor that was named.
     target
@@ -78,6 +82,7 @@ class Side:
     columns: IntArray
     rows: IntArray | None
     scale: Scale
+    judgement: Judgement
     totals: DoubleArray
     target: float
     has_sizes: bool
@@ -163,7 +168,7 @@ class Side:
         return values
 
     def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
-        """Return values of some cells as they stand in the input; parameters and result as `block`."""
+        """Return values of some cells as they stand in ``matrix``; parameters and result as `block`."""
         columns = self.columns if genes is None else self.columns[genes]
         whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
         places = rows if self.rows is None else self.rows[rows]

@@ -28,6 +28,10 @@ from cellweft.data.io.columns import (
 )
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
+IN_TISSUE = "in_tissue"
+"""Column of `obs` (in any case) that tells spots on tissue from those of the background."""
+
+_FARTHEST = 1e9  # in whatever unit: coordinates beyond it are placeholders
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
 _MIXED = 0.2  # share of cells whose neighbour is of another group: far more than along borders
@@ -110,6 +114,38 @@ def find_coordinates(
             *(arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y", "none")),
         ),
     )
+
+
+def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArray | None:
+    """Return the positions of the spots that lie on tissue; None where nothing tells them, or all do.
+
+    Parameters
+    ----------
+    obs
+        The spatial side's. Space Ranger's column ``in_tissue`` is 0 for spots of the background.
+    where
+        What errors call the input.
+
+    Raises
+    ------
+    InputError
+        No spot lies on tissue.
+    """
+    table = _as_table(obs)
+    name = next((one for one in table.columns if one.lower() == IN_TISSUE), None)
+    if name is None:
+        return None
+    codes, kinds = pd.factorize(table[name])
+    is_outside = np.array([str(kind).lower() in ("0", "0.0", "false") for kind in kinds], dtype=bool)
+    outside = np.append(is_outside, False)[codes]  # a missing one has code -1
+    if outside.all():
+        raise InputError(
+            f"{where}.obs[{name!r}]",
+            expected="spots on tissue",
+            got=f"0 for all {len(table):,} spots, as for those of the background",
+            fix="Correct the column, or leave it out.",
+        )
+    return np.flatnonzero(~outside) if outside.any() else None
 
 
 def find_slices(
@@ -348,8 +384,11 @@ def _from_obs(
 def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
     """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
     if isinstance(values, pd.DataFrame):
-        values = values.to_numpy()
+        columns = usual_columns(HeldTable(values))  # in the order of the axes, whatever theirs
+        values = (values if columns is None else values[columns]).to_numpy()
     try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
         coordinates = np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -358,6 +397,13 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
     other_columns = "Keep the columns that are coordinates, or name others: " + arg(argument, "obs:X,Y") + "."
     without = ", or go on without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""
     check_coordinates(coordinates, where, fixes=(other_columns, "Drop these cells" + without + "."))
+    if len(coordinates) > 1 and not np.ptp(coordinates, axis=0).any():
+        raise InputError(
+            where,
+            expected="cells at different places",
+            got=f"all {len(coordinates):,} at ({', '.join(f'{one:g}' for one in coordinates[0])})",
+            fix="Name the columns that hold the coordinates" + without + ".",
+        )
     return coordinates
 
 
@@ -383,3 +429,7 @@ def check_coordinates(
     if len(bad):
         got = f"NaN or infinity for {len(bad):,} of {len(coordinates):,} cells, the first at row {bad[0]}"
         raise InputError(where, expected="a finite number for every cell", got=got, fix=fixes[1])
+    far = np.flatnonzero((np.abs(coordinates) > _FARTHEST).any(axis=1))
+    if len(far):
+        got = f"{coordinates[far[0]].tolist()} at row {far[0]}, and {len(far):,} of that kind in all"
+        raise InputError(where, expected=f"coordinates within ±{_FARTHEST:g}", got=got, fix=fixes[1])

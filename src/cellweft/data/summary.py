@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
-from cellweft._errors import arg
+from cellweft._errors import Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._typing import DoubleArray, IntArray, StoredScale
 from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
@@ -28,10 +29,25 @@ FEW_SHARED = 20
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
-SCALES = {
+SCALES: dict[StoredScale, str] = {
     "raw": "raw counts",
     "normalised": "counts divided by a size (normalised), not logarithms",
     "log": "logarithms of normalised counts",
+    "log2": "binary logarithms of normalised counts, log2(x + 1)",
+    "log10": "decimal logarithms of normalised counts, log10(x + 1)",
+    "sqrt": "square roots of normalised counts",
+    "log_raw": "logarithms of counts, ln(count + 1)",
+    "log2_raw": "binary logarithms of counts, log2(count + 1)",
+    "log10_raw": "decimal logarithms of counts, log10(count + 1)",
+    "sqrt_raw": "square roots of counts",
+}
+_TAKEN: dict[StoredScale, str] = {
+    "raw": "taken as they are",
+    "normalised": "only their logarithm is taken",
+    "log": "taken as they are",
+    "log2": "turned into natural logarithms",
+    "log10": "turned into natural logarithms",
+    "sqrt": "squared, and their logarithm is taken",
 }
 
 
@@ -39,12 +55,17 @@ SCALES = {
 class CheckResults:
     """All that the checks found: the sides, reference first, and what holds of the tissue or of both.
 
-    ``slices_guess`` is the column that was guessed to tell slices apart, whether or not they were taken from
-    it.
+    Attributes
+    ----------
+    slices_guess
+        The column that was guessed to tell slices apart, whether or not they were taken from it.
+    partly
+        Genes of the tissue that some slices did not measure, and these.
     """
 
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
+    partly: dict[str, list[str]]
     coordinates: DoubleArray | None
     coordinates_source: str
     slices: NDArray[np.str_] | None
@@ -62,7 +83,8 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "spatial": side_findings(st),
         "shared_genes": len(match.first),
         "genes_to_impute": sc.side.n_genes - len(match.first),
-        "genes_only_spatial": only_here(st.side.genes, match.second),
+        "genes_only_spatial": _only_spatial(evidence),
+        "genes_partly_measured": evidence.partly,
         "genes_matched_by_case": len(match.by_case),
         "genes_matched_by_spelling": len(match.by_spelling),
         "genes_ambiguous": list(match.ambiguous),
@@ -95,6 +117,7 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "genes": side.n_genes,
         "layer": wish.layer,
         "scale": side.scale,
+        "stored_scale": side.judgement.scale,
         "scale_detected": wish.scale is None,
         "sparsity": round(float(side.sparsity), 4),
         "median_total": float(np.median(checked.scan.totals[~side.empty_cells])),
@@ -145,6 +168,10 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     ]
     if only:
         lines.append(f"  not usable    {many(len(only), 'gene')} that only the spatial panel has")
+    if findings["genes_partly_measured"]:
+        lines.append(
+            f"  in some only  {many(len(findings['genes_partly_measured']), 'gene')}, not of all slices"
+        )
     if findings["gene_bridge"]:
         lines.append(f"  matched by    {findings['gene_bridge']}")
     lines.append("Cautions" if cautions else "No cautions.")
@@ -152,7 +179,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
 
 
 def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
-    values = SCALES[found["scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
+    values = SCALES[found["stored_scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
     if found["scale"] == "raw":
         values += f", {found['median_total']:,.0f} in a typical cell"
     if not found["scale_detected"]:
@@ -204,6 +231,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
     sc, st = evidence.sides
     return (
         *_gene_cautions(evidence),
+        *_measured_cautions(evidence),
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
@@ -221,7 +249,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
             "imputed genes only as far as the test on held-out genes supports them."
         )
-    only = only_here(evidence.sides[1].genes.names, match.second)
+    only = _only_spatial(evidence)
     if only:
         verb = "is" if len(only) == 1 else "are"
         yield (
@@ -233,9 +261,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
             f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
-            "orthologs: "
-            + arg("orthologs", "human:mouse")
-            + "."
+            "orthologs: " + arg("orthologs", "human:mouse") + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
@@ -304,23 +330,63 @@ def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
         yield np.flatnonzero(groups == number)
 
 
+def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
+    sc, st = (one.side for one in evidence.sides)
+    if sc.n_genes == len(evidence.match.first):
+        yield (
+            "Reference: it has no gene beyond the panel, so that there is nothing to impute: imputing would "
+            "only smooth what was measured. Take a reference with all of its genes."
+        )
+    if evidence.partly:
+        some = [
+            f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
+            for gene, slices in list(evidence.partly.items())[:5]
+        ]
+        more = f", and {len(evidence.partly) - 5} more" if len(evidence.partly) > 5 else ""
+        yield (
+            f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
+            f"({'; '.join(some)}{more}): taken as not measured there, as where panels were joined. Neither "
+            "panel nor totals of cells use them; those that the reference has are imputed in all cells."
+        )
+    n_outside = len(st.table) - st.n_cells
+    if n_outside:
+        yield (
+            f"Spatial: {many(n_outside, 'spot')} of the background (obs['in_tissue'] is 0) left out; to keep "
+            "them, take that column away."
+        )
+
+
 def _scale_cautions(one: CheckedSide) -> Iterator[str]:
     side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
+    stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
     if side.scale == "raw" and scan.n_fractional:
         share = scan.n_fractional / max(scan.n_values, 1)
-        yield (
-            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not "
-            "whole numbers; the values are taken as raw counts all the same."
+        said = (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not whole "
+            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
+            "values are taken as raw counts all the same."
         )
-    if side.scale != "raw":
-        taken = "taken as they are" if side.scale == "log" else "only their logarithm is taken"
+        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
+        yield said + (other if wish.scale is None else "")
+    if stored != "raw":
         layer = count_layer(data, wish)
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
         if not layer and data.has_raw and wish.layer != RAW:
             hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
-        yield f"{title}: the values look like {SCALES[side.scale]}; {taken}." + hint
+        if wish.scale is None:
+            hint = " If they are something else, say what: " + scale + "." + hint
+        taken = _TAKEN.get(stored, "the counts are taken from them")
+        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
+    if not side.judgement.is_sure:
+        yield (
+            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
+            f"are not {SCALES[stored]}, say what they are: " + scale + "."
+        )
+    if side.has_sizes and side.scale == "log":
+        size = arg(wish.argument("size_factor"), wish.size_factor)
+        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
             f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
@@ -333,7 +399,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
     first, second = sc.side.scale, st.side.scale
     if first != second:
         yield (
-            f"The two sides are on different scales (reference: {SCALES[first]}; spatial: {SCALES[second]}); "
+            "The two sides are on different scales (reference: "
+            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
             "raw counts on both sides compare best."
         )
     totals = []
@@ -342,7 +409,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         totals.append(on_panel[on_panel > 0])
         bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
         if bare:
-            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes."
+            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
+            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
     if first == second == "raw" and all(map(len, totals)):
         medians = [float(np.median(one)) for one in totals]
         ratio = max(medians) / min(medians)
@@ -376,7 +444,10 @@ def _empty_cautions(side: Side) -> Iterator[str]:
     n_cells = int(side.empty_cells.sum())
     if n_cells:
         verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
-        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} kept, as zeros."
+        kept = "kept, as zeros"
+        if side.name == "spatial":
+            kept = f"imputed as an average cell is, and marked in obs[{NO_COUNTS!r}] of the result"
+        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
         verb = "has" if len(empty) == 1 else "have"
@@ -407,6 +478,8 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")
         hint = hint if evidence.slices is None else ""
         yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
+    if (np.ptp(evidence.coordinates, axis=0) > 0).sum() == 1 and len(evidence.coordinates) > 2:
+        yield "Spatial: all cells lie on one line; see whether these are the coordinates."
 
 
 def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:
@@ -424,9 +497,10 @@ def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> 
     return int(table.duplicated().sum())
 
 
-def only_here(genes: NDArray[np.str_], matched: IntArray) -> list[str]:
-    """Return the genes that are not among the matched positions."""
-    return [str(name) for name in np.delete(genes, matched)]
+def _only_spatial(evidence: CheckResults) -> list[str]:
+    """Return the genes of the tissue that the reference does not have."""
+    names = np.delete(evidence.sides[1].side.genes, evidence.match.second)
+    return [str(name) for name in names if str(name) not in evidence.partly]
 
 
 def _title(side: Side) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,17 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, Scale
+from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
-from cellweft.data.expression_scale import Scan, judge_scale, scan_values
+from cellweft.data.expression_scale import (
+    SCALES,
+    Judgement,
+    Scan,
+    SliceGenes,
+    judge_scale,
+    open_undone,
+    scan_values,
+)
 from cellweft.data.gene_names import (
     GeneMatch,
     GeneNames,
@@ -34,7 +42,7 @@ from cellweft.data.gene_names import (
     own_names,
     symbol_column,
 )
-from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, chosen_rows, open_rows
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import RAW, Input, with_raw
@@ -42,6 +50,8 @@ from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
+_MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
+_MOST_COUNTS = 1e9  # of one gene in one cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,7 @@ class ReadOptions:
     layer: str | None = None
     gene_column: str | None = None
     size_factor: str | None = None
-    scale: Scale | None = None
+    scale: StoredScale | None = None
     duplicates: Duplicates
 
     def argument(self, what: str) -> str:
@@ -253,7 +263,15 @@ def _row_names(data: Input) -> set[str]:
 
 
 def make_side(
-    data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray, names: GeneNames | None = None
+    data: Input,
+    genes: Genes,
+    wish: ReadOptions,
+    *,
+    panel: IntArray,
+    cells: IntArray | None = None,
+    slices: NDArray[np.str_] | None = None,
+    is_tissue: bool = False,
+    names: GeneNames | None = None,
 ) -> tuple[Side, Scan]:
     """Read the values once, check them, and return the side with what the scan found.
 
@@ -265,6 +283,13 @@ def make_side(
         Positions of the shared genes among ``genes``.
     names
         What the genes are called; by default as the input calls them.
+    cells
+        (n_cells,) rows of the input that are used; all by default.
+    slices
+        (n_cells,) slice of each of these cells; None where there is one.
+    is_tissue
+        Whether to look for genes that were not measured in all slices, which zeros or NaN stand for; they
+        count in no total.
 
     Raises
     ------
@@ -275,19 +300,11 @@ def make_side(
     FormatError
         The matrix does not fit the annotation.
     """
-    sizes = _sizes(data, wish)
-    source = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
-    n_columns = len(data.var) + sum(map(len, data.left_out.values()))
-    if source.shape != (len(data.obs), n_columns):
-        raise FormatError(
-            _slot(data, wish),
-            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
-            got=f"{source.shape[0]:,} x {source.shape[1]:,}",
-            fix="Write the file anew with AnnData.",
-        )
-    seen = MatrixDigest()
-    scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
-    scale = _checked_scale(data, wish, scan)
+    names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
+    sizes = _sizes(data, wish, cells)
+    by_slice = _slice_genes(data, cells, slices) if is_tissue else None
+    source, scan, judged, seen = _scanned(data, wish, genes.places[panel], cells=cells, by_slice=by_slice)
+    _check_any_counts(data, wish, scan)
     empty = scan.totals == 0
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
@@ -309,8 +326,9 @@ def make_side(
         genes=names.names,
         input_names=names.input_names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
-        rows=None,
-        scale=scale,
+        rows=cells,
+        scale=SCALES[judged.scale],
+        judgement=judged,
         totals=totals,
         target=float(np.median(totals[~empty])),
         has_sizes=sizes is not None,
@@ -323,6 +341,35 @@ def make_side(
     if not genes.n_left_out:
         values_digest(side, seen)
     return side, scan
+
+
+def _scanned(
+    data: Input, wish: ReadOptions, panel: IntArray, *, cells: IntArray | None, by_slice: SliceGenes | None
+) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
+    """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
+    stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
+    n_columns = len(data.var) + sum(map(len, data.left_out.values()))
+    if stored.shape != (len(data.obs), n_columns):
+        raise FormatError(
+            _slot(data, wish),
+            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
+            got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
+            fix="Write the file anew with AnnData.",
+        )
+    used = stored if cells is None else chosen_rows(stored, cells)
+    judged = _judged_scale(wish, used, data.columns)
+    seen = MatrixDigest()
+    undone = open_undone(used, judged.scale)
+    scan = scan_values(undone, data.columns, panel=panel, slices=by_slice, look=seen.add)
+    _check_values(data, wish, scan, used, cells)
+    source = open_undone(stored, judged.scale)
+    left_out = scan.unmeasured.any(axis=0)
+    if left_out.any():
+        again = scan_values(
+            ZeroedRows(undone), data.columns, panel=panel[~left_out[panel]], left_out=left_out
+        )
+        source, scan = ZeroedRows(source), replace(again, unmeasured=scan.unmeasured)
+    return source, scan, judged, seen
 
 
 def count_layer(data: Input, wish: ReadOptions) -> str | None:
@@ -338,12 +385,13 @@ def _slot(data: Input, wish: ReadOptions) -> str:
     return f"{data.where}.X" if wish.layer is None else f"{data.where}.layers[{wish.layer!r}]"
 
 
-def _sizes(data: Input, wish: ReadOptions) -> DoubleArray | None:
+def _sizes(data: Input, wish: ReadOptions, cells: IntArray | None) -> DoubleArray | None:
     if wish.size_factor is None:
         return None
     argument = wish.argument("size_factor")
     column = column_of(data.obs, wish.size_factor, where=data.where, argument=argument)
     sizes = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
+    sizes = sizes if cells is None else sizes[cells]
     bad = int((~np.isfinite(sizes)).sum())
     if bad:
         raise InputError(
@@ -355,10 +403,30 @@ def _sizes(data: Input, wish: ReadOptions) -> DoubleArray | None:
     return sizes
 
 
-def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
+def _judged_scale(wish: ReadOptions, source: RowSource, columns: IntArray | None) -> Judgement:
+    """Return what the values are: as the caller said, else as they look."""
+    if wish.scale is None:
+        return judge_scale(source, columns)
+    check_choice(wish.argument("scale"), wish.scale, get_args(StoredScale))
+    return Judgement(scale=wish.scale)
+
+
+def _slice_genes(data: Input, cells: IntArray | None, slices: NDArray[np.str_] | None) -> SliceGenes | None:
+    n_cells = len(data.obs) if cells is None else len(cells)
+    codes = np.zeros(n_cells, dtype=np.int64) if slices is None else pd.factorize(slices)[0]
+    n_genes = len(data.var)
+    return None if (codes.max(initial=0) + 1) * n_genes > _MOST_SLICE_GENES else SliceGenes(codes, n_genes)
+
+
+def _check_values(
+    data: Input, wish: ReadOptions, scan: Scan, stored: RowSource, cells: IntArray | None
+) -> None:
     where = _slot(data, wish)
+    if wish.scale is not None and wish.scale.startswith("log"):
+        _check_logarithms(data, wish, scan, stored)
     if scan.missing_at is not None:
         cell, column = scan.missing_at
+        cell = cell if cells is None else int(cells[cell])
         raise InputError(
             where,
             expected="a number for every cell and gene",
@@ -373,25 +441,38 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
         raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)
+    if scan.largest > _MOST_COUNTS:
+        raise InputError(
+            where,
+            expected=f"counts, or what was made of counts, below {_MOST_COUNTS:g}",
+            got=f"values up to {scan.largest:g}",
+            fix="Look for a placeholder or an overflow in the values, and correct them.",
+        )
+
+
+def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
+    where = _slot(data, wish)
     if not scan.n_values:
         raise InputError(
             where,
             expected="cells with counts",
-            got=f"{len(data.obs):,} cells that are all empty (only zeros)",
+            got=f"{len(scan.totals):,} cells that are all empty (only zeros)",
             fix=_other_values(data, wish) or "Pass the matrix that holds the counts.",
         )
-    judged = judge_scale(scan)
-    if wish.scale is not None:
-        scale = wish.argument("scale")
-        check_choice(scale, wish.scale, ("raw", "normalised", "log"))
-        if wish.scale == "log" and scan.largest > 80:  # exp(80) is no count, and float32 ends soon after
-            raise SettingError(
-                scale,
-                expected="logarithms, which stay below 80, where 'log' is said",
-                got=f"values up to {scan.largest:g} in {where}",
-                fix=f"The values look {judged}; leave " + arg(scale) + " out to detect them.",
-            )
-    return wish.scale or cast(Scale, judged)
+
+
+def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
+    """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
+    is_of_counts = str(wish.scale).endswith("_raw")  # which the scan has seen in place of their logarithms
+    most = _MOST_COUNTS if is_of_counts else 80  # exp(80) is no count, and float32 ends soon after
+    if scan.largest > most:
+        looks = judge_scale(stored, data.columns).scale
+        raise SettingError(
+            wish.argument("scale"),
+            expected=f"logarithms, which stay below 80, where {wish.scale!r} is said",
+            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_of_counts,
+            fix=f"The values look {looks}; leave " + arg(wish.argument("scale")) + " out to detect them.",
+        )
 
 
 def _other_values(data: Input, wish: ReadOptions) -> str:

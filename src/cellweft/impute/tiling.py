@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cellweft._compute import BLOCK_GENES, row_blocks
 from cellweft._errors import NotFittedError, arg
@@ -19,7 +20,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.digest import digest_of
 from cellweft.data.io.journal import Journal, kept_mark
-from cellweft.data.io.keys import INTERVAL, MEASURED, SIMILARITY
+from cellweft.data.io.keys import INTERVAL, MEASURED, NO_COUNTS, SIMILARITY
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter
@@ -149,7 +150,11 @@ class Imputation:
         """Return the table of the cells, read column by column where it lies in a file."""
         side = self.pair.st
         table = side.table if side.rows is None else HeldTable(side.obs)
-        more = {} if self.similarity is None else {SIMILARITY: self.similarity}
+        more: dict[str, NDArray[Any]] = {}
+        if self.pair.blank_cells.any():
+            more[NO_COUNTS] = self.pair.blank_cells
+        if self.similarity is not None:
+            more[SIMILARITY] = self.similarity
         return ExtendedTable(table, more)
 
     @cached_property

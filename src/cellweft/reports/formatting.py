@@ -42,7 +42,19 @@ PRESETS = {
 }
 """What the presets are, by the kind of result."""
 
-SCALES = {"raw": "raw counts", "normalised": "normalised counts", "log": "logarithms of normalised counts"}
+SCALES = {
+    "raw": "raw counts",
+    "normalised": "normalised counts",
+    "log": "logarithms of normalised counts",
+    "log2": "binary logarithms of normalised counts",
+    "log10": "decimal logarithms of normalised counts",
+    "sqrt": "square roots of normalised counts",
+    "log_raw": "logarithms of counts",
+    "log2_raw": "binary logarithms of counts",
+    "log10_raw": "decimal logarithms of counts",
+    "sqrt_raw": "square roots of counts",
+}
+"""What values of an input are, by the name of the scale."""
 
 PAPERS = {
     "imputed": (

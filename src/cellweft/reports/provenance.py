@@ -62,7 +62,8 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
     if any(found[side].get("cells_left_out") for side in sides):
         rows.append(("left out", *("; ".join(found[side].get("cells_left_out", [])) for side in sides)))
     add("genes", "genes", "count")
-    rows.append(("values", *(SCALES.get(str(found[side]["scale"]), "unknown") for side in sides)))
+    scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
+    rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
     if any(found[side].get("layer") for side in sides):
         rows.append(("layer", *(Name(str(found[side].get("layer") or "X")) for side in sides)))
     add("zeros", "sparsity", "share")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cellweft._compute import row_blocks
 from cellweft._errors import CellweftError, GeneError, InputError
 from cellweft._text import shorten
-from cellweft._typing import FloatArray, IntArray, Matrix, Scale
+from cellweft._typing import FloatArray, IntArray, Matrix, Scale, StoredScale
+from cellweft.data.expression_scale import SCALES, undo
 from cellweft.data.gene_names import match_sides
 from cellweft.data.io.backed_matrix import Rows, RowSource, open_rows
 from cellweft.data.io.lazy_input import Input
@@ -143,19 +144,23 @@ class MeasuredGenes:
         side, _ = make_side(dataclasses.replace(tissue, matrix=watched), self._names, _WISH, panel=no_panel)
         swept.keep(watched.blocks)
         if side.scale != "raw":
-            return swept, _Scale(side.scale, None)
+            return swept, _Scale(side.scale, side.judgement.scale, None)
         totals = side.totals
         factors = np.divide(side.target, totals, out=np.zeros_like(totals), where=totals > 0)
-        return swept, _Scale(side.scale, factors.astype(np.float32))
+        return swept, _Scale(side.scale, side.judgement.scale, factors.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
 class _Scale:
     kind: Scale
+    stored: StoredScale
     factors: FloatArray | None  # (n_cells,)
 
     def logarithms(self, values: FloatArray) -> FloatArray:
         """Normalise a gene as `cellweft.data.side.Side.block` does a block."""
+        if self.stored != SCALES[self.stored]:
+            values = values.copy()
+            undo(values, self.stored)
         if self.kind == "log":
             return values
         return np.log1p(values if self.factors is None else values * self.factors)

@@ -199,7 +199,9 @@ class _PartRows:
         return len(self.rows), len(self.columns)
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        return self.whole.read(self.rows[rows], self.columns if columns is None else self.columns[columns])
+        wanted = self.columns if columns is None else self.columns[columns]
+        is_whole = len(wanted) == self.whole.shape[1] and bool((wanted == np.arange(len(wanted))).all())
+        return self.whole.read(self.rows[rows], None if is_whole else wanted)
 
 
 def _open_view(view: Any, where: str) -> RowSource:
@@ -240,6 +242,36 @@ def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
     if len(rows) == source.shape[0] and np.array_equal(rows, np.arange(len(rows))):
         return source
     return _PartRows(source, rows, np.arange(source.shape[1]), source.row_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroedRows:
+    """Rows of a matrix in which NaN stands for what was not measured, and is read as zero.
+
+    Attributes
+    ----------
+    source
+        The matrix.
+    """
+
+    source: RowSource
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (cells) and columns (genes)."""
+        return self.source.shape
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes that a row takes in memory, on average."""
+        return self.source.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        """Return some rows as `RowSource.read` does."""
+        block = self.source.read(rows, columns)
+        values = block.data if sp.issparse(block) else block
+        values[np.isnan(values)] = 0
+        return block
 
 
 def transposed_rows(data: Any, indices: Any, indptr: Any, *, n_genes: int) -> RowSource:

@@ -76,7 +76,7 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
 
 def usual_columns(obs: Annotation) -> list[str] | None:
     """Return the columns that by their names hold coordinates, or None."""
-    known = {name.lower(): name for name in obs.columns}
+    known = {name.lower(): name for name in reversed(obs.columns)}  # the first where several are alike
     for x, y, z in OBS_KEYS:
         if x in known and y in known:
             columns = [known[x], known[y]]

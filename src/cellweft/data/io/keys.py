@@ -22,6 +22,10 @@ PLACES: Final = f"{PREFIX}spatial"
 PROPORTIONS: Final = f"{PREFIX}proportions"
 """``obsm``: share of each cell type in each spot."""
 
+NO_COUNTS: Final = f"{PREFIX}no_counts"
+"""``obs``: spatial cells without counts in the panel, whose imputed values say nothing about them; only where
+there are any."""
+
 SIMILARITY: Final = f"{PREFIX}similarity"
 """``obs``: how near the reference comes to an imputed cell."""
 
