@@ -290,12 +290,24 @@ def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool 
         raise InputError(where, expected=expected, got=got, fix=fix)
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or raise `MissingExtraError` that names how to install it."""
+def require(module: str, extra: str, *, otherwise: str = "") -> ModuleType:
+    """Import an optional dependency, or raise `MissingExtraError` that names how to install it.
+
+    Parameters
+    ----------
+    module
+        Its name as imported.
+    extra
+        The extra of cellweft that installs it.
+    otherwise
+        How to do without it, as a sentence, for the end of the message.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         fix = f'Install it with: pip install "cellweft[{extra}]"'
+        if otherwise:
+            fix = f"{fix}. " + otherwise
         raise MissingExtraError(
             module, expected=f"the optional package {module!r}", got=f"no such module ({error})", fix=fix
         ) from error

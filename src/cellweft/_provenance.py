@@ -7,6 +7,7 @@ import platform
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,17 @@ SCHEMA_VERSION = 2
 
 _FORMER = "weft"  # what cellweft was called before its first release
 
-_PACKAGES = ("cellweft", "anndata", "igraph", "numpy", "pandas", "scikit-learn", "scipy", "torch")
+_PACKAGES = ("cellweft", "anndata", "graspologic-native", "numpy", "pandas", "scikit-learn", "scipy", "torch")
 _command: list[str] = []  # of this process, where it is our command
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that the numbers depend on."""
-    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found}
+    """Return the versions of Python and of the installed packages that the numbers depend on."""
+    packages = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):  # one of them belongs to an extra
+            packages[name] = importlib.metadata.version(name)
+    return {"python": platform.python_version(), **packages}
 
 
 def refuse_former_name(names: Iterable[str], where: str) -> None:

@@ -322,7 +322,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
         "device": "auto",
         "methods": {"mean": "mean", "knn:k=5": "knn:k=5"},
     }
-    assert {"python", "cellweft", "numpy", "igraph"} <= told["versions"].keys()
+    assert {"python", "cellweft", "numpy", "graspologic-native"} <= told["versions"].keys()
     assert told["pair"] == tissue.findings
 
 

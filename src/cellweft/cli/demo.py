@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from cellweft._errors import OutputExistsError, arg, sentence
+from cellweft._errors import OutputExistsError, arg, require, sentence
 from cellweft._typing import FloatArray, PathLike, Progress, no_progress
 from cellweft.cli.console import running
 from cellweft.cli.options import Overwrite, RunOptions
@@ -201,6 +201,8 @@ def run_demo(
         The folder holds files of these names that no demonstration wrote.
     OutputError
         The folder could not be written to.
+    MissingExtraError
+        The extra ``clustering`` or ``report`` is not installed.
     """
     from cellweft.data._pair import pair
     from cellweft.data.synthetic.cortex import simulate_cortex
@@ -208,6 +210,8 @@ def run_demo(
     from cellweft.evaluate.score_table import write_scores
     from cellweft.impute.imputer import Imputer
 
+    for module in ("graspologic_native", "jinja2", "PIL", "matplotlib"):
+        require(module, "clustering,report")
     folder = _prepare(Path(folder), overwrite=overwrite)
     say = say or (lambda line: None)
     path = {what: folder / name for what, name in FILES.items()}

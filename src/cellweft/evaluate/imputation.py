@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import SettingError, arg, check_array, check_choice, check_range
+from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, sentence
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.hold_out import panel_reference, whole_genes
@@ -23,7 +23,7 @@ from cellweft.genes.embeddings import EmbeddingSource
 from cellweft.genes.gene_sets import GeneSetSource
 from cellweft.genes.interactions import EdgeSource
 from cellweft.genes.network import read_network
-from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters
+from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters, require_leiden
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 """What a method does not see: folds of genes; folds of cells and some genes of all; some genes."""
@@ -84,8 +84,8 @@ def evaluate_imputation(
         Seeds of the methods, each run with each. The folds and the kept genes are always the same.
     cluster
         Whether to compare clusters of cells with the spatial side's labels, where it has any, and modules of
-        genes with those of the measured values. The neighbours are exact: it takes long beyond some 100,000
-        cells.
+        genes with those of the measured values; needs the extra ``clustering``. The neighbours are exact: it
+        takes long beyond some 100,000 cells.
     reliability
         Whether to add what methods that can do so say of how reliable each gene is, and the scores of the
         more reliable half.
@@ -114,6 +114,8 @@ def evaluate_imputation(
         A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
     InputError
         A method gave another shape than was asked for, or NaN.
+    MissingExtraError
+        ``cluster`` without the extra ``clustering``.
 
     Notes
     -----
@@ -145,6 +147,8 @@ def evaluate_imputation(
     check_choice("protocol", protocol, get_args(Protocol))
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
+    if cluster:  # before any method is fitted
+        require_leiden(otherwise=sentence("Or do not compare clusters: {}.", arg("cluster", False)))
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))

@@ -3,12 +3,16 @@
 Every function draws on the ``ax`` (``axes``) that it is given, or on a new figure, and returns what it drew
 on. None shows a figure, writes a file, or changes its inputs or matplotlib's settings; the one exception is
 `label_colors` with ``keep=True``, which writes the colours of labels where scanpy keeps them. The files are
-private.
+private. Plots need the extra ``plot``.
 """
+
+from typing import Any
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+from cellweft._errors import require
+
+_load, __dir__, __all__ = lazy_loader.attach(
     "cellweft",
     submod_attrs={
         "pl._colors": ["label_colors", "palette"],
@@ -20,3 +24,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pl._genes": ["attribution", "trends"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        require("matplotlib", "plot")
+    return _load(name)

@@ -76,6 +76,8 @@ def report(
         A name that does not end in .html.
     OutputError, OutputExistsError
         It could not be written, or is there already.
+    MissingExtraError
+        The extra ``report`` is not installed.
 
     Notes
     -----
@@ -98,7 +100,11 @@ def report(
     True
     """
     from cellweft._compute import progress_callback
+    from cellweft._errors import require
     from cellweft.data.io.atomic_output import check_output
+
+    for module in ("jinja2", "PIL", "matplotlib"):
+        require(module, "report")
     from cellweft.reports.inputs import check_genes, given_of
     from cellweft.reports.render import write_page
     from cellweft.reports.sections import page_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from cellweft._compute import parse_memory
-from cellweft._errors import SettingError
+from cellweft._errors import SettingError, require
 from cellweft._typing import PathLike
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.keys import INTERVAL
@@ -83,6 +83,8 @@ def view(
         Nothing at a path; a file that is not what its name says, or no result of cellweft.
     KeyMissingError, InputError, GeneError
         Results without positions; a tissue of which no cell or no gene is in the result.
+    MissingExtraError
+        The extra ``plot`` is not installed.
 
     Notes
     -----
@@ -103,6 +105,7 @@ def view(
         raise SettingError(
             "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
         )
+    require("matplotlib", "plot")  # for the colours of labels
     opened = [open_result(one, argument="result") for one in results]
     measured = None if tissue is None else only_genes(open_input(tissue, argument="tissue"))
     files = [one for one in (*opened, measured) if one is not None]

@@ -16,7 +16,6 @@ from cellweft._errors import InputError
 from cellweft.data.io.columns import SLICE_KEYS
 from cellweft.data.io.keys import PROPORTIONS, SLICE
 from cellweft.data.io.lazy_input import Input
-from cellweft.pl._colors import categories_of, kept_colors
 
 MOST_CATEGORIES = 65_535
 """Labels of a column at most: two bytes number them, and the last number says that there is none."""
@@ -115,6 +114,8 @@ def _column(opened: Input, name: str) -> Column | None:
 
 
 def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None:
+    from cellweft.pl._colors import categories_of, kept_colors  # here, for they need matplotlib
+
     n_cells = len(values)
     is_category = isinstance(values.dtype, pd.CategoricalDtype)
     n_labels = len(values.cat.categories) if is_category else values.nunique()
