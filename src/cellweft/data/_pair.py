@@ -122,6 +122,24 @@ class Pair:
         """
         return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
 
+    def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
+        """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
+
+        Parameters
+        ----------
+        names
+            Names of shared genes.
+        where
+            What errors call them.
+
+        Raises
+        ------
+        GeneError
+            A gene that is not shared.
+        """
+        others = [known[self.sc_shared] for known in self.sc.other_names]
+        return find_names(names, self.shared_genes, where=where, others=others)
+
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
@@ -137,8 +155,7 @@ class Pair:
         GeneError
             A gene that is not shared.
         """
-        others = [names[self.sc_shared] for names in self.sc.other_names]
-        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes", others=others))
+        kept = np.unique(self.find_shared(genes, where="panel genes"))
         return dataclasses.replace(
             self,
             shared_genes=self.shared_genes[kept],
