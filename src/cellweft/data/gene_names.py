@@ -56,6 +56,10 @@ _FEW = 0.5
 """Where less than this share of the smaller side matches by name, other names of the genes are looked for."""
 
 
+ORTHOLOG_OF = "ortholog_of"
+"""Column of ``var`` with the names in the input, of genes that go by their orthologs."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneMatch:
     """The genes that two sides share.
@@ -271,7 +275,8 @@ class GeneNames:
 def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
     """Return the names of the genes of one side as it spells them; ``var`` is their annotation."""
     symbols, gene_ids = symbols_and_ids(names, var)
-    return GeneNames(names=names, input_names=names, symbols=symbols, gene_ids=gene_ids)
+    input_names = _text(var[ORTHOLOG_OF]) if ORTHOLOG_OF in var else names
+    return GeneNames(names=names, input_names=input_names, symbols=symbols, gene_ids=gene_ids)
 
 
 def other_names(var: pd.DataFrame) -> list[NDArray[np.str_]]:
@@ -328,7 +333,7 @@ def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneN
     if pd.Index(names).has_duplicates:
         names = first.names
     return GeneNames(
-        names=_text(names), input_names=first.names, symbols=_text(symbols), gene_ids=_text(gene_ids)
+        names=_text(names), input_names=first.input_names, symbols=_text(symbols), gene_ids=_text(gene_ids)
     )
 
 

@@ -85,12 +85,16 @@ class Genes:
         How many copies were left out.
     note
         Where the names come from, if that was guessed.
+    orthologs, n_without_ortholog
+        The table of orthologs that the names are of, if any, and how many genes were left out that have none.
     """
 
     names: NDArray[np.str_]
     places: IntArray
     n_left_out: int
     note: str = ""
+    orthologs: str = ""
+    n_without_ortholog: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

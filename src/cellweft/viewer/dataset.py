@@ -26,7 +26,7 @@ from cellweft.data.gene_names import shown_names
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation, StoredTable
-from cellweft.data.io.results import ResultKind, place_key, result_kind
+from cellweft.data.io.results import ResultKind, coordinate_unit, place_key, result_kind
 from cellweft.data.spatial import find_coordinates
 from cellweft.viewer.columns import columns_of, slices_of
 from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
@@ -119,7 +119,7 @@ class Dataset:
             "interval": float(interval) if isinstance(interval, float) else None,
             "columns": [one.told() for one in columns],
             "bounds": [float(low[0]), float(low[1]), float(high[0]), float(high[1])],
-            "unit": None,
+            "unit": coordinate_unit(self._opened) or None,
             "slices": slices_of(columns, self.n_cells),
             "cell": True,
         }

@@ -228,6 +228,21 @@ def _open_group(group: Any, where: str) -> RowSource:
     return open_rows(by_gene, where=where)
 
 
+def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
+    """Return some rows of a matrix as a matrix, nothing of it read.
+
+    Parameters
+    ----------
+    source
+        The matrix.
+    rows
+        (n_rows,) positions of its rows, in any order.
+    """
+    if len(rows) == source.shape[0] and np.array_equal(rows, np.arange(len(rows))):
+        return source
+    return _PartRows(source, rows, np.arange(source.shape[1]), source.row_bytes)
+
+
 def transposed_rows(data: Any, indices: Any, indptr: Any, *, n_genes: int) -> RowSource:
     """Return the rows of a 10x matrix: stored genes x cells by cell, which is cells x genes by row."""
     return _DiskSparseRows(data, indices, indptr, n_genes)
