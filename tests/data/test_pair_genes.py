@@ -224,7 +224,7 @@ def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
     assert result.var_names.tolist() == IDS
     assert result.var["symbol"].tolist() == SYMBOLS
     both = pair(reference, tissue)
-    page = cellweft.report(result, both, path=tmp_path / "r.html", genes=["Gad1"]).read_text()
+    page = cellweft.report(tmp_path / "r.html", result, both, genes=["Gad1"]).read_text()
     assert "Gad1: measured, imputed" in re.sub(r"<[^>]*>", "", page)
     with cellweft.view(result, tissue=tissue, open_browser=False, block=False) as viewer:
         genes = json.load(urllib.request.urlopen(f"{viewer.url}api/datasets/0/genes"))

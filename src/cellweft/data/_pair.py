@@ -331,8 +331,8 @@ def pair(
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs
-        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or the
-        path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their orthologs.
+        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or
+        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their orthologs.
         Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
         tissue's species has.
 
@@ -626,7 +626,8 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
         was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
         none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
-        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was used.
+        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was
+        used.
     """
     made: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):

@@ -234,9 +234,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
             f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
-            "orthologs: "
-            + arg("orthologs", "human:mouse")
-            + "."
+            "orthologs: " + arg("orthologs", "human:mouse") + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
