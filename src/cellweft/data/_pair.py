@@ -332,7 +332,8 @@ def pair(
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs
         Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or
-        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their orthologs.
+        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their
+        orthologs.
         Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
         tissue's species has.
 
