@@ -317,7 +317,7 @@ def joined(
             + (f" ({'; '.join(notes)})" if notes else ""),
             fix="Take both files from the same run.",
         )
-    kept = table.iloc[row_of[rows]]
+    kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
     return replace(
         counts,
         matrix=chosen_rows(open_rows(counts.matrix, where=counts.where), rows),
