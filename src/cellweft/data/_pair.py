@@ -240,12 +240,7 @@ class Pair:
         if orthologs is not None:
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
         var = data.var.iloc[genes.places]
-        panel = GeneNames(
-            names=self.shared_genes,
-            input_names=self.shared_genes,
-            symbols=self.sc.symbols[self.sc_shared],
-            gene_ids=self.sc.gene_ids[self.sc_shared],
-        )
+        panel = _panel_names(self)
         panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
         match = match_sides(genes.names, self.shared_genes, first_var=var, second_var=panel_var)
         lacking = np.setdiff1d(np.arange(len(self.shared_genes)), match.second)
@@ -406,16 +401,33 @@ def pair(
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    found_slices, guess = find_slices(st_data.obs, slices, where=st_data.where), ""
-    if slices is None and found_slices[0] is None and places[0] is not None:
-        found, guess = guess_slices(st_data.obs, places[0])
-        found_slices = (found, guess if found is not None else "")
+    found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
     return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
+
+
+def _panel_names(pair: Pair) -> GeneNames:
+    return GeneNames(
+        names=pair.shared_genes,
+        input_names=pair.shared_genes,
+        symbols=pair.sc.symbols[pair.sc_shared],
+        gene_ids=pair.sc.gene_ids[pair.sc_shared],
+    )
+
+
+def _slices(
+    data: Input, asked: str | None, places: DoubleArray | None
+) -> tuple[tuple[NDArray[np.str_] | None, str], str]:
+    """Return the slices and their column, and the column that was guessed to tell them, if any."""
+    found = find_slices(data.obs, asked, where=data.where)
+    if asked is not None or found[0] is not None or places is None:
+        return found, ""
+    slices, guess = guess_slices(data.obs, places)
+    return (slices, guess if slices is not None else ""), guess
 
 
 def _labels(data: Input, wish: ReadOptions) -> _Types:
