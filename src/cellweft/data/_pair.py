@@ -134,6 +134,24 @@ class Pair:
         """
         return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
 
+    def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
+        """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
+
+        Parameters
+        ----------
+        names
+            Names of shared genes.
+        where
+            What errors call them.
+
+        Raises
+        ------
+        GeneError
+            A gene that is not shared.
+        """
+        others = [known[self.sc_shared] for known in self.sc.other_names]
+        return find_names(names, self.shared_genes, where=where, others=others)
+
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
@@ -150,8 +168,7 @@ class Pair:
         GeneError
             A gene that is not shared.
         """
-        others = [names[self.sc_shared] for names in self.sc.other_names]
-        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes", others=others))
+        kept = np.unique(self.find_shared(genes, where="panel genes"))
         return dataclasses.replace(
             self,
             shared_genes=self.shared_genes[kept],
@@ -291,12 +308,7 @@ class Pair:
         if orthologs is not None:
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
         var = data.var.iloc[genes.places]
-        panel = GeneNames(
-            names=self.shared_genes,
-            input_names=self.shared_genes,
-            symbols=self.sc.symbols[self.sc_shared],
-            gene_ids=self.sc.gene_ids[self.sc_shared],
-        )
+        panel = _panel_names(self)
         panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
         match = match_sides(genes.names, self.shared_genes, first_var=var, second_var=panel_var)
         lacking = np.setdiff1d(np.arange(len(self.shared_genes)), match.second)
@@ -384,8 +396,9 @@ def pair(
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs
-        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or the
-        path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their orthologs.
+        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or
+        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their
+        orthologs.
         Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
         tissue's species has.
 
@@ -462,10 +475,7 @@ def pair(
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    found_slices, guess = find_slices(st_data.obs, slices, where=st_data.where), ""
-    if slices is None and found_slices[0] is None and places[0] is not None:
-        found, guess = guess_slices(st_data.obs, places[0])
-        found_slices = (found, guess if found is not None else "")
+    found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
     if cells is not None:
@@ -477,6 +487,26 @@ def pair(
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
+
+
+def _panel_names(pair: Pair) -> GeneNames:
+    return GeneNames(
+        names=pair.shared_genes,
+        input_names=pair.shared_genes,
+        symbols=pair.sc.symbols[pair.sc_shared],
+        gene_ids=pair.sc.gene_ids[pair.sc_shared],
+    )
+
+
+def _slices(
+    data: Input, asked: str | None, places: DoubleArray | None
+) -> tuple[tuple[NDArray[np.str_] | None, str], str]:
+    """Return the slices and their column, and the column that was guessed to tell them, if any."""
+    found = find_slices(data.obs, asked, where=data.where)
+    if asked is not None or found[0] is not None or places is None:
+        return found, ""
+    slices, guess = guess_slices(data.obs, places)
+    return (slices, guess if slices is not None else ""), guess
 
 
 def _labels(data: Input, wish: ReadOptions) -> _Types:
@@ -724,7 +754,8 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
         was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
         none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
-        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was used.
+        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was
+        used.
     """
     made: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):

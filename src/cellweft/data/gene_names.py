@@ -21,6 +21,7 @@ from cellweft._errors import GeneError, check_known
 from cellweft._text import shorten
 from cellweft._typing import IntArray
 from cellweft.data.io.columns import plain_name
+from cellweft.data.io.sanitize import GENE_NAMES
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
@@ -276,6 +277,27 @@ def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
     symbols, gene_ids = symbols_and_ids(names, var)
     input_names = _text(var[ORTHOLOG_OF]) if ORTHOLOG_OF in var else names
     return GeneNames(names=names, input_names=input_names, symbols=symbols, gene_ids=gene_ids)
+
+
+def other_names(var: pd.DataFrame) -> list[NDArray[np.str_]]:
+    """Return the further names of genes that a result's table has, each (n_genes,)."""
+    return [_column_text(var[name]) for name in GENE_NAMES if name in var]
+
+
+def shown_names(var: pd.DataFrame) -> list[str]:
+    """Return what people read as the names of a result's genes: the symbol where the name is an ID.
+
+    Examples
+    --------
+    >>> shown_names(pd.DataFrame({"symbol": ["GAD1", ""]}, index=["ENSG00000128683", "ENSG00000157005"]))
+    ['GAD1', 'ENSG00000157005']
+    """
+    names = var.index.astype(str).to_numpy(dtype=object)
+    if "symbol" not in var or not (looks_like_ensembl(names) or are_numbers(names)):
+        return names.tolist()
+    symbols = _column_text(var["symbol"]).astype(object)
+    is_clear = (symbols != "") & ~pd.Index(symbols).duplicated(keep=False)
+    return np.where(is_clear, symbols, names).tolist()
 
 
 def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneNames:

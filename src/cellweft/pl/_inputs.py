@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from cellweft._errors import GeneError, InputError, arg
 from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
-from cellweft.data.gene_names import find_names
+from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import coordinate_unit, gene_columns, open_result
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
-from cellweft.data.validation import ReadOptions, gene_names, make_side
+from cellweft.data.validation import ReadOptions, counts_in, gene_names, make_side
 from cellweft.pl._colors import UNKNOWN, categories_of, chosen_colors, kept_colors
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
         There is no such layer.
     """
     names = data.var.index.astype(str).to_numpy(dtype=np.str_)
-    place = find_names([gene], names, where=data.where)
+    place = find_names([gene], names, where=data.where, others=other_names(data.var))
     return gene_columns(data, place, layer=layer)[:, 0].astype(np.float64)
 
 
@@ -218,7 +218,7 @@ def logged(data: Input) -> Side:
     InputError, ScaleError, GeneError
         As `cellweft.pair`.
     """
-    wish = ReadOptions(name="spatial", duplicates="first")
+    data, wish = counts_in(data, ReadOptions(name="spatial", duplicates="first"))
     genes = gene_names(data, wish)
     return make_side(data, genes, wish, panel=np.arange(len(genes.names)))[0]
 

@@ -14,7 +14,7 @@ from cellweft._errors import InputError, KeyMissingError
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data._pair import Pair
-from cellweft.data.gene_names import find_names
+from cellweft.data.gene_names import find_names, other_names, shown_names
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
@@ -191,12 +191,13 @@ def gene(
     data = opened(imputed, "imputed")
     places, unit = places_of(data, coordinates), unit_of(data, unit, coordinates)
     widths = _has_bounds(data) if uncertainty is None else uncertainty
-    name = str(data.var.index[find_names([gene], _names(data), where=data.where)[0]])
-    shades = [Shade(name=f"{name}, imputed", numbers=gene_values(data, name))]
+    place = find_names([gene], _names(data), where=data.where, others=other_names(data.var))[0]
+    name, shown = str(data.var.index[place]), shown_names(data.var)[place]
+    shades = [Shade(name=f"{shown}, imputed", numbers=gene_values(data, name))]
     if measured is not None:
         values = _measured(measured, name, data)
-        shades.insert(0, Shade(name=f"{name}, measured", numbers=values))
-    width = Shade(name=f"{name}, width of interval", numbers=_widths(data, name)) if widths else None
+        shades.insert(0, Shade(name=f"{shown}, measured", numbers=values))
+    width = Shade(name=f"{shown}, width of interval", numbers=_widths(data, name)) if widths else None
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
     pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
@@ -345,11 +346,10 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
     """Return log-normalised measurements of a gene in the cells of a result."""
     n_cells = len(imputed.obs)
     if isinstance(measured, Pair):
-        place = find_names([gene], measured.shared_genes, where="measured")
-        side, columns = measured.st, measured.st_shared[place]
+        side, columns = measured.st, measured.st_shared[measured.find_shared([gene], where="measured")]
     elif hasattr(measured, "obs_names") or isinstance(measured, str) or hasattr(measured, "__fspath__"):
         side = logged(opened(measured, "measured"))
-        columns = find_names([gene], side.genes, where="measured")
+        columns = find_names([gene], side.genes, where="measured", others=side.other_names)
     else:
         return flat_values(measured, n_cells, where="measured")
     names = imputed.obs.names()

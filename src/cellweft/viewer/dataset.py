@@ -22,6 +22,7 @@ from cellweft._errors import (
 )
 from cellweft._text import shorten
 from cellweft._typing import FloatArray
+from cellweft.data.gene_names import shown_names
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation, StoredTable
@@ -95,7 +96,7 @@ class Dataset:
         self._opened = opened
         self._places = _positions(opened)
         self._columns = {one.name: one for one in columns_of(opened)}
-        self._names = [str(name) for name in opened.var.index]
+        self._names = shown_names(opened.var)
         self._numbers = {name: number for number, name in reversed(list(enumerate(self._names)))}
         self._matrices, self._cache = self._open(means), means.cache
         self.layers = self._known_layers()

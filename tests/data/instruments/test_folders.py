@@ -189,6 +189,26 @@ def test_prefixed_files_as_archives_hold_them(make_run: Any, truth: Any, referen
     np.testing.assert_allclose(pair.coordinates, truth("visium").places)
 
 
+def test_matrices_of_several_samples_with_positions(
+    make_run: Any, truth: Any, reference: Any, write_counts_folder: Any
+) -> None:
+    folder, known = make_run("visium", header=False), truth("visium")
+    write_counts_folder(folder / "parts", known.names, known.counts + 1)
+    positions = folder / "spatial" / "tissue_positions_list.csv"
+    for sample in ("GSM1", "GSM2"):
+        for path in (folder / "parts").iterdir():
+            shutil.copy(path, folder / f"{sample}_{path.name}")
+        shutil.copy(positions, folder / f"{sample}_tissue_positions_list.csv")
+    shutil.rmtree(folder / "spatial")
+    shutil.rmtree(folder / "parts")
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    with pytest.raises(FormatError, match="several samples: 'GSM1_matrix"):
+        cellweft.pair(reference, folder)
+    pair = cellweft.pair(reference, folder, st_sample="GSM2")
+    np.testing.assert_array_equal(stored(pair), known.counts + 1)
+    np.testing.assert_allclose(pair.coordinates, known.places)
+
+
 @pytest.mark.parametrize(("sizes", "taken"), [((2, 8, 16), 8), ((16,), 16)])
 def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any, reference: Any) -> None:
     folder = make_run("visium_hd", sizes=sizes)
@@ -198,6 +218,8 @@ def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any
     one = cellweft.pair(reference, folder / "binned_outputs" / f"square_{sizes[-1]:03}um")
     np.testing.assert_allclose(one.coordinates, truth("visium").places * sizes[-1])
     assert one.findings["spatial"]["instrument"] == f"Visium HD, bins of {sizes[-1]} um"
+    again = cellweft.pair(reference, folder, st_sample=f"square_{sizes[-1]:03}um")
+    np.testing.assert_allclose(again.coordinates, one.coordinates)
 
 
 def test_several_sizes_of_bins_without_the_usual_one_are_asked_for(make_run: Any, reference: Any) -> None:
@@ -214,7 +236,7 @@ def test_the_reference_may_be_a_folder_of_cell_ranger(
     pair = cellweft.pair(outs, make_run("xenium"))
     assert pair.sc.obs_names[0] == "c0-1"
     assert pair.findings["reference"]["instrument"] == "Chromium"
-    with pytest.raises(FormatError, match=r"Name the run's own: '.*outs'"):
+    with pytest.raises(FormatError, match=r"Name one of its folders: '.*outs'"):
         cellweft.pair(outs.parent, make_run("xenium", "again"))
     with pytest.raises(KeyMissingError, match=r"without spatial/tissue_positions\.csv: expected coordinates"):
         cellweft.pair(reference, outs)
@@ -317,8 +339,15 @@ def test_several_samples_are_asked_for(make_run: Any, truth: Any, reference: Any
         FormatError, match=r"several samples: 'Run1_exprMat_file\.csv', 'Run2_exprMat_file\.csv'"
     ):
         cellweft.pair(reference, folder)
-    pair = cellweft.pair(reference, folder / "Run2_exprMat_file.csv")
-    assert pair.st.obs_names.tolist() == truth("cosmx").names
+    with pytest.raises(
+        FormatError, match=r"Name the one to take, st_sample='Run2', or its counts: '.*Run2_expr"
+    ):
+        cellweft.pair(reference, folder)
+    for path, sample in ((folder / "Run2_exprMat_file.csv", None), (folder, "Run2")):
+        pair = cellweft.pair(reference, path, st_sample=sample)
+        assert pair.st.obs_names.tolist() == truth("cosmx").names
+    with pytest.raises(KeyMissingError, match=r"st_sample='Run3': expected a sample.*Did you mean 'Run"):
+        cellweft.pair(reference, folder, st_sample="Run3")
 
 
 def test_files_of_two_samples_are_never_mixed(make_run: Any, reference: Any) -> None:

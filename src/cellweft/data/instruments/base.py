@@ -20,6 +20,7 @@ from cellweft.data.io.backed_matrix import chosen_rows, open_rows
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.tenx import has_mtx
 
 UNASSIGNED = "unassigned"
 """What programs that assign transcripts to cells call what lies in none, in any case."""
@@ -162,7 +163,7 @@ def find_run(
     found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
     if named is not None:
         return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
-    has_cells = "" in found[1] and not any(folder.glob("*matrix.mtx*"))  # a table may tell of their cells too
+    has_cells = "" in found[1] and not has_mtx(folder)  # a table may tell of their cells too
     if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
     sample = chosen_sample(found[0], sample, where=where, name=name)
@@ -316,7 +317,7 @@ def joined(
             + (f" ({'; '.join(notes)})" if notes else ""),
             fix="Take both files from the same run.",
         )
-    kept = table.iloc[row_of[rows]]
+    kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
     return replace(
         counts,
         matrix=chosen_rows(open_rows(counts.matrix, where=counts.where), rows),

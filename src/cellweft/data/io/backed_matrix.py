@@ -204,6 +204,23 @@ class _PartRows:
         return self.whole.read(self.rows[rows], None if is_whole else wanted)
 
 
+@dataclass(frozen=True, eq=False)
+class _ChosenRows:
+    whole: RowSource
+    rows: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.whole.shape[1]
+
+    @property
+    def row_bytes(self) -> float:
+        return self.whole.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        return self.whole.read(self.rows[rows], columns)
+
+
 def _open_view(view: Any, where: str) -> RowSource:
     """Open a view of a backed AnnData: its X would load all of its rows, and cannot be sliced further."""
     data = view._adata_ref
@@ -241,7 +258,7 @@ def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
     """
     if len(rows) == source.shape[0] and np.array_equal(rows, np.arange(len(rows))):
         return source
-    return _PartRows(source, rows, np.arange(source.shape[1]), source.row_bytes)
+    return _ChosenRows(source, rows)
 
 
 @dataclass(frozen=True, eq=False)
