@@ -156,7 +156,7 @@ def test_noise_cannot_be_read_from_the_totals(noisy: Sides, logarithms: bool) ->
         for protocol in ("cut", "published")
     }
     assert found["cut"].abs().max() < 0.12  # two standard errors of a correlation over 400 cells
-    assert found["published"].min() > 0.25
+    assert found["published"].min() > 0.15
 
 
 @pytest.mark.parametrize(
