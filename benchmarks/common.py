@@ -1,15 +1,19 @@
 """The real pairs, and how a command is run and measured; what every benchmark shares."""
 
 import os
-import platform
 import resource
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+
+from cellweft._provenance import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,6 +31,8 @@ PAIRS = {
     "starmap": ("mop_ref_10x_sc500.h5ad", "visp_starmap1020_st.h5ad", []),
 }
 EMBEDDING = "esm2_gene_embeddings.h5ad"
+PARTS = ("cellweft", "python", "anndata", "numpy", "scipy", "scikit-learn", "torch")
+"""What the head of a table tells the versions of."""
 
 
 @dataclass
@@ -94,15 +100,42 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, text: str) -> None:
-    """Write a result beside the others, with the machine it was made on."""
+def write(name: str, text: str, *, seeds: Iterable[int] | None = None, protocol: str = "") -> None:
+    """Write a result beside the others; below its title stands how it was made.
+
+    Parameters
+    ----------
+    name
+        Of the file, without its ending.
+    text
+        Markdown that begins with the title.
+    seeds
+        Of the methods, if any.
+    protocol
+        How genes were held out, as `cellweft.evaluate_imputation` names it; empty where none were.
+    """
     RESULTS.mkdir(exist_ok=True)
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    machine = f"{os.cpu_count()} cores (threads: {threads}), Python {platform.python_version()}"
-    typed = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    title, _, body = text.partition("\n")
     path = RESULTS / f"{name}.md"
-    path.write_text(f"{text.rstrip()}\n\nMade by `python benchmarks/{typed}` on {machine}.\n")
+    head = "\n".join(f"- {line}" for line in head_lines(seeds=seeds, protocol=protocol))
+    path.write_text(f"{title}\n\n{head}\n\n{body.strip()}\n")
     print(f"wrote {path}")
+
+
+def head_lines(*, seeds: Iterable[int] | None, protocol: str) -> list[str]:
+    """Return what stands at the head of every table: command, date, versions, machine, seeds, protocol."""
+    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    found = versions()
+    said = ", ".join(f"{part} {found[part]}" for part in PARTS if part in found)
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    lines = [
+        f"made: {datetime.now(UTC):%Y-%m-%d} by `python benchmarks/{typed}`",
+        f"versions: {said}",
+        f"machine: {os.cpu_count()} cores (threads: {threads})",
+    ]
+    if seeds is not None:
+        lines.append(f"seeds: {', '.join(map(str, seeds))}")
+    return lines + [f"held-out genes: protocol `{protocol}`"] * bool(protocol)
 
 
 def peak_of_this_process() -> int:

@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("pair", choices=list(PAIRS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "cellweft-graph-ablation")
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "cellweft-graph-cut")
     asked = parser.parse_args()
     asked.kept.mkdir(exist_ok=True)
     methods = [method for method in METHODS if method == BASE or method in asked.methods]
@@ -122,7 +122,7 @@ def main() -> None:
     )
     for metric in ("pearson", "mse"):
         text += f"{metric}:\n\n{markdown(by_seed(table, metric))}\n\n"
-    write(f"graph_{asked.pair}", text)
+    write(f"graph_{asked.pair}", text, seeds=range(asked.seeds), protocol="cut")
 
 
 if __name__ == "__main__":

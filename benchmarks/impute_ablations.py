@@ -63,7 +63,7 @@ def main() -> None:
         text = f"# What each part of stImpute is worth on {pair}: held-out genes, {asked.seeds} seed(s)\n\n"
         text += f"{markdown(scores)}\n\nDifferences are medians over genes and seeds, p is of "
         text += f"Wilcoxon's signed-rank test.\n\n    {run.command}\n\n{run.seconds:.0f} s.\n"
-        write(f"ablations_{pair}", text)
+        write(f"ablations_{pair}", text, seeds=range(asked.seeds), protocol="cut")
 
 
 if __name__ == "__main__":

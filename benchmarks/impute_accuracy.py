@@ -44,7 +44,7 @@ def main() -> None:
         text += f"stImpute alone, one seed, 5 folds: {once.seconds:.0f} s, "
         text += f"peak memory {once.peak_bytes / 1e6:.0f} MB.\n\n"
         text += f"    {once.command}\n"
-        write(f"impute_{pair}", text)
+        write(f"impute_{pair}", text, seeds=range(asked.seeds), protocol="cut")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main() -> None:
     )
     for preset, one in alone.items():
         text += f"- `{preset}`: {one.seconds:.0f} s, peak memory {one.peak_bytes / 1e6:.0f} MB\n"
-    write("place_embryo", text)
+    write("place_embryo", text, seeds=range(asked.seeds))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def main() -> None:
             cells, [f"stem:{one}" for one in kernels], spacing=spacing_for(cells, 8), seeds=seeds
         )
         text += f"## Embryo 1 z5\n\n{said}\n\n{markdown(found)}\n\n"
-    write(f"place_semi_{asked.part}", text)
+    write(f"place_semi_{asked.part}", text, seeds=range(asked.seeds))
 
 
 if __name__ == "__main__":

@@ -248,6 +248,24 @@ def test_evaluate_as_json(call: Any, both: Any, by: str) -> None:
     assert found["scores"]["mean"]["genes"]["pearson"] == 0
 
 
+@pytest.mark.parametrize("protocol", ["cut", "published"])
+def test_evaluate_says_how_genes_were_held_out(call: Any, both: Any, tmp_path: Path, protocol: str) -> None:
+    arguments = ("--methods", "mean", "--folds", 2, "--no-clusters")
+    arguments += ("--protocol", protocol) if protocol != "cut" else ()  # the default
+    result = call("evaluate", *both, "-o", "scores.csv", *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"Protocol {protocol}: " in " ".join(result.stdout.split())
+    assert json.loads((tmp_path / "scores.json").read_text())["parameters"]["protocol"] == protocol
+    arguments += ("--json", "--overwrite")
+    assert one_object(call("evaluate", *both, "-o", "scores.csv", *arguments))["protocol"] == protocol
+
+
+def test_evaluate_refuses_a_protocol_by_place(call: Any, both: Any) -> None:
+    arguments = ("--by", "place", "--protocol", "published", "--truth", "obs:x,y")
+    words = ("--protocol: expected --by genes or cells or fraction", "Leave out --protocol")
+    assert_refused(call("evaluate", *both, "-o", "scores.csv", *arguments), *words)
+
+
 def test_evaluate_shows_the_reliable_half(call: Any, both: Any) -> None:
     method = "auto:" + "+".join(QUICK[1::2])
     arguments = ("--by", "fraction", "--methods", method, "--reliability", "--no-clusters", "--json")

@@ -42,8 +42,8 @@ def values_of(side: ad.AnnData, gene: str) -> np.ndarray:
 
 
 def by_gene(sc: ad.AnnData, st: ad.AnnData, methods: list, **options: object) -> pd.DataFrame:
-    table = evaluate_imputation(pair(sc, st), methods, folds=3, cluster=False, progress=False, **options)
-    table = table[(table.level == "gene") & (table.metric != "reliability")]
+    table = evaluate_imputation(pair(sc, st), methods, folds=2, cluster=False, progress=False, **options)
+    table = table[table.level == "gene"]
     return table.pivot_table(index=["item", "metric"], columns="method", values="value")
 
 
@@ -81,17 +81,27 @@ def beside_the_matrix(sc: ad.AnnData, st: ad.AnnData, gene: str) -> Sides:
     return made[0], made[1]
 
 
+def of_all_methods(sc: ad.AnnData, st: ad.AnnData) -> pd.DataFrame:
+    """Scores of every kind of method, and what auto says of its genes."""
+    methods = ["knn:k=5", "attention", Imputer(settings=QUICK)]
+    first = by_gene(sc, st, methods, reliability=True)
+    return first.join(by_gene(sc, st, [f"stimpute:{SMALL}"]))
+
+
+@pytest.fixture(scope="module")
+def unplanted(sides: Sides) -> pd.DataFrame:
+    return of_all_methods(*sides)
+
+
 @pytest.mark.parametrize(
     "plant", [in_tissue, in_reference, twin_in_tissue, twin_in_reference, beside_the_matrix]
 )
-def test_a_copy_on_one_side_moves_no_score(sides: Sides, plant: Callable[..., Sides]) -> None:
-    def methods() -> list:
-        return ["knn:k=5", "attention", Imputer(settings=QUICK), f"stimpute:{SMALL}"]
-
-    before = by_gene(*sides, methods(), reliability=True)
-    after = by_gene(*plant(*sides, abundant(sides[1], sides[0])), methods(), reliability=True)
-    assert before.index.equals(after.index)  # no gene more is scored
-    assert float((after - before).abs().max(axis=None)) <= UNMOVED
+def test_a_copy_on_one_side_moves_no_score(
+    sides: Sides, unplanted: pd.DataFrame, plant: Callable[..., Sides]
+) -> None:
+    after = of_all_methods(*plant(*sides, abundant(sides[1], sides[0])))
+    assert unplanted.index.equals(after.index)  # no gene more is scored
+    assert float((after - unplanted).abs().max(axis=None)) <= UNMOVED
 
 
 @pytest.mark.parametrize("also_in_reference", [False, True])
@@ -146,7 +156,7 @@ def test_noise_cannot_be_read_from_the_totals(noisy: Sides, logarithms: bool) ->
         for protocol in ("cut", "published")
     }
     assert found["cut"].abs().max() < 0.12  # two standard errors of a correlation over 400 cells
-    assert found["published"].min() > 0.25
+    assert found["published"].min() > 0.15
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
             for rows in row_blocks(side.n_cells, block_rows(side.matrix.shape)):
                 seen.add(side.stored(rows))
         # Sums of the same values may differ in their last bits: sizes count to the seven digits of float32.
-        uses_sizes = side.uses_totals or side.has_sizes
+        uses_sizes = side.scale == "raw" or side.has_sizes or side.divided_by_sum
         sizes = np.append(side.totals, side.target).astype(np.float32) if uses_sizes else None
         scale = f"{side.scale}, divided by its sums" if side.divided_by_sum else side.scale
         _digests[side] = digest_of(scale, sizes, side.input_names, *seen.texts)

@@ -62,7 +62,7 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
         )
     totals = _sums_of_logarithms(side, genes) if scale == "log" else sums
     return dataclasses.replace(
-        side.only(genes),
+        _of_genes(side, genes),
         table=HeldTable(pd.DataFrame(index=side.table.names())),
         arrays={},
         uns={},
@@ -94,12 +94,12 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
     imputed.
     """
     if not _is_part(side) or side.scale != "raw" or side.has_sizes:
-        return side.only(panel)
+        return _of_genes(side, panel)
     scan = scan_values(side.matrix, side.columns[panel])
     totals = scan.totals if side.rows is None else scan.totals[side.rows]
     empty = totals == 0
     return dataclasses.replace(
-        side.only(panel),
+        _of_genes(side, panel),
         totals=totals,
         target=float(np.median(totals[~empty])),
         empty_cells=empty,
@@ -110,6 +110,13 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
 def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
     """Return names of the genes that a reference is measured by: the panel's, or a whole transcriptome's."""
     return side.genes[panel] if _is_part(side) else side.genes
+
+
+def _of_genes(side: Side, genes: IntArray) -> Side:
+    """Return a side with some of its genes, given by position; the normalisation stays."""
+    by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
+    parts: dict[str, Any] = {name: getattr(side, name)[genes] for name in by_gene}
+    return dataclasses.replace(side, **parts)
 
 
 def _is_part(side: Side) -> bool:

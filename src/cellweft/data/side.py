@@ -111,11 +111,6 @@ class Side:
         return self.input_names, self.symbols, self.gene_ids
 
     @property
-    def uses_totals(self) -> bool:
-        """Whether values are divided by ``totals``."""
-        return self.divided_by_sum or self.scale == "raw" or (self.scale == "normalised" and self.has_sizes)
-
-    @property
     def empty_genes(self) -> BoolArray:
         """(n_genes,) genes without any count in the whole input."""
         return np.asarray(self.gene_cells == 0)
@@ -161,7 +156,7 @@ class Side:
         if self.scale == "log":
             logarithms = values.data if sp.issparse(values) else values
             np.expm1(logarithms, out=logarithms)
-        if self.uses_totals:
+        if self.scale == "raw" or self.has_sizes or self.divided_by_sum:
             values = per_row(values, self._factors(rows))
         logarithms = values.data if sp.issparse(values) else values
         np.log1p(logarithms, out=logarithms)
@@ -194,18 +189,6 @@ class Side:
             totals=self.totals[kept],
             empty_cells=self.empty_cells[kept],
         )
-
-    def only(self, genes: IntArray) -> Side:
-        """Return this side with some of its genes, in the order asked for; the normalisation stays.
-
-        Parameters
-        ----------
-        genes
-            (n_kept,) positions of genes.
-        """
-        by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
-        parts: dict[str, Any] = {name: getattr(self, name)[genes] for name in by_gene}
-        return dataclasses.replace(self, **parts)
 
     def _factors(self, rows: Rows) -> DoubleArray:
         totals = self.totals[rows]

@@ -122,7 +122,7 @@ class GeneSets:
         match, _ = match_known(genes, self.genes, source=self.source, kind="sets")
         rows = np.sort(match.second)
         members = sp.csr_matrix(self.members[rows])
-        sizes = np.maximum(np.asarray(members.sum(axis=0)).ravel(), 1)
+        sizes = np.maximum(np.asarray(members.sum(axis=0), dtype=np.float64).ravel(), 1)
         return GeneSets(
             genes=self.genes[rows], members=members, information=np.log(len(rows) / sizes), source=self.source
         )

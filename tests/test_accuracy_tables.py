@@ -1,0 +1,140 @@
+"""Every number of accuracy that README shows is that of a stored table, which one command makes again.
+
+The rule: above a table of README stands a comment with ``numbers:``, the stored tables (their names in
+benchmarks/results, a section behind ``#``), ``columns:`` and ``rows:``, in the order in which README shows
+them. Its first rows of numbers are then the rows of the comment; its columns are those of the comment for
+each stored table in turn. A dash is no number.
+"""
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MARK = re.compile(r"<!-- numbers:(?P<tables>.*?)columns:(?P<columns>.*?)rows:(?P<rows>.*?)-->", re.DOTALL)
+HEAD = ("made", "versions", "machine")
+
+Cells = list[list[str]]
+
+
+def table_after(text: str) -> Cells:
+    """Return the cells of the first Markdown table of a text, without bold, its heads first."""
+    block = re.search(r"(?:^\|.*\|[ ]*\n?)+", text, re.MULTILINE)
+    assert block is not None
+    lines = block[0].strip().splitlines()
+    return [[cell.strip(" *`") for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def stored(name: str) -> dict[str, dict[str, float]]:
+    """Return the first table of a stored file, or of a section of it: numbers by row and column."""
+    file, _, section = name.partition("#")
+    text = (RESULTS / f"{file}.md").read_text(encoding="utf-8")
+    if section:
+        text = text[text.index(f"\n## {section}\n") :]
+    head, _, *rows = table_after(text)
+    return {row[0]: dict(zip(head[1:], map(float, row[1:]), strict=True)) for row in rows}
+
+
+def split(text: str, separator: str) -> list[str]:
+    return [" ".join(part.split()) for part in text.split(separator)]
+
+
+def differences(readme: str) -> list[str]:
+    """Return what a text shows otherwise than the tables that its comments name."""
+    found = []
+    for mark in MARK.finditer(readme):
+        names, columns, rows = (
+            split(mark["tables"], ","),
+            split(mark["columns"], ";"),
+            split(mark["rows"], ";"),
+        )
+        tables = [stored(name) for name in names]
+        shown = [line for line in table_after(readme[mark.end() :]) if any(map(is_number, line[1:]))]
+        for row, cells in zip(rows, shown, strict=False):
+            wanted = [
+                (name, one[row][column])
+                for name, one in zip(names, tables, strict=True)
+                for column in columns
+            ]
+            for (name, value), cell in zip(wanted, cells[1:], strict=True):
+                if cell == "-":
+                    continue
+                digits = len(cell.partition(".")[2])
+                if abs(float(cell) - value) > 0.5 * 10**-digits + 1e-9:
+                    found.append(f"{name}, {row}: README says {cell}, the table {value}")
+        if len(shown) < len(rows):
+            found.append(f"{names[0]}: README shows {len(shown)} of {len(rows)} rows")
+    return found
+
+
+def is_number(cell: str) -> bool:
+    return re.fullmatch(r"-?\d*\.?\d+", cell) is not None
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        path = ROOT / "benchmarks" / "make_tables.py"
+        spec = importlib.util.spec_from_file_location("make_tables", path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["make_tables"] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def test_readme_shows_what_the_tables_say(readme: str) -> None:
+    assert len(MARK.findall(readme)) == 2
+    assert differences(readme) == []
+
+
+def test_a_number_that_differs_is_found(readme: str) -> None:
+    start = MARK.search(readme).end()
+    cell = next(one for one in table_after(readme[start:])[3][1:] if is_number(one))
+    place = readme.index(cell, start)
+    changed = readme[:place] + f"{float(cell) + 0.01:.3f}" + readme[place + len(cell) :]
+    assert len(differences(changed)) == 1
+
+
+def test_a_row_that_is_missing_is_found(readme: str) -> None:
+    lines = readme.splitlines(keepends=True)
+    lines.remove(next(line for line in lines if line.startswith("| attention, logarithms")))
+    assert differences("".join(lines)) == [
+        f"{split(MARK.search(readme)['tables'], ',')[0]}: README shows 5 of 6 rows"
+    ]
+
+
+def test_one_command_makes_the_tables(maker: ModuleType, readme: str) -> None:
+    tables = {table.name: table for table in maker.TABLES}
+    assert len(tables) == len(maker.TABLES)
+    assert [table.minutes for table in maker.TABLES] == sorted(table.minutes for table in maker.TABLES)
+    for table in tables.values():
+        assert (ROOT / "benchmarks" / shlex.split(table.command)[0]).is_file()
+    for mark in MARK.finditer(readme):
+        for name in split(mark["tables"], ","):
+            file, _, section = name.partition("#")
+            assert file in tables or f"{file}_{section}" in tables
+
+
+def test_heads_of_tables_are_whole(maker: ModuleType) -> None:
+    for table in maker.TABLES:
+        if table.made in ("-", "old"):
+            continue
+        head = (RESULTS / f"{table.name}.md").read_text(encoding="utf-8").split("\n\n")[1]
+        said = [line.removeprefix("- ").partition(":")[0] for line in head.splitlines()]
+        assert said[:3] == list(HEAD)
+        assert "cellweft " in head
+        assert set(said[3:]) <= {"seeds", "held-out genes"}
