@@ -54,10 +54,12 @@ def with_values(data: anndata.AnnData, values: Any) -> anndata.AnnData:
     return changed
 
 
-def test_shared_genes_are_sorted_and_spelled_by_the_reference(sc: Any, tissue: Any) -> None:
+def test_shared_genes_are_sorted_and_spelled_by_the_tissue(sc: Any, tissue: Any) -> None:
     made = pair(sc, tissue)
-    assert made.shared_genes.tolist() == ["Gad1", "Sst", "Vip"]
-    assert made.sc.genes[made.sc_shared].tolist() == ["Gad1", "Sst", "Vip"]
+    assert made.shared_genes.tolist() == ["Gad1", "SST", "Vip"]
+    assert made.sc.genes.tolist() == ["Gad1", "SST", "Vip", "Pvalb", "Lamp5"]
+    assert made.sc.input_names.tolist() == GENES
+    assert made.sc.genes[made.sc_shared].tolist() == ["Gad1", "SST", "Vip"]
     assert made.st.genes[made.st_shared].tolist() == ["Gad1", "SST", "Vip"]
     assert made.spacing == 10.0
     assert made.coordinates is not None
@@ -268,7 +270,7 @@ def test_scaled_values_name_the_layers_that_exist(sc: Any, tissue: Any) -> None:
     assert pair(scaled, tissue, sc_layer="counts").sc.scale == "raw"
     raw = changed(tissue, "z-scored")
     raw.raw = tissue
-    with pytest.raises(ScaleError, match=r"The input has a raw slot: pass st=adata\.raw\.to_adata\(\)"):
+    with pytest.raises(ScaleError, match=r"Its raw slot may hold the counts: st_layer='raw'\."):
         pair(sc, raw)
     with pytest.raises(ScaleError, match=r"below zero"):
         pair(changed(sc, "z-scored"), tissue, sc_scale="log")
@@ -305,7 +307,7 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
 def test_duplicates_keep_the_first_column(sc: Any, tissue: Any) -> None:
     sc.var_names = ["Gad1", "Sst", "Vip", "Gad1", "Lamp5"]
     made = pair(sc, tissue, duplicates="first")
-    assert made.sc.genes.tolist() == ["Gad1", "Sst", "Vip", "Lamp5"]
+    assert made.sc.input_names.tolist() == ["Gad1", "Sst", "Vip", "Lamp5"]
     np.testing.assert_array_equal(made.sc.totals, sc.X.toarray().sum(axis=1))
     expected = np.log1p(sc.X.toarray() / made.sc.totals[:, None] * made.sc.target)[:, [0, 1, 2, 4]]
     np.testing.assert_allclose(made.sc.dense(slice(None)), expected, rtol=1e-6)  # float32 rounding
@@ -333,11 +335,13 @@ def test_genes_match_through_ids_and_columns(make_side: Any, tissue: Any) -> Non
     reference = make_side([one + ".1" for one in ids])
     tissue.var["gene_ids"] = ids[::-1]
     made = pair(reference, tissue)
-    assert made.shared_genes.tolist() == [one + ".1" for one in ids]
-    assert made.st.genes[made.st_shared].tolist() == ["Vip", "Fos", "Gad1", "SST"]
+    assert made.shared_genes.tolist() == ["Fos", "Gad1", "SST", "Vip"]
+    assert made.sc.genes.tolist() == ["Vip", "Fos", "Gad1", "SST"]
+    assert made.sc.input_names.tolist() == [one + ".1" for one in ids]
+    assert made.st.genes[made.st_shared].tolist() == ["Fos", "Gad1", "SST", "Vip"]
     assert "matched by    Ensembl IDs of the reference matched through var['gene_ids']" in made.summary()
     reference.var["symbol"] = ["Gad1", "Sst", "Vip", "Pvalb"]
-    assert pair(reference, tissue, sc_gene_column="symbol").shared_genes.tolist() == ["Gad1", "Sst", "Vip"]
+    assert pair(reference, tissue, sc_gene_column="symbol").shared_genes.tolist() == ["Gad1", "SST", "Vip"]
     with pytest.raises(
         KeyMissingError, match=r"sc_gene_column='symbols': expected a column of var.*'symbol'"
     ):
@@ -455,7 +459,9 @@ def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None
     counts = make_side(GENES, n_cells=200)
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts
-    assert any("There is a raw slot too" in one for one in pair(reference, tissue).cautions)
+    assert any(
+        "raw slot may hold the raw counts: sc_layer='raw'" in one for one in pair(reference, tissue).cautions
+    )
     reference.layers["counts"] = counts.X
     assert any(
         "may hold the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
@@ -493,3 +499,22 @@ def test_real_slices_and_size_factors_are_used(shared_data: Path) -> None:
     assert int(hypo.sc.empty_cells.sum()) == 4
     assert not hypo.sc.dense(np.flatnonzero(hypo.sc.empty_cells)).any()
     assert hypo.sc.target == pytest.approx(4740, rel=0.01)  # about; the median depends on the empty cells
+
+
+def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
+    tissue = make_side(GENES, n_cells=40, spatial=True)
+    tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (20, 2))] * 2)
+    tissue.obs["batch"] = ["a"] * 20 + ["b"] * 20
+    made = pair(make_side(GENES), tissue)
+    assert made.slices is not None
+    assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
+    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken"
+    assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
+    without = pair(make_side(GENES), tissue, slices="none")
+    assert without.slices is None
+    assert not any("batch" in one for one in without.cautions)
+    tissue.obsm["spatial"] = np.arange(80.0).reshape(40, 2)
+    expected = "Spatial: obs['batch'] may tell sections apart; if it does, name it: slices='batch'."
+    open_case = pair(make_side(GENES), tissue)
+    assert open_case.slices is None
+    assert expected in open_case.cautions

@@ -1,5 +1,7 @@
 """Coordinates, slices and labels are found, checked and measured."""
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from cellweft._errors import InputError, KeyMissingError, SettingError
 from cellweft.data import spatial
 from cellweft.data.io.columns import OBS_KEYS, text_labels
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, spot_spacing
+from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
 
 PLACES = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
 
@@ -168,3 +170,81 @@ def test_labels_of_any_type_are_the_text_of_their_values() -> None:
 def test_anndata_is_read_as_it_is() -> None:
     data = anndata.AnnData(np.ones((3, 2), dtype=np.float32), obs=table(), obsm={"spatial": PLACES})
     assert find_coordinates(data.obs, data.obsm, None)[1] == "obsm['spatial']"
+
+
+def square(n_cells: int, seed: int, *, start: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 100, (n_cells, 2)) + np.array([start, 0.0])
+
+
+SECTION_COLUMNS = [
+    "batch",
+    "region",
+    "orig.ident",
+    "sample_name",
+    "Slide",
+    "slideID",
+    "mouse_id",
+    "ROI",
+    "donor",
+    "fov",
+]
+
+
+@pytest.mark.parametrize("column", SECTION_COLUMNS)
+@pytest.mark.parametrize("start", [0.0, 150.0])
+def test_sections_in_one_frame_are_found(column: str, start: float) -> None:
+    names = ["a"] * 60 + ["b"] * 60
+    places = np.concatenate([square(60, 1), square(60, 2, start=start)])
+    found, name = guess_slices(pd.DataFrame({"n": range(120), column: names}), places)
+    assert found is not None
+    assert (found.tolist(), name) == (names, column)
+
+
+def test_sections_at_the_very_same_places_are_found() -> None:
+    places = np.concatenate([square(60, 1)] * 2)
+    assert guess_slices(pd.DataFrame({"batch": [0] * 60 + [1] * 60}), places)[1] == "batch"
+
+
+def test_parts_of_one_section_are_not_slices() -> None:
+    places = square(400, 3)
+    layers = np.where(places[:, 0] < 50, "L1", "L2")
+    assert guess_slices(pd.DataFrame({"region": layers}), places) == (None, "")
+    assert guess_slices(pd.DataFrame({"batch": layers}), places) == (None, "batch")  # which should be said
+    assert guess_slices(pd.DataFrame({"batch": ["a"] * 400}), places) == (None, "")
+    assert guess_slices(pd.DataFrame({"batch": [str(one) for one in range(400)]}), places) == (None, "")
+    assert guess_slices(pd.DataFrame({"kind": ["a", "b"] * 200}), places) == (None, "")
+
+
+def test_one_slice_can_be_asked_for() -> None:
+    obs = pd.DataFrame({"section": ["a", "b"] * 20})
+    assert find_slices(obs, None)[1] == "section"
+    assert find_slices(obs, "none") == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["x_slide_mm", "y_slide_mm"], "obs:x_slide_mm,y_slide_mm"),
+        (["CenterX_local_px", "CenterY_local_px"], "obs:CenterX_local_px,CenterY_local_px"),
+        (["xcoord", "ycoord"], "obs:xcoord,ycoord"),
+        (["min_x", "min_y", "pos_X", "pos_Y"], "obs:pos_X,pos_Y"),
+        (["row", "col"], "obs:col,row"),
+        (["SPATIAL_1", "SPATIAL_2"], "obs:SPATIAL_1,SPATIAL_2"),
+    ],
+)
+def test_columns_that_look_like_coordinates_are_suggested(columns: list[str], expected: str) -> None:
+    obs = pd.DataFrame(np.zeros((3, len(columns))), columns=columns)
+    obs["umap_x"], obs["umap_y"], obs["max_intensity"], obs["xname"], obs["yname"] = 0.0, 0.0, 1.0, "a", "b"
+    with pytest.raises(
+        KeyMissingError, match=rf"\. coordinates='{re.escape(expected)}' looks like them.* Name them"
+    ):
+        find_coordinates(obs, {"X_umap": PLACES}, None)
+
+
+def test_arrays_that_look_like_coordinates_are_suggested() -> None:
+    with pytest.raises(
+        KeyMissingError, match=r"\. coordinates='obsm:spatial_fov' looks like them\. Name them"
+    ):
+        find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES, "spatial_fov": PLACES}, None)
+    with pytest.raises(KeyMissingError, match=r"'area'\. Name them, coordinates='obsm:KEY' or"):
+        find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES}, None)

@@ -37,7 +37,7 @@ ROUNDING = 5e-6
 """A gene's float32 sums may be taken in another order in other company; values lie below 8."""
 
 QUICK = {"steps": 5, "fold_steps": 4, "level_steps": 5, "level_hidden": 6}
-NAMES = ["symbol", "gene_id"]
+NAMES = ["symbol", "gene_id", "reference_name"]
 COLUMNS = [*NAMES, "measured", "reliability", "reliability_lower", "reliability_upper", "reliable"]
 
 Fit = Callable[..., Imputer]

@@ -106,6 +106,7 @@ def test_a_result_carries_the_cells_and_how_it_was_made(
         assert min(record["duration"].values()) > 0
         assert result.var["symbol"].tolist() == ["Gene02", "Gene11"]
         assert result.var["gene_id"].tolist() == ["", ""]
+        assert result.var["reference_name"].tolist() == ["Gene02", "Gene11"]
         assert {"cellweft", "torch", "numpy", "python"} <= set(record["versions"])
 
 
@@ -305,7 +306,7 @@ def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_pat
     written = read(reliable_imputer.impute_to(tmp_path / f"none{suffix}", genes=[]))
     for result in (reliable_imputer.impute([]), written):
         assert result.shape == (90, 0)
-        assert list(result.var.columns) == ["symbol", "gene_id", "measured", "reliability"]
+        assert list(result.var.columns) == ["symbol", "gene_id", "reference_name", "measured", "reliability"]
     assert reliable_imputer.reliability_of([]).shape == (0,)
 
 

@@ -57,7 +57,10 @@ class PairOptions:
     labels, st_labels
         Column of obs with the cell types. Default: a usual one, if any.
     sc_layer, st_layer
-        Layer that holds the counts. Default: the main matrix, X.
+        Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
+    sc_sample, st_sample
+        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
+        of a 10x .h5 with several.
     sc_scale, st_scale
         What the values are, if they are not recognised rightly: counts (raw), counts divided by a size
         (normalised), or log, log2, log10, sqrt of these; with _raw, of counts that were not divided.
@@ -69,7 +72,7 @@ class PairOptions:
         Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. Default: the usual
         places.
     slices
-        Column of obs that tells tissue slices apart. Default: a usual one, if any.
+        Column of obs that tells tissue slices apart; none for one slice. Default: a usual one, if any.
     st_size_factor
         Column of obs with each cell's size, such as its volume.
     duplicates
@@ -78,6 +81,7 @@ class PairOptions:
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_layer: Annotated[str | None, _sc(metavar="LAYER")] = None
+    sc_sample: Annotated[str | None, _sc(metavar="NAME")] = None
     sc_scale: Annotated[StoredScale | None, _sc()] = None
     size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -85,6 +89,7 @@ class PairOptions:
     slices: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_labels: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_layer: Annotated[str | None, _st(metavar="LAYER")] = None
+    st_sample: Annotated[str | None, _st(metavar="NAME")] = None
     st_scale: Annotated[StoredScale | None, _st()] = None
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,14 +27,40 @@ from cellweft._errors import (
 from cellweft._text import shorten
 from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, PathLike, StoredScale
 from cellweft.data.digest import values_digest
-from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
+from cellweft.data.gene_names import (
+    GeneMatch,
+    GeneNames,
+    find_names,
+    joined_names,
+    looks_like_ensembl,
+    match_sides,
+    only_count,
+    own_names,
+)
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
+from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.side import Side
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, find_tissue, spot_spacing
+from cellweft.data.spatial import (
+    find_coordinates,
+    find_labels,
+    find_slices,
+    find_tissue,
+    guess_slices,
+    spot_spacing,
+)
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
-from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cells, gene_names, make_side
+from cellweft.data.validation import (
+    CheckedSide,
+    Genes,
+    ReadOptions,
+    check_cells,
+    check_orientation,
+    counts_in,
+    gene_names,
+    make_side,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +72,7 @@ class Pair:
     sc, st
         The reference and the spatial side.
     shared_genes
-        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the reference
+        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the spatial side
         spells them.
     sc_shared, st_shared
         (n_shared,) their positions in ``sc.genes`` and ``st.genes``.
@@ -93,19 +119,19 @@ class Pair:
         return summary_text(self.findings, self.cautions)
 
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``: by exact name, else without case.
+        """Return positions of genes in ``sc.genes``: by exact name, else without case or by spelling.
 
         Parameters
         ----------
         names
-            Names of genes of the reference.
+            Names of genes of the reference: those of either side, symbols or IDs.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
         """
-        return find_names(names, self.sc.genes, where="genes")
+        return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
 
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
@@ -115,14 +141,15 @@ class Pair:
         Parameters
         ----------
         genes
-            Names of shared genes, as either side spells them in any case.
+            Names of shared genes, as either side spells them in any case, symbols or IDs.
 
         Raises
         ------
         GeneError
             A gene that is not shared.
         """
-        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes"))
+        others = [names[self.sc_shared] for names in self.sc.other_names]
+        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes", others=others))
         return dataclasses.replace(
             self,
             shared_genes=self.shared_genes[kept],
@@ -158,6 +185,7 @@ class Pair:
         *,
         labels: str | None = None,
         sc_layer: str | None = None,
+        sc_sample: str | None = None,
         size_factor: str | None = None,
         sc_gene_column: str | None = None,
         sc_scale: StoredScale | None = None,
@@ -169,7 +197,7 @@ class Pair:
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates
             As in `cellweft.pair`.
 
         Raises
@@ -196,15 +224,21 @@ class Pair:
             scale=sc_scale,
             duplicates=duplicates,
         )
-        data = open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor))
-        check_cells(data)
-        genes = gene_names(data, wish)
-        match = match_sides(
-            genes.names,
-            self.shared_genes,
-            first_var=data.var.iloc[genes.places],
-            second_var=pd.DataFrame(index=self.shared_genes),
+        data = open_input(
+            sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
         )
+        data, wish = counts_in(data, wish)
+        data = check_cells(data, is_reference=True)
+        genes = gene_names(data, wish)
+        var = data.var.iloc[genes.places]
+        panel = GeneNames(
+            names=self.shared_genes,
+            input_names=self.shared_genes,
+            symbols=self.sc.symbols[self.sc_shared],
+            gene_ids=self.sc.gene_ids[self.sc_shared],
+        )
+        panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
+        match = match_sides(genes.names, self.shared_genes, first_var=var, second_var=panel_var)
         lacking = np.setdiff1d(np.arange(len(self.shared_genes)), match.second)
         if len(lacking):
             raise GeneError(
@@ -214,7 +248,8 @@ class Pair:
                 fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
             )
         shared = match.first[np.argsort(match.second)]
-        checked = _checked_side(data, wish, genes, _labels(data, wish), shared)
+        names = joined_names(own_names(genes.names, var), panel, match)
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
@@ -236,6 +271,8 @@ def pair(
     st_labels: str | None = None,
     sc_layer: str | None = None,
     st_layer: str | None = None,
+    sc_sample: str | None = None,
+    st_sample: str | None = None,
     size_factor: str | None = None,
     st_size_factor: str | None = None,
     sc_gene_column: str | None = None,
@@ -260,7 +297,11 @@ def pair(
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
     sc_layer, st_layer
-        Layer with the counts; by default X. A ``raw`` slot is never taken silently.
+        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is
+        no X, the layer with counts or ``raw`` is taken, which a caution says.
+    sc_sample, st_sample
+        The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
+        ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -271,8 +312,9 @@ def pair(
         ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
         places.
     slices
-        Column of ``obs`` of the spatial side that tells slices apart; by default a usual one with several
-        values.
+        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a
+        usual one with several values, else one such as "batch" or "region" where the cells of its values lie
+        on top of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
         "log2", "log10" (of normalised counts plus 1) and "sqrt"; "log_raw", "log2_raw", "log10_raw" and
@@ -294,14 +336,16 @@ def pair(
     KeyMissingError
         No coordinates; no such layer or column.
     InputError
-        NaN, empty data, a single cell, duplicated cell names, unusable coordinates.
+        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates.
     ScaleError
         Values below zero: scaled data.
 
     Notes
     -----
-    Genes match by exact name, else without case, else Ensembl IDs through a column of ``var``. The values are
-    read once, by blocks of rows, so that a file larger than memory can be checked.
+    Genes match by exact name, else without case, else by spelling (``HLA-A``, R's ``HLA.A``); where few match
+    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by
+    the name that the spatial side has, so that results join it. The values are read once, by blocks of rows,
+    so that a file larger than memory can be checked.
 
     Spots whose column ``in_tissue`` is 0 are left out. So are, from the panel and from the cells' totals,
     genes that some slices did not measure, as where two panels were joined: all their values in a slice are
@@ -315,7 +359,7 @@ def pair(
     >>> st = ad.AnnData(counts[:4, :2], var=pd.DataFrame(index=["SST", "GAD1"]))
     >>> st.obsm["spatial"] = np.arange(8.0).reshape(4, 2)
     >>> pair(sc, st).shared_genes.tolist()
-    ['Gad1', 'Sst']
+    ['GAD1', 'SST']
     """
     check_choice("duplicates", duplicates, ("error", "first"))
     sc_wish = ReadOptions(
@@ -337,16 +381,21 @@ def pair(
         duplicates=duplicates,
     )
     usual = (*LABEL_KEYS, *SLICE_KEYS)
-    sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
-    st_data = open_input(st, argument="st", obs_columns=_given(*usual, st_labels, st_size_factor, slices))
-    for data in (sc_data, st_data):
-        check_cells(data)
+    sc_columns = _given(*usual, labels, size_factor)
+    st_columns = _given(*usual, st_labels, st_size_factor, slices)
+    sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
+    st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
+    (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
+    sc_data, st_data = check_cells(sc_data, is_reference=True), check_cells(st_data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
     )
-    found_slices = find_slices(st_data.obs, slices, where=st_data.where)
+    found_slices, guess = find_slices(st_data.obs, slices, where=st_data.where), ""
+    if slices is None and found_slices[0] is None and places[0] is not None:
+        found, guess = guess_slices(st_data.obs, places[0])
+        found_slices = (found, guess if found is not None else "")
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
     if cells is not None:
@@ -354,7 +403,7 @@ def pair(
             (None if one is None else one[cells], source) for one, source in (places, found_slices, st_types)
         )
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
-    return _paired(*read, match=match, places=places, slices=found_slices, cells=cells)
+    return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -374,28 +423,32 @@ def _paired(
     match: GeneMatch,
     places: tuple[DoubleArray | None, str],
     slices: tuple[NDArray[np.str_] | None, str],
+    slices_guess: str,
     cells: IntArray | None,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
-    order = np.argsort(sc[2].names[match.first], kind="stable")
+    names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
+    joined = joined_names(*names, match)
+    order = np.argsort(joined.names[match.first], kind="stable")
     match = dataclasses.replace(match, first=match.first[order], second=match.second[order])
-    tissue = _checked_side(*st, match.second, cells=cells, slices=slices[0], is_tissue=True)
+    tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
     partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
     shared = match.first, match.second
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0]), tissue),
+        sides=(_checked_side(*sc, shared[0], names=joined), tissue),
         match=match,
         partly=partly,
         coordinates=places[0],
         coordinates_source=places[1],
         slices=slices[0],
         slices_column=slices[1],
+        slices_guess=slices_guess,
         spacing=None if places[0] is None else spot_spacing(places[0], slices[0]),
     )
     return Pair(
         sc=found.sides[0].side,
         st=found.sides[1].side,
-        shared_genes=sc[2].names[shared[0]],
+        shared_genes=joined.names[shared[0]],
         sc_shared=shared[0],
         st_shared=shared[1],
         coordinates=found.coordinates,
@@ -471,21 +524,30 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
         first_var=sc.var.iloc[sc_genes.places],
         second_var=st.var.iloc[st_genes.places],
     )
+    check_orientation((sc, sc_genes), (st, st_genes), match)
+    for data, genes, argument in ((sc, sc_genes, "sc_gene_column"), (st, st_genes, "st_gene_column")):
+        if only_count(genes.names):
+            raise GeneError(
+                f"{data.where}.var_names",
+                expected="names of genes",
+                got=f"numbers that only count the columns ({_some(genes)})",
+                fix=sentence(
+                    "Name the column of var with the genes' names, {}; a table needs them in its first row, "
+                    "and one of genes x cells has to be transposed.",
+                    arg(argument, Placeholder("NAME")),
+                ),
+            )
     n_shared = len(match.first)
     if n_shared >= 2:
         return match
     got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
-    fix = _way_out(sc, sc_genes, st, st_genes)
+    fix = _way_out(sc_genes, st_genes)
     raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
 
 
-def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:
+def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
     """Guess why no genes match."""
-    for data, genes in ((sc, st_genes), (st, sc_genes)):
-        cells = set(data.obs.names().astype(str))
-        if sum(str(name) in cells for name in genes.names) > 1:
-            return f"The rows of {data.where} are named like genes: transpose it to cells x genes."
     ensembl = [looks_like_ensembl(genes.names) for genes in (sc_genes, st_genes)]
     if ensembl[0] != ensembl[1]:
         side = "sc" if ensembl[0] else "st"
@@ -567,6 +629,12 @@ def coordinates_of(pair: Pair) -> DoubleArray:
             fix=sentence("Name them when the pair is made: {} or {}.", *forms),
         )
     return pair.coordinates
+
+
+def pictures_of(pair: Pair) -> dict[str, Any]:
+    """Return ``uns["spatial"]`` of the tissue, Visium's images and their scales, as a result carries it."""
+    found = pair.st.uns.get("spatial")
+    return {"spatial": storable_mapping(found, "uns['spatial']")} if isinstance(found, Mapping) else {}
 
 
 def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:

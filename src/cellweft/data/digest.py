@@ -101,9 +101,9 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
 
     Returns
     -------
-    32 hexadecimal digits: of the names of the genes in their order, the values as they stand in the input, as
-    float32, their scale, the cells' sizes, and what these are scaled to. It is the same wherever the matrix
-    lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
+    32 hexadecimal digits: of the input's names of the genes in their order, the values as they stand in the
+    input, as float32, their scale, the cells' sizes, and what these are scaled to. It is the same wherever
+    the matrix lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
 
     Examples
     --------
@@ -123,5 +123,5 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
         # Sums of the same values may differ in their last bits: sizes count to the seven digits of float32.
         uses_sizes = side.scale == "raw" or side.has_sizes
         sizes = np.append(side.totals, side.target).astype(np.float32) if uses_sizes else None
-        _digests[side] = digest_of(side.scale, sizes, side.genes, *seen.texts)
+        _digests[side] = digest_of(side.scale, sizes, side.input_names, *seen.texts)
     return _digests[side]

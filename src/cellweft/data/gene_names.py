@@ -1,14 +1,17 @@
-"""Matching the gene names of two sides, without renaming anything.
+"""Matching the gene names of two sides.
 
-Names are compared exactly first, then without case (mouse `Gad1`, human `GAD1`). Where one side is named by
-Ensembl IDs and the other is not, a column of `var` that holds the other kind of name is the bridge.
+Names are compared exactly first, then without case (mouse `Gad1`, human `GAD1`), then in the spellings that
+tools make of one name (`HLA-A`, R's `HLA.A`, `GRCh38_HLA-A`). Where few match so, columns of `var` with
+other names of the genes are the bridge.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,14 +20,39 @@ from numpy.typing import NDArray
 from cellweft._errors import GeneError, check_known
 from cellweft._text import shorten
 from cellweft._typing import IntArray
+from cellweft.data.io.columns import plain_name
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
 _SYMBOL_COLUMNS = (
-    "gene_symbol", "gene_symbols", "symbol", "gene_name", "gene_names", "feature_name", "gene_short_name",
+    "gene_symbol", "gene_symbols", "symbol", "symbols", "gene_name", "gene_names", "feature_name",
+    "feature_names", "gene_short_name", "genesymbol", "genename", "external_gene_name", "hgnc_symbol",
+    "mgi_symbol", "gene", "genes", "name", "names",
 )  # fmt: skip
 
 _ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id", "feature_id")
+_ENTREZ_COLUMNS = (
+    "entrez",
+    "entrez_id",
+    "entrez_ids",
+    "entrezid",
+    "entrez_gene_id",
+    "ncbi_gene_id",
+    "gene_entrez_id",
+)
+
+_GENOME = re.compile(
+    r"^(?:GRC[a-z]\d+|hg\d+|mm\d+|rn\d+|danRer\d+|dm\d+|ce\d+|T2T|mRatBN\d|Rnor)[A-Za-z0-9.\-]*_+(?=.)",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"^(?:V|X|Unnamed: |col(?:umn)?[-_. ]?|var[-_. ]?)?(\d+)(?:\.0)?$")
+_CELL_NAME = re.compile(
+    r"^(?:.*[ACGTN]{10,}.*|(?:.*[-_. ])?(?:cell|spot|bin|nucleus)[-_. ]?\w*\d+|c(?:_\d+)+|[a-p]{8}-\d+|\d+)$",
+    re.IGNORECASE,
+)
+
+_FEW = 0.5
+"""Where less than this share of the smaller side matches by name, other names of the genes are looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,15 +65,21 @@ class GeneMatch:
         (n_shared,) positions of each shared gene on both sides, in the order of the first side's names.
     by_case
         Pairs of names that differ in case alone.
+    by_spelling
+        Pairs of names that are spellings of one: signs between words, the genome's name in front, an ID's
+        version.
     ambiguous
-        Names of the first side left out because several names of a side differ from them in case alone.
+        Names of the first side left out because several names of a side differ from them in case or spelling
+        alone.
     bridge
-        How Ensembl IDs were matched, in words; empty where the names themselves matched.
+        Which columns of ``var`` the genes were matched through, in words; empty where the names themselves
+        matched.
     """
 
     first: IntArray
     second: IntArray
     by_case: tuple[tuple[str, str], ...]
+    by_spelling: tuple[tuple[str, str], ...] = ()
     ambiguous: tuple[str, ...]
     bridge: str = ""
 
@@ -53,7 +87,7 @@ class GeneMatch:
 def match_genes(
     first: Sequence[str] | NDArray[np.str_], second: Sequence[str] | NDArray[np.str_]
 ) -> GeneMatch:
-    """Match names exactly, and those that are left without case.
+    """Match names exactly, those that are left without case, and then those that are spellings of one name.
 
     Parameters
     ----------
@@ -62,36 +96,61 @@ def match_genes(
 
     Examples
     --------
-    >>> found = match_genes(["Gad1", "Sst", "Vip"], ["VIP", "Gad1", "Lamp5"])
-    >>> found.first, found.second, found.by_case
-    (array([0, 2]), array([1, 0]), (('Vip', 'VIP'),))
+    >>> found = match_genes(["Gad1", "Sst", "Vip", "HLA-A"], ["VIP", "Gad1", "Lamp5", "HLA.A"])
+    >>> found.first, found.second, found.by_case, found.by_spelling
+    (array([0, 2, 3]), array([1, 0, 3]), (('Vip', 'VIP'),), (('HLA-A', 'HLA.A'),))
     """
-    place = {str(name): number for number, name in enumerate(second)}
-    pairs = [(number, place[str(name)]) for number, name in enumerate(first) if str(name) in place]
-    taken_first, taken_second = {one for one, _ in pairs}, {two for _, two in pairs}
-    left_first = _by_lower(first, taken_first)
-    left_second = _by_lower(second, taken_second)
-    by_case, ambiguous = [], []
-    for lower in left_first.keys() & left_second.keys():
-        ones, twos = left_first[lower], left_second[lower]
-        if len(ones) == len(twos) == 1:
-            pairs.append((ones[0], twos[0]))
-            by_case.append((str(first[ones[0]]), str(second[twos[0]])))
-        else:
-            ambiguous += [str(first[one]) for one in ones]
+    pairs: list[tuple[int, int]] = []
+    taken: tuple[set[int], set[int]] = set(), set()
+    by_key: dict[Callable[[str], str], list[tuple[str, str]]] = {}
+    ambiguous: list[str] = []
+    for key in _KEYS:
+        left = _by_key(first, key, taken[0]), _by_key(second, key, taken[1])
+        by_key[key] = []
+        for same in left[0].keys() & left[1].keys():
+            ones, twos = left[0][same], left[1][same]
+            taken[0].update(ones)
+            taken[1].update(twos)
+            if len(ones) == len(twos) == 1:
+                pairs.append((ones[0], twos[0]))
+                by_key[key].append((str(first[ones[0]]), str(second[twos[0]])))
+            else:
+                ambiguous += [str(first[one]) for one in ones]
     pairs.sort()
     return GeneMatch(
         first=np.array([one for one, _ in pairs], dtype=np.int64),
         second=np.array([two for _, two in pairs], dtype=np.int64),
-        by_case=tuple(sorted(by_case)),
+        by_case=tuple(sorted(by_key[str.lower])),
+        by_spelling=tuple(sorted(by_key[spelling_free])),
         ambiguous=tuple(sorted(ambiguous)),
     )
+
+
+def spelling_free(name: str) -> str:
+    """Return a name without what tools add to it or change in it.
+
+    Blanks and quotes at its ends, the genome in front, the version of an Ensembl ID and the X that R puts
+    before a digit are left out; ``-``, ``_``, ``.`` and blanks are one sign.
+
+    Examples
+    --------
+    >>> [spelling_free(name) for name in ("GRCh38_HLA-A", "HLA.A ", "X1700020I14Rik", "ENSG00000139618.14")]
+    ['hla-a', 'hla-a', '1700020i14rik', 'ensg00000139618']
+    """
+    bare = _GENOME.sub("", name.strip().strip("'\"\ufeff").strip())
+    if re.match(_ENSEMBL, bare):
+        bare = bare.partition(".")[0]
+    return re.sub(r"[-_. ]", "-", re.sub(r"^x(?=\d)", "", bare.lower()))
+
+
+_KEYS: tuple[Callable[[str], str], ...] = (str, str.lower, spelling_free)
+"""How names are compared, from the strictest way to the loosest."""
 
 
 def match_sides(
     first: NDArray[np.str_], second: NDArray[np.str_], *, first_var: pd.DataFrame, second_var: pd.DataFrame
 ) -> GeneMatch:
-    """Match two sides by name, or where one is named by Ensembl IDs and the other not, through `var`.
+    """Match two sides by name, or where few names match, through columns of `var` with other names.
 
     Parameters
     ----------
@@ -101,29 +160,164 @@ def match_sides(
         The annotation of these genes, row by row.
     """
     best = match_genes(first, second)
-    first_ids, second_ids = looks_like_ensembl(first), looks_like_ensembl(second)
-    if first_ids and second_ids:
+    if looks_like_ensembl(first) and looks_like_ensembl(second):
         bare = without_version(first), without_version(second)
-        return _better(best, *bare, "Ensembl IDs without their version")
-    if first_ids == second_ids:
+        by_name = len(best.first) - len(best.by_spelling)
+        best = _better(best, *bare, "Ensembl IDs without their version", most=by_name)
+    if len(best.first) >= _FEW * min(len(first), len(second)):
         return best
-    sides = (first, first_var, "reference"), (second, second_var, "spatial data")
-    (names, var, side), (other, other_var, other_side) = sides if first_ids else sides[::-1]
-    column = id_column(other_var)
-    if column is not None:
-        keys, ids = without_version(names), without_version(other_var[column])
-        how = f"Ensembl IDs of the {side} matched through var[{column!r}] of the {other_side}"
-        best = _better(best, *((keys, ids) if first_ids else (ids, keys)), how)
-    column = symbol_column(var)
-    if column is not None:
-        symbols = _text(var[column])
-        how = f"symbols of the {other_side} matched through var[{column!r}] of the {side}"
-        best = _better(best, *((symbols, other) if first_ids else (other, symbols)), how)
+    for column, names in _other_names(first, first_var):
+        for other_column, other_names in _other_names(second, second_var):
+            if column or other_column:
+                how = _bridge((names, column, "reference"), (other_names, other_column, "spatial data"))
+                best = _better(best, names, other_names, how)
     return best
 
 
-def find_names(names: Iterable[str], known: Sequence[str] | NDArray[np.str_], *, where: str) -> IntArray:
-    """Return the positions of names among the known ones: exact first, then without case.
+_Named = tuple[NDArray[np.str_], str, str]  # names, the column of var they stand in, and the side
+
+
+def _bridge(first: _Named, second: _Named) -> str:
+    """Say through which columns of `var` genes were matched."""
+    if first[1] and second[1]:
+        return f"var[{first[1]!r}] of the {first[2]} and var[{second[1]!r}] of the {second[2]}"
+    (names, _, side), (_, column, other) = (first, second) if second[1] else (second, first)
+    kind = "Ensembl IDs" if looks_like_ensembl(names) else "numbers" if are_numbers(names) else "symbols"
+    return f"{kind} of the {side} matched through var[{column!r}] of the {other}"
+
+
+def _other_names(names: NDArray[np.str_], var: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.str_]]]:
+    """Yield the names of the genes, and those of each column of `var` that may hold them, with its name."""
+    yield "", names
+    usual = [*_SYMBOL_COLUMNS, *_ID_COLUMNS]
+    columns = sorted(name_columns(var), key=lambda one: _rank(plain_name(one), usual))
+    for column in columns:
+        values = _column_text(var[column])
+        yield column, without_version(values) if looks_like_ensembl(values) else values
+
+
+def name_columns(var: pd.DataFrame) -> list[str]:
+    """Return the columns of ``var`` that may hold names of genes: text, few of them twice, or Entrez IDs."""
+    found = []
+    for name in var.columns[~var.columns.duplicated()]:
+        column = var[name]
+        is_text = not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column))
+        if plain_name(str(name)) in _ENTREZ_COLUMNS or (is_text and column.nunique() > 0.5 * len(column)):
+            found.append(name)
+    return found
+
+
+def _rank(name: str, usual: Sequence[str]) -> int:
+    return usual.index(name) if name in usual else len(usual)
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Say whether all names are whole numbers, as Entrez gene IDs are."""
+    texts = [str(name) for name in names]
+    return bool(texts) and all(re.fullmatch(r"\d+(?:\.0)?", one) for one in texts)
+
+
+def only_count(names: Iterable[str]) -> bool:
+    """Say whether names only count the columns, from 0 or from 1: 0, 1, 2 ... or R's V1, V2 ...
+
+    Numbers that leave some out count columns too, where 0 is among them: no gene has that ID.
+
+    Examples
+    --------
+    >>> only_count(["0", "1", "2"]), only_count(["V1", "V2"]), only_count(["2571", "6750"])
+    (True, True, False)
+    """
+    matches = [_NUMBERED.match(str(name)) for name in names]
+    numbers = [int(one[1]) for one in matches if one]
+    if len(numbers) < len(matches) or len(numbers) < 2:
+        return False
+    least, most = min(numbers), max(numbers)
+    return least == 0 or (least == 1 and most == len(numbers))
+
+
+def look_like_cells(names: Iterable[str]) -> bool:
+    """Say whether most of the names are such as cells have: barcodes, cell_12, numbers.
+
+    Examples
+    --------
+    >>> look_like_cells(["AAACCTGAGAAACCAT-1", "AAACCTGAGAAACCGC-1"]), look_like_cells(["Gad1", "CELA3A"])
+    (True, False)
+    """
+    texts = [str(name) for name in names]
+    return bool(texts) and sum(bool(_CELL_NAME.match(one)) for one in texts) > 0.5 * len(texts)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GeneNames:
+    """The names that the genes of a side go by.
+
+    Attributes
+    ----------
+    names
+        (n_genes,) what a pair calls them.
+    input_names
+        (n_genes,) what the input calls them.
+    symbols, gene_ids
+        (n_genes,) their symbols and IDs, empty where no side tells them.
+    """
+
+    names: NDArray[np.str_]
+    input_names: NDArray[np.str_]
+    symbols: NDArray[np.str_]
+    gene_ids: NDArray[np.str_]
+
+
+def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
+    """Return the names of the genes of one side as it spells them; ``var`` is their annotation."""
+    symbols, gene_ids = symbols_and_ids(names, var)
+    return GeneNames(names=names, input_names=names, symbols=symbols, gene_ids=gene_ids)
+
+
+def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneNames:
+    """Return the names of the first side's genes as the second spells them, so that results join it.
+
+    Parameters
+    ----------
+    first, second
+        Names of both sides, as they spell them.
+    match
+        Of the two.
+
+    Returns
+    -------
+    GeneNames
+        Of the first side: a shared gene has the name of the second side, and, where a column of ``var`` was
+        the bridge, other genes have a name of that kind, their symbol or ID. Symbols and IDs that the first
+        side lacks come from the second.
+    """
+    symbols, gene_ids = first.symbols.astype(object), first.gene_ids.astype(object)
+    for mine, theirs in ((symbols, second.symbols), (gene_ids, second.gene_ids)):
+        lacks = mine[match.first] == ""
+        mine[match.first[lacks]] = theirs[match.second[lacks]]
+    names = first.names.astype(object)
+    if match.bridge:
+        same_kind = gene_ids if looks_like_ensembl(second.names) else symbols
+        names = np.where(same_kind != "", same_kind, names)
+    names[match.first] = second.names[match.second]
+    is_shared = np.zeros(len(names), dtype=bool)
+    is_shared[match.first] = True
+    twice = pd.Index(names).duplicated(keep=False)
+    names[twice & ~is_shared] = first.names[twice & ~is_shared]  # a name that several would have tells none
+    if pd.Index(names).has_duplicates:
+        names = first.names
+    return GeneNames(
+        names=_text(names), input_names=first.names, symbols=_text(symbols), gene_ids=_text(gene_ids)
+    )
+
+
+def find_names(
+    names: Iterable[str],
+    known: Sequence[str] | NDArray[np.str_],
+    *,
+    where: str,
+    others: Sequence[NDArray[np.str_]] = (),
+) -> IntArray:
+    """Return the positions of names among the known ones: exact first, then without case, then by spelling.
 
     Parameters
     ----------
@@ -133,30 +327,39 @@ def find_names(names: Iterable[str], known: Sequence[str] | NDArray[np.str_], *,
         Those to find them among.
     where
         What errors call the names.
+    others
+        Further names of the same things, each as long as ``known``, which come after it; empty ones do not
+        count.
 
     Raises
     ------
     GeneError
-        A name is unknown, or stands for several known names that differ in case alone.
+        A name is unknown, or stands for several known names.
 
     Examples
     --------
     >>> find_names(["gad1", "Sst"], ["Sst", "Gad1"], where="genes")
     array([1, 0])
+    >>> find_names(["Gad1"], ["ENSMUSG00000070880"], where="genes", others=[np.array(["Gad1"])])
+    array([0])
     """
-    exact = {str(name): number for number, name in enumerate(known)}
-    lower: dict[str, list[int]] | None = None
+    spelled = [known, *others]
+    ways = [(key, one) for key in _KEYS for one in spelled]
+    indices: dict[int, dict[str, list[int]]] = {}
     found = []
-    for name in names:
-        if name in exact:
-            found.append(exact[name])
-            continue
-        lower = _by_lower(known, set()) if lower is None else lower
-        places = lower.get(str(name).lower(), [])
+    for name in map(str, names):
+        places: list[int] = []
+        for number, (key, one) in enumerate(ways):
+            if number not in indices:
+                indices[number] = _by_key(one, key, set())
+            places = indices[number].get(key(name), []) if name else []
+            if places:
+                break
         if not places:
-            check_known(str(name), exact, where, expected="a gene that is there", error=GeneError)
+            there = {str(one) for some in spelled for one in some} - {""}
+            check_known(name, there - {name}, where, expected="a gene that is there", error=GeneError)
         if len(places) > 1:
-            got = f"{str(name)!r}, which may be {shorten([str(known[place]) for place in places])}"
+            got = f"{name!r}, which may be {shorten([str(known[place]) for place in places])}"
             raise GeneError(where, expected="one gene", got=got, fix="Spell it exactly.")
         found.append(places[0])
     return np.array(found, dtype=np.int64)
@@ -214,38 +417,57 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
     >>> symbols_and_ids(np.array(["Gad1"]), pd.DataFrame({"gene_ids": ["ENSMUSG00000070880"]}))
     (array(['Gad1'], dtype='<U4'), array(['ENSMUSG00000070880'], dtype='<U18'))
     """
-    is_ids = looks_like_ensembl(names)
-    known = {str(name).lower(): name for name in var.columns}
+    is_ids = looks_like_ensembl(names) or are_numbers(names)
+    known = {plain_name(name): name for name in var.columns}
     column = next((known[name] for name in _ID_COLUMNS if name in known), None)
     column = symbol_column(var) if is_ids else id_column(var) if column is None else column
-    other = np.full(len(names), "") if column is None else _text(var[column].astype(object).fillna(""))
+    other = np.full(len(names), "") if column is None else _column_text(var[column])
     return (other, names) if is_ids else (names, other)
 
 
 def symbol_column(var: pd.DataFrame) -> str | None:
     """Return the column of ``var`` that by its name holds gene symbols, or None."""
-    known = {str(name).lower(): name for name in var.columns}
+    known = {plain_name(name): name for name in var.columns}
     return next((known[name] for name in _SYMBOL_COLUMNS if name in known), None)
 
 
-def _better(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_], bridge: str) -> GeneMatch:
-    """Match other names of the same genes, and keep that match where it shares more.
+def _better(
+    best: GeneMatch,
+    first: NDArray[np.str_],
+    second: NDArray[np.str_],
+    bridge: str,
+    *,
+    most: int | None = None,
+) -> GeneMatch:
+    """Match other names of the same genes, and keep that match where it shares more than ``most``.
 
-    Names that stand twice on a side cannot tell which gene is meant and are taken out.
+    By default that is what the best match so far shares.
+
+    Names that stand twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
     """
-    places = [np.flatnonzero(~pd.Index(names).duplicated(keep=False)) for names in (first, second)]
+    sides = (first, second)
+    places = [np.flatnonzero(~pd.Index(one).duplicated(keep=False) & (one != "")) for one in sides]
     found = match_genes(first[places[0]], second[places[1]])
-    if len(found.first) <= len(best.first):
+    if len(found.first) <= (len(best.first) if most is None else most):
         return best
     return replace(found, first=places[0][found.first], second=places[1][found.second], bridge=bridge)
 
 
-def _by_lower(names: Sequence[str] | NDArray[np.str_], taken: set[int]) -> dict[str, list[int]]:
+def _by_key(
+    names: Sequence[str] | NDArray[np.str_], key: Callable[[str], str], taken: set[int]
+) -> dict[str, list[int]]:
     places: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         if number not in taken:
-            places.setdefault(str(name).lower(), []).append(number)
+            places.setdefault(key(str(name)), []).append(number)
     return places
+
+
+def _column_text(column: pd.Series[Any]) -> NDArray[np.str_]:
+    """Return a column of names as text, empty where one is missing; whole numbers without ``.0``."""
+    values = column.astype("Int64") if pd.api.types.is_float_dtype(column) else column
+    missing = values.isna() | values.astype(str).str.strip().isin(("nan", "NaN", "NA", "<NA>", "None"))
+    return _text(["" if gone else value for value, gone in zip(values, missing, strict=True)])
 
 
 def _text(values: Iterable[object]) -> NDArray[np.str_]:

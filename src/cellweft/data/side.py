@@ -36,6 +36,8 @@ class Side:
     table
         Annotation of the cells of ``matrix``, in a file where the input is one.
     genes
+        (n_genes,) names. Genes of a reference that the tissue has are spelled as the tissue spells them.
+    input_names
         (n_genes,) names as the input spells them.
     columns, rows
         Position in ``matrix`` of every gene, and of every cell; None where the cells are all of its rows.
@@ -72,6 +74,7 @@ class Side:
     matrix: RowSource
     table: Annotation
     genes: NDArray[np.str_]
+    input_names: NDArray[np.str_]
     columns: IntArray
     rows: IntArray | None
     scale: Scale
@@ -96,6 +99,11 @@ class Side:
     def n_genes(self) -> int:
         """Genes of this side."""
         return len(self.genes)
+
+    @property
+    def other_names(self) -> tuple[NDArray[np.str_], ...]:
+        """Further names of the genes, each (n_genes,): those of the input, symbols, and IDs."""
+        return self.input_names, self.symbols, self.gene_ids
 
     @property
     def empty_genes(self) -> BoolArray:
@@ -193,7 +201,10 @@ class _RowsOf(LazyMapping):
 
 
 def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
-    """Return a table of some genes, by their positions: ``symbol`` and ``gene_id``, index = names."""
-    columns = (side.symbols[genes].astype(object), side.gene_ids[genes].astype(object))
-    names = dict(zip(GENE_NAMES, columns, strict=True))
+    """Return a table of some genes, by their positions: other names, index = the pair's names.
+
+    Columns are ``symbol``, ``gene_id`` and ``reference_name``, the name that the side's input has.
+    """
+    columns = (side.symbols[genes], side.gene_ids[genes], side.input_names[genes])
+    names = {name: values.astype(object) for name, values in zip(GENE_NAMES, columns, strict=True)}
     return pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str)))

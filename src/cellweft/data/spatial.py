@@ -14,7 +14,18 @@ from cellweft._compute import row_blocks
 from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known, sentence
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray
-from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels, usual_columns
+from cellweft.data.io.columns import (
+    LABEL_KEYS,
+    OBSM_KEYS,
+    REGION_KEYS,
+    SECTION_KEYS,
+    SLICE_KEYS,
+    column_of,
+    likely_coordinates,
+    plain_name,
+    text_labels,
+    usual_columns,
+)
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
 IN_TISSUE = "in_tissue"
@@ -23,6 +34,9 @@ IN_TISSUE = "in_tissue"
 _FARTHEST = 1e9  # in whatever unit: coordinates beyond it are placeholders
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _BLOCK_PLACES = 250_000  # cells that are searched at once
+_MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
+_MIXED = 0.2  # share of cells whose neighbour is of another group: far more than along borders
+_APART = 3.0  # times the spacing of the cells
 
 
 def find_coordinates(
@@ -82,12 +96,21 @@ def find_coordinates(
     columns = usual_columns(table)
     if columns is not None:
         return _from_obs(table, columns, where)
+    likely = likely_coordinates(table, obsm)
+    start: str | Message = ""
+    if likely:
+        start = sentence(
+            "{} "
+            + f"looks like them{' (others: ' + shorten(likely[1:], most=2) + ')' if likely[1:] else ''}. ",
+            arg("coordinates", likely[0]),
+        )
     raise KeyMissingError(
         where,
         expected="coordinates of the cells, in obsm['spatial'] or in obs columns such as 'x' and 'y'",
         got=f"obsm with {shorten(sorted(map(str, obsm))) or 'nothing'}, "
         f"obs with {shorten(table.columns, most=8) or 'nothing'}",
-        fix=sentence(
+        fix=start
+        + sentence(
             "Name them, {} or {}, or do without: {}." + (f" {hint}" if hint else ""),
             *(arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y", "none")),
         ),
@@ -136,7 +159,8 @@ def find_slices(
     obs
         The spatial side's.
     asked
-        A column; None looks for a usual one that holds several values, few of them alone.
+        A column, or "none" for one slice; None looks for a usual one that holds several values, few of them
+        alone.
     where
         What errors call the input.
 
@@ -145,7 +169,70 @@ def find_slices(
     KeyMissingError
         No such column.
     """
-    return _labels(obs, asked, where, "slices", SLICE_KEYS, max(len(obs) // 10, 2))
+    if asked == "none":
+        return None, ""
+    return _labels(obs, asked, where, "slices", SLICE_KEYS, _most_slices(len(obs)))
+
+
+def _most_slices(n_cells: int) -> int:
+    return max(n_cells // 10, 2)
+
+
+def guess_slices(
+    obs: pd.DataFrame | Annotation, coordinates: DoubleArray
+) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the slices that a column of `obs` may tell, where no usual one does, and the column.
+
+    Sections in one frame lie on top of each other or apart; parts of one section touch along their borders.
+
+    Parameters
+    ----------
+    obs
+        The spatial side's.
+    coordinates
+        (n_cells, 2 or 3)
+
+    Returns
+    -------
+    slices : ndarray or None
+        (n_cells,) where the places of the cells are those of several sections.
+    column : str
+        Also where the places leave it open and the column mostly tells sections apart; empty where there is
+        none.
+    """
+    table = _as_table(obs)
+    known = {plain_name(name): name for name in reversed(table.columns)}
+    candidate = ""
+    for key in (*SECTION_KEYS, *REGION_KEYS):
+        if key not in known:
+            continue
+        values = text_labels(table[known[key]])
+        if not 1 < len(pd.unique(values)) <= _most_slices(len(table)):
+            continue
+        if _are_sections(coordinates, pd.factorize(values)[0]):
+            return values, known[key]
+        candidate = candidate or (known[key] if key in SECTION_KEYS else "")
+    return None, candidate
+
+
+def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
+    """Say whether groups of cells lie on top of each other, or apart by more than cells of a tissue do."""
+    stride = max(len(coordinates) // _MOST_JUDGED, 1)
+    places, codes = coordinates[::stride], codes[::stride]
+    distances, nearest = cKDTree(places).query(places, k=2)
+    is_self = nearest[:, 0] == np.arange(len(places))
+    nearest = np.where(is_self, nearest[:, 1], nearest[:, 0])
+    mixed = float((codes[nearest] != codes).mean())
+    if mixed > 0:
+        return mixed > _MIXED
+    spacing = float(np.median(distances[:, 1]))
+    for code in range(int(codes.max()) + 1):
+        is_mine = codes == code
+        if is_mine.any() and not is_mine.all():
+            gaps = np.asarray(cKDTree(places[is_mine]).query(places[~is_mine])[0])
+            if gaps.min() < _APART * spacing:
+                return False
+    return True
 
 
 def find_labels(

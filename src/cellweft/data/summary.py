@@ -14,10 +14,12 @@ from cellweft._compute import row_blocks
 from cellweft._errors import Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, StoredScale
-from cellweft.data.gene_names import GeneMatch
+from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.keys import NO_COUNTS
-from cellweft.data.io.obs_table import repeated
+from cellweft.data.io.lazy_input import RAW
+from cellweft.data.io.obs_table import HeldTable, repeated
+from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
 from cellweft.data.validation import CheckedSide, count_layer
@@ -58,6 +60,8 @@ class CheckResults:
     ----------
     partly
         Genes of the tissue that some slices did not measure, and these.
+    slices_guess
+        The column that was guessed to tell slices apart, whether or not they were taken from it.
     """
 
     sides: tuple[CheckedSide, CheckedSide]
@@ -67,6 +71,7 @@ class CheckResults:
     coordinates_source: str
     slices: NDArray[np.str_] | None
     slices_column: str
+    slices_guess: str
     spacing: float | None
 
 
@@ -82,6 +87,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "genes_only_spatial": _only_spatial(evidence),
         "genes_partly_measured": evidence.partly,
         "genes_matched_by_case": len(match.by_case),
+        "genes_matched_by_spelling": len(match.by_spelling),
         "genes_ambiguous": list(match.ambiguous),
         "gene_bridge": match.bridge,
         "coordinates": {
@@ -112,6 +118,7 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
         "duplicated_genes_left_out": checked.genes.n_left_out,
+        "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": _counted(checked.labels),
     }
@@ -170,6 +177,8 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     for kind in ("cells", "genes"):
         empty = found[f"empty_{kind}"]
         lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    if found["features_left_out"]:
+        lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
@@ -182,6 +191,12 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     else:
         lines.append("  cell types    none found")
     return lines
+
+
+def _kinds_left_out(left_out: dict[str, list[str]]) -> str:
+    """Return features that are no genes as text: how many, of which kinds, and the first names."""
+    kinds = [f"{kind} ({len(names):,}: {shorten(names, most=2)})" for kind, names in left_out.items()]
+    return f"{many(sum(map(len, left_out.values())), 'feature')} not counted as genes: {', '.join(kinds)}"
 
 
 def _counted(values: NDArray[np.str_] | None) -> dict[str, int]:
@@ -206,6 +221,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
         *_place_cautions(evidence),
+        *_annotation_cautions(sc),
+        *_annotation_cautions(st),
     )
 
 
@@ -229,12 +246,25 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
             f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
         )
+    if match.by_spelling:
+        pairs = [f"{one}/{two}" for one, two in match.by_spelling]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"({shorten(pairs, most=3)}): check that they are the same genes."
+        )
+    if all(
+        are_numbers(one.genes.names[places])
+        for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
+    ):
+        yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
     if match.ambiguous:
         yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
-            f"in case alone: {shorten(list(match.ambiguous))}."
+            f"in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
     for one in evidence.sides:
+        notes = [*one.data.notes, *filter(None, [one.genes.note])]
+        yield from (f"{_title(one.side)}: {note}" for note in notes)
         if one.genes.n_left_out:
             yield (
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
@@ -285,8 +315,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         hint = ""
         if layer:
             hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
-        if not layer and data.has_raw:
-            hint = " There is a raw slot too, which is not used; adata.raw.to_adata() turns it into an input."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         if wish.scale is None:
             hint = " If they are something else, say what: " + scale + "." + hint
         taken = _TAKEN.get(stored, "the counts are taken from them")
@@ -334,6 +364,16 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
             )
 
 
+def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
+    table = one.data.obs
+    changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
+    if changes:
+        yield (
+            f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
+            f"{shorten(changes)}."
+        )
+
+
 def _size_cautions(sc: CheckedSide) -> Iterator[str]:
     side = sc.side
     if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
@@ -370,6 +410,21 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
         yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
         return
+    guess = evidence.slices_guess
+    if guess and guess == evidence.slices_column:
+        names = list(_counted(evidence.slices))
+        yield (
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
+            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            + arg("slices", "none")
+            + "."
+        )
+    elif guess:
+        yield (
+            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            + arg("slices", guess)
+            + "."
+        )
     same = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")

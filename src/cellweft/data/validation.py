@@ -20,7 +20,7 @@ from cellweft._errors import (
     check_choice,
     sentence,
 )
-from cellweft._text import shorten
+from cellweft._text import many, shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
@@ -32,14 +32,37 @@ from cellweft.data.expression_scale import (
     open_undone,
     scan_values,
 )
-from cellweft.data.gene_names import duplicates_of, symbols_and_ids
+from cellweft.data.gene_names import (
+    GeneMatch,
+    GeneNames,
+    duplicates_of,
+    look_like_cells,
+    name_columns,
+    only_count,
+    own_names,
+    symbol_column,
+)
 from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, open_rows, some_rows
 from cellweft.data.io.columns import column_of
-from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.features import only_genes
+from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
+_NO_NAMES = (
+    "",
+    "nan",
+    "NaN",
+    "NA",
+    "N/A",
+    "<NA>",
+    "None",
+    "none",
+    "null",
+    "-",
+    ".",
+)  # of missing values as text
 _MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
@@ -75,11 +98,22 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Genes:
-    """The genes of a side: their names, their rows in ``var``, and how many copies were left out."""
+    """The genes of a side.
+
+    Attributes
+    ----------
+    names, places
+        Their names, and their rows in ``var``.
+    n_left_out
+        How many copies were left out.
+    note
+        Where the names come from, if that was guessed.
+    """
 
     names: NDArray[np.str_]
     places: IntArray
     n_left_out: int
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,8 +139,40 @@ class CheckedSide:
     labels_column: str
 
 
-def check_cells(data: Input) -> None:
-    """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
+def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
+    """Return an input with the genes of the matrix that is read, and the options that name this matrix.
+
+    ``raw`` is a layer with genes of its own. Where there is no ``X``, the layer with counts, or the only
+    one, or ``raw`` stands for it, and a note says so.
+
+    Parameters
+    ----------
+    data, wish
+        The opened input, and what the caller chose.
+    """
+    layers = [str(name) for name in data.layers]
+    if wish.layer is None and data.matrix is None:
+        layer = count_layer(data, wish) or (layers[0] if len(layers) == 1 else None)
+        layer = RAW if layer is None and data.has_raw and not layers else layer
+        if layer is not None:
+            slot = "raw" if layer == RAW and layer not in layers else f"layers[{layer!r}]"
+            note = f"there is no X; the values are those of {slot}."
+            data, wish = replace(data, notes=(*data.notes, note)), replace(wish, layer=layer)
+    if wish.layer == RAW and RAW not in layers and data.has_raw:
+        data = with_raw(data)
+    return only_genes(data), wish
+
+
+def check_cells(data: Input, *, is_reference: bool = False) -> Input:
+    """Return an input of two cells or more that each have a name of their own.
+
+    The names of a reference may repeat, which a note says.
+
+    Raises
+    ------
+    InputError
+        There are fewer, or names stand twice.
+    """
     n_cells = len(data.obs)
     if n_cells < 2:
         fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
@@ -114,17 +180,39 @@ def check_cells(data: Input) -> None:
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
     twice = names_twice(data.obs)
-    if twice:
-        raise InputError(
-            f"{data.where}.obs_names",
-            expected="a name of its own for every cell",
-            got=f"names that stand twice ({len(twice):,}): {shorten(twice)}",
-            fix="Make them unique first: adata.obs_names_make_unique().",
+    if twice and is_reference:
+        note = (
+            f"{many(len(twice), 'name')} of cells that stand twice ({shorten(twice)}). Imputing does not use "
+            "the names; before you place these cells, make them unique: adata.obs_names_make_unique()."
         )
+        return replace(data, notes=(*data.notes, note))
+    if twice:
+        raise _names_repeat(f"{data.where}.obs_names", twice)
+    return data
+
+
+def check_unique_names(side: Side) -> None:
+    """Raise `InputError` where names of cells stand twice, for what tells cells by their names."""
+    names = side.obs_names.astype(str) if side.rows is not None else None
+    twice = names_twice(side.table) if names is None else names[names.duplicated()].unique().tolist()
+    if twice:
+        raise _names_repeat(f"the cells of the {side.name} side ({side.source})", twice)
+
+
+def _names_repeat(where: str, names: list[str]) -> InputError:
+    return InputError(
+        where,
+        expected="a name of its own for every cell",
+        got=f"names that stand twice ({len(names):,}): {shorten(names)}",
+        fix="Make them unique first: adata.obs_names_make_unique().",
+    )
 
 
 def gene_names(data: Input, wish: ReadOptions) -> Genes:
     """Return the names of the genes of an input.
+
+    Names of ``var`` that only count its rows are no names: those of a column stand for them, where there is
+    one.
 
     Raises
     ------
@@ -133,16 +221,22 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     KeyMissingError
         No such column of ``var``.
     """
-    names = data.var.index
-    if wish.gene_column is not None:
+    names, column, note = data.var.index, wish.gene_column, ""
+    if column is None and only_count(names.astype(str)):
+        column = next(iter(sorted(name_columns(data.var), key=symbol_column(data.var).__ne__)), None)
+        if column is not None:
+            note = f"var_names only count the genes; their names are taken from var[{column!r}]."
+    if column is not None:
         argument = wish.argument("gene_column")
-        names = pd.Index(
-            column_of(data.var, wish.gene_column, where=data.where, argument=argument, slot="var")
-        )
+        names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
+    is_named = ~names.isna() & ~names.astype(str).str.strip().isin(_NO_NAMES)
     names = names.astype(str)
-    again = names.duplicated()
+    again = names.duplicated() & is_named
+    if not is_named.all():
+        n_nameless = int((~is_named).sum())
+        note = f"{note} {many(n_nameless, 'gene')} without a name (empty, 'nan') left out.".strip()
     if again.any() and wish.duplicates == "error":
-        slot = "var_names" if wish.gene_column is None else f"var[{wish.gene_column!r}]"
+        slot = "var_names" if column is None else f"var[{column!r}]"
         raise GeneError(
             f"{data.where}.{slot}",
             expected="every gene once",
@@ -153,8 +247,59 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
                 arg("duplicates", "first"),
             ),
         )
-    kept = np.flatnonzero(~again)
-    return Genes(names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()))
+    kept = np.flatnonzero(is_named & ~again)
+    return Genes(
+        names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()), note=note
+    )
+
+
+_MOST_GENES = 200_000  # a table with more rows is not one of genes x cells
+_Genes = tuple[Input, Genes]
+
+
+def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
+    """Raise `GeneError` where the rows of a side, or of both, are named like genes.
+
+    Parameters
+    ----------
+    first, second
+        The two inputs, each with what its columns are called.
+    match
+        Of the columns of both.
+    """
+    columns = [genes.names for _, genes in (first, second)]
+    few = len(match.first) < 0.5 * min(map(len, columns))
+    both_cells = all(map(look_like_cells, columns))
+    if not few and not both_cells:
+        return
+    rows = [_row_names(data) for data, _ in (first, second)]
+    for number, (data, _) in enumerate((first, second)):
+        same = sorted(rows[number] & {*columns[1 - number]})
+        if len(same) >= 2 and len(same) > len(match.first):
+            raise GeneError(
+                data.where,
+                expected="cells x genes",
+                got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
+                fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
+            )
+    same = sorted(rows[0] & rows[1])
+    if len(same) >= 2 and (both_cells or len(match.first) < 2):
+        shared = f"only {len(match.first):,} columns" if len(match.first) < 2 else "columns named like cells"
+        raise GeneError(
+            f"{first[0].where} and {second[0].where}",
+            expected="cells x genes, with genes that both sides have",
+            got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and {shared}",
+            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check "
+            "that the columns are genes of the same species and of the same kind of name.",
+        )
+
+
+def _row_names(data: Input) -> set[str]:
+    """Return the names of the rows, none where they are those of cells or too many for genes."""
+    if len(data.obs) > _MOST_GENES:
+        return set()
+    names = [str(name) for name in data.obs.names().astype(str)]
+    return set() if look_like_cells(names) else {*names}
 
 
 def make_side(
@@ -163,6 +308,7 @@ def make_side(
     wish: ReadOptions,
     *,
     panel: IntArray,
+    names: GeneNames | None = None,
     cells: IntArray | None = None,
     slices: NDArray[np.str_] | None = None,
     is_tissue: bool = False,
@@ -175,6 +321,8 @@ def make_side(
         The opened input, its genes, and what the caller chose.
     panel
         Positions of the shared genes among ``genes``.
+    names
+        What the genes are called; by default as the input calls them.
     cells
         (n_cells,) rows of the input that are used; all by default.
     slices
@@ -206,7 +354,7 @@ def make_side(
             fix="Correct the column, or leave these cells out.",
         )
     totals = scan.totals if sizes is None else sizes
-    symbols, gene_ids = symbols_and_ids(genes.names, data.var.iloc[genes.places])
+    names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
     side = Side(
         name=wish.name,
         source=data.source,
@@ -214,7 +362,8 @@ def make_side(
         table=data.obs,
         arrays=data.obsm,
         uns=data.uns,
-        genes=genes.names,
+        genes=names.names,
+        input_names=names.input_names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),
         rows=cells,
         scale=SCALES[judged.scale],
@@ -225,10 +374,10 @@ def make_side(
         sparsity=scan.sparsity,
         empty_cells=empty,
         gene_cells=scan.gene_cells[genes.places],
-        symbols=symbols,
-        gene_ids=gene_ids,
+        symbols=names.symbols,
+        gene_ids=names.gene_ids,
     )
-    if not genes.n_left_out:
+    if len(genes.places) == len(data.var):
         values_digest(side, seen)
     return side, scan
 
@@ -238,7 +387,7 @@ def _scanned(
 ) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
     """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
     stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
-    n_columns = len(data.var) if data.columns is None else stored.shape[1]
+    n_columns = len(data.var) + sum(map(len, data.left_out.values()))
     if stored.shape != (len(data.obs), n_columns):
         raise FormatError(
             _slot(data, wish),
@@ -258,6 +407,13 @@ def _scanned(
         again = scan_values(
             ZeroedRows(undone), data.columns, panel=panel[~left_out[panel]], left_out=left_out
         )
+        if not again.totals.any():
+            raise GeneError(
+                _slot(data, wish),
+                expected="genes that were measured in all slices",
+                got="none",
+                fix="Impute each slice by itself.",
+            )
         source, scan = ZeroedRows(source), replace(again, unmeasured=scan.unmeasured)
     return source, scan, judged, seen
 
@@ -270,6 +426,8 @@ def count_layer(data: Input, wish: ReadOptions) -> str | None:
 
 
 def _slot(data: Input, wish: ReadOptions) -> str:
+    if wish.layer == RAW and data.has_raw:
+        return f"{data.where}.raw.X"
     return f"{data.where}.X" if wish.layer is None else f"{data.where}.layers[{wish.layer!r}]"
 
 
@@ -367,11 +525,12 @@ def _other_values(data: Input, wish: ReadOptions) -> str:
     """Say which other values of the input may be the counts; empty where there are none."""
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
+    if data.has_raw and wish.layer != RAW and count_layer(data, wish) is None:
+        return "Its raw slot may hold the counts: " + arg(argument, RAW) + "."
     likely = count_layer(data, wish)
     there = f". Layers that exist: {shorten(layers, most=10)}."
     if layers:
         if likely is None:
             return "Pass the layer with raw counts, " + arg(argument, Placeholder("NAME")) + there
         return "Pass the raw counts: " + arg(argument, likely) + there
-    side = "sc" if wish.name == "reference" else "st"
-    return f"The input has a raw slot: pass {side}=adata.raw.to_adata()." if data.has_raw else ""
+    return ""

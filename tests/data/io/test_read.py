@@ -2,6 +2,8 @@
 
 import gzip
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,7 +140,8 @@ def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
         ("text.h5ad", b"a,b\n1,2\n", "a text file"),
         ("text.h5", b"a,b\n1,2\n", "a text file"),
         ("pickle.h5ad", pickle.dumps({"a": 1}), "a pickle, which is never read"),
-        ("packed.h5ad", gzip.compress(b"x", mtime=0), "a file packed with gzip"),
+        ("packed.h5ad", gzip.compress(b"x", mtime=0), r"a file packed with gzip.*Unpack it first \(gunzip\)"),
+        ("zipped.h5ad", b"PK\x03\x04" + bytes(9), r"a zip archive.*Unpack it first \(unzip\)"),
         ("empty.h5ad", b"", "an empty file"),
         ("cut.h5ad", b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file that is damaged or not complete"),
         ("text.parquet", b"a,b\n1,2\n", "a text file"),
@@ -163,7 +166,14 @@ def test_files_that_are_not_what_their_name_says(
         ("a.rds", r"expected \.h5ad, \.zarr.*got a file named 'a\.rds'.*In R, convert"),
         ("a.loom", r"read_loom"),
         ("matrix.mtx.gz", r"Name the folder that holds it"),
-        ("a.xlsx", r"got a file named 'a\.xlsx'\. Convert the data to \.h5ad"),
+        ("a.xlsx", r"got a file named 'a\.xlsx'\. Write it as text: pandas\.read_excel"),
+        ("a.docx", r"got a file named 'a\.docx'\. Convert the data to \.h5ad"),
+        ("a.RData", r"In R, convert it with the package anndataR"),
+        ("a.zarr.zip", r"Unpack it, and name the file or folder"),
+        ("a.tar.gz", r"Unpack it, and name the file or folder"),
+        ("a.gef", r"Convert it with stereopy"),
+        ("a.h5mu", r"Write the modality that has the genes: mudata\.read_h5mu"),
+        ("a.cloupe", r"name the filtered_feature_bc_matrix\.h5"),
         ("a", r"got a file named 'a'"),
     ],
 )
@@ -171,6 +181,60 @@ def test_formats_that_are_not_read(tmp_path: Path, name: str, message: str) -> N
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(FormatError, match=message):
         open_input(tmp_path / name, argument="sc")
+
+
+@pytest.mark.parametrize("address", ["https://a.org/b.h5ad", "s3://bucket/b.zarr", "gs://b", "ftp://c/d.csv"])
+def test_addresses_are_not_paths(address: str) -> None:
+    scheme = address.partition(":")[0]
+    with pytest.raises(
+        FormatError, match=rf"expected a path on this machine, got an address \({scheme}\)\. Down"
+    ):
+        open_input(address, argument="sc")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            BlockingIOError(11, "unable to lock file"),
+            r"got one that is open elsewhere.*HDF5_USE_FILE_LOCKING",
+        ),
+        (
+            OSError("Unable to open file (unable to lock file, errno = 11, ...)"),
+            r"got one that is open elsewhere",
+        ),
+        (OSError(37, "No locks available"), r"got one that is open elsewhere, or on a disk that cannot lock"),
+        (OSError(5, "Input/output error"), r"got an error of the system that reads it.*local disk.*in order"),
+        (OSError(24, "Too many open files"), r"got an error of the system that reads it"),
+        (PermissionError(13, "Permission denied"), r"got no permission to read it\. Change its permissions"),
+    ],
+)
+def test_files_that_the_system_refuses_are_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    path = tmp_path / "a.h5ad"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(FormatError, match=message):
+        open_input(path, argument="sc")
+
+
+def test_a_file_that_is_open_elsewhere(tmp_path: Path, make_side: Any, write_as: Write) -> None:
+    path = write_as(make_side(["Gad1"]), tmp_path, "h5ad")
+    code = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print(flush=True); sys.stdin.read()"
+    other = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        with pytest.raises(
+            FormatError, match=r"expected a file that nothing else writes, got one that is open else"
+        ):
+            open_input(path, argument="sc")
+        writer.communicate(b"")
+    assert open_input(path, argument="sc").var.index.tolist() == ["Gad1"]
 
 
 def test_other_things_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,18 @@ SLICE_KEYS: tuple[str, ...] = (
     "section", "slice", "slice_id", "section_id", "brain_section_label", "library_id", "sample",
     "sample_id", "bregma",
 )  # fmt: skip
+SECTION_KEYS: tuple[str, ...] = (
+    "batch", "batch_id", "orig_ident", "sample_name", "slide", "slide_id", "slide_name", "slideid",
+    "section_name", "slice_name", "library", "library_name", "capture_area", "puck", "puck_id", "chip",
+    "chip_id",
+)  # fmt: skip
+"""Columns of `obs` (``_`` for any sign) that mostly tell sections apart."""
+REGION_KEYS: tuple[str, ...] = (
+    "region", "region_id", "region_name", "roi", "core", "core_id", "animal", "animal_id", "mouse",
+    "mouse_id", "donor", "donor_id", "patient", "patient_id", "subject", "replicate", "run", "run_id",
+    "dataset", "dataset_id", "experiment", "fov", "fov_id",
+)  # fmt: skip
+"""Columns of `obs` that may tell sections apart, or parts of one: only where the cells lie tells which."""
 LABEL_KEYS: tuple[str, ...] = (
     "cell_type", "celltype", "cell_types", "celltypes", "cell_type_original", "celltype_original",
     "cell_class", "subclass", "subclass_label", "class_label", "annotation", "cluster", "clusters",
@@ -72,3 +86,58 @@ def usual_columns(obs: Annotation) -> list[str] | None:
                 columns.append(deep)
             return columns
     return None
+
+
+_PLACE_WORDS = re.compile(r"spatial|coord|position|location|centroid|(^|_)xy(z)?(_|$)", re.IGNORECASE)
+_NO_PLACE = re.compile(r"umap|tsne|t-sne|pca|phate|embed|latent|neighbor|network|graph", re.IGNORECASE)
+
+
+def plain_name(name: object) -> str:
+    """Return a name in small letters, with one ``_`` for every run of signs."""
+    return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
+
+
+def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
+    """Return what looks like coordinates by its name, in the form of the argument ``coordinates``.
+
+    Parameters
+    ----------
+    obs, obsm
+        The spatial side's.
+
+    Returns
+    -------
+    Such as ``["obsm:spatial_fov", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, come last.
+
+    Examples
+    --------
+    >>> from cellweft.data.io.obs_table import HeldTable
+    >>> obs = HeldTable(pd.DataFrame({"xcoord": [1.0], "ycoord": [2.0], "max_intensity": [3.0]}))
+    >>> likely_coordinates(obs, {"X_umap": 0})
+    ['obs:xcoord,ycoord']
+    """
+    arrays = [f"obsm:{key}" for key in obsm if _PLACE_WORDS.search(key) and not _NO_PLACE.search(key)]
+    names = {name for name in obs.columns if not _NO_PLACE.search(name)}
+    pairs = []
+    for name in obs.columns:
+        partner = next((one for one in _partners(name) if one in names), None) if name in names else None
+        if partner is None or not all(pd.api.types.is_numeric_dtype(obs[one]) for one in (name, partner)):
+            continue
+        pairs.append(f"obs:{name},{partner}")
+    bounds = re.compile(r"^obs:(min|max)|[-_. ](min|max)[-_. ,]", re.IGNORECASE)
+    return [*arrays, *sorted(pairs, key=lambda one: bool(bounds.search(one)))]
+
+
+def _partners(name: str) -> list[str]:
+    """Return what the second coordinate would be called, if a column is the first."""
+    made = [
+        name[: one.start()] + ("y" if one[0] == "x" else "Y") + name[one.end() :]
+        for one in re.finditer("x", name, re.IGNORECASE)
+    ]
+    made += [
+        re.sub(old, new, name) for old, new in (("col", "row"), ("Col", "Row"), ("COL", "ROW")) if old in name
+    ]
+    number = re.fullmatch(r"(.*)([01])", name)
+    if number and _PLACE_WORDS.search(name):
+        made.append(f"{number[1]}{int(number[2]) + 1}")
+    return made

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import errno
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ FORMATS = (
     ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
     ".csv, .tsv (also .gz) or .parquet"
 )
+
+RAW = "raw"
+"""What the ``raw`` slot is called where a layer is named."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,6 +45,12 @@ class Input:
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
+    open_raw
+        Returns the matrix of ``raw`` and its own table of genes, where there is one.
+    left_out
+        Names of features that are no genes, by what they are, such as "negative control".
+    notes
+        What was guessed when the input was read, as sentences.
     """
 
     where: str
@@ -52,6 +63,9 @@ class Input:
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
+    open_raw: Callable[[], tuple[Any, pd.DataFrame]] | None = None
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def values(self, layer: str | None, *, argument: str) -> Any:
         """Return X, or the layer that ``argument`` names.
@@ -63,12 +77,61 @@ class Input:
         """
         if layer is not None:
             where, expected = arg(argument, layer), f"a layer of {self.where}"
-            check_known(layer, self.layers, where, expected=expected, got="no such layer")
+            known = [*self.layers, *([RAW] if self.has_raw else [])]
+            check_known(layer, known, where, expected=expected, got="no such layer")
             return self.layers[layer]
         if self.matrix is None:
-            fix = "Name a layer with " + arg(argument) + f". {near('counts', self.layers)}"
+            there = [*self.layers, *([RAW] if self.has_raw else [])]
+            fix = "Name a layer with " + arg(argument) + f". {near('counts', there)}"
             raise KeyMissingError(f"{self.where}.X", expected="a matrix of counts", got="none", fix=fix)
         return self.matrix
+
+
+def with_raw(data: Input) -> Input:
+    """Return an input whose genes and only layer, "raw", are those of its ``raw`` slot."""
+    if data.open_raw is None:
+        return data
+    matrix, var = data.open_raw()
+    return replace(data, matrix=None, layers={RAW: matrix}, var=var, columns=None, left_out={})
+
+
+def not_opened(path: Path, where: str, error: OSError) -> FormatError:
+    """Return the error for a file that the system does not open or read, whatever is in it.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call it.
+    error
+        What the system said. HDF5 puts its number into words.
+    """
+    told = re.search(r"errno = (\d+)", str(error))
+    number = error.errno or (int(told[1]) if told else 0)
+    expected = "a readable file"
+    if number in (errno.EACCES, errno.EPERM):
+        return FormatError(
+            where, expected=expected, got="no permission to read it", fix="Change its permissions."
+        )
+    if number in (errno.EAGAIN, errno.ENOLCK, errno.EBUSY, errno.ETXTBSY) or "lock file" in str(error):
+        return FormatError(
+            where,
+            expected="a file that nothing else writes",
+            got=f"one that is open elsewhere, or on a disk that cannot lock files ({_brief(error)})",
+            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks "
+            "set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
+        )
+    if number:  # files that are not what they should be have none
+        return FormatError(
+            where,
+            expected=expected,
+            got=f"an error of the system that reads it ({_brief(error)})",
+            fix="Try again, or copy the file to a local disk. The file itself may be in order.",
+        )
+    return not_as_named(path, where, str(error))
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 def not_as_named(path: Path, where: str, reason: str) -> FormatError:
@@ -84,12 +147,16 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
         looks = "a pickle, which is never read"
     elif start.startswith(b"\x1f\x8b"):
         looks = "a file packed with gzip"
+    elif start.startswith(b"PK\x03\x04"):
+        looks = "a zip archive"
     elif start.startswith(b"\x89HDF"):
         looks = "an HDF5 file that is damaged or not complete"
     elif start.isascii() and b"\0" not in start:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
     fix = f"Check the name, or download it anew. Formats that are read: {FORMATS}."
+    if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
     return FormatError(
         where, expected=f"content that fits its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
     )

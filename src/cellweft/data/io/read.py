@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
 
-from cellweft._errors import FormatError, MissingFileError
+from cellweft._errors import FormatError, MissingFileError, SettingError
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.io.delimited import SEPARATORS, read_table
-from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named
+from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
@@ -31,19 +31,42 @@ from cellweft.data.io.spatialdata_regions import (
     store_of,
     with_centroids,
 )
-from cellweft.data.io.tenx import open_10x, read_mtx
+from cellweft.data.io.tenx import has_mtx, open_10x, read_mtx
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+_IN_R = "In R, convert it with the package anndataR or zellkonverter, or write its counts as a 10x folder."
+_UNPACK = "Unpack it, and name the file or folder that was in it."
+_STEREO = "Convert it with stereopy: stereo.io.stereo_to_anndata(data, output='converted.h5ad')."
 _FOREIGN = {
-    ".rds": "In R, convert it with the package anndataR or zellkonverter.",
-    ".rdata": "In R, convert it with the package anndataR or zellkonverter.",
+    ".rds": _IN_R,
+    ".rda": _IN_R,
+    ".rdata": _IN_R,
+    ".qs": _IN_R,
     ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
     ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
     ".loom": "Convert it: anndata.io.read_loom(path).write_h5ad('converted.h5ad').",
+    ".h5mu": "Write the modality that has the genes: mudata.read_h5mu(path)['rna'].write_h5ad('rna.h5ad').",
+    ".gef": _STEREO,
+    ".gem": _STEREO,
+    ".zip": _UNPACK,
+    ".tar": _UNPACK,
+    ".tgz": _UNPACK,
+    ".7z": _UNPACK,
+    ".xlsx": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
+    ".xls": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
+    ".feather": "Write it as Parquet: pandas.read_feather(path).to_parquet('table.parquet').",
+    ".cloupe": "It is for Loupe alone: name the filtered_feature_bc_matrix.h5 of the same run.",
+    ".bam": "It holds reads: count them first, and name the matrix.",
+    ".fastq": "It holds reads: count them first, and name the matrix.",
+    ".tif": "It is an image: name the counts of the same run.",
+    ".tiff": "It is an image: name the counts of the same run.",
 }
+_REMOTE = re.compile(r"^([a-z][a-z0-9+]+):/{1,2}", re.IGNORECASE)
 
 
-def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable[str] = ()) -> Input:
+def open_input(
+    data: AnnData | PathLike, *, argument: str, obs_columns: Iterable[str] = (), sample: str | None = None
+) -> Input:
     """Open an AnnData, SpatialData or a file.
 
     Parameters
@@ -56,6 +79,8 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
         What the caller calls it, for errors: "sc" or "st".
     obs_columns
         Columns of a table that are no genes; coordinates are known by their usual names.
+    sample
+        The one to take, of a 10x folder of several or of a 10x file with several genomes.
 
     Raises
     ------
@@ -64,6 +89,7 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
     FormatError
         The file is not what its name says, or of a kind that is not read.
     """
+    _check_sample(data, argument, sample)
     if isinstance(data, AnnData):
         return _from_anndata(data, argument)
     if is_spatialdata(data):
@@ -72,6 +98,7 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
         raise FormatError(
             argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
         )
+    _refuse_remote(str(data), argument)
     path = Path(data).expanduser()
     where = f"{argument} ({path})"
     if not path.exists():
@@ -80,34 +107,58 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
         fix = near(path.name, there) if there else f"The folder {str(folder)!r} is not there either."
         raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
     try:
-        return _open_path(path, where, obs_columns)
+        return _open_path(path, where, obs_columns, sample)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            fix = "Change its permissions."
-            raise FormatError(
-                where, expected="a readable file", got="no permission to read it", fix=fix
-            ) from error
-        raise not_as_named(path, where, str(error)) from error
+        raise not_opened(path, where, error) from error
 
 
-def _open_path(path: Path, where: str, obs_columns: Iterable[str]) -> Input:
+def _refuse_remote(text: str, argument: str) -> None:
+    """Raise `FormatError` for an address, which is no path."""
+    scheme = _REMOTE.match(text)
+    if scheme and len(scheme[1]) > 1:  # one letter is a disk of Windows
+        raise FormatError(
+            f"{argument} ({text})",
+            expected="a path on this machine",
+            got=f"an address ({scheme[1]})",
+            fix="Download it first, and name the file.",
+        )
+
+
+def _check_sample(data: Any, argument: str, sample: str | None) -> None:
+    """Raise `SettingError` where a sample is named of what has none."""
+    is_path = isinstance(data, str | Path) or hasattr(data, "__fspath__")
+    if sample is None or (is_path and (Path(data).is_dir() or Path(data).suffix.lower() == ".h5")):
+        return
+    raise SettingError(
+        f"{argument}_sample",
+        expected="a 10x folder of several samples, or a 10x .h5 of several genomes",
+        got=f"{sample!r} with {data if is_path else type(data).__name__}",
+        fix="Leave it out; cells of one sample are taken beforehand, by a column of obs.",
+    )
+
+
+def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
+    chosen = {"sample": sample, "argument": f"{where.partition(' ')[0]}_sample"}
     suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
     suffix = suffixes[-1] if suffixes else ""
     if path.is_dir():
         if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
             return _open_zarr(path, where)
-        if any(path.glob("*matrix.mtx*")):
-            return read_mtx(path, where)
+        if has_mtx(path):
+            return read_mtx(path, where, **chosen)
+        below = [str(one) for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
         raise FormatError(
             where,
             expected="a zarr store, or a 10x folder with matrix.mtx",
             got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
-            fix=f"Name the file itself: {FORMATS}.",
+            fix=f"Name one of its folders: {shorten(below, most=3)}."
+            if below
+            else f"Name the file itself: {FORMATS}.",
         )
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":
-        return open_10x(path, where)
+        return open_10x(path, where, **chosen)
     if suffix in SEPARATORS or suffix == ".parquet":
         return read_table(path, where=where, suffix=suffix, obs_columns=obs_columns)
     if suffix in _PICKLES:
@@ -127,14 +178,23 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
     return Input(
         where=f"{argument} ({source})",
         source=source,
-        matrix=data if backed_view else data.X,
+        matrix=data if backed_view else _x_of(data),
         layers=data.layers,
         obs=HeldTable(pd.DataFrame(data.obs).copy()),
         var=pd.DataFrame(data.var).copy(),
         obsm=_OfAnnData(data.obsm),
         uns=_OfAnnData(data.uns),
         has_raw=data.raw is not None,
+        open_raw=None if data.raw is None else lambda: (data.raw.X, pd.DataFrame(data.raw.var).copy()),
     )
+
+
+def _x_of(data: AnnData) -> Any:
+    """Return X, None where there is none: of a file without it AnnData raises an error."""
+    try:
+        return data.X
+    except KeyError:
+        return None
 
 
 def _from_spatialdata(data: Any, argument: str) -> Input:
@@ -195,6 +255,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         obsm=_Elements(store["obsm"]) if "obsm" in store else {},
         uns=_Elements(store["uns"]) if "uns" in store else {},
         has_raw="raw/X" in store,
+        open_raw=(lambda: (store["raw/X"], read_elem(store["raw/var"]))) if "raw/X" in store else None,
     )
 
 

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellweft._errors import FormatError
-from cellweft._text import shorten
-from cellweft._typing import IntArray
+from cellweft._errors import FormatError, KeyMissingError, Message, arg
+from cellweft._text import near, shorten
 from cellweft.data.io.backed_matrix import transposed_rows
+from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 
+_PARTS = ("matrix.mtx", "barcodes.tsv", "features.tsv (or genes.tsv)")
+_KINDS = tuple(
+    re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.IGNORECASE)
+    for words in (
+        "matri(?:x|ces)|counts?",
+        "barcodes?|cell_?(?:ids?|names)|cells|colnames",
+        "features?|gene_?names|genes?|rownames",
+    )
+)
+"""How the names of the three files say what each is."""
+_NO_NAME = {"matrix", "count", "counts", "sparse", "umi", "dge", "mtx", "tsv", "csv", "txt", "gz"}
+"""Words in the names of files that do not tell samples apart."""
 
-def open_10x(path: Path, where: str) -> Input:
-    """Open a 10x file of Cell Ranger 3 and later (also Xenium's), or of an earlier one with one genome."""
+
+def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str = "sample") -> Input:
+    """Open a 10x file of Cell Ranger 3 and later (also Xenium's), or of an earlier one.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call it.
+    sample, argument
+        The genome to take, where the file holds several, and what the caller calls this choice.
+    """
     file = h5py.File(path.absolute(), "r")
-    group = file["matrix"] if "matrix" in file else next(iter(file.values()), None)
-    if not isinstance(group, h5py.Group) or any(name not in group for name in ("data", "barcodes", "indptr")):
+    group = file["matrix"] if "matrix" in file else _genome_of(file, where, sample, argument)
+    if group is None or any(name not in group for name in ("data", "barcodes", "indptr")):
         raise FormatError(
             where,
             expected="a 10x file with a matrix and its barcodes",
@@ -33,43 +56,116 @@ def open_10x(path: Path, where: str) -> Input:
         features = group["features"]
         parts = {"gene_ids": _texts(features["id"]), "feature_types": _texts(features["feature_type"])}
         names = _texts(features["name"])
+        if "genome" in features:
+            parts["genome"] = _texts(features["genome"])
     else:
         parts, names = {"gene_ids": _texts(group["genes"])}, _texts(group["gene_names"])
-    var, columns = _only_genes(pd.DataFrame(parts, index=pd.Index(names)))
-    return Input(
+    data = Input(
         where=where,
         source=str(path),
         matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
         obs=StoredTable(group["barcodes"], {}),
-        var=var,
-        columns=columns,
+        var=pd.DataFrame(parts, index=pd.Index(names)),
+    )
+    return _of_genome(only_genes(data), sample, argument) if "matrix" in file else only_genes(data)
+
+
+def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -> h5py.Group | None:
+    """Return the group of the genome that is asked for, or the only one, of a file of Cell Ranger 2."""
+    genomes = [name for name, one in file.items() if isinstance(one, h5py.Group) and "barcodes" in one]
+    if not genomes:
+        return None
+    return file[_chosen(genomes, sample, where=where, argument=argument, what="genome")]
+
+
+def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
+    """Return the genes of the genome that is asked for; a note says so where several are taken together."""
+    genomes = data.var.pop("genome") if "genome" in data.var else pd.Series(dtype=str)
+    names = sorted(set(genomes) - {""})
+    if sample is not None:
+        chosen = _chosen(names, sample, where=data.where, argument=argument, what="genome")
+        is_other = (genomes != chosen).to_numpy()
+        others = tuple(data.var.index[is_other])
+        data.var["feature_types"] = data.var["feature_types"].where(
+            ~is_other, f"genes other than of {chosen}"
+        )
+        return only_genes(data) if others else data
+    if len(names) < 2:
+        return data
+    said = f"genes of several genomes ({shorten(names)}) count towards the size of a cell; take one with "
+    return replace(data, notes=(*data.notes, said + arg(argument, names[0]) + "."))
+
+
+def _chosen(names: list[str], sample: str | None, *, where: str, argument: str, what: str) -> str:
+    """Return the name that is asked for, or the only one, or raise an error that has them all."""
+    if sample in names:
+        return str(sample)
+    if sample is not None:
+        raise KeyMissingError(
+            arg(argument, sample), expected=f"a {what} of {where}", got="no such one", fix=near(sample, names)
+        )
+    if len(names) == 1:
+        return names[0]
+    raise FormatError(
+        where,
+        expected=f"one {what}",
+        got=f"{len(names)}: {shorten(names, most=12)}",
+        fix="Name the one to take: " + arg(argument, names[0]) + ".",
     )
 
 
-def read_mtx(path: Path, where: str) -> Input:
-    """Read a 10x folder: matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv), perhaps prefixed."""
+@dataclass(eq=False)
+class _Sample:
+    """The files of one sample in a folder: the matrix, the names of its cells, and those of its features."""
+
+    words: frozenset[str]
+    name: str
+    parts: list[Path | None] = field(default_factory=lambda: [None, None, None])
+
+    @property
+    def missing(self) -> list[str]:
+        """What of the three files is not there."""
+        return [name for name, part in zip(_PARTS, self.parts, strict=True) if part is None]
+
+
+def has_mtx(folder: Path) -> bool:
+    """Say whether a folder holds matrices of Matrix Market, as 10x writes them."""
+    return any(_files(folder))
+
+
+def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str = "sample") -> Input:
+    """Read a 10x folder: matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv) of one sample.
+
+    Parameters
+    ----------
+    path, where
+        The folder, and what errors call it.
+    sample, argument
+        What stands before or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where
+        the folder holds several; and what the caller calls this choice.
+
+    Raises
+    ------
+    FormatError
+        Several samples, or one of which a file is missing.
+    KeyMissingError
+        No such sample.
+    """
     from scipy.io import mmread
 
-    values, cells = _part(path, "matrix.mtx"), _part(path, "barcodes.tsv")
-    features = _part(path, "features.tsv") or _part(path, "genes.tsv")
-    if values is None or cells is None or features is None:
-        missing = "barcodes.tsv" if cells is None else "features.tsv (or genes.tsv)"
-        there = shorten(sorted(one.name for one in path.iterdir()))
-        expected = "matrix.mtx, barcodes.tsv and features.tsv"
-        raise FormatError(
-            where, expected=expected, got=f"a folder without {missing}: {there}", fix="Add the missing file."
-        )
-    table = pd.read_csv(features, sep="\t", header=None, dtype=str, keep_default_na=False)
-    barcodes = pd.read_csv(cells, sep="\t", header=None, dtype=str, keep_default_na=False)[0]
+    values, cells, features = _sample_of(path, where, sample, argument)
+    table, barcodes = _names_in(features), _names_in(cells)[0]
     try:
         matrix = sp.csr_matrix(mmread(values).T)  # stored genes x cells
     except ValueError as error:
         raise not_as_named(path, where, str(error)) from error
+    if matrix.shape == (len(table), len(barcodes)) != (len(barcodes), len(table)):
+        matrix = sp.csr_matrix(matrix.T)  # stored cells x genes, as kallisto does
     if matrix.shape != (len(barcodes), len(table)):
         raise FormatError(
             where,
             expected=f"{len(barcodes):,} cells x {len(table):,} genes, as barcodes and features say",
-            got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes",
+            got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes in {values.name}",
             fix="Take the three files from the same run.",
         )
     var = pd.DataFrame(
@@ -77,22 +173,105 @@ def read_mtx(path: Path, where: str) -> Input:
     )
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
-    var, columns = _only_genes(var)
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes.to_numpy())))
-    return Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, columns=columns)
+    return only_genes(Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var))
 
 
-def _part(folder: Path, name: str) -> Path | None:
-    return next(iter(sorted(folder.glob(f"*{name}*"))), None)
+def _names_in(path: Path) -> pd.DataFrame:
+    sep = "," if ".csv" in path.name.lower() else "\t"
+    return pd.read_csv(path, sep=sep, header=None, dtype=str, keep_default_na=False)
 
 
-def _only_genes(var: pd.DataFrame) -> tuple[pd.DataFrame, IntArray | None]:
-    """Leave out what 10x counts beside genes: antibodies, negative controls, blank codewords."""
-    if "feature_types" not in var:
-        return var, None
-    kinds = var["feature_types"].to_numpy()
-    columns = np.flatnonzero(kinds == "Gene Expression")
-    return (var, None) if len(columns) in (0, len(kinds)) else (var.iloc[columns], columns)
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the matrices of a folder: of several those that are named matrix or counts."""
+    matrices = [one for one in sorted(folder.iterdir()) if ".mtx" in one.suffixes and one.is_file()]
+    named = [one for one in matrices if _KINDS[0].search(one.name)]
+    yield from named or matrices
+
+
+def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> list[Path]:
+    """Return the three files of the sample of a folder that is asked for, or of the only one."""
+    samples = _samples(folder)
+    names = [one.name for one in samples]
+    if len(samples) > 1 or (sample is not None and sample not in names):
+        complete = [one.name for one in samples if not one.missing]
+        if sample is None:
+            lacking = [f"{one.name!r} lacks {' and '.join(one.missing)}" for one in samples if one.missing]
+            fix: str | Message = (
+                "Complete the files of a sample, all three with the same words in their names."
+            )
+            if complete:
+                fix = "Name the one to take: " + arg(argument, complete[0]) + "."
+            got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
+            raise FormatError(where, expected="the files of one sample", got=got, fix=fix)
+        sample = _chosen(names, sample, where=where, argument=argument, what="sample")
+    chosen = samples[0] if sample is None else samples[names.index(sample)]
+    if chosen.missing:
+        there = shorten(sorted(one.name for one in folder.iterdir()))
+        raise FormatError(
+            where,
+            expected=f"{', '.join(_PARTS[:-1])} and {_PARTS[-1]} of one sample",
+            got=f"a folder without {' and '.join(chosen.missing)}: {there}",
+            fix="Add the missing file.",
+        )
+    return [one for one in chosen.parts if one is not None]
+
+
+def _samples(folder: Path) -> list[_Sample]:
+    """Return the samples of a folder, by the words that the names of their files share.
+
+    One file of features serves all samples where its name has no words of its own, or those of the series
+    alone. A file without a matrix is no sample where all matrices have their files.
+    """
+    samples: dict[frozenset[str], _Sample] = {}
+    for number, path in _parts_of(folder):
+        label = _label(path, _KINDS[number])
+        words = frozenset(re.split(r"[^a-z0-9]+", label.lower())) - _NO_NAME - {""}
+        one = samples.setdefault(words, _Sample(words=words, name=label))
+        one.parts[number] = one.parts[number] or path
+    lone = [one for one in samples.values() if one.parts[0] is None and len(one.missing) == 2]
+    whole = [one for one in samples.values() if one not in lone]
+    for one in whole:
+        shared = [
+            other
+            for other in lone
+            if all(word.startswith("gse") or word in one.words for word in other.words)
+        ]
+        shared = [other for other in shared if other.parts[2] is not None]
+        if one.parts[2] is None and len(shared) == 1:
+            one.parts[2] = shared[0].parts[2]
+    is_whole = not any(one.missing for one in whole if one.parts[0])
+    return sorted(whole if is_whole else [*whole, *lone], key=lambda one: one.name)
+
+
+def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield files of a folder with what they are: 0 a matrix, 1 names of cells, 2 features."""
+    yield from ((0, one) for one in _files(folder))
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or not {".tsv", ".csv", ".txt"} & {*path.suffixes}:
+            continue
+        places = {
+            number: max((one.end() for one in _KINDS[number].finditer(_stem(path))), default=0)
+            for number in (1, 2)
+        }
+        kind = max(places, key=places.__getitem__)  # the last word says what it is
+        if places[kind]:
+            yield kind, path
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a file without its endings."""
+    return re.sub(r"(\.(mtx|tsv|csv|txt|gz|bz2))+$", "", path.name, flags=re.IGNORECASE)
+
+
+def _label(path: Path, kind: re.Pattern[str]) -> str:
+    """Return the words of a file's name that are not what it is."""
+    stem = _stem(path)
+    last = [*kind.finditer(stem)][-1:]
+    parts = [stem[: last[0].start()], stem[last[0].end() :]] if last else [stem]
+    return "_".join(
+        one for one in (part.strip("-_. ") for part in parts) if one.lower() not in {"", *_NO_NAME}
+    )
 
 
 def _texts(dataset: Any) -> list[str]:

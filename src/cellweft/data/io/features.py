@@ -1,0 +1,241 @@
+"""Which columns of a matrix or table are genes: controls and annotation of cells are not.
+
+One rule for all formats. What is annotated as another kind of feature, or has a name that instruments give to
+their controls, is a control; a column of a table that is text, or has a name that instruments and toolkits
+give to measurements of cells, or holds what counts cannot be, is annotation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._typing import BoolArray
+from cellweft.data.io.columns import OBS_KEYS, plain_name
+from cellweft.data.io.lazy_input import Input
+
+_GENE_TYPES = ("gene expression", "gene", "rna", "mrna", "rna expression")
+_TYPE_COLUMNS = ("feature_types", "feature_type", "featuretype", "modality")
+"""Columns of ``var`` whose values are one of `_GENE_TYPES` for genes."""
+_CLASS_COLUMNS = (
+    "codeclass",
+    "code_class",
+    "feature_biotype",
+    "probe_type",
+    "gene_type",
+    "gene_biotype",
+    "type",
+)
+"""Columns of ``var`` that may name controls among many kinds of genes."""
+_CONTROL_CLASS = re.compile(r"neg|control|blank|spike|codeword|background|false ?code", re.IGNORECASE)
+_CONTROL_FLAGS = ("is_control", "control", "is_blank", "blank", "is_negative_control", "control_probe")
+
+_SEP = "[-_. ]?"
+_CONTROL_NAMES = {
+    "blank": rf"blank{_SEP}(codeword)?{_SEP}\d*",
+    "negative control": rf"neg(ative)?{_SEP}(control|ctrl|probe|prob|prb|add|codeword).*"
+    rf"|negative{_SEP}\d*|neg{_SEP}\d+|antisense[-_.].*",
+    "system control": rf"sys(tem)?{_SEP}(control|ctrl).*",
+    "unassigned codeword": rf"unassigned{_SEP}codeword.*",
+    "deprecated codeword": rf"deprecated{_SEP}codeword.*",
+    "false code": rf"false{_SEP}code.*",
+    "genomic control": rf"(genomic{_SEP}control|intergenic{_SEP}region).*",
+    "control": rf"pos(itive)?{_SEP}(control|ctrl|prb|probe).*"
+    rf"|control{_SEP}(probe|codeword|feature)?{_SEP}\d*",
+    "spike-in": r"ercc[-_.]\d{5}|sirv\d+",
+    "antibody": rf".+[-_.]totalseq{_SEP}[a-d]?",
+    "reads without a gene": r"_*(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)"
+    r"|_*n_(unmapped|multimapping|nofeature|ambiguous)|_*unmapped",
+}
+_CONTROL = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _CONTROL_NAMES.items()}
+
+# What instruments and toolkits call measurements of cells, with _ for every sign between words. None is
+# a gene.
+_CELL_COLUMN = re.compile(
+    r"""
+    unnamed_\d+ | level_0 | index_level_0
+    | fov(_id|_name|_label)? | entityid | entity_id
+    | (cell|spot|bin|object|region|sample|segment|mask)_?(id|label|name|index)
+    | cells? | barcodes? | barcode_?(id|count) | cell_barcode
+    | (cell|nucleus|nuclear|spot|segment|soma)_(area|volume|size|count|radius|perimeter|diameter
+    |density)(_.+)?
+    | nucleus_count | volume | area | area_(um2|px|mm2|pixels) | perimeter(_.+)? | perimeter_area_ratio
+    | solidity
+    | eccentricity | anisotropy | aspect_?ratio | circularity | elongation | width | height | radius
+    | diameter
+    | (min|max|mean|center|centre|centroid|centroids)_?[xyz](_.+)?
+    | (center|centre|centroid)?_?[xyz]_(local|global|slide|fov|centroid|center|coord|coords|position|location
+    |um|mm|px|pixel|pixels|microns)(_(px|mm|um|pixels|microns))?
+    | (center|centre|centroid)[xyz]_(local|global)_(px|mm|um)
+    | [xyz]_?(coord|coords|coordinate|coordinates) | (coord|coords|spatial|pos|position|loc)_?[xyz]
+    | pxl_(col|row)_in_fullres | image(row|col) | array_(row|col) | in_tissue | z_level | bregma
+    | (mean|max|min|median|sum|std|total|integrated)_(dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear
+    |histone.*|rrna|gfap|neun|he|ch\d+|channel.*|intensity.*|counts?|umis?|genes?)
+    | (dapi|polyt|cellbound\d*|anti_?\w+)_(raw|high_pass)
+    | transcript_?(count|counts|density)
+    | (control|negative_control|genomic_control)_(probe|codeword|feature)?_?counts
+    | (unassigned|deprecated)_codeword_counts
+    | segmentation_method | dual_?files | unassigned_?transcripts | is_?complexity | complexity
+    | n_?(counts?|umis?|genes?|features?|transcripts?|molecules|cells|reads)(_by_(counts|umis?))?
+    | n(count|feature|counts|features|umi|gene|genes)_.+
+    | (log1p|log10|log)_(total|n)_.+ | total_(counts?|umis?|transcripts|reads)(_.+)? | library_size
+    | size_?factors?
+    | (pct|percent|perc|fraction)_(counts?|mt|mito|ribo|rb|hb|top|in|ercc)(_.+)? | percent_?mito
+    | (doublet|scrublet|s|g2m)_scores? | predicted_doublets?
+    | seurat_clusters? | leiden(_.+)? | louvain(_.+)? | clusters?(_?(id|label))? | \w+_snn_res(_.+)?
+    | batch(_?id)? | region(_id)? | sections?(_?id)? | slices?(_?id)? | slides?(_?id)? | samples?
+    | (donor|animal|mouse|patient|subject|puck|replicate|roi|core|library|dataset|experiment)(_?(id|name))?
+    | tissue | run
+    | (umap|x_umap|tsne|x_tsne|pca|pc|x_pca)_\d+
+    """.replace("\n", ""),
+    re.VERBOSE,
+)
+
+_LONGEST_COUNTER = 20  # cells from which on whole numbers that never repeat are numbers of cells, not counts
+_LARGEST_COUNT = 2**31  # no gene is counted so often
+
+
+def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDArray[np.object_]:
+    """Return what each feature is where it is no gene: a control, antibody, peak, or annotation of cells.
+
+    Parameters
+    ----------
+    names
+        (n_features,) their names.
+    var
+        Their annotation, row by row, where there is any.
+
+    Returns
+    -------
+    ndarray
+        (n_features,) texts, empty for genes.
+
+    Examples
+    --------
+    >>> feature_kinds(["Gad1", "Blank-3", "NegPrb7", "volume"]).tolist()
+    ['', 'blank', 'negative control', 'annotation of cells']
+    """
+    texts = [str(name).strip() for name in names]
+    kinds = np.array([_control_by_name(name) for name in texts], dtype=object)
+    known = (
+        {}
+        if var is None
+        else {str(name).lower(): var[name] for name in var.columns[~var.columns.duplicated()]}
+    )
+    for column in (known[name] for name in _CONTROL_FLAGS if name in known):
+        if pd.api.types.is_bool_dtype(column):
+            kinds[column.to_numpy(dtype=bool) & (kinds == "")] = "control"
+    for column in (known[name] for name in (*_TYPE_COLUMNS, *_CLASS_COLUMNS) if name in known):
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        said = column.astype(object).fillna("").astype(str).str.strip()
+        is_other = said.str.contains(_CONTROL_CLASS)
+        is_gene = said.str.lower().isin(_GENE_TYPES)
+        if str(column.name).lower() in _TYPE_COLUMNS and is_gene.any():
+            is_other = ~is_gene & (said != "")
+        kinds = np.where(is_other.to_numpy(dtype=bool), said.to_numpy(dtype=object), kinds)
+    is_text = np.array([bool(_CELL_COLUMN.fullmatch(plain_name(name))) for name in texts], dtype=bool)
+    kinds[is_text & (kinds == "")] = "annotation of cells"
+    return kinds
+
+
+def only_genes(data: Input) -> Input:
+    """Return an input without the features that are no genes; ``left_out`` names them by their kinds.
+
+    Parameters
+    ----------
+    data
+        Opened. It is returned as it is where all of its features are genes, or none is.
+    """
+    kinds = feature_kinds(data.var.index, data.var)
+    is_gene = kinds == ""
+    if is_gene.all() or not is_gene.any():
+        return data
+    names = data.var.index.astype(str).to_numpy()
+    left_out = {str(kind): tuple(names[kinds == kind].tolist()) for kind in sorted({*kinds[~is_gene]})}
+    places = np.flatnonzero(is_gene)
+    return replace(
+        data,
+        var=data.var.iloc[places],
+        columns=places if data.columns is None else data.columns[places],
+        left_out={**data.left_out, **left_out},
+    )
+
+
+def is_cell_column(name: str) -> bool:
+    """Say whether a column of a table is annotation of cells by its name.
+
+    Examples
+    --------
+    >>> is_cell_column("cell_ID"), is_cell_column("Gad1")
+    (True, False)
+    """
+    return bool(_CELL_COLUMN.fullmatch(plain_name(name)))
+
+
+def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
+    """Return which columns of a table of cells are annotation, and those of them known by their values alone.
+
+    Parameters
+    ----------
+    table
+        A row for each cell.
+
+    Returns
+    -------
+    is_annotation : ndarray
+        (n_columns,) text, dates and booleans; coordinates and other measurements of cells by their names; and
+        what counts cannot be: numbers of cells (whole, each once), and measurements among whole counts.
+    by_values
+        Names of those that only their values tell, which should be said.
+
+    Examples
+    --------
+    >>> cells = pd.DataFrame({"fov": [1, 1], "Gad1": [0, 3], "is_edge": [True, False], "min_x": [0.5, 8.0]})
+    >>> annotation_columns(cells)[0].tolist()
+    [True, False, True, True]
+    """
+    names = [str(name) for name in table.columns]
+    lower = [name.lower() for name in names]
+    places = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
+    is_number = np.array([_is_number(kind) for kind in table.dtypes], dtype=bool)
+    by_name = np.array(
+        [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
+    )
+    is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
+    return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
+
+
+def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
+    """Return (n_columns,) which of some columns hold numbers that are not counts as the other columns are."""
+    is_odd = np.zeros(table.shape[1], dtype=bool)
+    is_measure = np.zeros(table.shape[1], dtype=bool)
+    n_cells = len(table)
+    for place in columns:
+        values = table.iloc[:, place].to_numpy(dtype=np.float64, na_value=np.nan)
+        values = values[np.isfinite(values)]
+        filled = values[values != 0]
+        if not len(filled):
+            continue
+        fractional = np.count_nonzero(filled != np.rint(filled))
+        is_measure[place] = fractional > 0.5 * len(filled) or bool((filled < 0).any())
+        if fractional or len(filled) < n_cells - 1:  # a number of cells may be 0 once
+            continue
+        is_long = n_cells >= _LONGEST_COUNTER and len(np.unique(values)) == n_cells
+        is_odd[place] = is_long or filled.max() >= _LARGEST_COUNT
+    if is_measure.sum() <= 0.2 * len(columns):  # among counts; where most are so, the values are normalised
+        is_odd |= is_measure
+    return is_odd
+
+
+def _is_number(kind: object) -> bool:
+    return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)  # type: ignore[arg-type]
+
+
+def _control_by_name(name: str) -> str:
+    return next((kind for kind, pattern in _CONTROL.items() if pattern.fullmatch(name)), "")

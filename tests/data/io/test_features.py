@@ -1,0 +1,137 @@
+"""Controls and annotation of cells are no genes, in whatever format they come."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellweft.data._pair import pair
+from cellweft.data.io.features import annotation_columns, feature_kinds
+from cellweft.data.io.read import open_input
+
+GENES = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1"]
+
+CONTROLS = [
+    "Blank-1", "BLANK_0006", "blank12", "NegPrb3", "NegProbe-WTX", "Negative01", "Negative",
+    "NegControlProbe_00042", "NegControlCodeword_0500", "antisense_BCL2L15",
+    "UnassignedCodeword_0001", "DeprecatedCodeword_0123", "SystemControl12", "FalseCode3",
+    "Intergenic_Region_12", "ERCC-00002", "CD3_TotalSeqB", "N_unmapped",
+]  # fmt: skip
+
+MEASURES = [
+    "fov", "cell_ID", "EntityID", "volume", "min_x", "max_y", "CenterX_global_px", "x_slide_mm", "Area.um2",
+    "AspectRatio", "Mean.PanCK", "Max.DAPI", "Anti-Rat_raw", "transcript_counts", "control_probe_counts",
+    "nCount_RNA", "nFeature_Spatial", "percent.mt", "n_genes_by_counts", "log1p_total_counts", "Unnamed: 0",
+    "seurat_clusters", "RNA_snn_res.0.8", "cell_area", "nucleus_area", "perimeter_area_ratio", "z_level",
+]  # fmt: skip
+
+
+def test_names_of_controls_and_measurements_are_no_genes() -> None:
+    assert feature_kinds(GENES).tolist() == [""] * len(GENES)
+    assert [name for name, kind in zip(CONTROLS, feature_kinds(CONTROLS), strict=True) if not kind] == []
+    assert {*feature_kinds(MEASURES)} == {"annotation of cells"}
+    assert feature_kinds(["Blank-1", "NegPrb3"]).tolist() == ["blank", "negative control"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kinds"),
+    [
+        ("feature_types", ["Gene Expression", "Antibody Capture"], ["", "Antibody Capture"]),
+        ("feature_types", ["Gene Expression", None], ["", ""]),
+        ("feature_types", ["Custom", "Panel"], ["", ""]),
+        ("Feature_Type", pd.Categorical(["Gene Expression", "Peaks"]), ["", "Peaks"]),
+        ("CodeClass", ["Endogenous", "Negative"], ["", "Negative"]),
+        ("feature_biotype", ["gene", "spike-in"], ["", "spike-in"]),
+        ("gene_type", ["protein_coding", "lncRNA"], ["", ""]),
+        ("is_control", [False, True], ["", "control"]),
+    ],
+)
+def test_annotation_of_features_tells_genes(column: str, values: Any, kinds: list[str]) -> None:
+    var = pd.DataFrame({column: values}, index=["Gad1", "Sst"])
+    assert feature_kinds(var.index, var).tolist() == kinds
+
+
+def test_values_that_counts_cannot_be_are_annotation() -> None:
+    rng = np.random.default_rng(0)
+    counts = pd.DataFrame(rng.poisson(2.0, (30, 12)), columns=[f"Gene{one}" for one in range(12)])
+    table = counts.assign(
+        number=np.arange(30), far=rng.normal(size=30), big=2**40 + rng.integers(0, 5, 30), kind=["a"] * 30
+    )
+    is_annotation, by_values = annotation_columns(table)
+    assert table.columns[is_annotation].tolist() == ["number", "far", "big", "kind"]
+    assert by_values == ["number", "far", "big"]
+    normalised = counts / counts.sum(axis=1).to_numpy()[:, None]
+    assert not annotation_columns(normalised)[0].any()
+    assert not annotation_columns(counts.iloc[:3])[0].any()
+
+
+def table_of(n_cells: int = 30) -> pd.DataFrame:
+    """A table as MERSCOPE and CosMx write them: counts between measurements of cells and controls."""
+    rng = np.random.default_rng(1)
+    counts = pd.DataFrame(rng.poisson(2.0, (n_cells, 5)), columns=GENES[:5])
+    return pd.DataFrame(
+        {
+            "cell": [f"c{one}" for one in range(n_cells)],
+            "fov": rng.integers(1, 4, n_cells),
+            "cell_ID": np.arange(n_cells) * 7 + 3,
+            "volume": rng.uniform(500, 900, n_cells),
+            "min_x": rng.uniform(0, 9000, n_cells),
+            "is_edge": rng.random(n_cells) > 0.5,
+            **counts,
+            "Blank-1": 1,
+            "NegPrb2": 2,
+            "x": rng.uniform(0, 9000, n_cells),
+            "y": rng.uniform(0, 9000, n_cells),
+        }
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv", "parquet"])
+def test_tables_count_genes_alone(suffix: str, tmp_path: Path) -> None:
+    table, path = table_of(), tmp_path / f"cells.{suffix}"
+    if suffix == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
+    found = open_input(path, argument="st")
+    assert found.var.index.tolist() == GENES[:5]
+    assert found.obs.columns == ["fov", "cell_ID", "volume", "min_x", "is_edge", "x", "y"]
+    assert found.left_out == {"blank": ("Blank-1",), "negative control": ("NegPrb2",)}
+    both = pair(path, path)
+    np.testing.assert_array_equal(both.st.totals, table[GENES[:5]].sum(axis=1))
+    expected = r"left out      2 features not counted as genes: blank \(1: 'Blank-1'\), negative control \(1"
+    assert pd.Series(both.summary().splitlines()).str.contains(expected).sum() == 2
+
+
+@pytest.mark.parametrize("kind", ["memory", "h5ad", "zarr"])
+def test_anndata_counts_genes_alone(kind: str, tmp_path: Path, write_as: Any) -> None:
+    counts = np.random.default_rng(2).poisson(2.0, (12, 6)).astype(np.float32)
+    names = ["Gad1", "Blank-1", "Sst", "CD3", "Vip", "volume"]
+    types = ["Gene Expression"] * 3 + ["Antibody Capture"] + ["Gene Expression"] * 2
+    data = ad.AnnData(counts, var=pd.DataFrame({"feature_types": types}, index=names))
+    data.obs_names = [f"c{one}" for one in range(12)]
+    data.obsm["spatial"] = counts[:, :2] + np.arange(12)[:, None]
+    source = data if kind == "memory" else write_as(data, tmp_path, kind)
+    both = pair(source, source)
+    assert both.shared_genes.tolist() == ["Gad1", "Sst", "Vip"]
+    for side in (both.sc, both.st):
+        np.testing.assert_array_equal(side.totals, counts[:, [0, 2, 4]].sum(axis=1))
+        np.testing.assert_array_equal(side.stored(slice(None)), counts[:, [0, 2, 4]])
+    assert both.findings["spatial"]["features_left_out"] == {
+        "Antibody Capture": ["CD3"], "annotation of cells": ["volume"], "blank": ["Blank-1"],
+    }  # fmt: skip
+    assert data.n_vars == 6
+    np.testing.assert_array_equal(data.X, counts)
+
+
+def test_columns_taken_as_annotation_by_their_values_are_said(tmp_path: Path) -> None:
+    table = table_of().rename(columns={"volume": "my_measure"})
+    table.to_csv(tmp_path / "cells.csv", index=False)
+    said = pair(tmp_path / "cells.csv", tmp_path / "cells.csv").cautions
+    expected = (
+        "Spatial: columns whose numbers are not counts were taken as annotation of cells, not as genes: "
+    )
+    assert any(one.startswith(expected + "'my_measure'") for one in said)

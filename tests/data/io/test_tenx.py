@@ -1,0 +1,160 @@
+"""Folders of 10x files from public series, and files of several genomes: one sample, complete, or none."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from cellweft._errors import FormatError, KeyMissingError, SettingError
+from cellweft.data._pair import pair
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.read import open_input
+
+GENES = ["Gad1", "Sst", "Vip"]
+
+
+def write(folder: Path, names: str, *, n_cells: int, what: str = "mbf", turned: bool = False) -> np.ndarray:
+    """Write the files of a sample, named as ``names`` with a gap for what each is; return cells x genes."""
+    counts = np.random.default_rng(n_cells).poisson(2.0, (n_cells, 3))
+    folder.mkdir(exist_ok=True)
+    if "m" in what:
+        stored = counts if turned else counts.T
+        scipy.io.mmwrite(folder / (names.format("matrix") + ".mtx"), sp.coo_matrix(stored))
+    if "b" in what:
+        text = "".join(f"{names.format('')}c{one}\n" for one in range(n_cells))
+        (folder / (names.format("barcodes") + ".tsv")).write_text(text)
+    if "f" in what:
+        text = "".join(f"ENSG{number}\t{name}\tGene Expression\n" for number, name in enumerate(GENES))
+        (folder / (names.format("features") + ".tsv")).write_text(text)
+    return counts
+
+
+def values(path: Path, sample: str | None = None) -> np.ndarray:
+    data = open_input(path, argument="sc", sample=sample)
+    return np.asarray(open_rows(data.values(None, argument="sc_layer")).read(slice(None)).toarray())
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["GSM1_{}", "GSM1_brain.{}", "{}_MH001", "a-{}-b", "filtered_feature_bc_{}", "count_matrix_{}", "{}"],
+)
+def test_one_word_before_or_behind_is_common(names: str, tmp_path: Path) -> None:
+    counts = write(tmp_path, names, n_cells=5)
+    (tmp_path / "cell_metadata.csv").write_text("no\n")
+    (tmp_path / "gene_metadata.csv").write_text("no\n")
+    np.testing.assert_array_equal(values(tmp_path), counts)
+
+
+@pytest.mark.parametrize("names", ["GSM{}_{{}}", "{{}}_MH00{}", "GSM{}-{{}}-x"])
+def test_several_samples_are_named_and_chosen(names: str, tmp_path: Path) -> None:
+    counts = [write(tmp_path, names.format(one), n_cells=4 + one) for one in (1, 2)]
+    with pytest.raises(
+        FormatError, match=r"expected the files of one sample, got 2: .*1.*2.*sc_sample='"
+    ) as error:
+        open_input(tmp_path, argument="sc")
+    chosen = str(error.value).split("sc_sample='")[1].split("'")[0]
+    np.testing.assert_array_equal(values(tmp_path, chosen), counts[0])
+    np.testing.assert_array_equal(values(tmp_path, chosen.replace("1", "2")), counts[1])
+    with pytest.raises(
+        KeyMissingError, match=r"sc_sample='GSM7': expected a sample of sc .*(Did you mean|Known)"
+    ):
+        open_input(tmp_path, argument="sc", sample="GSM7")
+
+
+@pytest.mark.parametrize("lacking", ["bf", "mf", "mb", "b", "f", "m"])
+def test_names_of_one_sample_never_go_onto_another(lacking: str, tmp_path: Path) -> None:
+    write(tmp_path, "GSM1_{}", n_cells=4, what=lacking)
+    write(tmp_path, "GSM2_{}", n_cells=4, what="".join(one for one in "mbf" if one not in lacking))
+    with pytest.raises(
+        FormatError, match=r"expected the files of one sample, got 2: 'GSM1', 'GSM2'.* lacks "
+    ):
+        open_input(tmp_path, argument="sc")
+    chosen = "GSM1" if len(lacking) == 2 else "GSM2"
+    with pytest.raises(FormatError, match=r"got a folder without "):
+        open_input(tmp_path, argument="sc", sample=chosen)
+
+
+def test_an_incomplete_sample_beside_a_whole_one_is_said(tmp_path: Path) -> None:
+    counts = write(tmp_path, "GSM1_{}", n_cells=4)
+    write(tmp_path, "GSM2_{}", n_cells=5, what="bf")
+    with pytest.raises(
+        FormatError, match=r"'GSM2' lacks matrix\.mtx\. Name the one to take: sc_sample='GSM1'"
+    ):
+        open_input(tmp_path, argument="sc")
+    np.testing.assert_array_equal(values(tmp_path, "GSM1"), counts)
+
+
+def test_features_of_a_series_serve_its_samples(tmp_path: Path) -> None:
+    counts = [write(tmp_path, f"GSM{one}_{{}}", n_cells=4 + one, what="mb") for one in (1, 2)]
+    write(tmp_path, "GSE9_{}", n_cells=4, what="f")
+    np.testing.assert_array_equal(values(tmp_path, "GSM2"), counts[1])
+    with pytest.raises(FormatError, match=r"got 2: 'GSM1', 'GSM2'"):
+        open_input(tmp_path, argument="sc")
+
+
+def test_matrices_of_cells_by_genes_are_turned(tmp_path: Path) -> None:
+    counts = write(tmp_path, "{}", n_cells=5, turned=True)
+    np.testing.assert_array_equal(values(tmp_path), counts)
+
+
+def test_folders_of_samples_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "GSM1", "{}", n_cells=4)
+    with pytest.raises(FormatError, match=r"Name one of its folders: '.*GSM1'"):
+        open_input(tmp_path, argument="sc")
+
+
+def test_samples_are_chosen_by_pair(tmp_path: Path, make_side: Any) -> None:
+    for one in (1, 2):
+        write(tmp_path, f"GSM{one}_{{}}", n_cells=4 + one)
+    tissue = make_side(GENES, spatial=True)
+    assert pair(tmp_path, tissue, sc_sample="GSM2").sc.n_cells == 6
+    assert pair(tissue, tmp_path, st_sample="GSM1", coordinates="none").st.n_cells == 5
+    assert pair(tissue, tissue).with_reference(tmp_path, sc_sample="GSM1").sc.n_cells == 5
+    with pytest.raises(
+        SettingError, match=r"sc_sample: expected a 10x folder of several samples.*Leave it out"
+    ):
+        pair(tissue, tissue, sc_sample="GSM1")
+
+
+def genomes(path: Path, names: list[str], *, version: int) -> None:
+    with h5py.File(path, "w") as file:
+        for number, genome in enumerate(names if version == 2 else ["matrix"]):
+            group = file.create_group(genome)
+            matrix = sp.csr_matrix(np.full((4, 3), number + 1))
+            group["barcodes"] = np.array([f"c{one}" for one in range(4)], dtype="S")
+            group["data"], group["indices"], group["indptr"] = matrix.data, matrix.indices, matrix.indptr
+            if version == 2:
+                group["genes"], group["gene_names"] = np.array(["a", "b", "c"], "S"), np.array(GENES, "S")
+            else:
+                features: Any = group.create_group("features")
+                features["id"], features["name"] = np.array(["a", "b", "c"], "S"), np.array(GENES, "S")
+                features["feature_type"] = np.array(["Gene Expression"] * 3, "S")
+                features["genome"] = np.array([names[0], names[1], names[0]], "S")
+
+
+def test_genomes_of_an_earlier_file_are_asked_for(tmp_path: Path) -> None:
+    genomes(tmp_path / "a.h5", ["GRCh38", "mm10"], version=2)
+    with pytest.raises(
+        FormatError, match=r"expected one genome, got 2: 'GRCh38', 'mm10'.*sc_sample='GRCh38'"
+    ):
+        open_input(tmp_path / "a.h5", argument="sc")
+    assert values(tmp_path / "a.h5", "mm10").max() == 2
+    with pytest.raises(
+        KeyMissingError, match=r"sc_sample='mm9': expected a genome of .*Known: 'GRCh38', 'mm10'"
+    ):
+        open_input(tmp_path / "a.h5", argument="sc", sample="mm9")
+
+
+def test_genomes_of_a_file_are_said_and_chosen(tmp_path: Path) -> None:
+    genomes(tmp_path / "a.h5", ["GRCh38", "mm10"], version=3)
+    both = open_input(tmp_path / "a.h5", argument="st")
+    assert both.var.index.tolist() == GENES
+    assert "several genomes ('GRCh38', 'mm10')" in both.notes[0]
+    assert "st_sample='GRCh38'" in both.notes[0]
+    one = open_input(tmp_path / "a.h5", argument="st", sample="GRCh38")
+    assert one.var.index.tolist() == ["Gad1", "Vip"]
+    assert one.left_out == {"genes other than of GRCh38": ("Sst",)}
