@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,6 +41,7 @@ from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
+from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side
 from cellweft.data.spatial import (
@@ -303,7 +304,7 @@ class Pair:
             sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
         )
         data, wish = counts_in(data, wish)
-        check_cells(data)
+        data = check_cells(data, is_reference=True)
         genes = gene_names(data, wish)
         if orthologs is not None:
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
@@ -321,7 +322,7 @@ class Pair:
             )
         shared = match.first[np.argsort(match.second)]
         names = joined_names(own_names(genes.names, var), panel, match)
-        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names)
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
@@ -416,7 +417,7 @@ def pair(
     KeyMissingError
         No coordinates; no such layer or column.
     InputError
-        NaN, empty data, a single cell, duplicated cell names, unusable coordinates.
+        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates.
     ScaleError
         Values below zero: scaled data.
 
@@ -466,8 +467,7 @@ def pair(
     sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
     st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
     (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
-    for data in (sc_data, st_data):
-        check_cells(data)
+    sc_data, st_data = check_cells(sc_data, is_reference=True), check_cells(st_data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     if orthologs is not None:
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
@@ -531,11 +531,11 @@ def _paired(
     joined = joined_names(*names, match)
     order = np.argsort(joined.names[match.first], kind="stable")
     match = dataclasses.replace(match, first=match.first[order], second=match.second[order])
-    tissue = _checked_side(*st, match.second, names[1], cells=cells, slices=slices[0], is_tissue=True)
+    tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
     partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
     shared = match.first, match.second
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0], joined), tissue),
+        sides=(_checked_side(*sc, shared[0], names=joined), tissue),
         match=match,
         partly=partly,
         coordinates=places[0],
@@ -587,15 +587,9 @@ def _measured_everywhere(
 
 
 def _checked_side(
-    data: Input,
-    wish: ReadOptions,
-    genes: Genes,
-    types: _Types,
-    shared: IntArray,
-    names: GeneNames,
-    **more: Any,
+    data: Input, wish: ReadOptions, genes: Genes, types: _Types, shared: IntArray, **more: Any
 ) -> CheckedSide:
-    side, scan = make_side(data, genes, wish, panel=shared, names=names, **more)
+    side, scan = make_side(data, genes, wish, panel=shared, **more)
     return CheckedSide(
         data=data, wish=wish, genes=genes, side=side, scan=scan, labels=types[0], labels_column=types[1]
     )
@@ -736,6 +730,12 @@ def coordinates_of(pair: Pair) -> DoubleArray:
             fix=sentence("Name them when the pair is made: {} or {}.", *forms),
         )
     return pair.coordinates
+
+
+def pictures_of(pair: Pair) -> dict[str, Any]:
+    """Return ``uns["spatial"]`` of the tissue, Visium's images and their scales, as a result carries it."""
+    found = pair.st.uns.get("spatial")
+    return {"spatial": storable_mapping(found, "uns['spatial']")} if isinstance(found, Mapping) else {}
 
 
 def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:

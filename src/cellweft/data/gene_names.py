@@ -493,7 +493,8 @@ def _by_key(
 def _column_text(column: pd.Series[Any]) -> NDArray[np.str_]:
     """Return a column of names as text, empty where one is missing; whole numbers without ``.0``."""
     values = column.astype("Int64") if pd.api.types.is_float_dtype(column) else column
-    return _text(["" if missing else value for value, missing in zip(values, values.isna(), strict=True)])
+    missing = values.isna() | values.astype(str).str.strip().isin(("nan", "NaN", "NA", "<NA>", "None"))
+    return _text(["" if gone else value for value, gone in zip(values, missing, strict=True)])
 
 
 def _text(values: Iterable[object]) -> NDArray[np.str_]:

@@ -19,7 +19,8 @@ from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
-from cellweft.data.io.obs_table import repeated
+from cellweft.data.io.obs_table import HeldTable, repeated
+from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
 from cellweft.data.validation import CheckedSide, count_layer
@@ -57,10 +58,10 @@ class CheckResults:
 
     Attributes
     ----------
-    slices_guess
-        The column that was guessed to tell slices apart, whether or not they were taken from it.
     partly
         Genes of the tissue that some slices did not measure, and these.
+    slices_guess
+        The column that was guessed to tell slices apart, whether or not they were taken from it.
     """
 
     sides: tuple[CheckedSide, CheckedSide]
@@ -239,6 +240,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
         *_place_cautions(evidence),
+        *_annotation_cautions(sc),
+        *_annotation_cautions(st),
     )
 
 
@@ -420,6 +423,16 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
                 f"spatial cell {medians[1]:,.0f}, {ratio:,.0f} times apart (reads rather than molecules, "
                 "perhaps); each side is normalised by its own cell sizes."
             )
+
+
+def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
+    table = one.data.obs
+    changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
+    if changes:
+        yield (
+            f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
+            f"{shorten(changes)}."
+        )
 
 
 def _size_cautions(sc: CheckedSide) -> Iterator[str]:

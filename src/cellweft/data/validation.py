@@ -20,7 +20,7 @@ from cellweft._errors import (
     check_choice,
     sentence,
 )
-from cellweft._text import shorten
+from cellweft._text import many, shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
@@ -50,6 +50,19 @@ from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
+_NO_NAMES = (
+    "",
+    "nan",
+    "NaN",
+    "NA",
+    "N/A",
+    "<NA>",
+    "None",
+    "none",
+    "null",
+    "-",
+    ".",
+)  # of missing values as text
 _MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
@@ -154,8 +167,16 @@ def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
     return only_genes(data), wish
 
 
-def check_cells(data: Input) -> None:
-    """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
+def check_cells(data: Input, *, is_reference: bool = False) -> Input:
+    """Return an input of two cells or more that each have a name of their own.
+
+    The names of a reference may repeat, which a note says.
+
+    Raises
+    ------
+    InputError
+        There are fewer, or names stand twice.
+    """
     n_cells = len(data.obs)
     if n_cells < 2:
         fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
@@ -163,13 +184,32 @@ def check_cells(data: Input) -> None:
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
     twice = names_twice(data.obs)
-    if twice:
-        raise InputError(
-            f"{data.where}.obs_names",
-            expected="a name of its own for every cell",
-            got=f"names that stand twice ({len(twice):,}): {shorten(twice)}",
-            fix="Make them unique first: adata.obs_names_make_unique().",
+    if twice and is_reference:
+        note = (
+            f"{many(len(twice), 'name')} of cells that stand twice ({shorten(twice)}). Imputing does not use "
+            "the names; before you place these cells, make them unique: adata.obs_names_make_unique()."
         )
+        return replace(data, notes=(*data.notes, note))
+    if twice:
+        raise _names_repeat(f"{data.where}.obs_names", twice)
+    return data
+
+
+def check_unique_names(side: Side) -> None:
+    """Raise `InputError` where names of cells stand twice, for what tells cells by their names."""
+    names = side.obs_names.astype(str) if side.rows is not None else None
+    twice = names_twice(side.table) if names is None else names[names.duplicated()].unique().tolist()
+    if twice:
+        raise _names_repeat(f"the cells of the {side.name} side ({side.source})", twice)
+
+
+def _names_repeat(where: str, names: list[str]) -> InputError:
+    return InputError(
+        where,
+        expected="a name of its own for every cell",
+        got=f"names that stand twice ({len(names):,}): {shorten(names)}",
+        fix="Make them unique first: adata.obs_names_make_unique().",
+    )
 
 
 def gene_names(data: Input, wish: ReadOptions) -> Genes:
@@ -193,8 +233,12 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     if column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
+    is_named = ~names.isna() & ~names.astype(str).str.strip().isin(_NO_NAMES)
     names = names.astype(str)
-    again = names.duplicated()
+    again = names.duplicated() & is_named
+    if not is_named.all():
+        n_nameless = int((~is_named).sum())
+        note = f"{note} {many(n_nameless, 'gene')} without a name (empty, 'nan') left out.".strip()
     if again.any() and wish.duplicates == "error":
         slot = "var_names" if column is None else f"var[{column!r}]"
         raise GeneError(
@@ -207,7 +251,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
                 arg("duplicates", "first"),
             ),
         )
-    kept = np.flatnonzero(~again)
+    kept = np.flatnonzero(is_named & ~again)
     return Genes(
         names=names[kept].to_numpy(dtype=np.str_), places=kept, n_left_out=int(again.sum()), note=note
     )
@@ -268,10 +312,10 @@ def make_side(
     wish: ReadOptions,
     *,
     panel: IntArray,
+    names: GeneNames | None = None,
     cells: IntArray | None = None,
     slices: NDArray[np.str_] | None = None,
     is_tissue: bool = False,
-    names: GeneNames | None = None,
 ) -> tuple[Side, Scan]:
     """Read the values once, check them, and return the side with what the scan found.
 
@@ -315,7 +359,6 @@ def make_side(
             fix="Correct the column, or leave these cells out.",
         )
     totals = scan.totals if sizes is None else sizes
-    names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
     side = Side(
         name=wish.name,
         source=data.source,
@@ -338,7 +381,7 @@ def make_side(
         symbols=names.symbols,
         gene_ids=names.gene_ids,
     )
-    if not genes.n_left_out:
+    if len(genes.places) == len(data.var):
         values_digest(side, seen)
     return side, scan
 
@@ -368,6 +411,13 @@ def _scanned(
         again = scan_values(
             ZeroedRows(undone), data.columns, panel=panel[~left_out[panel]], left_out=left_out
         )
+        if not again.totals.any():
+            raise GeneError(
+                _slot(data, wish),
+                expected="genes that were measured in all slices",
+                got="none",
+                fix="Impute each slice by itself.",
+            )
         source, scan = ZeroedRows(source), replace(again, unmeasured=scan.unmeasured)
     return source, scan, judged, seen
 

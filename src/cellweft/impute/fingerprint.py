@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError
+from cellweft._errors import InputError, arg, sentence
 from cellweft._model_folder import ModelFolder
 from cellweft._provenance import versions
 from cellweft.data._pair import Pair
@@ -48,8 +49,30 @@ def reference_mark(pair: Pair) -> str:
     )
 
 
-def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
-    """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to."""
+def reading_of(pair: Pair) -> dict[str, str | None]:
+    """Return how the values of the reference were read, by the arguments of `cellweft.pair`."""
+    told = pair.findings["reference"]
+    return {
+        "size_factor": told["size_factor"],
+        "sc_layer": told["layer"],
+        "sc_scale": pair.sc.judgement.scale,
+    }
+
+
+def check_data(
+    pair: Pair, *, panel: NDArray[np.str_], reference: str, reading: Mapping[str, str | None] | None = None
+) -> None:
+    """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to.
+
+    Parameters
+    ----------
+    pair
+        The pair.
+    panel, reference
+        Of the fit, the second as `reference_mark` tells it.
+    reading
+        How the reference of the fit was read, as `reading_of` says; None where that is not known.
+    """
     if not np.array_equal(pair.shared_genes, panel):
         n_known = int(np.isin(pair.shared_genes, panel).sum())
         raise InputError(
@@ -59,11 +82,18 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
             fix="Pass the pair of the fit, parts of its cells, or other cells with pair.panel(genes).",
         )
     if reference_mark(pair) != reference:
+        now = reading_of(pair)
+        other = [name for name, value in (reading or {}).items() if name in now and now[name] != value]
+        fix: str = "Make the pair with that reference, read in the same way, or fit anew."
+        if other and reading is not None:
+            ways = [arg(name, reading[name]) for name in other]
+            places = ", ".join(["{}"] * len(ways))
+            fix = sentence(f"Make the pair as that of the fit was made, with {places}.", *ways)
         raise InputError(
             "pair",
             expected=f"the reference that the model was fitted with, {reference}",
             got=f"another one, {reference_mark(pair)}",
-            fix="Make the pair with that reference, read in the same way, or fit anew.",
+            fix=fix,
         )
 
 

@@ -30,7 +30,7 @@ from cellweft._typing import (
     ProgressOption,
     no_progress,
 )
-from cellweft.data._pair import Pair, check_not_input
+from cellweft.data._pair import Pair, check_not_input, pictures_of
 from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
 from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval
@@ -44,7 +44,14 @@ from cellweft.impute.attention import AttentionMethod, SavedAttention
 from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Method, predict_all
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
-from cellweft.impute.fingerprint import check_data, data_mark, machine_mark, network_digests, reference_mark
+from cellweft.impute.fingerprint import (
+    check_data,
+    data_mark,
+    machine_mark,
+    network_digests,
+    reading_of,
+    reference_mark,
+)
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
@@ -303,6 +310,7 @@ class Imputer(FolderModel):
             ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
             ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
             with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
+            ``uns["spatial"]``, Visium's images, likewise.
             ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
 
         Raises
@@ -328,7 +336,7 @@ class Imputer(FolderModel):
         imputed = AnnData(values, obs=job.obs().frame().copy(), var=job.var)
         imputed.obsm.update({name: places.copy() for name, places in places_of(job.pair).items()})
         imputed.layers.update({str(name): one for name, one in matrices.items()})
-        imputed.uns[RECORD] = timed(record, start)
+        imputed.uns.update({RECORD: timed(record, start), **pictures_of(job.pair)})
         return imputed
 
     def impute_to(
@@ -466,7 +474,9 @@ class Imputer(FolderModel):
         folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
         pair = pair.panel(panel)
-        check_data(pair, panel=panel, reference=folder.config["reference"])
+        check_data(
+            pair, panel=panel, reference=folder.config["reference"], reading=folder.config.get("reading")
+        )
         return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
 
     @classmethod
@@ -608,6 +618,7 @@ def _folder_of(fitted: FittedMethod, pair: Pair, *, fit_seconds: float = 0.0) ->
         preset=fitted.preset,
         seed=fitted.seed,
         reference=reference_mark(pair),
+        reading=reading_of(pair),
         fit_seconds=fit_seconds,
     )
     return folder
@@ -651,7 +662,7 @@ def write_imputation(
             obs=job.obs(),
             var=gene_table(job.pair.sc, job.genes) if goes_on else job.var,
             obsm=places_of(job.pair),
-            uns={RECORD: record},
+            uns={RECORD: record, **pictures_of(job.pair)},
             at_end=lambda: {f"uns/{RECORD}/duration": timed(record, start)["duration"]},
             layers=job.layers,
             dtype=request.dtype,

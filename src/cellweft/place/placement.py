@@ -20,7 +20,7 @@ from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, c
 from cellweft._statistics import row_shares
 from cellweft._text import human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
-from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of
+from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
 from cellweft.data.io.columns import column_of, text_labels
 from cellweft.data.io.keys import PLACES, PREFIX, PROPORTIONS, RECORD
 from cellweft.data.side import gene_table
@@ -351,7 +351,7 @@ class Placement:
             imputed,
             obs=self.pair.st.obs.copy(),
             var=gene_table(self.pair.sc, found),
-            uns={RECORD: deepcopy(self.record) | {"kind": "spots"}},
+            uns={RECORD: deepcopy(self.record) | {"kind": "spots"}, **pictures_of(self.pair)},
         )
         result.obsm["spatial"] = coordinates_of(self.pair).copy()
         return result

@@ -29,6 +29,7 @@ from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
 from cellweft._provenance import provenance, timed
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
 from cellweft.data._pair import Pair, coordinates_of, inputs_of
+from cellweft.data.validation import check_unique_names
 from cellweft.nn import stem
 from cellweft.nn.config import StemSettings
 from cellweft.nn.stem import CellEncoder, StemModel
@@ -197,6 +198,7 @@ class Placer(FolderModel):
         return_memory()  # of the files' reading
         start = time.monotonic()
         coordinates, spacing = _checked_places(pair)
+        check_unique_names(pair.sc)
         genes = model_genes(pair, settings, seed=self.seed)
         totals = totals_of(pair, settings)
         source = BatchSource(
@@ -278,6 +280,7 @@ class Placer(FolderModel):
         model = fitted.model
         pair = self._pair() if pair is None else pair
         _checked_places(pair)
+        check_unique_names(pair.sc)
         cells, spots = model_inputs(pair, fitted.genes, fitted.totals)
         n_spots, n_rows = pair.st.n_cells, pair.sc.n_cells + pair.st.n_cells
         with progress_callback(progress) as report:

@@ -186,3 +186,51 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
         file["codes"] = [1]
         with pytest.raises(FormatError, match=r"expected a sparse matrix.*got a group with 'codes'"):
             open_rows(file)
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr", "csc", "10x"])
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("indices", 3, 10**6),
+        ("indices", 0, -1),
+        ("indptr", 2, -5),
+        ("indptr", 2, 10**9),
+        ("indptr", 3, 1),
+        ("indptr", 0, 4),
+        ("indptr", -1, 10**6),
+        ("data", None, 3),
+        ("indices", None, 3),
+        ("indptr", None, 2),
+        ("indices", "float", 0),
+    ],
+)
+def test_indices_of_damaged_files_are_refused(
+    kind: str, name: str, place: Any, value: int, tmp_path: Path
+) -> None:
+    values = sp.random(12, 6, density=0.6, format="csr", dtype=np.float32, random_state=0)
+    stored = values.tocsc() if kind == "csc" else values
+    parts = {one: np.asarray(getattr(stored, one)).copy() for one in ("data", "indices", "indptr")}
+    if place is None:
+        parts[name] = parts[name][:value]
+    elif place == "float":
+        parts[name] = parts[name].astype(np.float64)
+    else:
+        parts[name][place] = value
+    if kind == "zarr":
+        group: Any = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
+        for key, array in parts.items():
+            group.create_array(key, data=array)
+    else:
+        group = h5py.File(tmp_path / "a.h5", "w")
+        for key, array in parts.items():
+            group[key] = array
+    group.attrs.update({"encoding-type": f"{stored.format}_matrix", "shape": np.array([12, 6]).tolist()})
+    with pytest.raises(FormatError, match=r"^st\.X: expected .*The file is damaged"):  # noqa: PT012
+        if kind == "10x":
+            source = transposed_rows(*parts.values(), n_genes=6, where="st.X")
+        else:
+            source = open_rows(group, where="st.X")
+        source.read(slice(None))
+        if source.shape != (12, 6):  # as the table of the cells would tell
+            raise FormatError("st.X", expected="12 cells", got=f"{source.shape}", fix="The file is damaged.")

@@ -1,13 +1,15 @@
 """Tables become storable without a surprise, and the ones that came stay as they were."""
 
 import logging
+from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
-from cellweft._errors import InputError
-from cellweft.data.io.sanitize import storable
+from cellweft.data.io.sanitize import changes_of, storable, storable_mapping
+from cellweft.data.io.write import write_anndata
 
 
 def test_strings_that_repeat_or_are_missing_become_categories() -> None:
@@ -29,16 +31,102 @@ def test_a_slash_in_a_column_name_is_replaced_and_said(caplog: pytest.LogCapture
     assert "obs: column 'T/NK' is written as 'T_NK'" in caplog.text
 
 
-def test_names_that_become_the_same_are_refused() -> None:
-    with pytest.raises(InputError, match="obs: expected distinct column names, got 'T_NK' twice"):
-        storable(pd.DataFrame({"T/NK": [1.0], "T_NK": [2.0]}), "obs")
+def test_names_that_the_formats_do_not_allow_are_replaced() -> None:
+    names = ["T/NK", "T_NK", "", ".", "..", " ", "_index", "zarr.json", "a\0b", "\ud800", 7, "x" * 300]
+    frame = pd.DataFrame([range(12)], columns=names)
+    assert list(storable(frame, "obs")) == [
+        "T_NK", "T_NK_1", "unnamed", "unnamed_1", "unnamed_2", "unnamed_3", "_index_1", "zarr.json_1", "ab",
+        "?", "7", "x" * 200,
+    ]  # fmt: skip
 
 
-def test_mixed_objects_are_refused_with_the_next_step() -> None:
-    with pytest.raises(
-        InputError, match=r"obs\['odd'\]: expected one type .* got mixed.*obs\['odd'\]\.astype\(str\)"
-    ):
-        storable(pd.DataFrame({"odd": [1, "a", None]}), "obs")
+ODD = {
+    "mixed": [1, "a", None],
+    "flags": [True, None, False],
+    "whole": np.array([1, None, 3], dtype=object),
+    "floats": np.array([1, 2.5, None], dtype=object),
+    "dates": pd.to_datetime(["2026-01-01", None, "2026-01-03"]),
+    "zoned": pd.to_datetime(["2026-01-01", None, "2026-01-03"]).tz_localize("UTC"),
+    "spans": pd.to_timedelta([1, 2, 3], unit="s"),
+    "months": pd.period_range("2026-01", periods=3, freq="M"),
+    "intervals": pd.cut([1, 5, 9], 3),
+    "plain intervals": pd.IntervalIndex.from_breaks([0, 1, 2, 3]),
+    "mixed kinds": pd.Categorical([1, "1", None]),
+    "day kinds": pd.Categorical(pd.to_datetime(["2026-01-01"] * 3)),
+    "lists": [[1], [2, 3], []],
+    "bytes": [b"a", b"b", b"c"],
+    "surrogates": ["\ud800", "b", "c"],
+    "huge": [2**70, 1, 2],
+    "complex": [1 + 2j, 0, 0],
+    "sparse": pd.arrays.SparseArray([0, 0, 1]),
+    "nullable": pd.array([1.5, None, 2], dtype="Float64"),
+    "arrow": pd.array([1, None, 2], dtype="int64[pyarrow]"),
+    "arrow text": pd.array(["a", None, "c"], dtype="string[pyarrow]"),
+    "longdouble": np.array([1, 2, 3], dtype=np.longdouble),
+    "half": np.array([1, 2, 3], dtype=np.float16),
+    "kinds of numbers": pd.Categorical([1, 2, None]),
+    "kinds of flags": pd.Categorical([True, False, None]),
+}
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_columns_of_any_type_can_be_written(kind: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame(ODD, index=["c1", "c\0 2", "\ud800"])
+    before = frame.copy(deep=True)
+    data = anndata.AnnData(np.eye(3, dtype=np.float32), obs=frame)
+    path = write_anndata(data, tmp_path / f"result.{kind}")
+    pd.testing.assert_frame_equal(frame, before)
+    read = (anndata.read_h5ad if kind == "h5ad" else anndata.read_zarr)(path).obs
+    assert read.index.tolist() == ["c1", "c 2", "?"]
+    assert list(read) == list(ODD)
+    assert read["mixed"].tolist()[:2] == ["1", "a"]
+    assert read["mixed"].isna().tolist() == [False, False, True]
+    assert read["flags"].tolist() == [True, pd.NA, False]
+    assert read["whole"].tolist() == [1, pd.NA, 3]
+    assert read["floats"].tolist()[:2] == [1, 2.5]
+    assert read["dates"].tolist()[0] == "2026-01-01 00:00:00"
+    assert read["months"].tolist() == ["2026-01", "2026-02", "2026-03"]
+    assert read["intervals"].tolist() == [str(one) for one in ODD["intervals"]]
+    assert read["intervals"].cat.ordered
+    assert read["mixed kinds"].tolist()[:2] == ["1", "1"]
+    assert read["bytes"].tolist() == ["a", "b", "c"]
+    assert read["huge"].tolist()[0] == str(2**70)
+    assert read["complex"].tolist()[0] == "(1+2j)"
+    assert read["arrow"].tolist() == [1, pd.NA, 2]
+    assert read["nullable"].tolist()[::2] == [1.5, 2.0]
+
+
+def test_what_changes_is_said_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    frame = pd.DataFrame(
+        {"ok": ["a", None], "when": pd.to_datetime(["2026-01-01"] * 2), "": [1, 2], "mix": [1, "a"]}
+    )
+    with caplog.at_level(logging.WARNING, "cellweft"):
+        said = changes_of(list(frame), frame)
+    assert said == [
+        "'when' (datetime64[ns] as text)",
+        "'' (under the name 'unnamed')",
+        "'mix' (objects of several kinds as text)",
+    ]
+    assert caplog.text == ""
+
+
+def test_mappings_keep_what_can_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+    image = np.zeros((2, 2, 3), dtype=np.uint8)
+    given = {
+        "lib/1": {
+            "images": {"hires": image, "odd": object()},
+            "scalefactors": {"s": 0.5},
+            "names": ["a", "b"],
+        }
+    }
+    with caplog.at_level(logging.WARNING, "cellweft"):
+        kept = storable_mapping(given, "uns['spatial']")
+    assert list(kept) == ["lib_1"]
+    assert kept["lib_1"]["scalefactors"] == {"s": 0.5}
+    assert kept["lib_1"]["names"].tolist() == ["a", "b"]
+    assert list(kept["lib_1"]["images"]) == ["hires"]
+    assert kept["lib_1"]["images"]["hires"] is not image
+    assert "uns['spatial']['lib/1']['images']['odd'] is left out: a result cannot hold object." in caplog.text
 
 
 def test_a_column_of_nothing_is_stored() -> None:

@@ -157,6 +157,7 @@ class _DiskSparseRows(Reopening):
     indices: Any
     starts: Any  # (n_rows + 1,) likewise
     n_columns: int
+    where: str  # what errors call it
     indptr: NDArray[Any] = field(init=False)  # the starts in memory, four bytes each where these are enough
     _read_again = ("indptr",)
 
@@ -164,8 +165,15 @@ class _DiskSparseRows(Reopening):
         n_starts = int(self.starts.shape[0])
         fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
         indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
+        n_values, before = min(int(one.shape[0]) for one in (self.data, self.indices)), 0
         for rows in row_blocks(n_starts, _BLOCK_STARTS):
-            indptr[rows] = self.starts[rows]
+            block = np.asarray(self.starts[rows], dtype=np.int64)
+            if block[0] < before or (np.diff(block) < 0).any() or block[-1] > n_values:
+                got = f"starts of rows that go back, or beyond the {n_values:,} values of data and indices"
+                raise _damaged(self.where, "indptr that rises from 0 to the number of values", got)
+            indptr[rows], before = block, block[-1]
+        if not n_starts or indptr[0] != 0:
+            raise _damaged(self.where, "indptr that starts at 0", f"{indptr[0]:,}" if n_starts else "none")
         object.__setattr__(self, "indptr", indptr)
 
     @property
@@ -180,11 +188,27 @@ class _DiskSparseRows(Reopening):
         def span(start: int, stop: int) -> Matrix:
             low, high = int(self.indptr[start]), int(self.indptr[stop])
             starts = self.indptr[start : stop + 1].astype(np.int64) - low
-            parts = (self.data[low:high], self.indices[low:high], starts)
+            indices = self.indices[low:high]
+            _check_indices(indices, self.n_columns, self.where)
+            parts = (self.data[low:high], indices, starts)
             block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))
             return _picked(block, columns, is_own=True)
 
         return _gather(rows, self, span)
+
+
+def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
+    """Raise `FormatError` where indices of a sparse matrix lie outside it: compiled code would not notice."""
+    if indices.dtype.kind not in "iu":
+        raise _damaged(where, "indices that are whole numbers", f"{indices.dtype}")
+    if len(indices) and not (indices.min() >= 0 and indices.max() < n_columns):
+        got = f"{indices.min():,} to {indices.max():,}"
+        raise _damaged(where, f"indices from 0 to {n_columns - 1:,}", got)
+
+
+def _damaged(where: str, expected: str, got: str) -> FormatError:
+    fix = "The file is damaged: copy or download it anew, or write it again with AnnData."
+    return FormatError(where, expected=expected, got=got, fix=fix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +265,15 @@ def _open_group(group: Any, where: str) -> RowSource:
     stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
     shape = (int(stored[0]), int(stored[1]))
     if encoding == "csr":
-        return _DiskSparseRows(group["data"], group["indices"], group["indptr"], shape[1])
-    by_gene = sp.csc_matrix((group["data"][:], group["indices"][:], group["indptr"][:]), shape=shape)
+        return _DiskSparseRows(group["data"], group["indices"], group["indptr"], shape[1], where)
+    indices, indptr = group["indices"][:], np.asarray(group["indptr"][:], dtype=np.int64)
+    _check_indices(indices, shape[0], where)
+    if len(indptr) != shape[1] + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
+        got = f"{len(indptr):,} starts of columns, not all in order"
+        raise _damaged(where, f"indptr of {shape[1] + 1:,} starts that rise from 0", got)
+    if not indptr[-1] <= min(len(indices), int(group["data"].shape[0])):
+        raise _damaged(where, f"{indptr[-1]:,} values, as indptr says", f"{len(indices):,} indices")
+    by_gene = sp.csc_matrix((group["data"][:], indices, indptr), shape=shape)
     return open_rows(by_gene, where=where)
 
 
@@ -291,9 +322,11 @@ class ZeroedRows:
         return block
 
 
-def transposed_rows(data: Any, indices: Any, indptr: Any, *, n_genes: int) -> RowSource:
+def transposed_rows(
+    data: Any, indices: Any, indptr: Any, *, n_genes: int, where: str = "matrix"
+) -> RowSource:
     """Return the rows of a 10x matrix: stored genes x cells by cell, which is cells x genes by row."""
-    return _DiskSparseRows(data, indices, indptr, n_genes)
+    return _DiskSparseRows(data, indices, indptr, n_genes, where)
 
 
 def _gather(rows: Rows, source: RowSource, span: Callable[[int, int], Matrix]) -> Matrix:

@@ -170,6 +170,17 @@ def only_genes(data: Input) -> Input:
     )
 
 
+def is_cell_column(name: str) -> bool:
+    """Say whether a column of a table is annotation of cells by its name.
+
+    Examples
+    --------
+    >>> is_cell_column("cell_ID"), is_cell_column("Gad1")
+    (True, False)
+    """
+    return bool(_CELL_COLUMN.fullmatch(plain_name(name)))
+
+
 def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     """Return which columns of a table of cells are annotation, and those of them known by their values alone.
 

@@ -186,19 +186,14 @@ def write_table(store: Any, key: str, table: Annotation) -> None:
     key
         What the element shall be called; it is not there yet.
     table
-        Of the cells.
-
-    Raises
-    ------
-    InputError
-        A column that AnnData cannot store, or two of one name.
+        Of the cells. What AnnData cannot store becomes text.
     """
     group = store.create_group(key)
     written: list[str] = []
     write_names(group, "_index", table)
     for name in table.columns:
         stored = storable_name(name, key, written)
-        values = storable_column(table[name], f"{key}[{name!r}]")
+        values = storable_column(table[name])
         if isinstance(values, pd.arrays.NumpyExtensionArray):
             values = values.to_numpy()
         write_quietly(group, stored, values)

@@ -1,17 +1,19 @@
-"""Tables in the types that AnnData's formats hold."""
+"""Tables and mappings in the types that AnnData's formats hold, so that nothing in them stops a result."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
-
-from cellweft._errors import InputError
 
 GENE_NAMES = ("symbol", "gene_id", "reference_name")
 """Columns with other names of genes: text, also where genes share one, as the empty one."""
+
+_LONGEST_NAME = 200  # bytes: names of files have 255, and zarr adds to them
+_TAKEN = ("_index", "zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")  # by the formats themselves
 
 logger = logging.getLogger("cellweft")
 
@@ -22,8 +24,8 @@ def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     Parameters
     ----------
     frame
-        Any table. Strings that repeat or are missing become categories, the index becomes strings; ``/`` in a
-        column's name becomes ``_``, which is logged.
+        Any table. Strings that repeat or are missing become categories, the index becomes strings; what the
+        formats do not hold becomes text, and a name that they do not allow another one, which is logged.
     where
         What the table is, for messages.
 
@@ -32,25 +34,20 @@ def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     DataFrame
         The table to write.
 
-    Raises
-    ------
-    InputError
-        A column of mixed objects, or two columns of one name.
-
     Examples
     --------
     >>> storable(pd.DataFrame({"type": ["B", None]}, index=[7, 8]), "obs").index.tolist()
     ['7', '8']
     """
     columns: dict[str, Any] = {}
-    for name, column in frame.items():
-        key = storable_name(name, where, columns)
-        columns[key] = storable_column(column, f"{where}[{name!r}]")
-    return pd.DataFrame(columns, index=frame.index.astype(str).astype(object).rename(None))
+    for place, name in enumerate(frame.columns):
+        columns[storable_name(name, where, columns)] = storable_column(frame.iloc[:, place])
+    names = [_plain_text(name) for name in frame.index.astype(str)]
+    return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
 
 
 def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
-    """Return the name that a column is written under, without ``/``; a change is logged.
+    """Return the name that a column is written under; a change is logged.
 
     Parameters
     ----------
@@ -59,40 +56,180 @@ def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
     taken
         Names of the columns before it.
 
-    Raises
-    ------
-    InputError
-        The name is taken.
+    Examples
+    --------
+    >>> [storable_name(name, "obs", ["a"]) for name in ("T/NK", "", ".", "a")]
+    ['T_NK', 'unnamed', 'unnamed', 'a_1']
     """
-    key = str(name).replace("/", "_")
-    if key in taken:
-        raise InputError(
-            where, expected="distinct column names", got=f"{key!r} twice", fix="Rename one of the columns."
-        )
-    if "/" in str(name):
-        logger.warning("%s: column %r is written as %r, as names may not hold '/'.", where, name, key)
+    text = str(name)
+    plain = _plain_text(text).replace("/", "_").encode()[:_LONGEST_NAME].decode(errors="ignore")
+    plain = plain if plain.strip(". ") else "unnamed"
+    key, number = plain, 1
+    while key in taken or key in _TAKEN:
+        key, number = f"{plain}_{number}", number + 1
+    if key != text:
+        logger.warning("%s: column %r is written as %r, as the formats need other names.", where, name, key)
     return key
 
 
-def storable_column(column: pd.Series[Any], where: str) -> Any:
+def storable_column(column: pd.Series[Any]) -> Any:
     """Return the values of a column in a type that AnnData's formats hold: see `storable`.
 
     Parameters
     ----------
-    column, where
-        The column, and what it is, for messages.
-
-    Raises
-    ------
-    InputError
-        Mixed objects.
+    column
+        Of any type.
     """
-    if column.dtype != object and not isinstance(column.dtype, pd.StringDtype):
-        return column.array
-    kind = pd.api.types.infer_dtype(column, skipna=True)
-    if kind not in ("string", "empty"):
-        fix = f"Convert the column, such as with {where}.astype(str), or drop it."
-        raise InputError(where, expected="one type of values", got=f"{kind} objects", fix=fix)
-    if column.isna().any() or (column.name not in GENE_NAMES and column.nunique() < len(column)):
-        return pd.Categorical(column.astype(object))
-    return column.to_numpy(dtype=object)
+    return plain_column(column)[0]
+
+
+def plain_column(column: pd.Series[Any]) -> tuple[Any, str]:
+    """Return the values of a column in a type that AnnData's formats hold, and what they were if made text.
+
+    Parameters
+    ----------
+    column
+        Of any type.
+
+    Examples
+    --------
+    >>> values, kind = plain_column(pd.Series([True, None]))
+    >>> values.tolist(), kind
+    ([True, <NA>], '')
+    >>> plain_column(pd.Series(pd.to_datetime(["2026-01-01"])))
+    (array(['2026-01-01 00:00:00'], dtype=object), 'datetime64[ns]')
+    """
+    kind = column.dtype
+    if isinstance(kind, pd.ArrowDtype):
+        column = column.convert_dtypes(dtype_backend="numpy_nullable")
+        kind = column.dtype
+    if isinstance(kind, pd.SparseDtype):
+        column = pd.Series(np.asarray(column), name=column.name)
+        kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        return _plain_categories(column)
+    if isinstance(kind, np.dtype) and kind.kind in "biuf" and kind.itemsize <= 8:
+        return column.array, ""
+    if isinstance(kind, pd.Float32Dtype | pd.Float64Dtype) or kind in (np.longdouble,):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan), ""
+    if pd.api.types.is_integer_dtype(kind) or pd.api.types.is_bool_dtype(kind):
+        return column.array, ""  # with missing values
+    inferred = str(kind)
+    if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype):
+        inferred = pd.api.types.infer_dtype(column, skipna=True)
+        if inferred in ("string", "empty"):
+            return _plain_texts(column), ""
+        numbers = _numbers(column, inferred)
+        if numbers is not None:
+            return numbers, ""
+        inferred = "objects of several kinds" if inferred.startswith("mixed") else f"{inferred} objects"
+    return _plain_texts(column), inferred
+
+
+def _numbers(column: pd.Series[Any], inferred: str) -> Any:
+    """Return numbers or booleans, some of them missing, that stand in a column of objects; else None."""
+    kinds = {
+        "boolean": "boolean",
+        "integer": "Int64",
+        "floating": "float64",
+        "mixed-integer-float": "float64",
+    }
+    try:
+        return column.astype(kinds[inferred]).array if inferred in kinds else None
+    except (OverflowError, TypeError, ValueError):  # such as whole numbers that 64 bits do not hold
+        return None
+
+
+def _plain_categories(column: pd.Series[Any]) -> tuple[Any, str]:
+    categories = column.cat.categories
+    if isinstance(categories.dtype, np.dtype) and categories.dtype.kind in "biuf":
+        return column.array, ""
+    texts = [_plain_text(str(one)) for one in categories]
+    is_text = pd.api.types.infer_dtype(categories) in ("string", "empty")
+    if is_text and texts == list(categories):
+        return column.array, ""
+    known = list(dict.fromkeys(texts))  # different values may read alike
+    places = np.array([known.index(one) for one in texts] + [-1])
+    values = pd.Categorical.from_codes(
+        places[column.cat.codes], categories=pd.Index(known, dtype=object), ordered=bool(column.cat.ordered)
+    )
+    return values, "" if is_text else f"categories of {categories.dtype}"
+
+
+def _plain_texts(column: pd.Series[Any]) -> Any:
+    """Return values as text; as categories where they repeat or some are missing."""
+    missing = column.isna().to_numpy()
+    texts = [None if gone else _as_text(one) for one, gone in zip(column, missing, strict=True)]
+    values = pd.Series(texts, dtype=object)
+    if missing.any() or (column.name not in GENE_NAMES and values.nunique() < len(values)):
+        return pd.Categorical(values)
+    return values.to_numpy(dtype=object)
+
+
+def _as_text(value: Any) -> str:
+    return _plain_text(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def _plain_text(text: str) -> str:
+    """Return text that UTF-8 and HDF5 hold: without NUL, and with ? for halves of characters."""
+    text = text.replace("\0", "")
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def changes_of(columns: Collection[str], table: pd.DataFrame | None) -> list[str]:
+    """Return what `storable` makes of a table in words, one for each column that it changes.
+
+    Parameters
+    ----------
+    columns
+        Names of the columns.
+    table
+        The table, where it may hold what the formats do not; None where it comes from a file of theirs.
+    """
+    said, taken = [], list[str]()
+    logger.disabled, before = True, logger.disabled
+    try:
+        for place, name in enumerate(columns):
+            key = storable_name(name, "", taken)
+            taken.append(key)
+            kind = "" if table is None else plain_column(table.iloc[:, place])[1]
+            words = [f"{kind} as text"] * bool(kind) + [f"under the name {key!r}"] * (key != str(name))
+            if words:
+                said.append(f"{str(name)!r} ({', '.join(words)})")
+    finally:
+        logger.disabled = before
+    return said
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, np.ndarray | list | tuple) and all(
+        isinstance(text, str) for text in np.array(value, dtype=object).ravel()
+    )
+
+
+def storable_mapping(value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a copy of a mapping with what AnnData's formats hold of it; what is left out is logged.
+
+    Parameters
+    ----------
+    value
+        Of mappings, arrays, tables, numbers and texts.
+    where
+        What it is, for messages.
+    """
+    kept: dict[str, Any] = {}
+    for name, one in value.items():
+        place = f"{where}[{name!r}]"
+        if isinstance(one, Mapping):
+            kept[storable_name(name, where, kept)] = storable_mapping(one, place)
+        elif isinstance(one, pd.DataFrame):
+            kept[storable_name(name, where, kept)] = storable(one, place)
+        elif isinstance(one, np.ndarray) and one.dtype.kind in "biufUS":
+            kept[storable_name(name, where, kept)] = one.copy()
+        elif _are_texts(one):
+            kept[storable_name(name, where, kept)] = np.array(one, dtype=object)
+        elif isinstance(one, str | bool | int | float | np.generic) and not isinstance(one, np.void):
+            kept[storable_name(name, where, kept)] = _plain_text(one) if isinstance(one, str) else one
+        else:
+            logger.warning("%s is left out: a result cannot hold %s.", place, type(one).__name__)
+    return kept

@@ -63,7 +63,9 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
     data = Input(
         where=where,
         source=str(path),
-        matrix=transposed_rows(group["data"], group["indices"], group["indptr"], n_genes=len(names)),
+        matrix=transposed_rows(
+            group["data"], group["indices"], group["indptr"], n_genes=len(names), where=f"{where}.X"
+        ),
         obs=StoredTable(group["barcodes"], {}),
         var=pd.DataFrame(parts, index=pd.Index(names)),
     )

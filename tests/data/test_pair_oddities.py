@@ -1,0 +1,196 @@
+"""Odd inputs at the door: each is put right with a word, or refused with the way out."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import cellweft
+from cellweft._errors import FormatError, InputError
+from cellweft.data._pair import pair
+
+GENES = [f"Gene{number}" for number in range(12)]
+SETTINGS = {"steps": 5, "level_steps": 5}
+
+
+@pytest.fixture
+def sc(make_side: Any) -> anndata.AnnData:
+    return make_side(GENES, n_cells=30, seed=1)
+
+
+@pytest.fixture
+def tissue(make_side: Any) -> anndata.AnnData:
+    return make_side(GENES[:8], n_cells=20, spatial=True, seed=2)
+
+
+def fitted(sc: Any, tissue: Any, **more: Any) -> cellweft.Imputer:
+    made = pair(sc, tissue, **more)
+    return cellweft.Imputer(settings=SETTINGS, reliability=False).fit(made, progress=False)
+
+
+@pytest.mark.parametrize("order", [["y", "x"], ["array_row", "array_col"], ["extra", "Y", "X"]])
+def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tissue: Any) -> None:
+    places = np.column_stack([np.arange(20.0), np.arange(20.0)[::-1] * 2 + 7])
+    values = {"x": places[:, 0], "y": places[:, 1], "array_col": places[:, 0], "array_row": places[:, 1]}
+    frame = {name: values.get(name.lower(), np.ones(20)) for name in order}
+    tissue.obsm["spatial"] = pd.DataFrame(frame, index=tissue.obs_names)
+    np.testing.assert_array_equal(pair(sc, tissue).coordinates, places)
+    np.testing.assert_array_equal(pair(sc, tissue, coordinates="obsm:spatial").coordinates, places)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (np.zeros((20, 2)), r"expected cells at different places, got all 20 at \(0, 0\)"),
+        (np.full((20, 2), 1e30), r"expected coordinates within ±1e\+09"),
+        (np.linspace(0, 1e30, 40).reshape(20, 2), r"expected coordinates within ±1e\+09, got \["),
+        (
+            np.arange(40).reshape(20, 2) + 1j,
+            r"expected numbers, got values that are none \(they are complex\)",
+        ),
+    ],
+    ids=["zeros", "one far place", "far", "complex"],
+)
+def test_coordinates_that_are_none_are_refused(places: Any, message: str, sc: Any, tissue: Any) -> None:
+    tissue.obsm["spatial"] = places
+    with pytest.raises(InputError, match=message):
+        pair(sc, tissue)
+    assert pair(sc, tissue, coordinates="none").coordinates is None
+
+
+def test_cells_on_one_line_are_said(sc: Any, tissue: Any) -> None:
+    tissue.obsm["spatial"] = np.column_stack([np.arange(20.0), np.zeros(20)])
+    assert any("all cells lie on one line" in one for one in pair(sc, tissue).cautions)
+
+
+def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
+    for data, column in ((sc, ["nan", ""]), (tissue, [np.nan, ""])):
+        data.var["name"] = [*column, *data.var_names[2:]]
+    made = pair(sc, tissue, sc_gene_column="name", st_gene_column="name")
+    assert made.shared_genes.tolist() == GENES[2:8]
+    for side in ("Reference", "Spatial"):
+        assert any(f"{side}: 2 genes without a name (empty, 'nan') left out" in one for one in made.cautions)
+    np.testing.assert_array_equal(made.st.totals, np.asarray(tissue.X.sum(axis=1)).ravel())
+
+
+def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_placed(
+    sc: Any, tissue: Any
+) -> None:
+    sc.obs_names = ["AAAC-1", "AAAC-1", *sc.obs_names[2:]]
+    made = pair(sc, tissue)
+    assert any("Reference: 1 name of cells that stand twice ('AAAC-1')" in one for one in made.cautions)
+    assert fitted(sc, tissue).impute(progress=False).shape == (20, 12)
+    with pytest.raises(
+        InputError, match=r"expected a name of its own for every cell, got names that stand twice"
+    ):
+        cellweft.Placer(settings={"steps": 2, "models": 1}).fit(made, progress=False)
+    tissue.obs_names = ["AAAC-1", "AAAC-1", *tissue.obs_names[2:]]
+    with pytest.raises(InputError, match=r"st .*obs_names: expected a name of its own"):
+        pair(sc, tissue)
+
+
+@pytest.mark.parametrize("kind", ["memory", "zarr", "h5ad"])
+def test_pictures_of_visium_are_carried(
+    kind: str, sc: Any, tissue: Any, tmp_path: Path, write_as: Any
+) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8)
+    scales = {"tissue_hires_scalef": 0.2, "spot_diameter_fullres": 80.0}
+    tissue.uns["spatial"] = {
+        "V1": {"images": {"hires": image}, "scalefactors": scales, "metadata": {"v": "1"}}
+    }
+    imputer = fitted(sc, tissue if kind == "memory" else write_as(tissue, tmp_path, "h5ad"))
+    if kind == "memory":
+        imputed = imputer.impute(progress=False)
+        assert imputed.uns["spatial"]["V1"]["images"]["hires"] is not image
+    else:
+        path = imputer.impute_to(tmp_path / f"imputed.{kind}", progress=False)
+        imputed = (anndata.read_zarr if kind == "zarr" else anndata.read_h5ad)(path)
+    found = imputed.uns["spatial"]["V1"]
+    np.testing.assert_array_equal(found["images"]["hires"], image)
+    assert {name: float(one) for name, one in found["scalefactors"].items()} == scales
+
+
+def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
+    sc: Any, tissue: Any, tmp_path: Path
+) -> None:
+    tissue.obs["flag"] = [True, None] * 10
+    tissue.obs["when"] = pd.to_datetime(["2026-01-01"] * 20)
+    tissue.obs["mix"] = [1, "a"] * 10
+    tissue.obs["bin"] = pd.cut(np.arange(20), 4)
+    tissue.obs[""] = 1
+    tissue.obs["."] = 2
+    tissue.uns["spatial"] = {"V1": {"odd": object()}}
+    made = pair(sc, tissue)
+    said = [one for one in made.cautions if "cannot be written as they are" in one]
+    assert len(said) == 1
+    assert said[0].startswith("Spatial: 5 columns of obs cannot be written as they are: ")
+    imputer = cellweft.Imputer(settings=SETTINGS, reliability=False).fit(made, progress=False)
+    for kind, read in (("zarr", anndata.read_zarr), ("h5ad", anndata.read_h5ad)):
+        found = read(imputer.impute_to(tmp_path / f"a.{kind}", progress=False))
+        assert list(found.obs)[:6] == ["flag", "when", "mix", "bin", "unnamed", "unnamed_1"]
+        assert found.obs["flag"].tolist() == [True, pd.NA] * 10
+        assert found.obs["mix"].tolist() == ["1", "a"] * 10
+    assert not any(
+        "cannot be written" in one for one in pair(sc, sc[:20, :8].copy(), coordinates="none").cautions
+    )
+
+
+def test_an_imputer_that_is_given_other_sizes_names_the_argument(
+    sc: Any, tissue: Any, tmp_path: Path
+) -> None:
+    sc.obs["nUMI"] = np.linspace(500, 900, 30)
+    fitted(sc, tissue, size_factor="nUMI").save(tmp_path / "model")
+    loaded = cellweft.load(tmp_path / "model")
+    with pytest.raises(
+        InputError, match=r"Make the pair as that of the fit was made, with size_factor='nUMI'\."
+    ):
+        loaded.attach(pair(sc, tissue))
+    loaded.attach(pair(sc, tissue, size_factor="nUMI"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_without_names_of_cells_is_numbered(kind: str, sc: Any, tissue: Any, tmp_path: Path) -> None:
+    table = sc.to_df().astype(int)
+    path = tmp_path / f"counts.{kind}"
+    table.to_csv(path, index=False) if kind == "csv" else table.reset_index(drop=True).to_parquet(path)
+    made = pair(path, tissue)
+    assert made.sc.n_genes == 12
+    np.testing.assert_array_equal(made.sc.totals, np.asarray(sc.X.sum(axis=1)).ravel())
+    assert any("no column with names of cells, so they are numbered from 0" in one for one in made.cautions)
+
+
+@pytest.mark.parametrize("header", ["", "cell_id", "EntityID"])
+def test_numbers_of_cells_are_their_names(header: str, sc: Any, tissue: Any, tmp_path: Path) -> None:
+    table = sc.to_df().astype(int)
+    table.index = pd.Index(np.arange(30) * 7 + 1000, name=header or None)
+    table.to_csv(tmp_path / "counts.csv")
+    made = pair(tmp_path / "counts.csv", tissue)
+    assert made.sc.obs_names[1] == "1007"
+    assert not any("numbered from 0" in one for one in made.cautions)
+
+
+@pytest.mark.parametrize("mark", ["-", "--", "n.a.", "<1", "1,5", "not detected", "#DIV/0!", "?"])
+def test_placeholders_among_numbers_are_refused(mark: str, sc: Any, tissue: Any, tmp_path: Path) -> None:
+    table = sc.to_df().astype(int).astype(object)
+    table.iloc[3, 2] = mark
+    table["cell_type"] = ["A", "-"] * 15
+    table["cluster"] = ["1", "-"] * 15
+    table.to_csv(tmp_path / "counts.csv")
+    with pytest.raises(
+        FormatError, match=r"column 'Gene2': expected a number for every cell, got .* for cell"
+    ):
+        pair(tmp_path / "counts.csv", tissue)
+
+
+def test_counts_of_a_dense_and_a_sparse_table_with_explicit_zeros_are_alike(sc: Any, tissue: Any) -> None:
+    stored = sp.csr_matrix(sc.X)
+    stored.data[:3] = 0
+    one, two = sc.copy(), sc.copy()
+    one.X, two.X = stored, stored.toarray()
+    np.testing.assert_array_equal(
+        pair(one, tissue).sc.dense(slice(None)), pair(two, tissue).sc.dense(slice(None))
+    )
