@@ -71,6 +71,16 @@ def test_gzip_and_a_gene_named_na(tmp_path: Path) -> None:
     assert as_dict(read_edges(path)) == {("NA", "nan"): 0.5, ("Gad1", "NA"): 0.25}
 
 
+@pytest.mark.parametrize("separator", ["\t", ",", " "])
+def test_names_that_look_like_something_else(tmp_path: Path, separator: str) -> None:
+    names = ["NA", "nan", "None", "null", "TRUE", "007", "1e3"]
+    path = tmp_path / "edges.txt"
+    path.write_text("".join(separator.join(["Gad1", name, "0.5"]) + "\n" for name in names))
+    table = read_edges(path)
+    assert sorted(table.genes) == sorted(["Gad1", *names])
+    assert len(table.pairs) == len(names)
+
+
 def test_names_are_taken_as_they_stand(tmp_path: Path) -> None:
     found = read_edges(written(tmp_path, "10090.ENSMUSP1 10090.ENSMUSP2 700\n"))
     assert found.genes.tolist() == ["10090.ENSMUSP1", "10090.ENSMUSP2"]

@@ -79,6 +79,14 @@ def test_what_is_no_table_of_scores_is_an_error():
         pl.methods(table({"a": [1.0]}), metric="pearsn")
 
 
+def test_a_gene_that_pandas_took_for_missing_is_refused():
+    read = table({"a": [1.0, 2.0]})
+    read.loc[0, "item"] = None
+    message = r"in every row of the column 'item', got 1 missing\. .*called NA.*keep_default_na=False"
+    with pytest.raises(InputError, match=message):
+        pl.methods(read)
+
+
 # reliability
 
 

@@ -171,6 +171,27 @@ def check_numbers(
         check_range(where, number, low=low, high=high, integer=True)
 
 
+def check_items(table: pd.DataFrame, where: str) -> None:
+    """Raise `InputError` where a score does not say of which gene, cell or summary it is.
+
+    Parameters
+    ----------
+    table
+        Scores, with the column ``item``.
+    where
+        What the error calls it.
+    """
+    n_lost = int(table["item"].isna().sum())
+    if n_lost:
+        raise InputError(
+            where,
+            expected="a gene, cell or summary in every row of the column 'item'",
+            got=f"{n_lost:,} missing",
+            fix="pandas takes a gene called NA for missing: read the table with pandas.read_csv(path, "
+            "keep_default_na=False, na_values={'value': ['']}).",
+        )
+
+
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
     """Write a table of `evaluate_imputation` or `evaluate_placement`, and beside it how it came about.
 

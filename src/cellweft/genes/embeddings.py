@@ -17,6 +17,7 @@ from cellweft._errors import FormatError, GeneError, InputError, MissingFileErro
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
+from cellweft.data.io.delimited import read_rows
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -240,9 +241,7 @@ def _from_parquet(path: Path) -> EmbeddingTable:
 
 def _from_csv(path: Path) -> EmbeddingTable:
     separator = "\t" if ".tsv" in path.suffixes else ","
-    # With a converter, a gene named "NA" keeps its name.
-    frame = pd.read_csv(path, sep=separator, converters={0: str})
-    return _from_frame(frame.set_index(frame.columns[0]), str(path), {})
+    return _from_frame(read_rows(path, separator=separator), str(path), {})
 
 
 def _from_npz(path: Path) -> EmbeddingTable:
@@ -309,6 +308,15 @@ def _table(
 ) -> EmbeddingTable:
     if values.dtype.kind not in "fiu":
         raise _not_numbers(source, f"values of type {values.dtype}")
+    unnamed = np.flatnonzero(pd.isna(genes))
+    if len(unnamed):
+        raise InputError(
+            source,
+            expected="a gene name in every row",
+            got=f"{len(unnamed):,} missing, the first in row {unnamed[0]}",
+            fix="Name them or drop the rows. pandas takes a gene called NA for missing: read text with "
+            "pandas.read_csv(path, keep_default_na=False).",
+        )
     return EmbeddingTable(
         genes=np.asarray([str(gene) for gene in genes]),
         values=np.ascontiguousarray(values, dtype=np.float32),

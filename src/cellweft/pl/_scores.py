@@ -14,6 +14,7 @@ from cellweft._errors import InputError, KeyMissingError, check_all_known, check
 from cellweft._text import near, shorten
 from cellweft._typing import DoubleArray, PathLike
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
+from cellweft.evaluate.score_table import check_items
 from cellweft.pl._axes import INK, PLAIN, SMALL, panel, tidy
 from cellweft.pl._inputs import opened
 
@@ -210,6 +211,7 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
             fix="Pass what cellweft.evaluate_imputation or cellweft.evaluate_placement returns, or "
             "pandas.read_csv('scores.csv').",
         )
+    check_items(scores, "scores")
     return scores
 
 

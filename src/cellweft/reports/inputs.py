@@ -21,7 +21,7 @@ from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECOR
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
 from cellweft.data.spatial import find_labels
-from cellweft.evaluate.score_table import COLUMNS
+from cellweft.evaluate.score_table import COLUMNS, check_items
 from cellweft.reports.document import Form, Number
 
 _TABLES = (".csv", ".parquet")
@@ -348,6 +348,7 @@ def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) 
         expected = f"a table of scores, with the columns {shorten(COLUMNS, most=9)}"
         got = f"none of {shorten(missing)}" if missing else "no row"
         raise InputError(where, expected=expected, got=got, fix=fix)
+    check_items(table, where)
     if not pd.api.types.is_numeric_dtype(table["value"]):
         got = str(table["value"].dtype)
         raise InputError(where, expected="numbers in the column 'value'", got=got, fix=fix)

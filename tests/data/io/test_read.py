@@ -107,6 +107,35 @@ def test_a_lone_x_is_a_gene_and_missing_numbers_stay(tmp_path: Path) -> None:
     assert np.isnan(found.matrix[0, 1])
 
 
+WORDS = ["NA", "nan", "None", "null", "TRUE", "007", "1e3", "N/A"]
+"""Names that a reader of tables takes for a missing value, a truth value or a number."""
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "r.csv"])
+def test_names_and_labels_stay_as_they_are_written(tmp_path: Path, kind: str) -> None:
+    path, separator = tmp_path / f"t.{kind}", "\t" if kind == "tsv" else ","
+    header = [*(["cell"] if kind != "r.csv" else []), *WORDS, "type"]  # R leaves the first name out
+    rows = [[word, *map(str, range(len(WORDS))), word] for word in WORDS]
+    rows += [["cell 9", *["2"] * len(WORDS), ""]]
+    text = "".join(separator.join(row) + "\n" for row in [header, *rows])
+    path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
+    found = open_input(path, argument="st")
+    assert found.obs.names().tolist() == [*WORDS, "cell 9"]
+    assert found.var.index.tolist() == WORDS
+    labels = found.obs["type"]
+    assert labels.tolist()[:-1] == WORDS
+    assert labels.isna().tolist() == [False] * len(WORDS) + [True]
+    np.testing.assert_array_equal(found.matrix, [list(range(len(WORDS)))] * len(WORDS) + [[2] * len(WORDS)])
+
+
+def test_a_column_of_words_for_missing_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("cell,Gad1,Sst,type\na,1,NA,None\nb,2,,null\n")
+    found = open_input(tmp_path / "t.csv", argument="st")
+    assert found.obs["type"].tolist() == ["None", "null"]
+    assert found.var.index.tolist() == ["Gad1", "Sst"]  # its values are missing, which `pair` refuses
+    assert np.isnan(found.matrix[:, 1]).all()
+
+
 def test_parquet_takes_its_first_text_column_as_names(tmp_path: Path) -> None:
     pd.DataFrame({"barcode": ["a", "b"], "Gad1": [1, 2], "Sst": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     found = open_input(tmp_path / "t.parquet", argument="sc")

@@ -17,6 +17,7 @@ from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, all of them missing
 
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
@@ -27,16 +28,11 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
                 table = table.set_index(table.columns[0])
         else:
-            sep = SEPARATORS[suffix]
-            table = pd.read_csv(path, sep=sep, index_col=0)
-            first = table.index
-            # pandas tells equal names apart by a suffix, which would hide genes that stand twice
-            header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False)
-            names = [str(name) for name in header.iloc[0]]
-            table.columns = pd.Index(names[-table.shape[1] :][: table.shape[1]])
-            if len(names) > table.shape[1] and not _are_names(table.index, names[0]):
+            table = read_rows(path, separator=SEPARATORS[suffix])
+            numbers, header = pd.to_numeric(table.index, errors="coerce"), table.index.name
+            if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
-                table.insert(0, names[0], first.to_numpy(), allow_duplicates=True)
+                table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
     except (ValueError, IndexError) as error:  # of pandas, pyarrow and the decoding of text alike
         raise not_as_named(path, where, str(error)) from error
     _check_numbers(table, where, {*obs_columns})
@@ -103,3 +99,61 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
                 f"and {len(texts):,} of that kind in all",
                 fix="Write 0 where nothing was counted, and numbers with a decimal point and no other signs.",
             )
+
+
+def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
+    r"""Read a text table with a header, whose first column names the rows.
+
+    Names and other text stay as they are written: pandas alone would take a gene called ``NA`` or a label
+    ``None`` for a missing value, and a cell called ``007`` for a number. In columns of text only an empty
+    field is missing; in columns of numbers, all that pandas takes for missing is.
+
+    Parameters
+    ----------
+    path
+        The file, packed or not.
+    separator
+        Between its columns.
+
+    Returns
+    -------
+    The other columns by name, equal names as they are; the names of the rows as text in the index.
+
+    Raises
+    ------
+    ValueError, IndexError
+        From pandas: this is not such a table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "cells.csv")
+    ...     written = path.write_text("cell,NA,type\n001,5,None\n002,6,\n")
+    ...     table = read_rows(path, separator=",")
+    >>> table.index.tolist(), table["NA"].tolist(), table["type"].tolist()
+    (['001', '002'], [5, 6], ['None', nan])
+    """
+    table = pd.read_csv(path, sep=separator, index_col=0)
+    # pandas tells equal names apart by a suffix, which would hide genes that stand twice
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+    header_names = header.iloc[0].tolist()[-table.shape[1] :]
+    table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])
+    is_number = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    may_be_text = ~np.array(is_number, dtype=bool) | table.isna().all().to_numpy()
+    columns = [0, *(np.flatnonzero(may_be_text) + 1).tolist()]
+    text = pd.read_csv(
+        path,
+        sep=separator,
+        header=0,
+        names=range(table.shape[1] + 1),  # R leaves the first name out of the header
+        usecols=columns,
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+    )
+    for column in columns[1:]:
+        words = text[column]
+        if not (is_number[column - 1] and words.isin(_MISSING).all()):
+            table.isetitem(column - 1, words.where(words != "").to_numpy(dtype=object))
+    return table.set_index(pd.Index(text[0], dtype=object, name=table.index.name))
