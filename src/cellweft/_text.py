@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import html
 from collections.abc import Iterable, Sequence
+
+
+class NotebookText:
+    """What a notebook shows of an object: its ``repr``, and `_details` to unfold below it."""
+
+    def _repr_html_(self) -> str:
+        title, details = html.escape(repr(self)), html.escape(self._details())
+        return f"<details><summary>{title}</summary><pre>{details}</pre></details>" if details else title
+
+    def _details(self) -> str:
+        """Return what is shown on demand, as lines of text."""
+        return ""
 
 
 def many(number: int, what: str) -> str:

@@ -24,7 +24,7 @@ from cellweft._errors import (
     check_choice,
     sentence,
 )
-from cellweft._text import shorten
+from cellweft._text import NotebookText, shorten
 from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, PathLike, StoredScale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import (
@@ -66,7 +66,7 @@ from cellweft.data.validation import (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
+class Pair(NotebookText):
     """A reference and a spatial dataset, checked and matched; made by `pair`.
 
     Attributes
@@ -115,6 +115,9 @@ class Pair:
             f"{self.st.n_cells:,} spatial cells x {self.st.n_genes:,} genes, "
             f"{len(self.shared_genes):,} shared, cautions: {len(self.cautions)}; see .summary())"
         )
+
+    def _details(self) -> str:
+        return self.summary()
 
     def summary(self) -> str:
         """Return what was found, as text."""

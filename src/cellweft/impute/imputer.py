@@ -19,6 +19,7 @@ from cellweft._compute import progress_callback, resolve_devices, return_memory
 from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
 from cellweft._model_folder import FolderModel, ModelFolder
 from cellweft._provenance import timed
+from cellweft._text import NotebookText
 from cellweft._typing import (
     DoubleArray,
     FloatArray,
@@ -62,8 +63,8 @@ from cellweft.nn.config import AttentionSettings
 DEFAULT_MEMORY = "4 GB"
 
 
-@dataclass(kw_only=True, eq=False)
-class Imputer(FolderModel):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Imputer(NotebookText, FolderModel):
     """Predict genes of a single-cell reference in every cell of a spatial dataset.
 
     Parameters
@@ -143,6 +144,21 @@ class Imputer(FolderModel):
         self.network_: dict[str, dict[str, Any]] | None = None
         self._restored: ModelFolder | None = None
         self._fit_seconds = 0.0
+
+    def __repr__(self) -> str:
+        state = "not fitted" if self._restored is None else "loaded, without data"
+        if self.fitted_ is not None and self.pair_ is not None:
+            state = f"fitted to {self.pair_!r}"
+        given = "".join(f"{name}={one!r}, " for name, one in self._sources.items() if one is not None)
+        return f"Imputer(preset={self.preset!r}, seed={self.seed}, {given}{state})"
+
+    def _details(self) -> str:
+        rows: dict[str, Any] = {"device": self.device, "reliability": self.reliability}
+        rows |= {f"settings: {name}": value for name, value in self.settings.items()}
+        if self.fitted_ is not None:
+            rows |= {f"network: {name}": part["source"] for name, part in (self.network_ or {}).items()}
+            rows |= {"intervals": self.intervals_ is not None, "seconds of fit": self._fit_seconds}
+        return "\n".join(f"{name:<24} {value}" for name, value in rows.items())
 
     def fit(self, pair: Pair, *, checkpoint: PathLike | None = None, progress: ProgressOption = True) -> Self:
         """Learn from a pair.

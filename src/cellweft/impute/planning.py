@@ -19,7 +19,7 @@ from cellweft._compute import (
     rows_within,
 )
 from cellweft._errors import MemoryBudgetError, check_range
-from cellweft._text import human_bytes
+from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.side import Side
@@ -44,8 +44,8 @@ _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood,
 _LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plan(NotebookText):
     """Sizes of the tiles that a result is made of, and estimates in bytes.
 
     Attributes
@@ -75,6 +75,9 @@ class Plan:
     interval: float | None = None
     in_memory: bool = False
     kept: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Plan({self})"
 
     def __str__(self) -> str:
         bounds = "" if self.interval is None else f" with intervals of level {self.interval:g}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cellweft._compute import numpy_of, parse_memory, progress_callback
 from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
 from cellweft._statistics import row_shares
-from cellweft._text import human_bytes
+from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
 from cellweft.data.io.columns import column_of, text_labels
@@ -52,7 +52,7 @@ _READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Placement:
+class Placement(NotebookText):
     """Cells mapped to the spots of a tissue; made by `cellweft.Placer.place`.
 
     The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
@@ -104,6 +104,18 @@ class Placement:
         return (
             f"Placement({len(self.cells):,} cells on {len(self.spots):,} spots"
             f"{f' of {len(self.spot_groups)} slices' if len(self.spot_groups) > 1 else ''})"
+        )
+
+    def _details(self) -> str:
+        known = self.pair.labels
+        types = "none" if known is None else f"{len(np.unique(known)):,}"
+        return "\n".join(
+            (
+                f"genes of the model   {len(self.genes):,}",
+                f"types of the cells   {types}",
+                f"cells without counts {int(self._blank.sum()):,}",
+                "places: .coordinates(); confidence: .table(); spots: .deconvolve(); to write: .to_anndata()",
+            )
         )
 
     def values(self, rows: IntArray | slice) -> FloatArray:

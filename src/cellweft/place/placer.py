@@ -27,6 +27,7 @@ from cellweft._compute import (
 from cellweft._errors import InputError, NotFittedError, arg, check_choice, check_range
 from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
 from cellweft._provenance import provenance, timed
+from cellweft._text import NotebookText
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
 from cellweft.data._pair import Pair, coordinates_of, inputs_of
 from cellweft.data.validation import check_unique_names
@@ -119,8 +120,8 @@ class SavedPlacer:
         return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
-@dataclass(kw_only=True, eq=False)
-class Placer(FolderModel):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Placer(NotebookText, FolderModel):
     """Find where in a tissue the cells of a single-cell reference lived.
 
     Parameters
@@ -174,6 +175,19 @@ class Placer(FolderModel):
         self.genes_: NDArray[np.str_] | None = None
         self.pair_: Pair | None = None
         self._saved: SavedPlacer | None = None
+
+    def __repr__(self) -> str:
+        state = "not fitted" if self.model_ is None else "loaded, without data"
+        if self.model_ is not None and self.pair_ is not None:
+            state = f"fitted to {self.pair_!r}"
+        return f"Placer(preset={self.preset!r}, seed={self.seed}, {state})"
+
+    def _details(self) -> str:
+        rows: dict[str, Any] = {"device": self.device}
+        rows |= {f"settings: {name}": value for name, value in self.settings.items()}
+        if self.model_ is not None:
+            rows["encoders"] = len(self.model_.encoders)
+        return "\n".join(f"{name:<24} {value}" for name, value in rows.items())
 
     def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.

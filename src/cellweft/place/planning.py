@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cellweft._compute import PROCESS_BYTES, READ_ROWS, SPARSE_BYTES, parse_memory
 from cellweft._errors import MemoryBudgetError
-from cellweft._text import human_bytes
+from cellweft._text import NotebookText, human_bytes
 from cellweft.data._pair import Pair
 from cellweft.nn.config import StemSettings
 
@@ -17,8 +17,8 @@ _NAMED_BYTES = 500.0  # a cell's or a spot's name and annotation, of both sides
 _KERNEL_COPIES = 12  # the same for the kernels of the discrepancy
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlacingPlan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PlacingPlan(NotebookText):
     """What placing takes, in bytes and steps.
 
     Attributes
@@ -36,6 +36,9 @@ class PlacingPlan:
     n_genes: int
     steps: int
     peak_bytes: float
+
+    def __repr__(self) -> str:
+        return f"PlacingPlan({self})"
 
     def __str__(self) -> str:
         return (

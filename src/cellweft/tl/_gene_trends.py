@@ -16,7 +16,7 @@ from scipy.linalg import solve_triangular
 from cellweft._compute import BLOCK_VALUES, progress_callback, row_blocks, rows_within
 from cellweft._errors import GeneError, InputError, KeyMissingError, check_array, check_range
 from cellweft._statistics import centred, unit_length
-from cellweft._text import near, shorten
+from cellweft._text import NotebookText, many, near, shorten
 from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._spatial_axis import natural_basis, quantile_knots
 
@@ -59,8 +59,8 @@ class TypeFit:
         return self.n_cells - len(self.knots)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trends:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Trends(NotebookText):
     """How genes vary along an axis, per cell type.
 
     Attributes
@@ -86,6 +86,17 @@ class Trends:
     genes: NDArray[np.str_]
     level: float
     fits: dict[str, TypeFit]
+
+    def __repr__(self) -> str:
+        n_found = int((self.table["fdr"] < 0.05).sum())
+        left_out = f", {len(self.left_out)} left out" if self.left_out else ""
+        return (
+            f"Trends({many(len(self.genes), 'gene')} in {many(len(self.fits), 'cell type')}{left_out}; "
+            f"{n_found:,} with FDR below 0.05; see .table)"
+        )
+
+    def _details(self) -> str:
+        return "\n".join(f"left out: {name}, {reason}" for name, reason in self.left_out.items())
 
     def curves(self, gene: str, cell_type: str | None = None) -> pd.DataFrame:
         """Return the fitted mean of a gene along the axis, with its confidence band.
