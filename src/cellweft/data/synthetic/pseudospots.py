@@ -246,7 +246,7 @@ def _raw_counts(cells: AnnData) -> tuple[RowSource, Scan]:
     """Return the rows of X and what is known of them, or raise `ScaleError` unless they are raw counts."""
     source = open_rows(cells if cells.isbacked and cells.is_view else cells.X, where="cells.X")
     scan = scan_values(source)
-    scale = None if scan.n_missing else judge_scale(scan)
+    scale = None if scan.n_missing or scan.n_negative else judge_scale(source).scale
     if scale != "raw":
         raise ScaleError(
             "cells.X",
