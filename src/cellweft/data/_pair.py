@@ -41,7 +41,7 @@ from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_o
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.orthologs import by_orthologs, read_orthologs
-from cellweft.data.side import Side
+from cellweft.data.side import Side, names_beside
 from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
 from cellweft.data.validation import (
@@ -121,7 +121,7 @@ class Pair:
         GeneError
             A gene that the reference does not have.
         """
-        return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
+        return find_names(names, self.sc.genes, where="genes", others=names_beside(self.sc))
 
     def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
         """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
@@ -138,7 +138,7 @@ class Pair:
         GeneError
             A gene that is not shared.
         """
-        others = [known[self.sc_shared] for known in self.sc.other_names]
+        others = [known[self.sc_shared] for known in names_beside(self.sc)]
         return find_names(names, self.shared_genes, where=where, others=others)
 
     def panel(self, genes: Iterable[str]) -> Pair:
