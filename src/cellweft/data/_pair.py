@@ -43,7 +43,7 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
-from cellweft.data.side import Side
+from cellweft.data.side import Side, names_beside
 from cellweft.data.spatial import (
     find_coordinates,
     find_labels,
@@ -136,7 +136,7 @@ class Pair(NotebookText):
         GeneError
             A gene that the reference does not have.
         """
-        return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
+        return find_names(names, self.sc.genes, where="genes", others=names_beside(self.sc))
 
     def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
         """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
@@ -153,7 +153,7 @@ class Pair(NotebookText):
         GeneError
             A gene that is not shared.
         """
-        others = [known[self.sc_shared] for known in self.sc.other_names]
+        others = [known[self.sc_shared] for known in names_beside(self.sc)]
         return find_names(names, self.shared_genes, where=where, others=others)
 
     def panel(self, genes: Iterable[str]) -> Pair:

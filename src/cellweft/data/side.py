@@ -106,11 +106,6 @@ class Side:
         return len(self.genes)
 
     @property
-    def other_names(self) -> tuple[NDArray[np.str_], ...]:
-        """Further names of the genes, each (n_genes,): those of the input, symbols, and IDs."""
-        return self.input_names, self.symbols, self.gene_ids
-
-    @property
     def empty_genes(self) -> BoolArray:
         """(n_genes,) genes without any count in the whole input."""
         return np.asarray(self.gene_cells == 0)
@@ -206,6 +201,11 @@ class _RowsOf(LazyMapping):
         if self.rows is None:
             return array.copy()
         return array.iloc[self.rows] if isinstance(array, pd.DataFrame) else array[self.rows]
+
+
+def names_beside(side: Side) -> tuple[NDArray[np.str_], ...]:
+    """Return further names of the genes of a side, each (n_genes,): those of the input, symbols, and IDs."""
+    return side.input_names, side.symbols, side.gene_ids
 
 
 def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:

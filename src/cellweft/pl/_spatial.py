@@ -17,6 +17,7 @@ from cellweft.data._pair import Pair
 from cellweft.data.gene_names import find_names, other_names, shown_names
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.side import names_beside
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
 from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of, unit_of
 from cellweft.pl._scatter import Limits, Look, Picture, Upward, draw, limits_of, picture
@@ -349,7 +350,7 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
         side, columns = measured.st, measured.st_shared[measured.find_shared([gene], where="measured")]
     elif hasattr(measured, "obs_names") or isinstance(measured, str) or hasattr(measured, "__fspath__"):
         side = logged(opened(measured, "measured"))
-        columns = find_names([gene], side.genes, where="measured", others=side.other_names)
+        columns = find_names([gene], side.genes, where="measured", others=names_beside(side))
     else:
         return flat_values(measured, n_cells, where="measured")
     names = imputed.obs.names()
