@@ -40,7 +40,10 @@ LAYERS = (
 )
 """Files and packages at the top, from the ground up: each imports from layers below its own alone."""
 
-INSIDE = {"data": (("io",), ("*",), ("synthetic", "export")), "genes": (("*",), ("proteins",), ("esm",))}
+INSIDE = {
+    "data": (("io", "instruments"), ("*",), ("synthetic", "export")),
+    "genes": (("*",), ("proteins",), ("esm",)),
+}
 """The order inside packages that have packages of their own; ``*`` are all others that lie there."""
 
 FORBIDDEN = {

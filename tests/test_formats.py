@@ -480,6 +480,12 @@ def test_vendors_folders_are_read(platform: Any, tmp_path: Path, spatialdata: An
         pair = cellweft.pair(reference, one)
         assert pair.st.n_cells == N_CELLS
         np.testing.assert_allclose(pair.coordinates, places, rtol=1e-5)
+    ours = cellweft.pair(reference, folder)  # by the path, without spatialdata-io
+    names = table.obs["cell_id"].astype(str) if platform == "xenium" else table.obs_names
+    assert ours.st.obs_names.tolist() == names.tolist()
+    assert ours.st.genes.tolist() == table.var_names.tolist()
+    np.testing.assert_array_equal(ours.st.stored(slice(0, N_CELLS)).toarray(), counts)
+    np.testing.assert_allclose(ours.coordinates, table.obsm["spatial"], rtol=1e-5)
 
 
 def test_folders_that_cannot_be_read_are_told(tmp_path: Path, spatialdata: Any) -> None:

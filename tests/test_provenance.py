@@ -66,6 +66,7 @@ def test_the_record_is_plain_and_names_what_came_in(tissue_pair: Pair) -> None:
         "size_factor": "",
         "coordinates": tissue_pair.findings["coordinates"]["found"],
         "slices": tissue_pair.findings["slices"]["found"] or "",
+        "unit": "",
     }
 
 

@@ -32,6 +32,17 @@ def human_bytes(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def shown_unit(unit: str) -> str:
+    """Return a unit as people write it.
+
+    Examples
+    --------
+    >>> shown_unit("um")
+    'µm'
+    """
+    return "µm" if unit == "um" else unit
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return a hint with the known names nearest to ``name``, or where there is none, the first few.
 

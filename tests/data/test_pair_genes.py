@@ -1,6 +1,9 @@
 """Genes of both sides: which way round a table lies, which of its names are names, and what results call
 them."""
 
+import json
+import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import cellweft
 from cellweft._errors import GeneError
 from cellweft.cli import app
 from cellweft.data._pair import pair
@@ -210,3 +214,20 @@ def test_results_join_the_tissue(kind: str, tmp_path: Path) -> None:
     assert joined.var_names.tolist() == [names[0]]
     imputer = Imputer(settings={"steps": 5, "fold_steps": 4, "level_steps": 5}).fit(pair(reference, tissue))
     assert imputer.impute(["Gad1"]).var_names.tolist() == [names[0]]
+
+
+def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
+    reference = side(SYMBOLS, 60, gene_ids=IDS)
+    tissue = side(IDS[:6], 40, spatial=True)
+    settings = {"steps": 5, "fold_steps": 4, "level_steps": 5}
+    result = Imputer(settings=settings).fit(pair(reference, tissue)).impute()
+    assert result.var_names.tolist() == IDS
+    assert result.var["symbol"].tolist() == SYMBOLS
+    both = pair(reference, tissue)
+    page = cellweft.report(tmp_path / "r.html", result, both, genes=["Gad1"]).read_text()
+    assert "Gad1: measured, imputed" in re.sub(r"<[^>]*>", "", page)
+    with cellweft.view(result, tissue=tissue, open_browser=False, block=False) as viewer:
+        genes = json.load(urllib.request.urlopen(f"{viewer.url}api/datasets/0/genes"))
+    assert genes["names"] == SYMBOLS
+    axes = cellweft.pl.gene(result, "Sst", measured=pair(reference, tissue))
+    assert [one.get_title() for one in axes] == ["Sst, measured", "Sst, imputed"]

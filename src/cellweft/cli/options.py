@@ -38,7 +38,12 @@ Reference: TypeAlias = Annotated[
     ),
 ]
 Spatial: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="ST", help="Spatial data, in any of the same formats.")
+    Path,
+    typer.Argument(
+        metavar="ST",
+        help="Spatial data, in any of the same formats, or the folder of a run of Xenium, MERSCOPE, CosMx or "
+        "Visium.",
+    ),
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
@@ -74,9 +79,12 @@ class PairOptions:
     slices
         Column of obs that tells tissue slices apart; none for one slice. Default: a usual one, if any.
     st_size_factor
-        Column of obs with each cell's size, such as its volume.
+        Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
+    orthologs
+        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table
+        of two columns, genes of the reference and their one-to-one orthologs.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -94,6 +102,7 @@ class PairOptions:
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"
+    orthologs: Annotated[str | None, _both(metavar="A:B|FILE")] = None
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
         """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""

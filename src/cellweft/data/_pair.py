@@ -41,6 +41,7 @@ from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_o
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
+from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side
 from cellweft.data.spatial import (
     find_coordinates,
@@ -133,6 +134,24 @@ class Pair:
         """
         return find_names(names, self.sc.genes, where="genes", others=self.sc.other_names)
 
+    def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
+        """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
+
+        Parameters
+        ----------
+        names
+            Names of shared genes.
+        where
+            What errors call them.
+
+        Raises
+        ------
+        GeneError
+            A gene that is not shared.
+        """
+        others = [known[self.sc_shared] for known in self.sc.other_names]
+        return find_names(names, self.shared_genes, where=where, others=others)
+
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
@@ -148,8 +167,7 @@ class Pair:
         GeneError
             A gene that is not shared.
         """
-        others = [names[self.sc_shared] for names in self.sc.other_names]
-        kept = np.unique(find_names(genes, self.shared_genes, where="panel genes", others=others))
+        kept = np.unique(self.find_shared(genes, where="panel genes"))
         return dataclasses.replace(
             self,
             shared_genes=self.shared_genes[kept],
@@ -190,6 +208,7 @@ class Pair:
         sc_gene_column: str | None = None,
         sc_scale: StoredScale | None = None,
         duplicates: Duplicates = "error",
+        orthologs: PathLike | None = None,
     ) -> Pair:
         """Return a pair with the same spots and panel, and other cells as its reference.
 
@@ -197,7 +216,7 @@ class Pair:
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates, orthologs
             As in `cellweft.pair`.
 
         Raises
@@ -230,6 +249,8 @@ class Pair:
         data, wish = counts_in(data, wish)
         data = check_cells(data, is_reference=True)
         genes = gene_names(data, wish)
+        if orthologs is not None:
+            data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
         var = data.var.iloc[genes.places]
         panel = GeneNames(
             names=self.shared_genes,
@@ -282,6 +303,7 @@ def pair(
     sc_scale: StoredScale | None = None,
     st_scale: StoredScale | None = None,
     duplicates: Duplicates = "error",
+    orthologs: PathLike | None = None,
 ) -> Pair:
     """Check a reference and a spatial dataset and match their genes; neither is changed.
 
@@ -292,7 +314,8 @@ def pair(
         10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
         cells' names first.
     st
-        The spatial data, likewise; a table's columns x and y (or other usual names) are its coordinates.
+        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium or Visium HD; a
+        table's columns x and y (or other usual names) are its coordinates.
     labels, st_labels
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
@@ -321,6 +344,12 @@ def pair(
         "sqrt_raw" of counts, which are carried back to counts.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
+    orthologs
+        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or
+        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their
+        orthologs.
+        Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
+        tissue's species has.
 
     Returns
     -------
@@ -388,6 +417,8 @@ def pair(
     (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
     sc_data, st_data = check_cells(sc_data, is_reference=True), check_cells(st_data)
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
+    if orthologs is not None:
+        sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = find_coordinates(
         st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
@@ -555,9 +586,10 @@ def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
         return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
     return sentence(
         "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
-        "{} and {} take the names from a column of var.",
+        "{} and {} take the names from a column of var, and {} is for two species.",
         arg("sc_gene_column"),
         arg("st_gene_column"),
+        arg("orthologs", "human:mouse"),
     )
 
 
@@ -652,7 +684,9 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         folder (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`: of the
         values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
         was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
-        none), and of the spatial side ``coordinates`` and ``slices``, where these were found.
+        none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
+        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was
+        used.
     """
     made: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):
@@ -671,6 +705,8 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         }
     for name in ("coordinates", "slices"):
         made["spatial"][name] = str(pair.findings[name]["found"] or "")
+    made["reference"]["orthologs"] = str(pair.findings["reference"]["orthologs"])
+    made["spatial"]["unit"] = str(pair.findings["coordinates"]["unit"])
     return made
 
 

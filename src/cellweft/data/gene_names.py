@@ -21,6 +21,7 @@ from cellweft._errors import GeneError, check_known
 from cellweft._text import shorten
 from cellweft._typing import IntArray
 from cellweft.data.io.columns import plain_name
+from cellweft.data.io.sanitize import GENE_NAMES
 
 _ENSEMBL = r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?$"
 
@@ -53,6 +54,10 @@ _CELL_NAME = re.compile(
 
 _FEW = 0.5
 """Where less than this share of the smaller side matches by name, other names of the genes are looked for."""
+
+
+ORTHOLOG_OF = "ortholog_of"
+"""Column of ``var`` with the names in the input, of genes that go by their orthologs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -270,7 +275,29 @@ class GeneNames:
 def own_names(names: NDArray[np.str_], var: pd.DataFrame) -> GeneNames:
     """Return the names of the genes of one side as it spells them; ``var`` is their annotation."""
     symbols, gene_ids = symbols_and_ids(names, var)
-    return GeneNames(names=names, input_names=names, symbols=symbols, gene_ids=gene_ids)
+    input_names = _text(var[ORTHOLOG_OF]) if ORTHOLOG_OF in var else names
+    return GeneNames(names=names, input_names=input_names, symbols=symbols, gene_ids=gene_ids)
+
+
+def other_names(var: pd.DataFrame) -> list[NDArray[np.str_]]:
+    """Return the further names of genes that a result's table has, each (n_genes,)."""
+    return [_column_text(var[name]) for name in GENE_NAMES if name in var]
+
+
+def shown_names(var: pd.DataFrame) -> list[str]:
+    """Return what people read as the names of a result's genes: the symbol where the name is an ID.
+
+    Examples
+    --------
+    >>> shown_names(pd.DataFrame({"symbol": ["GAD1", ""]}, index=["ENSG00000128683", "ENSG00000157005"]))
+    ['GAD1', 'ENSG00000157005']
+    """
+    names = var.index.astype(str).to_numpy(dtype=object)
+    if "symbol" not in var or not (looks_like_ensembl(names) or are_numbers(names)):
+        return names.tolist()
+    symbols = _column_text(var["symbol"]).astype(object)
+    is_clear = (symbols != "") & ~pd.Index(symbols).duplicated(keep=False)
+    return np.where(is_clear, symbols, names).tolist()
 
 
 def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneNames:
@@ -306,7 +333,7 @@ def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneN
     if pd.Index(names).has_duplicates:
         names = first.names
     return GeneNames(
-        names=_text(names), input_names=first.names, symbols=_text(symbols), gene_ids=_text(gene_ids)
+        names=_text(names), input_names=first.input_names, symbols=_text(symbols), gene_ids=_text(gene_ids)
     )
 
 

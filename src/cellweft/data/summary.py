@@ -16,6 +16,7 @@ from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, StoredScale
 from cellweft.data.gene_names import GeneMatch, are_numbers
 from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.obs_table import HeldTable, repeated
@@ -95,9 +96,16 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
             "dimensions": 0 if places is None else int(places.shape[1]),
             "extent": [] if places is None else [float(one) for one in np.ptp(places, axis=0)],
             "spacing": evidence.spacing,
+            "unit": _unit(evidence),
         },
         "slices": {"found": evidence.slices_column, "cells": _counted(evidence.slices)},
     }
+
+
+def _unit(evidence: CheckResults) -> str:
+    """Return the unit of the coordinates, which is known of the usual ones alone."""
+    usual = evidence.coordinates_source == f"obsm[{OBSM_KEYS[0]!r}]"
+    return evidence.sides[1].data.unit if usual else ""
 
 
 def side_findings(checked: CheckedSide) -> dict[str, Any]:
@@ -105,6 +113,8 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
     side, wish = checked.side, checked.wish
     return {
         "source": side.source,
+        "instrument": checked.data.instrument,
+        "cells_left_out": list(checked.data.cells_left_out),
         "cells": side.n_cells,
         "genes": side.n_genes,
         "layer": wish.layer,
@@ -118,6 +128,8 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "empty_cells": int(side.empty_cells.sum()),
         "empty_genes": int(side.empty_genes.sum()),
         "duplicated_genes_left_out": checked.genes.n_left_out,
+        "orthologs": checked.genes.orthologs,
+        "genes_without_ortholog": checked.genes.n_without_ortholog,
         "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": _counted(checked.labels),
@@ -136,11 +148,12 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]
     if place["dimensions"]:
         size = " x ".join(f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in place["extent"])
-        lines.append(
-            f"  coordinates   {place['dimensions']}-D, from {place['found']}, {size} in the file's unit"
-        )
+        unit = place["unit"]
+        size += f" {unit}" if unit else " in the file's unit"
+        lines.append(f"  coordinates   {place['dimensions']}-D, from {place['found']}, {size}")
         if place["spacing"] is not None:
-            lines.append(f"  spot spacing  {place['spacing']:.4g}: median distance to the nearest neighbour")
+            spacing = f"{place['spacing']:.4g}{' ' * bool(unit)}{unit}"
+            lines.append(f"  spot spacing  {spacing}: median distance to the nearest neighbour")
     else:
         lines.append("  coordinates   none")
     from_where = ""
@@ -174,11 +187,18 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     if not found["scale_detected"]:
         values += ", as you said"
     lines = [f"{title}: {found['source']}"]
+    if found["instrument"]:
+        lines.append(f"  read as       {found['instrument']}")
     for kind in ("cells", "genes"):
         empty = found[f"empty_{kind}"]
         lines.append(f"  {kind}         {found[kind]:,}" + f", {empty:,} of them empty" * bool(empty))
+    lines += [f"  left out      {one}" for one in found["cells_left_out"]]
     if found["features_left_out"]:
         lines.append(f"  left out      {_kinds_left_out(found['features_left_out'])}")
+    if found["orthologs"]:
+        n_without = many(found["genes_without_ortholog"], "gene")
+        told = f"{found['orthologs']}; {n_without} without a one-to-one ortholog left out"
+        lines.append(f"  orthologs     {told}")
     lines += [f"  values        {values}; {found['sparsity']:.0%} are zero"]
     if found["size_factor"]:
         lines.append(
@@ -244,7 +264,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
-            f"({shorten(pairs, most=3)}): make sure both sides are of the same species."
+            f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
+            "orthologs: " + arg("orthologs", "human:mouse") + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]

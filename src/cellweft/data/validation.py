@@ -42,7 +42,7 @@ from cellweft.data.gene_names import (
     own_names,
     symbol_column,
 )
-from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, open_rows, some_rows
+from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, chosen_rows, open_rows
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import RAW, Input, with_raw
@@ -108,12 +108,16 @@ class Genes:
         How many copies were left out.
     note
         Where the names come from, if that was guessed.
+    orthologs, n_without_ortholog
+        The table of orthologs that the names are of, if any, and how many genes were left out that have none.
     """
 
     names: NDArray[np.str_]
     places: IntArray
     n_left_out: int
     note: str = ""
+    orthologs: str = ""
+    n_without_ortholog: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -395,7 +399,7 @@ def _scanned(
             got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
             fix="Write the file anew with AnnData.",
         )
-    used = stored if cells is None else some_rows(stored, cells)
+    used = stored if cells is None else chosen_rows(stored, cells)
     judged = _judged_scale(wish, used, data.columns)
     seen = MatrixDigest()
     undone = open_undone(used, judged.scale)

@@ -11,15 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._errors import GeneError, InputError, arg
-from cellweft._text import near
+from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
-from cellweft.data.gene_names import find_names
+from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.results import gene_columns, open_result
+from cellweft.data.io.results import coordinate_unit, gene_columns, open_result
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
-from cellweft.data.validation import ReadOptions, gene_names, make_side
+from cellweft.data.validation import ReadOptions, counts_in, gene_names, make_side
 from cellweft.pl._colors import UNKNOWN, categories_of, chosen_colors, kept_colors
 
 if TYPE_CHECKING:
@@ -90,6 +90,27 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
         fix = "Name them: " + arg("coordinates", "obsm:KEY") + "."
         raise InputError("coordinates", expected="places to draw at", got="'none'", fix=fix)
     return found[:, :2]
+
+
+def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str | None:
+    """Return the unit of a scale bar, or None for none.
+
+    Parameters
+    ----------
+    data
+        What is drawn: opened, or a Placement.
+    unit
+        What was asked for; "" is none.
+    coordinates
+        As `places_of`: the unit of others than the usual ones is not known.
+    """
+    if unit is not None:
+        return unit or None
+    if isinstance(data, Input):
+        found = coordinate_unit(data) if coordinates is None else ""
+    else:
+        found = data.pair.findings["coordinates"]["unit"]
+    return shown_unit(found) or None
 
 
 def flat_places(places: Any, n: int, where: str) -> DoubleArray:
@@ -163,7 +184,7 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
         There is no such layer.
     """
     names = data.var.index.astype(str).to_numpy(dtype=np.str_)
-    place = find_names([gene], names, where=data.where)
+    place = find_names([gene], names, where=data.where, others=other_names(data.var))
     return gene_columns(data, place, layer=layer)[:, 0].astype(np.float64)
 
 
@@ -197,7 +218,7 @@ def logged(data: Input) -> Side:
     InputError, ScaleError, GeneError
         As `cellweft.pair`.
     """
-    wish = ReadOptions(name="spatial", duplicates="first")
+    data, wish = counts_in(data, ReadOptions(name="spatial", duplicates="first"))
     genes = gene_names(data, wish)
     return make_side(data, genes, wish, panel=np.arange(len(genes.names)))[0]
 

@@ -20,7 +20,7 @@ from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.spatial import find_coordinates, find_labels, place_hashes, spot_spacing
 from cellweft.pl._axes import INK, label_legend, panels, space_axes, space_size
 from cellweft.pl._colors import MISSING, chosen_colors
-from cellweft.pl._inputs import Shade, flat_places, opened, places_of, shade_of
+from cellweft.pl._inputs import Shade, flat_places, opened, places_of, shade_of, unit_of
 from cellweft.pl._rasterize import cell_width
 from cellweft.pl._scatter import Look, Upward, limits_of, picture
 from cellweft.pl._spatial import draw_alike, draw_alone
@@ -97,6 +97,7 @@ def placed(
     check_choice("kind", kind, ("beside", "lines"))
     check_range("most_lines", most_lines, low=0, integer=True)
     data, places = _placed_cells(placement)
+    unit = unit_of(placement if hasattr(placement, "pair") else data, unit)
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     if color is None:
         color = find_labels(data.obs, None, where=data.where, argument="color")[1] or None
@@ -183,8 +184,8 @@ def composition(
     ['neuron', 'glia']
     """
     check_choice("kind", kind, ("map", "pies"))
+    table, at, unit = _shares_of(spots, places, coordinates, unit)
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size)
-    table, at = _shares_of(spots, places, coordinates)
     types = [str(one) for one in table.columns]
     known = chosen_colors(types, colors)
     shown = _shown_types(table, labels, most=_MOST_PANELS if kind == "map" else None)
@@ -249,8 +250,10 @@ def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int)
     ax.add_collection(LineCollection(ends, colors=INK, linewidths=0.5, **look), autolim=False)
 
 
-def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.DataFrame, DoubleArray]:
-    """Return the composition of spots, columns as text, and their places."""
+def _shares_of(
+    spots: Any, places: Any, coordinates: str | None, unit: str | None
+) -> tuple[pd.DataFrame, DoubleArray, str | None]:
+    """Return the composition of spots, columns as text, their places, and the unit of these."""
     if isinstance(spots, pd.DataFrame):
         if places is None:
             raise InputError(
@@ -262,9 +265,10 @@ def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.Dat
         table, at = spots, flat_places(places, len(spots), "places")
     elif hasattr(spots, "deconvolve"):
         table, at = spots.deconvolve(), flat_places(spots.pair.coordinates, len(spots.spots), "places")
+        unit = unit_of(spots, unit)
     else:
         data = opened(spots, "spots")
-        table, at = _stored_shares(data), places_of(data, coordinates)
+        table, at, unit = _stored_shares(data), places_of(data, coordinates), unit_of(data, unit, coordinates)
     table = table.set_axis(table.columns.astype(str), axis=1).astype(np.float64)
     if table.empty or (table.to_numpy() < 0).any() or np.isinf(table.to_numpy()).any():
         raise InputError(
@@ -273,7 +277,7 @@ def _shares_of(spots: Any, places: Any, coordinates: str | None) -> tuple[pd.Dat
             got="none" if table.empty else "values below 0, or infinite",
             fix="Pass the composition of the spots, such as placement.deconvolve().",
         )
-    return table, at
+    return table, at, unit or None
 
 
 def _stored_shares(data: Input) -> pd.DataFrame:

@@ -14,11 +14,11 @@ from cellweft._errors import InputError, KeyMissingError
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data._pair import Pair
-from cellweft.data.gene_names import find_names
+from cellweft.data.gene_names import find_names, other_names, shown_names
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
-from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of
+from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of, unit_of
 from cellweft.pl._scatter import Limits, Look, Picture, Upward, draw, limits_of, picture
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def spatial(
     y
         Where y grows to: "down", as in images, or "up". The plot says so beside it.
     unit
-        Unit of the coordinates, such as "µm": a scale bar is drawn with it. None draws none.
+        Unit of the coordinates, such as "µm": a scale bar is drawn with it. By default that of the data,
+        which is known where they, or the tissue of a result, come from an instrument's folder; else, and with
+        "", no bar is drawn.
     size
         Diameter of a dot in the unit of the coordinates; by default from how dense the cells lie.
     most_dots
@@ -119,7 +121,7 @@ def spatial(
     80
     """
     data_in = opened(data)
-    places = places_of(data_in, coordinates)
+    places, unit = places_of(data_in, coordinates), unit_of(data_in, unit, coordinates)
     shade = shade_of(data_in, color, layer=layer, colors=colors)
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     ax = panel(ax, size=space_size(places))
@@ -187,14 +189,15 @@ def gene(
     True
     """
     data = opened(imputed, "imputed")
-    places = places_of(data, coordinates)
+    places, unit = places_of(data, coordinates), unit_of(data, unit, coordinates)
     widths = _has_bounds(data) if uncertainty is None else uncertainty
-    name = str(data.var.index[find_names([gene], _names(data), where=data.where)[0]])
-    shades = [Shade(name=f"{name}, imputed", numbers=gene_values(data, name))]
+    place = find_names([gene], _names(data), where=data.where, others=other_names(data.var))[0]
+    name, shown = str(data.var.index[place]), shown_names(data.var)[place]
+    shades = [Shade(name=f"{shown}, imputed", numbers=gene_values(data, name))]
     if measured is not None:
         values = _measured(measured, name, data)
-        shades.insert(0, Shade(name=f"{name}, measured", numbers=values))
-    width = Shade(name=f"{name}, width of interval", numbers=_widths(data, name)) if widths else None
+        shades.insert(0, Shade(name=f"{shown}, measured", numbers=values))
+    width = Shade(name=f"{shown}, width of interval", numbers=_widths(data, name)) if widths else None
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
     pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
@@ -244,7 +247,7 @@ def uncertainty(
         No layers "lower" and "upper", or no coordinates.
     """
     data = opened(imputed, "imputed")
-    places = places_of(data, coordinates)
+    places, unit = places_of(data, coordinates), unit_of(data, unit, coordinates)
     shade = Shade(name=f"{gene}, width of interval", numbers=_widths(data, gene))
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     ax = panel(ax, size=space_size(places))
@@ -343,11 +346,10 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
     """Return log-normalised measurements of a gene in the cells of a result."""
     n_cells = len(imputed.obs)
     if isinstance(measured, Pair):
-        place = find_names([gene], measured.shared_genes, where="measured")
-        side, columns = measured.st, measured.st_shared[place]
+        side, columns = measured.st, measured.st_shared[measured.find_shared([gene], where="measured")]
     elif hasattr(measured, "obs_names") or isinstance(measured, str) or hasattr(measured, "__fspath__"):
         side = logged(opened(measured, "measured"))
-        columns = find_names([gene], side.genes, where="measured")
+        columns = find_names([gene], side.genes, where="measured", others=side.other_names)
     else:
         return flat_values(measured, n_cells, where="measured")
     names = imputed.obs.names()

@@ -19,7 +19,6 @@ from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from cellweft._errors import InputError, check_choice, check_range
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Kernel
 from cellweft.data._pair import Pair
-from cellweft.data.gene_names import find_names
 from cellweft.data.io.backed_matrix import Rows
 from cellweft.data.side import Side
 from cellweft.nn.config import StemSettings
@@ -89,7 +88,7 @@ def model_inputs(
     -----
     Values that come as logarithms stay as they are, whatever the total.
     """
-    places = find_names(genes, pair.shared_genes, where="genes of the model")
+    places = pair.find_shared(genes, where="genes of the model")
     cells = ModelInput(side=replace(pair.sc, target=totals[0]), genes=pair.sc_shared[places])
     return cells, ModelInput(side=replace(pair.st, target=totals[1]), genes=pair.st_shared[places])
 

@@ -95,12 +95,12 @@ def report(
     True
     """
     from cellweft.data.io.atomic_output import check_output
-    from cellweft.reports.inputs import check_genes, given_of
+    from cellweft.reports.inputs import checked_genes, given_of
     from cellweft.reports.render import write_page
     from cellweft.reports.sections import page_of
 
     check_output(path, overwrite=overwrite, suffixes=(".html", ".htm"))
     given = given_of(results)
-    check_genes(given, genes or ())
+    genes = checked_genes(given, genes or ())
     page = page_of(given, title=title, genes=genes, truth=truth, true_places=true_places)
     return write_page(page, path, overwrite=overwrite)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellweft._typing import FloatArray
+from cellweft._typing import FloatArray, IntArray
 from cellweft.data._pair import Pair
+from cellweft.data.gene_names import shown_names
 from cellweft.data.io.keys import (
     INTERVAL,
     MEASURED,
@@ -99,8 +100,13 @@ def _table(
         return result.number(values[column][gene], f"{column} of {gene}", "score")
 
     rows: list[tuple[Part | None, ...]] = []
+    shown = dict(zip(var.index, shown_names(var), strict=True))
     for gene in names:
-        row: list[Part | None] = [Name(gene), "yes" if on_panel[gene] else "no", number(gene, RELIABILITY)]
+        row: list[Part | None] = [
+            Name(shown[gene]),
+            "yes" if on_panel[gene] else "no",
+            number(gene, RELIABILITY),
+        ]
         if bounds:
             row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
         if RELIABLE in var.columns:
@@ -207,7 +213,8 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
     bounds = set(INTERVAL) <= set(few.layers)
     panels = [of] if measured is not None else []
     panels += ["imputed", *(["width of the interval"] if bounds else [])]
-    caption: list[Part] = [Name(gene), ": ", ", ".join(panels), "."]
+    shown = dict(zip(few.var_names, shown_names(few.var), strict=True))[gene]
+    caption: list[Part] = [Name(shown), ": ", ", ".join(panels), "."]
     var = few.var.loc[gene]
     if RELIABILITY in few.var.columns and np.isfinite(var[RELIABILITY]):
         kind = _KINDS[reliability_metric(few.var)]
@@ -223,10 +230,10 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
     def draw() -> object:
         axes = pl.gene(few, gene, measured=measured)
         if measured is not None:
-            axes[0].set_title(f"{gene}, {of}")
+            axes[0].set_title(f"{shown}, {of}")
         return axes
 
-    return picture(draw, alt=f"Maps of the tissue coloured by {gene}: {', '.join(panels)}", caption=caption)
+    return picture(draw, alt=f"Maps of the tissue coloured by {shown}: {', '.join(panels)}", caption=caption)
 
 
 def _measured(few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> tuple[FloatArray | None, str]:
@@ -234,13 +241,19 @@ def _measured(few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> tuple[Fl
     for said, pair in zip(("measured", "true"), pairs, strict=True):
         if pair is None or pair.st.n_cells != few.n_obs:
             continue
-        place = pd.Index(pair.st.genes[pair.st_shared]).get_indexer(pd.Index([gene]))
-        if place[0] < 0:  # the two sides may spell a gene in different cases
-            place = pd.Index(pair.sc.genes[pair.sc_shared]).get_indexer(pd.Index([gene]))
+        place = _places_in(pair, few.var.loc[[gene]])
         if place[0] >= 0:
             values = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[place])
             return values[:, 0], said
     return None, ""
+
+
+def _places_in(pair: Pair, var: pd.DataFrame) -> IntArray:
+    """Return where genes of a result stand among the shared genes of a pair, -1 where they do not."""
+    names = pd.Index(var.get("reference_name", var.index)).astype(str)
+    places = pd.Index(pair.sc.input_names[pair.sc_shared]).get_indexer(names)
+    by_name = pd.Index(pair.shared_genes).get_indexer(var.index.astype(str))
+    return np.where(places >= 0, places, by_name)
 
 
 def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
@@ -261,7 +274,7 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
             ),
         )
     few = result.few(names)
-    places = pd.Index(truth.sc.genes[truth.sc_shared]).get_indexer(pd.Index(names))
+    places = _places_in(truth, _var(result).loc[names])
     values = pd.DataFrame(truth.st.dense(slice(0, truth.st.n_cells), truth.st_shared[places]), columns=names)
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
@@ -296,7 +309,7 @@ def _testable(result: Result, truth: Pair | None) -> list[str]:
     if truth is None or truth.st.n_cells != result.n_cells:
         return []
     var = _var(result)
-    known = set(map(str, truth.sc.genes[truth.sc_shared]))
-    names = [one for one in var.index[~var[MEASURED].astype(bool)] if one in known]
+    imputed = var[~var[MEASURED].astype(bool)]
+    names = imputed.index[_places_in(truth, imputed) >= 0].tolist()
     step = -(-len(names) // _MOST_TESTED) or 1
     return names[::step]

@@ -16,6 +16,7 @@ from anndata import AnnData
 from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
 from cellweft._text import near, shorten
 from cellweft.data._pair import Pair
+from cellweft.data.gene_names import other_names
 from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
@@ -258,15 +259,20 @@ _SAID = {
 }
 
 
-def check_genes(given: Given, genes: Sequence[str]) -> None:
-    """Raise `GeneError` where a gene is asked for that was not imputed."""
+def checked_genes(given: Given, genes: Sequence[str]) -> list[str]:
+    """Return genes as the result names them, or raise `GeneError` for one that was not imputed."""
     if not genes:
-        return
+        return []
     known = [] if given.imputed is None else given.imputed.genes
-    unknown = [name for name in genes if name not in set(known)]
+    spelled = {name: name for name in known}
+    if given.imputed is not None:
+        for names in other_names(given.imputed.data.var):
+            spelled = dict(zip(names, known, strict=True)) | spelled
+    unknown = [name for name in genes if name not in spelled]
     if unknown:
         fix = near(unknown[0], known) if known else "Give the imputed genes too."
         raise GeneError("genes", expected="genes that were imputed", got=shorten(unknown), fix=fix)
+    return [spelled[name] for name in genes]
 
 
 def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cellweft._text import shown_unit
 from cellweft.data.io.keys import MEASURED
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
@@ -55,7 +56,11 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
             rows.append((head, *(_number(value, form, f"{source}: {key}") for value in values)))
 
     rows.append(("file", *(Name(Path(str(found[side]["source"])).name) for side in sides)))
+    if any(found[side].get("instrument") for side in sides):
+        rows.append(("read as", *(str(found[side].get("instrument") or "") for side in sides)))
     add("cells", "cells", "count")
+    if any(found[side].get("cells_left_out") for side in sides):
+        rows.append(("left out", *("; ".join(found[side].get("cells_left_out", [])) for side in sides)))
     add("genes", "genes", "count")
     scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
     rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
@@ -97,12 +102,15 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
     if place["dimensions"]:
         extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
         size = joined(extent, between=" × ", last=" × ")
-        rows.append(("coordinates", (Name(str(place["found"])), ", ", *size, " in the unit of the file")))
+        unit = shown_unit(place.get("unit", ""))
+        told = f" {unit}" if unit else " in the unit of the file"
+        rows.append(("coordinates", (Name(str(place["found"])), ", ", *size, told)))
     else:
         rows.append(("coordinates", ("none",)))
     if place["spacing"] is not None:
         nearest = number(place["spacing"], "coordinates, spacing", "value")
-        rows.append(("spacing", (nearest, ", the median distance to the nearest neighbour")))
+        told = ", the median distance to the nearest neighbour"
+        rows.append(("spacing", (nearest, f" {shown_unit(place.get('unit', ''))}".rstrip() + told)))
     slices = found["slices"]["cells"]
     if slices:
         rows.append(("slices", (number(len(slices), "slices"), ": ", *_names(list(slices)))))

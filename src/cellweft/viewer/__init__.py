@@ -16,7 +16,6 @@ import h5py
 from cellweft._compute import parse_memory
 from cellweft._errors import SettingError
 from cellweft._typing import PathLike
-from cellweft.data.io.features import only_genes
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import StoredTable
@@ -104,7 +103,7 @@ def view(
             "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
         )
     opened = [open_result(one, argument="result") for one in results]
-    measured = None if tissue is None else only_genes(open_input(tissue, argument="tissue"))
+    measured = None if tissue is None else open_input(tissue, argument="tissue")
     files = [one for one in (*opened, measured) if one is not None]
     pool = ThreadPoolExecutor(_threads(), thread_name_prefix="cellweft-view-read")
     cache = StripeCache(parse_memory(memory))

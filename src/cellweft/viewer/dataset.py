@@ -22,10 +22,11 @@ from cellweft._errors import (
 )
 from cellweft._text import shorten
 from cellweft._typing import FloatArray
+from cellweft.data.gene_names import shown_names
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation, StoredTable
-from cellweft.data.io.results import ResultKind, place_key, result_kind
+from cellweft.data.io.results import ResultKind, coordinate_unit, place_key, result_kind
 from cellweft.data.spatial import find_coordinates
 from cellweft.viewer.columns import columns_of, slices_of
 from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
@@ -95,7 +96,7 @@ class Dataset:
         self._opened = opened
         self._places = _positions(opened)
         self._columns = {one.name: one for one in columns_of(opened)}
-        self._names = [str(name) for name in opened.var.index]
+        self._names = shown_names(opened.var)
         self._numbers = {name: number for number, name in reversed(list(enumerate(self._names)))}
         self._matrices, self._cache = self._open(means), means.cache
         self.layers = self._known_layers()
@@ -118,7 +119,7 @@ class Dataset:
             "interval": float(interval) if isinstance(interval, float) else None,
             "columns": [one.told() for one in columns],
             "bounds": [float(low[0]), float(low[1]), float(high[0]), float(high[1])],
-            "unit": None,
+            "unit": coordinate_unit(self._opened) or None,
             "slices": slices_of(columns, self.n_cells),
             "cell": True,
         }

@@ -20,7 +20,7 @@ from cellweft.data.gene_names import match_sides
 from cellweft.data.io.backed_matrix import Rows, RowSource, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation
-from cellweft.data.validation import ReadOptions, check_cells, gene_names, make_side
+from cellweft.data.validation import ReadOptions, check_cells, counts_in, gene_names, make_side
 from cellweft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
 
 _WISH = ReadOptions(name="spatial", duplicates="first")
@@ -54,6 +54,9 @@ class MeasuredGenes:
 
     def __init__(self, tissue: Input, result: Input, means: Means) -> None:
         check_cells(tissue)
+        tissue, wish = counts_in(tissue, _WISH)
+        if wish.layer is not None:
+            tissue = dataclasses.replace(tissue, matrix=tissue.layers[wish.layer])
         self._tissue, self._means = tissue, means
         genes = gene_names(tissue, _WISH)
         names = result.var.index.astype(str).to_numpy(dtype=np.str_)

@@ -63,6 +63,13 @@ def test_values_that_counts_cannot_be_are_annotation() -> None:
     is_annotation, by_values = annotation_columns(table)
     assert table.columns[is_annotation].tolist() == ["number", "far", "big", "kind"]
     assert by_values == ["number", "far", "big"]
+    shuffled = np.random.default_rng(1).permutation(60)
+    many = pd.DataFrame(rng.poisson(2.0, (60, 12))).assign(number=shuffled, reads=rng.permutation(60) * 1000)
+    assert annotation_columns(many)[1] == ["number"]  # counts of reads are all different, too
+    expected = counts.astype(float)  # as RSEM estimates them: some genes are fractional in most cells
+    expected.iloc[:, 0] += 0.25
+    expected.iloc[3, 1:6] += 0.5
+    assert not annotation_columns(expected)[0].any()
     normalised = counts / counts.sum(axis=1).to_numpy()[:, None]
     assert not annotation_columns(normalised)[0].any()
     assert not annotation_columns(counts.iloc[:3])[0].any()

@@ -224,9 +224,24 @@ class _PartRows:
         return len(self.rows), len(self.columns)
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        wanted = self.columns if columns is None else self.columns[columns]
-        is_whole = len(wanted) == self.whole.shape[1] and bool((wanted == np.arange(len(wanted))).all())
-        return self.whole.read(self.rows[rows], None if is_whole else wanted)
+        return self.whole.read(self.rows[rows], self.columns if columns is None else self.columns[columns])
+
+
+@dataclass(frozen=True, eq=False)
+class _ChosenRows:
+    whole: RowSource
+    rows: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), self.whole.shape[1]
+
+    @property
+    def row_bytes(self) -> float:
+        return self.whole.row_bytes
+
+    def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
+        return self.whole.read(self.rows[rows], columns)
 
 
 def _open_view(view: Any, where: str) -> RowSource:
@@ -261,11 +276,6 @@ def _open_group(group: Any, where: str) -> RowSource:
     return open_rows(by_gene, where=where)
 
 
-def some_rows(source: RowSource, rows: IntArray) -> RowSource:
-    """Return some rows of a source, in the order of ``rows``, as a source."""
-    return _PartRows(source, rows, np.arange(source.shape[1], dtype=np.int64), source.row_bytes)
-
-
 @dataclass(frozen=True, eq=False)
 class ZeroedRows:
     """Rows of a matrix in which NaN stands for what was not measured, and is read as zero.
@@ -294,6 +304,21 @@ class ZeroedRows:
         values = block.data if sp.issparse(block) else block
         values[np.isnan(values)] = 0
         return block
+
+
+def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
+    """Return some rows of a matrix as a matrix, nothing of it read.
+
+    Parameters
+    ----------
+    source
+        The matrix.
+    rows
+        (n_rows,) positions of its rows, in any order.
+    """
+    if len(rows) == source.shape[0] and np.array_equal(rows, np.arange(len(rows))):
+        return source
+    return _ChosenRows(source, rows)
 
 
 def transposed_rows(

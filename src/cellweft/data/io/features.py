@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,8 +97,10 @@ _CELL_COLUMN = re.compile(
     re.VERBOSE,
 )
 
-_LONGEST_COUNTER = 20  # cells from which on whole numbers that never repeat are numbers of cells, not counts
+_FEWEST_NUMBERED = 10  # cells from which on numbers that always rise are numbers of cells, not counts
+_FEWEST_SHUFFLED = 50  # the same for numbers in any order
 _LARGEST_COUNT = 2**31  # no gene is counted so often
+_MOST_LOOKED_AT = 5_000  # cells whose values tell whether a column holds fractions
 
 
 def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDArray[np.object_]:
@@ -190,7 +193,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     -------
     is_annotation : ndarray
         (n_columns,) text, dates and booleans; coordinates and other measurements of cells by their names; and
-        what counts cannot be: numbers of cells (whole, each once), and measurements among whole counts.
+        what counts cannot be: numbers of cells, and measurements among whole counts.
     by_values
         Names of those that only their values tell, which should be said.
 
@@ -213,24 +216,38 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
 
 def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
     """Return (n_columns,) which of some columns hold numbers that are not counts as the other columns are."""
-    is_odd = np.zeros(table.shape[1], dtype=bool)
-    is_measure = np.zeros(table.shape[1], dtype=bool)
-    n_cells = len(table)
+    is_odd, is_measure, is_fractional = (np.zeros(table.shape[1], dtype=bool) for _ in range(3))
     for place in columns:
-        values = table.iloc[:, place].to_numpy(dtype=np.float64, na_value=np.nan)
-        values = values[np.isfinite(values)]
-        filled = values[values != 0]
-        if not len(filled):
+        values = table.iloc[:, place]
+        least, most = values.min(), values.max()
+        if most >= _LARGEST_COUNT or _numbers_cells(values):
+            is_odd[place] = True
             continue
+        filled = _some_filled(values) if pd.api.types.is_float_dtype(values.dtype) else np.empty(0)
         fractional = np.count_nonzero(filled != np.rint(filled))
-        is_measure[place] = fractional > 0.5 * len(filled) or bool((filled < 0).any())
-        if fractional or len(filled) < n_cells - 1:  # a number of cells may be 0 once
-            continue
-        is_long = n_cells >= _LONGEST_COUNTER and len(np.unique(values)) == n_cells
-        is_odd[place] = is_long or filled.max() >= _LARGEST_COUNT
-    if is_measure.sum() <= 0.2 * len(columns):  # among counts; where most are so, the values are normalised
+        is_fractional[place] = fractional > 0
+        is_measure[place] = fractional > 0.5 * len(filled) or least < 0
+    # Measurements stand out among whole counts only; elsewhere counts were normalised, or are expected ones.
+    if is_measure.sum() <= 0.2 * len(columns) and not (is_fractional & ~is_measure).any():
         is_odd |= is_measure
     return is_odd
+
+
+def _some_filled(values: pd.Series[Any]) -> NDArray[np.float64]:
+    """Return the values of the first cells that are neither zero nor missing."""
+    some = values.iloc[:_MOST_LOOKED_AT].to_numpy(dtype=np.float64, na_value=np.nan)
+    return some[np.isfinite(some) & (some != 0)]
+
+
+def _numbers_cells(values: pd.Series[Any]) -> bool:
+    """Say whether whole numbers rise from cell to cell, or are all different and close together."""
+    n_cells = len(values)
+    if n_cells < _FEWEST_NUMBERED or not values.iloc[:_FEWEST_NUMBERED].is_unique or values.hasnans:
+        return False
+    if pd.api.types.is_float_dtype(values.dtype) and bool((values % 1 != 0).any()):
+        return False
+    is_close = n_cells >= _FEWEST_SHUFFLED and values.max() - values.min() < 2 * n_cells
+    return bool(values.is_monotonic_increasing and values.is_unique) or (is_close and values.is_unique)
 
 
 def _is_number(kind: object) -> bool:

@@ -18,7 +18,7 @@ from cellweft.data.io.obs_table import Annotation
 
 FORMATS = (
     ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
-    ".csv, .tsv (also .gz) or .parquet"
+    "the folder of an instrument's run, .csv, .tsv (also .gz) or .parquet"
 )
 
 RAW = "raw"
@@ -45,6 +45,12 @@ class Input:
         Position in the matrix of each row of ``var``; None where every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
+    unit
+        Unit of ``obsm["spatial"]``, "um" or "px"; empty where the input does not say.
+    instrument
+        What wrote the folder that it was read from; empty for any other input.
+    cells_left_out
+        Cells of the file that are not in ``obs``, as "3 cells outside tissue".
     open_raw
         Returns the matrix of ``raw`` and its own table of genes, where there is one.
     left_out
@@ -63,6 +69,9 @@ class Input:
     uns: Mapping[str, Any] = field(default_factory=dict)
     columns: IntArray | None = None
     has_raw: bool = False
+    unit: str = ""
+    instrument: str = ""
+    cells_left_out: tuple[str, ...] = ()
     open_raw: Callable[[], tuple[Any, pd.DataFrame]] | None = None
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from anndata.io import read_elem
 from cellweft._errors import FormatError, MissingFileError, SettingError
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
+from cellweft.data.instruments.recognition import looks_like_run, open_run
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.obs_table import HeldTable, StoredTable
@@ -80,7 +81,7 @@ def open_input(
     obs_columns
         Columns of a table that are no genes; coordinates are known by their usual names.
     sample
-        The one to take, of a 10x folder of several or of a 10x file with several genomes.
+        The one to take, of a folder of several or of a 10x file with several genomes.
 
     Raises
     ------
@@ -144,17 +145,24 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     if path.is_dir():
         if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
             return _open_zarr(path, where)
+        run = open_run(path, where, sample)
+        if run is not None:
+            return run
         if has_mtx(path):
             return read_mtx(path, where, **chosen)
-        below = [str(one) for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
+        inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+        below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
         raise FormatError(
             where,
-            expected="a zarr store, or a 10x folder with matrix.mtx",
+            expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
             got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
             fix=f"Name one of its folders: {shorten(below, most=3)}."
             if below
             else f"Name the file itself: {FORMATS}.",
         )
+    run = open_run(path, where)
+    if run is not None:
+        return run
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":

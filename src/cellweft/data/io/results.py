@@ -83,6 +83,17 @@ def result_kind(data: Input) -> ResultKind | None:
     return "imputed" if MEASURED in data.var.columns else None
 
 
+def coordinate_unit(data: Input) -> str:
+    """Return the unit of the cells' usual places, "um", "px" or "mm"; empty where it is not known.
+
+    A result says it in its record, where its tissue was read from an instrument's folder.
+    """
+    record: Any = data.uns.get(RECORD)
+    for key in ("inputs", "spatial", "unit"):
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return data.unit or str(record or "")
+
+
 def place_key(data: Input) -> str | None:
     """Return the key of `obsm` under which the places of the cells lie, None where they lie under none."""
     return next((key for key in PLACE_KEYS if key in data.obsm), None)

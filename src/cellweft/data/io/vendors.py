@@ -1,4 +1,7 @@
-"""Folders of the vendors' instruments, read by spatialdata-io, with places that cellweft can use."""
+"""Folders of the vendors' instruments with images and shapes, read by spatialdata-io.
+
+Counts and places alone are read by `cellweft.data.instruments`, without that package.
+"""
 
 from __future__ import annotations
 

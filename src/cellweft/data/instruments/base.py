@@ -1,0 +1,348 @@
+"""What a reader of an instrument's folder is, and what all of them share: finding files, joining tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cellweft._errors import FormatError, arg, check_known
+from cellweft._text import many, shorten
+from cellweft._typing import BoolArray, IntArray
+from cellweft.data.io.backed_matrix import chosen_rows, open_rows
+from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.tenx import has_mtx
+
+UNASSIGNED = "unassigned"
+"""What programs that assign transcripts to cells call what lies in none, in any case."""
+_EDGES = "_-. "  # what stands between the name of a sample and that of a file
+
+
+class Instrument(Protocol):
+    """The reader of one instrument's folders."""
+
+    @property
+    def name(self) -> str:
+        """What the instrument is called."""
+
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open the run that a folder holds, or that a file is part of.
+
+        Parameters
+        ----------
+        path
+            Of a folder or a file, which is there.
+        where
+            What errors call it.
+        sample
+            The one to take where a folder holds several: what stands around the names of its files.
+
+        Returns
+        -------
+        Input or None
+            Cells with their places in ``obsm["spatial"]``; None where this is no run of the instrument.
+
+        Raises
+        ------
+        FormatError
+            It is one, but a file is missing, holds something else, or there are several samples.
+        KeyMissingError
+            No such sample.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file that every run of an instrument has.
+
+    Attributes
+    ----------
+    names
+        How its name may begin, without the name of a sample, the best one first.
+    endings
+        How it may end, the best one first; "" is a folder.
+    folder
+        Folder of the run in which it lies, "" where it lies in the run's own.
+    """
+
+    names: tuple[str, ...]
+    endings: tuple[str, ...]
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.folder}{'/' * bool(self.folder)}{self.names[0]}{self.endings[0] or '/'}"
+
+    def sample_of(self, path: Path) -> str | None:
+        """Return what a file's name has around that of the part, such as "GSM1"; None where it is another."""
+        edge, samples = f"[{re.escape(_EDGES)}]", []
+        for name, ending in self._spellings():
+            spelling = rf"(|.*{edge}){re.escape(name)}(|{edge}.*){re.escape(ending)}"
+            found = re.fullmatch(spelling, path.name)
+            if found and path.is_dir() == (not ending):
+                samples.append(" ".join(one.strip(_EDGES) for one in found.groups()).strip())
+        return min(samples, key=len, default=None)  # the name of the part that says most
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """Return the files of a run's folder that may be this part, by sample ("" where none is named)."""
+        inside = folder / self.folder
+        there = sorted(inside.iterdir()) if inside.is_dir() else []
+        made: dict[str, Path] = {}
+        for name, ending in self._spellings():
+            only = replace(self, names=(name,), endings=(ending,))
+            for path in there:
+                sample = only.sample_of(path)
+                if sample is not None:
+                    made.setdefault(sample, path)
+        return made
+
+    def _spellings(self) -> Iterator[tuple[str, str]]:
+        return ((name, ending) for name in self.names for ending in self.endings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The files of a run: its counts, and the table that says where its cells lie.
+
+    ``sample`` is what their names have around those of the parts, "" where that is nothing.
+    """
+
+    counts: Path
+    cells: Path
+    sample: str
+
+
+def find_run(
+    path: Path,
+    where: str,
+    sample: str | None,
+    *,
+    name: str,
+    counts: tuple[Part, ...],
+    cells: tuple[Part, ...],
+    marks: Iterable[str],
+) -> Run | None:
+    """Find the files of a run.
+
+    Parameters
+    ----------
+    path, where, sample
+        As `Instrument.open` takes them.
+    name
+        The instrument.
+    counts, cells
+        Where the counts may stand, and the table with the places; the first that is there is taken.
+    marks
+        Patterns of names: a folder that has one is of this instrument, whatever it lacks.
+
+    Returns
+    -------
+    Run or None
+        None where the folder has none of the marks and no such table, or a file is no part of a run with all
+        that it needs.
+
+    Raises
+    ------
+    FormatError
+        A part is missing, or there are several samples.
+    KeyMissingError
+        No such sample.
+    """
+    named = next((part for part in (*counts, *cells) if part.sample_of(path) is not None), None)
+    if named is None and not path.is_dir():
+        return None
+    folder = path if named is None else path.parent.parent if named.folder else path.parent
+    found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
+    if named is not None:
+        return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
+    has_cells = "" in found[1] and not has_mtx(folder)  # a table may tell of their cells too
+    if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
+        return None
+    sample = chosen_sample(found[0], sample, where=where, name=name)
+    parts = [_of_sample(one, sample) for one in found]
+    if parts[0] is None or parts[1] is None:
+        lacking = [one for one, file in zip((counts, cells), parts, strict=True) if file is None]
+        there = shorten(sorted(one.name for one in folder.iterdir()), most=8)
+        told = " and ".join(" or ".join(map(str, one)) for one in lacking)
+        under = f", under the name of the sample, {sample!r}" if sample else ""
+        raise FormatError(
+            where,
+            expected=f"a run of {name}, with {counts[0]} and {cells[0]}",
+            got=f"a folder without {told}: {there}",
+            fix=f"Copy the missing file into it{under}.",
+        )
+    return Run(counts=parts[0], cells=parts[1], sample=sample)
+
+
+def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, name: str) -> str:
+    """Return the sample to take: the one asked for, or the only one; "" where files name none.
+
+    Parameters
+    ----------
+    files
+        Counts by sample.
+    asked
+        A sample, or None.
+    where, name
+        What errors call the folder, and the instrument.
+    """
+    argument = f"{where.partition(' ')[0]}_sample"
+    samples = sorted(files)
+    if asked is not None:
+        expected = f"a sample of {where}"
+        check_known(asked, samples, arg(argument, asked), expected=expected, got="no such one")
+        return asked
+    if len(samples) > 1:
+        raise FormatError(
+            where,
+            expected=f"the folder of one run of {name}",
+            got=f"several samples: {shorten([files[one].name for one in samples])}",
+            fix="Name the one to take, "
+            + arg(argument, samples[-1])
+            + f", or its counts: {str(files[samples[-1]])!r}.",
+        )
+    return samples[0] if samples else ""
+
+
+def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]) -> Run | None:
+    """Return the run that a named file is part of; None where its other part is not there."""
+    other = _of_sample(found[1 if is_counts else 0], sample)
+    if other is None:
+        return None
+    parts = (path, other) if is_counts else (other, path)
+    return Run(counts=parts[0], cells=parts[1], sample=sample)
+
+
+def _merged(files: Iterable[Mapping[str, Path]]) -> dict[str, Path]:
+    made: dict[str, Path] = {}
+    for one in files:
+        made = {**one, **made}
+    return made
+
+
+def _of_sample(files: Mapping[str, Path], sample: str) -> Path | None:
+    """Return the file of a sample; one that names no sample is that of the only one."""
+    return files.get(sample, files.get(""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellTable:
+    """The table of a run's cells.
+
+    Attributes
+    ----------
+    table
+        Its columns; index = names of the cells as the counts spell them.
+    x, y
+        Columns with the places.
+    unit
+        Of the places: "um", or "px".
+    source
+        File that it stands in, for errors.
+    left_out
+        Cells that are none, or lie where no tissue is: (n_cells,) booleans by what they are, in words.
+    """
+
+    table: pd.DataFrame
+    x: str
+    y: str
+    unit: str
+    source: Path
+    left_out: Mapping[str, BoolArray] = field(default_factory=dict)
+
+
+def joined(
+    counts: Input, cells: CellTable, *, instrument: str, no_cells: Mapping[str, BoolArray] | None = None
+) -> Input:
+    """Return counts with the places and the annotation of their cells.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes, with names of the cells.
+    cells
+        The table of the cells, in any order.
+    instrument
+        What wrote them.
+    no_cells
+        Rows of the counts that are no cells: booleans by what they are, in words.
+
+    Returns
+    -------
+    Input
+        The cells that have both counts and a place, in the order of the counts; ``cells_left_out`` says how
+        many others there were, and why.
+
+    Raises
+    ------
+    FormatError
+        A column is missing; a cell stands twice in the table; or no cell of the counts is in it.
+    """
+    table, where = cells.table, f"{counts.where}, {cells.source.name}"
+    check_columns(table, (cells.x, cells.y), where)
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()].unique().tolist()
+        raise FormatError(
+            where,
+            expected="one row for every cell",
+            got=f"cells that stand twice ({len(twice):,}): {shorten(twice)}",
+            fix="Take the file of one run.",
+        )
+    names = counts.obs.names().astype(str)
+    row_of = _positions(names, table.index)
+    places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    reasons = {f"called {UNASSIGNED!r}": names.str.lower().isin([UNASSIGNED]), **(no_cells or {})}
+    reasons |= {why: is_out[row_of] & (row_of >= 0) for why, is_out in cells.left_out.items()}
+    reasons[f"without a row in {cells.source.name}"] = row_of < 0
+    reasons["without coordinates"] = (row_of >= 0) & ~np.isfinite(places).all(axis=1)[row_of]
+    is_in, notes = np.ones(len(names), dtype=bool), []
+    for why, is_out in reasons.items():
+        n_out = int((is_out & is_in).sum())
+        is_in &= ~is_out
+        notes += [f"{many(n_out, 'cell')} {why}"] if n_out else []
+    rows = np.flatnonzero(is_in)
+    if not len(rows):
+        raise FormatError(
+            where,
+            expected=f"cells of the counts, such as {shorten(names.tolist(), most=3) or 'none'}",
+            got=f"{shorten(table.index.tolist(), most=3) or 'no cell'}"
+            + (f" ({'; '.join(notes)})" if notes else ""),
+            fix="Take both files from the same run.",
+        )
+    kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
+    return replace(
+        counts,
+        matrix=chosen_rows(open_rows(counts.matrix, where=counts.where), rows),
+        obs=HeldTable(kept.set_axis(names[rows], axis=0)),
+        obsm={OBSM_KEYS[0]: places[row_of[rows]]},
+        unit=cells.unit,
+        instrument=instrument,
+        cells_left_out=tuple(notes),
+    )
+
+
+def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None:
+    """Raise `FormatError` where a table lacks a column."""
+    lacking = [name for name in names if name not in table.columns]
+    if lacking:
+        raise FormatError(
+            where,
+            expected=f"a column {lacking[0]!r}",
+            got=f"columns {shorten(list(map(str, table.columns)), most=8) or '(none)'}",
+            fix="Take the file as the instrument wrote it.",
+        )
+
+
+def _positions(names: pd.Index, known: pd.Index) -> IntArray:
+    """Return where names stand among known ones, -1 where they do not; by Arrow, which holds them tightly."""
+    first, second = (pa.array(one, type=pa.large_string()) for one in (names, known))
+    found = pc.index_in(first, value_set=second).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)

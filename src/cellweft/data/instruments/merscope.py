@@ -1,0 +1,43 @@
+"""Folders of MERSCOPE (Vizgen), of the instrument and of its post-processing tool alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellweft.data.instruments.base import CellTable, Part, find_run, joined
+from cellweft.data.instruments.tables import read_cells, read_counts, read_header
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+
+_COUNTS = Part(names=("cell_by_gene",), endings=(".csv", ".csv.gz"))
+_CELLS = Part(names=("cell_metadata",), endings=(".csv", ".csv.gz", ".parquet"))
+_KEYS = ("EntityID", "cell", "cell_id", "id")
+_X, _Y = "center_x", "center_y"
+
+
+@dataclass(frozen=True)
+class Merscope:
+    """Reads ``cell_by_gene.csv`` and ``cell_metadata.csv``.
+
+    Centres are micrometres. The first column of both tables names the cells, under whatever header.
+    """
+
+    name: str = "MERSCOPE"
+
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a run; parameters as `Instrument.open`."""
+        marks = ("*cell_by_gene*.csv", "*cell_by_gene*.csv.gz")
+        run = find_run(path, where, sample, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
+        if run is None:
+            return None
+        counts, keys = read_counts(run.counts, where, keys=read_header(run.counts, where)[:1])
+        counts = dataclasses.replace(counts, obs=HeldTable(keys.set_index(keys.columns[0]).rename_axis(None)))
+        first = [] if run.cells.suffix == ".parquet" else read_header(run.cells, where)[:1]
+        table = read_cells(run.cells, where, text=(*first, *_KEYS))
+        key = next((name for name in (*first, *_KEYS) if name in table.columns), table.columns[0])
+        table = table.set_index(table[key].astype(str)).rename_axis(None).drop(columns=key)
+        return joined(
+            counts, CellTable(table=table, x=_X, y=_Y, unit="um", source=run.cells), instrument=self.name
+        )

@@ -1,0 +1,55 @@
+"""Which instrument wrote a folder, or a file: the first one of whose runs it is part."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from cellweft.data.instruments.base import Instrument
+from cellweft.data.instruments.chromium import Chromium
+from cellweft.data.instruments.cosmx import Cosmx
+from cellweft.data.instruments.merscope import Merscope
+from cellweft.data.instruments.visium import Visium
+from cellweft.data.instruments.visium_hd import VisiumHD
+from cellweft.data.instruments.xenium import Xenium
+from cellweft.data.io.lazy_input import Input
+
+INSTRUMENTS: tuple[Instrument, ...] = (Xenium(), Merscope(), Cosmx(), VisiumHD(), Visium(), Chromium())
+
+
+def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
+    """Open the run of an instrument.
+
+    Parameters
+    ----------
+    path, where
+        A folder, or one of its files, and what errors call it.
+    sample
+        The one to take where a folder holds several.
+
+    Returns
+    -------
+    Input or None
+        None where it is no run of any of the `INSTRUMENTS`.
+
+    Raises
+    ------
+    FormatError
+        It is one, but a file is missing or holds something else.
+    """
+    for instrument in INSTRUMENTS:
+        run = instrument.open(path, where, sample)
+        if run is not None:
+            return dataclasses.replace(run, source=str(path))
+    return None
+
+
+def looks_like_run(path: Path) -> bool:
+    """Say whether a folder has files that some instrument writes, as ``outs`` of Space Ranger has."""
+    return any(any(path.glob(mark)) for mark in _MARKS)
+
+
+_MARKS = (
+    "experiment.xenium", "*cell_by_gene*.csv*", "*exprMat_file.csv*", "binned_outputs",
+    "*filtered_feature_bc_matrix*", "*cell_feature_matrix.h5",
+)  # fmt: skip

@@ -1,0 +1,146 @@
+"""Files in the folders of instruments: tables of cells, and counts of cells x genes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse as sp
+from pyarrow import csv as arrow_csv
+
+from cellweft.data.io.features import only_genes
+from cellweft.data.io.lazy_input import Input, not_as_named
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.tenx import open_10x, read_mtx
+
+_BLOCK_BYTES = 16 * 2**20  # of text that is parsed at once
+
+
+@contextmanager
+def _named_as(path: Path, where: str) -> Iterator[None]:
+    """Turn what a library raises over a file's content into `FormatError`; what the disk raises passes."""
+    try:
+        yield
+    except (ValueError, EOFError, IndexError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise not_as_named(path, f"{where}, {path.name}", str(error)) from error
+
+
+def read_cells(
+    path: Path, where: str, *, text: Sequence[str] = (), header: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read a table of cells, .parquet, .csv or .csv.gz.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call the run.
+    text
+        Columns with names of cells, which stay as they are written; those that are not there do not count.
+    header
+        Names of the columns, where the file's first line holds none.
+
+    Raises
+    ------
+    FormatError
+        The file is not what its name says.
+    """
+    with _named_as(path, where):
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            table = table if table.index.name is None else table.reset_index()
+        else:
+            names = read_header(path, where) if header is None else list(header)
+            kinds = {name: str for name in text if name in names}
+            table = pd.read_csv(
+                path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False
+            )
+        for name in table.select_dtypes(object):
+            if any(isinstance(value, bytes) for value in table[name]):
+                table[name] = table[name].str.decode("utf-8")
+    return table
+
+
+def read_header(path: Path, where: str) -> list[str]:
+    """Return the first line of a .csv or .csv.gz, as names of columns.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call the run.
+    """
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with _named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def open_counts(path: Path, where: str, sample: str = "") -> Input:
+    """Open counts in a form of 10x Genomics: an .h5 file, or matrix.mtx or its folder.
+
+    Parameters
+    ----------
+    path, where
+        The counts, and what errors call the run.
+    sample
+        What the name of a matrix.mtx has around it.
+    """
+    if path.is_dir():
+        return read_mtx(path, where)
+    return (
+        open_10x(path, where) if path.suffix == ".h5" else read_mtx(path.parent, where, sample=sample or None)
+    )
+
+
+def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, pd.DataFrame]:
+    """Read a table of cells x genes as a sparse matrix; of its text a block of rows is held at a time.
+
+    Parameters
+    ----------
+    path, where
+        A .csv or .csv.gz, and what errors call the run.
+    keys
+        Columns that are no genes; those that are not there do not count.
+
+    Returns
+    -------
+    counts : Input
+        (n_cells, n_genes), the cells without names, controls left out; a gene may stand twice.
+    table : DataFrame
+        (n_cells, n_keys) the key columns, as text.
+
+    Raises
+    ------
+    FormatError
+        The file is not what its name says, or holds something that is no number.
+    """
+    names = read_header(path, where)
+    is_key = np.array([name in keys for name in names], dtype=bool)
+    places = [str(number) for number in range(len(names))]  # as names may stand twice
+    kinds = {place: pa.string() if one else pa.float32() for place, one in zip(places, is_key, strict=True)}
+    key_places, gene_places = (np.flatnonzero(one).tolist() for one in (is_key, ~is_key))
+    tables, blocks = [], []
+    with _named_as(path, where):
+        reader = arrow_csv.open_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(column_names=places, skip_rows=1, block_size=_BLOCK_BYTES),
+            convert_options=arrow_csv.ConvertOptions(column_types=kinds),
+        )
+        for batch in reader:
+            tables.append(batch.select(key_places))
+            values = [batch.column(one).to_numpy(zero_copy_only=False) for one in gene_places]
+            blocks.append(sp.csr_matrix(np.stack(values, axis=1)))
+        matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))
+        table = pa.Table.from_batches(tables).to_pandas()
+    table.columns = pd.Index([names[place] for place in key_places])
+    genes = pd.Index([names[place] for place in gene_places])
+    obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
+    counts = Input(where=where, source=str(path), matrix=matrix, obs=obs, var=pd.DataFrame(index=genes))
+    return only_genes(counts), table

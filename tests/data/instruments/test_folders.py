@@ -1,0 +1,404 @@
+"""Folders of runs: the same cells, genes, counts and places as in the files, and what is left out is said."""
+
+import gzip
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import cellweft
+from cellweft._errors import FormatError, KeyMissingError
+from cellweft.data._pair import Pair, inputs_of
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import open_result, result_kind
+
+
+def stored(pair: Pair) -> np.ndarray:
+    """Return the counts of the spatial side."""
+    values = pair.st.stored(slice(0, pair.st.n_cells))
+    return values.toarray() if sp.issparse(values) else np.asarray(values)
+
+
+def test_a_run_is_read_by_its_path(
+    instrument: str, make_run: Any, truth: Any, reference: anndata.AnnData
+) -> None:
+    known = truth(instrument)
+    folder = make_run(instrument)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path in (folder, str(folder)):
+        pair = cellweft.pair(reference, path)
+        assert pair.st.obs_names.tolist() == known.names
+        assert pair.st.genes.tolist() == known.genes
+        np.testing.assert_array_equal(stored(pair), known.counts)
+        np.testing.assert_allclose(pair.coordinates, known.places)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert pair.findings["coordinates"]["unit"] == known.unit
+    assert inputs_of(pair)["spatial"]["unit"] == known.unit
+    assert f" {known.unit}: median distance" in pair.summary()
+    blocks = [pair.st.stored(np.array([3, 0, 3])), pair.st.stored(slice(4, 9))]
+    np.testing.assert_array_equal(blocks[0].toarray(), known.counts[[3, 0, 3]])
+    np.testing.assert_array_equal(blocks[1].toarray(), known.counts[4:9])
+    again = pickle.loads(pickle.dumps(pair.st))
+    np.testing.assert_array_equal(again.stored(slice(4, 9)).toarray(), known.counts[4:9])
+
+
+def test_the_summary_names_the_instrument(instrument: str, make_run: Any, reference: Any) -> None:
+    told = cellweft.pair(reference, make_run(instrument)).findings["spatial"]["instrument"]
+    assert told == {
+        "xenium": "Xenium",
+        "merscope": "MERSCOPE",
+        "cosmx": "CosMx",
+        "visium": "Visium",
+        "visium_hd": "Visium HD, bins of 8 um; others in the folder: 2 um, 16 um",
+    }.get(instrument)
+
+
+@pytest.mark.parametrize(
+    ("instrument", "kinds"),
+    [
+        ("merscope", {"blank": ["Blank-1", "Blank-22"]}),
+        ("cosmx", {"negative control": ["NegPrb3", "Negative01"], "system control": ["SystemControl12"]}),
+    ],
+)
+def test_controls_are_named_and_left_out(
+    instrument: str, kinds: dict[str, list[str]], make_run: Any, reference: Any
+) -> None:
+    pair = cellweft.pair(reference, make_run(instrument))
+    assert pair.findings["spatial"]["features_left_out"] == kinds
+    # They are no part of a cell's total either.
+    np.testing.assert_array_equal(pair.st.totals, stored(pair).sum(axis=1))
+
+
+def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
+    pair = cellweft.pair(reference, make_run("xenium"), st_size_factor="cell_area")
+    assert {"cell_area", "nucleus_area", "segmentation_method"} <= set(pair.st.obs.columns)
+    np.testing.assert_array_equal(pair.st.totals, 40.0 + np.arange(pair.st.n_cells))
+    volume = cellweft.pair(reference, make_run("merscope", "other"), st_size_factor="volume")
+    np.testing.assert_array_equal(volume.st.totals, 500.0 + np.arange(pair.st.n_cells))
+
+
+# The ways a run may be named, and the forms of its files
+
+
+@pytest.mark.parametrize(
+    ("instrument", "name"),
+    [
+        ("xenium", "cell_feature_matrix.h5"),
+        ("xenium", "cells.parquet"),
+        ("xenium", "experiment.xenium"),
+        ("merscope", "cell_by_gene.csv"),
+        ("merscope", "cell_metadata.csv"),
+        ("cosmx", "Run1_exprMat_file.csv"),
+        ("cosmx", "Run1_metadata_file.csv"),
+        ("visium", "filtered_feature_bc_matrix.h5"),
+        ("visium", "spatial/tissue_positions.csv"),
+        ("visium_hd", "binned_outputs"),
+        ("visium_hd", "binned_outputs/square_008um"),
+        ("visium_hd", "binned_outputs/square_008um/filtered_feature_bc_matrix.h5"),
+    ],
+)
+def test_any_of_its_files_names_a_run(
+    instrument: str, name: str, make_run: Any, truth: Any, reference: Any
+) -> None:
+    pair = cellweft.pair(reference, make_run(instrument) / name)
+    assert pair.st.obs_names.tolist() == truth(instrument).names
+    np.testing.assert_allclose(pair.coordinates, truth(instrument).places)
+
+
+def test_counts_without_places_beside_them_are_just_counts(make_run: Any, reference: Any) -> None:
+    folder = make_run("xenium")
+    (folder / "cells.parquet").unlink()
+    with pytest.raises(KeyMissingError, match="expected coordinates of the cells"):
+        cellweft.pair(reference, folder / "cell_feature_matrix.h5")
+    pair = cellweft.pair(reference, folder / "cell_feature_matrix.h5", coordinates="none")
+    assert pair.coordinates is None
+    assert pair.findings["spatial"]["instrument"] == ""
+
+
+def test_older_and_packed_forms_of_xenium(
+    make_run: Any, truth: Any, reference: Any, write_counts_folder: Any
+) -> None:
+    folder = make_run("xenium")
+    table = pd.read_parquet(folder / "cells.parquet")
+    known = truth("xenium")
+    table.to_csv(folder / "cells.csv.gz", index=False)
+    for name in ("cells.parquet", "cell_feature_matrix.h5"):
+        (folder / name).unlink()
+    write_counts_folder(folder / "cell_feature_matrix", known.names)
+    for path in (folder, folder / "cell_feature_matrix"):
+        pair = cellweft.pair(reference, path)
+        np.testing.assert_allclose(pair.coordinates, known.places)
+        np.testing.assert_array_equal(stored(pair), known.counts)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "numbers"])
+def test_names_of_cells_are_text_however_they_are_stored(
+    kind: str, make_run: Any, truth: Any, reference: Any, write_counts: Any
+) -> None:
+    folder, known = make_run("xenium"), truth("xenium")
+    table = pd.read_parquet(folder / "cells.parquet")
+    names = known.names
+    if kind == "numbers":  # as the first versions wrote them
+        names = [str(number + 1) for number in range(len(known.names))]
+        table["cell_id"] = np.arange(len(names), 0, -1)
+        write_counts(folder / "cell_feature_matrix.h5", names)
+    else:
+        table["cell_id"] = table["cell_id"].str.encode("utf-8")
+    table.to_parquet(folder / "cells.parquet")
+    pair = cellweft.pair(reference, folder)
+    assert pair.st.obs_names.tolist() == names
+    np.testing.assert_allclose(pair.coordinates, known.places)
+
+
+def test_packed_files_of_cosmx(make_run: Any, truth: Any, reference: Any) -> None:
+    pair = cellweft.pair(reference, make_run("cosmx", packed=True))
+    np.testing.assert_array_equal(stored(pair), truth("cosmx").counts)
+    np.testing.assert_allclose(pair.coordinates, truth("cosmx").places)
+
+
+def test_a_table_of_merscope_whose_cells_have_no_header(make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("merscope")
+    table = pd.read_csv(folder / "cell_metadata.csv", index_col=0).rename_axis(None)
+    table.to_csv(folder / "cell_metadata.csv")
+    assert (folder / "cell_metadata.csv").read_text().startswith(",fov")
+    pair = cellweft.pair(reference, folder)
+    assert pair.st.obs_names.tolist() == truth("merscope").names
+    np.testing.assert_allclose(pair.coordinates, truth("merscope").places)
+
+
+def test_positions_without_a_header(make_run: Any, truth: Any, reference: Any) -> None:
+    pair = cellweft.pair(reference, make_run("visium", header=False))
+    np.testing.assert_allclose(pair.coordinates, truth("visium").places)
+    assert {"array_row", "array_col"} <= set(pair.st.obs.columns)
+
+
+def test_prefixed_files_as_archives_hold_them(make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("visium", header=False)
+    (folder / "filtered_feature_bc_matrix.h5").rename(folder / "GSM1_filtered_feature_bc_matrix.h5")
+    positions = folder / "spatial" / "tissue_positions_list.csv"
+    with gzip.open(folder / "GSM1_tissue_positions_list.csv.gz", "wb") as file:
+        file.write(positions.read_bytes())
+    shutil.rmtree(folder / "spatial")
+    pair = cellweft.pair(reference, folder)
+    np.testing.assert_allclose(pair.coordinates, truth("visium").places)
+
+
+def test_matrices_of_several_samples_with_positions(
+    make_run: Any, truth: Any, reference: Any, write_counts_folder: Any
+) -> None:
+    folder, known = make_run("visium", header=False), truth("visium")
+    write_counts_folder(folder / "parts", known.names, known.counts + 1)
+    positions = folder / "spatial" / "tissue_positions_list.csv"
+    for sample in ("GSM1", "GSM2"):
+        for path in (folder / "parts").iterdir():
+            shutil.copy(path, folder / f"{sample}_{path.name}")
+        shutil.copy(positions, folder / f"{sample}_tissue_positions_list.csv")
+    shutil.rmtree(folder / "spatial")
+    shutil.rmtree(folder / "parts")
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    with pytest.raises(FormatError, match="several samples: 'GSM1_matrix"):
+        cellweft.pair(reference, folder)
+    pair = cellweft.pair(reference, folder, st_sample="GSM2")
+    np.testing.assert_array_equal(stored(pair), known.counts + 1)
+    np.testing.assert_allclose(pair.coordinates, known.places)
+
+
+@pytest.mark.parametrize(("sizes", "taken"), [((2, 8, 16), 8), ((16,), 16)])
+def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("visium_hd", sizes=sizes)
+    pair = cellweft.pair(reference, folder)
+    np.testing.assert_allclose(pair.coordinates, truth("visium").places * taken)
+    assert f"bins of {taken} um" in pair.summary()
+    one = cellweft.pair(reference, folder / "binned_outputs" / f"square_{sizes[-1]:03}um")
+    np.testing.assert_allclose(one.coordinates, truth("visium").places * sizes[-1])
+    assert one.findings["spatial"]["instrument"] == f"Visium HD, bins of {sizes[-1]} um"
+    again = cellweft.pair(reference, folder, st_sample=f"square_{sizes[-1]:03}um")
+    np.testing.assert_allclose(again.coordinates, one.coordinates)
+
+
+def test_several_sizes_of_bins_without_the_usual_one_are_asked_for(make_run: Any, reference: Any) -> None:
+    with pytest.raises(FormatError, match=r"bins of 2 um, 16 um\. Name the folder of one: .*square_002um"):
+        cellweft.pair(reference, make_run("visium_hd", sizes=(2, 16)))
+
+
+def test_the_reference_may_be_a_folder_of_cell_ranger(
+    make_run: Any, reference: Any, tmp_path: Path, write_counts: Any
+) -> None:
+    outs = tmp_path / "sample" / "outs"
+    write_counts(outs / "filtered_feature_bc_matrix.h5", [f"c{number}-1" for number in range(24)])
+    write_counts(outs / "raw_feature_bc_matrix.h5", [f"r{number}-1" for number in range(24)])
+    pair = cellweft.pair(outs, make_run("xenium"))
+    assert pair.sc.obs_names[0] == "c0-1"
+    assert pair.findings["reference"]["instrument"] == "Chromium"
+    with pytest.raises(FormatError, match=r"Name one of its folders: '.*outs'"):
+        cellweft.pair(outs.parent, make_run("xenium", "again"))
+    with pytest.raises(KeyMissingError, match=r"without spatial/tissue_positions\.csv: expected coordinates"):
+        cellweft.pair(reference, outs)
+
+
+# What is left out
+
+
+def left_out(pair: Pair) -> list[str]:
+    return list(pair.findings["spatial"]["cells_left_out"])
+
+
+def test_cell_0_of_cosmx_is_no_cell(make_run: Any, reference: Any) -> None:
+    pair = cellweft.pair(reference, make_run("cosmx"))
+    assert left_out(pair) == ["2 cells of number 0, which is what lies in no cell"]
+    assert "  left out      2 cells of number 0, which is what lies in no cell" in pair.summary()
+    assert stored(pair).max() < 9_999
+
+
+def test_spots_outside_tissue(make_run: Any, truth: Any, reference: Any) -> None:
+    pair = cellweft.pair(reference, make_run("visium", raw=True))
+    assert left_out(pair) == ["2 cells outside tissue (in_tissue 0)"]
+    np.testing.assert_array_equal(stored(pair), truth("visium").counts)
+
+
+def test_cells_without_coordinates_or_a_row(make_run: Any, truth: Any, reference: Any) -> None:
+    folder, known = make_run("merscope"), truth("merscope")
+    table = pd.read_csv(folder / "cell_metadata.csv", dtype={"EntityID": str}).set_index("EntityID")
+    table.loc[known.names[2], "center_y"] = np.nan
+    table.drop(index=known.names[5]).to_csv(folder / "cell_metadata.csv")
+    pair = cellweft.pair(reference, folder)
+    assert left_out(pair) == ["1 cell without a row in cell_metadata.csv", "1 cell without coordinates"]
+    rest = np.delete(np.arange(len(known.names)), [2, 5])
+    np.testing.assert_array_equal(stored(pair), known.counts[rest])
+    np.testing.assert_allclose(pair.coordinates, known.places[rest])
+
+
+def test_what_is_unassigned_is_no_cell(make_run: Any, truth: Any, reference: Any, write_counts: Any) -> None:
+    folder, known = make_run("xenium"), truth("xenium")
+    counts = np.concatenate([known.counts, np.full((1, len(known.genes)), 500, dtype=np.int32)])
+    write_counts(folder / "cell_feature_matrix.h5", [*known.names, "UNASSIGNED"], counts)
+    pair = cellweft.pair(reference, folder)
+    assert left_out(pair) == ["1 cell called 'unassigned'"]
+    np.testing.assert_array_equal(stored(pair), known.counts)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("instrument", "lost", "message"),
+    [
+        (
+            "xenium",
+            ["cells.parquet"],
+            r"expected a run of Xenium, with cell_feature_matrix\.h5 and cells\.parquet",
+        ),
+        ("xenium", ["cell_feature_matrix.h5"], r"got a folder without cell_feature_matrix\.h5"),
+        ("merscope", ["cell_metadata.csv"], r"MERSCOPE.*got a folder without cell_metadata\.csv"),
+        ("merscope", ["cell_by_gene.csv"], r"MERSCOPE.*got a folder without cell_by_gene\.csv"),
+        ("cosmx", ["Run1_metadata_file.csv"], r"CosMx.*got a folder without metadata_file\.csv.*'Run1'"),
+        ("cosmx", ["Run1_exprMat_file.csv"], r"CosMx.*got a folder without exprMat_file\.csv"),
+        (
+            "visium",
+            ["spatial/tissue_positions.csv"],
+            r"Visium.*got a folder without spatial/tissue_positions",
+        ),
+        ("visium", ["filtered_feature_bc_matrix.h5"], r"got a folder without filtered_feature_bc_matrix\.h5"),
+        (
+            "visium_hd",
+            ["binned_outputs/square_008um/spatial/tissue_positions.parquet"],
+            r"Visium HD.*got a folder without spatial/tissue_positions",
+        ),
+    ],
+)
+def test_a_missing_file_is_named(
+    instrument: str, lost: list[str], message: str, make_run: Any, reference: Any
+) -> None:
+    folder = make_run(instrument)
+    if instrument == "visium_hd":  # which is known by its folder even where only that is left
+        (folder / "binned_outputs" / "square_008um" / "spatial" / "scalefactors_json.json").touch()
+    for name in lost:
+        (folder / name).unlink()
+    with pytest.raises(FormatError, match=f"(?s){message}"):
+        cellweft.pair(reference, folder)
+
+
+def test_visium_hd_without_bins(make_run: Any, reference: Any) -> None:
+    folder = make_run("visium_hd")
+    shutil.rmtree(folder / "binned_outputs")
+    with pytest.raises(FormatError, match=r"Visium HD.*got a folder without binned_outputs/"):
+        cellweft.pair(reference, folder)
+
+
+def test_several_samples_are_asked_for(make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("cosmx")
+    for name in ("exprMat_file.csv", "metadata_file.csv"):
+        shutil.copy(folder / f"Run1_{name}", folder / f"Run2_{name}")
+    with pytest.raises(
+        FormatError, match=r"several samples: 'Run1_exprMat_file\.csv', 'Run2_exprMat_file\.csv'"
+    ):
+        cellweft.pair(reference, folder)
+    with pytest.raises(
+        FormatError, match=r"Name the one to take, st_sample='Run2', or its counts: '.*Run2_expr"
+    ):
+        cellweft.pair(reference, folder)
+    for path, sample in ((folder / "Run2_exprMat_file.csv", None), (folder, "Run2")):
+        pair = cellweft.pair(reference, path, st_sample=sample)
+        assert pair.st.obs_names.tolist() == truth("cosmx").names
+    with pytest.raises(KeyMissingError, match=r"st_sample='Run3': expected a sample.*Did you mean 'Run"):
+        cellweft.pair(reference, folder, st_sample="Run3")
+
+
+def test_files_of_two_samples_are_never_mixed(make_run: Any, reference: Any) -> None:
+    folder = make_run("cosmx")
+    (folder / "Run1_metadata_file.csv").rename(folder / "Run2_metadata_file.csv")
+    with pytest.raises(
+        FormatError, match=r"without metadata_file\.csv.*under the name of the sample, 'Run1'"
+    ):
+        cellweft.pair(reference, folder)
+
+
+def test_tables_of_other_cells(make_run: Any, reference: Any) -> None:
+    folder = make_run("xenium")
+    table = pd.read_parquet(folder / "cells.parquet")
+    table.assign(cell_id="z" + table["cell_id"]).to_parquet(folder / "cells.parquet")
+    with pytest.raises(
+        FormatError, match=r"cells\.parquet.*such as 'aaaabacd-1'.*Take both files from the same"
+    ):
+        cellweft.pair(reference, folder)
+    table.assign(cell_id="a").to_parquet(folder / "cells.parquet")
+    with pytest.raises(FormatError, match=r"cells that stand twice \(1\): 'a'"):
+        cellweft.pair(reference, folder)
+    table.drop(columns="y_centroid").to_parquet(folder / "cells.parquet")
+    with pytest.raises(FormatError, match=r"cells\.parquet: expected a column 'y_centroid'"):
+        cellweft.pair(reference, folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"cell,Gene0\n1,-\n", b"\x80\x04", b"cell\n"])
+def test_counts_that_are_none(content: bytes, make_run: Any, reference: Any) -> None:
+    folder = make_run("merscope")
+    (folder / "cell_by_gene.csv").write_bytes(content)
+    with pytest.raises(FormatError, match=r"cell_by_gene\.csv"):
+        cellweft.pair(reference, folder)
+
+
+def test_a_folder_of_no_instrument(tmp_path: Path, reference: Any) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(
+        FormatError, match="expected a zarr store, the folder of an instrument's run, or a 10x"
+    ):
+        cellweft.pair(reference, tmp_path)
+
+
+def test_a_run_is_no_result(make_run: Any) -> None:
+    assert result_kind(open_result(make_run("xenium"), argument="result")) is None
+
+
+def test_large_counts_are_read_by_blocks(
+    make_run: Any, truth: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellweft.data.instruments.tables._BLOCK_BYTES", 100)
+    data = open_input(make_run("merscope"), argument="st")
+    assert data.matrix.shape[0] == len(truth("merscope").names)
+    np.testing.assert_array_equal(stored(cellweft.pair(reference, data.source)), truth("merscope").counts)

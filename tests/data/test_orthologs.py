@@ -1,0 +1,117 @@
+"""Two species: genes match by one-to-one orthologs, and what has none is counted."""
+
+import gzip
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from typer.testing import CliRunner
+
+import cellweft
+from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError
+from cellweft.cli import app
+from cellweft.data._pair import inputs_of
+from cellweft.data.orthologs import TABLES, read_orthologs
+
+HUMAN = ["GAD1", "TP53", "C11orf96", "SERPINA1", "CUX2"]
+MOUSE = ["Cux2", "Gm13889", "Trp53", "Serpina1a"]
+
+
+def cells(genes: list[str], n: int = 12) -> anndata.AnnData:
+    """Return counts, which differ from gene to gene and from cell to cell."""
+    counts = np.random.default_rng(len(genes)).poisson(5.0, (n, len(genes))) + 1
+    return anndata.AnnData(
+        sp.csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame(index=[f"c{number}" for number in range(n)]),
+        var=pd.DataFrame(index=genes),
+        obsm={"spatial": np.arange(2.0 * n).reshape(n, 2)},
+    )
+
+
+def test_human_cells_and_a_mouse_tissue() -> None:
+    sc, st = cells(HUMAN), cells(MOUSE)
+    pair = cellweft.pair(sc, st, orthologs="human:mouse")
+    # SERPINA1 has five orthologs, none of them its own.
+    assert pair.shared_genes.tolist() == ["Cux2", "Gm13889", "Trp53"]
+    assert pair.sc.genes.tolist() == ["Gad1", "Trp53", "Gm13889", "Cux2"]
+    assert pair.sc.input_names.tolist() == ["GAD1", "TP53", "C11orf96", "CUX2"]
+    assert pair.sc.symbols.tolist() == ["Gad1", "Trp53", "Gm13889", "Cux2"]
+    assert pair.sc.gene_ids[1] == "ENSMUSG00000059552"
+    np.testing.assert_array_equal(pair.sc.stored(slice(0, 12)).toarray(), sc.X.toarray()[:, [0, 1, 2, 4]])
+    # What has no ortholog is a part of a cell's size all the same.
+    np.testing.assert_array_equal(pair.sc.totals, sc.X.toarray().sum(axis=1))
+    assert "  orthologs     human:mouse; 1 gene without a one-to-one ortholog left out" in pair.summary()
+    assert inputs_of(pair)["reference"]["orthologs"] == "human:mouse"
+    assert not [one for one in pair.cautions if "ortholog" in one]
+    assert pair.find_genes(["Gad1", "GAD1"]).tolist() == [0, 0]
+    assert pair.with_reference(sc[:5].copy(), orthologs="human:mouse").sc.n_cells == 5
+
+
+def test_the_other_way_round_and_ids() -> None:
+    pair = cellweft.pair(cells(MOUSE), cells(HUMAN), orthologs="mouse:human")
+    assert pair.shared_genes.tolist() == ["C11orf96", "CUX2", "TP53"]
+    ids = pd.read_csv(TABLES / "human_mouse.tsv.gz", sep="\t").set_index("human")
+    named = cells([f"{ids.loc[name, 'human_id']}.4" for name in ("GAD1", "TP53", "CUX2")])
+    found = cellweft.pair(named, cells(MOUSE), orthologs="human:mouse")
+    assert found.shared_genes.tolist() == ["Cux2", "Trp53"]
+    by_id = cells([str(ids.loc[name, "mouse_id"]) for name in ("GAD1", "TP53", "CUX2")])
+    assert len(cellweft.pair(cells(HUMAN), by_id, orthologs="human:mouse").shared_genes) == 3
+
+
+def test_species_named_the_wrong_way_round_are_said() -> None:
+    pair = cellweft.pair(cells(MOUSE), cells(HUMAN), orthologs="human:mouse")
+    assert pair.shared_genes.tolist() == ["C11orf96", "CUX2", "TP53"]
+    assert any("taken the other way round" in one for one in pair.cautions)
+
+
+@pytest.mark.parametrize(("name", "sep"), [("pairs.tsv", "\t"), ("pairs.csv", ","), ("pairs.tsv.gz", "\t")])
+def test_a_table_of_ones_own(name: str, sep: str, tmp_path: Path) -> None:
+    rows = [("human", "frog"), ("GAD1", "gad1.L"), ("TP53", "tp53.S"), ("CUX2", "cux2.L"), ("CUX2", "cux2.S")]
+    text = "".join(f"{sep.join(row)}\n" for row in rows)
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    frog = cells(["tp53.S", "gad1.L", "cux2.L"])
+    pair = cellweft.pair(cells(HUMAN), frog, orthologs=tmp_path / name)
+    assert pair.shared_genes.tolist() == ["gad1.L", "tp53.S"]
+    assert pair.findings["reference"]["genes_without_ortholog"] == 3
+    assert any("1 gene in several pairs of orthologs left out" in one for one in pair.cautions)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    sc, st = cells(HUMAN), cells(MOUSE)
+    with pytest.raises(
+        SettingError, match=r"comes with cellweft \('human:mouse', either way round\).*'human:frog'"
+    ):
+        cellweft.pair(sc, st, orthologs="human:frog")
+    with pytest.raises(MissingFileError, match=r"orthologs='pairs\.tsv'.*nothing at this path"):
+        cellweft.pair(sc, st, orthologs="pairs.tsv")
+    (tmp_path / "one.tsv").write_text("GAD1\nTP53\n")
+    with pytest.raises(FormatError, match=r"expected two columns.*got 1 column: 'GAD1', 'TP53'"):
+        cellweft.pair(sc, st, orthologs=tmp_path / "one.tsv")
+    (tmp_path / "frog.tsv").write_text("gad1.L\tgad1.S\n")
+    with pytest.raises(GeneError, match=r"expected genes of the orthologs .*got none of them, but 'GAD1'"):
+        cellweft.pair(sc, st, orthologs=tmp_path / "frog.tsv")
+
+
+def test_the_table_that_comes_with_it_is_one_to_one() -> None:
+    table = read_orthologs("human:mouse")
+    for kind in table.kinds:
+        assert len(kind) == 16_506
+        assert kind.iloc[:, 0].is_unique
+        assert kind.iloc[:, 1].is_unique
+    assert "CC0" in (TABLES / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    for name, genes in (("sc", HUMAN), ("st", MOUSE)):
+        cells(genes).write_h5ad(tmp_path / f"{name}.h5ad")
+    paths = [str(tmp_path / "sc.h5ad"), str(tmp_path / "st.h5ad")]
+    done = CliRunner().invoke(app, ["check", *paths, "--orthologs", "human:mouse", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["findings"]["shared_genes"] == 3
+    refused = CliRunner().invoke(app, ["check", *paths, "--orthologs", "human:frog"])
+    assert refused.exit_code != 0
+    assert "--orthologs human:frog" in refused.output
