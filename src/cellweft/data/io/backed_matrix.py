@@ -223,9 +223,7 @@ class _PartRows:
         return len(self.rows), len(self.columns)
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        wanted = self.columns if columns is None else self.columns[columns]
-        is_whole = len(wanted) == self.whole.shape[1] and bool((wanted == np.arange(len(wanted))).all())
-        return self.whole.read(self.rows[rows], None if is_whole else wanted)
+        return self.whole.read(self.rows[rows], self.columns if columns is None else self.columns[columns])
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,7 +128,7 @@ def plain_column(column: pd.Series[Any]) -> tuple[Any, str]:
 
 def _numbers(column: pd.Series[Any], inferred: str) -> Any:
     """Return numbers or booleans, some of them missing, that stand in a column of objects; else None."""
-    kinds = {
+    kinds: dict[str, Any] = {
         "boolean": "boolean",
         "integer": "Int64",
         "floating": "float64",
