@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     for pair in asked.pairs:
-        options = ["--seeds", ",".join(map(str, range(asked.seeds)))]
-        if pair == "hypothalamus":
-            options += ["--embedding", EMBEDDING]
+        options = ["--seeds", ",".join(map(str, range(asked.seeds))), "--embedding", EMBEDDING]
         with tempfile.TemporaryDirectory() as folder:
             table, run = evaluate(pair, METHODS, Path(folder) / "scores.csv", *options)
             _, once = evaluate(pair, ["stimpute"], Path(folder) / "once.csv", *options[2:])

@@ -33,7 +33,7 @@ def scored(name: str, method: str, seed: int, kept: Path) -> pd.DataFrame:
     if not path.exists():
         sc, st, options = (PAIRS | MORE)[name]
         pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
-        has_network = method == "stimpute" and name.startswith("hypothalamus")
+        has_network = method == "stimpute" and name in PAIRS  # of these the genes' proteins are known
         embedding = DATA / EMBEDDING if has_network else None
         start = time.perf_counter()
         table = cellweft.evaluate_imputation(pair, [method], seeds=[seed], cluster=False, embedding=embedding)

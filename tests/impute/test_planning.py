@@ -196,7 +196,7 @@ def test_an_imputer_plans_before_and_after_its_fit(imputer: Imputer, tissue_pair
 
 
 def test_training_counts_too(tissue_pair: Pair) -> None:
-    wide = dataclasses.replace(SETTINGS, hidden=4096, batch=512)
+    wide = dataclasses.replace(SETTINGS, hidden=8192)  # for a batch of the tissue's 90 cells
     with pytest.raises(MemoryBudgetError, match="expected at least"):
         make_plan(tissue_pair, 1, settings=wide, memory="600 MB")
     assert make_plan(tissue_pair, 1, settings=wide, memory="4 GB").peak_bytes > 600e6

@@ -108,6 +108,23 @@ def test_a_model_that_was_loaded_can_be_saved_again(model: Path, tissue_pair: Pa
     assert json.loads((again / "config.json").read_text()) == json.loads((model / "config.json").read_text())
 
 
+def test_the_scale_of_the_neighbours_is_kept(
+    model: Path, reliable_imputer: Imputer, tissue_pair: Pair
+) -> None:
+    loaded = cellweft.load(model).attach(tissue_pair)
+    assert loaded.model_.neighbor_scale == reliable_imputer.model_.neighbor_scale
+    assert loaded.model_.neighbor_scale not in (0, 1)
+
+
+def test_a_folder_from_before_the_scale_is_what_it_was(damaged: Path, tissue_pair: Pair) -> None:
+    config = json.loads((damaged / "config.json").read_text())
+    del config["neighbor_scale"], config["settings"]["neighbor_scale"], config["settings"]["similarity_mean"]
+    (damaged / "config.json").write_text(json.dumps(config))
+    loaded = cellweft.load(damaged).attach(tissue_pair)
+    assert loaded.model_.neighbor_scale == 1
+    assert (loaded.settings_.neighbor_scale, loaded.settings_.similarity_mean) == ("none", "profile")
+
+
 def test_a_loaded_model_imputes_other_cells_and_files(
     model: Path, reliable_imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:

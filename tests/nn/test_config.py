@@ -29,7 +29,7 @@ WHOLE = {
 """Least value of the settings that are whole numbers."""
 
 OTHERS = {"alpha", "lr", "residual", "cell_similarity", "gene_similarity"}
-OPTIONS = {"graph", "measure", "sources", "normalise", "search"}
+OPTIONS = {"graph", "measure", "sources", "normalise", "search", "similarity_mean", "neighbor_scale"}
 WEIGHTS = ("residual", "cell_similarity", "gene_similarity")
 
 
@@ -87,6 +87,8 @@ def test_the_ends_of_a_range_are_accepted(name: str, values: tuple[float, ...]) 
         ("graph", "expresion", "Did you mean 'expression'"),
         ("measure", "similar", "Did you mean 'similarity'"),
         ("sources", "pannel", "Did you mean 'panel'"),
+        ("similarity_mean", "genes", "Did you mean 'gene'"),
+        ("neighbor_scale", "pannel", "Did you mean 'panel'"),
         ("graph", "zzz", "Known: 'auto', 'edges', 'embedding', 'expression'"),
     ],
 )
@@ -101,29 +103,23 @@ def test_options_give_a_near_name(name: str, value: str, near: str) -> None:
         ("graph", ("auto", "embedding", "expression", "none")),
         ("measure", ("similarity", "distance")),
         ("sources", ("auto", "all", "panel")),
+        ("similarity_mean", ("overall", "gene", "each", "profile")),
+        ("neighbor_scale", ("panel", "none")),
     ],
 )
 def test_every_option_is_accepted(name: str, values: tuple[str, ...]) -> None:
     assert [getattr(StImputeSettings(**{name: value}), name) for value in values] == list(values)
 
 
-@pytest.mark.parametrize(
-    ("size", "is_small"),
-    [
-        ((9_999, 499), True),
-        ((10_000, 499), False),
-        ((9_999, 500), False),
-        ((1, 1), True),
-        ((10**6, 10**4), False),
-    ],
-)
-def test_published_settings_follow_the_size(size: tuple[int, int], *, is_small: bool) -> None:
-    published = StImputeSettings.published(*size)
-    shown = (published.k, published.hidden, published.epochs, published.alpha)
-    assert shown == ((50, 256, 10, 0.7) if is_small else (20, 32, 32, 0.5))
+@pytest.mark.parametrize(("n_cells", "is_small"), [(1, True), (9_999, True), (10_000, False), (10**6, False)])
+def test_published_settings_are_the_papers_and_follow_the_cells(n_cells: int, *, is_small: bool) -> None:
+    """ "Implementation Details" of the paper, which knows no other condition than the number of cells."""
+    published = StImputeSettings.published(n_cells)
+    assert (published.k, published.hidden) == (50, 50)
+    assert (published.epochs, published.alpha) == ((10, 0.7) if is_small else (32, 0.5))
     assert (published.latent, published.ae_epochs, published.lr, published.rounds) == (100, 30, 0.01, 2)
     assert (published.residual, published.cell_similarity, published.gene_similarity) == (1, 1, 1)
-    assert published.measure == "similarity"
+    assert (published.measure, published.similarity_mean) == ("similarity", "overall")
 
 
 class TestOverride:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from cellweft._compute import torch_stream
 from cellweft._errors import SettingError
-from cellweft.nn.config import StImputeSettings
+from cellweft.nn.config import NeighborScale, SimilarityMean, StImputeSettings
 from cellweft.nn.gene_graph import GeneGraph, GeneTable
 from cellweft.nn.neighbors import ExactNeighbors
 from cellweft.nn.stimpute import (
@@ -21,6 +22,8 @@ from cellweft.nn.stimpute import (
     assemble,
     encode,
     find_neighbors,
+    measured_mean,
+    neighbor_scale,
     new_networks,
     predict_block,
     reconstruction_loss,
@@ -84,6 +87,7 @@ class Toy:
             cls.reference[:, cls.panel],
             graph=cls.graph(),
             settings=replace(TINY, **changes),
+            neighbor_scale=1.0,
             seed=0,
             device=device,
         )
@@ -166,21 +170,50 @@ def naive_network(network, near, genes, *, normalise=True, senders=Toy.sources):
     return [predict(gene) for gene in genes]
 
 
-def naive_loss(predicted, measured):
-    """The three terms of Eq. 10: cells, genes, residual."""
+def naive_loss(predicted, measured, mean="overall", training=None):
+    """The three terms of Eq. 10: cells, genes, residual.
+
+    What is subtracted is taken of ``training``, all measured cells, by default those of the loss itself.
+    """
     n_cells, n_genes = len(measured), len(measured[0])
+    training = measured if training is None else training
 
-    def apart(left, right):
-        means = [math.fsum(one) / len(one) for one in (left, right)]
-        return 1 - cosine([a - means[0] for a in left], [b - means[1] for b in right])
+    def average(values):
+        values = list(values)
+        return math.fsum(values) / len(values)
 
-    columns = [list(zip(*one, strict=True)) for one in (predicted, measured)]
-    cells = math.fsum(apart(*rows) for rows in zip(predicted, measured, strict=True)) / n_cells
-    genes = math.fsum(apart(*pair) for pair in zip(*columns, strict=True)) / n_genes
+    def less(matrix, cell, gene):
+        if mean == "overall":
+            return matrix[cell][gene] - average(value for row in training for value in row)
+        if mean == "gene":
+            return matrix[cell][gene] - average(row[gene] for row in training)
+        assert mean == "each"
+        return matrix[cell][gene] - average(value for row in matrix for value in row)
+
+    def apart(places):
+        left, right = ([matrix[c][g] for c, g in places] for matrix in (predicted, measured))
+        if mean == "profile":
+            left, right = ([value - average(side) for value in side] for side in (left, right))
+        else:
+            left, right = ([less(matrix, c, g) for c, g in places] for matrix in (predicted, measured))
+        return 1 - cosine(left, right)
+
+    cells = average(apart([(cell, gene) for gene in range(n_genes)]) for cell in range(n_cells))
+    genes = average(apart([(cell, gene) for cell in range(n_cells)]) for gene in range(n_genes))
     squares = [
         (a - b) ** 2 for rows in zip(predicted, measured, strict=True) for a, b in zip(*rows, strict=True)
     ]
-    return cells, genes, math.fsum(squares) / len(squares)
+    return cells, genes, average(squares)
+
+
+def naive_scale(near_each):
+    """The factor of the neighbours' mean that is nearest to the measured panel by least squares."""
+    pairs = [
+        (float(value), math.fsum(Toy.reference[near, gene].tolist()) / len(near))
+        for near, cell in zip(near_each, Toy.measured, strict=True)
+        for gene, value in zip(Toy.panel, cell, strict=True)
+    ]
+    return math.fsum(value * mean for value, mean in pairs) / math.fsum(mean * mean for _, mean in pairs)
 
 
 def naive_panel(model: StImputeModel, near, *, senders=Toy.sources):
@@ -219,22 +252,38 @@ class TestEquations:
     @pytest.mark.parametrize(
         ("cells", "genes", "residual"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0.5, 2, 3)]
     )
-    def test_10_the_loss_of_the_gene_network(self, device: torch.device, cells, genes, residual) -> None:
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_10_the_loss_of_the_gene_network(
+        self, device: torch.device, mean, cells, genes, residual
+    ) -> None:
         weights = {"cell_similarity": cells, "gene_similarity": genes, "residual": residual}
-        history = Toy.train(device, ae_epochs=0, **weights).history["gene network 1"]
+        trained = Toy.train(device, ae_epochs=0, similarity_mean=mean, **weights)
+        history = trained.history["gene network 1"]
         start = Toy.start(device)
-        terms = naive_loss(
-            naive_panel(start, find_neighbors(start, Toy.measured).tolist()), Toy.measured.tolist()
-        )
+        near = find_neighbors(start, Toy.measured).tolist()
+        terms = naive_loss(naive_panel(start, near), Toy.measured.tolist(), mean)
         naive = math.fsum(w * term for w, term in zip((cells, genes, residual), terms, strict=True))
         assert history == pytest.approx([naive], abs=LOSS_TOLERANCE)
 
-    def test_10_over_genes_that_were_drawn(self, device: torch.device) -> None:
-        loss = Toy.train(device, ae_epochs=0, batch_genes=2).history["gene network 1"][0]
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_10_over_genes_that_were_drawn(self, device: torch.device, mean) -> None:
+        """The overall mean stays that of the whole panel."""
+        trained = Toy.train(device, ae_epochs=0, batch_genes=2, similarity_mean=mean)
+        loss = trained.history["gene network 1"][0]
         start = Toy.start(device)
         predicted = np.array(naive_panel(start, find_neighbors(start, Toy.measured).tolist()))
         pairs = ([0, 1], [0, 2], [1, 2])
-        naive = [sum(naive_loss(predicted[:, two].tolist(), Toy.measured[:, two].tolist())) for two in pairs]
+        naive = [
+            sum(
+                naive_loss(
+                    predicted[:, two].tolist(),
+                    Toy.measured[:, two].tolist(),
+                    mean,
+                    (Toy.measured if mean == "overall" else Toy.measured[:, two]).tolist(),
+                )
+            )
+            for two in pairs
+        ]
         assert any(loss == pytest.approx(one, abs=LOSS_TOLERANCE) for one in naive)
 
     def test_7_over_sources_that_were_drawn(self, device: torch.device) -> None:
@@ -266,12 +315,14 @@ class TestEquations:
         assert twice.history["gene network 2"] == pytest.approx([naive], abs=LOSS_TOLERANCE)
 
     @pytest.mark.parametrize("alpha", [0, 0.3, 1])
-    def test_12_the_blend(self, device: torch.device, alpha: float) -> None:
-        model = Toy.train(device, alpha=alpha)
-        naive = []
-        for near in find_neighbors(model, Toy.measured).tolist():
+    @pytest.mark.parametrize("scale", ["none", "panel"])
+    def test_12_the_blend(self, device: torch.device, scale: NeighborScale, alpha: float) -> None:
+        model = Toy.train(device, alpha=alpha, neighbor_scale=scale)
+        near_each, naive = find_neighbors(model, Toy.measured).tolist(), []
+        factor = 1.0 if scale == "none" else naive_scale(near_each)
+        for near in near_each:
             predicted = naive_network(model.network, near, range(5))
-            means = [math.fsum(Toy.reference[near, gene].tolist()) / 2 for gene in range(5)]
+            means = [factor * math.fsum(Toy.reference[near, gene].tolist()) / 2 for gene in range(5)]
             naive.append([alpha * a + (1 - alpha) * b for a, b in zip(predicted, means, strict=True)])
         np.testing.assert_allclose(Toy.predict(model, np.arange(5)), naive, atol=NETWORK_TOLERANCE)
 
@@ -281,31 +332,58 @@ class TestLosses:
     measured = torch.tensor([[0.0, 2.0, 1.0], [1.0, 0.0, 2.0]])
 
     @pytest.mark.parametrize("weights", [(1, 0), (0, 1), (1, 1), (2, 0.5), (0, 0)])
-    def test_similarity_equals_a_naive_loop(self, device: torch.device, weights: tuple[float, float]) -> None:
-        terms = naive_loss(self.predicted.tolist(), self.measured.tolist())[:2]
-        loss = similarity_loss(
-            self.predicted.to(device), self.measured.to(device), cells=weights[0], genes=weights[1]
-        )
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_similarity_equals_a_naive_loop(
+        self, device: torch.device, mean: SimilarityMean, weights: tuple[float, float]
+    ) -> None:
+        terms = naive_loss(self.predicted.tolist(), self.measured.tolist(), mean)[:2]
+        predicted, measured = self.predicted.to(device), self.measured.to(device)
+        subtracted = measured_mean(measured, mean)
+        loss = similarity_loss(predicted, measured, mean=subtracted, cells=weights[0], genes=weights[1])
         naive = math.fsum(weight * term for weight, term in zip(weights, terms, strict=True))
         assert float(loss) == pytest.approx(naive, abs=NETWORK_TOLERANCE)
 
-    def test_similarity_by_hand(self) -> None:
-        # Both cells run against each other; both genes too.
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_similarity_by_hand(self, mean: SimilarityMean) -> None:
+        # Both cells run against each other; both genes too. All means are 1/2.
         left, right = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-        assert float(similarity_loss(left, right)) == pytest.approx(4)
-        assert float(similarity_loss(left, left)) == pytest.approx(0, abs=NETWORK_TOLERANCE)
-
-    def test_scale_and_shift_do_not_count_for_similarity(self) -> None:
-        loss = similarity_loss(3 * self.measured + 2, self.measured)
+        subtracted = measured_mean(right, mean)
+        assert float(similarity_loss(left, right, mean=subtracted)) == pytest.approx(4)
+        loss = similarity_loss(left, left, mean=subtracted)
         assert float(loss) == pytest.approx(0, abs=NETWORK_TOLERANCE)
 
+    def test_the_mean_of_the_measured_is_subtracted_from_both(self) -> None:
+        # Measured values have the mean 1, so that (3, 2) and (0, 1) are compared as (2, 1) and (-1, 0).
+        predicted, measured = torch.tensor([[3.0, 2.0]]), torch.tensor([[0.0, 2.0]])
+        loss = similarity_loss(predicted, measured, mean=measured_mean(measured, "overall"), genes=0)
+        assert float(loss) == pytest.approx(1 - (-2 + 1) / math.sqrt(5 * 2))
+
+    def test_whose_mean_is_subtracted(self) -> None:
+        assert measured_mean(self.measured, "overall").tolist() == [[1, 1, 1]]
+        assert measured_mean(self.measured, "gene").tolist() == [[0.5, 1, 1.5]]
+        assert [measured_mean(self.measured, one) for one in ("each", "profile")] == ["each", "profile"]
+
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_a_shift_counts_only_against_the_mean_of_the_measured(self, mean: SimilarityMean) -> None:
+        subtracted = measured_mean(self.measured, mean)
+        loss = similarity_loss(3 * self.measured + 2, self.measured, mean=subtracted)
+        if mean in ("each", "profile"):
+            assert float(loss) == pytest.approx(0, abs=NETWORK_TOLERANCE)
+        else:
+            assert float(loss) > 0.1
+
     @pytest.mark.parametrize("constant", [0.0, 2.0])
-    def test_constant_cells_and_genes_have_a_defined_loss_and_gradient(self, constant: float) -> None:
+    @pytest.mark.parametrize("mean", get_args(SimilarityMean))
+    def test_constant_cells_and_genes_have_a_defined_loss_and_gradient(
+        self, mean: SimilarityMean, constant: float
+    ) -> None:
         predicted = torch.full((3, 4), constant, requires_grad=True)
         measured = torch.zeros(3, 4)
         measured[0, 0] = 1
-        loss = similarity_loss(predicted, measured)
-        assert float(loss.detach()) == pytest.approx(2)
+        loss = similarity_loss(predicted, measured, mean=measured_mean(measured, mean))
+        if mean in ("each", "profile"):
+            assert float(loss.detach()) == pytest.approx(2)
+        assert bool(loss.isfinite())
         loss.backward()
         assert predicted.grad is not None
         assert bool(predicted.grad.isfinite().all())
@@ -318,6 +396,35 @@ class TestLosses:
         # Half of the distance, a quarter of the squares.
         loss = reconstruction_loss(self.predicted, self.measured, self.measured)
         assert float(loss) == pytest.approx((10 + 6) / 2 / 4)
+
+
+class TestNeighborScale:
+    """The factor that brings the mean of the neighbours to the tissue's scale."""
+
+    reference = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0]], dtype=np.float32)  # 3 cells x 2 genes
+    graph = GeneGraph(sources=np.arange(2), source_expression=reference)
+
+    def factor(self, device: torch.device, measured: list[list[float]], near: list[list[int]]) -> float:
+        panel = GeneTable.build(self.graph, np.arange(2), self.reference, device=device)
+        cells = torch.tensor(measured, device=device)
+        return neighbor_scale(cells, torch.tensor(near, device=device), panel)
+
+    def test_by_hand(self, device: torch.device) -> None:
+        # The means of the neighbours are (2, 1) and (3, 0): (2 x 4 + 1 x 1 + 3 x 3) / (4 + 1 + 9).
+        made = self.factor(device, [[4.0, 1.0], [3.0, 5.0]], [[0, 1], [1, 1]])
+        assert made == pytest.approx(18 / 14)
+
+    def test_neighbours_and_cells_of_zeros(self, device: torch.device) -> None:
+        assert self.factor(device, [[4.0, 1.0]], [[2, 2]]) == 1
+        assert self.factor(device, [[0.0, 0.0]], [[0, 1]]) == 0
+
+    def test_a_tissue_on_another_scale_gets_its_factor(self, device: torch.device) -> None:
+        """A quarter of the reference, whose nearest cell is mostly, but not always, found."""
+        tissue = Tissue()
+        tissue.measured = 0.25 * tissue.reference[:90, :10]
+        nearest = tissue.fit(device, k=1, epochs=0)
+        assert nearest.neighbor_scale == pytest.approx(0.25, rel=0.2)
+        assert tissue.fit(device, epochs=0, neighbor_scale="none").neighbor_scale == 1
 
 
 class Tissue:
@@ -340,7 +447,7 @@ class Tissue:
         self.measured = self.truth[:, self.panel].copy()
 
     def fit(self, device: torch.device, *, seed: int = 0, progress=None, **changes) -> StImputeModel:
-        used = {"k": 10, "latent": 16, "hidden": 16, "epochs": 3, "ae_epochs": 5, "alpha": 0.7, **changes}
+        used = {"k": 10, "latent": 16, "hidden": 16, "epochs": 3, "ae_epochs": 5, "batch": 64, **changes}
         graph = GeneGraph(sources=np.arange(self.n_genes), source_expression=self.reference)
         return train(
             self.measured,
@@ -416,6 +523,7 @@ class TestPrediction:
             tissue.reference[:, tissue.panel],
             graph=graph,
             settings=model.settings,
+            neighbor_scale=model.neighbor_scale,
             seed=0,
             device=model.device,
         )
@@ -427,6 +535,7 @@ class TestPrediction:
             tissue.reference[:, tissue.panel],
             graph=model.graph,
             settings=model.settings,
+            neighbor_scale=model.neighbor_scale,
             seed=0,
             device=model.device,
         )

@@ -290,8 +290,8 @@ def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
     n_panel = len(pair.shared_genes)
     genes = min(n_panel, settings.batch_genes)
     sources = min(n_sources_of(pair, settings), settings.batch_sources)
-    step = 2 * bytes_per_cell(settings, sources, genes) * settings.batch
     cells = min(pair.st.n_cells, settings.training_cells)
+    step = 2 * bytes_per_cell(settings, sources, genes) * min(settings.batch, settings.cells_per_epoch, cells)
     return step + 4.0 * cells * (3 * n_panel + 2 * settings.k) + _TABLE_BYTES * pair.sc.n_cells * n_panel
 
 

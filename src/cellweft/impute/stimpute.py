@@ -54,6 +54,8 @@ from cellweft.nn.operator import ReferenceOperator, on_all_cells
 from cellweft.nn.parallel import over_devices
 from cellweft.nn.stimpute import AutoEncoder, GeneNetwork, StImputeModel, new_networks
 
+_BEFORE = {"neighbor_scale": "none", "similarity_mean": "profile"}  # of models saved before these settings
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedStImpute:
@@ -65,6 +67,8 @@ class SavedStImpute:
         As they were used.
     networks
         Autoencoder and gene network, on the CPU.
+    neighbor_scale
+        Factor of the neighbours' mean.
     reliability
         What was learned of reliability, if anything was.
     network
@@ -73,6 +77,7 @@ class SavedStImpute:
 
     settings: StImputeSettings
     networks: tuple[AutoEncoder, GeneNetwork]
+    neighbor_scale: float
     reliability: ReliabilityNets | None
     network: Network
 
@@ -80,7 +85,7 @@ class SavedStImpute:
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         config, tensors, genes = folder.config, folder.tensors, folder.genes
-        settings = StImputeSettings(**config["settings"])
+        settings = StImputeSettings(**(_BEFORE | config["settings"]))
         start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):
@@ -99,7 +104,13 @@ class SavedStImpute:
                 fold_of={str(gene): int(fold) for gene, fold in by_gene["reliability_fold"].items()},
                 panel_scores={str(gene): float(score) for gene, score in by_gene[RELIABILITY].items()},
             )
-        return cls(settings=settings, networks=networks, reliability=nets, network=_network(config, tensors))
+        return cls(
+            settings=settings,
+            networks=networks,
+            neighbor_scale=float(config.get("neighbor_scale", 1.0)),
+            reliability=nets,
+            network=_network(config, tensors),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,7 +120,7 @@ class StImputeMethod:
     Attributes
     ----------
     changes
-        Settings that differ from the published ones.
+        Settings that differ from the paper's.
     sources
         ``embedding``, ``gene_sets`` and ``edges``, each as given or None.
     """
@@ -123,8 +134,8 @@ class StImputeMethod:
         StImputeSettings().override(self.changes).graph_shares(given)
 
     def settings(self, pair: Pair) -> StImputeSettings:
-        """Return the published settings for the size of the data, with the changes."""
-        return StImputeSettings.published(pair.st.n_cells, pair.st.n_genes).override(self.changes)
+        """Return the paper's settings for the size of the data, with the changes."""
+        return StImputeSettings.published(pair.st.n_cells).override(self.changes)
 
     @property
     def network_bytes(self) -> float:
@@ -184,6 +195,7 @@ class StImputeMethod:
             columns.dense(pair.sc_shared),
             graph=gene_graph(pair, columns, settings=saved.settings, parts=parts),
             settings=saved.settings,
+            neighbor_scale=saved.neighbor_scale,
             seed=seed,
             device=device,
         )
@@ -269,6 +281,7 @@ class FittedStImpute:
         genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
         config: dict[str, Any] = {
             "settings": asdict(self.settings),
+            "neighbor_scale": self.model.neighbor_scale,
             "n_reliability_nets": 0 if nets is None else len(nets.nets),
             "sources": {name: str(part["source"]) for name, part in self.network.items()},
         }

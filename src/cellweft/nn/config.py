@@ -11,6 +11,8 @@ from cellweft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
 Sources = Literal["auto", "all", "panel"]
+NeighborScale = Literal["panel", "none"]
+SimilarityMean = Literal["overall", "gene", "each", "profile"]
 Search = Literal["auto", "exact", "approximate"]
 Precision = Literal["float32", "bfloat16"]
 Composition = Literal["spots", "both"]
@@ -76,7 +78,7 @@ class _Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class StImputeSettings(_Settings):
-    """Settings of stImpute; `published` gives the paper's for data of a size.
+    """Settings of stImpute; `published` gives the paper's for so many cells.
 
     Attributes
     ----------
@@ -92,10 +94,18 @@ class StImputeSettings(_Settings):
         How often neighbours are found and the gene network is trained.
     alpha
         Weight of the gene network against the mean of the neighbours (Eq. 12), 0 to 1.
+    neighbor_scale
+        "panel" multiplies the mean of the neighbours in Eq. 12 by the factor that brings it nearest to the
+        measured panel, by least squares over the training cells; "none" leaves it on the reference's scale.
     lr
         Learning rate of both networks.
     residual, cell_similarity, gene_similarity
         Weights of the three terms of Eq. 10.
+    similarity_mean
+        What L_sim subtracts from prediction and measurement before it takes cosines (Eq. 10): the mean of all
+        measured values ("overall") or that of every measured gene ("gene"), the same from both; from each
+        side its own overall mean ("each"), as the authors' release; or from every cell and gene of each side
+        its own ("profile"), which makes the cosines correlations.
     graph
         Where the gene-gene weights come from: "embedding", "expression", "gene_sets", "edges", or several of
         them as "embedding+expression", with shares as "embedding:2+expression". "auto" is all of embedding,
@@ -118,7 +128,7 @@ class StImputeSettings(_Settings):
     batch_sources
         Source genes per step at most, likewise.
     cells_per_epoch
-        Cells that the gene network sees per epoch at most, drawn anew each time.
+        Cells that the gene network sees per epoch at most, drawn anew each time; by default a single batch.
     training_cells
         Spatial cells that training draws from at most.
     search
@@ -133,22 +143,24 @@ class StImputeSettings(_Settings):
     _method: ClassVar[str] = "stImpute"
     k: int = _whole(50, low=1)
     latent: int = _whole(100, low=1)
-    hidden: int = _whole(256, low=1)
+    hidden: int = _whole(50, low=1)
     epochs: int = _whole(10, low=0)
     ae_epochs: int = _whole(30, low=0)
     rounds: int = _whole(2, low=1)
     alpha: float = _number(0.7, low=0, high=1)
+    neighbor_scale: NeighborScale = field(default="panel", metadata={"options": get_args(NeighborScale)})
     lr: float = _number(0.01, low=1e-9, high=10)
     residual: float = _number(1.0, low=0)
     cell_similarity: float = _number(1.0, low=0)
     gene_similarity: float = _number(1.0, low=0)
+    similarity_mean: SimilarityMean = field(default="overall", metadata={"options": get_args(SimilarityMean)})
     graph: GraphKind = "auto"
     measure: Measure = field(default="similarity", metadata={"options": get_args(Measure)})
     graph_neighbors: int | None = _whole(None, low=1, optional=True)
     sources: Sources = field(default="auto", metadata={"options": get_args(Sources)})
     most_sources: int = _whole(1000, low=1)
     normalise: bool = True
-    batch: int = _whole(64, low=2)
+    batch: int = _whole(640, low=2)
     batch_genes: int = _whole(32, low=2)
     batch_sources: int = _whole(64, low=1)
     ae_batch: int = _whole(256, low=2)
@@ -163,21 +175,19 @@ class StImputeSettings(_Settings):
             _check_measure(_parsed_graph(self.graph), self.measure)
 
     @classmethod
-    def published(cls, n_cells: int, n_genes: int) -> StImputeSettings:
-        """Return the published settings for spatial data of a size.
+    def published(cls, n_cells: int) -> StImputeSettings:
+        """Return the paper's settings for spatial data of a size ("Implementation Details").
 
         Parameters
         ----------
-        n_cells, n_genes
-            Size of the spatial data: under 10,000 cells and 500 genes is small.
+        n_cells
+            Cells of the spatial data: under 10,000 is small.
 
         Notes
         -----
-        "Implementation Details" of the paper, with the widths of its release.
+        What the authors' release does otherwise, and how to set it, is in docs/stimpute.md.
         """
-        if n_cells < 10_000 and n_genes < 500:
-            return cls()
-        return cls(k=20, hidden=32, epochs=32, alpha=0.5)
+        return cls() if n_cells < 10_000 else cls(epochs=32, alpha=0.5)
 
     def graph_shares(self, given: Collection[str] = ()) -> dict[RelationKind, float]:
         """Return the relations that the gene graph is made of, and how much each counts; none for no graph.

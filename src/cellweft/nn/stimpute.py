@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 
 from cellweft._compute import torch_stream
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
-from cellweft.nn.config import StImputeSettings
+from cellweft.nn.config import SimilarityMean, StImputeSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.gene_graph import GeneFeatures, GeneGraph, GeneTable
 from cellweft.nn.neighbors import NeighborSearch, neighbor_search
@@ -107,6 +108,8 @@ class StImputeModel:
         The graph's sources as a table.
     search
         Nearest reference cells in the embedding.
+    neighbor_scale
+        Factor of the neighbours' mean in Eq. 12: see `neighbor_scale`.
     history
         Mean loss per epoch of every stage.
     """
@@ -117,6 +120,7 @@ class StImputeModel:
     graph: GeneGraph
     sources: GeneTable
     search: NeighborSearch
+    neighbor_scale: float
     history: dict[str, list[float]]
 
     @property
@@ -130,23 +134,53 @@ class StImputeModel:
 
 
 def similarity_loss(
-    predicted: torch.Tensor, measured: torch.Tensor, *, cells: float = 1.0, genes: float = 1.0
+    predicted: torch.Tensor,
+    measured: torch.Tensor,
+    *,
+    mean: torch.Tensor | Literal["each", "profile"],
+    cells: float = 1.0,
+    genes: float = 1.0,
 ) -> torch.Tensor:
-    """Return L_sim of Eq. 10: 1 - cosine of centred rows and of centred columns, each averaged.
+    """Return L_sim of Eq. 10: 1 - cosine of rows and of columns less a mean, each averaged.
 
     Parameters
     ----------
     predicted, measured
         (B, P) expression.
+    mean
+        What is subtracted: from both (1, P) means of the measured genes, see `measured_mean`; from each its
+        overall mean, "each"; or from every row or column its own, "profile".
     cells, genes
         Weights of the two terms.
     """
     loss = predicted.new_zeros(())
     for weight, axis in ((cells, 1), (genes, 0)):
         if weight:
-            left, right = (centred(one, dim=axis) for one in (predicted, measured))
+            left, right = (_less(one, mean, axis) for one in (predicted, measured))
             loss = loss + weight * (1 - F.cosine_similarity(left, right, dim=axis)).mean()
     return loss
+
+
+def _less(values: torch.Tensor, mean: torch.Tensor | Literal["each", "profile"], axis: int) -> torch.Tensor:
+    if isinstance(mean, torch.Tensor):
+        return values - mean
+    return values - values.mean() if mean == "each" else centred(values, dim=axis)
+
+
+def measured_mean(cells: torch.Tensor, reading: SimilarityMean) -> torch.Tensor | Literal["each", "profile"]:
+    """Return X_mean_t of Eq. 10, as `similarity_loss` takes it.
+
+    Parameters
+    ----------
+    cells
+        (n_training, P) measured expression.
+    reading
+        "overall" gives the mean of all values for every gene, "gene" that of the gene; the others are
+        taken of each batch.
+    """
+    if reading == "overall":
+        return cells.mean().expand(1, cells.shape[1])
+    return cells.mean(dim=0, keepdim=True) if reading == "gene" else reading
 
 
 def reconstruction_loss(
@@ -228,6 +262,7 @@ def train(
         graph=graph,
         sources=sources,
         search=search,
+        neighbor_scale=neighbor_scale(cells, neighbors, genes) if settings.neighbor_scale == "panel" else 1.0,
         history=history,
     )
 
@@ -246,6 +281,7 @@ def assemble(
     *,
     graph: GeneGraph,
     settings: StImputeSettings,
+    neighbor_scale: float,
     seed: int,
     device: torch.device,
 ) -> StImputeModel:
@@ -257,6 +293,8 @@ def assemble(
         Both with what they learned.
     reference
         (n_sc, P) log-normalised expression of the panel in the reference.
+    neighbor_scale
+        As it was learned.
     graph, settings, seed, device
         As in `train`.
     """
@@ -268,6 +306,7 @@ def assemble(
         graph=graph,
         sources=GeneTable.build(graph, graph.sources, graph.source_expression, device=device),
         search=neighbor_search(encode(autoencoder, reference), settings, seed=seed, device=device),
+        neighbor_scale=neighbor_scale,
         history={},
     )
 
@@ -315,6 +354,7 @@ def _fit_network(
     progress: EpochProgress,
 ) -> list[float]:
     sources, genes = tables
+    mean = measured_mean(cells, settings.similarity_mean)
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
         near = neighbors[rows]
@@ -327,11 +367,17 @@ def _fit_network(
             features = features.from_sources(senders)
         predicted = network(features, source_states(network, sources, near, drawn=senders))
         measured = cells[rows] if drawn is None else cells[rows][:, drawn]
-        return error(predicted, measured)
+        return error(predicted, measured, drawn)
 
-    def error(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
+    def error(
+        predicted: torch.Tensor, measured: torch.Tensor, drawn: torch.Tensor | None = None
+    ) -> torch.Tensor:
         similarity = similarity_loss(
-            predicted, measured, cells=settings.cell_similarity, genes=settings.gene_similarity
+            predicted,
+            measured,
+            mean=mean if drawn is None or isinstance(mean, str) else mean[:, drawn],
+            cells=settings.cell_similarity,
+            genes=settings.gene_similarity,
         )
         return similarity + settings.residual * F.mse_loss(predicted, measured)  # (10)
 
@@ -385,6 +431,36 @@ def find_neighbors(model: StImputeModel, measured: FloatArray) -> IntArray:
     return model.search.search(encode(model.autoencoder, measured), model.settings.k)
 
 
+def neighbor_scale(cells: torch.Tensor, neighbors: torch.Tensor, panel: GeneTable) -> float:
+    """Return the factor that brings the mean of the neighbours nearest to what was measured.
+
+    Parameters
+    ----------
+    cells
+        (n_training, P) measured expression.
+    neighbors
+        (n_training, k) their neighbours.
+    panel
+        The P genes.
+
+    Returns
+    -------
+    The s that minimises the sum of (measured - s mean)^2; 1 where the neighbours have nothing of the panel.
+
+    Notes
+    -----
+    DEVIATION: Eq. 12 adds the network, which predicts on the scale of the tissue, and the mean of the
+    neighbours, which is on that of the reference; the authors' release scales the mean by the largest values
+    among the genes that are asked for. A factor of the panel is the same whatever is asked for.
+    """
+    both = squared = 0.0
+    for rows, measured in zip(torch.split(neighbors, 256), torch.split(cells, 256), strict=True):
+        mean = panel.gather(rows).own.mean(dim=2).T.double()
+        both += float((mean * measured).sum())
+        squared += float((mean * mean).sum())
+    return both / squared if squared > 0 else 1.0
+
+
 def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[GeneTable]) -> FloatArray:
     """Predict genes in a block of spatial cells: Eq. 12.
 
@@ -408,7 +484,7 @@ def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[Ge
         states = source_states(model.network, model.sources, rows) if alpha > 0 else None
         for table in tables:
             features = table.gather(rows)
-            blended = (1 - alpha) * features.own.mean(dim=2).T
+            blended = (1 - alpha) * model.neighbor_scale * features.own.mean(dim=2).T
             if states is not None:
                 blended += alpha * model.network(features, states)
             found[:, done : done + blended.shape[1]] = blended.cpu().numpy()

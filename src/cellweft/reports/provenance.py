@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from cellweft._text import shown_unit
-from cellweft.data.io.keys import MEASURED
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from cellweft.reports.formatting import PRESETS, SCALES
@@ -206,9 +205,7 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
     if result.kind != "imputed":
         usual = StemSettings.from_preset("stem" if preset == "stem" else "auto")
     elif preset == "stimpute":
-        measured = result.data.var.get(MEASURED)
-        n_genes = len(result.genes) if measured is None else int(measured.sum())
-        usual = StImputeSettings.published(result.n_cells, n_genes)
+        usual = StImputeSettings.published(result.n_cells)
     else:
         usual = AttentionSettings()
     known = {name: "none" if value is None else value for name, value in asdict(usual).items()}

@@ -260,7 +260,8 @@ def test_noise_lowers_the_scores() -> None:
     both = pair(made.sc, made.st)
     # Trained long enough to predict something: noise on a prediction that is nearly flat costs it little.
     imputer = Imputer(
-        preset="stimpute", settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1}
+        preset="stimpute",
+        settings={"k": 8, "hidden": 16, "epochs": 8, "ae_epochs": 10, "rounds": 1, "batch": 64},
     ).fit(both)
     genes = both.sc.genes
     predicted = imputer.predict(genes, both)
