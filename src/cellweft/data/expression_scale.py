@@ -119,7 +119,8 @@ def scan_values(
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
         totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += filled_rows(block)
-        projections += block.T @ draw.random(block.shape[0])
+        drawn: DoubleArray = draw.random((block.shape[0],))
+        projections += np.asarray(block.T @ drawn)
         look(block)
         if rows.start == 0 and counts[1]:
             whole = _whole_multiples(block[:2000])
