@@ -156,7 +156,8 @@ def scan_values(
         largest = max(largest, float(values.max(initial=0.0 if with_zeros else -np.inf)))
         totals[rows], panel_totals[rows] = _sums(block, weights).T
         gene_cells += filled_rows(block)
-        projections += block.T @ draw.random(block.shape[0])
+        drawn: DoubleArray = draw.random((block.shape[0],))
+        projections += np.asarray(block.T @ drawn)
         look(block)
     unmeasured = np.zeros((0, n_genes), dtype=bool) if slices is None else slices.unmeasured()
     if slices is not None and slices.n_missing_at(unmeasured) == counts[3]:
