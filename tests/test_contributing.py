@@ -129,3 +129,10 @@ def test_issue_forms_ask_questions(name: str) -> None:
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text(encoding="utf-8"))
     assert {"name", "description", "body"} <= form.keys()
     assert all(part["attributes"]["label"] for part in form["body"])
+
+
+def test_fragments_of_the_changelog_have_a_kind_and_a_sentence() -> None:
+    fragments = [path for path in (ROOT / "changelog.d").iterdir() if path.name != "README.md"]
+    for path in fragments:
+        assert re.fullmatch(r"\+[a-z0-9-]+\.(added|changed|fixed)\.md", path.name), path.name
+        assert path.read_text(encoding="utf-8").strip().endswith("."), path.name
