@@ -239,6 +239,14 @@ class MissingExtraError(CellweftError, ImportError):
     argument = None  # it is about a module
 
 
+def check_kind(where: str, value: object, kinds: type | tuple[type, ...], *, expected: str, fix: str) -> None:
+    """Raise `InputError` unless ``value`` is of one of the types."""
+    if not isinstance(value, kinds):
+        name = type(value).__name__
+        article = "an" if name[:1].lower() in "aeiou" else "a"
+        raise InputError(where, expected=expected, got=f"{article} {name}", fix=fix)
+
+
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raise `SettingError` unless ``value`` is one of ``choices``."""
     check_known(value, choices, where, expected=f"one of {shorten(choices, most=20)}", error=SettingError)
@@ -281,12 +289,14 @@ def check_range(
 
 
 def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool = True) -> None:
-    """Raise `InputError` unless an array (or sparse matrix) ``fits`` by its shape and is finite."""
+    """Raise `InputError` unless an array (or sparse matrix) ``fits`` and holds finite numbers."""
     import numpy as np
 
     stored = values.data if hasattr(values, "tocsr") else values
-    if not fits or not np.isfinite(stored).all():
-        got = "NaN or infinity" if fits else f"shape {values.shape}"
+    is_number = stored.dtype.kind in "biufc"
+    if not fits or not is_number or not np.isfinite(stored).all():
+        got = "NaN or infinity" if is_number else f"values of type {stored.dtype}"
+        got = got if fits else f"shape {values.shape}"
         raise InputError(where, expected=expected, got=got, fix=fix)
 
 

@@ -48,6 +48,10 @@ class _Settings:
                 check_choice(one.name, value, one.metadata["options"])
             elif "range" in one.metadata and not (value is None and one.metadata["optional"]):
                 check_range(one.name, value, **one.metadata["range"])
+            elif isinstance(one.default, bool) and not isinstance(value, bool):
+                raise SettingError(
+                    one.name, expected="True or False", got=repr(value), fix="Change the setting."
+                )
 
     def override(self, settings: Mapping[str, Any]) -> Self:
         """Return the settings with some of them changed.
@@ -274,6 +278,9 @@ class StemSettings(_Settings):
     dropout
         Share of the spots' values that are set to zero in a step, from 0 to below 1; None takes the
         formula that brings both sides to the same sparsity.
+    dropout_rescale
+        Whether the values that are kept are multiplied by 1 / (1 - dropout), as the paper's dropout layer
+        does, so that their mean stays what it is without dropout.
     kernel
         Form of the spots' adjacency: "gaussian", "exponential" or "knn".
     sigma
@@ -314,6 +321,7 @@ class StemSettings(_Settings):
     n_genes: int = _whole(2000, low=2)
     total: float | Literal["median", "common"] = "median"
     dropout: float | None = _number(None, low=0, high=0.99, optional=True)
+    dropout_rescale: bool = True
     kernel: Kernel = field(default="gaussian", metadata={"options": get_args(Kernel)})
     sigma: float | None = _number(0.5, low=1e-6, optional=True)
     kernel_neighbors: int = _whole(6, low=1)
@@ -351,10 +359,10 @@ class StemSettings(_Settings):
             Its name.
         """
         if preset == "stem":
-            # DEVIATION: the formula's dropout places worse on the paper's own data (docs/stem.md).
-            return cls(dropout=0.3)
+            return cls()
         return cls(
             total=0.15,
+            dropout_rescale=False,  # DEVIATION: settings were chosen without it (docs/stem.md)
             sigma=None,
             alpha=0.0,
             visit=1.0,

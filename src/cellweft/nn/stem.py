@@ -85,6 +85,36 @@ def matching_dropout(cells_expressed: float, spots_expressed: float) -> float:
     return min(max(0.0, 1.0 - cells_expressed / spots_expressed), _MOST_DROPOUT)
 
 
+def drop_values(
+    values: torch.Tensor, share: float, stream: torch.Generator, *, rescale: bool
+) -> torch.Tensor:
+    """Return the spots' values with a random share of them set to zero.
+
+    Parameters
+    ----------
+    values
+        (n_spots, n_genes)
+    share
+        Probability of a value to be dropped, d, from 0 to below 1.
+    stream
+        Of the draws, on the CPU.
+    rescale
+        Whether values that are kept are multiplied by 1 / (1 - d).
+
+    Notes
+    -----
+    STEM, "Encoder of STEM", has a dropout layer here, and such a layer rescales.
+
+    Examples
+    --------
+    >>> stream = torch.Generator().manual_seed(0)
+    >>> drop_values(torch.ones(1, 6), 0.5, stream, rescale=True)
+    tensor([[0., 2., 0., 0., 0., 2.]])
+    """
+    kept = (torch.rand(values.shape, generator=stream) >= share).to(values.device)
+    return values * kept / (1 - share) if rescale else values * kept
+
+
 def extraction_loss(spots: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
     """Return L_extract: the mean cross-entropy of the rows of softmax(Z_ST Z_ST^T) against those of S."""
     predicted = functional.log_softmax(spots @ spots.T, dim=1)  # n_spots x n_spots
@@ -232,8 +262,8 @@ def train(
 
         def loss_at(step: int) -> torch.Tensor:
             batch = draw(number, step, device)
-            mask = torch.rand(batch.spots.shape, generator=stream) >= dropout
-            spots = encoder(batch.spots * mask.to(device))
+            dropped = drop_values(batch.spots, dropout, stream, rescale=settings.dropout_rescale)
+            spots = encoder(dropped)
             return total_loss(encoder(batch.cells), spots, batch.adjacency, step=step, settings=settings)
 
         optimiser = torch.optim.AdamW(

@@ -74,7 +74,9 @@ class SavedPlacer:
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
-        config, settings = folder.config, StemSettings(**folder.config["settings"])
+        config = folder.config
+        # models that were saved before there was this setting were trained without it
+        settings = StemSettings(**{"dropout_rescale": False} | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
         check_range("seed", config["seed"], low=0, integer=True)
         encoders = []

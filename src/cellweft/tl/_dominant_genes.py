@@ -7,7 +7,7 @@ the genes it finds beside those that are merely expressed more.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm, rankdata
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_array, check_range
+from cellweft._errors import InputError, SettingError, check_array, check_choice, check_kind, check_range
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Matrix
-from cellweft.tl._attribution import Attribution, Groups, groups_of
+from cellweft._typing import DoubleArray, Matrix, ProgressOption
+from cellweft.nn.integrated_gradients import Explain
+from cellweft.tl._attribution import Attribution, Cells, Explained, Groups, attribute, groups_of
 
 _FEWEST = 2  # cells of a segment that is tested
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
@@ -44,17 +45,33 @@ class GeneComparison:
     summary: pd.DataFrame
 
 
-def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0.05) -> pd.DataFrame:
+def dominant_genes(
+    attribution: Attribution | Explained,
+    segments: Groups,
+    *,
+    what: Explain | None = None,
+    cells: Cells = None,
+    fdr: float = 0.05,
+    progress: ProgressOption = True,
+) -> pd.DataFrame:
     """Find the spatially dominant genes of segments of the tissue.
 
     Parameters
     ----------
     attribution
-        Of cells.
+        A placement, whose cells are explained by `attribute` with its usual steps; or what `attribute` made
+        of it.
     segments
-        (n_cells,) the segment that every cell lies in: a region, a slice, a bin of a spatial axis.
+        (n_cells,) the segment that every explained cell lies in: a region, a slice, a bin of a spatial axis.
+    what
+        What is explained of a placement: the "product" of the embeddings of a cell and its spot, by default
+        and as in the paper; the "weight" or the "log weight". An attribution explains what it was made for.
+    cells
+        Of a placement, which cells, as `attribute` takes them; all by default.
     fdr
         False discovery rate, 0 to 1, within a segment.
+    progress
+        As `attribute` takes it.
 
     Returns
     -------
@@ -67,12 +84,16 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
     Raises
     ------
     InputError
-        Not one segment for each cell, or fewer than two segments of two cells.
+        Neither a placement nor an attribution; not one segment for each cell, or fewer than two segments of
+        two cells; and as `attribute`.
     SettingError
-        ``fdr`` is out of its range.
+        ``fdr`` is out of its range, there is no such ``what``, or the attribution was made for another.
 
     Notes
     -----
+    The paper's genes were found by attributions of the product, though its text has the weight ("Attribution
+    function"): a weight is near 0 or 1 in most cells, and then hardly depends on any gene.
+
     The Wilcoxon rank-sum test of each segment against the union of the others, as in the paper, with the
     correction for ties and for continuity of `scipy.stats.mannwhitneyu`; the ranks of a gene serve all
     segments. DEVIATION: scanpy, which the paper used, does not correct for ties unless asked, and so misses
@@ -98,24 +119,32 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
     3     top  Xist  0.5         0.0
     """
     check_range("fdr", fdr, low=0, high=1)
-    groups = _segments(segments, len(attribution.cells))
-    table = _test_segments(attribution.values, groups, attribution.genes)
+    explained = _explained(attribution, what, cells, progress)
+    groups = _segments(segments, len(explained.cells))
+    table = _test_segments(explained.values, groups, explained.genes)
     return _sorted(table.assign(dominant=_is_higher(table, fdr)), "statistic")
 
 
 def compare_with_expression(
-    attribution: Attribution, values: Matrix, segments: Groups, *, fdr: float = 0.05
+    attribution: Attribution | Explained,
+    values: Matrix | None,
+    segments: Groups,
+    *,
+    what: Explain | None = None,
+    cells: Cells = None,
+    fdr: float = 0.05,
+    progress: ProgressOption = True,
 ) -> GeneComparison:
     """Compare the spatially dominant genes of segments with those that are expressed more in them.
 
     Parameters
     ----------
     attribution
-        Of cells.
+        A placement, or what `attribute` made of it.
     values
         (n_cells, n_genes) log-normalised expression of the same cells and genes, as an array or CSR:
-        ``placed.values(attribution.cells)``.
-    segments, fdr
+        ``placed.values(attribution.cells)``. None for that of a placement.
+    segments, what, cells, fdr, progress
         As for `dominant_genes`.
 
     Returns
@@ -135,18 +164,22 @@ def compare_with_expression(
     genes"): a gene is found by either where it is higher inside the segment at ``fdr``.
     """
     check_range("fdr", fdr, low=0, high=1)
-    groups = _segments(segments, len(attribution.cells))
-    shape = (len(attribution.cells), len(attribution.genes))
+    explained = _explained(attribution, what, cells, progress)
+    groups = _segments(segments, len(explained.cells))
+    shape = (len(explained.cells), len(explained.genes))
+    if values is None and not isinstance(attribution, Attribution):
+        values = attribution.values(explained.cells)
+    expression: Any = values if sp.issparse(values) else np.asarray(values)
     check_array(
         "values",
-        values,
-        fits=values.shape == shape,
+        expression,
+        fits=expression.shape == shape,
         expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
         fix="Use placed.values(attribution.cells).",
     )
     by = {
-        "attribution": _test_segments(attribution.values, groups, attribution.genes),
-        "expression": _test_segments(values, groups, attribution.genes),
+        "attribution": _test_segments(explained.values, groups, explained.genes),
+        "expression": _test_segments(expression, groups, explained.genes),
     }
     table = by["attribution"][["segment", "gene"]].copy()  # both have the same rows in the same order
     for column in _TESTED:
@@ -163,6 +196,30 @@ def compare_with_expression(
     any_found = summary[["both", "attribution", "expression"]].sum(axis=1)
     summary = summary.rename_axis(columns=None).assign(overlap=summary["both"] / any_found.clip(lower=1))
     return GeneComparison(table=_sorted(table, "statistic_attribution"), summary=summary)
+
+
+def _explained(
+    source: Attribution | Explained, what: Explain | None, cells: Cells, progress: ProgressOption
+) -> Attribution:
+    """Return an attribution as it is, or that of the cells of a placement."""
+    if what is not None:
+        check_choice("what", what, get_args(Explain))
+    check_kind(
+        "attribution",
+        source,
+        (Attribution, Explained),
+        expected="a placement, or an attribution of its cells",
+        fix="Pass what cellweft.Placer(...).fit(pair).place() or cellweft.tl.attribute(placed) returns.",
+    )
+    if not isinstance(source, Attribution):
+        return attribute(source, cells, what=what or "product", progress=progress)
+    fix = "Pass the placement, or explain it anew: cellweft.tl.attribute(placed, cells, what=...)."
+    if cells is not None:
+        raise SettingError("cells", expected="a placement to choose from", got="an attribution", fix=fix)
+    if what is not None and what != source.record.get("what"):
+        expected = f"{source.record.get('what')!r}, which the attribution explains"
+        raise SettingError("what", expected=expected, got=repr(what), fix=fix)
+    return source
 
 
 def _segments(segments: Any, n_cells: int) -> pd.Categorical:
