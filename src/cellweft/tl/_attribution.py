@@ -239,7 +239,7 @@ def attribute(
     check_placement(placed)
     captum = require("captum", "explain")  # before anything is read
     names, genes = placed.pair.sc.obs_names.to_numpy(dtype=str), np.asarray(placed.genes, dtype=str)
-    positions = _positions(cells, names)
+    positions = cell_positions(cells, names)
     n_cells = len(positions)
     points, entries = _sizes(
         parse_memory(memory), n_cells=n_cells, n_genes=len(genes), n_latent=placed.spots.shape[1]
@@ -345,7 +345,7 @@ def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[i
     return min(points, _MOST_POINTS), max(entries, 1)
 
 
-def _positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
+def cell_positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
     """Return positions of the cells asked for, in the order asked for."""
     from anndata import AnnData
 

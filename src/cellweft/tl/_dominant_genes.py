@@ -6,6 +6,7 @@ the genes it finds beside those that are merely expressed more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -237,17 +238,48 @@ def _segments(segments: Any, n_cells: int) -> pd.Categorical:
 
 
 def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str_]) -> pd.DataFrame:
-    """Return the rank-sum test of every segment that is large enough: one row per segment and gene."""
+    columns: Any = values.tocsc() if sp.issparse(values) else values
+
+    def read(some: slice) -> DoubleArray:
+        block = columns[:, some]
+        return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64)
+
+    return rank_sum_tests(read, groups, genes)
+
+
+def rank_sum_tests(
+    read: Callable[[slice], DoubleArray],
+    groups: pd.Categorical,
+    genes: NDArray[np.str_],
+    *,
+    reference: str | None = None,
+    block_values: float = BLOCK_VALUES,
+) -> pd.DataFrame:
+    """Return the rank-sum test of every segment that is large enough: one row per segment and gene.
+
+    Parameters
+    ----------
+    read
+        From some genes, by position, to their values, (n_cells, n_some).
+    groups
+        The segment of every cell.
+    genes
+        (n_genes,) their names.
+    reference
+        The segment that others are tested against; by default the union of the others.
+    block_values
+        Values that are read at once.
+    """
     shape, n_genes = (len(groups.categories), len(groups)), len(genes)
     members = sp.csr_matrix((np.ones(shape[1]), (groups.codes, np.arange(shape[1]))), shape=shape)
-    columns = values.tocsc() if sp.issparse(values) else values
+    against = None if reference is None else int(groups.categories.get_loc(reference))
     blocks = []
-    for some in row_blocks(n_genes, rows_within(BLOCK_VALUES, len(groups))):
-        block = columns[:, some]
-        dense = np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64)
-        blocks.append(_rank_sums(dense, members))
+    for some in row_blocks(n_genes, rows_within(block_values, len(groups))):
+        dense = read(some)
+        blocks.append(_rank_sums(dense, members) if against is None else _against(dense, members, against))
     tested = {name: np.concatenate([one[name] for one in blocks], axis=1) for name in blocks[0]}
     kept = np.flatnonzero(np.asarray(members.sum(axis=1)).ravel() >= _FEWEST)
+    kept = kept[kept != against] if against is not None else kept
     tested = {name: of[kept] for name, of in tested.items()}  # n_kept x n_genes
     tested["fdr"] = false_discovery_control(tested["p"], axis=1, method="bh")
     segment = pd.Categorical.from_codes(np.repeat(kept, n_genes), groups.categories)
@@ -255,6 +287,17 @@ def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str
         {"segment": segment.remove_unused_categories(), "gene": np.tile(genes.astype(object), len(kept))}
     )
     return table.assign(**{name: of.ravel() for name, of in tested.items()})
+
+
+def _against(values: DoubleArray, members: sp.csr_matrix, reference: int) -> dict[str, DoubleArray]:
+    """Return the tests of each segment against one of them, n_segments x n_genes; its own says nothing."""
+    parts = []
+    for segment in range(members.shape[0]):
+        # of itself against any other, to have a row
+        two = members[[segment, reference if segment != reference else int(reference == 0)]]
+        rows = np.flatnonzero(np.asarray(two.sum(axis=0)).ravel())
+        parts.append({name: of[:1] for name, of in _rank_sums(values[rows], two[:, rows]).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _rank_sums(values: DoubleArray, members: sp.csr_matrix) -> dict[str, DoubleArray]:
