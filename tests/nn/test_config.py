@@ -192,7 +192,7 @@ STEM_WHOLE = {
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
 STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
 STEM_OTHERS = {"total", "dropout", "kernel", "composition", "location", "sigma", "lr", *STEM_PARTS}
-STEM_OTHERS |= {"dropout_rescale", *STEM_WEIGHTS}
+STEM_OTHERS |= {"dropout_rescale", "slice_genes", *STEM_WEIGHTS}
 
 
 def test_every_setting_of_stem_is_tried_here_and_documented() -> None:
@@ -241,6 +241,7 @@ def test_numbers_of_stem_out_of_range(name: str, value: object, expected: str) -
         ("sigma", (None, 1e-6, 0.5, 20.0)),
         ("total", ("median", "common", 1e-6, 0.15, 1, 3.0)),
         ("dropout_rescale", (True, False)),
+        ("slice_genes", ("union", "common")),
         ("kernel", ("gaussian", "exponential", "knn")),
         ("composition", ("spots", "both")),
         ("location", ("mean", "median")),
@@ -259,6 +260,7 @@ def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...])
         ("kernel", "zzz", "Known: 'exponential', 'gaussian', 'knn'"),
         ("total", "mean", "Did you mean 'median'"),
         ("composition", "spot", "Did you mean 'spots'"),
+        ("slice_genes", "unions", "Did you mean 'union'"),
         ("location", "means", "Did you mean 'mean'"),
     ],
 )

@@ -151,7 +151,7 @@ def test_near_and_far_by_a_plain_loop(placed: Placement, of: Any, within: float 
         (
             lambda one: regions_of("placed.h5ad", "layer"),
             InputError,
-            "placed: expected a placement, got a str",
+            "placed: expected a placement, got a st",
         ),
         (lambda one: near_type(None, "x"), InputError, "placed: expected a placement, got a NoneType"),
         (
@@ -170,7 +170,7 @@ def test_near_and_far_by_a_plain_loop(placed: Placement, of: Any, within: float 
             SettingError,
             r"of: expected one of .* Did you mean 'cells'",
         ),
-        (lambda one: regional_genes(one, ["a", "b"] * 35, genes=["Gene001", "nope"]), GeneError, "nope"),
+        (lambda one: regional_genes(one, ["a", "b"] * 35, genes=["Gene01", "nope"]), GeneError, "nope"),
         (lambda one: regional_genes(one, ["a", "b"] * 35, genes=[]), InputError, "genes: expected genes"),
         (
             lambda one: regional_genes(one, ["aa", "b"] * 35, reference="a"),

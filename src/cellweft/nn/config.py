@@ -14,6 +14,7 @@ Sources = Literal["auto", "all", "panel"]
 Search = Literal["auto", "exact", "approximate"]
 Precision = Literal["float32", "bfloat16"]
 Composition = Literal["spots", "both"]
+SliceGenes = Literal["union", "common"]
 Location = Literal["mean", "median"]
 
 SAMPLE_CELLS = 2000
@@ -272,6 +273,9 @@ class StemSettings(_Settings):
         Widths of the encoder's layers (n_genes -> hidden -> middle -> latent).
     n_genes
         Highly variable genes that are used where the panel has more.
+    slice_genes
+        Those of several slices: the "union" of the ``n_genes`` of each, as the paper, or the ``n_genes`` that
+        are variable in most slices ("common").
     total
         What the totals of counts are brought to before log1p: "median", on each side the median of its own;
         "common", on both that of the cells; or a number, the multiple of the cells' median that both take.
@@ -319,6 +323,7 @@ class StemSettings(_Settings):
     middle: int = _whole(256, low=1)
     latent: int = _whole(128, low=1)
     n_genes: int = _whole(2000, low=2)
+    slice_genes: SliceGenes = field(default="union", metadata={"options": get_args(SliceGenes)})
     total: float | Literal["median", "common"] = "median"
     dropout: float | None = _number(None, low=0, high=0.99, optional=True)
     dropout_rescale: bool = True
@@ -361,6 +366,7 @@ class StemSettings(_Settings):
         if preset == "stem":
             return cls()
         return cls(
+            slice_genes="common",
             total=0.15,
             dropout_rescale=False,  # DEVIATION: settings were chosen without it (docs/stem.md)
             sigma=None,

@@ -1,4 +1,4 @@
-"""Genes that differ between parts of the tissue: regions, layers, bins of an axis, near a type and far from it."""
+"""Genes that differ between parts of the tissue: regions, bins of an axis, near a type and far from it."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def regional_genes(
 
     Notes
     -----
-    "Statistics and reproducibility" of Hao et al. 2024 (STEM): the Wilcoxon rank-sum test of each group against
-    the union of the rest, of log-normalised values, with false discovery rates of Benjamini and Hochberg. Genes
-    of the layers of the cortex, of the ten bins of the liver's axis, of fibroblasts near the portal and the
-    central vein, and of spots near plasmacytoid dendritic cells are all found by it.
+    "Statistics and reproducibility" of Hao et al. 2024 (STEM): the Wilcoxon rank-sum test of each group
+    against the union of the rest, of log-normalised values, with false discovery rates of Benjamini and
+    Hochberg. By it the paper found the genes of the layers of the cortex, of ten bins of the liver's axis, of
+    fibroblasts near the portal and the central vein, and of spots near plasmacytoid dendritic cells.
 
     Cells were placed by their expression: the p-values of genes that the model sees (``placed.genes``) rank
     genes, and prove no gradient. Cells of a region are no independent draws either.

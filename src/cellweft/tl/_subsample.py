@@ -54,9 +54,9 @@ def subsample_types(
 
     Notes
     -----
-    "Data preprocessing" of Hao et al. 2024 (STEM): of the liver's endothelial and Kupffer cells, three times as
-    many as of other types, a part of 0.3 was kept: ``subsample_types(cells, types=["Endothelial cells",
-    "Kupffer cells"])``. Compositions of spots go by how many cells of a type there are to be mapped to.
+    "Data preprocessing" of Hao et al. 2024 (STEM): of the liver's endothelial and Kupffer cells, three times
+    as many as of other types, a part of 0.3 was kept. Compositions of spots go by how many cells of a type
+    there are to be mapped to.
 
     Examples
     --------
