@@ -11,9 +11,12 @@ import numbers
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellweft._text import near, shorten
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,12 @@ def check_known(
     error: type[CellweftError] = KeyMissingError,
 ) -> None:
     """Raise an error with the nearest known names unless ``name`` is one of them."""
-    if name not in known:
+    try:
+        is_known = name in known
+    except (TypeError, ValueError, NotImplementedError):  # arrays and the like refuse to be compared
+        is_known, name = False, f"a {type(name).__name__}"
+        got = got or name
+    if not is_known:
         raise error(where, expected=expected, got=got or repr(name), fix=near(str(name), known))
 
 
@@ -286,6 +294,24 @@ def check_range(
     is_inside = is_number and low <= value <= high and value != float("inf")
     if not is_inside or isinstance(value, bool):
         raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
+
+
+def check_flag(where: str, value: object) -> None:
+    """Raise `SettingError` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(where, expected="True or False", got=repr(value), fix="Change the setting.")
+
+
+def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDArray[Any]:
+    """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
+    import numpy as np
+
+    try:
+        return np.asarray(values, dtype=np.float64 if numbers else None)
+    except (TypeError, ValueError) as error:
+        expected = "an array of numbers" if numbers else "an array"
+        got = f"a {type(values).__name__} ({error})"
+        raise InputError(where, expected=expected, got=got, fix=fix) from error
 
 
 def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool = True) -> None:

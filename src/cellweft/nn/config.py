@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from cellweft._errors import SettingError, arg, check_choice, check_known, check_range
+from cellweft._errors import SettingError, arg, check_choice, check_flag, check_known, check_range
 from cellweft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
@@ -49,10 +49,8 @@ class _Settings:
                 check_choice(one.name, value, one.metadata["options"])
             elif "range" in one.metadata and not (value is None and one.metadata["optional"]):
                 check_range(one.name, value, **one.metadata["range"])
-            elif isinstance(one.default, bool) and not isinstance(value, bool):
-                raise SettingError(
-                    one.name, expected="True or False", got=repr(value), fix="Change the setting."
-                )
+            elif isinstance(one.default, bool):
+                check_flag(one.name, value)
 
     def override(self, settings: Mapping[str, Any]) -> Self:
         """Return the settings with some of them changed.

@@ -15,6 +15,7 @@ from cellweft._errors import (
     InputError,
     SettingError,
     arg,
+    array_of,
     check_array,
     check_choice,
     check_known,
@@ -206,7 +207,7 @@ def axis_bins(
     """
     check_range("bins", bins, low=2, integer=True)
     check_choice("by", by, ("length", "cells"))
-    along = np.asarray(position)
+    along = array_of("position", position, fix="Give one position per cell.", numbers=False)
     is_number = along.dtype.kind in "biuf"
     known = ~np.isnan(along.astype(np.float64)) if is_number else np.zeros(along.shape, dtype=np.bool_)
     check_array(
