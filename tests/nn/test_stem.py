@@ -250,7 +250,7 @@ class TestRamp:
 
 
 def test_the_discrepancy_of_a_large_batch_takes_even_rows() -> None:
-    cells, spots = random(600, 2, seed=1), random(256, 2, seed=2)
+    cells, spots = random(1500, 2, seed=1), random(256, 2, seed=2)
     found = total_loss(cells, spots, rows_of_one(256), step=0, settings=StemSettings(alpha=1.0))
     expected = extraction_loss(spots, rows_of_one(256)) + mean_discrepancy(cells[::3], spots)
     assert float(found) == pytest.approx(float(expected), abs=TOLERANCE)

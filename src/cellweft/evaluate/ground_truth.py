@@ -134,8 +134,9 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
     where = arg("caught", caught) if isinstance(caught, str) else "caught"
     if caught is None:
         column = pair.sc.obs.get(_CAUGHT)
-        known = column is not None and pd.api.types.is_bool_dtype(column) and not column.isna().any()
-        return column.to_numpy(dtype=np.bool_) if known else None
+        if column is None or not pd.api.types.is_bool_dtype(column) or column.isna().any():
+            return None
+        return column.to_numpy(dtype=np.bool_)
     if isinstance(caught, str):
         slot, _, key = caught.partition(":")
         if slot == "boxes":

@@ -241,8 +241,8 @@ def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str
     columns: Any = values.tocsc() if sp.issparse(values) else values
 
     def read(some: slice) -> DoubleArray:
-        block = columns[:, some]
-        return np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64)
+        block: Any = columns[:, some]
+        return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
 
     return rank_sum_tests(read, groups, genes)
 
@@ -272,7 +272,7 @@ def rank_sum_tests(
     """
     shape, n_genes = (len(groups.categories), len(groups)), len(genes)
     members = sp.csr_matrix((np.ones(shape[1]), (groups.codes, np.arange(shape[1]))), shape=shape)
-    against = None if reference is None else int(groups.categories.get_loc(reference))
+    against = None if reference is None else groups.categories.tolist().index(reference)
     blocks = []
     for some in row_blocks(n_genes, rows_within(block_values, len(groups))):
         dense = read(some)

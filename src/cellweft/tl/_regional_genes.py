@@ -173,7 +173,7 @@ def regions_of(placed: Placement, column: str) -> NDArray[Any]:
 
 def axis_bins(
     position: NDArray[Any], bins: int = 10, *, by: Literal["length", "cells"] = "length"
-) -> pd.Categorical:
+) -> pd.Categorical[str]:
     """Cut an axis into bins, and return that of every cell.
 
     Parameters
@@ -232,9 +232,8 @@ def axis_bins(
     codes = np.full(len(along), -1, dtype=np.int64)
     codes[known] = number
     width = len(str(bins))
-    return pd.Categorical.from_codes(
-        codes, [f"bin {one:0{width}d}" for one in range(1, bins + 1)], ordered=True
-    )
+    names = pd.Index([f"bin {one:0{width}d}" for one in range(1, bins + 1)])
+    return pd.Categorical.from_codes(codes, names, ordered=True)
 
 
 def near_type(

@@ -372,7 +372,7 @@ def in_boxes(
     """
     scaled = middles / (sides / 2), places[drawn] / (sides / 2)
     slack = 1 + 1e-9  # a cell on an edge, whatever the rounding
-    near = cKDTree(scaled[1]).query_ball_point(scaled[0], slack, p=np.inf)
+    near: Any = cKDTree(scaled[1]).query_ball_point(scaled[0], slack, p=np.inf)
     columns = drawn[np.concatenate([np.asarray(one, dtype=np.int64) for one in near])]
     starts = np.concatenate([[0], np.cumsum([len(one) for one in near])])
     return sp.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(middles), len(places)))
