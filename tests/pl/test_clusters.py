@@ -6,6 +6,7 @@ from anndata import AnnData
 import cellweft
 from cellweft import pl
 from cellweft._errors import GeneError, InputError, KeyMissingError, SettingError
+from cellweft.place.placement import embeddings_of
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_umap_of_a_placement_draws_cells_and_spots(placement, monkeypatch):
     n_cells, n_spots = len(placement.cells), len(placement.spots)
     for ax, cells, spots in (
         (expression, placement.values(slice(0, n_cells)), placement.inputs[1].values(slice(0, n_spots))),
-        (embedding, placement.embedding() + 1, placement.embedding("spots") + 1),
+        (embedding, embeddings_of(placement, "cells") + 1, embeddings_of(placement, "spots") + 1),
     ):
         drawn, shown = ax.collections[0].get_offsets(), ax.collections[0].get_facecolors()
         assert len(drawn) == n_cells + n_spots

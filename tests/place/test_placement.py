@@ -27,7 +27,7 @@ from cellweft.nn.clustered_mapping import CoarseMapping
 from cellweft.nn.config import StemSettings
 from cellweft.nn.mapping import Mapping
 from cellweft.place.locations import FLATTEN, slices_of
-from cellweft.place.placement import Placement
+from cellweft.place.placement import Placement, embeddings_of
 from cellweft.place.placer import Placer
 
 # float32 products and sums in blocks of another shape, of values of the order of 1
@@ -856,7 +856,7 @@ def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.Monkey
 def test_embeddings_of_both_sides_are_those_of_the_encoders(placement: Placement) -> None:
     encoders = placement.model.encoders
     for of, side in (("cells", 0), ("spots", 1)):
-        found = placement.embedding(of)  # type: ignore[arg-type]
+        found = embeddings_of(placement, of)  # type: ignore[arg-type]
         values = placement.inputs[side].values(slice(0, len(found)))
         expected = []
         for encoder in encoders:  # layer by layer
@@ -870,14 +870,12 @@ def test_embeddings_of_both_sides_are_those_of_the_encoders(placement: Placement
         )
         assert found.dtype == np.float32
         assert not found[~counted].any()
-    products = placement.embedding() @ placement.embedding("spots").T / len(encoders)
+    products = embeddings_of(placement, "cells") @ embeddings_of(placement, "spots").T / len(encoders)
     np.testing.assert_allclose(products, (placement.cells @ placement.spots.T).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_embeddings_are_written_with_both_sides(placement: Placement) -> None:
     for of in ("cells", "spots"):
         made = placement.to_anndata(of=of)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(made.obsm["cellweft_embedding"], placement.embedding(of))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(made.obsm["cellweft_embedding"], embeddings_of(placement, of))  # type: ignore[arg-type]
         assert "cellweft_embedding" not in placement.to_anndata(of=of, embedding=False).obsm  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match=r"of: expected one of .* Did you mean 'cells'"):
-        placement.embedding("cell")  # type: ignore[arg-type]

@@ -149,15 +149,7 @@ def evaluate_placement(
     expected = "numbers of neighbours, each once"
     check_numbers("hits", hits, expected=expected, example=HITS, low=1, high=pair.sc.n_cells - 1)
     check_range("major", major, low=1, integer=True)
-    if truth is None and truth_composition is None:
-        places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
-        spots = arg("truth_composition", "obsm:KEY")
-        raise SettingError(
-            "truth",
-            expected="where the cells lived, or what the spots are made of",
-            got="neither",
-            fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
-        )
+    _check_truths(truth, truth_composition, caught)
     hits, major = [int(k) for k in hits], int(major)
     scorers: list[Callable[[Placed], list[pd.DataFrame]]] = []
     if truth_composition is not None:
@@ -168,9 +160,6 @@ def evaluate_placement(
         true = true_places(pair, truth)
         groups = _groups(pair, caught_cells(pair, caught, true))
         scorers.insert(0, lambda placed: _cell_rows(placed, pair, true, groups=groups, hits=hits))
-    elif caught is not None:
-        fix = "Give the true places, or leave " + arg("caught") + " out."
-        raise SettingError("caught", expected="the true places besides", got="no truth", fix=fix)
 
     def score(method: PlaceMethod, _: int) -> pd.DataFrame | None:
         placed = method.fit(pair).place()
@@ -192,6 +181,22 @@ def evaluate_placement(
         device=device,
         progress=progress,
     )
+
+
+def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
+    """Raise `SettingError` unless there is a truth, and that of places where cells are told apart."""
+    if truth is None and truth_composition is None:
+        places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
+        spots = arg("truth_composition", "obsm:KEY")
+        raise SettingError(
+            "truth",
+            expected="where the cells lived, or what the spots are made of",
+            got="neither",
+            fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
+        )
+    if truth is None and caught is not None:
+        fix = "Give the true places, or leave " + arg("caught") + " out."
+        raise SettingError("caught", expected="the true places besides", got="no truth", fix=fix)
 
 
 def _groups(pair: Pair, caught: BoolArray | None) -> dict[str, BoolArray]:

@@ -150,6 +150,8 @@ def _umap_of_placement(
     axes: Sequence[Axes] | NDArray[Any] | None,
 ) -> tuple[Axes, Axes]:
     """Draw the UMAP of cells and spots from their expression, and from their embeddings."""
+    from cellweft.place.placement import Which, embeddings_of
+
     n_cells, n_spots = len(placed.cells), len(placed.spots)
     if n_cells + n_spots <= neighbors:
         expected = f"more than neighbors={neighbors} cells and spots"
@@ -165,7 +167,8 @@ def _umap_of_placement(
     cells = sample_rows(np.arange(n_cells), most_cells, stream)
     spots = sample_rows(np.arange(n_spots), most_cells, stream)
     expression = np.concatenate([placed.values(cells), placed.inputs[1].values(spots)])
-    embeddings = np.concatenate([placed.embedding()[cells], placed.embedding("spots")[spots]])
+    sides: tuple[tuple[Which, IntArray], ...] = (("cells", cells), ("spots", spots))
+    embeddings = np.concatenate([embeddings_of(placed, of)[rows] for of, rows in sides])
     pair_of = panels(axes, 2, size=(3.8, 3.6))
     codes = np.asarray(shade.codes)[cells]
     table = to_rgba_array([*(shade.colors or {}).values(), MISSING])

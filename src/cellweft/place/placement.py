@@ -116,25 +116,6 @@ class Placement:
         """
         return self.inputs[0].values(rows)
 
-    def embedding(self, of: Which = "cells") -> FloatArray:
-        """Return the embeddings z of the cells or of the spots, in one space.
-
-        Parameters
-        ----------
-        of
-            "cells" or "spots".
-
-        Returns
-        -------
-        (n_cells, n_latent) or (n_spots, n_latent) float32; of several encoders, beside each other. Zero where
-        the model's genes have no counts. The mean over the encoders of products of a cell's and a spot's
-        embeddings is the logarithm of the mapping's weight, up to a constant of the cell.
-        """
-        check_choice("of", of, ("cells", "spots"))
-        if of == "spots":
-            return self.spots.cpu().numpy().astype(np.float32, copy=True)
-        return (self.cells * self.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
-
     @overload
     def coordinates(self) -> DoubleArray: ...
 
@@ -434,8 +415,8 @@ class Placement:
         genes
             Genes that are carried to the spots, as `impute` does.
         embedding
-            Whether ``obsm["cellweft_embedding"]`` holds what `embedding` returns: of a million cells half a
-            gigabyte per encoder.
+            Whether ``obsm["cellweft_embedding"]`` holds the embeddings z, those of cells and of spots in one
+            space; of several encoders beside each other. Of a million cells half a gigabyte per encoder.
         memory
             Budget for the genes.
 
@@ -458,7 +439,7 @@ class Placement:
         if of == "spots":
             spots = self.impute(genes, memory=memory)
             if embedding:
-                spots.obsm[EMBEDDING] = self.embedding("spots")
+                spots.obsm[EMBEDDING] = embeddings_of(self, "spots")
             if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
                 spots.obsm[PROPORTIONS] = self.deconvolve()
             return spots
@@ -469,7 +450,7 @@ class Placement:
             uns={RECORD: deepcopy(self.record)},
         )
         if embedding:
-            placed.obsm[EMBEDDING] = self.embedding()
+            placed.obsm[EMBEDDING] = embeddings_of(self, "cells")
         if neighbors:
             graph = self.neighbors(min(neighbors, len(places) - 1))
             rows = np.repeat(np.arange(len(places)), np.diff(graph.indptr))
@@ -551,6 +532,27 @@ class Placement:
     def _rows(self, embeddings: torch.Tensor, rows: IntArray) -> torch.Tensor:
         is_whole = len(rows) == len(embeddings)
         return embeddings if is_whole else embeddings[torch.from_numpy(rows).to(embeddings.device)]
+
+
+def embeddings_of(placed: Placement, of: Which) -> FloatArray:
+    """Return the embeddings z of the cells or of the spots, in one space.
+
+    Parameters
+    ----------
+    placed
+        A placement.
+    of
+        "cells" or "spots".
+
+    Returns
+    -------
+    (n_cells, n_latent) or (n_spots, n_latent) float32; of several encoders, beside each other. Zero where the
+    model's genes have no counts. The mean over the encoders of products of a cell's and a spot's embeddings
+    is the logarithm of the mapping's weight, up to a constant of the cell.
+    """
+    if of == "spots":
+        return placed.spots.cpu().numpy().astype(np.float32, copy=True)
+    return (placed.cells * placed.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
 
 
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:

@@ -322,7 +322,7 @@ def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
 
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
     """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
-    cells = array_of("embeddings", embeddings, fix="Give a matrix, such as Placement.embedding returns.")
+    cells = array_of("embeddings", embeddings, fix="Give a matrix, such as obsm of a placement.")
     check_array(
         "embeddings",
         cells,
