@@ -9,13 +9,37 @@ import pandas as pd
 from common import cellweft, markdown, summary, write
 
 SC, ST = "embryo_benchmark_sc.h5ad", "embryo_benchmark_st.h5ad"
-TRUTH = ["--truth", "obs:x_global,y_global", "--truth-composition", "obsm:celltype_prop", "--hits", "25,120"]
-METHODS = ["auto", "stem", "stem:dropout=None", "cosine", "knn-regression", "random", "centre", "nnls"]
+TRUTH = [
+    "--truth",
+    "obs:x_global,y_global",
+    "--truth-composition",
+    "obsm:celltype_prop",
+    "--caught",
+    "boxes",
+    "--hits",
+    "25,120",
+]
+METHODS = [
+    "auto",
+    "stem",
+    "stem:dropout=0.3+dropout_rescale=false",
+    "cosine",
+    "knn-regression",
+    "random",
+    "centre",
+    "nnls",
+]
 WANTED = [
     ("all cells", "location_error_mean"),
     ("all cells", "location_error_median"),
     ("all cells", "hits@25"),
     ("all cells", "hits@120"),
+    ("all cells", "hits_embedding@25"),
+    ("all cells", "hits_embedding@120"),
+    ("caught cells", "location_error_mean_caught"),
+    ("caught cells", "location_error_median_caught"),
+    ("uncaught cells", "location_error_mean_uncaught"),
+    ("uncaught cells", "location_error_median_uncaught"),
     ("all types", "celltype_pcc"),
     ("14 most frequent types", "celltype_pcc@14"),
     ("major types", "celltype_pcc"),

@@ -27,8 +27,8 @@ QUICK = ["auto:models=1", "stem", "cosine"]  # one encoder, where many simulatio
 NOISE = (0.2, 0.4, 0.6, 0.8)
 WANTED = [
     ("all cells", "location_error_mean"),
-    ("caught cells", "location_error_mean"),
-    ("uncaught cells", "location_error_mean"),
+    ("caught cells", "location_error_mean_caught"),
+    ("uncaught cells", "location_error_mean_uncaught"),
     ("all cells", "hits@25"),
     ("all types", "celltype_pcc"),
     ("major types", "celltype_pcc"),

@@ -31,7 +31,7 @@ def main() -> None:
     head = ["explained", "seconds", "largest relative gap", "median gap"]
     head += ["genes by attribution", "by expression", "by both"]
     text += "| " + " | ".join(head) + " |\n" + "| --- " * len(head) + "|\n"
-    for what in ("weight", "log weight"):
+    for what in ("product", "weight", "log weight"):
         start = time.perf_counter()
         why = cellweft.tl.attribute(placement, own, what=what)
         seconds = time.perf_counter() - start

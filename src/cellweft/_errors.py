@@ -11,9 +11,12 @@ import numbers
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellweft._text import near, shorten
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,14 @@ class MissingExtraError(CellweftError, ImportError):
     argument = None  # it is about a module
 
 
+def check_kind(where: str, value: object, kinds: type | tuple[type, ...], *, expected: str, fix: str) -> None:
+    """Raise `InputError` unless ``value`` is of one of the types."""
+    if not isinstance(value, kinds):
+        name = type(value).__name__
+        article = "an" if name[:1].lower() in "aeiou" else "a"
+        raise InputError(where, expected=expected, got=f"{article} {name}", fix=fix)
+
+
 def check_choice(where: str, value: str, choices: Sequence[str]) -> None:
     """Raise `SettingError` unless ``value`` is one of ``choices``."""
     check_known(value, choices, where, expected=f"one of {shorten(choices, most=20)}", error=SettingError)
@@ -254,7 +265,12 @@ def check_known(
     error: type[CellweftError] = KeyMissingError,
 ) -> None:
     """Raise an error with the nearest known names unless ``name`` is one of them."""
-    if name not in known:
+    try:
+        is_known = name in known
+    except (TypeError, ValueError, NotImplementedError):  # arrays and the like refuse to be compared
+        is_known, name = False, f"a {type(name).__name__}"
+        got = got or name
+    if not is_known:
         raise error(where, expected=expected, got=got or repr(name), fix=near(str(name), known))
 
 
@@ -280,13 +296,33 @@ def check_range(
         raise SettingError(where, expected=f"{kind} {bound}", got=repr(value), fix="Change the setting.")
 
 
+def check_flag(where: str, value: object) -> None:
+    """Raise `SettingError` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(where, expected="True or False", got=repr(value), fix="Change the setting.")
+
+
+def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDArray[Any]:
+    """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
+    import numpy as np
+
+    try:
+        return np.asarray(values, dtype=np.float64 if numbers else None)
+    except (TypeError, ValueError) as error:
+        expected = "an array of numbers" if numbers else "an array"
+        got = f"a {type(values).__name__} ({error})"
+        raise InputError(where, expected=expected, got=got, fix=fix) from error
+
+
 def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool = True) -> None:
-    """Raise `InputError` unless an array (or sparse matrix) ``fits`` by its shape and is finite."""
+    """Raise `InputError` unless an array (or sparse matrix) ``fits`` and holds finite numbers."""
     import numpy as np
 
     stored = values.data if hasattr(values, "tocsr") else values
-    if not fits or not np.isfinite(stored).all():
-        got = "NaN or infinity" if fits else f"shape {values.shape}"
+    is_number = stored.dtype.kind in "biufc"
+    if not fits or not is_number or not np.isfinite(stored).all():
+        got = "NaN or infinity" if is_number else f"values of type {stored.dtype}"
+        got = got if fits else f"shape {values.shape}"
         raise InputError(where, expected=expected, got=got, fix=fix)
 
 

@@ -55,6 +55,9 @@ PlacerPreset: TypeAlias = Literal["auto", "stem"]
 Kernel: TypeAlias = Literal["gaussian", "exponential", "knn"]
 """Form of the spots' spatial adjacency."""
 
+SpotShape: TypeAlias = Literal["discs", "boxes"]
+"""What a pseudo-spot is: a disc around a crossing point of a grid, or the STEM paper's box."""
+
 RelationKind: TypeAlias = Literal["embedding", "expression", "gene_sets", "edges"]
 """How genes belong together: protein embeddings, expression, gene sets (pathways), or a list of edges."""
 

@@ -173,3 +173,40 @@ def test_embryo(call: Any, shared_data: Path) -> None:
     assert found["cells"]["location_error_mean"] == pytest.approx(12.18, abs=0.1)
     assert found["cells"]["hits@120"] == pytest.approx(60.3, abs=0.5)
     assert found["types"]["celltype_pcc@14"] == pytest.approx(0.915, abs=0.005)
+
+
+@pytest.mark.parametrize("shape", ["boxes", "discs"])
+def test_pseudo_spots_are_made_first(call: Any, both: Any, tmp_path: Path, shape: str) -> None:
+    cells = both[0]
+    made = ["--pseudo-spots", shape, "--grid", "6,6", "--coordinates", "obsm:spatial_true"]
+    result = call(cells, cells, "-o", "scores.csv", *PLACE, *made, "--methods", "cosine", "--hits", "5")
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert {"location_error_mean_caught", "location_error_median_uncaught", "celltype_pcc"} <= set(
+        scores["metric"]
+    )
+    parameters = json.loads((tmp_path / "scores.json").read_text())["parameters"]
+    assert parameters["pseudo_spots"]["shape"] == shape
+    assert parameters["truth"] == "obsm:spatial_true"
+
+
+def test_cells_that_are_caught_are_named(call: Any, both: Any, tmp_path: Path) -> None:
+    asked = [*TRUTH, "--caught", "boxes:0.3", "--methods", "cosine", "--hits", "5"]
+    result = call(*both, "-o", "scores.csv", *PLACE, *asked)
+    assert result.exit_code == 0, result.output
+    parameters = json.loads((tmp_path / "scores.json").read_text())["parameters"]
+    assert parameters["caught"] == "boxes:0.3"
+
+
+def test_pseudo_spots_that_do_not_fit(call: Any, both: Any) -> None:
+    cells, spots = both
+    grid = ["--pseudo-spots", "boxes", "--grid", "6,6"]
+    assert_refused(call(cells, spots, "-o", "s.csv", *PLACE, *grid), "--pseudo-spots", "Name the same file")
+    wrong = call(cells, cells, "-o", "s.csv", *PLACE, *grid, "--truth", "obsm:spatial_true")
+    assert_refused(wrong, "--truth: expected none with pseudo-spots")
+    assert_refused(call(*both, "-o", "s.csv", *PLACE, *TRUTH, "--grid", "6,6"), "--grid", "no --pseudo-spots")
+    three = ["--pseudo-spots", "boxes", "--grid", "6,6,6"]
+    assert_refused(call(cells, cells, "-o", "s.csv", *PLACE, *three), "--grid: expected two whole numbers")
+    layer = call(cells, cells, "-o", "s.csv", *PLACE, *grid, "--sc-layer", "counts")
+    assert_refused(layer, "--labels and --coordinates, got sc_layer")
+    assert_refused(call(*both, "-o", "s.csv", *grid), "--by place, where it is used")

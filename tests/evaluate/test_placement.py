@@ -16,7 +16,7 @@ from cellweft._errors import InputError, KeyMissingError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.pseudospots import PseudoSpots, pseudo_spots
 from cellweft.data.synthetic.tissue import simulate_tissue
-from cellweft.evaluate.ground_truth import true_composition
+from cellweft.evaluate.ground_truth import caught_cells, true_composition, true_places
 from cellweft.evaluate.imputation import evaluate_imputation
 from cellweft.evaluate.placement import evaluate_placement
 from cellweft.evaluate.placement_baselines import best_cosine, nnls_composition
@@ -24,6 +24,7 @@ from cellweft.evaluate.placement_metrics import composition_pcc, hit_number, loc
 from cellweft.evaluate.score_table import COLUMNS, write_scores
 
 TRUTH: dict[str, Any] = {"truth": "obsm:spatial_true", "truth_composition": "obsm:composition"}
+GROUPS = ("caught", "uncaught")
 CELL_METRICS = ["location_error_mean", "location_error_median", "hits@5", "hits@20"]
 
 
@@ -112,7 +113,8 @@ def test_table_is_tidy(tissue: Pair, table: pd.DataFrame) -> None:
     assert set(kind.metric) == {"celltype_pcc"}
     assert len(kind) == 2 * 4 * len(set(kind.item))
     items = summary.groupby("item").metric.agg(lambda one: sorted(set(one))).to_dict()
-    cells = {f"{group} cells": sorted(CELL_METRICS) for group in ("all", "caught", "uncaught")}
+    cells = {"all cells": sorted(CELL_METRICS)}
+    cells |= {f"{group} cells": sorted(f"{one}_{group}" for one in CELL_METRICS) for group in GROUPS}
     types = {f"{group} types": ["celltype_pcc"] for group in ("all", "major", "moderate", "rare")}
     assert items == cells | types | {"4 most frequent types": ["celltype_pcc@4"]}
     assert {"location_error_mean", "hits@5"}.isdisjoint(summary[summary.method == "nnls"].metric)
@@ -126,13 +128,16 @@ def test_scores_are_those_of_the_metrics(made: PseudoSpots, tissue: Pair, table:
     assert value(table, "location_error_mean", "all cells", seed=1) == pytest.approx(errors.mean())
     assert value(table, "location_error_median", "all cells", seed=1) == np.median(errors)
     caught = made.cells.obs["caught"].to_numpy()
-    assert value(table, "location_error_mean", "caught cells", seed=1) == pytest.approx(errors[caught].mean())
-    assert value(table, "location_error_median", "uncaught cells", seed=1) == np.median(errors[~caught])
+    for group, cells in (("caught", caught), ("uncaught", ~caught)):
+        mean = value(table, f"location_error_mean_{group}", f"{group} cells", seed=1)
+        assert mean == pytest.approx(errors[cells].mean())
+        median = value(table, f"location_error_median_{group}", f"{group} cells", seed=1)
+        assert median == np.median(errors[cells])
     graph = placed.neighbors(20)
     ranked = np.array([row.indices[np.argsort(-row.data)] for row in graph])
     for k in (5, 20):
         assert value(table, f"hits@{k}", "all cells", seed=1) == hit_number(true, ranked[:, :k])
-    split = [value(table, "hits@5", f"{item} cells", seed=1) for item in ("caught", "uncaught")]
+    split = [value(table, f"hits@5_{group}", f"{group} cells", seed=1) for group in GROUPS]
     weighted = split[0] * caught.mean() + split[1] * (1 - caught.mean())
     assert value(table, "hits@5", "all cells", seed=1) == pytest.approx(weighted)
 
@@ -158,10 +163,10 @@ def test_types_are_those_of_the_metrics(tissue: Pair, table: pd.DataFrame, name:
 def test_a_perfect_placement(made: PseudoSpots, tissue: Pair) -> None:
     oracle = Oracle(made)
     found = evaluate_placement(tissue, [oracle], **TRUTH, hits=[3, 25])
-    for item in ("all cells", "caught cells", "uncaught cells"):
-        assert value(found, "location_error_mean", item, method="Oracle") == 0
-        assert value(found, "hits@25", item, method="Oracle") == 25
-        assert value(found, "hits@3", item, method="Oracle") == 3  # the nearest of the 25
+    for item, ending in (("all cells", ""), ("caught cells", "_caught"), ("uncaught cells", "_uncaught")):
+        assert value(found, f"location_error_mean{ending}", item, method="Oracle") == 0
+        assert value(found, f"hits@25{ending}", item, method="Oracle") == 25
+        assert value(found, f"hits@3{ending}", item, method="Oracle") == 3  # the nearest of the 25
     assert value(found, "celltype_pcc", "all types", method="Oracle") == pytest.approx(1)
     assert value(found, "celltype_pcc@14", "14 most frequent types", method="Oracle") == pytest.approx(1)
     assert oracle.shown == [tissue]
@@ -237,10 +242,104 @@ def test_cells_that_are_not_told_apart(made: PseudoSpots) -> None:
     for caught in (np.where(plain.obs["caught"], "yes", "no"), unclear):
         plain.obs["caught"] = caught
         found = evaluate_placement(pair(plain, made.spots), ["cosine"], **TRUTH, hits=[5])
-        assert set(found[found.metric == "hits@5"].item) == {"all cells"}
+        assert set(found[found.metric.str.startswith("hits@5")].item) == {"all cells"}
     plain.obs["caught"] = True
     found = evaluate_placement(pair(plain, made.spots), ["cosine"], **TRUTH, hits=[5])
-    assert set(found[found.metric == "hits@5"].item) == {"all cells", "caught cells"}
+    assert set(found[found.metric.str.startswith("hits@5")].metric) == {"hits@5", "hits@5_caught"}
+
+
+def test_which_cells_are_in_a_spot(made: PseudoSpots, tissue: Pair) -> None:
+    true = made.cells.obsm["spatial_true"]
+    errors = location_errors(true, best_cosine(tissue, seed=0).coordinates())
+    by_hand = np.zeros(len(true), dtype=bool)
+    lines = [np.unique(axis) for axis in made.spots.obsm["spatial"].T]
+    halves = [0.4 * np.diff(axis).min() / 2 for axis in lines]
+    for cell, place in enumerate(true):
+        for middle in made.spots.obsm["spatial"]:
+            inside = [abs(place[axis] - middle[axis]) <= halves[axis] for axis in (0, 1)]
+            by_hand[cell] |= all(inside)
+    assert 0 < by_hand.sum() < len(true)
+    named = made.cells.copy()
+    named.obs["summed"] = by_hand
+    for one, caught in ((tissue, by_hand), (tissue, "boxes:0.4"), (pair(named, made.spots), "obs:summed")):
+        found = evaluate_placement(one, ["cosine"], truth=TRUTH["truth"], caught=caught, hits=[5])
+        for group, cells in (("caught", by_hand), ("uncaught", ~by_hand)):
+            mean = value(found, f"location_error_mean_{group}", f"{group} cells")
+            assert mean == pytest.approx(errors[cells].mean())
+    default = evaluate_placement(tissue, ["cosine"], truth=TRUTH["truth"], caught="boxes", hits=[5])
+    same = evaluate_placement(tissue, ["cosine"], truth=TRUTH["truth"], caught="boxes:0.55", hits=[5])
+    pd.testing.assert_frame_equal(default, same)
+
+
+@pytest.mark.parametrize(
+    ("caught", "error", "message"),
+    [
+        ("boxs", SettingError, r"caught='boxs': expected 'obs:COLUMN', 'boxes' or 'boxes:0.55'"),
+        ("boxes:wide", SettingError, "expected a width above 0 to 1, in spacings of the grid, got 'wide'"),
+        ("boxes:0", SettingError, "expected a width above 0 to 1, in spacings of the grid, got '0'"),
+        ("boxes:1.2", SettingError, "expected a width above 0 to 1, in spacings of the grid, got '1.2'"),
+        ("boxes:nan", SettingError, "expected a width above 0 to 1, in spacings of the grid, got 'nan'"),
+        ("obs:summed", KeyMissingError, r"caught='summed': expected a column of obs of the reference"),
+        ("obs:cell_type", InputError, "caught='obs:cell_type': expected True or False for each of 500 cells"),
+        (np.ones(3, dtype=bool), InputError, r"caught: expected True or False .* got bool values of shape"),
+        (np.ones(500), InputError, "caught: expected True or False for each of 500 cells, got float64"),
+    ],
+)
+def test_what_says_nothing_of_the_cells_in_spots(
+    tissue: Pair, caught: Any, error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate_placement(tissue, ["cosine"], truth=TRUTH["truth"], caught=caught)
+
+
+def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tissue: Pair) -> None:
+    with pytest.raises(SettingError, match="caught: expected the true places besides, got no truth"):
+        evaluate_placement(tissue, ["nnls"], truth_composition=TRUTH["truth_composition"], caught="boxes")
+    row = made.spots[made.spots.obsm["spatial"][:, 1] == made.spots.obsm["spatial"][0, 1]].copy()
+    with pytest.raises(InputError, match=r"spots on a grid in two dimensions, got 2 .* \d+ and 1 lines"):
+        evaluate_placement(pair(made.cells, row), ["cosine"], truth=TRUTH["truth"], caught="boxes")
+
+
+@pytest.mark.parametrize("shape", ["discs", "boxes"])
+def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
+    cells = simulate_tissue(n_spatial=200, n_genes=40, n_panel=20, seed=1).st
+    made = pseudo_spots(cells, spacing=40, shape=shape)
+    found = evaluate_placement(made, ["cosine"], hits=[5])
+    expected = evaluate_placement(pair(made.cells, made.spots), ["cosine"], **TRUTH, hits=[5])
+    pd.testing.assert_frame_equal(found, expected)
+    parameters = found.attrs["cellweft"]["parameters"]
+    assert parameters["pseudo_spots"] == made.parameters
+    assert (made.parameters["shape"], made.parameters["spacing"]) == (shape, [40.0, 40.0])
+    assert json.dumps(parameters)
+    assert {"location_error_mean_caught", "hits@5_uncaught"} <= set(found.metric)
+
+
+def test_what_is_no_pair_is_refused() -> None:
+    with pytest.raises(InputError, match=r"pair: expected a pair, or pseudo-spots, got an AnnData\. Make it"):
+        evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
+
+
+def test_hits_by_embedding_are_those_of_the_largest_products(made: PseudoSpots, tissue: Pair) -> None:
+    found = evaluate_placement(
+        tissue, [cellweft.Placer(preset="stem", settings={"steps": 3})], **TRUTH, hits=[4, 9]
+    )
+    placed = cellweft.Placer(preset="stem", settings={"steps": 3}).fit(tissue).place()
+    embeddings, true = placed.cells.numpy(), made.cells.obsm["spatial_true"]
+    counts = {4: [], 9: []}
+    for cell in range(len(true)):
+        others = [one for one in range(len(true)) if one != cell]
+        by_product = sorted(others, key=lambda one: -float(embeddings[cell] @ embeddings[one]))
+        by_place = sorted(others, key=lambda one: float(np.hypot(*(true[cell] - true[one]))))
+        for k in counts:
+            counts[k].append(len({*by_product[:k]} & {*by_place[:k]}))
+    caught = made.cells.obs["caught"].to_numpy()
+    for k, each in counts.items():
+        label = found.method.iloc[0]
+        mean = value(found, f"hits_embedding@{k}", "all cells", method=label)
+        assert mean == pytest.approx(np.mean(each), abs=0.05)
+        apart = value(found, f"hits_embedding@{k}_caught", "caught cells", method=label)
+        assert apart == pytest.approx(np.mean(np.array(each)[caught]), abs=0.05)
+    assert "hits@4" in set(found.metric)
 
 
 def test_types_of_one_side_do_not_count(made: PseudoSpots, tissue: Pair) -> None:
@@ -261,7 +360,7 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
     )
     columns = ["level", "item", "metric"]
     one, other = (each.sort_values(columns, ignore_index=True) for each in (one, other))
-    hits = one.metric == "hits@20"  # cells at one place are told apart at random
+    hits = one.metric.str.startswith("hits@20")  # cells at one place are told apart at random
     assert one[columns].equals(other[columns])
     np.testing.assert_allclose(other.value[~hits], one.value[~hits], rtol=1e-9)  # sums in another order
     np.testing.assert_allclose(other.value[hits], one.value[hits], rtol=0.2)
@@ -349,8 +448,13 @@ def test_embryo(shared_data: Path) -> None:
         ["cosine", "centre", "nnls"],
         truth="obs:x_global,y_global",
         truth_composition="obsm:celltype_prop",
+        caught="boxes",
         hits=[120],
     )
+    # 28 % of the cells are in a spot
+    assert caught_cells(embryo, "boxes", true_places(embryo, "obs:x_global,y_global")).sum() == 1726
+    assert value(found, "location_error_mean_caught", "caught cells") == pytest.approx(1.9, abs=0.1)
+    assert value(found, "location_error_mean_uncaught", "uncaught cells") == pytest.approx(16.2, abs=0.1)
     assert value(found, "location_error_mean", "all cells") == pytest.approx(12.2, abs=0.2)
     assert value(found, "location_error_median", "all cells") == pytest.approx(4.2, abs=0.2)
     assert value(found, "hits@120", "all cells") == pytest.approx(60, abs=1)

@@ -188,7 +188,7 @@ STEM_WHOLE = {
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
 STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
 STEM_OTHERS = {"total", "dropout", "kernel", "composition", "location", "sigma", "lr", *STEM_PARTS}
-STEM_OTHERS |= {*STEM_WEIGHTS}
+STEM_OTHERS |= {"dropout_rescale", "slice_genes", *STEM_WEIGHTS}
 
 
 def test_every_setting_of_stem_is_tried_here_and_documented() -> None:
@@ -236,6 +236,8 @@ def test_numbers_of_stem_out_of_range(name: str, value: object, expected: str) -
         ("dropout", (None, 0, 0.99)),
         ("sigma", (None, 1e-6, 0.5, 20.0)),
         ("total", ("median", "common", 1e-6, 0.15, 1, 3.0)),
+        ("dropout_rescale", (True, False)),
+        ("slice_genes", ("union", "common")),
         ("kernel", ("gaussian", "exponential", "knn")),
         ("composition", ("spots", "both")),
         ("location", ("mean", "median")),
@@ -254,6 +256,7 @@ def test_values_of_stem_that_are_accepted(name: str, values: tuple[object, ...])
         ("kernel", "zzz", "Known: 'exponential', 'gaussian', 'knn'"),
         ("total", "mean", "Did you mean 'median'"),
         ("composition", "spot", "Did you mean 'spots'"),
+        ("slice_genes", "unions", "Did you mean 'union'"),
         ("location", "means", "Did you mean 'mean'"),
     ],
 )
@@ -270,7 +273,21 @@ def test_the_published_settings_are_the_papers() -> None:
     assert (published.kernel, published.sigma) in (("gaussian", 0.5), ("gaussian", None))
     assert published.steps * published.ramp_start == 50
     assert (published.models, published.total, published.composition) == (1, "median", "spots")
-    assert StemSettings().dropout is None  # by the formula
+    assert published.dropout is None  # by the formula
+    assert published.dropout_rescale  # a layer of dropout
+
+
+def test_the_formula_without_rescaling_is_our_own() -> None:
+    own = StemSettings.from_preset("auto")
+    assert (own.dropout, own.dropout_rescale) == (None, False)
+
+
+@pytest.mark.parametrize("settings", [StemSettings, StImputeSettings])
+def test_flags_are_true_or_false(settings: type) -> None:
+    name = "dropout_rescale" if settings is StemSettings else "normalise"
+    for value in ("no", 1, 0.0, None):
+        with pytest.raises(SettingError, match=rf"^{name}: expected True or False, got {value!r}\."):
+            settings(**{name: value})
 
 
 def test_the_own_settings_differ_from_the_published() -> None:

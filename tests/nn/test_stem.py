@@ -15,6 +15,7 @@ from cellweft.nn.stem import (
     Batch,
     CellEncoder,
     StemModel,
+    drop_values,
     extraction_loss,
     matching_dropout,
     mean_discrepancy,
@@ -180,6 +181,32 @@ class TestDropout:
     def test_never_below_zero_and_never_everything(self, cells: float, spots: float) -> None:
         assert 0 <= matching_dropout(cells, spots) < 1
 
+    @pytest.mark.parametrize("rescale", [True, False])
+    def test_kept_values_by_a_plain_loop(self, rescale: bool) -> None:
+        values, share = random(6, 4).abs() + 1, 0.3
+        found = drop_values(values, share, torch.Generator().manual_seed(5), rescale=rescale)
+        draws = torch.rand(6, 4, generator=torch.Generator().manual_seed(5))
+        for row in range(6):
+            for gene in range(4):
+                kept = float(values[row, gene]) / (0.7 if rescale else 1.0)
+                expected = kept if draws[row, gene] >= share else 0.0
+                assert float(found[row, gene]) == pytest.approx(expected, rel=1e-6)
+
+    def test_rescaling_keeps_the_mean_as_a_layer_does(self) -> None:
+        ones, share = torch.ones(1000, 200), 0.58
+        found = drop_values(ones, share, torch.Generator().manual_seed(0), rescale=True)
+        layer = torch.nn.Dropout(share)(ones)
+        assert set(found.unique().tolist()) == set(layer.unique().tolist())
+        assert float(found.mean()) == pytest.approx(1.0, abs=0.01)
+        assert float(drop_values(ones, share, torch.Generator(), rescale=False).mean()) == pytest.approx(
+            1 - share, abs=0.01
+        )
+
+    def test_no_dropout_leaves_the_values(self) -> None:
+        values = random(3, 4)
+        for rescale in (True, False):
+            assert torch.equal(drop_values(values, 0.0, torch.Generator(), rescale=rescale), values)
+
 
 class TestRamp:
     settings = StemSettings(steps=100, ramp_start=0.2, ramp_end=0.6, alpha=0.5, beta=2.0, visit=0.3)
@@ -223,7 +250,7 @@ class TestRamp:
 
 
 def test_the_discrepancy_of_a_large_batch_takes_even_rows() -> None:
-    cells, spots = random(600, 2, seed=1), random(256, 2, seed=2)
+    cells, spots = random(1500, 2, seed=1), random(256, 2, seed=2)
     found = total_loss(cells, spots, rows_of_one(256), step=0, settings=StemSettings(alpha=1.0))
     expected = extraction_loss(spots, rows_of_one(256)) + mean_discrepancy(cells[::3], spots)
     assert float(found) == pytest.approx(float(expected), abs=TOLERANCE)
@@ -406,7 +433,10 @@ class TestTraining:
         for name in ("cells", "spots", "adjacency"):
             assert torch.equal(getattr(line, name), getattr(fresh, name))
 
-    def test_dropout_is_of_the_spots_alone(self, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("rescale", [True, False])
+    def test_dropout_is_of_the_spots_alone(
+        self, line: Line, monkeypatch: pytest.MonkeyPatch, rescale: bool
+    ) -> None:
         seen: list[torch.Tensor] = []
         forward = CellEncoder.forward
 
@@ -415,10 +445,11 @@ class TestTraining:
             return forward(self, values)
 
         monkeypatch.setattr(CellEncoder, "forward", watched)
-        line.fit(steps=20, dropout=0.6)
+        line.fit(steps=20, dropout=0.6, dropout_rescale=rescale)
         spots, cells = torch.stack(seen[0::2]), torch.stack(seen[1::2])
         assert spots.shape[1] == 40
-        assert bool(((spots == 0) | (spots == line.spots)).all())
+        values = line.spots / 0.4 if rescale else line.spots
+        assert bool(((spots == 0) | (spots - values).abs().le(TOLERANCE)).all())
         kept = float((spots[:, line.spots > 0] != 0).double().mean())
         assert kept == pytest.approx(0.4, abs=0.02)
         assert float((cells == 0).double().mean()) < 0.1

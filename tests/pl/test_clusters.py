@@ -6,6 +6,7 @@ from anndata import AnnData
 import cellweft
 from cellweft import pl
 from cellweft._errors import GeneError, InputError, KeyMissingError, SettingError
+from cellweft.place.placement import embeddings_of
 
 
 @pytest.fixture
@@ -107,3 +108,38 @@ def test_umap_draws_the_same_cells_on_both_sides():
     assert colors[0] == colors[1]
     fewer, _ = pl.umap(tissue.st, tissue.truth, label=tissue.st.obs["cell_type"], most_cells=50)
     assert len(fewer.collections[0].get_offsets()) == 50
+
+
+def two_components(values, neighbors, seed, *, reduced=False):
+    """In place of UMAP, which compiles for long: the first two columns."""
+    return np.asarray(values[:, :2], dtype=np.float64) + reduced
+
+
+def test_umap_of_a_placement_draws_cells_and_spots(placement, monkeypatch):
+    monkeypatch.setattr("cellweft.pl._clusters._layout", two_components)
+    expression, embedding = pl.umap(placement, label="cell_type")
+    assert (expression.get_title(), embedding.get_title()) == ("expression", "embedding")
+    n_cells, n_spots = len(placement.cells), len(placement.spots)
+    for ax, cells, spots in (
+        (expression, placement.values(slice(0, n_cells)), placement.inputs[1].values(slice(0, n_spots))),
+        (embedding, embeddings_of(placement, "cells") + 1, embeddings_of(placement, "spots") + 1),
+    ):
+        drawn, shown = ax.collections[0].get_offsets(), ax.collections[0].get_facecolors()
+        assert len(drawn) == n_cells + n_spots
+        both = np.concatenate([cells[:, :2], spots[:, :2]])
+        np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(both, axis=0), rtol=1e-6)
+        grey = np.ptp(shown[:, :3], axis=1) < 1e-6
+        assert grey[:n_spots].all()  # below the cells
+        np.testing.assert_allclose(np.sort(drawn[:n_spots], axis=0), np.sort(spots[:, :2], axis=0), rtol=1e-6)
+    own = np.arange(n_cells) % 3
+    first, _ = pl.umap(placement, label=own, most_cells=20)
+    assert len(first.collections[0].get_offsets()) == 40
+    with pytest.raises(KeyMissingError, match=r"label='cell_typ'.*Did you mean 'cell_type'"):
+        pl.umap(placement, label="cell_typ")
+    with pytest.raises(InputError, match="expected one value for each of the 100 cells"):
+        pl.umap(placement, label=own[:5])
+
+
+def test_umap_needs_what_was_imputed(cells):
+    with pytest.raises(InputError, match="imputed: expected the imputed genes of these cells, got none"):
+        pl.umap(cells, label="type")

@@ -27,7 +27,7 @@ from cellweft.nn.clustered_mapping import CoarseMapping
 from cellweft.nn.config import StemSettings
 from cellweft.nn.mapping import Mapping
 from cellweft.place.locations import FLATTEN, slices_of
-from cellweft.place.placement import Placement
+from cellweft.place.placement import Placement, embeddings_of
 from cellweft.place.placer import Placer
 
 # float32 products and sums in blocks of another shape, of values of the order of 1
@@ -848,3 +848,34 @@ def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.Monkey
     np.testing.assert_allclose(composition.sum(axis=1), 1, atol=1e-4)
     some = torch.softmax(cells[-5:].double() @ spots.double().T, dim=1).numpy()
     np.testing.assert_allclose(places[-5:], some @ given.coordinates, rtol=1e-4)
+
+
+# Embeddings
+
+
+def test_embeddings_of_both_sides_are_those_of_the_encoders(placement: Placement) -> None:
+    encoders = placement.model.encoders
+    for of, side in (("cells", 0), ("spots", 1)):
+        found = embeddings_of(placement, of)  # type: ignore[arg-type]
+        values = placement.inputs[side].values(slice(0, len(found)))
+        expected = []
+        for encoder in encoders:  # layer by layer
+            hidden = torch.from_numpy(values)
+            for layer in encoder.layers:
+                hidden = layer(hidden)
+            expected.append(hidden.detach().numpy())
+        counted = values.any(axis=1)
+        np.testing.assert_allclose(
+            found[counted], np.concatenate(expected, axis=1)[counted], rtol=1e-4, atol=1e-5
+        )
+        assert found.dtype == np.float32
+        assert not found[~counted].any()
+    products = embeddings_of(placement, "cells") @ embeddings_of(placement, "spots").T / len(encoders)
+    np.testing.assert_allclose(products, (placement.cells @ placement.spots.T).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_are_written_with_both_sides(placement: Placement) -> None:
+    for of in ("cells", "spots"):
+        made = placement.to_anndata(of=of)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(made.obsm["cellweft_embedding"], embeddings_of(placement, of))  # type: ignore[arg-type]
+        assert "cellweft_embedding" not in placement.to_anndata(of=of, embedding=False).obsm  # type: ignore[arg-type]

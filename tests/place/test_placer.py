@@ -581,6 +581,31 @@ def test_a_model_comes_back_bit_by_bit(
     same_bits(loaded.fit(tissue_pair).place(), placed)
 
 
+def test_rescaling_is_saved_and_was_not_done_before_it_was(fit_placer: FitPlacer, tmp_path: Path) -> None:
+    placer = fit_placer(settings={"dropout_rescale": True})
+    path = placer.save(tmp_path / "model")
+    config = json.loads((path / "config.json").read_text())
+    assert config["settings"]["dropout_rescale"] is True
+    loaded = cellweft.load(path)
+    assert isinstance(loaded, Placer)
+    assert loaded.settings["dropout_rescale"] is True
+    del config["settings"]["dropout_rescale"]
+    (path / "config.json").write_text(json.dumps(config))
+    former = cellweft.load(path)
+    assert isinstance(former, Placer)
+    assert former.settings["dropout_rescale"] is False
+
+
+@pytest.mark.parametrize(("preset", "own"), [("stem", True), ("auto", False)])
+def test_the_preset_stem_rescales_and_auto_does_not(fit_placer: FitPlacer, preset: Any, own: bool) -> None:
+    unsaid, same, other = (
+        fit_placer(preset=preset, settings={"dropout": 0.4} | changed).place().coordinates()
+        for changed in ({}, {"dropout_rescale": own}, {"dropout_rescale": not own})
+    )
+    np.testing.assert_array_equal(unsaid, same)
+    assert np.abs(other - same).max() > 1e-6
+
+
 def test_a_loaded_model_asks_for_its_data(placer: Placer, tissue_pair: Pair, tmp_path: Path) -> None:
     loaded = cellweft.load(placer.save(tmp_path / "model"))
     assert isinstance(loaded, Placer)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -141,9 +142,39 @@ class TestGenes:
 
     def test_within_slices_where_there_are_several(self, sliced: Pair, tissue_pair: Pair) -> None:
         two = sliced.cells(np.arange(80))
-        found = model_genes(two, StemSettings(n_genes=5), seed=0)
+        found = model_genes(two, StemSettings(n_genes=5, slice_genes="common"), seed=0)
         assert len(found) == 5
         assert set(found) <= set(tissue_pair.shared_genes)
+
+    def test_the_union_of_the_genes_of_every_slice(self) -> None:
+        """In each of three slices other genes vary; in all together none stands out by number of slices."""
+        stream = np.random.default_rng(0)
+        slices = np.repeat(["a", "b", "c"], 60)
+        counts = stream.poisson(4.0, (180, 30)).astype(np.float32)
+        for number, name in enumerate("abc"):
+            rows = slices == name
+            counts[np.ix_(rows, np.arange(30) % 3 == number)] = stream.poisson(
+                stream.gamma(0.3, 4 / 0.3, (60, 10))
+            )
+        genes = [f"Gene{gene:02d}" for gene in range(30)]
+        st = AnnData(counts, obsm={"spatial": stream.random((180, 2))})
+        st.obs["slide"], st.var_names = slices, genes
+        sc = AnnData(stream.poisson(4.0, (20, 30)).astype(np.float32))
+        sc.var_names = genes
+        both = pair(sc, st, slices="slide")
+        found = model_genes(both, StemSettings(n_genes=6), seed=0)
+        # a plain loop: the genes of each slice by itself, put together
+        expected: set[str] = set()
+        for name in "abc":
+            one = both.cells(np.flatnonzero(slices == name))
+            expected |= set(model_genes(one, StemSettings(n_genes=6, slice_genes="common"), seed=0))
+        assert set(found) == expected
+        assert found.tolist() == sorted(found)
+        numbers = {int(gene[-2:]) % 3 for gene in found}
+        assert numbers == {0, 1, 2}
+        assert 12 < len(found) <= 18
+        common = model_genes(both, StemSettings(n_genes=6, slice_genes="common"), seed=0)
+        assert len(common) == 6
 
     def test_a_few_spots_of_many(self, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(room, "_GENE_ROWS", 40)

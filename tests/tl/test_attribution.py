@@ -104,6 +104,42 @@ def naive(placed: Placed, cell: int, steps: int = 150) -> tuple[int, float, np.n
     return spot, difference, total
 
 
+def naive_product(placed: Placed, cell: int, spot: int, steps: int = 150) -> np.ndarray:
+    """Attributions of z_cell z_spot of one cell, by midpoints."""
+    total = np.zeros(placed.inputs.shape[1])
+    for step in range(steps):
+        point = torch.from_numpy(placed.inputs[cell] * (step + 0.5) / steps).requires_grad_(True)
+        query = placed.model.queries(point[None])[0]
+        sum(query[latent] * placed.spots[spot, latent] for latent in range(len(query))).backward()
+        total += point.grad.numpy() * placed.inputs[cell] / steps
+    return total
+
+
+@pytest.mark.parametrize("n_slices", [1, 2])
+def test_the_product_equals_a_naive_loop(n_slices: int) -> None:
+    placed = place(n_slices=n_slices)
+    why, by_weight = attribute(placed, what="product", tolerance=1e-4), attribute(placed)
+    assert why.record["what"] == "product"
+    np.testing.assert_array_equal(why.spot, by_weight.spot)
+    for cell in range(9):
+        spot = int(why.spot[cell])
+        both = placed.model.queries(torch.from_numpy(np.stack([placed.inputs[cell], np.zeros(6, "float32")])))
+        products = (both @ placed.spots[spot]).detach()
+        assert why.explained[cell] == pytest.approx(float(products[0] - products[1]), abs=TOLERANCE)
+        np.testing.assert_allclose(why.values[cell], naive_product(placed, cell, spot), atol=2e-3)
+
+
+def test_other_spots_do_not_matter_to_the_product() -> None:
+    placed = place()
+    why = attribute(placed, [0], what="product")
+    alone = place()
+    alone.spots, alone.spot_groups = placed.spots[why.spot], {"slice0": np.arange(1)}
+    np.testing.assert_allclose(
+        attribute(alone, [0], what="product").values, why.values, rtol=0, atol=TOLERANCE
+    )
+    assert not attribute(alone, [0]).values.any()  # the weight of the only spot is 1 whatever the cell
+
+
 @pytest.mark.parametrize("n_slices", [1, 2])
 def test_equals_naive_loop(n_slices: int) -> None:
     placed = place(n_slices=n_slices)
@@ -224,10 +260,22 @@ def test_a_name_that_two_cells_have(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(SettingError, match="what: expected one of 'weight', 'log weight', got 'odds'"):
+    with pytest.raises(
+        SettingError, match="what: expected one of 'product', 'weight', 'log weight', got 'odds'"
+    ):
         attribute(place(), what="odds")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="steps: expected a whole number >= 1, got 0"):
         attribute(place(), steps=0)
+    with pytest.raises(SettingError, match=r"got 'log_weight'\. Did you mean 'log weight' or 'weight'"):
+        attribute(place(), what="log_weight")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [np.ones((3, 2)), "placed.h5ad", None, anndata.AnnData(np.ones((2, 2)))])
+def test_what_is_no_placement_is_refused(wrong: Any) -> None:
+    with pytest.raises(
+        InputError, match=r"placed: expected a placement, got an? \w+\. Place the cells first"
+    ):
+        attribute(wrong)
 
 
 def test_memory_is_kept() -> None:

@@ -1,5 +1,7 @@
 """Spatially dominant genes: cases by hand, scipy's test one segment at a time, and their comparison."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,22 +9,27 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scipy.stats
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellweft._errors import InputError, SettingError
 from cellweft.tl import _dominant_genes as room
-from cellweft.tl._attribution import Attribution
+from cellweft.tl._attribution import Attribution, attribute
 from cellweft.tl._dominant_genes import compare_with_expression, dominant_genes
 
 
 def made(values: np.ndarray) -> Attribution:
     """An attribution with these values."""
-    n_cells, n_genes = values.shape
+    return made_of(values, np.array([f"Gene{number}" for number in range(values.shape[1])]))
+
+
+def made_of(values: np.ndarray, genes: np.ndarray) -> Attribution:
+    n_cells = len(values)
     cells = np.arange(n_cells)
     return Attribution(
         values=values.astype(np.float32),
-        genes=np.array([f"Gene{number}" for number in range(n_genes)]),
+        genes=genes,
         cells=cells,
         cell_names=cells.astype(str),
         spot=cells,
@@ -54,6 +61,82 @@ def test_dominant_genes_by_hand() -> None:
     assert first.p == pytest.approx(2 * scipy.stats.norm.sf(first.statistic))
     assert first.fdr == first.p  # one gene
     assert list(table.dominant) == [True, False]  # of "out" it is as surely not
+
+
+@dataclass(kw_only=True)
+class Placed:
+    """As much of a placement as explaining needs; a cell's query is its first gene."""
+
+    inputs: np.ndarray
+    spots: torch.Tensor
+
+    model = SimpleNamespace(queries=lambda values: values[:, :1] + 0 * values.sum(dim=1, keepdim=True))
+    genes = np.array(["First", "Second"])
+
+    @property
+    def pair(self) -> SimpleNamespace:
+        cells, spots = (pd.Index(list(map(str, range(len(one))))) for one in (self.inputs, self.spots))
+        return SimpleNamespace(sc=SimpleNamespace(obs_names=cells), st=SimpleNamespace(obs_names=spots))
+
+    @property
+    def spot_groups(self) -> dict[str, np.ndarray]:
+        return {"": np.arange(len(self.spots))}
+
+    @property
+    def slice_of_cells(self) -> np.ndarray:
+        return np.zeros(len(self.inputs), dtype=np.int64)
+
+    def values(self, rows: Any) -> np.ndarray:
+        return self.inputs[rows]
+
+
+def placed() -> Placed:
+    inputs = np.array([[9.0, 1.0], [7.0, 0.0], [8.0, 2.0], [1.0, 3.0], [2.0, 3.0]], dtype=np.float32)
+    return Placed(inputs=inputs, spots=torch.tensor([[0.5], [2.0]]))
+
+
+def test_dominant_genes_of_a_placement_are_of_the_product() -> None:
+    one, segments = placed(), ["in", "in", "in", "out", "out"]
+    # the heaviest spot of each cell is the second: its product is 2 x the first gene
+    by_hand = np.column_stack([2 * one.inputs[:, 0], np.zeros(5)])
+    table = dominant_genes(one, segments, fdr=0.3, progress=False)
+    pd.testing.assert_frame_equal(table, dominant_genes(made_of(by_hand, one.genes), segments, fdr=0.3))
+    first = table[(table.segment == "in") & (table.gene == "First")].iloc[0]
+    assert first.difference == pytest.approx(2 * (8 - 1.5))
+    for what in ("product", "weight", "log weight"):
+        why = attribute(one, what=what, progress=False)
+        same = dominant_genes(one, segments, what=what, progress=False)
+        pd.testing.assert_frame_equal(dominant_genes(why, segments), same)
+        pd.testing.assert_frame_equal(dominant_genes(why, segments, what=what), same)
+    some = dominant_genes(one, segments[1:], cells=[1, 2, 3, 4], progress=False)
+    assert some[some.segment == "in"].difference.max() == pytest.approx(2 * (7.5 - 1.5))
+    by_both = compare_with_expression(one, None, segments, progress=False).table
+    assert set(by_both.columns) >= {"difference_attribution", "difference_expression"}
+    pd.testing.assert_frame_equal(
+        by_both, compare_with_expression(attribute(one, what="product"), one.inputs, segments).table
+    )
+
+
+def test_an_attribution_explains_what_it_was_made_for() -> None:
+    one, segments = placed(), ["in", "in", "in", "out", "out"]
+    why = attribute(one, what="weight", progress=False)
+    with pytest.raises(
+        SettingError, match=r"what: expected 'weight', which the attribution explains, got 'product'"
+    ):
+        dominant_genes(why, segments, what="product")
+    with pytest.raises(SettingError, match="cells: expected a placement to choose from, got an attribution"):
+        dominant_genes(why, segments[1:], cells=[1, 2, 3, 4])
+    with pytest.raises(SettingError, match=r"what: expected one of .*Did you mean 'product'"):
+        dominant_genes(one, segments, what="products")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [np.ones((5, 2)), "placed.h5ad", None, pd.DataFrame({"a": [1.0]})])
+def test_what_is_neither_placement_nor_attribution_is_refused(wrong: Any) -> None:
+    message = r"attribution: expected a placement, or an attribution of its cells, got an? \w+\. Pass what"
+    with pytest.raises(InputError, match=message):
+        dominant_genes(wrong, ["a", "a", "b", "b", "b"])
+    with pytest.raises(InputError, match=message):
+        compare_with_expression(wrong, None, ["a", "a", "b", "b", "b"])
 
 
 def test_dominant_genes_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cellweft._errors import SettingError
+from cellweft._errors import FormatError, SettingError, arg
 from cellweft._text import human_bytes
+from cellweft._typing import SpotShape
 from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
 from cellweft.cli.parsing import check_device, read_numbers
 from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+    from anndata import AnnData
     from rich.table import Table
 
     from cellweft.data._pair import Pair
+    from cellweft.data.synthetic.pseudospots import PseudoSpots
     from cellweft.evaluate.methods import Method
 
 _PROCESS_BYTES = 600e6  # Python with its libraries loaded, the graph of the cells, and a block of scores
@@ -76,15 +81,69 @@ class PlaceOptions:
         uns[KEY_names].
     hits
         Numbers K of neighbours: how many of each cell's K true neighbours are found.
+    caught
+        Which cells of SC are in a spot, to be scored apart: obs:COLUMN of SC, or boxes, those in a box of .55
+        of the grid's spacing around a spot.
+    pseudo_spots
+        Sum the cells of SC to spots first, of which both truths are then known: boxes, as in the paper, or
+        discs. ST is the same file; --coordinates and --labels name the cells' places and types. It takes the
+        place of --truth.
+    grid
+        Pseudo-spots along the two axes, from edge to edge: 30,40 as in the paper.
+    spacing
+        Distance of the pseudo-spots in the unit of the coordinates, in place of --grid.
     """
 
     truth: Annotated[str | None, _place(metavar="PLACE")] = None
     truth_composition: Annotated[str | None, _place(metavar="PLACE")] = None
     hits: Annotated[str, _place(metavar="NUMBERS")] = "25,120"
+    caught: Annotated[str | None, _place(metavar="PLACE")] = None
+    pseudo_spots: Annotated[SpotShape | None, _place()] = None
+    grid: Annotated[str | None, _place(metavar="NUMBERS")] = None
+    spacing: Annotated[float | None, _place()] = None
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_placement`; raise `SettingError` where hits are not numbers."""
-        return vars(self) | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
+        truths = {name: getattr(self, name) for name in ("truth", "truth_composition", "caught")}
+        return truths | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
+
+    def spots(self, sc: Path, st: Path, data: options.PairOptions) -> PseudoSpots | None:
+        """Return the pseudo-spots that are asked for, summed from the cells of SC."""
+        from cellweft.data.synthetic.pseudospots import pseudo_spots
+
+        for name in ("grid", "spacing") if self.pseudo_spots is None else ("truth", "truth_composition"):
+            if getattr(self, name) is not None:
+                got = "no " if self.pseudo_spots is None else ""
+                raise SettingError(
+                    name,
+                    expected="pseudo-spots, which have a grid" if got else "none with pseudo-spots",
+                    got=got + arg("pseudo_spots"),
+                    fix="Leave out one of the two.",
+                )
+        if self.pseudo_spots is None:
+            return None
+        other = {name for name, value in vars(data).items() if value != getattr(options.PairOptions(), name)}
+        if st.resolve() != sc.resolve() or other - {"labels", "coordinates"}:
+            wrong = sorted(other - {"labels", "coordinates"})
+            raise SettingError(
+                "pseudo_spots",
+                expected="the cells of SC as ST too, and of the options of data only "
+                + (arg("labels") + " and " + arg("coordinates")),
+                got=f"{wrong[0]}" if wrong else f"{st}",
+                fix="Name the same file twice; its main matrix holds the counts.",
+            )
+        axes = None if self.grid is None else [one.strip() for one in self.grid.split(",")]
+        if axes is not None and (len(axes) != 2 or not all(one.isdecimal() for one in axes)):
+            fix = "Write " + arg("grid", "30,40") + "."
+            raise SettingError("grid", expected="two whole numbers", got=repr(self.grid), fix=fix)
+        return pseudo_spots(
+            _cells_of(sc),
+            coordinates=data.coordinates,
+            labels=data.labels,
+            spacing=self.spacing,
+            grid=None if axes is None else (int(axes[0]), int(axes[1])),
+            shape=self.pseudo_spots,
+        )
 
 
 _HELD_OUT = fields(HeldOutOptions) + fields(options.NetworkOptions)
@@ -146,14 +205,15 @@ def evaluate(
 
         sources, names = network.read(), _names(methods, by)
         resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
-        pair = data.pair(sc, st, output)
+        made = place.spots(sc, st, data) if by == "place" else None
+        pair = data.pair(sc, st, output) if made is None else made.pair()
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
         plan, said = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{said} ({', '.join(names)})")
         scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation
         with screen.progress() as progress:
             arguments |= {"seeds": all_seeds, "device": run.device, "progress": progress}
-            scores = scored(pair, names, **arguments, **sources)
+            scores = scored(made or pair, names, **arguments, **sources)
         written, beside = write_scores(scores, output, overwrite=overwrite)
         shown, values = _shown(scores, by, held_out)
         screen.show(shown)
@@ -167,6 +227,19 @@ def evaluate(
             "cautions": cautions_of(pair),
         }
         screen.finish(f"Scores -> {output}, versions and parameters -> {output.with_suffix('.json')}", record)
+
+
+def _cells_of(path: Path) -> AnnData:
+    """Return the cells of a file, in memory."""
+    import anndata
+
+    from cellweft.data.io.read import open_input
+
+    open_input(path, argument="sc")  # refuses what it is not
+    if path.suffix not in (".h5ad", ".zarr"):
+        fix = "Write the cells with AnnData, places and types included."
+        raise FormatError(str(path), expected="an .h5ad or .zarr file of cells", got=path.name, fix=fix)
+    return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
 
 
 def _check_applies(context: typer.Context, by: str) -> None:

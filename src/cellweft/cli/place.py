@@ -32,6 +32,7 @@ def place(
     spots: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     genes: Annotated[str | None, typer.Option(metavar="NAMES|FILE")] = None,
     neighbors: Annotated[int, typer.Option(min=0)] = 15,
+    no_embedding: bool = False,
     memory: options.Memory = "4GB",
     preset: PlacerPreset = "auto",
     settings: options.Settings = None,
@@ -53,6 +54,8 @@ def place(
         Genes of the cells to carry to the spots: names between commas, or a text file with one name a line.
     neighbors
         Neighbours of each cell in the graph of the placed cells; 0 for none.
+    no_embedding
+        Leave out the embeddings of cells and spots.
     preset
         The method: the best we know (auto), or STEM as published.
     settings
@@ -75,9 +78,11 @@ def place(
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             placement = placer.fit(pair, progress=progress).place(progress=progress)
-            placed = placement.to_anndata(neighbors=neighbors, progress=progress)
+            placed = placement.to_anndata(
+                neighbors=neighbors, embedding=not no_embedding, progress=progress
+            )
             of_spots = spots and placement.to_anndata(
-                of="spots", genes=names, memory=memory, progress=progress
+                of="spots", genes=names, embedding=not no_embedding, memory=memory, progress=progress
             )
             write_anndata(placed, output, overwrite=overwrite)
             if spots is not None:

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from cellweft._errors import InputError, KeyMissingError, SettingError, arg, check_array, check_known
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray
+from cellweft._typing import BoolArray, DoubleArray
 from cellweft.data._pair import Pair, coordinates_of
+from cellweft.data.io.columns import column_of
 from cellweft.data.spatial import find_coordinates
+from cellweft.data.synthetic.pseudospots import BOX_WIDTH, in_boxes
+
+_CAUGHT = "caught"  # column of obs: whether a cell's counts are in a spot, as `pseudo_spots` writes it
 
 
 def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleArray:
@@ -99,6 +103,83 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
         )
     total = values.sum(axis=1, keepdims=True)
     return pd.DataFrame(values / np.where(total > 0, total, 1.0), index=pair.st.obs_names, columns=types)
+
+
+def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArray) -> BoolArray | None:
+    """Return which of the reference's cells are in a spot, (n_cells,); None where nothing tells.
+
+    Parameters
+    ----------
+    pair
+        Cells, and spots with coordinates.
+    caught
+        ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (in spacings of the spots' grid, above 0 to 1), or
+        booleans. None takes the column "caught" if it holds booleans.
+    true
+        (n_cells, 2) where the cells lived.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    SettingError
+        A text of another form, or a width out of its range.
+    InputError
+        Not one boolean for each cell; spots that are on no grid in two dimensions.
+
+    Notes
+    -----
+    The spacing of a grid along an axis is the least distance of two of its lines.
+    """
+    where = arg("caught", caught) if isinstance(caught, str) else "caught"
+    if caught is None:
+        column = pair.sc.obs.get(_CAUGHT)
+        if column is None or not pd.api.types.is_bool_dtype(column) or column.isna().any():
+            return None
+        return column.to_numpy(dtype=np.bool_)
+    if isinstance(caught, str):
+        slot, _, key = caught.partition(":")
+        if slot == "boxes":
+            return _in_boxes(pair, key, true, where)
+        if slot != "obs" or not key:
+            raise _other_form(where, "'obs:COLUMN', 'boxes' or 'boxes:0.55'", arg("caught", "boxes"))
+        source = f"the reference ({pair.sc.source})"
+        caught = column_of(pair.sc.obs, key, where=source, argument="caught").to_numpy()
+    values = np.asarray(caught)
+    if values.dtype != np.bool_ or values.shape != (pair.sc.n_cells,):
+        raise InputError(
+            where,
+            expected=f"True or False for each of {pair.sc.n_cells:,} cells",
+            got=f"{values.dtype} values of shape {values.shape}",
+            fix="Give booleans in the order of the reference's cells.",
+        )
+    return values
+
+
+def _in_boxes(pair: Pair, width: str, true: DoubleArray, where: str) -> BoolArray:
+    try:
+        share = float(width) if width else BOX_WIDTH
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        expected = "a width above 0 to 1, in spacings of the grid"
+        fix = "Write " + arg("caught", "boxes:0.55") + "."
+        raise SettingError(where, expected=expected, got=repr(width), fix=fix)
+    middles = coordinates_of(pair)
+    gaps = [np.diff(np.unique(axis)) for axis in middles.T]
+    extent = np.ptp(middles, axis=0).max()
+    gaps = [gap[gap > 1e-6 * extent] for gap in gaps]  # rounding makes no line of its own
+    if middles.shape[1] != 2 or not all(len(gap) for gap in gaps):
+        lines = " and ".join(str(len(gap) + 1) for gap in gaps)
+        raise InputError(
+            where,
+            expected="spots on a grid in two dimensions",
+            got=f"{middles.shape[1]} dimensions, with spots on {lines} lines along them",
+            fix="Name a column of the reference instead: " + arg("caught", "obs:COLUMN") + ".",
+        )
+    sides = share * np.array([gap.min() for gap in gaps])
+    members = in_boxes(middles, true, np.arange(len(true)), sides=sides)
+    return np.bincount(members.indices, minlength=len(true)) > 0
 
 
 def _named_places(pair: Pair, truth: str, where: str) -> DoubleArray:

@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 
 from cellweft import _statistics
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_array
+from cellweft._errors import InputError, array_of, check_array
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray
 
@@ -251,7 +251,14 @@ METRICS: dict[str, Score] = {
 
 
 def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    fix = "Give matrices of cells x genes."
+    truth, prediction = (
+        array_of(name, matrix, fix=fix, numbers=False)
+        for name, matrix in (("truth", truth), ("prediction", prediction))
+    )
+    for name, matrix in (("truth", truth), ("prediction", prediction)):
+        if matrix.dtype.kind not in "biuf":
+            array_of(name, matrix, fix=fix)
     if truth.ndim != 2 or prediction.shape != truth.shape or truth.shape[0] == 0:
         raise InputError(
             "prediction",

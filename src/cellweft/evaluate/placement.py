@@ -10,15 +10,17 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, SettingError, arg, check_range
+from cellweft._errors import InputError, SettingError, arg, check_kind, check_range
 from cellweft._text import shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair, labels_of
-from cellweft.evaluate.ground_truth import true_composition, true_places
+from cellweft.data.synthetic.pseudospots import PseudoSpots
+from cellweft.evaluate.ground_truth import caught_cells, true_composition, true_places
 from cellweft.evaluate.placement_baselines import Placed, PlaceMethod, resolve_placers
 from cellweft.evaluate.placement_metrics import GROUPS, composition_pcc, location_errors, type_groups
 from cellweft.evaluate.placement_metrics import hits as hits_of
 from cellweft.evaluate.score_table import check_numbers, score_methods, score_rows
+from cellweft.place.placement import Placement
 
 HITS = (25, 120)
 """Neighbours that the hit number is counted over, by default."""
@@ -26,15 +28,17 @@ HITS = (25, 120)
 MAJOR = 14
 """Most frequent types that ``celltype_pcc@14`` is a mean over, as published."""
 
-_CAUGHT = "caught"  # column of obs: whether a cell's counts are in a spot, as `pseudo_spots` writes it
+MOST_EMBEDDED = 20_000
+"""Cells up to which all embeddings are compared with all, for ``hits_embedding@K``."""
 
 
 def evaluate_placement(
-    pair: Pair,
+    pair: Pair | PseudoSpots,
     methods: Sequence[str | PlaceMethod],
     *,
     truth: str | NDArray[Any] | pd.DataFrame | None = None,
     truth_composition: str | pd.DataFrame | None = None,
+    caught: str | NDArray[Any] | None = None,
     seeds: Sequence[int] = (0,),
     hits: Sequence[int] = HITS,
     major: int = MAJOR,
@@ -46,7 +50,8 @@ def evaluate_placement(
     Parameters
     ----------
     pair
-        Cells to place, and spots with coordinates.
+        Cells to place, and spots with coordinates; or what `cellweft.datasets.pseudo_spots` made of measured
+        cells, in the shape that was asked for there, which knows both truths.
     methods
         Names (``"auto"``, ``"stem"``, and of the baselines ``"cosine"``, ``"knn-regression"``, ``"random"``,
         ``"centre"``, ``"nnls"``, with settings as in ``"knn-regression:k=10"``) or unfitted objects with
@@ -58,6 +63,11 @@ def evaluate_placement(
         What the spots are made of: ``"obsm:KEY"`` of the spatial side, with the types as columns of a table
         or in ``uns[KEY + "_names"]``, or a table of spots x types. It needs a pair with labels. One of the
         two truths is needed.
+    caught
+        Which cells' counts are in a spot, so that they are scored apart: ``"obs:COLUMN"`` of the reference or
+        (n_cells,) booleans; or ``"boxes"``, the cells whose true place is in a box of .55 of the grid's
+        spacing around a spot, as in the paper's pseudo-spots (``"boxes:0.4"`` for others). By default the
+        column ``caught`` of ``obs``, if there is one of booleans.
     seeds
         Seeds of the methods, each run with each.
     hits
@@ -82,9 +92,12 @@ def evaluate_placement(
     =======  ==========================  ===============================================================
     cell     name of the cell            ``location_error``
     type     name of the type            ``celltype_pcc``
-    summary  all cells                   ``location_error_mean``, ``location_error_median``, ``hits@K``
-    summary  caught cells, uncaught      the same, where ``obs["caught"]`` of the reference tells whose
-             cells                       counts are in a spot
+    summary  all cells                   ``location_error_mean``, ``location_error_median``; ``hits@K``, of
+                                         the neighbours by place; ``hits_embedding@K``, of those by
+                                         embedding, of a `cellweft.Placement` of up to 20,000 cells
+    summary  caught cells                the same with ``_caught`` behind, as ``location_error_mean_caught``,
+                                         where it is known which cells are in a spot
+    summary  uncaught cells              the same with ``_uncaught``
     summary  all types                   ``celltype_pcc``: the mean over the types
     summary  14 most frequent types      ``celltype_pcc@14``
     summary  major, moderate, rare       ``celltype_pcc``: ranks 1 to 5, 6 to 10, and others, by the cells
@@ -102,10 +115,10 @@ def evaluate_placement(
     Notes
     -----
     The metrics are those of Hao et al. 2024 (STEM), "Performance evaluation": the mean location error (their
-    MAE, in the unit of the coordinates), the hit number, and the Pearson correlation of each type's shares
-    over the spots. Types count that the reference has and that are somewhere in the true composition. A
-    method that places no cells (``"nnls"``) has no location error and no hits; where the composition is not
-    known, it has no rows.
+    MAE, in the unit of the coordinates), the hit number (theirs is that by embedding), and the Pearson
+    correlation of each type's shares over the spots. Types count that the reference has and that are
+    somewhere in the true composition. A method that places no cells (``"nnls"``) has no location error and no
+    hits; where the composition is not known, it has no rows.
 
     Examples
     --------
@@ -119,19 +132,24 @@ def evaluate_placement(
     ... )
     >>> table[table.item == "all cells"].metric.unique().tolist()
     ['location_error_mean', 'location_error_median', 'hits@10']
+    >>> boxes = pseudo_spots(cells, spacing=45, shape="boxes")
+    >>> table = evaluate_placement(boxes, ["cosine"], hits=[10])
+    >>> table[table.item == "uncaught cells"].metric.iloc[0]
+    'location_error_mean_uncaught'
     """
+    parameters: dict[str, Any] = {"by": "place"}
+    if isinstance(pair, PseudoSpots):
+        parameters["pseudo_spots"] = pair.parameters
+        truth = "obsm:spatial_true" if truth is None else truth
+        truth_composition = "obsm:composition" if truth_composition is None else truth_composition
+        pair = pair.pair()
+    check_kind(
+        "pair", pair, Pair, expected="a pair, or pseudo-spots", fix="Make it with cellweft.pair(sc, st)."
+    )
     expected = "numbers of neighbours, each once"
     check_numbers("hits", hits, expected=expected, example=HITS, low=1, high=pair.sc.n_cells - 1)
     check_range("major", major, low=1, integer=True)
-    if truth is None and truth_composition is None:
-        places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
-        spots = arg("truth_composition", "obsm:KEY")
-        raise SettingError(
-            "truth",
-            expected="where the cells lived, or what the spots are made of",
-            got="neither",
-            fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
-        )
+    _check_truths(truth, truth_composition, caught)
     hits, major = [int(k) for k in hits], int(major)
     scorers: list[Callable[[Placed], list[pd.DataFrame]]] = []
     if truth_composition is not None:
@@ -140,15 +158,17 @@ def evaluate_placement(
         scorers.append(lambda placed: _type_rows(placed.deconvolve(labels), composition, frequencies, major))
     if truth is not None:
         true = true_places(pair, truth)
-        scorers.insert(0, lambda placed: _cell_rows(placed, pair, true, hits))
+        groups = _groups(pair, caught_cells(pair, caught, true))
+        scorers.insert(0, lambda placed: _cell_rows(placed, pair, true, groups=groups, hits=hits))
 
     def score(method: PlaceMethod, _: int) -> pd.DataFrame | None:
         placed = method.fit(pair).place()
         rows = [row for scorer in scorers for row in scorer(placed)]
         return pd.concat(rows, ignore_index=True) if rows else None
 
-    parameters: dict[str, Any] = {"by": "place", "truth": truth, "truth_composition": truth_composition}
-    for name, value in parameters.items():
+    named = {"truth": truth, "truth_composition": truth_composition}
+    named |= {} if caught is None else {"caught": caught}
+    for name, value in named.items():
         parameters[name] = value if value is None or isinstance(value, str) else "given"
     return score_methods(
         pair,
@@ -163,12 +183,27 @@ def evaluate_placement(
     )
 
 
-def _groups(pair: Pair) -> dict[str, BoolArray]:
-    groups = {"all cells": np.ones(pair.sc.n_cells, dtype=np.bool_)}
-    column = pair.sc.obs.get(_CAUGHT)
-    if column is not None and pd.api.types.is_bool_dtype(column) and not column.isna().any():
-        caught = column.to_numpy(dtype=np.bool_)
-        groups |= {"caught cells": caught, "uncaught cells": ~caught}
+def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
+    """Raise `SettingError` unless there is a truth, and that of places where cells are told apart."""
+    if truth is None and truth_composition is None:
+        places = arg("truth", "obs:X,Y") + " or " + arg("truth", "obsm:KEY")
+        spots = arg("truth_composition", "obsm:KEY")
+        raise SettingError(
+            "truth",
+            expected="where the cells lived, or what the spots are made of",
+            got="neither",
+            fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
+        )
+    if truth is None and caught is not None:
+        fix = "Give the true places, or leave " + arg("caught") + " out."
+        raise SettingError("caught", expected="the true places besides", got="no truth", fix=fix)
+
+
+def _groups(pair: Pair, caught: BoolArray | None) -> dict[str, BoolArray]:
+    """Return groups of cells by what stands behind the names of their metrics."""
+    groups = {"": np.ones(pair.sc.n_cells, dtype=np.bool_)}
+    if caught is not None:
+        groups |= {"caught": caught, "uncaught": ~caught}
     return {name: cells for name, cells in groups.items() if cells.any()}
 
 
@@ -188,25 +223,39 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
     return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
 
 
-def _cell_rows(placed: Placed, pair: Pair, true: DoubleArray, hits: Sequence[int]) -> list[pd.DataFrame]:
+def _cell_rows(
+    placed: Placed, pair: Pair, true: DoubleArray, *, groups: dict[str, BoolArray], hits: Sequence[int]
+) -> list[pd.DataFrame]:
     """Return the error of each cell, and the summary of each group of cells; none where none is placed."""
     coordinates = placed.coordinates()
     if coordinates is None:
         return []
     errors = location_errors(true, np.asarray(coordinates))
     rows = [score_rows("cell", pair.sc.obs_names, -1, metric="location_error", values=errors)]
-    graph, found = placed.neighbors(max(hits)), dict[str, IntArray]()
-    if graph is not None:
-        neighbors = _nearest_first(graph, len(errors), max(hits))
-        found = {f"hits@{k}": hits_of(true, neighbors[:, :k]) for k in hits}
-    for group, cells in _groups(pair).items():
+    found = dict[str, IntArray]()
+    for name, graph in (
+        ("hits", placed.neighbors(max(hits))),
+        ("hits_embedding", _by_embedding(placed, max(hits), n_cells=len(errors))),
+    ):
+        if graph is not None:
+            neighbors = _nearest_first(graph, len(errors), max(hits))
+            found |= {f"{name}@{k}": hits_of(true, neighbors[:, :k]) for k in hits}
+    for group, cells in groups.items():
         values = {
             "location_error_mean": float(np.mean(errors[cells])),
             "location_error_median": float(np.median(errors[cells])),
         }
         values |= {name: float(np.mean(each[cells])) for name, each in found.items()}
-        rows.append(_summary(group, values))
+        ending = f"_{group}" if group else ""
+        rows.append(_summary(f"{group or 'all'} cells", {f"{one}{ending}": values[one] for one in values}))
     return rows
+
+
+def _by_embedding(placed: Placed, k: int, *, n_cells: int) -> sp.csr_matrix | None:
+    """Return the neighbours by the cells' embeddings, of a placement that has them and is not too large."""
+    if isinstance(placed, Placement) and n_cells <= MOST_EMBEDDED:
+        return placed.neighbors(k, by="embedding")
+    return None
 
 
 def _nearest_first(graph: sp.csr_matrix, n_cells: int, k: int) -> IntArray:

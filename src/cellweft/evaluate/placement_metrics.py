@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import row_blocks, rows_within
-from cellweft._errors import InputError, check_array
+from cellweft._errors import InputError, array_of, check_array
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.evaluate.metrics import pearson
 
@@ -94,7 +94,8 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     >>> hits(true, np.array([[1], [0], [0], [2]]))
     array([1, 1, 0, 1])
     """
-    true, neighbors = _places("true", true), np.asarray(neighbors)
+    fix = "Give positions of cells, cells x neighbours."
+    true, neighbors = _places("true", true), array_of("neighbors", neighbors, fix=fix, numbers=False)
     n_cells = len(true)
     _check_neighbors(neighbors, n_cells)
     k = neighbors.shape[1]
@@ -167,7 +168,8 @@ def composition_pcc(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
     >>> composition_pcc(true, np.array([[0.9, 0.5], [0.6, 0.5], [0.3, 0.5]]))
     array([1., 0.])
     """
-    true, predicted = np.asarray(true), np.asarray(predicted)
+    fix = "Give shares, spots x types."
+    true, predicted = array_of("true", true, fix=fix), array_of("predicted", predicted, fix=fix)
     if true.ndim != 2 or true.shape != predicted.shape or len(true) == 0:
         raise InputError(
             "predicted",
@@ -205,7 +207,7 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
     >>> type_groups(np.array([3, 90, 80, 70, 60, 50, 4])).tolist()
     ['moderate', 'major', 'major', 'major', 'major', 'major', 'moderate']
     """
-    frequencies = np.asarray(frequencies, dtype=np.float64)
+    frequencies = array_of("frequencies", frequencies, fix="Count the cells of each type.")
     check_array(
         "frequencies",
         frequencies,
@@ -219,7 +221,7 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _places(name: str, places: NDArray[Any]) -> DoubleArray:
-    found = np.asarray(places, dtype=np.float64)
+    found = array_of(name, places, fix="Give places, cells x coordinates.")
     check_array(
         name,
         found,

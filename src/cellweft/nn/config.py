@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from cellweft._errors import SettingError, arg, check_choice, check_known, check_range
+from cellweft._errors import SettingError, arg, check_choice, check_flag, check_known, check_range
 from cellweft._typing import GraphKind, Kernel, PlacerPreset, RelationKind
 
 Measure = Literal["similarity", "distance"]
@@ -16,6 +16,7 @@ SimilarityMean = Literal["overall", "gene", "each", "profile"]
 Search = Literal["auto", "exact", "approximate"]
 Precision = Literal["float32", "bfloat16"]
 Composition = Literal["spots", "both"]
+SliceGenes = Literal["union", "common"]
 Location = Literal["mean", "median"]
 
 SAMPLE_CELLS = 2000
@@ -50,6 +51,8 @@ class _Settings:
                 check_choice(one.name, value, one.metadata["options"])
             elif "range" in one.metadata and not (value is None and one.metadata["optional"]):
                 check_range(one.name, value, **one.metadata["range"])
+            elif isinstance(one.default, bool):
+                check_flag(one.name, value)
 
     def override(self, settings: Mapping[str, Any]) -> Self:
         """Return the settings with some of them changed.
@@ -278,12 +281,18 @@ class StemSettings(_Settings):
         Widths of the encoder's layers (n_genes -> hidden -> middle -> latent).
     n_genes
         Highly variable genes that are used where the panel has more.
+    slice_genes
+        Those of several slices: the "union" of the ``n_genes`` of each, as the paper, or the ``n_genes`` that
+        are variable in most slices ("common").
     total
         What the totals of counts are brought to before log1p: "median", on each side the median of its own;
         "common", on both that of the cells; or a number, the multiple of the cells' median that both take.
     dropout
         Share of the spots' values that are set to zero in a step, from 0 to below 1; None takes the
         formula that brings both sides to the same sparsity.
+    dropout_rescale
+        Whether the values that are kept are multiplied by 1 / (1 - dropout), as the paper's dropout layer
+        does, so that their mean stays what it is without dropout.
     kernel
         Form of the spots' adjacency: "gaussian", "exponential" or "knn".
     sigma
@@ -322,8 +331,10 @@ class StemSettings(_Settings):
     middle: int = _whole(256, low=1)
     latent: int = _whole(128, low=1)
     n_genes: int = _whole(2000, low=2)
+    slice_genes: SliceGenes = field(default="union", metadata={"options": get_args(SliceGenes)})
     total: float | Literal["median", "common"] = "median"
     dropout: float | None = _number(None, low=0, high=0.99, optional=True)
+    dropout_rescale: bool = True
     kernel: Kernel = field(default="gaussian", metadata={"options": get_args(Kernel)})
     sigma: float | None = _number(0.5, low=1e-6, optional=True)
     kernel_neighbors: int = _whole(6, low=1)
@@ -361,10 +372,11 @@ class StemSettings(_Settings):
             Its name.
         """
         if preset == "stem":
-            # DEVIATION: the formula's dropout places worse on the paper's own data (docs/stem.md).
-            return cls(dropout=0.3)
+            return cls()
         return cls(
+            slice_genes="common",
             total=0.15,
+            dropout_rescale=False,  # DEVIATION: settings were chosen without it (docs/stem.md)
             sigma=None,
             alpha=0.0,
             visit=1.0,

@@ -18,8 +18,9 @@ PathFunction: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From points (n_points, n_genes) and the row of the inputs that each belongs to, (n_points,), to a number
 per point, (n_points,). A point's number depends on no other point."""
 
-Explain: TypeAlias = Literal["weight", "log weight"]
-"""What of a mapping is explained: its weight, as in the paper, or the weight's natural logarithm."""
+Explain: TypeAlias = Literal["product", "weight", "log weight"]
+"""What of a mapping is explained: the product of the two embeddings, by which the paper's genes were found;
+its weight, as in the paper's text; or the weight's natural logarithm."""
 
 _ROUNDING = 2e-6  # of a value: a gap below is float32's, and more steps do not close it
 
@@ -195,8 +196,9 @@ def mapping_weight(
     target
         (n_rows,) position of each row's key m, which stays the same all the way.
     what
-        "weight": F(x) = softmax(queries(x) K^T)_m, as in the paper ("Attribution function"); or "log weight",
-        its natural logarithm, which does not flatten out where the weight is near 0 or 1.
+        "weight": F(x) = softmax(queries(x) K^T)_m, as in the paper ("Attribution function"); "log weight",
+        its natural logarithm, which does not flatten out where the weight is near 0 or 1; or "product":
+        F(x) = queries(x) k_m, to which no other key matters.
     tile_entries
         Products that are there at once.
 
@@ -212,6 +214,8 @@ def mapping_weight(
 
     def weight(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         queries = queries_of(points)
+        if what == "product":
+            return (queries * keys[target[rows]]).sum(dim=1)
         logarithm: torch.Tensor = _LogWeight.apply(queries, keys, target[rows], tile_entries)  # type: ignore[no-untyped-call]
         return logarithm if what == "log weight" else logarithm.exp()
 

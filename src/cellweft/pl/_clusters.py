@@ -27,16 +27,19 @@ from cellweft.tl._clustering import coexpression_modules
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellweft.place.placement import Placement
+
 _N_PCS = 50
 _VARIABLE = 2_000  # genes of most variance that the PCA sees
 _BLOCK_ROWS = 2_000
 _NAMED = 30  # genes whose names there is room for
+_SPOTS = "#d9d9d9"
 _REGION_COLUMNS = ("type", "region", "z")
 
 
 def umap(
-    measured: AnnData | PathLike,
-    imputed: AnnData | PathLike,
+    measured: AnnData | PathLike | Placement,
+    imputed: AnnData | PathLike | None = None,
     *,
     label: str | NDArray[Any] | pd.Series,
     neighbors: int = 15,
@@ -48,14 +51,18 @@ def umap(
 ) -> tuple[Axes, Axes]:
     """Draw the UMAP of the cells by label, from the measured genes and from the imputed ones.
 
+    Of a placement, it is drawn from the expression and from the embeddings, of cells and spots together.
+
     Parameters
     ----------
     measured
-        What was measured: AnnData or path, brought to logarithms as `cellweft.pair` does it.
+        What was measured: AnnData or path, brought to logarithms as `cellweft.pair` does it. Or a placement.
     imputed
-        Result of `cellweft.Imputer.impute` for the same cells in the same order, or its path.
+        Result of `cellweft.Imputer.impute` for the same cells in the same order, or its path. None for a
+        placement.
     label
-        A column of ``obs`` of either side, or (n_cells,) labels.
+        A column of ``obs`` of either side, or (n_cells,) labels; of a placement, of the placed cells. The
+        spots are grey.
     neighbors
         Of a cell in the graph, with the cell itself, at least 2.
     seed
@@ -72,22 +79,40 @@ def umap(
     Returns
     -------
     tuple of Axes
-        Measured, imputed. The coordinates mean nothing by themselves; the two layouts are independent.
+        Measured, imputed; of a placement, expression and embedding. The coordinates mean nothing by
+        themselves; the two layouts are independent.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        Other numbers of cells on the two sides, fewer than 4 cells.
+        Other numbers of cells on the two sides, fewer than 4 cells, nothing imputed.
 
     Notes
     -----
+    Of a placement: Fig. 3a of Hao et al. 2024 (STEM), with the spots beside the cells, so that it shows too
+    how far the platforms are apart before and after. Expression is that of the genes that the model sees.
+
     scanpy's path: 50 principal components where there are more genes and cells than that, its graph of
     neighbours, and UMAP with its defaults. The first UMAP of a process compiles for some tens of seconds.
     """
     check_range("neighbors", neighbors, low=2, integer=True)
     check_range("most_cells", most_cells, low=neighbors + 1, integer=True)
+    if hasattr(measured, "spot_groups"):
+        return _umap_of_placement(
+            measured,
+            label=label,
+            neighbors=neighbors,
+            seed=seed,
+            most_cells=most_cells,
+            colors=colors,
+            legend=legend,
+            axes=axes,
+        )
+    if imputed is None:
+        fix = "Give the result of cellweft.Imputer.impute, or a placement as the only one."
+        raise InputError("imputed", expected="the imputed genes of these cells", got="none", fix=fix)
     sides = opened(measured, "measured"), opened(imputed, "imputed")
     n_cells = len(sides[0].obs)
     if len(sides[1].obs) != n_cells or n_cells <= neighbors:
@@ -107,16 +132,66 @@ def umap(
     codes = np.asarray(shade.codes)[rows]
     table = to_rgba_array([*(shade.colors or {}).values(), MISSING])
     for ax, layout, name in zip(pair_of, layouts, ("measured", "imputed"), strict=True):
-        order = np.lexsort((*layout.T, codes >= 0))
-        size = float(np.clip(9000 / len(rows), 1.0, 25.0))
-        ax.scatter(layout[order, 0], layout[order, 1], c=table[codes[order]], s=size, lw=0, rasterized=True)
-        tidy(ax, title=name, x="UMAP 1", y="UMAP 2")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.set_box_aspect(1)
+        _draw_layout(ax, layout, table[codes], first=codes < 0, title=name)
     if legend:
         shade_legend(pair_of[1], shade, codes, title=shade.name)
     return pair_of[0], pair_of[1]
+
+
+def _umap_of_placement(
+    placed: Any,
+    *,
+    label: str | NDArray[Any] | pd.Series,
+    neighbors: int,
+    seed: int,
+    most_cells: int,
+    colors: Mapping[str, str] | None,
+    legend: bool,
+    axes: Sequence[Axes] | NDArray[Any] | None,
+) -> tuple[Axes, Axes]:
+    """Draw the UMAP of cells and spots from their expression, and from their embeddings."""
+    from cellweft.place.placement import Which, embeddings_of
+
+    n_cells, n_spots = len(placed.cells), len(placed.spots)
+    if n_cells + n_spots <= neighbors:
+        expected = f"more than neighbors={neighbors} cells and spots"
+        fix = "Draw fewer neighbors."
+        raise InputError("neighbors", expected=expected, got=f"{n_cells + n_spots:,}", fix=fix)
+    obs = placed.pair.sc.obs
+    if isinstance(label, str):
+        check_known(label, obs.columns, f"label={label!r}", expected="a column of obs", got="no such column")
+        label = obs[label]
+    is_number = pd.api.types.is_numeric_dtype(pd.Series(label).dtype)
+    shade = given_shade(pd.Series(label).astype(str) if is_number else label, n_cells, colors=colors)
+    stream = numpy_stream(seed, "pl.umap")
+    cells = sample_rows(np.arange(n_cells), most_cells, stream)
+    spots = sample_rows(np.arange(n_spots), most_cells, stream)
+    expression = np.concatenate([placed.values(cells), placed.inputs[1].values(spots)])
+    sides: tuple[tuple[Which, IntArray], ...] = (("cells", cells), ("spots", spots))
+    embeddings = np.concatenate([embeddings_of(placed, of)[rows] for of, rows in sides])
+    pair_of = panels(axes, 2, size=(3.8, 3.6))
+    codes = np.asarray(shade.codes)[cells]
+    table = to_rgba_array([*(shade.colors or {}).values(), MISSING])
+    of_spots = np.tile(to_rgba_array(_SPOTS), (len(spots), 1))
+    shown = np.concatenate([table[codes], of_spots])
+    first = np.arange(len(shown)) >= len(cells)
+    for ax, values, name in zip(pair_of, (expression, embeddings), ("expression", "embedding"), strict=True):
+        layout = _layout(values, neighbors, seed, reduced=name == "embedding")
+        _draw_layout(ax, layout, shown, first=first, title=name)
+    if legend:
+        shade_legend(pair_of[1], shade, codes, title=shade.name or "spots: grey")
+    return pair_of[0], pair_of[1]
+
+
+def _draw_layout(ax: Axes, layout: DoubleArray, shown: NDArray[Any], *, first: BoolArray, title: str) -> None:
+    """Draw points in their colours, those of ``first`` below the others."""
+    order = np.lexsort((*layout.T, ~first))
+    size = float(np.clip(9000 / len(layout), 1.0, 25.0))
+    ax.scatter(layout[order, 0], layout[order, 1], c=shown[order], s=size, lw=0, rasterized=True)
+    tidy(ax, title=title, x="UMAP 1", y="UMAP 2")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_box_aspect(1)
 
 
 def modules(
@@ -304,15 +379,15 @@ def _variable(read: Any, rows: IntArray, *, n_genes: int) -> FloatArray:
     return np.concatenate([read(rows[part], genes) for part in row_blocks(len(rows), _BLOCK_ROWS)])
 
 
-def _layout(values: FloatArray, neighbors: int, seed: int) -> DoubleArray:
-    """Return scanpy's UMAP, (n_cells, 2)."""
+def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = False) -> DoubleArray:
+    """Return scanpy's UMAP, (n_cells, 2), of values or, unless they are ``reduced``, of their components."""
     import scanpy as sc
     from anndata import AnnData
 
     cells = AnnData(values)
     n_pcs = min(_N_PCS, min(values.shape) - 1)
     use = {"use_rep": "X"}
-    if n_pcs >= 2 and min(values.shape) > _N_PCS:
+    if not reduced and n_pcs >= 2 and min(values.shape) > _N_PCS:
         sc.pp.pca(cells, n_comps=n_pcs, random_state=seed)
         use = {"use_rep": "X_pca"}
     sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed, **use)

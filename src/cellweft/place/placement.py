@@ -22,7 +22,7 @@ from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
 from cellweft.data.io.columns import column_of, text_labels
-from cellweft.data.io.keys import PLACES, PREFIX, PROPORTIONS, RECORD
+from cellweft.data.io.keys import EMBEDDING, PLACES, PREFIX, PROPORTIONS, RECORD
 from cellweft.data.side import gene_table
 from cellweft.nn.clustered_mapping import AnyMapping, make_mapping
 from cellweft.nn.mapping import Mapping
@@ -419,6 +419,7 @@ class Placement(NotebookText):
         of: Which = "cells",
         neighbors: int = 15,
         genes: Iterable[str] = (),
+        embedding: bool = True,
         memory: str | int = "4 GB",
         progress: ProgressOption = True,
     ) -> AnnData:
@@ -432,8 +433,11 @@ class Placement(NotebookText):
             Neighbours of a cell in ``obsp``, 0 for none.
         genes
             Genes that are carried to the spots, as `impute` does.
+        embedding
+            Whether ``obsm["cellweft_embedding"]`` holds the embeddings z, those of cells and of spots in one
+            space; of several encoders beside each other. Of a million cells half a gigabyte per encoder.
         memory
-            Budget for these.
+            Budget for the genes.
         progress
             As in `impute`.
 
@@ -455,6 +459,8 @@ class Placement(NotebookText):
         check_choice("of", of, ("cells", "spots"))
         if of == "spots":
             spots = self.impute(genes, memory=memory, progress=progress)
+            if embedding:
+                spots.obsm[EMBEDDING] = embeddings_of(self, "spots")
             if self.pair.labels is not None and len(np.unique(self.pair.labels)) > 1:
                 spots.obsm[PROPORTIONS] = self.deconvolve()
             return spots
@@ -464,6 +470,8 @@ class Placement(NotebookText):
             obsm={PLACES: places, "spatial": places.copy()},
             uns={RECORD: deepcopy(self.record)},
         )
+        if embedding:
+            placed.obsm[EMBEDDING] = embeddings_of(self, "cells")
         if neighbors:
             graph = self.neighbors(min(neighbors, len(places) - 1))
             rows = np.repeat(np.arange(len(places)), np.diff(graph.indptr))
@@ -545,6 +553,27 @@ class Placement(NotebookText):
     def _rows(self, embeddings: torch.Tensor, rows: IntArray) -> torch.Tensor:
         is_whole = len(rows) == len(embeddings)
         return embeddings if is_whole else embeddings[torch.from_numpy(rows).to(embeddings.device)]
+
+
+def embeddings_of(placed: Placement, of: Which) -> FloatArray:
+    """Return the embeddings z of the cells or of the spots, in one space.
+
+    Parameters
+    ----------
+    placed
+        A placement.
+    of
+        "cells" or "spots".
+
+    Returns
+    -------
+    (n_cells, n_latent) or (n_spots, n_latent) float32; of several encoders, beside each other. Zero where the
+    model's genes have no counts. The mean over the encoders of products of a cell's and a spot's embeddings
+    is the logarithm of the mapping's weight, up to a constant of the cell.
+    """
+    if of == "spots":
+        return placed.spots.cpu().numpy().astype(np.float32, copy=True)
+    return (placed.cells * placed.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
 
 
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:

@@ -76,7 +76,10 @@ class SavedPlacer:
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
-        config, settings = folder.config, StemSettings(**folder.config["settings"])
+        config = folder.config
+        # models that were saved before there were these settings were trained so
+        former = {"dropout_rescale": False, "slice_genes": "common"}
+        settings = StemSettings(**former | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
         check_range("seed", config["seed"], low=0, integer=True)
         encoders = []

@@ -68,7 +68,8 @@ def plan_placing(
     MemoryBudgetError
         The work does not fit, with what it needs.
     """
-    n_genes = min(len(pair.shared_genes), settings.n_genes)
+    n_slices = 1 if pair.slices is None or settings.slice_genes == "common" else len(set(pair.slices))
+    n_genes = min(len(pair.shared_genes), n_slices * settings.n_genes)
     drawn = [
         (side, min(side.n_cells, most))
         for side, most in ((pair.sc, settings.training_cells), (pair.st, settings.training_spots))
@@ -79,7 +80,7 @@ def plan_placing(
     products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
     training = 2 * held + 4.0 * min(trainings, settings.models) * (layers + products)
-    embeddings = 4.0 * (n_cells + n_spots) * settings.latent * settings.models
+    embeddings = 2 * 4.0 * (n_cells + n_spots) * settings.latent * settings.models  # and as they are written
     # products and weights of the cells that are looked at together
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
     placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots

@@ -20,7 +20,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "radial_concentration",
             "region_enrichment",
         ],
+        "tl._regional_genes": ["axis_bins", "near_type", "regional_genes", "regions_of"],
         "tl._spatial_axis": ["Axis", "axis_of_score", "fit_axis"],
         "tl._multiple_imputation": ["multiple_imputations"],
+        "tl._subsample": ["subsample_types"],
     },
 )

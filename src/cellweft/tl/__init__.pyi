@@ -13,6 +13,11 @@ from cellweft.tl._neighborhoods import hollow_structure as hollow_structure
 from cellweft.tl._neighborhoods import neighborhood_enrichment as neighborhood_enrichment
 from cellweft.tl._neighborhoods import radial_concentration as radial_concentration
 from cellweft.tl._neighborhoods import region_enrichment as region_enrichment
+from cellweft.tl._regional_genes import axis_bins as axis_bins
+from cellweft.tl._regional_genes import near_type as near_type
+from cellweft.tl._regional_genes import regional_genes as regional_genes
+from cellweft.tl._regional_genes import regions_of as regions_of
 from cellweft.tl._spatial_axis import Axis as Axis
 from cellweft.tl._spatial_axis import axis_of_score as axis_of_score
 from cellweft.tl._spatial_axis import fit_axis as fit_axis
+from cellweft.tl._subsample import subsample_types as subsample_types

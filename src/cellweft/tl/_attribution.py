@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from cellweft._compute import parse_memory, progress_callback, row_blocks
-from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, require
+from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_kind, require
 from cellweft._provenance import stamp
 from cellweft._text import human_bytes, near
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
@@ -38,6 +38,10 @@ Groups: TypeAlias = "Sequence[Any] | NDArray[Any] | pd.Series"
 """The group of every cell."""
 
 
+Cells: TypeAlias = "Sequence[int] | Sequence[str] | NDArray[Any] | pd.Index | AnnData | None"
+"""Some of the placed cells: positions, names, booleans, an AnnData; None for all."""
+
+
 class QueryModel(Protocol):
     """What maps a cell's expression to the query that looks for its spot."""
 
@@ -45,6 +49,7 @@ class QueryModel(Protocol):
         """Return (n_cells, n_latent) queries of (n_cells, n_genes) values, differentiable."""
 
 
+@runtime_checkable
 class Explained(Protocol):
     """What is needed of a placement to explain it; `cellweft.Placement` has it."""
 
@@ -92,7 +97,8 @@ class Attribution:
     spot, spot_names
         (n_cells,) position and name of the spot with the largest weight, which is explained.
     explained
-        (n_cells,) F(x) - F(0): the weight (or its logarithm) above that of a cell without expression.
+        (n_cells,) F(x) - F(0): the weight (its logarithm, the product) above that of a cell without
+        expression.
     completeness_gap
         (n_cells,) by how much a cell's attributions miss `explained` when summed, at or above 0.
     record
@@ -171,7 +177,7 @@ class Attribution:
 
 def attribute(
     placed: Explained,
-    cells: Sequence[int] | Sequence[str] | NDArray[Any] | pd.Index | AnnData | None = None,
+    cells: Cells = None,
     *,
     what: Explain = "weight",
     steps: int = 50,
@@ -190,8 +196,9 @@ def attribute(
         Which of its cells: positions, booleans (n_placed,), names, or an AnnData of some of them; each once,
         in the order of the answer. All by default.
     what
-        "weight", as in the paper, or "log weight", which also tells genes of cells apart whose weight is
-        near 0 or 1.
+        "weight", as in the paper's text; "log weight", which also tells genes of cells apart whose weight is
+        near 0 or 1; or "product" of the embeddings of the cell and its spot, z_cell z_spot, by which the
+        paper's dominant genes were found: how near the spot is, whatever the others.
     steps
         Points on the way from a cell without expression to the cell, at least 1.
     most_steps
@@ -225,13 +232,14 @@ def attribute(
     -----
     STEM, "Attribution function": W_ij = x_j times the integral of dF(a x)/dx_j over a from 0 to 1, where F is
     the mapping weight C_im and m the spot with the largest weight at x, kept all the way. The baseline is the
-    zero vector. With several slices, F is the weight among the spots of the cell's own slice. Cells and spots
-    go by blocks: cells x spots is never there.
+    zero vector. With ``what="product"``, F is z_i z_m in place of C_im. With several slices, F is the weight
+    among the spots of the cell's own slice. Cells and spots go by blocks: cells x spots is never there.
     """
-    check_choice("what", what, ("weight", "log weight"))
+    check_choice("what", what, get_args(Explain))
+    check_placement(placed)
     captum = require("captum", "explain")  # before anything is read
     names, genes = placed.pair.sc.obs_names.to_numpy(dtype=str), np.asarray(placed.genes, dtype=str)
-    positions = _positions(cells, names)
+    positions = cell_positions(cells, names)
     n_cells = len(positions)
     points, entries = _sizes(
         parse_memory(memory), n_cells=n_cells, n_genes=len(genes), n_latent=placed.spots.shape[1]
@@ -267,6 +275,17 @@ def attribute(
         explained=explained,
         completeness_gap=gap,
         record=record | {"versions": record["versions"] | {"captum": str(captum.__version__)}},
+    )
+
+
+def check_placement(placed: Any) -> None:
+    """Raise `InputError` unless cells that are placed were given."""
+    check_kind(
+        "placed",
+        placed,
+        Explained,
+        expected="a placement",
+        fix="Place the cells first: placed = cellweft.Placer().fit(pair).place().",
     )
 
 
@@ -326,7 +345,7 @@ def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[i
     return min(points, _MOST_POINTS), max(entries, 1)
 
 
-def _positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
+def cell_positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
     """Return positions of the cells asked for, in the order asked for."""
     from anndata import AnnData
 

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, check_array, check_range, require
+from cellweft._errors import InputError, array_of, check_array, check_range, require
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray, IntArray
 
@@ -50,12 +50,15 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
     """
     from sklearn import metrics
 
-    if len(labels) != len(clusters) or len(labels) == 0:
+    fix = "Give the labels and clusters of the same cells."
+    labels = array_of("labels", labels, fix=fix, numbers=False)
+    clusters = array_of("clusters", clusters, fix=fix, numbers=False)
+    if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
         raise InputError(
             "clusters",
-            expected=f"one cluster for each of the {len(labels)} labels (at least one)",
-            got=f"{len(clusters)}",
-            fix="Give the labels and clusters of the same cells.",
+            expected=f"one cluster for each of the {labels.size} labels (at least one)",
+            got=f"{len(clusters)}" if clusters.ndim == labels.ndim == 1 else f"shape {clusters.shape}",
+            fix=fix,
         )
     scores = {
         "ari": metrics.adjusted_rand_score,
@@ -206,15 +209,17 @@ def coexpression_modules(
     check_range("k", k, low=1, integer=True)
     check_range("resolution", resolution, low=1e-9)
     n_genes = expression.shape[1]
-    if len(genes) != n_genes:
-        expected, fix = f"{n_genes} names, one per column", "Name the columns of the matrix."
-        raise InputError("genes", expected=expected, got=f"{len(genes)}", fix=fix)
+    fix = "Name the columns of the matrix."
+    names = array_of("genes", genes, fix=fix, numbers=False)
+    if names.shape != (n_genes,):
+        got = f"{len(names)}" if names.ndim == 1 else f"shape {names.shape}"
+        raise InputError("genes", expected=f"{n_genes} names, one per column", got=got, fix=fix)
     graph = _gene_graph(expression, k=min(k, n_genes - 1))
     modules = np.full(n_genes, -1, dtype=np.int64)
     linked = np.flatnonzero(np.asarray(graph.sum(axis=0)).ravel() > 0)
     if linked.size:
         modules[linked] = _leiden(graph[linked][:, linked], seed=seed, resolution=resolution)
-    return pd.Series(modules, index=pd.Index(genes, name="gene"), name="module")
+    return pd.Series(modules, index=pd.Index(names, name="gene"), name="module")
 
 
 def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
@@ -236,6 +241,7 @@ def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
 
 def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray:
     """Return the Leiden group of every node of a symmetric graph without loops, the largest group first."""
+    check_range("seed", seed, low=0, integer=True)
     _, group_of = require_leiden().leiden_csr(
         weights.indptr.astype(np.int64),
         weights.indices.astype(np.int32),
@@ -258,7 +264,8 @@ def require_leiden(*, otherwise: str = "") -> ModuleType:
 
 
 def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
-    expression = np.asarray(expression)
+    fix = "Give a matrix of cells x genes: of an AnnData its X, or a layer."
+    expression = array_of("expression", expression, fix=fix)
     check_array(
         "expression",
         expression,

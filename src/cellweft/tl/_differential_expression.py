@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
 from cellweft._compute import BLOCK_GENES, progress_callback, row_blocks
-from cellweft._errors import InputError, SettingError, check_array, check_known
+from cellweft._errors import InputError, SettingError, array_of, check_array, check_known
 from cellweft._typing import DoubleArray, ProgressOption
 
 _COLUMNS = [
@@ -209,6 +209,14 @@ def _table(group: str, genes: pd.Index, pooled: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_imputations(imputations: Sequence[AnnData]) -> None:
+    is_list = isinstance(imputations, Sequence) and all(isinstance(one, AnnData) for one in imputations)
+    if not is_list and not isinstance(imputations, AnnData):
+        raise InputError(
+            "imputations",
+            expected="a list of AnnData",
+            got=f"a {type(imputations).__name__}",
+            fix="Draw them with cellweft.tl.multiple_imputations.",
+        )
     if isinstance(imputations, AnnData) or len(imputations) < 2:
         raise InputError(
             "imputations",
@@ -233,7 +241,12 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
     if isinstance(groups, str):
         check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
         groups = imputation.obs[groups]
-    labels = pd.Series(np.asarray(groups), dtype=object)
+    fix = "Give the labels of the imputed cells, in their order."
+    given = array_of("groups", groups, fix=fix, numbers=False)
+    if given.ndim != 1:
+        expected = f"{imputation.n_obs} labels, one per cell"
+        raise InputError("groups", expected=expected, got=f"shape {given.shape}", fix=fix)
+    labels = pd.Series(given, dtype=object)
     if len(labels) != imputation.n_obs:
         raise InputError(
             "groups",

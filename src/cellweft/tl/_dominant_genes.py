@@ -6,8 +6,9 @@ the genes it finds beside those that are merely expressed more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, norm, rankdata
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_array, check_range
+from cellweft._errors import InputError, SettingError, check_array, check_choice, check_kind, check_range
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Matrix
-from cellweft.tl._attribution import Attribution, Groups, groups_of
+from cellweft._typing import DoubleArray, Matrix, ProgressOption
+from cellweft.nn.integrated_gradients import Explain
+from cellweft.tl._attribution import Attribution, Cells, Explained, Groups, attribute, groups_of
 
 _FEWEST = 2  # cells of a segment that is tested
 _TESTED = ("statistic", "auc", "difference", "p", "fdr")
@@ -44,17 +46,33 @@ class GeneComparison:
     summary: pd.DataFrame
 
 
-def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0.05) -> pd.DataFrame:
+def dominant_genes(
+    attribution: Attribution | Explained,
+    segments: Groups,
+    *,
+    what: Explain | None = None,
+    cells: Cells = None,
+    fdr: float = 0.05,
+    progress: ProgressOption = True,
+) -> pd.DataFrame:
     """Find the spatially dominant genes of segments of the tissue.
 
     Parameters
     ----------
     attribution
-        Of cells.
+        A placement, whose cells are explained by `attribute` with its usual steps; or what `attribute` made
+        of it.
     segments
-        (n_cells,) the segment that every cell lies in: a region, a slice, a bin of a spatial axis.
+        (n_cells,) the segment that every explained cell lies in: a region, a slice, a bin of a spatial axis.
+    what
+        What is explained of a placement: the "product" of the embeddings of a cell and its spot, by default
+        and as in the paper; the "weight" or the "log weight". An attribution explains what it was made for.
+    cells
+        Of a placement, which cells, as `attribute` takes them; all by default.
     fdr
         False discovery rate, 0 to 1, within a segment.
+    progress
+        As `attribute` takes it.
 
     Returns
     -------
@@ -67,12 +85,16 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
     Raises
     ------
     InputError
-        Not one segment for each cell, or fewer than two segments of two cells.
+        Neither a placement nor an attribution; not one segment for each cell, or fewer than two segments of
+        two cells; and as `attribute`.
     SettingError
-        ``fdr`` is out of its range.
+        ``fdr`` is out of its range, there is no such ``what``, or the attribution was made for another.
 
     Notes
     -----
+    The paper's genes were found by attributions of the product, though its text has the weight ("Attribution
+    function"): a weight is near 0 or 1 in most cells, and then hardly depends on any gene.
+
     The Wilcoxon rank-sum test of each segment against the union of the others, as in the paper, with the
     correction for ties and for continuity of `scipy.stats.mannwhitneyu`; the ranks of a gene serve all
     segments. DEVIATION: scanpy, which the paper used, does not correct for ties unless asked, and so misses
@@ -98,24 +120,32 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
     3     top  Xist  0.5         0.0
     """
     check_range("fdr", fdr, low=0, high=1)
-    groups = _segments(segments, len(attribution.cells))
-    table = _test_segments(attribution.values, groups, attribution.genes)
+    explained = _explained(attribution, what, cells, progress)
+    groups = _segments(segments, len(explained.cells))
+    table = _test_segments(explained.values, groups, explained.genes)
     return _sorted(table.assign(dominant=_is_higher(table, fdr)), "statistic")
 
 
 def compare_with_expression(
-    attribution: Attribution, values: Matrix, segments: Groups, *, fdr: float = 0.05
+    attribution: Attribution | Explained,
+    values: Matrix | None,
+    segments: Groups,
+    *,
+    what: Explain | None = None,
+    cells: Cells = None,
+    fdr: float = 0.05,
+    progress: ProgressOption = True,
 ) -> GeneComparison:
     """Compare the spatially dominant genes of segments with those that are expressed more in them.
 
     Parameters
     ----------
     attribution
-        Of cells.
+        A placement, or what `attribute` made of it.
     values
         (n_cells, n_genes) log-normalised expression of the same cells and genes, as an array or CSR:
-        ``placed.values(attribution.cells)``.
-    segments, fdr
+        ``placed.values(attribution.cells)``. None for that of a placement.
+    segments, what, cells, fdr, progress
         As for `dominant_genes`.
 
     Returns
@@ -135,18 +165,22 @@ def compare_with_expression(
     genes"): a gene is found by either where it is higher inside the segment at ``fdr``.
     """
     check_range("fdr", fdr, low=0, high=1)
-    groups = _segments(segments, len(attribution.cells))
-    shape = (len(attribution.cells), len(attribution.genes))
+    explained = _explained(attribution, what, cells, progress)
+    groups = _segments(segments, len(explained.cells))
+    shape = (len(explained.cells), len(explained.genes))
+    if values is None and not isinstance(attribution, Attribution):
+        values = attribution.values(explained.cells)
+    expression: Any = values if sp.issparse(values) else np.asarray(values)
     check_array(
         "values",
-        values,
-        fits=values.shape == shape,
+        expression,
+        fits=expression.shape == shape,
         expected=f"finite values of the attribution's cells x genes, {shape[0]:,} x {shape[1]:,}",
         fix="Use placed.values(attribution.cells).",
     )
     by = {
-        "attribution": _test_segments(attribution.values, groups, attribution.genes),
-        "expression": _test_segments(values, groups, attribution.genes),
+        "attribution": _test_segments(explained.values, groups, explained.genes),
+        "expression": _test_segments(expression, groups, explained.genes),
     }
     table = by["attribution"][["segment", "gene"]].copy()  # both have the same rows in the same order
     for column in _TESTED:
@@ -165,6 +199,30 @@ def compare_with_expression(
     return GeneComparison(table=_sorted(table, "statistic_attribution"), summary=summary)
 
 
+def _explained(
+    source: Attribution | Explained, what: Explain | None, cells: Cells, progress: ProgressOption
+) -> Attribution:
+    """Return an attribution as it is, or that of the cells of a placement."""
+    if what is not None:
+        check_choice("what", what, get_args(Explain))
+    check_kind(
+        "attribution",
+        source,
+        (Attribution, Explained),
+        expected="a placement, or an attribution of its cells",
+        fix="Pass what cellweft.Placer(...).fit(pair).place() or cellweft.tl.attribute(placed) returns.",
+    )
+    if not isinstance(source, Attribution):
+        return attribute(source, cells, what=what or "product", progress=progress)
+    fix = "Pass the placement, or explain it anew: cellweft.tl.attribute(placed, cells, what=...)."
+    if cells is not None:
+        raise SettingError("cells", expected="a placement to choose from", got="an attribution", fix=fix)
+    if what is not None and what != source.record.get("what"):
+        expected = f"{source.record.get('what')!r}, which the attribution explains"
+        raise SettingError("what", expected=expected, got=repr(what), fix=fix)
+    return source
+
+
 def _segments(segments: Any, n_cells: int) -> pd.Categorical:
     groups = groups_of(segments, n_cells, where="segments")
     sizes = np.bincount(groups.codes, minlength=len(groups.categories))
@@ -180,17 +238,48 @@ def _segments(segments: Any, n_cells: int) -> pd.Categorical:
 
 
 def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str_]) -> pd.DataFrame:
-    """Return the rank-sum test of every segment that is large enough: one row per segment and gene."""
+    columns: Any = values.tocsc() if sp.issparse(values) else values
+
+    def read(some: slice) -> DoubleArray:
+        block: Any = columns[:, some]
+        return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+
+    return rank_sum_tests(read, groups, genes)
+
+
+def rank_sum_tests(
+    read: Callable[[slice], DoubleArray],
+    groups: pd.Categorical,
+    genes: NDArray[np.str_],
+    *,
+    reference: str | None = None,
+    block_values: float = BLOCK_VALUES,
+) -> pd.DataFrame:
+    """Return the rank-sum test of every segment that is large enough: one row per segment and gene.
+
+    Parameters
+    ----------
+    read
+        From some genes, by position, to their values, (n_cells, n_some).
+    groups
+        The segment of every cell.
+    genes
+        (n_genes,) their names.
+    reference
+        The segment that others are tested against; by default the union of the others.
+    block_values
+        Values that are read at once.
+    """
     shape, n_genes = (len(groups.categories), len(groups)), len(genes)
     members = sp.csr_matrix((np.ones(shape[1]), (groups.codes, np.arange(shape[1]))), shape=shape)
-    columns = values.tocsc() if sp.issparse(values) else values
+    against = None if reference is None else groups.categories.tolist().index(reference)
     blocks = []
-    for some in row_blocks(n_genes, rows_within(BLOCK_VALUES, len(groups))):
-        block = columns[:, some]
-        dense = np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64)
-        blocks.append(_rank_sums(dense, members))
+    for some in row_blocks(n_genes, rows_within(block_values, len(groups))):
+        dense = read(some)
+        blocks.append(_rank_sums(dense, members) if against is None else _against(dense, members, against))
     tested = {name: np.concatenate([one[name] for one in blocks], axis=1) for name in blocks[0]}
     kept = np.flatnonzero(np.asarray(members.sum(axis=1)).ravel() >= _FEWEST)
+    kept = kept[kept != against] if against is not None else kept
     tested = {name: of[kept] for name, of in tested.items()}  # n_kept x n_genes
     tested["fdr"] = false_discovery_control(tested["p"], axis=1, method="bh")
     segment = pd.Categorical.from_codes(np.repeat(kept, n_genes), groups.categories)
@@ -198,6 +287,17 @@ def _test_segments(values: Matrix, groups: pd.Categorical, genes: NDArray[np.str
         {"segment": segment.remove_unused_categories(), "gene": np.tile(genes.astype(object), len(kept))}
     )
     return table.assign(**{name: of.ravel() for name, of in tested.items()})
+
+
+def _against(values: DoubleArray, members: sp.csr_matrix, reference: int) -> dict[str, DoubleArray]:
+    """Return the tests of each segment against one of them, n_segments x n_genes; its own says nothing."""
+    parts = []
+    for segment in range(members.shape[0]):
+        # of itself against any other, to have a row
+        two = members[[segment, reference if segment != reference else int(reference == 0)]]
+        rows = np.flatnonzero(np.asarray(two.sum(axis=0)).ravel())
+        parts.append({name: of[:1] for name, of in _rank_sums(values[rows], two[:, rows]).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _rank_sums(values: DoubleArray, members: sp.csr_matrix) -> dict[str, DoubleArray]:

@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.linalg import solve_triangular
 
 from cellweft._compute import BLOCK_VALUES, progress_callback, row_blocks, rows_within
-from cellweft._errors import GeneError, InputError, KeyMissingError, check_array, check_range
+from cellweft._errors import GeneError, InputError, KeyMissingError, array_of, check_array, check_range
 from cellweft._statistics import centred, unit_length
 from cellweft._text import NotebookText, many, near, shorten
 from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
@@ -295,13 +295,14 @@ def label_codes(
     (array(['Glia', 'Neuron'], dtype='<U6'), array([1, 0, 1]))
     """
     # through pandas, which knows every way of being missing
-    column = pd.Series(np.asarray(labels)) if np.ndim(labels) == 1 else None
+    given = array_of(where, labels, fix="Give the labels of these cells.", numbers=False)
+    column = pd.Series(given) if given.ndim == 1 else None
     n_missing = 0 if column is None else int(column.isna().sum())
     if column is None or len(column) != n_cells or n_missing:
         raise InputError(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
-            got=f"{n_missing:,} missing" if n_missing else f"shape {np.shape(labels)}",
+            got=f"{n_missing:,} missing" if n_missing else f"shape {given.shape}",
             fix="Give the labels of these cells; write 'unknown' where one is missing.",
         )
     types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
@@ -311,8 +312,10 @@ def label_codes(
 def _check_input(
     values: Matrix, position: NDArray[Any], genes: NDArray[Any]
 ) -> tuple[Matrix, DoubleArray, NDArray[np.str_]]:
-    matrix: Matrix = sp.csr_matrix(values) if sp.issparse(values) else np.asarray(values)
-    along, names = np.asarray(position, dtype=np.float64), np.array(genes, dtype=np.str_)
+    fix = "Give arrays: expression of cells x genes, and the positions of these cells."
+    matrix: Matrix = sp.csr_matrix(values) if sp.issparse(values) else array_of("values", values, fix=fix)
+    along = array_of("position", position, fix=fix)
+    names = array_of("genes", genes, fix="Give the names of these genes.", numbers=False).astype(np.str_)
     if matrix.ndim != 2 or along.shape != matrix.shape[:1] or names.shape != matrix.shape[1:]:
         raise InputError(
             "values",

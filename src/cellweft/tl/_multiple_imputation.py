@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from cellweft._compute import READ_ROWS, numpy_stream, parse_memory, progress_callback, row_blocks
-from cellweft._errors import MemoryBudgetError, NotFittedError, arg, check_range
+from cellweft._errors import InputError, MemoryBudgetError, NotFittedError, arg, check_range
 from cellweft._text import human_bytes
 from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
@@ -88,6 +88,10 @@ def multiple_imputations(
     [(120, 1), (120, 1)]
     """
     check_range("n", n, low=2, integer=True)
+    if not hasattr(imputer, "fitted_"):
+        got = f"a {type(imputer).__name__}"
+        fix = "Fit one: cellweft.Imputer().fit(pair)."
+        raise InputError("imputer", expected="a fitted Imputer", got=got, fix=fix)
     check_range("seed", seed, low=0, integer=True)
     fitted, intervals, pair = _fitted(imputer, pair)
     with progress_callback(progress) as report:

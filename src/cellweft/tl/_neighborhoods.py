@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from cellweft._compute import numpy_stream, progress_callback
-from cellweft._errors import InputError, check_array, check_range
+from cellweft._errors import InputError, array_of, check_array, check_range
 from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._gene_trends import label_codes
 from cellweft.tl._spatial_axis import check_places
@@ -236,7 +236,7 @@ def hollow_structure(
     if radii is None:
         asked = np.linspace(0.0, ratios.max(), _N_RATIOS)
     else:
-        asked = np.asarray(radii, dtype=np.float64)
+        asked = array_of("radii", radii, fix="Give multiples of the distance between nearest neighbours.")
         if asked.ndim != 1 or not np.isfinite(asked).all() or (asked < 0).any():
             raise InputError(
                 "radii",
@@ -286,13 +286,15 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
 
 def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
     """Return from which cell to which the edges go, and how many cells there are."""
-    graph: Any = sp.coo_matrix(adjacency)
+    fix = "Give a square matrix, such as obsp['spatial_connectivities']."
+    given: Any = adjacency if sp.issparse(adjacency) else array_of("adjacency", adjacency, fix=fix)
+    if given.ndim != 2:
+        expected = "a graph of cells x cells"
+        raise InputError("adjacency", expected=expected, got=f"shape {given.shape}", fix=fix)
+    graph: Any = sp.coo_matrix(given)
     if graph.shape[0] != graph.shape[1]:
         raise InputError(
-            "adjacency",
-            expected="a graph of cells x cells",
-            got=f"shape {graph.shape}",
-            fix="Give a square matrix, such as obsp['spatial_connectivities'].",
+            "adjacency", expected="a graph of cells x cells", got=f"shape {graph.shape}", fix=fix
         )
     check_array("adjacency", graph.data, expected="finite weights", fix="Look at what made the graph.")
     kept = graph.data != 0
@@ -341,7 +343,7 @@ def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
 
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
     """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
-    cells = np.asarray(embeddings, dtype=np.float64)
+    cells = array_of("embeddings", embeddings, fix="Give a matrix, such as obsm of a placement.")
     check_array(
         "embeddings",
         cells,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, check_array, check_choice, check_range
+from cellweft._errors import InputError, array_of, check_array, check_choice, check_flag, check_range
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.spatial import check_coordinates
 
@@ -207,6 +207,7 @@ def fit_axis(
     check_choice("kind", kind, ("polynomial", "principal curve"))
     check_range("degree", degree, low=1, integer=True)
     check_range("knots", knots, low=2, integer=True)
+    check_flag("rotate", rotate)
     places = check_places(coordinates)
     places = places if cells is None else places[_chosen(cells, len(places))]
     _check_enough(places, needed=2 + (degree if kind == "polynomial" else knots), kind=kind)
@@ -249,6 +250,7 @@ def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
     >>> axis_of_score(score, rank=True).position(score)
     array([0.125, 0.875, 0.5  , 0.5  ])
     """
+    check_flag("rank", rank)
     scores = _check_scores(score, "score")
     if len(scores) == 0 or scores.min() == scores.max():
         raise InputError(
@@ -333,7 +335,7 @@ def check_places(coordinates: NDArray[Any], where: str = "coordinates") -> Doubl
     InputError
         Another shape, or NaN or infinity.
     """
-    places = np.asarray(coordinates, dtype=np.float64)
+    places = array_of(where, coordinates, fix="Give the cells' coordinates.")
     check_coordinates(places, where, fixes=("Give the cells' coordinates.", "Drop these cells."))
     return places
 
@@ -452,7 +454,7 @@ def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, Doubl
 
 
 def _check_scores(score: NDArray[Any], where: str) -> DoubleArray:
-    scores = np.array(score, dtype=np.float64)
+    scores = array_of(where, score, fix="Give the scores of all cells as one column.").copy()
     check_array(
         where,
         scores,
@@ -474,7 +476,7 @@ def _check_enough(places: DoubleArray, *, needed: int, kind: str) -> None:
 
 
 def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
-    place = np.asarray(start, dtype=np.float64)
+    place = array_of("start", start, fix="Give a point near the end of the tissue where positions begin.")
     check_array(
         "start",
         place,
@@ -486,7 +488,7 @@ def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
 
 
 def _chosen(cells: NDArray[Any], n_cells: int) -> BoolArray | IntArray:
-    chosen = np.asarray(cells)
+    chosen = array_of("cells", cells, fix="Give a mask or positions.", numbers=False)
     is_mask = chosen.dtype == np.bool_ and chosen.shape == (n_cells,)
     is_list = np.issubdtype(chosen.dtype, np.integer) and chosen.ndim == 1
     is_list = is_list and bool(chosen.min(initial=0) >= 0 and chosen.max(initial=0) < max(n_cells, 1))

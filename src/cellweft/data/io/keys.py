@@ -19,6 +19,9 @@ COORDINATES: Final = f"{PREFIX}coordinates"
 PLACES: Final = f"{PREFIX}spatial"
 """``obsm``: coordinates of placed cells."""
 
+EMBEDDING: Final = f"{PREFIX}embedding"
+"""``obsm``: embedding of placed cells and of their spots, in one space."""
+
 PROPORTIONS: Final = f"{PREFIX}proportions"
 """``obsm``: share of each cell type in each spot."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,17 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
-from cellweft._errors import InputError, KeyMissingError, ScaleError, SettingError, arg, check_range
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._errors import (
+    InputError,
+    KeyMissingError,
+    ScaleError,
+    SettingError,
+    arg,
+    check_choice,
+    check_range,
+)
+from cellweft._typing import DoubleArray, IntArray, SpotShape
+from cellweft.data._pair import Pair, pair
 from cellweft.data.expression_scale import Scan, judge_scale, scan_values
 from cellweft.data.io.backed_matrix import RowSource, open_rows, per_row
 from cellweft.data.spatial import find_coordinates, find_labels
@@ -21,6 +31,9 @@ from cellweft.data.synthetic.tissue import numbered_names
 
 RESOLUTIONS = (55, 40, 22, 10)
 """Spot spacings of the published semi-simulations, um: from a Visium spot's size down to a cell's."""
+
+BOX_WIDTH = 0.55
+"""Width of the paper's boxes, in spacings of its grid."""
 
 _MOST_CROSSINGS = 10**8
 _TOTAL = 1e4  # what STEM brings every cell to before the logarithm
@@ -40,10 +53,20 @@ class PseudoSpots:
         ``obsm["spatial"]``: middle of the spot, in the unit of the cells' coordinates.
         ``obsm["composition"]``: a table with the share of each type among these cells, types sorted, rows
         summing to 1.
+    labels
+        Column of ``obs`` of the cells with these types.
+    parameters
+        How they were made: shape, grid, sizes, seed.
     """
 
     cells: AnnData
     spots: AnnData
+    labels: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def pair(self) -> Pair:
+        """Return the cells as a reference, and the spots, as `cellweft.pair` takes them."""
+        return pair(self.cells, self.spots, labels=self.labels, coordinates="obsm:spatial")
 
 
 def pseudo_spots(
@@ -53,8 +76,10 @@ def pseudo_spots(
     labels: str | None = None,
     spacing: float | None = None,
     grid: tuple[int, int] | None = None,
+    shape: SpotShape = "discs",
     radius: float | None = None,
-    caught: float = 0.6,
+    width: float = BOX_WIDTH,
+    caught: float | None = None,
     min_cells: int = 3,
     seed: int = 0,
 ) -> PseudoSpots:
@@ -74,12 +99,17 @@ def pseudo_spots(
     grid
         In place of ``spacing``, crossing points along the first and the second axis, such as the published
         ``(30, 40)``; they reach from edge to edge of the tissue.
+    shape
+        "discs", ours, in which some of the cells' counts are lost; or "boxes", the paper's, which hold all of
+        theirs, with gaps between.
     radius
-        Cells up to this distance from its middle lie in a spot; by default half of the spacing (the smaller
-        one, where a grid has two), so that no cell lies in two.
+        Of discs: cells up to this distance from its middle lie in a spot; by default half of the spacing (the
+        smaller one, where a grid has two), so that no cell lies in two.
+    width
+        Of boxes, in spacings of the grid, above 0 to 1.
     caught
-        Share of the cells whose counts reach the spots, above 0 to 1; published are 0.5 to 0.7. It is drawn
-        for each cell once.
+        Share of the cells whose counts reach the spots they lie in, above 0 to 1, drawn for each cell once;
+        by default 0.6 of discs (published are 0.5 to 0.7), and 1 of boxes, where the gaps lose cells.
     min_cells
         A spot with fewer caught cells is left out.
     seed
@@ -103,8 +133,11 @@ def pseudo_spots(
 
     Notes
     -----
-    "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text gives no radius; half of the spacing
-    is ours.
+    "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text gives neither shape nor size. Its
+    pseudo-spots of embryo 1 are sums over all cells of boxes that are .55 of the grid's spacing wide along
+    each axis, on a grid of 30 x 40 from edge to edge: three in ten cells lie in one, the others between.
+    ``shape="boxes", grid=(30, 40)`` makes such spots. Discs of half the spacing, of which cells are lost at
+    random, are ours.
 
     Types whose names hold a "/" cannot be columns of an .h5ad file: to write such spots, put the values of
     the composition and its columns where they can be found, as ``obsm["composition"]`` and
@@ -124,20 +157,33 @@ def pseudo_spots(
     spot1  1.0  0.0
     spot2  0.5  0.5
     """
+    check_choice("shape", shape, get_args(SpotShape))
+    if shape == "boxes" and radius is not None:
+        fix = "Leave " + arg("radius") + " out, or write " + arg("shape", "discs") + "."
+        raise SettingError(
+            "radius", expected="none with boxes, which have a width", got=repr(radius), fix=fix
+        )
+    caught = (0.6 if shape == "discs" else 1.0) if caught is None else caught
     check_range("caught", caught, low=0, high=1)
+    check_range("width", width, low=1e-9, high=1)
     check_range("min_cells", min_cells, low=1, integer=True)
     check_range("seed", seed, low=0, integer=True)
     if caught == 0:
         raise SettingError("caught", expected="a share above 0", got="0", fix="Choose one of 0.5 to 0.7.")
     places = _places(cells, coordinates)
-    types = _types(cells, labels)
+    types, labels = _types(cells, labels)
     source, _ = _raw_counts(cells)
-    middles, widths = _crossings(places, spacing, grid)
-    radius = min(widths) / 2 if radius is None else radius
-    check_range("radius", radius, low=1e-12)
+    middles, spacings = _crossings(places, spacing, grid)
+    if shape == "discs":
+        radius = float(spacings.min()) / 2 if radius is None else radius
+        check_range("radius", radius, low=1e-12)
     order = numpy_stream(seed, "caught cells").permutation(len(places))
     drawn = np.sort(order[: round(caught * len(places))])
-    members = _members(middles, places, drawn, radius)  # n_crossings x n_cells
+    # n_crossings x n_cells
+    if radius is None:
+        members = in_boxes(middles, places, drawn, sides=width * spacings)
+    else:
+        members = _members(middles, places, drawn, radius)
     kept = np.flatnonzero(np.diff(members.indptr) >= min_cells)
     if not len(kept):
         raise InputError(
@@ -151,7 +197,10 @@ def pseudo_spots(
     copy = cells.to_memory(copy=True) if cells.isbacked else cells.copy()
     copy.obsm["spatial_true"] = places
     copy.obs["caught"] = np.bincount(members.indices, minlength=len(places)) > 0
-    return PseudoSpots(cells=copy, spots=spots)
+    size = {"radius": radius} if shape == "discs" else {"width": width}
+    parameters = {"shape": shape, "spacing": spacings.tolist(), **size}
+    parameters |= {"caught": caught, "min_cells": int(min_cells), "seed": int(seed)}
+    return PseudoSpots(cells=copy, spots=spots, labels=labels, parameters=parameters)
 
 
 def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
@@ -232,14 +281,14 @@ def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
     raise InputError(f"cells ({found})", expected=expected, got=got, fix=fix)
 
 
-def _types(cells: AnnData, labels: str | None) -> NDArray[np.str_]:
-    types, _ = find_labels(cells.obs, labels, where="cells", argument="labels")
+def _types(cells: AnnData, labels: str | None) -> tuple[NDArray[np.str_], str]:
+    types, column = find_labels(cells.obs, labels, where="cells", argument="labels")
     if types is None:
         expected = "a column with cell types, such as 'cell_type'"
         raise KeyMissingError(
             "cells.obs", expected=expected, got="none with two types or more", fix="Name it: labels='COLUMN'."
         )
-    return types
+    return types, column
 
 
 def _raw_counts(cells: AnnData) -> tuple[RowSource, Scan]:
@@ -259,8 +308,11 @@ def _raw_counts(cells: AnnData) -> tuple[RowSource, Scan]:
 
 def _crossings(
     places: DoubleArray, spacing: float | None, grid: tuple[int, int] | None
-) -> tuple[DoubleArray, list[float]]:
-    """Return the crossing points of the grid, (n_crossings, 2), and its spacing along each axis."""
+) -> tuple[DoubleArray, DoubleArray]:
+    """Return the crossing points of the grid, (n_crossings, 2), and its spacing along each axis, (2,).
+
+    Along an axis on which all cells are at one place, it is that of the other.
+    """
     if (spacing is None) == (grid is None):
         raise SettingError(
             "spacing",
@@ -285,12 +337,13 @@ def _crossings(
     if spacing is not None:
         low = (low + high - (counts - 1) * spacing) / 2
         axes = [start + spacing * np.arange(int(n)) for start, n in zip(low, counts, strict=True)]
-        widths = [spacing, spacing]
+        spacings = np.full(2, float(spacing))
     else:
         axes = [np.linspace(*one) for one in zip(low, high, counts, strict=True)]
-        widths = ((high - low)[wide] / (counts[wide] - 1)).tolist()
+        spacings = (high - low) / np.maximum(counts - 1, 1)
+        spacings[~wide] = spacings[wide].min()
     across, along = np.meshgrid(*axes)
-    return np.column_stack([across.ravel(), along.ravel()]), widths
+    return np.column_stack([across.ravel(), along.ravel()]), spacings
 
 
 def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
@@ -301,6 +354,28 @@ def _checked_grid(grid: tuple[int, int] | None) -> tuple[int, int]:
     for count in grid:
         check_range("grid", count, low=2, integer=True)
     return grid[0], grid[1]
+
+
+def in_boxes(
+    middles: DoubleArray, places: DoubleArray, drawn: IntArray, *, sides: DoubleArray
+) -> sp.csr_matrix:
+    """Return which of the drawn cells lie in which box, n_boxes x n_cells of ones; edges belong to a box.
+
+    Parameters
+    ----------
+    middles, places
+        (n_boxes, 2) middles of the boxes, and (n_cells, 2) where all cells are.
+    drawn
+        Positions of the cells that count.
+    sides
+        (2,) width of a box along each axis, above 0.
+    """
+    scaled = middles / (sides / 2), places[drawn] / (sides / 2)
+    slack = 1 + 1e-9  # a cell on an edge, whatever the rounding
+    near: Any = cKDTree(scaled[1]).query_ball_point(scaled[0], slack, p=np.inf)
+    columns = drawn[np.concatenate([np.asarray(one, dtype=np.int64) for one in near])]
+    starts = np.concatenate([[0], np.cumsum([len(one) for one in near])])
+    return sp.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(middles), len(places)))
 
 
 def _members(middles: DoubleArray, places: DoubleArray, drawn: IntArray, radius: float) -> sp.csr_matrix:
