@@ -291,8 +291,13 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
         data.var_names = [*data.var_names[:-1], data.var_names[0]]
         return data
 
-    with pytest.raises(InputError, match=rf"^{side} .*\.obs_names: expected.*twice .1.: 'a'.*_make_unique"):
-        made(same_cells)
+    if side == "sc":  # whose names imputing does not use
+        assert any("1 name of cells that stand twice ('a')" in one for one in made(same_cells).cautions)
+    else:
+        with pytest.raises(
+            InputError, match=rf"^{side} .*\.obs_names: expected.*twice .1.: 'a'.*_make_unique"
+        ):
+            made(same_cells)
     with pytest.raises(
         GeneError, match=rf"^{side} .*var_names: expected every gene once.*duplicates='first'"
     ):

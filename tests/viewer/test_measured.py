@@ -38,7 +38,9 @@ def expected(tissue: AnnData, result: AnnData) -> pd.DataFrame:
     reference = AnnData(np.ones((3, result.n_vars), np.float32), var=pd.DataFrame(index=result.var_names))
     made = pair(reference, tissue)
     values = pd.DataFrame(
-        made.st.dense(slice(None), made.st_shared), index=made.st.obs_names, columns=made.shared_genes
+        made.st.dense(slice(None), made.st_shared),
+        index=made.st.obs_names,
+        columns=made.sc.input_names[made.sc_shared],
     )
     return values.reindex(index=result.obs_names, columns=result.var_names)
 
