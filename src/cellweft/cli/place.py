@@ -78,9 +78,7 @@ def place(
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             placement = placer.fit(pair, progress=progress).place(progress=progress)
-            placed = placement.to_anndata(
-                neighbors=neighbors, embedding=not no_embedding, progress=progress
-            )
+            placed = placement.to_anndata(neighbors=neighbors, embedding=not no_embedding, progress=progress)
             of_spots = spots and placement.to_anndata(
                 of="spots", genes=names, embedding=not no_embedding, memory=memory, progress=progress
             )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -303,11 +303,7 @@ class Pair(NotebookText):
             scale=sc_scale,
             duplicates=duplicates,
         )
-        data = open_input(
-            sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor), sample=sc_sample
-        )
-        data, wish = counts_in(data, wish)
-        data = check_cells(data, is_reference=True)
+        data, wish = _opened(sc, wish, argument="sc", sample=sc_sample)
         genes = gene_names(data, wish)
         if orthologs is not None:
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
@@ -464,13 +460,8 @@ def pair(
         scale=st_scale,
         duplicates=duplicates,
     )
-    usual = (*LABEL_KEYS, *SLICE_KEYS)
-    sc_columns = _given(*usual, labels, size_factor)
-    st_columns = _given(*usual, st_labels, st_size_factor, slices)
-    sc_data = open_input(sc, argument="sc", obs_columns=sc_columns, sample=sc_sample)
-    st_data = open_input(st, argument="st", obs_columns=st_columns, sample=st_sample)
-    (sc_data, sc_wish), (st_data, st_wish) = counts_in(sc_data, sc_wish), counts_in(st_data, st_wish)
-    sc_data, st_data = check_cells(sc_data, is_reference=True), check_cells(st_data)
+    sc_data, sc_wish = _opened(sc, sc_wish, argument="sc", sample=sc_sample, columns=SLICE_KEYS)
+    st_data, st_wish = _opened(st, st_wish, argument="st", sample=st_sample, columns=(*SLICE_KEYS, slices))
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     if orthologs is not None:
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
@@ -482,11 +473,32 @@ def pair(
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
     if cells is not None:
-        places, found_slices, st_types = (
-            (None if one is None else one[cells], source) for one, source in (places, found_slices, st_types)
-        )
+        places, found_slices, st_types = _of(cells, places), _of(cells, found_slices), _of(cells, st_types)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
     return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
+
+
+_A = TypeVar("_A", bound=np.generic)
+
+
+def _of(cells: IntArray, found: tuple[NDArray[_A] | None, str]) -> tuple[NDArray[_A] | None, str]:
+    """Return what was found of some cells alone, and where."""
+    values, source = found
+    return None if values is None else values[cells], source
+
+
+def _opened(
+    given: AnnData | PathLike,
+    wish: ReadOptions,
+    *,
+    argument: str,
+    sample: str | None,
+    columns: Iterable[str | None] = (),
+) -> tuple[Input, ReadOptions]:
+    """Return an input whose counts were found and whose cells were checked, and what is wished of it."""
+    columns = _given(*LABEL_KEYS, *columns, wish.labels, wish.size_factor)
+    data, wish = counts_in(open_input(given, argument=argument, obs_columns=columns, sample=sample), wish)
+    return check_cells(data, is_reference=wish.name == "reference"), wish
 
 
 _Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
@@ -531,7 +543,7 @@ def _paired(
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
-    joined = joined_names(*names, match)
+    joined = joined_names(names[0], names[1], match)
     order = np.argsort(joined.names[match.first], kind="stable")
     match = dataclasses.replace(match, first=match.first[order], second=match.second[order])
     tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
@@ -578,7 +590,7 @@ def _measured_everywhere(
     }
     if not partly:
         return {}, match
-    kept = ~unmeasured.any(axis=0)[match.second]
+    kept = ~np.asarray(unmeasured.any(axis=0))[match.second]
     if kept.sum() < 2:
         raise GeneError(
             f"{data.where}.X",

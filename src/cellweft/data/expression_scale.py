@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -220,7 +220,7 @@ class SliceGenes:
         missing = ~np.isfinite(values)
         if missing.any():
             found = _summed(by_slice, block, missing)
-            self._missing = self._missing + found if self._missing.size else found
+            self._missing = np.asarray(self._missing + found if self._missing.size else found)
 
     def unmeasured(self) -> BoolArray:
         """Return whether a gene was not measured in a slice, (n_slices, n_genes)."""
@@ -304,7 +304,7 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
         return Judgement(scale=clear)
     same = min(spread, key=spread.__getitem__)
     if spread[same] < _SAME_SUM:
-        return Judgement(scale=same)
+        return Judgement(scale=cast(StoredScale, same))
     if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # chance: 0.04 and 0.2
         return Judgement(scale="raw")
     clear = clear or _clearest(multiples)

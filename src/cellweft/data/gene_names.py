@@ -294,10 +294,10 @@ def shown_names(var: pd.DataFrame) -> list[str]:
     """
     names = var.index.astype(str).to_numpy(dtype=object)
     if "symbol" not in var or not (looks_like_ensembl(names) or are_numbers(names)):
-        return names.tolist()
+        return [*map(str, names)]
     symbols = _column_text(var["symbol"]).astype(object)
     is_clear = (symbols != "") & ~pd.Index(symbols).duplicated(keep=False)
-    return np.where(is_clear, symbols, names).tolist()
+    return [*map(str, np.where(is_clear, symbols, names))]
 
 
 def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneNames:

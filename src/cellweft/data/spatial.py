@@ -218,7 +218,7 @@ def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
     """Say whether groups of cells lie on top of each other, or apart by more than cells of a tissue do."""
     stride = max(len(coordinates) // _MOST_JUDGED, 1)
     places, codes = coordinates[::stride], codes[::stride]
-    distances, nearest = cKDTree(places).query(places, k=2)
+    distances, nearest = map(np.asarray, cKDTree(places).query(places, k=2))
     is_self = nearest[:, 0] == np.arange(len(places))
     nearest = np.where(is_self, nearest[:, 1], nearest[:, 0])
     mixed = float((codes[nearest] != codes).mean())

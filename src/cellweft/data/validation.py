@@ -21,7 +21,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import many, shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, StoredScale
+from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
     SCALES,
@@ -233,7 +233,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     if column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
-    is_named = ~names.isna() & ~names.astype(str).str.strip().isin(_NO_NAMES)
+    is_named = np.asarray(names.notna()) & ~np.asarray(names.astype(str).str.strip().isin(_NO_NAMES))
     names = names.astype(str)
     again = names.duplicated() & is_named
     if not is_named.all():
@@ -406,7 +406,7 @@ def _scanned(
     scan = scan_values(undone, data.columns, panel=panel, slices=by_slice, look=seen.add)
     _check_values(data, wish, scan, used, cells)
     source = open_undone(stored, judged.scale)
-    left_out = scan.unmeasured.any(axis=0)
+    left_out: BoolArray = np.asarray(scan.unmeasured.any(axis=0))
     if left_out.any():
         again = scan_values(
             ZeroedRows(undone), data.columns, panel=panel[~left_out[panel]], left_out=left_out

@@ -29,7 +29,8 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
                 table = table.set_index(table.columns[0])
         else:
             table = read_rows(path, separator=SEPARATORS[suffix])
-            numbers, header = pd.to_numeric(table.index, errors="coerce"), table.index.name
+            header = table.index.name
+            numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
                 table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
@@ -85,9 +86,9 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
     texts_at = [
         not pd.api.types.is_numeric_dtype(kind) and not hasattr(kind, "unit") for kind in table.dtypes
     ]
-    for place in np.flatnonzero(texts_at):
+    for place in np.flatnonzero(texts_at).tolist():
         name, column = str(table.columns[place]), table.iloc[:, place].reset_index(drop=True)
-        numbers = pd.to_numeric(column, errors="coerce")
+        numbers: pd.Series[Any] = pd.to_numeric(column, errors="coerce")
         if name in other or is_cell_column(name) or not numbers.notna().any():
             continue
         texts = column[numbers.isna() & column.notna()].astype(str)

@@ -236,7 +236,7 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
 def _some_filled(values: pd.Series[Any]) -> NDArray[np.float64]:
     """Return the values of the first cells that are neither zero nor missing."""
     some = values.iloc[:_MOST_LOOKED_AT].to_numpy(dtype=np.float64, na_value=np.nan)
-    return some[np.isfinite(some) & (some != 0)]
+    return np.asarray(some[np.isfinite(some) & (some != 0)], dtype=np.float64)
 
 
 def _numbers_cells(values: pd.Series[Any]) -> bool:

@@ -139,7 +139,7 @@ def _check_sample(data: Any, argument: str, sample: str | None) -> None:
 
 
 def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
-    chosen = {"sample": sample, "argument": f"{where.partition(' ')[0]}_sample"}
+    argument = f"{where.partition(' ')[0]}_sample"
     suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
     suffix = suffixes[-1] if suffixes else ""
     if path.is_dir():
@@ -149,7 +149,7 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
         if run is not None:
             return run
         if has_mtx(path):
-            return read_mtx(path, where, **chosen)
+            return read_mtx(path, where, sample=sample, argument=argument)
         inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
         below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
         raise FormatError(
@@ -166,7 +166,7 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":
-        return open_10x(path, where, **chosen)
+        return open_10x(path, where, sample=sample, argument=argument)
     if suffix in SEPARATORS or suffix == ".parquet":
         return read_table(path, where=where, suffix=suffix, obs_columns=obs_columns)
     if suffix in _PICKLES:
