@@ -18,7 +18,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from cellweft._errors import Argument, Message
-from cellweft._typing import Duplicates, Scale
+from cellweft._typing import Duplicates, MissingChunks, Scale
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
@@ -73,6 +73,9 @@ class PairOptions:
         Column of obs with each cell's size, such as its volume.
     duplicates
         A gene name that stands twice in an input: stop with an error, or keep its first column.
+    missing_chunks
+        Chunks missing from a zarr store where zeros are doubtful (whole cells without counts, coordinates):
+        stop with an error, or accept that they are zeros.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -88,6 +91,7 @@ class PairOptions:
     st_size_factor: Annotated[str | None, _st(metavar="COLUMN")] = None
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"
+    missing_chunks: Annotated[MissingChunks, _both()] = "error"
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
         """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""

@@ -25,7 +25,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, PathLike, Scale
+from cellweft._typing import DoubleArray, Duplicates, IntArray, MissingChunks, PathLike, Scale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
@@ -158,6 +158,7 @@ class Pair:
         sc_gene_column: str | None = None,
         sc_scale: Scale | None = None,
         duplicates: Duplicates = "error",
+        missing_chunks: MissingChunks = "error",
     ) -> Pair:
         """Return a pair with the same spots and panel, and other cells as its reference.
 
@@ -165,7 +166,7 @@ class Pair:
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates
+        labels, sc_layer, size_factor, sc_gene_column, sc_scale, duplicates, missing_chunks
             As in `cellweft.pair`.
 
         Raises
@@ -191,6 +192,7 @@ class Pair:
             size_factor=size_factor,
             scale=sc_scale,
             duplicates=duplicates,
+            missing_chunks=missing_chunks,
         )
         data = open_input(sc, argument="sc", obs_columns=_given(*LABEL_KEYS, labels, size_factor))
         check_cells(data)
@@ -241,6 +243,7 @@ def pair(
     sc_scale: Scale | None = None,
     st_scale: Scale | None = None,
     duplicates: Duplicates = "error",
+    missing_chunks: MissingChunks = "error",
 ) -> Pair:
     """Check a reference and a spatial dataset and match their genes; neither is changed.
 
@@ -273,6 +276,9 @@ def pair(
         What the values are, "raw", "normalised" or "log"; detected by default.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
+    missing_chunks
+        What to do where a zarr store lacks chunks and zeros in their place are doubtful: cells without any
+        counts in a dense matrix, or coordinates. "error", or accept that these are "zeros".
 
     Returns
     -------
@@ -282,7 +288,8 @@ def pair(
     Raises
     ------
     MissingFileError, FormatError
-        Nothing at the path; a file that is not what its name says.
+        Nothing at the path; a file that is not what its name says; a zarr store that lacks chunks which
+        cannot be zeros.
     GeneError
         Fewer than two shared genes; duplicated genes.
     KeyMissingError
@@ -308,6 +315,7 @@ def pair(
     ['Gad1', 'Sst']
     """
     check_choice("duplicates", duplicates, ("error", "first"))
+    check_choice("missing_chunks", missing_chunks, ("error", "zeros"))
     sc_wish = ReadOptions(
         name="reference",
         labels=labels,
@@ -316,6 +324,7 @@ def pair(
         size_factor=size_factor,
         scale=sc_scale,
         duplicates=duplicates,
+        missing_chunks=missing_chunks,
     )
     st_wish = ReadOptions(
         name="spatial",
@@ -325,6 +334,7 @@ def pair(
         size_factor=st_size_factor,
         scale=st_scale,
         duplicates=duplicates,
+        missing_chunks=missing_chunks,
     )
     usual = (*LABEL_KEYS, *SLICE_KEYS)
     sc_data = open_input(sc, argument="sc", obs_columns=_given(*usual, labels, size_factor))
@@ -334,7 +344,12 @@ def pair(
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = find_coordinates(
-        st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
+        st_data.obs,
+        st_data.obsm,
+        coordinates,
+        where=st_data.where,
+        hint=_exchange_hint(sc_data),
+        missing_chunks=missing_chunks,
     )
     found_slices = find_slices(st_data.obs, slices, where=st_data.where)
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)

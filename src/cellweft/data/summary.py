@@ -16,6 +16,7 @@ from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data.gene_names import GeneMatch
 from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import repeated
 from cellweft.data.side import Side
 from cellweft.data.spatial import place_hashes
@@ -168,6 +169,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
     sc, st = evidence.sides
     return (
         *_gene_cautions(evidence),
+        *_lost_cautions(sc),
+        *_lost_cautions(st),
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
@@ -209,6 +212,17 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
             )
+
+
+def _lost_cautions(one: CheckedSide) -> Iterator[str]:
+    layer = one.wish.layer
+    regions = lost_regions(one.data.layers[layer] if layer else one.data.matrix, where=one.data.where)
+    if regions:
+        said = regions_text(regions, one.data.var.index.to_numpy())
+        yield (
+            f"{_title(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
+            f"{said}. zarr leaves out chunks of zeros; if counts belong there, copy the store again."
+        )
 
 
 def _scale_cautions(one: CheckedSide) -> Iterator[str]:

@@ -21,13 +21,14 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Duplicates, IntArray, Scale
+from cellweft._typing import DoubleArray, Duplicates, IntArray, MissingChunks, Scale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import Scan, judge_scale, scan_values
 from cellweft.data.gene_names import duplicates_of, symbols_and_ids
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
@@ -46,6 +47,8 @@ class ReadOptions:
         As `cellweft.pair` takes them.
     duplicates
         What to do with a gene name that stands twice.
+    missing_chunks
+        What to do with cells that have no counts where chunks are absent.
     """
 
     name: SideName
@@ -55,6 +58,7 @@ class ReadOptions:
     size_factor: str | None = None
     scale: Scale | None = None
     duplicates: Duplicates
+    missing_chunks: MissingChunks = "error"
 
     def argument(self, what: str) -> str:
         """Return the argument of `cellweft.pair` for this side."""
@@ -164,10 +168,12 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     ScaleError
         Values below zero.
     FormatError
-        The matrix does not fit the annotation.
+        The matrix does not fit the annotation; a zarr store that lacks chunks which cannot be zeros.
     """
     sizes = _sizes(data, wish)
-    source = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
+    values = data.values(wish.layer, argument=wish.argument("layer"))
+    lost = lost_regions(values, where=_slot(data, wish))
+    source = open_rows(values, where=_slot(data, wish))
     n_columns = len(data.var) if data.columns is None else source.shape[1]
     if source.shape != (len(data.obs), n_columns):
         raise FormatError(
@@ -178,8 +184,11 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
         )
     seen = MatrixDigest()
     scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
-    scale = _checked_scale(data, wish, scan)
     empty = scan.totals == 0
+    refuse_lost_cells(
+        lost, empty, where=_slot(data, wish), names=data.obs.names, missing_chunks=wish.missing_chunks
+    )
+    scale = _checked_scale(data, wish, scan)
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
         raise InputError(
