@@ -44,9 +44,11 @@ def check(
                 raise SettingError("st", expected="spatial data", got="none", fix=fix)
             open_result(sc, argument="sc")
             if not chunks:
-                fix = "Copies can be compared with what they were copied from."
                 raise FormatError(
-                    str(sc), expected="a zarr store that cellweft wrote", got="no checksums", fix=fix
+                    str(sc),
+                    expected="a zarr store that cellweft wrote",
+                    got="no checksums",
+                    fix="Compare a copy with what it was copied from.",
                 )
             screen.finish(f"{sc} is as it was written", {"command": "check", "chunks": chunks})
             return

@@ -128,6 +128,14 @@ class NetworkOptions:
     gene_sets: Annotated[list[Path] | None, _network(metavar="FILE")] = None
     edges: Annotated[list[Path] | None, _network(metavar="FILE")] = None
 
+    def files(self) -> list[Path]:
+        """Return the paths that are given."""
+        return [
+            *([] if self.embedding is None else [self.embedding]),
+            *(self.gene_sets or []),
+            *(self.edges or []),
+        ]
+
     def read(self) -> dict[str, Any]:
         """Return what is given, read, by the names of the Imputer's arguments."""
         from cellweft.genes.network import read_network

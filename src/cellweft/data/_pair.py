@@ -14,20 +14,12 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from cellweft._errors import (
-    GeneError,
-    InputError,
-    KeyMissingError,
-    OutputExistsError,
-    Placeholder,
-    arg,
-    check_choice,
-    sentence,
-)
+from cellweft._errors import GeneError, InputError, KeyMissingError, Placeholder, arg, check_choice, sentence
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, Duplicates, IntArray, MissingChunks, PathLike, Scale
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import GeneMatch, find_names, looks_like_ensembl, match_sides
+from cellweft.data.io.atomic_output import check_apart
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -413,7 +405,7 @@ def _checked_side(
 
 
 def check_not_input(path: PathLike, pair: Pair) -> None:
-    """Raise `OutputExistsError` where an output would take the place of one of the inputs.
+    """Raise `OutputExistsError` where an output would replace one of the inputs, or lie inside it.
 
     Parameters
     ----------
@@ -422,15 +414,7 @@ def check_not_input(path: PathLike, pair: Pair) -> None:
     pair
         Made from the inputs.
     """
-    target = Path(path).resolve()
-    sources = [Path(side.source).resolve() for side in (pair.sc, pair.st)]
-    if any(target == one or target in one.parents for one in sources):  # a table lies within its store
-        raise OutputExistsError(
-            str(path),
-            expected="a path of its own for the result",
-            got="the path of the data that are read",
-            fix="Choose another path: inputs are never changed.",
-        )
+    check_apart([path], [side.source.removeprefix("AnnData backed by ") for side in (pair.sc, pair.st)])
 
 
 def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatch:

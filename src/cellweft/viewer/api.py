@@ -206,11 +206,13 @@ def _unless_changed(answer: Callable[[], Answer], datasets: Sequence[Dataset]) -
         found = answer()
     except GoneError:
         raise
-    except Exception as error:
+    except CellweftError as error:
+        return changed(closely=True) or error_answer(error, status=_status(error))
+    except Exception:
         told = changed(closely=True)
-        if told is None and not isinstance(error, CellweftError):
+        if told is None:
             raise
-        return told or error_answer(error, status=_status(error))
+        return told
     return changed(closely=False) or found
 
 

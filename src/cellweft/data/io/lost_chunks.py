@@ -63,7 +63,7 @@ def lost_regions(matrix: Any, *, where: str) -> tuple[Region, ...]:
     if isinstance(matrix, CSRDataset | CSCDataset):
         matrix = matrix.group
     if isinstance(matrix, zarr.Array) and matrix.ndim == 2:
-        return tuple(Region(*part) for part in absent_chunks(matrix))
+        return tuple(Region(part[0], part[1]) for part in absent_chunks(matrix))
     parts = [matrix.get(name) for name in _SPARSE] if isinstance(matrix, zarr.Group) else []
     if not parts or not all(isinstance(one, zarr.Array) for one in parts):
         return ()
