@@ -209,21 +209,21 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     for name, (path, what) in outputs.items():
         if path is None:
             continue
-        kind: OutputKind = "model" if what == "model" else "file"
-        suffixes = what if isinstance(what, tuple) else ()
-        try:
-            target = check_output(path, overwrite=overwrite, suffixes=suffixes, kind=kind)
-        except OutputExistsError as error:
-            there.append(error)
-            target = Path(path).resolve()
+        target = Path(path).resolve()
         for other, its_path in taken.items():
             if target == other or target in other.parents or other in target.parents:
                 raise SettingError(
                     name,
-                    expected="a path of its own",
+                    expected="a path of its own for each output",
                     got=f"{path}, where another output goes ({its_path})",
                     fix="Choose another path: each output is written by itself.",
                 )
+        kind: OutputKind = "model" if what == "model" else "file"
+        suffixes = what if isinstance(what, tuple) else ()
+        try:
+            check_output(path, overwrite=overwrite, suffixes=suffixes, kind=kind)
+        except OutputExistsError as error:
+            there.append(error)
         taken[target] = path
     if len(there) > 1:
         raise OutputExistsError(
@@ -263,7 +263,7 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
             if got:
                 raise OutputExistsError(
                     str(path),
-                    expected="a path of its own for the result",
+                    expected="a path of its own for each output",
                     got=got,
                     fix="Choose another path: inputs are never changed.",
                 )
@@ -307,7 +307,7 @@ def _check_replaceable(target: Path, *, overwrite: bool, kind: OutputKind = "fil
     expected, got = "a path with nothing there", "an existing output"
     fix: str = "Choose another path, or replace it: " + arg("overwrite", True) + "."
     if overwrite:
-        got = f"a folder that is no {'model' if kind == 'model' else 'zarr store'}" if is_folder else "a file"
+        got = "a folder that is no zarr store and no model" if is_folder else "a file"
         expected, fix = "an earlier output, to replace it", "Choose another path, or move this away yourself."
     raise OutputExistsError(str(target), expected=expected, got=got, fix=fix)
 
