@@ -31,6 +31,8 @@ def check(
     deep
         Read every chunk of the zarr stores that cellweft wrote, and compare its checksum with the one that
         was written down.
+    sc, data, run
+        As other commands take them.
     """
     with running(run) as screen:
         check_device(run.device)
