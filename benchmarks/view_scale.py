@@ -32,7 +32,7 @@ from cellweft.viewer import view
 
 path, tissue, memory = sys.argv[1:]
 with view(path, tissue=tissue or None, memory=memory, open_browser=False, block=False) as viewer:
-    print(viewer.port, flush=True)
+    print(viewer.port, viewer.token, flush=True)
     sys.stdin.readline()
 # Linux counts the process that started this one into its usage, but not here.
 status = Path("/proc/self/status")
@@ -89,13 +89,14 @@ class Session:
         command = [sys.executable, "-c", SERVE, str(path), str(tissue or ""), memory]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        port = int(self.process.stdout.readline())
-        self.line = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        port, token = self.process.stdout.readline().split()
+        self.line = http.client.HTTPConnection("127.0.0.1", int(port), timeout=600)
+        self.headers = {"Authorization": f"token {token}"}
 
     def ask(self, path: str, body: bytes | None = None) -> tuple[float, bytes]:
         """Return how many seconds an answer took, and the answer."""
         start = time.perf_counter()
-        self.line.request("GET" if body is None else "POST", path, body=body)
+        self.line.request("GET" if body is None else "POST", path, body=body, headers=self.headers)
         reply = self.line.getresponse()
         answer = reply.read()
         if reply.status != 200:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from cellweft import _compute
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 from cellweft.genes.embeddings import EmbeddingTable
@@ -94,6 +95,15 @@ def tissue() -> SimulatedTissue:
 def tissue_pair(tissue: SimulatedTissue) -> Pair:
     """The tissue's two sides, checked."""
     return pair(tissue.sc, tissue.st)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_process() -> Iterator[None]:
+    """Plans count a process with the libraries alone: what tests before have loaded changes none of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_compute, "_resident_bytes", lambda: 0.0)
+        patch.setattr(_compute, "_WORK_BYTES", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import os
 import re
 import sys
 import threading
@@ -28,7 +29,9 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _REPORTING = threading.Lock()  # held by the outermost call that reports its progress
 _REDRAWN = 0.25  # seconds between two drawings of the bar in a notebook
 PROCESS_BYTES = 450e6
-"""What Python takes with torch, anndata and scipy loaded, before any data."""
+"""What Python takes at least with torch, anndata and scipy loaded, before any data."""
+_WORK_BYTES = 100e6  # what the libraries take besides once they work: threads, code loaded at its first use
+_least_resident = float("inf")
 SPARSE_BYTES = 8.0
 """A value of a sparse matrix and its column."""
 TABLE_ROWS = 100_000
@@ -198,6 +201,29 @@ def parse_memory(memory: str | int) -> int:
         fix = "State the budget so."
         raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
     return int(float(found.group(1)) * _UNITS[unit])
+
+
+def process_bytes() -> float:
+    """Return the memory of this process without the work that is planned, in bytes.
+
+    Notes
+    -----
+    What the process holds when it is first asked, with all that its user has loaded, or less where that was
+    freed since; and what the libraries take besides once they work. Where the system does not say what a
+    process holds, `PROCESS_BYTES` stands for it.
+    """
+    global _least_resident
+    _least_resident = min(_least_resident, _resident_bytes())
+    return max(_least_resident, PROCESS_BYTES) + _WORK_BYTES
+
+
+def _resident_bytes() -> float:
+    """Return the memory that this process holds now; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123 (no file of a user's)
+            return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def rows_within(budget: float, per_row: float, *, least: int = 1, most: int | None = None) -> int:

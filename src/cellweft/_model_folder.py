@@ -79,10 +79,10 @@ class FolderModel:
 
 def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False) -> Path:
     """Write a model folder and return where it lies; parameters and errors as of `FolderModel.save`."""
-    target = check_output(path, overwrite=overwrite)
+    target = check_output(path, overwrite=overwrite, kind="model")
     config = {"schema": SCHEMA, **folder.config, "versions": versions()}
     tensors = {name: one.detach().cpu().contiguous() for name, one in folder.tensors.items()}
-    with partial_output(target, overwrite=overwrite) as partial, output_errors(target):
+    with partial_output(target, overwrite=overwrite, kind="model") as partial, output_errors(target):
         partial.mkdir()
         (partial / _CONFIG).write_text(json.dumps(config, indent=2))
         try:

@@ -43,6 +43,9 @@ of these plus 1, or their square root; with ``_raw`` the same of counts that wer
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that stands twice on one side: refuse, or keep the first column."""
 
+MissingChunks: TypeAlias = Literal["error", "zeros"]
+"""Chunks that a zarr store lacks where zeros are doubtful: refuse them, or accept that they are zeros."""
+
 OutputType: TypeAlias = Literal["float32", "float16"]
 """Type of the numbers of a written result."""
 

@@ -126,15 +126,19 @@ def test_outputs_are_kept_unless_asked(call: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "outputs",
-    [("-o", "mouse.fasta"), ("-o", "p.fa", "--table", "genes.csv"), ("-o", "p.fa", "--table", "./p.fa")],
+    ("outputs", "fix"),
+    [
+        (("-o", "mouse.fasta"), "inputs are never changed"),
+        (("-o", "p.fa", "--table", "genes.csv"), "inputs are never changed"),
+        (("-o", "p.fa", "--table", "./p.fa"), "each output is written by itself"),
+    ],
 )
-def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(call: Any, outputs: tuple[str]) -> None:
+def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
+    call: Any, outputs: tuple[str], fix: str
+) -> None:
     Path("genes.csv").write_text("Gad1\n")
     assert_refused(
-        call("--genes", "genes.csv", *outputs, "--overwrite"),
-        "a path of its own for each output",
-        "inputs are never changed",
+        call("--genes", "genes.csv", *outputs, "--overwrite"), "a path of its own for each output", fix
     )
     assert Path("mouse.fasta").read_text() == PROTEOME
     assert there() == ["genes.csv", "mouse.fasta"]

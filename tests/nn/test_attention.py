@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,6 +213,25 @@ class TestChooseInputs:
         first = choose_inputs(spatial, reference, 5)
         assert choose_inputs(1000 * spatial, reference, 5).tolist() == first.tolist()
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_a_naive_loop(self, seed: int) -> None:
+        """Variances differ a thousandfold: neither one side, nor spreads, nor sums that are not shares do."""
+        stream = np.random.default_rng(seed)
+        spatial, reference = (
+            (stream.standard_normal((n, 9)) * 10 ** stream.uniform(-1.5, 1.5, 9)).astype(np.float32)
+            for n in (30, 40)
+        )
+        shares = []
+        for gene in range(9):
+            parts = [
+                side[:, gene].astype(float).var() / sum(side[:, one].astype(float).var() for one in range(9))
+                for side in (spatial, reference)
+            ]
+            shares.append(sum(parts))
+        for most in range(1, 9):
+            best = sorted(sorted(range(9), key=lambda gene: -shares[gene])[:most])
+            assert choose_inputs(spatial, reference, most).tolist() == best
+
     def test_a_panel_that_does_not_vary_gives_its_first_genes(self) -> None:
         assert choose_inputs(np.ones((3, 6)), np.zeros((2, 6)), 3).tolist() == [0, 1, 2]
 
@@ -289,6 +309,56 @@ class TestTraining:
         model = trained(settings_=dataclasses.replace(QUICK, hide_least=part, hide_most=part))
         assert np.isfinite(model.history).all()
         assert not torch.equal(model.cells.of_logs, torch.eye(12))
+
+    def test_the_pull_holds_the_map_where_it_starts(self) -> None:
+        drifts = []
+        for pull in (0.0, 1.0, 100.0):
+            model = trained(settings_=dataclasses.replace(QUICK, steps=20, lr=0.01, pull=pull))
+            drifts.append(float(model.cells.drift().detach()))
+        assert drifts[2] < drifts[1] < drifts[0]
+
+    def test_the_pull_is_part_of_the_loss(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(CellMap, "drift", lambda self: self.of_logs.sum() * 0 + 7)
+        with_pull, without = (
+            trained(settings_=dataclasses.replace(QUICK, steps=1, pull=pull)).history for pull in (0.5, 0.0)
+        )
+        assert with_pull[0] - without[0] == pytest.approx(3.5, abs=1e-5)
+
+    def test_the_hidden_genes_are_those_that_are_predicted_and_no_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Gene g has values from 10 g to 10 g + 1, so that what is compared tells which gene it is of."""
+        shown: list[torch.Tensor] = []
+        asked: list[set[int]] = []
+        forward, loss = CellMap.forward, correlation_loss
+
+        def seen_forward(self: CellMap, logs: torch.Tensor, scores: torch.Tensor, seen: Any = None) -> Any:
+            if seen is not None:
+                shown.append(seen.clone())
+            return forward(self, logs, scores, seen)
+
+        def seen_loss(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+            assert predicted.shape == truth.shape
+            asked.append({int(gene) // 10 for gene in truth.min(dim=0).values.tolist()})
+            return loss(predicted, truth)
+
+        monkeypatch.setattr(CellMap, "forward", seen_forward)
+        monkeypatch.setattr(attention, "correlation_loss", seen_loss)
+        stream = np.random.default_rng(0)
+        two = [(stream.random((n, 12)) + 10 * np.arange(12)).astype(np.float32) for n in (50, 60)]
+        changed = dataclasses.replace(QUICK, steps=60, hide_least=0.25, hide_most=0.5)
+        trained(on=(two[0], two[1]), settings_=changed)
+        assert len(asked) == 60
+        assert len(shown) == 120  # of both sides
+        for step, genes in enumerate(asked):
+            for seen in shown[2 * step : 2 * step + 2]:
+                assert set(torch.nonzero(seen == 0)[:, 0].tolist()) == genes
+                assert set(seen.tolist()) == {0.0, 1.0}
+            assert 3 <= len(genes) <= 6
+        assert {len(genes) for genes in asked} == {3, 4, 5, 6}
+        times = np.bincount([gene for genes in asked for gene in genes], minlength=12)
+        assert times.min() > 8  # of 22 on average: every gene takes its turn
+        assert times.max() < 40
 
     def test_genes_that_are_constant_or_zero_do_no_harm(self) -> None:
         spatial, reference = sides()

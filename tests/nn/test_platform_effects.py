@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cellweft.nn import platform_effects
 from cellweft.nn.attention import AttentionModel, Moments, train
 from cellweft.nn.config import AttentionSettings
 from cellweft.nn.platform_effects import FEATURES, GeneLevels, LevelNet, Levels, fit_levels
+from cellweft.nn.training import linear
 
 # float32 sums in another order than those in float64
 TOLERANCE = 2e-5
@@ -327,3 +329,86 @@ class TestFitting:
             found = known.values(pattern, detection, genes)
             assert torch.isfinite(found).all()
             assert (found >= 0).all()
+
+
+class TestConstants:
+    """What stands in the code as a number is what the result has."""
+
+    def test_a_slope_changes_by_e_cubed_at_most(self) -> None:
+        genes, pattern = made_up(3), random(4, 3)
+        corrections = torch.zeros(4, 3, 2)
+        found = {}
+        for change in (-50.0, -3.0, -2.9, 2.9, 3.0, 50.0):
+            corrections[..., 1] = change
+            found[change] = platform_effects._value(corrections, pattern, genes)
+        intercept, slope = genes.start()
+        by_hand = torch.nn.functional.softplus(intercept + slope * math.exp(3.0) * pattern)
+        torch.testing.assert_close(found[50.0], by_hand, rtol=TOLERANCE, atol=TOLERANCE)
+        assert torch.equal(found[50.0], found[3.0])
+        assert torch.equal(found[-50.0], found[-3.0])
+        assert not torch.equal(found[2.9], found[3.0])
+        assert not torch.equal(found[-2.9], found[-3.0])
+
+    def test_features_of_a_new_gene_are_cut_at_three_standard_deviations(self) -> None:
+        net = LevelNet(8, stream(), by_cell=False)
+        genes = made_up(1)
+        centre = genes.features()[0]
+        found = {}
+        for far in (2.9, 3.0, 3.1, 30.0):
+            moments = Moments(mean=centre - far, spread=torch.ones(FEATURES))
+            levels = Levels(nets=(net,), features=moments)
+            found[far] = float(levels.values(torch.zeros(1, 1), torch.zeros(1, 1), genes))
+        assert found[3.1] == found[30.0] == pytest.approx(found[3.0], abs=TOLERANCE)
+        assert abs(found[2.9] - found[3.0]) > 10 * TOLERANCE
+
+    def test_networks_start_at_a_tenth_of_the_usual_weights(self) -> None:
+        net, draws = LevelNet(8, stream(5), by_cell=True), stream(5)
+        for name, (n_in, n_out) in {
+            "first": (FEATURES + 2, 8),
+            "second": (8, 8),
+            "last": (8, 2),
+            "direct": (FEATURES, 2),
+        }.items():
+            usual, layer = linear(n_in, n_out, draws), getattr(net, name)
+            factor = 0.1 if name in ("last", "direct") else 1.0
+            torch.testing.assert_close(layer.weight, usual.weight * factor)
+            torch.testing.assert_close(layer.bias, usual.bias)
+
+    def test_noise_and_decay_are_those_of_each_kind_of_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        noise: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+        decays: list[float] = []
+        forward, optimiser = LevelNet.forward, torch.optim.AdamW
+
+        def seen(self: LevelNet, features: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+            noise[self.by_cell].append(features.detach().clone())
+            return forward(self, features, *others)
+
+        def made(*arguments: Any, **options: Any) -> Any:
+            decays.append(options["weight_decay"])
+            return optimiser(*arguments, **options)
+
+        monkeypatch.setattr(LevelNet, "forward", seen)
+        monkeypatch.setattr(torch.optim, "AdamW", made)
+        alike = dataclasses.replace(made_up(40), mean=torch.ones(40), expressing=0.5 * torch.ones(40))
+        fit_levels(
+            random(30, 40),
+            random(30, 40, seed=1),
+            genes=alike,  # their standardised features are zero, so that the noise is all there is
+            truth=random(30, 40, seed=2).clamp_min(0),
+            settings=dataclasses.replace(SETTINGS, level_steps=50),
+            generator=stream(),
+        )
+        assert decays == [0.1, 0.01]
+        for by_cell, spread in ((False, 0.3), (True, 0.2)):
+            drawn = torch.cat([one.flatten() for one in noise[by_cell]])
+            assert float(drawn.std()) == pytest.approx(spread, rel=0.05)  # of 10,000 draws
+            assert abs(float(drawn.mean())) < 0.02
+
+    def test_logarithms_and_the_least_mean(self) -> None:
+        genes = dataclasses.replace(made_up(2, mean=0.0), expressing=torch.tensor([0.0, 1.0]))
+        assert genes.features()[0, 0].item() == pytest.approx(math.log(0.01), rel=1e-5)
+        assert genes.features()[:, 4].tolist() == pytest.approx(
+            [math.log(0.01 / 1.01), math.log(1.01 / 0.01)], rel=1e-5
+        )
+        intercept, _ = genes.start()
+        assert torch.nn.functional.softplus(intercept)[0].item() == pytest.approx(1e-3, rel=1e-3)

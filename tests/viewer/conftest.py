@@ -39,13 +39,19 @@ class Reply:
         return np.frombuffer(self.body, dtype=kind)
 
 
+def known(viewer: Viewer) -> dict[str, str]:
+    """Return the header that tells the token of a viewer."""
+    return {"Authorization": f"token {viewer.token}"}
+
+
 @pytest.fixture
 def ask() -> Callable[..., Reply]:
     """Function that sends a request to a viewer, without any proxy."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def send(viewer: Viewer, path: str, **options: Any) -> Reply:
-        request = urllib.request.Request(viewer.url.removesuffix("/") + path, **options)
+        headers = known(viewer) | options.pop("headers", {})
+        request = urllib.request.Request(viewer.origin + path, headers=headers, **options)
         try:
             with opener.open(request, timeout=20) as reply:
                 return Reply(reply.status, reply.headers, reply.read())
@@ -63,7 +69,8 @@ def ask_plainly() -> Callable[..., Reply]:
     def send(viewer: Viewer, path: bytes, *, method: bytes = b"GET", lines: bytes | None = None) -> Reply:
         host = f"Host: 127.0.0.1:{viewer.port}\r\n".encode() if lines is None else lines
         with socket.create_connection(("127.0.0.1", viewer.port), timeout=20) as line:
-            line.sendall(method + b" " + path + b" HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n")
+            token = f"Authorization: token {viewer.token}\r\nConnection: close\r\n\r\n".encode()
+            line.sendall(method + b" " + path + b" HTTP/1.1\r\n" + host + token)
             reply = http.client.HTTPResponse(line)
             reply.begin()
             return Reply(reply.status, reply.headers, reply.read())
@@ -136,6 +143,12 @@ def write(result: AnnData, path: Path, **options: Any) -> Path:
             values = np.asarray(result.X if layer is None else result.layers[layer])
             writer.write(slice(0, result.n_obs), slice(0, result.n_vars), values, layer=layer)
     return path
+
+
+@pytest.fixture
+def write_result() -> Callable[..., Path]:
+    """Function that writes a result as `cellweft impute` does."""
+    return write
 
 
 @pytest.fixture(scope="session")

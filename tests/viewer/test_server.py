@@ -1,10 +1,12 @@
 """Requests to a running server: every route, what is refused, several at once, and the end."""
 
 import _thread
+import contextlib
 import http.client
 import json
 import logging
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -59,13 +61,35 @@ def paged(page: Path) -> Iterator[Viewer]:
         yield made
 
 
+class Line(http.client.HTTPConnection):
+    """A connection to a viewer whose requests tell its token."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__("127.0.0.1", viewer.port, timeout=20)
+        self.token = viewer.token
+
+    def putrequest(self, *arguments: Any, **options: Any) -> None:
+        super().putrequest(*arguments, **options)
+        self.putheader("Authorization", f"token {self.token}")
+
+
 def open_socket(viewer: Viewer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
+    return Line(viewer)
 
 
 def answered(line: http.client.HTTPConnection) -> bytes:
     line.request("GET", "/api/session")
     return line.getresponse().read()
+
+
+def visit(viewer: Viewer, path: str, **headers: str) -> tuple[int, str]:
+    """Return the status and the cookie that a browser without a token gets, unless its headers have one."""
+    line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
+    line.request("GET", path, headers=headers)
+    reply = line.getresponse()
+    reply.read()
+    line.close()
+    return reply.status, reply.headers.get("Set-Cookie", "")
 
 
 def test_the_session_lists_the_datasets(viewer: Viewer, ask: Ask) -> None:
@@ -264,7 +288,7 @@ def test_no_host_and_two_hosts(viewer: Viewer, ask_plainly: Ask) -> None:
 def test_pages_of_others_cannot_post(viewer: Viewer, ask: Ask) -> None:
     body = bytes([1, *[0] * 7])
     path = "/api/datasets/0/compare"
-    assert ask(viewer, path, data=body, headers={"Origin": viewer.url.removesuffix("/")}).status == 200
+    assert ask(viewer, path, data=body, headers={"Origin": viewer.origin}).status == 200
     for origin in ("http://evil.example", "null", f"https://localhost:{viewer.port}"):
         assert ask(viewer, path, data=body, headers={"Origin": origin}).status == 403
 
@@ -390,7 +414,7 @@ def test_nothing_is_written_beside_the_files(stores: dict[str, Path], ask: Ask) 
 
 def test_it_listens_on_loopback_alone(viewer: Viewer) -> None:
     assert viewer._server.socket.getsockname() == ("127.0.0.1", viewer.port)
-    assert viewer.url == f"http://127.0.0.1:{viewer.port}/"
+    assert viewer.url == f"http://127.0.0.1:{viewer.port}/?token={viewer.token}"
 
 
 def test_a_port_that_is_taken(viewer: Viewer, stores: dict[str, Path]) -> None:
@@ -466,7 +490,9 @@ def test_the_browser_is_opened(stores: dict[str, Path], monkeypatch: pytest.Monk
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)) or True)
     with view(stores["placed"], block=False) as made:
-        assert opened == [made.url]
+        assert opened[0].startswith(f"{made.origin}/?token=")
+        assert str(made.token) not in opened[0]  # which other users may see: it is good for one visit
+        assert [visit(made, opened[0].removeprefix(made.origin))[0] for _ in range(2)] == [303, 403]
 
 
 def test_what_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path: Path) -> None:
@@ -515,9 +541,111 @@ def test_the_command(stores: dict[str, Path], waits: list[bool]) -> None:
 def test_the_command_in_json(stores: dict[str, Path], waits: list[bool]) -> None:
     found = run(stores["placed"], "--json", "--no-open")
     told = json.loads(found.stdout)
-    assert told["url"] == f"http://127.0.0.1:{told['port']}/"
+    assert told["url"].startswith(f"http://127.0.0.1:{told['port']}/?token=")
     assert told["results"] == [str(stores["placed"])]
     found = run(stores["tissue"], "--json", "--no-open")
     assert found.exit_code == 2
     assert json.loads(found.stdout)["error"]["kind"] == "FormatError"
     assert len(waits) == 1
+
+
+# The token
+
+
+API = (
+    "session",
+    *(f"datasets/0/{what}" for what in ("positions", "genes", "column?name=region", "cell?index=1")),
+)
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/nothing", *(f"/api/{one}" for one in API)])
+def test_nothing_is_told_without_the_token(viewer: Viewer, path: str) -> None:
+    wrong = str(viewer.token)[:-1] + ("A" if str(viewer.token)[-1] != "A" else "B")
+    cookie = f"cellweft-view-{viewer.port}="
+    for headers in (
+        {},
+        {"Authorization": f"token {wrong}"},
+        {"Authorization": str(viewer.token)},
+        {"Authorization": "token "},
+        {"Cookie": cookie},
+        {"Cookie": cookie + wrong},
+        {"Cookie": f"cellweft-view-1={viewer.token}"},
+    ):
+        assert visit(viewer, path, **headers) == (403, "")
+    join = "&" if "?" in path else "?"
+    if path != "/":  # the address of the page alone takes it
+        assert visit(viewer, f"{path}{join}token={viewer.token}") == (403, "")
+    assert visit(viewer, f"{path}{join}token={wrong}") == (403, "")
+
+
+def test_comparing_needs_the_token_too(viewer: Viewer) -> None:
+    line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
+    line.request("POST", "/api/datasets/0/compare", body=bytes([1, *[0] * 7]))
+    reply = line.getresponse()
+    assert reply.status == 403
+    told = json.loads(reply.read())["error"]
+    assert told["where"] == "token"
+    assert "Open the address that cellweft view showed" in told["fix"]
+    line.close()
+
+
+def test_the_page_gives_the_token_as_a_cookie(viewer: Viewer, imputed: AnnData) -> None:
+    status, cookie = visit(viewer, f"/?token={viewer.token}")
+    assert status == 303
+    assert cookie == f"cellweft-view-{viewer.port}={viewer.token}; Path=/; HttpOnly; SameSite=Lax"
+    sent = "other=1; " + cookie.partition(";")[0]
+    for path in ("/", "/api/session", "/api/datasets/0/values?gene=Gene1&layer=imputed"):
+        assert visit(viewer, path, Cookie=sent)[0] == 200
+
+
+def test_the_token_is_drawn_anew_and_long(viewer: Viewer, stores: dict[str, Path]) -> None:
+    with view(stores["placed"], open_browser=False, block=False) as other:
+        assert other.token != viewer.token
+        assert len(str(other.token)) >= 43  # 32 bytes
+        assert visit(other, "/api/session", Authorization=f"token {viewer.token}")[0] == 403
+
+
+def test_without_a_token_there_is_a_warning(
+    stores: dict[str, Path], caplog: pytest.LogCaptureFixture, waits: list[bool]
+) -> None:
+    with view(stores["placed"], open_browser=False, block=False, token=False) as made:
+        assert (made.token, made.url) == (None, f"http://127.0.0.1:{made.port}/")
+        assert visit(made, "/api/session")[0] == 200
+    assert "every user of this machine can read these results" in caplog.text
+    found = run(stores["placed"], "--no-token", "--no-open")
+    assert "/, for every user of this machine; Ctrl-C" in found.output
+    assert "?token=" in run(stores["placed"], "--no-open").output
+
+
+# Connections
+
+
+def test_slow_clients_are_dropped(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellweft.viewer.server._IDLE_SECONDS", 0.5)
+    with view(stores["placed"], open_browser=False, block=False) as made:
+        lines = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(2)]
+        lines[0].sendall(b"GET /api/session HTTP/1.1\r\n")  # and a letter now and then
+        head = f"POST /api/datasets/0/compare HTTP/1.1\r\nHost: localhost:{made.port}\r\n"
+        head += f"Authorization: token {made.token}\r\nContent-Length: 1\r\n\r\n"
+        lines[1].sendall(head.encode())  # the body never comes
+        for _ in range(12):
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):  # once it is ended
+                lines[0].sendall(b"X")
+        for line in lines:
+            with contextlib.suppress(ConnectionError):
+                assert line.recv(10) == b""
+        for line in lines:
+            line.close()
+
+
+def test_connections_are_bounded(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+    monkeypatch.setattr("cellweft.viewer.server._MOST_CONNECTIONS", 4)
+    with view(stores["placed"], open_browser=False, block=False) as made:
+        before = threading.active_count()
+        idle = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(20)]
+        time.sleep(0.5)
+        assert threading.active_count() - before <= 5
+        assert ask(made, "/api/session").status == 200  # the one that waits longest makes room
+        for line in idle:
+            line.close()

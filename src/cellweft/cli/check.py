@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
-from cellweft.cli.console import cautions_of, counted, running
-from cellweft.cli.options import PairOptions, Reference, RunOptions, Spatial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cellweft._errors import FormatError, SettingError, arg
+from cellweft._text import many
+from cellweft.cli.console import Screen, cautions_of, counted, running
+from cellweft.cli.options import PairOptions, Reference, RunOptions
 from cellweft.cli.parsing import check_device
 
 
-def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> None:
-    """Say what two inputs hold, whether they fit together, and what to know before you impute."""
+def check(
+    sc: Reference,
+    st: Annotated[Path | None, typer.Argument(metavar="ST")] = None,
+    *,
+    deep: bool = False,
+    data: PairOptions,
+    run: RunOptions,
+) -> None:
+    """Say what two inputs hold, whether they fit together, and what to know before you impute.
+
+    Parameters
+    ----------
+    st
+        Spatial data, in any of the same formats; may be left out with --deep, to check one result.
+    deep
+        Read every chunk of the zarr stores that cellweft wrote, and compare its checksum with the one that
+        was written down.
+    sc, data, run
+        As other commands take them.
+    """
     with running(run) as screen:
         check_device(run.device)
+        from cellweft.data.io.results import open_result
         from cellweft.data.summary import summary_text
 
+        chunks = _compared(screen, [sc, st]) if deep else {}
+        if st is None:
+            if not deep:
+                fix = "Name the spatial data too, or check one store alone: " + arg("deep", True) + "."
+                raise SettingError("st", expected="spatial data", got="none", fix=fix)
+            open_result(sc, argument="sc")
+            if not chunks:
+                raise FormatError(
+                    str(sc),
+                    expected="a zarr store that cellweft wrote",
+                    got="no checksums",
+                    fix="Compare a copy with what it was copied from.",
+                )
+            screen.finish(f"{sc} is as it was written", {"command": "check", "chunks": chunks})
+            return
         pair = data.pair(sc, st)
         screen.say(summary_text(pair.findings, tuple(cautions_of(pair))))
         screen.finish(
             f"The inputs can be used: {counted(pair)}",
-            {"command": "check", "findings": pair.findings, "cautions": cautions_of(pair)},
+            {"command": "check", "findings": pair.findings, "cautions": cautions_of(pair), "chunks": chunks},
         )
+
+
+def _compared(screen: Screen, paths: list[Path | None]) -> dict[str, int]:
+    """Compare the checksums of stores, and return for each that has such how many chunks there are."""
+    from cellweft.data.io.zarr_store import check_manifest, is_store
+
+    compared = {}
+    for path in (one for one in paths if one is not None and one.exists()):
+        n_chunks = check_manifest(path, deep=True) if is_store(path) else 0
+        if not n_chunks:
+            screen.say(f"{path}: no checksums; only zarr stores that cellweft wrote have them.")
+        else:
+            compared[str(path)] = n_chunks
+            screen.say(f"{path}: {many(n_chunks, 'chunk')}, all with the bytes that were written.")
+    return compared

@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from cellweft._compute import is_out_of_memory, progress_callback
 from cellweft._errors import CellweftError, MemoryBudgetError, arg
 from cellweft._text import human_bytes
-from cellweft._typing import Progress
+from cellweft._typing import PathLike, Progress
 from cellweft.cli.options import ShownOptions, as_option, in_options
 
 if TYPE_CHECKING:
@@ -31,11 +31,23 @@ class Screen:
     ----------
     options
         Whether to print JSON, and whether to be quiet.
+    stack
+        Closed when the command ends.
     """
 
-    def __init__(self, options: ShownOptions) -> None:
+    def __init__(self, options: ShownOptions, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
         self._as_json, self._talks = options.as_json, not (options.as_json or options.quiet)
         self._start = time.monotonic()
+
+    def hold(self, *outputs: PathLike) -> None:
+        """Let no other run make these outputs until the command ends."""
+        from cellweft.data.io.atomic_output import output_errors
+        from cellweft.data.io.output_lock import exclusive
+
+        for path in outputs:
+            with output_errors(path):
+                self._stack.enter_context(exclusive(path))
 
     def say(self, text: str) -> None:
         """Print a line, unless asked for JSON or quiet."""
@@ -94,7 +106,8 @@ def cautions_of(pair: Pair) -> list[str]:
 def running(options: ShownOptions) -> Iterator[Screen]:
     """Lend a command its screen; print errors raised on purpose, and exit with 2 (interrupts: 130)."""
     try:
-        yield Screen(options)
+        with contextlib.ExitStack() as stack:
+            yield Screen(options, stack)
     except CellweftError as error:
         _tell(error, as_json=options.as_json)
         raise typer.Exit(2) from error

@@ -191,11 +191,16 @@ def evaluate(
         As other commands take them, or groups of options.
     """
     with running(run) as screen:
-        from cellweft.data.io.atomic_output import check_output
+        from cellweft.data.io.atomic_output import check_apart, check_outputs
 
         _check_applies(context, by)
-        check_output(output, overwrite=overwrite, suffixes=(".csv", ".parquet"))
-        check_output(output.with_suffix(".json"), overwrite=overwrite)
+        asked = {
+            "output": (output, (".csv", ".parquet")),
+            "parameters": (output.with_suffix(".json"), (".json",)),
+        }
+        targets = check_outputs(asked, overwrite=overwrite)
+        check_apart(targets, [sc, st, *network.files()])
+        screen.hold(*targets)
         all_seeds = [run.seed] if seeds is None else read_numbers("seeds", seeds, low=0, example="0,1,2")
         arguments = place.arguments() if by == "place" else {"by": by, **held_out.arguments()}
         check_device(run.device)
@@ -206,7 +211,7 @@ def evaluate(
         sources, names = network.read(), _names(methods, by)
         resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
         made = place.spots(sc, st, data) if by == "place" else None
-        pair = data.pair(sc, st, output) if made is None else made.pair()
+        pair = data.pair(sc, st, *targets) if made is None else made.pair()
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
         plan, said = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{said} ({', '.join(names)})")

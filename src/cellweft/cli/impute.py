@@ -85,7 +85,11 @@ def impute(
         As other commands take them.
     """
     with running(run) as screen:
+        from cellweft.data.io.atomic_output import check_apart
+
         request = _request(output, save_model, interval=interval, memory=memory, writing=writing)
+        check_apart([output, save_model], [sc, st, *network.files()])
+        screen.hold(*(one for one in (output, save_model) if one is not None))
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
         check_device(run.device)
@@ -99,7 +103,7 @@ def impute(
             seed=run.seed,
             device=run.device,
         )
-        pair = data.pair(sc, st, output)
+        pair = data.pair(sc, st, output, save_model)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
@@ -117,12 +121,12 @@ def _request(
     output: Path, save_model: Path | None, *, interval: float | None, memory: str, writing: WritingOptions
 ) -> OutputRequest:
     """Return how the result is written, after a look at where all outputs go, before any input is read."""
-    from cellweft.data.io.atomic_output import check_output
+    from cellweft.data.io.atomic_output import RESULT_SUFFIXES, Asked, check_outputs
     from cellweft.data.io.output_request import OutputRequest
 
+    outputs: Asked = {"output": (output, RESULT_SUFFIXES), "save_model": (save_model, "model")}
+    check_outputs(outputs, overwrite=writing.overwrite)
     request = OutputRequest(path=output, interval=interval, memory=memory, **vars(writing))
-    if save_model is not None:
-        check_output(save_model, overwrite=writing.overwrite)
     if writing.dask is not None:
         from cellweft.impute.cluster.client import check_scheduler
 

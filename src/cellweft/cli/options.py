@@ -18,7 +18,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from cellweft._errors import Argument, Message
-from cellweft._typing import Duplicates, StoredScale
+from cellweft._typing import Duplicates, MissingChunks, StoredScale
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
@@ -85,6 +85,9 @@ class PairOptions:
     orthologs
         If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table
         of two columns, genes of the reference and their one-to-one orthologs.
+    missing_chunks
+        Chunks missing from a zarr store where zeros are doubtful (whole cells without counts, coordinates):
+        stop with an error, or accept that they are zeros.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -103,6 +106,7 @@ class PairOptions:
     st_gene_column: Annotated[str | None, _st(metavar="COLUMN")] = None
     duplicates: Annotated[Duplicates, _both()] = "error"
     orthologs: Annotated[str | None, _both(metavar="A:B|FILE")] = None
+    missing_chunks: Annotated[MissingChunks, _both()] = "error"
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
         """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""
@@ -138,6 +142,14 @@ class NetworkOptions:
     embedding: Annotated[Path | None, _network(metavar="FILE")] = None
     gene_sets: Annotated[list[Path] | None, _network(metavar="FILE")] = None
     edges: Annotated[list[Path] | None, _network(metavar="FILE")] = None
+
+    def files(self) -> list[Path]:
+        """Return the paths that are given."""
+        return [
+            *([] if self.embedding is None else [self.embedding]),
+            *(self.gene_sets or []),
+            *(self.edges or []),
+        ]
 
     def read(self) -> dict[str, Any]:
         """Return what is given, read, by the names of the Imputer's arguments."""

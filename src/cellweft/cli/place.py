@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from cellweft.place.placement import Placement
 
-_SUFFIXES = (".zarr", ".h5ad")
-
 
 def place(
     sc: options.Reference,
@@ -64,7 +62,12 @@ def place(
         As other commands take them.
     """
     with running(run) as screen:
-        _check_outputs(output, spots, save_model, overwrite=overwrite)
+        from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_apart, check_outputs
+
+        asked = {"output": (output, RESULT_SUFFIXES), "spots": (spots, RESULT_SUFFIXES)}
+        targets = check_outputs({**asked, "save_model": (save_model, "model")}, overwrite=overwrite)
+        check_apart(targets, [sc, st])
+        screen.hold(*targets)
         parse_memory(memory)
         names, chosen = _asked_genes(genes, spots), read_settings(preset, settings or [])
         check_device(run.device)
@@ -90,25 +93,6 @@ def place(
         paths = {"output": output, "spots": spots, "model": model}
         record = {"command": "place", **paths, **made, "plan": asdict(plan), "cautions": cautions_of(pair)}
         screen.finish(f"Placed {said} -> {output}{'' if spots is None else f', {spots}'}", record)
-
-
-def _check_outputs(output: Path, spots: Path | None, save_model: Path | None, *, overwrite: bool) -> None:
-    """Raise unless the outputs can be put where they shall lie, each at a path of its own."""
-    from cellweft.data.io.atomic_output import check_output
-
-    taken = [check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)]
-    for argument, path, suffixes in (("spots", spots, _SUFFIXES), ("save_model", save_model, ())):
-        if path is None:
-            continue
-        target = check_output(path, overwrite=overwrite, suffixes=suffixes)
-        if target in taken:
-            raise SettingError(
-                argument,
-                expected="a path of its own",
-                got=f"{path}, where another output goes",
-                fix="The placed cells, the spots and the model are each written by themselves.",
-            )
-        taken.append(target)
 
 
 def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:

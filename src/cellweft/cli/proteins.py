@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cellweft._errors import OutputExistsError
 from cellweft.cli.console import running
 from cellweft.cli.options import Overwrite, RunOptions
 from cellweft.cli.parsing import check_device
@@ -113,19 +112,11 @@ def _beside(output: Path) -> Path:
 
 def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: bool) -> None:
     """Raise unless the outputs can be put where they shall lie, and take no input's place."""
-    from cellweft.data.io.atomic_output import check_output
+    from cellweft.data.io.atomic_output import check_apart, check_outputs
     from cellweft.genes.proteins.table import FASTA_SUFFIXES, TABLE_SUFFIXES
 
-    taken = [path.expanduser().resolve() for path in inputs]
-    for path, suffixes in ((output, FASTA_SUFFIXES), (table, TABLE_SUFFIXES)):
-        if path.resolve() in taken:
-            raise OutputExistsError(
-                str(path),
-                expected="a path of its own for each output",
-                got="the path of an input, or of the other output",
-                fix="Choose another path: inputs are never changed.",
-            )
-        taken.append(check_output(path, overwrite=overwrite, suffixes=suffixes))
+    check_apart([output, table], inputs)
+    check_outputs({"output": (output, FASTA_SUFFIXES), "table": (table, TABLE_SUFFIXES)}, overwrite=overwrite)
 
 
 def _said(found: ProteinTable) -> str:

@@ -69,16 +69,17 @@ def report(
         As other commands take them.
     """
     with running(run) as screen:
-        from cellweft.data.io.atomic_output import check_output
+        from cellweft.data.io.atomic_output import check_apart, check_output
 
         check_output(output, overwrite=overwrite, suffixes=(".html", ".htm"))
+        given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
+        check_apart([output], [*given, *(check_inputs or ()), truth])
         check_device(run.device)
         names = _asked_genes(genes)
         pair = None if check_inputs is None else data.pair(*check_inputs)
         measured = _measured(truth, check_inputs, data)
         from cellweft import reports
 
-        given = [*(results or []), *(scores or []), *(place_scores or []), *([spots] if spots else [])]
         try:
             with screen.progress() as progress:
                 written = reports.report(

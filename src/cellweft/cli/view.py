@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ def view(
     port: int = 0,
     memory: Annotated[str, typer.Option(metavar="SIZE")] = "512MB",
     open_browser: Annotated[bool, typer.Option("--open/--no-open")] = True,
+    token: Annotated[bool, typer.Option("--token/--no-token")] = True,
     shown: ShownOptions,
 ) -> None:
     """Show results on a page in the browser, served from this machine to this machine alone.
@@ -34,18 +35,23 @@ def view(
         Memory for genes that were read, such as 512MB.
     open_browser
         Open the page in the browser.
+    token
+        Answer only those who know the token in the page's address. Without it, every user of this machine can
+        read the results.
     shown
         What is printed.
     """
     with running(shown) as screen:
         from cellweft.viewer import view as start
 
-        viewer = start(*results, tissue=tissue, port=port, memory=memory, open_browser=False, block=False)
+        served: dict[str, Any] = {"tissue": tissue, "port": port, "memory": memory, "token": token}
+        viewer = start(*results, **served, open_browser=False, block=False)
         with viewer:
             names = [str(path) for path in results]
             record = {"command": "view", "url": viewer.url, "port": viewer.port, "results": names}
+            for_whom = "for this machine alone" if token else "for every user of this machine"
             screen.finish(
-                f"{', '.join(names)} at {viewer.url}, for this machine alone; Ctrl-C ends it",
+                f"{', '.join(names)} at {viewer.url}, {for_whom}; Ctrl-C ends it",
                 record | {"tissue": None if tissue is None else str(tissue)},
             )
             if open_browser and not viewer.open():

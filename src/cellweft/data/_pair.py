@@ -14,18 +14,17 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from cellweft._errors import (
-    GeneError,
-    InputError,
-    KeyMissingError,
-    OutputExistsError,
-    Placeholder,
-    arg,
-    check_choice,
-    sentence,
-)
+from cellweft._errors import GeneError, InputError, KeyMissingError, Placeholder, arg, check_choice, sentence
 from cellweft._text import NotebookText, shorten
-from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, PathLike, StoredScale
+from cellweft._typing import (
+    BoolArray,
+    DoubleArray,
+    Duplicates,
+    IntArray,
+    MissingChunks,
+    PathLike,
+    StoredScale,
+)
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import (
     GeneMatch,
@@ -38,6 +37,7 @@ from cellweft.data.gene_names import (
     own_names,
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
+from cellweft.data.io.atomic_output import check_apart
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -269,6 +269,7 @@ class Pair(NotebookText):
         sc_scale: StoredScale | None = None,
         duplicates: Duplicates = "error",
         orthologs: PathLike | None = None,
+        missing_chunks: MissingChunks = "error",
     ) -> Pair:
         """Return a pair with the same spots and panel, and other cells as its reference.
 
@@ -276,7 +277,8 @@ class Pair(NotebookText):
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates, orthologs
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates, orthologs,
+        missing_chunks
             As in `cellweft.pair`.
 
         Raises
@@ -302,6 +304,7 @@ class Pair(NotebookText):
             size_factor=size_factor,
             scale=sc_scale,
             duplicates=duplicates,
+            missing_chunks=missing_chunks,
         )
         data, wish = _opened(sc, wish, argument="sc", sample=sc_sample)
         genes = gene_names(data, wish)
@@ -355,6 +358,7 @@ def pair(
     st_scale: StoredScale | None = None,
     duplicates: Duplicates = "error",
     orthologs: PathLike | None = None,
+    missing_chunks: MissingChunks = "error",
 ) -> Pair:
     """Check a reference and a spatial dataset and match their genes; neither is changed.
 
@@ -401,6 +405,9 @@ def pair(
         orthologs.
         Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
         tissue's species has.
+    missing_chunks
+        What to do where a zarr store lacks chunks and zeros in their place are doubtful: cells without any
+        counts in a dense matrix, or coordinates. "error", or accept that these are "zeros".
 
     Returns
     -------
@@ -410,7 +417,8 @@ def pair(
     Raises
     ------
     MissingFileError, FormatError
-        Nothing at the path; a file that is not what its name says.
+        Nothing at the path; a file that is not what its name says; a zarr store that lacks chunks which
+        cannot be zeros.
     GeneError
         Fewer than two shared genes; duplicated genes.
     KeyMissingError
@@ -442,6 +450,7 @@ def pair(
     ['GAD1', 'SST']
     """
     check_choice("duplicates", duplicates, ("error", "first"))
+    check_choice("missing_chunks", missing_chunks, ("error", "zeros"))
     sc_wish = ReadOptions(
         name="reference",
         labels=labels,
@@ -450,6 +459,7 @@ def pair(
         size_factor=size_factor,
         scale=sc_scale,
         duplicates=duplicates,
+        missing_chunks=missing_chunks,
     )
     st_wish = ReadOptions(
         name="spatial",
@@ -459,6 +469,7 @@ def pair(
         size_factor=st_size_factor,
         scale=st_scale,
         duplicates=duplicates,
+        missing_chunks=missing_chunks,
     )
     sc_data, sc_wish = _opened(sc, sc_wish, argument="sc", sample=sc_sample, columns=SLICE_KEYS)
     st_data, st_wish = _opened(st, st_wish, argument="st", sample=st_sample, columns=(*SLICE_KEYS, slices))
@@ -467,7 +478,12 @@ def pair(
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = find_coordinates(
-        st_data.obs, st_data.obsm, coordinates, where=st_data.where, hint=_exchange_hint(sc_data)
+        st_data.obs,
+        st_data.obsm,
+        coordinates,
+        where=st_data.where,
+        hint=_exchange_hint(sc_data),
+        missing_chunks=missing_chunks,
     )
     found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
@@ -611,7 +627,7 @@ def _checked_side(
 
 
 def check_not_input(path: PathLike, pair: Pair) -> None:
-    """Raise `OutputExistsError` where an output would take the place of one of the inputs.
+    """Raise `OutputExistsError` where an output would replace one of the inputs, or lie inside it.
 
     Parameters
     ----------
@@ -620,15 +636,7 @@ def check_not_input(path: PathLike, pair: Pair) -> None:
     pair
         Made from the inputs.
     """
-    target = Path(path).resolve()
-    sources = [Path(side.source).resolve() for side in (pair.sc, pair.st)]
-    if any(target == one or target in one.parents for one in sources):  # a table lies within its store
-        raise OutputExistsError(
-            str(path),
-            expected="a path of its own for the result",
-            got="the path of the data that are read",
-            fix="Choose another path: inputs are never changed.",
-        )
+    check_apart([path], [side.source.removeprefix("AnnData backed by ") for side in (pair.sc, pair.st)])
 
 
 def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatch:

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import InputError, KeyMissingError, Message, SettingError, arg, check_known, sentence
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._typing import DoubleArray, IntArray, MissingChunks
 from cellweft.data.io.columns import (
     LABEL_KEYS,
     OBSM_KEYS,
@@ -26,6 +26,7 @@ from cellweft.data.io.columns import (
     text_labels,
     usual_columns,
 )
+from cellweft.data.io.lost_chunks import refuse_lost_places
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
 IN_TISSUE = "in_tissue"
@@ -46,6 +47,7 @@ def find_coordinates(
     where: str = "st",
     argument: str = "coordinates",
     hint: str = "",
+    missing_chunks: MissingChunks | None = None,
 ) -> tuple[DoubleArray | None, str]:
     """Return the coordinates of the cells, and where they were found.
 
@@ -60,6 +62,9 @@ def find_coordinates(
         What errors call this side, and the argument that ``asked`` is of.
     hint
         A sentence for the error where there are no coordinates.
+    missing_chunks
+        What to do where a zarr store lacks chunks of them: "error" and None refuse them, and only "error" is
+        an argument of the caller; "zeros" accepts them.
 
     Returns
     -------
@@ -74,6 +79,8 @@ def find_coordinates(
         No coordinates, or none under the key.
     InputError
         Not 2 or 3 columns, NaN or infinite values, or no numbers.
+    FormatError
+        A zarr store that lacks chunks of them.
     SettingError
         ``asked`` has another form.
 
@@ -88,13 +95,14 @@ def find_coordinates(
         return None, "none, as asked"
     table = _as_table(obs)
     if asked is not None:
-        return _asked_coordinates(table, obsm, asked, where, argument)
+        return _asked_coordinates(table, obsm, asked, where, argument, missing_chunks)
     for key in OBSM_KEYS:
         if key in obsm:
+            refuse_lost_places(obsm, key, where=f"{where}.obsm[{key!r}]", missing_chunks=missing_chunks)
             return _checked(obsm[key], f"{where}.obsm[{key!r}]"), f"obsm[{key!r}]"
     columns = usual_columns(table)
     if columns is not None:
-        return _from_obs(table, columns, where)
+        return _from_obs(table, columns, where, missing_chunks)
     likely = likely_coordinates(table, obsm)
     start: str | Message = ""
     if likely:
@@ -356,17 +364,23 @@ def _nearest_other(asked: DoubleArray, places: DoubleArray) -> DoubleArray:
 
 
 def _asked_coordinates(
-    obs: Annotation, obsm: Mapping[str, Any], asked: str, where: str, argument: str
+    obs: Annotation,
+    obsm: Mapping[str, Any],
+    asked: str,
+    where: str,
+    argument: str,
+    missing_chunks: MissingChunks | None,
 ) -> tuple[DoubleArray | None, str]:
     slot, _, key = asked.partition(":")
     names = [name.strip() for name in key.split(",")]
     if slot == "obsm" and key:
         check_known(key, obsm, arg(argument, asked), expected=f"a key of obsm of {where}", got="no such key")
+        refuse_lost_places(obsm, key, where=f"{where}.obsm[{key!r}]", missing_chunks=missing_chunks)
         return _checked(obsm[key], f"{where}.obsm[{key!r}]", argument), f"obsm[{key!r}]"
     if slot == "obs" and len(names) in (2, 3):
         for name in names:
             column_of(obs, name, where=where, argument=argument)
-        return _from_obs(obs, names, where, argument)
+        return _from_obs(obs, names, where, missing_chunks, argument)
     fix = "Write for example " + arg(argument, "obsm:spatial") + "."
     raise SettingError(
         argument, expected="'obsm:KEY', 'obs:X,Y', 'obs:X,Y,Z' or 'none'", got=repr(asked), fix=fix
@@ -374,9 +388,15 @@ def _asked_coordinates(
 
 
 def _from_obs(
-    obs: Annotation, columns: list[str], where: str, argument: str = "coordinates"
+    obs: Annotation,
+    columns: list[str],
+    where: str,
+    missing_chunks: MissingChunks | None,
+    argument: str = "coordinates",
 ) -> tuple[DoubleArray, str]:
     found = f"obs[{', '.join(map(repr, columns))}]"
+    for name in columns[:2]:  # the third may well be zero everywhere
+        refuse_lost_places(obs, name, where=f"{where}.obs[{name!r}]", missing_chunks=missing_chunks)
     places = pd.DataFrame({name: obs[name].array for name in columns})
     return _checked(places, f"{where}.{found}", argument), found
 

@@ -19,6 +19,7 @@ from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
+from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
@@ -233,6 +234,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
     return (
         *_gene_cautions(evidence),
         *_measured_cautions(evidence),
+        *_lost_cautions(sc),
+        *_lost_cautions(st),
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
@@ -356,6 +359,17 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
         yield (
             f"Spatial: {many(n_outside, 'spot')} of the background (obs['in_tissue'] is 0) left out; to keep "
             "them, take that column away."
+        )
+
+
+def _lost_cautions(one: CheckedSide) -> Iterator[str]:
+    layer = one.wish.layer
+    regions = lost_regions(one.data.layers[layer] if layer else one.data.matrix, where=one.data.where)
+    if regions:
+        said = regions_text(regions, one.data.var.index.to_numpy())
+        yield (
+            f"{_title(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
+            f"{said}. zarr leaves out chunks of zeros; if counts belong there, copy the store again."
         )
 
 

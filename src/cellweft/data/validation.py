@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import many, shorten
-from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, StoredScale
+from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, MissingChunks, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
     SCALES,
@@ -46,6 +46,7 @@ from cellweft.data.io.backed_matrix import RowSource, ZeroedRows, chosen_rows, o
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import RAW, Input, with_raw
+from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
@@ -79,6 +80,8 @@ class ReadOptions:
         As `cellweft.pair` takes them.
     duplicates
         What to do with a gene name that stands twice.
+    missing_chunks
+        What to do with cells that have no counts where chunks are absent.
     """
 
     name: SideName
@@ -88,6 +91,7 @@ class ReadOptions:
     size_factor: str | None = None
     scale: StoredScale | None = None
     duplicates: Duplicates
+    missing_chunks: MissingChunks = "error"
 
     def argument(self, what: str) -> str:
         """Return the argument of `cellweft.pair` for this side."""
@@ -342,14 +346,25 @@ def make_side(
     ScaleError
         Values below zero.
     FormatError
-        The matrix does not fit the annotation.
+        The matrix does not fit the annotation; a zarr store that lacks chunks which cannot be zeros.
     """
     names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
     sizes = _sizes(data, wish, cells)
     by_slice = _slice_genes(data, cells, slices) if is_tissue else None
-    source, scan, judged, seen = _scanned(data, wish, genes.places[panel], cells=cells, by_slice=by_slice)
-    _check_any_counts(data, wish, scan)
+    values = data.values(wish.layer, argument=wish.argument("layer"))
+    lost = lost_regions(values, where=_slot(data, wish))
+    source, scan, judged, seen = _scanned(
+        data, wish, values, genes.places[panel], cells=cells, by_slice=by_slice
+    )
     empty = scan.totals == 0
+    is_blank = empty
+    if cells is not None:
+        is_blank = np.zeros(len(data.obs), dtype=np.bool_)
+        is_blank[cells] = empty
+    refuse_lost_cells(
+        lost, is_blank, where=_slot(data, wish), names=data.obs.names, missing_chunks=wish.missing_chunks
+    )
+    _check_any_counts(data, wish, scan)
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
         raise InputError(
@@ -387,10 +402,16 @@ def make_side(
 
 
 def _scanned(
-    data: Input, wish: ReadOptions, panel: IntArray, *, cells: IntArray | None, by_slice: SliceGenes | None
+    data: Input,
+    wish: ReadOptions,
+    values: Any,
+    panel: IntArray,
+    *,
+    cells: IntArray | None,
+    by_slice: SliceGenes | None,
 ) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
     """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
-    stored = open_rows(data.values(wish.layer, argument=wish.argument("layer")), where=_slot(data, wish))
+    stored = open_rows(values, where=_slot(data, wish))
     n_columns = len(data.var) + sum(map(len, data.left_out.values()))
     if stored.shape != (len(data.obs), n_columns):
         raise FormatError(

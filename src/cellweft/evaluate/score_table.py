@@ -17,7 +17,7 @@ from cellweft._errors import InputError, SettingError, arg, check_range
 from cellweft._provenance import versions
 from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
 from cellweft.data._pair import Pair
-from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.atomic_output import check_outputs, partial_output
 from cellweft.data.io.keys import RECORD
 from cellweft.evaluate.methods import Method
 from cellweft.nn.parallel import over_devices
@@ -218,8 +218,9 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     OutputError
         Writing failed.
     """
-    target = check_output(path, overwrite=overwrite, suffixes=(".csv", ".parquet"))
-    beside = check_output(Path(path).with_suffix(".json"), overwrite=overwrite)
+    beside = Path(path).with_suffix(".json")
+    asked = {"path": (path, (".csv", ".parquet")), "parameters": (beside, (".json",))}
+    target, beside = check_outputs(asked, overwrite=overwrite)
     text = json.dumps(table.attrs.get(RECORD, {}), indent=2, ensure_ascii=False, allow_nan=False)
     with (
         partial_output(target, overwrite=overwrite) as table_file,

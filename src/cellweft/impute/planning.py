@@ -12,9 +12,9 @@ from cellweft._compute import (
     BLOCK_BYTES,
     BLOCK_GENES,
     CHUNK_BYTES,
-    PROCESS_BYTES,
     SPARSE_BYTES,
     parse_memory,
+    process_bytes,
     row_blocks,
     rows_within,
 )
@@ -281,7 +281,7 @@ def _attention_needs(pair: Pair, settings: AttentionSettings) -> _Needs:
 
 def _held_bytes(pair: Pair) -> float:
     """Return bytes of this process with the spatial cells, and of the reference by gene."""
-    process = PROCESS_BYTES + _CELL_BYTES * pair.st.n_cells
+    process = process_bytes() + _CELL_BYTES * pair.st.n_cells
     return process + min(16.0 * (1 - pair.sc.sparsity), 8.0) * pair.sc.n_cells * pair.sc.n_genes
 
 

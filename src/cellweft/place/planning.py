@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellweft._compute import PROCESS_BYTES, READ_ROWS, SPARSE_BYTES, parse_memory
+from cellweft._compute import READ_ROWS, SPARSE_BYTES, parse_memory, process_bytes
 from cellweft._errors import MemoryBudgetError
 from cellweft._text import NotebookText, human_bytes
 from cellweft.data._pair import Pair
@@ -85,7 +85,7 @@ def plan_placing(
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
     placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots
     names = _NAMED_BYTES * (n_cells + n_spots)
-    peak = PROCESS_BYTES + names + max(training, placing) + 12.0 * READ_ROWS * n_genes
+    peak = process_bytes() + names + max(training, placing) + 12.0 * READ_ROWS * n_genes
     if memory is not None and peak > parse_memory(memory):
         raise MemoryBudgetError(
             "memory",

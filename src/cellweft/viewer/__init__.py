@@ -47,6 +47,7 @@ def view(
     memory: str | int = "512 MB",
     open_browser: bool = True,
     block: bool = True,
+    token: bool = True,
 ) -> Viewer:
     """Show results on a page in the browser, served from this machine to this machine alone.
 
@@ -68,6 +69,9 @@ def view(
         Whether to open the page.
     block
         Whether to serve until an interrupt (Ctrl-C); else the call returns at once, as notebooks want it.
+    token
+        Whether the page's address has a token, without which nothing is answered. Without it, every user of
+        this machine can read the results.
 
     Returns
     -------
@@ -87,8 +91,10 @@ def view(
 
     Notes
     -----
-    The page can be reached by programs of this machine alone, and by other machines through a tunnel of the
-    same port: ``ssh -L 8080:localhost:8080 machine`` with ``port=8080``.
+    The page can be reached from this machine alone, by those who know its address with the token, and from
+    other machines through a tunnel of the same port: ``ssh -L 8080:localhost:8080 machine`` with
+    ``port=8080``. Where a file or store is moved, replaced or shortened meanwhile, nothing more is shown of
+    it (status 410), and the page says so.
 
     Examples
     --------
@@ -122,7 +128,7 @@ def view(
         n_matrices = sum(_matrices(one) for one in opened) + sum(1 for one in opened if measured)
         means = Means(cache=cache, share=cache.budget // max(n_matrices, 1), pool=pool, threads=_threads())
         datasets = _datasets(opened, _titles(results), measured, means)
-        viewer = Viewer(Api(datasets, version=version("cellweft")), port=port, on_close=let_go)
+        viewer = Viewer(Api(datasets, version=version("cellweft")), port=port, on_close=let_go, token=token)
     except BaseException:
         let_go()
         raise

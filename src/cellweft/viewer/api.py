@@ -14,6 +14,7 @@ from cellweft._errors import CellweftError, KeyMissingError, SettingError
 from cellweft._text import near
 from cellweft._typing import PathLike
 from cellweft.viewer.dataset import Dataset
+from cellweft.viewer.region_markers import GoneError
 
 PAGE = Path(__file__).parent / "page"
 """The built page."""
@@ -108,8 +109,7 @@ class Api:
         """
         path, _, query = target.partition("?")
         if path == "/api/session":
-            datasets = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
-            return Answer(body=_as_json({"cellweft": self._version, "datasets": datasets}))
+            return _unless_changed(self._session, self._datasets)
         found = _ROUTE.fullmatch(path)
         if found is None:
             return self._file(path)
@@ -146,13 +146,15 @@ class Api:
         path = target.partition("?")[0]
         return path in ("/", "/api/session") or _ROUTE.fullmatch(path) is not None
 
+    def _session(self) -> Answer:
+        datasets = [{"id": number} | one.session() for number, one in enumerate(self._datasets)]
+        return Answer(body=_as_json({"cellweft": self._version, "datasets": datasets}))
+
     def _of_dataset(self, number: int, path: str, answer: Callable[[Dataset], Answer]) -> Answer:
         if not 0 <= number < len(self._datasets):
             return not_found(path)
-        try:
-            return answer(self._datasets[number])
-        except CellweftError as error:
-            return error_answer(error, status=_status(error))
+        dataset = self._datasets[number]
+        return _unless_changed(lambda: answer(dataset), [dataset])
 
     def _data(self, dataset: Dataset, what: str, query: str) -> Answer:
         if what == "positions":
@@ -190,6 +192,28 @@ class Api:
             return not_found(path)
         kind = _TYPES.get(there[name].suffix, _BYTES)
         return Answer(kind=kind, body=there[name].read_bytes(), headers={"Cache-Control": "no-cache"})
+
+
+def _unless_changed(answer: Callable[[], Answer], datasets: Sequence[Dataset]) -> Answer:
+    """Return an answer, or that a file from which it was read has changed, so that it may be anything."""
+
+    def changed(*, closely: bool) -> Answer | None:
+        changes = (one.change(closely=closely) for one in datasets)
+        error = next((one for one in changes if one is not None), None)
+        return None if error is None else error_answer(error, status=410)
+
+    try:
+        found = answer()
+    except GoneError:
+        raise
+    except CellweftError as error:
+        return changed(closely=True) or error_answer(error, status=_status(error))
+    except Exception:
+        told = changed(closely=True)
+        if told is None:
+            raise
+        return told
+    return changed(closely=False) or found
 
 
 def _asked(query: str, *names: str) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._errors import (
+    CellweftError,
     FormatError,
     GeneError,
     InputError,
@@ -32,6 +33,7 @@ from cellweft.viewer.columns import columns_of, slices_of
 from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
 from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.region_markers import compared, read_inside
+from cellweft.viewer.source import WatchedSource
 
 _TOP = 0.99  # quantile at which the colours end
 
@@ -91,6 +93,8 @@ class Dataset:
     def __init__(
         self, opened: Input, *, title: str, means: Means, tissue: MeasuredGenes | None = None
     ) -> None:
+        sources = [opened.source] if tissue is None else [opened.source, tissue.source]
+        self._sources = [WatchedSource(one.removeprefix("AnnData backed by ")) for one in sources]
         self.kind, self.title, self.measured = kind_of(opened), title, tissue
         self.n_cells = len(opened.obs)
         self._opened = opened
@@ -102,6 +106,17 @@ class Dataset:
         self.layers = self._known_layers()
         self._tops: dict[tuple[int, str], float] = {}
         self._lock = threading.Lock()
+
+    def change(self, *, closely: bool = False) -> CellweftError | None:
+        """Return the error that tells how a file of it has changed since it was opened, None if none has.
+
+        Parameters
+        ----------
+        closely
+            As `cellweft.viewer.source.WatchedSource.change` takes it.
+        """
+        changes = (one.change(closely=closely) for one in self._sources)
+        return next((one for one in changes if one is not None), None)
 
     def session(self) -> dict[str, Any]:
         """Return what the page is told of the dataset at its start."""

@@ -19,6 +19,7 @@ from cellweft.data.expression_scale import SCALES, undo
 from cellweft.data.gene_names import match_sides
 from cellweft.data.io.backed_matrix import Rows, RowSource, open_rows
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import Annotation
 from cellweft.data.validation import ReadOptions, check_cells, counts_in, gene_names, make_side
 from cellweft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
@@ -57,7 +58,7 @@ class MeasuredGenes:
         tissue, wish = counts_in(tissue, _WISH)
         if wish.layer is not None:
             tissue = dataclasses.replace(tissue, matrix=tissue.layers[wish.layer])
-        self._tissue, self._means = tissue, means
+        self._tissue, self._means, self.source = tissue, means, tissue.source
         genes = gene_names(tissue, _WISH)
         names = result.var.index.astype(str).to_numpy(dtype=np.str_)
         first = np.flatnonzero(~pd.Series(names).duplicated().to_numpy())
@@ -139,12 +140,14 @@ class MeasuredGenes:
 
     def _first_read(self) -> tuple[SweptGenes, _Scale]:
         tissue = self._tissue
-        source = open_rows(tissue.values(None, argument="layer"), where=f"{tissue.where}.X")
+        values, where = tissue.values(None, argument="layer"), f"{tissue.where}.X"
+        lost, source = lost_regions(values, where=where), open_rows(values, where=where)
         columns = self._places if tissue.columns is None else tissue.columns[self._places]
         swept = SweptGenes(source, self._means, columns=columns)
         watched = _Watched(source, self._places[: swept.width])
         no_panel = np.zeros(0, dtype=np.int64)
         side, _ = make_side(dataclasses.replace(tissue, matrix=watched), self._names, _WISH, panel=no_panel)
+        refuse_lost_cells(lost, side.empty_cells, where=where, names=tissue.obs.names)
         swept.keep(watched.blocks)
         if side.scale != "raw":
             return swept, _Scale(side.scale, side.judgement.scale, None)

@@ -1,14 +1,17 @@
-"""The local server: loopback only, read-only, a thread for each connection."""
+"""The local server: loopback only, read-only, behind a token, a thread for each of a few connections."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hmac
 import logging
 import os
+import secrets
 import select
 import socket
 import threading
+import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qs
 
 from cellweft._errors import CellweftError, SettingError, check_range
 from cellweft.viewer.api import Answer, Api, error_answer, natural, not_found
@@ -32,7 +36,13 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_IDLE_SECONDS = 60
+_IDLE_SECONDS = 60  # in which a connection has to send a whole request, or to take a whole answer
+_MOST_CONNECTIONS = 64
+_NO_TOKEN = (
+    "<!doctype html><title>cellweft view</title><h1>This page needs its token</h1>"
+    "<p>Open the whole address that <code>cellweft view</code> showed when it started, with "
+    "<code>?token=</code> and what follows it. It is another one each time.</p>"
+)
 _MOST_DROPPED = 2**20  # bytes of a body that nobody wants
 _WAIT_SECONDS = 0.2  # between two looks at whether to end
 
@@ -48,13 +58,20 @@ class Viewer:
         To listen at, 0 to 65535; 0 takes any that is free.
     on_close
         Called at the end, once nothing is served any more.
+    token
+        Whether only those are answered who know the token, which is drawn anew each time.
 
     Attributes
     ----------
     port
         Where it listens.
+    token
+        What a request has to know: as ``?token=`` of the page's address, as the cookie that the page is given
+        then, or in a header, ``Authorization: token ...``. None where there is none.
+    origin
+        Where it is served, without the token.
     url
-        Address of the page.
+        Address of the page, with the token.
 
     Raises
     ------
@@ -64,17 +81,24 @@ class Viewer:
     Notes
     -----
     It listens on the loopback address alone, answers only requests that name it as their host, so that no
-    other page can reach it by a name of its own (DNS rebinding), and writes nothing.
+    other page can reach it by a name of its own (DNS rebinding), and writes nothing. Other users of the
+    machine reach the same address; it is the token that keeps the data from them.
     """
 
-    def __init__(self, api: Api, *, port: int = 0, on_close: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, api: Api, *, port: int = 0, on_close: Callable[[], None] = lambda: None, token: bool = True
+    ) -> None:
         check_range("port", port, low=0, high=65535, integer=True)
+        self.token = secrets.token_urlsafe(32) if token else None
+        if self.token is None:
+            _log.warning("cellweft view without a token: every user of this machine can read these results.")
         try:
-            self._server = _Server(api, int(port))
+            self._server = _Server(api, int(port), self.token)
         except OSError as error:
             raise _no_port(port, error) from error
         self.port = int(self._server.server_address[1])
-        self.url = f"http://{_HOST}:{self.port}/"
+        self.origin = f"http://{_HOST}:{self.port}"
+        self.url = f"{self.origin}/" if self.token is None else f"{self.origin}/?token={self.token}"
         self._on_close, self._lock, self._closed = on_close, threading.Lock(), False
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_WAIT_SECONDS,), name="cellweft-view", daemon=True
@@ -103,9 +127,12 @@ class Viewer:
         return self._closed
 
     def open(self) -> bool:
-        """Open the page in the browser; return whether one was found."""
+        """Open the page in the browser; return whether one was found.
+
+        Other users see with which address a browser is started, so this one is good for a single visit.
+        """
         try:
-            return webbrowser.open(self.url)
+            return webbrowser.open(self.url if self.token is None else self._server.address_once())
         except webbrowser.Error:
             return False
 
@@ -143,12 +170,14 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
     request_queue_size = 64
 
-    def __init__(self, api: Api, port: int) -> None:
-        self.api, self.is_closing = api, False
-        self._open: set[socket.socket] = set()
+    def __init__(self, api: Api, port: int, token: str | None) -> None:
+        self.api, self.token, self.is_closing = api, token, False
+        self._open: dict[socket.socket, float] = {}  # until when each has to have sent a request
+        self._once: set[str] = set()  # tokens that are good for a single visit
         self._lock = threading.Lock()
         super().__init__((_HOST, port), _Handler)
         number = self.server_address[1]
+        self.cookie = f"cellweft-view-{number}"  # cookies do not tell ports apart
         self.hosts = {f"{name}:{number}" for name in ("localhost", _HOST, "[::1]")}
 
     def server_bind(self) -> None:
@@ -157,27 +186,93 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = _HOST, int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection."""
+        """Remember the connection; where there are too many, end the one that has waited longest."""
         with self._lock:
-            self._open.add(request)
+            is_full = len(self._open) >= _MOST_CONNECTIONS
+            oldest = min(self._open, key=self._open.__getitem__) if is_full else None
+            if oldest is not None and self._open[oldest] == float("inf"):  # all are being answered
+                super().shutdown_request(request)
+                return
+            if oldest is not None:
+                self._drop(oldest)
+            self._open[request] = time.monotonic() + _IDLE_SECONDS
         super().process_request(request, client_address)
+
+    def address_once(self) -> str:
+        """Return an address of the page that is good for a single visit."""
+        once = secrets.token_urlsafe(32)
+        with self._lock:
+            self._once.add(once)
+        return f"http://{_HOST}:{self.server_port}/?token={once}"
+
+    def lets_in(self, given: str) -> bool:
+        """Say whether the page may be given to whoever knows this token; some are good for once."""
+        with self._lock:
+            once = [one for one in self._once if _is(one, given)]
+            self._once.difference_update(once)
+        return bool(once) or (self.token is not None and _is(self.token, given))
+
+    def await_request(self, request: Any) -> None:
+        """Expect a whole request, or the rest of one, from a connection within the time for it."""
+        with self._lock:
+            if request in self._open:
+                self._open[request] = time.monotonic() + _IDLE_SECONDS
+
+    def answering(self, request: Any) -> None:
+        """Expect nothing from a connection while it is answered."""
+        with self._lock:
+            if request in self._open:
+                self._open[request] = float("inf")
+
+    def service_actions(self) -> None:
+        """End the connections whose time is over, however little they send now and then."""
+        with self._lock:
+            for one in [one for one, end in self._open.items() if end < time.monotonic()]:
+                self._drop(one)
+
+    def _drop(self, request: socket.socket) -> None:
+        """End a connection; its thread ends with it."""
+        self._open.pop(request)
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
         """Forget the connection."""
         with self._lock:
-            self._open.discard(request)
+            self._open.pop(request, None)
         super().shutdown_request(request)
 
     def hang_up(self) -> None:
         """End the connections that are open; their threads end with them."""
         with self._lock:
-            for one in self._open:
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+            for one in list(self._open):
+                self._drop(one)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Keep the failure of a connection, which is the client's as a rule, for those who look for it."""
         _log.debug("cellweft view: a connection failed", exc_info=True)
+
+
+def _is(token: str, given: str) -> bool:
+    """Compare in a time that does not tell how much of it is right."""
+    return hmac.compare_digest(token.encode(), given.encode("utf-8", "surrogatepass"))
+
+
+def _from_query(query: str) -> str:
+    try:
+        (given,) = parse_qs(query, max_num_fields=8).get("token", [""])
+    except ValueError:
+        return ""
+    return given
+
+
+def _from_cookies(lines: list[str], name: str) -> str:
+    """Return the cookie of a name: browsers send those of all ports of this machine together."""
+    for one in ";".join(lines).split(";"):
+        key, _, value = one.strip().partition("=")
+        if key == name:
+            return value
+    return ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -219,9 +314,16 @@ class _Handler(BaseHTTPRequestHandler):
         _log.debug("cellweft view: " + format, *args)
 
     def _respond(self, answer: Callable[[], Answer]) -> None:
+        self.server.answering(self.connection)
+        try:
+            self._answer(answer)
+        finally:
+            self.server.await_request(self.connection)
+
+    def _answer(self, answer: Callable[[], Answer]) -> None:
         self._unread = self._length()
         try:
-            found = self._refusal() or answer()
+            found = self._refusal() or self._entrance() or answer()
         except (GoneError, ConnectionError, TimeoutError):
             self.close_connection = True
             return
@@ -240,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._unread:
             self.close_connection = True
             if self._unread > 0:
-                self.rfile.read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
+                self._read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(found)
 
@@ -255,9 +357,32 @@ class _Handler(BaseHTTPRequestHandler):
             got = f"origin {origin[:100]!r}"
         else:
             return None
+        self.close_connection = True
         fix = f"Go to http://{_HOST}:{self.server.server_port}/; forward the same port from another machine."
         return error_answer(
             SettingError("Host", expected="this machine's own address", got=got, fix=fix), status=403
+        )
+
+    def _entrance(self) -> Answer | None:
+        """Ask for the token, which the page's address has; where it is right there, give it as a cookie."""
+        token, (path, _, query) = self.server.token, self.path.partition("?")
+        if token is None or path.startswith("/assets/"):
+            return None
+        if path == "/" and self.command == "GET" and self.server.lets_in(_from_query(query)):
+            cookie = f"{self.server.cookie}={token}; Path=/; HttpOnly; SameSite=Lax"
+            return Answer(status=303, headers={"Location": "/", "Set-Cookie": cookie})
+        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        if _is(token, _from_cookies(self.headers.get_all("Cookie", []), self.server.cookie)) or (
+            kind.lower() == "token" and _is(token, given.strip())
+        ):
+            return None
+        self.close_connection = True
+        if path == "/" and self.command == "GET":
+            return Answer(status=403, kind="text/html; charset=utf-8", body=_NO_TOKEN.encode())
+        fix = "Open the address that cellweft view showed when it started."
+        return error_answer(
+            SettingError("token", expected="the token of this cellweft view", got="none or another", fix=fix),
+            status=403,
         )
 
     def _length(self) -> int:
@@ -274,8 +399,17 @@ class _Handler(BaseHTTPRequestHandler):
                 got=f"{self._unread}" if self._unread >= 0 else "a body without its length",
                 fix="Send all cells of the dataset.",
             )
-        body = self.rfile.read(length)
+        body = self._read(length)
         self._unread = 0
+        return body
+
+    def _read(self, length: int) -> bytes:
+        """Read from a body, which has to come within the time for it."""
+        self.server.await_request(self.connection)
+        body = self.rfile.read(length)
+        self.server.answering(self.connection)
+        if len(body) < length:
+            raise ConnectionError("the body did not come")
         return body
 
     def _is_gone(self) -> bool:

@@ -13,7 +13,12 @@ from cellweft._errors import InputError, SettingError
 from cellweft.impute.uncertainty.prediction_intervals import (
     SMALLEST_PANEL,
     Intervals,
+    _Entries,
+    _ranks,
     _squared_effects,
+    _stretched,
+    _stretches,
+    _table,
     basis_of,
     components,
     effect_shares,
@@ -368,3 +373,70 @@ def test_components_that_are_not_there_are_zero() -> None:
     loadings = components(panel, 2)[1]
     assert (loadings[:, 1] == 0).all()
     assert (components(np.ones((4, 3)), 1)[1] == 0).all()
+
+
+class TestNaiveLoops:
+    """The steps of the fit, entry by entry."""
+
+    @pytest.fixture
+    def data(self) -> _Entries:
+        return _Entries.of(*made(12, n_cells=400, shift=0.4))
+
+    def test_ranks(self, data: _Entries) -> None:
+        table = _table(data)
+        ranks, shares = _ranks(table, data, np.random.default_rng(0))
+        fine = np.interp(np.arange(4 * len(table.levels) - 3) / 4, range(len(table.levels)), table.levels)
+        for cell, gene in [(cell, gene) for cell in range(0, 400, 7) for gene in range(12)]:
+            knot = fine[np.argmin(np.abs(fine - data.predicted[cell, gene]))]
+            above = min(int(np.searchsorted(table.levels, knot)), len(table.levels) - 1)
+            below = max(above - 1, 0)
+            gap = table.levels[above] - table.levels[below]
+            part = (knot - table.levels[below]) / gap if gap else 0.0
+            group = data.group[cell]
+            zeros, quantiles = (
+                (1 - part) * one[group, below] + part * one[group, above]
+                for one in (table.zeros, table.quantiles)
+            )
+            assert shares[cell, gene] == pytest.approx(zeros, abs=1e-9)
+            value = data.truth[cell, gene]
+            if value > 0:
+                place = np.interp(value, quantiles, np.linspace(0, 1, 401))
+                assert ranks[cell, gene] == pytest.approx(zeros + (1 - zeros) * place, abs=1e-9)
+            else:
+                assert 0 <= ranks[cell, gene] <= zeros
+        none = data.truth <= 0
+        assert abs((ranks[none] / shares[none]).mean() - 0.5) < 0.05  # anywhere in the share of zeros
+
+    def test_stretches_lean_on_all_levels_where_genes_are_few(self, data: _Entries) -> None:
+        table, even = _table(data), np.linspace(0, 1, 401)
+        stream = np.random.default_rng(1)
+        ranks, zeros = stream.beta(0.6, 0.8, data.truth.shape), stream.uniform(0, 0.5, data.truth.shape)
+        before = ranks.copy(), zeros.copy()
+        found = _stretches(table, data, ranks=ranks, zeros=zeros)
+        level = np.searchsorted(table.bounds, data.predicted, side="right")
+        trusts = []
+        for one in range(len(table.levels)):
+            counts = [int((level[:, gene] == one).sum()) for gene in range(12)]
+            n_genes = sum(counts) ** 2 / sum(count**2 for count in counts)
+            trust = n_genes / (n_genes + 10)
+            trusts.append(trust)
+            own, every = np.quantile(before[0][level == one], even), np.quantile(before[0], even)
+            wanted = trust * own + (1 - trust) * every
+            np.testing.assert_allclose(found[one], wanted, atol=1e-12)
+            for new, old in ((ranks, before[0]), (zeros, before[1])):
+                np.testing.assert_allclose(new[level == one], np.interp(old[level == one], wanted, even))
+        assert len(set(np.round(trusts, 6))) > 1
+
+    def test_a_stretched_table_keeps_ranks_uniform(self, data: _Entries) -> None:
+        table, even = _table(data), np.linspace(0, 1, 401)
+        stretch = np.stack([even ** (1 + 0.3 * one) for one in range(len(table.levels))])
+        found = _stretched(table, stretch)
+        for group, level in np.ndindex(*table.zeros.shape):
+            power, share = 1 + 0.3 * level, table.zeros[group, level]
+            zeros = share ** (1 / power)  # which probability is stretched to the share of zeros
+            assert found["zeros"][group, level] == pytest.approx(zeros, abs=3e-3)
+            for step in range(0, 401, 50):
+                taken = (zeros + (1 - zeros) * even[step]) ** power
+                place = np.clip((taken - share) / (1 - share), 0, 1)
+                value = np.interp(place, even, table.quantiles[group, level])
+                assert found["quantiles"][group, level, step] == pytest.approx(value, abs=2e-2)

@@ -19,7 +19,7 @@ from cellweft._errors import InputError, arg, check_known
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
 from cellweft.data.gene_names import looks_like_ensembl
-from cellweft.data.io.atomic_output import check_output, hdf5_output, partial_output
+from cellweft.data.io.atomic_output import check_apart, check_output, hdf5_output, partial_output
 from cellweft.data.io.backed_matrix import RowSource, open_rows
 from cellweft.data.io.copy import blocks_of, chunk_of, copy_sparse, zero_share
 from cellweft.data.io.keys import PLACES, RECORD
@@ -117,6 +117,7 @@ def write_cellxgene(
     CELLxGENE schema 7.1.0, github.com/chanzuckerberg/single-cell-curation.
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".h5ad",))
+    check_apart([output], [result])
     data = open_result(result, argument="result")
     if data.matrix is None or not len(data.var):
         fix = "Export an imputed result, or spots that genes were carried to."

@@ -19,7 +19,7 @@ from cellweft._compute import progress_callback
 from cellweft._errors import InputError, MissingFileError, OutputExistsError, require
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
-from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+from cellweft.data.io.atomic_output import check_apart, check_output, output_errors, partial_output
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.copy import copy_matrix
 from cellweft.data.io.journal import partial_of
@@ -201,6 +201,7 @@ def to_spatialdata(
             _add(made, store, name, annotates, progress=report)
         return store
     target = check_output(output, overwrite=overwrite, suffixes=(".zarr",))
+    check_apart([target], [store, result])
     with partial_output(target, overwrite=overwrite) as partial, progress_callback(progress) as report:
         shutil.copytree(store, partial)
         _add(made, partial, name, annotates, progress=report)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellweft._errors import FormatError, InputError, arg, check_known
 from cellweft._typing import PathLike
-from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.atomic_output import check_apart, check_output, partial_output
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.keys import MEASURED, RELIABLE
 from cellweft.data.io.lazy_input import Input
@@ -171,8 +171,10 @@ def write_vitessce(
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".json",))
     store, copy = Path(result), target.with_name(f"{target.stem}-v2.zarr")
+    check_apart([target], [store])
     config, has_other_format = _config(store, url=url, columns=columns, gene=gene, title=title)
     if has_other_format:
+        check_apart([copy], [store])
         with partial_output(copy, overwrite=overwrite) as partial:
             copy_store(store, partial, zarr_format=_FORMAT)
         config["datasets"][0]["files"][0]["url"] = url or _url(copy)

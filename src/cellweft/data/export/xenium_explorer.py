@@ -15,7 +15,7 @@ from anndata import AnnData
 from cellweft._errors import InputError, SettingError, arg
 from cellweft._text import near
 from cellweft._typing import PathLike
-from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.atomic_output import check_apart, check_output, partial_output
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -82,6 +82,7 @@ def write_explorer_groups(
     ['cell_id,group', '001,B', '002,T']
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".csv",))
+    check_apart([output], [data])
     found = open_input(data, argument="data")
     groups = column_of(found.obs, column, where=found.where, argument="column")
     has_group = groups.notna().to_numpy()

@@ -7,18 +7,20 @@ that is replaced stays in its place until then.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from cellweft._errors import CellweftError, OutputError, OutputExistsError, SettingError, arg
 from cellweft._text import human_bytes
 from cellweft._typing import PathLike
-from cellweft.data.io.journal import Journal, partial_of, remove, remove_stale, replaced_of
+from cellweft.data.io.journal import PARTIAL, Journal, partial_of, remove, remove_stale, replaced_of
+from cellweft.data.io.output_lock import exclusive
 
 
 class ForgivingFile:
@@ -119,7 +121,13 @@ _ZARR_MARKS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 _MODEL_MARK = "weights.safetensors"
 
 
-def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> Path:
+OutputKind: TypeAlias = Literal["file", "model"]
+"""A file (or a store, by the name's ending), or the folder of a model."""
+
+
+def check_output(
+    path: PathLike, *, overwrite: bool = False, suffixes: tuple[str, ...] = (), kind: OutputKind = "file"
+) -> Path:
     """Check that an output can be put at ``path``, before any work is done for it; changes nothing.
 
     Parameters
@@ -131,6 +139,8 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
         a model by a model.
     suffixes
         Endings that the name may have, with their dot; empty for any.
+    kind
+        What it will be.
 
     Returns
     -------
@@ -144,7 +154,7 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
     OutputExistsError
         Something is there that may not be replaced.
     OutputError
-        The folder is missing, not a folder, or not writable.
+        The folder is missing, not a folder, not writable, or inside a zarr store or a model.
 
     Examples
     --------
@@ -162,8 +172,101 @@ def check_output(path: PathLike, *, overwrite: bool = False, suffixes: tuple[str
         target = asked.resolve()  # of a link, not the link but what it points to is replaced
         _check_folder(target.parent)
         if target.exists():
-            _check_replaceable(target, overwrite=overwrite)
+            _check_replaceable(target, overwrite=overwrite, kind=kind)
     return target
+
+
+Asked: TypeAlias = "Mapping[str, tuple[PathLike | None, tuple[str, ...] | Literal['model']]]"
+"""Outputs by the name of their argument: path (None: not asked for), and endings it may have, or "model"."""
+
+
+def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
+    """Check that all outputs of one command can be put in their places, before any work; changes nothing.
+
+    Parameters
+    ----------
+    outputs
+        What is asked for.
+    overwrite
+        As in `check_output`.
+
+    Returns
+    -------
+    list of Path
+        The absolute paths of those that are asked for.
+
+    Raises
+    ------
+    SettingError
+        Two outputs in one place, or one inside another; and as `check_output`.
+    OutputExistsError
+        One or more are there already; all of them are named.
+    OutputError
+        As `check_output`.
+    """
+    taken: dict[Path, PathLike] = {}
+    there: list[OutputExistsError] = []
+    for name, (path, what) in outputs.items():
+        if path is None:
+            continue
+        target = Path(path).resolve()
+        for other, its_path in taken.items():
+            if target == other or target in other.parents or other in target.parents:
+                raise SettingError(
+                    name,
+                    expected="a path of its own for each output",
+                    got=f"{path}, where another output goes ({its_path})",
+                    fix="Choose another path: each output is written by itself.",
+                )
+        kind: OutputKind = "model" if what == "model" else "file"
+        suffixes = what if isinstance(what, tuple) else ()
+        try:
+            check_output(path, overwrite=overwrite, suffixes=suffixes, kind=kind)
+        except OutputExistsError as error:
+            there.append(error)
+        taken[target] = path
+    if len(there) > 1:
+        raise OutputExistsError(
+            ", ".join(error.where for error in there),
+            expected="paths with nothing there",
+            got=f"{len(there)} existing outputs",
+            fix=there[0].fix,
+        )
+    if there:
+        raise there[0]
+    return list(taken)
+
+
+def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) -> None:
+    """Raise `OutputExistsError` where an output would change an input: replace it, or lie inside it.
+
+    Parameters
+    ----------
+    outputs
+        Paths; those that are None are passed over.
+    inputs
+        Paths; whatever else they are, such as data in memory, is passed over.
+    """
+    sources = [Path(one).expanduser().resolve() for one in inputs if isinstance(one, str | os.PathLike)]
+    for path in outputs:
+        if path is None:
+            continue
+        target = Path(path).resolve()
+        for one in sources:
+            got = ""
+            if target == one or (target.exists() and one.exists() and target.samefile(one)):
+                got = "the path of the data that are read"
+            elif target in one.parents:  # a table lies within its store
+                got = f"a folder that holds {one}, which is read"
+            elif one in target.parents and one.is_dir():
+                got = f"a path inside {one}, which is read"
+            if got:
+                raise OutputExistsError(
+                    str(path),
+                    expected="a path of its own for each output",
+                    got=got,
+                    fix="Choose another path: inputs are never changed.",
+                )
 
 
 def _check_folder(folder: Path) -> None:
@@ -176,15 +279,27 @@ def _check_folder(folder: Path) -> None:
     elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
         expected, got = "a folder that may be written to", "no permission"
         fix = "Choose another folder, or change the permissions of this one."
+    elif (whole := _whole_around(folder)) is not None:
+        expected, got = "a folder outside of stores and models", f"one inside {whole}"
+        fix = "Choose another path: what lies there is never changed."
     else:
         return
     raise OutputError(str(folder), expected=expected, got=got, fix=fix)
 
 
-def _check_replaceable(target: Path, *, overwrite: bool) -> None:
+def _whole_around(folder: Path) -> Path | None:
+    """Return the zarr store or the model in which a folder lies, None where it lies in none."""
+    marks = (*_ZARR_MARKS, _MODEL_MARK)
+    around = (one for one in (folder, *folder.parents) if any((one / mark).is_file() for mark in marks))
+    return max(around, key=lambda one: -len(one.parts), default=None)
+
+
+def _check_replaceable(target: Path, *, overwrite: bool, kind: OutputKind = "file") -> None:
     is_folder = target.is_dir()
-    may_go = not is_folder or (target / _MODEL_MARK).exists()
-    if target.suffix == ".zarr":
+    may_go = not is_folder
+    if kind == "model":
+        may_go = is_folder and (target / _MODEL_MARK).exists()
+    elif target.suffix == ".zarr":
         is_store = is_folder and any((target / mark).exists() for mark in _ZARR_MARKS)
         may_go = is_store or (is_folder and not any(target.iterdir()))
     if may_go and overwrite:
@@ -199,7 +314,11 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def output_errors(
-    path: PathLike, *, needed: float = 0, keeps: Callable[[], bool] = lambda: False
+    path: PathLike,
+    *,
+    needed: float = 0,
+    keeps: Callable[[], bool] = lambda: False,
+    left: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Turn an `OSError` of the work inside into an `OutputError` with the path, the space and the next step.
 
@@ -211,6 +330,8 @@ def output_errors(
         Bytes that the output may take; 0 where that is not known.
     keeps
         Says whether what is written so far stays, for a run that resumes.
+    left
+        Says whether something incomplete could not be removed.
 
     Raises
     ------
@@ -230,15 +351,25 @@ def output_errors(
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        fix = "Free some space or choose another folder, and run again; nothing incomplete was left there."
+        step = _STEPS.get(error.errno or 0, "Choose another folder")
+        fix = f"{step}, and run again; nothing incomplete was left there."
         if keeps():
-            fix = "Free some space, and resume the run: what is written so far is kept."
+            step = step.removesuffix(" or choose another folder")
+            fix = f"{step}, and resume the run: what is written so far is kept."
+        elif left():
+            name = f".{Path(path).name}.*{PARTIAL}"
+            fix = f"{step}, and run again; what is incomplete could not be removed: {name}."
         raise OutputError(
             str(path),
             expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",
             got=f"the system's error {reason!r} ({_free_space(Path(path))})",
             fix=fix,
         ) from error
+
+
+_FULL = "Free some space or choose another folder"
+_LIMIT = "Raise the limit of open files (ulimit -n)"
+_STEPS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EMFILE: _LIMIT, errno.ENFILE: _LIMIT}
 
 
 def _free_space(path: Path) -> str:
@@ -252,8 +383,10 @@ def partial_output(
     *,
     overwrite: bool = False,
     suffixes: tuple[str, ...] = (),
+    kind: OutputKind = "file",
     needed: float = 0,
     journal: Journal | None = None,
+    is_shared: bool = False,
 ) -> Iterator[Path]:
     """Lend a sibling path to write to, and give it the name ``path`` if the work inside ends well.
 
@@ -261,12 +394,14 @@ def partial_output(
     ----------
     path
         Where the output, a file or a ``.zarr`` folder, shall lie.
-    overwrite, suffixes
+    overwrite, suffixes, kind
         As in `check_output`, which is asked once more: something may have come there since the work began.
     needed
         Bytes that the output may take, for the message when the disk is full.
     journal
         Of a run that can be resumed; it is removed with the incomplete output, and once that is complete.
+    is_shared
+        Whether several runs may write it at once, all the same, as into a cache.
 
     Yields
     ------
@@ -278,7 +413,8 @@ def partial_output(
     Raises
     ------
     SettingError, OutputExistsError, OutputError
-        As `check_output`; and `OutputError` when writing failed.
+        As `check_output`, and once more at the end; `OutputError` when writing failed or another run makes
+        the same output.
 
     Examples
     --------
@@ -289,22 +425,25 @@ def partial_output(
     ...     [one.name for one in Path(folder).iterdir()]
     ['scores.csv']
     """
-    target = check_output(path, overwrite=overwrite, suffixes=suffixes)
+    target = check_output(path, overwrite=overwrite, suffixes=suffixes, kind=kind)
     partial = partial_of(target) if journal is None else journal.partial
+    alone = contextlib.nullcontext() if is_shared else exclusive(target)
 
     def keeps() -> bool:
         return journal is not None and journal.is_started
 
-    with output_errors(target, needed=needed, keeps=keeps):
+    with output_errors(target, needed=needed, keeps=keeps, left=partial.exists), alone:
         try:
             remove_stale(target)
             if journal is not None and not keeps():
                 journal.begin()
             yield partial
+            if target.exists():  # it may have come meanwhile
+                _check_replaceable(target, overwrite=overwrite, kind=kind)
             _rename(partial, target)
-        except BaseException:
-            if not keeps():
-                _clear(partial)
+        except BaseException as error:
+            if not keeps() and not _clear(partial):
+                error.add_note(f"{partial} is incomplete, and could not be removed.")
             if journal is not None and not journal.keeps:
                 journal.remove()
             raise
@@ -331,8 +470,8 @@ def _rename(partial: Path, target: Path) -> None:
         logger.warning("%s is complete, but the output it replaced is still at %s: %s", target, aside, error)
 
 
-def _clear(partial: Path) -> None:
-    """Remove what failed work left behind; threads of zarr may write to a store for a moment yet."""
+def _clear(partial: Path) -> bool:
+    """Remove what failed work left behind, if possible; threads of zarr may write to it for a moment yet."""
     is_store = partial.is_dir()
     for _ in range(20):
         with contextlib.suppress(OSError):
@@ -340,5 +479,5 @@ def _clear(partial: Path) -> None:
         if is_store:
             time.sleep(0.05)
         if not partial.exists():
-            return
-    logger.warning("%s is incomplete, and could not be removed.", partial)
+            return True
+    return False

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cellweft._compute import READ_BYTES, row_blocks
 from cellweft._errors import FormatError, InputError
 from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft.data.io.lost_chunks import lost_regions
 from cellweft.data.io.reopenable import Reopening
 
 Rows = slice | IntArray
@@ -76,7 +77,7 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
     InputError
         The matrix is of another kind, or not two-dimensional.
     FormatError
-        A group on disk holds no sparse matrix.
+        A group on disk holds no sparse matrix, or one that lacks chunks which cannot be zeros.
 
     Notes
     -----
@@ -260,6 +261,7 @@ def _open_group(group: Any, where: str) -> RowSource:
             got=f"a group with {', '.join(map(repr, list(group))) or 'nothing in it'}",
             fix="Write the file anew with AnnData.",
         )
+    lost_regions(group, where=where)
     stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
     shape = (int(stored[0]), int(stored[1]))
     if encoding == "csr":

@@ -201,6 +201,8 @@ def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
     except BaseException as error:
         if not resume:
             remove_own(folder)
+            if _is_own(folder):
+                error.add_note(f"{folder} could not be removed.")
         elif _is_own(folder):
             error.add_note(f"What was done is kept in {folder}: a run that resumes goes on with it.")
         raise

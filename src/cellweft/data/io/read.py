@@ -23,6 +23,7 @@ from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
+from cellweft.data.io.lost_chunks import refuse_lost_names
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
@@ -33,6 +34,7 @@ from cellweft.data.io.spatialdata_regions import (
     with_centroids,
 )
 from cellweft.data.io.tenx import has_mtx, open_10x, read_mtx
+from cellweft.data.io.zarr_store import check_manifest
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _IN_R = "In R, convert it with the package anndataR or zellkonverter, or write its counts as a 10x folder."
@@ -88,7 +90,8 @@ def open_input(
     MissingFileError
         Nothing lies at the path.
     FormatError
-        The file is not what its name says, or of a kind that is not read.
+        The file is not what its name says, or of a kind that is not read; a zarr store that lacks names of
+        cells or genes, or chunks that its manifest lists.
     """
     _check_sample(data, argument, sample)
     if isinstance(data, AnnData):
@@ -235,6 +238,7 @@ def _open_zarr(path: Path, where: str) -> Input:
         named = dict(tables.members())
         name = chosen_table(named, None, where=where, argument=lambda one: str(folder / one))
         return _open_zarr(folder / name, f"{where.partition(' ')[0]} ({folder / name})")
+    check_manifest(path)
     found = _from_store(group, path, where)
     store = store_of(path.absolute())
     return dataclasses.replace(
@@ -251,6 +255,10 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
             fix = "If it is a 10x file, its name must end in .h5."
         got += f" with {shorten(sorted(store)) or 'nothing in it'}"
         raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
+    for table in ("obs", "var"):
+        names = store[table].attrs.get("_index") if hasattr(store[table], "keys") else None
+        if names in store[table]:
+            refuse_lost_names(store[table][names], where=f"{where}.{table}_names")
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     return Input(

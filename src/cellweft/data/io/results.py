@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import h5py
@@ -18,7 +17,6 @@ from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
-from cellweft.data.io.zarr_store import check_manifest
 
 ResultKind: TypeAlias = Literal["imputed", "placed", "spots"]
 
@@ -42,8 +40,6 @@ def open_result(result: Any, *, argument: str) -> Input:
     """
     data = open_input(result, argument=argument)
     check_record(data)
-    if any((Path(data.source) / name).exists() for name in ("zarr.json", ".zgroup")):
-        check_manifest(data.source)
     return data
 
 

@@ -173,8 +173,13 @@ def copy_store(source: PathLike, target: Path, *, zarr_format: ZarrFormat) -> No
             made.attrs.update(dict(node.attrs))
 
 
-def check_manifest(path: PathLike, *, deep: bool = False) -> None:
-    """Raise `FormatError` where chunks of a store are missing that were written.
+def is_store(path: PathLike) -> bool:
+    """Say whether a folder is a zarr store."""
+    return any((Path(path) / name).exists() for name in ("zarr.json", ".zgroup"))
+
+
+def check_manifest(path: PathLike, *, deep: bool = False) -> int:
+    """Return how many chunks of a store the manifest lists, all of them there, or raise `FormatError`.
 
     Parameters
     ----------
@@ -183,20 +188,24 @@ def check_manifest(path: PathLike, *, deep: bool = False) -> None:
         arrays that were replaced or removed since by others that have another shape, type or chunks.
     deep
         Whether to read all chunks and compare their checksums too; else one look at the folders tells.
+
+    Raises
+    ------
+    FormatError
+        Chunks are missing that were written or, with ``deep``, hold other bytes.
     """
     store = Path(path)
     root = zarr.open_group(store, mode="r")
-    listed: Any = root.attrs.get(MANIFEST)
-    if not isinstance(listed, Mapping) or listed.get("schema_version") != _SCHEMA:
-        return
-    there = _files(store)
-    for name, entry in listed["arrays"].items():
+    listed = _manifest_of(root)
+    there, n_chunks = _files(store) if listed else (), 0
+    for name, entry in listed.get("arrays", {}).items():
         array = root.get(name)
-        if not isinstance(array, zarr.Array) or _layout(array) != {key: entry[key] for key in _layout(array)}:
+        if not isinstance(array, zarr.Array) or not _fits(array, entry):
             continue
         keys = _keys(array)
         bits = np.frombuffer(_unpacked(entry["written"]), dtype=np.uint8)
         written = [keys[place] for place in np.flatnonzero(np.unpackbits(bits, count=len(keys)))]
+        n_chunks += len(written)
         missing = [key for key in written if key not in there]
         if missing:
             raise _damaged(store, name, missing, f"all {len(written):,} chunks that were written", "missing")
@@ -206,6 +215,42 @@ def check_manifest(path: PathLike, *, deep: bool = False) -> None:
             other = [key for key, known, found in pairs if known != found]
             if other:
                 raise _damaged(store, name, other, "chunks with the bytes that were written", "changed")
+    return n_chunks
+
+
+def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
+    """Return which parts of an array no chunk in its folder holds, so that they read as the fill value.
+
+    Parameters
+    ----------
+    array
+        Of a store in a folder; in any other, none is looked for.
+
+    Returns
+    -------
+    list of tuple of slice
+        Each part along every axis, in order. Empty for an array that the manifest of its store lists: that
+        was checked when the store was opened, and tells which chunks were never written.
+    """
+    store = array.store
+    if not isinstance(store, LocalStore) or not math.prod(array.shape):
+        return []
+    folder = Path(store.root) / array.path
+    there = _files(folder)
+    steps = array.shards or array.chunks
+    grid = np.ndindex(*_grid(array.shape, steps))
+    absent = [place for place in grid if array.metadata.encode_chunk_key(place) not in there]
+    if not absent or _is_listed(array):
+        return []
+    sizes = [zip(place, steps, array.shape, strict=True) for place in absent]
+    return [tuple(slice(n * step, min((n + 1) * step, end)) for n, step, end in one) for one in sizes]
+
+
+def _is_listed(array: zarr.Array[Any]) -> bool:
+    """Say whether the manifest of an array's store lists the array as it is."""
+    root = zarr.open(array.store, mode="r")
+    arrays = _manifest_of(root).get("arrays", {}) if isinstance(root, zarr.Group) else {}
+    return array.path in arrays and _fits(array, arrays[array.path])
 
 
 class _SummingStore(LocalStore):
@@ -239,6 +284,19 @@ def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, A
                 "crc32": _packed(np.array([sums[key] for key in names], dtype="<u4").tobytes()),
             }
     return {"schema_version": _SCHEMA, "arrays": arrays}
+
+
+def _manifest_of(root: zarr.Group) -> Mapping[str, Any]:
+    """Return the manifest of a store, empty where it has none of this form."""
+    listed: Any = root.attrs.get(MANIFEST)
+    is_known = isinstance(listed, Mapping) and listed.get("schema_version") == _SCHEMA
+    return listed if is_known else {}
+
+
+def _fits(array: zarr.Array[Any], entry: Mapping[str, Any]) -> bool:
+    """Say whether an array has the layout that the manifest tells of it."""
+    layout = _layout(array)
+    return layout == {key: entry.get(key) for key in layout}
 
 
 def _layout(array: zarr.Array[Any]) -> dict[str, Any]:

@@ -97,12 +97,13 @@ def write_part(folder: Path, vectors: Mapping[str, FloatArray]) -> None:
         with output_errors(folder):
             folder.mkdir()
     if not (folder / _ABOUT).exists():
-        with partial_output(folder / _ABOUT, overwrite=True) as partial:
+        with partial_output(folder / _ABOUT, overwrite=True, is_shared=True) as partial:
             partial.write_text(json.dumps({"schema": _SCHEMA}))
     keys = sorted(vectors)
     name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
     values = np.stack([vectors[key] for key in keys]).astype(np.float32)
-    with partial_output(folder / f"part-{name}.npz", overwrite=True) as partial, partial.open("wb") as file:
+    part = partial_output(folder / f"part-{name}.npz", overwrite=True, is_shared=True)
+    with part as partial, partial.open("wb") as file:
         np.savez(file, keys=np.asarray(keys), values=values)
 
 

@@ -20,7 +20,7 @@ from cellweft._compute import progress_callback
 from cellweft._errors import GeneError
 from cellweft._text import many, shorten
 from cellweft._typing import PathLike, ProgressOption
-from cellweft.data.io.atomic_output import check_output, partial_output
+from cellweft.data.io.atomic_output import check_outputs, partial_output
 from cellweft.genes.proteins import lookup
 from cellweft.genes.proteins.fasta import FastaRecord, write_fasta
 from cellweft.genes.proteins.http_client import Service
@@ -137,11 +137,13 @@ class ProteinTable:
         OutputExistsError, OutputError
             A file is there already, or cannot be written.
         """
-        check_output(fasta, overwrite=overwrite, suffixes=FASTA_SUFFIXES)
+        check_outputs(
+            {"fasta": (fasta, FASTA_SUFFIXES), "table": (table, TABLE_SUFFIXES)}, overwrite=overwrite
+        )
         if table is None:
             write_fasta(self.records(), fasta, overwrite=overwrite)
             return
-        suffix = check_output(table, overwrite=overwrite, suffixes=TABLE_SUFFIXES).suffix
+        suffix = Path(table).suffix
         with partial_output(table, overwrite=overwrite) as partial:
             if suffix == ".parquet":
                 self.table.to_parquet(partial, index=False)

@@ -355,5 +355,5 @@ def _write(file: Path, kept: dict[str, Any]) -> None:
     """Put a file into the cache, whole or not at all."""
     with output_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    with partial_output(file, overwrite=True) as partial:
+    with partial_output(file, overwrite=True, is_shared=True) as partial:
         partial.write_bytes(gzip.compress(json.dumps(kept).encode(), compresslevel=5, mtime=0))

@@ -1,0 +1,263 @@
+"""Chunks of zarr arrays that are not in the store, and what that may mean.
+
+zarr leaves out a chunk that holds nothing but the fill value, and reads an absent one as that value. So an
+absent chunk may be one of zeros or one that was lost, and absence alone proves neither. Where zeros cannot be
+what was written, it is an error here; elsewhere the caller says what is read as zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from anndata.abc import CSCDataset, CSRDataset
+from numpy.typing import NDArray
+
+from cellweft._errors import FormatError, Message, arg
+from cellweft._text import many, shorten
+from cellweft._typing import BoolArray, IntArray, MissingChunks
+from cellweft.data.io.reopenable import LazyMapping
+from cellweft.data.io.zarr_store import absent_chunks
+
+_SPARSE = ("data", "indices", "indptr")
+_COPY = "Copy the whole store again from where it was written, or make it again."
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows and columns of a matrix that one or more absent chunks would hold.
+
+    Attributes
+    ----------
+    rows, columns
+        Where.
+    is_dense
+        Whether the values themselves are absent; of a sparse matrix only their places are.
+    """
+
+    rows: slice
+    columns: slice
+    is_dense: bool = True
+
+
+def lost_regions(matrix: Any, *, where: str) -> tuple[Region, ...]:
+    """Return what of a matrix is read as zeros because its chunks are not in the store.
+
+    Parameters
+    ----------
+    matrix
+        A zarr array, or the group of a sparse matrix in zarr; nothing is absent in anything else.
+    where
+        What errors call it.
+
+    Raises
+    ------
+    FormatError
+        A sparse matrix in which the absent chunks cannot be zeros: a start of a row that lies below one
+        before it or does not fit the number of values, a gene twice in one row, or values that are zero
+        although their places are stored.
+    """
+    if isinstance(matrix, CSRDataset | CSCDataset):
+        matrix = matrix.group
+    if isinstance(matrix, zarr.Array) and matrix.ndim == 2:
+        return tuple(Region(part[0], part[1]) for part in absent_chunks(matrix))
+    parts = [matrix.get(name) for name in _SPARSE] if isinstance(matrix, zarr.Group) else []
+    if not parts or not all(isinstance(one, zarr.Array) for one in parts):
+        return ()
+    spans, first = _lost_in_sparse(*parts, where=where), slice(0, 1)
+    by_gene = str(matrix.attrs.get("encoding-type", "")).startswith("csc")
+    return tuple(Region(first, one, False) if by_gene else Region(one, first, False) for one in spans)
+
+
+def refuse_lost_cells(
+    regions: tuple[Region, ...],
+    empty: BoolArray,
+    *,
+    where: str,
+    names: Any,
+    missing_chunks: MissingChunks = "error",
+) -> None:
+    """Raise `FormatError` where cells have no counts and chunks of their rows are absent.
+
+    Parameters
+    ----------
+    regions
+        As `lost_regions` returns them.
+    empty
+        (n_cells,) which cells have no counts at all.
+    where
+        What errors call the matrix.
+    names
+        Function that returns the names of cells by their positions.
+    missing_chunks
+        What was asked for: "zeros" accepts them.
+    """
+    regions = tuple(one for one in regions if one.is_dense)
+    if not regions or missing_chunks == "zeros":
+        return
+    lost = np.zeros(len(empty), dtype=bool)
+    for one in regions:
+        lost[one.rows] = True
+    cells = np.flatnonzero(lost & empty)
+    if len(cells):
+        first = [str(name) for name in names(cells[:3])]
+        raise FormatError(
+            where,
+            expected="counts in every cell of which chunks are not in the store",
+            got=f"{many(len(regions), 'chunk')} missing, and {many(len(cells), 'cell')} there without any "
+            f"counts ({shorten(first, most=3)}, rows {cells[0]:,} to {cells[-1]:,})",
+            fix=_fix("these cells are empty"),
+        )
+
+
+def refuse_lost_places(
+    held: Any, key: str, *, where: str, missing_chunks: MissingChunks | None = None
+) -> None:
+    """Raise `FormatError` where chunks of coordinates are absent, which would put cells at zero.
+
+    Parameters
+    ----------
+    held, key
+        ``obsm`` or ``obs`` of an input, and which of it holds coordinates.
+    where
+        What errors call the coordinates.
+    missing_chunks
+        What was asked for: "zeros" accepts them; None where the caller has no such argument.
+
+    Notes
+    -----
+    A third coordinate that is absent as a whole is zero everywhere: a flat tissue.
+    """
+    if missing_chunks == "zeros":
+        return
+    for array in _arrays_of(_element(held, key)):
+        parts = absent_chunks(array)
+        if array.ndim == 2 and array.shape[1] == 3:
+            flat = {(part[0].start, part[0].stop) for part in parts if part[1] == slice(2, 3)}
+            if sum(stop - start for start, stop in flat) == array.shape[0]:
+                parts = [part for part in parts if part[1] != slice(2, 3)]
+        if parts:
+            fix: str = _fix("the places are zero") if missing_chunks else _COPY
+            raise FormatError(
+                where,
+                expected="all chunks of the coordinates",
+                got=f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)}), "
+                "which would put these cells at zero",
+                fix=fix,
+            )
+
+
+def refuse_lost_names(element: Any, *, where: str) -> None:
+    """Raise `FormatError` where chunks of names of cells or genes are absent, which would make them empty."""
+    for array in _arrays_of(element):
+        parts = absent_chunks(array) if array.dtype.kind != "b" else []  # a mask may well be all False
+        if parts:
+            raise FormatError(
+                where,
+                expected="all chunks of the names",
+                got=f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)})",
+                fix=_COPY,
+            )
+
+
+def regions_text(regions: tuple[Region, ...], genes: NDArray[Any]) -> str:
+    """Return which rows and columns are read as zeros, for a caution.
+
+    Parameters
+    ----------
+    regions
+        At least one.
+    genes
+        (n_columns,) names of the columns.
+    """
+    said = []
+    for one in regions[:3]:
+        columns = genes[one.columns]
+        all_genes = len(columns) == len(genes)
+        names = "all genes" if all_genes else f"genes {str(columns[0])!r} to {str(columns[-1])!r}"
+        said.append(
+            f"{_rows_text([one.rows])} x {names} (columns {one.columns.start:,} to {one.columns.stop - 1:,})"
+        )
+    more = f"; and {len(regions) - 3:,} more" if len(regions) > 3 else ""
+    return "; ".join(said) + more
+
+
+def _fix(meant: str) -> Message:
+    return _COPY + " If " + meant + " in truth: " + arg("missing_chunks", "zeros") + "."
+
+
+def _rows_text(rows: Any) -> str:
+    spans = sorted({(part.start, part.stop) for part in rows})
+    said = [f"{start:,} to {stop - 1:,}" for start, stop in spans[:3]]
+    return f"rows {', '.join(said)}" + (f" and {len(spans) - 3:,} more spans" if len(spans) > 3 else "")
+
+
+def _element(held: Any, key: str) -> Any:
+    """Return a stored element of what an input holds, without reading it; None where it is not in zarr."""
+    elements = getattr(held, "elements", None)  # of a stored table
+    if isinstance(elements, Mapping):
+        return elements.get(key)
+    while isinstance(held, LazyMapping):
+        held = held.held
+    return held.get(key) if isinstance(held, zarr.Group) else None
+
+
+def _arrays_of(element: Any) -> Iterator[zarr.Array[Any]]:
+    if isinstance(element, zarr.Array):
+        yield element
+    elif isinstance(element, zarr.Group):
+        for _, node in element.members(max_depth=None):
+            if isinstance(node, zarr.Array):
+                yield node
+
+
+def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tuple[slice, ...]:
+    """Return the rows whose places are absent but may be zero; raise where they cannot be."""
+    absent = {one.basename: absent_chunks(one) for one in (data, indices, indptr)}
+    if not any(absent.values()):
+        return ()
+    lacking = " and ".join(
+        f"{many(len(parts), 'chunk')} of {name}" for name, parts in absent.items() if parts
+    )
+    starts, n_values = indptr[:].astype(np.int64), int(data.shape[0])
+    fits = len(starts) > 0 and starts[0] == 0 and starts[-1] == n_values == indices.shape[0]
+    if not fits or (np.diff(starts) < 0).any():
+        raise _contradiction(where, lacking, f"starts of rows that do not fit the {n_values:,} values")
+    if absent["data"]:
+        raise _contradiction(where, lacking, "values of zero at places that are stored as filled")
+    spans = [_rows_of(starts, part[0]) for part in absent["indices"]]
+    starting = [slice(0, min(part[0].stop, len(starts) - 1)) for part in absent["indptr"] if n_values]
+    for rows in spans + starting:
+        if not _increases(indices, starts[rows.start : rows.stop + 1]):
+            said = (
+                f"a gene twice in one row, or genes out of order, in rows {rows.start:,} to {rows.stop - 1:,}"
+            )
+            raise _contradiction(where, lacking, said)
+    return tuple(spans)
+
+
+def _rows_of(starts: IntArray, entries: slice) -> slice:
+    """Return the rows that hold some entries of a sparse matrix."""
+    first = int(np.searchsorted(starts, entries.start, side="right")) - 1
+    return slice(first, int(np.searchsorted(starts, entries.stop, side="left")))
+
+
+def _increases(indices: Any, starts: IntArray) -> bool:
+    """Say whether the places of every row increase, so that none stands twice."""
+    places = indices[int(starts[0]) : int(starts[-1])].astype(np.int64)
+    rises = np.diff(places) > 0
+    borders = starts[1:-1] - starts[0] - 1  # steps from one row to the next
+    rises[borders[(borders >= 0) & (borders < len(rises))]] = True
+    return bool(rises.all())
+
+
+def _contradiction(where: str, lacking: str, got: str) -> FormatError:
+    return FormatError(
+        where,
+        expected="all chunks of a sparse matrix, or only chunks of zeros left out",
+        got=f"{lacking} missing, which read as zeros give {got}",
+        fix=_COPY,
+    )

@@ -1,0 +1,95 @@
+"""Whether a file or store that is being shown is still the one that was opened.
+
+A zarr store that was moved away or that lost chunks reads as zeros, without an error; so every answer is
+given only if what it was read from has not changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TypeAlias
+
+from cellweft._errors import CellweftError, MissingFileError, OutputError
+from cellweft._typing import PathLike
+
+_Entries: TypeAlias = dict[str, tuple[int, ...]]  # what tells a file or folder from another, by its path
+_OF_ZARR = (".zarray", ".zattrs", ".zgroup", ".zmetadata")
+
+
+class WatchedSource:
+    """A file or a folder as it was when this was made.
+
+    Parameters
+    ----------
+    path
+        Of the file or store; where nothing lies there, as for data in memory, nothing is watched.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._path = Path(path).absolute()
+        self._lock = threading.Lock()
+        self._files = _files(self._path)
+        self._folders = _folders(self._path, self._files)
+
+    def change(self, *, closely: bool = False) -> CellweftError | None:
+        """Return the error that tells how the source has changed, None where it has not.
+
+        Parameters
+        ----------
+        closely
+            Whether to look at every file of a store; else at its folders, which change with every file that
+            comes, goes or is replaced.
+        """
+        if not self._files:
+            return None
+        with self._lock:
+            if not closely and _folders(self._path, self._files) == self._folders:
+                return None
+            files = _files(self._path)
+            if files == self._files:  # a hidden file of the system's came or went
+                self._folders = _folders(self._path, self._files)
+                return None
+        fix = "Start cellweft view anew with the files as they are now."
+        expected = "the file or store as it was when cellweft view opened it"
+        if not self._path.exists():
+            return MissingFileError(str(self._path), expected=expected, got="nothing at this path", fix=fix)
+        gone = len(self._files.keys() - files.keys())
+        got = (
+            "other content"
+            if not gone or self._path.is_file()
+            else f"a store that lacks {gone:,} of its files"
+        )
+        return OutputError(str(self._path), expected=expected, got=got, fix=fix)
+
+
+def _files(path: Path) -> _Entries:
+    """Return all files, with their size and when they were written; hidden ones of other programs aside."""
+    if path.is_file():
+        return {"": _identity(path.stat())}
+    found: _Entries = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if not name.startswith(".") or name in _OF_ZARR:
+                file = f"{folder}{os.sep}{name}"
+                found[file] = _known(file)
+    return found
+
+
+def _folders(path: Path, files: _Entries) -> _Entries:
+    """Return the folders that hold the files, or the file itself."""
+    if "" in files:
+        return {"": _known(path)}
+    return {folder: _known(folder) for folder in {str(path), *map(os.path.dirname, files)}}
+
+
+def _known(path: PathLike) -> tuple[int, ...]:
+    try:
+        return _identity(Path(path).stat())
+    except OSError:  # it is gone
+        return ()
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
