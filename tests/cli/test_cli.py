@@ -388,11 +388,10 @@ def test_bad_spatial_data(call: Any, both: Any, tissue: SimulatedTissue, tmp_pat
     ("change", "words"),
     [
         (lambda sc: write(sc[:1]), ("sc (", "got 1 cell")),
-        (lambda sc: write(sc, obs_names=twice(sc.obs_names)), ("sc (", "obs_names_make_unique")),
         (lambda sc: write(sc, var_names=twice(sc.var_names)), ("sc (", "--duplicates first")),
         (lambda sc: write(sc, X=z_scored(sc)), ("sc (", "z-scored")),
     ],
-    ids=["one cell", "duplicated cells", "duplicated genes", "z-scored"],
+    ids=["one cell", "duplicated genes", "z-scored"],
 )
 def test_bad_reference(
     call: Any, both: Any, tissue: SimulatedTissue, change: Any, words: tuple[str, ...]

@@ -228,7 +228,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "identical coordinates": (
         lambda made: write(made.st, obsm={"spatial": np.full((90, 2), 7.0)}),
         [],
-        ("coordinates: expected at least 2 spots at different places", "got 90 spots at 1 places"),
+        ("expected cells at different places", "got all 90 at (7, 7)"),
     ),
     "a slice for each spot": (
         lambda made: write(made.st, obs=pd.DataFrame({"own": made.st.obs_names}, index=made.st.obs_names)),

@@ -226,7 +226,7 @@ def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
     both = pair(reference, tissue)
     page = cellweft.report(tmp_path / "r.html", result, both, genes=["Gad1"]).read_text()
     assert "Gad1: measured, imputed" in re.sub(r"<[^>]*>", "", page)
-    with cellweft.view(result, tissue=tissue, open_browser=False, block=False) as viewer:
+    with cellweft.view(result, tissue=tissue, open_browser=False, block=False, token=False) as viewer:
         genes = json.load(urllib.request.urlopen(f"{viewer.url}api/datasets/0/genes"))
     assert genes["names"] == SYMBOLS
     axes = cellweft.pl.gene(result, "Sst", measured=pair(reference, tissue))

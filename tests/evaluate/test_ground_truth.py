@@ -90,7 +90,7 @@ def test_places_that_are_refused(found: Pair, truth: Any, error: type, message: 
 def test_bad_places_in_the_file(both: Any) -> None:
     sc, st = both
     sc.obsm["lived"][4, 1] = np.nan
-    sc.obsm["deep"] = np.ones((12, 3))
+    sc.obsm["deep"] = np.arange(36.0).reshape(12, 3)
     with pytest.raises(InputError, match=r"obsm\['lived'\]: expected a finite number .* Drop these cells\.$"):
         true_places(pair(sc, st), "obsm:lived")
     with pytest.raises(InputError, match=r"truth='obsm:deep': expected 12 cells x 2 coordinates"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -152,13 +153,17 @@ def test_sparse_equals_dense(tissue: Pair, new_genes: np.ndarray, name: str) -> 
     )
 
 
+def named(counts: np.ndarray) -> ad.AnnData:
+    return ad.AnnData(counts, var=pd.DataFrame(index=[f"Gene{n}" for n in range(counts.shape[1])]))
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_empty_cells_and_constant_genes(name: str) -> None:
     rng = np.random.default_rng(0)
     sc_counts, st_counts = rng.poisson(2.0, (40, 6)), rng.poisson(2.0, (30, 6))
     sc_counts[3] = st_counts[:2] = 0
     sc_counts[:, 1] = st_counts[:, 2] = 0
-    one = pair(ad.AnnData(sc_counts.astype("f4")), ad.AnnData(st_counts.astype("f4")), coordinates="none")
+    one = pair(named(sc_counts.astype("f4")), named(st_counts.astype("f4")), coordinates="none")
     names = {"k": 5} if name == "knn" else {}
     predicted = VARIANTS[name](
         one.panel(one.shared_genes[:5]), one.panel(one.shared_genes[:5]), np.array([5]), **names
@@ -169,7 +174,7 @@ def test_empty_cells_and_constant_genes(name: str) -> None:
 def test_an_empty_cell_attends_to_all_alike_in_log_space() -> None:
     counts = np.array([[1.0, 2.0, 3.0], [4.0, 1.0, 1.0], [2.0, 2.0, 1.0]], dtype="f4")
     spatial = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]], dtype="f4")
-    one = pair(ad.AnnData(counts), ad.AnnData(spatial), coordinates="none")
+    one = pair(named(counts), named(spatial), coordinates="none")
     genes = one.sc_shared
     predicted = attention(one, one, genes, space="log")
     np.testing.assert_allclose(predicted[0], reference_mean(one, one, genes)[0], rtol=TOLERANCE)

@@ -165,6 +165,7 @@ def test_nnls_finds_what_spots_are_made_of() -> None:
     mixed = shares @ (profiles / profiles.sum(axis=1, keepdims=True))
     spots = ad.AnnData(stream.poisson(mixed * 30_000).astype(np.float32))
     spots.obsm["spatial"] = stream.normal(size=(50, 2))
+    cells.var_names = spots.var_names = [f"Gene{n}" for n in range(40)]
     found = nnls_composition(pair(cells, spots))
     assert found.coordinates() is found.neighbors(3) is None
     np.testing.assert_allclose(found.deconvolve(), shares, atol=0.05)

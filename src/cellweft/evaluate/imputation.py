@@ -138,7 +138,8 @@ def evaluate_imputation(
     >>> import anndata as ad
     >>> import cellweft.data._pair
     >>> counts = np.random.default_rng(0).poisson(2.0, (30, 6)).astype("float32")
-    >>> pair = cellweft.pair(ad.AnnData(counts), ad.AnnData(counts[:20]), coordinates="none")
+    >>> cells = ad.AnnData(counts, var=pd.DataFrame(index=["Gad1", "Gad2", "Pvalb", "Sst", "Vip", "Lamp5"]))
+    >>> pair = cellweft.pair(cells, cells[:20].copy(), coordinates="none")
     >>> table = evaluate_imputation(pair, ["mean", "knn:k=3"], folds=3, cluster=False)
     >>> table[table.item == "median over genes"].pivot(index="method", columns="metric", values="value").shape
     (2, 7)

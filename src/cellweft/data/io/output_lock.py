@@ -77,14 +77,14 @@ def _locked(lock: Path, target: Path) -> Any:
         if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
             break
         file.close()  # whoever held it removed it meanwhile
-    file.truncate(0)
     whose = {
         "process": os.getpid(),
         "machine": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M"),
     }
-    file.write(json.dumps(whose))
-    file.flush()
+    with contextlib.suppress(OSError):  # a full disk: it is locked all the same, and nobody is told by whom
+        os.truncate(file.fileno(), 0)
+        os.write(file.fileno(), json.dumps(whose).encode())
     return file
 
 
