@@ -55,7 +55,9 @@ def test_check_impute_place_report_and_view(instrument: str, make_run: Any, trut
     page = Path("report.html").read_text(encoding="utf-8")
     shown = "µm" if known.unit == "um" else "px"
     assert f" {shown}, the median distance to the nearest neighbour" in page
-    with view("imputed.zarr", "placed.h5ad", tissue=run, open_browser=False, block=False) as viewer:
+    with view(
+        "imputed.zarr", "placed.h5ad", tissue=run, open_browser=False, block=False, token=False
+    ) as viewer:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         told = json.loads(opener.open(f"{viewer.url}api/session", timeout=20).read())["datasets"]
         assert [one["unit"] for one in told] == [known.unit, known.unit]

@@ -129,9 +129,7 @@ def test_outputs_need_places_of_their_own(tmp_path: Path, model: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "out.zarr").mkdir()
     asked: Any = {"output": (tmp_path / "out.zarr", ()), "save_model": (tmp_path / model, "model")}
-    with pytest.raises(
-        SettingError, match=r"save_model: expected a path of its own for each output, got .*out\.zarr"
-    ):
+    with pytest.raises(SettingError, match=r"save_model: expected a path of its own for each output"):
         check_outputs(asked, overwrite=True)
 
 
