@@ -154,7 +154,7 @@ def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
     assert result.exit_code == 130
     assert result.stderr == (
         f"Interrupted; finished proteins are in {tmp_path / 'esm.parquet.parts'}. "
-        "The same command goes on from there.\n"
+        "Run the same command again to resume.\n"
     )
     again = call("--tokens-per-batch", 1)
     assert again.exit_code == 0, again.output
