@@ -116,8 +116,8 @@ def test_bad_options(call: Any, tmp_path: Path, arguments: list[str], words: tup
     ("text", "words"),
     [
         ("no FASTA", ("bad.fa: expected a FASTA file of proteins", "starts with 'no FASTA'")),
-        (">Gad1\n>Sst\nMLS\n", ("a sequence under every header", "'Gad1'")),
-        (">Gad1\nMLS#\n", ("amino acids alone", "'#' at position 4")),
+        (">Gad1\n>Sst\nMLS\n", ("a sequence for every header", "'Gad1'")),
+        (">Gad1\nMLS#\n", ("only amino acids", "'#' at position 4")),
         (">Gad1\nMLS\n>Gad1\nMLS\n", ("every name once", "'Gad1' more than once")),
     ],
 )

@@ -102,7 +102,7 @@ def test_spatialdata(call: Any, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "sample.zarr" / "tables" / "mine").is_dir()
     assert_refused(
-        call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "a name that no element has"
+        call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "a name that is not taken"
     )
 
 

@@ -99,7 +99,7 @@ def check_cells(data: Input) -> None:
     """Raise `InputError` unless the input has two cells or more, each with a name of its own."""
     n_cells = len(data.obs)
     if n_cells < 2:
-        fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
+        fix = "Pass a matrix with one row per cell. Transpose a table of genes x cells."
         raise InputError(
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
@@ -107,8 +107,8 @@ def check_cells(data: Input) -> None:
     if twice:
         raise InputError(
             f"{data.where}.obs_names",
-            expected="a name of its own for every cell",
-            got=f"names that stand twice ({len(twice):,}): {shorten(twice)}",
+            expected="a unique name for every cell",
+            got=f"duplicate names ({len(twice):,}): {shorten(twice)}",
             fix="Make them unique first: adata.obs_names_make_unique().",
         )
 
@@ -136,7 +136,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         raise GeneError(
             f"{data.where}.{slot}",
             expected="every gene once",
-            got=f"names that stand twice ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
+            got=f"duplicate names ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
             fix=sentence(
                 "Keep the first column of each with {}, or make the names unique first: "
                 "adata.var_names_make_unique().",
@@ -172,9 +172,9 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     if source.shape != (len(data.obs), n_columns):
         raise FormatError(
             _slot(data, wish),
-            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
+            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as stated by obs and var",
             got=f"{source.shape[0]:,} x {source.shape[1]:,}",
-            fix="Write the file anew with AnnData.",
+            fix="Write the file again with AnnData.",
         )
     seen = MatrixDigest()
     scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
@@ -186,7 +186,7 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
             f"{data.where}.obs[{wish.size_factor!r}]",
             expected="a size above zero for every cell that has counts",
             got=f"zero or less for {n_bad:,} cells",
-            fix="Correct the column, or leave these cells out.",
+            fix="Correct the column, or remove these cells.",
         )
     totals = scan.totals if sizes is None else sizes
     symbols, gene_ids = symbols_and_ids(genes.names, data.var.iloc[genes.places])
@@ -236,9 +236,9 @@ def _sizes(data: Input, wish: ReadOptions) -> DoubleArray | None:
     if bad:
         raise InputError(
             f"{data.where}.obs[{wish.size_factor!r}]",
-            expected="a number for every cell, such as its whole-transcriptome total",
+            expected="a number for every cell, such as its total over all genes",
             got=f"no number for {bad:,} of {len(sizes):,} cells",
-            fix="Name another column, or leave these cells out.",
+            fix="Name another column, or remove these cells.",
         )
     return sizes
 
@@ -260,7 +260,7 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
         got += "as z-scored (scaled) data have" if scaled else "all of them whole: counts cannot be negative"
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
-        raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)
+        raise ScaleError(where, expected="raw counts of at least zero", got=got, fix=fix)
     if not scan.n_values:
         raise InputError(
             where,

@@ -246,7 +246,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
         block,
         fits=block.shape == shape,
         expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
-        fix="Look at what predict(genes, pair) of the method returns.",
+        fix="Check what predict(genes, pair) of the method returns.",
     )
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))

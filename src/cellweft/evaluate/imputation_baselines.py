@@ -197,7 +197,7 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
             "test",
             expected=f"the {len(train.shared_genes)} panel genes that were trained on",
             got=f"{len(test.shared_genes)} genes, not the same",
-            fix="Take the same panel of both: pair.panel(genes).",
+            fix="Use the same panel for both: pair.panel(genes).",
         )
     n_sc = train.sc.n_cells
     reference = Directions.of(train.sc, train.sc_shared, space).rows(

@@ -250,7 +250,7 @@ def labelled_methods(
         if isinstance(method, str):
             if method in labels:
                 raise SettingError(
-                    "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
+                    "methods", expected="each name once", got=f"{method!r} twice", fix="Remove one of them."
                 )
             make = maker(method)
             make(0)  # settings that are wrong must show before hours of work
@@ -262,7 +262,7 @@ def labelled_methods(
                 "methods",
                 expected=f"names, or objects with {acts}",
                 got=got,
-                fix="Give it these two methods, or name a method that cellweft has.",
+                fix="Add these two methods, or use one of cellweft's methods.",
             )
         found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
     return found

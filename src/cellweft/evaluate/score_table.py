@@ -127,9 +127,9 @@ def score_methods(
         if not tables:
             raise InputError(
                 "methods",
-                expected="a method that makes what is known and can be compared",
+                expected="a method that predicts something whose truth is known",
                 got=", ".join(map(repr, labels)),
-                fix="Name another method, or give the truth of what this one makes.",
+                fix="Name another method, or pass the truth for what this one predicts.",
             )
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]

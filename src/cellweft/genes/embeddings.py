@@ -69,7 +69,7 @@ class EmbeddingTable:
                 self.source,
                 expected="a table of genes x numbers",
                 got=f"{len(self.genes)} genes and values of shape {self.values.shape}",
-                fix="Give one row per gene, and at least one gene and one column.",
+                fix="Pass one row per gene, with at least one gene and one column.",
             )
         twice = duplicates_of(self.genes)
         if twice:
@@ -121,7 +121,7 @@ class EmbeddingTable:
                 self.source,
                 expected=f"vectors for genes such as {shorten(list(asked[:3]))}",
                 got=f"none in common; its genes are {shorten([str(name) for name in names], most=3)}",
-                fix="Take a table of the same species, with names of the same kind (symbols or Ensembl IDs).",
+                fix="Use a table of the same species, with the same kind of names (symbols or Ensembl IDs).",
             )
         return positions.astype(np.int64), self.values[rows[positions]]
 
@@ -165,7 +165,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     FormatError
         The file is a pickle, which is never opened, or of no kind that is read, or damaged.
     InputError, GeneError
-        As `EmbeddingTable`: zeros, NaN, values that are no numbers, names that stand twice.
+        As `EmbeddingTable`: zeros, NaN, values that are no numbers, duplicate names.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
             str(path),
             expected=f"a readable {path.suffix} table",
             got=f"the reader's error {str(error).splitlines()[0] if str(error) else type(error).__name__!r}",
-            fix="Check that the file is whole and is what its name says.",
+            fix="Check that the file is complete and matches its name.",
         ) from error
 
 
@@ -210,7 +210,7 @@ def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:
         str(path),
         expected=f"a name ending in one of {', '.join(_READERS)}",
         got=repr(path.suffix),
-        fix="Convert the table, or name it for what it is.",
+        fix="Convert the table, or rename it to match its format.",
     )
 
 
@@ -319,7 +319,7 @@ def _table(
 
 def _not_numbers(source: str, got: str) -> InputError:
     fix = "Drop columns that do not belong to the vectors."
-    return InputError(source, expected="gene names and numbers alone", got=got, fix=fix)
+    return InputError(source, expected="only gene names and numbers", got=got, fix=fix)
 
 
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {

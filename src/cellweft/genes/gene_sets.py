@@ -64,7 +64,7 @@ class GeneSets:
                 self.source,
                 expected="genes in sets",
                 got=f"{shape[0]} genes, {shape[1]} sets and members of shape {self.members.shape}",
-                fix="Give at least one set with genes.",
+                fix="Pass at least one set with genes.",
             )
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]
     if isinstance(source, Mapping):
         for name, genes in source.items():
             if isinstance(genes, str):
-                where, fix = f"gene_sets[{name!r}]", "Give a list of names."
+                where, fix = f"gene_sets[{name!r}]", "Pass a list of names."
                 raise InputError(where, expected="a list of genes", got=repr(genes), fix=fix)
         return [[str(gene) for gene in genes] for genes in source.values()]
     path = Path(str(source))
@@ -171,7 +171,7 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
     if not name.strip() or not any(genes):
         raise FormatError(
             f"{path}, line {number}",
-            expected="the name of a set, a description and at least one gene, between tabs",
+            expected="the name of a set, a description and at least one gene, separated by tabs",
             got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
             fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
         )

@@ -77,7 +77,7 @@ class EdgeList:
                 self.source,
                 expected="edges between two different genes, with weights above 0",
                 got="none" if not len(weights) else "pairs, genes and weights that do not fit",
-                fix="Give at least one such edge.",
+                fix="Pass at least one such edge.",
             )
 
     def __repr__(self) -> str:
@@ -324,7 +324,7 @@ def _place(source: str, first_line: int, row: int) -> str:
 def _wrong(where: str, got: str) -> FormatError:
     return FormatError(
         where,
-        expected=f"{_KIND}, between tabs, commas or spaces",
+        expected=f"{_KIND}, separated by tabs, commas or spaces",
         got=got,
         fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
     )

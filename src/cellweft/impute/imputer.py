@@ -522,7 +522,7 @@ class Imputer(NotebookText, FolderModel):
                 raise SettingError(
                     name,
                     expected="a preset that has a gene graph",
-                    got=arg("preset", self.preset) + ", which has none: none raised its accuracy",
+                    got=arg("preset", self.preset) + ", which has none, because none improved its accuracy",
                     fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
         return AttentionMethod(changes=dict(self.settings))

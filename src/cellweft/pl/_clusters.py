@@ -95,7 +95,7 @@ def umap(
             "imputed",
             expected=f"the {n_cells:,} cells of the measured side, more than neighbors={neighbors}",
             got=f"{len(sides[1].obs):,}",
-            fix="Give the same cells on both sides, in the same order; for few cells, fewer neighbors.",
+            fix="Pass the same cells on both sides, in the same order; for few cells, fewer neighbors.",
         )
     shade = _labels(sides, label, colors)
     rows = sample_rows(np.arange(n_cells), most_cells, numpy_stream(seed, "pl.umap"))
@@ -342,7 +342,7 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
             "data",
             expected="finite values of at least two cells",
             got=f"{len(values):,} cells" if len(values) < 2 else "NaN or infinity",
-            fix="Leave out what has no values.",
+            fix="Remove cells and genes without values.",
         )
     return values, known[places]
 

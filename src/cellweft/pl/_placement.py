@@ -231,7 +231,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
             raise InputError(
                 "truth",
                 expected="one row for each of the placed cells, by name",
-                got=f"none for {shorten(list(lost))}" if len(lost) else "names that stand twice",
+                got=f"none for {shorten(list(lost))}" if len(lost) else "duplicate names",
                 fix="Give the table the names of the cells as its index.",
             )
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")

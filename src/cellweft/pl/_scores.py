@@ -169,7 +169,7 @@ def reliability(
             "scores",
             expected="a gene with both a reliability and a score",
             got=f"{len(known):,} genes with one, {len(reached):,} with the other, none with both",
-            fix="Give the scores and the result of the same genes.",
+            fix="Pass the scores and the result of the same genes.",
         )
     ax = panel(ax, size=(4.2, 4.0))
     x, y = both[RELIABILITY].to_numpy(np.float64), both["score"].to_numpy(np.float64)

@@ -356,6 +356,6 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
             "measured",
             expected=f"the {n_cells:,} cells of the imputed result, in the same order",
             got=f"{side.n_cells:,} cells" if side.n_cells != n_cells else "other names, or another order",
-            fix="Take the same cells of both: measured[imputed.obs_names].",
+            fix="Use the same cells for both: measured[imputed.obs_names].",
         )
     return np.asarray(side.dense(slice(0, n_cells), columns)[:, 0], dtype=np.float64)

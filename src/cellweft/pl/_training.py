@@ -190,7 +190,7 @@ def _coverage(
             where,
             expected=f"lower and upper bounds of shape {truth.shape}, as the truth",
             got=f"shapes {lower.shape} and {upper.shape}",
-            fix="Give the bounds of the same cells and genes.",
+            fix="Pass the bounds of the same cells and genes.",
         )
     known: BoolArray = ~np.isnan(truth)
     inside = known & (truth >= lower) & (truth <= upper)
@@ -223,7 +223,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             "estimator",
             expected="losses of the training",
             got="none",
-            fix="A model that was loaded may know none: draw them where it was trained.",
+            fix="A loaded model may have none: plot them where it was trained.",
         )
     return stages, _EPOCHS if isinstance(known, Mapping) else _PART
 

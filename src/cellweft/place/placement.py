@@ -555,7 +555,7 @@ def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | N
             "values",
             expected=f"one row for each of {n_rows:,}, in one column or several",
             got=f"shape {array.shape}",
-            fix="Give the values of the other side than the one that receives.",
+            fix="Pass the values of the side that you transfer from.",
         )
     if array.ndim == 1 and array.dtype.kind not in "biuf":
         names, codes = np.unique(text_labels(pd.Series(array)), return_inverse=True)
@@ -567,13 +567,13 @@ def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | N
             "values",
             expected="numbers, or one column of text",
             got=f"several columns with text ({error})",
-            fix="Carry a column of text by itself.",
+            fix="Transfer one column of text at a time.",
         ) from error
     if not np.isfinite(numbers).all():
         raise InputError(
             "values",
             expected="finite numbers",
             got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
-            fix="Fill or leave out what is missing.",
+            fix="Fill or remove missing values.",
         )
     return numbers, list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None

@@ -416,7 +416,7 @@ def _members_with_counts(pair: Pair) -> list[IntArray]:
             "the spatial side",
             expected="at least 2 spots with counts in a slice",
             got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
-            fix="Check the layer that is read, and what tells slices apart (" + arg("slices") + ").",
+            fix="Check the layer, and the column that separates slices (" + arg("slices") + ").",
         )
     return members
 
@@ -430,9 +430,9 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
             "coordinates",
             expected=f"at least 2 spots at different places{slices}",
             got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
-            fix="Check which coordinates are read ("
+            fix="Check the coordinates ("
             + arg("coordinates")
-            + ") and what tells slices apart ("
+            + ") and the column that separates slices ("
             + arg("slices")
             + ").",
         )
@@ -442,6 +442,6 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
                 f"the {side.name} side",
                 expected="cells with counts of the shared genes",
                 got=f"none in {side.n_cells:,} cells",
-                fix="Check the layer that is read.",
+                fix="Check the layer.",
             )
     return coordinates, pair.spacing

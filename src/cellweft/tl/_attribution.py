@@ -294,7 +294,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
             where,
             expected=f"one for each of the {n_cells:,} cells of the attribution",
             got=f"{len(groups):,}" + (f", {missing:,} of them missing" if missing else ""),
-            fix="Give them in the order of attribution.cell_names; leave out cells that have none.",
+            fix="Give them in the order of attribution.cell_names; remove cells that have none.",
         )
     return groups
 
@@ -335,7 +335,7 @@ def _positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
     asked = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
     if asked.dtype == bool and asked.shape == names.shape:
         return np.flatnonzero(asked)
-    fix = "Say which of the placed cells to explain."
+    fix = "Choose the placed cells to explain."
     if asked.ndim != 1 or (asked.dtype.kind not in "iuOUST" and len(asked)):
         expected, got = f"positions, names, an AnnData or {len(names):,} booleans", str(asked.dtype)
         raise InputError("cells", expected=expected, got=f"{got} of shape {asked.shape}", fix=fix)

@@ -54,7 +54,7 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
             "clusters",
             expected=f"one cluster for each of the {len(labels)} labels (at least one)",
             got=f"{len(clusters)}",
-            fix="Give the labels and clusters of the same cells.",
+            fix="Pass the labels and clusters of the same cells.",
         )
     scores = {
         "ari": metrics.adjusted_rand_score,
@@ -259,6 +259,6 @@ def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
         expression,
         fits=expression.ndim == 2 and expression.size > 0,
         expected="a matrix of finite values, cells x genes, with at least one of each",
-        fix="Look at what made the matrix.",
+        fix="Check how the matrix was computed.",
     )
     return expression

@@ -302,7 +302,7 @@ def label_codes(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
             got=f"{n_missing:,} missing" if n_missing else f"shape {np.shape(labels)}",
-            fix="Give the labels of these cells; write 'unknown' where one is missing.",
+            fix="Pass the labels of these cells; write 'unknown' where one is missing.",
         )
     types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
     return types, codes.astype(np.int64)
@@ -318,14 +318,14 @@ def _check_input(
             "values",
             expected="cells x genes, with one position per cell and one name per gene",
             got=f"shapes {matrix.shape} (values), {along.shape} (position) and {names.shape} (genes)",
-            fix="Give the positions of these cells and the names of these genes, in the same order.",
+            fix="Pass the positions of these cells and the names of these genes, in the same order.",
         )
     if len(along) == 0 or not np.isfinite(along).all():
         raise InputError(
             "position",
             expected="a finite position for every cell, and at least one cell",
             got=f"{int((~np.isfinite(along)).sum()):,} of {len(along):,} NaN or infinite",
-            fix="Drop the cells that have no position.",
+            fix="Remove the cells without a position.",
         )
     twice = sorted({str(name) for name in names[pd.Index(names).duplicated()]})
     if twice:
@@ -404,5 +404,5 @@ def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
     for columns in row_blocks(matrix.shape[1], rows_within(BLOCK_VALUES, len(cells))):
         part = by_gene[:, columns].toarray() if sp.issparse(matrix) else by_gene[cells, columns]
         block = part.astype(np.float64)
-        check_array("values", block, expected="finite values", fix="Look at what made the matrix.")
+        check_array("values", block, expected="finite values", fix="Check how the matrix was computed.")
         yield block

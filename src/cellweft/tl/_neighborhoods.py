@@ -164,7 +164,7 @@ def region_enrichment(
             "region_places",
             expected="coordinates of as many dimensions as places has, and at least one of both",
             got=f"shapes {places.shape} (places) and {spots.shape} (region_places)",
-            fix="Give the coordinates of cells and spots of the same slice.",
+            fix="Pass the coordinates of cells and spots of the same slice.",
         )
     check_range("k", k, low=1, high=len(spots), integer=True)
     types, codes = label_codes(labels, len(places))
@@ -242,7 +242,7 @@ def hollow_structure(
                 "radii",
                 expected="finite numbers of at least 0",
                 got=f"shape {asked.shape}" if asked.ndim != 1 else "NaN, infinity or numbers below 0",
-                fix="Give multiples of the distance between nearest neighbours.",
+                fix="Pass multiples of the distance between nearest neighbours.",
             )
     share = np.searchsorted(np.sort(ratios), asked, side="right") / len(ratios)
     return pd.DataFrame({"radius_ratio": asked, "share": share})
@@ -292,12 +292,12 @@ def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
             "adjacency",
             expected="a graph of cells x cells",
             got=f"shape {graph.shape}",
-            fix="Give a square matrix, such as obsp['spatial_connectivities'].",
+            fix="Pass a square matrix, such as obsp['spatial_connectivities'].",
         )
-    check_array("adjacency", graph.data, expected="finite weights", fix="Look at what made the graph.")
+    check_array("adjacency", graph.data, expected="finite weights", fix="Check how the graph was computed.")
     kept = graph.data != 0
     if not kept.any():
-        fix = "Give a graph in which cells have neighbours."
+        fix = "Pass a graph in which cells have neighbours."
         raise InputError("adjacency", expected="at least one edge", got="none", fix=fix)
     return graph.row[kept].astype(np.int64), graph.col[kept].astype(np.int64), int(graph.shape[0])
 
@@ -347,14 +347,14 @@ def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
         cells,
         fits=cells.ndim == 2 and len(cells) >= 2,
         expected="finite values, cells x latent, of at least 2 cells",
-        fix="Look at what made the embeddings.",
+        fix="Check how the embeddings were computed.",
     )
     if (cells == cells[0]).all():
         raise InputError(
             "embeddings",
             expected="cells that differ",
             got=f"{len(cells):,} cells that are all alike",
-            fix="Look at what made the embeddings.",
+            fix="Check how the embeddings were computed.",
         )
     # numbers near 0 keep the distances exact
     centred = cells - cells.mean(axis=0)

@@ -140,7 +140,7 @@ def _datasets(
             "tissue",
             expected="an imputed result, whose cells are those of the tissue",
             got=f"{' and '.join(sorted(set(kinds)))} alone",
-            fix="Give the imputed result too, or leave the tissue out.",
+            fix="Pass the imputed result too, or omit the tissue.",
         )
     return [
         Dataset(

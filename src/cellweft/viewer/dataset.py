@@ -52,7 +52,7 @@ def kind_of(opened: Input) -> ResultKind:
         opened.where,
         expected="a result of cellweft: imputed genes, placed cells or spots",
         got="data without var['measured'], obsm['cellweft_spatial'] or uns['cellweft']",
-        fix="Give what cellweft wrote; the tissue that was imputed goes to " + arg("tissue") + ".",
+        fix="Pass a result of cellweft. Pass the tissue with " + arg("tissue") + ".",
     )
 
 
@@ -245,9 +245,9 @@ class Dataset:
             if matrix.shape != (self.n_cells, len(self._names)):
                 raise FormatError(
                     f"{opened.where} ({name})",
-                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var say",
+                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as stated by obs and var",
                     got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
-                    fix="Write the file anew with AnnData.",
+                    fix="Write the file again with AnnData.",
                 )
             found[name] = matrix
         return found

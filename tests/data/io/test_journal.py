@@ -63,7 +63,7 @@ def test_other_work_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     killed(target, 3)
     with caplog.at_level(logging.WARNING, logger="cellweft"):
         other = Journal(target, MARK | {"seed": 1}, resume=True)
-    assert "another seed: starting anew" in caplog.text
+    assert "another seed: starting over" in caplog.text
     assert (other.done, other.is_started) == (frozenset(), False)
 
 
@@ -136,7 +136,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
-    for resume, told in ((True, "what is written so far is kept"), (False, "nothing incomplete was left")):
+    for resume, told in ((True, "the output so far is kept"), (False, "No incomplete output was left")):
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match=told):
             fail(target, Journal(target, MARK, resume=resume))

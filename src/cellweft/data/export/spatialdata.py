@@ -98,7 +98,7 @@ def read_spatialdata(
             data.where,
             expected="a table that annotates shapes or labels",
             got="one that annotates nothing",
-            fix="Give the places yourself, in obsm['spatial'].",
+            fix="Pass the positions yourself, in obsm['spatial'].",
         )
     whole = opened(source)
     system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
@@ -211,7 +211,7 @@ def _check_new(name: str, known: list[str], where: str) -> None:
     if name in known:
         raise OutputExistsError(
             f"{where}, {name!r}",
-            expected="a name that no element has",
+            expected="a name that is not taken",
             got="an element of that name",
             fix="Choose another name: elements are never replaced.",
         )

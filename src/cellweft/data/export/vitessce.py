@@ -94,7 +94,7 @@ def _config(
             str(path),
             expected="a .zarr store, which Vitessce reads piece by piece",
             got=f"a file named {path.name!r}",
-            fix="Write the result anew, to a name ending in .zarr.",
+            fix="Write the result again, to a name ending in .zarr.",
         )
     data = open_result(path, argument="result")
     places = place_key(data)

@@ -217,7 +217,7 @@ def _open_group(group: Any, where: str) -> RowSource:
             where,
             expected="a sparse matrix (data, indices, indptr) or an array",
             got=f"a group with {', '.join(map(repr, list(group))) or 'nothing in it'}",
-            fix="Write the file anew with AnnData.",
+            fix="Write the file again with AnnData.",
         )
     stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
     shape = (int(stored[0]), int(stored[1]))

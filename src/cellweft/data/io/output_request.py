@@ -113,7 +113,7 @@ def processes_of(dask: str) -> int | None:
             "dask",
             expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
             got=repr(dask),
-            fix="Take the address that `dask scheduler` shows, or local for processes of this machine.",
+            fix="Use the address that `dask scheduler` prints, or local for processes of this machine.",
         )
     if local is None:
         return None

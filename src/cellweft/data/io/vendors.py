@@ -109,8 +109,8 @@ def read_platform(
         raise FormatError(
             where,
             expected=f"a folder that spatialdata-io reads as {platform}",
-            got=f"its refusal: {' '.join(str(error).split())[:200] or type(error).__name__}",
-            fix="See whether the folder is complete, and of a version that spatialdata-io knows.",
+            got=f"the error: {' '.join(str(error).split())[:200] or type(error).__name__}",
+            fix="Check that the folder is complete, and of a version that spatialdata-io supports.",
         ) from error
     for table in data.tables.values():
         _put_places(table)

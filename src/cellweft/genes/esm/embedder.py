@@ -359,7 +359,7 @@ class ProteinEmbedder:
                 "layer",
                 expected=f"a whole number from {-layers - 1} to {layers}, the layers of {self.model}",
                 got=str(self.layer),
-                fix="Take -1, the last one.",
+                fix="Use -1, the last layer.",
             )
         return layer
 
@@ -395,7 +395,7 @@ class ProteinEmbedder:
                 "dtype",
                 expected=f"numbers up to {np.finfo(np.float16).max:,.0f}, which float16 can hold",
                 got=f"{np.abs(values).max():,.0f}",
-                fix="Take float32.",
+                fix="Use float32.",
             )
         return rounded
 
@@ -469,7 +469,7 @@ def embed_proteins(
 
 
 def checked_proteins(proteins: Proteins) -> dict[str, str]:
-    """Return the sequence of every name, in upper case and of amino acids alone.
+    """Return the sequence of every name, in upper case and of only amino acids.
 
     Parameters
     ----------
@@ -512,7 +512,7 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
             where,
             expected="a sequence for every name" if empty else "at least one protein",
             got=f"none for {shorten(empty)}" if empty else "none",
-            fix="Leave these names out, or find their sequences." if empty else "Name the proteins to embed.",
+            fix="Omit these names, or add their sequences." if empty else "Name the proteins to embed.",
         )
     for name, sequence in sequences.items():
         strange = _STRANGE.search(sequence)

@@ -226,14 +226,14 @@ def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
             "revision",
             expected=f"a branch, tag or commit of {model}",
             got=repr(revision),
-            fix="Leave it out for the newest, or look it up on the model's page.",
+            fix="Omit it for the latest, or look it up on the model's page.",
         )
     if isinstance(error, kinds.GatedRepoError):
         return InputError(
             f"model {model}",
             expected="a model that you may download",
-            got="one that its owner opens on request only",
-            fix="Ask for access on its page of the Hub, log in with `hf auth login`, and run again.",
+            got="one that needs its owner's permission",
+            fix="Request access on its page on the Hub, log in with `hf auth login`, and run again.",
         )
     if isinstance(error, kinds.RepositoryNotFoundError | kinds.HFValidationError):
         return SettingError(

@@ -87,7 +87,7 @@ def wanted_genes(
     MissingFileError, FormatError
         Nothing lies at the path, or something else than genes.
     GeneError
-        No gene, one that stands twice, or in a list, names with blanks or commas.
+        No gene, one that stands twice, or in a list, names with spaces or commas.
     KeyMissingError
         No such column.
 
@@ -113,9 +113,9 @@ def wanted_genes(
     if strange:
         raise GeneError(
             where,
-            expected="names of genes, one a line",
-            got=f"names with blanks or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
-            fix="Write every name in a line of its own.",
+            expected="gene names, one per line",
+            got=f"names with spaces or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
+            fix="Write each name on its own line.",
         )
     return _of_names(pd.DataFrame(index=names), where=where)
 
@@ -150,7 +150,7 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FormatError(where, expected=_NAMES, got="a file that is no text", fix=fix) from error
+        raise FormatError(where, expected=_NAMES, got="a file that is not a text file", fix=fix) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -255,7 +255,7 @@ def in_uniprot(
     if uniprot.offline and len(unasked) == len(wanted) and not any(candidates.values()):
         raise MissingFileError(
             f"cache ({uniprot.cache})",
-            expected=f"answers of UniProt for these genes of {organism_name(taxon)}",
+            expected=f"UniProt's answers for these genes of {organism_name(taxon)}",
             got="none",
             fix=without_network(taxon),
         )

@@ -241,7 +241,7 @@ def find_proteins(
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"What it answered so far is kept in {folder}: run again to go on. "
+        fix = f"The answers so far are kept in {folder}: run again to continue. "
         fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)

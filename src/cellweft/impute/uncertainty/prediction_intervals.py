@@ -305,14 +305,14 @@ class _Entries:
                 "predicted",
                 expected=f"cells, and at least {SMALLEST_PANEL} genes",
                 got=f"an array of shape {values.shape}",
-                fix="A smaller panel says nothing of a new gene: go without intervals.",
+                fix="Intervals cannot be learned from a smaller panel: impute without them.",
             )
         if not (np.isfinite(values).all() and np.isfinite(measured).all()):
             raise InputError(
                 "predicted and truth",
                 expected="finite values",
                 got="NaN or infinite ones",
-                fix="Leave these cells or genes out.",
+                fix="Remove these cells or genes.",
             )
         every = slice(None, None, -(-values.size // _MOST_ENTRIES))
         values, measured, likeness = values[every], measured[every], likeness[every]
