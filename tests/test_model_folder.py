@@ -116,7 +116,7 @@ class TestWhereItIsWritten:
             patch.setattr(victim, fail)
             for target in (tmp_path / "new", path):
                 with pytest.raises(
-                    OutputError, match=r"No space left on device.*No incomplete output was left"
+                    OutputError, match=r"No space left on device.*nothing incomplete was left"
                 ):
                     write_folder(make(), target, overwrite=True)
         assert [one.name for one in tmp_path.iterdir()] == ["model"]

@@ -8,7 +8,7 @@ from cellweft.cli.parsing import check_device
 
 
 def check(sc: Reference, st: Spatial, *, data: PairOptions, run: RunOptions) -> None:
-    """Check two inputs: what they contain, whether they fit together, and what to know before you impute."""
+    """Say what two inputs hold, whether they fit together, and what to know before you impute."""
     with running(run) as screen:
         check_device(run.device)
         from cellweft.data.summary import summary_text

@@ -198,7 +198,7 @@ def run_demo(
     OutputExistsError
         The folder contains files of these names that no demonstration wrote.
     OutputError
-        The folder is not writable.
+        The folder could not be written to.
     """
     from cellweft.data._pair import pair
     from cellweft.data.synthetic.cortex import simulate_cortex

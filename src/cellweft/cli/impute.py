@@ -116,7 +116,7 @@ def impute(
 def _request(
     output: Path, save_model: Path | None, *, interval: float | None, memory: str, writing: WritingOptions
 ) -> OutputRequest:
-    """Return how the result is written, after all output paths are checked and before inputs are read."""
+    """Return how the result is written, after a look at where all outputs go, before any input is read."""
     from cellweft.data.io.atomic_output import check_output
     from cellweft.data.io.output_request import OutputRequest
 

@@ -72,7 +72,7 @@ class PairOptions:
     st_size_factor
         Column of obs with each cell's size, such as its volume.
     duplicates
-        Duplicate gene names in an input: stop with an error, or keep the first column.
+        A gene name that stands twice in an input: stop with an error, or keep its first column.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None

@@ -53,7 +53,7 @@ def place(
         Genes to transfer from the cells to the spots: names separated by commas, or a text file with one name
         per line.
     neighbors
-        Number of neighbours of each cell in the graph of the placed cells. 0 for no graph.
+        Neighbours of each cell in the graph of the placed cells; 0 for none.
     preset
         The method: cellweft's default (auto), or STEM as published (stem).
     settings

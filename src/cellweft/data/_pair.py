@@ -435,7 +435,7 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
     got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
     fix = _way_out(sc, sc_genes, st, st_genes)
-    raise GeneError("genes", expected="at least 2 shared genes", got=got + names, fix=fix)
+    raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
 
 
 def _way_out(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> str:

@@ -107,8 +107,8 @@ def check_cells(data: Input) -> None:
     if twice:
         raise InputError(
             f"{data.where}.obs_names",
-            expected="a unique name for every cell",
-            got=f"duplicate names ({len(twice):,}): {shorten(twice)}",
+            expected="a name of its own for every cell",
+            got=f"names that stand twice ({len(twice):,}): {shorten(twice)}",
             fix="Make them unique first: adata.obs_names_make_unique().",
         )
 
@@ -172,9 +172,9 @@ def make_side(data: Input, genes: Genes, wish: ReadOptions, *, panel: IntArray) 
     if source.shape != (len(data.obs), n_columns):
         raise FormatError(
             _slot(data, wish),
-            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as stated by obs and var",
+            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
             got=f"{source.shape[0]:,} x {source.shape[1]:,}",
-            fix="Write the file again with AnnData.",
+            fix="Write the file anew with AnnData.",
         )
     seen = MatrixDigest()
     scan = scan_values(source, data.columns, panel=genes.places[panel], look=seen.add)
@@ -260,7 +260,7 @@ def _checked_scale(data: Input, wish: ReadOptions, scan: Scan) -> Scale:
         got += "as z-scored (scaled) data have" if scaled else "all of them whole: counts cannot be negative"
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
-        raise ScaleError(where, expected="raw counts of at least zero", got=got, fix=fix)
+        raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)
     if not scan.n_values:
         raise InputError(
             where,

@@ -319,7 +319,7 @@ def _table(
 
 def _not_numbers(source: str, got: str) -> InputError:
     fix = "Drop columns that do not belong to the vectors."
-    return InputError(source, expected="only gene names and numbers", got=got, fix=fix)
+    return InputError(source, expected="gene names and numbers alone", got=got, fix=fix)
 
 
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {

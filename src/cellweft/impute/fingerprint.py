@@ -63,7 +63,7 @@ def check_data(pair: Pair, *, panel: NDArray[np.str_], reference: str) -> None:
             "pair",
             expected=f"the reference that the model was fitted with, {reference}",
             got=f"another one, {reference_mark(pair)}",
-            fix="Make the pair with that reference, read in the same way, or fit again.",
+            fix="Make the pair with that reference, read in the same way, or fit anew.",
         )
 
 

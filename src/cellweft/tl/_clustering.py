@@ -54,7 +54,7 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
             "clusters",
             expected=f"one cluster for each of the {len(labels)} labels (at least one)",
             got=f"{len(clusters)}",
-            fix="Pass the labels and clusters of the same cells.",
+            fix="Give the labels and clusters of the same cells.",
         )
     scores = {
         "ari": metrics.adjusted_rand_score,

@@ -302,7 +302,7 @@ def label_codes(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
             got=f"{n_missing:,} missing" if n_missing else f"shape {np.shape(labels)}",
-            fix="Pass the labels of these cells; write 'unknown' where one is missing.",
+            fix="Give the labels of these cells; write 'unknown' where one is missing.",
         )
     types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
     return types, codes.astype(np.int64)

@@ -292,7 +292,7 @@ def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
             "adjacency",
             expected="a graph of cells x cells",
             got=f"shape {graph.shape}",
-            fix="Pass a square matrix, such as obsp['spatial_connectivities'].",
+            fix="Give a square matrix, such as obsp['spatial_connectivities'].",
         )
     check_array("adjacency", graph.data, expected="finite weights", fix="Check how the graph was computed.")
     kept = graph.data != 0

@@ -245,7 +245,7 @@ class Dataset:
             if matrix.shape != (self.n_cells, len(self._names)):
                 raise FormatError(
                     f"{opened.where} ({name})",
-                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as stated by obs and var",
+                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var say",
                     got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
                     fix="Write the file again with AnnData.",
                 )

@@ -136,7 +136,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
-    for resume, told in ((True, "the output so far is kept"), (False, "No incomplete output was left")):
+    for resume, told in ((True, "what is written so far is kept"), (False, "nothing incomplete was left")):
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match=told):
             fail(target, Journal(target, MARK, resume=resume))

@@ -233,9 +233,9 @@ def output_errors(
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        fix = "Free some space or choose another folder, and run again. No incomplete output was left."
+        fix = "Free some space or choose another folder, and run again; nothing incomplete was left there."
         if keeps():
-            fix = "Free some space, and resume the run: the output so far is kept."
+            fix = "Free some space, and resume the run: what is written so far is kept."
         raise OutputError(
             str(path),
             expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",

@@ -89,7 +89,7 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     elif start.isascii() and b"\0" not in start:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
-    fix = f"Check the name, or download it again. Formats that are read: {FORMATS}."
+    fix = f"Check the name, or download it anew. Formats that are read: {FORMATS}."
     return FormatError(
         where, expected=f"content that matches its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
     )

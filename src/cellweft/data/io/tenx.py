@@ -68,9 +68,9 @@ def read_mtx(path: Path, where: str) -> Input:
     if matrix.shape != (len(barcodes), len(table)):
         raise FormatError(
             where,
-            expected=f"{len(barcodes):,} cells x {len(table):,} genes, as stated by barcodes and features",
+            expected=f"{len(barcodes):,} cells x {len(table):,} genes, as barcodes and features say",
             got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes",
-            fix="Use the three files of the same run.",
+            fix="Take the three files from the same run.",
         )
     var = pd.DataFrame(
         {"gene_ids": table[0].to_numpy()}, index=pd.Index(table[min(1, table.shape[1] - 1)].to_numpy())
