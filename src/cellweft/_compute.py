@@ -77,8 +77,8 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     Parameters
     ----------
     device
-        One, as `resolve_device` takes it; several of one kind between commas, as ``"cuda:0,cuda:1"``, of
-        which one may stand twice; or ``"all"`` for every GPU of this machine, and the best device where there
+        One, as `resolve_device` takes it; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
+        which one may occur twice; or ``"all"`` for every GPU of this machine, and the best device where there
         is none.
 
     Raises
@@ -99,7 +99,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     found = tuple(resolve_device(name.strip()) for name in device.split(","))
     if len({one.type for one in found}) > 1:
         several = arg("device", "cuda:0,cuda:1"), arg("device", "all")
-        fix = sentence("Write {}, say, or {} for every GPU.", *several)
+        fix = sentence("For example {}, or {} for every GPU.", *several)
         raise SettingError(
             "device", expected="devices of one kind, which give equal results", got=repr(device), fix=fix
         )

@@ -214,7 +214,7 @@ class MissingFileError(CellweftError, FileNotFoundError):
 
 
 class OutputExistsError(CellweftError, FileExistsError):
-    """The output is there already and may not be replaced."""
+    """The output exists and must not be replaced."""
 
 
 class OutputError(CellweftError, OSError):

@@ -72,7 +72,7 @@ class FolderModel:
         NotFittedError
             There is nothing to write yet.
         OutputExistsError, OutputError
-            The folder is there already, or could not be written.
+            The folder exists, or could not be written.
         """
         return write_folder(self._folder(), path, overwrite=overwrite)
 

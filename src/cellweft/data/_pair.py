@@ -62,7 +62,7 @@ class Pair(NotebookText):
     findings
         All that the summary says, as plain values that JSON takes.
     cautions
-        What is no error but should be known.
+        Cautions: problems that are not errors.
     """
 
     sc: Side

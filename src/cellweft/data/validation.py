@@ -119,7 +119,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     Raises
     ------
     GeneError
-        A name stands twice, and ``duplicates`` is not "first".
+        Duplicate names, and ``duplicates`` is not "first".
     KeyMissingError
         No such column of ``var``.
     """

@@ -81,7 +81,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     SettingError
         A text of another form.
     InputError
-        Values below zero, NaN or infinite; spots or names that do not fit; a type that stands twice.
+        Values below zero, NaN or infinite; spots or names that do not fit; a duplicate type.
     """
     where = arg("truth_composition", truth) if isinstance(truth, str) else "truth_composition"
     table = _named_table(pair, truth, where) if isinstance(truth, str) else truth

@@ -226,4 +226,4 @@ def _dense(product: Matrix) -> FloatArray:
 
 
 BASELINES: dict[str, Baseline] = {"mean": reference_mean, "knn": knn, "attention": attention}
-"""The baselines that always stand beside, by the name that `cellweft.evaluate_imputation` takes."""
+"""The default baselines, by the name that `cellweft.evaluate_imputation` takes."""

@@ -79,8 +79,8 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     Raises
     ------
     InputError
-        ``true`` is no matrix of finite places; ``neighbors`` does not name 1 to n_cells - 1 other cells for
-        each, every one of them once.
+        ``true`` is not a matrix of finite positions; ``neighbors`` does not name 1 to n_cells - 1 other
+        cells for each, without duplicates.
 
     Notes
     -----

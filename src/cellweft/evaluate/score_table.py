@@ -79,7 +79,7 @@ def score_methods(
     parameters
         The other arguments, for the record.
     device
-        As the user says it: one, several between commas, or "all".
+        The user's text: one, several separated by commas, or "all".
     progress
         As the user says it; a function is called as ("evaluate", done, total) before each fit is waited for,
         and at the end.
@@ -92,7 +92,7 @@ def score_methods(
     Raises
     ------
     SettingError
-        No seed, or one that is no whole number from 0 on, or stands twice.
+        No seed, or one that is not a whole number of at least 0, or a duplicate.
     InputError
         There was nothing to score at all.
     """

@@ -47,7 +47,7 @@ class EmbeddingTable:
     InputError
         The vectors are missing, not finite or zero, or the shapes do not fit.
     GeneError
-        A name stands twice.
+        Duplicate names.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     FormatError
         The file is a pickle, which is never opened, or of no kind that is read, or damaged.
     InputError, GeneError
-        As `EmbeddingTable`: zeros, NaN, values that are no numbers, duplicate names.
+        As `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
 
     Examples
     --------

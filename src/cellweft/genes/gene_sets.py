@@ -125,7 +125,7 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     FormatError
         The file is no GMT: binary, damaged, or with a line without genes.
     InputError
-        There is no set with genes, or a set's genes are one text in place of a list.
+        There is no set with genes, or a set's genes are a string instead of a list.
 
     Notes
     -----

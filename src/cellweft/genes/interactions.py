@@ -151,9 +151,9 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     -----
     Weights are brought to 0-1: STRING's combined_score is divided by 1000, others above 1 by the largest.
     Without weights all edges count 1. Edges have no direction; of one that stands several times, as in
-    STRING's files in both directions, the largest weight counts, and a weight of 0 is no edge. Edges of a
+    STRING's files in both directions, the largest weight counts, and a weight of 0 means no edge. Edges of a
     gene with itself are left out. Names are taken as they stand: STRING's protein IDs, such as
-    10090.ENSMUSP00000000001, are no names of genes. Its file protein.info has the names (docs/networks.md).
+    10090.ENSMUSP00000000001, are not names of genes. Its file protein.info has the names (docs/networks.md).
 
     Examples
     --------

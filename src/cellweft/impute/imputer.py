@@ -396,7 +396,7 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         OutputExistsError, OutputError
-            The output is there already, or could not be written.
+            The output exists, or could not be written.
         GeneError, SettingError, NotFittedError, MemoryBudgetError
             As in `impute`.
         MissingExtraError, ServiceError

@@ -108,7 +108,7 @@ def nearest_rows(
     Raises
     ------
     SettingError
-        ``most`` or ``block`` is no whole number above 0.
+        ``most`` or ``block`` is not a whole number above 0.
 
     Examples
     --------

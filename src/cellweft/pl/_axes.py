@@ -24,7 +24,7 @@ SMALL, PLAIN = 8.0, 9.0
 """Sizes of text in points: of ticks and legends, and of labels and titles."""
 
 INK = "#333333"
-"""Colour of lines and text that are no data."""
+"""Colour of lines and text that do not show data."""
 
 _LEGEND_ROWS, _MOST_NAMES, _LONGEST = 18, 54, 36
 _OWN = "cellweft.pl"  # marks figures that are made here

@@ -1,4 +1,4 @@
-"""Groups of cells and genes: UMAP before and after, modules of genes, who lives beside whom."""
+"""Groups of cells and genes: UMAP before and after, modules of genes, neighbouring cell types."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def enrichment(
     Raises
     ------
     InputError
-        Neither of the two tables, an empty one, or values that are no numbers.
+        Neither of the two tables, an empty one, or values that are not numbers.
 
     Examples
     --------

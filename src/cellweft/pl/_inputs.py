@@ -81,9 +81,9 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     Raises
     ------
     KeyMissingError
-        There are none.
+        No coordinates.
     InputError
-        They are no numbers, or NaN or infinite, or "none" was asked for.
+        They are not numbers, or NaN or infinite, or "none" was asked for.
     """
     found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if found is None:

@@ -130,7 +130,7 @@ def reliability(
     metric
         The score that was expected: "pearson" with "auto", "cosine" with "stimpute".
     method
-        The method whose scores they are; may be left away where there is one only, or where "auto" is there.
+        The method whose scores they are; may be omitted if there is only one, or if one is "auto".
     name_worst
         Genes that fall short by most, whose names are written beside their points.
     ax

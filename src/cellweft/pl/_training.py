@@ -171,7 +171,7 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
     wrong = [level for level in levels if not 0 < level < 1]
     if wrong:
         raise SettingError(
-            "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="Write {0.9: ...}, say."
+            "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="For example {0.9: ...}."
         )
     return levels
 

@@ -159,7 +159,7 @@ class Placement(NotebookText):
         -----
         The radius is the quantile of the distances of the cell's possible places from the one given: of the
         spots, each with the flattened weight that the encoders, one by one, give it. It is what the model
-        deems possible, and no guarantee: docs/stem.md says how often true places were within, and where not.
+        considers possible, not a guarantee. docs/stem.md shows how often the true positions were inside.
         Of several slices it takes for granted that the cell lived in the one it is placed in.
 
         Examples

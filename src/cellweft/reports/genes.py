@@ -57,7 +57,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
 
 
 def reliable_genes(result: Result) -> tuple[Part, ...]:
-    """Return how many of the imputed genes are called reliable; nothing where the result does not say."""
+    """Return the number of reliable genes, or nothing if the result has no reliability."""
     var = result.data.var
     if RELIABLE not in var.columns:
         return ()
@@ -79,7 +79,7 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
     }
     parts: list[Part] = [said[kind]]
     if reliable := reliable_genes(result):
-        parts += [" ", *reliable, " genes are called reliable: their interval lies above zero, and the "]
+        parts += [" ", *reliable, " genes are reliable: their interval is above zero, and the "]
         parts.append("expected correlation is not small.")
     return text(*parts)
 

@@ -1,4 +1,4 @@
-"""What a report is given: results and tables of scores, told apart by what they hold, read bit by bit."""
+"""What a report is given: results and tables of scores, recognised by their contents, read piece by piece."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Given:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """The results that there are."""
+        """The results that were given."""
         return tuple(one for one in (self.imputed, self.placed, self.spots) if one is not None)
 
     def scored(self, *, place: bool) -> tuple[Scores, ...]:

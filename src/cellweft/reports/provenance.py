@@ -1,4 +1,4 @@
-"""What came in and how it was run: what the check found and what the records say, in words."""
+"""Inputs and runs: the findings of the check and the contents of the records, in words."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def findings_of(given: Given) -> tuple[dict[str, Any], str]:
 
 
 def input_blocks(given: Given) -> tuple[Block, ...]:
-    """Return what came in."""
+    """Return the section on the inputs."""
     found, source = findings_of(given)
     blocks: list[Block] = [_sides(found, source), _together(found, source)] if found else [_NOT_GIVEN]
     blocks.append(_results(given))
     if given.pair is not None and given.pair.cautions:
-        blocks.append(text("The check has cautions: they stand below, among all.", tone="note"))
+        blocks.append(text("The check found cautions. They are listed below with all findings.", tone="note"))
     elif given.pair is not None:
-        blocks.append(text("The check has no cautions."))
+        blocks.append(text("The check found no cautions."))
     return tuple(blocks)
 
 

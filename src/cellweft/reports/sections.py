@@ -58,7 +58,7 @@ def page_of(
 
     parts: tuple[tuple[str, str, Callable[[], tuple[Block, ...]]], ...] = (
         ("summary", "In short", lambda: _short(given)),
-        ("inputs", "What came in", lambda: input_blocks(given)),
+        ("inputs", "Inputs", lambda: input_blocks(given)),
         ("run", "How it was run", lambda: run_blocks(given)),
         ("quality", "How good the imputed genes are", quality),
         ("genes", "Which genes to trust", lambda: gene_blocks(given)),
@@ -78,10 +78,10 @@ def page_of(
 
 
 def _short(given: Given) -> tuple[Block, ...]:
-    """Return the verdicts, and how many genes are called reliable."""
+    """Return the verdicts and the number of reliable genes."""
     found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
-        said = " imputed genes are called reliable. Use the others with care, or not at all."
+        said = " imputed genes are reliable. Use the others with care, or not at all."
         found.append(text(*reliable, said, tone="note"))
     found += [verdict(scores, given.placed, lead=True) for scores in given.scored(place=True)]
     for what, result, place in (

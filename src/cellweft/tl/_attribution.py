@@ -278,7 +278,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
     labels
         (n_cells,) the group of every cell: text, numbers or a categorical.
     n_cells
-        Cells that there are.
+        Number of cells.
     where
         What the labels are called in an error.
 

@@ -80,7 +80,7 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
     Returns
     -------
     Cluster of every cell, (n_cells,), from 0 on, the largest first. Where all cells are alike, or fewer than
-    three, nothing can be told apart: all get 0.
+    three, no groups can be found: all get 0.
 
     Raises
     ------

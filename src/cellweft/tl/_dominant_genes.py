@@ -79,7 +79,7 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
     genes that most cells lack.
 
     The cells of a segment are not independent draws, and segments that were cut by the same placement are
-    not either: the p-values rank genes and are no measure of error rates for a new tissue.
+    not either: the p-values rank genes and do not control error rates for a new tissue.
 
     Examples
     --------

@@ -106,14 +106,14 @@ class Trends(NotebookText):
         gene
             One of `genes`.
         cell_type
-            A tested type; may be left away where there is one only.
+            A tested type. May be omitted if there is only one.
 
         Returns
         -------
         DataFrame
             ``position``, ``mean``, ``lower`` and ``upper``, in units of the expression, at positions from the
             first to the last cell of the type. The band holds the mean at each single position at the stated
-            level (Student's t); it is no band for the whole curve at once, nor for single cells.
+            level (Student's t); it is neither a band for the whole curve nor one for single cells.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Trends(NotebookText):
         Parameters
         ----------
         cell_type
-            A tested type; may be left away where there is one only.
+            A tested type. May be omitted if there is only one.
 
         Returns
         -------
@@ -230,7 +230,7 @@ def gene_trends(
 
     The p-values take cells as independent, and positions as given. Neighbours in a tissue are not quite
     independent, and positions from a placement were themselves found from expression: there p-values rank
-    genes, and prove no gradient. DEVIATION: the STEM paper draws polynomials of degree 3 and tests none.
+    genes but prove no gradient. DEVIATION: the STEM paper draws polynomials of degree 3 and tests none.
 
     Examples
     --------

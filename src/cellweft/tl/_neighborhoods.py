@@ -1,4 +1,4 @@
-"""Who lives beside whom: enrichment of neighbours, and the hollow structure of embeddings."""
+"""Neighbourhoods: enrichment of neighbouring cell types, and the hollow structure of embeddings."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     InputError
         As `hollow_structure`.
     SettingError
-        ``share`` is no number from 0 to 1.
+        ``share`` is not a number from 0 to 1.
 
     Notes
     -----

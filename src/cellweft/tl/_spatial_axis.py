@@ -110,7 +110,7 @@ class Axis:
         Raises
         ------
         InputError
-            As `position`, or the axis is made of a score, which has no place.
+            As `position`, or the axis is made from a score, which has no curve.
         """
         return self._nearest(coordinates)[1]
 

@@ -82,7 +82,7 @@ class Dataset:
     Raises
     ------
     FormatError
-        It is no result of cellweft.
+        It is not a result of cellweft.
     KeyMissingError, InputError
         It has no positions, or they are no numbers.
     """

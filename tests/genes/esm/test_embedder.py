@@ -592,7 +592,7 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
             ),
         ),
         MissingFileError,
-        "no 'model-00002-of-00002.safetensors'.*files that are there already are kept",
+        "no 'model-00002-of-00002.safetensors'.*existing files are kept",
     ),
 }
 

@@ -280,7 +280,7 @@ def _plain(rows: Rows) -> Rows:
 
 
 def _canonical(values: Any) -> sp.csr_matrix:
-    """Return the matrix by rows, with entries that stand twice added up; the input is never changed."""
+    """Return the matrix by rows, with duplicate entries added up; the input is never changed."""
     matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays of a matrix that is CSR already
     if not matrix.has_canonical_format:
         matrix = matrix.copy()

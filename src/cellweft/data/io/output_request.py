@@ -16,7 +16,7 @@ from cellweft.data.io.journal import check_own, resume_folder
 
 @dataclass(frozen=True, kw_only=True)
 class OutputRequest:
-    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; made only if it can be had.
+    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; validated at construction.
 
     Attributes
     ----------

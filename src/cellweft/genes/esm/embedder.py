@@ -240,9 +240,9 @@ class ProteinEmbedder:
         FormatError, MissingFileError
             No FASTA file; a damaged model or work folder; no model at hand and no network.
         InputError
-            No protein, an empty sequence, a letter that is no amino acid.
+            No protein, an empty sequence, a letter that is not an amino acid.
         GeneError
-            A name stands twice.
+            Duplicate names.
         SettingError
             No such model, revision, layer or device.
         MissingExtraError
@@ -296,7 +296,7 @@ class ProteinEmbedder:
         CellweftError
             As `embed`.
         OutputExistsError, OutputError
-            The file is there already, or could not be written.
+            The file exists, or could not be written.
         """
         target = check_output(output, overwrite=overwrite, suffixes=(".parquet",))
         table = self.embed(proteins, work_dir=work_folder(target), progress=progress)
@@ -481,9 +481,9 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     MissingFileError, FormatError
         As `cellweft.genes.read_fasta`.
     InputError
-        No protein, an empty sequence, a letter that is no amino acid.
+        No protein, an empty sequence, a letter that is not an amino acid.
     GeneError
-        A name stands twice.
+        Duplicate names.
 
     Examples
     --------
@@ -543,7 +543,7 @@ def _write(table: EmbeddingTable, target: Path, *, dtype: StoredAs, overwrite: b
     rows = pa.Table.from_pandas(frame)
     about = {name.encode(): text.encode() for name, text in table.metadata.items()}
     with partial_output(target, overwrite=overwrite, needed=frame.memory_usage().sum()) as partial:
-        # Numbers of a network hardly ever stand twice: a dictionary of them would only take time.
+        # Numbers of a network hardly ever occur twice: a dictionary of them would only take time.
         pq.write_table(
             rows.replace_schema_metadata({**rows.schema.metadata, **about}), partial, use_dictionary=False
         )

@@ -165,7 +165,7 @@ def _weights(folder: Path) -> list[Path]:
             f"model {folder}",
             expected=f"{_CONFIG}, {_LETTERS} and the weights",
             got=f"no {shorten(missing)}",
-            fix="Download the model again; files that are there already are kept.",
+            fix="Download the model again; existing files are kept.",
         )
     return [folder / one for one in names]
 

@@ -77,7 +77,7 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     FormatError
         The file is no FASTA (binary, a web page, another text, empty), breaks off, or holds nucleotides.
     InputError
-        A sequence is empty, or has a letter that is no amino acid.
+        A sequence is empty, or has a letter that is not an amino acid.
 
     Examples
     --------

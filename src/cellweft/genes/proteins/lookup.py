@@ -71,7 +71,7 @@ def wanted_genes(
     Parameters
     ----------
     genes
-        Names; the path of a text file with one name a line (empty lines and those that start with # do not
+        Names; the path of a text file with one name per line (empty lines and those that start with # do not
         count); or an AnnData, or a file that cellweft reads as one. A column of `var` with the other kind of
         name, Ensembl IDs or symbols, is used too.
     gene_column
@@ -87,7 +87,7 @@ def wanted_genes(
     MissingFileError, FormatError
         Nothing lies at the path, or something else than genes.
     GeneError
-        No gene, one that stands twice, or in a list, names with spaces or commas.
+        No gene, a duplicate gene, or in a list, names with spaces or commas.
     KeyMissingError
         No such column.
 
@@ -138,12 +138,12 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
     path
         The file.
     where, fix
-        What errors call it, and what to do where it is no text.
+        Its name in errors, and what to do if it is not a text file.
 
     Raises
     ------
     MissingFileError, FormatError
-        Nothing lies there; it is no text.
+        It does not exist; it is not a text file.
     """
     if not path.is_file():
         raise MissingFileError(where, expected=_NAMES, got="nothing at this path", fix=near_path(path))

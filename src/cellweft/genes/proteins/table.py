@@ -135,7 +135,7 @@ class ProteinTable:
         SettingError
             Another ending.
         OutputExistsError, OutputError
-            A file is there already, or cannot be written.
+            A file exists, or cannot be written.
         """
         check_output(fasta, overwrite=overwrite, suffixes=FASTA_SUFFIXES)
         if table is None:
@@ -201,13 +201,13 @@ def find_proteins(
     SettingError
         The organism is not known.
     GeneError
-        No gene, one that stands twice, or none that has a protein.
+        No gene, a duplicate gene, or none that has a protein.
     MissingFileError
         Nothing lies at a path; or offline, the cache has no answer for any of the genes.
     FormatError, InputError
         A file is not what it should be, or holds proteins of other organisms alone.
     ServiceError
-        UniProt did not answer; what it did answer is kept, and the next run goes on from there.
+        UniProt did not answer; what it did answer is kept, and the next run resumes from there.
 
     Notes
     -----
