@@ -74,7 +74,7 @@ class Genes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckedSide:
-    """What came in of one side and was chosen for it, and what the checks made and found of it.
+    """The input of one side and what was chosen for it, and what the checks made and found of it.
 
     Attributes
     ----------

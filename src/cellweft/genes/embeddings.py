@@ -299,7 +299,7 @@ def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> E
 def _stack_lists(column: pd.Series[Any], source: str) -> NDArray[Any]:
     lengths = {len(one) if isinstance(one, list | tuple | np.ndarray) else -1 for one in column}
     if -1 in lengths or len(lengths) != 1:
-        kind = "values that are no lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
+        kind = "values that are not lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
         raise _not_numbers(source, f"column {column.name!r} with {kind}")
     return np.stack([np.asarray(one) for one in column])
 

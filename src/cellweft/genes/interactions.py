@@ -244,7 +244,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Say whether a line names columns: its third field is no number, or its first two mean genes."""
+    """Say whether a line names columns: its third field is not a number, or its first two mean genes."""
     if len(fields) > 2 and _SCORE not in fields:
         try:
             float(fields[2] or "nan")
@@ -281,7 +281,7 @@ def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeLis
 def _weights(
     column: pd.Series[Any], source: str, *, first_line: int, ignored: BoolArray
 ) -> NDArray[np.float64]:
-    """Return weights from 0 to 1, or raise where one is no number or negative."""
+    """Return weights from 0 to 1, or raise if one is not a number or negative."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     numbers = np.where(ignored, 0, numbers)
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))

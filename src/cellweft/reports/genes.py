@@ -162,9 +162,9 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
 
 
 _WHY = {
-    "asked": "Genes that were asked for",
-    "panel": "Most reliable genes of the panel",
-    "most": "Most reliable genes that the panel did not measure",
+    "asked": "Requested genes",
+    "panel": "Most reliable panel genes",
+    "most": "Most reliable genes that were not on the panel",
     "least": "Least reliable genes",
     "first": "The first genes",
 }
@@ -268,13 +268,13 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
         result.number(len(names), "imputed genes whose truth was given"),
         " genes off the panel that lie within their intervals, against the share that should, ",
         result.number(float(level), "record, interval", "share"),
-        ". The bar is the middle half of the genes.",
+        ". The bar shows the middle half of the genes.",
         *_coverage(given, float(level)),
     )
     drawn = picture(
         lambda: pl.calibration(values, {float(level): few}),
         form="svg",
-        alt="Share of true values within the intervals against the share that should be",
+        alt="Share of true values inside the intervals, and the expected share",
         caption=caption,
     )
     return (Heading(("Intervals",)), Row((drawn,)))

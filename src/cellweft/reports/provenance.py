@@ -40,7 +40,7 @@ def input_blocks(given: Given) -> tuple[Block, ...]:
 
 
 _NOT_GIVEN = text(
-    "What the check found in the inputs was not given. Make the report with the two inputs to have it here.",
+    "What the check found in the inputs was not given. Pass the two inputs to the report to include it.",
     tone="note",
 )
 
@@ -63,8 +63,8 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
     add("zeros", "sparsity", "share")
     if all(found[side]["scale"] == "raw" for side in sides):
         add("counts in a typical cell", "median_total", "value")
-    add("cells without any count", "empty_cells", "count", always=False)
-    add("genes without any count", "empty_genes", "count", always=False)
+    add("cells without counts", "empty_cells", "count", always=False)
+    add("genes without counts", "empty_genes", "count", always=False)
     rows.append(("cell types from", *(_name(found[side].get("labels")) for side in sides)))
     kinds = [found[side].get("label_counts", {}) for side in sides]
     if any(kinds):
@@ -72,10 +72,7 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
             ("cell types", *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds))
         )
     return Table(
-        caption=("The two inputs, as the check found them",),
-        heads=("", "reference", "spatial data"),
-        rows=tuple(rows),
-        mixed=True,
+        caption=("The two inputs",), heads=("", "reference", "spatial data"), rows=tuple(rows), mixed=True
     )
 
 
@@ -86,8 +83,8 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
     only, place = found["genes_only_spatial"], found["coordinates"]
     shared, panel = number(found["shared_genes"], "shared_genes"), number(found["spatial"]["genes"], "genes")
     rows: list[tuple[str, tuple[Part, ...]]] = [
-        ("shared genes", (shared, " of ", panel, " that the panel has")),
-        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " that only the reference has")),
+        ("shared genes", (shared, " of ", panel, " on the panel")),
+        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " only in the reference")),
     ]
     if only:
         rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
@@ -126,7 +123,7 @@ def _results(given: Given) -> Facts:
     for scores in given.scores:
         n = scores.number(len(scores.table), "rows")
         rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
-    return Facts(title="What this report is made of", rows=tuple(rows))
+    return Facts(title="Contents of this report", rows=tuple(rows))
 
 
 def run_blocks(given: Given) -> tuple[Block, ...]:
@@ -136,7 +133,7 @@ def run_blocks(given: Given) -> tuple[Block, ...]:
         if given.placed is not None and one.record == given.placed.record | {"kind": "spots"}:
             continue
         if not one.record:
-            blocks.append(text(Name(one.name), " has no record of how it was made.", tone="note"))
+            blocks.append(text(Name(one.name), " has no record.", tone="note"))
             continue
         blocks += [_how(one), _settings(one)]
     if versions := _versions(given):
@@ -155,7 +152,7 @@ def _how(result: Result) -> Facts:
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("interval"):
         level = result.number(float(record["interval"]), "record, interval", "share")
-        rows.append(("intervals", (level, " of the measurements shall lie within them")))
+        rows.append(("intervals", (level, " of the measurements should lie inside")))
     if record.get("embedding") not in (None, "none", ""):
         rows.append(("embedding", (Name(str(record["embedding"])),)))
     if record.get("network"):
@@ -163,7 +160,7 @@ def _how(result: Result) -> Facts:
     rows += [
         (head, (_name(record.get(key)),)) for head, key in (("made", "date"), ("command", "command_line"))
     ]
-    for head, key in (("learning took", "fit"), ("the run took", "run")):
+    for head, key in (("training time", "fit"), ("run time", "run")):
         if seconds := record.get("duration", {}).get(key):
             took = result.number(float(seconds), f"record, duration, {key}", "value")
             rows.append((head, (took, " seconds")))
@@ -213,9 +210,9 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
 def _settings(result: Result) -> Block:
     changed = changed_settings(result)
     if not changed:
-        return text("All settings of ", Name(result.name), " are those of the method.")
+        return text("All settings of ", Name(result.name), " are the default ones.")
     return Table(
-        caption=("Settings of ", Name(result.name), " that differ from the method's own"),
+        caption=("Settings of ", Name(result.name), " that differ from the default"),
         heads=("setting", "here", "by default"),
         rows=tuple((Name(name), _name(here), _name(usual)) for name, (here, usual) in changed.items()),
     )
@@ -241,7 +238,7 @@ def _versions(given: Given) -> Block | None:
         caption=("Versions",),
         heads=heads,
         rows=tuple((Name(key), *(_name(one.get(key)) for _, one in kinds)) for key in packages),
-        note=() if len(kinds) == 1 else ("These were not made by the same versions.",),
+        note=() if len(kinds) == 1 else ("These were made by different versions.",),
     )
 
 
@@ -300,7 +297,7 @@ def input_cautions(given: Given) -> list[Text]:
     for one in given.results:
         side = "reference" if one.kind == "placed" else "spatial"
         if found and found[side]["cells"] != one.n_cells:
-            other = " has another number of cells than the inputs of the "
-            same = ": make sure that both are of the same data."
+            other = " has a different number of cells than the inputs of the "
+            same = ": make sure that both come from the same data."
             said.append(text(Name(one.name), other, Name(source), same, tone="caution"))
     return said

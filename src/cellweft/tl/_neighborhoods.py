@@ -215,7 +215,7 @@ def hollow_structure(
     Raises
     ------
     InputError
-        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; ``radii`` that are none.
+        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; invalid ``radii``.
 
     Notes
     -----

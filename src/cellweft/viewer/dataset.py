@@ -84,7 +84,7 @@ class Dataset:
     FormatError
         It is not a result of cellweft.
     KeyMissingError, InputError
-        It has no positions, or they are no numbers.
+        It has no positions, or they are not numbers.
     """
 
     def __init__(

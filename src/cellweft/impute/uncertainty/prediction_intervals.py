@@ -1,6 +1,6 @@
 """Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
 
-Genes of the panel, each predicted without it, show how measured values spread around a prediction. Entries
+Panel genes, each predicted without itself, show how measured values spread around a prediction. Entries
 (cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell; every
 group has a share of zeros and quantiles of the values above zero, interpolated between levels.
 
