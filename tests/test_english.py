@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 STRUCK = {
     r"values that are no (counts|numbers|lists|positions)": "values that are not counts",
-    r"are no (counts|numbers|colours|genes)\b": "are not counts",
+    r"are no (counts|numbers|colours)\b": "are not counts",
     r"(?<!there )is no (amino acid|number|result of|whole number|colour|expression)\b": "is not a number",
     r"that are none\b": "that are not numbers",
     r"(has|have) lost (the|their) place": "does not measure the position",

@@ -1,6 +1,6 @@
 """What the values of a matrix are: one pass over its rows, and the judgement from it.
 
-Raw counts are whole numbers. Counts divided by a size, and the logarithm of that, are recognised by a trace
+Raw counts are whole numbers. Counts divided by a size, and the logarithm of that, are told apart by a trace
 that the whole numbers leave: within a cell the values (or their exponentials) are whole multiples of the
 smallest one.
 """

@@ -58,7 +58,7 @@ def summary_table(scores: Scores) -> Table:
         groups=(("", 1), *groups),
         heads=("method", *(_head(metric) for _, _, metric in columns)),
         rows=tuple((Name(method), *row) for method, row in zip(scores.methods, rows, strict=True)),
-        note=("Higher is better, except for errors. The best of each column is bold. A dash: not scored.",),
+        note=("Higher is better, except for errors. The best of each column is bold; a dash: not scored.",),
     )
 
 

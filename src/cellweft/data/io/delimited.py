@@ -27,7 +27,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         else:
             sep = SEPARATORS[suffix]
             table = pd.read_csv(path, sep=sep, index_col=0)
-            # pandas tells equal names apart by a suffix, which would hide duplicate genes
+            # pandas tells equal names apart by a suffix, which would hide genes that stand twice
             header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str, keep_default_na=False)
             header_names = header.iloc[0].tolist()[-table.shape[1] :]
             table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])

@@ -55,7 +55,7 @@ def open_input(data: AnnData | PathLike, *, argument: str, obs_columns: Iterable
     argument
         What the caller calls it, for errors: "sc" or "st".
     obs_columns
-        Columns of a table that are not genes. Coordinates are found by their usual names.
+        Columns of a table that are no genes; coordinates are known by their usual names.
 
     Raises
     ------

@@ -224,8 +224,8 @@ class ProteinEmbedder:
             Path of a FASTA file, a mapping from name to sequence, or a list of `cellweft.genes.FastaRecord`.
             Each name once; sequences of the letters of amino acids, in upper or lower case.
         work_dir
-            Folder where the proteins of every finished batch are kept: a call that was interrupted goes on
-            from there, with none of them embedded twice. It stays there in the end. None keeps nothing.
+            Folder for the finished batches. If a call is interrupted, the next one resumes from it and embeds
+            no protein twice. The folder is kept at the end. None keeps nothing.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
             (stage, proteins done, different proteins) after every batch.
