@@ -39,7 +39,7 @@ from cellweft.data.validation import CheckedSide, Genes, ReadOptions, check_cell
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair(NotebookText):
-    """A reference and a spatial dataset, checked and matched; made by `pair`.
+    """A reference and a spatial dataset, checked and matched. Returned by `pair`.
 
     Attributes
     ----------
@@ -89,11 +89,11 @@ class Pair(NotebookText):
         return self.summary()
 
     def summary(self) -> str:
-        """Return what was found, as text."""
+        """Return a summary of the inputs as text."""
         return summary_text(self.findings, self.cautions)
 
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``: by exact name, else without case.
+        """Return positions of genes in ``sc.genes``, by exact name or without case.
 
         Parameters
         ----------
@@ -245,7 +245,7 @@ def pair(
     st_scale: Scale | None = None,
     duplicates: Duplicates = "error",
 ) -> Pair:
-    """Check a reference and a spatial dataset and match their genes; neither is changed.
+    """Check a reference and a spatial dataset, and match their genes. Neither is changed.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def evaluate_imputation(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Hold out what the panel measured, let methods predict it, and score them against it.
+    """Hide genes of the panel, predict them with several methods, and score the predictions.
 
     `evaluate_placement` does the same for methods that place cells.
 

@@ -41,7 +41,7 @@ def evaluate_placement(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Let methods place cells whose places are known, and score them against the truth.
+    """Place cells of known position with several methods, and score the result.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ _SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ b
 
 
 def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
-    """Return how far every cell was placed from where it lived.
+    """Return the distance of every placed cell from its true position.
 
     Parameters
     ----------

@@ -172,7 +172,7 @@ def check_numbers(
 
 
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Write a table of `evaluate_imputation` or `evaluate_placement`, and beside it how it came about.
+    """Write the scores of `evaluate_imputation` or `evaluate_placement`, and a JSON file with parameters.
 
     Parameters
     ----------

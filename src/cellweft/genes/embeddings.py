@@ -88,7 +88,7 @@ class EmbeddingTable:
         return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
 
     def match(self, genes: Sequence[str] | NDArray[Any]) -> tuple[IntArray, FloatArray]:
-        """Find the vectors of genes, by their exact name or else whatever the case of its letters.
+        """Find the vectors of genes, by exact name or without case.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ _KIND = "a GMT file (per line: name, description and genes, between tabs)"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneSets:
-    """Which genes are in which sets, and how much each set tells.
+    """Gene sets: their members and the information content of each set.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class GeneSets:
         return f"GeneSets({many(n_genes, 'gene')} in {many(n_sets, 'set')} from {self.source})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the sets of a dataset's genes, found by name, or else whatever the case of letters.
+        """Return the sets of a dataset's genes, found by exact name or without case.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeList:
-    """Which genes belong together, and how much; alike in both directions.
+    """Pairs of connected genes with their weights, symmetric.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class EdgeList:
         return f"EdgeList({said})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the edges between a dataset's genes, found by name, or else whatever the case of letters.
+        """Return the edges between a dataset's genes, found by exact name or without case.
 
         Parameters
         ----------

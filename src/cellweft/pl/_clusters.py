@@ -46,7 +46,7 @@ def umap(
     legend: bool = True,
     axes: Sequence[Axes] | NDArray[Any] | None = None,
 ) -> tuple[Axes, Axes]:
-    """Draw the UMAP of the cells by label, from the measured genes and from the imputed ones.
+    """Plot UMAPs of the cells by label, from measured genes and from imputed genes.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def modules(
     most_genes: int = 2_000,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the correlations of genes as a heat map, module by module.
+    """Plot the correlations of genes as a heat map, sorted by module.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def enrichment(
     cmap: str = "RdBu_r",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which types live beside each other, or in which regions, more often than by chance.
+    """Plot which cell types are neighbours, or in which regions they live, compared with chance.
 
     Parameters
     ----------

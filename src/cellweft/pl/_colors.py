@@ -61,7 +61,7 @@ def palette(n: int) -> list[str]:
 
 
 def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -> dict[str, str]:
-    """Return the colour of every label of a column, those that scanpy keeps where there are any.
+    """Return the colour of every label of a column: scanpy's stored colours if there are any.
 
     Parameters
     ----------

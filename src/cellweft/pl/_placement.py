@@ -51,7 +51,7 @@ def placed(
     most_lines: int = 2_000,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw placed cells in space, and where they lived if that is known.
+    """Plot placed cells in space, next to their true positions if these are known.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def composition(
     size: float | None = None,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw what spots are made of.
+    """Plot the composition of spots.
 
     Parameters
     ----------

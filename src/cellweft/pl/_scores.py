@@ -49,7 +49,7 @@ def methods(
     order: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the scores of methods beside each other: all genes (cells, types), their quartiles and medians.
+    """Plot the scores of methods: all genes (cells, types), their quartiles and medians.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def reliability(
     name_worst: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the reliability that genes were expected to have against the scores that they reached.
+    """Plot the reliability of genes against their observed scores.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def spatial(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw cells in space, coloured by a gene, a column of ``obs``, or values.
+    """Plot cells in space, coloured by a gene, a column of ``obs``, or values.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def gene(
     most_dots: int = 200_000,
     axes: Sequence[Axes] | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw a gene in space: measured beside imputed in the same colours, and how uncertain it is.
+    """Plot a gene in space: measured and imputed values on one colour scale, and the uncertainty.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def uncertainty(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how wide the interval of an imputed gene is in every cell.
+    """Plot the width of the interval of an imputed gene in every cell.
 
     Parameters
     ----------

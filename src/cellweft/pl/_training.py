@@ -36,7 +36,7 @@ def calibration(
     label: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how often measurements lie within the intervals, against how often they should.
+    """Plot the observed against the expected share of measurements inside the intervals.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def history(
     *,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw how the loss fell in training.
+    """Plot the training loss.
 
     Parameters
     ----------

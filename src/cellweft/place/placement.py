@@ -53,7 +53,7 @@ _READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement(NotebookText):
-    """Cells mapped to the spots of a tissue; made by `cellweft.Placer.place`.
+    """Cells mapped to the spots of a tissue. Returned by `cellweft.Placer.place`.
 
     The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
     heaviest spots of a cell, on which `topk`, `assign` and `neighbors` rest, come from one go, which is kept.
@@ -135,7 +135,7 @@ class Placement(NotebookText):
     def coordinates(self, *, interval: float) -> tuple[DoubleArray, DoubleArray]: ...
 
     def coordinates(self, *, interval: float | None = None) -> DoubleArray | tuple[DoubleArray, DoubleArray]:
-        """Return the place of every cell and, where it is asked for, how far off it may be.
+        """Return the position of every cell and, if requested, a radius of its uncertainty.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ class Placement(NotebookText):
         return places, radius
 
     def table(self) -> pd.DataFrame:
-        """Return what is known of every cell's place, a row per cell.
+        """Return a table with one row per cell: position, confidence and spread.
 
         Returns
         -------
@@ -275,7 +275,7 @@ class Placement(NotebookText):
         return composition
 
     def transfer(self, values: str | NDArray[Any] | pd.DataFrame, *, to: Which) -> Any:
-        """Carry values of spots to cells, C v, or of cells to spots, C^ v.
+        """Transfer values from spots to cells, C v, or from cells to spots, C^ v.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class Placement(NotebookText):
     def impute(
         self, genes: Iterable[str], *, memory: str | int = "4 GB", progress: ProgressOption = True
     ) -> AnnData:
-        """Return genes of the cells carried to the spots, C^ X: imputation by placement.
+        """Transfer genes from the cells to the spots, C^ X: imputation by placement.
 
         Parameters
         ----------
@@ -422,7 +422,7 @@ class Placement(NotebookText):
         memory: str | int = "4 GB",
         progress: ProgressOption = True,
     ) -> AnnData:
-        """Return the placed cells, or the spots with what they are made of, as an AnnData to write.
+        """Return the placed cells, or the spots with their composition, as AnnData.
 
         Parameters
         ----------

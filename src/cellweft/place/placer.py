@@ -134,7 +134,7 @@ class Placer(NotebookText, FolderModel):
         Settings that differ from the preset's, by the names of `cellweft.nn.config.StemSettings`; a copy is
         held.
     seed
-        Of every random draw: same seed, device and version give the same bits on the CPU.
+        Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
         encoder at a time, and the first one places.
@@ -245,7 +245,7 @@ class Placer(NotebookText, FolderModel):
         )
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
-        """Return what fitting and placing will take; before `fit` too, given the pair.
+        """Return the plan of a run: blocks and memory. Before `fit`, pass the pair.
 
         Parameters
         ----------
@@ -265,7 +265,7 @@ class Placer(NotebookText, FolderModel):
         return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
 
     def place(self, pair: Pair | None = None, *, progress: ProgressOption = True) -> Placement:
-        """Return where the cells lived, as operators that are carried out when they are asked for.
+        """Return the placed cells. The mapping is lazy and computed on request.
 
         Parameters
         ----------
@@ -332,7 +332,7 @@ class Placer(NotebookText, FolderModel):
         )
 
     def attach(self, pair: Pair) -> Self:
-        """Give a loaded Placer its data, or a fitted one other data with the model's genes.
+        """Set the data of a loaded Placer, or other data with the genes of the model.
 
         Parameters
         ----------

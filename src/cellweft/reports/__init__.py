@@ -34,7 +34,7 @@ def report(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Path:
-    """Write a report on results: one HTML file that opens anywhere, prints well, and asks for nothing else.
+    """Write a report on results in one HTML file that opens anywhere and loads nothing from the network.
 
     Parameters
     ----------

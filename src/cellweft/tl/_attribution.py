@@ -78,7 +78,7 @@ class Explained(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution:
-    """What each gene adds to the weight of a cell at its spot; made by `attribute`.
+    """The contribution of each gene to the weight of a cell at its spot. Returned by `attribute`.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class Attribution:
 
     @property
     def relative_gap(self) -> DoubleArray:
-        """The completeness gap as a part of what is explained, (n_cells,).
+        """The completeness gap relative to the explained weight, (n_cells,).
 
         0 where there is no gap, and infinite where there is one but nothing to explain.
         """

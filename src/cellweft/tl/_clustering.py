@@ -18,7 +18,7 @@ _N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
-    """Return how well clusters agree with labels.
+    """Return scores for the agreement of clusters with labels.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _kernel_widths(beyond: DoubleArray, target: float) -> DoubleArray:
 def coexpression_modules(
     expression: NDArray[Any], genes: NDArray[Any], *, seed: int, k: int = 5, resolution: float = 1.0
 ) -> pd.Series[int]:
-    """Group genes that rise and fall together.
+    """Group co-expressed genes into modules.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def dominant_genes(attribution: Attribution, segments: Groups, *, fdr: float = 0
 def compare_with_expression(
     attribution: Attribution, values: Matrix, segments: Groups, *, fdr: float = 0.05
 ) -> GeneComparison:
-    """Compare the spatially dominant genes of segments with those that are expressed more in them.
+    """Compare the spatially dominant genes of segments with their differentially expressed genes.
 
     Parameters
     ----------

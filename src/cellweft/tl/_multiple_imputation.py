@@ -32,7 +32,7 @@ def multiple_imputations(
     memory: str | int = "4 GB",
     progress: ProgressOption = True,
 ) -> list[AnnData]:
-    """Draw matrices of genes as they might have been measured.
+    """Draw several matrices of genes that could have been measured.
 
     Parameters
     ----------

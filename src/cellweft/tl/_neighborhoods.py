@@ -194,7 +194,7 @@ def region_enrichment(
 def hollow_structure(
     embeddings: NDArray[Any], *, radii: NDArray[Any] | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how many cells a growing sphere around the mean embedding holds.
+    """Return the number of cells in a growing sphere around the mean embedding.
 
     Parameters
     ----------

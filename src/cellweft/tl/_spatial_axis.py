@@ -33,7 +33,7 @@ _Curve = Callable[[DoubleArray], DoubleArray]  # (n,) parameters -> (n, d) place
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Axis:
-    """A line through the tissue, and where cells stand along it.
+    """A line through the tissue, with the positions of cells along it.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Axis:
 
     @property
     def length(self) -> float:
-        """Length of the curve in the unit of the coordinates; InputError of a score, which has none."""
+        """Length of the curve in the unit of the coordinates. InputError for an axis made from a score."""
         return float(_lengths(self._line()).sum())
 
     def position(self, coordinates: NDArray[Any]) -> DoubleArray:
@@ -96,7 +96,7 @@ class Axis:
         return self._nearest(coordinates)[0]
 
     def distance(self, coordinates: NDArray[Any]) -> DoubleArray:
-        """Return how far cells are from the curve.
+        """Return the distance of cells from the curve.
 
         Parameters
         ----------
@@ -220,7 +220,7 @@ def fit_axis(
 
 
 def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
-    """Return the axis of a score that every cell has, such as a zonation score carried over from spots.
+    """Return the axis of a score per cell, such as a zonation score transferred from spots.
 
     Parameters
     ----------

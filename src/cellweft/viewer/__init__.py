@@ -48,7 +48,7 @@ def view(
     open_browser: bool = True,
     block: bool = True,
 ) -> Viewer:
-    """Show results on a page in the browser, served from this machine to this machine alone.
+    """Show results in the browser. Only this machine can open the page.
 
     Parameters
     ----------

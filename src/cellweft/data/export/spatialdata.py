@@ -51,7 +51,7 @@ _NEAR = 1e-3  # of the extent: places that differ by less are the same
 def read_spatialdata(
     source: Any, *, table: str | None = None, coordinate_system: str | None = None
 ) -> AnnData:
-    """Read a table of SpatialData with the places of its cells.
+    """Read a table of SpatialData with the positions of its cells.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def to_spatialdata(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Any:
-    """Add a result to the SpatialData that it was made from; nothing that is there is changed.
+    """Add a result to the SpatialData store that it was made from. Existing elements are not changed.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def read_platform(
     transcripts: bool = False,
     bin_size: int | None = None,
 ) -> Any:
-    """Read a folder as an instrument, or its vendor's software, wrote it.
+    """Read the output folder of an instrument or its vendor's software.
 
     Parameters
     ----------

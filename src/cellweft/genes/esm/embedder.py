@@ -89,7 +89,7 @@ class EmbeddingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ProteinEmbedder:
-    """A protein language model, and how it is used.
+    """A protein language model and its settings.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class ProteinEmbedder:
         return found
 
     def plan(self, proteins: Proteins, *, work_dir: PathLike | None = None) -> EmbeddingPlan:
-        """Return what `embed` would do, and the memory it would take.
+        """Return the plan of `embed`: batches and memory.
 
         Parameters
         ----------
@@ -273,7 +273,7 @@ class ProteinEmbedder:
         overwrite: bool = False,
         progress: ProgressOption = True,
     ) -> Path:
-        """Embed proteins and write the table, which `cellweft.genes.read_embedding` reads.
+        """Embed proteins and write a table that `cellweft.genes.read_embedding` can read.
 
         Parameters
         ----------
@@ -426,7 +426,7 @@ def embed_proteins(
     work_dir: PathLike | None = None,
     progress: ProgressOption = True,
 ) -> EmbeddingTable:
-    """Embed proteins by a protein language model.
+    """Embed proteins with a protein language model.
 
     Parameters
     ----------
