@@ -492,5 +492,5 @@ def test_folders_that_cannot_be_read_are_told(tmp_path: Path, spatialdata: Any) 
     pytest.importorskip("spatialdata_io")
     make_visium(tmp_path)
     (tmp_path / "spatial" / "tissue_positions.csv").unlink()
-    with pytest.raises(FormatError, match="spatialdata-io reads as visium, got its refusal: Cannot find"):
+    with pytest.raises(FormatError, match="spatialdata-io reads as visium, got the error: Cannot find"):
         read_platform("visium", tmp_path)

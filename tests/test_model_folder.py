@@ -127,7 +127,7 @@ class TestDamage:
     @pytest.mark.parametrize("name", FILES)
     def test_a_file_that_is_missing_is_named(self, path: Path, name: str) -> None:
         (path / name).unlink()
-        message = rf"a model folder with config\.json, .*, got no {name}\. Name the folder that save\(path\)"
+        message = rf"a model folder with config\.json, .*, got no {name}\. Pass the folder that save\(path\)"
         with pytest.raises(MissingFileError, match=message):
             read_folder(path, content)
 
@@ -140,7 +140,7 @@ class TestDamage:
     def test_a_truncated_file_is_found(self, path: Path, name: str, kept: float) -> None:
         held = (path / name).read_bytes()
         (path / name).write_bytes(held[: int(kept * len(held))])
-        with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it anew"):
+        with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
             read_folder(path, content)
 
     @pytest.mark.parametrize("text", ["[1, 2]", '"model"', "null", "{}", "\ufeff\x00"])

@@ -67,7 +67,7 @@ def resolve_device(device: str) -> torch.device:
     n_devices = torch.cuda.device_count() if kind == "cuda" else 1
     if not there.get(kind, False) or (colon and not (index.isdecimal() and int(index) < n_devices)):
         found = ", ".join(kind for kind, is_there in there.items() if is_there)
-        fix = "Use " + arg("device", "auto") + " to take the best one there is."
+        fix = "Use " + arg("device", "auto") + " to use the best available one."
         raise SettingError(
             "device", expected=f"'auto' or a device of this machine ({found})", got=repr(device), fix=fix
         )
@@ -80,8 +80,8 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     Parameters
     ----------
     device
-        One, as `resolve_device` takes it; several of one kind between commas, as ``"cuda:0,cuda:1"``, of
-        which one may stand twice; or ``"all"`` for every GPU of this machine, and the best device where there
+        One, as `resolve_device` takes it; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
+        which one may occur twice; or ``"all"`` for every GPU of this machine, and the best device where there
         is none.
 
     Raises
@@ -102,9 +102,9 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     found = tuple(resolve_device(name.strip()) for name in device.split(","))
     if len({one.type for one in found}) > 1:
         several = arg("device", "cuda:0,cuda:1"), arg("device", "all")
-        fix = sentence("Write {}, say, or {} for every GPU.", *several)
+        fix = sentence("For example {}, or {} for every GPU.", *several)
         raise SettingError(
-            "device", expected="devices of one kind, which compute alike", got=repr(device), fix=fix
+            "device", expected="devices of one kind, which give equal results", got=repr(device), fix=fix
         )
     return found
 
@@ -198,7 +198,7 @@ def parse_memory(memory: str | int) -> int:
     unit = found.group(2) if found else ""
     unit = unit + "B" if unit and not unit.endswith("B") else unit
     if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
-        fix = "State the budget so."
+        fix = "Write the budget in this form."
         raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
     return int(float(found.group(1)) * _UNITS[unit])
 

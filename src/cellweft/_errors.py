@@ -189,11 +189,11 @@ def _rebuild(kind: type[CellweftError], where: str, expected: str, got: str, fix
 
 
 class InputError(CellweftError, ValueError):
-    """Data that cannot be used as they are."""
+    """Data that cannot be used."""
 
 
 class FormatError(InputError):
-    """A file that is not what its name says, or of a kind that is not read."""
+    """A file whose content does not match its name, or an unsupported format."""
 
 
 class ScaleError(InputError):
@@ -209,15 +209,15 @@ class KeyMissingError(CellweftError, KeyError):
 
 
 class SettingError(CellweftError, ValueError):
-    """A hyper-parameter or option out of its range."""
+    """A setting or option that is out of range."""
 
 
 class MissingFileError(CellweftError, FileNotFoundError):
-    """A path with nothing behind it."""
+    """A path that does not exist."""
 
 
 class OutputExistsError(CellweftError, FileExistsError):
-    """The output is there already and may not be replaced."""
+    """The output exists and must not be replaced."""
 
 
 class OutputError(CellweftError, OSError):
@@ -225,15 +225,15 @@ class OutputError(CellweftError, OSError):
 
 
 class MemoryBudgetError(CellweftError, MemoryError):
-    """The work does not fit in the stated memory budget."""
+    """The run does not fit into the memory budget."""
 
 
 class NotFittedError(CellweftError, RuntimeError):
-    """A result was asked for before ``fit``."""
+    """A result was requested before ``fit``."""
 
 
 class ServiceError(CellweftError, ConnectionError):
-    """A service on the network that did not answer, or refused."""
+    """An online service that did not answer or refused the request."""
 
 
 class MissingExtraError(CellweftError, ImportError):

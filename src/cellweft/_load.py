@@ -10,7 +10,7 @@ from cellweft.place.placer import Placer
 
 
 def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
-    """Read a saved model; give it data with its ``attach`` before it imputes or places.
+    """Load a saved model. Call its ``attach`` with data before you impute or place.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ class FolderModel:
         NotFittedError
             There is nothing to write yet.
         OutputExistsError, OutputError
-            The folder is there already, or could not be written.
+            The folder exists, or could not be written.
         """
         return write_folder(self._folder(), path, overwrite=overwrite)
 
@@ -115,7 +115,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
         if not (folder / name).is_file():
             expected = f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}"
             raise MissingFileError(
-                str(folder), expected=expected, got=f"no {name}", fix="Name the folder that save(path) wrote."
+                str(folder), expected=expected, got=f"no {name}", fix="Pass the folder that save(path) wrote."
             )
     try:
         config = json.loads((folder / _CONFIG).read_text())
@@ -125,7 +125,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             fix = (
                 "Update cellweft."
                 if newer
-                else "Fit the model and save it anew with this version of cellweft."
+                else "Fit the model and save it again with this version of cellweft."
             )
             expected, got = f"a model of schema {SCHEMA}", f"schema {config['schema']}"
             raise FormatError(str(folder), expected=expected, got=got, fix=fix)
@@ -138,7 +138,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             str(folder),
             expected="the files of a saved model",
             got=f"{type(error).__name__}: {error}",
-            fix="They are damaged: fit the model and save it anew.",
+            fix="The files are damaged: fit the model and save it again.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What is recorded with a result, so that it can be made again: versions, parameters, what came in."""
+"""The record of a result, so that it can be reproduced: versions, parameters, inputs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def provenance(
     preset, settings, seed, device
         How it was made; settings are those of any dataclass.
     inputs
-        What came in, of `cellweft.data._pair.inputs_of`.
+        The inputs, from `cellweft.data._pair.inputs_of`.
     fit_seconds
         How long learning took; 0 where that is not known.
 

@@ -187,7 +187,7 @@ def test_a_run_that_fails_before_its_first_tile(
     more = ["--resume"] if resume else []
     result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK, *more)
     assert result.exit_code == 130
-    kept = f"What was done is kept in {tmp_path}/out.zarr.resume: a run that resumes goes on with it."
+    kept = f"Finished work is kept in {tmp_path}/out.zarr.resume. Resume the run to continue."
     told = kept if resume else "Nothing incomplete was left behind."
     assert result.stderr == f"Interrupted. {told}\n"
     assert (tmp_path / "out.zarr.resume").exists() == resume
@@ -600,7 +600,7 @@ def test_genes_may_come_from_a_file_with_windows_line_ends(tmp_path: Path) -> No
     path.write_bytes(b"\xef\xbb\xbfGad1\r\nSst \r\n")
     assert read_genes(str(path)) == ["Gad1", "Sst"]
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(cellweft.errors.FormatError, match="a file that is no text"):
+    with pytest.raises(cellweft.errors.FormatError, match="a file that is not a text file"):
         read_genes(str(path))
 
 

@@ -116,8 +116,8 @@ def test_bad_options(call: Any, tmp_path: Path, arguments: list[str], words: tup
     ("text", "words"),
     [
         ("no FASTA", ("bad.fa: expected a FASTA file of proteins", "starts with 'no FASTA'")),
-        (">Gad1\n>Sst\nMLS\n", ("a sequence under every header", "'Gad1'")),
-        (">Gad1\nMLS#\n", ("amino acids alone", "'#' at position 4")),
+        (">Gad1\n>Sst\nMLS\n", ("a sequence for every header", "'Gad1'")),
+        (">Gad1\nMLS#\n", ("only amino acids", "'#' at position 4")),
         (">Gad1\nMLS\n>Gad1\nMLS\n", ("every name once", "'Gad1' more than once")),
     ],
 )
@@ -154,7 +154,7 @@ def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
     assert result.exit_code == 130
     assert result.stderr == (
         f"Interrupted; finished proteins are in {tmp_path / 'esm.parquet.parts'}. "
-        "The same command goes on from there.\n"
+        "Run the same command again to resume.\n"
     )
     again = call("--tokens-per-batch", 1)
     assert again.exit_code == 0, again.output

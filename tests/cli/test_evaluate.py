@@ -130,7 +130,7 @@ def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path
             ("'obs:X,Y', 'obs:X,Y,Z' or 'obsm:KEY'",),
         ),
         ([*PLACE, *METHODS, "--truth-composition", "obsm:comp"], ("obsm:comp", "'composition'")),
-        ([*PLACE, *METHODS, *TRUTH, "--hits", "5,5"], ("--hits 25,120", "each once")),
+        ([*PLACE, *METHODS, *TRUTH, "--hits", "5,5"], ("--hits 25,120", "different whole numbers")),
         ([*PLACE, *METHODS, *TRUTH, "--hits", "few"], ("--hits 25,120", "'few'")),
         ([*PLACE, *METHODS, *TRUTH, "--hits", "0"], ("--hits 25,120",)),
         ([*PLACE, *METHODS, *TRUTH, "--hits", "300"], ("a whole number from 1 to 299",)),

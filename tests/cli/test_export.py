@@ -58,7 +58,7 @@ def test_cellxgene(call: Any, tmp_path: Path) -> None:
     result = call("--to", "cellxgene", "-o", "shown.h5ad", "--title", "Brain")
     assert result.exit_code == 0, result.output
     first, *lacking, last = result.stdout.splitlines()
-    assert first == "For a submission to CELLxGENE Discover (not to look at it yourself):"
+    assert first == "Only for a submission to CELLxGENE Discover:"
     assert any("raw.X is missing" in line for line in lacking)
     assert last.startswith(f"Exported imputed.zarr to cellxgene -> {tmp_path / 'shown.h5ad'} (")
     made = anndata.read_h5ad(tmp_path / "shown.h5ad")
@@ -102,17 +102,17 @@ def test_spatialdata(call: Any, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "sample.zarr" / "tables" / "mine").is_dir()
     assert_refused(
-        call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "a name that no element has"
+        call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "a name that is not taken"
     )
 
 
 def test_what_is_refused(call: Any, tmp_path: Path) -> None:
-    assert_refused(call("--to", "cellxgene"), "--output", "Write -o OUT.")
-    assert_refused(call("--to", "explorer", "-o", "g.csv"), "--column", "Write --column cell_type.")
-    assert_refused(call("--to", "spatialdata"), "--into", "Write --into STORE.")
+    assert_refused(call("--to", "cellxgene"), "--output", "Add -o OUT.")
+    assert_refused(call("--to", "explorer", "-o", "g.csv"), "--column", "Add --column cell_type.")
+    assert_refused(call("--to", "spatialdata"), "--into", "Add --into STORE.")
     assert_refused(
         call("--to", "cellxgene", "-o", "a.h5ad", "--column", "cell_type"),
-        "--column: expected --to vitessce or explorer, got --to cellxgene. Leave --column out.",
+        "--column: expected --to vitessce or explorer, got --to cellxgene. Omit --column.",
     )
     assert_refused(
         call("--to", "explorer", "-o", "g.csv", "--column", "cell_typ"),

@@ -80,7 +80,9 @@ def test_bad_coordinates_are_refused() -> None:
     for bad in (np.nan, np.inf):
         with pytest.raises(InputError, match=r"NaN or infinity for 1 of 3 cells, the first at row 1\. Drop"):
             find_coordinates(table(x=[0.0, bad, 1.0], y=[0.0, 1.0, 1.0]), {}, None)
-    with pytest.raises(InputError, match=r"st\.obs\['x', 'y'\]: expected numbers, got values that are none"):
+    with pytest.raises(
+        InputError, match=r"st\.obs\['x', 'y'\]: expected numbers, got values that are not numbers"
+    ):
         find_coordinates(table(x=["left", "b", "c"], y=[0, 1, 2]), {}, None)
 
 

@@ -134,7 +134,7 @@ def test_composition_from_a_file_and_of_some_spots(both: Any, tmp_path: Path) ->
         (
             pd.DataFrame(np.vstack([SHARES, SHARES]), index=["s1", "s2", "s3"] * 2),
             InputError,
-            "expected one row for each of the 3 spots, by name, got names that stand twice",
+            "expected one row for each of the 3 spots, by name, got duplicate names",
         ),
         (pd.DataFrame(-SHARES, index=["s1", "s2", "s3"]), InputError, "expected shares, at or above zero"),
         (pd.DataFrame(SHARES + np.nan, index=["s1", "s2", "s3"]), InputError, "expected finite numbers"),

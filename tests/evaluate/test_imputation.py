@@ -339,12 +339,12 @@ def test_scores_come_back_from_disk(tmp_path: Path, table: pd.DataFrame, suffix:
 def test_scores_are_not_written_over_others(tmp_path: Path, table: pd.DataFrame) -> None:
     path = tmp_path / "scores.csv"
     (tmp_path / "scores.json").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"scores\.json: expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match=r"scores\.json: expected a path that does not exist yet"):
         write_scores(table, path)
     assert [one.name for one in tmp_path.iterdir()] == ["scores.json"]
     write_scores(table, path, overwrite=True)
     assert json.loads((tmp_path / "scores.json").read_text())["seeds"] == [0, 1]
-    with pytest.raises(OutputExistsError, match=r"scores\.json: expected paths with nothing there"):
+    with pytest.raises(OutputExistsError, match=r"scores\.json: expected paths"):
         write_scores(table, path)
 
 

@@ -386,7 +386,7 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
         (
             {"methods": ["nnls"], "truth_composition": None},
             InputError,
-            "methods: expected a method that makes",
+            "methods: expected a method that predicts",
         ),
     ],
 )

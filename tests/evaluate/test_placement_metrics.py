@@ -118,10 +118,10 @@ def test_all_other_cells_are_all_hits() -> None:
     ("neighbors", "got"),
     [
         (np.array([[0], [0], [0]]), "a cell that is its own neighbour"),
-        (np.array([[1, 1], [0, 2], [0, 1]]), "a cell that is a neighbour twice"),
-        (np.array([[3], [0], [0]]), "values that are no positions of cells"),
-        (np.array([[-1], [0], [0]]), "values that are no positions of cells"),
-        (np.array([[1.0], [0.0], [0.0]]), "values that are no positions of cells"),
+        (np.array([[1, 1], [0, 2], [0, 1]]), "a duplicate neighbour"),
+        (np.array([[3], [0], [0]]), "values that are not indices of cells"),
+        (np.array([[-1], [0], [0]]), "values that are not indices of cells"),
+        (np.array([[1.0], [0.0], [0.0]]), "values that are not indices of cells"),
         (np.array([[1], [0]]), r"shape \(2, 1\)"),
         (np.zeros((3, 0), dtype=int), r"shape \(3, 0\)"),
         (np.array([[1, 2, 0]] * 3), r"shape \(3, 3\)"),
@@ -129,7 +129,7 @@ def test_all_other_cells_are_all_hits() -> None:
     ],
 )
 def test_neighbors_that_are_none(neighbors: np.ndarray, got: str) -> None:
-    with pytest.raises(InputError, match=f"neighbors: expected positions of other cells.* got {got}"):
+    with pytest.raises(InputError, match=f"neighbors: expected indices of other cells.* got {got}"):
         hits(np.array([[0.0], [1.0], [2.0]]), neighbors)
 
 

@@ -175,7 +175,7 @@ def test_what_is_no_number_is_named(tmp_path: Path) -> None:
         read_embedding(frame().assign(species="mouse"))
     with pytest.raises(InputError, match=r"column 'e' with lists of lengths \[1, 2\]"):
         read_embedding(pd.DataFrame({"e": [[1.0], [1.0, 2.0]]}, index=["a", "b"]))
-    with pytest.raises(InputError, match="column 'e' with values that are no lists"):
+    with pytest.raises(InputError, match="column 'e' with values that are not lists"):
         read_embedding(pd.DataFrame({"e": ["x", "y"]}, index=["a", "b"]))
     with pytest.raises(InputError, match="values of type <U1"):
         read_embedding(write_npz(tmp_path / "a.npz", embeddings=np.array([["a"], ["b"], ["c"]])))

@@ -558,7 +558,7 @@ def test_a_loaded_model_asks_for_its_data(model: Path, tmp_path: Path) -> None:
 def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> None:
     content = (damaged / name).read_bytes()
     (damaged / name).write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it anew"):
+    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
         cellweft.load(damaged)
 
 

@@ -414,7 +414,7 @@ def test_tiles_of_other_values_are_other_work(
         imputer.impute_to(path, resume=True)
     failing.clear()
     imputer.impute_to(path, pair=second, resume=True)
-    assert "another spatial data: starting anew" in caplog.text
+    assert "another spatial data: starting over" in caplog.text
     np.testing.assert_array_equal(anndata.read_zarr(path).X, imputer.impute(pair=second).X)
 
 

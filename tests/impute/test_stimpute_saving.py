@@ -223,7 +223,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, damaged: Path) -> None:
     for name in FILES:
         held = (damaged / name).read_bytes()
         (damaged / name).unlink()
-        with pytest.raises(MissingFileError, match=rf"got no {name}.*Name the folder that save\(path\)"):
+        with pytest.raises(MissingFileError, match=rf"got no {name}.*Pass the folder that save\(path\)"):
             cellweft.load(damaged)
         (damaged / name).write_bytes(held)
 
@@ -233,7 +233,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, damaged: Path) -> None:
 def test_a_truncated_file_is_found(damaged: Path, name: str, kept: float) -> None:
     content = (damaged / name).read_bytes()
     (damaged / name).write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it anew"):
+    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
         cellweft.load(damaged)
 
 

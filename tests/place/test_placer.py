@@ -643,7 +643,7 @@ def damaged(placer: Placer, tmp_path: Path) -> Path:
 def test_a_truncated_file_is_found(damaged: Path, name: str) -> None:
     content = (damaged / name).read_bytes()
     (damaged / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it anew"):
+    with pytest.raises(FormatError, match=r"expected the files of a saved model, got .*save it again"):
         cellweft.load(damaged)
 
 

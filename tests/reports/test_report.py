@@ -348,7 +348,7 @@ def test_one_gene_without_anything_known(tmp_path: Path, imputed: ad.AnnData) ->
     one.var = one.var[["measured"]].assign(reliability=np.nan)
     text = report(tmp_path / "report.html", one).read_text(encoding="utf-8")
     assert "was not estimated" in text
-    assert "has no record of how it was made" in text
+    assert "has no record" in text
     assert "no scores were given" in text
 
 
@@ -409,7 +409,7 @@ def test_other_cells_than_those_of_the_check_are_told(
     tmp_path: Path, imputed: ad.AnnData, tissue_pair: Pair
 ) -> None:
     path = report(tmp_path / "report.html", imputed[:50, :1].copy(), tissue_pair)
-    assert "another number of cells" in path.read_text(encoding="utf-8")
+    assert "a different number of cells" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_it_opens_in_a_browser(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(whole[0].as_uri())
-    page.click("text=What to keep in mind")
+    page.click("text=Caveats")
     assert said == []
     assert [one for one in asked if not one.startswith(("data:", whole[0].as_uri()))] == []
     assert page.evaluate("[...document.images].every(one => one.complete && one.naturalWidth > 0)")

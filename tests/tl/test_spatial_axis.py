@@ -257,7 +257,7 @@ def test_ranks_are_quantiles(score: list[int]) -> None:
 
 def test_a_score_has_no_place() -> None:
     axis = axis_of_score(np.array([1.0, 2.0]))
-    with pytest.raises(InputError, match="an axis with a curve, got one made of a score"):
+    with pytest.raises(InputError, match="an axis with a curve, got one made from a score"):
         axis.distance(np.zeros((2, 2)))
     with pytest.raises(InputError, match="an axis with a curve"):
         _ = axis.length

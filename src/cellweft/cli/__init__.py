@@ -1,4 +1,4 @@
-"""The command line: the public names of cellweft as commands, and no logic of its own."""
+"""The command line: cellweft's public functions as commands, without any logic of its own."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from cellweft.cli.options import expanded
 app = typer.Typer(
     name="cellweft",
     help="Weave single cells into tissue: impute the genes that a spatial panel did not measure, place "
-    "dissociated cells, and test how good that is. The reference is always the first input, the spatial data "
-    "the second.",
+    "dissociated cells, and evaluate both. The reference is always the first input, the spatial data the "
+    "second.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-"""All commands; each exits with 0, with 2 where the user can put something right, else with 1."""
+"""All commands. The exit status is 0 on success, 2 for an error that the user can fix, and 1 otherwise."""
 
 
 def main() -> None:
     """Run the command line."""
-    # Read when torch is loaded. Threads that wait for work by spinning slow one another thirtyfold where
-    # other programs use the same cores; by sleeping they cost next to nothing on idle ones.
+    # Read when torch is loaded. If other programs use the same cores, threads that spin while they wait slow
+    # each other down thirtyfold. Threads that sleep cost almost nothing on idle cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     note_command(["cellweft", *sys.argv[1:]])
     app()
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"cellweft {version('cellweft')}")
         raise typer.Exit
 
@@ -48,7 +48,7 @@ def _cellweft(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Handle the options before a command."""
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

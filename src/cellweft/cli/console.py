@@ -50,30 +50,30 @@ class Screen:
                 self._stack.enter_context(exclusive(path))
 
     def say(self, text: str) -> None:
-        """Print a line, unless asked for JSON or quiet."""
+        """Print a line, unless JSON or quiet is requested."""
         if self._talks:
             typer.echo(text)
 
     def announce(self, pair: Pair, plan: str) -> None:
-        """Print what came in and what will be done, unless asked for JSON or quiet."""
+        """Print the inputs, the cautions and the plan, unless JSON or quiet is requested."""
         self.say(f"Inputs: {counted(pair)}")
         self.say_each(cautions_of(pair))
         self.say(f"Plan: {plan}")
 
     def say_each(self, lines: Iterable[str]) -> None:
-        """Print lines as the items of a list, unless asked for JSON or quiet."""
+        """Print lines as the items of a list, unless JSON or quiet is requested."""
         for line in lines:
             self.say(f"  - {line}")
 
     def show(self, table: RenderableType) -> None:
-        """Print a table, unless asked for JSON or quiet."""
+        """Print a table, unless JSON or quiet is requested."""
         if self._talks:
             console = Console(highlight=False)
             console = console if console.is_terminal else Console(highlight=False, width=_WIDTH)
             console.print(table)
 
     def finish(self, line: str, record: dict[str, Any]) -> None:
-        """Print the last line, or the record as JSON, with the time and the memory that the command took."""
+        """Print the last line, or the record as JSON, with the time and peak memory of the command."""
         seconds, peak = time.monotonic() - self._start, _peak_memory()
         if self._as_json:
             record = record | {"seconds": round(seconds, 3), "peak_bytes": peak}
@@ -83,7 +83,7 @@ class Screen:
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
-        """Lend a function that draws one bar in a terminal, unless asked for JSON or quiet."""
+        """Return a context with a function that draws a progress bar, unless JSON or quiet is requested."""
         return progress_callback(self._talks)
 
 
@@ -104,7 +104,7 @@ def cautions_of(pair: Pair) -> list[str]:
 
 @contextlib.contextmanager
 def running(options: ShownOptions) -> Iterator[Screen]:
-    """Lend a command its screen; print errors raised on purpose, and exit with 2 (interrupts: 130)."""
+    """Give a command its screen, print cellweft's own errors, and exit with 2 (interrupts: 130)."""
     try:
         with contextlib.ExitStack() as stack:
             yield Screen(options, stack)
@@ -131,12 +131,12 @@ def running(options: ShownOptions) -> Iterator[Screen]:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """Return what was noted with an error on its way: what of the work is kept, say."""
+    """Return the notes that were added to an error, such as which part of the work is kept."""
     return list(getattr(error, "__notes__", []))
 
 
 def _tell(error: CellweftError, *, as_json: bool) -> None:
-    """Print an error with its next step and, where it is asked for, as JSON too."""
+    """Print an error with its next step, and also as JSON if requested."""
     fields = error.fields(as_option)
     typer.echo("Error: {where}: expected {expected}, got {got}. {fix}".format_map(fields), err=True)
     for note in _notes(error):
@@ -147,7 +147,7 @@ def _tell(error: CellweftError, *, as_json: bool) -> None:
 
 
 def _peak_memory() -> float | None:
-    """Return the most memory that this process has held, in bytes; None where the system does not say."""
+    """Return the peak memory of this process in bytes, or None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

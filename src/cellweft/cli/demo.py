@@ -1,4 +1,4 @@
-"""``cellweft demo``: simulated files in; imputed genes, placed cells, and a report out."""
+"""``cellweft demo``: simulate files, impute genes, place cells, and write a report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FILES = {
     "place_scores": "place_scores.csv",
     "report": "report.html",
 }
-"""Files of the demonstration by what they hold; each table of scores has a .json beside it."""
+"""Files of the demonstration by content. Each table of scores comes with a .json file."""
 
 PICTURES = {
     "gene": "pictures/gene.png",
@@ -54,16 +54,16 @@ PICTURES = {
     "methods": "pictures/methods.png",
     "placed": "pictures/placed.png",
 }
-"""Its pictures by what they show."""
+"""Pictures of the demonstration by content."""
 
 INTERVAL = 0.9
-"""Share of true values that the intervals of the imputed genes shall hold."""
+"""Share of true values that should lie inside the intervals of the imputed genes."""
 
 SETTINGS: dict[str, int] = {}
 """Settings of the Imputer that differ from the default ones."""
 
 PLACER_SETTINGS = {"models": 1, "steps": 150}
-"""One encoder in place of several, trained for less long."""
+"""One encoder instead of several, with a shorter training."""
 
 _BASELINES = ("mean", "knn", "attention")
 _PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
@@ -78,7 +78,7 @@ def demo(
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
-    """Simulate a tissue, impute its genes, place cells in it, and show how good that is; needs no data.
+    """Try cellweft without data: simulate a tissue, impute genes, place cells, and show the accuracy.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def demo(
     cells
         Spatial cells to simulate.
     overwrite, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         check_device(run.device)
@@ -103,27 +103,25 @@ def demo(
             )
         screen.say("")
         screen.show(
-            score_table(made.held_out, title="Genes of the panel, hidden a fifth at a time; as on real data")
+            score_table(made.held_out, title="Panel genes, hidden a fifth at a time, as on real data")
         )
         screen.show(
             score_table(made.against_truth, title="Genes that were not on the panel, against the truth")
         )
         screen.say(
-            "Medians over genes and over cells, and agreement of groups; higher is better, except mse.\n"
+            "Medians over genes and over cells, and agreement of clusters. Higher is better, except mse.\n"
             "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
-            "The reliable half are the genes whose imputation the method itself trusts more.\n"
+            "The reliable half are the genes with the higher reliability.\n"
         )
-        screen.show(
-            placement_table(made.places, title="Where the cells of the atlas lived, against the truth")
-        )
+        screen.show(placement_table(made.places, title="Positions of the atlas cells, against the truth"))
         screen.say(
-            "Distances from the true place, in the unit of the coordinates, and hits: how many of a cell's\n"
-            "25 nearest cells are found.\n"
+            "Distance from the true position, in the unit of the coordinates, and hits: how many of a\n"
+            "cell's 25 nearest cells are found.\n"
         )
         screen.say(_NEXT)
         screen.say("")
         screen.finish(
-            f"The demonstration lies in {out}, and {made.report} tells of it: "
+            f"The demonstration is in {out}, with a report in {made.report}: "
             f"{', '.join(FILES.values())}, {', '.join(PICTURES.values())}",
             {
                 "command": "demo",
@@ -139,20 +137,20 @@ def demo(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Demo:
-    """What a demonstration made.
+    """The results of a demonstration.
 
     Attributes
     ----------
     folder
-        Where its files lie.
+        Folder of its files.
     pair
         The simulated inputs, as they were read.
     held_out
-        Scores on held-out genes of the panel, of `cellweft.evaluate_imputation`: all that real data allow.
+        Scores on held-out panel genes, from `cellweft.evaluate_imputation`, as on real data.
     against_truth
         Scores on the genes that the panel did not measure, in the same columns.
     places
-        Scores of the places of the atlas's cells, likewise.
+        Scores of the positions of the atlas cells, in the same columns.
     report
         The report on all of this.
     """
@@ -180,25 +178,25 @@ def run_demo(
     Parameters
     ----------
     folder
-        Where the files go; made if it is not there.
+        Folder for the files; created if it does not exist.
     n_cells
         Spatial cells of the tissue.
     seed
-        Of the simulation and of the method.
+        Seed of the simulation and of the methods.
     device
-        Of the method.
+        Device of the methods.
     overwrite
-        Whether files of these names may be replaced that no demonstration wrote. Its own it replaces always,
-        files of other names it never touches.
+        Whether to replace files of these names that no demonstration wrote. Files of an earlier demonstration
+        are always replaced, files with other names never.
     say
-        Called with a line as each step begins.
+        Called with a line at the start of each step.
     progress
-        Called as the work goes on.
+        Called during the run.
 
     Raises
     ------
     OutputExistsError
-        The folder holds files of these names that no demonstration wrote.
+        The folder contains files of these names that no demonstration wrote.
     OutputError
         The folder could not be written to.
     MissingExtraError
@@ -235,9 +233,9 @@ def run_demo(
     say("4. Compare the genes that the panel did not measure with the simulated truth.")
     against_truth = _score_truth(data, path, seed=seed, device=device)
     write_scores(against_truth, path["truth_scores"], overwrite=True)
-    say("5. Place the cells of the atlas in the tissue, and compare with where they were simulated.")
+    say("5. Place the cells of the atlas in the tissue, and compare with their simulated positions.")
     places = _place(data, path, seed=seed, device=device, progress=progress)
-    say("6. Draw the results, and write the report.")
+    say("6. Plot the results, and write the report.")
     _draw(data, path, folder, tables=(held_out, against_truth))
     made = _report(data, path)
     return Demo(
@@ -246,8 +244,8 @@ def run_demo(
 
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
-    """Make the folder, and see to it that nothing is replaced that is not the demonstration's own."""
-    check_output(folder.with_name(folder.name + ".partial"))  # whether the folder that it lies in can be used
+    """Create the folder, and refuse to replace files that no demonstration wrote."""
+    check_output(folder.with_name(folder.name + ".partial"))  # whether the parent folder can be used
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
         mark = folder / _MARK
@@ -272,13 +270,13 @@ def _write_inputs(tissue: SimulatedTissue, path: dict[str, Path]) -> None:
 
 
 def _method(settings: Mapping[str, int]) -> str:
-    """Return the method as tables name it."""
+    """Return the label of the method in tables."""
     changes = "+".join(f"{key}={value}" for key, value in settings.items())
     return f"auto:{changes}" if changes else "auto"
 
 
 def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -> pd.DataFrame:
-    """Score the imputed genes as they were written, and the baselines, where the panel measured nothing."""
+    """Score the written genes that were not on the panel, and the baselines."""
     import anndata
     import pandas as pd
 
@@ -286,11 +284,11 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     from cellweft.evaluate.methods import resolve_methods
     from cellweft.evaluate.score_table import COLUMNS
 
-    truth = pair(path["atlas"], path["truth"]).st  # log-normalised as the inputs are
+    truth = pair(path["atlas"], path["truth"]).st  # log-normalised, like the inputs
     imputed = anndata.read_zarr(path["imputed"])
     hidden = np.flatnonzero(
         ~imputed.var[keys.MEASURED].to_numpy()
-    )  # places in the atlas too: all was imputed
+    )  # also indices into the atlas, as all its genes were imputed
     names = data.sc.genes[hidden]
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden
@@ -309,7 +307,7 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
 
 
 def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> list[pd.DataFrame]:
-    """Return which share of the true values lies within the intervals, gene by gene and in all."""
+    """Return the share of true values inside the intervals, for each gene and overall."""
     from cellweft.evaluate.score_table import score_rows
 
     inside = (imputed.layers[keys.LOWER] <= measured) & (measured <= imputed.layers[keys.UPPER])
@@ -319,7 +317,7 @@ def _coverage(imputed: anndata.AnnData, measured: FloatArray) -> list[pd.DataFra
 
 
 def _place(data: Pair, path: dict[str, Path], *, seed: int, device: str, progress: Progress) -> pd.DataFrame:
-    """Place the atlas's cells, write them, and score them beside the baselines."""
+    """Place the cells of the atlas, write them, and score them and the baselines."""
     from cellweft.data.io.write import write_anndata
     from cellweft.evaluate.placement import evaluate_placement
     from cellweft.evaluate.score_table import write_scores
@@ -361,7 +359,7 @@ def _medians(item: str, truth: FloatArray, predicted: FloatArray) -> list[pd.Dat
 
 
 def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.DataFrame, ...]) -> None:
-    """Draw a gene that the panel did not measure, how good methods are, and where cells were placed."""
+    """Plot a gene that the panel did not measure, the accuracy of the methods, and the placed cells."""
     import anndata
 
     from cellweft import pl
@@ -395,7 +393,7 @@ def _draw(data: Pair, path: dict[str, Path], folder: Path, *, tables: tuple[pd.D
 
 
 def _gene_to_show(var: pd.DataFrame) -> str:
-    """Return the most reliable gene off the panel, of those not bound to one type."""
+    """Return the most reliable gene off the panel that is not specific to one cell type."""
     known = var[~var[keys.MEASURED]][keys.RELIABILITY].fillna(-1.0)
     in_space = known[var["pattern"] != "specific"]
     return str((known if in_space.empty else in_space).idxmax())

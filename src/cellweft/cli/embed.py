@@ -19,31 +19,31 @@ from cellweft.cli.options import Output, Overwrite, RunOptions
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model embeds the proteins, and how: options of `cellweft.genes.ProteinEmbedder`.
+    """The protein language model and its settings: options of `cellweft.genes.ProteinEmbedder`.
 
     Attributes
     ----------
     model
-        ESM model on the Hugging Face Hub, or the folder that it was downloaded to. The stImpute paper took
+        ESM model on the Hugging Face Hub, or the folder that you downloaded it to. The stImpute paper used
         facebook/esm2_t36_3B_UR50D.
     revision
-        Branch, tag or commit on the Hub. Default: the newest.
+        Branch, tag or commit on the Hub. Default: the latest.
     layer
-        Layer whose output is taken; negative numbers count from the last.
+        Layer to take the output from. Negative numbers count from the last.
     pooling
         Mean or maximum over a protein's residues, or the token before them.
     dtype
-        How the numbers are stored; float16 takes half.
+        Data type of the stored numbers. float16 takes half the space.
     precision
-        Precision of the products of matrices; auto is bfloat16 on a GPU that has it.
+        Precision of matrix products. auto uses bfloat16 on a GPU that supports it.
     window
-        Most residues that the model reads at once; longer proteins in several windows.
+        Maximum number of residues in one pass. Longer proteins are split into windows.
     overlap
-        Fewest residues that neighbouring windows of a protein have in common.
+        Minimum overlap of neighbouring windows, in residues.
     tokens_per_batch
-        Most tokens that the model reads at once: fewer take less memory. Default: by the device.
+        Maximum number of tokens in one batch. Fewer take less memory. Default: depends on the device.
     offline
-        Take the model from this machine, and never ask the Hub.
+        Use a model that is already on this machine, and do not contact the Hub.
     """
 
     model: Annotated[str, typer.Option(metavar="NAME|FOLDER")] = "facebook/esm2_t33_650M_UR50D"
@@ -66,16 +66,16 @@ def embed(
     model: ModelOptions,
     run: RunOptions,
 ) -> None:
-    """Embed proteins by a protein language model, one vector per gene; after an interrupt, run it again.
+    """Embed proteins with ESM-2, one vector per gene. To resume after an interrupt, run it again.
 
     Parameters
     ----------
     proteins
-        FASTA file with one protein per gene (.gz too).
+        FASTA file with one protein per gene (may be .gz).
     output
-        Where the table goes: a .parquet file, for --embedding of cellweft impute.
+        Output file (.parquet). Pass it to cellweft impute with --embedding.
     overwrite, model, run
-        As other commands take them, and which model it is.
+        Options that are shared by several commands, and those of the model.
     """
     with running(run) as screen:
         _quiet_downloads(no_progress=run.quiet or run.as_json)
@@ -105,17 +105,17 @@ def embed(
 
 
 def _quiet_downloads(*, no_progress: bool) -> None:
-    """Keep the Hub from drawing bars where nobody looks; it reads the environment when it is loaded."""
+    """Turn off the Hub's progress bars outside a terminal; it reads the environment when it is loaded."""
     if no_progress or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextmanager
 def _told_interrupt(folder: Path) -> Iterator[None]:
-    """Tell what an interrupted run leaves."""
+    """Print what an interrupted run has kept."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         kept = f"; finished proteins are in {folder}" if folder.exists() else ""
-        typer.echo(f"Interrupted{kept}. The same command goes on from there.", err=True)
+        typer.echo(f"Interrupted{kept}. Run the same command again to resume.", err=True)
         raise typer.Exit(130) from interrupt

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cellweft.data.synthetic.pseudospots import PseudoSpots
     from cellweft.evaluate.methods import Method
 
-_PROCESS_BYTES = 600e6  # Python with its libraries loaded, the graph of the cells, and a block of scores
-_NEIGHBOR_BYTES = 48.0  # a neighbour's place and nearness, their order, and copies of each
+_PROCESS_BYTES = 600e6  # Python with its libraries, the graph of the cells, and a block of scores
+_NEIGHBOR_BYTES = 48.0  # index and distance of a neighbour, their order, and copies of each
 _TABLES = 8  # matrices of float32 over the scored genes: truth, prediction, clusters' copies in float64
 
 _METHODS = "auto,mean,knn,attention"
@@ -40,20 +40,20 @@ _place = partial(typer.Option, rich_help_panel="Evaluating by place")
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutOptions:
-    """What every ``--by`` but ``place`` takes besides.
+    """Options for every ``--by`` except ``place``.
 
     Attributes
     ----------
     protocol
         Whether held-out genes are cut before cells are normalised (cut), or count in the totals (published).
     folds
-        Folds of genes or cells.
+        Number of folds of genes or cells.
     keep
-        Part of the shared genes that methods may learn from, by cells and by fraction.
+        Fraction of the shared genes that methods may learn from (--by cells or fraction).
     reliability
-        Test too whether the genes that are called reliable are predicted better.
+        Also test whether genes with a high reliability are predicted better.
     no_clusters
-        Do not compare clusters of cells and modules of genes.
+        Skip the comparison of clusters of cells and modules of genes.
     """
 
     protocol: Literal["cut", "published"] = "cut"
@@ -70,14 +70,14 @@ class HeldOutOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceOptions:
-    """What ``--by place`` takes besides.
+    """Options for ``--by place``.
 
     Attributes
     ----------
     truth
-        Where the cells of SC lived: obs:X,Y or obsm:KEY of SC.
+        True positions of the cells: obs:X,Y or obsm:KEY of SC.
     truth_composition
-        What the spots of ST are made of: obsm:KEY of ST, with the cell types as columns of a table or in
+        True composition of the spots: obsm:KEY of ST, with the cell types as columns of a table or in
         uns[KEY_names].
     hits
         Numbers K of neighbours: how many of each cell's K true neighbours are found.
@@ -153,7 +153,7 @@ _APPLIES: dict[str, tuple[str, ...]] = {
     "folds": ("genes", "cells"),
     "keep": ("cells", "fraction"),
 }
-"""Options that do not go with every ``--by``, and those that they go with."""
+"""Options that only apply to some values of ``--by``, and these values."""
 
 
 def evaluate(
@@ -172,23 +172,25 @@ def evaluate(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Hide what the spatial side measured, or where cells lived, let methods predict it, and score them.
+    """Hide measured genes or known positions, let methods predict them, and score the predictions.
 
     Parameters
     ----------
     output
-        Where the scores go: .csv or .parquet; versions and parameters go to a .json beside it.
+        Output file for the scores: .csv or .parquet. Versions and parameters are written to a .json file with
+        the same name.
     by
-        What is held out: folds of genes; folds of cells, scored on the genes that --keep leaves out; one part
-        of the genes (fraction); or where the cells of SC lived (place), which --truth tells.
+        What to hide: folds of genes; folds of cells, scored on the genes that --keep leaves out; a fraction
+        of the genes; or the positions of the cells of SC (place), which --truth names.
     methods
-        Methods between commas: auto, stimpute, mean, knn, attention; by place auto, stem, cosine,
-        knn-regression, random, centre, nnls; or with settings, such as knn:k=20+space=log. Default:
-        auto,mean,knn,attention; by place auto,cosine,knn-regression,random,centre,nnls.
+        Methods, separated by commas: auto, stimpute, mean, knn, attention; with --by
+        place auto, stem, cosine, knn-regression, random, centre, nnls. Add settings as in
+        knn:k=20+space=log. Default: auto,mean,knn,attention; with --by place
+        auto,cosine,knn-regression,random,centre,nnls.
     seeds
-        Several seeds between commas, in place of --seed.
+        Several seeds, separated by commas, instead of --seed.
     sc, st, context, held_out, overwrite, place, network, data, run
-        As other commands take them, or groups of options.
+        Options that are shared by several commands, and groups of options.
     """
     with running(run) as screen:
         from cellweft.data.io.atomic_output import check_apart, check_outputs
@@ -248,7 +250,7 @@ def _cells_of(path: Path) -> AnnData:
 
 
 def _check_applies(context: typer.Context, by: str) -> None:
-    """Raise `SettingError` where an option is given that the evaluation would not use."""
+    """Raise `SettingError` for an option that this evaluation does not use."""
     for name, choices in _APPLIES.items():
         source = context.get_parameter_source(name)
         if by not in choices and source is not None and source.name == "COMMANDLINE":
@@ -262,7 +264,7 @@ def _check_applies(context: typer.Context, by: str) -> None:
 
 
 def _names(methods: str | None, by: str) -> list[str]:
-    """Return the names of the methods, by default the usual ones."""
+    """Return the names of the methods, or the default ones."""
     if methods is None:
         methods = _PLACERS if by == "place" else _METHODS
     return [name.strip() for name in methods.split(",") if name.strip()]
@@ -271,7 +273,7 @@ def _names(methods: str | None, by: str) -> list[str]:
 def _resolved(
     names: list[str], by: str, sources: dict[str, Any], *, reliability: bool, device: str
 ) -> list[Method[Any]]:
-    """Return the methods that are named: those that place cells, or those that impute genes."""
+    """Return the named methods, for placement or for imputation."""
     from cellweft.evaluate.methods import resolve_methods
     from cellweft.evaluate.placement_baselines import resolve_placers
     from cellweft.genes.network import Network
@@ -284,7 +286,7 @@ def _resolved(
 def _plan(
     pair: Pair, methods: Sequence[Method[Any]], *, n_runs: int, n_neighbors: int
 ) -> tuple[dict[str, Any], str]:
-    """Return the number of fits, and an estimate of peak memory: of the hungriest method, and the tables."""
+    """Return the number of fits, and an estimate of peak memory: the largest method plus the tables."""
     from cellweft._text import many
     from cellweft.impute.imputer import Imputer
     from cellweft.place.placer import Placer
@@ -306,7 +308,7 @@ def _plan(
 def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[Table, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
-        title = "Cells of known place: lower is better for location_error, higher for all others."
+        title = "Cells of known position. Lower is better for location_error, higher for all others."
         return placement_table(scores, title=title), shown_placement(scores)
     from cellweft.data.io.keys import RECORD
     from cellweft.evaluate.imputation import protocol_text

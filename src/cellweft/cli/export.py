@@ -20,12 +20,13 @@ _spatialdata = partial(typer.Option, rich_help_panel="SpatialData")
 
 @dataclass(frozen=True, kw_only=True)
 class ExplorerOptions:
-    """What ``--to explorer`` takes besides.
+    """Options for ``--to explorer``.
 
     Attributes
     ----------
     ids
-        Column of obs with the cells' identifiers in the Xenium run. Default: cell_id, else names.
+        Column of obs with the cell IDs of the Xenium run. Default: cell_id if there is one, otherwise the
+        names of obs.
     """
 
     ids: Annotated[str | None, _explorer(metavar="COLUMN")] = None
@@ -33,14 +34,14 @@ class ExplorerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class VitessceOptions:
-    """What ``--to vitessce`` takes besides.
+    """Options for ``--to vitessce``.
 
     Attributes
     ----------
     url
-        Where the page will find RESULT. Default: port 8000 of this machine.
+        URL of RESULT for the page. Default: port 8000 of this machine.
     gene
-        Gene that colours the cells first. Default: their groups do.
+        Gene to colour the cells by at the start. Default: colour by groups.
     """
 
     url: Annotated[str | None, _vitessce()] = None
@@ -49,14 +50,14 @@ class VitessceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialDataOptions:
-    """What ``--to spatialdata`` takes besides.
+    """Options for ``--to spatialdata``.
 
     Attributes
     ----------
     into
-        SpatialData store that RESULT was made from. With -o, a copy of it gets the new element.
+        SpatialData store that RESULT was made from. With -o, the new element is added to a copy.
     table
-        What the new element is called. Default: imputed, or placed.
+        Name of the new element. Default: imputed or placed.
     annotates
         Table of STORE that RESULT was made from. Default: the only one.
     """
@@ -79,23 +80,23 @@ def export(
     explorer: ExplorerOptions,
     shown: ShownOptions,
 ) -> None:
-    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData's.
+    """Write a result for another program: cellxgene, Vitessce, Xenium Explorer, or SpatialData.
 
     Parameters
     ----------
     result
-        What cellweft impute or cellweft place wrote: a .zarr store or an .h5ad file.
+        Output of cellweft impute or cellweft place: a .zarr store or an .h5ad file.
     to
-        What shall open it: cellxgene (.h5ad), Vitessce (.json, over a .zarr RESULT), Xenium Explorer (groups
-        of cells, .csv), or what reads SpatialData (squidpy, napari).
+        The other program: cellxgene (.h5ad), vitessce (.json, for a .zarr RESULT), explorer (groups of cells
+        as .csv), or spatialdata (for squidpy and napari).
     output
-        Where it goes. Not needed for spatialdata, which adds to the store of --into.
+        Output file. Not needed for spatialdata, which adds to the store of --into.
     column
-        Column of obs with groups of cells. Needed for explorer; for vitessce, default: a usual one.
+        Column of obs with groups of cells. Required for explorer. Default for vitessce: found automatically.
     title
-        What the data are called. Default: the name of the file.
+        Title of the dataset. Default: the name of the file.
     overwrite, spatialdata, vitessce, explorer, shown
-        As other commands take them, or what single programs need.
+        Options that are shared by several commands, and those of single programs.
     """
     with running(shown) as screen:
         given = {"column": column, "title": title} | vars(spatialdata) | vars(vitessce) | vars(explorer)
@@ -141,24 +142,22 @@ _NEEDS = {"cellxgene": (), "vitessce": (), "explorer": ("column",), "spatialdata
 
 
 def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
-    """Raise unless what is needed is given, and nothing that would be passed over."""
+    """Raise if a required option is missing, or if one would be ignored."""
     if output is None and to != "spatialdata":
-        raise SettingError(
-            "output", expected=f"where the export to {to} goes", got="none", fix="Write -o OUT."
-        )
+        raise SettingError("output", expected=f"an output file for {to}", got="none", fix="Add -o OUT.")
     for name in _NEEDS[to]:
         if given[name] is None:
             raise SettingError(
                 name,
-                expected="a value, which " + arg("to", to) + " needs",
+                expected="a value, required by " + arg("to", to),
                 got="none",
-                fix="Write " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
+                fix="Add " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
             )
     for name, value in given.items():
         if value is not None and name not in _TAKES[to]:
             takes = [other for other, names in _TAKES.items() if name in names]
             expected = arg("to") + f" {' or '.join(takes)}"
-            raise SettingError(name, expected=expected, got=arg("to", to), fix="Leave " + arg(name) + " out.")
+            raise SettingError(name, expected=expected, got=arg("to", to), fix="Omit " + arg(name) + ".")
 
 
 def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, overwrite: bool) -> Path:
@@ -169,6 +168,6 @@ def _cellxgene(result: Path, output: str, title: str | None, screen: Screen, *, 
     findings = check_cellxgene(path)
     screen.say_each(findings.view)
     if findings.submission:
-        screen.say("For a submission to CELLxGENE Discover (not to look at it yourself):")
+        screen.say("Only for a submission to CELLxGENE Discover:")
         screen.say_each(findings.submission)
     return path

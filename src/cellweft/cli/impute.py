@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
-    """How the result is written: options of `Imputer.impute_to`.
+    """Options for writing the result: those of `Imputer.impute_to`.
 
     Attributes
     ----------
     dtype
-        Type of the numbers: float16 takes half the space.
+        Data type of the values. float16 takes half the space.
     sparse
-        Leave out values below it, 0.05, say, and write a sparse matrix; intervals stay dense.
+        Omit values below this, for example 0.05, and write a sparse matrix. Intervals stay dense.
     resume
-        Go on with a run that was killed or failed, and keep what is written if this one fails; OUT must be a
+        Resume a run that was killed or failed, and keep what is written if this one fails. OUT must be a
         .zarr store.
     dask
-        Make the result by the workers of a Dask cluster, tcp://HOST:PORT, or by processes of this machine,
-        local or local:4; OUT must be a .zarr store that all share.
+        Use the workers of a Dask cluster, tcp://HOST:PORT, or processes of this machine, local or local:4.
+        OUT must be a .zarr store on a disk that all share.
     """
 
     dtype: OutputType = "float32"
@@ -70,19 +70,19 @@ def impute(
     Parameters
     ----------
     output
-        Where the imputed genes go: a .zarr store or an .h5ad file.
+        Output for the imputed genes: a .zarr store or an .h5ad file.
     genes
-        Genes to impute: names between commas, a text file with one name a line, or all.
+        Genes to impute: names separated by commas, a text file with one name per line, or all.
     preset
-        The method: the best we know (auto), or stImpute as published.
+        The method: cellweft's own (auto), or stImpute as published (stimpute).
     settings
-        Change one setting of the method, such as steps=500 or k=20; may be repeated.
+        Change a setting of the method, such as steps=500 or k=20. May be repeated.
     interval
-        Write intervals too, layers lower and upper, that hold so many of the values: 0.9, say.
+        Also write intervals (layers lower and upper) that contain this share of the values, for example 0.9.
     no_reliability
-        Do not learn how far predictions can be trusted; stImpute takes a sixth of the time.
+        Do not learn the reliability of each gene. stImpute then takes a sixth of the time.
     sc, st, memory, save_model, writing, network, data, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         from cellweft.data.io.atomic_output import check_apart
@@ -135,18 +135,18 @@ def _request(
 
 
 def _check_interval(interval: float | None, preset: Preset, *, no_reliability: bool) -> None:
-    """Raise unless the intervals that are asked for can be had, before any work."""
+    """Raise if the requested intervals are not available, before any work."""
     if interval is not None and (preset != "auto" or no_reliability):
         raise SettingError(
             "interval",
             expected=arg("preset", "auto") + " with reliability",
             got=arg("reliability", False) if no_reliability else arg("preset", preset),
-            fix="Leave that option out, or " + arg("interval") + ".",
+            fix="Omit that option, or " + arg("interval") + ".",
         )
 
 
 def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
-    """Say what the gene network was made of, where there is one, and how many genes each part knows."""
+    """Print the parts of the gene network, if there is one, and how many genes each of them covers."""
     if imputer.preset != "stimpute":
         return
     given = {"embedding": imputer.embedding, "gene_sets": imputer.gene_sets, "edges": imputer.edges}
@@ -159,7 +159,7 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
 
 
 def _made(var: pd.DataFrame, n_cells: int) -> tuple[str, dict[str, Any]]:
-    """Return what the result holds, in words and as values."""
+    """Return a summary of the result, as text and as values."""
     from cellweft._text import many
 
     measured, median = int(var[MEASURED].sum()), None

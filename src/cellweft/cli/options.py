@@ -1,4 +1,4 @@
-"""The options of the commands; the help that a biologist reads stands in the docstrings of their owners."""
+"""The options of the commands. Their help texts are the docstrings of the commands and option classes."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ Spatial: TypeAlias = Annotated[
         "Visium.",
     ),
 ]
-Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory that may be used, such as 4GB.")]
+Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory budget, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Save what was learned, for cellweft.load in Python.")
+    Path | None, typer.Option(metavar="DIR", help="Save the fitted model, for cellweft.load in Python.")
 ]
 Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")]
-Overwrite: TypeAlias = Annotated[bool, typer.Option(help="Replace an output that is there.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option(help="Replace an existing output.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions:
-    """How the two inputs are read: the options of `cellweft.pair`.
+    """Options for reading the two inputs: those of `cellweft.pair`.
 
     Attributes
     ----------
     labels, st_labels
-        Column of obs with the cell types. Default: a usual one, if any.
+        Column of obs with the cell types. Default: found by its usual name, if any.
     sc_layer, st_layer
         Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
@@ -109,7 +109,7 @@ class PairOptions:
     missing_chunks: Annotated[MissingChunks, _both()] = "error"
 
     def pair(self, sc: Path, st: Path, *outputs: Path | None) -> Pair:
-        """Open, check and match the two inputs; refuse ``outputs`` that would take the place of one."""
+        """Open, check and match the two inputs; refuse ``outputs`` that would replace one of them."""
         from cellweft.data._pair import check_not_input, pair
 
         pair_of = pair(sc, st, **vars(self))
@@ -121,21 +121,21 @@ class PairOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """What the gene network is made from; several kinds are put together.
+    """Sources of the gene network. Several can be combined.
 
     Attributes
     ----------
     embedding
-        Table of gene embeddings, from cellweft embed or elsewhere (.parquet, .npz, .h5ad, .csv or .tsv):
-        genes with similar proteins inform each other. Without any of these three options, genes with similar
-        expression do; with several, all count alike, unless the method's setting graph says otherwise, as
-        graph=embedding:2+expression.
+        Table of gene embeddings, from cellweft embed or elsewhere (.parquet, .npz, .h5ad, .csv or .tsv).
+        Genes with similar proteins inform each other. Without any of these three options, genes with similar
+        expression inform each other. Several options have equal weight, unless you change the setting graph,
+        as in graph=embedding:2+expression.
     gene_sets
-        GMT file (.gz too) of gene sets, such as those of GO or Reactome: genes inform each other that share
-        sets, small sets above all. May be repeated.
+        GMT file of gene sets, such as those of GO or Reactome (may be .gz). Genes in the same sets inform
+        each other, and small sets count most. May be repeated.
     edges
-        Text file (.gz too) of pairs of genes that inform each other: two names of genes, and a weight or
-        none, between tabs, commas or spaces. STRING's protein IDs have to be turned into names. May be
+        Text file of pairs of genes that inform each other (may be .gz): two gene names and optionally a
+        weight, separated by tabs, commas or spaces. Convert STRING's protein IDs to gene names first. May be
         repeated.
     """
 
@@ -152,7 +152,7 @@ class NetworkOptions:
         ]
 
     def read(self) -> dict[str, Any]:
-        """Return what is given, read, by the names of the Imputer's arguments."""
+        """Read the given sources, and return them by the names of the Imputer's arguments."""
         from cellweft.genes.network import read_network
 
         given = {name: source for name, source in vars(self).items() if source}
@@ -162,14 +162,14 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownOptions:
-    """What is printed.
+    """Options for what is printed.
 
     Attributes
     ----------
     as_json
-        Print one JSON object and nothing else on standard output.
+        Print one JSON object and nothing else to standard output.
     quiet
-        Print the last line only, and no progress.
+        Print only the last line, and no progress bar.
     """
 
     as_json: Annotated[bool, _run("--json")] = False
@@ -178,15 +178,15 @@ class ShownOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ShownOptions):
-    """What every command takes that computes.
+    """Options of all commands that compute.
 
     Attributes
     ----------
     seed
-        Seed of all random draws; the same seed gives the same result.
+        Random seed. The same seed gives the same result.
     device
-        auto, cpu, cuda, cuda:1 or mps; several between commas, as cuda:0,cuda:1, or all for every GPU, train
-        beside each other.
+        auto, cpu, cuda, cuda:1 or mps. With several, separated by commas, or with all for every GPU,
+        independent trainings run side by side.
     """
 
     seed: Annotated[int, _run()] = 0
@@ -194,9 +194,9 @@ class RunOptions(ShownOptions):
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for typer: parameters that are dataclasses of options became their fields.
+    """Return a command for typer, in which dataclasses of options are replaced by their fields.
 
-    Options without a help of their own take it from the docstring, of the command or of the dataclass.
+    An option without a help text takes it from the docstring of the command or the dataclass.
     """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
@@ -226,7 +226,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _helps_of(owner: Any) -> dict[str, str]:
-    """Return what a docstring says of each parameter or attribute, of a class those of its bases too."""
+    """Return the docstring text of each parameter or attribute, including those of base classes."""
     helps: dict[str, str] = {}
     for one in reversed(getattr(owner, "__mro__", (owner,))):
         for names, said in re.findall(r"^(\w.*)\n((?: .*\n?)+)", inspect.getdoc(one) or "", re.MULTILINE):
@@ -235,7 +235,7 @@ def _helps_of(owner: Any) -> dict[str, str]:
 
 
 def _described(parameter: inspect.Parameter, kind: Any, said: str | None) -> inspect.Parameter:
-    """Return a parameter as an option with its help; one that is off is a flag that turns it on."""
+    """Return a parameter as an option with its help. A parameter that is False becomes a flag."""
     if kind is not typer.Context:
         plain, *infos = get_args(kind) if get_origin(kind) is Annotated else (kind,)
         info = copy.copy(infos[0]) if infos else typer.Option()
@@ -247,7 +247,7 @@ def _described(parameter: inspect.Parameter, kind: Any, said: str | None) -> ins
 
 
 _OPTIONS: ContextVar[dict[str, str]] = ContextVar("_OPTIONS", default={})  # noqa: B039 (never changed)
-"""What the command that runs calls its parameters: ``--sc-layer`` for sc_layer, ``SC`` for sc."""
+"""Names of the running command's options by parameter: ``--sc-layer`` for sc_layer, ``SC`` for sc."""
 
 
 def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
@@ -265,7 +265,7 @@ def _names_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
 
 
 def as_option(argument: Argument) -> str:
-    """Return an argument of Python as the option of the command that runs, if it has one."""
+    """Return a Python argument as the option of the running command, if it has one."""
     options, name, value = _OPTIONS.get(), argument.name, argument.value
     if name not in options:
         off = options.get(f"no_{name}")
@@ -279,5 +279,5 @@ def as_option(argument: Argument) -> str:
 
 
 def in_options(text: str) -> str:
-    """Return a message with the arguments of Python as options of the command that runs."""
+    """Return a message in which Python arguments are replaced by options of the running command."""
     return text.render(as_option) if isinstance(text, Message) else text

@@ -1,4 +1,4 @@
-"""Texts on the command line turned into values."""
+"""Convert option texts to values."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from cellweft._errors import SettingError, arg
 
 
 def check_device(device: str) -> None:
-    """Raise `SettingError` unless the device is there, or each of several."""
-    if device not in ("auto", "all"):  # which always are
+    """Raise `SettingError` if the device, or one of several, is not available."""
+    if device not in ("auto", "all"):  # always available
         from cellweft._compute import resolve_devices
 
         resolve_devices(device)
 
 
 def read_genes(text: str) -> list[str] | None:
-    """Return the genes that ``--genes`` asks for; None for all.
+    """Return the genes of ``--genes``, or None for all.
 
     Parameters
     ----------
     text
-        ``all``, names between commas, or the path of a file with one name a line, where empty lines and those
-        that start with # do not count.
+        ``all``, names separated by commas, or the path of a file with one name per line. Empty lines and
+        lines that start with # are ignored.
 
     Raises
     ------
     MissingFileError, FormatError
-        It looks like a path with nothing there; the file is no text.
+        It looks like a path but does not exist; the file is not a text file.
     SettingError
-        No gene, or one that stands twice.
+        No gene, or a duplicate.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def read_genes(text: str) -> list[str] | None:
     if is_file or path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
         from cellweft.genes.proteins.lookup import read_names
 
-        fix = "Name a text file, or the genes themselves between commas."
+        fix = "Pass a text file, or the gene names separated by commas."
         names = read_names(path, where=arg("genes", text), fix=fix)
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]
@@ -63,19 +63,19 @@ def read_genes(text: str) -> list[str] | None:
 
 
 def read_settings(preset: str, texts: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of ``--set``, read as those of a method's name are.
+    """Return the settings of ``--set``, parsed like those in a method's name.
 
     Parameters
     ----------
     preset
-        The method that they are for.
+        The method.
     texts
         Each ``key=value``.
 
     Raises
     ------
     SettingError
-        A text of another form, or a key that stands twice.
+        Not of this form, or a duplicate key.
 
     Examples
     --------
@@ -99,21 +99,21 @@ def read_settings(preset: str, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def read_numbers(argument: str, text: str, *, low: int, example: str) -> list[int]:
-    """Return the whole numbers that stand between commas.
+    """Return whole numbers that are separated by commas.
 
     Parameters
     ----------
     argument, text
-        What is read, and its value.
+        Name of the argument, and its value.
     low
-        The least number that is allowed.
+        The smallest number allowed.
     example
-        Such numbers, for the message.
+        Example for the message.
 
     Raises
     ------
     SettingError
-        Something else, or a number that stands twice.
+        Not whole numbers, too small, or a duplicate.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def read_numbers(argument: str, text: str, *, low: int, example: str) -> list[in
     if not all(part.isdecimal() and int(part) >= low for part in parts) or len(set(parts)) < len(parts):
         raise SettingError(
             argument,
-            expected=f"whole numbers{f' from {low} on' if low else ''} between commas, each once",
+            expected=f"different whole numbers{f' of at least {low}' if low else ''}, separated by commas",
             got=repr(text),
             fix="Write " + arg(argument, example) + ".",
         )

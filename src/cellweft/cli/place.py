@@ -39,27 +39,28 @@ def place(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Find where in the tissue every cell lived, and what every spot is made of.
+    """Find where in the tissue each cell lived, and which cell types each spot contains.
 
     Parameters
     ----------
     output
-        Where the placed cells go: a .zarr store or an .h5ad file.
+        Output for the placed cells: a .zarr store or an .h5ad file.
     spots
-        Where the spots go, with their composition by cell type and the genes of --genes: a .zarr store or an
-        .h5ad file.
+        Output for the spots, with their composition by cell type and the genes of --genes: a .zarr store or
+        an .h5ad file.
     genes
-        Genes of the cells to carry to the spots: names between commas, or a text file with one name a line.
+        Genes to transfer from the cells to the spots: names separated by commas, or a text file with one name
+        per line.
     neighbors
         Neighbours of each cell in the graph of the placed cells; 0 for none.
     no_embedding
         Leave out the embeddings of cells and spots.
     preset
-        The method: the best we know (auto), or STEM as published.
+        The method: cellweft's default (auto), or STEM as published (stem).
     settings
-        Change one setting of the method; may be repeated.
+        Change a setting of the method. May be repeated.
     sc, st, memory, save_model, overwrite, data, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_apart, check_outputs
@@ -96,22 +97,22 @@ def place(
 
 
 def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
-    """Return the genes that are carried to the spots."""
+    """Return the genes to transfer to the spots."""
     if genes is None:
         return []
     if spots is None or genes == "all":
         example = arg("genes", "Gad1,Sst") + " " + arg("spots", "spots.h5ad")
         raise SettingError(
             arg("genes", genes),
-            expected="names of genes, and a file for the spots that they go to",
+            expected="names of genes, and an output for the spots",
             got="no " + arg("spots") if spots is None else "all",
-            fix="Write " + example + "; cellweft impute is for all genes.",
+            fix="Add " + example + ". For all genes, run cellweft impute.",
         )
     return read_genes(genes) or []
 
 
 def _made(placed: AnnData, placement: Placement) -> tuple[str, dict[str, Any]]:
-    """Return what came out, in words and as values."""
+    """Return a summary of the result, as text and as values."""
     from cellweft._text import many
 
     confidence = float(placed.obs[CONFIDENCE].median())

@@ -15,7 +15,7 @@ from cellweft.cli.parsing import check_device
 if TYPE_CHECKING:
     from cellweft.genes.proteins.table import ProteinTable
 
-_MOST_SHOWN = 100  # characters of the genes asked for
+_MOST_SHOWN = 100  # characters of the requested genes
 
 
 def proteins(
@@ -37,29 +37,29 @@ def proteins(
     Parameters
     ----------
     genes
-        Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name a line, or names
-        between commas. Symbols and Ensembl IDs are told apart.
+        Genes: a dataset (.h5ad, .zarr and the other formats), a text file with one name per line, or names
+        separated by commas. Symbols and Ensembl IDs are recognised.
     organism
-        Such as mouse, human, or the number of any taxon.
+        For example mouse or human, or the number of any taxon.
     output
-        Where the proteins go, each named by its gene: .fa or .fasta, or .gz to pack them.
+        Output for the proteins, each named by its gene: .fa or .fasta, with .gz to compress.
     proteome
-        Proteins of the organism that you have, from UniProt, Ensembl or GENCODE (.gz too); may be repeated.
+        FASTA file of the organism's proteins from UniProt, Ensembl or GENCODE (may be .gz). May be repeated.
         Without it, UniProt is asked over the network.
     table
-        Where every gene goes with its protein and why this one, or why none: .tsv, .csv or .parquet. Default:
-        beside the proteins, .tsv.
+        Table of all genes with their protein and why it was chosen, or why there is none: .tsv, .csv or
+        .parquet. Default: a .tsv with the name of the output.
     gene_column
         Column of var with the gene names. Default: the names of var.
     cache
-        Where UniProt's answers are kept, so that nothing is asked twice. Default: cellweft's folder among
-        your caches.
+        Folder for UniProt's answers, so that nothing is requested twice. Default: cellweft's folder in your
+        cache directory.
     offline
-        Never use the network: take UniProt's answers from the cache alone.
+        Do not use the network. Take UniProt's answers from the cache only.
     url
-        Address of a copy of UniProt's service.
+        URL of a copy of the UniProt service.
     overwrite, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         check_device(run.device)
@@ -93,7 +93,7 @@ def proteins(
 
 
 def _source(genes: str) -> Path | list[str]:
-    """Return the path of a dataset or a list, or the names between commas."""
+    """Return the path of a dataset or a list, or the names separated by commas."""
     path = Path(genes).expanduser()
     is_there = os.path.exists(path)  # noqa: PTH110 (of a list longer than any path may be, Path.exists raises)
     if is_there or ("," not in genes and (path.suffix in _ENDINGS or "/" in genes)):
@@ -105,7 +105,7 @@ _ENDINGS = (".h5ad", ".zarr", ".h5", ".parquet", ".txt", ".csv", ".tsv", ".list"
 
 
 def _beside(output: Path) -> Path:
-    """Return the path of the table beside the proteins."""
+    """Return the default path of the table."""
     plain = output.with_suffix("") if output.suffix == ".gz" else output
     return plain.with_suffix(".tsv")
 

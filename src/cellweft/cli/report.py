@@ -17,8 +17,8 @@ from cellweft.cli.parsing import check_device, read_genes
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
 
-_made = partial(typer.Option, rich_help_panel="What was made")
-_known = partial(typer.Option, rich_help_panel="What it was made from, and what is known")
+_made = partial(typer.Option, rich_help_panel="Results")
+_known = partial(typer.Option, rich_help_panel="Inputs and truth")
 
 
 def report(
@@ -37,36 +37,36 @@ def report(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Write one HTML file on what was made, how, how good it is, and what to keep in mind.
+    """Write a report on results in one HTML file: inputs, methods, accuracy, plots and caveats.
 
     Parameters
     ----------
     results
-        What cellweft has written, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), tables
-        of scores (.csv or .parquet).
+        Outputs of cellweft, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), tables of
+        scores (.csv or .parquet).
     output
-        Where the report goes: an .html file.
+        Output file (.html).
     scores
-        Scores that cellweft evaluate has written; may be repeated.
+        Scores from cellweft evaluate. May be repeated.
     place_scores
-        Scores of places likewise (--by place); may be repeated.
+        Scores from cellweft evaluate --by place. May be repeated.
     spots
-        Spots that cellweft place --spots has written.
+        Spots from cellweft place --spots.
     check_inputs
-        The two inputs: they are checked again, and measured values stand beside imputed ones.
+        The two inputs. They are checked again, and measured values are shown next to imputed ones.
     truth
-        Measurements, in the same cells, of genes that the panel did not have, if there are any; with
+        Measurements of genes that were not on the panel, in the same cells, if you have any. Requires
         --check-inputs.
     true_places
-        Where the placed cells lived, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, without
+        True positions of the placed cells, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, without
         --check-inputs).
     genes
-        Genes to draw in the tissue, besides the most and the least reliable: names between commas, or a text
-        file with one name a line.
+        Genes to plot, in addition to the most and the least reliable: names separated by commas, or a text
+        file with one name per line.
     title
-        What stands above.
+        Title of the report.
     overwrite, data, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         from cellweft.data.io.atomic_output import check_apart, check_output
@@ -94,7 +94,7 @@ def report(
                     progress=progress,
                 )
         except FormatError as error:
-            error.add_note("The two inputs themselves go to --check-inputs.")
+            error.add_note("Pass the two inputs with --check-inputs.")
             raise
         size = written.stat().st_size
         record = {
@@ -108,24 +108,24 @@ def report(
 
 
 def _asked_genes(genes: str | None) -> list[str]:
-    """Return the genes that are drawn besides."""
+    """Return the additional genes to plot."""
     if genes is None:
         return []
     names = read_genes(genes)
     if names is None:
-        expected, fix = "a few genes, as each is drawn", "Name those that you want to see."
+        expected, fix = "a few genes, as each is plotted", "Name the genes that you want to plot."
         raise SettingError(arg("genes", "all"), expected=expected, got="all", fix=fix)
     return names
 
 
 def _measured(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOptions) -> Pair | None:
-    """Return measurements of genes that the panel did not have, with the reference."""
+    """Return measurements of genes that were not on the panel, with the reference."""
     if truth is None:
         return None
     if inputs is None:
         raise SettingError(
             "truth",
-            expected=arg("check_inputs") + " too, as values are brought to the scale of the reference",
+            expected=arg("check_inputs") + " too, as values are normalised together with the reference",
             got="none",
             fix="Add " + arg("check_inputs") + " SC ST.",
         )

@@ -1,4 +1,4 @@
-"""Tables of scores, as the commands show them."""
+"""Tables of scores on the screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Shown: TypeAlias = dict[str, dict[str, dict[str, float]]]
-"""Scores by method, what is scored, and metric."""
+"""Scores by method, group of the table, and metric."""
 
 _SCORES = (
     ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
@@ -19,14 +19,14 @@ _SCORES = (
     ("modules", "modules", ("ari",)),
     ("reliable half", "most reliable half", ("pearson", "cosine")),
 )
-"""Columns of a table of scores of imputation: what is scored, the item of the summary, and its metrics."""
+"""Columns of a table of imputation scores: heading, item of the summary, and its metrics."""
 
 _PLACEMENT_HEADS = ("cells", "types")
-"""What a table of scores of placement shows; the groups of cells and of types are in the file and in JSON."""
+"""Headings of a table of placement scores. Groups of cells and types are only in the file and in JSON."""
 
 
 def shown_scores(scores: pd.DataFrame) -> Shown:
-    """Return the scores that are shown: method, what is scored, metric; means over the seeds."""
+    """Return the scores to show, by method, heading and metric: means over the seeds."""
     summary = _summary(scores)
     return {
         method: {
@@ -39,14 +39,14 @@ def shown_scores(scores: pd.DataFrame) -> Shown:
 
 
 def score_table(scores: pd.DataFrame, *, title: str) -> Table:
-    """Return the scores that are shown as a table with a row for each method.
+    """Return the scores to show as a table with one row per method.
 
     Parameters
     ----------
     scores
-        As `cellweft.evaluate_imputation` makes them.
+        From `cellweft.evaluate_imputation`.
     title
-        What stands above.
+        Title of the table.
     """
     rows = shown_scores(scores)
     columns = [
@@ -59,12 +59,12 @@ def score_table(scores: pd.DataFrame, *, title: str) -> Table:
 
 
 def shown_placement(scores: pd.DataFrame) -> Shown:
-    """Return the summary of a table of scores: method, what is scored, metric; means over the seeds.
+    """Return the summary of a table of scores, by method, heading and metric: means over the seeds.
 
     Parameters
     ----------
     scores
-        As `cellweft.evaluate_placement` makes them.
+        From `cellweft.evaluate_placement`.
 
     Examples
     --------
@@ -76,21 +76,21 @@ def shown_placement(scores: pd.DataFrame) -> Shown:
     shown: Shown = {}
     for method, items in _summary(scores).items():
         for item, values in items.items():
-            # "all types" and "14 most frequent types" stand in one group: the metric tells them apart
+            # "all types" and "14 most frequent types" share a heading: their metrics differ
             head = item.rpartition(" ")[2] if item.startswith("all ") or " most frequent " in item else item
             shown.setdefault(method, {}).setdefault(head, {}).update(values)
     return shown
 
 
 def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
-    """Return the scores of all cells and all types as a table with a row for each method.
+    """Return the scores of all cells and all types as a table with one row per method.
 
     Parameters
     ----------
     scores
-        As `cellweft.evaluate_placement` makes them.
+        From `cellweft.evaluate_placement`.
     title
-        What stands above.
+        Title of the table.
     """
     rows = shown_placement(scores)
     columns = [
@@ -102,7 +102,7 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
 
 
 def _summary(scores: pd.DataFrame) -> Shown:
-    """Return the summary by method, item and metric, means over the seeds, all in the table's order."""
+    """Return the summary by method, item and metric, in the order of the table: means over the seeds."""
     rows = scores[scores["level"] == "summary"]
     means: Shown = {}
     for key, value in rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().items():
@@ -112,7 +112,7 @@ def _summary(scores: pd.DataFrame) -> Shown:
 
 
 def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) -> Table:
-    """Return a table of scores; of each column are given what is scored, the metric, and the header."""
+    """Return a table of scores. Each column is given as heading, metric and header."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -127,7 +127,7 @@ def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) 
 
 
 def _two_lines(metric: str) -> str:
-    r"""Return the name of a metric broken before the part that tells it from its like.
+    r"""Return the name of a metric on two lines, split before its distinguishing part.
 
     Examples
     --------

@@ -21,25 +21,25 @@ def view(
     token: Annotated[bool, typer.Option("--token/--no-token")] = True,
     shown: ShownOptions,
 ) -> None:
-    """Show results on a page in the browser, served from this machine to this machine alone.
+    """Show results in the browser. Only this machine can open the page.
 
     Parameters
     ----------
     results
-        What cellweft impute or cellweft place wrote: .zarr stores or .h5ad files.
+        Outputs of cellweft impute or cellweft place: .zarr stores or .h5ad files.
     tissue
-        The spatial data that were imputed: what was measured is shown beside what was imputed.
+        The spatial data, to show measured values next to imputed ones.
     port
-        Where to listen on this machine; 0 takes any free port.
+        Port on this machine. 0 takes any free port.
     memory
-        Memory for genes that were read, such as 512MB.
+        Memory for genes that have been read, such as 512MB.
     open_browser
         Open the page in the browser.
     token
         Answer only those who know the token in the page's address. Without it, every user of this machine can
         read the results.
     shown
-        What is printed.
+        Options for what is printed.
     """
     with running(shown) as screen:
         from cellweft.viewer import view as start
@@ -55,6 +55,6 @@ def view(
                 record | {"tissue": None if tissue is None else str(tissue)},
             )
             if open_browser and not viewer.open():
-                screen.say("No browser was found: open the address in one.")
+                screen.say("No browser was found. Open the address yourself.")
             viewer.wait()
-        screen.say("Ended.")
+        screen.say("Viewer closed.")

@@ -67,7 +67,7 @@ from cellweft.data.validation import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair(NotebookText):
-    """A reference and a spatial dataset, checked and matched; made by `pair`.
+    """A reference and a spatial dataset, checked and matched. Returned by `pair`.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Pair(NotebookText):
     findings
         All that the summary says, as plain values that JSON takes.
     cautions
-        What is no error but should be known.
+        Cautions: problems that are not errors.
     blank_cells
         (n_st,) spatial cells without counts in any shared gene, of which nothing can be told.
     """
@@ -120,11 +120,11 @@ class Pair(NotebookText):
         return self.summary()
 
     def summary(self) -> str:
-        """Return what was found, as text."""
+        """Return a summary of the inputs as text."""
         return summary_text(self.findings, self.cautions)
 
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``: by exact name, else without case or by spelling.
+        """Return positions of genes in ``sc.genes``, by exact name, without case, or by spelling.
 
         Parameters
         ----------
@@ -360,7 +360,7 @@ def pair(
     orthologs: PathLike | None = None,
     missing_chunks: MissingChunks = "error",
 ) -> Pair:
-    """Check a reference and a spatial dataset and match their genes; neither is changed.
+    """Check a reference and a spatial dataset, and match their genes. Neither is changed.
 
     Parameters
     ----------
@@ -737,7 +737,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             "labels",
             expected=f"one type for each of the {pair.sc.n_cells:,} cells",
             got=f"shape {values.shape}",
-            fix="Give the types of the reference's cells, in their order.",
+            fix="Pass the types of the reference cells, in the same order.",
         )
     return text_labels(pd.Series(values))
 

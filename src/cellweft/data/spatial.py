@@ -412,7 +412,10 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
         coordinates = np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            where, expected="numbers", got=f"values that are none ({error})", fix="Correct the coordinates."
+            where,
+            expected="numbers",
+            got=f"values that are not numbers ({error})",
+            fix="Correct the coordinates.",
         ) from error
     other_columns = "Keep the columns that are coordinates, or name others: " + arg(argument, "obs:X,Y") + "."
     without = ", or go on without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""

@@ -126,7 +126,7 @@ class Genes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CheckedSide:
-    """What came in of one side and was chosen for it, and what the checks made and found of it.
+    """The input of one side and what was chosen for it, and what the checks made and found of it.
 
     Attributes
     ----------
@@ -183,7 +183,7 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     """
     n_cells = len(data.obs)
     if n_cells < 2:
-        fix = "Pass a matrix with one row per cell; a table of genes x cells has to be transposed."
+        fix = "Pass a matrix with one row per cell. Transpose a table of genes x cells."
         raise InputError(
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
@@ -225,7 +225,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     Raises
     ------
     GeneError
-        A name stands twice, and ``duplicates`` is not "first".
+        Duplicate names, and ``duplicates`` is not "first".
     KeyMissingError
         No such column of ``var``.
     """
@@ -248,7 +248,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         raise GeneError(
             f"{data.where}.{slot}",
             expected="every gene once",
-            got=f"names that stand twice ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
+            got=f"duplicate names ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
             fix=sentence(
                 "Keep the first column of each with {}, or make the names unique first: "
                 "adata.var_names_make_unique().",
@@ -371,7 +371,7 @@ def make_side(
             f"{data.where}.obs[{wish.size_factor!r}]",
             expected="a size above zero for every cell that has counts",
             got=f"zero or less for {n_bad:,} cells",
-            fix="Correct the column, or leave these cells out.",
+            fix="Correct the column, or remove these cells.",
         )
     totals = scan.totals if sizes is None else sizes
     side = Side(
@@ -467,9 +467,9 @@ def _sizes(data: Input, wish: ReadOptions, cells: IntArray | None) -> DoubleArra
     if bad:
         raise InputError(
             f"{data.where}.obs[{wish.size_factor!r}]",
-            expected="a number for every cell, such as its whole-transcriptome total",
+            expected="a number for every cell, such as its total over all genes",
             got=f"no number for {bad:,} of {len(sizes):,} cells",
-            fix="Name another column, or leave these cells out.",
+            fix="Name another column, or remove these cells.",
         )
     return sizes
 

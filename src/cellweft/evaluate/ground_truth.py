@@ -85,7 +85,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     SettingError
         A text of another form.
     InputError
-        Values below zero, NaN or infinite; spots or names that do not fit; a type that stands twice.
+        Values below zero, NaN or infinite; spots or names that do not fit; a duplicate type.
     """
     where = arg("truth_composition", truth) if isinstance(truth, str) else "truth_composition"
     table = _named_table(pair, truth, where) if isinstance(truth, str) else truth
@@ -229,7 +229,7 @@ def _aligned(table: pd.DataFrame, names: pd.Index, kind: str, where: str) -> pd.
         )
     lost = names.difference(table.index)
     if len(lost) or table.index.has_duplicates:
-        got = f"none for {shorten(list(map(str, lost)))}" if len(lost) else "names that stand twice"
+        got = f"none for {shorten(list(map(str, lost)))}" if len(lost) else "duplicate names"
         raise InputError(
             where,
             expected=f"one row for each of the {len(names):,} {kind}, by name",
@@ -244,9 +244,9 @@ def _numbers(values: Any, where: str) -> DoubleArray:
         numbers = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            where, expected="numbers", got=f"values that are none ({error})", fix="Correct them."
+            where, expected="numbers", got=f"values that are not numbers ({error})", fix="Correct them."
         ) from error
-    check_array(where, numbers, expected="finite numbers", fix="Leave these rows out, or correct them.")
+    check_array(where, numbers, expected="finite numbers", fix="Remove these rows, or correct them.")
     return numbers
 
 

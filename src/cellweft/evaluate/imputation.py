@@ -56,7 +56,7 @@ def evaluate_imputation(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Hold out what the panel measured, let methods predict it, and score them against it.
+    """Hide genes of the panel, predict them with several methods, and score the predictions.
 
     `evaluate_placement` does the same for methods that place cells.
 
@@ -326,7 +326,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
         block,
         fits=block.shape == shape,
         expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
-        fix="Look at what predict(genes, pair) of the method returns.",
+        fix="Check what predict(genes, pair) of the method returns.",
     )
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))

@@ -197,7 +197,7 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
             "test",
             expected=f"the {len(train.shared_genes)} panel genes that were trained on",
             got=f"{len(test.shared_genes)} genes, not the same",
-            fix="Take the same panel of both: pair.panel(genes).",
+            fix="Use the same panel for both: pair.panel(genes).",
         )
     n_sc = train.sc.n_cells
     reference = Directions.of(train.sc, train.sc_shared, space).rows(
@@ -226,4 +226,4 @@ def _dense(product: Matrix) -> FloatArray:
 
 
 BASELINES: dict[str, Baseline] = {"mean": reference_mean, "knn": knn, "attention": attention}
-"""The baselines that always stand beside, by the name that `cellweft.evaluate_imputation` takes."""
+"""The default baselines, by the name that `cellweft.evaluate_imputation` takes."""

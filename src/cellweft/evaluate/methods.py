@@ -115,7 +115,7 @@ def parse_method(
         ``"name"`` or ``"name:key=value+key=value"``. Values are read as whole numbers, numbers, ``True`` or
         ``False`` in any case, ``None`` (so written), else as text, which may hold a ``+``.
     known
-        The names that there are; those of the methods that impute by default.
+        The known names. Default: the imputation methods.
 
     Raises
     ------
@@ -163,12 +163,12 @@ def resolve_methods(
     Returns
     -------
     Each with a label of its own: the name as given; for an object its preset or class, numbered where it
-    would stand twice.
+    would occur twice.
 
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+        No method, an unknown one, a setting that it does not have, or a duplicate name.
     InputError
         An object that cannot fit and predict.
     """
@@ -229,7 +229,7 @@ def labelled_methods(
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+        No method, an unknown one, a setting that it does not have, or a duplicate name.
     InputError
         An object of another kind.
     """
@@ -250,7 +250,7 @@ def labelled_methods(
         if isinstance(method, str):
             if method in labels:
                 raise SettingError(
-                    "methods", expected="each name once", got=f"{method!r} twice", fix="Leave one out."
+                    "methods", expected="each name once", got=f"{method!r} twice", fix="Remove one of them."
                 )
             make = maker(method)
             make(0)  # settings that are wrong must show before hours of work
@@ -262,7 +262,7 @@ def labelled_methods(
                 "methods",
                 expected=f"names, or objects with {acts}",
                 got=got,
-                fix="Give it these two methods, or name a method that cellweft has.",
+                fix="Add these two methods, or use one of cellweft's methods.",
             )
         found.append(Method(label=_own_label(method, labels), make=copier(cast(M, method))))
     return found
@@ -276,7 +276,7 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
     name, settings
         The baseline and its settings.
     function
-        What it does; its ``seed`` is no setting.
+        What it does; its ``seed`` is not a setting.
     """
     parameters = inspect.signature(function).parameters.values()
     known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "seed"]

@@ -271,7 +271,7 @@ def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> 
     for columns in row_blocks(n_genes, rows_within(BLOCK_VALUES, n_cells)):
         t, p = (matrix[:, columns].astype(np.float64) for matrix in (truth, prediction))  # n_cells x block
         for name, block in (("truth", t), ("prediction", p)):
-            check_array(name, block, expected="finite values", fix="Look at what made the matrix.")
+            check_array(name, block, expected="finite values", fix="Check how the matrix was computed.")
         scores[columns] = score(t, p)
     return scores
 

@@ -45,7 +45,7 @@ def evaluate_placement(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Let methods place cells whose places are known, and score them against the truth.
+    """Place cells of known position with several methods, and score the result.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def _nearest_first(graph: sp.csr_matrix, n_cells: int, k: int) -> IntArray:
             expected=f"a matrix of {n_cells:,} x {n_cells:,} cells with {k} entries in each row",
             got=f"shape {graph.shape}, {np.diff(graph.indptr).min(initial=0)} to "
             f"{np.diff(graph.indptr).max(initial=0)} entries",
-            fix="Look at what neighbors(k) of the method returns.",
+            fix="Check what neighbors(k) of the method returns.",
         )
     order = np.argsort(-graph.data.reshape(n_cells, k), axis=1, kind="stable")
     return np.take_along_axis(graph.indices.reshape(n_cells, k).astype(np.int64), order, axis=1)
@@ -286,7 +286,7 @@ def _type_rows(
             "composition",
             expected=f"{len(truth):,} spots, in their order, x the types of the cells",
             got=f"no column for {_some(lost)}" if lost else "other spots, or another order",
-            fix="Look at what deconvolve(labels) of the method returns.",
+            fix="Check what deconvolve(labels) of the method returns.",
         )
     scores = composition_pcc(truth.to_numpy(), predicted[truth.columns].to_numpy(dtype=np.float64))
     rows = [score_rows("type", truth.columns, -1, metric="celltype_pcc", values=scores)]

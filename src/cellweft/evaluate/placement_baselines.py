@@ -410,12 +410,12 @@ def resolve_placers(
     Returns
     -------
     Each with a label of its own: the name as given; for an object its preset or class, numbered where it
-    would stand twice.
+    would occur twice.
 
     Raises
     ------
     SettingError
-        No method, an unknown one, a setting that it does not have, or a name that stands twice.
+        No method, an unknown one, a setting that it does not have, or a duplicate name.
     InputError
         An object that cannot fit and place.
     """

@@ -26,7 +26,7 @@ _SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ b
 
 
 def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
-    """Return how far every cell was placed from where it lived.
+    """Return the distance of every placed cell from its true position.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
             "predicted",
             expected=f"places of the shape of the true ones, {true.shape}",
             got=f"shape {predicted.shape}",
-            fix="Give the places of the same cells, in the same order and with as many coordinates.",
+            fix="Pass the positions of the same cells, in the same order and with the same dimensions.",
         )
     return np.asarray(np.sqrt(((true - predicted) ** 2).sum(axis=1)))
 
@@ -79,8 +79,8 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     Raises
     ------
     InputError
-        ``true`` is no matrix of finite places; ``neighbors`` does not name 1 to n_cells - 1 other cells for
-        each, every one of them once.
+        ``true`` is not a matrix of finite positions; ``neighbors`` does not name 1 to n_cells - 1 other
+        cells for each, without duplicates.
 
     Notes
     -----
@@ -227,7 +227,7 @@ def _places(name: str, places: NDArray[Any]) -> DoubleArray:
         found,
         fits=found.ndim == 2 and found.size > 0,
         expected="finite places, cells x coordinates, of at least one cell",
-        fix="Look at what made the places.",
+        fix="Check how the positions were computed.",
     )
     return found
 
@@ -238,15 +238,15 @@ def _check_neighbors(neighbors: NDArray[Any], n_cells: int) -> None:
     if neighbors.ndim != 2 or len(neighbors) != n_cells or not 1 <= neighbors.shape[1] < n_cells:
         got = f"shape {neighbors.shape}"
     elif neighbors.dtype.kind not in "iu" or neighbors.min() < 0 or neighbors.max() >= n_cells:
-        got = "values that are no positions of cells"
+        got = "values that are not indices of cells"
     elif bool((neighbors == np.arange(n_cells)[:, None]).any()):
         got = "a cell that is its own neighbour"
     elif bool((np.diff(np.sort(neighbors, axis=1), axis=1) == 0).any()):
-        got = "a cell that is a neighbour twice"
+        got = "a duplicate neighbour"
     if got:
         raise InputError(
             "neighbors",
-            expected=f"positions of other cells, each once, {n_cells} cells x 1 to {n_cells - 1} neighbours",
+            expected=f"indices of other cells, without duplicates, {n_cells} x 1 to {n_cells - 1} neighbours",
             got=got,
-            fix="Leave the cell itself out of its neighbours, and ask for fewer than there are cells.",
+            fix="Omit the cell itself, and request fewer neighbours than there are cells.",
         )

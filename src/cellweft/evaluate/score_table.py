@@ -79,7 +79,7 @@ def score_methods(
     parameters
         The other arguments, for the record.
     device
-        As the user says it: one, several between commas, or "all".
+        The user's text: one, several separated by commas, or "all".
     progress
         As the user says it; a function is called as ("evaluate", done, total) before each fit is waited for,
         and at the end.
@@ -92,7 +92,7 @@ def score_methods(
     Raises
     ------
     SettingError
-        No seed, or one that is no whole number from 0 on, or stands twice.
+        No seed, or one that is not a whole number of at least 0, or a duplicate.
     InputError
         There was nothing to score at all.
     """
@@ -127,9 +127,9 @@ def score_methods(
         if not tables:
             raise InputError(
                 "methods",
-                expected="a method that makes what is known and can be compared",
+                expected="a method that predicts something whose truth is known",
                 got=", ".join(map(repr, labels)),
-                fix="Name another method, or give the truth of what this one makes.",
+                fix="Name another method, or pass the truth for what this one predicts.",
             )
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
@@ -193,7 +193,7 @@ def check_items(table: pd.DataFrame, where: str) -> None:
 
 
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Write a table of `evaluate_imputation` or `evaluate_placement`, and beside it how it came about.
+    """Write the scores of `evaluate_imputation` or `evaluate_placement`, and a JSON file with parameters.
 
     Parameters
     ----------

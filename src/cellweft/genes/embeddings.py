@@ -48,7 +48,7 @@ class EmbeddingTable:
     InputError
         The vectors are missing, not finite or zero, or the shapes do not fit.
     GeneError
-        A name stands twice.
+        Duplicate names.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class EmbeddingTable:
                 self.source,
                 expected="a table of genes x numbers",
                 got=f"{len(self.genes)} genes and values of shape {self.values.shape}",
-                fix="Give one row per gene, and at least one gene and one column.",
+                fix="Pass one row per gene, with at least one gene and one column.",
             )
         twice = duplicates_of(self.genes)
         if twice:
@@ -89,7 +89,7 @@ class EmbeddingTable:
         return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
 
     def match(self, genes: Sequence[str] | NDArray[Any]) -> tuple[IntArray, FloatArray]:
-        """Find the vectors of genes, by their exact name or else whatever the case of its letters.
+        """Find the vectors of genes, by exact name or without case.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class EmbeddingTable:
                 self.source,
                 expected=f"vectors for genes such as {shorten(list(asked[:3]))}",
                 got=f"none in common; its genes are {shorten([str(name) for name in names], most=3)}",
-                fix="Take a table of the same species, with names of the same kind (symbols or Ensembl IDs).",
+                fix="Use a table of the same species, with the same kind of names (symbols or Ensembl IDs).",
             )
         return positions.astype(np.int64), self.values[rows[positions]]
 
@@ -166,7 +166,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     FormatError
         The file is a pickle, which is never opened, or of no kind that is read, or damaged.
     InputError, GeneError
-        As `EmbeddingTable`: zeros, NaN, values that are no numbers, names that stand twice.
+        As `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
             str(path),
             expected=f"a readable {path.suffix} table",
             got=f"the reader's error {str(error).splitlines()[0] if str(error) else type(error).__name__!r}",
-            fix="Check that the file is whole and is what its name says.",
+            fix="Check that the file is complete and matches its name.",
         ) from error
 
 
@@ -211,7 +211,7 @@ def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:
         str(path),
         expected=f"a name ending in one of {', '.join(_READERS)}",
         got=repr(path.suffix),
-        fix="Convert the table, or name it for what it is.",
+        fix="Convert the table, or rename it to match its format.",
     )
 
 
@@ -298,7 +298,7 @@ def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> E
 def _stack_lists(column: pd.Series[Any], source: str) -> NDArray[Any]:
     lengths = {len(one) if isinstance(one, list | tuple | np.ndarray) else -1 for one in column}
     if -1 in lengths or len(lengths) != 1:
-        kind = "values that are no lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
+        kind = "values that are not lists" if -1 in lengths else f"lists of lengths {sorted(lengths)}"
         raise _not_numbers(source, f"column {column.name!r} with {kind}")
     return np.stack([np.asarray(one) for one in column])
 

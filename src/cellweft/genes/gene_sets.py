@@ -23,7 +23,7 @@ _KIND = "a GMT file (per line: name, description and genes, between tabs)"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneSets:
-    """Which genes are in which sets, and how much each set tells.
+    """Gene sets: their members and the information content of each set.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class GeneSets:
                 self.source,
                 expected="genes in sets",
                 got=f"{shape[0]} genes, {shape[1]} sets and members of shape {self.members.shape}",
-                fix="Give at least one set with genes.",
+                fix="Pass at least one set with genes.",
             )
 
     def __repr__(self) -> str:
@@ -72,7 +72,7 @@ class GeneSets:
         return f"GeneSets({many(n_genes, 'gene')} in {many(n_sets, 'set')} from {self.source})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the sets of a dataset's genes, found by name, or else whatever the case of letters.
+        """Return the sets of a dataset's genes, found by exact name or without case.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     FormatError
         The file is no GMT: binary, damaged, or with a line without genes.
     InputError
-        There is no set with genes, or a set's genes are one text in place of a list.
+        There is no set with genes, or a set's genes are a string instead of a list.
 
     Notes
     -----
@@ -182,7 +182,7 @@ def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]
     if isinstance(source, Mapping):
         for name, genes in source.items():
             if isinstance(genes, str):
-                where, fix = f"gene_sets[{name!r}]", "Give a list of names."
+                where, fix = f"gene_sets[{name!r}]", "Pass a list of names."
                 raise InputError(where, expected="a list of genes", got=repr(genes), fix=fix)
         return [[str(gene) for gene in genes] for genes in source.values()]
     path = Path(str(source))
@@ -198,7 +198,7 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
     if not name.strip() or not any(genes):
         raise FormatError(
             f"{path}, line {number}",
-            expected="the name of a set, a description and at least one gene, between tabs",
+            expected="the name of a set, a description and at least one gene, separated by tabs",
             got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
             fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
         )

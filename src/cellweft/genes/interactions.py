@@ -31,7 +31,7 @@ _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeList:
-    """Which genes belong together, and how much; alike in both directions.
+    """Pairs of connected genes with their weights, symmetric.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class EdgeList:
                 self.source,
                 expected="edges between two different genes, with weights above 0",
                 got="none" if not len(weights) else "pairs, genes and weights that do not fit",
-                fix="Give at least one such edge.",
+                fix="Pass at least one such edge.",
             )
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ class EdgeList:
         return f"EdgeList({said})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the edges between a dataset's genes, found by name, or else whatever the case of letters.
+        """Return the edges between a dataset's genes, found by exact name or without case.
 
         Parameters
         ----------
@@ -151,9 +151,9 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     -----
     Weights are brought to 0-1: STRING's combined_score is divided by 1000, others above 1 by the largest.
     Without weights all edges count 1. Edges have no direction; of one that stands several times, as in
-    STRING's files in both directions, the largest weight counts, and a weight of 0 is no edge. Edges of a
+    STRING's files in both directions, the largest weight counts, and a weight of 0 means no edge. Edges of a
     gene with itself are left out. Names are taken as they stand: STRING's protein IDs, such as
-    10090.ENSMUSP00000000001, are no names of genes. Its file protein.info has the names (docs/networks.md).
+    10090.ENSMUSP00000000001, are not names of genes. Its file protein.info has the names (docs/networks.md).
 
     Examples
     --------
@@ -244,7 +244,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Say whether a line names columns: its third field is no number, or its first two mean genes."""
+    """Say whether a line names columns: its third field is not a number, or its first two mean genes."""
     if len(fields) > 2 and _SCORE not in fields:
         try:
             float(fields[2] or "nan")
@@ -281,7 +281,7 @@ def _from_frame(frame: pd.DataFrame, source: str, *, first_line: int) -> EdgeLis
 def _weights(
     column: pd.Series[Any], source: str, *, first_line: int, ignored: BoolArray
 ) -> NDArray[np.float64]:
-    """Return weights from 0 to 1, or raise where one is no number or negative."""
+    """Return weights from 0 to 1, or raise if one is not a number or negative."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     numbers = np.where(ignored, 0, numbers)
     bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
@@ -324,7 +324,7 @@ def _place(source: str, first_line: int, row: int) -> str:
 def _wrong(where: str, got: str) -> FormatError:
     return FormatError(
         where,
-        expected=f"{_KIND}, between tabs, commas or spaces",
+        expected=f"{_KIND}, separated by tabs, commas or spaces",
         got=got,
         fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
     )

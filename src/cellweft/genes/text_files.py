@@ -70,5 +70,5 @@ def text_errors(path: Path, *, kind: str) -> Iterator[None]:
 
 def _wrong(path: Path, kind: str, got: str) -> FormatError:
     return FormatError(
-        str(path), expected=kind, got=got, fix="Check that the file is whole and is what its name says."
+        str(path), expected=kind, got=got, fix="Check that the file is complete and matches its name."
     )

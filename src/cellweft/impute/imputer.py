@@ -70,49 +70,49 @@ class Imputer(NotebookText, FolderModel):
     Parameters
     ----------
     preset
-        "auto", the default, is what cellweft's own measurements say is best: learned attention with levels
-        (docs/auto.md). "stimpute" is the published method with its settings.
+        "auto", the default, is cellweft's own method: learned attention with levels (docs/auto.md).
+        "stimpute" is the published method with its settings.
     settings
-        Settings that differ from the preset's, by the names of `cellweft.nn.config.AttentionSettings` or
-        `cellweft.nn.config.StImputeSettings`; a copy is held.
+        Settings that differ from those of the preset, by the names of `cellweft.nn.config.AttentionSettings`
+        or `cellweft.nn.config.StImputeSettings`. They are copied.
     embedding
-        Protein embeddings of genes (a table or its path), which stImpute's gene graph is made from.
+        Protein embeddings of genes for stImpute's gene graph: a table or its path.
     gene_sets
-        Sets of genes (the path of a GMT file of GO or Reactome, say, a mapping from set to genes, or several
-        of these), likewise; genes belong together that share sets.
+        Gene sets for the gene graph: the path of a GMT file, for example of GO or Reactome, a mapping from
+        set to genes, or several of these. Genes in the same sets are connected.
     edges
-        Pairs of genes that belong together (the path of a text file, from STRING say, a table, or several),
-        likewise. Where more than one of the three is given, the graph is their union; ``settings["graph"]``
-        says otherwise, as "embedding+expression" or "edges".
+        Pairs of genes for the gene graph: the path of a text file, for example from STRING, a table, or
+        several of these. If you pass more than one of the three, the graph is their union, unless you change
+        ``settings["graph"]``, as in "embedding+expression" or "edges".
     reliability
-        Whether to learn how far predictions can be trusted: reliability of genes and, with "auto",
-        intervals. With "stimpute" it takes as long as five more fits.
+        Whether to learn the reliability of genes and, with "auto", intervals. With "stimpute", this takes as
+        long as five more fits.
     seed
-        Of every random draw: same seed, device and version give the same bits on the CPU.
+        Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains one
-        of the networks at a time (the folds of reliability have their own), and the first one predicts; with
-        ``impute_to(dask="local")`` all do.
+        "auto", "cpu", "cuda", "cuda:1" or "mps". With several, as "cuda:0,cuda:1", or "all" for all GPUs,
+        each trains one network at a time, and the first one predicts. With ``impute_to(dask="local")``, all
+        of them predict.
 
     Attributes
     ----------
     pair_
-        The data it was fitted to, or given by `attach`.
+        The data of `fit` or `attach`.
     fitted_
         The fitted method, or None.
     model_, settings_
-        What the method learned, of its own kind, and all settings that were used.
+        The fitted model of the method, and all settings that were used.
     intervals_
-        What was learned of how far measured values lie from predictions, or None.
+        The fitted distribution of measured values around predictions, or None.
     network_
-        Relations that stImpute's gene graph is made of: the share of each, where it came from, and how many
-        genes of the reference it knows; expression stands in for the others. Empty for "auto".
+        Relations of stImpute's gene graph: the weight and source of each, and how many genes of the reference
+        it covers. For the other genes, expression is used. Empty for "auto".
 
     Notes
     -----
-    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
-    checks and takes them, and what is fitted stays as it is until then. A fitted or loaded Imputer holds all
-    that it uses of embedding, gene sets and edges; their files are read by `fit` alone.
+    You may assign any parameter after construction, and change settings in place. The next `fit` or `plan`
+    validates and uses them; until then, the fitted model does not change. A fitted or loaded Imputer contains
+    all that it uses of embedding, gene sets and edges. Only `fit` reads their files.
 
     Examples
     --------
@@ -217,7 +217,7 @@ class Imputer(NotebookText, FolderModel):
         sparse: float | None = None,
         in_memory: bool = False,
     ) -> Plan:
-        """Return what fitting and imputing will take; before `fit` too, given the pair.
+        """Return the plan of a run: blocks, memory and size. Before `fit`, pass the pair.
 
         Parameters
         ----------
@@ -267,7 +267,7 @@ class Imputer(NotebookText, FolderModel):
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
     def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
-        """Return predictions alone.
+        """Return only the predictions, as an array.
 
         Parameters
         ----------
@@ -370,7 +370,7 @@ class Imputer(NotebookText, FolderModel):
         overwrite: bool = False,
         progress: ProgressOption = True,
     ) -> Path:
-        """Write imputed genes to a file as they are made, within a memory budget.
+        """Impute genes and write them to a file in tiles, within a memory budget.
 
         Parameters
         ----------
@@ -404,7 +404,7 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         OutputExistsError, OutputError
-            The output is there already, or could not be written.
+            The output exists, or could not be written.
         GeneError, SettingError, NotFittedError, MemoryBudgetError
             As in `impute`.
         MissingExtraError, ServiceError
@@ -428,7 +428,7 @@ class Imputer(NotebookText, FolderModel):
         return request.target
 
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
-        """Return how far genes can be trusted.
+        """Return the reliability of genes.
 
         Parameters
         ----------
@@ -468,7 +468,7 @@ class Imputer(NotebookText, FolderModel):
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
     def attach(self, pair: Pair) -> Self:
-        """Give a loaded Imputer its data, or a fitted one other spatial data: a pair with the same reference.
+        """Set the data of a loaded Imputer, or other spatial data with the same reference.
 
         Parameters
         ----------
@@ -532,7 +532,7 @@ class Imputer(NotebookText, FolderModel):
                 raise SettingError(
                     name,
                     expected="a preset that has a gene graph",
-                    got=arg("preset", self.preset) + ", which has none: none raised its accuracy",
+                    got=arg("preset", self.preset) + ", which has none, because none improved its accuracy",
                     fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
         return AttentionMethod(changes=dict(self.settings))

@@ -187,7 +187,7 @@ def make_plan(
             "memory",
             expected=f"at least {human_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
-            fix=f"To go on, {way_out}raise the budget, or take fewer genes or a smaller reference.",
+            fix=f"To continue, {way_out}raise the budget, or take fewer genes or a smaller reference.",
         )
     cells, genes = _tile(needs, n_cells, n_genes, free=budget - held)
     return Plan(

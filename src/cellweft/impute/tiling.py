@@ -107,7 +107,7 @@ class Imputation:
         progress
             Called as tiles are done.
         done
-            Numbers of tiles that are there already.
+            Numbers of tiles that exist.
         """
         left = [tile for tile in self.tiles if tile.number not in done]
         n_values = self.plan.n_values

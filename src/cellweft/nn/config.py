@@ -64,7 +64,7 @@ class _Settings:
         """
         given: Any = settings  # whatever a user passes
         if not isinstance(given, Mapping):
-            got, fix = repr(given), "Write settings={'k': 20}, say."
+            got, fix = repr(given), "For example settings={'k': 20}."
             raise SettingError("settings", expected="a mapping from names to values", got=got, fix=fix)
         names, expected = [one.name for one in fields(self)], f"a setting of {self._method}"
         for name in settings:

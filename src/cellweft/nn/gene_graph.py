@@ -142,7 +142,7 @@ class GeneSetRelation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EdgeRelation:
-    """Edges that the user gives, of a protein network, say.
+    """Edges that the user passes, for example of a protein network.
 
     Attributes
     ----------

@@ -38,7 +38,7 @@ def over_devices(
         What is to be done. The first ones go to the devices in their order, a further one to the first
         device that is free.
     devices
-        One or more; one that stands twice makes two at a time.
+        One or more. A device that occurs twice runs two at a time.
     progress
         Told by one item at a time, in their order.
 

@@ -62,7 +62,7 @@ def replace_where(expression: DoubleArray, other: DoubleArray, *is_known: BoolAr
     expression, other
         (n_genes, n_sources) weights by Eq. 5, and by what is known besides: of proteins, by Eq. 4.
     is_known
-        (n_genes,) and (n_sources,): which genes are known besides; that have an embedding, say.
+        (n_genes,) and (n_sources,): which genes are also known, for example those with an embedding.
     """
     genes, sources = is_known
     return np.where(genes[:, None] & sources[None, :], other, expression)
@@ -108,7 +108,7 @@ def nearest_rows(
     Raises
     ------
     SettingError
-        ``most`` or ``block`` is no whole number above 0.
+        ``most`` or ``block`` is not a whole number above 0.
 
     Examples
     --------

@@ -24,7 +24,7 @@ SMALL, PLAIN = 8.0, 9.0
 """Sizes of text in points: of ticks and legends, and of labels and titles."""
 
 INK = "#333333"
-"""Colour of lines and text that are no data."""
+"""Colour of lines and text that do not show data."""
 
 _LEGEND_ROWS, _MOST_NAMES, _LONGEST = 18, 54, 36
 _OWN = "cellweft.pl"  # marks figures that are made here
@@ -62,7 +62,7 @@ def panels(
             argument,
             expected="one Axes of matplotlib" if n == 1 else f"{n} Axes of matplotlib, one for each panel",
             got=f"a {wrong[0]}" if wrong else f"{len(found)}",
-            fix=f"Make them with plt.subplots(1, {n}), or leave {argument} away.",
+            fix=f"Make them with plt.subplots(1, {n}), or omit {argument}.",
         )
     return tuple(found)
 

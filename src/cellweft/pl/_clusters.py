@@ -1,4 +1,4 @@
-"""Groups of cells and genes: UMAP before and after, modules of genes, who lives beside whom."""
+"""Groups of cells and genes: UMAP before and after, modules of genes, neighbouring cell types."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def umap(
     legend: bool = True,
     axes: Sequence[Axes] | NDArray[Any] | None = None,
 ) -> tuple[Axes, Axes]:
-    """Draw the UMAP of the cells by label, from the measured genes and from the imputed ones.
+    """Plot UMAPs of the cells by label, from measured genes and from imputed genes.
 
     Of a placement, it is drawn from the expression and from the embeddings, of cells and spots together.
 
@@ -120,7 +120,7 @@ def umap(
             "imputed",
             expected=f"the {n_cells:,} cells of the measured side, more than neighbors={neighbors}",
             got=f"{len(sides[1].obs):,}",
-            fix="Give the same cells on both sides, in the same order; for few cells, fewer neighbors.",
+            fix="Pass the same cells on both sides, in the same order; for few cells, fewer neighbors.",
         )
     shade = _labels(sides, label, colors)
     rows = sample_rows(np.arange(n_cells), most_cells, numpy_stream(seed, "pl.umap"))
@@ -204,7 +204,7 @@ def modules(
     most_genes: int = 2_000,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the correlations of genes as a heat map, module by module.
+    """Plot the correlations of genes as a heat map, sorted by module.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def enrichment(
     cmap: str = "RdBu_r",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which types live beside each other, or in which regions, more often than by chance.
+    """Plot which cell types are neighbours, or in which regions they live, compared with chance.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def enrichment(
     Raises
     ------
     InputError
-        Neither of the two tables, an empty one, or values that are no numbers.
+        Neither of the two tables, an empty one, or values that are not numbers.
 
     Examples
     --------
@@ -417,7 +417,7 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
             "data",
             expected="finite values of at least two cells",
             got=f"{len(values):,} cells" if len(values) < 2 else "NaN or infinity",
-            fix="Leave out what has no values.",
+            fix="Remove cells and genes without values.",
         )
     return values, known[places]
 

@@ -1,4 +1,4 @@
-"""Colours: of labels, the same in every plot, and maps of numbers that colour-blind readers tell apart."""
+"""Colours: of labels, the same in every plot, and colour maps that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def palette(n: int) -> list[str]:
 
     Notes
     -----
-    The first eight are those of Okabe and Ito (2008), which readers of all kinds of colour vision tell apart.
+    The first eight are those of Okabe and Ito (2008), distinct for all kinds of colour vision.
     The others were added one by one, each as far as possible from all before it, from white and from the grey
     of missing values: by the distance in Oklab (Ottosson, 2020), the smallest of that seen by the normal eye
     and 1.6 times those under deuteranopia and protanopia (simulated as Machado et al., 2009). Nobody tells
@@ -61,7 +61,7 @@ def palette(n: int) -> list[str]:
 
 
 def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -> dict[str, str]:
-    """Return the colour of every label of a column, those that scanpy keeps where there are any.
+    """Return the colour of every label of a column: scanpy's stored colours if there are any.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -
     KeyMissingError
         No such column.
     InputError
-        What is kept in ``uns`` are no colours; ``keep`` on a view.
+        The values in ``uns`` are not colours; ``keep`` on a view.
     SettingError
         ``keep`` of a file.
 
@@ -130,7 +130,7 @@ def kept_colors(opened: Input, column: str, labels: Sequence[str]) -> dict[str, 
     Raises
     ------
     InputError
-        What is kept are no colours.
+        The stored values are not colours.
     """
     key = f"{column}_colors"
     kept = opened.uns.get(key)
@@ -164,12 +164,12 @@ def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> di
     Raises
     ------
     SettingError
-        What is given for a label is no colour.
+        The value for a label is not a colour.
     """
     given = {str(label): one for label, one in (colors or {}).items()}
     for label in labels:
         if label in given and not is_color_like(given[label]):
-            where, fix = f"colors[{label!r}]", "Write '#0072B2', say."
+            where, fix = f"colors[{label!r}]", "For example '#0072B2'."
             raise SettingError(where, expected="a colour", got=repr(given[label]), fix=fix)
     plain = dict(zip(labels, palette(len(labels)), strict=True))
     return {label: to_hex(given.get(label, plain[label])) for label in labels}

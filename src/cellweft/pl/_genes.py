@@ -33,7 +33,7 @@ def trends(
     axis: str = "position",
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw genes along an axis: the fitted mean of each type, with its confidence band.
+    """Plot genes along an axis: the fitted mean of each cell type, with a confidence band.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def attribution(
     cmap: str = "RdBu_r",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which genes draw cells to which segment of the tissue, as a heat map.
+    """Plot which genes determine the segment of the tissue, as a heat map.
 
     Parameters
     ----------

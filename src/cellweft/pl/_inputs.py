@@ -81,9 +81,9 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     Raises
     ------
     KeyMissingError
-        There are none.
+        No coordinates.
     InputError
-        They are no numbers, or NaN or infinite, or "none" was asked for.
+        They are not numbers, or NaN or infinite, or "none" was asked for.
     """
     found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if found is None:
@@ -136,7 +136,7 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
             where,
             expected=f"finite coordinates, {n:,} rows of 2 or 3",
             got=f"shape {found.shape}" if found.ndim != 2 or len(found) != n else "NaN, or more columns",
-            fix="Give a place for every cell drawn, in their order.",
+            fix="Pass a position for every plotted cell, in their order.",
         )
     return found[:, :2]
 
@@ -158,9 +158,9 @@ def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
     InputError
         Another number of values, infinite ones, or no numbers.
     """
-    series = _series(values, n, where, fix="Give values in the order of the cells.")
+    series = _series(values, n, where, fix="Pass values in the order of the cells.")
     if not _is_number(series):
-        raise InputError(where, expected="numbers", got=str(series.dtype), fix="Give numbers, or NaN.")
+        raise InputError(where, expected="numbers", got=str(series.dtype), fix="Pass numbers, or NaN.")
     return _finite(series.to_numpy(np.float64, na_value=np.nan), where)
 
 
@@ -279,7 +279,7 @@ def given_shade(
     InputError
         Another number of values, or infinite ones.
     """
-    fix = "Give the name of a gene or column, or values in the order of the cells."
+    fix = "Pass the name of a gene or column, or values in the order of the cells."
     series = _series(values, n_cells, "color", fix=fix)
     own = str(values.name) if isinstance(values, pd.Series) and values.name is not None else ""
     return _shade(series, name or own, colors or {})

@@ -51,7 +51,7 @@ def placed(
     most_lines: int = 2_000,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw placed cells in space, and where they lived if that is known.
+    """Plot placed cells in space, next to their true positions if these are known.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def composition(
     size: float | None = None,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw what spots are made of.
+    """Plot the composition of spots.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
             raise InputError(
                 "truth",
                 expected="one row for each of the placed cells, by name",
-                got=f"none for {shorten(list(lost))}" if len(lost) else "names that stand twice",
+                got=f"none for {shorten(list(lost))}" if len(lost) else "duplicate names",
                 fix="Give the table the names of the cells as its index.",
             )
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")

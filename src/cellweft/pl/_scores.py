@@ -50,7 +50,7 @@ def methods(
     order: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the scores of methods beside each other: all genes (cells, types), their quartiles and medians.
+    """Plot the scores of methods: all genes (cells, types), their quartiles and medians.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def reliability(
     name_worst: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the reliability that genes were expected to have against the scores that they reached.
+    """Plot the reliability of genes against their observed scores.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def reliability(
     metric
         The score that was expected: "pearson" with "auto", "cosine" with "stimpute".
     method
-        The method whose scores they are; may be left away where there is one only, or where "auto" is there.
+        The method whose scores they are; may be omitted if there is only one, or if one is "auto".
     name_worst
         Genes that fall short by most, whose names are written beside their points.
     ax
@@ -170,7 +170,7 @@ def reliability(
             "scores",
             expected="a gene with both a reliability and a score",
             got=f"{len(known):,} genes with one, {len(reached):,} with the other, none with both",
-            fix="Give the scores and the result of the same genes.",
+            fix="Pass the scores and the result of the same genes.",
         )
     ax = panel(ax, size=(4.2, 4.0))
     x, y = both[RELIABILITY].to_numpy(np.float64), both["score"].to_numpy(np.float64)

@@ -46,7 +46,7 @@ def spatial(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw cells in space, coloured by a gene, a column of ``obs``, or values.
+    """Plot cells in space, coloured by a gene, a column of ``obs``, or values.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def gene(
     most_dots: int = 200_000,
     axes: Sequence[Axes] | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw a gene in space: measured beside imputed in the same colours, and how uncertain it is.
+    """Plot a gene in space: measured and imputed values on one colour scale, and the uncertainty.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def uncertainty(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how wide the interval of an imputed gene is in every cell.
+    """Plot the width of the interval of an imputed gene in every cell.
 
     Parameters
     ----------
@@ -359,6 +359,6 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
             "measured",
             expected=f"the {n_cells:,} cells of the imputed result, in the same order",
             got=f"{side.n_cells:,} cells" if side.n_cells != n_cells else "other names, or another order",
-            fix="Take the same cells of both: measured[imputed.obs_names].",
+            fix="Use the same cells for both: measured[imputed.obs_names].",
         )
     return np.asarray(side.dense(slice(0, n_cells), columns)[:, 0], dtype=np.float64)

@@ -36,7 +36,7 @@ def calibration(
     label: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how often measurements lie within the intervals, against how often they should.
+    """Plot the observed against the expected share of measurements inside the intervals.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def history(
     *,
     axes: Sequence[Axes] | Axes | NDArray[Any] | None = None,
 ) -> tuple[Axes, ...]:
-    """Draw how the loss fell in training.
+    """Plot the training loss.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
     wrong = [level for level in levels if not 0 < level < 1]
     if wrong:
         raise SettingError(
-            "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="Write {0.9: ...}, say."
+            "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="For example {0.9: ...}."
         )
     return levels
 
@@ -190,7 +190,7 @@ def _coverage(
             where,
             expected=f"lower and upper bounds of shape {truth.shape}, as the truth",
             got=f"shapes {lower.shape} and {upper.shape}",
-            fix="Give the bounds of the same cells and genes.",
+            fix="Pass the bounds of the same cells and genes.",
         )
     known: BoolArray = ~np.isnan(truth)
     inside = known & (truth >= lower) & (truth <= upper)
@@ -223,7 +223,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             "estimator",
             expected="losses of the training",
             got="none",
-            fix="A model that was loaded may know none: draw them where it was trained.",
+            fix="A loaded model may have none: plot them where it was trained.",
         )
     return stages, _EPOCHS if isinstance(known, Mapping) else _PART
 

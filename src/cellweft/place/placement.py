@@ -53,7 +53,7 @@ _READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement(NotebookText):
-    """Cells mapped to the spots of a tissue; made by `cellweft.Placer.place`.
+    """Cells mapped to the spots of a tissue. Returned by `cellweft.Placer.place`.
 
     The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
     heaviest spots of a cell, on which `topk`, `assign` and `neighbors` rest, come from one go, which is kept.
@@ -135,7 +135,7 @@ class Placement(NotebookText):
     def coordinates(self, *, interval: float) -> tuple[DoubleArray, DoubleArray]: ...
 
     def coordinates(self, *, interval: float | None = None) -> DoubleArray | tuple[DoubleArray, DoubleArray]:
-        """Return the place of every cell and, where it is asked for, how far off it may be.
+        """Return the position of every cell and, if requested, a radius of its uncertainty.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Placement(NotebookText):
         -----
         The radius is the quantile of the distances of the cell's possible places from the one given: of the
         spots, each with the flattened weight that the encoders, one by one, give it. It is what the model
-        deems possible, and no guarantee: docs/stem.md says how often true places were within, and where not.
+        considers possible, not a guarantee. docs/stem.md shows how often the true positions were inside.
         Of several slices it takes for granted that the cell lived in the one it is placed in.
 
         Examples
@@ -188,7 +188,7 @@ class Placement(NotebookText):
         return places, radius
 
     def table(self) -> pd.DataFrame:
-        """Return what is known of every cell's place, a row per cell.
+        """Return a table with one row per cell: position, confidence and spread.
 
         Returns
         -------
@@ -275,7 +275,7 @@ class Placement(NotebookText):
         return composition
 
     def transfer(self, values: str | NDArray[Any] | pd.DataFrame, *, to: Which) -> Any:
-        """Carry values of spots to cells, C v, or of cells to spots, C^ v.
+        """Transfer values from spots to cells, C v, or from cells to spots, C^ v.
 
         Parameters
         ----------
@@ -314,7 +314,7 @@ class Placement(NotebookText):
     def impute(
         self, genes: Iterable[str], *, memory: str | int = "4 GB", progress: ProgressOption = True
     ) -> AnnData:
-        """Return genes of the cells carried to the spots, C^ X: imputation by placement.
+        """Transfer genes from the cells to the spots, C^ X: imputation by placement.
 
         Parameters
         ----------
@@ -423,7 +423,7 @@ class Placement(NotebookText):
         memory: str | int = "4 GB",
         progress: ProgressOption = True,
     ) -> AnnData:
-        """Return the placed cells, or the spots with what they are made of, as an AnnData to write.
+        """Return the placed cells, or the spots with their composition, as AnnData.
 
         Parameters
         ----------
@@ -584,7 +584,7 @@ def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | N
             "values",
             expected=f"one row for each of {n_rows:,}, in one column or several",
             got=f"shape {array.shape}",
-            fix="Give the values of the other side than the one that receives.",
+            fix="Pass the values of the side that you transfer from.",
         )
     if array.ndim == 1 and array.dtype.kind not in "biuf":
         names, codes = np.unique(text_labels(pd.Series(array)), return_inverse=True)
@@ -596,13 +596,13 @@ def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | N
             "values",
             expected="numbers, or one column of text",
             got=f"several columns with text ({error})",
-            fix="Carry a column of text by itself.",
+            fix="Transfer one column of text at a time.",
         ) from error
     if not np.isfinite(numbers).all():
         raise InputError(
             "values",
             expected="finite numbers",
             got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
-            fix="Fill or leave out what is missing.",
+            fix="Fill or remove missing values.",
         )
     return numbers, list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None

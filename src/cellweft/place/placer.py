@@ -138,7 +138,7 @@ class Placer(NotebookText, FolderModel):
         Settings that differ from the preset's, by the names of `cellweft.nn.config.StemSettings`; a copy is
         held.
     seed
-        Of every random draw: same seed, device and version give the same bits on the CPU.
+        Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
         "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
         encoder at a time, and the first one places.
@@ -250,7 +250,7 @@ class Placer(NotebookText, FolderModel):
         )
 
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
-        """Return what fitting and placing will take; before `fit` too, given the pair.
+        """Return the plan of a run: blocks and memory. Before `fit`, pass the pair.
 
         Parameters
         ----------
@@ -270,7 +270,7 @@ class Placer(NotebookText, FolderModel):
         return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
 
     def place(self, pair: Pair | None = None, *, progress: ProgressOption = True) -> Placement:
-        """Return where the cells lived, as operators that are carried out when they are asked for.
+        """Return the placed cells. The mapping is lazy and computed on request.
 
         Parameters
         ----------
@@ -338,7 +338,7 @@ class Placer(NotebookText, FolderModel):
         )
 
     def attach(self, pair: Pair) -> Self:
-        """Give a loaded Placer its data, or a fitted one other data with the model's genes.
+        """Set the data of a loaded Placer, or other data with the genes of the model.
 
         Parameters
         ----------
@@ -422,7 +422,7 @@ def _members_with_counts(pair: Pair) -> list[IntArray]:
             "the spatial side",
             expected="at least 2 spots with counts in a slice",
             got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
-            fix="Check the layer that is read, and what tells slices apart (" + arg("slices") + ").",
+            fix="Check the layer, and the column that separates slices (" + arg("slices") + ").",
         )
     return members
 
@@ -436,9 +436,9 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
             "coordinates",
             expected=f"at least 2 spots at different places{slices}",
             got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
-            fix="Check which coordinates are read ("
+            fix="Check the coordinates ("
             + arg("coordinates")
-            + ") and what tells slices apart ("
+            + ") and the column that separates slices ("
             + arg("slices")
             + ").",
         )
@@ -448,6 +448,6 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
                 f"the {side.name} side",
                 expected="cells with counts of the shared genes",
                 got=f"none in {side.n_cells:,} cells",
-                fix="Check the layer that is read.",
+                fix="Check the layer.",
             )
     return coordinates, pair.spacing

@@ -325,7 +325,7 @@ def check_counts(side: ModelInput, n_values: int) -> None:
             f"the {side.side.name} side",
             expected="cells with counts of the model's genes",
             got=f"none in {side.side.n_cells:,} cells",
-            fix="Check the layer that is read, and the genes that both sides share.",
+            fix="Check the layer, and the genes that both inputs share.",
         )
 
 

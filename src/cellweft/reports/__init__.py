@@ -1,4 +1,4 @@
-"""One self-contained HTML page of what was made, how, how good it is, and what to keep in mind."""
+"""A report in one HTML file: inputs, methods, accuracy, plots and caveats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def report(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Path:
-    """Write a report on results: one HTML file that opens anywhere, prints well, and asks for nothing else.
+    """Write a report on results in one HTML file that opens anywhere and loads nothing from the network.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def report(
         Where the placed cells lived, as `cellweft.pl.placed` takes it: ``"obsm:KEY"``, ``"obs:X,Y"``, or
         values.
     title
-        What stands above.
+        The title.
     overwrite
         Whether a file that is there may be replaced.
     progress
@@ -69,13 +69,13 @@ def report(
     Raises
     ------
     FormatError, MissingFileError, InputError
-        Something that is no result of cellweft; nothing at a path; nothing to report on, or two of a kind.
+        Not a result of cellweft, no file at a path, no results, or two of the same kind.
     GeneError
         A gene that was not imputed.
     SettingError
         A name that does not end in .html.
     OutputError, OutputExistsError
-        It could not be written, or is there already.
+        It could not be written, or it exists.
     MissingExtraError
         The extra ``report`` is not installed.
 

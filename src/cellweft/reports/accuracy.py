@@ -146,8 +146,8 @@ def place_blocks(given: Given) -> tuple[Block, ...]:
     return tuple(found)
 
 
-_SAID = {"location_error": "distance from the true place", "celltype_pcc": "correlation of the shares"}
-_BOX = "The box holds the middle half."
+_SAID = {"location_error": "distance from the true position", "celltype_pcc": "correlation of the shares"}
+_BOX = "The box shows the middle half."
 
 
 def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
@@ -355,7 +355,7 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
     if not place:
         parts += _of_levels(scores, own)
     if found.outcome != "better":
-        parts.append(" Build on it no further than you would on the simple method.")
+        parts.append(" Trust it no more than the simple method.")
     return Text(tuple(parts), _TONES[found.outcome])
 
 

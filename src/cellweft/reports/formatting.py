@@ -22,11 +22,11 @@ METRICS = {
 """Heads of columns of scores; others are shown by the name that they have in the table."""
 
 HEADINGS = {
-    "genes": "Genes of the panel, each predicted without it",
-    "cells": "Cells that were held out",
-    "fraction": "Genes of the panel that were held out",
+    "genes": "Panel genes, each predicted without itself",
+    "cells": "Held-out cells",
+    "fraction": "Held-out panel genes",
     "truth": "Genes that the panel did not measure, against the truth",
-    "place": "Cells whose place is known",
+    "place": "Cells of known position",
 }
 """Heads above tables of scores, by what was held out."""
 
@@ -72,7 +72,7 @@ PAPERS = {
 
 CAUTIONS = {
     "imputed": (
-        "Imputed values are predictions, not measurements. Build on a gene only as far as held-out genes of "
+        "Imputed values are predictions, not measurements. Trust a gene only as far as held-out genes of "
         "the same panel support it.",
         "Do not test imputed values as if they were measured: nearly every difference would be called, many "
         "with the wrong sign. cellweft.tl.multiple_imputations and cellweft.tl.differential_expression "
@@ -91,8 +91,7 @@ CAUTIONS = {
     "scores": (
         "The cosine is high even for a method that predicts one constant per gene. Whether the pattern is "
         "right, the correlations tell.",
-        "Held-out genes are genes of the panel. Genes that were not chosen for a panel may be harder to "
-        "predict.",
+        "Held-out genes are panel genes. Genes that were not chosen for a panel may be harder to predict.",
     ),
     "placed": (
         "A cell type that lives everywhere cannot be placed: look at the confidence and the spread of its "

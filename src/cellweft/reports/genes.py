@@ -58,7 +58,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
 
 
 def reliable_genes(result: Result) -> tuple[Part, ...]:
-    """Return how many of the imputed genes are called reliable; nothing where the result does not say."""
+    """Return the number of reliable genes, or nothing if the result has no reliability."""
     var = result.data.var
     if RELIABLE not in var.columns:
         return ()
@@ -80,7 +80,7 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
     }
     parts: list[Part] = [said[kind]]
     if reliable := reliable_genes(result):
-        parts += [" ", *reliable, " genes are called reliable: their interval lies above zero, and the "]
+        parts += [" ", *reliable, " genes are reliable: their interval is above zero, and the "]
         parts.append("expected correlation is not small.")
     return text(*parts)
 
@@ -168,9 +168,9 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
 
 
 _WHY = {
-    "asked": "Genes that were asked for",
-    "panel": "Most reliable genes of the panel",
-    "most": "Most reliable genes that the panel did not measure",
+    "asked": "Requested genes",
+    "panel": "Most reliable panel genes",
+    "most": "Most reliable genes that were not on the panel",
     "least": "Least reliable genes",
     "first": "The first genes",
 }
@@ -281,13 +281,13 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
         result.number(len(names), "imputed genes whose truth was given"),
         " genes off the panel that lie within their intervals, against the share that should, ",
         result.number(float(level), "record, interval", "share"),
-        ". The bar is the middle half of the genes.",
+        ". The bar shows the middle half of the genes.",
         *_coverage(given, float(level)),
     )
     drawn = picture(
         lambda: pl.calibration(values, {float(level): few}),
         form="svg",
-        alt="Share of true values within the intervals against the share that should be",
+        alt="Share of true values inside the intervals, and the expected share",
         caption=caption,
     )
     return (Heading(("Intervals",)), Row((drawn,)))

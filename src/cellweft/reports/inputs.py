@@ -1,4 +1,4 @@
-"""What a report is given: results and tables of scores, told apart by what they hold, read bit by bit."""
+"""What a report is given: results and tables of scores, recognised by their contents, read piece by piece."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class Given:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """The results that there are."""
+        """The results that were given."""
         return tuple(one for one in (self.imputed, self.placed, self.spots) if one is not None)
 
     def scored(self, *, place: bool) -> tuple[Scores, ...]:
@@ -244,7 +244,7 @@ def given_of(results: Sequence[Any]) -> Given:
             "results",
             expected="at least one result or table of scores",
             got="none" if not found else "the inputs alone",
-            fix=f"Give {_WANTED}.",
+            fix=f"Pass {_WANTED}.",
         )
     return Given(
         scores=tuple(scores), **{key: found.get(key) for key in ("imputed", "placed", "spots", "pair")}
@@ -270,7 +270,7 @@ def checked_genes(given: Given, genes: Sequence[str]) -> list[str]:
             spelled = dict(zip(names, known, strict=True)) | spelled
     unknown = [name for name in genes if name not in spelled]
     if unknown:
-        fix = near(unknown[0], known) if known else "Give the imputed genes too."
+        fix = near(unknown[0], known) if known else "Pass the imputed genes too."
         raise GeneError("genes", expected="genes that were imputed", got=shorten(unknown), fix=fix)
     return [spelled[name] for name in genes]
 
@@ -301,7 +301,7 @@ def _kind_of(data: Input, where: str) -> ResultKind:
         expected=f"a result of cellweft: imputed genes (var['{MEASURED}']), placed cells "
         f"(obsm['{PLACES}']) or spots (obsm['{PROPORTIONS}'])",
         got=f"an AnnData with {shorten([*data.var.columns, *data.obsm]) or 'none of these'}",
-        fix="Name what cellweft has written; the two inputs are given together, as a pair.",
+        fix="Pass results of cellweft. Pass the two inputs together, as a pair.",
     )
 
 
@@ -324,7 +324,7 @@ def _read_scores(path: Path, where: str) -> Scores:
             f"{where} ({path})",
             expected="a table of scores",
             got=f"a file that cannot be read so ({' '.join(str(error).split())[:100]})",
-            fix="Name a table that evaluate_imputation or evaluate_placement made.",
+            fix="Pass a table from evaluate_imputation or evaluate_placement.",
         ) from error
     return _scores(table, path.name, _beside(path), f"{where} ({path})")
 

@@ -76,8 +76,8 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
     if slices is not None:
         said += [" on ", result.number(int(slices.nunique()), f"{SLICE}, values"), " slices"]
     said.append(
-        ". The confidence goes from zero, every spot alike, to one, a single spot; the spread is how far a "
-        "cell's possible places lie from their mean, in the unit of the coordinates."
+        ". The confidence ranges from zero, all spots alike, to one, a single spot. The spread is the "
+        "distance of a cell's possible positions from their mean, in the unit of the coordinates."
     )
     found: list[Block] = [text(*said)]
     if columns:
@@ -97,8 +97,8 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
         numbers = (result.number(one, f"obs, {name}, {what} of the cells", form) for what, one in quantiles)
         rows.append((said, *numbers))
     return Table(
-        caption=("How sure the places are",),
-        heads=("", "one cell in twenty is below", "the middle cell", "one cell in twenty is above"),
+        caption=("Confidence of the positions",),
+        heads=("", "one cell in twenty is below", "median cell", "one cell in twenty is above"),
         rows=tuple(rows),
     )
 
@@ -127,7 +127,7 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
             Name(one),
             result.number(int(counts[one]), f"cells of {one}"),
             *(
-                result.number(float(middles[name][one]), f"obs, {name}, the middle cell of {one}", form)
+                result.number(float(middles[name][one]), f"obs, {name}, the median cell of {one}", form)
                 for name, _, form in columns
             ),
         )
@@ -135,7 +135,7 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
     ]
     left = len(counts) - len(shown)
     return Table(
-        caption=("Types of cells, the most frequent first",),
+        caption=("Cell types, the most frequent first",),
         heads=(Name(label), "cells", *(f"{said} of the middle cell" for _, said, _ in columns)),
         rows=tuple(rows),
         note=_left_out(result, left, "types that are not shown", " types of fewer cells are not shown."),
@@ -164,8 +164,8 @@ def _maps(
             caption=(f"Placed cells by their {said}: {meaning}.",),
         )
         for name, said, meaning in (
-            (CONFIDENCE, "confidence", "high where few spots come into question"),
-            (SPREAD, "spread", "high where a cell may have lived far from where it is drawn"),
+            (CONFIDENCE, "confidence", "high where only a few spots are likely"),
+            (SPREAD, "spread", "high where a cell may have lived far from the plotted position"),
         )
         if result.column(name) is not None
     ]
@@ -211,7 +211,7 @@ def _types(result: Result, table: pd.DataFrame) -> Table:
     left = len(order) - len(rows)
     return Table(
         caption=("What ", result.number(len(table), "spots"), " spots are made of"),
-        heads=("type", "spots in which it is the largest part", "share in the middle spot", "largest share"),
+        heads=("type", "spots in which it is the most frequent", "median share", "largest share"),
         rows=rows,
         note=_left_out(result, left, f"{PROPORTIONS}: types not shown", " types are not shown."),
     )

@@ -1,4 +1,4 @@
-"""What came in and how it was run: what the check found and what the records say, in words."""
+"""Inputs and runs: the findings of the check and the contents of the records, in words."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def findings_of(given: Given) -> tuple[dict[str, Any], str]:
 
 
 def input_blocks(given: Given) -> tuple[Block, ...]:
-    """Return what came in."""
+    """Return the section on the inputs."""
     found, source = findings_of(given)
     blocks: list[Block] = [_sides(found, source), _together(found, source)] if found else [_NOT_GIVEN]
     blocks.append(_results(given))
     if given.pair is not None and given.pair.cautions:
-        blocks.append(text("The check has cautions: they stand below, among all.", tone="note"))
+        blocks.append(text("The check found cautions. They are listed below with all findings.", tone="note"))
     elif given.pair is not None:
-        blocks.append(text("The check has no cautions."))
+        blocks.append(text("The check found no cautions."))
     return tuple(blocks)
 
 
 _NOT_GIVEN = text(
-    "What the check found in the inputs was not given. Make the report with the two inputs to have it here.",
+    "What the check found in the inputs was not given. Pass the two inputs to the report to include it.",
     tone="note",
 )
 
@@ -68,8 +68,8 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
     add("zeros", "sparsity", "share")
     if all(found[side]["scale"] == "raw" for side in sides):
         add("counts in a typical cell", "median_total", "value")
-    add("cells without any count", "empty_cells", "count", always=False)
-    add("genes without any count", "empty_genes", "count", always=False)
+    add("cells without counts", "empty_cells", "count", always=False)
+    add("genes without counts", "empty_genes", "count", always=False)
     rows.append(("cell types from", *(_name(found[side].get("labels")) for side in sides)))
     kinds = [found[side].get("label_counts", {}) for side in sides]
     if any(kinds):
@@ -77,10 +77,7 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
             ("cell types", *(_number(len(one) or None, "count", f"{source}: label_counts") for one in kinds))
         )
     return Table(
-        caption=("The two inputs, as the check found them",),
-        heads=("", "reference", "spatial data"),
-        rows=tuple(rows),
-        mixed=True,
+        caption=("The two inputs",), heads=("", "reference", "spatial data"), rows=tuple(rows), mixed=True
     )
 
 
@@ -91,8 +88,8 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
     only, place = found["genes_only_spatial"], found["coordinates"]
     shared, panel = number(found["shared_genes"], "shared_genes"), number(found["spatial"]["genes"], "genes")
     rows: list[tuple[str, tuple[Part, ...]]] = [
-        ("shared genes", (shared, " of ", panel, " that the panel has")),
-        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " that only the reference has")),
+        ("shared genes", (shared, " of ", panel, " on the panel")),
+        ("to impute", (number(found["genes_to_impute"], "genes_to_impute"), " only in the reference")),
     ]
     if only:
         rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
@@ -134,7 +131,7 @@ def _results(given: Given) -> Facts:
     for scores in given.scores:
         n = scores.number(len(scores.table), "rows")
         rows.append(("scores", (Name(scores.name), ": ", n, " rows")))
-    return Facts(title="What this report is made of", rows=tuple(rows))
+    return Facts(title="Contents of this report", rows=tuple(rows))
 
 
 def run_blocks(given: Given) -> tuple[Block, ...]:
@@ -144,7 +141,7 @@ def run_blocks(given: Given) -> tuple[Block, ...]:
         if given.placed is not None and one.record == given.placed.record | {"kind": "spots"}:
             continue
         if not one.record:
-            blocks.append(text(Name(one.name), " has no record of how it was made.", tone="note"))
+            blocks.append(text(Name(one.name), " has no record.", tone="note"))
             continue
         blocks += [_how(one), _settings(one)]
     if versions := _versions(given):
@@ -163,7 +160,7 @@ def _how(result: Result) -> Facts:
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("interval"):
         level = result.number(float(record["interval"]), "record, interval", "share")
-        rows.append(("intervals", (level, " of the measurements shall lie within them")))
+        rows.append(("intervals", (level, " of the measurements should lie inside")))
     if record.get("embedding") not in (None, "none", ""):
         rows.append(("embedding", (Name(str(record["embedding"])),)))
     if record.get("network"):
@@ -171,7 +168,7 @@ def _how(result: Result) -> Facts:
     rows += [
         (head, (_name(record.get(key)),)) for head, key in (("made", "date"), ("command", "command_line"))
     ]
-    for head, key in (("learning took", "fit"), ("the run took", "run")):
+    for head, key in (("training time", "fit"), ("run time", "run")):
         if seconds := record.get("duration", {}).get(key):
             took = result.number(float(seconds), f"record, duration, {key}", "value")
             rows.append((head, (took, " seconds")))
@@ -219,9 +216,9 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
 def _settings(result: Result) -> Block:
     changed = changed_settings(result)
     if not changed:
-        return text("All settings of ", Name(result.name), " are those of the method.")
+        return text("All settings of ", Name(result.name), " are the default ones.")
     return Table(
-        caption=("Settings of ", Name(result.name), " that differ from the method's own"),
+        caption=("Settings of ", Name(result.name), " that differ from the default"),
         heads=("setting", "here", "by default"),
         rows=tuple((Name(name), _name(here), _name(usual)) for name, (here, usual) in changed.items()),
     )
@@ -247,7 +244,7 @@ def _versions(given: Given) -> Block | None:
         caption=("Versions",),
         heads=heads,
         rows=tuple((Name(key), *(_name(one.get(key)) for _, one in kinds)) for key in packages),
-        note=() if len(kinds) == 1 else ("These were not made by the same versions.",),
+        note=() if len(kinds) == 1 else ("These were made by different versions.",),
     )
 
 
@@ -306,7 +303,7 @@ def input_cautions(given: Given) -> list[Text]:
     for one in given.results:
         side = "reference" if one.kind == "placed" else "spatial"
         if found and found[side]["cells"] != one.n_cells:
-            other = " has another number of cells than the inputs of the "
-            same = ": make sure that both are of the same data."
+            other = " has a different number of cells than the inputs of the "
+            same = ": make sure that both come from the same data."
             said.append(text(Name(one.name), other, Name(source), same, tone="caution"))
     return said

@@ -58,15 +58,15 @@ def page_of(
 
     parts: tuple[tuple[str, str, Callable[[], tuple[Block, ...]]], ...] = (
         ("summary", "In short", lambda: _short(given)),
-        ("inputs", "What came in", lambda: input_blocks(given)),
-        ("run", "How it was run", lambda: run_blocks(given)),
-        ("quality", "How good the imputed genes are", quality),
+        ("inputs", "Inputs", lambda: input_blocks(given)),
+        ("run", "Runs", lambda: run_blocks(given)),
+        ("quality", "Accuracy of the imputed genes", quality),
         ("genes", "Which genes to trust", lambda: gene_blocks(given)),
         ("gallery", "Genes in the tissue", lambda: gallery_blocks(given, genes, truth)),
-        ("placement", "Where cells were placed", places),
-        ("composition", "What the spots are made of", lambda: composition_blocks(given)),
-        ("cautions", "What to keep in mind", lambda: (_cautions(given),)),
-        ("reproduce", "To cite and to reproduce", lambda: _closing(given)),
+        ("placement", "Placed cells", places),
+        ("composition", "Composition of the spots", lambda: composition_blocks(given)),
+        ("cautions", "Caveats", lambda: (_cautions(given),)),
+        ("reproduce", "Citation and reproduction", lambda: _closing(given)),
     )
     sections = []
     for number, (key, head, make) in enumerate(parts, 1):
@@ -78,15 +78,15 @@ def page_of(
 
 
 def _short(given: Given) -> tuple[Block, ...]:
-    """Return the verdicts, and how many genes are called reliable."""
+    """Return the verdicts and the number of reliable genes."""
     found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
-        said = " imputed genes are called reliable. Use the others with care, or not at all."
+        said = " imputed genes are reliable. Use the others with care, or not at all."
         found.append(text(*reliable, said, tone="note"))
     found += [verdict(scores, given.placed, lead=True) for scores in given.scored(place=True)]
     for what, result, place in (
-        ("How good the imputed genes are", given.imputed, False),
-        ("How right the places are", given.placed, True),
+        ("Accuracy of the imputed genes", given.imputed, False),
+        ("Accuracy of the positions", given.placed, True),
     ):
         if result is not None and not given.scored(place=place):
             found.append(text(f"{what} was not tested: no scores were given.", tone="caution"))
@@ -106,7 +106,7 @@ def _cautions(given: Given) -> Listing:
     kinds = [kind for kind, one in there.items() if one]
     said += [text(one, tone="caution") for kind in kinds for one in CAUTIONS[kind]]
     if not kinds:
-        said.append(text("Scores of places hold for cells like these alone.", tone="caution"))
+        said.append(text("Scores of positions are only valid for cells like these.", tone="caution"))
     return Listing(tuple(said))
 
 
@@ -116,7 +116,7 @@ def _closing(given: Given) -> tuple[Block, ...]:
     blocks: list[Block] = [Heading(("To cite",)), Listing((*papers, own))]
     if lines := commands(given):
         blocks += [
-            Heading(("To make it again",)),
+            Heading(("Commands to reproduce it",)),
             text(
                 "With the inputs and the versions above, as far as the records tell. Options by which the "
                 "inputs were read, such as columns of labels and coordinates, are not recorded unless they "

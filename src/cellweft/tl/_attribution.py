@@ -83,7 +83,7 @@ class Explained(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution:
-    """What each gene adds to the weight of a cell at its spot; made by `attribute`.
+    """The contribution of each gene to the weight of a cell at its spot. Returned by `attribute`.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Attribution:
 
     @property
     def relative_gap(self) -> DoubleArray:
-        """The completeness gap as a part of what is explained, (n_cells,).
+        """The completeness gap relative to the explained weight, (n_cells,).
 
         0 where there is no gap, and infinite where there is one but nothing to explain.
         """
@@ -297,7 +297,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
     labels
         (n_cells,) the group of every cell: text, numbers or a categorical.
     n_cells
-        Cells that there are.
+        Number of cells.
     where
         What the labels are called in an error.
 
@@ -313,7 +313,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
             where,
             expected=f"one for each of the {n_cells:,} cells of the attribution",
             got=f"{len(groups):,}" + (f", {missing:,} of them missing" if missing else ""),
-            fix="Give them in the order of attribution.cell_names; leave out cells that have none.",
+            fix="Give them in the order of attribution.cell_names; remove cells that have none.",
         )
     return groups
 
@@ -354,7 +354,7 @@ def cell_positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
     asked = np.asarray(cells.obs_names if isinstance(cells, AnnData) else cells)
     if asked.dtype == bool and asked.shape == names.shape:
         return np.flatnonzero(asked)
-    fix = "Say which of the placed cells to explain."
+    fix = "Choose the placed cells to explain."
     if asked.ndim != 1 or (asked.dtype.kind not in "iuOUST" and len(asked)):
         expected, got = f"positions, names, an AnnData or {len(names):,} booleans", str(asked.dtype)
         raise InputError("cells", expected=expected, got=f"{got} of shape {asked.shape}", fix=fix)

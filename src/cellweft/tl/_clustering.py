@@ -19,7 +19,7 @@ _N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
-    """Return how well clusters agree with labels.
+    """Return scores for the agreement of clusters with labels.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
     Returns
     -------
     Cluster of every cell, (n_cells,), from 0 on, the largest first. Where all cells are alike, or fewer than
-    three, nothing can be told apart: all get 0.
+    three, no groups can be found: all get 0.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def _kernel_widths(beyond: DoubleArray, target: float) -> DoubleArray:
 def coexpression_modules(
     expression: NDArray[Any], genes: NDArray[Any], *, seed: int, k: int = 5, resolution: float = 1.0
 ) -> pd.Series[int]:
-    """Group genes that rise and fall together.
+    """Group co-expressed genes into modules.
 
     Parameters
     ----------
@@ -271,6 +271,6 @@ def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
         expression,
         fits=expression.ndim == 2 and expression.size > 0,
         expected="a matrix of finite values, cells x genes, with at least one of each",
-        fix="Look at what made the matrix.",
+        fix="Check how the matrix was computed.",
     )
     return expression

@@ -252,7 +252,7 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
             "groups",
             expected=f"{imputation.n_obs} labels, one per cell",
             got=f"{len(labels)}",
-            fix="Give the labels of the imputed cells, in their order.",
+            fix="Pass the labels of the imputed cells, in the same order.",
         )
     return np.asarray(labels.where(labels.notna(), "").astype(str), dtype=np.str_)
 
@@ -269,6 +269,6 @@ def _comparisons(labels: NDArray[np.str_], names: list[str], reference: str | No
             "groups",
             expected="at least 2 groups of at least 2 cells each",
             got=f"{len(names)} groups" if small is None else f"{sizes[small]} cell in {small!r}",
-            fix="Join small groups to others, or give their cells no label (None).",
+            fix="Merge small groups, or set the label of their cells to None.",
         )
     return [name for name in names if name != reference]

@@ -101,7 +101,7 @@ def dominant_genes(
     genes that most cells lack.
 
     The cells of a segment are not independent draws, and segments that were cut by the same placement are
-    not either: the p-values rank genes and are no measure of error rates for a new tissue.
+    not either: the p-values rank genes and do not control error rates for a new tissue.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def compare_with_expression(
     fdr: float = 0.05,
     progress: ProgressOption = True,
 ) -> GeneComparison:
-    """Compare the spatially dominant genes of segments with those that are expressed more in them.
+    """Compare the spatially dominant genes of segments with their differentially expressed genes.
 
     Parameters
     ----------

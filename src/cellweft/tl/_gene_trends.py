@@ -106,14 +106,14 @@ class Trends(NotebookText):
         gene
             One of `genes`.
         cell_type
-            A tested type; may be left away where there is one only.
+            A tested type. May be omitted if there is only one.
 
         Returns
         -------
         DataFrame
             ``position``, ``mean``, ``lower`` and ``upper``, in units of the expression, at positions from the
             first to the last cell of the type. The band holds the mean at each single position at the stated
-            level (Student's t); it is no band for the whole curve at once, nor for single cells.
+            level (Student's t); it is neither a band for the whole curve nor one for single cells.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Trends(NotebookText):
         Parameters
         ----------
         cell_type
-            A tested type; may be left away where there is one only.
+            A tested type. May be omitted if there is only one.
 
         Returns
         -------
@@ -230,7 +230,7 @@ def gene_trends(
 
     The p-values take cells as independent, and positions as given. Neighbours in a tissue are not quite
     independent, and positions from a placement were themselves found from expression: there p-values rank
-    genes, and prove no gradient. DEVIATION: the STEM paper draws polynomials of degree 3 and tests none.
+    genes but prove no gradient. DEVIATION: the STEM paper draws polynomials of degree 3 and tests none.
 
     Examples
     --------
@@ -321,14 +321,14 @@ def _check_input(
             "values",
             expected="cells x genes, with one position per cell and one name per gene",
             got=f"shapes {matrix.shape} (values), {along.shape} (position) and {names.shape} (genes)",
-            fix="Give the positions of these cells and the names of these genes, in the same order.",
+            fix="Pass the positions of these cells and the names of these genes, in the same order.",
         )
     if len(along) == 0 or not np.isfinite(along).all():
         raise InputError(
             "position",
             expected="a finite position for every cell, and at least one cell",
             got=f"{int((~np.isfinite(along)).sum()):,} of {len(along):,} NaN or infinite",
-            fix="Drop the cells that have no position.",
+            fix="Remove the cells without a position.",
         )
     twice = sorted({str(name) for name in names[pd.Index(names).duplicated()]})
     if twice:
@@ -407,5 +407,5 @@ def _gene_blocks(matrix: Matrix, cells: IntArray) -> Iterator[DoubleArray]:
     for columns in row_blocks(matrix.shape[1], rows_within(BLOCK_VALUES, len(cells))):
         part = by_gene[:, columns].toarray() if sp.issparse(matrix) else by_gene[cells, columns]
         block = part.astype(np.float64)
-        check_array("values", block, expected="finite values", fix="Look at what made the matrix.")
+        check_array("values", block, expected="finite values", fix="Check how the matrix was computed.")
         yield block

@@ -32,7 +32,7 @@ def multiple_imputations(
     memory: str | int = "4 GB",
     progress: ProgressOption = True,
 ) -> list[AnnData]:
-    """Draw matrices of genes as they might have been measured.
+    """Draw several matrices of genes that could have been measured.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Interval
         preset = arg("preset", "auto")
         raise NotFittedError(
             "Imputer.intervals_",
-            expected="intervals, which draws are made from",
+            expected="intervals, from which the matrices are drawn",
             got=f"none of preset={imputer.preset!r} with reliability={imputer.reliability}",
             fix="Use " + preset + " with " + arg("reliability", True) + ", and a panel of at least 6 genes.",
         )

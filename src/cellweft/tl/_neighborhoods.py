@@ -1,4 +1,4 @@
-"""Who lives beside whom: enrichment of neighbours, and the hollow structure of embeddings."""
+"""Neighbourhoods: enrichment of neighbouring cell types, and the hollow structure of embeddings."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def region_enrichment(
             "region_places",
             expected="coordinates of as many dimensions as places has, and at least one of both",
             got=f"shapes {places.shape} (places) and {spots.shape} (region_places)",
-            fix="Give the coordinates of cells and spots of the same slice.",
+            fix="Pass the coordinates of cells and spots of the same slice.",
         )
     check_range("k", k, low=1, high=len(spots), integer=True)
     types, codes = label_codes(labels, len(places))
@@ -194,7 +194,7 @@ def region_enrichment(
 def hollow_structure(
     embeddings: NDArray[Any], *, radii: NDArray[Any] | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Return how many cells a growing sphere around the mean embedding holds.
+    """Return the number of cells in a growing sphere around the mean embedding.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def hollow_structure(
     Raises
     ------
     InputError
-        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; ``radii`` that are none.
+        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; invalid ``radii``.
 
     Notes
     -----
@@ -242,7 +242,7 @@ def hollow_structure(
                 "radii",
                 expected="finite numbers of at least 0",
                 got=f"shape {asked.shape}" if asked.ndim != 1 else "NaN, infinity or numbers below 0",
-                fix="Give multiples of the distance between nearest neighbours.",
+                fix="Pass multiples of the distance between nearest neighbours.",
             )
     share = np.searchsorted(np.sort(ratios), asked, side="right") / len(ratios)
     return pd.DataFrame({"radius_ratio": asked, "share": share})
@@ -269,7 +269,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     InputError
         As `hollow_structure`.
     SettingError
-        ``share`` is no number from 0 to 1.
+        ``share`` is not a number from 0 to 1.
 
     Notes
     -----
@@ -296,10 +296,10 @@ def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
         raise InputError(
             "adjacency", expected="a graph of cells x cells", got=f"shape {graph.shape}", fix=fix
         )
-    check_array("adjacency", graph.data, expected="finite weights", fix="Look at what made the graph.")
+    check_array("adjacency", graph.data, expected="finite weights", fix="Check how the graph was computed.")
     kept = graph.data != 0
     if not kept.any():
-        fix = "Give a graph in which cells have neighbours."
+        fix = "Pass a graph in which cells have neighbours."
         raise InputError("adjacency", expected="at least one edge", got="none", fix=fix)
     return graph.row[kept].astype(np.int64), graph.col[kept].astype(np.int64), int(graph.shape[0])
 
@@ -349,14 +349,14 @@ def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
         cells,
         fits=cells.ndim == 2 and len(cells) >= 2,
         expected="finite values, cells x latent, of at least 2 cells",
-        fix="Look at what made the embeddings.",
+        fix="Check how the embeddings were computed.",
     )
     if (cells == cells[0]).all():
         raise InputError(
             "embeddings",
             expected="cells that differ",
             got=f"{len(cells):,} cells that are all alike",
-            fix="Look at what made the embeddings.",
+            fix="Check how the embeddings were computed.",
         )
     # numbers near 0 keep the distances exact
     centred = cells - cells.mean(axis=0)

@@ -33,7 +33,7 @@ _Curve = Callable[[DoubleArray], DoubleArray]  # (n,) parameters -> (n, d) place
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Axis:
-    """A line through the tissue, and where cells stand along it.
+    """A line through the tissue, with the positions of cells along it.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Axis:
 
     @property
     def length(self) -> float:
-        """Length of the curve in the unit of the coordinates; InputError of a score, which has none."""
+        """Length of the curve in the unit of the coordinates. InputError for an axis made from a score."""
         return float(_lengths(self._line()).sum())
 
     def position(self, coordinates: NDArray[Any]) -> DoubleArray:
@@ -96,7 +96,7 @@ class Axis:
         return self._nearest(coordinates)[0]
 
     def distance(self, coordinates: NDArray[Any]) -> DoubleArray:
-        """Return how far cells are from the curve.
+        """Return the distance of cells from the curve.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Axis:
         Raises
         ------
         InputError
-            As `position`, or the axis is made of a score, which has no place.
+            As `position`, or the axis is made from a score, which has no curve.
         """
         return self._nearest(coordinates)[1]
 
@@ -119,7 +119,7 @@ class Axis:
             raise InputError(
                 "axis",
                 expected="an axis with a curve",
-                got="one made of a score, which has no place",
+                got="one made from a score, which has no curve",
                 fix="Fit a curve: cellweft.tl.fit_axis(coordinates).",
             )
         return self.curve
@@ -132,7 +132,7 @@ class Axis:
                 "coordinates",
                 expected=f"{line.shape[1]} dimensions, as the curve has",
                 got=f"{places.shape[1]}",
-                fix="Give the coordinates that the axis was fitted to.",
+                fix="Pass coordinates with the same dimensions as those of the fit.",
             )
         return _project(places, line)
 
@@ -221,7 +221,7 @@ def fit_axis(
 
 
 def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
-    """Return the axis of a score that every cell has, such as a zonation score carried over from spots.
+    """Return the axis of a score per cell, such as a zonation score transferred from spots.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
             "score",
             expected="at least two different values",
             got=f"{len(scores):,} cells, all the same" if len(scores) else "no cells",
-            fix="Look at what made the score.",
+            fix="Check how the score was computed.",
         )
     return Axis(kind="score", ranked=np.sort(scores) if rank else None)
 
@@ -460,17 +460,17 @@ def _check_scores(score: NDArray[Any], where: str) -> DoubleArray:
         scores,
         fits=scores.ndim == 1,
         expected="one finite score per cell",
-        fix="Give the scores of all cells as one column, without missing ones.",
+        fix="Pass one score for each cell, without missing values.",
     )
     return scores
 
 
 def _check_enough(places: DoubleArray, *, needed: int, kind: str) -> None:
     expected, got = f"at least {needed} cells to fit this {kind} to", f"{len(places)}"
-    fix = "Give more cells, or ask for a curve that bends less."
+    fix = "Pass more cells, or request a smoother curve."
     if len(places) >= needed:
         expected, got = "cells at different places", f"{len(places):,} cells at one place"
-        fix = "Look at what made the coordinates."
+        fix = "Check how the coordinates were computed."
     if len(places) < needed or (places == places[0]).all():
         raise InputError("coordinates", expected=expected, got=got, fix=fix)
 
@@ -482,7 +482,7 @@ def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
         place,
         fits=place.shape == (n_dimensions,),
         expected=f"a place of {n_dimensions} finite numbers",
-        fix="Give a point near the end of the tissue where positions begin.",
+        fix="Pass a point near the end of the tissue where positions start.",
     )
     return place
 
@@ -497,6 +497,6 @@ def _chosen(cells: NDArray[Any], n_cells: int) -> BoolArray | IntArray:
             "cells",
             expected=f"a mask of {n_cells:,} cells, or positions below that",
             got=f"{chosen.dtype} values of shape {chosen.shape}",
-            fix="Say which rows of the coordinates the curve is fitted to.",
+            fix="Choose the rows of the coordinates to fit the curve to.",
         )
     return chosen

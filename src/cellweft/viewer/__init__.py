@@ -49,7 +49,7 @@ def view(
     block: bool = True,
     token: bool = True,
 ) -> Viewer:
-    """Show results on a page in the browser, served from this machine to this machine alone.
+    """Show results in the browser. Only this machine can open the page.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _datasets(
             "tissue",
             expected="an imputed result, whose cells are those of the tissue",
             got=f"{' and '.join(sorted(set(kinds)))} alone",
-            fix="Give the imputed result too, or leave the tissue out.",
+            fix="Pass the imputed result too, or omit the tissue.",
         )
     return [
         Dataset(

@@ -55,7 +55,7 @@ def kind_of(opened: Input) -> ResultKind:
         opened.where,
         expected="a result of cellweft: imputed genes, placed cells or spots",
         got="data without var['measured'], obsm['cellweft_spatial'] or uns['cellweft']",
-        fix="Give what cellweft wrote; the tissue that was imputed goes to " + arg("tissue") + ".",
+        fix="Pass a result of cellweft. Pass the tissue with " + arg("tissue") + ".",
     )
 
 
@@ -85,9 +85,9 @@ class Dataset:
     Raises
     ------
     FormatError
-        It is no result of cellweft.
+        It is not a result of cellweft.
     KeyMissingError, InputError
-        It has no positions, or they are no numbers.
+        It has no positions, or they are not numbers.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Dataset:
                     f"{opened.where} ({name})",
                     expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var say",
                     got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
-                    fix="Write the file anew with AnnData.",
+                    fix="Write the file again with AnnData.",
                 )
             found[name] = matrix
         return found

@@ -73,7 +73,7 @@ class MeasuredGenes:
                 tissue.where,
                 expected=f"genes of {result.where}",
                 got=f"none of them, but {shorten(genes.names.tolist(), most=3) or 'no genes'}",
-                fix="Give the tissue whose genes were imputed, or leave it out.",
+                fix="Pass the tissue whose genes were imputed, or omit it.",
             )
         self.genes: dict[int, int] = dict(
             zip(first[match.first].tolist(), range(len(match.first)), strict=True)
@@ -86,7 +86,7 @@ class MeasuredGenes:
                 expected=f"the cells of {result.where}, by their names",
                 got=f"other names ({shorten(_some_names(tissue.obs), most=3)}), where the result has "
                 f"{shorten(_some_names(result.obs), most=3)}",
-                fix="Give the tissue whose cells were imputed, or leave it out.",
+                fix="Pass the tissue whose cells were imputed, or omit it.",
             )
         self._n_cells = len(result.obs)
         self._lock = threading.Lock()

@@ -336,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "cellweft view",
                 expected="an answer",
                 got=f"{type(error).__name__}: {str(error)[:300]}",
-                fix="Reload the page; if it happens again, start cellweft view anew.",
+                fix="Reload the page; if it happens again, restart cellweft view.",
             )
             found = error_answer(wrong, status=500)
         if self._unread:

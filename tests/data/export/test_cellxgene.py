@@ -169,5 +169,5 @@ def test_what_cannot_be_is_told(result: Any, tmp_path: Path) -> None:
         write_cellxgene(result, tmp_path / "a.h5ad")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a.h5ad").write_text("mine")
-    with pytest.raises(OutputExistsError, match="expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match="expected a path that does not exist yet"):
         write_cellxgene(result, tmp_path / "a.h5ad")

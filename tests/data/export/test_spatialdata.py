@@ -145,7 +145,7 @@ def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: 
     assert path == tmp_path / "copy.zarr"
     assert files_of(store) == before
     assert sorted(one.name for one in (path / "tables").iterdir() if one.is_dir()) == ["imputed", "table"]
-    with pytest.raises(OutputExistsError, match="expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match="expected a path that does not exist yet"):
         to_spatialdata(result, store, output=path)
     to_spatialdata(result, store, output=path, name="again", overwrite=True)
     assert "again" in zarr.open_group(path, mode="r")["tables"]
@@ -168,7 +168,7 @@ def test_nothing_is_replaced_or_left_behind(
 ) -> None:
     store = make_store()
     for name in ("table", "left"):
-        with pytest.raises(OutputExistsError, match=f"'{name}': expected a name that no element has"):
+        with pytest.raises(OutputExistsError, match=f"'{name}': expected a name that is not taken"):
             to_spatialdata(result, store, name=name)
     before = files_of(store)
     strangers = result.copy()

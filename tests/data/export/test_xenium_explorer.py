@@ -90,5 +90,5 @@ def test_what_cannot_be_is_told(cells: Any, tmp_path: Path) -> None:
         write_explorer_groups(cells, path, column="none")
     assert not list(tmp_path.iterdir())
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match="expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match="expected a path that does not exist yet"):
         write_explorer_groups(cells, path, column="type")

@@ -63,7 +63,7 @@ def test_other_work_starts_anew_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     killed(target, 3)
     with caplog.at_level(logging.WARNING, logger="cellweft"):
         other = Journal(target, MARK | {"seed": 1}, resume=True)
-    assert "another seed: starting anew" in caplog.text
+    assert "another seed: starting over" in caplog.text
     assert (other.done, other.is_started) == (frozenset(), False)
 
 

@@ -1,4 +1,4 @@
-"""Tables of cells in memory and in files tell the same, and names that stand twice are found by blocks."""
+"""Tables of cells in memory and in files tell the same, and duplicate names are found by blocks."""
 
 from pathlib import Path
 from typing import Any

@@ -183,7 +183,7 @@ def test_files_that_are_not_what_their_name_says(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(
-        FormatError, match=rf"sc \(.*{name}\): expected content that fits its name.*got {looks}"
+        FormatError, match=rf"sc \(.*{name}\): expected content that matches its name.*got {looks}"
     ):
         open_input(tmp_path / name, argument="sc")
 
@@ -296,7 +296,7 @@ def test_folders_that_are_no_input(tmp_path: Path, make_side: Any, write_as: Wri
     with pytest.raises(FormatError, match=r"expected 2 cells x 1 genes.*got a matrix of 12 cells x 1 genes"):
         open_input(folder, argument="sc")
     (folder / "matrix.mtx").write_text("nothing\n")
-    with pytest.raises(FormatError, match=r"expected content that fits its name 'data\.mtx'"):
+    with pytest.raises(FormatError, match=r"expected content that matches its name 'data\.mtx'"):
         open_input(folder, argument="sc")
 
 

@@ -90,7 +90,7 @@ def test_what_cannot_be_is_told(tmp_path: Path, reader: Reader, monkeypatch: pyt
     fill(tmp_path, "experiment.xenium")
     reader.fails = ValueError("a file is\nmissing")
     with pytest.raises(
-        FormatError, match="that spatialdata-io reads as xenium, got its refusal: a file is mis"
+        FormatError, match="that spatialdata-io reads as xenium, got the error: a file is mis"
     ):
         read_platform("xenium", tmp_path)
     monkeypatch.setitem(sys.modules, "spatialdata_io", None)  # type: ignore[arg-type]

@@ -281,7 +281,7 @@ class TestTable:
 
     def test_numbers_that_float16_cannot_hold(self, broken: Path) -> None:
         scale_weights(broken, "emb_layer_norm_after.weight", 1e6)
-        with pytest.raises(SettingError, match=r"^dtype: expected numbers up to 65,504.*Take float32\."):
+        with pytest.raises(SettingError, match=r"^dtype: expected numbers up to 65,504.*Use float32\."):
             embed_proteins(some_proteins(), model=str(broken), dtype="float16")
 
     def test_the_plan(self, tiny: Path, tmp_path: Path) -> None:
@@ -442,8 +442,8 @@ class TestRefusals:
         ("text", "match"),
         [
             ("gene,sequence\nGad1,MASST\n", r"a FASTA file of proteins, got a file that starts with 'gene,"),
-            (">Gad1\nMASST\n>Sst\n>Vip\nMK\n", r"a sequence under every header, got none for 'Sst'"),
-            (">Gad1\nMAS1T\n", r"'Gad1'.*amino acids alone, got '1' at position 4"),
+            (">Gad1\nMASST\n>Sst\n>Vip\nMK\n", r"a sequence for every header, got none for 'Sst'"),
+            (">Gad1\nMAS1T\n", r"'Gad1'.*only amino acids, got '1' at position 4"),
             (">Gad1\nMASST\n>Gad1\nMASST\n", r"proteins\.fa: expected every name once, got 'Gad1'"),
         ],
     )
@@ -592,7 +592,7 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
             ),
         ),
         MissingFileError,
-        "no 'model-00002-of-00002.safetensors'.*files that are there already are kept",
+        "no 'model-00002-of-00002.safetensors'.*existing files are kept",
     ),
 }
 

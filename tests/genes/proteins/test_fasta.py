@@ -115,8 +115,8 @@ PACKED = gzip.compress(b">a\n" + bytes(range(65, 91)) * 200, mtime=0)
         (b"gene,sequence\nGad1,MASS\n", "got a file that starts with 'gene,sequence'"),
         (b"M" * 200, f"starts with '{'M' * 60}...'. Every protein starts with a line such as >Gad1"),
         (b">Gad1\nMASS\n>\nMLSC\n", "got a header without a name in line 3"),
-        (PACKED[:-30], "expected a whole file, got one that breaks off or is damaged"),
-        (PACKED[:40] + b"\xff\xff\xff\xff" + PACKED[44:], "got one that breaks off or is damaged"),
+        (PACKED[:-30], "expected a whole file, got one that is truncated or damaged"),
+        (PACKED[:40] + b"\xff\xff\xff\xff" + PACKED[44:], "got one that is truncated or damaged"),
         (b">a\n" + b"ACGT" * 20 + b"\n>b\n" + b"GGCUN" * 10, "got nucleotides"),
     ],
 )
@@ -130,11 +130,11 @@ def test_what_is_no_fasta_is_refused(tmp_path: Path, content: bytes, words: str)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (">Gad1\n>Sst\nMLSC\n>Vip\n\n", "under every header, got none for 'Gad1', 'Vip'"),
+        (">Gad1\n>Sst\nMLSC\n>Vip\n\n", "for every header, got none for 'Gad1', 'Vip'"),
         (">Gad1\n*\n", "got none for 'Gad1'"),
         (
             ">Sst\nML\n>Gad1 P48318\nMAS\nST1P\n",
-            "protein 'Gad1' (line 3): expected amino acids alone, got '1' at position 6",
+            "protein 'Gad1' (line 3): expected only amino acids, got '1' at position 6",
         ),
         (
             ">Gad1\nMAJS\n",

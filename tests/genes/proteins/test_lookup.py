@@ -74,8 +74,8 @@ def test_an_id_where_a_symbol_should_be_is_none(tissue: Any) -> None:
     [
         (["Gad1", "Sst", "Gad1"], "genes: expected genes, each once, got 'Gad1' more than once"),
         ([], "genes: expected genes, each once, got none"),
-        (["Gad1,Sst"], "names with blanks or commas: 'Gad1,Sst'. Write every name in a line of its own"),
-        (["Gad1", "  "], "names with blanks or commas: '  '"),
+        (["Gad1,Sst"], "names with spaces or commas: 'Gad1,Sst'. Write each name on its own line"),
+        (["Gad1", "  "], "names with spaces or commas: '  '"),
     ],
 )
 def test_bad_lists(genes: list[str], words: str) -> None:
@@ -92,7 +92,9 @@ def test_bad_files(tmp_path: Path, tissue: Any) -> None:
     with pytest.raises(GeneError, match="got none"):
         wanted_genes(path)
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(FormatError, match="a text file with one gene a line, got a file that is no text"):
+    with pytest.raises(
+        FormatError, match="a text file with one gene a line, got a file that is not a text file"
+    ):
         wanted_genes(path)
     with pytest.raises(MissingFileError, match=r"nothing at this path\. Did you mean 'genes\.txt'"):
         wanted_genes(tmp_path / "gene.txt")

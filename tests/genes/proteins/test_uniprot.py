@@ -551,7 +551,7 @@ def test_a_damaged_file_is_asked_for_again(
         n_requests = len(server.log)
         assert client.ask(ALL, ["Gad1", "Sst"]) == first
         assert len(server.log) > n_requests
-    assert "is damaged or of another version, and is asked for again" in caplog.text
+    assert "is damaged or of another version, and is requested again" in caplog.text
 
 
 def test_offline_the_cache_answers(client: UniProt, server: FakeUniProt) -> None:
@@ -710,8 +710,8 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
     find("Gad1")
     server.troubles["/run"] = ["drop"] * 6
     words = (
-        rf"no connection .*\(6 attempts\)\. What it answered so far is kept in {tmp_path / 'cache'}: "
-        r"run again to go on\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
+        rf"no connection .*\(6 attempts\)\. The answers so far are kept in {tmp_path / 'cache'}: "
+        r"run again to continue\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
     )
     with pytest.raises(ServiceError, match=words):
         find("Gad1", "Sst")
@@ -758,7 +758,7 @@ def test_the_command_goes_on_after_a_trouble(call: Any, server: FakeUniProt, tmp
     assert result.exit_code == 2
     error = json.loads(result.stdout)["error"]
     assert (error["kind"], error["got"]) == ("ServiceError", "HTTP 500 (6 attempts)")
-    assert "run again to go on" in error["fix"]
+    assert "run again to continue" in error["fix"]
     assert files(tmp_path / "here") == []
     offline = call(*asked, "--offline")
     assert offline.exit_code == 0  # of Sst the answer was there

@@ -380,7 +380,7 @@ def test_the_output_has_to_be_shared(
     monkeypatch.setattr(RunMarker, "put", elsewhere)
     monkeypatch.setattr("cellweft.impute.cluster.client._LATE", 0.1)
     with pytest.raises(
-        OutputError, match=r"a\.zarr: expected a folder that all workers share.*got none of th"
+        OutputError, match=r"a\.zarr: expected a folder that all workers can write to.*got no folder of th"
     ):
         auto.impute_to(tmp_path / "a.zarr", dask=address)
     assert list(tmp_path.iterdir()) == []
@@ -391,7 +391,7 @@ def test_a_worker_that_comes_later_has_to_share_it_too(
 ) -> None:
     monkeypatch.setattr(RunMarker, "put", lambda self: contextlib.nullcontext())
     monkeypatch.setattr("cellweft.impute.cluster.client._check_workers", lambda *_: None)
-    with pytest.raises(OutputError, match=r"a\.zarr: expected a folder that all workers share"):
+    with pytest.raises(OutputError, match=r"a\.zarr: expected a folder that all workers can write to"):
         auto.impute_to(tmp_path / "a.zarr", dask=address)
     assert list(tmp_path.iterdir()) == []
 

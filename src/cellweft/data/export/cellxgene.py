@@ -71,7 +71,7 @@ def write_cellxgene(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Path:
-    """Write a result as an h5ad file that cellxgene shows.
+    """Write a result as an h5ad file for cellxgene.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def _filled(value: Any) -> Any:
 
 
 def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
-    """Look whether a file can be shown by cellxgene, and what CELLxGENE Discover would ask for besides.
+    """Check whether cellxgene can show a file, and what CELLxGENE Discover would also require.
 
     Parameters
     ----------

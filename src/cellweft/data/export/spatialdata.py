@@ -51,7 +51,7 @@ _NEAR = 1e-3  # of the extent: places that differ by less are the same
 def read_spatialdata(
     source: Any, *, table: str | None = None, coordinate_system: str | None = None
 ) -> AnnData:
-    """Read a table of SpatialData with the places of its cells.
+    """Read a table of SpatialData with the positions of its cells.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def read_spatialdata(
             data.where,
             expected="a table that annotates shapes or labels",
             got="one that annotates nothing",
-            fix="Give the places yourself, in obsm['spatial'].",
+            fix="Pass the positions yourself, in obsm['spatial'].",
         )
     whole = opened(source)
     system = system_of(whole, link.regions[0], coordinate_system, where=data.where)
@@ -128,7 +128,7 @@ def to_spatialdata(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Any:
-    """Add a result to the SpatialData that it was made from; nothing that is there is changed.
+    """Add a result to the SpatialData store that it was made from. Existing elements are not changed.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def _check_new(name: str, known: list[str], where: str) -> None:
     if name in known:
         raise OutputExistsError(
             f"{where}, {name!r}",
-            expected="a name that no element has",
+            expected="a name that is not taken",
             got="an element of that name",
             fix="Choose another name: elements are never replaced.",
         )

@@ -37,7 +37,7 @@ def vitessce_config(
     gene: str | None = None,
     title: str | None = None,
 ) -> dict[str, Any]:
-    """Return a configuration of Vitessce over a result: cells in space, genes, heat map and groups of cells.
+    """Return a Vitessce configuration for a result: cells in space, genes, heat map and groups of cells.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _config(
             str(path),
             expected="a .zarr store, which Vitessce reads piece by piece",
             got=f"a file named {path.name!r}",
-            fix="Write the result anew, to a name ending in .zarr.",
+            fix="Write the result again, to a name ending in .zarr.",
         )
     data = open_result(path, argument="result")
     places = place_key(data)
@@ -142,7 +142,7 @@ def write_vitessce(
     title: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a configuration of Vitessce, which `vitessce_config` explains, as JSON.
+    """Write a Vitessce configuration as JSON (see `vitessce_config`).
 
     A result in zarr's format 3, as cellweft writes them, is copied to format 2, the only one that Vitessce
     reads: to ``NAME-v2.zarr`` beside a configuration ``NAME.json``. That is the store that the page has to

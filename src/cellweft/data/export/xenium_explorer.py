@@ -34,7 +34,7 @@ def write_explorer_groups(
     colors: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the groups of the cells as Xenium Explorer imports cell groups.
+    """Write groups of cells as a file that Xenium Explorer can import.
 
     Parameters
     ----------

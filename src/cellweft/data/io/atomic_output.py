@@ -275,7 +275,7 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists():
         expected, got, fix = "the output's folder", "nothing there", f"Make it first: mkdir -p {folder}"
     elif not folder.is_dir():
-        expected, got, fix = "a folder", "a file", "Choose an output path in a folder that is there."
+        expected, got, fix = "a folder", "a file", "Choose an output path in an existing folder."
     elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
         expected, got = "a folder that may be written to", "no permission"
         fix = "Choose another folder, or change the permissions of this one."
@@ -304,11 +304,14 @@ def _check_replaceable(target: Path, *, overwrite: bool, kind: OutputKind = "fil
         may_go = is_store or (is_folder and not any(target.iterdir()))
     if may_go and overwrite:
         return
-    expected, got = "a path with nothing there", "an existing output"
+    expected, got = "a path that does not exist yet", "an existing output"
     fix: str = "Choose another path, or replace it: " + arg("overwrite", True) + "."
     if overwrite:
         got = "a folder that is no zarr store and no model" if is_folder else "a file"
-        expected, fix = "an earlier output, to replace it", "Choose another path, or move this away yourself."
+        expected, fix = (
+            "an earlier output, to replace it",
+            "Choose another path, or move this out of the way.",
+        )
     raise OutputExistsError(str(target), expected=expected, got=got, fix=fix)
 
 

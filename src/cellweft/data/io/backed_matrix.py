@@ -259,7 +259,7 @@ def _open_group(group: Any, where: str) -> RowSource:
             where,
             expected="a sparse matrix (data, indices, indptr) or an array",
             got=f"a group with {', '.join(map(repr, list(group))) or 'nothing in it'}",
-            fix="Write the file anew with AnnData.",
+            fix="Write the file again with AnnData.",
         )
     lost_regions(group, where=where)
     stored = group.attrs["shape"] if "shape" in group.attrs else group.attrs["h5sparse_shape"]
@@ -377,7 +377,7 @@ def _plain(rows: Rows) -> Rows:
 
 
 def _canonical(values: Any) -> sp.csr_matrix:
-    """Return the matrix by rows, with entries that stand twice added up; the input is never changed."""
+    """Return the matrix by rows, with duplicate entries added up; the input is never changed."""
     matrix: sp.csr_matrix = sp.csr_matrix(values)  # shares the arrays of a matrix that is CSR already
     if not matrix.has_canonical_format:
         matrix = matrix.copy()

@@ -132,7 +132,7 @@ class Journal:
         is_there = bool(known) and (self.folder / known["partial"]).is_dir() and self._tiles.exists()
         if known and (others or not is_there):
             what = f"with another {', '.join(others)}" if others else "and its output is gone"
-            logger.warning("%s is of a run %s: starting anew.", self.folder, what)
+            logger.warning("%s is of a run %s: starting over.", self.folder, what)
         return is_there and mark == self._mark
 
 
@@ -204,7 +204,7 @@ def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
             if _is_own(folder):
                 error.add_note(f"{folder} could not be removed.")
         elif _is_own(folder):
-            error.add_note(f"What was done is kept in {folder}: a run that resumes goes on with it.")
+            error.add_note(f"Finished work is kept in {folder}. Resume the run to continue.")
         raise
 
 

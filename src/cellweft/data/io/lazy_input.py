@@ -167,5 +167,5 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
         fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
     return FormatError(
-        where, expected=f"content that fits its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
+        where, expected=f"content that matches its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
     )

@@ -16,7 +16,7 @@ from cellweft.data.io.journal import check_own, resume_folder
 
 @dataclass(frozen=True, kw_only=True)
 class OutputRequest:
-    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; made only if it can be had.
+    """Where a result goes, and in which form, as `Imputer.impute_to` is asked; validated at construction.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def processes_of(dask: str) -> int | None:
             "dask",
             expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
             got=repr(dask),
-            fix="Take the address that `dask scheduler` shows, or local for processes of this machine.",
+            fix="Use the address that `dask scheduler` prints, or local for processes of this machine.",
         )
     if local is None:
         return None

@@ -177,7 +177,7 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
             where,
             expected=FORMATS,
             got="a pickle, which can run any code when it is opened and is never read",
-            fix="Load it where you trust it and write it with AnnData.write_h5ad.",
+            fix="If you trust it, load it yourself and write it with AnnData.write_h5ad.",
         )
     fix = _FOREIGN.get(suffix, "Convert the data to .h5ad with AnnData.write_h5ad.")
     raise FormatError(where, expected=FORMATS, got=f"a file named {path.name!r}", fix=fix)

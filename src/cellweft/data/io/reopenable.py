@@ -89,7 +89,7 @@ def _taken_out(value: Any) -> Any:
 
 
 def _opened_again(place: _Place) -> Any:
-    hint = "Every process that works on the data must reach them at the same path, on a disk that all share."
+    hint = "All processes need the data at the same path, on a shared disk."
     try:
         file = h5py.File(place.path, "r")
     except FileNotFoundError as error:

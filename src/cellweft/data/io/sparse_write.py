@@ -105,7 +105,7 @@ class SparseParts:
         self.folder.mkdir(parents=True)
 
     def put(self, rows: slice, columns: slice, block: NDArray[Any]) -> None:
-        """Write a tile; where it is there already, it is replaced.
+        """Write a tile; an existing one is replaced.
 
         Parameters
         ----------

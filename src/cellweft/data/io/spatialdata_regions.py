@@ -231,7 +231,7 @@ def centroids(
     data = opened(source)
     spatialdata = require("spatialdata", "spatialdata")
     rows = link.instances(obs, where=where)
-    fix = sentence("Give the places yourself, {}, or repair the table.", arg("coordinates"))
+    fix = sentence("Pass the positions yourself, {}, or repair the table.", arg("coordinates"))
     places: DoubleArray | None = None
     for region in link.regions:
         chosen = system_of(data, region, system, where=where)

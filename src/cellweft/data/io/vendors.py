@@ -42,7 +42,7 @@ def read_platform(
     transcripts: bool = False,
     bin_size: int | None = None,
 ) -> Any:
-    """Read a folder as an instrument, or its vendor's software, wrote it.
+    """Read the output folder of an instrument or its vendor's software.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def read_platform(
         raise FormatError(
             where,
             expected=f"a folder that spatialdata-io reads as {platform}",
-            got=f"its refusal: {' '.join(str(error).split())[:200] or type(error).__name__}",
-            fix="See whether the folder is complete, and of a version that spatialdata-io knows.",
+            got=f"the error: {' '.join(str(error).split())[:200] or type(error).__name__}",
+            fix="Check that the folder is complete, and of a version that spatialdata-io supports.",
         ) from error
     for table in data.tables.values():
         _put_places(table)

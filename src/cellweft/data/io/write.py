@@ -254,7 +254,7 @@ class ResultWriter:
         key = "X" if layer is None else f"layers/{layer}"
         if key not in self._missing:
             raise SettingError(
-                "layer", expected=shorten(list(self._missing)), got=repr(layer), fix="Announce it in layers=."
+                "layer", expected=shorten(list(self._missing)), got=repr(layer), fix="Declare it in layers=."
             )
         place = tuple(map(len, self._spans(rows, columns)))
         if not isinstance(block, np.ndarray):
@@ -262,7 +262,7 @@ class ResultWriter:
                 "block", expected="a dense array", got=type(block).__name__, fix="Pass block.toarray()."
             )
         if block.shape != place or not {rows.step, columns.step} <= {None, 1}:
-            expected, fix = f"values of shape {place}", "Pass the block that fits."
+            expected, fix = f"values of shape {place}", "Pass a block of this shape."
             raise SettingError("block", expected=expected, got=f"{block.shape}", fix=fix)
         block = block.astype(self.dtype, copy=False)
         rows, columns = (slice(one.start, one.stop) for one in self._spans(rows, columns))
@@ -360,7 +360,7 @@ class ResultWriter:
                     str(self.path),
                     expected=f"{math.prod(self.shape)} values of {key}",
                     got=f"{count} fewer",
-                    fix="Write every block before the end.",
+                    fix="Write all blocks before closing.",
                 )
         if self.parts is not None:
             with self._errors():

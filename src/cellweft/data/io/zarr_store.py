@@ -343,5 +343,5 @@ def _damaged(store: Path, name: str, keys: list[str], expected: str, what: str) 
         f"{store}, {name}",
         expected=expected,
         got=f"{len(keys):,} {what} ({shorten(keys, most=5)})",
-        fix="Copy the whole store anew from where it was written, or make the result again.",
+        fix="Copy the whole store again from the original, or make the result again.",
     )

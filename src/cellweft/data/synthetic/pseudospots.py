@@ -83,7 +83,7 @@ def pseudo_spots(
     min_cells: int = 3,
     seed: int = 0,
 ) -> PseudoSpots:
-    """Sum measured cells to spots on a regular grid, as if a coarser platform had measured them.
+    """Sum measured cells into spots on a regular grid, as if a coarser platform had measured them.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ def simulate_tissue(
     n_genes, n_panel
         Genes of the reference, and those of them that the spatial panel measures.
     n_types
-        Cell types. About half of them are at home in one layer, the others are spread more widely.
+        Cell types. About half of them live in one layer, the others are spread more widely.
     dropout
         Chance, from 0 to 1, that the reference misses a gene in a cell where its rate is low; it falls as the
         rate rises.

@@ -155,6 +155,6 @@ def _damaged(path: Path, got: str, *, whole: bool = False) -> FormatError:
     fix = (
         f"Remove the folder {path.parent} and run again, from the start."
         if whole
-        else "Remove this file and run again: its proteins are embedded anew, all others are kept."
+        else "Remove this file and run again: its proteins are embedded again, all others are kept."
     )
     return FormatError(str(path), expected="a whole file of an earlier run", got=got, fix=fix)

@@ -89,7 +89,7 @@ class EmbeddingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ProteinEmbedder:
-    """A protein language model, and how it is used.
+    """A protein language model and its settings.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class ProteinEmbedder:
         return found
 
     def plan(self, proteins: Proteins, *, work_dir: PathLike | None = None) -> EmbeddingPlan:
-        """Return what `embed` would do, and the memory it would take.
+        """Return the plan of `embed`: batches and memory.
 
         Parameters
         ----------
@@ -224,8 +224,8 @@ class ProteinEmbedder:
             Path of a FASTA file, a mapping from name to sequence, or a list of `cellweft.genes.FastaRecord`.
             Each name once; sequences of the letters of amino acids, in upper or lower case.
         work_dir
-            Folder where the proteins of every finished batch are kept: a call that was interrupted goes on
-            from there, with none of them embedded twice. It stays there in the end. None keeps nothing.
+            Folder for the finished batches. If a call is interrupted, the next one resumes from it and embeds
+            no protein twice. The folder is kept at the end. None keeps nothing.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
             (stage, proteins done, different proteins) after every batch.
@@ -240,9 +240,9 @@ class ProteinEmbedder:
         FormatError, MissingFileError
             No FASTA file; a damaged model or work folder; no model at hand and no network.
         InputError
-            No protein, an empty sequence, a letter that is no amino acid.
+            No protein, an empty sequence, a letter that is not an amino acid.
         GeneError
-            A name stands twice.
+            Duplicate names.
         SettingError
             No such model, revision, layer or device.
         MissingExtraError
@@ -273,7 +273,7 @@ class ProteinEmbedder:
         overwrite: bool = False,
         progress: ProgressOption = True,
     ) -> Path:
-        """Embed proteins and write the table, which `cellweft.genes.read_embedding` reads.
+        """Embed proteins and write a table that `cellweft.genes.read_embedding` can read.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class ProteinEmbedder:
         CellweftError
             As `embed`.
         OutputExistsError, OutputError
-            The file is there already, or could not be written.
+            The file exists, or could not be written.
         """
         target = check_output(output, overwrite=overwrite, suffixes=(".parquet",))
         table = self.embed(proteins, work_dir=work_folder(target), progress=progress)
@@ -359,7 +359,7 @@ class ProteinEmbedder:
                 "layer",
                 expected=f"a whole number from {-layers - 1} to {layers}, the layers of {self.model}",
                 got=str(self.layer),
-                fix="Take -1, the last one.",
+                fix="Use -1, the last layer.",
             )
         return layer
 
@@ -395,7 +395,7 @@ class ProteinEmbedder:
                 "dtype",
                 expected=f"numbers up to {np.finfo(np.float16).max:,.0f}, which float16 can hold",
                 got=f"{np.abs(values).max():,.0f}",
-                fix="Take float32.",
+                fix="Use float32.",
             )
         return rounded
 
@@ -426,7 +426,7 @@ def embed_proteins(
     work_dir: PathLike | None = None,
     progress: ProgressOption = True,
 ) -> EmbeddingTable:
-    """Embed proteins by a protein language model.
+    """Embed proteins with a protein language model.
 
     Parameters
     ----------
@@ -469,7 +469,7 @@ def embed_proteins(
 
 
 def checked_proteins(proteins: Proteins) -> dict[str, str]:
-    """Return the sequence of every name, in upper case and of amino acids alone.
+    """Return the sequence of every name, in upper case and of only amino acids.
 
     Parameters
     ----------
@@ -481,9 +481,9 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     MissingFileError, FormatError
         As `cellweft.genes.read_fasta`.
     InputError
-        No protein, an empty sequence, a letter that is no amino acid.
+        No protein, an empty sequence, a letter that is not an amino acid.
     GeneError
-        A name stands twice.
+        Duplicate names.
 
     Examples
     --------
@@ -512,7 +512,7 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
             where,
             expected="a sequence for every name" if empty else "at least one protein",
             got=f"none for {shorten(empty)}" if empty else "none",
-            fix="Leave these names out, or find their sequences." if empty else "Name the proteins to embed.",
+            fix="Omit these names, or add their sequences." if empty else "Name the proteins to embed.",
         )
     for name, sequence in sequences.items():
         strange = _STRANGE.search(sequence)
@@ -543,7 +543,7 @@ def _write(table: EmbeddingTable, target: Path, *, dtype: StoredAs, overwrite: b
     rows = pa.Table.from_pandas(frame)
     about = {name.encode(): text.encode() for name, text in table.metadata.items()}
     with partial_output(target, overwrite=overwrite, needed=frame.memory_usage().sum()) as partial:
-        # Numbers of a network hardly ever stand twice: a dictionary of them would only take time.
+        # Numbers of a network hardly ever occur twice: a dictionary of them would only take time.
         pq.write_table(
             rows.replace_schema_metadata({**rows.schema.metadata, **about}), partial, use_dictionary=False
         )

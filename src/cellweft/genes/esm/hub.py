@@ -165,7 +165,7 @@ def _weights(folder: Path) -> list[Path]:
             f"model {folder}",
             expected=f"{_CONFIG}, {_LETTERS} and the weights",
             got=f"no {shorten(missing)}",
-            fix="Download the model again; files that are there already are kept.",
+            fix="Download the model again; existing files are kept.",
         )
     return [folder / one for one in names]
 
@@ -226,14 +226,14 @@ def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
             "revision",
             expected=f"a branch, tag or commit of {model}",
             got=repr(revision),
-            fix="Leave it out for the newest, or look it up on the model's page.",
+            fix="Omit it for the latest, or look it up on the model's page.",
         )
     if isinstance(error, kinds.GatedRepoError):
         return InputError(
             f"model {model}",
             expected="a model that you may download",
-            got="one that its owner opens on request only",
-            fix="Ask for access on its page of the Hub, log in with `hf auth login`, and run again.",
+            got="one that needs its owner's permission",
+            fix="Request access on its page on the Hub, log in with `hf auth login`, and run again.",
         )
     if isinstance(error, kinds.RepositoryNotFoundError | kinds.HFValidationError):
         return SettingError(

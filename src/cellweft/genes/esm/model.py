@@ -323,7 +323,7 @@ def embed_sequences(
                 f"a batch of {n_tokens:,} tokens",
                 expected=f"that it fits in the memory of {model.device}",
                 got="no memory left there",
-                fix="Take smaller ones: " + arg("tokens_per_batch") + ".",
+                fix="Use a smaller value: " + arg("tokens_per_batch") + ".",
             ) from error
         done: dict[int, FloatArray] = {}
         for one, values in zip(batch, given, strict=True):

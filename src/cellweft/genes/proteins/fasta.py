@@ -77,7 +77,7 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     FormatError
         The file is no FASTA (binary, a web page, another text, empty), breaks off, or holds nucleotides.
     InputError
-        A sequence is empty, or has a letter that is no amino acid.
+        A sequence is empty, or has a letter that is not an amino acid.
 
     Examples
     --------
@@ -121,9 +121,9 @@ def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRec
     if empty:
         raise InputError(
             str(file),
-            expected="a sequence under every header",
+            expected="a sequence for every header",
             got=f"none for {shorten(empty)}",
-            fix="Take these headers out, or find their sequences.",
+            fix="Remove these headers, or add their sequences.",
         )
     if nucleotides and letters >= _MOST_NUCLEOTIDES:
         raise _no_fasta(file, "nucleotides (A, C, G, T, U, N alone)", "Take the file of proteins instead.")
@@ -195,7 +195,7 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
         raise FormatError(
             str(path),
             expected="a readable file" if is_closed else "a whole file",
-            got="no permission" if is_closed else f"one that breaks off or is damaged ({error})",
+            got="no permission" if is_closed else f"one that is truncated or damaged ({error})",
             fix="Change its permissions." if is_closed else "Download it again.",
         ) from error
 
@@ -205,7 +205,7 @@ def _check_start(start: bytes, path: Path) -> None:
     if text.startswith(b">") and b"\0" not in start:
         return
     got = next((kind for mark, kind in _ARCHIVES.items() if start.startswith(mark)), "")
-    fix = "Unpack it first; only .gz is read as it is."
+    fix = "Unpack it first. Only .gz is read directly."
     if not text:
         got, fix = "an empty file", "Download it again, or name another."
     elif not got and b"\0" in start:
@@ -247,7 +247,7 @@ def _check_letters(sequence: str, where: str) -> None:
     fixes = {"*": stop, "-": gaps, ".": gaps}
     raise InputError(
         where,
-        expected="amino acids alone",
+        expected="only amino acids",
         got=f"{letter!r} at position {strange.start() + 1}",
         fix=fixes.get(letter, f"Letters may be {AMINO_ACIDS}, and * at the end."),
     )

@@ -71,7 +71,7 @@ def wanted_genes(
     Parameters
     ----------
     genes
-        Names; the path of a text file with one name a line (empty lines and those that start with # do not
+        Names; the path of a text file with one name per line (empty lines and those that start with # do not
         count); or an AnnData, or a file that cellweft reads as one. A column of `var` with the other kind of
         name, Ensembl IDs or symbols, is used too.
     gene_column
@@ -87,7 +87,7 @@ def wanted_genes(
     MissingFileError, FormatError
         Nothing lies at the path, or something else than genes.
     GeneError
-        No gene, one that stands twice, or in a list, names with blanks or commas.
+        No gene, a duplicate gene, or in a list, names with spaces or commas.
     KeyMissingError
         No such column.
 
@@ -113,9 +113,9 @@ def wanted_genes(
     if strange:
         raise GeneError(
             where,
-            expected="names of genes, one a line",
-            got=f"names with blanks or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
-            fix="Write every name in a line of its own.",
+            expected="gene names, one per line",
+            got=f"names with spaces or commas: {shorten([name[:_MOST_SHOWN] for name in strange])}",
+            fix="Write each name on its own line.",
         )
     return _of_names(pd.DataFrame(index=names), where=where)
 
@@ -138,19 +138,19 @@ def read_names(path: Path, *, where: str, fix: str) -> list[str]:
     path
         The file.
     where, fix
-        What errors call it, and what to do where it is no text.
+        Its name in errors, and what to do if it is not a text file.
 
     Raises
     ------
     MissingFileError, FormatError
-        Nothing lies there; it is no text.
+        It does not exist; it is not a text file.
     """
     if not path.is_file():
         raise MissingFileError(where, expected=_NAMES, got="nothing at this path", fix=near_path(path))
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FormatError(where, expected=_NAMES, got="a file that is no text", fix=fix) from error
+        raise FormatError(where, expected=_NAMES, got="a file that is not a text file", fix=fix) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -255,7 +255,7 @@ def in_uniprot(
     if uniprot.offline and len(unasked) == len(wanted) and not any(candidates.values()):
         raise MissingFileError(
             f"cache ({uniprot.cache})",
-            expected=f"answers of UniProt for these genes of {organism_name(taxon)}",
+            expected=f"UniProt's answers for these genes of {organism_name(taxon)}",
             got="none",
             fix=without_network(taxon),
         )

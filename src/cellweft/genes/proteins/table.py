@@ -135,7 +135,7 @@ class ProteinTable:
         SettingError
             Another ending.
         OutputExistsError, OutputError
-            A file is there already, or cannot be written.
+            A file exists, or cannot be written.
         """
         check_outputs(
             {"fasta": (fasta, FASTA_SUFFIXES), "table": (table, TABLE_SUFFIXES)}, overwrite=overwrite
@@ -203,13 +203,13 @@ def find_proteins(
     SettingError
         The organism is not known.
     GeneError
-        No gene, one that stands twice, or none that has a protein.
+        No gene, a duplicate gene, or none that has a protein.
     MissingFileError
         Nothing lies at a path; or offline, the cache has no answer for any of the genes.
     FormatError, InputError
         A file is not what it should be, or holds proteins of other organisms alone.
     ServiceError
-        UniProt did not answer; what it did answer is kept, and the next run goes on from there.
+        UniProt did not answer; what it did answer is kept, and the next run resumes from there.
 
     Notes
     -----
@@ -243,7 +243,7 @@ def find_proteins(
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"What it answered so far is kept in {folder}: run again to go on. "
+        fix = f"The answers so far are kept in {folder}: run again to continue. "
         fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)

@@ -339,7 +339,7 @@ def _read_batches(folder: Path) -> Iterator[Answers]:
             found = {key: [_protein(one) for one in proteins] for key, proteins in kept["found"].items()}
             yield Answers(found=found, releases=frozenset({kept["release"]} - {""}))
         except (KeyError, TypeError, AttributeError):
-            logger.warning("%s is damaged or of another version, and is asked for again.", file)
+            logger.warning("%s is damaged or of another version, and is requested again.", file)
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -84,9 +84,9 @@ class Cluster:
                 "dask",
                 expected=expected or f"a Dask scheduler that answers at {self.address}",
                 got=got or f"the error {str(error) or type(error).__name__!r}",
-                fix="Look whether it and its workers run, and run again: with "
+                fix="Check that the scheduler and its workers are running, and run again. With "
                 + arg("resume", True)
-                + ", a run goes on where it stopped.",
+                + ", the run resumes where it stopped.",
             ) from error
 
 

@@ -101,9 +101,9 @@ class RunMarker:
         """Raise `OutputError`: a machine does not share the output."""
         raise OutputError(
             str(self.target),
-            expected="a folder that all workers share with this process, and may write to",
-            got=f"none of this run on {host}",
-            fix="Choose an output on a disk that all the machines have at the same path.",
+            expected="a folder that all workers can write to and share with this process",
+            got=f"no folder of this run on {host}",
+            fix="Choose an output on a disk that all machines mount at the same path.",
         )
 
 

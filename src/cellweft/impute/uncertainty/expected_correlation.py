@@ -66,7 +66,7 @@ class StoredArrays:
                 cls.__name__.lower(),
                 expected=f"arrays named {', '.join(names)}",
                 got=f"none named {', '.join(missing)}",
-                fix="Pass all that to_arrays gave.",
+                fix="Pass all arrays that to_arrays returned.",
             )
         return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in names})
 
@@ -318,7 +318,7 @@ def _table(features: DoubleArray) -> DoubleArray:
             "features",
             expected="a table of genes x summaries, finite and at or above 0",
             got=f"an array of shape {values.shape}" if values.ndim != 2 else "a value that is not",
-            fix="Pass what summaries gave.",
+            fix="Pass the result of summaries.",
         )
     return values
 

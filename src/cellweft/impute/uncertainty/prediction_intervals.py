@@ -1,6 +1,6 @@
 """Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
 
-Genes of the panel, each predicted without it, show how measured values spread around a prediction. Entries
+Panel genes, each predicted without itself, show how measured values spread around a prediction. Entries
 (cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell; every
 group has a share of zeros and quantiles of the values above zero, interpolated between levels.
 
@@ -305,14 +305,14 @@ class _Entries:
                 "predicted",
                 expected=f"cells, and at least {SMALLEST_PANEL} genes",
                 got=f"an array of shape {values.shape}",
-                fix="A smaller panel says nothing of a new gene: go without intervals.",
+                fix="Intervals cannot be learned from a smaller panel: impute without them.",
             )
         if not (np.isfinite(values).all() and np.isfinite(measured).all()):
             raise InputError(
                 "predicted and truth",
                 expected="finite values",
                 got="NaN or infinite ones",
-                fix="Leave these cells or genes out.",
+                fix="Remove these cells or genes.",
             )
         every = slice(None, None, -(-values.size // _MOST_ENTRIES))
         values, measured, likeness = values[every], measured[every], likeness[every]

@@ -1,0 +1,101 @@
+"""Words that were struck from the documentation, the messages and the docstrings stay out of them."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import cellweft
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(cellweft.__file__).parent
+PAGES = sorted(
+    [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md"), ROOT / "README.md"]
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+STRUCK = {
+    r"values that are no (counts|numbers|lists|positions)": "values that are not counts",
+    r"are no (counts|numbers|colours)\b": "are not counts",
+    r"(?<!there )is no (amino acid|number|result of|whole number|colour|expression)\b": "is not a number",
+    r"that are none\b": "that are not numbers",
+    r"(has|have) lost (the|their) place": "does not measure the position",
+    r"(leave|left) (the \w+ )?away": "omit",
+    r"what (yours|it|theirs) is worth, ": "run evaluate to see how well it works",
+    r"they stand below": "they are listed below",
+    r"the check has\b": "the check found",
+    r"(can|is to|are to) be had\b": "is available",
+    r"by (itself|themselves) found|found by themselves": "found automatically",
+    r"hand over": "pass",
+    r"tells? (all )?of it\b": "describes it",
+    r"beside whom": "neighbours",
+    r"(came|comes) in and\b|\bwhat came in\b": "inputs",
+    r"goes on from there|go(es)? on where it": "resume",
+    r"genes? (is|are) called reliable": "reliable genes",
+    r"(is|are) there already": "exists",
+    r", say\.": "for example",
+    r"one name a line": "one name per line",
+    r"names between commas": "names separated by commas",
+    r"takes besides": "options for",
+    r"as other commands take them\.": "options that are shared by several commands",
+    r"what stands (above|here)\b": "title",
+    r"look at what made": "check how it was computed",
+    r"rest the pointer": "hover",
+    r"for less long": "shorter",
+    r"honest (ones|answer)": "tests that account for the uncertainty",
+    r"may I believe": "can I trust",
+    r"lent? (it|a command|a function)\b": "give",
+    r"see to it that": "ensure",
+    r"at home in one": "lives in one",
+}
+"""Patterns, case ignored, and what to write instead."""
+
+HEADINGS = {"Write it", "Write it down", "See it", "Seen", "Keep it", "Public names", "Under noise"}
+"""Struck headings: write Save results, Plots, API."""
+
+
+def problems(text: str) -> list[str]:
+    """Return the struck words of a text, each with what to write instead."""
+    return [
+        f"{match[0]!r}: write {better!r}"
+        for pattern, better in STRUCK.items()
+        for match in re.finditer(pattern, " ".join(text.split()), flags=re.IGNORECASE)
+    ]
+
+
+def strings(module: Path) -> list[str]:
+    """Return the docstrings and messages of a module: every string with a space in it."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [node.value for node in nodes if isinstance(node.value, str) and " " in node.value]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_are_in_plain_english(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert problems(prose) == []
+    assert HEADINGS.isdisjoint(re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE))
+
+
+def test_messages_and_docstrings_are_in_plain_english() -> None:
+    found = {
+        module.relative_to(PACKAGE).as_posix(): said
+        for module in MODULES
+        if (said := [problem for text in strings(module) for problem in problems(text)])
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_plain"),
+    [
+        ("The values are not counts.", True),
+        ("Values that\n    are no counts.", False),
+        ("Single-cell RNA-seq has lost the place.", False),
+        ("There is no number of neighbours to choose.", True),
+    ],
+)
+def test_struck_words_are_found(text: str, is_plain: bool) -> None:
+    assert (problems(text) == []) is is_plain
