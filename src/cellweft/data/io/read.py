@@ -32,7 +32,7 @@ from cellweft.data.io.spatialdata_regions import (
     store_of,
     with_centroids,
 )
-from cellweft.data.io.tenx import has_mtx, open_10x, read_mtx
+from cellweft.data.io.tenx import has_mtx, has_names, open_10x, read_mtx
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _IN_R = "In R, convert it with the package anndataR or zellkonverter, or write its counts as a 10x folder."
@@ -150,7 +150,10 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
             return run
         if has_mtx(path):
             return read_mtx(path, where, sample=sample, argument=argument)
+        if has_names(path):
+            return read_mtx(path, where, sample=sample, argument=argument)  # which says what is missing
         inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+        inside += [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]  # flatFiles/Run1
         below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
         raise FormatError(
             where,
