@@ -121,7 +121,9 @@ def _refuse_remote(text: str, argument: str) -> None:
             f"{argument} ({text})",
             expected="a path on this machine",
             got=f"an address ({scheme[1]})",
-            fix="Download it first, and name the file.",
+            fix="Name the path alone, which begins behind file://."
+            if scheme[1].lower() == "file"
+            else "Download it first, and name the file.",
         )
 
 
@@ -166,6 +168,14 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     run = open_run(path, where)
     if run is not None:
         return run
+    packing = path.suffix.lower()
+    if packing in (".gz", ".bz2", ".zst") and suffix in (".h5ad", ".h5", ".parquet"):
+        raise FormatError(
+            where,
+            expected=f"{suffix} as it is",
+            got=f"a packed one ({packing})",
+            fix="Unpack it, and name the file that was in it.",
+        )
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":
