@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
-from cellweft._errors import Placeholder, arg
+from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
 from cellweft.data.gene_names import GeneMatch, are_numbers, spelling_free
@@ -272,8 +272,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
-            f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
-            "orthologs: " + arg("orthologs", "human:mouse") + "."
+            f"({shorten(pairs, most=3)}): " + _about_species(evidence) + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
@@ -300,6 +299,14 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
             )
+
+
+def _about_species(evidence: CheckResults) -> Message:
+    """Say what genes that match by case alone ask for."""
+    if evidence.sides[0].genes.orthologs:
+        return "both sides seem to be of one species; if they are, leave out " + arg("orthologs")
+    same = "make sure both sides are of the same species, or name orthologs: "
+    return same + arg("orthologs", "human:mouse")
 
 
 def _twin_cautions(evidence: CheckResults) -> Iterator[str]:

@@ -281,7 +281,8 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
                     fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
                 )
     pairs = [[str(one[place]) for place in match_genes(one, two).first] for one in rows[0] for two in rows[1]]
-    same = sorted(max(pairs, key=len, default=[]))
+    most: list[str] = max(pairs, key=len, default=[])
+    same = sorted(most)
     if len(same) >= 2 and (both_cells or len(match.first) < 2):
         n_shared = len(match.first)
         of_columns = f"only {many(n_shared, 'column')} of the same name" if n_shared else "no such columns"
@@ -294,12 +295,12 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
             "that the columns are genes of the same species and of the same kind of name.",
         )
     for number, (data, _) in enumerate((first, second)):
-        names = columns[number]
-        if len(match.first) < 2 and rows[number] and look_like_cells(names) and not are_numbers(names):
+        called = columns[number]
+        if len(match.first) < 2 and rows[number] and look_like_cells(called) and not are_numbers(called):
             raise GeneError(
                 data.where,
                 expected="cells x genes",
-                got=f"columns named like cells ({shorten([*map(str, names[:9])], most=2)}) and rows such as "
+                got=f"columns named like cells ({shorten([*map(str, called[:9])], most=2)}) and rows such as "
                 f"{shorten([*map(str, rows[number][0][:9])], most=2)}",
                 fix="If its rows are genes, transpose it to cells x genes; else name its genes.",
             )
@@ -313,7 +314,7 @@ def _row_names(data: Input) -> list[list[str]]:
     if len(data.obs) > _MOST_GENES:
         return []
     columns = [data.obs[name].astype(str) for name in data.obs.columns if holds_gene_names(name)]
-    found = [[*map(str, names.unique())] for names in (data.obs.names().astype(str), *columns)]
+    found = [[*dict.fromkeys(map(str, names))] for names in (data.obs.names().astype(str), *columns)]
     return [names for names in found if not look_like_cells(names) and not are_one_series(names)]
 
 

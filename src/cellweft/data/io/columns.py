@@ -49,7 +49,7 @@ REGION_KEYS: tuple[str, ...] = (
 SECTION_WORDS = re.compile(
     r"(^|_)(sections?|slices?|slides?|samples?|specimens?|batch|librar(y|ies)|images?|blocks?|arrays?|wells?"
     r"|cores?|tma|chips?|pucks?|regions?|donors?|animals?|mouse|patients?|subjects?|replicates?|runs?|fovs?"
-    r"|tissue|condition|time|timepoint|stage|group|age|z|z_level|z_plane|plane|layer|level|hemisphere)"
+    r"|tissue|condition|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
     r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code)?$"
 )
 """Other names (``_`` for any sign) of columns of `obs` that may tell sections apart."""
