@@ -195,3 +195,16 @@ def test_real_logarithms_are_told_apart(shared_data: Any) -> None:
         assert judged(millions.log1p()) == "log"
         assert judged(millions.log1p() / np.log(2)) == "log2"
         assert judged(millions.log1p() / np.log(10)) == "log10"
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_expected_counts_are_no_logarithms_of_base_2(share: float) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.negative_binomial(0.7, 0.1, (300, 60)).astype(float)
+    shared_out = (counts > 3) & (rng.random(counts.shape) < share)
+    expected = np.where(shared_out, counts + rng.random(counts.shape), counts)
+    assert judge_scale(open_rows(expected.astype(np.float32))).scale == "raw"
+    assert judge_scale(open_rows(np.log2(counts + 1).astype(np.float32))).scale == "log2_raw"
+    assert judge_scale(open_rows(np.sqrt(counts).astype(np.float32))).scale == "sqrt_raw"
+    rare = rng.poisson(0.3, (300, 60))  # nearly all values are 1, or the logarithm of 3
+    assert judge_scale(open_rows(np.log2(rare + 1.0).astype(np.float32))).scale == "log2_raw"

@@ -231,3 +231,87 @@ def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
     assert genes["names"] == SYMBOLS
     axes = cellweft.pl.gene(result, "Sst", measured=pair(reference, tissue))
     assert [one.get_title() for one in axes] == ["Sst, measured", "Sst, imputed"]
+
+
+def test_rows_named_like_genes_are_told_however_they_are_spelled(tmp_path: Path) -> None:
+    st = side([name.upper() for name in PANEL], 20, spatial=True)
+    barcodes = [
+        f"{'ACGTACGTACGT'}{'ACGT'[one % 4]}{'ACGT'[one // 4 % 4]}{'ACGT'[one // 16]}-1" for one in range(30)
+    ]
+    path = turned(side(SYMBOLS, 30), tmp_path / "sc.csv", barcodes)
+    with pytest.raises(
+        GeneError, match=r"rows named like the other side's genes \(6: 'Gad1', .*transpose it"
+    ):
+        pair(path, st)
+    versions = side([f"{one}.7" for one in IDS], 30)
+    path = turned(versions, tmp_path / "ids.csv", barcodes)
+    with pytest.raises(GeneError, match=r"rows named like the other side's genes .*transpose it"):
+        pair(path, side(IDS[:6], 20, spatial=True))
+    with pytest.raises(
+        GeneError, match=r"columns named like cells \('ACGT.*If its rows are genes, transpose it"
+    ):
+        pair(path, st)
+
+
+def test_a_column_of_names_beside_numbered_rows_is_told(tmp_path: Path) -> None:
+    counts = side(SYMBOLS, 30)
+    table = pd.DataFrame(counts.X.T, columns=[f"{one}-cell" for one in range(30)])
+    table.insert(0, "gene_name", SYMBOLS)
+    table.to_csv(tmp_path / "sc.csv")
+    with pytest.raises(GeneError, match=r"rows named like the other side's genes \(6: .*transpose it"):
+        pair(tmp_path / "sc.csv", side(PANEL, 20, spatial=True))
+
+
+def test_two_tables_whose_cells_are_one_series_are_told() -> None:
+    made = [
+        ad.AnnData(
+            data.X.T, obs=pd.DataFrame(index=data.var_names), var=pd.DataFrame(index=data.obs_names.str[4:])
+        )
+        for data in (side(SYMBOLS, 30), side(PANEL, 20))
+    ]
+    for data in made:
+        data.var_names = "S" + data.var_names
+    with pytest.raises(GeneError, match=r"6 rows of the same name .* both are genes x cells: transpose"):
+        pair(*made, coordinates="none")
+
+
+@pytest.mark.parametrize(
+    "form", ["mm10-{}", "gene-{}", "rna_{}", "{}_ENSMUSG00000070880", "ENSMUSG00000070880.5|{}"]
+)
+def test_names_with_more_in_them_match_with_a_caution(form: str) -> None:
+    made = pair(side([form.format(name) for name in SYMBOLS]), side(PANEL, spatial=True))
+    assert made.shared_genes.tolist() == sorted(PANEL)
+    assert any("6 genes matched only as other spellings of a name" in one for one in made.cautions)
+
+
+def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
+    sc = side(IDS, feature_name=[*SYMBOLS[:9], "Gad1"])
+    made = pair(sc, side(PANEL, spatial=True))
+    assert made.shared_genes.tolist() == sorted(PANEL[1:])
+    assert any(
+        one.startswith("1 gene left out because several genes have this name") for one in made.cautions
+    )
+    assert not any("not in the reference" in one for one in made.cautions)
+
+
+def test_names_of_signs_or_made_unique_from_missing_ones_match_nothing() -> None:
+    nameless = ["NA.1", "nan-1", "--", "?", "Unknown"]
+    made = pair(side([*nameless, *SYMBOLS]), side([*nameless, *PANEL], spatial=True))
+    assert made.shared_genes.tolist() == sorted(PANEL)
+    assert any(one == "Spatial: 5 genes without a name (empty, 'nan') left out." for one in made.cautions)
+
+
+def test_a_reference_whose_other_genes_are_empty_leaves_nothing_to_impute() -> None:
+    sc = side(SYMBOLS)
+    sc.X[:, 6:] = 0
+    made = pair(sc, side(PANEL, spatial=True))
+    assert any("no gene with counts beyond the panel" in one for one in made.cautions)
+
+
+def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
+    st = side([*PANEL, "brightness", "contrast"], spatial=True)
+    st.X[:, 6:] = 500
+    made = pair(side(SYMBOLS), st)
+    assert any(
+        "that the reference does not have hold 98% of a typical cell's values" in one for one in made.cautions
+    )

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from cellweft._errors import InputError, KeyMissingError, SettingError
 from cellweft.data import spatial
 from cellweft.data.io.columns import OBS_KEYS, text_labels
-from cellweft.data.spatial import find_coordinates, find_labels, find_slices, guess_slices, spot_spacing
+from cellweft.data.spatial import (
+    find_coordinates,
+    find_labels,
+    find_slices,
+    find_tissue,
+    guess_slices,
+    spot_spacing,
+)
 
 PLACES = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
 
@@ -250,3 +257,39 @@ def test_arrays_that_look_like_coordinates_are_suggested() -> None:
         find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES, "spatial_fov": PLACES}, None)
     with pytest.raises(KeyMissingError, match=r"'area'\. Name them, coordinates='obsm:KEY' or"):
         find_coordinates(table(area=[1, 2, 3]), {"X_umap": PLACES}, None)
+
+
+@pytest.mark.parametrize(
+    "column", ["sampleID", "Run_Tissue_name", "image_id", "condition", "z_level", "well"]
+)
+def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> None:
+    places = np.concatenate([square(60, 1), square(60, 2)])
+    obs = pd.DataFrame({"sample_type": ["x", "y"] * 60, column: [1] * 60 + [2] * 60})
+    assert guess_slices(obs, places) == (None, column)
+    halves = np.sort(square(120, 1), axis=0)  # which touch
+    assert guess_slices(obs, halves) == (None, "")
+
+
+@pytest.mark.parametrize("names", [("row", "col"), ("ypos", "xpos"), ("array_row", "array_col")])
+def test_frames_in_the_order_of_rows_are_turned(names: tuple[str, str]) -> None:
+    places = pd.DataFrame({names[0]: [5.0, 6.0, 7.0], names[1]: [1.0, 3.0, 2.0]})
+    found, _ = find_coordinates(pd.DataFrame(index=range(3)), {"spatial": places}, None)
+    np.testing.assert_array_equal(found, [[1, 5], [3, 6], [2, 7]])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("in_tissue", ["no", "yes", "yes"], [1, 2]),
+        ("inTissue", [True, False, True], [0, 2]),
+        ("tissue", [0, 1, 1], [1, 2]),
+        ("on_tissue", [False, True, False], [1]),
+        ("tissue", ["brain", "0", "1"], None),
+        ("tissue", [1, 1, 1], None),
+    ],
+)
+def test_columns_that_tell_the_background(
+    column: str, values: list[object], expected: list[int] | None
+) -> None:
+    found = find_tissue(pd.DataFrame({column: values}))
+    assert (None if found is None else found.tolist()) == expected

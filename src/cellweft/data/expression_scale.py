@@ -291,6 +291,8 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
     whole = {form: _share_whole(found) for form, found in back.items()}
+    for form in {"log2", "sqrt"} & whole.keys():  # which turn whole numbers into whole numbers
+        whole[form] = min(whole[form], _share_whole_of_others(values, back[form]))
     best = max(whole, key=whole.__getitem__)
     if whole[best] >= 1 - MOSTLY_WHOLE:
         return Judgement(scale=f"{best}_raw")  # type: ignore[arg-type]
@@ -442,6 +444,14 @@ def _share_whole(values: DoubleArray) -> float:
         if small.sum() >= _LEAST_VALUES and (is_whole & (values < 1.5)).any():
             shares.append(float(is_whole[small].mean()))
     return max(shares)
+
+
+def _share_whole_of_others(values: DoubleArray, back: DoubleArray) -> float:
+    """Return the share of whole numbers among those of ``back`` whose ``values`` are not whole."""
+    others = back[values != np.rint(values)]
+    small = others[others <= 20]
+    others = small if len(small) >= _LEAST_VALUES else others
+    return float((np.abs(others - np.rint(others)) <= 0.02).mean()) if len(others) else 0.0
 
 
 def _share_near_whole(values: DoubleArray) -> float:

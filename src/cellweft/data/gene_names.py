@@ -43,9 +43,15 @@ _ENTREZ_COLUMNS = (
 )
 
 _GENOME = re.compile(
-    r"^(?:GRC[a-z]\d+|hg\d+|mm\d+|rn\d+|danRer\d+|dm\d+|ce\d+|T2T|mRatBN\d|Rnor)[A-Za-z0-9.\-]*_+(?=.)",
+    r"^(?:(?:GRC[a-z]\d+|hg\d+|mm\d+|rn\d+|danRer\d+|dm\d+|ce\d+|T2T|mRatBN\d|Rnor)"
+    r"(?:[A-Za-z0-9.\-]*_+|[:\-]+)|(?:gene|rna)[-_:]+)(?=.)",
     re.IGNORECASE,
 )
+_ID_BESIDE = re.compile(
+    r"^ENS[A-Z]{0,5}G\d{6,}(?:\.\d+)?[-_|:; ]+(?!PAR_)(?=[A-Za-z])"
+    r"|(?<=.)[-_.|:; ]+\(?ENS[A-Z]{0,5}G\d{6,}.*$"
+)
+"""An Ensembl ID before or behind a symbol in one name."""
 _NUMBERED = re.compile(r"^(?:V|X|Unnamed: |col(?:umn)?[-_. ]?|var[-_. ]?)?(\d+)(?:\.0)?$")
 _CELL_NAME = re.compile(
     r"^(?:.*[ACGTN]{10,}.*|(?:.*[-_. ])?(?:cell|spot|bin|nucleus)[-_. ]?\w*\d+|c(?:_\d+)+|[a-p]{8}-\d+|\d+)$",
@@ -134,18 +140,22 @@ def match_genes(
 def spelling_free(name: str) -> str:
     """Return a name without what tools add to it or change in it.
 
-    Blanks and quotes at its ends, the genome in front, the version of an Ensembl ID and the X that R puts
-    before a digit are left out; ``-``, ``_``, ``.`` and blanks are one sign.
+    Blanks and quotes at its ends, the genome (or ``gene-``, ``rna_``) in front, an Ensembl ID beside a
+    symbol, the version of an Ensembl ID and the X that R puts before a digit are left out; ``-``, ``_``,
+    ``.``, other hyphens and blanks are one sign.
 
     Examples
     --------
     >>> [spelling_free(name) for name in ("GRCh38_HLA-A", "HLA.A ", "X1700020I14Rik", "ENSG00000139618.14")]
     ['hla-a', 'hla-a', '1700020i14rik', 'ensg00000139618']
+    >>> [spelling_free(name) for name in ("mm10-Gad1", "gene-Gad1", "ENSMUSG00000070880|Gad1")]
+    ['gad1', 'gad1', 'gad1']
     """
     bare = _GENOME.sub("", name.strip().strip("'\"\ufeff").strip())
     if re.match(_ENSEMBL, bare):
         bare = bare.partition(".")[0]
-    return re.sub(r"[-_. ]", "-", re.sub(r"^x(?=\d)", "", bare.lower()))
+    bare = _ID_BESIDE.sub("", bare)
+    return re.sub(r"[-_. \u2010-\u2015]", "-", re.sub(r"^x(?=\d)", "", bare.lower()))
 
 
 _KEYS: tuple[Callable[[str], str], ...] = (str, str.lower, spelling_free)
@@ -238,6 +248,23 @@ def only_count(names: Iterable[str]) -> bool:
         return False
     least, most = min(numbers), max(numbers)
     return least == 0 or (least == 1 and most == len(numbers))
+
+
+def are_one_series(names: Iterable[str]) -> bool:
+    """Say whether names are one word with numbers behind it: S1, S2, S3.
+
+    Examples
+    --------
+    >>> are_one_series(["S1", "S2", "S10"]), are_one_series(["Gad1", "Gad2", "Sst"])
+    (True, False)
+    """
+    words = {re.fullmatch(r"(.*?)\d+", str(name)) for name in names}
+    return bool(words) and None not in words and len({one[1] for one in words if one}) == 1
+
+
+def holds_gene_names(column: str) -> bool:
+    """Say whether a column by its name holds symbols or IDs of genes."""
+    return plain_name(column) in (*_SYMBOL_COLUMNS, *_ID_COLUMNS)
 
 
 def look_like_cells(names: Iterable[str]) -> bool:
@@ -473,11 +500,23 @@ def _better(
     Names that stand twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
     """
     sides = (first, second)
-    places = [np.flatnonzero(~pd.Index(one).duplicated(keep=False) & (one != "")) for one in sides]
+    twice = [pd.Index(one).duplicated(keep=False) for one in sides]
+    places = [np.flatnonzero(~again & (one != "")) for one, again in zip(sides, twice, strict=True)]
     found = match_genes(first[places[0]], second[places[1]])
     if len(found.first) <= (len(best.first) if most is None else most):
         return best
-    return replace(found, first=places[0][found.first], second=places[1][found.second], bridge=bridge)
+    repeated = {
+        str(name)
+        for one, again, other in zip(sides, twice, reversed(sides), strict=True)
+        for name in set(one[again].tolist()) & set(other.tolist()) - {""}
+    }
+    return replace(
+        found,
+        first=places[0][found.first],
+        second=places[1][found.second],
+        bridge=bridge,
+        ambiguous=tuple(sorted({*found.ambiguous, *repeated})),
+    )
 
 
 def _by_key(

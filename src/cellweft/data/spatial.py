@@ -19,6 +19,7 @@ from cellweft.data.io.columns import (
     OBSM_KEYS,
     REGION_KEYS,
     SECTION_KEYS,
+    SECTION_WORDS,
     SLICE_KEYS,
     column_of,
     likely_coordinates,
@@ -29,9 +30,7 @@ from cellweft.data.io.columns import (
 from cellweft.data.io.lost_chunks import refuse_lost_places
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
-IN_TISSUE = "in_tissue"
-"""Column of `obs` (in any case) that tells spots on tissue from those of the background."""
-
+_OUTSIDE = ("0", "no", "n", "f", "outside", "background")
 _FARTHEST = 1e9  # in whatever unit: coordinates beyond it are placeholders
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
@@ -140,20 +139,36 @@ def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArra
         No spot lies on tissue.
     """
     table = _as_table(obs)
-    name = next((one for one in table.columns if one.lower() == IN_TISSUE), None)
+    name = tissue_column(table)
     if name is None:
         return None
     codes, kinds = pd.factorize(table[name])
-    is_outside = np.array([str(kind).lower() in ("0", "0.0", "false") for kind in kinds], dtype=bool)
+    is_outside = np.array([_plain_value(kind) in _OUTSIDE for kind in kinds], dtype=bool)
     outside = np.append(is_outside, False)[codes]  # a missing one has code -1
     if outside.all():
         raise InputError(
             f"{where}.obs[{name!r}]",
             expected="spots on tissue",
-            got=f"0 for all {len(table):,} spots, as for those of the background",
+            got=f"{kinds[0]} for all {len(table):,} spots, as for those of the background",
             fix="Correct the column, or leave it out.",
         )
     return np.flatnonzero(~outside) if outside.any() else None
+
+
+def tissue_column(obs: Annotation) -> str | None:
+    """Return the column that tells spots on tissue: ``in_tissue``, or ``tissue`` where it is 0 and 1."""
+    known = {plain_name(one).replace("_", ""): one for one in reversed(obs.columns)}
+    if "intissue" in known:
+        return known["intissue"]
+    for name in (known[one] for one in ("ontissue", "tissue") if one in known):
+        if {_plain_value(one) for one in pd.unique(obs[name].dropna())} == {"0", "1"}:
+            return name  # elsewhere it says what tissue it is
+    return None
+
+
+def _plain_value(value: object) -> str:
+    text = str(value).lower().removesuffix(".0")
+    return {"true": "1", "false": "0"}.get(text, text)
 
 
 def find_slices(
@@ -219,7 +234,19 @@ def guess_slices(
         if _are_sections(coordinates, pd.factorize(values)[0]):
             return values, known[key]
         candidate = candidate or (known[key] if key in SECTION_KEYS else "")
-    return None, candidate
+    return None, candidate or _other_sections(table, coordinates)
+
+
+def _other_sections(table: Annotation, coordinates: DoubleArray) -> str:
+    """Return the first column of another name whose cells lie as those of several sections do, or nothing."""
+    for name in table.columns:
+        if not SECTION_WORDS.search(plain_name(name)):
+            continue
+        values = text_labels(table[name])
+        is_few = 1 < len(pd.unique(values)) <= _most_slices(len(table))
+        if is_few and _are_sections(coordinates, pd.factorize(values)[0]):
+            return name
+    return ""
 
 
 def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
@@ -404,7 +431,11 @@ def _from_obs(
 def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleArray:
     """Return coordinates as numbers, after the checks that `find_coordinates` promises."""
     if isinstance(values, pd.DataFrame):
-        columns = usual_columns(HeldTable(values))  # in the order of the axes, whatever theirs
+        frame = HeldTable(values)
+        likely = [one.removeprefix("obs:").split(",") for one in likely_coordinates(frame, {})]
+        columns = usual_columns(frame) or next(
+            iter(likely), None
+        )  # in the order of the axes, whatever theirs
         values = (values if columns is None else values[columns]).to_numpy()
     try:
         if np.iscomplexobj(values):

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
-from cellweft._errors import Placeholder, arg
+from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.gene_names import GeneMatch, are_numbers
+from cellweft.data.gene_names import GeneMatch, are_numbers, spelling_free
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import NO_COUNTS
@@ -23,11 +23,12 @@ from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
-from cellweft.data.spatial import place_hashes
+from cellweft.data.spatial import place_hashes, tissue_column
 from cellweft.data.validation import CheckedSide, count_layer
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
+_MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
@@ -262,12 +263,19 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
             f"{shorten(only, most=10)}."
         )
+    scan = evidence.sides[1].scan
+    is_filled = scan.totals > 0
+    share = 1 - float(np.median(scan.panel_totals[is_filled] / scan.totals[is_filled]))
+    if only and share > _MOST_UNSHARED:
+        yield (
+            f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
+            "see whether all of them are genes."
+        )
     if match.by_case:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
             f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
-            f"({shorten(pairs, most=3)}): make sure both sides are of the same species, or name "
-            "orthologs: " + arg("orthologs", "human:mouse") + "."
+            f"({shorten(pairs, most=3)}): " + _about_species(evidence) + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
@@ -282,8 +290,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
     if match.ambiguous:
         yield (
-            f"{many(len(match.ambiguous), 'gene')} left out because several names differ from them "
-            f"in case or spelling alone: {shorten(list(match.ambiguous))}."
+            f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "
+            f"that differ from it in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
     yield from _twin_cautions(evidence)
     for one in evidence.sides:
@@ -294,6 +302,14 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
             )
+
+
+def _about_species(evidence: CheckResults) -> Message:
+    """Say what genes that match by case alone ask for."""
+    if evidence.sides[0].genes.orthologs:
+        return "both sides seem to be of one species; if they are, leave out " + arg("orthologs")
+    same = "make sure both sides are of the same species, or name orthologs: "
+    return same + arg("orthologs", "human:mouse")
 
 
 def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
@@ -338,10 +354,13 @@ def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
 
 def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
     sc, st = (one.side for one in evidence.sides)
-    if sc.n_genes == len(evidence.match.first):
+    is_beyond = ~sc.empty_genes
+    is_beyond[evidence.match.first] = False
+    if not is_beyond.any():
         yield (
-            "Reference: it has no gene beyond the panel, so that there is nothing to impute: imputing would "
-            "only smooth what was measured. Take a reference with all of its genes."
+            f"Reference: it has no gene{' with counts' * (sc.n_genes > len(evidence.match.first))} beyond "
+            "the panel, so that there is nothing to impute: imputing would only smooth what was measured. "
+            "Take a reference with all of its genes."
         )
     if evidence.partly:
         some = [
@@ -357,8 +376,8 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
     n_outside = len(st.table) - st.n_cells
     if n_outside:
         yield (
-            f"Spatial: {many(n_outside, 'spot')} of the background (obs['in_tissue'] is 0) left out; to keep "
-            "them, take that column away."
+            f"Spatial: {many(n_outside, 'spot')} of the background (obs[{tissue_column(st.table)!r}] is 0) "
+            "left out; to keep them, take that column away."
         )
 
 
@@ -527,7 +546,12 @@ def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> 
 def _only_spatial(evidence: CheckResults) -> list[str]:
     """Return the genes of the tissue that the reference does not have."""
     names = np.delete(evidence.sides[1].side.genes, evidence.match.second)
-    return [str(name) for name in names if str(name) not in evidence.partly]
+    ambiguous = {spelling_free(name) for name in evidence.match.ambiguous}
+    return [
+        str(name)
+        for name in names
+        if str(name) not in evidence.partly and spelling_free(str(name)) not in ambiguous
+    ]
 
 
 def _title(side: Side) -> str:

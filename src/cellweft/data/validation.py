@@ -35,8 +35,12 @@ from cellweft.data.expression_scale import (
 from cellweft.data.gene_names import (
     GeneMatch,
     GeneNames,
+    are_numbers,
+    are_one_series,
     duplicates_of,
+    holds_gene_names,
     look_like_cells,
+    match_genes,
     name_columns,
     only_count,
     own_names,
@@ -51,19 +55,8 @@ from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
-_NO_NAMES = (
-    "",
-    "nan",
-    "NaN",
-    "NA",
-    "N/A",
-    "<NA>",
-    "None",
-    "none",
-    "null",
-    "-",
-    ".",
-)  # of missing values as text
+_NO_NAME = r"(?:nan|NaN|NAN|NA|N/A|<NA>|None|none|null|NULL|[Uu]nknown|[\W_]*)(?:[-_.]\d+)?"
+"""Missing values as text, also where they were made unique: ``NA.1``."""
 _MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
@@ -237,7 +230,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     if column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
-    is_named = np.asarray(names.notna()) & ~np.asarray(names.astype(str).str.strip().isin(_NO_NAMES))
+    is_named = np.asarray(names.notna()) & ~np.asarray(names.astype(str).str.strip().str.fullmatch(_NO_NAME))
     names = names.astype(str)
     again = names.duplicated() & is_named
     if not is_named.all():
@@ -277,37 +270,56 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
     """
     columns = [genes.names for _, genes in (first, second)]
     few = len(match.first) < 0.5 * min(map(len, columns))
-    both_cells = all(map(look_like_cells, columns))
+    both_cells = all(look_like_cells(names) or are_one_series(names) for names in columns)
     if not few and not both_cells:
         return
     rows = [_row_names(data) for data, _ in (first, second)]
     for number, (data, _) in enumerate((first, second)):
-        same = sorted(rows[number] & {*columns[1 - number]})
-        if len(same) >= 2 and len(same) > len(match.first):
-            raise GeneError(
-                data.where,
-                expected="cells x genes",
-                got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
-                fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
-            )
-    same = sorted(rows[0] & rows[1])
+        for names in rows[number]:
+            same = [str(names[place]) for place in match_genes(names, columns[1 - number]).first]
+            if len(same) >= 2 and len(same) > len(match.first):
+                raise GeneError(
+                    data.where,
+                    expected="cells x genes",
+                    got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
+                    fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
+                )
+    pairs = [[str(one[place]) for place in match_genes(one, two).first] for one in rows[0] for two in rows[1]]
+    most: list[str] = max(pairs, key=len, default=[])
+    same = sorted(most)
     if len(same) >= 2 and (both_cells or len(match.first) < 2):
-        shared = f"only {len(match.first):,} columns" if len(match.first) < 2 else "columns named like cells"
+        n_shared = len(match.first)
+        of_columns = f"only {many(n_shared, 'column')} of the same name" if n_shared else "no such columns"
         raise GeneError(
             f"{first[0].where} and {second[0].where}",
             expected="cells x genes, with genes that both sides have",
-            got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and {shared}",
+            got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and "
+            + (of_columns if n_shared < 2 else "columns named like cells"),
             fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check "
             "that the columns are genes of the same species and of the same kind of name.",
         )
+    for number, (data, _) in enumerate((first, second)):
+        called = columns[number]
+        if len(match.first) < 2 and rows[number] and look_like_cells(called) and not are_numbers(called):
+            raise GeneError(
+                data.where,
+                expected="cells x genes",
+                got=f"columns named like cells ({shorten([*map(str, called[:9])], most=2)}) and rows such as "
+                f"{shorten([*map(str, rows[number][0][:9])], most=2)}",
+                fix="If its rows are genes, transpose it to cells x genes; else name its genes.",
+            )
 
 
-def _row_names(data: Input) -> set[str]:
-    """Return the names of the rows, none where they are those of cells or too many for genes."""
+def _row_names(data: Input) -> list[list[str]]:
+    """Return what the rows may be called: their names, and columns with names of genes.
+
+    There are none where the names are those of cells, or too many for genes.
+    """
     if len(data.obs) > _MOST_GENES:
-        return set()
-    names = [str(name) for name in data.obs.names().astype(str)]
-    return set() if look_like_cells(names) else {*names}
+        return []
+    columns = [data.obs[name].astype(str) for name in data.obs.columns if holds_gene_names(name)]
+    found = [[*dict.fromkeys(map(str, names))] for names in (data.obs.names().astype(str), *columns)]
+    return [names for names in found if not look_like_cells(names) and not are_one_series(names)]
 
 
 def make_side(
@@ -503,7 +515,12 @@ def _check_values(
             expected="a number for every cell and gene",
             got=f"NaN or infinite values ({scan.n_missing:,} of them, the first in cell "
             f"{str(data.obs.names()[cell])!r}, gene {str(data.var.index[column])!r})",
-            fix="Remove these cells or genes, or put zero where nothing was counted.",
+            fix=sentence(
+                "Remove these cells or genes, or put zero where nothing was counted."
+                + " Where sections with other panels were joined, name the column that tells them: {}."
+                * (wish.name == "spatial"),
+                *[arg("slices", Placeholder("COLUMN"))] * (wish.name == "spatial"),
+            ),
         )
     if scan.n_negative:
         scaled = scan.n_fractional > 0

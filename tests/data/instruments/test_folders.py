@@ -402,3 +402,49 @@ def test_large_counts_are_read_by_blocks(
     data = open_input(make_run("merscope"), argument="st")
     assert data.matrix.shape[0] == len(truth("merscope").names)
     np.testing.assert_array_equal(stored(cellweft.pair(reference, data.source)), truth("merscope").counts)
+
+
+def test_a_packed_part_is_to_be_unpacked(make_run: Any, reference: Any) -> None:
+    folder = make_run("xenium")
+    (folder / "cell_feature_matrix.h5").unlink()
+    (folder / "cell_feature_matrix.tar.gz").touch()
+    with pytest.raises(FormatError, match=r"Unpack '.*cell_feature_matrix\.tar\.gz'"):
+        cellweft.pair(reference, folder)
+
+
+def test_lost_counts_of_a_named_run_are_all_that_is_missing(make_run: Any, reference: Any) -> None:
+    folder = make_run("cosmx")
+    (folder / "Run1_exprMat_file.csv").unlink()
+    with pytest.raises(FormatError, match=r"without exprMat_file\.csv: .*of the sample, 'Run1'"):
+        cellweft.pair(reference, folder)
+
+
+def test_a_sample_of_a_run_without_samples_is_refused(make_run: Any, reference: Any) -> None:
+    with pytest.raises(
+        KeyMissingError, match=r"name no sample\. It is the folder of one run: leave st_sample="
+    ):
+        cellweft.pair(reference, make_run("xenium"), st_sample="S1")
+
+
+def test_spots_that_all_lie_outside_are_told(make_run: Any, reference: Any) -> None:
+    folder = make_run("visium")
+    path = folder / "spatial" / "tissue_positions.csv"
+    pd.read_csv(path).assign(in_tissue=0).to_csv(path, index=False)
+    with pytest.raises(FormatError, match=r"got 24 cells outside tissue \(in_tissue 0\)\. Correct"):
+        cellweft.pair(reference, folder)
+
+
+def test_a_run_two_folders_below_is_named(make_run: Any, reference: Any) -> None:
+    folder = make_run("cosmx")
+    (folder / "flatFiles" / "Run1").mkdir(parents=True)
+    for path in folder.glob("*.csv"):
+        path.rename(folder / "flatFiles" / "Run1" / path.name)
+    with pytest.raises(FormatError, match=r"Name one of its folders: '.*flatFiles/Run1'"):
+        cellweft.pair(reference, folder)
+
+
+def test_ids_of_merscope_may_stand_in_any_column(make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("merscope")
+    table = pd.read_csv(folder / "cell_metadata.csv", dtype={"EntityID": str})
+    table[[*table.columns[1:], "EntityID"]].to_csv(folder / "cell_metadata.csv", index=False)
+    np.testing.assert_allclose(cellweft.pair(reference, folder).coordinates, truth("merscope").places)

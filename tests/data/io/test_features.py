@@ -19,13 +19,18 @@ CONTROLS = [
     "NegControlProbe_00042", "NegControlCodeword_0500", "antisense_BCL2L15",
     "UnassignedCodeword_0001", "DeprecatedCodeword_0123", "SystemControl12", "FalseCode3",
     "Intergenic_Region_12", "ERCC-00002", "CD3_TotalSeqB", "N_unmapped",
+    "CD45 (Antibody Capture)", "CD3_prot",
+    "adt_CD4", "CD8-ADT", "Hashtag-1", "HTO_1", "Hashtag3",
 ]  # fmt: skip
 
 MEASURES = [
     "fov", "cell_ID", "EntityID", "volume", "min_x", "max_y", "CenterX_global_px", "x_slide_mm", "Area.um2",
     "AspectRatio", "Mean.PanCK", "Max.DAPI", "Anti-Rat_raw", "transcript_counts", "control_probe_counts",
     "nCount_RNA", "nFeature_Spatial", "percent.mt", "n_genes_by_counts", "log1p_total_counts", "Unnamed: 0",
-    "seurat_clusters", "RNA_snn_res.0.8", "cell_area", "nucleus_area", "perimeter_area_ratio", "z_level",
+    "Mean.MembraneStain_B2M", "qcFlagsRNACounts", "ISH.concentration",
+    "nCell", "Neuron_cluster_ID", "sex",
+    "S.Score", "seurat_clusters", "RNA_snn_res.0.8", "cell_area", "nucleus_area", "perimeter_area_ratio",
+    "z_level",
 ]  # fmt: skip
 
 
@@ -47,6 +52,9 @@ def test_names_of_controls_and_measurements_are_no_genes() -> None:
         ("feature_biotype", ["gene", "spike-in"], ["", "spike-in"]),
         ("gene_type", ["protein_coding", "lncRNA"], ["", ""]),
         ("is_control", [False, True], ["", "control"]),
+        ("is_control", ["False", "True"], ["", "control"]),
+        ("control", [0, 1], ["", "control"]),
+        ("probe_type", ["endogenous", "sys_ctrl"], ["", "sys_ctrl"]),
     ],
 )
 def test_annotation_of_features_tells_genes(column: str, values: Any, kinds: list[str]) -> None:
@@ -73,6 +81,9 @@ def test_values_that_counts_cannot_be_are_annotation() -> None:
     normalised = counts / counts.sum(axis=1).to_numpy()[:, None]
     assert not annotation_columns(normalised)[0].any()
     assert not annotation_columns(counts.iloc[:3])[0].any()
+    same = pd.DataFrame(rng.poisson(2.0, (60, 12))).assign(dose=3, row=rng.permutation(60) // 9, col=1)
+    is_annotation, by_values = annotation_columns(same)
+    assert (same.columns[is_annotation].tolist(), by_values) == (["dose", "row", "col"], ["dose"])
 
 
 def table_of(n_cells: int = 30) -> pd.DataFrame:

@@ -203,6 +203,8 @@ def test_files_that_are_not_what_their_name_says(
         ("a.gef", r"Convert it with stereopy"),
         ("a.h5mu", r"Write the modality that has the genes: mudata\.read_h5mu"),
         ("a.cloupe", r"name the filtered_feature_bc_matrix\.h5"),
+        ("a.h5ad.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
+        ("a.h5.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
         ("a", r"got a file named 'a'"),
     ],
 )
@@ -219,6 +221,11 @@ def test_addresses_are_not_paths(address: str) -> None:
         FormatError, match=rf"expected a path on this machine, got an address \({scheme}\)\. Down"
     ):
         open_input(address, argument="sc")
+
+
+def test_an_address_of_a_file_is_to_be_its_path() -> None:
+    with pytest.raises(FormatError, match=r"got an address \(file\)\. Name the path alone"):
+        open_input("file:///data/a.h5ad", argument="sc")
 
 
 @pytest.mark.parametrize(

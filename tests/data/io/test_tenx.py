@@ -158,3 +158,42 @@ def test_genomes_of_a_file_are_said_and_chosen(tmp_path: Path) -> None:
     one = open_input(tmp_path / "a.h5", argument="st", sample="GRCh38")
     assert one.var.index.tolist() == ["Gad1", "Vip"]
     assert one.left_out == {"genes other than of GRCh38": ("Sst",)}
+
+
+def test_a_first_word_chooses_a_sample(tmp_path: Path) -> None:
+    counts = [write(tmp_path, f"GSM{one}_Brain_{one}_{{}}", n_cells=4 + one) for one in (1, 2)]
+    np.testing.assert_array_equal(values(tmp_path, "GSM2"), counts[1])
+    with pytest.raises(KeyMissingError, match="sc_sample='Brain': expected a sample of sc"):
+        open_input(tmp_path, argument="sc", sample="Brain")
+
+
+def test_a_sample_without_a_name_has_none(tmp_path: Path) -> None:
+    write(tmp_path, "{}", n_cells=4)
+    with pytest.raises(KeyMissingError, match=r"no such one.*no name of their own: leave sc_sample= out"):
+        open_input(tmp_path, argument="sc", sample="GSM1")
+    write(tmp_path, "raw_{}", n_cells=6)
+    with pytest.raises(FormatError, match=r"got 2: '', 'raw'\. Name the one to take: sc_sample='raw'"):
+        open_input(tmp_path, argument="sc")
+
+
+def test_names_without_a_matrix_say_what_is_missing(tmp_path: Path) -> None:
+    write(tmp_path, "{}", n_cells=4, what="bf")
+    with pytest.raises(FormatError, match=r"got a folder without matrix\.mtx: 'barcodes"):
+        open_input(tmp_path, argument="sc")
+
+
+def test_headers_of_names_are_no_cells(tmp_path: Path) -> None:
+    counts = write(tmp_path, "{}", n_cells=4)
+    for name, header in (("barcodes.tsv", "x\n"), ("features.tsv", "gene_id\tgene_name\ttype\n")):
+        (tmp_path / name).write_text(header + (tmp_path / name).read_text())
+    np.testing.assert_array_equal(values(tmp_path), counts)
+    data = open_input(tmp_path, argument="sc")
+    assert data.obs.names()[0] == "c0"
+    assert data.var.index.tolist() == GENES
+
+
+def test_samples_in_folders_beside_the_files_are_said(tmp_path: Path) -> None:
+    write(tmp_path, "GSM1_{}", n_cells=4)
+    write(tmp_path / "GSM2", "{}", n_cells=5)
+    notes = open_input(tmp_path, argument="sc").notes
+    assert notes == ("folders of it hold further matrices, which were not read: 'GSM2'.",)

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cellweft._errors import FormatError, arg, check_known
+from cellweft._errors import FormatError, KeyMissingError, arg, check_known
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, IntArray
 from cellweft.data.io.backed_matrix import chosen_rows, open_rows
@@ -24,6 +24,7 @@ from cellweft.data.io.tenx import has_mtx
 
 UNASSIGNED = "unassigned"
 """What programs that assign transcripts to cells call what lies in none, in any case."""
+_PACKED = re.compile(r"\.(tar|tar\.gz|tgz)$")
 _EDGES = "_-. "  # what stands between the name of a sample and that of a file
 
 
@@ -166,18 +167,24 @@ def find_run(
     has_cells = "" in found[1] and not has_mtx(folder)  # a table may tell of their cells too
     if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
-    sample = chosen_sample(found[0], sample, where=where, name=name)
+    sample = chosen_sample(found[0] or found[1], sample, where=where, name=name)
     parts = [_of_sample(one, sample) for one in found]
     if parts[0] is None or parts[1] is None:
         lacking = [one for one, file in zip((counts, cells), parts, strict=True) if file is None]
         there = shorten(sorted(one.name for one in folder.iterdir()), most=8)
         told = " and ".join(" or ".join(map(str, one)) for one in lacking)
         under = f", under the name of the sample, {sample!r}" if sample else ""
+        packed = [
+            str(one)
+            for one in sorted(folder.iterdir())
+            if _PACKED.search(one.name)
+            and any(part.names[0] in one.name for parts in lacking for part in parts)
+        ]
         raise FormatError(
             where,
             expected=f"a run of {name}, with {counts[0]} and {cells[0]}",
             got=f"a folder without {told}: {there}",
-            fix=f"Copy the missing file into it{under}.",
+            fix=f"Unpack {packed[0]!r}." if packed else f"Copy the missing file into it{under}.",
         )
     return Run(counts=parts[0], cells=parts[1], sample=sample)
 
@@ -196,6 +203,13 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
     """
     argument = f"{where.partition(' ')[0]}_sample"
     samples = sorted(files)
+    if asked and samples == [""]:
+        raise KeyMissingError(
+            arg(argument, asked),
+            expected=f"a sample of {where}",
+            got="files whose names name no sample",
+            fix="It is the folder of one run: leave " + arg(argument) + " out.",
+        )
     if asked is not None:
         expected = f"a sample of {where}"
         check_known(asked, samples, arg(argument, asked), expected=expected, got="no such one")
@@ -309,6 +323,13 @@ def joined(
         is_in &= ~is_out
         notes += [f"{many(n_out, 'cell')} {why}"] if n_out else []
     rows = np.flatnonzero(is_in)
+    if not len(rows) and (row_of >= 0).any():
+        raise FormatError(
+            where,
+            expected="cells with a place in the tissue",
+            got="; ".join(notes),
+            fix="Correct the columns that say so.",
+        )
     if not len(rows):
         raise FormatError(
             where,

@@ -21,7 +21,8 @@ _X, _Y = "center_x", "center_y"
 class Merscope:
     """Reads ``cell_by_gene.csv`` and ``cell_metadata.csv``.
 
-    Centres are micrometres. The first column of both tables names the cells, under whatever header.
+    Centres are micrometres. The first column of both tables names the cells, under whatever header, unless
+    one of the second table is called ``EntityID``.
     """
 
     name: str = "MERSCOPE"
@@ -36,7 +37,8 @@ class Merscope:
         counts = dataclasses.replace(counts, obs=HeldTable(keys.set_index(keys.columns[0]).rename_axis(None)))
         first = [] if run.cells.suffix == ".parquet" else read_header(run.cells, where)[:1]
         table = read_cells(run.cells, where, text=(*first, *_KEYS))
-        key = next((name for name in (*first, *_KEYS) if name in table.columns), table.columns[0])
+        headers = (_KEYS[0], *first, *_KEYS)
+        key = next((name for name in headers if name in table.columns), table.columns[0])
         table = table.set_index(table[key].astype(str)).rename_axis(None).drop(columns=key)
         return joined(
             counts, CellTable(table=table, x=_X, y=_Y, unit="um", source=run.cells), instrument=self.name

@@ -14,7 +14,7 @@ from cellweft.data.io.lazy_input import Input
 COUNTS = Part(names=("filtered_feature_bc_matrix", "raw_feature_bc_matrix"), endings=(".h5", ""))
 """Counts of a run of Space Ranger, or of Cell Ranger: those of the cells, else those of all barcodes."""
 _MATRIX = Part(names=("matrix",), endings=(".mtx.gz", ".mtx"))
-_NAMES, _ENDINGS = ("tissue_positions", "tissue_positions_list"), (".parquet", ".csv", ".csv.gz")
+_NAMES, _ENDINGS = ("tissue_positions", "tissue_positions_list"), (".csv", ".csv.gz", ".parquet")
 _CELLS = (Part(names=_NAMES, endings=_ENDINGS, folder="spatial"), Part(names=_NAMES, endings=_ENDINGS))
 _MARKS = (
     "spatial/*tissue_positions*", "spatial/*scalefactors_json.json*", "spatial/*tissue_*res_image.png*",

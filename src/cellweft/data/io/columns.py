@@ -46,6 +46,13 @@ REGION_KEYS: tuple[str, ...] = (
     "dataset", "dataset_id", "experiment", "fov", "fov_id",
 )  # fmt: skip
 """Columns of `obs` that may tell sections apart, or parts of one: only where the cells lie tells which."""
+SECTION_WORDS = re.compile(
+    r"(^|_)(sections?|slices?|slides?|samples?|specimens?|batch|librar(y|ies)|images?|blocks?|arrays?|wells?"
+    r"|cores?|tma|chips?|pucks?|regions?|donors?|animals?|mouse|patients?|subjects?|replicates?|runs?|fovs?"
+    r"|tissue|condition|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
+    r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code)?$"
+)
+"""Other names (``_`` for any sign) of columns of `obs` that may tell sections apart."""
 LABEL_KEYS: tuple[str, ...] = (
     "cell_type", "celltype", "cell_types", "celltypes", "cell_type_original", "celltype_original",
     "cell_class", "subclass", "subclass_label", "class_label", "annotation", "cluster", "clusters",

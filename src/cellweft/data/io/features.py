@@ -33,7 +33,7 @@ _CLASS_COLUMNS = (
     "type",
 )
 """Columns of ``var`` that may name controls among many kinds of genes."""
-_CONTROL_CLASS = re.compile(r"neg|control|blank|spike|codeword|background|false ?code", re.IGNORECASE)
+_CONTROL_CLASS = re.compile(r"neg|control|ctrl|blank|spike|codeword|background|false ?code", re.IGNORECASE)
 _CONTROL_FLAGS = ("is_control", "control", "is_blank", "blank", "is_negative_control", "control_probe")
 
 _SEP = "[-_. ]?"
@@ -49,7 +49,8 @@ _CONTROL_NAMES = {
     "control": rf"pos(itive)?{_SEP}(control|ctrl|prb|probe).*"
     rf"|control{_SEP}(probe|codeword|feature)?{_SEP}\d*",
     "spike-in": r"ercc[-_.]\d{5}|sirv\d+",
-    "antibody": rf".+[-_.]totalseq{_SEP}[a-d]?",
+    "antibody": rf".+[-_.]totalseq{_SEP}[a-d]?|.+\(antibody[ _-]capture\)|.+[-_.](adt|prot|hto)"
+    rf"|(adt|prot|hto|hashtag){_SEP}\d+|(adt|prot|hto|hashtag)[-_.: ].+|.+isotype.*",
     "reads without a gene": r"_*(no_feature|ambiguous|too_low_aqual|not_aligned|alignment_not_unique)"
     r"|_*n_(unmapped|multimapping|nofeature|ambiguous)|_*unmapped",
 }
@@ -75,7 +76,10 @@ _CELL_COLUMN = re.compile(
     | (center|centre|centroid)[xyz]_(local|global)_(px|mm|um)
     | [xyz]_?(coord|coords|coordinate|coordinates) | (coord|coords|spatial|pos|position|loc)_?[xyz]
     | pxl_(col|row)_in_fullres | image(row|col) | array_(row|col) | in_tissue | z_level | bregma
-    | (mean|max|min|median|sum|std|total|integrated)_(dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear
+    | \w+_(id|ids|cluster|score|scores|prob|probability|posterior|intensity) | qc_?flags?.* | flags?
+    | ish_concentration | age | sex | tile | hyb | nuclei | n_?cells?
+    | (mean|max|min|median|sum|std|total|integrated)_(\w*stains?(_.+)?
+    |dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear
     |histone.*|rrna|gfap|neun|he|ch\d+|channel.*|intensity.*|counts?|umis?|genes?)
     | (dapi|polyt|cellbound\d*|anti_?\w+)_(raw|high_pass)
     | transcript_?(count|counts|density)
@@ -131,8 +135,10 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
         else {str(name).lower(): var[name] for name in var.columns[~var.columns.duplicated()]}
     )
     for column in (known[name] for name in _CONTROL_FLAGS if name in known):
-        if pd.api.types.is_bool_dtype(column):
-            kinds[column.to_numpy(dtype=bool) & (kinds == "")] = "control"
+        said = column.astype(str).where(column.notna(), "0").str.lower().str.removesuffix(".0")
+        is_control = said.isin(["true", "1", "yes"]).to_numpy()
+        if said.isin(["true", "false", "1", "0", "yes", "no"]).all():
+            kinds[is_control & (kinds == "")] = "control"
     for column in (known[name] for name in (*_TYPE_COLUMNS, *_CLASS_COLUMNS) if name in known):
         if pd.api.types.is_numeric_dtype(column):
             continue
@@ -205,7 +211,8 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     """
     names = [str(name) for name in table.columns]
     lower = [name.lower() for name in names]
-    places = {name for triple in OBS_KEYS if {*triple[:2]} <= {*lower} for name in triple}
+    pairs = (*OBS_KEYS, ("col", "row", ""), ("column", "row", ""), ("cols", "rows", ""))
+    places = {name for triple in pairs if {*triple[:2]} <= {*lower} for name in triple}
     is_number = np.array([_is_number(kind) for kind in table.dtypes], dtype=bool)
     by_name = np.array(
         [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
@@ -220,7 +227,8 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
     for place in columns:
         values = table.iloc[:, place]
         least, most = values.min(), values.max()
-        if most >= _LARGEST_COUNT or _numbers_cells(values):
+        is_constant = least == most and most > 0 and len(values) >= _FEWEST_SHUFFLED
+        if most >= _LARGEST_COUNT or is_constant or _numbers_cells(values):
             is_odd[place] = True
             continue
         filled = _some_filled(values) if pd.api.types.is_float_dtype(values.dtype) else np.empty(0)

@@ -33,7 +33,7 @@ from cellweft.data.io.spatialdata_regions import (
     store_of,
     with_centroids,
 )
-from cellweft.data.io.tenx import has_mtx, open_10x, read_mtx
+from cellweft.data.io.tenx import has_mtx, has_names, open_10x, read_mtx
 from cellweft.data.io.zarr_store import check_manifest
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -124,7 +124,9 @@ def _refuse_remote(text: str, argument: str) -> None:
             f"{argument} ({text})",
             expected="a path on this machine",
             got=f"an address ({scheme[1]})",
-            fix="Download it first, and name the file.",
+            fix="Name the path alone, which begins behind file://."
+            if scheme[1].lower() == "file"
+            else "Download it first, and name the file.",
         )
 
 
@@ -153,7 +155,10 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
             return run
         if has_mtx(path):
             return read_mtx(path, where, sample=sample, argument=argument)
+        if has_names(path):
+            return read_mtx(path, where, sample=sample, argument=argument)  # which says what is missing
         inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+        inside += [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]  # flatFiles/Run1
         below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
         raise FormatError(
             where,
@@ -166,6 +171,14 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     run = open_run(path, where)
     if run is not None:
         return run
+    packing = path.suffix.lower()
+    if packing in (".gz", ".bz2", ".zst") and suffix in (".h5ad", ".h5", ".parquet"):
+        raise FormatError(
+            where,
+            expected=f"{suffix} as it is",
+            got=f"a packed one ({packing})",
+            fix="Unpack it, and name the file that was in it.",
+        )
     if suffix == ".h5ad":
         return _open_hdf5(path, where)
     if suffix == ".h5":

@@ -29,6 +29,12 @@ _KINDS = tuple(
     )
 )
 """How the names of the three files say what each is."""
+_HEADERS = (
+    "x", "v1", "0", "barcode", "barcodes", "cell", "cells", "cell_id", "cell_barcode", "index", "gene",
+    "genes", "gene_id", "gene_ids", "gene_name", "gene_symbol", "feature", "features", "feature_id", "id",
+    "name", "names", "ensembl_id", "symbol",
+)  # fmt: skip
+"""What a first line calls the names below it."""
 _NO_NAME = {"matrix", "count", "counts", "sparse", "umi", "dge", "mtx", "tsv", "csv", "txt", "gz"}
 """Words in the names of files that do not tell samples apart."""
 
@@ -103,8 +109,15 @@ def _chosen(names: list[str], sample: str | None, *, where: str, argument: str, 
     if sample in names:
         return str(sample)
     if sample is not None:
+        words = _words(sample)
+        having = [name for name in names if words and words <= _words(name)]
+        if len(having) == 1:  # the first word of a long name, such as GSM1
+            return having[0]
+        fix = near(sample, [name for name in names if name])
+        if names == [""]:
+            fix = f"The files of its only {what} have no name of their own: leave " + arg(argument) + " out."
         raise KeyMissingError(
-            arg(argument, sample), expected=f"a {what} of {where}", got="no such one", fix=near(sample, names)
+            arg(argument, sample), expected=f"a {what} of {where}", got="no such one", fix=fix
         )
     if len(names) == 1:
         return names[0]
@@ -135,6 +148,11 @@ def has_mtx(folder: Path) -> bool:
     return any(_files(folder))
 
 
+def has_names(folder: Path) -> bool:
+    """Say whether a folder holds names of cells and of features, as 10x writes them beside a matrix."""
+    return {1, 2} <= {number for number, _ in _parts_of(folder)}
+
+
 def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str = "sample") -> Input:
     """Read a 10x folder: matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv) of one sample.
 
@@ -156,11 +174,12 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     from scipy.io import mmread
 
     values, cells, features = _sample_of(path, where, sample, argument)
-    table, barcodes = _names_in(features), _names_in(cells)[0]
+    table, barcodes = _names_in(features), _names_in(cells)
     try:
         matrix = sp.csr_matrix(mmread(values).T)  # stored genes x cells
     except ValueError as error:
         raise not_as_named(path, where, str(error)) from error
+    table, barcodes = (_without_header(one, matrix.shape) for one in (table, barcodes))
     if matrix.shape == (len(table), len(barcodes)) != (len(barcodes), len(table)):
         matrix = sp.csr_matrix(matrix.T)  # stored cells x genes, as kallisto does
     if matrix.shape != (len(barcodes), len(table)):
@@ -175,8 +194,18 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     )
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
-    obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes.to_numpy())))
-    return only_genes(Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var))
+    obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())))
+    below = [one.name for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
+    said = f"folders of it hold further matrices, which were not read: {shorten(below)}."
+    return only_genes(
+        Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, notes=(said,) * bool(below))
+    )
+
+
+def _without_header(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
+    """Return names without a first line that says what they are, where they are one too many."""
+    is_header = str(table.iloc[0, 0]).strip().lower() in _HEADERS if len(table) else False
+    return table.iloc[1:] if is_header and len(table) - 1 in shape else table
 
 
 def _names_in(path: Path) -> pd.DataFrame:
@@ -203,7 +232,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
                 "Complete the files of a sample, all three with the same words in their names."
             )
             if complete:
-                fix = "Name the one to take: " + arg(argument, complete[0]) + "."
+                fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
             got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
             raise FormatError(where, expected="the files of one sample", got=got, fix=fix)
         sample = _chosen(names, sample, where=where, argument=argument, what="sample")
@@ -228,7 +257,7 @@ def _samples(folder: Path) -> list[_Sample]:
     samples: dict[frozenset[str], _Sample] = {}
     for number, path in _parts_of(folder):
         label = _label(path, _KINDS[number])
-        words = frozenset(re.split(r"[^a-z0-9]+", label.lower())) - _NO_NAME - {""}
+        words = _words(label)
         one = samples.setdefault(words, _Sample(words=words, name=label))
         one.parts[number] = one.parts[number] or path
     lone = [one for one in samples.values() if one.parts[0] is None and len(one.missing) == 2]
@@ -244,6 +273,10 @@ def _samples(folder: Path) -> list[_Sample]:
             one.parts[2] = shared[0].parts[2]
     is_whole = not any(one.missing for one in whole if one.parts[0])
     return sorted(whole if is_whole else [*whole, *lone], key=lambda one: one.name)
+
+
+def _words(label: str) -> frozenset[str]:
+    return frozenset(re.split(r"[^a-z0-9]+", label.lower())) - _NO_NAME - {""}
 
 
 def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
