@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cellweft.impute.imputer import Imputer
     from cellweft.place.placer import Placer
 
+_MOST_LINES = 8  # that a legend names
 _EPOCHS, _PART = "epoch", "part of the training (%)"
 
 
@@ -149,8 +151,12 @@ def history(
         tidy(ax, title=stage, x=along, y="mean loss")
         if along == _EPOCHS:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if 1 < len(lines) <= 8:
-            ax.legend(frameon=False, fontsize=SMALL)
+        if len(lines) > 1:
+            handles, names = ax.get_legend_handles_labels()
+            if more := len(lines) - _MOST_LINES if len(lines) > _MOST_LINES else 0:
+                handles[_MOST_LINES:] = [Line2D([], [], ls="")]
+                names[_MOST_LINES:] = [f"and {more:,} more"]
+            ax.legend(handles, names, frameon=False, fontsize=SMALL)
     return drawn_on
 
 
