@@ -22,11 +22,7 @@ def test_genes_are_ordered_by_module_and_coloured_by_correlation(two_modules):
     assert np.allclose(ax.images[0].get_array(), expected, atol=1e-12)
     assert ax.images[0].get_clim() == (-1, 1)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", "c", "d", "flat"]
-    assert [text.get_text() for text in ax.get_yticklabels()] == [
-        "0 (2): a, b",
-        "1 (2): c, d",
-        "none (1)",
-    ]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0 (2): a, b", "1 (2): c, d", "none (1)"]
 
 
 def test_correlations_are_those_of_numpy_whatever_the_input(two_modules):

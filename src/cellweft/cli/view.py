@@ -45,7 +45,7 @@ def view(
             names = [str(path) for path in results]
             record = {"command": "view", "url": viewer.url, "port": viewer.port, "results": names}
             screen.finish(
-                f"{', '.join(names)} at {viewer.url}, for this machine alone; Ctrl-C ends it",
+                f"{', '.join(names)} for this machine alone, until Ctrl-C: {viewer.url} ",
                 record | {"tissue": None if tissue is None else str(tissue)},
             )
             if open_browser and not viewer.open():

@@ -336,7 +336,9 @@ def enrichment(
     z, marked, columns_are = _fields(table, fdr)
     values = z.to_numpy(dtype=np.float64)
     rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
-    is_own = np.array(rows)[:, None] == np.array(columns)[None] if columns_are != "region" else values != values
+    is_own = (
+        np.array(rows)[:, None] == np.array(columns)[None] if columns_are != "region" else values != values
+    )
     others = np.abs(values[~is_own & np.isfinite(values)]).max(initial=0.0)
     limit = float(others) if limit is None and others > 0 else limit
     ax = panel(ax, size=(1.9 + 0.34 * len(columns), 1.2 + 0.3 * len(rows)))
@@ -399,7 +401,6 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     """Return scanpy's UMAP, (n_cells, 2), of values or, unless they are ``reduced``, of their components."""
     import scanpy as sc
     from anndata import AnnData
-
     from sklearn.neighbors import KNeighborsTransformer
 
     cells = AnnData(values)
@@ -471,7 +472,9 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
     for start, end in zip(starts, ends, strict=True):
         first = ", ".join(genes[start : min(end, start + _OF_MODULE)])
         first += ", …" if end - start > _OF_MODULE else ""
-        names.append(f"none ({end - start:,})" if group[start] < 0 else f"{group[start]} ({end - start:,}): {first}")
+        names.append(
+            f"none ({end - start:,})" if group[start] < 0 else f"{group[start]} ({end - start:,}): {first}"
+        )
     at = (starts + ends - 1) / 2
     ax.set_yticks(at[room], [name for name, one in zip(names, room, strict=True) if one], fontsize=SMALL)
     ax.tick_params(axis="both", length=0)

@@ -127,7 +127,7 @@ def history(
     NotFittedError
         Nothing was trained.
     InputError
-        No losses are known (of a model that was loaded, say), or another number of axes than stages.
+        No losses are known (of a model that was saved by an earlier version, say), or another number of axes than stages.
 
     Examples
     --------
@@ -215,11 +215,12 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
     """Return the losses of every stage of training, a line or several each, and what they run along."""
     known = estimator
     if hasattr(estimator, "fit"):
-        if getattr(estimator, "model_", None) is None:
+        saved = getattr(estimator, "_restored", None)  # loaded, and without data yet
+        if getattr(estimator, "model_", None) is None and saved is None:
             raise NotFittedError(
                 "estimator", expected="one that was fitted", got="one that was not", fix="Call fit first."
             )
-        known = estimator.model_.history
+        known = saved.config.get("history", ()) if saved is not None else estimator.model_.history
     if isinstance(known, Mapping):
         stages = {str(name): _lines(one) for name, one in known.items()}
     else:
@@ -229,7 +230,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             "estimator",
             expected="losses of the training",
             got="none",
-            fix="A model that was loaded may know none: draw them where it was trained.",
+            fix="A model that an earlier version saved knows none: fit it anew to draw them.",
         )
     return stages, _EPOCHS if isinstance(known, Mapping) else _PART
 
