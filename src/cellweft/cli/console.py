@@ -72,7 +72,7 @@ class Screen:
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
-        """Lend a function that draws one bar in a terminal, or prints a line now and then where there is none.
+        """Lend a function that draws a bar in a terminal, or prints a line now and then elsewhere.
 
         Asked for JSON or quiet, it does neither.
         """

@@ -1,4 +1,4 @@
-"""What stands below the help of each command: lines to copy, none wider than 80 columns, and where to read on."""
+"""What stands below the help of each command: lines to copy that fit 80 columns, and where to read on."""
 
 from __future__ import annotations
 

@@ -98,9 +98,9 @@ def umap(
     how far the platforms are apart before and after. Expression is that of the genes that the model sees.
 
     scanpy's path: 50 principal components where there are more genes and cells than that, its graph of
-    neighbours, and UMAP. Unlike its defaults, the neighbours are exact ones of scikit-learn, as the approximate
-    search compiles for longer than the exact one takes for the cells of a plot, and the layout starts at the
-    first two components and takes 200 steps.
+    neighbours, and UMAP. Unlike its defaults, the neighbours are exact ones of scikit-learn, as the
+    approximate search compiles for longer than the exact one takes for the cells of a plot, and the layout
+    starts at the first two components and takes 200 steps.
     """
     check_range("neighbors", neighbors, low=2, integer=True)
     check_range("most_cells", most_cells, low=neighbors + 1, integer=True)

@@ -51,10 +51,10 @@ def palette(n: int) -> list[str]:
     -----
     The first seven are those of Okabe and Ito (2008), without their black, which readers of all kinds of
     colour vision tell apart. The others were added one by one, each as far as possible from all before it,
-    from white, from black and from the grey of missing values: by the distance in CIELAB, the smallest of that
-    seen by the normal eye and 1.7 times those under deuteranopia and protanopia (simulated as Machado et al.,
-    2009). The smallest distance of two colours is 26 among the first 20 and 14 among all 60. Nobody tells
-    sixty colours apart at a glance; where there are many labels, panels of some of them say more.
+    from white, from black and from the grey of missing values: by the distance in CIELAB, the smallest of
+    that seen by the normal eye and 1.7 times those under deuteranopia and protanopia (simulated as Machado et
+    al., 2009). The smallest distance of two colours is 26 among the first 20 and 14 among all 60. Nobody
+    tells sixty colours apart at a glance; where there are many labels, panels of some of them say more.
 
     Examples
     --------

@@ -127,7 +127,8 @@ def history(
     NotFittedError
         Nothing was trained.
     InputError
-        No losses are known (of a model that was saved by an earlier version, say), or another number of axes than stages.
+        No losses are known (of a model that an earlier version saved, say), or another number of axes than
+        stages.
 
     Examples
     --------

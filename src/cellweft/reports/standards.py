@@ -206,7 +206,7 @@ def _metrics(scores: Scores, start: str) -> list[str]:
 
 
 def tissue_width(given: Given) -> float | None:
-    """Return the longer side of the tissue, as the check found it or as the placed cells lie; None without."""
+    """Return the longer side of the tissue, as the check found it or as the placed cells lie, if known."""
     findings, _ = findings_of(given)
     extent = (findings.get("coordinates") or {}).get("extent") if findings else None
     if not extent and given.placed is not None and PLACES in given.placed.data.obsm:
