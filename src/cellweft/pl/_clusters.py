@@ -408,7 +408,8 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     start = "random"
     if n_pcs >= 2:
         sc.pp.pca(cells, n_comps=n_pcs, random_state=seed)
-        start = "X_pca"  # its first two components
+        start = "start"
+        cells.obsm[start] = cells.obsm["X_pca"][:, :2]
     use = "X_pca" if not reduced and min(values.shape) > _N_PCS else "X"
     # a neighbour less than asked for: the cell itself is one of them
     exact = KNeighborsTransformer(n_neighbors=neighbors - 1, algorithm="brute")
