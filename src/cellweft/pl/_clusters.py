@@ -336,9 +336,7 @@ def enrichment(
     z, marked, columns_are = _fields(table, fdr)
     values = z.to_numpy(dtype=np.float64)
     rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
-    is_own = (
-        np.array(rows)[:, None] == np.array(columns)[None] if columns_are != "region" else values != values
-    )
+    is_own = (np.array(rows)[:, None] == np.array(columns)) & (columns_are != "region")
     others = np.abs(values[~is_own & np.isfinite(values)]).max(initial=0.0)
     limit = float(others) if limit is None and others > 0 else limit
     ax = panel(ax, size=(1.9 + 0.34 * len(columns), 1.2 + 0.3 * len(rows)))
