@@ -145,4 +145,5 @@ def test_maps_of_a_composition_say_how_many_types_they_leave_out():
     places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     maps = pl.composition(shares, places=places)
     assert [ax.get_title() for ax in maps[:2]] == ["T1", "T2"]
-    assert maps[-1].get_xlabel() == "and 4 more types"
+    assert [text.get_text() for text in maps[-1].texts] == ["and 4 more types"]
+    assert maps[-1].get_xlabel() == "x →"

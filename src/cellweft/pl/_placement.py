@@ -201,7 +201,10 @@ def composition(
     draw_alike(drawn_on, pictures, look=look, same=same, label="share of the spot (0 to 1)")
     if labels is None and len(types) > len(shown):
         more = f"and {len(types) - len(shown):,} more types"
-        drawn_on[-1].set_xlabel(more, loc="center", fontsize=SMALL, color=INK)
+        last = drawn_on[-1]
+        last.text(
+            0.5, -0.03, more, transform=last.transAxes, ha="center", va="top", fontsize=SMALL, color=INK
+        )
     return drawn_on
 
 
