@@ -157,7 +157,9 @@ def history(
             if more := len(lines) - _MOST_LINES if len(lines) > _MOST_LINES else 0:
                 handles[_MOST_LINES:] = [Line2D([], [], ls="")]
                 names[_MOST_LINES:] = [f"and {more:,} more"]
-            ax.legend(handles, names, frameon=False, fontsize=SMALL)
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)} if len(lines) > 3 else {}
+            look: dict[str, Any] = {"frameon": False, "fontsize": SMALL, **beside}
+            ax.legend(handles, names, **look)
     return drawn_on
 
 
