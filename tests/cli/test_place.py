@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, 
     outputs = ("-o", f"placed{suffix}", "--spots", f"spots{suffix}", "--genes", "Gene03,gene11")
     result = place(*both, *outputs, "--neighbors", 4, "--save-model", "model", "--seed", 3, *SETTINGS)
     assert result.exit_code == 0, result.output
-    assert result.stderr == ""  # no bars where there is no terminal
+    assert re.fullmatch(r"([\w ]+: [\d,]+ of [\d,]+\n)*", result.stderr)  # no bars where there is no terminal
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Inputs: 100 reference cells x 28 genes, 90 spatial cells")
     assert any(line.startswith("Plan: 100 cells on 90 spots by 12 genes, 16 steps") for line in lines)

@@ -446,6 +446,21 @@ def test_a_seed_that_is_assigned_does_not_change_what_was_fitted(
     assert cellweft.load(imputer.save(tmp_path / "model")).seed == 2
 
 
+@pytest.mark.parametrize("preset", ["auto", "stimpute"])
+def test_a_saved_model_keeps_the_history_of_its_training(
+    fit_quickly: Fit, tissue_pair: Pair, tmp_path: Path, preset: str
+) -> None:
+    quick = {"steps": 3, "fold_steps": 3, "level_steps": 3}
+    attention = Imputer(settings=quick, reliability=False)
+    imputer = fit_quickly() if preset == "stimpute" else attention.fit(tissue_pair)
+    history: Any = imputer.model_.history
+    loaded = cellweft.load(imputer.save(tmp_path / "model"))
+    drawn = cellweft.pl.history(loaded)
+    attached = loaded.attach(tissue_pair).model_.history
+    assert len(drawn) == (len(history) if preset == "stimpute" else 1)
+    assert attached == history
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

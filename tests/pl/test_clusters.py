@@ -22,7 +22,7 @@ def test_genes_are_ordered_by_module_and_coloured_by_correlation(two_modules):
     assert np.allclose(ax.images[0].get_array(), expected, atol=1e-12)
     assert ax.images[0].get_clim() == (-1, 1)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", "c", "d", "flat"]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["0 (2)", "1 (2)", "none"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["0 (2): a, b", "1 (2): c, d", "none (1)"]
 
 
 def test_correlations_are_those_of_numpy_whatever_the_input(two_modules):
@@ -143,3 +143,37 @@ def test_umap_of_a_placement_draws_cells_and_spots(placement, monkeypatch):
 def test_umap_needs_what_was_imputed(cells):
     with pytest.raises(InputError, match="imputed: expected the imputed genes of these cells, got none"):
         pl.umap(cells, label="type")
+
+
+def test_modules_are_named_by_the_genes_that_are_most_typical():
+    random = np.random.default_rng(0)
+    values = np.repeat(random.normal(size=(60, 2)), [4, 1], axis=1)
+    values[:, 1:4] += random.normal(size=(60, 3)) * [0.1, 0.5, 1.0]
+    table = pd.DataFrame(values, columns=["a", "b", "c", "d", "e"])
+    ax = pl.modules(table, pd.Series([0, 0, 0, 0, 1], index=list("abcde")))
+    first, second = [text.get_text() for text in ax.get_yticklabels()]
+    assert first.startswith("0 (4): ")
+    assert set(first[7:].removesuffix(", …").split(", ")) == {"a", "b", "c"}
+    assert first.endswith(", …")
+    assert second == "1 (1): e"
+
+
+def test_modules_without_room_for_a_name_are_counted():
+    values = np.random.default_rng(0).normal(size=(20, 60))
+    names = [f"g{n}" for n in range(60)]
+    group = pd.Series([0] * 58 + [1, 2], index=names)
+    ax = pl.modules(pd.DataFrame(values, columns=names), group)
+    assert ax.get_ylabel() == "module (genes); and 2 small ones"
+
+
+def test_the_diagonal_does_not_take_the_colours_of_enrichment():
+    types = ["T1", "T10", "T2"]
+    z = pd.DataFrame([[90.0, 3.0, -4.0], [3.0, 70.0, 1.0], [-4.0, 1.0, 2.0]], index=types, columns=types)
+    ax = pl.enrichment(z)
+    assert ax.images[0].get_clim() == (-4, 4)
+    assert ax.images[0].colorbar.extend == "both"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["T1", "T2", "T10"]
+    assert np.diag(ax.images[0].get_array()).tolist() == [90, 2, 70]
+    assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("90", (0, 0)), ("70", (2, 2))]
+    alone = pl.enrichment(pd.DataFrame([[5.0]], index=["a"], columns=["a"]))
+    assert alone.images[0].get_clim() == (-5, 5)

@@ -8,16 +8,54 @@ from cellweft._errors import InputError, KeyMissingError, SettingError
 from cellweft.pl._colors import chosen_colors, label_colors, number_map, palette
 
 
-def test_forty_colours_are_distinct_and_none_is_the_grey_of_what_is_missing():
-    colors = np.array([to_rgb(one) for one in [*palette(40), "#D0D0D0", "#FFFFFF"]])
-    apart = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + np.eye(len(colors))
-    assert apart.min() > 0.1
+def _lab(rgb):
+    """CIELAB (D65) of sRGB colours, (n, 3)."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [
+            [0.4124564, 0.3575761, 0.1804375],
+            [0.2126729, 0.7151522, 0.0721750],
+            [0.0193339, 0.1191920, 0.9503041],
+        ]
+    )
+    xyz = linear @ to_xyz.T / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
 
 
-def test_the_first_colours_stay_and_repeat_from_the_forty_first_on():
-    assert palette(3) == palette(50)[:3]
-    assert palette(41)[40] == palette(1)[0]
+@pytest.mark.parametrize(("n", "least"), [(7, 26), (20, 26), (60, 14)])
+def test_colours_are_apart_in_cielab(n, least):
+    lab = _lab(np.array([to_rgb(one) for one in palette(n)]))
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)
+    assert apart[~np.eye(n, dtype=bool)].min() > least
+
+
+def test_no_colour_is_like_black_white_or_the_grey_of_what_is_missing():
+    colors, others = (
+        _lab(np.array([to_rgb(one) for one in some])) for some in (palette(60), ["black", "white", "#D0D0D0"])
+    )
+    assert np.linalg.norm(colors[:, None] - others[None], axis=-1).min() > 18
+    assert colors[:, 0].min() > 20  # lightness, of 100
+
+
+def test_the_first_colours_stay_and_repeat_from_the_sixty_first_on():
+    assert palette(3) == palette(70)[:3]
+    assert len(set(palette(60))) == 60
+    assert palette(61)[60] == palette(1)[0]
     assert palette(0) == []
+
+
+def test_categories_sorted_as_text_are_shown_in_natural_order_and_keep_their_colours(cells):
+    cells.obs["layer"] = pd.Categorical(["L10", "L2", "L1", "L2", "L10", "L1"])  # stored as L1, L10, L2
+    assert list(label_colors(cells, "layer")) == ["L1", "L2", "L10"]
+    assert label_colors(cells, "layer")["L2"] == palette(2)[1].lower()
+    cells.uns["layer_colors"] = ["red", "lime", "blue"]
+    assert label_colors(cells, "layer") == {"L1": "#ff0000", "L2": "#0000ff", "L10": "#00ff00"}
+    assert label_colors(cells, "layer", keep=True)
+    assert cells.uns["layer_colors"] == ["#ff0000", "#00ff00", "#0000ff"]
+    ordered = pd.Categorical(["L10", "L2"] * 3, categories=["L1", "L10", "L2"], ordered=True)
+    cells.obs["ordered"] = ordered
+    assert list(label_colors(cells, "ordered")) == ["L1", "L10", "L2"]
 
 
 def test_categories_keep_their_order_and_text_is_in_natural_order(cells):

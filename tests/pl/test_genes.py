@@ -112,3 +112,33 @@ def test_errors_of_attribution_name_what_is_wrong(why):
         pl.attribution(why, SEGMENTS, scale="row")
     with pytest.raises(InputError, match="one for each of the 4 cells"):
         pl.attribution(why, SEGMENTS[:3])
+
+
+def test_trends_of_expression_stop_at_zero_and_those_of_other_values_do_not():
+    position = np.linspace(0.0, 1.0, 60)
+    step = np.where(position > 0.8, 5.0, 0.0)
+    made = cellweft.tl.gene_trends(
+        np.column_stack([step, step - 5]), position, genes=np.array(["Step", "Below"]), progress=False
+    )
+    assert made.curves("Step")["lower"].min() < 0
+    above, below = pl.trends(made, ["Step", "Below"])
+    assert above.lines[0].get_ydata().min() == 0
+    assert above.collections[0].get_paths()[0].vertices[:, 1].min() == 0
+    assert below.lines[0].get_ydata().min() < -4
+
+
+def test_a_legend_of_trends_says_what_it_leaves_out():
+    position = np.tile(np.linspace(0.0, 1.0, 6), 65)
+    labels = np.repeat([f"T{n}" for n in range(1, 66)], 6)
+    made = cellweft.tl.gene_trends(
+        position[:, None],
+        position,
+        genes=np.array(["Rising"]),
+        labels=labels,
+        knots=2,
+        min_cells=5,
+        progress=False,
+    )
+    (ax,) = pl.trends(made, "Rising")
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert (names[:2], names[-1]) == (["T1", "T2"], "and 5 more")

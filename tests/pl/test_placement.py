@@ -137,3 +137,13 @@ def test_errors_of_compositions_name_what_is_wrong(shares, cells):
         pl.composition(cells)
     with pytest.raises(InputError, match="3 Axes of matplotlib"):
         pl.composition(shares, places=PLACES, axes=plt.subplots()[1])
+
+
+def test_maps_of_a_composition_say_how_many_types_they_leave_out():
+    names = [f"T{n}" for n in range(1, 13)]
+    shares = pd.DataFrame(np.full((3, 12), 1 / 12), columns=sorted(names))
+    places = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    maps = pl.composition(shares, places=places)
+    assert [ax.get_title() for ax in maps[:2]] == ["T1", "T2"]
+    assert [text.get_text() for text in maps[-1].texts] == ["and 4 more types"]
+    assert maps[-1].get_xlabel() == "x →"

@@ -286,3 +286,41 @@ def test_uncertainty_is_the_width_of_the_interval(cells):
     ax = pl.uncertainty(cells, "Gad1")
     assert dots(ax)[1].tolist() == pytest.approx([0, 1.5, 3, 4.5, 6, 7.5])
     assert ax.collections[0].get_cmap().name == "cividis"
+
+
+@pytest.mark.parametrize(
+    ("color", "label"),
+    [
+        ("Gad1", "Gad1 (counts)"),
+        ("depth", "depth"),
+        ("cellweft_confidence", "confidence (0 to 1)"),
+        ("cellweft_spread", "spread (µm)"),
+        (np.arange(6) / 7, "value"),
+    ],
+)
+def test_every_colour_bar_says_what_it_shows(cells, color, label):
+    cells.obs["cellweft_confidence"] = cells.obs["cellweft_spread"] = np.linspace(0, 1, 6)
+    drawn = pl.spatial(cells, color, unit="µm").collections[0]
+    assert drawn.colorbar.ax.get_ylabel() == label
+
+
+def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
+    def label(**more):
+        return pl.spatial(cells, "Gad1", **more).collections[0].colorbar.ax.get_ylabel()
+
+    assert label(layer="lower") == "Gad1 (as stored in layer 'lower')"
+    cells.var["measured"] = True
+    assert label() == "Gad1 (log-normalised expression)"
+    assert label(layer="lower") == "Gad1 (lower bound, log-normalised expression)"
+    width = pl.uncertainty(cells, "Gad1").collections[0].colorbar
+    assert width.ax.get_ylabel() == "upper - lower (log-normalised expression)"
+
+
+def test_a_legend_of_many_labels_says_how_many_it_leaves_out(cells):
+    many = np.array([f"L{n}" for n in range(1, 73)])
+    made = ad.AnnData(np.zeros((72, 1)), obs=pd.DataFrame({"layer": many}, index=many))
+    made.obsm["spatial"] = np.random.default_rng(0).random((72, 2))
+    names = [text.get_text() for text in pl.spatial(made, "layer").get_legend().get_texts()]
+    assert names[:3] == ["L1", "L2", "L3"]
+    assert len(names) == 61
+    assert names[-1] == "and 12 more"

@@ -93,3 +93,9 @@ def test_errors_of_history_name_what_is_wrong():
         pl.history({})
     with pytest.raises(InputError, match="2 Axes"):
         pl.history({"a": [1.0], "b": [1.0]}, axes=plt.subplots()[1])
+
+
+def test_a_legend_of_many_encoders_says_how_many_it_leaves_out():
+    (ax,) = pl.history([[2.0 + n, 1.0] for n in range(11)])
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert (len(names), names[0], names[-1]) == (9, "encoder 1", "and 3 more")

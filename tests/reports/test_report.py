@@ -29,9 +29,10 @@ from cellweft.evaluate.score_table import write_scores
 from cellweft.place.placement import Placement
 from cellweft.reports import report
 from cellweft.reports.accuracy import compared, verdict
-from cellweft.reports.document import Picture
-from cellweft.reports.formatting import written
+from cellweft.reports.document import Number, Picture
+from cellweft.reports.formatting import shown, written
 from cellweft.reports.inputs import given_of
+from cellweft.reports.standards import STANDARDS
 
 VERSIONS = {"cellweft": "0.1.0", "numpy": "2.4.6"}
 
@@ -253,6 +254,11 @@ def test_every_number_is_in_the_tables(whole: tuple[Path, list[Any]]) -> None:
     )
     bounds = imputed.loc[inside.index]
     known.append(int(inside.between(bounds["reliability_lower"], bounds["reliability_upper"]).sum()))
+    off_panel = imputed[~imputed["measured"]]
+    known += [len(off_panel), int(off_panel["reliable"].sum()), 12.5 + 3.25]
+    known += [value for one in STANDARDS.values() for value in (one.good, one.poor)]
+    error = given[4].query("metric == 'location_error_median' and method == 'auto:steps=8'")["value"].iloc[0]
+    known += [25, 3.5 / 25, error / max(pair.findings["coordinates"]["extent"][:2])]
     found = read(path)
     shown = {written(float(value), form) for value in known for form in ("count", "score", "value", "share")}
     exact = np.unique(np.asarray(known, dtype=float))
@@ -394,6 +400,79 @@ def test_without_a_baseline_nothing_is_claimed() -> None:
     assert verdict(scores, None).tone == "note"
     (scores,) = given_of([scores_of(["a", "b"], gains={"mine": 0.3})]).scores
     assert "none of cellweft's own methods" in str(verdict(scores, None).parts)
+
+
+def rows_of(level: str, item: str, values: dict[str, tuple[float, float]]) -> pd.DataFrame:
+    """Rows of a table of scores: by metric, those of auto and of a baseline."""
+    rows = [
+        (method, level, item, metric, value)
+        for metric, both in values.items()
+        for method, value in zip(("auto", "knn"), both, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["method", "level", "item", "metric", "value"])
+    return table.assign(seed=0, fold=-1)
+
+
+def said_of(one: Any) -> str:
+    """The words of a text, with its numbers as they are shown."""
+    return "".join(
+        shown(part) if isinstance(part, Number) else getattr(part, "text", part) for part in one.parts
+    )
+
+
+@pytest.mark.parametrize(
+    ("hits", "error", "tone"),
+    [
+        (1.75, 5.0, "poor"),
+        (10.0, 5.0, "good"),
+        (10.0, 30.0, "poor"),
+        (5.0, 5.0, "even"),
+        (10.0, 15.0, "even"),
+    ],
+)
+def test_a_placement_ahead_of_a_poor_baseline_is_only_as_good_as_it_is(
+    hits: float, error: float, tone: str
+) -> None:
+    values = {"location_error_median": (error, 60.0), "hits@25": (hits, 1.0)}
+    cells = [rows_of("cell", f"c{n}", {"location_error": (error, 60.0)}) for n in range(20)]
+    (scores,) = given_of([pd.concat([*cells, rows_of("summary", "all cells", values)])]).scores
+    found = verdict(scores, None, width=100.0)
+    assert found.tone == tone
+    words = said_of(found)
+    assert "is better than the best simple baseline" in words
+    assert f"Its median error is {written(error / 100, 'share')} of the tissue's width" in words
+    assert f"{written(hits / 25, 'share')} are nearest where it places them" in words
+    assert ("poor; good is at least 30 %" in words) == (hits == 1.75)
+
+
+@pytest.mark.parametrize(("share", "tone"), [(0.9, "good"), (0.83, "even"), (0.7, "poor"), (0.99, "even")])
+def test_intervals_that_do_not_hold_are_told(share: float, tone: str) -> None:
+    genes = [rows_of("gene", f"g{n}", {"pearson": (0.6, 0.1)}) for n in range(20)]
+    summary = rows_of("summary", "all values", {"coverage@0.9": (share, share)})
+    (scores,) = given_of([pd.concat([*genes, summary])]).scores
+    found = verdict(scores, None)
+    assert found.tone == tone
+    assert f"Its intervals hold {share:.0%} of the values where 90 % are stated".replace(
+        "%", " %", 1
+    ) in said_of(found)
+    assert ("too narrow by" in said_of(found)) == (share < 0.87)
+    assert ("too wide by" in said_of(found)) == (share > 0.93)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_measured_and_imputed_genes_stand_apart_and_the_page_can_be_made_again(
+    tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame
+) -> None:
+    text = report(tmp_path / "report.html", imputed, scores).read_text(encoding="utf-8")
+    imputed_at = text.index("Imputed genes, which the panel did not measure")
+    panel_at = text.index("Genes of the panel, which were measured too")
+    for gene, measured in imputed.var["measured"].items():
+        place = text.index(f'<th scope="row"><span class="name">{gene}</span>', imputed_at)
+        assert (place > panel_at) == measured
+    again = text[text.index('id="reproduce"') :]
+    for said in ("2026-01-02T03:04:05+01:00", "atlas.h5ad", "15.8</data> seconds", "cellweft evaluate"):
+        assert said in again
+    assert "What the verdicts call good and poor" in text
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -205,3 +205,13 @@ class TestErrors:
             differential_expression(matrices(), np.array(["a"] * 29 + ["b"]))
         with pytest.raises(SettingError, match="at least 2 groups of at least 2 cells each, got 1 groups"):
             differential_expression(matrices(), np.array(["a"] * 30))
+
+
+def test_measured_genes_are_to_be_tested_by_their_measurements() -> None:
+    draws = matrices()
+    assert set(differential_expression(draws, LABELS)["advice"]) == {""}
+    for one in draws:
+        one.var["measured"] = [False, True, False]
+    table = differential_expression(draws, LABELS)
+    advice = dict(zip(table["gene"], table["advice"], strict=True))
+    assert advice == {"0": "", "1": "This gene was measured: test the measurement.", "2": ""}

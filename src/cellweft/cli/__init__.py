@@ -12,6 +12,7 @@ import typer
 
 from cellweft._provenance import note_command
 from cellweft.cli import check, demo, embed, evaluate, export, impute, place, proteins, report, view
+from cellweft.cli.examples import EXAMPLES
 from cellweft.cli.options import expanded
 
 app = typer.Typer(
@@ -20,7 +21,8 @@ app = typer.Typer(
     "dissociated cells, and evaluate both. The reference is always the first input, the spatial data the "
     "second.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXAMPLES["cellweft"],
     pretty_exceptions_enable=False,
 )
 """All commands. The exit status is 0 on success, 2 for an error that the user can fix, and 1 otherwise."""
@@ -64,4 +66,4 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name)(expanded(_command))
+    app.command(_name, epilog=EXAMPLES[_name])(expanded(_command))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cellweft.data._pair import Pair
 
 _WIDTH = 120  # of tables that go to a file or a pipe
+_LINE_EVERY = 10.0  # seconds between lines of progress that go to a file
 
 
 class Screen:
@@ -83,8 +84,26 @@ class Screen:
             typer.echo(f"{line} ({seconds:,.0f} s{memory})")
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
-        """Return a context with a function that draws a progress bar, unless JSON or quiet is requested."""
-        return progress_callback(self._talks)
+        """Lend a function that draws a bar in a terminal, or prints a line now and then elsewhere.
+
+        Asked for JSON or quiet, it does neither.
+        """
+        if not self._talks or Console(stderr=True).is_terminal:
+            return progress_callback(self._talks)
+        return progress_callback(_progress_lines())
+
+
+def _progress_lines() -> Progress:
+    """Return a function that prints a line on standard error every ten seconds, for the log of a long run."""
+    printed = time.monotonic()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= _LINE_EVERY:
+            printed = time.monotonic()
+            typer.echo(f"{stage}: {done:,} of {total:,}", err=True)
+
+    return report
 
 
 def counted(pair: Pair) -> str:

@@ -15,14 +15,13 @@ from cellweft._typing import SpotShape
 from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
 from cellweft.cli.parsing import check_device, read_numbers
-from cellweft.cli.score_tables import placement_table, score_table, shown_placement, shown_scores
+from cellweft.cli.score_tables import ScoreTable, placement_table, score_table, shown_placement, shown_scores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
     from anndata import AnnData
-    from rich.table import Table
 
     from cellweft.data._pair import Pair
     from cellweft.data.synthetic.pseudospots import PseudoSpots
@@ -305,7 +304,7 @@ def _plan(
     return {"fits": fits, "peak_bytes": peak}, said
 
 
-def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[Table, dict[str, Any]]:
+def _shown(scores: pd.DataFrame, by: str, held_out: HeldOutOptions) -> tuple[ScoreTable, dict[str, Any]]:
     """Return the table for the screen, and what JSON says of it."""
     if by == "place":
         title = "Cells of known position. Lower is better for location_error, higher for all others."

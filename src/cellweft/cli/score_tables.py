@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 Shown: TypeAlias = dict[str, dict[str, dict[str, float]]]
@@ -38,8 +40,8 @@ def shown_scores(scores: pd.DataFrame) -> Shown:
     }
 
 
-def score_table(scores: pd.DataFrame, *, title: str) -> Table:
-    """Return the scores to show as a table with one row per method.
+def score_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
+    """Return the scores that are shown as a table with a row for each method.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def score_table(scores: pd.DataFrame, *, title: str) -> Table:
         for metric in metrics
         if any(head in row for row in rows.values())
     ]
-    return _table(rows, columns, title=title)
+    return ScoreTable(rows=rows, columns=tuple(columns), title=title)
 
 
 def shown_placement(scores: pd.DataFrame) -> Shown:
@@ -82,8 +84,8 @@ def shown_placement(scores: pd.DataFrame) -> Shown:
     return shown
 
 
-def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
-    """Return the scores of all cells and all types as a table with one row per method.
+def placement_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
+    """Return the scores of all cells and all types as a table with a row for each method.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> Table:
         for head in _PLACEMENT_HEADS
         for metric in dict.fromkeys(name for row in rows.values() for name in row.get(head, {}))
     ]
-    return _table(rows, columns, title=title)
+    return ScoreTable(rows=rows, columns=tuple(columns), title=title)
 
 
 def _summary(scores: pd.DataFrame) -> Shown:
@@ -111,13 +113,56 @@ def _summary(scores: pd.DataFrame) -> Shown:
     return means
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """A table of scores that fits where it is shown: of too many columns, the rest stands below.
+
+    Attributes
+    ----------
+    rows
+        The scores.
+    columns
+        Of each what is scored, the metric, and the header.
+    title
+        What stands above.
+    """
+
+    rows: Shown
+    columns: tuple[tuple[str, str, str], ...]
+    title: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Yield as many tables as the width asks for, each with the names of the methods."""
+        names = max((len(one) for one in self.rows), default=0)
+        room = options.max_width - min(max(names, len("method")), _WIDEST_NAME) - _GAP
+        parts: list[list[tuple[str, str, str]]] = [[]]
+        used = 0
+        for one in self.columns:
+            width = max(_NUMBER, *map(len, one[2].splitlines())) + _GAP
+            if parts[-1] and used + width > room:
+                parts.append([])
+                used = 0
+            if not parts[-1] and one[2].startswith("\n"):  # its group stands in the table before
+                one = (one[0], one[1], f"{one[0]}{one[2]}")
+            parts[-1].append(one)
+            used += width
+        for number, part in enumerate(parts):
+            yield _table(self.rows, part, title=self.title if number == 0 else "")
+
+
+_WIDEST_NAME, _NUMBER, _GAP = 30, 6, 2  # in characters; names of methods that are longer are folded
+
+
 def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) -> Table:
     """Return a table of scores. Each column is given as heading, metric and header."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column("\nmethod", overflow="fold")
+    table = Table(
+        title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
+    )
+    names = max((len(one) for one in rows), default=0)
+    table.add_column("\nmethod", overflow="fold", min_width=min(max(names, len("method")), _WIDEST_NAME))
     for _, _, header in columns:
         table.add_column(header, justify="right", no_wrap=True)
     for method, row in rows.items():

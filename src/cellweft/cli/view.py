@@ -51,7 +51,7 @@ def view(
             record = {"command": "view", "url": viewer.url, "port": viewer.port, "results": names}
             for_whom = "for this machine alone" if token else "for every user of this machine"
             screen.finish(
-                f"{', '.join(names)} at {viewer.url}, {for_whom}; Ctrl-C ends it",
+                f"{', '.join(names)} {for_whom}, until Ctrl-C: {viewer.url} ",
                 record | {"tissue": None if tissue is None else str(tissue)},
             )
             if open_browser and not viewer.open():

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cellweft._compute import progress_callback, resolve_devices
 from cellweft._errors import InputError, SettingError, arg, check_range
-from cellweft._provenance import versions
+from cellweft._provenance import stamp
 from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
 from cellweft.data._pair import Pair
 from cellweft.data.io.atomic_output import check_outputs, partial_output
@@ -134,8 +134,11 @@ def score_methods(
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
     names = [method if isinstance(method, str) else repr(method) for method in methods]
+    made = stamp("scores")
     table.attrs[RECORD] = {
-        "versions": versions(),
+        "versions": made["versions"],
+        "date": made["date"],
+        "command_line": made["command_line"],
         "parameters": parameters | {"device": device, "methods": dict(zip(labels, names, strict=True))},
         "seeds": [int(seed) for seed in seeds],
         "pair": pair.findings,

@@ -88,6 +88,7 @@ class SavedAttention:
             keys=torch.empty(0),
             sample=tensors["sample"],
             sample_detection=tensors["sample_detection"],
+            history=tuple(map(float, folder.config.get("history", ()))),
             **moments,
         )
         reliability = GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None
@@ -250,7 +251,8 @@ class FittedAttention:
             arrays |= named("trust", self.reliability.known.to_arrays())
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
         genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
-        return ModelFolder(config={"settings": asdict(model.settings)}, tensors=tensors, genes=genes)
+        config = {"settings": asdict(model.settings), "history": list(map(float, model.history))}
+        return ModelFolder(config=config, tensors=tensors, genes=genes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

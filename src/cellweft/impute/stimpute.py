@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -73,6 +73,8 @@ class SavedStImpute:
         What was learned of reliability, if anything was.
     network
         What the gene graph used of protein embeddings, gene sets and edges, for the reference's genes.
+    history
+        Losses of the training, by stage; empty of models that were saved without.
     """
 
     settings: StImputeSettings
@@ -80,6 +82,7 @@ class SavedStImpute:
     neighbor_scale: float
     reliability: ReliabilityNets | None
     network: Network
+    history: dict[str, list[float]]
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
@@ -110,6 +113,7 @@ class SavedStImpute:
             neighbor_scale=float(config.get("neighbor_scale", 1.0)),
             reliability=nets,
             network=_network(config, tensors),
+            history={str(stage): list(map(float, one)) for stage, one in config.get("history", {}).items()},
         )
 
 
@@ -199,6 +203,7 @@ class StImputeMethod:
             seed=seed,
             device=device,
         )
+        model = replace(model, history=saved.history)
         known = None
         if saved.reliability is not None:
             known = Reliability(nets=saved.reliability, sample=TissueSample.draw(pair, seed))
@@ -282,6 +287,7 @@ class FittedStImpute:
         config: dict[str, Any] = {
             "settings": asdict(self.settings),
             "neighbor_scale": self.model.neighbor_scale,
+            "history": self.model.history,
             "n_reliability_nets": 0 if nets is None else len(nets.nets),
             "sources": {name: str(part["source"]) for name, part in self.network.items()},
         }

@@ -26,7 +26,7 @@ SMALL, PLAIN = 8.0, 9.0
 INK = "#333333"
 """Colour of lines and text that do not show data."""
 
-_LEGEND_ROWS, _MOST_NAMES, _LONGEST = 18, 54, 36
+_LEGEND_ROWS, _MOST_NAMES, _LONGEST = 20, 60, 36
 _OWN = "cellweft.pl"  # marks figures that are made here
 
 
@@ -189,7 +189,7 @@ def color_bar(
     axes
         The panels it is for.
     label
-        What it shows, with the unit.
+        What it shows, with the unit; not empty.
     extend
         Which ends are pointed, as values lie beyond: "neither", "min", "max" or "both".
     """
@@ -204,7 +204,7 @@ def color_bar(
 
 
 def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missing: bool = False) -> Legend:
-    """Draw a legend of labels to the right of a panel; of more than 54, the first ones and how many more.
+    """Draw a legend of labels to the right of a panel; of more than 60, the first ones and how many more.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from cellweft.data.gene_names import find_names
 from cellweft.data.io.backed_matrix import Rows, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import PLAIN, SMALL, color_bar, heat_map, panel, panels, tidy
-from cellweft.pl._colors import MISSING, number_map
+from cellweft.pl._colors import MISSING, natural_order, number_map
 from cellweft.pl._inputs import Shade, given_shade, logged, opened, shade_of, values_of
 from cellweft.pl._spatial import shade_legend
 from cellweft.tl._clustering import coexpression_modules
@@ -33,6 +33,9 @@ _N_PCS = 50
 _VARIABLE = 2_000  # genes of most variance that the PCA sees
 _BLOCK_ROWS = 2_000
 _NAMED = 30  # genes whose names there is room for
+_STEPS = 200  # of UMAP
+_OF_MODULE = 3  # genes by which a module is named
+_WRITTEN = 20  # types for whose diagonal there is room to write
 _SPOTS = "#d9d9d9"
 _REGION_COLUMNS = ("type", "region", "z")
 
@@ -95,7 +98,9 @@ def umap(
     how far the platforms are apart before and after. Expression is that of the genes that the model sees.
 
     scanpy's path: 50 principal components where there are more genes and cells than that, its graph of
-    neighbours, and UMAP with its defaults. The first UMAP of a process compiles for some tens of seconds.
+    neighbours, and UMAP. Unlike its defaults, the neighbours are exact ones of scikit-learn, as the
+    approximate search compiles for longer than the exact one takes for the cells of a plot, and the layout
+    starts at the first two components and takes 200 steps.
     """
     check_range("neighbors", neighbors, low=2, integer=True)
     check_range("most_cells", most_cells, low=neighbors + 1, integer=True)
@@ -228,7 +233,9 @@ def modules(
     -------
     Axes
         (n_genes, n_genes) Pearson correlations, -1 to 1; genes ordered by module, within it by their mean
-        correlation with it. Lines part the modules; each is named by its number and size where there is room.
+        correlation with it. Lines part the modules; each is named by its number, its size and the three genes
+        that correlate with it most, where there is room, and the axis says how many are not. Up to 30 genes
+        are all named below.
 
     Raises
     ------
@@ -263,14 +270,14 @@ def modules(
     correlations = _correlations(values)
     group: IntArray = np.asarray(of_gene, dtype=np.int64)
     order = _module_order(correlations, group)
-    ax = panel(ax, size=(5.0, 4.4))
+    ax = panel(ax, size=(6.6, 4.4))
     shown = correlations[np.ix_(order, order)]
     image = ax.imshow(
         shown, cmap=number_map("RdBu_r"), vmin=-1, vmax=1, interpolation="nearest", aspect="equal"
     )
     tidy(ax, title=f"{len(names):,} genes, {len(set(group.tolist()) - {-1}):,} modules")
     ax.spines[:].set_visible(False)
-    _module_names(ax, group[order])
+    _module_names(ax, group[order], [names[one] for one in order])
     if len(names) <= _NAMED:
         ax.set_xticks(range(len(names)), [names[one] for one in order], rotation=90)
     else:
@@ -297,7 +304,8 @@ def enrichment(
     fdr
         Of a region table, fields below it are marked with a dot.
     limit
-        The z-score of the last colour on both sides; by default the largest size there is. White is 0.
+        The z-score of the last colour on both sides; by default the largest size of two different types, as
+        a type beside itself would take all the colours. White is 0.
     cmap
         A diverging colour map of matplotlib.
     ax
@@ -306,7 +314,8 @@ def enrichment(
     Returns
     -------
     Axes
-        A field per pair: rows are the types of cells; columns those of their neighbours, or regions.
+        A field per pair: rows are the types of cells; columns those of their neighbours, or regions. Where
+        values of a type beside itself lie beyond the colours, they are written there, up to 20 types.
 
     Raises
     ------
@@ -319,7 +328,7 @@ def enrichment(
     >>> matplotlib.use("agg")
     >>> z = pd.DataFrame([[3.0, -2.0], [-2.0, 1.0]], index=["a", "b"], columns=["a", "b"])
     >>> enrichment(z).images[0].get_clim()
-    (-3.0, 3.0)
+    (-2.0, 2.0)
     """
     check_range("fdr", fdr, low=0, high=1)
     if limit is not None:
@@ -327,6 +336,9 @@ def enrichment(
     z, marked, columns_are = _fields(table, fdr)
     values = z.to_numpy(dtype=np.float64)
     rows, columns = [str(one) for one in z.index], [str(one) for one in z.columns]
+    is_own = (np.array(rows)[:, None] == np.array(columns)) & (columns_are != "region")
+    others = np.abs(values[~is_own & np.isfinite(values)]).max(initial=0.0)
+    limit = float(others) if limit is None and others > 0 else limit
     ax = panel(ax, size=(1.9 + 0.34 * len(columns), 1.2 + 0.3 * len(rows)))
     heat_map(
         ax,
@@ -339,6 +351,10 @@ def enrichment(
         names=(columns_are, "type of the cell"),
         label="enrichment (z-score)",
     )
+    if limit is not None and len(rows) <= _WRITTEN:
+        for row, column in zip(*np.nonzero(is_own & (np.abs(values) > limit)), strict=True):
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "color": "white"}
+            ax.text(column, row, f"{values[row, column]:.0f}", **look)
     return ax
 
 
@@ -383,15 +399,20 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     """Return scanpy's UMAP, (n_cells, 2), of values or, unless they are ``reduced``, of their components."""
     import scanpy as sc
     from anndata import AnnData
+    from sklearn.neighbors import KNeighborsTransformer
 
     cells = AnnData(values)
     n_pcs = min(_N_PCS, min(values.shape) - 1)
-    use = {"use_rep": "X"}
-    if not reduced and n_pcs >= 2 and min(values.shape) > _N_PCS:
+    start = "random"
+    if n_pcs >= 2:
         sc.pp.pca(cells, n_comps=n_pcs, random_state=seed)
-        use = {"use_rep": "X_pca"}
-    sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed, **use)
-    sc.tl.umap(cells, random_state=seed)
+        start = "start"
+        cells.obsm[start] = cells.obsm["X_pca"][:, :2]
+    use = "X_pca" if not reduced and min(values.shape) > _N_PCS else "X"
+    # a neighbour less than asked for: the cell itself is one of them
+    exact = KNeighborsTransformer(n_neighbors=neighbors - 1, algorithm="brute")
+    sc.pp.neighbors(cells, n_neighbors=neighbors, random_state=seed, use_rep=use, transformer=exact)
+    sc.tl.umap(cells, random_state=seed, init_pos=start, maxiter=_STEPS)
     return np.asarray(cells.obsm["X_umap"], dtype=np.float64)
 
 
@@ -438,22 +459,26 @@ def _module_order(correlations: DoubleArray, group: IntArray) -> IntArray:
     return np.lexsort((np.arange(len(group)), -within, last)).astype(np.int64)
 
 
-def _module_names(ax: Axes, group: IntArray) -> None:
-    """Draw lines between modules, and name those that there is room for."""
+def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
+    """Draw lines between modules, and name those that there is room for by their first genes."""
     starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
     ends = np.append(starts[1:], len(group))
     for start in starts[1:]:
         ax.axhline(start - 0.5, color="white", lw=1.2)
         ax.axvline(start - 0.5, color="white", lw=1.2)
     room = (ends - starts) >= 0.035 * len(group)
-    names = [
-        "none" if group[start] < 0 else f"{group[start]} ({end - start:,})"
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    names = []
+    for start, end in zip(starts, ends, strict=True):
+        first = ", ".join(genes[start : min(end, start + _OF_MODULE)])
+        first += ", …" if end - start > _OF_MODULE else ""
+        names.append(
+            f"none ({end - start:,})" if group[start] < 0 else f"{group[start]} ({end - start:,}): {first}"
+        )
     at = (starts + ends - 1) / 2
     ax.set_yticks(at[room], [name for name, one in zip(names, room, strict=True) if one], fontsize=SMALL)
     ax.tick_params(axis="both", length=0)
-    ax.set_ylabel("module (genes)", fontsize=PLAIN)
+    left_out = int((~room).sum())
+    ax.set_ylabel("module (genes)" + f"; and {left_out:,} small ones" * (left_out > 0), fontsize=PLAIN)
 
 
 def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, str]:
@@ -478,10 +503,15 @@ def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, s
             got="columns of text",
             fix="Pass what cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment returns.",
         )
-    return table, np.zeros(table.shape, dtype=np.bool_), "type of the neighbour"
+    rows, columns = (natural_order(one) for one in (table.index, table.columns))
+    sorted_table = table.set_axis(table.index.astype(str)).set_axis(table.columns.astype(str), axis=1)
+    z = sorted_table.loc[rows, columns]
+    return z, np.zeros(z.shape, dtype=np.bool_), "type of the neighbour"
 
 
 def _pivoted(table: pd.DataFrame, values: str) -> pd.DataFrame:
-    """Return a column as a table of types x regions, both as they first stand there."""
+    """Return a column as a table of types x regions, in natural order or as they first stand there."""
     found = table.pivot_table(index="type", columns="region", values=values, observed=True)
-    return found.reindex(index=pd.unique(table["type"]), columns=pd.unique(table["region"]))
+    found = found.set_axis(found.index.astype(str)).set_axis(found.columns.astype(str), axis=1)
+    rows, columns = (natural_order(pd.unique(table[one])) for one in ("type", "region"))
+    return found.reindex(index=rows, columns=columns)

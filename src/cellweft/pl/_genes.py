@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cellweft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range
 from cellweft._text import near
 from cellweft.data.gene_names import find_names
-from cellweft.pl._axes import SMALL, heat_map, panel, panels, tidy
-from cellweft.pl._colors import chosen_colors, number_map
+from cellweft.pl._axes import heat_map, label_legend, panel, panels, tidy
+from cellweft.pl._colors import chosen_colors, natural_order, number_map
 
 if TYPE_CHECKING:
     from cellweft.tl._attribution import Attribution
@@ -53,7 +53,8 @@ def trends(
     Returns
     -------
     tuple of Axes
-        One per gene. The band is for the mean at each single position, not for the whole curve.
+        One per gene. The band is for the mean at each single position, not for the whole curve. Of genes
+        without a value below 0, as of all log-normalised expression, curve and band stop at 0.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def trends(
     check_all_known(shown, trends.fits, "types", expected=expected)
     if not wanted:
         raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
-    curves = {(gene, one): trends.curves(gene, one) for gene in wanted for one in shown}  # before any figure
+    curves = {(gene, one): _curve(trends, gene, one) for gene in wanted for one in shown}  # before any figure
     drawn_on = panels(axes, len(wanted), size=(2.8, 2.5), across=3)
     known = chosen_colors(fitted, colors)
     for ax, gene in zip(drawn_on, wanted, strict=True):
@@ -89,12 +90,10 @@ def trends(
             at = curve["position"].to_numpy()
             ax.fill_between(at, curve["lower"], curve["upper"], color=known[one], alpha=0.2, lw=0)
             ax.plot(at, curve["mean"], color=known[one], lw=1.6, label=one)
-        tidy(ax, title=str(gene), x=axis, y="mean expression")
+        tidy(ax, title=str(gene), x=axis, y="mean log-normalised expression")
         ax.margins(x=0.02)
     if len(shown) > 1:
-        drawn_on[min(len(drawn_on), 3) - 1].legend(
-            frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0
-        )
+        label_legend(drawn_on[min(len(drawn_on), 3) - 1], {one: known[one] for one in shown})
     return drawn_on
 
 
@@ -167,7 +166,9 @@ def attribution(
     if scale == "gene":
         largest = np.abs(values).max(axis=1, keepdims=True)
         values = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
-    names = [str(one) for one in means.index]
+    names = natural_order(means.index)
+    place = pd.Index(means.index.astype(str)).get_indexer(pd.Index(names))
+    means, values = means.iloc[place], values[:, place]
     ax = panel(ax, size=(2.0 + 0.45 * len(names), 1.2 + 0.2 * len(chosen)))
     heat_map(
         ax,
@@ -178,9 +179,20 @@ def attribution(
         limit=limit,
         cmap=number_map(cmap),
         names=("segment", ""),
-        label="mean attribution" if scale == "none" else "mean attribution / largest of the gene",
+        label="mean attribution (part of the mapping weight)"
+        if scale == "none"
+        else "mean attribution (part of the gene's largest)",
     )
     return ax
+
+
+def _curve(trends: Trends, gene: str, cell_type: str) -> pd.DataFrame:
+    """Return the fitted mean and its band, which stop at 0 where no value of the gene is below it."""
+    curve = trends.curves(gene, cell_type)
+    if trends.fits[cell_type].nonnegative[np.flatnonzero(trends.genes == gene)[0]]:
+        sides = ["mean", "lower", "upper"]
+        curve[sides] = curve[sides].clip(lower=0.0)
+    return curve
 
 
 def _trending(trends: Trends) -> list[str]:

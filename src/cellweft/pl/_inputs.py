@@ -15,8 +15,9 @@ from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.keys import INTERVAL, PREFIX
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.results import coordinate_unit, gene_columns, open_result
+from cellweft.data.io.results import coordinate_unit, gene_columns, open_result, result_kind
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
 from cellweft.data.validation import ReadOptions, counts_in, gene_names, make_side
@@ -41,12 +42,25 @@ class Shade:
         alike.
     colors
         Colour of each label, in the order of the codes.
+    measure
+        What numbers measure, with their unit in brackets where there is one, as a colour bar says it.
     """
 
     name: str
     numbers: DoubleArray | None = None
     codes: IntArray | None = None
     colors: dict[str, str] | None = None
+    measure: str = ""
+
+
+_DISTANCE = "{unit}"  # in place of the unit of the coordinates
+_MEASURES = {
+    "confidence": "confidence (0 to 1)",
+    "weight": "weight of the best spot (0 to 1)",
+    "spread": f"spread ({_DISTANCE})",
+    "similarity": "similarity to the reference (1: alike)",
+}
+"""What the numbers are that cellweft writes to ``obs``, with their units."""
 
 
 def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
@@ -252,9 +266,10 @@ def shade_of(
         return given_shade(color, len(data.obs), colors=colors)
     slot, name = _slot(data, color, layer)
     if slot == "gene":
-        return Shade(name=name, numbers=_finite(gene_values(data, name, layer), f"color={color!r}"))
+        values = _finite(gene_values(data, name, layer), f"color={color!r}")
+        return Shade(name=name, numbers=values, measure=f"{name} ({_scale_of(data, values, layer)})")
     series = data.obs[name]
-    kept = kept_colors(data, name, categories_of(series)) if not _is_number(series) else {}
+    kept = kept_colors(data, name, series) if not _is_number(series) else {}
     return _shade(series, name, kept | {str(label): one for label, one in (colors or {}).items()})
 
 
@@ -295,14 +310,37 @@ def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any
 
 def _shade(series: pd.Series[Any], name: str, colors: Mapping[str, str]) -> Shade:
     if _is_number(series):
-        return Shade(
-            name=name, numbers=_finite(series.to_numpy(np.float64, na_value=np.nan), f"color={name!r}")
-        )
+        numbers = _finite(series.to_numpy(np.float64, na_value=np.nan), f"color={name!r}")
+        measure = _MEASURES.get(name.removeprefix(PREFIX), name or "value")
+        return Shade(name=name, numbers=numbers, measure=measure)
     labels = categories_of(series)
     known = [one for one in labels if one != UNKNOWN]
     codes, kinds = pd.factorize(series)  # a missing one has code -1
     number = np.append(pd.Index(known).get_indexer(pd.Index([str(one) for one in kinds])), -1)
     return Shade(name=name, codes=number[codes].astype(np.int64), colors=chosen_colors(known, colors))
+
+
+def measure_of(shade: Shade, unit: str | None) -> str:
+    """Return what a colour bar says of numbers, a distance with the unit of the coordinates.
+
+    Parameters
+    ----------
+    shade
+        The numbers.
+    unit
+        Of the coordinates, or None where it is not known.
+    """
+    return shade.measure.replace(_DISTANCE, unit or "unit of the coordinates")
+
+
+def _scale_of(data: Input, values: DoubleArray, layer: str | None) -> str:
+    """Return what values of a gene are, as far as they say it."""
+    if result_kind(data) == "imputed" and layer in (None, *INTERVAL):
+        return "log-normalised expression" if layer is None else f"{layer} bound, log-normalised expression"
+    there = values[~np.isnan(values)]
+    if len(there) and (there >= 0).all() and (there == np.round(there)).all():
+        return "counts"
+    return "as stored in X" if layer is None else f"as stored in layer {layer!r}"
 
 
 def _slot(data: Input, color: str, layer: str | None) -> tuple[str, str]:

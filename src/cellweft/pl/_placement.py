@@ -18,8 +18,8 @@ from cellweft.data.io.keys import PLACES, PROPORTIONS
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.spatial import find_coordinates, find_labels, place_hashes, spot_spacing
-from cellweft.pl._axes import INK, label_legend, panels, space_axes, space_size
-from cellweft.pl._colors import MISSING, chosen_colors
+from cellweft.pl._axes import INK, SMALL, label_legend, panels, space_axes, space_size
+from cellweft.pl._colors import MISSING, chosen_colors, natural_order
 from cellweft.pl._inputs import Shade, flat_places, opened, places_of, shade_of, unit_of
 from cellweft.pl._rasterize import cell_width
 from cellweft.pl._scatter import Look, Upward, limits_of, picture
@@ -165,7 +165,7 @@ def composition(
     Returns
     -------
     tuple of Axes
-        One per type with "map", one with "pies".
+        One per type with "map", one with "pies". The last map says how many types are not drawn.
 
     Raises
     ------
@@ -186,7 +186,8 @@ def composition(
     check_choice("kind", kind, ("map", "pies"))
     table, at, unit = _shares_of(spots, places, coordinates, unit)
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size)
-    types = [str(one) for one in table.columns]
+    types = natural_order(table.columns)
+    table = table[types]
     known = chosen_colors(types, colors)
     shown = _shown_types(table, labels, most=_MOST_PANELS if kind == "map" else None)
     if kind == "pies":
@@ -197,7 +198,13 @@ def composition(
     shades = [Shade(name=label, numbers=table[label].to_numpy()) for label in shown]
     pictures = [picture(at, shade, most_dots=look.most_dots) for shade in shades]
     same = limits_of([table[shown].to_numpy().ravel()], limits or (0.0, most if most > 0 else 1.0))
-    draw_alike(drawn_on, pictures, look=look, same=same, label="share of the spot")
+    draw_alike(drawn_on, pictures, look=look, same=same, label="share of the spot (0 to 1)")
+    if labels is None and len(types) > len(shown):
+        more = f"and {len(types) - len(shown):,} more types"
+        last = drawn_on[-1]
+        last.text(
+            0.5, -0.03, more, transform=last.transAxes, ha="center", va="top", fontsize=SMALL, color=INK
+        )
     return drawn_on
 
 

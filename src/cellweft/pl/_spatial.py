@@ -19,7 +19,17 @@ from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.side import names_beside
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
-from cellweft.pl._inputs import Shade, flat_values, gene_values, logged, opened, places_of, shade_of, unit_of
+from cellweft.pl._inputs import (
+    Shade,
+    flat_values,
+    gene_values,
+    logged,
+    measure_of,
+    opened,
+    places_of,
+    shade_of,
+    unit_of,
+)
 from cellweft.pl._scatter import Limits, Look, Picture, Upward, draw, limits_of, picture
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
 _WIDTH_MAP = "cividis"
 _EXPRESSION = "log-normalised expression"
+_WIDTH = f"upper - lower ({_EXPRESSION})"
 
 
 def spatial(
@@ -206,7 +217,7 @@ def gene(
     draw_alike(drawn_on[: len(shades)], pictures, look=look, same=same, label=_EXPRESSION)
     if width is not None:
         own = Look(cmap=_WIDTH_MAP, y=y, unit=unit, size=size, most_dots=most_dots)
-        draw_alone(drawn_on[-1], places, width, look=own, bar="upper - lower")
+        draw_alone(drawn_on[-1], places, width, look=own, bar=_WIDTH)
     return drawn_on
 
 
@@ -252,7 +263,7 @@ def uncertainty(
     shade = Shade(name=f"{gene}, width of interval", numbers=_widths(data, gene))
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     ax = panel(ax, size=space_size(places))
-    return draw_alone(ax, places, shade, look=look, title=title, bar="upper - lower")
+    return draw_alone(ax, places, shade, look=look, title=title, bar=_WIDTH)
 
 
 def draw_alone(
@@ -282,14 +293,14 @@ def draw_alone(
     legend
         Whether to draw the legend or the colour bar.
     bar
-        What the colour bar says.
+        What the colour bar says; by default what the shade measures.
     """
     one = picture(places, shade, most_dots=look.most_dots)
     found = limits_of([one.drawn], look.limits) if shade.numbers is not None else None
     title = shade.name if title is None else title
     mappable = draw(ax, one, look=look, limits=None if found is None else found.limits, title=title)
     if legend and found is not None:
-        color_bar(mappable, ax, label=bar, extend=found.extend)
+        color_bar(mappable, ax, label=bar or measure_of(shade, look.unit), extend=found.extend)
     if legend and shade.codes is not None and shade.name != "":
         shade_legend(ax, shade, shade.codes)
     return ax

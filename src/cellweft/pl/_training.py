@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cellweft.impute.imputer import Imputer
     from cellweft.place.placer import Placer
 
+_MOST_LINES = 8  # that a legend names
 _EPOCHS, _PART = "epoch", "part of the training (%)"
 
 
@@ -125,7 +127,8 @@ def history(
     NotFittedError
         Nothing was trained.
     InputError
-        No losses are known (of a model that was loaded, say), or another number of axes than stages.
+        No losses are known (of a model that an earlier version saved, say), or another number of axes than
+        stages.
 
     Examples
     --------
@@ -149,8 +152,14 @@ def history(
         tidy(ax, title=stage, x=along, y="mean loss")
         if along == _EPOCHS:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if 1 < len(lines) <= 8:
-            ax.legend(frameon=False, fontsize=SMALL)
+        if len(lines) > 1:
+            handles, names = ax.get_legend_handles_labels()
+            if more := len(lines) - _MOST_LINES if len(lines) > _MOST_LINES else 0:
+                handles[_MOST_LINES:] = [Line2D([], [], ls="")]
+                names[_MOST_LINES:] = [f"and {more:,} more"]
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)} if len(lines) > 3 else {}
+            look: dict[str, Any] = {"frameon": False, "fontsize": SMALL, **beside}
+            ax.legend(handles, names, **look)
     return drawn_on
 
 
@@ -209,11 +218,12 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
     """Return the losses of every stage of training, a line or several each, and what they run along."""
     known = estimator
     if hasattr(estimator, "fit"):
-        if getattr(estimator, "model_", None) is None:
+        saved = getattr(estimator, "_restored", None)  # loaded, and without data yet
+        if getattr(estimator, "model_", None) is None and saved is None:
             raise NotFittedError(
                 "estimator", expected="one that was fitted", got="one that was not", fix="Call fit first."
             )
-        known = estimator.model_.history
+        known = saved.config.get("history", ()) if saved is not None else estimator.model_.history
     if isinstance(known, Mapping):
         stages = {str(name): _lines(one) for name, one in known.items()}
     else:
@@ -223,7 +233,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             "estimator",
             expected="losses of the training",
             got="none",
-            fix="A loaded model may have none: plot them where it was trained.",
+            fix="A model that an earlier version saved has none: fit it again to draw them.",
         )
     return stages, _EPOCHS if isinstance(known, Mapping) else _PART
 

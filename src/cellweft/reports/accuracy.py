@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,7 @@ from cellweft.reports.document import (
 from cellweft.reports.figures import picture
 from cellweft.reports.formatting import HEADINGS, METRICS, base_of, lower_is_better
 from cellweft.reports.inputs import Given, Result, Scores
+from cellweft.reports.standards import Check, Grade, checks_of, tissue_width, worst
 
 Outcome = Literal["better", "alike", "worse"]
 _OWN = {*get_args(Preset), *get_args(PlacerPreset)}
@@ -128,7 +129,8 @@ def place_blocks(given: Given) -> tuple[Block, ...]:
 
     found: list[Block] = []
     for scores in given.scored(place=True):
-        found += [Heading((HEADINGS["place"],)), verdict(scores, given.placed), summary_table(scores)]
+        said = verdict(scores, given.placed, width=tissue_width(given))
+        found += [Heading((HEADINGS["place"],)), said, summary_table(scores)]
         single = scores.table[scores.table["level"].isin(["cell", "type"])]
         levels = single.drop_duplicates("metric").set_index("metric")["level"]
         drawn = [
@@ -296,8 +298,8 @@ def form_of(metric: str) -> Literal["score", "value"]:
     return "value" if metric.startswith("location_error") else "score"
 
 
-def verdict(scores: Scores, result: Result | None, *, lead: bool = False) -> Text:
-    """Return a plain sentence that says whether the method is better than the baselines.
+def verdict(scores: Scores, result: Result | None, *, lead: bool = False, width: float | None = None) -> Text:
+    """Return plain sentences: whether the method is better than the baselines, and how good it is by itself.
 
     Parameters
     ----------
@@ -307,9 +309,32 @@ def verdict(scores: Scores, result: Result | None, *, lead: bool = False) -> Tex
         What was made, if given.
     lead
         Whether to say before what was scored.
+    width
+        Of the tissue, for errors of places; None where it is not known.
+
+    Notes
+    -----
+    Its tone is the worst of both: of the comparison, and of each quality by the thresholds of
+    `cellweft.reports.standards`. Being better than a poor baseline is not being good.
     """
-    said = _verdict(scores, result)
+    said, own = _verdict(scores, result), own_method(scores, result)
+    if own is not None:
+        said = _with_checks(said, checks_of(scores, own, width=width))
     return Text((f"{HEADINGS.get(scores.by, 'Scores')}: ", *said.parts), said.tone) if lead else said
+
+
+def _with_checks(said: Text, checks: Sequence[Check]) -> Text:
+    """Return a verdict with what the scores are by themselves, its tone the worst of all."""
+    grades: list[Grade] = [one.grade for one in checks]
+    parts = list(said.parts)
+    for one in checks:
+        parts += one.parts
+    tone: Tone = said.tone
+    if said.tone in ("good", "even", "poor"):
+        tone = worst([cast(Grade, said.tone), *grades])
+    elif "poor" in grades:
+        tone = "poor"
+    return Text(tuple(parts), tone)
 
 
 def _verdict(scores: Scores, result: Result | None) -> Text:

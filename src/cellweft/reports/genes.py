@@ -23,9 +23,13 @@ from cellweft.reports.accuracy import own_method, reliability_metric
 from cellweft.reports.document import Block, Heading, Name, Number, Part, Picture, Row, Table, text
 from cellweft.reports.figures import picture
 from cellweft.reports.inputs import Given, Result
+from cellweft.reports.standards import coverage_beside
 
 MOST_ROWS = 12
 """Genes at the top, and at the bottom, of the table."""
+
+USE_MEASURED = "use the measurement itself: it is better than any prediction, and a test needs it."
+"""What to do with a gene that was measured."""
 
 _MOST_TESTED = 100  # genes whose intervals are looked at
 
@@ -44,26 +48,41 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
             ),
         )
     found: list[Block] = [_counted(result, var)]
-    ranked = var[RELIABILITY].dropna().sort_values(ascending=False, kind="stable")
-    if len(ranked) <= 2 * MOST_ROWS:
-        found.append(_table(given, result, ranked.index, caption="All genes, the most reliable first"))
-        return tuple(found)
-    left = result.number(len(ranked) - 2 * MOST_ROWS, "genes with a reliability that are in neither table")
-    note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
-    found.append(_table(given, result, ranked.index[:MOST_ROWS], caption="The most reliable genes"))
-    found.append(
-        _table(given, result, ranked.index[-MOST_ROWS:], caption="The least reliable genes", note=note)
-    )
+    on_panel = var[MEASURED].astype(bool)
+    for of_panel, head, most in (
+        (False, "Imputed genes, which the panel did not measure", MOST_ROWS),
+        (True, "Genes of the panel, which were measured too", MOST_ROWS // 2),
+    ):
+        ranked = var.loc[on_panel == of_panel, RELIABILITY].dropna()
+        ranked = ranked.sort_values(ascending=False, kind="stable")
+        if len(ranked):
+            found += [Heading((head,)), *_ranked_tables(given, result, ranked.index, most=most)]
+    if on_panel.any():
+        found.append(text(f"Of genes of the panel, {USE_MEASURED}", tone="note"))
     return tuple(found)
 
 
+def _ranked_tables(given: Given, result: Result, names: pd.Index, *, most: int) -> list[Block]:
+    """Return tables of genes in the order of their reliability, of many the first and the last ones."""
+    if len(names) <= 2 * most:
+        return [_table(given, result, names, caption="All of them, the most reliable first")]
+    left = result.number(len(names) - 2 * most, "genes with a reliability that are in neither table")
+    note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
+    return [
+        _table(given, result, names[:most], caption="The most reliable"),
+        _table(given, result, names[-most:], caption="The least reliable", note=note),
+    ]
+
+
 def reliable_genes(result: Result) -> tuple[Part, ...]:
-    """Return the number of reliable genes, or nothing if the result has no reliability."""
+    """Return how many genes, of those not measured, are called reliable; nothing where it is not said."""
     var = result.data.var
     if RELIABLE not in var.columns:
         return ()
+    imputed = var[~var[MEASURED].astype(bool)]
+    var, said = (imputed, " that the panel did not measure,") if len(imputed) else (var, "")
     reliable = int(var[RELIABLE].astype(bool).sum())
-    return (result.number(reliable, "var, reliable"), " of ", result.number(len(var), "genes"))
+    return (result.number(reliable, "var, reliable"), " of ", result.number(len(var), "genes"), said)
 
 
 def _var(result: Result) -> pd.DataFrame:
@@ -80,7 +99,11 @@ def _counted(result: Result, var: pd.DataFrame) -> Block:
     }
     parts: list[Part] = [said[kind]]
     if reliable := reliable_genes(result):
-        parts += [" ", *reliable, " genes are reliable: their interval is above zero, and the "]
+        parts += [
+            " Of the genes, ",
+            *reliable,
+            " are called reliable: their interval lies above zero, and the ",
+        ]
         parts.append("expected correlation is not small.")
     return text(*parts)
 
@@ -92,8 +115,6 @@ def _table(
     bounds = RELIABILITY_LOWER in var.columns
     kind = reliability_metric(var)
     tested = _reached(given, kind)
-    on_panel = var[MEASURED].astype(bool).to_dict()
-
     values = {name: var[name].astype(float).to_dict() for name in var.columns if name.startswith("reliab")}
 
     def number(gene: str, column: str) -> Number:
@@ -102,11 +123,7 @@ def _table(
     rows: list[tuple[Part | None, ...]] = []
     shown = dict(zip(var.index, shown_names(var), strict=True))
     for gene in names:
-        row: list[Part | None] = [
-            Name(shown[gene]),
-            "yes" if on_panel[gene] else "no",
-            number(gene, RELIABILITY),
-        ]
+        row: list[Part | None] = [Name(shown[gene]), number(gene, RELIABILITY)]
         if bounds:
             row += [number(gene, RELIABILITY_LOWER), number(gene, RELIABILITY_UPPER)]
         if RELIABLE in var.columns:
@@ -116,7 +133,7 @@ def _table(
             for table, reached in tested
         ]
         rows.append(tuple(row))
-    heads: list[Part] = ["gene", "on the panel", f"expected {_KINDS[kind]}"]
+    heads: list[Part] = ["gene", f"expected {_KINDS[kind]}"]
     heads += ["from", "to"] if bounds else []
     heads += ["reliable"] if RELIABLE in var.columns else []
     heads += [_TESTED.get(one.by, "reached") for one in given.scored(place=False)[: len(tested)]]
@@ -290,7 +307,14 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
         alt="Share of true values inside the intervals, and the expected share",
         caption=caption,
     )
-    return (Heading(("Intervals",)), Row((drawn,)))
+    lower, upper = (np.asarray(few[:, names].layers[side], dtype=np.float64) for side in INTERVAL)
+    known = values.notna().to_numpy()
+    inside = known & (values.to_numpy() >= lower) & (values.to_numpy() <= upper)
+    share = result.number(
+        float(inside.sum() / max(known.sum(), 1)), "true values within their interval", "share"
+    )
+    check = coverage_beside(share, float(level))
+    return (Heading(("Intervals",)), text(*check.parts, tone=check.grade), Row((drawn,)))
 
 
 def _coverage(given: Given, level: float) -> tuple[Part, ...]:

@@ -256,7 +256,40 @@ def commands(given: Given) -> str:
     if given.placed is not None and given.placed.record:
         more = [] if given.spots is None else ["--spots", given.spots.name]
         lines.append(_command("place", given.placed, *more))
+    lines += [_evaluate_line(one) for one in given.scores]
     return "\n".join(lines)
+
+
+def made_facts(given: Given) -> tuple[Facts, ...]:
+    """Return when each result was made, from what, and how long that took, as far as the records tell."""
+    rows: list[tuple[str, tuple[Part, ...]]] = []
+    everything: list[Result | Scores] = [*given.results, *given.scores]
+    for one in everything:
+        parts: list[Part] = [_name(one.record.get("date"))]
+        paths = [found["path"] for _, found in _inputs(one.record) if found.get("path")]
+        if paths:
+            parts += [", from ", *joined([Name(str(path)) for path in paths])]
+        seconds = sum(float(value) for value in one.record.get("duration", {}).values())
+        if seconds:
+            parts += [", in ", one.number(seconds, "record, duration, all", "value"), " seconds"]
+        rows.append((one.name, tuple(parts)))
+    return (Facts(title="When, from what, and how long", rows=tuple(rows)),) if rows else ()
+
+
+def _evaluate_line(scores: Scores) -> str:
+    """Return the command that made a table of scores, or would as far as its record says."""
+    record = scores.record
+    if record.get("command_line"):
+        return str(record["command_line"])
+    parameters, found = record.get("parameters", {}), record.get("pair") or {}
+    paths = [str(found.get(side, {}).get("source") or "?") for side in ("reference", "spatial")]
+    words = ["cellweft", "evaluate", *paths, "-o", scores.name]
+    by = "place" if scores.by == "place" else parameters.get("by")
+    words += ["--by", str(by)] if by else []
+    words += ["--methods", ",".join(scores.methods)]
+    if seeds := record.get("seeds"):
+        words += ["--seeds", ",".join(map(str, seeds))]
+    return shlex.join(words)
 
 
 def _command(name: str, result: Result, *more: str) -> str:

@@ -25,7 +25,11 @@ def html_of(page: document.Page) -> str:
     page
         What it says.
     """
-    return _template().render(page=page, style=Markup(_text(_STYLE)), kind=_kind, shown=shown).lstrip()
+    return (
+        _template()
+        .render(page=page, style=Markup(_text(_STYLE)), kind=_kind, shown=shown, is_numeric=_is_numeric)
+        .lstrip()
+    )
 
 
 def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) -> Path:
@@ -49,6 +53,11 @@ def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) 
 def _kind(thing: object) -> str:
     """Return the kind of a block or of a part of a text, as the template asks for it."""
     return type(thing).__name__.lower()
+
+
+def _is_numeric(table: document.Table, column: int) -> bool:
+    """Return whether a column of a table holds numbers, which stand at its right, and its head above them."""
+    return any(isinstance(row[column], document.Number) for row in table.rows)
 
 
 def _text(name: str) -> str:

@@ -12,12 +12,13 @@ from cellweft._typing import Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import LOWER, RELIABILITY
 from cellweft.reports.accuracy import quality_blocks, verdict
-from cellweft.reports.document import Block, Code, Heading, Link, Listing, Name, Page, Section, Text, text
+from cellweft.reports.document import Block, Code, Heading, Link, Listing, Name, Page, Section, text
 from cellweft.reports.formatting import CAUTIONS, PAPERS
 from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks, reliable_genes
 from cellweft.reports.inputs import Given
 from cellweft.reports.placement import composition_blocks, placement_blocks
-from cellweft.reports.provenance import commands, input_blocks, input_cautions, run_blocks
+from cellweft.reports.provenance import commands, input_blocks, input_cautions, made_facts, run_blocks
+from cellweft.reports.standards import standards_table, tissue_width
 
 
 def page_of(
@@ -78,18 +79,23 @@ def page_of(
 
 
 def _short(given: Given) -> tuple[Block, ...]:
-    """Return the verdicts and the number of reliable genes."""
-    found: list[Text] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
+    """Return the verdicts with their thresholds, and how many genes are called reliable."""
+    found: list[Block] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
-        said = " imputed genes are reliable. Use the others with care, or not at all."
-        found.append(text(*reliable, said, tone="note"))
-    found += [verdict(scores, given.placed, lead=True) for scores in given.scored(place=True)]
+        said = " are called reliable. Use the others with care, or not at all."
+        found.append(text("Of the genes, ", *reliable, said, tone="note"))
+    width = tissue_width(given)
+    found += [verdict(scores, given.placed, lead=True, width=width) for scores in given.scored(place=True)]
     for what, result, place in (
         ("Accuracy of the imputed genes", given.imputed, False),
         ("Accuracy of the positions", given.placed, True),
     ):
         if result is not None and not given.scored(place=place):
             found.append(text(f"{what} was not tested: no scores were given.", tone="caution"))
+    names = ["correlation", "coverage"] if given.scored(place=False) else []
+    names += ["error", "hits"] if given.scored(place=True) else []
+    if names:
+        found.append(standards_table(names))
     return tuple(found)
 
 
@@ -122,6 +128,7 @@ def _closing(given: Given) -> tuple[Block, ...]:
                 "inputs were read, such as columns of labels and coordinates, are not recorded unless they "
                 "stand here."
             ),
+            *made_facts(given),
             Code(lines),
         ]
     return tuple(blocks)

@@ -14,11 +14,15 @@ from scipy.stats import false_discovery_control, t
 from cellweft._compute import BLOCK_GENES, progress_callback, row_blocks
 from cellweft._errors import InputError, SettingError, array_of, check_array, check_known
 from cellweft._typing import DoubleArray, ProgressOption
+from cellweft.data.io.keys import MEASURED
 
 _COLUMNS = [
     "group", "gene", "difference", "standard_error", "statistic", "degrees_of_freedom", "pvalue", "fdr",
     "missing_information",
 ]  # fmt: skip
+
+TEST_MEASUREMENT = "This gene was measured: test the measurement."
+"""What a table says of a gene that the panel measured."""
 
 
 def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: DoubleArray) -> pd.DataFrame:
@@ -101,7 +105,9 @@ def differential_expression(
         A row per group and gene: ``difference`` of the mean log-normalised expression, group minus reference;
         its ``standard_error``, ``statistic``, ``degrees_of_freedom`` and ``pvalue`` (two-sided); ``fdr``, of
         Benjamini and Hochberg over the genes of a group; ``missing_information``, the share of what
-        measured values would have told that is lost, 0 to 1.
+        measured values would have told that is lost, 0 to 1; ``advice``, "This gene was measured: test the
+        measurement." of genes that the panel measured (as ``var["measured"]`` of the imputations says), else
+        empty.
 
     Raises
     ------
@@ -142,6 +148,9 @@ def differential_expression(
         for one in imputations:
             sums.append(_sums(one, members))
             report("imputations", len(sums), len(imputations))
+    var = imputations[0].var
+    is_measured = var[MEASURED].astype(bool) if MEASURED in var else np.zeros(len(var), dtype=np.bool_)
+    advice = np.where(is_measured, TEST_MEASUREMENT, "")
     tables = []
     for name in compared:
         own = np.array([name == one for one in names])
@@ -152,7 +161,7 @@ def differential_expression(
         ]
         difference, variance, freedom = (np.stack(part) for part in zip(*results, strict=True))
         pooled = pool(difference, variance, freedom.mean(axis=0))
-        tables.append(_table(name, imputations[0].var_names.astype(str), pooled))
+        tables.append(_table(name, imputations[0].var_names.astype(str), pooled).assign(advice=advice))
     return pd.concat(tables, ignore_index=True)
 
 

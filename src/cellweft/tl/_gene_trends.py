@@ -17,7 +17,7 @@ from cellweft._compute import BLOCK_VALUES, progress_callback, row_blocks, rows_
 from cellweft._errors import GeneError, InputError, KeyMissingError, array_of, check_array, check_range
 from cellweft._statistics import centred, unit_length
 from cellweft._text import NotebookText, many, near, shorten
-from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
+from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._spatial_axis import natural_basis, quantile_knots
 
 COLUMNS = ("type", "gene", "n_cells", "f", "p", "fdr", "r2", "peak", "rho")
@@ -44,6 +44,8 @@ class TypeFit:
         (n_genes,) of the residuals, at ``n_cells - n_knots`` degrees of freedom.
     grid
         (n_points,) positions from the first to the last cell, where curves are read.
+    nonnegative
+        (n_genes,) whether no value of the gene is below 0, as of log-normalised expression.
     """
 
     n_cells: int
@@ -52,6 +54,7 @@ class TypeFit:
     root: DoubleArray
     variance: DoubleArray
     grid: DoubleArray
+    nonnegative: BoolArray
 
     @property
     def freedom(self) -> int:
@@ -365,9 +368,9 @@ def _fit_type(
         residual = ((deviation - orthonormal @ within) ** 2).sum(axis=0)
         at_knots = solve_triangular(root, within) + mean
         rho = np.clip(ranks @ unit_length(centred(stats.rankdata(block, axis=0))), -1.0, 1.0)
-        parts.append(np.vstack([at_knots, explained, residual, rho]))
-    found = np.concatenate(parts, axis=1) if parts else np.empty((n_knots + 3, 0))
-    at_knots, (explained, residual, rho) = found[:n_knots], found[n_knots:]
+        parts.append(np.vstack([at_knots, explained, residual, rho, block.min(axis=0)]))
+    found = np.concatenate(parts, axis=1) if parts else np.empty((n_knots + 4, 0))
+    at_knots, (explained, residual, rho, smallest) = found[:n_knots], found[n_knots:]
     fit = TypeFit(
         n_cells=n_cells,
         knots=knots,
@@ -375,6 +378,7 @@ def _fit_type(
         root=root,
         variance=residual / (n_cells - n_knots),
         grid=np.linspace(along.min(), along.max(), n_points),
+        nonnegative=smallest >= 0,
     )
     return fit, _tested(fit, explained, residual).assign(rho=rho)
 

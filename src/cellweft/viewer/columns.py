@@ -123,9 +123,9 @@ def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None
         return None
     labels = categories_of(values)
     try:
-        colors = kept_colors(opened, name, labels)
+        colors = kept_colors(opened, name, values)
     except InputError:  # a picture with other colours is better than none
-        colors = kept_colors(replace(opened, uns={}), name, labels)
+        colors = kept_colors(replace(opened, uns={}), name, values)
     return Column(
         name=name,
         kind="category",
@@ -144,7 +144,8 @@ def _is_text(values: pd.Series[Any]) -> bool:
 
 def _codes(values: pd.Series[Any], labels: list[str]) -> NDArray[np.uint16]:
     if isinstance(values.dtype, pd.CategoricalDtype):
-        codes = np.asarray(values.cat.codes)
+        place = pd.Index(labels).get_indexer(pd.Index(values.cat.categories.astype(str)))
+        codes = np.append(place, -1)[np.asarray(values.cat.codes)]  # a missing one has code -1
     else:
         missing = values.isna().to_numpy()
         codes = pd.Index(labels).get_indexer(pd.Index(values.astype(str)))

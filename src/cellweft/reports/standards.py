@@ -1,0 +1,235 @@
+"""How good is good enough: the thresholds of the verdicts, in one place, and what they say of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from cellweft.data.io.keys import PLACES
+from cellweft.reports.document import Form, Number, Part, Table
+from cellweft.reports.inputs import Given, Scores
+from cellweft.reports.provenance import findings_of
+
+Grade: TypeAlias = Literal["good", "even", "poor"]
+"""As the tone of a text: good, middling, poor."""
+
+SOURCE = "cellweft.reports.standards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """From where on a quality is good, and beyond which value it is poor.
+
+    Attributes
+    ----------
+    said
+        What is measured.
+    good, poor
+        The last good value, and the first that is not yet poor.
+    form
+        How its values are written.
+    less
+        Whether less is better.
+    """
+
+    said: str
+    good: float
+    poor: float
+    form: Form
+    less: bool = False
+
+    def grade(self, value: float) -> Grade:
+        """Return what a value is; both thresholds belong to the better side."""
+        sign = -1.0 if self.less else 1.0
+        return (
+            "good"
+            if sign * value >= sign * self.good
+            else "even"
+            if sign * value >= sign * self.poor
+            else "poor"
+        )
+
+
+STANDARDS = {
+    "correlation": Standard(
+        said="median correlation of a held-out gene with its measurement", good=0.4, poor=0.15, form="score"
+    ),
+    "coverage": Standard(
+        said="how far the share of values within their intervals is from the stated one",
+        good=0.03,
+        poor=0.1,
+        form="share",
+        less=True,
+    ),
+    "error": Standard(
+        said="median error of places, as a share of the tissue's width",
+        good=0.1,
+        poor=0.25,
+        form="share",
+        less=True,
+    ),
+    "hits": Standard(
+        said="true neighbours among the nearest cells, as a share", good=0.3, poor=0.1, form="share"
+    ),
+}
+"""The thresholds. Cells at random in a square are half its width from their places."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A quality of a method beside its standard.
+
+    Attributes
+    ----------
+    grade
+        What it is.
+    parts
+        A sentence that says so.
+    """
+
+    grade: Grade
+    parts: tuple[Part, ...]
+
+
+def check_of(name: str, value: Number, *said: Part) -> Check:
+    """Return a quality beside its standard.
+
+    Parameters
+    ----------
+    name
+        One of `STANDARDS`.
+    value
+        The quality, of the standard's kind.
+    said
+        A sentence on it without its end.
+    """
+    standard = STANDARDS[name]
+    grade = standard.grade(value.value)
+    word = {"good": "good", "even": "middling", "poor": "poor"}[grade]
+    border = Number(standard.good, standard.form, f"{SOURCE}, {name}")
+    side = "at most " if standard.less else "at least "
+    end: tuple[Part, ...] = (f": {word}.",) if grade == "good" else (f": {word}; good is {side}", border, ".")
+    return Check(grade=grade, parts=(" ", *said, *end))
+
+
+def checks_of(scores: Scores, method: str, *, width: float | None) -> list[Check]:
+    """Return what the scores of a method are by themselves, beside no other.
+
+    Parameters
+    ----------
+    scores
+        Of places, or of genes.
+    method
+        Its name in the table.
+    width
+        Of the tissue, of which an error of places is a share; None where it is not known.
+    """
+    found = _place_checks(scores, method, width) if scores.by == "place" else _gene_checks(scores, method)
+    return [one for one in found if one is not None]
+
+
+def worst(grades: Sequence[Grade]) -> Grade:
+    """Return the worst of at least one grade."""
+    return max(grades, key=("good", "even", "poor").index)
+
+
+def _gene_checks(scores: Scores, method: str) -> list[Check | None]:
+    table = scores.each("gene", "pearson")
+    checks: list[Check | None] = []
+    if method in table.columns and table[method].notna().any():
+        number = scores.number(
+            float(table[method].median()), f"pearson of each gene, median of {method}", "score"
+        )
+        checks.append(check_of("correlation", number, "By itself, its median correlation is ", number))
+    for metric in _metrics(scores, "coverage@"):
+        checks.append(coverage_check(scores, method, metric))
+    return checks
+
+
+def coverage_check(scores: Scores, method: str, metric: str) -> Check | None:
+    """Return how the intervals of a method hold, by a metric ``coverage@LEVEL``; None where it has none."""
+    value, level = scores.summary("all values", metric, method=method), float(metric.partition("@")[2])
+    if not np.isfinite(value):
+        return None
+    return coverage_beside(scores.number(value, f"summary of {method}, {metric}", "share"), level)
+
+
+def coverage_beside(share: Number, level: float) -> Check:
+    """Return how a share of values within their intervals is beside the stated one.
+
+    Parameters
+    ----------
+    share
+        The share.
+    level
+        The share that is stated.
+    """
+    apart = Number(abs(share.value - level), "share", f"{share.source}, less what is stated")
+    stated = Number(level, "share", "the level of the intervals")
+    side = "too narrow" if share.value < level else "too wide"
+    said: tuple[Part, ...] = ("Its intervals hold ", share, " of the values where ", stated, " are stated")
+    if STANDARDS["coverage"].grade(apart.value) != "good":
+        said = (*said, f", so that they are {side} by ", apart)
+    return check_of("coverage", apart, *said)
+
+
+def _place_checks(scores: Scores, method: str, width: float | None) -> list[Check | None]:
+    checks: list[Check | None] = []
+    error = scores.summary("all cells", "location_error_median", method=method)
+    if np.isfinite(error) and width:
+        share = scores.number(error / width, f"median error of {method} / width of the tissue", "share")
+        checks.append(check_of("error", share, "Its median error is ", share, " of the tissue's width"))
+    hits = _metrics(scores, "hits@")
+    if hits:
+        nearest = max(int(metric.partition("@")[2]) for metric in hits)
+        mean = scores.summary("all cells", f"hits@{nearest}", method=method)
+        if np.isfinite(mean):
+            share = scores.number(mean / nearest, f"hits@{nearest} of {method} / {nearest}", "share")
+            number = scores.number(nearest, "nearest cells of hits")
+            said = (
+                "Of the ",
+                number,
+                " cells that truly are nearest, ",
+                share,
+                " are nearest where it places them",
+            )
+            checks.append(check_of("hits", share, *said))
+    return checks
+
+
+def _metrics(scores: Scores, start: str) -> list[str]:
+    rows = scores.table[scores.table["level"] == "summary"]
+    return [str(one) for one in rows["metric"].unique() if str(one).startswith(start)]
+
+
+def tissue_width(given: Given) -> float | None:
+    """Return the longer side of the tissue, as the check found it or as the placed cells lie, if known."""
+    findings, _ = findings_of(given)
+    extent = (findings.get("coordinates") or {}).get("extent") if findings else None
+    if not extent and given.placed is not None and PLACES in given.placed.data.obsm:
+        extent = np.ptp(np.asarray(given.placed.data.obsm[PLACES], dtype=np.float64), axis=0).tolist()
+    width = max(map(float, extent[:2])) if extent else 0.0
+    return width if width > 0 else None
+
+
+def standards_table(names: Sequence[str]) -> Table:
+    """Return the thresholds of some standards as a table.
+
+    Parameters
+    ----------
+    names
+        Those of `STANDARDS` to show.
+    """
+    rows = []
+    for name in names:
+        one = STANDARDS[name]
+        good, poor = (Number(value, one.form, f"{SOURCE}, {name}") for value in (one.good, one.poor))
+        rows.append((f"{one.said}{' (less is better)' * one.less}", good, poor))
+    return Table(
+        caption=("What the verdicts call good and poor",),
+        heads=("", "good from", "poor beyond"),
+        rows=tuple(rows),
+    )
