@@ -344,7 +344,7 @@ def test_scores_are_not_written_over_others(tmp_path: Path, table: pd.DataFrame)
     assert [one.name for one in tmp_path.iterdir()] == ["scores.json"]
     write_scores(table, path, overwrite=True)
     assert json.loads((tmp_path / "scores.json").read_text())["seeds"] == [0, 1]
-    with pytest.raises(OutputExistsError, match=r"scores\.json: expected paths"):
+    with pytest.raises(OutputExistsError, match=r"scores\.json: expected paths that do not exist yet"):
         write_scores(table, path)
 
 

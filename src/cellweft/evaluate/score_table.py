@@ -134,11 +134,9 @@ def score_methods(
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
     names = [method if isinstance(method, str) else repr(method) for method in methods]
-    made = stamp("scores")
+    stamped = stamp("scores")
     table.attrs[RECORD] = {
-        "versions": made["versions"],
-        "date": made["date"],
-        "command_line": made["command_line"],
+        **{name: stamped[name] for name in ("versions", "date", "command_line")},
         "parameters": parameters | {"device": device, "methods": dict(zip(labels, names, strict=True))},
         "seeds": [int(seed) for seed in seeds],
         "pair": pair.findings,

@@ -149,8 +149,10 @@ class Imputer(NotebookText, FolderModel):
         state = "not fitted" if self._restored is None else "loaded, without data"
         if self.fitted_ is not None and self.pair_ is not None:
             state = f"fitted to {self.pair_!r}"
-        given = "".join(f"{name}={one!r}, " for name, one in self._sources.items() if one is not None)
-        return f"Imputer(preset={self.preset!r}, seed={self.seed}, {given}{state})"
+        given = self._sources | {"settings": dict(self.settings) or None}
+        said = "".join(f"{name}={one!r}, " for name, one in given.items() if one is not None)
+        said += "" if self.reliability else "reliability=False, "
+        return f"Imputer(preset={self.preset!r}, seed={self.seed}, {said}{state})"
 
     def _details(self) -> str:
         rows: dict[str, Any] = {"device": self.device, "reliability": self.reliability}

@@ -468,7 +468,7 @@ def _module_names(ax: Axes, group: IntArray, genes: Sequence[str]) -> None:
         ax.axvline(start - 0.5, color="white", lw=1.2)
     room = (ends - starts) >= 0.035 * len(group)
     names = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         first = ", ".join(genes[start : min(end, start + _OF_MODULE)])
         first += ", …" if end - start > _OF_MODULE else ""
         names.append(

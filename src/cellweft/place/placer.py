@@ -183,7 +183,8 @@ class Placer(NotebookText, FolderModel):
         state = "not fitted" if self.model_ is None else "loaded, without data"
         if self.model_ is not None and self.pair_ is not None:
             state = f"fitted to {self.pair_!r}"
-        return f"Placer(preset={self.preset!r}, seed={self.seed}, {state})"
+        said = f"settings={dict(self.settings)!r}, " if self.settings else ""
+        return f"Placer(preset={self.preset!r}, seed={self.seed}, {said}{state})"
 
     def _details(self) -> str:
         rows: dict[str, Any] = {"device": self.device}

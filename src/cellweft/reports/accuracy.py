@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -331,7 +331,7 @@ def _with_checks(said: Text, checks: Sequence[Check]) -> Text:
         parts += one.parts
     tone: Tone = said.tone
     if said.tone in ("good", "even", "poor"):
-        tone = worst([cast(Grade, said.tone), *grades])
+        tone = worst([said.tone, *grades])
     elif "poor" in grades:
         tone = "poor"
     return Text(tuple(parts), tone)

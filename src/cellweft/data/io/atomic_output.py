@@ -228,7 +228,7 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     if len(there) > 1:
         raise OutputExistsError(
             ", ".join(error.where for error in there),
-            expected="paths with nothing there",
+            expected="paths that do not exist yet",
             got=f"{len(there)} existing outputs",
             fix=there[0].fix,
         )
