@@ -127,7 +127,9 @@ def test_what_an_extra_brings_is_not_imported_by_what_does_without() -> None:
 
 def small_pair() -> cellweft.Pair:
     counts = np.random.default_rng(0).poisson(2.0, (30, 6)).astype("float32")
-    return cellweft.pair(anndata.AnnData(counts), anndata.AnnData(counts[:20]), coordinates="none")
+    cells = anndata.AnnData(counts)
+    cells.var_names = [f"Gene{number}" for number in range(6)]
+    return cellweft.pair(cells, cells[:20].copy(), coordinates="none")
 
 
 class TestMissingExtras:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -94,7 +95,7 @@ def test_tables_keep_the_names_of_methods_in_80_columns(kind: str) -> None:
     n_tables = narrow.count("method")
     assert n_tables == 2
     for method in methods:
-        assert len(re.findall(rf"^{re.escape(method)} ", narrow, re.MULTILINE)) == n_tables
+        assert len(re.findall(rf"^ *{re.escape(method)} ", narrow, re.MULTILINE)) == n_tables
     assert narrow.count("0.123") == len(methods) * sum(map(len, items.values()))
     assert printed(table, 160).count("method") == 1
 
@@ -103,11 +104,11 @@ def test_lines_of_progress_go_where_no_bar_can_be_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console_module, "_LINE_EVERY", 0.0)
-    with Screen(ShownOptions()).progress() as report:
+    with Screen(ShownOptions(), ExitStack()).progress() as report:
         report("train", 3, 2000)
-    with Screen(ShownOptions(quiet=True)).progress() as report:
+    with Screen(ShownOptions(quiet=True), ExitStack()).progress() as report:
         report("train", 4, 2000)
-    with Screen(ShownOptions(as_json=True)).progress() as report:
+    with Screen(ShownOptions(as_json=True), ExitStack()).progress() as report:
         report("train", 5, 2000)
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "train: 3 of 2,000\n")

@@ -87,7 +87,7 @@ def test_errors_of_history_name_what_is_wrong():
     with pytest.raises(NotFittedError, match="Call fit first"):
         pl.history(cellweft.Imputer())
     loaded = SimpleNamespace(fit=None, model_=SimpleNamespace(history=()))
-    with pytest.raises(InputError, match="plot them where it was trained"):
+    with pytest.raises(InputError, match="fit it again to draw them"):
         pl.history(loaded)
     with pytest.raises(InputError, match="losses of the training"):
         pl.history({})
