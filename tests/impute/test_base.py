@@ -22,7 +22,10 @@ SHORT = {"steps": 4, "level_steps": 4, "fold_steps": 4}
 KINDS: dict[str, dict[str, Any]] = {
     "attention": {"settings": SHORT},
     "metacells": {"settings": SHORT | {"most_keys": 20}},
-    "stimpute": {"preset": "stimpute", "settings": {"k": 8, "hidden": 8, "ae_epochs": 2, "alpha": 0.0, "neighbor_scale": "none"}},
+    "stimpute": {
+        "preset": "stimpute",
+        "settings": {"k": 8, "hidden": 8, "ae_epochs": 2, "alpha": 0.0, "neighbor_scale": "none"},
+    },
 }
 
 

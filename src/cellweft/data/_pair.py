@@ -451,6 +451,7 @@ def pair(
     """
     check_choice("duplicates", duplicates, ("error", "first"))
     check_choice("missing_chunks", missing_chunks, ("error", "zeros"))
+    both: dict[str, Any] = {"duplicates": duplicates, "missing_chunks": missing_chunks}
     sc_wish = ReadOptions(
         name="reference",
         labels=labels,
@@ -458,8 +459,7 @@ def pair(
         gene_column=sc_gene_column,
         size_factor=size_factor,
         scale=sc_scale,
-        duplicates=duplicates,
-        missing_chunks=missing_chunks,
+        **both,
     )
     st_wish = ReadOptions(
         name="spatial",
@@ -468,8 +468,7 @@ def pair(
         gene_column=st_gene_column,
         size_factor=st_size_factor,
         scale=st_scale,
-        duplicates=duplicates,
-        missing_chunks=missing_chunks,
+        **both,
     )
     sc_data, sc_wish = _opened(sc, sc_wish, argument="sc", sample=sc_sample, columns=SLICE_KEYS)
     st_data, st_wish = _opened(st, st_wish, argument="st", sample=st_sample, columns=(*SLICE_KEYS, slices))
@@ -477,14 +476,7 @@ def pair(
     if orthologs is not None:
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
-    places = find_coordinates(
-        st_data.obs,
-        st_data.obsm,
-        coordinates,
-        where=st_data.where,
-        hint=_exchange_hint(sc_data),
-        missing_chunks=missing_chunks,
-    )
+    places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
     found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
@@ -492,6 +484,11 @@ def pair(
         places, found_slices, st_types = _of(cells, places), _of(cells, found_slices), _of(cells, st_types)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
     return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
+
+
+def _places(data: Input, asked: str | None, **more: Any) -> tuple[DoubleArray | None, str]:
+    """Return the coordinates of the spatial cells, and where they stand."""
+    return find_coordinates(data.obs, data.obsm, asked, where=data.where, **more)
 
 
 _A = TypeVar("_A", bound=np.generic)

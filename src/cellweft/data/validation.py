@@ -369,13 +369,7 @@ def make_side(
         data, wish, values, genes.places[panel], cells=cells, by_slice=by_slice
     )
     empty = scan.totals == 0
-    is_blank = empty
-    if cells is not None:
-        is_blank = np.zeros(len(data.obs), dtype=np.bool_)
-        is_blank[cells] = empty
-    refuse_lost_cells(
-        lost, is_blank, where=_slot(data, wish), names=data.obs.names, missing_chunks=wish.missing_chunks
-    )
+    _refuse_lost(data, wish, lost, empty, cells)
     _check_any_counts(data, wish, scan)
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
@@ -411,6 +405,17 @@ def make_side(
     if len(genes.places) == len(data.var):
         values_digest(side, seen)
     return side, scan
+
+
+def _refuse_lost(data: Input, wish: ReadOptions, lost: Any, empty: BoolArray, cells: IntArray | None) -> None:
+    """Raise where a store lost chunks and cells, of which ``cells`` are used, have no counts for it."""
+    is_blank = empty
+    if cells is not None:
+        is_blank = np.zeros(len(data.obs), dtype=np.bool_)
+        is_blank[cells] = empty
+    refuse_lost_cells(
+        lost, is_blank, where=_slot(data, wish), names=data.obs.names, missing_chunks=wish.missing_chunks
+    )
 
 
 def _scanned(
