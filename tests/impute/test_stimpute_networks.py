@@ -218,7 +218,8 @@ def test_data_are_held_against_panel_and_reference(tissue_pair: Pair) -> None:
     fewer = tissue_pair.panel(tissue_pair.shared_genes[:3])
     with pytest.raises(InputError, match=r"panel of 12 genes.*got 3 shared genes, 3 of them on that panel"):
         check_data(fewer, panel=tissue_pair.shared_genes, reference=mark)
-    swapped = dataclasses.replace(tissue_pair.sc, genes=tissue_pair.sc.genes[::-1])
+    names = tissue_pair.sc.genes[::-1]
+    swapped = dataclasses.replace(tissue_pair.sc, genes=names, input_names=names)
     other = dataclasses.replace(tissue_pair, sc=swapped)
     with pytest.raises(InputError, match="expected the reference that the model was fitted with, 100 cells"):
         check_data(other, panel=tissue_pair.shared_genes, reference=mark)
@@ -237,5 +238,5 @@ def test_a_store_that_holds_an_input_is_no_output(tissue_pair: Pair, tmp_path: P
     inside = str(tmp_path / "sample.zarr" / "tables" / "table")
     from_store = dataclasses.replace(tissue_pair, st=dataclasses.replace(tissue_pair.st, source=inside))
     check_not_input(tmp_path / "sample2.zarr", from_store)
-    with pytest.raises(OutputExistsError, match=r"sample\.zarr: .*the data that are read"):
+    with pytest.raises(OutputExistsError, match=r"sample\.zarr: .* got a folder that holds .*, which is read"):
         check_not_input(tmp_path / "sample.zarr", from_store)

@@ -41,9 +41,10 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
 
     Examples
     --------
-    >>> import anndata as ad
+    >>> import anndata as ad, pandas as pd
     >>> from cellweft.data._pair import pair
-    >>> sc, st = (ad.AnnData(np.ones((2, 2), dtype="float32")) for _ in range(2))
+    >>> genes = pd.DataFrame(index=["Gad1", "Sst"])
+    >>> sc, st = (ad.AnnData(np.ones((2, 2), dtype="float32"), var=genes) for _ in range(2))
     >>> sc.obsm["lived"] = st.obsm["spatial"] = np.array([[0.0, 1.0], [2.0, 3.0]])
     >>> true_places(pair(sc, st), "obsm:lived")
     array([[0., 1.],
