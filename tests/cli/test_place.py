@@ -319,7 +319,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "genes without spots": (["--genes", "Gene01"], ("--genes Gene01", "no --spots", "--spots spots.h5ad")),
     "all genes": (
         ["--spots", "spots.h5ad", "--genes", "all"],
-        ("--genes all", "cellweft impute is for all genes"),
+        ("--genes all", "For all genes, run cellweft impute"),
     ),
     "unknown gene": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene01"], ("more than once",)),
@@ -459,6 +459,6 @@ def test_an_error_as_json(place: Any, both: Any) -> None:
 def test_it_has_help_and_the_common_options(place: Any) -> None:
     result = place("--help")
     assert result.exit_code == 0
-    assert "Find where in the tissue every cell lived" in result.stdout
+    assert "Find where each cell" in result.stdout
     for option in ("--seed", "--device", "--json", "--quiet", "--spots", "--genes", "--save-model", "--set"):
         assert option in result.stdout

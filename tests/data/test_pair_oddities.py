@@ -50,7 +50,7 @@ def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tiss
         (np.linspace(0, 1e30, 40).reshape(20, 2), r"expected coordinates within ±1e\+09, got \["),
         (
             np.arange(40).reshape(20, 2) + 1j,
-            r"expected numbers, got values that are none \(they are complex\)",
+            r"expected numbers, got values that are not numbers \(they are complex\)",
         ),
     ],
     ids=["zeros", "one far place", "far", "complex"],
