@@ -174,7 +174,9 @@ def test_what_can_never_fit_is_said_before_the_work(tissue_pair: Pair) -> None:
         MemoryBudgetError, match=r"expected at least 45\d MB for 90 cells x 28 genes, got 100 MB"
     ):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB")
-    with pytest.raises(MemoryBudgetError, match=r"To go on, raise the budget"):  # streaming would not fit too
+    with pytest.raises(
+        MemoryBudgetError, match=r"To continue, raise the budget"
+    ):  # streaming would not fit too
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="100 MB", in_memory=True)
     with pytest.raises(SettingError, match="memory: expected a size such as"):
         make_plan(tissue_pair, 28, settings=SETTINGS, memory="lots")

@@ -501,7 +501,7 @@ def test_what_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path
         view(**quiet)
     with pytest.raises(MissingFileError, match=r"result .*nothing at this path"):
         view(tmp_path / "none.zarr", **quiet)
-    with pytest.raises(FormatError, match="goes to tissue="):
+    with pytest.raises(FormatError, match=r"Pass the tissue with tissue="):
         view(stores["tissue"], **quiet)
     with pytest.raises(SettingError, match=r"expected an imputed result, .* got placed alone"):
         view(stores["placed"], tissue=stores["tissue"], **quiet)
@@ -533,7 +533,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_the_command(stores: dict[str, Path], waits: list[bool]) -> None:
     found = run(stores["zarr"], stores["placed"], "--tissue", stores["tissue"])
     assert found.exit_code == 0, found.output
-    assert "at http://127.0.0.1:" in found.output
+    assert ": http://127.0.0.1:" in found.output
     assert "No browser was found" in found.output
     assert waits == [False]
 
@@ -613,7 +613,7 @@ def test_without_a_token_there_is_a_warning(
         assert visit(made, "/api/session")[0] == 200
     assert "every user of this machine can read these results" in caplog.text
     found = run(stores["placed"], "--no-token", "--no-open")
-    assert "/, for every user of this machine; Ctrl-C" in found.output
+    assert "for every user of this machine, until Ctrl-C: http:" in found.output
     assert "?token=" in run(stores["placed"], "--no-open").output
 
 

@@ -32,7 +32,7 @@ def check(
         Read every chunk of the zarr stores that cellweft wrote, and compare its checksum with the one that
         was written down.
     sc, data, run
-        As other commands take them.
+        Options that are shared by several commands.
     """
     with running(run) as screen:
         check_device(run.device)

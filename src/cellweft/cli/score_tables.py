@@ -124,7 +124,7 @@ class ScoreTable:
     columns
         Of each what is scored, the metric, and the header.
     title
-        What stands above.
+        Title of the table.
     """
 
     rows: Shown

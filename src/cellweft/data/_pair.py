@@ -277,8 +277,9 @@ class Pair(NotebookText):
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale, duplicates, orthologs,
-        missing_chunks
+        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale
+            As in `cellweft.pair`.
+        duplicates, orthologs, missing_chunks
             As in `cellweft.pair`.
 
         Raises

@@ -265,14 +265,14 @@ def made_facts(given: Given) -> tuple[Facts, ...]:
     rows: list[tuple[str, tuple[Part, ...]]] = []
     everything: list[Result | Scores] = [*given.results, *given.scores]
     for one in everything:
-        parts: list[Part] = [_name(one.record.get("date"))]
+        parts: list[Part] = [Name(one.name), ": ", _name(one.record.get("date"))]
         paths = [found["path"] for _, found in _inputs(one.record) if found.get("path")]
         if paths:
             parts += [", from ", *joined([Name(str(path)) for path in paths])]
         seconds = sum(float(value) for value in one.record.get("duration", {}).values())
         if seconds:
             parts += [", in ", one.number(seconds, "record, duration, all", "value"), " seconds"]
-        rows.append((one.name, tuple(parts)))
+        rows.append(("scores" if isinstance(one, Scores) else "result", tuple(parts)))
     return (Facts(title="When, from what, and how long", rows=tuple(rows)),) if rows else ()
 
 
@@ -283,7 +283,7 @@ def _evaluate_line(scores: Scores) -> str:
         return str(record["command_line"])
     parameters, found = record.get("parameters", {}), record.get("pair") or {}
     paths = [str(found.get(side, {}).get("source") or "?") for side in ("reference", "spatial")]
-    words = ["cellweft", "evaluate", *paths, "-o", scores.name]
+    words = ["cellweft", "evaluate", *paths, "-o", "scores.csv"]
     by = "place" if scores.by == "place" else parameters.get("by")
     words += ["--by", str(by)] if by else []
     words += ["--methods", ",".join(scores.methods)]

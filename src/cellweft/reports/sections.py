@@ -79,7 +79,7 @@ def page_of(
 
 
 def _short(given: Given) -> tuple[Block, ...]:
-    """Return the verdicts with their thresholds, and how many genes are called reliable."""
+    """Return the verdicts with their thresholds, and the number of reliable genes."""
     found: list[Block] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
         said = " are called reliable. Use the others with care, or not at all."

@@ -220,7 +220,7 @@ def axis_bins(
     values = along[known].astype(np.float64)
     if values.min() == values.max():
         got = f"{len(values):,} cells at one position"
-        fix = "Look at what made the positions."
+        fix = "Check how the positions were computed."
         raise InputError("position", expected="cells at different positions", got=got, fix=fix)
     if by == "cells":
         rank = np.empty(len(values), dtype=np.int64)

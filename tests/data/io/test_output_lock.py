@@ -101,7 +101,7 @@ def test_two_threads_are_two_runs_but_one_run_may_hold_twice(tmp_path: Path) -> 
 
 
 def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(OutputExistsError, match=r"a\.csv: expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match=r"a\.csv: expected a path that does not exist yet"):
         make(tmp_path / "a.csv", lambda: (tmp_path / "a.csv").write_text("theirs") and None)
     assert (tmp_path / "a.csv").read_text() == "theirs"
     assert [one.name for one in tmp_path.iterdir()] == ["a.csv"]
@@ -119,7 +119,7 @@ def test_all_outputs_that_exist_are_named(tmp_path: Path) -> None:
     ):
         check_outputs(asked)
     (tmp_path / "a.csv").unlink()
-    with pytest.raises(OutputExistsError, match=r"/a\.json: expected a path with nothing there"):
+    with pytest.raises(OutputExistsError, match=r"/a\.json: expected a path that does not exist yet"):
         check_outputs(asked)
     assert check_outputs(asked, overwrite=True) == [tmp_path / "a.csv", tmp_path / "a.json"]
 

@@ -262,7 +262,7 @@ class CellTable:
     source
         File that it stands in, for errors.
     left_out
-        Cells that are none, or lie where no tissue is: (n_cells,) booleans by what they are, in words.
+        Objects that are not cells, or cells outside the tissue: (n_cells,) booleans by what they are, in words.
     """
 
     table: pd.DataFrame

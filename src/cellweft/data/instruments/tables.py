@@ -119,7 +119,7 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     Raises
     ------
     FormatError
-        The file is not what its name says, or holds something that is no number.
+        The file is not what its name says, or holds something that is not a number.
     """
     names = read_header(path, where)
     is_key = np.array([name in keys for name in names], dtype=bool)

@@ -200,7 +200,7 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     SettingError
         Two outputs in one place, or one inside another; and as `check_output`.
     OutputExistsError
-        One or more are there already; all of them are named.
+        One or more exist; the error names all of them.
     OutputError
         As `check_output`.
     """
@@ -243,7 +243,7 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
     Parameters
     ----------
     outputs
-        Paths; those that are None are passed over.
+        Paths; None is ignored.
     inputs
         Paths; whatever else they are, such as data in memory, is passed over.
     """

@@ -294,7 +294,7 @@ def _manifest_of(root: zarr.Group) -> Mapping[str, Any]:
 
 
 def _fits(array: zarr.Array[Any], entry: Mapping[str, Any]) -> bool:
-    """Say whether an array has the layout that the manifest tells of it."""
+    """Say whether an array has the layout that the manifest describes."""
     layout = _layout(array)
     return layout == {key: entry.get(key) for key in layout}
 
