@@ -262,7 +262,7 @@ class CellTable:
     source
         File that it stands in, for errors.
     left_out
-        Objects that are not cells, or cells outside the tissue: (n_cells,) booleans by what they are, in words.
+        Objects that are not cells, or cells outside the tissue: (n_cells,) booleans by their description.
     """
 
     table: pd.DataFrame
