@@ -74,7 +74,7 @@ _PANEL, _GENES, _PER_CELL = 60, 250, 0.8  # the last: reference cells per spatia
 def demo(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR")] = Path("cellweft-demo"),
-    cells: int = 2000,
+    cells: int = 1200,
     overwrite: Overwrite = False,
     run: RunOptions,
 ) -> None:
@@ -166,7 +166,7 @@ class Demo:
 def run_demo(
     folder: PathLike,
     *,
-    n_cells: int = 2000,
+    n_cells: int = 1200,
     seed: int = 0,
     device: str = "auto",
     overwrite: bool = False,
