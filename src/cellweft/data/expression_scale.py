@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellweft._compute import READ_BYTES, numpy_stream, row_blocks, rows_within
 from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, Scale, StoredScale
-from cellweft.data.io.backed_matrix import Rows, RowSource
+from cellweft.data.io.backed_matrix import Rows, RowSource, WrappedRows
 
 MOSTLY_WHOLE = 0.01
 """Counts may hold this fraction of values that are not whole: cells whose integers were not recovered."""
@@ -337,7 +337,7 @@ def open_undone(source: RowSource, scale: StoredScale) -> RowSource:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class UndoneRows:
+class UndoneRows(WrappedRows):
     """Rows of a matrix whose logarithm or root is undone as they are read.
 
     Attributes
@@ -348,18 +348,7 @@ class UndoneRows:
         What its values are.
     """
 
-    source: RowSource
     scale: StoredScale
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows (cells) and columns (genes)."""
-        return self.source.shape
-
-    @property
-    def row_bytes(self) -> float:
-        """Bytes that a row takes in memory, on average."""
-        return self.source.row_bytes
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         """Return some rows as `cellweft.data.io.backed_matrix.RowSource.read` does."""

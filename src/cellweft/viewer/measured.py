@@ -17,7 +17,7 @@ from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, Matrix, Scale, StoredScale
 from cellweft.data.expression_scale import SCALES, undo
 from cellweft.data.gene_names import match_sides
-from cellweft.data.io.backed_matrix import Rows, RowSource, open_rows
+from cellweft.data.io.backed_matrix import Rows, WrappedRows, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import Annotation
@@ -173,20 +173,11 @@ class _Scale:
 
 
 @dataclass(frozen=True, eq=False)
-class _Watched:
+class _Watched(WrappedRows):
     """A matrix that is read from its first row to its last, of which some genes are kept."""
 
-    source: RowSource
     kept: IntArray  # positions among the columns that are read
     blocks: list[PackedBlock] = field(default_factory=list)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.source.shape
-
-    @property
-    def row_bytes(self) -> float:
-        return self.source.row_bytes
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         block = self.source.read(rows, columns)

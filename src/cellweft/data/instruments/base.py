@@ -287,7 +287,7 @@ def joined(
     instrument
         What wrote them.
     no_cells
-        Rows of the counts that are no cells: booleans by what they are, in words.
+        Rows of the counts that are not cells: booleans by their description.
 
     Returns
     -------

@@ -293,8 +293,8 @@ def chosen_rows(source: RowSource, rows: IntArray) -> RowSource:
 
 
 @dataclass(frozen=True, eq=False)
-class ZeroedRows:
-    """Rows of a matrix in which NaN stands for what was not measured, and is read as zero.
+class WrappedRows:
+    """Rows of a matrix, of the same shape, that a subclass changes or looks at as they are read.
 
     Attributes
     ----------
@@ -313,6 +313,17 @@ class ZeroedRows:
     def row_bytes(self) -> float:
         """Bytes that a row takes in memory, on average."""
         return self.source.row_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroedRows(WrappedRows):
+    """Rows of a matrix in which NaN stands for what was not measured, and is read as zero.
+
+    Attributes
+    ----------
+    source
+        The matrix.
+    """
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         """Return some rows as `RowSource.read` does."""

@@ -154,7 +154,7 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
 
 
 def only_genes(data: Input) -> Input:
-    """Return an input without the features that are no genes; ``left_out`` names them by their kinds.
+    """Return an input without the features that are not genes; ``left_out`` names them by their kinds.
 
     Parameters
     ----------

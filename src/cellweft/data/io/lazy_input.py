@@ -54,7 +54,7 @@ class Input:
     open_raw
         Returns the matrix of ``raw`` and its own table of genes, where there is one.
     left_out
-        Names of features that are no genes, by what they are, such as "negative control".
+        Names of features that are not genes, by kind, such as "negative control".
     notes
         What was guessed when the input was read, as sentences.
     """
