@@ -213,7 +213,7 @@ class Pair(NotebookText):
         >>> part.st.n_genes, bool((part.st.totals <= whole.st.totals).all())
         (4, True)
         """
-        held = np.unique(find_names(genes, self.shared_genes, where="genes"))
+        held = np.unique(self.find_shared(genes))
         kept = np.delete(np.arange(len(self.shared_genes)), held)
         if len(kept) < 2:
             raise GeneError(
