@@ -131,7 +131,7 @@ def test_impute_writes_what_the_imputer_makes(call: Any, both: Any, tmp_path: Pa
     assert last_line(result.stdout).startswith(
         "Imputed 28 genes (12 of the panel) in 90 cells, median reliability"
     )
-    assert re.fullmatch(r"([\w ]+: [\d,]+ of [\d,]+\n)*", result.stderr)  # no bars where there is no terminal
+    assert re.fullmatch(r"([\w :]+: [\d,]+ of [\d,]+\n)*", result.stderr)  # no bars where there is no terminal
     written = anndata.read_zarr(tmp_path / "out.zarr")
     settings = {"steps": 3, "level_steps": 3}
     made = cellweft.Imputer(settings=settings, seed=3, device="auto").fit(cellweft.pair(*both)).impute()
@@ -560,7 +560,7 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(
     monkeypatch.setattr(ResultWriter, "write", interrupt)
     result = call("impute", *both, "-o", "out.zarr", "--no-reliability", *QUICK)
     assert result.exit_code == 130
-    assert result.stderr == "Interrupted. Nothing incomplete was left behind.\n"
+    assert result.stderr.endswith("Interrupted. Nothing incomplete was left behind.\n")  # after what was done
     assert not list(tmp_path.iterdir())
 
 
