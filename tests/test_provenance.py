@@ -122,6 +122,7 @@ def test_a_command_is_recorded_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, 
     assert record(tissue_pair)["command_line"] == "cellweft impute 'my atlas.h5ad'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", ".h5ad", ".zarr"])
 @pytest.mark.parametrize(
     ("change", "said"),

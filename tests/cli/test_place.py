@@ -83,6 +83,7 @@ def read(path: Path) -> anndata.AnnData:
 # What it makes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, suffix: str) -> None:
     outputs = ("-o", f"placed{suffix}", "--spots", f"spots{suffix}", "--genes", "Gene03,gene11")
@@ -173,6 +174,7 @@ def test_genes_come_from_a_file(place: Any, both: Any, tmp_path: Path) -> None:
     assert anndata.read_h5ad("spots.h5ad").var_names.tolist() == ["Gene03", "Gene11"]
 
 
+@pytest.mark.slow
 def test_cells_without_types_give_no_proportions(place: Any, both: Any, tissue: SimulatedTissue) -> None:
     for number, types in enumerate((None, ["all"] * 100)):
         cells = tissue.sc.copy()
@@ -186,6 +188,7 @@ def test_cells_without_types_give_no_proportions(place: Any, both: Any, tissue: 
         assert "cellweft_proportions" not in anndata.read_h5ad(f"spots{number}.h5ad").obsm
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_places(place: Any, both: Any) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert place(*both, "-o", f"{name}.h5ad", "--seed", seed, "--neighbors", 0, *SETTINGS).exit_code == 0
@@ -365,6 +368,7 @@ def test_outputs_that_exist_are_kept_and_told_before_any_work(place: Any, tmp_pa
     assert sorted(one.name for one in tmp_path.iterdir()) == ["model", "there.h5ad"]
 
 
+@pytest.mark.slow
 def test_outputs_are_replaced_when_asked(place: Any, both: Any, tmp_path: Path) -> None:
     for name in ("placed.h5ad", "spots.h5ad"):
         (tmp_path / name).write_text("earlier")

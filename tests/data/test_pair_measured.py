@@ -101,6 +101,7 @@ def test_panels_without_common_genes_are_refused(sc: Any, joined: Any) -> None:
         pair(sc, joined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [[0, 1], [False, True], ["0", "1"], [0.0, 1.0]])
 def test_spots_of_the_background_are_left_out(
     values: Any, sc: Any, joined: Any, tmp_path: Path, write_as: Any

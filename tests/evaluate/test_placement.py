@@ -319,6 +319,7 @@ def test_what_is_no_pair_is_refused() -> None:
         evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_hits_by_embedding_are_those_of_the_largest_products(made: PseudoSpots, tissue: Pair) -> None:
     found = evaluate_placement(
         tissue, [cellweft.Placer(preset="stem", settings={"steps": 3})], **TRUTH, hits=[4, 9]

@@ -112,6 +112,7 @@ def test_files_and_memory_are_the_same(fit_quickly: Fit, files: dict[str, Path])
     np.testing.assert_array_equal(read, from_files)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(st.integers(1, 28), min_size=1, max_size=9, unique=True))
 def test_a_prediction_does_not_depend_on_the_request(fitted: Imputer, asked: list[int]) -> None:
@@ -119,6 +120,7 @@ def test_a_prediction_does_not_depend_on_the_request(fitted: Imputer, asked: lis
     np.testing.assert_allclose(fitted.impute(names).X, every[:, names].X, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_reliability_is_learned_with_the_same_relations(fit_quickly: Fit, files: dict[str, Path]) -> None:
     imputer = fit_quickly(reliability=True, **files)
     assert imputer.impute(["Gene02"]).var["reliability"].between(0, 1).all()
@@ -190,6 +192,7 @@ def test_a_loaded_model_needs_no_other_file(
     assert loaded.network_ == imputer.network_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["deleted", "made anew"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_fitted_model_needs_its_files_no_more(

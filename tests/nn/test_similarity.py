@@ -115,6 +115,7 @@ class TestNearestRows:
         ]
         np.testing.assert_allclose(near.cosines, np.reshape(expected, near.cosines.shape), atol=TOLERANCE)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("block", [1, 7, 64, 2048])
     def test_blocks_change_no_bit(self, block: int) -> None:
         rows = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)

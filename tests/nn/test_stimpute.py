@@ -637,6 +637,7 @@ class TestLearning:
         assert history["gene network 1"][-1] < 0.6 * history["gene network 1"][0]
         assert history["gene network 2"][-1] < history["gene network 1"][0]
 
+    @pytest.mark.slow
     def test_what_it_learned_beats_the_mean_of_the_neighbours(self, device: torch.device) -> None:
         # One platform sees half of what the other does: the network can learn that, a mean cannot.
         tissue = Tissue()

@@ -138,6 +138,7 @@ def test_a_region_without_cells_is_not_named(result: Any, make_store: Make) -> N
     assert made.uns["spatialdata_attrs"]["region"] == "left"
 
 
+@pytest.mark.slow
 def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: Path) -> None:
     store = make_store()
     before = files_of(store)

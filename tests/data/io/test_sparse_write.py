@@ -185,6 +185,7 @@ def test_progress_is_told(tmp_path: Path, small: None) -> None:
     assert seen == [("joining", number, 4) for number in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 

@@ -136,6 +136,7 @@ class TestCoverage:
             shares.append(covered(fitted, made(120, n_cells=100, shift=shift, seed=100 + seed)).mean())
         assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
 
+    @pytest.mark.slow
     def test_within_levels_and_similarities(self) -> None:
         fitted = fit(made(80, n_cells=500, shift=0.2))
         data = made(200, n_cells=300, shift=0.2, seed=5)
@@ -151,6 +152,7 @@ class TestCoverage:
         lower, _ = fit((predicted, truth, similarity)).bounds(predicted, similarity=similarity)
         assert (lower == 0).all()
 
+    @pytest.mark.slow
     def test_narrower_than_one_quantile_for_all(self) -> None:
         data, new = made(60, n_cells=500), made(100, seed=3)
         fitted = fit(data)
@@ -199,6 +201,7 @@ class TestDraws:
         assert likeness[0, 1] == pytest.approx(0.5, abs=0.05)
         assert likeness[0, 2] == pytest.approx(-0.5, abs=0.05)
 
+    @pytest.mark.slow
     def test_shares_of_effects_are_found(self) -> None:
         """A column off by a normal score of variance .3; and where nothing is, nothing is found."""
         stream = np.random.default_rng(4)
@@ -245,6 +248,7 @@ class TestDraws:
 
 
 class TestFit:
+    @pytest.mark.slow
     def test_shares_of_zeros_and_quantiles_are_those_of_the_groups(self) -> None:
         """Genes that are alike need no stretching: a naive loop over groups gives the same."""
         predicted, truth, similarity = made(50, n_cells=600)
