@@ -588,6 +588,7 @@ def test_the_options_are_those_of_pair() -> None:
     assert options == keywords
 
 
+@pytest.mark.slow
 def test_every_command_has_help_and_the_common_options(call: Any) -> None:
     assert call("--version").stdout == f"cellweft {cellweft.__version__}\n"
     assert "Weave single cells into tissue" in call("--help").stdout
@@ -672,6 +673,7 @@ def test_no_message_of_the_library_names_an_option() -> None:
     assert [text for text in texts if wrong.search(text)] == []
 
 
+@pytest.mark.slow
 def test_the_installed_command_starts(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("cellweft")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

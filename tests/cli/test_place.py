@@ -118,6 +118,7 @@ def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, 
     np.testing.assert_array_equal(loaded.attach(pair).place().coordinates(), placement.coordinates())
 
 
+@pytest.mark.slow
 def test_as_json(place: Any, both: Any, tmp_path: Path) -> None:
     arguments = ("--spots", "spots.h5ad", "--preset", "stem", "--neighbors", 0, "--json", *SETTINGS)
     found = one_object(place(*both, "-o", "placed.h5ad", *arguments))
@@ -148,6 +149,7 @@ def test_quietly(place: Any, both: Any, tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["placed.h5ad"]
 
 
+@pytest.mark.slow
 def test_several_slices_in_three_dimensions(
     place: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_several_slices_in_three_dimensions(
     assert anndata.read_h5ad("spots.h5ad").obsm["spatial"].shape == (90, 3)
 
 
+@pytest.mark.slow
 def test_genes_come_from_a_file(place: Any, both: Any, tmp_path: Path) -> None:
     (tmp_path / "genes.txt").write_text("# asked for\nGene03\n\ngene11\n")
     result = place(*both, "-o", "placed.h5ad", "--spots", "spots.h5ad", "--genes", "genes.txt", *SETTINGS)

@@ -33,6 +33,7 @@ def joined(make_side: Any) -> anndata.AnnData:
     return tissue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sparse", "dense", "nan", "sparse nan", "h5ad"])
 def test_genes_that_a_slice_did_not_measure_are_no_panel(
     kind: str, sc: Any, joined: Any, tmp_path: Path, write_as: Any

@@ -77,6 +77,7 @@ def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
     np.testing.assert_array_equal(made.st.totals, np.asarray(tissue.X.sum(axis=1)).ravel())
 
 
+@pytest.mark.slow
 def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_placed(
     sc: Any, tissue: Any
 ) -> None:

@@ -441,6 +441,7 @@ def test_methods_that_answer_wrongly(
 # Real data
 
 
+@pytest.mark.slow
 def test_embryo(shared_data: Path) -> None:
     """Baselines on the published pseudo-spots; the errors are in units of x_global."""
     embryo = pair(shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")

@@ -93,6 +93,7 @@ def unplanted(sides: Sides) -> pd.DataFrame:
     return of_all_methods(*sides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plant", [in_tissue, in_reference, twin_in_tissue, twin_in_reference, beside_the_matrix]
 )

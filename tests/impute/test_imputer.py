@@ -305,6 +305,7 @@ def test_an_unknown_gene_is_named_with_its_neighbours(imputer: Imputer, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @both_formats
 def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_path: Path, suffix: str) -> None:
     written = read(reliable_imputer.impute_to(tmp_path / f"none{suffix}", genes=[]))

@@ -137,6 +137,7 @@ def test_no_source_is_left_out_of_a_training_step_where_genes_have_few_neighbour
 # What is recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
 def test_a_result_tells_what_the_graph_was_made_of(
     fitted: Imputer, files: dict[str, Path], tmp_path: Path, suffix: str
@@ -350,6 +351,7 @@ def run(tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return call
 
 
+@pytest.mark.slow
 def test_impute_takes_gene_sets_and_edges(
     run: Callable[..., Any], files: dict[str, Path], fit_quickly: Fit
 ) -> None:
@@ -372,6 +374,7 @@ def test_impute_tells_the_network_as_json(run: Callable[..., Any], files: dict[s
     assert network == {"edges": {"share": 1.0, "source": str(files["edges"]), "known_genes": 14}}
 
 
+@pytest.mark.slow
 def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: dict[str, Path]) -> None:
     edges = ["--edges", files["edges"], "--set", "graph=edges:2+expression", "--genes", "Gene01"]
     result = run("impute", "-o", "out.h5ad", *edges, "--json", *QUICK)
@@ -383,6 +386,7 @@ def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: di
     }
 
 
+@pytest.mark.slow
 def test_evaluate_takes_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
     quick = "+".join(QUICK[3:10:2])
     methods = [

@@ -155,6 +155,7 @@ def test_no_block_changes_the_result(block: int, entries: int) -> None:
     np.testing.assert_allclose(found.gap, whole.gap, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.lists(st.integers(0, 6), max_size=12))
 def test_rows_stand_alone(order: list[int]) -> None:

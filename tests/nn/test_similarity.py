@@ -82,6 +82,7 @@ def naive_nearest(rows: np.ndarray, others: np.ndarray, *, most: int, within: bo
 
 
 class TestNearestRows:
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None)
     @given(
         seed=st.integers(0, 999), n_rows=st.integers(1, 40), most=st.integers(1, 12), block=st.integers(1, 50)

@@ -631,6 +631,7 @@ def test_a_k_larger_than_the_reference(device: torch.device) -> None:
 
 
 class TestLearning:
+    @pytest.mark.slow
     def test_training_lowers_every_loss(self, tissue: Tissue, device: torch.device) -> None:
         history = tissue.fit(device, epochs=15, ae_epochs=30).history
         assert history["autoencoder 1"][-1] < 0.5 * history["autoencoder 1"][0]

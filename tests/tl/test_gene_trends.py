@@ -143,6 +143,7 @@ def test_order_of_cells_and_genes_does_not_matter(seed: int) -> None:
     np.testing.assert_allclose(by_gene(moved)[NUMBERS], expected[NUMBERS], atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), offset=st.floats(-1e3, 1e3))
 def test_units_do_not_matter(scale: float, offset: float) -> None:

@@ -260,6 +260,7 @@ def test_regions_say_where_types_lie() -> None:
     assert table["p"].min() == 1 / 1001
 
 
+@pytest.mark.slow
 def test_random_types_are_at_home_nowhere() -> None:
     given_ = layers()
     rng = np.random.default_rng(0)

@@ -75,6 +75,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert dict(group.attrs) == {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [3, 3]}
 
 
+@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     tile=st.tuples(st.integers(1, 10), st.integers(1, 10)),

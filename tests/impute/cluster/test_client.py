@@ -220,6 +220,7 @@ def test_a_run_goes_on_where_another_stopped(auto: Imputer, address: str, tmp_pa
     assert not (tmp_path / "a.zarr.resume").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_nothing(auto: Imputer, address: str, tmp_path: Path) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
@@ -375,6 +376,7 @@ def test_dask_is_an_extra(auto: Imputer, tmp_path: Path, monkeypatch: pytest.Mon
         auto.impute_to(tmp_path / "a.zarr", dask="local")
 
 
+@pytest.mark.slow
 def test_the_output_has_to_be_shared(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +394,7 @@ def test_the_output_has_to_be_shared(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_later_has_to_share_it_too(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

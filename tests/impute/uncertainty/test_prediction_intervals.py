@@ -126,6 +126,7 @@ class TestBounds:
 class TestCoverage:
     """Of genes that are new, in cells that are new: many draws of panels."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n_panel", [12, 40])
     @pytest.mark.parametrize("shift", [0.0, 0.4])
     def test_of_new_genes(self, n_panel: int, shift: float) -> None:
@@ -173,6 +174,7 @@ class TestDraws:
         assert kstest(above / 2, "uniform").pvalue > 0.001
         assert kstest((drawn[:, 1] - 2) / 2, "uniform").pvalue > 0.001
 
+    @pytest.mark.slow
     def test_every_entry_keeps_its_distribution_when_genes_err_as_a_whole(self) -> None:
         """One cell of many genes: effects of genes widen nothing."""
         fitted = dataclasses.replace(hand(effects=[0.4, 0.2]), levels=np.array([1.0, 3.0]))
@@ -181,6 +183,7 @@ class TestDraws:
         assert kstest((drawn[0] - 2) / 2, "uniform").pvalue > 0.001
         assert (drawn[1] == 0).mean() == pytest.approx(0.5, abs=0.03)
 
+    @pytest.mark.slow
     def test_a_gene_errs_as_a_whole(self) -> None:
         """Scores of one gene's cells have the correlation that its shift's share is."""
         fitted = hand(effects=[0.36, 0.0])
@@ -190,6 +193,7 @@ class TestDraws:
         scores = norm.ppf(((drawn - 2) / 2).clip(1e-4, 1 - 1e-4))
         assert np.corrcoef(scores)[0, 1] == pytest.approx(0.36, abs=0.05)
 
+    @pytest.mark.slow
     def test_cells_of_a_kind_err_together(self) -> None:
         fitted = dataclasses.replace(hand(effects=[0.0, 0.0, 0.5]), loadings=np.array([[1.0], [0], [0]]))
         state = fitted.state([[1.0, 5, 5], [1.0, 0, 0], [-1.0, 0, 0]])
