@@ -43,8 +43,8 @@ class StripeCache:
         self.budget = budget
         self._stripes: Any = LRUCache(budget, getsizeof=attrgetter("nbytes"))
         self._turn = threading.Condition()
-        by_key = cached(self._stripes, key=lambda key, load: key, condition=self._turn)
-        self._load_once = by_key(lambda key, load: load())
+        by_key = cached(self._stripes, key=lambda key, _: key, condition=self._turn)
+        self._load_once = by_key(lambda _, load: load())
 
     def __contains__(self, key: Hashable) -> bool:
         with self._turn:
