@@ -167,10 +167,10 @@ class Service:
         return Answer(status=response.status_code, headers=response.headers, data=data)
 
 
-class _Session(requests.Session):  # type: ignore[misc]  # requests has no types
+class _Session(requests.Session):
     """Leaves "see other" to the caller, for whom it is an answer."""
 
-    def get_redirect_target(self, resp: requests.Response) -> Any:
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where a response leads on to."""
         return None if resp.status_code == 303 else super().get_redirect_target(resp)
 
