@@ -396,8 +396,8 @@ def pair(
         on top of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
-        "log2", "log10" (of normalised counts plus 1) and "sqrt"; "log_raw", "log2_raw", "log10_raw" and
-        "sqrt_raw" of counts, which are carried back to counts.
+        "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh"; "log_raw", "log2_raw",
+        "log10_raw", "sqrt_raw" and "arcsinh_raw" of counts, which are carried back to counts.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs

@@ -43,6 +43,8 @@ SCALES: dict[StoredScale, str] = {
     "log2_raw": "binary logarithms of counts, log2(count + 1)",
     "log10_raw": "decimal logarithms of counts, log10(count + 1)",
     "sqrt_raw": "square roots of counts",
+    "arcsinh": "inverse hyperbolic sines (arcsinh) of normalised counts",
+    "arcsinh_raw": "inverse hyperbolic sines (arcsinh) of counts",
 }
 _TAKEN: dict[StoredScale, str] = {
     "raw": "taken as they are",
@@ -51,6 +53,7 @@ _TAKEN: dict[StoredScale, str] = {
     "log2": "turned into natural logarithms",
     "log10": "turned into natural logarithms",
     "sqrt": "squared, and their logarithm is taken",
+    "arcsinh": "undone, and their logarithm is taken",
 }
 
 

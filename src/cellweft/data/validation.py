@@ -510,7 +510,7 @@ def _check_values(
     data: Input, wish: ReadOptions, scan: Scan, stored: RowSource, cells: IntArray | None
 ) -> None:
     where = _slot(data, wish)
-    if wish.scale is not None and wish.scale.startswith("log"):
+    if wish.scale is not None and wish.scale.startswith(("log", "arcsinh")):
         _check_logarithms(data, wish, scan, stored)
     if scan.missing_at is not None:
         cell, column = scan.missing_at
@@ -556,14 +556,14 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
 
 def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
     """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
-    is_of_counts = str(wish.scale).endswith("_raw")  # which the scan has seen in place of their logarithms
-    most = _MOST_COUNTS if is_of_counts else 80  # exp(80) is no count, and float32 ends soon after
+    is_undone = wish.scale is not None and SCALES[wish.scale] != "log"  # the scan saw what they are made of
+    most = _MOST_COUNTS if is_undone else 80  # exp(80) is no count, and float32 ends soon after
     if scan.largest > most:
         looks = judge_scale(stored, data.columns).scale
         raise SettingError(
             wish.argument("scale"),
             expected=f"logarithms, which stay below 80, where {wish.scale!r} is said",
-            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_of_counts,
+            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_undone,
             fix=f"The values look {looks}; leave " + arg(wish.argument("scale")) + " out to detect them.",
         )
 
