@@ -49,7 +49,7 @@ StoredScale: TypeAlias = Literal[
     "arcsinh_raw",
 ]
 """What the values of a file are: counts, counts divided by a size, the natural, binary or decimal logarithm
-of these plus 1, their square root, or their arcsinh; with ``_raw`` the same of counts that were not divided."""
+of these plus 1, their square root, or arcsinh; with ``_raw`` the same of counts that were not divided."""
 
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that stands twice on one side: refuse, or keep the first column."""

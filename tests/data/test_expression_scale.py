@@ -82,9 +82,9 @@ def judged(values: Any) -> str:
     ],
     ids=[
         "counts", "ten thousand", "proportions", "log1p", "small log1p", "log2", "log2 of a million", "log10",
-        "root", "log1p of counts", "log2 of counts", "log10 of counts", "root of counts", "arcsinh of counts", "arcsinh of a fifth of counts", "arcsinh", "small arcsinh",
-        "three decimals",
-        "half precision", "negative",
+        "root", "log1p of counts", "log2 of counts", "log10 of counts", "root of counts", "arcsinh of counts",
+        "arcsinh of a fifth of counts", "arcsinh", "small arcsinh", "three decimals", "half precision",
+        "negative",
     ],
 )  # fmt: skip
 def test_scales_are_told_apart(values: Any, expected: str, kind: Any) -> None:

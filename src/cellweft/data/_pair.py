@@ -45,11 +45,13 @@ from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side, names_beside
 from cellweft.data.spatial import (
+    find_batches,
     find_coordinates,
     find_labels,
     find_slices,
     find_tissue,
     guess_slices,
+    sections_in_names,
     spot_spacing,
 )
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
@@ -478,7 +480,7 @@ def pair(
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
-    found_slices, guess = _slices(st_data, slices, places[0])
+    st_data, found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
     if cells is not None:
@@ -527,15 +529,24 @@ def _panel_names(pair: Pair) -> GeneNames:
     )
 
 
-def _slices(
-    data: Input, asked: str | None, places: DoubleArray | None
-) -> tuple[tuple[NDArray[np.str_] | None, str], str]:
-    """Return the slices and their column, and the column that was guessed to tell them, if any."""
+def _slices(data: Input, asked: str | None, places: DoubleArray | None) -> tuple[Input, _Types, str]:
+    """Return the slices and their column, and the column that was guessed to tell them, if any.
+
+    Where no column does but names of cells may, a note of the input says so.
+    """
     found = find_slices(data.obs, asked, where=data.where)
     if asked is not None or found[0] is not None or places is None:
-        return found, ""
+        return data, found, ""
     slices, guess = guess_slices(data.obs, places)
-    return (slices, guess if slices is not None else ""), guess
+    parts = "" if guess else sections_in_names(data.obs.names(), places)
+    if parts:
+        note = (
+            f"the names of the cells {parts}, but no column tells sections apart. If these are several, put "
+            "that part of the names into a column of obs and name it: "
+        )
+        note += arg("slices", Placeholder("COLUMN")) + "."
+        data = dataclasses.replace(data, notes=(*data.notes, note))
+    return data, (slices, guess if slices is not None else ""), guess
 
 
 def _labels(data: Input, wish: ReadOptions) -> _Types:
@@ -563,10 +574,14 @@ def _paired(
     tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
     partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
     shared = match.first, match.second
+    batches = find_batches(sc[0].obs)
+    reference = _checked_side(*sc, shared[0], names=joined, slices=batches[0])
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0], names=joined), tissue),
+        sides=(reference, tissue),
         match=match,
         partly=partly,
+        sc_partly=_unmeasured_in(reference.scan.unmeasured, sc[2], batches[0]),
+        batches_column=batches[1],
         coordinates=places[0],
         coordinates_source=places[1],
         slices=slices[0],
@@ -596,15 +611,10 @@ def _measured_everywhere(
 ) -> tuple[dict[str, list[str]], GeneMatch]:
     """Return the genes that some slices did not measure, with these, and the match of the others."""
     data, _, genes, _ = st
-    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
-    unmeasured = unmeasured[:, genes.places]
-    partly = {
-        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
-        for place in np.flatnonzero(unmeasured.any(axis=0))
-    }
+    partly = _unmeasured_in(unmeasured, genes, slices)
     if not partly:
         return {}, match
-    kept = ~np.asarray(unmeasured.any(axis=0))[match.second]
+    kept = ~np.asarray(unmeasured.any(axis=0))[genes.places[match.second]]
     if kept.sum() < 2:
         raise GeneError(
             f"{data.where}.X",
@@ -613,6 +623,18 @@ def _measured_everywhere(
             fix="Impute each slice by itself.",
         )
     return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
+
+
+def _unmeasured_in(
+    unmeasured: BoolArray, genes: Genes, slices: NDArray[np.str_] | None
+) -> dict[str, list[str]]:
+    """Return the genes that some slices, or batches, did not measure, with these."""
+    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
+    unmeasured = unmeasured[:, genes.places]
+    return {
+        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
+        for place in np.flatnonzero(unmeasured.any(axis=0))
+    }
 
 
 def _checked_side(
