@@ -372,8 +372,9 @@ def pair(
         10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
         cells' names first.
     st
-        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium or Visium HD; a
-        table's columns x and y (or other usual names) are its coordinates.
+        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium, Visium HD or
+        Slide-seq, or a table of Stereo-seq (.gem); a table's columns x and y (or other usual names) are its
+        coordinates.
     labels, st_labels
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
@@ -382,7 +383,8 @@ def pair(
         no X, the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
-        ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
+        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, or the size of
+        bins of Stereo-seq (``bin50``).
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the

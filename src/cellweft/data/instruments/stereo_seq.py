@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,9 +139,9 @@ def _read(
             convert_options=arrow_csv.ConvertOptions(column_types=kinds, include_columns=[*kinds]),
         )
         for batch in reader:
-            for what, made in blocks.items():
+            for what, block in blocks.items():
                 column = batch.column(str(places[what]))
-                made.append(_codes(column, known[what]) if what in known else column.to_numpy())
+                block.append(_codes(column, known[what]) if what in known else column.to_numpy())
     made = {what: np.concatenate(parts) for what, parts in blocks.items()}
     return made | {f"{what}s": np.array([*codes], dtype=object) for what, codes in known.items()}
 
@@ -150,7 +150,7 @@ def _codes(column: pa.Array, known: dict[str, int]) -> IntArray:
     """Return a number for each text; new ones are added to those that are known."""
     encoded = column.fill_null("").dictionary_encode()
     numbers = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
-    return np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()]
+    return np.asarray(np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()])
 
 
 def _summed(
@@ -203,5 +203,5 @@ def _named(var: pd.DataFrame, parts: Mapping[str, NDArray[Any]]) -> pd.DataFrame
     _, first = np.unique(parts["gene"], return_index=True)
     symbols = pd.Series(parts["symbols"][parts["symbol"][first]]).astype(str)
     is_name = (symbols != "") & ~symbols.duplicated(keep=False)
-    ids: Sequence[str] = var.index.to_numpy()
-    return pd.DataFrame({"gene_ids": ids}, index=pd.Index(symbols.where(is_name, ids)))
+    ids = var.index.to_numpy()
+    return pd.DataFrame({"gene_ids": ids}, index=pd.Index(np.where(is_name, symbols, ids)))
