@@ -22,6 +22,7 @@ import cellweft
 import cellweft.data._pair
 import cellweft.data.io.read
 import cellweft.data.validation
+
 from common import write
 
 RULES = {
@@ -120,8 +121,8 @@ def main() -> None:
     write(
         "reading_rules",
         "# What the rules of reading cost\n\n"
-        f"{asked.cells:,} cells on each side, {asked.genes[0]:,} and {asked.genes[1]:,} genes, a tenth of the "
-        f"values above zero, .h5ad with gzip; median of {asked.repeats} runs, seconds of the processor.\n\n"
+        f"{asked.cells:,} cells on each side, {asked.genes[0]:,} and {asked.genes[1]:,} genes, a tenth of "
+        f"the values above zero, .h5ad with gzip; median of {asked.repeats} runs, processor seconds.\n\n"
         "| rule | s | of pairing |\n| --- | --- | --- |\n" + "\n".join(lines),
     )
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellweft
-from cellweft._errors import FormatError, KeyMissingError, SettingError
+from cellweft._errors import FormatError, GeneError, KeyMissingError, SettingError
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result, result_kind
@@ -153,7 +153,7 @@ def test_later_files_of_slide_seq(make_run: Any, truth: Any, reference: Any) -> 
         np.testing.assert_array_equal(stored(pair), known.counts)
         np.testing.assert_allclose(pair.coordinates, known.places)
     (folder / "Puck_200115_08_bead_locations.csv").unlink()
-    with pytest.raises(FormatError, match="named like the other side's genes"):
+    with pytest.raises(GeneError, match="no shared gene"):
         cellweft.pair(reference, folder / "Puck_200115_08.digital_expression.txt.gz")
 
 
