@@ -81,7 +81,8 @@ def main() -> None:
         gain = scores.loc["auto", "pearson"] / scores.loc[BASELINES, "pearson"].max() - 1
         text = f"# The default of the Imputer on held-out genes: {name}\n\n{markdown(scores)}\n\n"
         text += f"Pearson, seed by seed: {'; '.join(each)}. auto over the best baseline: {gain:+.1%}. "
-        text += f"CPU time of five folds: auto {seconds['auto']:.0f} s, stImpute {seconds['stimpute']:.0f} s, "
+        times = {method: f"{one:.0f} s" for method, one in seconds.items()}
+        text += f"CPU time of five folds: auto {times['auto']}, stImpute {times['stimpute']}, "
         text += f"{seconds['auto'] / seconds['stimpute']:.1f} times.\n\n"
         text += "Medians over genes (or cells), mean over seeds; mse is better when lower. The mean rank is "
         text += "over pearson, spearman, cosine, mse and ssim. Baselines draw nothing at random and have one "
