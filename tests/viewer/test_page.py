@@ -496,3 +496,124 @@ def test_a_sample_of_a_million_cells_is_drawn_as_they_move(browser, tmp_path):
         context.close()
     assert frames["firstPicture"] is not None
     assert 0 < frames["cells"] < n_cells  # a sample, where all take too long
+
+
+def test_gene_typed_next_replaces_the_last(seen):
+    one = seen().choose("Gene23")
+    one.page.keyboard.type("gene05")  # the field still has the focus
+    assert one.page.locator("#search").input_value() == "gene05"
+    one.page.keyboard.press("Enter")
+    one.page.wait_for_function("window.cellweft.state().gene === 'Gene05'")
+    one.page.locator("#search").click()
+    one.page.keyboard.type("gene07")
+    assert one.page.locator("#search").input_value() == "gene07"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [("gene23", "1 gene matches"), ("gene1", "10 genes match"), ("zz", "0 genes match")]
+)
+def test_matches_are_counted_in_good_english(seen, typed, said):
+    one = seen()
+    one.page.keyboard.press("/")
+    one.page.keyboard.type(typed)
+    assert one.page.locator("#status").inner_text() == said
+
+
+def test_search_explains_its_marks(seen):
+    one = seen()
+    one.page.keyboard.press("/")
+    hint = one.page.locator("#options .hint").inner_text()
+    assert "on the panel" in hint
+    assert "reliability" in hint
+    for layer, words in {"measured": "counted", "imputed": "predicts", "uncertainty": "interval"}.items():
+        assert words in one.page.locator(f"[data-toggles={layer}]").get_attribute("title")
+
+
+def test_status_and_counts_follow_dataset_slice_and_labels(seen):
+    one = seen()
+    status = one.page.locator("#status")
+    assert status.inner_text() == "900 cells · 40 genes · ? for help"
+    one.choose("Gene23")
+    assert "Gene23" in status.inner_text()
+    one.page.locator("#dataset").select_option("1")
+    one.page.wait_for_function("window.cellweft.state().dataset === 1")
+    one.settle()
+    assert status.inner_text() == "60 cells · ? for help"
+    one.page.locator("#color").select_option("cell_type")
+    one.settle()
+    one.page.locator("#slice").select_option("s1")
+    one.settle()
+    assert status.inner_text() == "20 of 60 cells · slice s1 · ? for help"
+    assert one.page.locator("#legend .number").all_inner_texts() == ["10", "10"]
+    one.page.locator("#legend [data-code='0']").click()
+    one.settle()
+    assert status.inner_text() == "10 of 60 cells · slice s1 · ? for help"
+    assert one.page.locator("#legend .number").all_inner_texts() == ["10", "10"]
+
+
+def test_uncertainty_starts_at_its_lowest_values(seen):
+    one = seen()
+    ends = [
+        scale.locator(".ends span").all_inner_texts() for scale in one.page.locator("#legend .scale").all()
+    ]
+    assert float(ends[0][0]) == 0
+    assert float(ends[1][0]) > 0.1  # no interval is narrower than 0.2
+    assert float(ends[1][2]) > float(ends[1][0])
+
+
+def test_scale_bar_has_a_unit(seen):
+    one = seen()
+    assert one.page.locator(".bar-text").first.inner_text().split()[1] in ("units", "unit", "µm")
+
+
+def test_three_panels_fill_the_stage(seen):
+    one = seen(viewport={"width": 1280, "height": 900})
+    assert len(one.state["panels"]) == 3
+    stage = one.page.locator("#panels").bounding_box()
+    panel = one.page.locator(".panel").first.bounding_box()
+    side = min(panel["width"], panel["height"])  # the tissue is a square
+    assert 3 * side**2 > 0.5 * stage["width"] * stage["height"]
+
+
+def test_low_values_are_seen_on_dark_ground(seen):
+    one = seen(color_scheme="dark")
+    ground = np.array([14, 17, 18])
+    for layer in ("imputed", "uncertainty"):
+        colours = one.pixels(layer)[60:].reshape(-1, 3)  # below the caption
+        near = np.abs(colours - ground).max(axis=-1)
+        counts = pd.Series(near[near > 0]).value_counts()  # flat colours of cells, not their soft edges
+        assert counts[counts > 20].index.min() > 40
+    assert "rgb(68, 1, 84)" not in one.page.locator("#legend .ramp").first.evaluate("e => e.style.background")
+
+
+def test_legend_lists_all_labels_when_asked(browser, tmp_path):
+    number = 40
+    result = AnnData(
+        np.ones((number * 2, 3), dtype=np.float32),
+        obs=pd.DataFrame({"cell_type": [f"type {at % number:02d}" for at in range(number * 2)]}).set_index(
+            pd.Index([f"c{at}" for at in range(number * 2)])
+        ),
+        var=pd.DataFrame(
+            {"measured": [True, False, False], "reliability": [0.5] * 3}, index=pd.Index(["A", "B", "C"])
+        ),
+        obsm={"spatial": np.random.default_rng(0).uniform(0, 100, (number * 2, 2))},
+        uns={"cellweft": {"schema_version": SCHEMA_VERSION}},
+    )
+    result.write_h5ad(tmp_path / "many.h5ad")
+    with view(tmp_path / "many.h5ad", open_browser=False, block=False) as served:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(served.url)
+        page.wait_for_function(SETTLED)
+        page.locator("#color").select_option("cell_type")
+        page.wait_for_function(SETTLED)
+        entries = page.locator("#legend .entries li:visible")
+        assert entries.count() == 12
+        button = page.get_by_role("button", name="Show all 40 labels")
+        assert button.get_attribute("aria-expanded") == "false"
+        button.click()
+        assert entries.count() == number
+        inner = page.locator("#legend .entries").evaluate("e => e.scrollHeight - e.clientHeight")
+        assert inner == 0  # nothing is hidden within the list
+        page.get_by_role("button", name="Show the first 12").click()
+        assert entries.count() == 12
+        page.close()

@@ -13,12 +13,19 @@ export function parseColour(text: string): Colour {
 
 const LEAST_CONTRAST = 32; // of 255, in some channel
 
+const FIRST_ON_DARK = 0.25; // part of a map at which it starts on dark ground, where its first colours vanish
+
 const MAPS = { viridis: interpolateViridis, cividis: interpolateCividis };
 
-/** A colour map's 256 colours as RGBA. */
-export function mapBytes(name: MapName): Uint8Array {
+/** The part of a map that its lowest value has, on a ground: the first colours are nearly black. */
+export function mapStart(ground: Colour): number {
+  return ground[1] < 128 ? FIRST_ON_DARK : 0;
+}
+
+/** A colour map's 256 colours as RGBA, from a part of it on. */
+export function mapBytes(name: MapName, start = 0): Uint8Array {
   const bytes = new Uint8Array(256 * 4);
-  for (let step = 0; step < 256; step++) bytes.set([...parseColour(MAPS[name](step / 255)), 255], 4 * step);
+  for (let step = 0; step < 256; step++) bytes.set([...parseColour(MAPS[name](start + (1 - start) * (step / 255))), 255], 4 * step);
   return bytes;
 }
 
@@ -36,9 +43,9 @@ export function paletteBytes(colours: readonly string[]): Uint8Array {
   return bytes;
 }
 
-/** The map as a gradient for CSS, low to high. */
-export function gradient(name: MapName): string {
-  const stops = Array.from({ length: 17 }, (_, step) => MAPS[name](step / 16));
+/** The map as a gradient for CSS, low to high, from a part of it on. */
+export function gradient(name: MapName, start = 0): string {
+  const stops = Array.from({ length: 17 }, (_, step) => MAPS[name](start + (1 - start) * (step / 16)));
   return `linear-gradient(to right, ${stops.join(", ")})`;
 }
 

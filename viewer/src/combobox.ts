@@ -2,9 +2,15 @@
 import type { Genes } from "./api";
 import { byId, make, say } from "./dom";
 import { GeneSearch } from "./search";
-import { figure } from "./text";
+import { counted, figure } from "./text";
 
 const MOST = 60;
+const HINT = "“measured”: on the panel. Bar and number: reliability, the correlation to expect of the imputed gene.";
+
+function matches(number: number): string {
+  if (number === MOST) return `${MOST} or more genes match`;
+  return `${counted(number, "gene")} ${number === 1 ? "matches" : "match"}`;
+}
 
 export class Combobox {
   private readonly input = byId<HTMLInputElement>("search");
@@ -18,7 +24,10 @@ export class Combobox {
   constructor(private readonly choose: (gene: string) => void) {
     this.input.addEventListener("input", () => this.open(this.input.value));
     this.input.addEventListener("focus", () => this.input.select());
-    this.input.addEventListener("click", () => this.open(""));
+    this.input.addEventListener("click", () => {
+      if (this.input.value === this.current) this.input.select(); // the click has put the caret into the name
+      this.open("");
+    });
     this.input.addEventListener("blur", () => this.close());
     this.input.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // the input keeps the focus
@@ -66,6 +75,7 @@ export class Combobox {
   private take(gene: string): void {
     this.close();
     this.input.value = gene;
+    this.input.select(); // what is typed next replaces it
     this.choose(gene);
   }
 
@@ -73,10 +83,11 @@ export class Combobox {
     this.offered = this.searcher.find(query, MOST);
     this.list.replaceChildren(...this.offered.map((gene, at) => this.option(gene, at)));
     if (!this.offered.length) this.list.append(make("li", { class: "none" }, `No gene's name contains “${query.trim()}”`));
+    else this.list.append(make("li", { class: "hint", "aria-hidden": "true" }, HINT));
     this.list.hidden = false;
     this.input.setAttribute("aria-expanded", "true");
     this.activate(query.trim() && this.offered.length ? 0 : -1);
-    if (query.trim()) say(`${this.offered.length === MOST ? `${MOST} or more` : this.offered.length} genes match`);
+    if (query.trim()) say(matches(this.offered.length));
   }
 
   private option(gene: number, at: number): HTMLElement {

@@ -1,7 +1,7 @@
 /** The table that compares a region with the rest, and its download. */
 import type { Comparison } from "./api";
 import { byId, make } from "./dom";
-import { count, figure, toCsv } from "./text";
+import { count, counted, figure, toCsv } from "./text";
 
 const HEADS = ["Gene", "Inside", "Rest", "Reliability", "Score"];
 
@@ -13,13 +13,13 @@ export function clearComparison(): void {
 
 export function showWaiting(cells: number): void {
   byId("region").hidden = false;
-  byId("region-count").textContent = `${count(cells)} cells. Comparing with the rest …`;
+  byId("region-count").textContent = `${counted(cells, "cell")}. Comparing with the rest …`;
 }
 
 export function showComparison(comparison: Comparison, current: string | null, choose: (gene: string) => void): void {
   byId("region").hidden = false;
   byId("region-count").textContent =
-    `${count(comparison.inside)} cells inside, ${count(comparison.outside)} outside; mean ${comparison.layer} expression.`;
+    `${counted(comparison.inside, "cell")} inside, ${count(comparison.outside)} outside; mean ${comparison.layer} expression.`;
   const heads = HEADS.map((head) => make("th", { scope: "col" }, head));
   const rows = comparison.genes.map((gene) => {
     const button = make("button", { type: "button", class: "gene", click: () => choose(gene.name) }, gene.name);
@@ -29,7 +29,7 @@ export function showComparison(comparison: Comparison, current: string | null, c
     row.classList.toggle("more", gene.score > 0);
     return row;
   });
-  const caption = make("caption", {}, "Sorted by the size of the score: the difference against the spread, weighted by reliability.");
+  const caption = make("caption", {}, "Sorted by the size of the score: the difference against the spread, weighted by reliability. m: measured, on the panel.");
   byId("compare").replaceChildren(caption, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
   markGene(current);
 }

@@ -7,6 +7,8 @@ import type { MapName } from "./view";
 
 export interface LegendContent {
   map: MapName;
+  /** Part of a map at which it starts. */
+  start: number;
   expression: [number, number] | null;
   uncertainty: [number, number] | null;
   interval: number | null;
@@ -25,9 +27,14 @@ export interface LegendActions {
   swapMap: () => void;
 }
 
-function scale(title: string, unit: string, map: MapName, limits: readonly [number, number]): HTMLElement {
+type Ramp = Pick<LegendContent, "map" | "start">;
+
+const FEW = 12; // labels that are listed until all are asked for
+let whole = ""; // the column of which all are
+
+function scale(title: string, unit: string, { map, start }: Ramp, limits: readonly [number, number]): HTMLElement {
   const ramp = make("div", { class: "ramp", "aria-hidden": "true" });
-  ramp.style.background = gradient(map);
+  ramp.style.background = gradient(map, start);
   const ends = make("div", { class: "ends" }, make("span", {}, figure(limits[0])), make("span", {}, unit), make("span", {}, figure(limits[1])));
   return make("div", { class: "scale" }, make("h3", {}, title), ramp, ends);
 }
@@ -49,23 +56,42 @@ function entries(column: CategoryColumn, content: LegendContent, actions: Legend
   const all = (text: string, on: boolean): HTMLElement =>
     make("button", { type: "button", class: "quiet", click: () => actions.switchAll(on) }, text);
   const head = make("div", { class: "row" }, make("h3", {}, column.name), make("span", {}, all("All", true), all("None", false)));
-  return make("div", { class: "scale" }, head, list);
+  const more = column.categories.length > FEW ? expander(column, list) : "";
+  return make("div", { class: "scale" }, head, list, more);
 }
 
-function numberScale(column: NumberColumn, map: MapName): HTMLElement {
-  return scale(column.name, "", map, [column.low, column.high]);
+/** The button that lists all labels, or the first ones again; it says how many there are. */
+function expander(column: CategoryColumn, list: HTMLElement): HTMLElement {
+  const number = column.categories.length;
+  const button = make("button", { type: "button", class: "quiet more-entries" });
+  const fold = (): void => {
+    const all = whole === column.name;
+    [...list.children].forEach((item, at) => item.toggleAttribute("hidden", !all && at >= FEW));
+    button.textContent = all ? `Show the first ${FEW}` : `Show all ${count(number)} labels`;
+    button.setAttribute("aria-expanded", String(all));
+  };
+  button.addEventListener("click", () => {
+    whole = whole === column.name ? "" : column.name;
+    fold();
+  });
+  fold();
+  return button;
+}
+
+function numberScale(column: NumberColumn, ramp: Ramp): HTMLElement {
+  return scale(column.name, "", ramp, [column.low, column.high]);
 }
 
 export function drawLegend(content: LegendContent, actions: LegendActions): void {
   const focused = (document.activeElement as HTMLElement | null)?.dataset.code;
   const parts: HTMLElement[] = [];
-  if (content.expression) parts.push(scale("Expression", "log-normalised", content.map, content.expression));
+  if (content.expression) parts.push(scale("Expression", "log-normalised", content, content.expression));
   if (content.uncertainty) {
     const width = content.interval ? `Width of the ${Math.round(100 * content.interval)} % interval` : "Uncertainty";
-    parts.push(scale(width, "log-normalised", otherMap(content.map), content.uncertainty));
+    parts.push(scale(width, "log-normalised", { ...content, map: otherMap(content.map) }, content.uncertainty));
   }
   if (content.column?.kind === "category") parts.push(entries(content.column, content, actions));
-  if (content.column?.kind === "number") parts.push(numberScale(content.column, content.map));
+  if (content.column?.kind === "number") parts.push(numberScale(content.column, content));
   if (content.missing) {
     parts.push(make("p", { class: "missing" }, make("span", { class: "swatch none", "aria-hidden": "true" }), "no value"));
   }

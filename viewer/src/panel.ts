@@ -69,7 +69,7 @@ export class Panel {
     this.barScale = lens.scale;
     const length = barLength(lens.scale, BAR);
     this.bar.style.width = `${length * lens.scale}px`;
-    this.barText.textContent = `${figure(length)} ${this.unit === "um" ? "µm" : (this.unit ?? "")}`;
+    this.barText.textContent = `${figure(length)} ${this.unit === "um" ? "µm" : (this.unit ?? (length === 1 ? "unit" : "units"))}`;
   }
 
   close(): void {

@@ -2,7 +2,7 @@
 import type { ValueLayer } from "./api";
 import { fitScale, type Bounds } from "./camera";
 import { inOrder, type Cloud } from "./cloud";
-import { mapBytes, otherMap, paletteBytes, seenOn, type Colour } from "./colours";
+import { mapBytes, mapStart, otherMap, paletteBytes, seenOn, type Colour } from "./colours";
 import { byId } from "./dom";
 import type { Inspector } from "./inspector";
 import { drawLegend, type LegendContent } from "./legend";
@@ -16,7 +16,7 @@ import { themeColours, watchTheme } from "./theme";
 import type { Layer } from "./view";
 
 const GAP = 1; // pixels between panels, as in the style sheet
-const ROWS_FROM = 1.3; // panels stand side by side unless several rows show the tissue larger by this
+const ROWS_FROM = 1.05; // panels stand side by side unless several rows show the tissue larger by this
 
 export class Panels {
   private readonly box = byId("panels");
@@ -135,14 +135,17 @@ export class Panels {
     this.counts = null;
     if (categories) {
       this.counts = categories.categories.map(() => 0);
-      for (const code of values) if (code < categories.categories.length) this.counts[code]++;
+      const { elsewhere } = this.viewer;
+      for (let cell = 0; cell < values.length; cell++) {
+        if (!elsewhere?.[cell] && values[cell] < categories.categories.length) this.counts[values[cell]]++;
+      }
     }
     if (panel.filled !== key) {
       const ordered = inOrder(values, store.cloud.order);
       panel.holdsMissing = ordered.some((value) => value < -1e37);
       const { painter } = panel.picture;
       painter.setValues(cells.held, ordered);
-      painter.setColours(cells.held, categories ? paletteBytes(this.palette()) : mapBytes(this.viewer.view.map));
+      painter.setColours(cells.held, categories ? paletteBytes(this.palette()) : mapBytes(this.viewer.view.map, mapStart(this.viewer.scene.ground)));
       cells.plain = false;
       cells.coded = categories !== null;
       if (column.kind === "number") cells.limits = [column.low, column.high > column.low ? column.high : column.low + 1];
@@ -171,7 +174,7 @@ export class Panels {
       const ordered = inOrder(values, store.cloud.order);
       panel.holdsMissing = ordered.some((value) => value < -1e37);
       panel.picture.painter.setValues(cells.held, ordered);
-      panel.picture.painter.setColours(cells.held, mapBytes(map));
+      panel.picture.painter.setColours(cells.held, mapBytes(map, mapStart(this.viewer.scene.ground)));
       cells.plain = false;
       panel.filled = key;
     }
@@ -184,6 +187,7 @@ export class Panels {
     const withColumn = viewer.shown.includes("column");
     const content: LegendContent = {
       map: viewer.view.map,
+      start: mapStart(viewer.scene.ground),
       expression: this.limits.expression ?? null,
       uncertainty: this.limits.uncertainty ?? null,
       interval: viewer.dataset.interval,
@@ -250,7 +254,7 @@ export class Panels {
     }
     this.viewer.scene.refresh();
     if (!this.panels.length) return;
-    for (const panel of this.panels) if (panel.layer === "column") panel.filled = "";
+    for (const panel of this.panels) panel.filled = "";
     void this.viewer.open(this.viewer.view);
   }
 

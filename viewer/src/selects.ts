@@ -12,6 +12,13 @@ export const TITLES: Record<Layer, string> = {
   uncertainty: "Uncertainty",
 };
 
+const EXPLAINED: Record<Layer, string> = {
+  column: "Cells coloured by the column that is chosen above",
+  measured: "What the instrument counted, log-normalised",
+  imputed: "What cellweft predicts, log-normalised",
+  uncertainty: "Width of the interval around the prediction: less is better",
+};
+
 export interface SelectActions {
   dataset: (id: number) => void;
   column: (name: string | null) => void;
@@ -67,7 +74,7 @@ export function showSelects(view: View, possible: Layer[], shown: Layer[], actio
     const pressed = String(shown.includes(layer));
     return make(
       "button",
-      { type: "button", "aria-pressed": pressed, "data-toggles": layer, click: () => actions.panel(layer) },
+      { type: "button", "aria-pressed": pressed, "data-toggles": layer, title: EXPLAINED[layer], click: () => actions.panel(layer) },
       layer === "column" ? (view.column ?? TITLES.column) : TITLES[layer],
     );
   });

@@ -17,6 +17,8 @@ export interface ViewerState {
   readonly behind: Store | null;
   /** 1 for each cell that is switched off or of another slice. */
   readonly hidden: Uint8Array;
+  /** 1 for each cell of another slice than the one that is shown; null where all are. */
+  readonly elsewhere: Uint8Array | null;
   /** 1 for each cell of the region. */
   readonly within: Uint8Array | null;
   /** The column that colours the cells. */

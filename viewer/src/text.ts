@@ -7,6 +7,11 @@ export function count(value: number): string {
   return grouped.format(value);
 }
 
+/** A count with its noun, in the singular for one. */
+export function counted(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+}
+
 /** Three significant digits, without an exponent where it can be. */
 export function figure(value: number | null | undefined): string {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";

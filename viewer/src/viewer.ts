@@ -13,10 +13,15 @@ import { Scene } from "./scene";
 import { fillDatasets, fillFor, showSelects, type SelectActions } from "./selects";
 import type { ViewerState } from "./state";
 import { likelyGene, Store } from "./store";
-import { count, figure } from "./text";
+import { count, counted, figure } from "./text";
 import { FIRST_VIEW, fromHash, toHash, type Layer, type View } from "./view";
 
 const SETTLE = 200; // milliseconds after which the address follows the camera
+
+/** Whether two views of a dataset show the same cells. */
+function sameCells(one: View, other: View): boolean {
+  return one.slice === other.slice && one.off.join() === other.off.join();
+}
 
 export class Viewer implements ViewerState {
   view: View = FIRST_VIEW;
@@ -29,6 +34,7 @@ export class Viewer implements ViewerState {
   store!: Store;
   behind: Store | null = null;
   hidden: Uint8Array = new Uint8Array(0);
+  elsewhere: Uint8Array | null = null;
   within: Uint8Array | null = null;
   selected = 0;
   comparison: api.Comparison | null = null;
@@ -63,9 +69,6 @@ export class Viewer implements ViewerState {
       if (location.hash !== toHash(this.view)) void this.open(fromHash(location.hash), { keepAddress: true });
     });
     await this.open(fromHash(location.hash), { keepAddress: true });
-    if (!this.store) return;
-    const { dataset } = this;
-    say([`${count(dataset.cells)} cells`, dataset.genes ? `${count(dataset.genes)} genes` : "", "? for help"].filter(Boolean).join(" · "));
   }
 
   get dataset(): api.Dataset {
@@ -100,6 +103,7 @@ export class Viewer implements ViewerState {
       const behind = await this.tissueOf(store, view);
       if (visit !== this.visit) return;
       const fresh = store !== this.store;
+      const before = this.view;
       this.store = store;
       this.behind = behind;
       this.view = { ...this.completed(view, options.keepAddress === true), dataset: id };
@@ -110,6 +114,7 @@ export class Viewer implements ViewerState {
       showSelects(this.view, this.possible, this.shown, this.actions);
       this.search.show(this.view.gene);
       this.about();
+      if (fresh || !sameCells(before, this.view)) say(this.summary());
       this.write(!options.keepAddress);
       await this.compareRegion(visit);
     } catch (error) {
@@ -133,6 +138,15 @@ export class Viewer implements ViewerState {
     const shown = this.shown.some((layer) => layer !== "column") ? this.view.panels : [...this.shown, "imputed" as const];
     await this.open({ ...this.view, gene, panels: shown });
     say(`${gene}: ${this.geneFacts(gene)}`);
+  }
+
+  /** What is on the screen: cells, and of how many, genes, slice. */
+  private summary(): string {
+    const { dataset, view } = this;
+    const seen = dataset.cells - this.hidden.reduce((sum, one) => sum + one, 0);
+    const cells = seen === dataset.cells ? counted(seen, "cell") : `${count(seen)} of ${counted(dataset.cells, "cell")}`;
+    const slice = view.slice === null ? "" : `slice ${view.slice}`;
+    return [cells, dataset.genes ? counted(dataset.genes, "gene") : "", slice, "? for help"].filter(Boolean).join(" · ");
   }
 
   /** Whether nothing is on its way and every panel is whole. */
@@ -163,7 +177,7 @@ export class Viewer implements ViewerState {
     }
     const column = this.view.column ?? this.dataset.columns[0]?.name ?? null;
     await this.open({ ...this.view, panels, column: panels.includes("column") ? column : this.view.column });
-    say(`${panels.length} ${panels.length === 1 ? "panel" : "panels"}`);
+    say(counted(panels.length, "panel"));
   }
 
   look(camera: Camera | null): void {
@@ -237,6 +251,7 @@ export class Viewer implements ViewerState {
   /** Which cells are hidden: those of categories switched off, and of other slices. */
   private async filter(): Promise<void> {
     const hidden = new Uint8Array(this.dataset.cells);
+    let elsewhere: Uint8Array | null = null;
     const { column, view } = this;
     if (view.off.length && column?.kind === "category") {
       const codes = await this.store.column(column);
@@ -245,10 +260,10 @@ export class Viewer implements ViewerState {
     const slices = this.dataset.columns.find((one) => one.name === this.dataset.slices);
     if (view.slice !== null && slices?.kind === "category") {
       const wanted = slices.categories.indexOf(view.slice);
-      (await this.store.column(slices)).forEach((code, cell) => {
-        if (code !== wanted) hidden[cell] = 1;
-      });
+      elsewhere = Uint8Array.from(await this.store.column(slices), (code) => (code === wanted ? 0 : 1));
+      elsewhere.forEach((one, cell) => (hidden[cell] |= one));
     }
+    this.elsewhere = elsewhere;
     this.hidden = hidden;
     this.within = view.region ? cellsWithin(view.region, this.store.positions) : null;
     this.within?.forEach((_, cell) => {
@@ -272,7 +287,7 @@ export class Viewer implements ViewerState {
     if (!this.within) return clearComparison();
     showWaiting(this.selected);
     if (!this.selected || !this.dataset.layers.length) {
-      byId("region-count").textContent = this.selected ? `${count(this.selected)} cells; this file holds no expression.` : "No cell lies within.";
+      byId("region-count").textContent = this.selected ? `${counted(this.selected, "cell")}; this file holds no expression.` : "No cell lies within.";
       return;
     }
     try {
@@ -280,7 +295,7 @@ export class Viewer implements ViewerState {
       if (key !== this.compared) return;
       this.comparison = comparison;
       showComparison(comparison, this.view.gene, (gene) => void this.showGene(gene));
-      say(`${count(comparison.inside)} cells compared with ${count(comparison.outside)}: ${comparison.genes[0]?.name ?? "no gene"} differs most`);
+      say(`${counted(comparison.inside, "cell")} compared with ${count(comparison.outside)}: ${comparison.genes[0]?.name ?? "no gene"} differs most`);
     } catch (error) {
       this.compared = "";
       if (visit === this.visit) showError(error);

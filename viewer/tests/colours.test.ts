@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { gradient, mapBytes, otherMap, paletteBytes, parseColour, seenOn } from "../src/colours";
+import { gradient, mapBytes, mapStart, otherMap, paletteBytes, parseColour, seenOn } from "../src/colours";
 
 describe("colours", () => {
   it("are viridis and cividis, at their known ends", () => {
@@ -15,6 +15,17 @@ describe("colours", () => {
       const bytes = mapBytes(name);
       const light = (step: number): number => 0.2126 * bytes[4 * step] + 0.7152 * bytes[4 * step + 1] + 0.0722 * bytes[4 * step + 2];
       for (let step = 16; step < 256; step += 16) expect(light(step)).toBeGreaterThan(light(step - 16));
+    }
+  });
+
+  it("start later on dark ground, where their first colours vanish, in picture and legend alike", () => {
+    expect(mapStart([243, 242, 238])).toBe(0);
+    const start = mapStart([14, 17, 18]);
+    for (const name of ["viridis", "cividis"] as const) {
+      const bytes = mapBytes(name, start);
+      expect(Math.max(bytes[0] - 14, bytes[1] - 17, bytes[2] - 18)).toBeGreaterThan(80);
+      expect(gradient(name, start)).not.toBe(gradient(name));
+      expect([...bytes.slice(-4)]).toEqual([...mapBytes(name).slice(-4)]);
     }
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { count, figure, toCsv } from "../src/text";
+import { count, counted, figure, toCsv } from "../src/text";
 
 describe("numbers as text", () => {
   it("have three digits", () => {
@@ -11,6 +11,9 @@ describe("numbers as text", () => {
     expect(figure(null)).toBe("–");
     expect(figure(NaN)).toBe("–");
     expect(count(1234567)).toBe("1,234,567");
+    expect(counted(1, "cell")).toBe("1 cell");
+    expect(counted(0, "gene")).toBe("0 genes");
+    expect(counted(1234, "gene")).toBe("1,234 genes");
   });
 });
 

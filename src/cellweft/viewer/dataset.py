@@ -38,6 +38,13 @@ from cellweft.viewer.source import WatchedSource
 _TOP = 0.99  # quantile at which the colours end
 
 
+def _limits(widths: FloatArray) -> tuple[float, float]:
+    """Return the 0.01 and the 0.99 quantile: no width is near 0, and widths differ little."""
+    finite = widths[np.isfinite(widths)]
+    low, high = np.quantile(finite, [1 - _TOP, _TOP]) if len(finite) else (0.0, 0.0)
+    return float(low), float(high)
+
+
 def kind_of(opened: Input) -> ResultKind:
     """Return what a result is of.
 
@@ -166,7 +173,8 @@ class Dataset:
         values : ndarray
             (n_cells,) float32, NaN where there is none.
         low, high : float
-            0, and the 0.99 quantile: of what is measured and of what is imputed the larger one.
+            Where the colours start and end: 0, and the 0.99 quantile, of what is measured and of what is
+            imputed the larger one. Of uncertainty the 0.01 and the 0.99 quantile.
 
         Raises
         ------
@@ -181,9 +189,12 @@ class Dataset:
         check_known(gene, self._numbers, arg("gene", gene), expected=there, got=got, error=GeneError)
         number = self._numbers[gene]
         values = self._layer(number, layer)
-        shared = ("uncertainty",) if layer == "uncertainty" else ("measured", "imputed")
+        if layer == "uncertainty":
+            return values, *_limits(values)
         tops = [
-            self._top(number, one, values if one == layer else None) for one in shared if one in self.layers
+            self._top(number, one, values if one == layer else None)
+            for one in ("measured", "imputed")
+            if one in self.layers
         ]
         return values, 0.0, max(tops)
 
