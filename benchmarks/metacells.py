@@ -68,7 +68,8 @@ def artificial() -> cellweft.Pair:
 
 def trained(pair: cellweft.Pair, kept: np.ndarray, path: Path) -> tuple[AttentionPredictor, cellweft.Pair]:
     """Return what predicts, each cell of the reference by itself, and the pair it was fitted to."""
-    panel, columns = pair.panel(pair.shared_genes[kept]), GeneColumns.load(pair.sc)
+    panel = pair.hold_out(np.delete(pair.shared_genes, kept))
+    columns = GeneColumns.load(pair.sc)
     if not path.exists():
         attending, _ = fit_attending(
             panel,

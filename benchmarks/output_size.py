@@ -104,7 +104,7 @@ def held_out(name: str, preset: str, folder: Path) -> tuple[np.ndarray, np.ndarr
         held_by = [np.arange(len(whole.shared_genes)) % FOLDS == fold for fold in range(FOLDS)]
     predicted = np.zeros((whole.st.n_cells, len(whole.shared_genes)), dtype=np.float32)
     for held in held_by:
-        part = whole.panel(whole.shared_genes[~held])
+        part = whole.hold_out(whole.shared_genes[held])
         imputer = cellweft.Imputer(preset=preset, reliability=False, device="cpu").fit(part)
         predicted[:, held] = imputer.predict(whole.shared_genes[held], part)
     scored = np.any(held_by, axis=0)
@@ -166,7 +166,7 @@ def main() -> None:
         for preset in ("auto", "stimpute")
     }
     parts.append(markdown(pd.DataFrame.from_dict(rows, orient="index"), "pair, preset"))
-    write("output_size", "\n\n".join(parts))
+    write("output_size", "\n\n".join(parts), protocol="cut")
 
 
 if __name__ == "__main__":

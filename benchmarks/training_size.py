@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000)
     arguments = parser.parse_args()
     whole = cellweft.pair(*tonsil(arguments.folder, arguments.cells))
-    panel, held = held_out_genes()
-    part = whole.panel(panel)
+    _, held = held_out_genes()
+    part = whole.hold_out(held)
     order = np.argsort(whole.st.genes)
     columns = order[np.searchsorted(whole.st.genes, held, sorter=order)]
     truth = whole.st.dense(last_cells(whole), columns)

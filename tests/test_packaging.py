@@ -114,6 +114,7 @@ def module_imports(path: Path) -> Iterator[str]:
         yield name.partition(".")[0]
 
 
+@pytest.mark.slow
 def test_what_an_extra_brings_is_not_imported_by_what_does_without() -> None:
     """Files of `pl` need matplotlib, the report's writer needs jinja2, and no other file any extra."""
     needed = {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}

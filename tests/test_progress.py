@@ -182,6 +182,7 @@ def test_calls_within_a_call_draw_no_bar_of_their_own(terminal: None) -> None:
         assert report is not no_progress
 
 
+@pytest.mark.slow
 def test_a_function_that_raises_stops_the_work(tissue_pair: Pair, tmp_path: Path, terminal: None) -> None:
     imputer = Imputer(settings=QUICK, device="cpu")
     with pytest.raises(Refusal, match=r"attention 1/"):

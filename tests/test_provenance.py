@@ -103,6 +103,7 @@ def test_files_are_named_with_their_size_and_the_digest_of_their_values(
         assert found["digest"] == values_digest(side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_the_record_survives_the_formats(tissue_pair: Pair, tmp_path: Path, suffix: str) -> None:
     made = record(tissue_pair)
@@ -122,6 +123,7 @@ def test_a_command_is_recorded_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, 
     assert record(tissue_pair)["command_line"] == "cellweft impute 'my atlas.h5ad'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", ".h5ad", ".zarr"])
 @pytest.mark.parametrize(
     ("change", "said"),

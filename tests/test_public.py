@@ -45,6 +45,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         cellweft.imputed  # type: ignore[attr-defined]  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
     script = (
         "import cellweft, cellweft.data._pair, cellweft.evaluate.imputation; "
@@ -53,6 +54,7 @@ def test_a_name_stays_what_it_is_after_its_module_is_imported() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["import cellweft", "import cellweft.cli"])
 def test_starting_is_light(code: str) -> None:
     heavy = {"torch", "matplotlib", "dask", "scanpy", "pandas", "anndata"}

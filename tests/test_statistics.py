@@ -32,6 +32,7 @@ def test_unit_length_keeps_float32_where_it_is_asked_for() -> None:
     np.testing.assert_array_equal(made, plain)  # scaling by powers of 2 does not round
 
 
+@pytest.mark.slow
 @given(MATRICES, MATRICES)
 def test_correlations_equal_those_of_numpy(left: np.ndarray, right: np.ndarray) -> None:
     made = pearson(left, right)
@@ -44,6 +45,7 @@ def test_correlations_equal_those_of_numpy(left: np.ndarray, right: np.ndarray) 
             assert value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-8)
 
 
+@pytest.mark.slow
 @given(MATRICES, MATRICES)
 def test_rows_are_the_columns_of_the_transposed(left: np.ndarray, right: np.ndarray) -> None:
     for score in (cosine, pearson):

@@ -35,10 +35,21 @@ Scale: TypeAlias = Literal["raw", "normalised", "log"]
 these (plus 1)."""
 
 StoredScale: TypeAlias = Literal[
-    "raw", "normalised", "log", "log2", "log10", "sqrt", "log_raw", "log2_raw", "log10_raw", "sqrt_raw"
+    "raw",
+    "normalised",
+    "log",
+    "log2",
+    "log10",
+    "sqrt",
+    "arcsinh",
+    "log_raw",
+    "log2_raw",
+    "log10_raw",
+    "sqrt_raw",
+    "arcsinh_raw",
 ]
 """What the values of a file are: counts, counts divided by a size, the natural, binary or decimal logarithm
-of these plus 1, or their square root; with ``_raw`` the same of counts that were not divided."""
+of these plus 1, their square root, or arcsinh; with ``_raw`` the same of counts that were not divided."""
 
 Duplicates: TypeAlias = Literal["error", "first"]
 """What to do with a gene name that stands twice on one side: refuse, or keep the first column."""

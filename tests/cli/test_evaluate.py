@@ -163,6 +163,7 @@ def test_bad_evaluations(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_embryo(call: Any, shared_data: Path) -> None:
     """The published pseudo-spots; the numbers that were found are 12.18, 60.3 and .915."""
     both = (shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")

@@ -84,6 +84,7 @@ def test_explorer(call: Any, tmp_path: Path) -> None:
     assert (tmp_path / "groups.csv").read_text().splitlines()[:2] == ["cell_id,group", "cell0,B"]
 
 
+@pytest.mark.slow
 def test_spatialdata(call: Any, tmp_path: Path) -> None:
     root = zarr.open_group("sample.zarr", mode="w", zarr_format=2)
     root.create_group("tables")

@@ -44,6 +44,7 @@ def test_both_spellings_of_help_show_examples_and_where_to_read_on(command: str 
     assert document in long.stdout
 
 
+@pytest.mark.slow
 def test_every_option_of_an_example_is_one_of_its_command() -> None:
     for name, command in ((one, EXAMPLES[one]) for one in _COMMANDS):
         for option in re.findall(r" (--[\w-]+)", command):

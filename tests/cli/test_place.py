@@ -83,6 +83,7 @@ def read(path: Path) -> anndata.AnnData:
 # What it makes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, suffix: str) -> None:
     outputs = ("-o", f"placed{suffix}", "--spots", f"spots{suffix}", "--genes", "Gene03,gene11")
@@ -117,6 +118,7 @@ def test_it_writes_what_the_placer_makes(place: Any, both: Any, tmp_path: Path, 
     np.testing.assert_array_equal(loaded.attach(pair).place().coordinates(), placement.coordinates())
 
 
+@pytest.mark.slow
 def test_as_json(place: Any, both: Any, tmp_path: Path) -> None:
     arguments = ("--spots", "spots.h5ad", "--preset", "stem", "--neighbors", 0, "--json", *SETTINGS)
     found = one_object(place(*both, "-o", "placed.h5ad", *arguments))
@@ -147,6 +149,7 @@ def test_quietly(place: Any, both: Any, tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["placed.h5ad"]
 
 
+@pytest.mark.slow
 def test_several_slices_in_three_dimensions(
     place: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_several_slices_in_three_dimensions(
     assert anndata.read_h5ad("spots.h5ad").obsm["spatial"].shape == (90, 3)
 
 
+@pytest.mark.slow
 def test_genes_come_from_a_file(place: Any, both: Any, tmp_path: Path) -> None:
     (tmp_path / "genes.txt").write_text("# asked for\nGene03\n\ngene11\n")
     result = place(*both, "-o", "placed.h5ad", "--spots", "spots.h5ad", "--genes", "genes.txt", *SETTINGS)
@@ -173,6 +177,7 @@ def test_genes_come_from_a_file(place: Any, both: Any, tmp_path: Path) -> None:
     assert anndata.read_h5ad("spots.h5ad").var_names.tolist() == ["Gene03", "Gene11"]
 
 
+@pytest.mark.slow
 def test_cells_without_types_give_no_proportions(place: Any, both: Any, tissue: SimulatedTissue) -> None:
     for number, types in enumerate((None, ["all"] * 100)):
         cells = tissue.sc.copy()
@@ -186,6 +191,7 @@ def test_cells_without_types_give_no_proportions(place: Any, both: Any, tissue: 
         assert "cellweft_proportions" not in anndata.read_h5ad(f"spots{number}.h5ad").obsm
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_places(place: Any, both: Any) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert place(*both, "-o", f"{name}.h5ad", "--seed", seed, "--neighbors", 0, *SETTINGS).exit_code == 0
@@ -365,6 +371,7 @@ def test_outputs_that_exist_are_kept_and_told_before_any_work(place: Any, tmp_pa
     assert sorted(one.name for one in tmp_path.iterdir()) == ["model", "there.h5ad"]
 
 
+@pytest.mark.slow
 def test_outputs_are_replaced_when_asked(place: Any, both: Any, tmp_path: Path) -> None:
     for name in ("placed.h5ad", "spots.h5ad"):
         (tmp_path / name).write_text("earlier")

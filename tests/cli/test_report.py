@@ -46,6 +46,7 @@ def files(tissue: SimulatedTissue, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("files")
 def test_it_writes_and_says_so(call: Any, tmp_path: Path) -> None:
     inputs = ("--check-inputs", "atlas.h5ad", "tissue.h5ad", "--labels", "cell_type")

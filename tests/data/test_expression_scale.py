@@ -72,14 +72,19 @@ def judged(values: Any) -> str:
         (np.log2(1 + COUNTS), "log2_raw"),
         (np.log10(1 + COUNTS), "log10_raw"),
         (np.sqrt(COUNTS), "sqrt_raw"),
+        (np.arcsinh(COUNTS), "arcsinh_raw"),
+        (np.arcsinh(COUNTS / 5), "arcsinh"),
+        (np.arcsinh(NORMALISED), "arcsinh"),
+        (np.arcsinh(NORMALISED / 100), "arcsinh"),
         (np.log1p(COUNTS).round(3), "log_raw"),
         (np.log1p(COUNTS).astype(np.float16), "log_raw"),
         (COUNTS - 1, "raw"),
     ],
     ids=[
         "counts", "ten thousand", "proportions", "log1p", "small log1p", "log2", "log2 of a million", "log10",
-        "root", "log1p of counts", "log2 of counts", "log10 of counts", "root of counts", "three decimals",
-        "half precision", "negative",
+        "root", "log1p of counts", "log2 of counts", "log10 of counts", "root of counts", "arcsinh of counts",
+        "arcsinh of a fifth of counts", "arcsinh", "small arcsinh", "three decimals", "half precision",
+        "negative",
     ],
 )  # fmt: skip
 def test_scales_are_told_apart(values: Any, expected: str, kind: Any) -> None:
@@ -112,7 +117,12 @@ def shared_out(counts: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("change", [taken_off, shared_out])
+def much_taken_off(counts: Any) -> Any:
+    """Counts of which up to nearly all was taken off, so that hardly one is near a whole number."""
+    return counts * np.random.default_rng(4).uniform(0.1, 1, counts.shape)
+
+
+@pytest.mark.parametrize("change", [taken_off, shared_out, much_taken_off])
 @pytest.mark.parametrize("most", [3, 60])
 def test_counts_that_are_not_whole_are_no_normalised_ones(change: Any, most: int) -> None:
     draws = np.random.default_rng(2)
@@ -120,6 +130,13 @@ def test_counts_that_are_not_whole_are_no_normalised_ones(change: Any, most: int
         float
     )
     assert judged(change(counts)) == "raw"
+
+
+def test_logarithms_of_counts_of_which_much_was_taken_off_stay_logarithms() -> None:
+    for size in (1e4, 1e6):
+        counts = much_taken_off(COUNTS)
+        logs = np.log1p(counts / COUNTS.sum(axis=1, keepdims=True) * size)
+        assert judged(logs) == "log"
 
 
 def test_nothing_that_tells_leaves_a_guess() -> None:
@@ -152,6 +169,7 @@ def test_cells_of_all_parts_of_a_matrix_are_looked_at() -> None:
         ("log2_raw", lambda x: np.log2(x + 1)),
         ("log10_raw", lambda x: np.log10(x + 1)),
         ("sqrt_raw", np.sqrt),
+        ("arcsinh_raw", np.arcsinh),
     ],
 )
 def test_counts_come_back_exactly(scale: Any, stored: Any, kind: Any) -> None:
@@ -171,6 +189,8 @@ def test_logarithms_of_other_bases_become_natural_ones() -> None:
         np.testing.assert_allclose(rows.read(slice(2, 9)), np.log1p(NORMALISED[2:9]), rtol=1e-6)  # float32
     rows = open_undone(open_rows(np.sqrt(NORMALISED)), "sqrt")
     np.testing.assert_allclose(rows.read(slice(2, 9)), NORMALISED[2:9], rtol=1e-6)
+    rows = open_undone(open_rows(np.arcsinh(NORMALISED)), "arcsinh")
+    np.testing.assert_allclose(rows.read(slice(2, 9)), NORMALISED[2:9], rtol=1e-5)
 
 
 def test_real_volume_normalised_counts_are_no_logarithms(shared_data: Any) -> None:

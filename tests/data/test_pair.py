@@ -523,3 +523,50 @@ def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
     open_case = pair(make_side(GENES), tissue)
     assert open_case.slices is None
     assert expected in open_case.cautions
+
+
+_BARCODES = [f"ACGTACGT{one}{two}" for one in "ACGT" for two in "ACGT"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([f"{_BARCODES[cell]}-{part}" for part in (1, 2) for cell in range(16)], "end"),
+        ([f"s{part}_{_BARCODES[cell]}-1" for part in (1, 2) for cell in range(16)], "begin"),
+        ([f"{cell}-left{part}" for part in (1, 2) for cell in range(16)], "end"),
+        ([f"mouse{part}#{cell}" for part in (1, 2) for cell in range(16)], "begin"),
+    ],
+    ids=["aggregated", "sample in front", "word behind", "word in front"],
+)  # fmt: skip
+def test_sections_that_only_names_of_cells_tell_are_said(names: Any, said: str, make_side: Any) -> None:
+    tissue = make_side(GENES, n_cells=32, spatial=True)
+    tissue.obs_names = names
+    tissue.obsm["spatial"] = np.concatenate([np.random.default_rng(0).uniform(0, 9, (16, 2))] * 2)
+    made = pair(make_side(GENES), tissue)
+    start = f"Spatial: the names of the cells {said} like those of 2 samples ("
+    assert [one.startswith(start) and "slices=COLUMN" in one for one in made.cautions].count(True) == 1
+    assert made.slices is None
+    without = pair(make_side(GENES), tissue, slices="none")
+    assert not any("names of the cells" in one for one in without.cautions)
+    tissue.obs["section"] = ["a"] * 16 + ["b"] * 16
+    assert not any("names of the cells" in one for one in pair(make_side(GENES), tissue).cautions)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{row}_{column}" for row in range(6) for column in range(6)],
+        [f"s_008um_{row:05}_{column:05}-1" for row in range(6) for column in range(6)],
+        [f"ACGTACGT{'ACGTN-'[row]}{'ACGTN-'[column]}-1" for row in range(6) for column in range(6)],
+        [f"spot{row}x{column}" for row in range(6) for column in range(6)],
+        [f"{['left', 'right'][column // 3]}_{row}{column}" for row in range(6) for column in range(6)],
+        [str(number) for number in range(36)],
+    ],
+    ids=["places", "bins", "one suffix", "old spots", "halves that touch", "numbers"],
+)
+def test_other_names_of_cells_tell_no_sections(names: Any, make_side: Any) -> None:
+    tissue = make_side(GENES, n_cells=36, spatial=True)
+    tissue.obs_names = names
+    tissue.obsm["spatial"] = np.indices((6, 6)).reshape(2, 36).T.astype(float)
+    made = pair(make_side(GENES), tissue)
+    assert not any("names of the cells" in one for one in made.cautions)

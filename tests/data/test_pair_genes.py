@@ -216,6 +216,7 @@ def test_results_join_the_tissue(kind: str, tmp_path: Path) -> None:
     assert imputer.impute(["Gad1"]).var_names.tolist() == [names[0]]
 
 
+@pytest.mark.slow
 def test_symbols_are_shown_where_the_tissue_has_ids(tmp_path: Path) -> None:
     reference = side(SYMBOLS, 60, gene_ids=IDS)
     tissue = side(IDS[:6], 40, spatial=True)

@@ -33,6 +33,7 @@ def joined(make_side: Any) -> anndata.AnnData:
     return tissue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sparse", "dense", "nan", "sparse nan", "h5ad"])
 def test_genes_that_a_slice_did_not_measure_are_no_panel(
     kind: str, sc: Any, joined: Any, tmp_path: Path, write_as: Any
@@ -84,6 +85,41 @@ def test_a_rare_gene_may_be_missing_in_a_slice_by_chance(sc: Any, joined: Any) -
     assert made.findings["genes_partly_measured"] == {}
 
 
+@pytest.mark.parametrize("column", ["batch", "donor_id", "orig.ident", "Dataset"])
+@pytest.mark.parametrize("kind", ["sparse", "dense", "h5ad"])
+def test_genes_that_a_batch_of_the_reference_lacks_are_said(
+    kind: str, column: str, make_side: Any, joined: Any, tmp_path: Path, write_as: Any
+) -> None:
+    reference = make_side(GENES, n_cells=90, seed=1)
+    reference.obs[column] = ["one", "two", "two"] * 30
+    values = reference.X.toarray()
+    values[1::3, 9], values[2::3, 9] = 0, 0
+    reference.X = sp.csr_matrix(values) if kind != "dense" else values
+    made = pair(write_as(reference, tmp_path, "h5ad") if kind == "h5ad" else reference, joined)
+    assert made.findings["reference_genes_partly_measured"] == {"Gene9": ["two"]}
+    said = f"Reference: 1 gene without counts in all of one obs[{column!r}] ('Gene9' in 'two')"
+    assert [one.startswith(said) for one in made.cautions].count(True) == 1
+    np.testing.assert_array_equal(made.sc.totals, values.sum(axis=1))
+    values[1, 9] = 1
+    reference.X = values
+    assert pair(reference, joined).findings["reference_genes_partly_measured"] == {}
+
+
+def test_a_few_cells_of_a_batch_tell_nothing(sc: Any, joined: Any) -> None:
+    sc.obs["batch"] = ["one"] * 50 + ["two"] * 10
+    sc.X = sc.X.toarray()
+    sc.X[50:, 9] = 0
+    assert pair(sc, joined).findings["reference_genes_partly_measured"] == {}
+
+
+def test_missing_values_of_a_joined_reference_are_refused(sc: Any, joined: Any) -> None:
+    sc.obs["batch"] = ["one"] * 30 + ["two"] * 30
+    sc.X = sc.X.toarray()
+    sc.X[30:, 9] = np.nan
+    with pytest.raises(InputError, match="keep the genes that all of them have"):
+        pair(sc, joined)
+
+
 def test_missing_values_of_another_kind_are_refused(sc: Any, joined: Any) -> None:
     values = joined.X.toarray().astype(np.float32)
     values[1::2, 3] = np.nan
@@ -101,6 +137,7 @@ def test_panels_without_common_genes_are_refused(sc: Any, joined: Any) -> None:
         pair(sc, joined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [[0, 1], [False, True], ["0", "1"], [0.0, 1.0]])
 def test_spots_of_the_background_are_left_out(
     values: Any, sc: Any, joined: Any, tmp_path: Path, write_as: Any

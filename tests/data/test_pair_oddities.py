@@ -77,6 +77,7 @@ def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
     np.testing.assert_array_equal(made.st.totals, np.asarray(tissue.X.sum(axis=1)).ravel())
 
 
+@pytest.mark.slow
 def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_placed(
     sc: Any, tissue: Any
 ) -> None:
@@ -93,6 +94,7 @@ def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_p
         pair(sc, tissue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["memory", "zarr", "h5ad"])
 def test_pictures_of_visium_are_carried(
     kind: str, sc: Any, tissue: Any, tmp_path: Path, write_as: Any
@@ -114,6 +116,7 @@ def test_pictures_of_visium_are_carried(
     assert {name: float(one) for name, one in found["scalefactors"].items()} == scales
 
 
+@pytest.mark.slow
 def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
     sc: Any, tissue: Any, tmp_path: Path
 ) -> None:
@@ -139,6 +142,7 @@ def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
     )
 
 
+@pytest.mark.slow
 def test_an_imputer_that_is_given_other_sizes_names_the_argument(
     sc: Any, tissue: Any, tmp_path: Path
 ) -> None:

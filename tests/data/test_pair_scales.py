@@ -140,6 +140,7 @@ def test_a_side_that_undoes_its_values_can_be_sent(
     np.testing.assert_array_equal(sent.dense(slice(3, 9)), made.sc.dense(slice(3, 9)))
 
 
+@pytest.mark.slow
 def test_imputing_does_not_depend_on_how_counts_were_stored(sc: Any, tissue: Any) -> None:
     settings = {"steps": 5, "level_steps": 5}
     plain, undone = (

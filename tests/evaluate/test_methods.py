@@ -75,6 +75,7 @@ def test_parse(spec: str, expected: tuple[str, dict]) -> None:
     assert [type(one) for one in found.values()] == [type(one) for one in expected[1].values()]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     values=st.dictionaries(

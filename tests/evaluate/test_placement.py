@@ -319,6 +319,7 @@ def test_what_is_no_pair_is_refused() -> None:
         evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_hits_by_embedding_are_those_of_the_largest_products(made: PseudoSpots, tissue: Pair) -> None:
     found = evaluate_placement(
         tissue, [cellweft.Placer(preset="stem", settings={"steps": 3})], **TRUTH, hits=[4, 9]
@@ -440,6 +441,7 @@ def test_methods_that_answer_wrongly(
 # Real data
 
 
+@pytest.mark.slow
 def test_embryo(shared_data: Path) -> None:
     """Baselines on the published pseudo-spots; the errors are in units of x_global."""
     embryo = pair(shared_data / "embryo_benchmark_sc.h5ad", shared_data / "embryo_benchmark_st.h5ad")

@@ -93,6 +93,7 @@ def unplanted(sides: Sides) -> pd.DataFrame:
     return of_all_methods(*sides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plant", [in_tissue, in_reference, twin_in_tissue, twin_in_reference, beside_the_matrix]
 )
@@ -105,7 +106,10 @@ def test_a_copy_on_one_side_moves_no_score(
 
 
 @pytest.mark.parametrize("also_in_reference", [False, True])
-def test_a_copy_among_what_is_known_of_genes_moves_no_score(sides: Sides, also_in_reference: bool) -> None:
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_copy_among_what_is_known_of_genes_moves_no_score(
+    sides: Sides, also_in_reference: bool, as_object: bool
+) -> None:
     sc, st = sides
     gene, genes = abundant(st, sc), [str(one) for one in st.var_names]
     vectors = pd.DataFrame(np.random.default_rng(0).normal(size=(len(genes), 4)), index=genes)
@@ -117,9 +121,16 @@ def test_a_copy_among_what_is_known_of_genes_moves_no_score(sides: Sides, also_i
         "gene_sets": {name: [*one, "Copy"] if gene in one else one for name, one in sets.items()},
         "edges": pd.concat([edges, pd.DataFrame([["Copy", gene]])]),
     }
-    method = [f"stimpute:graph=embedding+gene_sets+edges+{SMALL}"]
-    before = by_gene(sc, st, method, **plain)
-    after = by_gene(*(in_reference(sc, st, gene) if also_in_reference else sides), method, **planted)
+    after_sides = in_reference(sc, st, gene) if also_in_reference else sides
+    if as_object:
+        settings = {"graph": "embedding+gene_sets+edges", "k": 8, "hidden": 8, "epochs": 1, "rounds": 1}
+        before, after = (
+            by_gene(*both, [Imputer(preset="stimpute", settings=settings, reliability=False, **network)])
+            for both, network in ((sides, plain), (after_sides, planted))
+        )
+    else:
+        method = [f"stimpute:graph=embedding+gene_sets+edges+{SMALL}"]
+        before, after = by_gene(sc, st, method, **plain), by_gene(*after_sides, method, **planted)
     assert float((after - before).abs().max(axis=None)) <= UNMOVED
 
 

@@ -200,6 +200,7 @@ def test_other_predictions_can_be_judged(auto: Imputer, imputed: anndata.AnnData
         auto.reliability_of(names[:3], judged=np.zeros((2, 3)))
 
 
+@pytest.mark.slow
 @both_formats
 def test_no_gene_at_all_gives_an_empty_result(auto: Imputer, tmp_path: Path, suffix: str) -> None:
     written = read(auto.impute_to(tmp_path / f"none{suffix}", genes=[], interval=0.9))
@@ -361,6 +362,7 @@ def test_every_kind_of_input_gives_the_same_model(
     np.testing.assert_array_equal(result.X, imputed.X)
 
 
+@pytest.mark.slow
 def test_inputs_are_left_as_they_were(fit_auto: Fit, tissue: SimulatedTissue, tmp_path: Path) -> None:
     paths = [tmp_path / "sc.h5ad", tmp_path / "st.h5ad"]
     for side, path in zip((tissue.sc, tissue.st), paths, strict=True):
@@ -391,6 +393,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert np.abs(fit_auto(seed=1, reliability=False).impute().X - imputed.X).max() > 100 * ROUNDING
 
 
+@pytest.mark.slow
 def test_fitting_twice_is_fitting_once(imputed: anndata.AnnData, tissue_pair: Pair) -> None:
     again = Imputer(settings=QUICK).fit(tissue_pair.cells(np.arange(30))).fit(tissue_pair)
     np.testing.assert_array_equal(again.impute().X, imputed.X)

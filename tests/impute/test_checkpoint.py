@@ -80,6 +80,7 @@ def same(one: anndata.AnnData, other: anndata.AnnData) -> None:
     pd.testing.assert_frame_equal(one.obs, other.obs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 def test_a_run_that_goes_on_does_not_judge_the_genes_again(
     auto: Imputer, tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
@@ -96,6 +97,7 @@ def test_a_run_that_goes_on_does_not_judge_the_genes_again(
     check_manifest(path, deep=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("interval", [None, 0.9])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -140,6 +142,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellweft.data.io.sparse_write._CHUNK", 100)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
 @pytest.mark.parametrize(
     ("interval", "dtype", "cut"), [(None, "float32", 0.05), (0.9, "float16", 0.3), (None, "float32", 0)]
@@ -165,6 +168,7 @@ def test_a_sparse_result_is_the_dense_one_cut(
     assert "sparse" not in dense.uns["cellweft"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
 def test_a_sparse_run_that_failed_goes_on(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
     path = tmp_path / "imputed.zarr"
@@ -182,6 +186,7 @@ def test_a_sparse_run_that_failed_goes_on(auto: Imputer, tmp_path: Path, failing
     assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
 @pytest.mark.parametrize(("at", "resume"), [(0, True), (21, True), (11, False)])
 def test_a_run_that_failed_while_it_joined_goes_on(
@@ -210,6 +215,7 @@ def test_a_run_that_failed_while_it_joined_goes_on(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["imputed.zarr", "whole.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 def test_another_cut_is_other_work(
     auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
@@ -240,6 +246,7 @@ imputer.impute_to("imputed.zarr", sparse=0.1, resume=True, progress=progress)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles", "small_parts")
 def test_a_run_that_was_killed_while_it_joined_goes_on(
     tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,6 +272,7 @@ def test_a_run_that_was_killed_while_it_joined_goes_on(
     assert files_of(path) == files_of(imputer.impute_to("whole.zarr", sparse=0.1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 def test_without_resume_nothing_is_left(auto: Imputer, tmp_path: Path, failing: list[int]) -> None:
     with pytest.raises(OutputError, match="nothing incomplete was left"):
@@ -273,6 +281,7 @@ def test_without_resume_nothing_is_left(auto: Imputer, tmp_path: Path, failing: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 def test_other_work_starts_anew(
     auto: Imputer, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
@@ -286,6 +295,7 @@ def test_other_work_starts_anew(
     assert anndata.read_zarr(path).shape == (90, 2)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_keeps_the_tiles(
     auto: Imputer, tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +326,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return fits
 
 
+@pytest.mark.slow
 def test_a_fit_is_taken_from_its_checkpoint(
     auto: Imputer, tissue_pair: Pair, tmp_path: Path, fits: list[str]
 ) -> None:
@@ -331,6 +342,7 @@ def test_a_fit_is_taken_from_its_checkpoint(
     assert len(fits) == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_work_is_not_taken(
     tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path, fits: list[str]
 ) -> None:
@@ -400,6 +412,7 @@ def test_a_checkpoint_that_cannot_be_kept(
     assert left == ([] if is_new else sorted(["tiles.txt", MARK]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_tiles")
 def test_tiles_of_other_values_are_other_work(
     tissue: SimulatedTissue, tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
@@ -425,6 +438,7 @@ def test_only_a_store_can_be_resumed(auto: Imputer, tmp_path: Path) -> None:
         auto.impute_to(tmp_path / "imputed.zarr", dtype="float64")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_half_precision_takes_half(auto: Imputer, tmp_path: Path) -> None:
     for suffix in (".zarr", ".h5ad"):
         half = auto.impute_to(tmp_path / f"half{suffix}", dtype="float16")
@@ -434,6 +448,7 @@ def test_half_precision_takes_half(auto: Imputer, tmp_path: Path) -> None:
         np.testing.assert_allclose(values, auto.impute().X, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on(tmp_path: Path) -> None:
     """The command is killed by the system in the middle of its work, without a word."""
     tissue = cellweft.datasets.simulate_tissue(

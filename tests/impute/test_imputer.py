@@ -62,6 +62,7 @@ def digest(data: anndata.AnnData) -> str:
 # What comes out
 
 
+@pytest.mark.slow
 @both_formats
 def test_predict_impute_and_impute_to_agree_bit_by_bit(
     imputer: Imputer, tissue_pair: Pair, tmp_path: Path, suffix: str
@@ -81,6 +82,7 @@ def test_a_result_read_lazily_equals_the_one_in_memory(imputer: Imputer, tmp_pat
     backed.file.close()
 
 
+@pytest.mark.slow
 @both_formats
 def test_a_result_carries_the_cells_and_how_it_was_made(
     reliable_imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path, suffix: str
@@ -231,6 +233,7 @@ def test_every_kind_of_input_gives_the_same_model(
     assert imputed.obs["layer"].tolist() == tissue.st.obs["layer"].tolist()
 
 
+@pytest.mark.slow
 def test_inputs_are_left_as_they_were(
     fit_quickly: Fit, tissue: SimulatedTissue, tmp_path: Path, embeddings: EmbeddingTable
 ) -> None:
@@ -247,6 +250,7 @@ def test_inputs_are_left_as_they_were(
     np.testing.assert_array_equal(embeddings.values, vectors)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     fit_quickly: Fit, reliable_imputer: Imputer, tissue_pair: Pair, embeddings: EmbeddingTable
 ) -> None:
@@ -301,6 +305,7 @@ def test_an_unknown_gene_is_named_with_its_neighbours(imputer: Imputer, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @both_formats
 def test_no_gene_at_all_gives_an_empty_result(reliable_imputer: Imputer, tmp_path: Path, suffix: str) -> None:
     written = read(reliable_imputer.impute_to(tmp_path / f"none{suffix}", genes=[]))
@@ -417,6 +422,7 @@ def test_settings_that_are_assigned_are_taken_by_the_next_fit(
     np.testing.assert_array_equal(imputer.impute().X, fit_quickly(settings={"k": 3}).impute().X)
 
 
+@pytest.mark.slow
 def test_every_hyper_parameter_that_is_assigned_is_taken(
     quick: dict[str, Any], tissue_pair: Pair, embeddings: EmbeddingTable, fit_quickly: Fit
 ) -> None:
@@ -562,6 +568,7 @@ def test_a_budget_that_is_too_small_says_what_is_needed(imputer: Imputer, tissue
 # Files
 
 
+@pytest.mark.slow
 @both_formats
 def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(
     imputer: Imputer, tmp_path: Path, suffix: str
@@ -585,6 +592,7 @@ def test_an_input_is_never_overwritten(fit_quickly: Fit, tissue: SimulatedTissue
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 @both_formats
 def test_writing_that_fails_leaves_nothing(
     imputer: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
@@ -610,6 +618,7 @@ def test_writing_that_fails_leaves_nothing(
     assert list(read(kept).var_names) == ["Gene02"]
 
 
+@pytest.mark.slow
 def test_progress_is_told_to_the_end(quick: dict[str, Any], tissue_pair: Pair) -> None:
     told: list[tuple[str, int, int]] = []
     imputer = Imputer(preset="stimpute", settings=quick).fit(

@@ -80,6 +80,7 @@ def test_a_plan_counts_intervals_and_a_result_in_memory(tissue_pair: Pair) -> No
         Imputer(device="cpu").plan(pair=one, interval=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.parametrize("interval", [None, 0.9])
 def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(

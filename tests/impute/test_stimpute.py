@@ -112,6 +112,7 @@ def test_files_and_memory_are_the_same(fit_quickly: Fit, files: dict[str, Path])
     np.testing.assert_array_equal(read, from_files)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(st.integers(1, 28), min_size=1, max_size=9, unique=True))
 def test_a_prediction_does_not_depend_on_the_request(fitted: Imputer, asked: list[int]) -> None:
@@ -119,6 +120,7 @@ def test_a_prediction_does_not_depend_on_the_request(fitted: Imputer, asked: lis
     np.testing.assert_allclose(fitted.impute(names).X, every[:, names].X, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_reliability_is_learned_with_the_same_relations(fit_quickly: Fit, files: dict[str, Path]) -> None:
     imputer = fit_quickly(reliability=True, **files)
     assert imputer.impute(["Gene02"]).var["reliability"].between(0, 1).all()
@@ -135,6 +137,7 @@ def test_no_source_is_left_out_of_a_training_step_where_genes_have_few_neighbour
 # What is recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
 def test_a_result_tells_what_the_graph_was_made_of(
     fitted: Imputer, files: dict[str, Path], tmp_path: Path, suffix: str
@@ -190,6 +193,7 @@ def test_a_loaded_model_needs_no_other_file(
     assert loaded.network_ == imputer.network_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["deleted", "made anew"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_fitted_model_needs_its_files_no_more(
@@ -347,6 +351,7 @@ def run(tissue: SimulatedTissue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return call
 
 
+@pytest.mark.slow
 def test_impute_takes_gene_sets_and_edges(
     run: Callable[..., Any], files: dict[str, Path], fit_quickly: Fit
 ) -> None:
@@ -369,6 +374,7 @@ def test_impute_tells_the_network_as_json(run: Callable[..., Any], files: dict[s
     assert network == {"edges": {"share": 1.0, "source": str(files["edges"]), "known_genes": 14}}
 
 
+@pytest.mark.slow
 def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: dict[str, Path]) -> None:
     edges = ["--edges", files["edges"], "--set", "graph=edges:2+expression", "--genes", "Gene01"]
     result = run("impute", "-o", "out.h5ad", *edges, "--json", *QUICK)
@@ -380,6 +386,7 @@ def test_a_union_is_named_on_the_command_line(run: Callable[..., Any], files: di
     }
 
 
+@pytest.mark.slow
 def test_evaluate_takes_gene_sets_and_edges(run: Callable[..., Any], files: dict[str, Path]) -> None:
     quick = "+".join(QUICK[3:10:2])
     methods = [

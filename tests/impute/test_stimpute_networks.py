@@ -67,6 +67,7 @@ def predict(imputer: Imputer, tissue_pair: Pair, columns: GeneColumns) -> Predic
     return run
 
 
+@pytest.mark.slow
 @given(
     cells=st.integers(1, 100), genes=st.integers(1, 30), tables=st.integers(1, 30), block=st.floats(1, 1e6)
 )

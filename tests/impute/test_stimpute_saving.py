@@ -78,6 +78,7 @@ def test_nothing_is_pickled(model: Path) -> None:
         assert b"ctorch" not in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reliability", [True, False])
 @pytest.mark.parametrize("with_table", [True, False])
 def test_a_model_comes_back_bit_by_bit(
@@ -125,6 +126,7 @@ def test_a_folder_from_before_the_scale_is_what_it_was(damaged: Path, tissue_pai
     assert (loaded.settings_.neighbor_scale, loaded.settings_.similarity_mean) == ("none", "profile")
 
 
+@pytest.mark.slow
 def test_a_loaded_model_imputes_other_cells_and_files(
     model: Path, reliable_imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:

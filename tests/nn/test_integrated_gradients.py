@@ -88,6 +88,7 @@ def test_equals_naive_loop(what: str) -> None:
     np.testing.assert_allclose(found.attributions, naive(function, inputs, 6), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_equals_a_fine_riemann_sum() -> None:
     function, inputs = small_mapping()
     fine = torch.zeros_like(inputs)
@@ -141,6 +142,7 @@ def test_what_remains_is_reported() -> None:
     assert found.gap[0] > 0.01
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(block=st.integers(1, 400), entries=st.integers(1, 60))
 def test_no_block_changes_the_result(block: int, entries: int) -> None:
@@ -153,6 +155,7 @@ def test_no_block_changes_the_result(block: int, entries: int) -> None:
     np.testing.assert_allclose(found.gap, whole.gap, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(order=st.lists(st.integers(0, 6), max_size=12))
 def test_rows_stand_alone(order: list[int]) -> None:

@@ -96,6 +96,7 @@ def test_every_operator_equals_the_matrix(shape: tuple[int, int]) -> None:
     check_all(make(*shape), k=min(3, shape[1]))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 14), st.integers(1, 14)),

@@ -160,6 +160,7 @@ class TestApproximateNeighbors:
         np.testing.assert_array_equal(near.search(queries, 7), exact)
         assert near.recall(queries, 7) == 1.0
 
+    @pytest.mark.slow
     def test_a_part_of_a_large_one_holds_nearly_all(self) -> None:
         random = np.random.default_rng(0)
         centres = random.standard_normal((40, 20))

@@ -205,6 +205,7 @@ def one_and_two(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     assert not running()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["auto", "stimpute"])
 def test_an_imputer(tissue_pair: Pair, preset: Any, one_and_two: tuple[str, str]) -> None:
     told: list[str] = []
@@ -247,6 +248,7 @@ def test_a_placer_whose_slices_do_not_fit_in_a_batch(tissue_pair: Pair) -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["genes", "cells", "fraction"])
 def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str]) -> None:
     quick = "auto:steps=4+fold_steps=3+level_steps=3"
@@ -270,6 +272,7 @@ def test_an_evaluation(tissue_pair: Pair, by: Any, one_and_two: tuple[str, str])
     assert calls[:half] == calls[half:]
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_place(one_and_two: tuple[str, str]) -> None:
     cells = simulate_tissue(n_spatial=200, n_genes=60, n_panel=40, n_types=5, seed=3).st
     made = pseudo_spots(cells, spacing=40, radius=20)
@@ -288,6 +291,7 @@ def test_an_evaluation_by_place(one_and_two: tuple[str, str]) -> None:
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
 def test_data_on_disk_are_read_side_by_side(tissue: SimulatedTissue, tmp_path: Any) -> None:
     paths = [tmp_path / name for name in ("sc.h5ad", "st.zarr")]

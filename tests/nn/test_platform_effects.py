@@ -273,6 +273,7 @@ class TestFitting:
             pattern, detection, genes=genes, truth=truth, settings=settings, generator=stream(seed)
         )
 
+    @pytest.mark.slow
     def test_a_planted_level_is_learned_and_holds_for_a_new_gene(self) -> None:
         pattern, detection, genes, truth = self.planted()
         kept, new = torch.arange(12), torch.arange(12, 16)

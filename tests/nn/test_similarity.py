@@ -82,6 +82,7 @@ def naive_nearest(rows: np.ndarray, others: np.ndarray, *, most: int, within: bo
 
 
 class TestNearestRows:
+    @pytest.mark.slow
     @settings(max_examples=40, deadline=None)
     @given(
         seed=st.integers(0, 999), n_rows=st.integers(1, 40), most=st.integers(1, 12), block=st.integers(1, 50)
@@ -115,6 +116,7 @@ class TestNearestRows:
         ]
         np.testing.assert_allclose(near.cosines, np.reshape(expected, near.cosines.shape), atol=TOLERANCE)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("block", [1, 7, 64, 2048])
     def test_blocks_change_no_bit(self, block: int) -> None:
         rows = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)

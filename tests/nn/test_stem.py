@@ -382,6 +382,7 @@ def weights_of(model: StemModel) -> torch.Tensor:
 
 
 class TestTraining:
+    @pytest.mark.slow
     def test_it_learns_where_the_cells_lie(self, line: Line, device: torch.device) -> None:
         at_once = {"ramp_start": 0.0, "ramp_end": 0.0}  # so that the loss is the same from the start on
         model = line.fit(steps=120, hidden=32, middle=16, latent=8, device=str(device), **at_once)

@@ -631,12 +631,14 @@ def test_a_k_larger_than_the_reference(device: torch.device) -> None:
 
 
 class TestLearning:
+    @pytest.mark.slow
     def test_training_lowers_every_loss(self, tissue: Tissue, device: torch.device) -> None:
         history = tissue.fit(device, epochs=15, ae_epochs=30).history
         assert history["autoencoder 1"][-1] < 0.5 * history["autoencoder 1"][0]
         assert history["gene network 1"][-1] < 0.6 * history["gene network 1"][0]
         assert history["gene network 2"][-1] < history["gene network 1"][0]
 
+    @pytest.mark.slow
     def test_what_it_learned_beats_the_mean_of_the_neighbours(self, device: torch.device) -> None:
         # One platform sees half of what the other does: the network can learn that, a mean cannot.
         tissue = Tissue()

@@ -96,6 +96,7 @@ def test_colours_cannot_be_kept_in_a_file_or_a_view(cells, tmp_path):
         label_colors(cells[:3], "type", keep=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 def test_scanpy_draws_the_colours_that_are_kept(cells):
     import scanpy as sc

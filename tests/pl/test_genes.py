@@ -127,6 +127,7 @@ def test_trends_of_expression_stop_at_zero_and_those_of_other_values_do_not():
     assert below.lines[0].get_ydata().min() < -4
 
 
+@pytest.mark.slow
 def test_a_legend_of_trends_says_what_it_leaves_out():
     position = np.tile(np.linspace(0.0, 1.0, 6), 65)
     labels = np.repeat([f"T{n}" for n in range(1, 66)], 6)

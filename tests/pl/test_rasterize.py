@@ -45,6 +45,7 @@ def test_the_number_of_pixels_is_bounded():
     assert max(grid_of(places, most=7).shape) == 7
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100))
 def test_means_and_modes_are_those_of_a_loop(seed):
     places, stream = random_cells(60, seed)

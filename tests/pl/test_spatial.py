@@ -65,6 +65,7 @@ def test_values_and_colours_may_be_given(cells):
     assert len(dots(pl.spatial(cells))[0]) == 6
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(range(6)))
 def test_the_order_of_the_cells_changes_nothing(order):
@@ -165,6 +166,7 @@ def test_no_cells_and_no_places(cells):
         pl.spatial(cells, "Gad1")
 
 
+@pytest.mark.slow
 def test_files_backed_data_views_and_sparse_are_drawn_alike(cells, tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     write_anndata(cells, tmp_path / "cells.zarr")

@@ -363,6 +363,7 @@ class TestAgainstTheMatrix:
                 overlap[cell, nearest], -np.sort(-overlap[cell])[:6], rtol=0, atol=TOLERANCE
             )
 
+    @pytest.mark.slow
     @settings(max_examples=5, deadline=None)
     @given(block=st.integers(20, 400), keys=st.integers(10, 100), read=st.integers(10, 60))
     @pytest.mark.parametrize("kind", ["plain", "sliced"])
@@ -700,6 +701,7 @@ class TestResults:
         pd.testing.assert_frame_equal(spots.obsm["cellweft_proportions"], placement.deconvolve())
         assert placement.to_anndata(of="spots").shape == (90, 0)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "suffix"), [("plain", ".h5ad"), ("sliced", ".h5ad"), ("sliced", ".zarr")]
     )
@@ -810,6 +812,7 @@ def side(name: str, count: int) -> SimpleNamespace:
     return SimpleNamespace(name=name, source="made up", n_cells=count, obs_names=names, obs=obs)
 
 
+@pytest.mark.slow
 def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """How much memory read-outs take is measured by benchmarks/place_scale.py."""
     n_cells, n_spots, stream = 1000, 4000, np.random.default_rng(0)

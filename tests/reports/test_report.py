@@ -306,6 +306,7 @@ def test_every_figure_says_what_it_shows(whole: tuple[Path, list[Any]]) -> None:
     assert page.tags.count("caption") == page.tags.count("table")
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(
     tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame, tissue_pair: Pair
 ) -> None:
@@ -317,6 +318,7 @@ def test_the_same_input_gives_the_same_bytes(
     assert set(before.uns) == set(imputed.uns)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_files_say_what_memory_says(
     tmp_path: Path, imputed: ad.AnnData, scores: pd.DataFrame, placement: Placement
@@ -540,6 +542,7 @@ def test_a_report_of_many_cells_stays_small(tmp_path: Path) -> None:
     assert path.stat().st_size < 5e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_opens_in_a_browser(
     browser: Any, whole: tuple[Path, list[Any]], tmp_path: Path, scheme: str

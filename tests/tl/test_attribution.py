@@ -115,6 +115,7 @@ def naive_product(placed: Placed, cell: int, spot: int, steps: int = 150) -> np.
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_slices", [1, 2])
 def test_the_product_equals_a_naive_loop(n_slices: int) -> None:
     placed = place(n_slices=n_slices)
@@ -140,6 +141,7 @@ def test_other_spots_do_not_matter_to_the_product() -> None:
     assert not attribute(alone, [0]).values.any()  # the weight of the only spot is 1 whatever the cell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_slices", [1, 2])
 def test_equals_naive_loop(n_slices: int) -> None:
     placed = place(n_slices=n_slices)
@@ -182,6 +184,7 @@ def test_a_cell_without_counts_has_nothing_to_explain() -> None:
     assert why.explained[-1] == why.completeness_gap[-1] == why.relative_gap[-1] == 0.0
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     order=st.permutations(range(9)),
@@ -278,6 +281,7 @@ def test_what_is_no_placement_is_refused(wrong: Any) -> None:
         attribute(wrong)
 
 
+@pytest.mark.slow
 def test_memory_is_kept() -> None:
     placed = place()
     whole = attribute(placed)

@@ -94,6 +94,7 @@ class TestTable:
             np.testing.assert_allclose(found["pvalue"], plain.pvalue, rtol=0.01)
             np.testing.assert_allclose(found["statistic"], plain.statistic, rtol=TOLERANCE)
 
+    @pytest.mark.slow
     @given(seed=st.integers(0, 99))
     @settings(max_examples=10, deadline=None)
     def test_the_order_of_cells_genes_and_imputations(self, seed: int) -> None:

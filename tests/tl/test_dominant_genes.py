@@ -95,6 +95,7 @@ def placed() -> Placed:
     return Placed(inputs=inputs, spots=torch.tensor([[0.5], [2.0]]))
 
 
+@pytest.mark.slow
 def test_dominant_genes_of_a_placement_are_of_the_product() -> None:
     one, segments = placed(), ["in", "in", "in", "out", "out"]
     # the heaviest spot of each cell is the second: its product is 2 x the first gene

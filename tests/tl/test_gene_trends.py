@@ -128,6 +128,7 @@ def test_blocks_of_genes_do_not_matter(size: int, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(found[NUMBERS], expected[NUMBERS], atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 9999))
 def test_order_of_cells_and_genes_does_not_matter(seed: int) -> None:
@@ -142,6 +143,7 @@ def test_order_of_cells_and_genes_does_not_matter(seed: int) -> None:
     np.testing.assert_allclose(by_gene(moved)[NUMBERS], expected[NUMBERS], atol=TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(scale=st.floats(1e-3, 1e3), offset=st.floats(-1e3, 1e3))
 def test_units_do_not_matter(scale: float, offset: float) -> None:
@@ -203,6 +205,7 @@ def test_planted_gradients_are_found() -> None:
     assert rows["peak"][kinds == 2].between(0.25, 0.75).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.8, 0.95])
 def test_bands_hold_the_mean(level: float) -> None:
     rng = np.random.default_rng(2)

@@ -85,6 +85,7 @@ def test_what_lies_together_is_enriched() -> None:
     assert z.loc["b", "left"] < -5
 
 
+@pytest.mark.slow
 def test_chance_is_not() -> None:
     rng = np.random.default_rng(0)
     _, _, graph = tissue(400)
@@ -104,6 +105,7 @@ def test_a_symmetric_graph_gives_symmetric_scores() -> None:
     np.testing.assert_allclose(z, z.T, atol=ROUNDING)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999))
 def test_order_of_cells_does_not_matter(seed: int) -> None:
@@ -258,6 +260,7 @@ def test_regions_say_where_types_lie() -> None:
     assert table["p"].min() == 1 / 1001
 
 
+@pytest.mark.slow
 def test_random_types_are_at_home_nowhere() -> None:
     given_ = layers()
     rng = np.random.default_rng(0)

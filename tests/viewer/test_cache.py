@@ -46,7 +46,8 @@ def test_several_who_ask_at_once_load_once() -> None:
     for one in threads:
         one.join()
     assert len(loads) == 1
-    assert cache._loading == {}
+    assert cache.nbytes == 1
+    assert cache.get("a", lambda: pytest.fail("it is there")).nbytes == 1
 
 
 def test_a_load_that_fails_can_be_tried_again() -> None:

@@ -152,6 +152,7 @@ def changed(before: np.ndarray, after: np.ndarray) -> float:
     return float((np.abs(before - after).max(axis=-1) > 24).mean())
 
 
+@pytest.mark.slow
 def test_first_picture_shows_a_gene_in_all_panels(seen):
     one = seen()
     assert one.state["panels"] == ["measured", "imputed", "uncertainty"]
@@ -163,6 +164,7 @@ def test_first_picture_shows_a_gene_in_all_panels(seen):
     one.picture("panels")
 
 
+@pytest.mark.slow
 def test_searched_gene_changes_the_colours(seen):
     one = seen()
     before = one.pixels("imputed")
@@ -172,6 +174,7 @@ def test_searched_gene_changes_the_colours(seen):
     assert "imputed only, reliability 0.31" in one.page.locator("#status").inner_text()
 
 
+@pytest.mark.slow
 def test_search_offers_genes_as_a_combobox(seen):
     one = seen()
     one.page.keyboard.press("/")
@@ -190,6 +193,7 @@ def test_search_offers_genes_as_a_combobox(seen):
     assert search.get_attribute("aria-expanded") == "false"
 
 
+@pytest.mark.slow
 def test_unknown_gene_is_told_in_plain_words(seen):
     one = seen()
     one.page.keyboard.press("/")
@@ -207,6 +211,7 @@ def test_unknown_gene_is_told_in_plain_words(seen):
     one.complaints.clear()  # the browser itself tells of the refused request
 
 
+@pytest.mark.slow
 def test_unknown_gene_in_the_address_is_told_and_the_page_works(seen):
     one = seen("#d=0&g=Nowhere")
     one.page.locator("#notice").wait_for()
@@ -227,6 +232,7 @@ def lassoed(one: Seen) -> None:
     one.settle()
 
 
+@pytest.mark.slow
 def test_lasso_by_mouse_compares_the_region(seen):
     one = seen("#d=0&m=imputed")
     lassoed(one)
@@ -245,6 +251,7 @@ def test_lasso_by_mouse_compares_the_region(seen):
     one.picture("region")
 
 
+@pytest.mark.slow
 def test_comparison_is_saved_as_csv(seen):
     one = seen("#d=0&m=imputed")
     lassoed(one)
@@ -259,6 +266,7 @@ def test_comparison_is_saved_as_csv(seen):
     )
 
 
+@pytest.mark.slow
 def test_region_by_keyboard_alone(seen):
     one = seen()
     for key in ["l", "ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"]:
@@ -271,6 +279,7 @@ def test_region_by_keyboard_alone(seen):
     assert one.page.locator("#region").is_hidden()
 
 
+@pytest.mark.slow
 def test_reload_gives_the_same_picture(seen):
     one = seen("#d=0&g=Gene05&c=cell_type&m=column,imputed")
     one.page.mouse.move(*one.at(0.4, 0.4))
@@ -293,6 +302,7 @@ def test_reload_gives_the_same_picture(seen):
     assert changed(picture, one.pixels("imputed")) < 0.01
 
 
+@pytest.mark.slow
 def test_keyboard_walk(seen):
     one = seen()
     start = one.state
@@ -320,6 +330,7 @@ def test_keyboard_walk(seen):
     assert not one.page.locator("#help").is_visible()
 
 
+@pytest.mark.slow
 def test_every_control_is_reached_by_tab_and_shows_its_focus(seen):
     one = seen("#d=0&m=column,imputed")
     reached, shown = set(), []
@@ -346,6 +357,7 @@ def test_every_control_is_reached_by_tab_and_shows_its_focus(seen):
     assert shown.count("none") <= 1  # the end of the page, before it begins again
 
 
+@pytest.mark.slow
 def test_labels_are_coloured_and_switched_off(seen):
     one = seen()
     one.page.locator("#color").select_option("cell_type")
@@ -365,6 +377,7 @@ def test_labels_are_coloured_and_switched_off(seen):
     assert one.page.locator("#legend h3").last.inner_text() == "depth"
 
 
+@pytest.mark.slow
 def test_placed_cells_lie_on_their_tissue(seen):
     one = seen()
     one.page.locator("#dataset").select_option("1")
@@ -380,6 +393,7 @@ def test_placed_cells_lie_on_their_tissue(seen):
     one.page.wait_for_function("() => window.cellweft.state().dataset === 0")
 
 
+@pytest.mark.slow
 def test_slices_are_shown_one_by_one(seen):
     one = seen("#d=1&t=0")
     before = one.pixels("column")
@@ -398,6 +412,7 @@ def test_slices_are_shown_one_by_one(seen):
     assert one.settle().state["selected"] == 20  # those of the slice alone
 
 
+@pytest.mark.slow
 def test_cell_tells_its_values(seen):
     one = seen("#d=0&g=Gene03&m=column,imputed")
     one.page.mouse.move(*one.at(0.5, 0.5))
@@ -409,6 +424,7 @@ def test_cell_tells_its_values(seen):
     one.page.locator("#card.pinned").wait_for()
 
 
+@pytest.mark.slow
 def test_drag_and_wheel_move_all_panels(seen):
     one = seen()
     before = {layer: one.pixels(layer) for layer in one.state["panels"]}
@@ -423,6 +439,7 @@ def test_drag_and_wheel_move_all_panels(seen):
         assert changed(picture, one.pixels(layer)) > 0.1
 
 
+@pytest.mark.slow
 def test_dark_follows_the_system_and_the_switch(seen):
     dark, light = seen(color_scheme="dark"), seen()
     assert dark.pixels("imputed")[0].mean() < 40
@@ -435,6 +452,7 @@ def test_dark_follows_the_system_and_the_switch(seen):
     assert light.settle().pixels("imputed")[0].mean() < 40  # remembered
 
 
+@pytest.mark.slow
 def test_narrow_window_works(seen):
     one = seen(viewport={"width": 390, "height": 760})
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 390

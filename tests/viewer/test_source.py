@@ -75,6 +75,7 @@ def test_the_tissue_is_watched_too(
         assert (reply.status, reply.told["error"]["got"]) == (410, "nothing at this path")
 
 
+@pytest.mark.slow
 def test_a_chunk_shortened_in_place_is_not_read_as_zeros(
     imputed: AnnData, write_result: Any, tmp_path: Path, ask: Ask
 ) -> None:

@@ -64,11 +64,11 @@ class PairOptions:
     sc_layer, st_layer
         Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
-        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; or the genome
-        of a 10x .h5 with several.
+        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; the genome of
+        a 10x .h5 or the modality of an .h5mu with several; or the bins of Stereo-seq, such as bin50.
     sc_scale, st_scale
         What the values are, if they are not recognised rightly: counts (raw), counts divided by a size
-        (normalised), or log, log2, log10, sqrt of these; with _raw, of counts that were not divided.
+        (normalised), or log, log2, log10, sqrt, arcsinh of these; with _raw, of counts that were not divided.
     size_factor
         Column of obs with each cell's total count, if the file holds only some genes.
     sc_gene_column, st_gene_column

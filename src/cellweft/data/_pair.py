@@ -45,11 +45,13 @@ from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
 from cellweft.data.side import Side, names_beside
 from cellweft.data.spatial import (
+    find_batches,
     find_coordinates,
     find_labels,
     find_slices,
     find_tissue,
     guess_slices,
+    sections_in_names,
     spot_spacing,
 )
 from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
@@ -213,7 +215,7 @@ class Pair(NotebookText):
         >>> part.st.n_genes, bool((part.st.totals <= whole.st.totals).all())
         (4, True)
         """
-        held = np.unique(find_names(genes, self.shared_genes, where="genes"))
+        held = np.unique(self.find_shared(genes))
         kept = np.delete(np.arange(len(self.shared_genes)), held)
         if len(kept) < 2:
             raise GeneError(
@@ -370,8 +372,9 @@ def pair(
         10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
         cells' names first.
     st
-        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium or Visium HD; a
-        table's columns x and y (or other usual names) are its coordinates.
+        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium, Visium HD or
+        Slide-seq, or a table of Stereo-seq (.gem); a table's columns x and y (or other usual names) are its
+        coordinates.
     labels, st_labels
         Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
         one.
@@ -380,7 +383,8 @@ def pair(
         no X, the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
-        ``GSM1_matrix.mtx``), or the genome of a 10x .h5 with several.
+        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, or the size of
+        bins of Stereo-seq (``bin50``).
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -396,8 +400,8 @@ def pair(
         on top of each other or apart, which a caution says.
     sc_scale, st_scale
         What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
-        "log2", "log10" (of normalised counts plus 1) and "sqrt"; "log_raw", "log2_raw", "log10_raw" and
-        "sqrt_raw" of counts, which are carried back to counts.
+        "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh"; "log_raw", "log2_raw",
+        "log10_raw", "sqrt_raw" and "arcsinh_raw" of counts, which are carried back to counts.
     duplicates
         What to do with a gene name that stands twice on a side: "error", or keep the "first".
     orthologs
@@ -478,7 +482,7 @@ def pair(
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
-    found_slices, guess = _slices(st_data, slices, places[0])
+    st_data, found_slices, guess = _slices(st_data, slices, places[0])
     sc_types, st_types = _labels(sc_data, sc_wish), _labels(st_data, st_wish)
     cells = find_tissue(st_data.obs, where=st_data.where)
     if cells is not None:
@@ -527,15 +531,24 @@ def _panel_names(pair: Pair) -> GeneNames:
     )
 
 
-def _slices(
-    data: Input, asked: str | None, places: DoubleArray | None
-) -> tuple[tuple[NDArray[np.str_] | None, str], str]:
-    """Return the slices and their column, and the column that was guessed to tell them, if any."""
+def _slices(data: Input, asked: str | None, places: DoubleArray | None) -> tuple[Input, _Types, str]:
+    """Return the slices and their column, and the column that was guessed to tell them, if any.
+
+    Where no column does but names of cells may, a note of the input says so.
+    """
     found = find_slices(data.obs, asked, where=data.where)
     if asked is not None or found[0] is not None or places is None:
-        return found, ""
+        return data, found, ""
     slices, guess = guess_slices(data.obs, places)
-    return (slices, guess if slices is not None else ""), guess
+    parts = "" if guess else sections_in_names(data.obs.names(), places)
+    if parts:
+        note = (
+            f"the names of the cells {parts}, but no column tells sections apart. If these are several, put "
+            "that part of the names into a column of obs and name it: "
+        )
+        note += arg("slices", Placeholder("COLUMN")) + "."
+        data = dataclasses.replace(data, notes=(*data.notes, note))
+    return data, (slices, guess if slices is not None else ""), guess
 
 
 def _labels(data: Input, wish: ReadOptions) -> _Types:
@@ -563,10 +576,14 @@ def _paired(
     tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
     partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
     shared = match.first, match.second
+    batches = find_batches(sc[0].obs)
+    reference = _checked_side(*sc, shared[0], names=joined, slices=batches[0])
     found = CheckResults(
-        sides=(_checked_side(*sc, shared[0], names=joined), tissue),
+        sides=(reference, tissue),
         match=match,
         partly=partly,
+        sc_partly=_unmeasured_in(reference.scan.unmeasured, sc[2], batches[0]),
+        batches_column=batches[1],
         coordinates=places[0],
         coordinates_source=places[1],
         slices=slices[0],
@@ -596,15 +613,10 @@ def _measured_everywhere(
 ) -> tuple[dict[str, list[str]], GeneMatch]:
     """Return the genes that some slices did not measure, with these, and the match of the others."""
     data, _, genes, _ = st
-    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
-    unmeasured = unmeasured[:, genes.places]
-    partly = {
-        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
-        for place in np.flatnonzero(unmeasured.any(axis=0))
-    }
+    partly = _unmeasured_in(unmeasured, genes, slices)
     if not partly:
         return {}, match
-    kept = ~np.asarray(unmeasured.any(axis=0))[match.second]
+    kept = ~np.asarray(unmeasured.any(axis=0))[genes.places[match.second]]
     if kept.sum() < 2:
         raise GeneError(
             f"{data.where}.X",
@@ -613,6 +625,18 @@ def _measured_everywhere(
             fix="Impute each slice by itself.",
         )
     return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
+
+
+def _unmeasured_in(
+    unmeasured: BoolArray, genes: Genes, slices: NDArray[np.str_] | None
+) -> dict[str, list[str]]:
+    """Return the genes that some slices, or batches, did not measure, with these."""
+    names = ["all"] if slices is None else [str(name) for name in pd.unique(slices)]
+    unmeasured = unmeasured[:, genes.places]
+    return {
+        str(genes.names[place]): [names[code] for code in np.flatnonzero(unmeasured[:, place])]
+        for place in np.flatnonzero(unmeasured.any(axis=0))
+    }
 
 
 def _checked_side(

@@ -30,22 +30,23 @@ SCALES: Mapping[StoredScale, Scale] = {
     "log2": "log",
     "log10": "log",
     "sqrt": "normalised",
+    "arcsinh": "normalised",
     "log_raw": "raw",
     "log2_raw": "raw",
     "log10_raw": "raw",
     "sqrt_raw": "raw",
+    "arcsinh_raw": "raw",
 }
 """What the values of each scale are once `open_undone` has undone it."""
 
 _LOG_BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}  # natural logarithms of the bases
-_LARGEST = {"log": 18.0, "log2": 26.0, "log10": 8.0}  # of 6e7 counts; counts divided by a size go far beyond
+_LARGEST = {"log": 18.0, "log2": 26.0, "log10": 8.0, "arcsinh": 19.0}  # of 6e7 counts, more than there are
 _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
+_SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
-_LEAST_EXPECTED = (
-    5  # cells with counts of a gene: were it measured, none at all would be a chance of 1 in 150
-)
+_LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
 _TOO_LARGE = 1e30
 _CHUNK = 2**20  # values that are worked on in float64 at once
 
@@ -179,7 +180,7 @@ def scan_values(
 
 
 class SliceGenes:
-    """Which genes have counts in which slices of a tissue, from all of its cells, block by block.
+    """Which genes have counts in which slices (or batches), from all of the cells, block by block.
 
     Parameters
     ----------
@@ -187,12 +188,15 @@ class SliceGenes:
         (n_cells,) number of each cell's slice, from 0; cells come in this order.
     n_genes
         How many there are.
+    least_expected
+        Cells with counts of a gene that the other slices let expect, from which on none tells that the gene
+        was not measured.
 
     Notes
     -----
     Two panels that were joined leave zeros, or NaN, for what one of them did not measure. A gene counts as
-    not measured in a slice where all its values are NaN, or all are zero though at least five cells with
-    counts were to be expected by the other slices.
+    not measured in a slice where all its values are NaN, or all are zero though some cells with counts were
+    to be expected.
 
     Examples
     --------
@@ -202,8 +206,8 @@ class SliceGenes:
     [[False, True], [False, False]]
     """
 
-    def __init__(self, codes: IntArray, n_genes: int) -> None:
-        self._codes, self._start = codes, 0
+    def __init__(self, codes: IntArray, n_genes: int, *, least_expected: float = _LEAST_EXPECTED) -> None:
+        self._codes, self._start, self._least = codes, 0, least_expected
         self._cells = np.bincount(codes)[:, None]
         shape = (len(self._cells), n_genes)
         self._filled, self._missing = np.zeros(shape, dtype=np.int32), np.zeros((0, 0), dtype=np.int32)
@@ -227,7 +231,7 @@ class SliceGenes:
         filled = self._filled.sum(axis=0, dtype=np.int64)
         others = len(self._codes) - self._cells
         expected = np.divide(filled * self._cells, others, out=np.zeros(self._filled.shape), where=others > 0)
-        found: BoolArray = (self._filled == 0) & (expected >= _LEAST_EXPECTED)
+        found: BoolArray = (self._filled == 0) & (expected >= self._least)
         return found | (self._missing == self._cells) if self._missing.size else found
 
     def n_missing_at(self, unmeasured: BoolArray) -> int:
@@ -275,7 +279,8 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     root is undone is one of counts. Counts divided by a size, and logarithms of them, show in whole multiples
     of a cell's smallest value, or in cells that all have the same sum. Values that lie near whole numbers
     more often than by chance are counts of which a part was taken off or shared out (SoupX, RSEM, proseg).
-    What is left is a guess: up to 25 a logarithm, above it counts that are not whole.
+    What is left is a guess: up to 25 a logarithm, unless a few values are far larger than most; else counts
+    that are not whole.
 
     Examples
     --------
@@ -301,6 +306,12 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     spread = {form: _spread_of_sums(rows, found) for form, found in back.items()}
     if multiples.get("log2", 0) > 0.5:
         multiples["log10"] = 0.0  # which turns two times as much, 1 more in log2, into ten times as much
+    if "log" in forms:  # which arcsinh is like where values are large; small ones it leaves as they are
+        like = ("log", "normalised")
+        is_better = multiples["arcsinh"] > 0.05 + max(multiples[form] for form in like)
+        multiples |= dict.fromkeys(like if is_better else ("arcsinh",), 0.0)
+        if spread["log"] < 10 * spread["arcsinh"]:
+            spread["arcsinh"] = math.inf
     clear = _clearest({form: multiples[form] for form in ("normalised", *forms)})
     if clear in forms:
         return Judgement(scale=clear)
@@ -312,7 +323,9 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     clear = clear or _clearest(multiples)
     if clear is not None:
         return Judgement(scale=clear)
-    is_log = values.max() <= _LARGEST_LOG
+    from scipy.stats import skew
+
+    is_log = values.max() <= _LARGEST_LOG and skew(values) <= _SKEWED
     guess: StoredScale = "raw" if not is_log else "log" if values.max() <= _LARGEST_NATURAL else "log2"
     return Judgement(scale=guess, is_sure=False)
 
@@ -379,7 +392,9 @@ def undo(values: NDArray[Any], scale: StoredScale) -> None:
 
 def _undone(values: DoubleArray, form: str) -> DoubleArray:
     with np.errstate(over="ignore"):
-        return np.asarray(np.square(values) if form == "sqrt" else np.expm1(values * _LOG_BASES[form]))
+        if form in _LOG_BASES:
+            return np.asarray(np.expm1(values * _LOG_BASES[form]))
+        return np.asarray(np.square(values) if form == "sqrt" else np.sinh(values))
 
 
 def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:

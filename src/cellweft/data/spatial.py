@@ -15,6 +15,7 @@ from cellweft._errors import InputError, KeyMissingError, Message, SettingError,
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, MissingChunks
 from cellweft.data.io.columns import (
+    BATCH_KEYS,
     LABEL_KEYS,
     OBSM_KEYS,
     REGION_KEYS,
@@ -36,6 +37,12 @@ _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a
 _MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
 _MIXED = 0.2  # share of cells whose neighbour is of another group: far more than along borders
 _APART = 3.0  # times the spacing of the cells
+_BARCODE = r"[ACGTN]{8}"
+_NAME_PARTS = {
+    "end": r"^(?P<rest>.+)[-_.:#|/ ](?P<part>[A-Za-z0-9]+)$",
+    "begin": r"^(?P<part>[A-Za-z0-9.-]+?)[-_.:#|/ ](?P<rest>.+)$",
+}
+"""What names of cells may hold besides those of the cells."""
 
 
 def find_coordinates(
@@ -290,6 +297,55 @@ def find_labels(
         No such column.
     """
     return _labels(obs, asked, where, argument, LABEL_KEYS, len(obs) - 1)
+
+
+def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
+    """Return the batch (dataset, donor) of every reference cell, and its column; None where there is one.
+
+    Parameters
+    ----------
+    obs
+        The reference's.
+    """
+    known = {plain_name(name): name for name in reversed(obs.columns)}
+    for name in (known[key] for key in BATCH_KEYS if key in known):
+        values = text_labels(obs[name])
+        if 1 < len(pd.unique(values)) <= _most_slices(len(obs)):
+            return values, name
+    return None, ""
+
+
+def sections_in_names(names: pd.Index[Any], coordinates: DoubleArray) -> str:
+    """Say how the names of cells begin or end where this tells several sections apart; else return nothing.
+
+    Parameters
+    ----------
+    names
+        (n_cells,) such as ``ACGTACGTACGT-2`` or ``sample1_ACGTACGTACGT``.
+    coordinates
+        (n_cells, 2 or 3)
+
+    Examples
+    --------
+    >>> cells = pd.Index([f"{cell}-{part}" for part in (1, 2) for cell in ("ACGTACGTA", "TTGTACGTA")])
+    >>> sections_in_names(cells, np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.1], [1.0, 0.1]]))
+    "end like those of 2 samples ('1', '2')"
+    """
+    texts = pd.Series(names.astype(str))
+    for where, pattern in _NAME_PARTS.items():
+        parts = texts.str.extract(pattern)
+        codes, kinds = pd.factorize(parts["part"])
+        if (codes < 0).any() or not 1 < len(kinds) <= _most_slices(len(texts)):
+            continue
+        are_barcodes = bool(parts["rest"].str.contains(_BARCODE).all())
+        if are_barcodes or (not _are_numbers(kinds) and _are_sections(coordinates, codes)):
+            return f"{where} like those of {len(kinds)} samples ({shorten([*map(str, kinds)], most=3)})"
+    return ""
+
+
+def _are_numbers(texts: pd.Index[Any]) -> bool:
+    """Say whether all are numbers, as in names that are made of places: ``1200_3400``."""
+    return bool(texts.str.fullmatch(r"\d+").all())
 
 
 def _labels(

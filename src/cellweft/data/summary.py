@@ -43,6 +43,8 @@ SCALES: dict[StoredScale, str] = {
     "log2_raw": "binary logarithms of counts, log2(count + 1)",
     "log10_raw": "decimal logarithms of counts, log10(count + 1)",
     "sqrt_raw": "square roots of counts",
+    "arcsinh": "inverse hyperbolic sines (arcsinh) of normalised counts",
+    "arcsinh_raw": "inverse hyperbolic sines (arcsinh) of counts",
 }
 _TAKEN: dict[StoredScale, str] = {
     "raw": "taken as they are",
@@ -51,6 +53,7 @@ _TAKEN: dict[StoredScale, str] = {
     "log2": "turned into natural logarithms",
     "log10": "turned into natural logarithms",
     "sqrt": "squared, and their logarithm is taken",
+    "arcsinh": "undone, and their logarithm is taken",
 }
 
 
@@ -60,8 +63,11 @@ class CheckResults:
 
     Attributes
     ----------
-    partly
-        Genes of the tissue that some slices did not measure, and these.
+    partly, sc_partly
+        Genes of the tissue that some slices did not measure, and these; genes of the reference without counts
+        in some of its batches.
+    batches_column
+        The column that tells the batches of the reference.
     slices_guess
         The column that was guessed to tell slices apart, whether or not they were taken from it.
     """
@@ -69,6 +75,8 @@ class CheckResults:
     sides: tuple[CheckedSide, CheckedSide]
     match: GeneMatch
     partly: dict[str, list[str]]
+    sc_partly: dict[str, list[str]]
+    batches_column: str
     coordinates: DoubleArray | None
     coordinates_source: str
     slices: NDArray[np.str_] | None
@@ -88,6 +96,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "genes_to_impute": sc.side.n_genes - len(match.first),
         "genes_only_spatial": _only_spatial(evidence),
         "genes_partly_measured": evidence.partly,
+        "reference_genes_partly_measured": evidence.sc_partly,
         "genes_matched_by_case": len(match.by_case),
         "genes_matched_by_spelling": len(match.by_spelling),
         "genes_ambiguous": list(match.ambiguous),
@@ -363,15 +372,19 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
             "Take a reference with all of its genes."
         )
     if evidence.partly:
-        some = [
-            f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
-            for gene, slices in list(evidence.partly.items())[:5]
-        ]
-        more = f", and {len(evidence.partly) - 5} more" if len(evidence.partly) > 5 else ""
         yield (
             f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
-            f"({'; '.join(some)}{more}): taken as not measured there, as where panels were joined. Neither "
-            "panel nor totals of cells use them; those that the reference has are imputed in all cells."
+            f"({_some_genes(evidence.partly)}): taken as not measured there, as where panels were joined. "
+            "Neither panel nor totals of cells use them, in any slice; those that the reference has are "
+            "imputed in all cells. To use them where they were measured, impute each slice by itself."
+        )
+    if evidence.sc_partly:
+        yield (
+            f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in all of one "
+            f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), though others have them. "
+            "Where these were not measured there, as where tables of different genes were joined, they are "
+            "imputed too low: leave out these genes, or these cells. They may be genes of one sex or of "
+            "types of cells that are not there: then all is well."
         )
     n_outside = len(st.table) - st.n_cells
     if n_outside:
@@ -379,6 +392,15 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: {many(n_outside, 'spot')} of the background (obs[{tissue_column(st.table)!r}] is 0) "
             "left out; to keep them, take that column away."
         )
+
+
+def _some_genes(partly: dict[str, list[str]]) -> str:
+    """Return the first genes that some slices or batches did not measure, with these, as text."""
+    some = [
+        f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
+        for gene, slices in list(partly.items())[:5]
+    ]
+    return "; ".join(some) + (f", and {len(partly) - 5} more" if len(partly) > 5 else "")
 
 
 def _lost_cautions(one: CheckedSide) -> Iterator[str]:

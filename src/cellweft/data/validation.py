@@ -21,7 +21,7 @@ from cellweft._errors import (
     sentence,
 )
 from cellweft._text import many, shorten
-from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, MissingChunks, StoredScale
+from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, Matrix, MissingChunks, StoredScale
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
     SCALES,
@@ -58,6 +58,9 @@ _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced
 _NO_NAME = r"(?:nan|NaN|NAN|NA|N/A|<NA>|None|none|null|NULL|[Uu]nknown|[\W_]*)(?:[-_.]\d+)?"
 """Missing values as text, also where they were made unique: ``NA.1``."""
 _MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
+_LEAST_IN_BATCH = (
+    20  # cells with counts of a gene to be expected: batches of a reference differ in their cells
+)
 _MOST_COUNTS = 1e9  # of one gene in one cell
 
 
@@ -346,10 +349,10 @@ def make_side(
     cells
         (n_cells,) rows of the input that are used; all by default.
     slices
-        (n_cells,) slice of each of these cells; None where there is one.
+        (n_cells,) slice of each of these cells, or batch of a reference; None where there is one. The scan
+        tells the genes that some did not measure.
     is_tissue
-        Whether to look for genes that were not measured in all slices, which zeros or NaN stand for; they
-        count in no total.
+        Whether NaN may stand for these genes too, and they count in no total.
 
     Raises
     ------
@@ -362,11 +365,11 @@ def make_side(
     """
     names = own_names(genes.names, data.var.iloc[genes.places]) if names is None else names
     sizes = _sizes(data, wish, cells)
-    by_slice = _slice_genes(data, cells, slices) if is_tissue else None
+    by_slice = _slice_genes(data, cells, slices, is_tissue=is_tissue)
     values = data.values(wish.layer, argument=wish.argument("layer"))
     lost = lost_regions(values, where=_slot(data, wish))
     source, scan, judged, seen = _scanned(
-        data, wish, values, genes.places[panel], cells=cells, by_slice=by_slice
+        data, wish, values, genes.places[panel], cells=cells, by_slice=by_slice, is_tissue=is_tissue
     )
     empty = scan.totals == 0
     _refuse_lost(data, wish, lost, empty, cells)
@@ -426,6 +429,7 @@ def _scanned(
     *,
     cells: IntArray | None,
     by_slice: SliceGenes | None,
+    is_tissue: bool,
 ) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
     """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
     stored = open_rows(values, where=_slot(data, wish))
@@ -441,9 +445,18 @@ def _scanned(
     judged = _judged_scale(wish, used, data.columns)
     seen = MatrixDigest()
     undone = open_undone(used, judged.scale)
-    scan = scan_values(undone, data.columns, panel=panel, slices=by_slice, look=seen.add)
+
+    def look(block: Matrix) -> None:
+        seen.add(block)
+        if by_slice is not None and not is_tissue:
+            by_slice.add(block)
+
+    of_tissue = by_slice if is_tissue else None
+    scan = scan_values(undone, data.columns, panel=panel, slices=of_tissue, look=look)
     _check_values(data, wish, scan, used, cells)
     source = open_undone(stored, judged.scale)
+    if by_slice is not None and not is_tissue:
+        return source, replace(scan, unmeasured=by_slice.unmeasured()), judged, seen
     left_out: BoolArray = np.asarray(scan.unmeasured.any(axis=0))
     if left_out.any():
         again = scan_values(
@@ -499,18 +512,24 @@ def _judged_scale(wish: ReadOptions, source: RowSource, columns: IntArray | None
     return Judgement(scale=wish.scale)
 
 
-def _slice_genes(data: Input, cells: IntArray | None, slices: NDArray[np.str_] | None) -> SliceGenes | None:
+def _slice_genes(
+    data: Input, cells: IntArray | None, slices: NDArray[np.str_] | None, *, is_tissue: bool
+) -> SliceGenes | None:
+    if slices is None and not is_tissue:
+        return None
     n_cells = len(data.obs) if cells is None else len(cells)
     codes = np.zeros(n_cells, dtype=np.int64) if slices is None else pd.factorize(slices)[0]
     n_genes = len(data.var)
-    return None if (codes.max(initial=0) + 1) * n_genes > _MOST_SLICE_GENES else SliceGenes(codes, n_genes)
+    if (codes.max(initial=0) + 1) * n_genes > _MOST_SLICE_GENES:
+        return None
+    return SliceGenes(codes, n_genes, **({} if is_tissue else {"least_expected": _LEAST_IN_BATCH}))
 
 
 def _check_values(
     data: Input, wish: ReadOptions, scan: Scan, stored: RowSource, cells: IntArray | None
 ) -> None:
     where = _slot(data, wish)
-    if wish.scale is not None and wish.scale.startswith("log"):
+    if wish.scale is not None and wish.scale.startswith(("log", "arcsinh")):
         _check_logarithms(data, wish, scan, stored)
     if scan.missing_at is not None:
         cell, column = scan.missing_at
@@ -522,8 +541,11 @@ def _check_values(
             f"{str(data.obs.names()[cell])!r}, gene {str(data.var.index[column])!r})",
             fix=sentence(
                 "Remove these cells or genes, or put zero where nothing was counted."
-                + " Where sections with other panels were joined, name the column that tells them: {}."
-                * (wish.name == "spatial"),
+                + (
+                    " Where sections with other panels were joined, name the column that tells them: {}."
+                    if wish.name == "spatial"
+                    else " Where tables of different genes were joined, keep the genes that all of them have."
+                ),
                 *[arg("slices", Placeholder("COLUMN"))] * (wish.name == "spatial"),
             ),
         )
@@ -556,14 +578,14 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
 
 def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
     """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
-    is_of_counts = str(wish.scale).endswith("_raw")  # which the scan has seen in place of their logarithms
-    most = _MOST_COUNTS if is_of_counts else 80  # exp(80) is no count, and float32 ends soon after
+    is_undone = wish.scale is not None and SCALES[wish.scale] != "log"  # the scan saw what they are made of
+    most = _MOST_COUNTS if is_undone else 80  # exp(80) is no count, and float32 ends soon after
     if scan.largest > most:
         looks = judge_scale(stored, data.columns).scale
         raise SettingError(
             wish.argument("scale"),
             expected=f"logarithms, which stay below 80, where {wish.scale!r} is said",
-            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_of_counts,
+            got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_undone,
             fix=f"The values look {looks}; leave " + arg(wish.argument("scale")) + " out to detect them.",
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, sentence
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
@@ -20,7 +21,7 @@ from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
 from cellweft.evaluate.score_table import score_methods, score_rows
 from cellweft.genes.embeddings import EmbeddingSource
-from cellweft.genes.gene_sets import GeneSetSource
+from cellweft.genes.gene_sets import GeneSets, GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeSource
 from cellweft.genes.network import read_network
 from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters, require_leiden
@@ -154,8 +155,10 @@ def evaluate_imputation(
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     scored = np.unique(np.concatenate([split.held for split in splits]))
     whole = pair if protocol == "published" else _panel_alone(pair)
-    if protocol == "cut" and network.gene_sets is not None:
-        network = replace(network, gene_sets=network.gene_sets.of_genes(whole_genes(pair.sc, pair.sc_shared)))
+    if protocol == "cut":
+        genes = whole_genes(pair.sc, pair.sc_shared)
+        network = replace(network, gene_sets=_sets_of(network.gene_sets, genes))
+        methods = [_with_sets_of(method, genes) for method in methods]
     truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
     job = _Job(
         pair=pair,
@@ -273,6 +276,19 @@ def _panel_alone(pair: Pair) -> Pair:
     part = pair.hold_out([])
     reference = panel_reference(pair.sc, pair.sc_shared)
     return replace(part, sc=reference, sc_shared=np.arange(len(pair.shared_genes)))
+
+
+def _with_sets_of(method: str | Predictor, genes: NDArray[np.str_]) -> str | Predictor:
+    """Return a method; an `Imputer` with gene sets gets them restricted to genes that the reference has."""
+    from cellweft.impute.imputer import Imputer
+
+    if not isinstance(method, Imputer) or method.gene_sets is None:
+        return method
+    return replace(method, gene_sets=_sets_of(read_gene_sets(method.gene_sets), genes))
+
+
+def _sets_of(sets: GeneSets | None, genes: NDArray[np.str_]) -> GeneSets | None:
+    return None if sets is None else sets.of_genes(genes)
 
 
 def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:

@@ -53,6 +53,8 @@ SCALES = {
     "log2_raw": "binary logarithms of counts",
     "log10_raw": "decimal logarithms of counts",
     "sqrt_raw": "square roots of counts",
+    "arcsinh": "arcsinh of normalised counts",
+    "arcsinh_raw": "arcsinh of counts",
 }
 """What values of an input are, by the name of the scale."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
+
+from cachetools import LRUCache, cached
 
 
 class Kept(Protocol):
@@ -40,19 +41,20 @@ class StripeCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._stripes: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.Lock()
-        self._loading: dict[Hashable, tuple[threading.Lock, list[int]]] = {}
+        self._stripes: Any = LRUCache(budget, getsizeof=attrgetter("nbytes"))
+        self._turn = threading.Condition()
+        by_key = cached(self._stripes, key=lambda key, _: key, condition=self._turn)
+        self._load_once = by_key(lambda _, load: load())
 
     def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
+        with self._turn:
             return key in self._stripes
 
     @property
     def nbytes(self) -> int:
         """Bytes that the stripes take now."""
-        with self._lock:
-            return sum(one.nbytes for one in self._stripes.values())
+        with self._turn:
+            return int(self._stripes.currsize)
 
     def get(self, key: Hashable, load: Callable[[], S]) -> S:
         """Return a stripe, loaded where it is not there; several who ask at once wait for one loading.
@@ -64,41 +66,10 @@ class StripeCache:
         load
             Called without arguments.
         """
-        with self._one_at_a_time(key):
-            with self._lock:
-                if key in self._stripes:
-                    self._stripes.move_to_end(key)
-                    found: S = self._stripes[key]
-                    return found
-            stripe = load()
-            with self._lock:
-                self._keep(key, stripe)
-            return stripe
+        found: S = self._load_once(key, load)
+        return found
 
     def clear(self) -> None:
         """Let everything go."""
-        with self._lock:
+        with self._turn:
             self._stripes.clear()
-
-    def _keep(self, key: Hashable, stripe: Kept) -> None:
-        if stripe.nbytes > self.budget:
-            return
-        taken = sum(one.nbytes for one in self._stripes.values())
-        while taken + stripe.nbytes > self.budget:
-            _, old = self._stripes.popitem(last=False)
-            taken -= old.nbytes
-        self._stripes[key] = stripe
-
-    @contextmanager
-    def _one_at_a_time(self, key: Hashable) -> Iterator[None]:
-        with self._lock:
-            lock, waiting = self._loading.setdefault(key, (threading.Lock(), [0]))
-            waiting[0] += 1
-        try:
-            with lock:
-                yield
-        finally:
-            with self._lock:
-                waiting[0] -= 1
-                if not waiting[0]:
-                    self._loading.pop(key, None)

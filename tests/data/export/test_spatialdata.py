@@ -93,6 +93,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "sparse"), [("memory", False), ("h5ad", True), ("zarr", False)])
 def test_a_result_annotates_the_same_regions(
     kind: str, *, sparse: bool, result: Any, make_store: Make, write_as: Any, tmp_path: Path, caplog: Any
@@ -138,6 +139,7 @@ def test_a_region_without_cells_is_not_named(result: Any, make_store: Make) -> N
     assert made.uns["spatialdata_attrs"]["region"] == "left"
 
 
+@pytest.mark.slow
 def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: Path) -> None:
     store = make_store()
     before = files_of(store)
@@ -151,6 +153,7 @@ def test_a_copy_leaves_the_store_alone(result: Any, make_store: Make, tmp_path: 
     assert "again" in zarr.open_group(path, mode="r")["tables"]
 
 
+@pytest.mark.slow
 def test_the_next_run_takes_the_measured_table(result: Any, make_store: Make, make_side: Any) -> None:
     store = make_store()
     to_spatialdata(result, store)
@@ -163,6 +166,7 @@ def test_the_next_run_takes_the_measured_table(result: Any, make_store: Make, ma
     assert again.uns["cellweft_coordinates"] == {"source": "obsm['spatial'] of the table"}
 
 
+@pytest.mark.slow
 def test_nothing_is_replaced_or_left_behind(
     result: Any, make_store: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import scipy.io
 import scipy.sparse as sp
+import zarr
 
 N_CELLS, N_GENES = 24, 8
 GENES = [f"Gene{number}" for number in range(N_GENES)]
@@ -174,13 +176,87 @@ def make_visium_hd(folder: Path, sizes: Sequence[int] = (2, 8, 16)) -> Path:
     return folder
 
 
+def make_xenium_archives(folder: Path) -> Path:
+    """Write the files of Xenium Explorer alone: zipped zarr stores, counts by feature."""
+    (folder / "experiment.xenium").parent.mkdir(parents=True, exist_ok=True)
+    (folder / "experiment.xenium").write_text("{}")
+    numbers = np.stack([np.arange(N_CELLS) * 37 + 0xABCDEF, np.ones(N_CELLS)], axis=1).astype(np.uint32)
+    names = [*GENES, *(name for name, _ in XENIUM_FEATURES)]
+    kinds = ["Gene Expression"] * N_GENES + [kind for _, kind in XENIUM_FEATURES]
+    more = np.ones((N_CELLS, len(XENIUM_FEATURES)), dtype=np.int32)
+    by_feature = sp.csr_matrix(np.column_stack([COUNTS, more]).T)
+    store = zarr.open_group(str(folder / "counts"), mode="w", zarr_format=2)
+    group = store.create_group("cell_features")
+    group.attrs.update({"feature_keys": names, "feature_ids": [f"ENS{one}" for one in names]})
+    group.attrs.update({"feature_types": kinds, "number_cells": N_CELLS, "number_features": len(names)})
+    for name in ("data", "indices", "indptr"):
+        group.create_array(name, data=getattr(by_feature, name).astype(np.uint32))
+    group.create_array("cell_id", data=numbers)
+    store = zarr.open_group(str(folder / "places"), mode="w", zarr_format=2)
+    store.create_array("cell_id", data=numbers)
+    summary = np.column_stack([XY, np.full(N_CELLS, 40.0), XY, np.full((N_CELLS, 3), 1.0)])
+    store.create_array("cell_summary", data=summary)
+    for made, name in (("counts", "cell_feature_matrix.zarr"), ("places", "cells.zarr")):
+        shutil.make_archive(str(folder / name), "zip", folder / made)
+        shutil.rmtree(folder / made)
+    return folder
+
+
+BARCODES = [f"ACGTACGTAC{one}{two}TT" for one in "ACGTN" for two in "ACGTN"][:N_CELLS]
+
+
+def make_slide_seq(folder: Path, *, later: bool = False) -> Path:
+    """Write counts by gene, and the places of the beads, one of which has no counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = pd.DataFrame(COUNTS.T, columns=BARCODES, index=pd.Index(GENES, name="GENE"))
+    beads = pd.DataFrame({"barcodes": [*BARCODES[::-1], "TTTTTTTTTTTTTT"]})
+    beads[["xcoord", "ycoord"]] = np.concatenate([XY[::-1], [[1.0, 2.0]]])
+    if later:
+        counts.to_csv(folder / "Puck_200115_08.digital_expression.txt.gz", sep="\t")
+        beads.rename(columns={"barcodes": "barcode"}).to_csv(
+            folder / "Puck_200115_08_bead_locations.csv", index=False
+        )
+    else:
+        counts.to_csv(folder / "MappedDGEForR.csv")
+        beads.to_csv(folder / "BeadLocationsForR.csv", index=False)
+    return folder
+
+
+def make_stereo_seq(folder: Path, *, cells: bool = True, columns: Sequence[str] = ()) -> Path:
+    """Write a table of counts by place: two DNB around each place, and some in no cell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for cell in range(N_CELLS):
+        x, y = (XY[cell] * 4).astype(int)
+        for gene, count in zip(GENES, COUNTS[cell], strict=True):
+            rows += [(gene, x - 1, y, count - 1, cell + 1), (gene, x - 1 + count, y, 1, cell + 1)]
+    rows += [("Gene0", 3, 900, 5, 0)] * cells
+    table = pd.DataFrame(rows, columns=["geneID", "x", "y", "MIDCount", "CellID"])
+    table = table[table["MIDCount"] > 0].sort_values(["geneID", "CellID"])
+    table = table if cells else table.drop(columns="CellID")
+    table.columns = pd.Index(columns) if columns else table.columns
+    text = "#FileFormat=GEMv0.1\n#BinSize=1\n#OffsetX=0\n" + table.to_csv(sep="\t", index=False)
+    with gzip.open(folder / "SS200000135TL_D1.cellbin.gem.gz", "wt") as file:
+        file.write(text)
+    return folder
+
+
 MAKERS: dict[str, Callable[..., Path]] = {
     "xenium": make_xenium,
     "merscope": make_merscope,
     "cosmx": make_cosmx,
     "visium": make_visium,
     "visium_hd": make_visium_hd,
+    "xenium_archives": make_xenium_archives,
+    "slide_seq": make_slide_seq,
+    "stereo_seq": make_stereo_seq,
 }
+UNITS = {"xenium": "um", "merscope": "um", "xenium_archives": "um", "stereo_seq": "DNB"}
+
+
+def xenium_name(number: int) -> str:
+    """Return the name of a cell: eight digits of base 16, a to p, and the dataset."""
+    return "".join(chr(ord("a") + (number >> 4 * digit) % 16) for digit in range(7, -1, -1)) + "-1"
 
 
 @dataclass(frozen=True)
@@ -202,14 +278,17 @@ def expected(instrument: str) -> Expected:
         "cosmx": [f"{cell}_{fov}" for fov, cell in zip(COSMX_FOV, COSMX_CELL, strict=True)],
         "visium": [f"AAACAAGTATCT{number:04}-1" for number in range(N_CELLS)],
         "visium_hd": [f"s_008um_{number:05}_00001-1" for number in range(N_CELLS)],
+        "xenium_archives": [xenium_name(number * 37 + 0xABCDEF) for number in range(N_CELLS)],
+        "slide_seq": BARCODES,
+        "stereo_seq": [str(cell + 1) for cell in range(N_CELLS)],
     }[instrument]
     places = XY + np.stack([COSMX_FOV * 4_000, COSMX_FOV * 0], axis=1) if instrument == "cosmx" else XY
     return Expected(
         counts=COUNTS,
-        places=places * 8 if instrument == "visium_hd" else places,
+        places=places * {"visium_hd": 8, "stereo_seq": 4}.get(instrument, 1),
         genes=GENES,
         names=names,
-        unit="um" if instrument in ("xenium", "merscope") else "px",
+        unit=UNITS.get(instrument, "px"),
     )
 
 

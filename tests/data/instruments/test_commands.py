@@ -39,7 +39,14 @@ slowly = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "instrument",
-    ["cosmx", "xenium", *(pytest.param(one, marks=slowly) for one in ("merscope", "visium", "visium_hd"))],
+    [
+        "cosmx",
+        "xenium",
+        *(
+            pytest.param(one, marks=slowly)
+            for one in ("merscope", "visium", "visium_hd", "xenium_archives", "slide_seq", "stereo_seq")
+        ),
+    ],
 )
 def test_check_impute_place_report_and_view(instrument: str, make_run: Any, truth: Any, call: Any) -> None:
     known, run = truth(instrument), make_run(instrument)
@@ -53,7 +60,7 @@ def test_check_impute_place_report_and_view(instrument: str, make_run: Any, trut
     assert imputed.uns["cellweft"]["inputs"]["spatial"]["unit"] == known.unit
     call("report", "imputed.zarr", "placed.h5ad", "-o", "report.html", "--check-inputs", "atlas.h5ad", run)
     page = Path("report.html").read_text(encoding="utf-8")
-    shown = "µm" if known.unit == "um" else "px"
+    shown = {"um": "µm"}.get(known.unit, known.unit)
     assert f" {shown}, the median distance to the nearest neighbour" in page
     with view(
         "imputed.zarr", "placed.h5ad", tissue=run, open_browser=False, block=False, token=False

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellweft
-from cellweft._errors import FormatError, KeyMissingError
+from cellweft._errors import FormatError, GeneError, KeyMissingError, SettingError
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result, result_kind
@@ -56,6 +56,9 @@ def test_the_summary_names_the_instrument(instrument: str, make_run: Any, refere
         "cosmx": "CosMx",
         "visium": "Visium",
         "visium_hd": "Visium HD, bins of 8 um; others in the folder: 2 um, 16 um",
+        "xenium_archives": "Xenium",
+        "slide_seq": "Slide-seq",
+        "stereo_seq": "Stereo-seq, cells of the column 'cellid'",
     }.get(instrument)
 
 
@@ -98,6 +101,11 @@ def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
         ("cosmx", "Run1_metadata_file.csv"),
         ("visium", "filtered_feature_bc_matrix.h5"),
         ("visium", "spatial/tissue_positions.csv"),
+        ("xenium_archives", "cell_feature_matrix.zarr.zip"),
+        ("xenium_archives", "cells.zarr.zip"),
+        ("slide_seq", "MappedDGEForR.csv"),
+        ("slide_seq", "BeadLocationsForR.csv"),
+        ("stereo_seq", "SS200000135TL_D1.cellbin.gem.gz"),
         ("visium_hd", "binned_outputs"),
         ("visium_hd", "binned_outputs/square_008um"),
         ("visium_hd", "binned_outputs/square_008um/filtered_feature_bc_matrix.h5"),
@@ -135,6 +143,67 @@ def test_older_and_packed_forms_of_xenium(
         pair = cellweft.pair(reference, path)
         np.testing.assert_allclose(pair.coordinates, known.places)
         np.testing.assert_array_equal(stored(pair), known.counts)
+
+
+def test_later_files_of_slide_seq(make_run: Any, truth: Any, reference: Any) -> None:
+    known, folder = truth("slide_seq"), make_run("slide_seq", later=True)
+    for path in (folder, folder / "Puck_200115_08_bead_locations.csv"):
+        pair = cellweft.pair(reference, path)
+        assert pair.st.obs_names.tolist() == known.names
+        np.testing.assert_array_equal(stored(pair), known.counts)
+        np.testing.assert_allclose(pair.coordinates, known.places)
+    (folder / "Puck_200115_08_bead_locations.csv").unlink()
+    with pytest.raises(GeneError, match="no shared gene"):
+        cellweft.pair(reference, folder / "Puck_200115_08.digital_expression.txt.gz")
+
+
+def test_stereo_seq_is_summed_by_cells_or_bins(make_run: Any, truth: Any, reference: Any) -> None:
+    with_cells, known = make_run("stereo_seq", "cells"), truth("stereo_seq")
+    pair = cellweft.pair(reference, with_cells)
+    assert pair.findings["spatial"]["cells_left_out"] == ["5 counts that lie in no cell"]
+    bare = make_run("stereo_seq", "bare", cells=False)
+    with pytest.raises(FormatError, match=r"a column that names cells \(CellID\).*st_sample='bin50' sums"):
+        cellweft.pair(reference, bare)
+    with pytest.raises(SettingError, match=r"st_sample: expected the size of the bins, such as 'bin50'"):
+        cellweft.pair(reference, bare, st_sample="50")
+    for folder in (bare, with_cells):
+        made = cellweft.pair(reference, folder, st_sample="bin10")
+        assert made.findings["spatial"]["instrument"] == "Stereo-seq, bins of 10 x 10 DNB"
+        assert made.st.totals.sum() == known.counts.sum() + 5 * (folder == with_cells)
+        assert made.coordinates is not None
+        corners = made.coordinates - 5
+        np.testing.assert_array_equal(corners % 10, 0)
+        assert made.st.obs_names.tolist() == [f"{int(x)}_{int(y)}" for x, y in corners]
+
+
+def test_names_of_columns_of_stereo_seq(make_run: Any, reference: Any) -> None:
+    for number, columns in enumerate(
+        (["geneID", "x", "y", "MIDCounts", "label"], ["geneID", "x", "y", "UMICount", "cell"])
+    ):
+        pair = cellweft.pair(reference, make_run("stereo_seq", f"run{number}", columns=columns))
+        assert pair.findings["spatial"]["instrument"].endswith(f"cells of the column {columns[-1]!r}")
+    path = make_run("stereo_seq", "last") / "SS200000135TL_D1.cellbin.gem.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    table = path.with_name("E9.5_E1S1_GEM_bin1.tsv")  # without comments, and with symbols beside IDs
+    lines = [one.split("\t") for one in text.splitlines() if not one.startswith("#")]
+    ids = [f"ENSMUSG{one[0].removeprefix('Gene').rjust(11, '0')}" for one in lines[1:]]
+    lines = [["geneID", "geneName", *lines[0][1:]]] + [
+        [one, *line] for one, line in zip(ids, lines[1:], strict=True)
+    ]
+    table.write_text("\n".join("\t".join(one) for one in lines) + "\n")
+    pair = cellweft.pair(reference, table)
+    assert pair.st.genes.tolist()[:2] == ["Gene0", "Gene1"]
+    assert pair.st.gene_ids.tolist()[:2] == ["ENSMUSG00000000000", "ENSMUSG00000000001"]
+
+
+def test_archives_of_xenium_that_are_damaged(make_run: Any, reference: Any) -> None:
+    folder = make_run("xenium_archives")
+    (folder / "cells.zarr.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(FormatError, match=r"cells\.zarr\.zip: expected content that matches its name"):
+        cellweft.pair(reference, folder)
+    (folder / "cells.zarr.zip").unlink()
+    with pytest.raises(FormatError, match=r"a folder without cells\.parquet"):
+        cellweft.pair(reference, folder)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "numbers"])
@@ -398,7 +467,7 @@ def test_a_run_is_no_result(make_run: Any) -> None:
 def test_large_counts_are_read_by_blocks(
     make_run: Any, truth: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellweft.data.instruments.tables._BLOCK_BYTES", 100)
+    monkeypatch.setattr("cellweft.data.instruments.tables.BLOCK_BYTES", 100)
     data = open_input(make_run("merscope"), argument="st")
     assert data.matrix.shape[0] == len(truth("merscope").names)
     np.testing.assert_array_equal(stored(cellweft.pair(reference, data.source)), truth("merscope").counts)

@@ -131,6 +131,7 @@ def test_the_same_holds_for_new_cells_and_for_a_tissue(write: Any, tissue: Any) 
         cellweft.pair(tissue, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
 @pytest.mark.parametrize("part", ["data", "indices", "indptr"])
 def test_every_lost_chunk_of_a_sparse_matrix_is_refused(

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
-from cellweft._errors import FormatError, KeyMissingError, MissingFileError
+from cellweft._errors import FormatError, KeyMissingError, MissingFileError, SettingError
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.read import open_input
 
@@ -193,7 +193,6 @@ def test_files_that_are_not_what_their_name_says(
     [
         ("a.pkl", r"got a pickle, which can run any code.*write_h5ad"),
         ("a.rds", r"expected \.h5ad, \.zarr.*got a file named 'a\.rds'.*In R, convert"),
-        ("a.loom", r"read_loom"),
         ("matrix.mtx.gz", r"Name the folder that holds it"),
         ("a.xlsx", r"got a file named 'a\.xlsx'\. Write it as text: pandas\.read_excel"),
         ("a.docx", r"got a file named 'a\.docx'\. Convert the data to \.h5ad"),
@@ -201,7 +200,8 @@ def test_files_that_are_not_what_their_name_says(
         ("a.zarr.zip", r"Unpack it, and name the file or folder"),
         ("a.tar.gz", r"Unpack it, and name the file or folder"),
         ("a.gef", r"Convert it with stereopy"),
-        ("a.h5mu", r"Write the modality that has the genes: mudata\.read_h5mu"),
+        ("a.gem", r"Its header lacks geneID, x, y or MIDCount"),
+        ("a.loom.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
         ("a.cloupe", r"name the filtered_feature_bc_matrix\.h5"),
         ("a.h5ad.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
         ("a.h5.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
@@ -349,3 +349,100 @@ def test_tables_without_numbers(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\tb\n1\t2\n")
     with pytest.raises(FormatError, match=r"expected a row per cell.*Check the separator"):
         open_input(tmp_path / "t.csv", argument="sc")
+
+
+def write_mudata(path: Path, modalities: dict[str, anndata.AnnData]) -> Path:
+    """Write modalities as MuData does, with a table of all cells beside them."""
+    names = next(iter(modalities.values())).obs_names
+    table = pd.DataFrame({"rna:type": 1, "wnn_cluster": 2}, index=names)
+    store: Any = (
+        zarr.open_group(str(path), mode="w", zarr_format=2)
+        if path.suffix == ".zarr"
+        else h5py.File(path, "w")
+    )
+    for name, data in modalities.items():
+        anndata.io.write_elem(store, f"mod/{name}", data)
+    anndata.io.write_elem(store, "obs", table)
+    anndata.io.write_elem(store, "var", pd.DataFrame(index=["g"]))
+    if path.suffix != ".zarr":
+        store.close()
+    return path
+
+
+@pytest.mark.parametrize("kind", ["h5mu", "zarr"])
+def test_a_modality_of_mudata(kind: str, tmp_path: Path, make_side: Any) -> None:
+    rna, atac = make_side(["Gad1", "Sst", "Vip"], spatial=True), make_side(["peak1", "peak2"])
+    one = write_mudata(tmp_path / f"one.{kind}", {"rna": rna})
+    np.testing.assert_array_equal(values(one), rna.X.toarray())
+    both = write_mudata(tmp_path / f"both.{kind}", {"atac": atac, "rna": rna})
+    with pytest.raises(FormatError, match=r"expected one modality, got 2: 'rna', 'atac'.*st_sample='rna'"):
+        open_input(both, argument="st")
+    found = open_input(both, argument="st", sample="rna")
+    assert found.var.index.tolist() == ["Gad1", "Sst", "Vip"]
+    assert found.notes == ("columns of obs that are of all modalities were not read: 'wnn_cluster'.",)
+    np.testing.assert_array_equal(found.obsm["spatial"], rna.obsm["spatial"])
+    assert open_input(both, argument="st", sample="atac").var.index.tolist() == ["peak1", "peak2"]
+    with pytest.raises(KeyMissingError, match=r"expected a modality of st"):
+        open_input(both, argument="st", sample="protein")
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr", "csv", "loom"])
+def test_a_sample_of_what_has_none_is_refused(
+    kind: str, tmp_path: Path, make_side: Any, write_as: Write
+) -> None:
+    data = make_side(["Gad1", "Sst"])
+    path = write_loom(tmp_path / "a.loom", data) if kind == "loom" else write_as(data, tmp_path, kind)
+    with pytest.raises(
+        SettingError, match=r"sc_sample: expected a folder of several samples.*got 'one' with"
+    ):
+        open_input(path, argument="sc", sample="one")
+    with pytest.raises(SettingError, match=r"got 'one' with AnnData"):
+        open_input(data, argument="sc", sample="one")
+
+
+def write_loom(path: Path, data: anndata.AnnData, *, names: str = "CellID", genes: str = "Gene") -> Path:
+    """Write a file as loompy does, genes x cells in chunks, with the names in bytes."""
+    with h5py.File(path, "w") as file:
+        counts = data.X.toarray().T
+        file.create_dataset("matrix", data=counts, chunks=(1, 3), compression="gzip")
+        file.create_dataset("layers/spliced", data=counts * 2)
+        file[f"row_attrs/{genes}"] = np.array([one.encode() for one in data.var_names])
+        file["row_attrs/Accession"] = np.array([f"ENS{one}".encode() for one in data.var_names])
+        if names:
+            file[f"col_attrs/{names}"] = np.array([one.encode() for one in data.obs_names])
+        for column in data.obs:
+            file[f"col_attrs/{column}"] = data.obs[column].to_numpy()
+        file["col_attrs/X_umap"] = np.zeros((data.n_obs, 2))
+        file.attrs["LOOM_SPEC_VERSION"] = "3.0.0"
+    return path
+
+
+@pytest.mark.parametrize(("names", "genes"), [("CellID", "Gene"), ("obs_names", "var_names")])
+def test_loom_is_turned(names: str, genes: str, tmp_path: Path, make_side: Any) -> None:
+    data = make_side(["Gad1", "Sst", "NA", "Blank-1"], n_cells=23)
+    data.obs["X"], data.obs["Y"] = np.arange(23.0), np.arange(23.0)[::-1]
+    path = write_loom(tmp_path / "a.loom", data, names=names, genes=genes)
+    found = open_input(path, argument="sc")
+    assert found.obs.names().tolist() == data.obs_names.tolist()
+    assert found.var.index.tolist() == ["Gad1", "Sst", "NA"]
+    assert found.var["gene_ids"].tolist() == ["ENSGad1", "ENSSst", "ENSNA"]
+    assert found.left_out == {"blank": ("Blank-1",)}
+    np.testing.assert_array_equal(values(path), data.X.toarray()[:, :3])
+    spliced = open_rows(found.values("spliced", argument="sc_layer")).read(slice(2, 9)).toarray()
+    np.testing.assert_array_equal(spliced, 2 * data.X.toarray()[2:9])
+    assert [*found.obsm] == ["X_umap"]
+    assert found.notes == ()
+
+
+def test_loom_without_names_of_cells(tmp_path: Path, make_side: Any) -> None:
+    path = write_loom(tmp_path / "a.loom", make_side(["Gad1", "Sst"], n_cells=4), names="")
+    found = open_input(path, argument="sc")
+    assert found.obs.names().tolist() == ["0", "1", "2", "3"]
+    assert found.notes == ("the file has no names of cells (CellID), so they are numbered from 0.",)
+    path.rename(tmp_path / "b.h5ad")
+    with pytest.raises(FormatError, match="expected an AnnData file, with obs and var"):
+        open_input(tmp_path / "b.h5ad", argument="sc")
+    with h5py.File(tmp_path / "c.loom", "w") as file:
+        file["X"] = [1]
+    with pytest.raises(FormatError, match=r"expected a file of loompy, with matrix, row_attrs, col_attrs"):
+        open_input(tmp_path / "c.loom", argument="sc")

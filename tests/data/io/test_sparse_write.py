@@ -75,6 +75,7 @@ def test_by_hand(tmp_path: Path) -> None:
     assert dict(group.attrs) == {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [3, 3]}
 
 
+@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     tile=st.tuples(st.integers(1, 10), st.integers(1, 10)),
@@ -185,6 +186,7 @@ def test_progress_is_told(tmp_path: Path, small: None) -> None:
     assert seen == [("joining", number, 4) for number in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 def test_a_few_parts_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 

@@ -86,6 +86,7 @@ def test_the_whole_result_comes_back(tmp_path: Path, suffix: str) -> None:
     assert names(tmp_path) == [path.name]
 
 
+@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     step=st.tuples(st.integers(1, 9), st.integers(1, 9)),
@@ -393,6 +394,7 @@ def test_a_refused_write_is_told_at_every_stage_of_a_store(
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_process_ends_well_after_a_refused_write(tmp_path: Path) -> None:
     # HDF5 crashes at the end of a process when it could not write its last data.
     code = (
@@ -573,6 +575,7 @@ def test_a_refused_write_of_a_result_in_memory(
     assert read(kept).shape == (5, 4)
 
 
+@pytest.mark.slow
 def test_a_process_ends_well_after_a_refused_write_of_a_result_in_memory(tmp_path: Path) -> None:
     code = (
         "import resource, sys; import anndata, numpy as np; from cellweft.data.io.write import "

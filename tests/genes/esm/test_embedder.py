@@ -156,6 +156,7 @@ class TestValues:
         np.testing.assert_allclose(table.values, expected, atol=TOLERANCE)
         assert np.ptp(expected, axis=0).max() > 0.1  # or the test would prove little
 
+    @pytest.mark.slow
     @settings(max_examples=12, deadline=None)
     @given(
         seed=st.integers(0, 99),

@@ -99,6 +99,7 @@ def assert_same(path: Path, other: Path) -> None:
     assert sorted(path.rglob("*.partial")) == []
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"interval": 0.9} if fitted.preset == "auto" else {}
     here = fitted.impute_to(tmp_path / "here.zarr", **options)
@@ -128,6 +129,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cellweft.data.io.sparse_write._CHUNK", 100)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 def test_a_sparse_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"interval": 0.9} if fitted.preset == "auto" else {}
@@ -148,6 +150,7 @@ def test_a_sparse_result_is_the_same_to_the_last_bit(fitted: Imputer, address: s
     assert [one.name for one in sorted(tmp_path.iterdir())] == ["here.zarr", "there.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("first", ["here", "there"])
 def test_a_sparse_run_goes_on_where_another_stopped(
@@ -178,6 +181,7 @@ def test_no_chunk_is_of_two_tiles(auto: Imputer, tissue_pair: Pair) -> None:
     assert all(tile.rows.start % rows == 0 and tile.places.start % columns == 0 for tile in job.tiles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_workers_read_files_themselves(
     tissue: SimulatedTissue, address: str, tmp_path: Path, kind: str
@@ -192,6 +196,7 @@ def test_workers_read_files_themselves(
     assert_same(there, here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["here", "there"])
 def test_a_run_goes_on_where_another_stopped(auto: Imputer, address: str, tmp_path: Path, first: str) -> None:
     ways: list[str | None] = [None, address] if first == "here" else [address, None]
@@ -215,6 +220,7 @@ def test_a_run_goes_on_where_another_stopped(auto: Imputer, address: str, tmp_pa
     assert not (tmp_path / "a.zarr.resume").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_nothing(auto: Imputer, address: str, tmp_path: Path) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
@@ -224,6 +230,7 @@ def test_a_failed_run_leaves_nothing(auto: Imputer, address: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_each_worker_may_have_a_device_of_its_own(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +376,7 @@ def test_dask_is_an_extra(auto: Imputer, tmp_path: Path, monkeypatch: pytest.Mon
         auto.impute_to(tmp_path / "a.zarr", dask="local")
 
 
+@pytest.mark.slow
 def test_the_output_has_to_be_shared(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +394,7 @@ def test_the_output_has_to_be_shared(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_comes_later_has_to_share_it_too(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +405,7 @@ def test_a_worker_that_comes_later_has_to_share_it_too(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_workers_have_the_same_versions(
     auto: Imputer, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,6 +416,7 @@ def test_workers_have_the_same_versions(
         auto.impute_to(tmp_path / "a.zarr", dask=address)
 
 
+@pytest.mark.slow
 def test_a_cluster_without_workers_is_told(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +443,7 @@ def killing(address: str, *, at: int, count: int) -> Callable[[str, int, int], N
     return progress
 
 
+@pytest.mark.slow
 def test_a_tile_that_is_lost_with_its_worker_is_made_again(
     auto: Imputer, tmp_path: Path, address: str
 ) -> None:
@@ -459,6 +471,7 @@ def test_processes_of_this_machine_compute_with_as_many_threads(tmp_path: Path, 
     assert_same(there, here)
 
 
+@pytest.mark.slow
 def test_processes_of_this_machine_leave_the_environment_as_it_was() -> None:
     set_by_dask = ("PYTHONHASHSEED", "__DASK_PARENT_PID", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     with mock.patch.dict(os.environ):

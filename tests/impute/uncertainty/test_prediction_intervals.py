@@ -126,6 +126,7 @@ class TestBounds:
 class TestCoverage:
     """Of genes that are new, in cells that are new: many draws of panels."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n_panel", [12, 40])
     @pytest.mark.parametrize("shift", [0.0, 0.4])
     def test_of_new_genes(self, n_panel: int, shift: float) -> None:
@@ -136,6 +137,7 @@ class TestCoverage:
             shares.append(covered(fitted, made(120, n_cells=100, shift=shift, seed=100 + seed)).mean())
         assert np.mean(shares) == pytest.approx(0.9, abs=0.02)
 
+    @pytest.mark.slow
     def test_within_levels_and_similarities(self) -> None:
         fitted = fit(made(80, n_cells=500, shift=0.2))
         data = made(200, n_cells=300, shift=0.2, seed=5)
@@ -151,6 +153,7 @@ class TestCoverage:
         lower, _ = fit((predicted, truth, similarity)).bounds(predicted, similarity=similarity)
         assert (lower == 0).all()
 
+    @pytest.mark.slow
     def test_narrower_than_one_quantile_for_all(self) -> None:
         data, new = made(60, n_cells=500), made(100, seed=3)
         fitted = fit(data)
@@ -171,6 +174,7 @@ class TestDraws:
         assert kstest(above / 2, "uniform").pvalue > 0.001
         assert kstest((drawn[:, 1] - 2) / 2, "uniform").pvalue > 0.001
 
+    @pytest.mark.slow
     def test_every_entry_keeps_its_distribution_when_genes_err_as_a_whole(self) -> None:
         """One cell of many genes: effects of genes widen nothing."""
         fitted = dataclasses.replace(hand(effects=[0.4, 0.2]), levels=np.array([1.0, 3.0]))
@@ -179,6 +183,7 @@ class TestDraws:
         assert kstest((drawn[0] - 2) / 2, "uniform").pvalue > 0.001
         assert (drawn[1] == 0).mean() == pytest.approx(0.5, abs=0.03)
 
+    @pytest.mark.slow
     def test_a_gene_errs_as_a_whole(self) -> None:
         """Scores of one gene's cells have the correlation that its shift's share is."""
         fitted = hand(effects=[0.36, 0.0])
@@ -188,6 +193,7 @@ class TestDraws:
         scores = norm.ppf(((drawn - 2) / 2).clip(1e-4, 1 - 1e-4))
         assert np.corrcoef(scores)[0, 1] == pytest.approx(0.36, abs=0.05)
 
+    @pytest.mark.slow
     def test_cells_of_a_kind_err_together(self) -> None:
         fitted = dataclasses.replace(hand(effects=[0.0, 0.0, 0.5]), loadings=np.array([[1.0], [0], [0]]))
         state = fitted.state([[1.0, 5, 5], [1.0, 0, 0], [-1.0, 0, 0]])
@@ -199,6 +205,7 @@ class TestDraws:
         assert likeness[0, 1] == pytest.approx(0.5, abs=0.05)
         assert likeness[0, 2] == pytest.approx(-0.5, abs=0.05)
 
+    @pytest.mark.slow
     def test_shares_of_effects_are_found(self) -> None:
         """A column off by a normal score of variance .3; and where nothing is, nothing is found."""
         stream = np.random.default_rng(4)
@@ -245,6 +252,7 @@ class TestDraws:
 
 
 class TestFit:
+    @pytest.mark.slow
     def test_shares_of_zeros_and_quantiles_are_those_of_the_groups(self) -> None:
         """Genes that are alike need no stretching: a naive loop over groups gives the same."""
         predicted, truth, similarity = made(50, n_cells=600)

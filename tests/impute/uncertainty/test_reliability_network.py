@@ -195,6 +195,7 @@ def perfectly(pair: Pair) -> Reliability:
     )
 
 
+@pytest.mark.slow
 def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) -> None:
     sample = TissueSample.draw(tissue_pair, 0)
     folds = leave_out(tissue_pair, sample, seed=0)
@@ -213,6 +214,7 @@ def test_every_panel_gene_is_predicted_once_without_itself(tissue_pair: Pair) ->
     assert len(found.nets.nets) == FOLDS
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_is_trusted_more_than_a_scrambled_one(tissue_pair: Pair) -> None:
     columns, draw = GeneColumns.load(tissue_pair.sc), np.random.default_rng(0)
     found = perfectly(tissue_pair)
@@ -255,6 +257,7 @@ def test_a_panel_gene_keeps_the_score_of_its_prediction_made_without_it(
     assert (reliable_imputer.reliability_of(tissue_pair.shared_genes, judged=flattering) != kept).any()
 
 
+@pytest.mark.slow
 def test_noise_lowers_the_scores() -> None:
     made = simulate_tissue(n_spatial=150, n_reference=150, n_genes=40, n_panel=24, seed=1)
     both = pair(made.sc, made.st)
@@ -282,6 +285,7 @@ def test_predictions_to_judge_must_fit_the_request(reliable_imputer: Imputer) ->
         reliable_imputer.reliability_of(["Gene02", "Gene03"], judged=np.zeros((89, 2), dtype=np.float32))
 
 
+@pytest.mark.slow
 def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -> None:
     few = tissue_pair.panel(tissue_pair.shared_genes[: SMALLEST_PANEL - 1])
     small = fit_quickly(on=few, reliability=True)
@@ -292,12 +296,14 @@ def test_small_panels_have_no_reliability(tissue_pair: Pair, fit_quickly: Fit) -
     assert np.isfinite(enough.reliability_of(tissue_pair.sc.genes[:3])).all()
 
 
+@pytest.mark.slow
 def test_without_coordinates_there_are_scores_all_the_same(tissue_pair: Pair, fit_quickly: Fit) -> None:
     bare = dataclasses.replace(tissue_pair, coordinates=None, slices=None)
     scores = fit_quickly(on=bare, reliability=True).reliability_of(bare.sc.genes)
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
+@pytest.mark.slow
 def test_reliability_moves_along_to_other_cells(tissue_pair: Pair, fit_quickly: Fit) -> None:
     other = fit_quickly(reliability=True).attach(tissue_pair.cells(np.arange(40, 90)))
     assert other.fitted_.reliability is not None

@@ -9,12 +9,16 @@ from cellweft.data.instruments.base import Instrument
 from cellweft.data.instruments.chromium import Chromium
 from cellweft.data.instruments.cosmx import Cosmx
 from cellweft.data.instruments.merscope import Merscope
+from cellweft.data.instruments.slide_seq import SlideSeq
+from cellweft.data.instruments.stereo_seq import StereoSeq
 from cellweft.data.instruments.visium import Visium
 from cellweft.data.instruments.visium_hd import VisiumHD
 from cellweft.data.instruments.xenium import Xenium
 from cellweft.data.io.lazy_input import Input
 
-INSTRUMENTS: tuple[Instrument, ...] = (Xenium(), Merscope(), Cosmx(), VisiumHD(), Visium(), Chromium())
+INSTRUMENTS: tuple[Instrument, ...] = (
+    Xenium(), Merscope(), Cosmx(), SlideSeq(), VisiumHD(), Visium(), Chromium(), StereoSeq(),
+)  # fmt: skip
 
 
 def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
@@ -51,5 +55,5 @@ def looks_like_run(path: Path) -> bool:
 
 _MARKS = (
     "experiment.xenium", "*cell_by_gene*.csv*", "*exprMat_file.csv*", "binned_outputs",
-    "*filtered_feature_bc_matrix*", "*cell_feature_matrix.h5",
+    "*filtered_feature_bc_matrix*", "*cell_feature_matrix.h5", "*MappedDGEForR.csv*", "*.gem", "*.gem.gz",
 )  # fmt: skip

@@ -20,11 +20,12 @@ from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.tenx import open_10x, read_mtx
 
-_BLOCK_BYTES = 16 * 2**20  # of text that is parsed at once
+BLOCK_BYTES = 16 * 2**20
+"""Of text that is parsed at once."""
 
 
 @contextmanager
-def _named_as(path: Path, where: str) -> Iterator[None]:
+def named_as(path: Path, where: str) -> Iterator[None]:
     """Turn what a library raises over a file's content into `FormatError`; what the disk raises passes."""
     try:
         yield
@@ -53,7 +54,7 @@ def read_cells(
     FormatError
         The file is not what its name says.
     """
-    with _named_as(path, where):
+    with named_as(path, where):
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
             table = table if table.index.name is None else table.reset_index()
@@ -69,17 +70,19 @@ def read_cells(
     return table
 
 
-def read_header(path: Path, where: str) -> list[str]:
+def read_header(path: Path, where: str, *, separator: str = ",") -> list[str]:
     """Return the first line of a .csv or .csv.gz, as names of columns.
 
     Parameters
     ----------
     path, where
         The file, and what errors call the run.
+    separator
+        Between its columns.
     """
     opener: Any = gzip.open if path.suffix == ".gz" else open
-    with _named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file), [])
+    with named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file, delimiter=separator), [])
 
 
 def open_counts(path: Path, where: str, sample: str = "") -> Input:
@@ -121,16 +124,54 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     FormatError
         The file is not what its name says, or holds something that is not a number.
     """
-    names = read_header(path, where)
+    names, table, matrix = _read_sparse(path, where, keys=keys, separator=",")
+    obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
+    var = pd.DataFrame(index=pd.Index(names))
+    return only_genes(Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var)), table
+
+
+def read_counts_by_gene(path: Path, where: str, *, separator: str) -> Input:
+    """Read a table of genes x cells, with names in its first column and row, as `read_counts` does.
+
+    Parameters
+    ----------
+    path, where
+        A table of text, packed with gzip or not, and what errors call the run.
+    separator
+        Between its columns.
+
+    Returns
+    -------
+    Input
+        (n_cells, n_genes), controls left out.
+
+    Raises
+    ------
+    FormatError
+        The file is not what its name says, or holds something that is not a number.
+    """
+    key = read_header(path, where, separator=separator)[:1]
+    names, table, matrix = _read_sparse(path, where, keys=key, separator=separator)
+    obs = HeldTable(pd.DataFrame(index=pd.Index(names)))
+    var = pd.DataFrame(index=pd.Index(table.iloc[:, 0].astype(str).to_numpy()))
+    return only_genes(Input(where=where, source=str(path), matrix=sp.csr_matrix(matrix.T), obs=obs, var=var))
+
+
+def _read_sparse(
+    path: Path, where: str, *, keys: Sequence[str], separator: str
+) -> tuple[list[str], pd.DataFrame, sp.csr_matrix]:
+    """Return the other columns of a table by name, its key columns as text, and the values of the others."""
+    names = read_header(path, where, separator=separator)
     is_key = np.array([name in keys for name in names], dtype=bool)
     places = [str(number) for number in range(len(names))]  # as names may stand twice
     kinds = {place: pa.string() if one else pa.float32() for place, one in zip(places, is_key, strict=True)}
     key_places, gene_places = (np.flatnonzero(one).tolist() for one in (is_key, ~is_key))
     tables, blocks = [], []
-    with _named_as(path, where):
+    with named_as(path, where):
         reader = arrow_csv.open_csv(
             path,
-            read_options=arrow_csv.ReadOptions(column_names=places, skip_rows=1, block_size=_BLOCK_BYTES),
+            read_options=arrow_csv.ReadOptions(column_names=places, skip_rows=1, block_size=BLOCK_BYTES),
+            parse_options=arrow_csv.ParseOptions(delimiter=separator),
             convert_options=arrow_csv.ConvertOptions(column_types=kinds),
         )
         for batch in reader:
@@ -140,7 +181,4 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
         matrix = sp.csr_matrix(sp.vstack(blocks, format="csr"))
         table = pa.Table.from_batches(tables).to_pandas()
     table.columns = pd.Index([names[place] for place in key_places])
-    genes = pd.Index([names[place] for place in gene_places])
-    obs = HeldTable(pd.DataFrame(index=pd.RangeIndex(len(table))))
-    counts = Input(where=where, source=str(path), matrix=matrix, obs=obs, var=pd.DataFrame(index=genes))
-    return only_genes(counts), table
+    return [names[place] for place in gene_places], table, matrix

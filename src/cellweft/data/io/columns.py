@@ -46,6 +46,14 @@ REGION_KEYS: tuple[str, ...] = (
     "dataset", "dataset_id", "experiment", "fov", "fov_id",
 )  # fmt: skip
 """Columns of `obs` that may tell sections apart, or parts of one: only where the cells lie tells which."""
+BATCH_KEYS: tuple[str, ...] = (
+    "dataset", "dataset_id", "dataset_name", "study", "study_id", "source", "batch", "batch_id", "tech",
+    "technology", "platform", "assay", "chemistry", "protocol", "method", "library_id",
+    "sample", "sample_id", "sample_name", "orig_ident", "library",
+    "donor", "donor_id", "patient", "patient_id", "subject", "subject_id", "animal",
+    "animal_id", "mouse", "mouse_id", "replicate", "run", "run_id", "experiment",
+)  # fmt: skip
+"""Columns of `obs` (``_`` for any sign) that tell what the cells of a reference were joined from."""
 SECTION_WORDS = re.compile(
     r"(^|_)(sections?|slices?|slides?|samples?|specimens?|batch|librar(y|ies)|images?|blocks?|arrays?|wells?"
     r"|cores?|tma|chips?|pucks?|regions?|donors?|animals?|mouse|patients?|subjects?|replicates?|runs?|fovs?"

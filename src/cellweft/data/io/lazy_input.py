@@ -17,8 +17,8 @@ from cellweft._typing import IntArray
 from cellweft.data.io.obs_table import Annotation
 
 FORMATS = (
-    ".h5ad, .zarr (AnnData or SpatialData), 10x .h5, a 10x folder with matrix.mtx, "
-    "the folder of an instrument's run, .csv, .tsv (also .gz) or .parquet"
+    ".h5ad, .zarr (AnnData or SpatialData), .h5mu, .loom, 10x .h5, a 10x folder with matrix.mtx, "
+    "the folder of an instrument's run, .gem, .csv, .tsv (also .gz) or .parquet"
 )
 
 RAW = "raw"
@@ -46,7 +46,7 @@ class Input:
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
     unit
-        Unit of ``obsm["spatial"]``, "um" or "px"; empty where the input does not say.
+        Unit of ``obsm["spatial"]``, such as "um" or "px"; empty where the input does not say.
     instrument
         What wrote the folder that it was read from; empty for any other input.
     cells_left_out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -10,21 +11,16 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cellweft._errors import OutputError
 from cellweft._typing import PathLike
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows has other locks
-    fcntl = None
-
 LOCK = ".cellweft-lock"
 """How the name of the file ends that is locked while an output is made."""
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())  # by this run
 
 
@@ -52,48 +48,42 @@ def exclusive(path: PathLike) -> Iterator[None]:
         yield
         return
     lock = target.with_name(f".{target.name}{LOCK}")
-    file = _locked(lock, target)
+    alone = _locked(lock, target)
     try:
         _HELD.set(held | {target})
         yield
     finally:
         _HELD.set(held)
-        with file:
-            lock.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
+        alone.release()
 
 
-def _locked(lock: Path, target: Path) -> Any:
-    """Return the file, open and locked; raise where another has locked it."""
-    while True:
-        file = lock.open("a+")
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            with file:
-                raise _held_by_other(file, target) from error
-        except OSError:  # no locks here
-            return file
-        if lock.exists() and lock.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            break
-        file.close()  # whoever held it removed it meanwhile
+def _locked(lock: Path, target: Path) -> FileLock:
+    """Return the lock, taken where the file system knows locks; raise where another has it."""
+    alone = FileLock(lock, blocking=False, thread_local=False)
+    try:
+        alone.acquire()
+    except Timeout as error:
+        raise _held_by_other(lock, target) from error
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return alone
+        raise
     whose = {
         "process": os.getpid(),
         "machine": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M"),
     }
     with contextlib.suppress(OSError):  # a full disk: it is locked all the same, and nobody is told by whom
-        os.truncate(file.fileno(), 0)
-        os.write(file.fileno(), json.dumps(whose).encode())
-    return file
+        lock.write_text(json.dumps(whose))
+    return alone
 
 
-def _held_by_other(file: Any, target: Path) -> OutputError:
-    file.seek(0)
+def _held_by_other(lock: Path, target: Path) -> OutputError:
     try:
-        whose = json.loads(file.read())
+        whose = json.loads(lock.read_text())
         who = f"process {whose['process']} on {whose['machine']}, since {whose['since']}"
-    except (ValueError, TypeError, KeyError):  # it has just begun
+    except (OSError, ValueError, TypeError, KeyError):  # it has just begun or ended
         who = "another process"
     return OutputError(
         str(target),

@@ -23,6 +23,7 @@ from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
+from cellweft.data.io.loom import open_loom
 from cellweft.data.io.lost_chunks import refuse_lost_names
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 from cellweft.data.io.reopenable import LazyMapping, held_plainly
@@ -33,7 +34,7 @@ from cellweft.data.io.spatialdata_regions import (
     store_of,
     with_centroids,
 )
-from cellweft.data.io.tenx import has_mtx, has_names, open_10x, read_mtx
+from cellweft.data.io.tenx import chosen_name, has_mtx, has_names, open_10x, read_mtx
 from cellweft.data.io.zarr_store import check_manifest
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -47,10 +48,8 @@ _FOREIGN = {
     ".qs": _IN_R,
     ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
     ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
-    ".loom": "Convert it: anndata.io.read_loom(path).write_h5ad('converted.h5ad').",
-    ".h5mu": "Write the modality that has the genes: mudata.read_h5mu(path)['rna'].write_h5ad('rna.h5ad').",
     ".gef": _STEREO,
-    ".gem": _STEREO,
+    ".gem": "Its header lacks geneID, x, y or MIDCount: take the file as SAW or stereopy writes it.",
     ".zip": _UNPACK,
     ".tar": _UNPACK,
     ".tgz": _UNPACK,
@@ -133,56 +132,68 @@ def _refuse_remote(text: str, argument: str) -> None:
 def _check_sample(data: Any, argument: str, sample: str | None) -> None:
     """Raise `SettingError` where a sample is named of what has none."""
     is_path = isinstance(data, str | Path) or hasattr(data, "__fspath__")
-    if sample is None or (is_path and (Path(data).is_dir() or Path(data).suffix.lower() == ".h5")):
+    if sample is None or is_path:
         return
-    raise SettingError(
+    raise _no_samples(argument, sample, type(data).__name__)
+
+
+def _no_samples(argument: str, sample: str, of_what: str) -> SettingError:
+    return SettingError(
         f"{argument}_sample",
-        expected="a 10x folder of several samples, or a 10x .h5 of several genomes",
-        got=f"{sample!r} with {data if is_path else type(data).__name__}",
+        expected="a folder of several samples, a 10x .h5 of several genomes, an .h5mu of several modalities, "
+        "or a .gem to be summed by bins",
+        got=f"{sample!r} with {of_what}",
         fix="Leave it out; cells of one sample are taken beforehand, by a column of obs.",
     )
 
 
 def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
-    argument = f"{where.partition(' ')[0]}_sample"
-    suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
-    suffix = suffixes[-1] if suffixes else ""
-    if path.is_dir():
-        if any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
-            return _open_zarr(path, where)
-        run = open_run(path, where, sample)
-        if run is not None:
-            return run
-        if has_mtx(path):
-            return read_mtx(path, where, sample=sample, argument=argument)
-        if has_names(path):
-            return read_mtx(path, where, sample=sample, argument=argument)  # which says what is missing
-        inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
-        inside += [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]  # flatFiles/Run1
-        below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
-        raise FormatError(
-            where,
-            expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
-            got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
-            fix=f"Name one of its folders: {shorten(below, most=3)}."
-            if below
-            else f"Name the file itself: {FORMATS}.",
-        )
-    run = open_run(path, where)
+    if path.is_dir() and any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata")):
+        return _open_zarr(path, where, sample)
+    run = open_run(path, where, sample)
     if run is not None:
         return run
+    return (
+        _open_folder(path, where, sample) if path.is_dir() else _open_file(path, where, obs_columns, sample)
+    )
+
+
+def _open_folder(path: Path, where: str, sample: str | None) -> Input:
+    if has_mtx(path) or has_names(path):  # without a matrix, the error says so
+        return read_mtx(path, where, sample=sample, argument=f"{where.partition(' ')[0]}_sample")
+    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
+    inside += [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]  # flatFiles/Run1
+    below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
+    raise FormatError(
+        where,
+        expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
+        got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
+        fix=f"Name one of its folders: {shorten(below, most=3)}."
+        if below
+        else f"Name the file itself: {FORMATS}.",
+    )
+
+
+def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
+    suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
+    suffix = suffixes[-1] if suffixes else ""
+    argument = where.partition(" ")[0]
+    if sample is not None and suffix not in (".h5", ".h5ad", ".h5mu"):
+        raise _no_samples(argument, sample, str(path))
     packing = path.suffix.lower()
-    if packing in (".gz", ".bz2", ".zst") and suffix in (".h5ad", ".h5", ".parquet"):
+    if packing in (".gz", ".bz2", ".zst") and suffix in (".h5ad", ".h5mu", ".loom", ".h5", ".parquet"):
         raise FormatError(
             where,
             expected=f"{suffix} as it is",
             got=f"a packed one ({packing})",
             fix="Unpack it, and name the file that was in it.",
         )
-    if suffix == ".h5ad":
-        return _open_hdf5(path, where)
+    if suffix in (".h5ad", ".h5mu"):
+        return _open_hdf5(path, where, sample)
+    if suffix == ".loom":
+        return open_loom(path, where)
     if suffix == ".h5":
-        return open_10x(path, where, sample=sample, argument=argument)
+        return open_10x(path, where, sample=sample, argument=f"{argument}_sample")
     if suffix in SEPARATORS or suffix == ".parquet":
         return read_table(path, where=where, suffix=suffix, obs_columns=obs_columns)
     if suffix in _PICKLES:
@@ -231,21 +242,45 @@ def _from_spatialdata(data: Any, argument: str) -> Input:
     )
 
 
-def _open_hdf5(path: Path, where: str) -> Input:
+def _open_hdf5(path: Path, where: str, sample: str | None) -> Input:
     file = h5py.File(path.absolute(), "r")
+    if _MODALITIES in file:
+        return _of_modality(file, path, where, sample)
+    if sample is not None:
+        raise _no_samples(where.partition(" ")[0], sample, str(path))
     if {"obs", "var"} <= set(file) and "encoding-type" not in getattr(file["obs"], "attrs", {}):
         # Files older than AnnData 0.7 need its own reader.
         return _from_anndata(anndata.read_h5ad(path, backed="r"), where.partition(" ")[0])
     return _from_store(file, path, where)
 
 
-def _open_zarr(path: Path, where: str) -> Input:
+_MODALITIES = "mod"  # where MuData keeps an AnnData for each
+_RNA = ("rna", "gex", "gene_expression", "gene expression", "expression", "transcriptome")
+
+
+def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Input:
+    """Open the modality of a MuData that is asked for, or the only one."""
+    names = sorted(store[_MODALITIES], key=lambda name: (name.lower() not in _RNA, name))
+    argument = f"{where.partition(' ')[0]}_sample"
+    name = chosen_name(names, sample, where=where, argument=argument, what="modality")
+    found = _from_store(store[_MODALITIES][name], path, f"{where}, modality {name!r}")
+    columns = [str(one) for one in store["obs"].attrs.get("column-order", ())] if "obs" in store else []
+    others = [one for one in columns if ":" not in one and one not in found.obs.columns]
+    said = f"columns of obs that are of all modalities were not read: {shorten(others)}."
+    return dataclasses.replace(found, notes=(*found.notes, *[said] * bool(others)))
+
+
+def _open_zarr(path: Path, where: str, sample: str | None = None) -> Input:
     import zarr
 
     try:
         group = zarr.open_group(str(path.absolute()), mode="r")
     except (ValueError, TypeError, KeyError) as error:
         raise not_as_named(path, where, str(error)) from error
+    if _MODALITIES in group:
+        return _of_modality(group, path, where, sample)
+    if sample is not None:
+        raise _no_samples(where.partition(" ")[0], sample, str(path))
     if TABLES in group and "obs" not in group:
         folder, tables = path / TABLES, zarr.open_group(str(path / TABLES), mode="r")
         named = dict(tables.members())

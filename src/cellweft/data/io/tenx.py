@@ -83,7 +83,7 @@ def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -
     genomes = [name for name, one in file.items() if isinstance(one, h5py.Group) and "barcodes" in one]
     if not genomes:
         return None
-    return file[_chosen(genomes, sample, where=where, argument=argument, what="genome")]
+    return file[chosen_name(genomes, sample, where=where, argument=argument, what="genome")]
 
 
 def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
@@ -91,7 +91,7 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
     genomes = data.var.pop("genome") if "genome" in data.var else pd.Series(dtype=str)
     names = sorted(set(genomes) - {""})
     if sample is not None:
-        chosen = _chosen(names, sample, where=data.where, argument=argument, what="genome")
+        chosen = chosen_name(names, sample, where=data.where, argument=argument, what="genome")
         is_other = (genomes != chosen).to_numpy()
         others = tuple(data.var.index[is_other])
         data.var["feature_types"] = data.var["feature_types"].where(
@@ -104,8 +104,16 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
     return replace(data, notes=(*data.notes, said + arg(argument, names[0]) + "."))
 
 
-def _chosen(names: list[str], sample: str | None, *, where: str, argument: str, what: str) -> str:
-    """Return the name that is asked for, or the only one, or raise an error that has them all."""
+def chosen_name(names: list[str], sample: str | None, *, where: str, argument: str, what: str) -> str:
+    """Return the name that is asked for, or the only one, or raise an error that has them all.
+
+    Parameters
+    ----------
+    names, sample
+        Those that are there, and what the caller asked for: one of them, or words of one.
+    where, argument, what
+        What errors call the file, the caller's choice, and what the names are of.
+    """
     if sample in names:
         return str(sample)
     if sample is not None:
@@ -235,7 +243,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
                 fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
             got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
             raise FormatError(where, expected="the files of one sample", got=got, fix=fix)
-        sample = _chosen(names, sample, where=where, argument=argument, what="sample")
+        sample = chosen_name(names, sample, where=where, argument=argument, what="sample")
     chosen = samples[0] if sample is None else samples[names.index(sample)]
     if chosen.missing:
         there = shorten(sorted(one.name for one in folder.iterdir()))

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import email.utils
-import gzip
-import http.client
 import importlib.metadata
-import json
 import logging
-import socket
-import ssl
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import zlib
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.message import Message
 from operator import attrgetter
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import requests
+from urllib3.exceptions import InvalidHeader, NameResolutionError
+from urllib3.util import Retry
 
 from cellweft._errors import ServiceError, SettingError
 
@@ -29,13 +21,6 @@ logger = logging.getLogger("cellweft")
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of troubles that pass."""
 
-_TROUBLES = (
-    OSError,  # no network, no such host, dropped connections, time-outs
-    http.client.HTTPException,  # answers that break off
-    EOFError,
-    zlib.error,
-    json.JSONDecodeError,
-)
 _LONGEST_WAIT = 600.0  # seconds that a service may ask for before we rather give up
 _MOST_TOLD = 300  # characters of the service's own words
 
@@ -45,7 +30,7 @@ class Answer:
     """What a service answered: the HTTP status, the headers, and the JSON, None where there was none."""
 
     status: int
-    headers: Message
+    headers: Mapping[str, str]
     data: Any
 
     @property
@@ -88,7 +73,7 @@ class Service:
     pause: float = 1.0
 
     def __post_init__(self) -> None:
-        if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
+        if not self.url.startswith(("http://", "https://")):
             raise SettingError(
                 "url", expected="an address with http or https", got=repr(self.url), fix="Change the address."
             )
@@ -114,7 +99,7 @@ class Service:
 
     def post(self, path: str, form: Mapping[str, str]) -> Answer:
         """Return the answer to a POST request with a form; raises as `get`."""
-        return self._ask(path, urllib.parse.urlencode(form).encode())
+        return self._ask(path, form)
 
     def wait(self, seconds: float) -> None:
         """Do nothing for a while."""
@@ -127,18 +112,22 @@ class Service:
         )
 
     def _ask(
-        self, path: str, body: bytes | None, good: IsGood = _IS_GRANTED, passing: Container[int] = PASSING
+        self,
+        path: str,
+        form: Mapping[str, str] | None,
+        good: IsGood = _IS_GRANTED,
+        passing: Container[int] = PASSING,
     ) -> Answer:
         pause, attempt = self.pause, 0
         while True:
             attempt += 1
             wait, last = pause, attempt >= self.attempts
             try:
-                answer = self._once(path, body)
-            except _TROUBLES as error:
+                answer = self._once(path, form)
+            except (requests.RequestException, OSError) as error:
                 trouble = _in_words(error)
                 # these seldom pass: there is no network, or someone stands in between
-                is_lasting = isinstance(_reason(error), socket.gaierror | ssl.SSLCertVerificationError)
+                is_lasting = _is_unknown_host(error) or isinstance(error, requests.exceptions.SSLError)
                 last = last or (is_lasting and attempt > 1)
             else:
                 if good(answer):
@@ -156,63 +145,57 @@ class Service:
             self.wait(wait)
             pause = min(2 * pause, 60.0)
 
-    def _once(self, path: str, body: bytes | None) -> Answer:
-        request = urllib.request.Request(
-            self.url + path,
-            data=body,
-            headers={
-                "User-Agent": f"cellweft/{importlib.metadata.version('cellweft')}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-            },
-        )
+    def _once(self, path: str, form: Mapping[str, str] | None) -> Answer:
+        headers = {
+            "User-Agent": f"cellweft/{importlib.metadata.version('cellweft')}",
+            "Accept": "application/json",
+        }
+        with _Session() as session:
+            response = session.request(
+                "GET" if form is None else "POST",
+                self.url + path,
+                data=form,
+                headers=headers,
+                timeout=self.timeout,
+            )
         try:
-            with _OPENER.open(request, timeout=self.timeout) as response:
-                return _answer(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return _answer(error.code, error.headers, error.read())
+            data = response.json() if response.content.strip() else None
+        except requests.JSONDecodeError:
+            if response.ok and response.status_code < 300:
+                raise
+            data = None  # a page of words about the error
+        return Answer(status=response.status_code, headers=response.headers, data=data)
 
 
-class _NoSeeOther(urllib.request.HTTPRedirectHandler):
+class _Session(requests.Session):
     """Leaves "see other" to the caller, for whom it is an answer."""
 
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        return None if code == 303 else super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_OPENER = urllib.request.build_opener(_NoSeeOther)
-
-
-def _answer(status: int, headers: Message, body: bytes) -> Answer:
-    if headers.get("Content-Encoding", "") == "gzip":
-        body = gzip.decompress(body)
-    try:
-        data = json.loads(body) if body.strip() else None
-    except ValueError:
-        if 200 <= status < 300:
-            raise
-        data = None  # a page of words about the error
-    return Answer(status=status, headers=headers, data=data)
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a response leads on to."""
+        return None if resp.status_code == 303 else super().get_redirect_target(resp)
 
 
 def _in_words(error: BaseException) -> str:
-    reason = _reason(error)
-    if isinstance(reason, TimeoutError):
+    if isinstance(error, requests.Timeout):
         return "no answer in time"
-    if isinstance(reason, json.JSONDecodeError) and reason.doc.lstrip().startswith("<"):
+    if isinstance(error, requests.JSONDecodeError) and error.doc.lstrip().startswith("<"):
         return "a web page instead of data (a network that asks for a login?)"
-    if isinstance(reason, http.client.IncompleteRead | EOFError | json.JSONDecodeError | zlib.error):
-        return "an answer that breaks off"
-    if isinstance(reason, socket.gaierror):
-        return "no connection: the name of the host is not known here"
-    return f"no connection ({reason})"
+    if isinstance(error, requests.ConnectionError):
+        if _is_unknown_host(error):
+            return "no connection: the name of the host is not known here"
+        return f"no connection ({_cause(error)})"
+    return "an answer that breaks off"
 
 
-def _reason(error: BaseException) -> BaseException | str:
-    return error.reason if isinstance(error, urllib.error.URLError) else error
+def _is_unknown_host(error: BaseException) -> bool:
+    return isinstance(getattr(error.args[0], "reason", None) if error.args else None, NameResolutionError)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what the system said, from under what urllib3 and requests made of it."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
 
 
 def words_of(data: Any) -> str:
@@ -225,13 +208,9 @@ def words_of(data: Any) -> str:
     return f" ({words[:_MOST_TOLD]})" if words else ""
 
 
-def _asked_wait(headers: Message) -> float:
+def _asked_wait(headers: Mapping[str, str]) -> float:
     """Return the seconds that the service asks to wait, in numbers or as a date; 0 where it does not."""
-    asked = headers.get("Retry-After", "").strip()
-    if asked.isdecimal():
-        return float(asked)
     try:
-        until = email.utils.parsedate_to_datetime(asked)
-    except ValueError:
+        return Retry().parse_retry_after(headers.get("Retry-After", "").strip())
+    except InvalidHeader:
         return 0.0
-    return max(0.0, (until.astimezone(UTC) - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,207 @@
+"""Tables of Stereo-seq (STOmics): counts of genes by place on the chip, to be summed by cell or by bin."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
+
+from cellweft._errors import FormatError, SettingError, arg
+from cellweft._text import shorten
+from cellweft._typing import IntArray
+from cellweft.data.instruments.tables import BLOCK_BYTES, named_as
+from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.features import only_genes
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+
+_ENDINGS = re.compile(r"\.(gem|tsv|txt)(\.gz)?$", re.IGNORECASE)
+_COLUMNS = {
+    "gene": ("geneid", "gene"),
+    "symbol": ("genename",),
+    "x": ("x",),
+    "y": ("y",),
+    "count": ("midcount", "midcounts", "umicount", "umicounts"),
+    "cell": ("cellid", "cell_id", "cell", "label"),
+}
+"""What the columns are called, in small letters; symbols and cells are not in all files."""
+_NO_CELL = ("", "0", "-1", "nan", "NA")
+_MOST_COMMENTS = 100
+
+
+@dataclass(frozen=True)
+class StereoSeq:
+    """Reads a ``.gem`` table, packed or not, or a ``.tsv`` or ``.txt`` with the same columns.
+
+    A row is a gene at a place of the chip (a DNB): ``geneID``, ``x``, ``y``, ``MIDCount``. They are summed by
+    cell where a column names these, else by bins, whose size the caller names as a sample, "bin50". Places
+    are numbers of DNB, which lie 0.5 or 0.715 um apart: middles of bins, and centres of mass of cells.
+    """
+
+    name: str = "Stereo-seq"
+
+    def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
+        """Open a table, or the folder that holds it; parameters as `Instrument.open`."""
+        if path.is_dir():
+            tables = [one for one in sorted(path.iterdir()) if re.search(r"\.gem(\.gz)?$", one.name)]
+            if len(tables) > 1:
+                raise FormatError(
+                    where,
+                    expected=f"one table of {self.name}",
+                    got=f"{len(tables)}: {shorten([one.name for one in tables])}",
+                    fix=f"Name the one to take: {str(tables[0])!r}.",
+                )
+            return self.open(tables[0], where, sample) if tables else None
+        if not _ENDINGS.search(path.name):
+            return None
+        n_comments, header = _header(path)
+        places = {
+            what: next((header.index(one) for one in names if one in header), -1)
+            for what, names in _COLUMNS.items()
+        }
+        if any(places[one] < 0 for one in ("gene", "x", "y", "count")):
+            return None
+        size = _bin_size(sample, where, has_cells=places["cell"] >= 0)
+        if size is not None:
+            places["cell"] = -1
+        parts = _read(path, where, n_comments + 1, len(header), places)
+        how = f"bins of {size} x {size} DNB" if size else f"cells of the column {header[places['cell']]!r}"
+        return _summed(parts, size, where=where, source=path, instrument=f"{self.name}, {how}")
+
+
+def _header(path: Path) -> tuple[int, list[str]]:
+    """Return how many comments stand above the header, and its columns in small letters."""
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            for number in range(_MOST_COMMENTS):
+                line = file.readline(10_000)
+                if not line.startswith("#"):
+                    return number, [
+                        one.strip().lower() for one in next(csv.reader([line], delimiter="\t"), [])
+                    ]
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):  # whoever else reads the file says so
+        pass
+    return 0, []
+
+
+def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
+    """Return the side of the bins that is asked for; None for cells."""
+    argument = f"{where.partition(' ')[0]}_sample"
+    found = None if sample is None else re.fullmatch(r"bin_?([1-9]\d*)", sample.strip().lower())
+    if found:
+        return int(found[1])
+    if sample is not None:
+        raise SettingError(
+            argument,
+            expected="the size of the bins, such as 'bin50'",
+            got=repr(sample),
+            fix="Write bin and the side of the bins, as a number of DNB.",
+        )
+    if not has_cells:
+        raise FormatError(
+            where,
+            expected="a column that names cells (CellID), or a size of bins",
+            got="a table of Stereo-seq without cells: counts by place on the chip",
+            fix="Name the size of the bins: " + arg(argument, "bin50") + " sums squares of 50 x 50 DNB.",
+        )
+    return None
+
+
+def _read(
+    path: Path, where: str, n_skipped: int, n_columns: int, places: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of a table: whole numbers, and codes of texts with the texts, a block at a time."""
+    columns = [str(number) for number in range(n_columns)]
+    texts = {str(places[one]) for one in ("gene", "symbol", "cell") if places[one] >= 0}
+    numbers = {str(places[one]) for one in ("x", "y", "count")}
+    kinds = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.int32())
+    known: dict[str, dict[str, int]] = {one: {} for one in ("gene", "symbol", "cell")}
+    blocks: dict[str, list[NDArray[Any]]] = {what: [] for what, place in places.items() if place >= 0}
+    with named_as(path, where):
+        reader = arrow_csv.open_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(
+                column_names=columns, skip_rows=n_skipped, block_size=BLOCK_BYTES
+            ),
+            parse_options=arrow_csv.ParseOptions(delimiter="\t"),
+            convert_options=arrow_csv.ConvertOptions(column_types=kinds, include_columns=[*kinds]),
+        )
+        for batch in reader:
+            for what, block in blocks.items():
+                column = batch.column(str(places[what]))
+                block.append(_codes(column, known[what]) if what in known else column.to_numpy())
+    made = {what: np.concatenate(parts) for what, parts in blocks.items()}
+    return made | {f"{what}s": np.array([*codes], dtype=object) for what, codes in known.items()}
+
+
+def _codes(column: pa.Array, known: dict[str, int]) -> IntArray:
+    """Return a number for each text; new ones are added to those that are known."""
+    encoded = column.fill_null("").dictionary_encode()
+    numbers = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
+    return np.asarray(np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()])
+
+
+def _summed(
+    parts: Mapping[str, NDArray[Any]], size: int | None, *, where: str, source: Path, instrument: str
+) -> Input:
+    """Sum counts by bin, or by cell where no size is given."""
+    x, y, counts, genes = (parts[one] for one in ("x", "y", "count", "gene"))
+    left_out: tuple[str, ...] = ()
+    if size is None:
+        is_none = np.isin(parts["cells"].astype(str), _NO_CELL)[parts["cell"]]
+        if is_none.any():
+            left_out = (f"{int(counts[is_none].sum()):,} counts that lie in no cell",)
+        keys, x, y, counts, genes = (one[~is_none] for one in (parts["cell"], x, y, counts, genes))
+    else:
+        keys = (x // size).astype(np.int64) << 32 | (y // size)
+    if not len(keys):
+        raise FormatError(
+            where, expected="counts in cells", got="a table without any", fix="Name a size of bins."
+        )
+    spots, codes = np.unique(keys, return_inverse=True)
+    totals = np.bincount(codes, weights=counts)
+    middles = [np.bincount(codes, weights=one * counts) / np.maximum(totals, 1) for one in (x, y)]
+    names = parts["cells"][spots] if size is None else []
+    if size is not None:
+        corners = np.stack([spots >> 32, spots & 0xFFFFFFFF], axis=1) * size
+        middles = [*(corners.T + size / 2)]
+        names = [f"{left}_{top}" for left, top in corners]
+    symbols = parts["genes"]
+    var = pd.DataFrame(index=pd.Index(symbols.astype(str)))
+    if "symbol" in parts:
+        var = _named(var, parts)
+    matrix = sp.csr_matrix((counts.astype(np.float32), (codes, genes)), shape=(len(spots), len(symbols)))
+    return only_genes(
+        Input(
+            where=where,
+            source=str(source),
+            matrix=matrix,
+            obs=HeldTable(pd.DataFrame(index=pd.Index([*map(str, names)]))),
+            var=var,
+            obsm={OBSM_KEYS[0]: np.stack(middles, axis=1).astype(np.float64)},
+            unit="DNB",
+            instrument=instrument,
+            cells_left_out=left_out,
+        )
+    )
+
+
+def _named(var: pd.DataFrame, parts: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    """Return genes by their symbols, with their IDs beside these; a symbol that stands twice gives way."""
+    _, first = np.unique(parts["gene"], return_index=True)
+    symbols = pd.Series(parts["symbols"][parts["symbol"][first]]).astype(str)
+    is_name = (symbols != "") & ~symbols.duplicated(keep=False)
+    ids = var.index.to_numpy()
+    return pd.DataFrame({"gene_ids": ids}, index=pd.Index(np.where(is_name, symbols, ids)))

@@ -1,0 +1,109 @@
+"""Files of loompy: .loom, genes x cells, turned as it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellweft._compute import READ_BYTES, row_blocks, rows_within
+from cellweft._errors import FormatError
+from cellweft._text import shorten
+from cellweft.data.io.features import only_genes
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.reopenable import LazyMapping
+
+_PARTS = ("matrix", "row_attrs", "col_attrs")
+_GENES = (
+    "Gene",
+    "gene",
+    "Genes",
+    "GeneName",
+    "gene_name",
+    "gene_names",
+    "gene_symbol",
+    "Symbol",
+    "var_names",
+)
+_CELLS = ("CellID", "cell_id", "Cell", "cell_names", "obs_names", "barcode", "Barcode", "cell_barcode")
+
+
+def open_loom(path: Path, where: str) -> Input:
+    """Open a .loom file; the matrix becomes sparse in memory, layers only when they are asked for.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call it.
+    """
+    file = h5py.File(path.absolute(), "r")
+    if any(part not in file for part in _PARTS):
+        raise FormatError(
+            where,
+            expected=f"a file of loompy, with {', '.join(_PARTS)}",
+            got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
+            fix="Check the name: an AnnData file ends in .h5ad, a 10x file in .h5.",
+        )
+    n_genes, n_cells = file["matrix"].shape
+    var, _ = _attributes(file["row_attrs"], n_genes, _GENES)
+    obs, arrays = _attributes(file["col_attrs"], n_cells, _CELLS)
+    numbered = "the file has no names of cells (CellID), so they are numbered from 0."
+    notes = (numbered,) * isinstance(obs.index, pd.RangeIndex)
+    obs.index = obs.index.astype(str)
+    return only_genes(
+        Input(
+            where=where,
+            source=str(path),
+            matrix=_by_cell(file["matrix"]),
+            layers=_Layers(file["layers"]) if "layers" in file else {},
+            obs=HeldTable(obs),
+            var=var.rename(columns={"Accession": "gene_ids"}),
+            obsm=arrays,
+            notes=notes,
+        )
+    )
+
+
+class _Layers(LazyMapping):
+    """Further matrices, each turned when it is asked for."""
+
+    def __getitem__(self, key: str) -> Any:
+        return _by_cell(self.held[key])
+
+
+def _by_cell(stored: h5py.Dataset) -> sp.csr_matrix:
+    """Return a matrix of genes x cells as cells x genes, read by whole chunks of cells."""
+    chunk = (stored.chunks or (1, 1))[1]
+    n_rows = rows_within(READ_BYTES, 4.0 * stored.shape[0])
+    blocks = [
+        sp.csr_matrix(stored[:, cells].T.astype(np.float32))
+        for cells in row_blocks(stored.shape[1], max(n_rows // chunk, 1) * chunk)
+    ]
+    return sp.csr_matrix(sp.vstack(blocks, format="csr") if blocks else (0, stored.shape[0]))
+
+
+def _attributes(
+    group: h5py.Group, n_values: int, names: tuple[str, ...]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return attributes with a value for each row or column as a table named by one of them, and arrays."""
+    values = {str(name): _plain(one[()]) for name, one in group.items() if isinstance(one, h5py.Dataset)}
+    values = {name: one for name, one in values.items() if np.shape(one)[:1] == (n_values,)}
+    columns = {name: one for name, one in values.items() if one.ndim == 1}
+    table = pd.DataFrame(columns, index=pd.RangeIndex(n_values))
+    key = next((name for name in names if name in table), None)
+    if key is not None:
+        table = table.set_index(table.pop(key).astype(str)).rename_axis(None)
+    return table, {name: one for name, one in values.items() if one.ndim == 2}
+
+
+def _plain(values: Any) -> Any:
+    """Return text in place of bytes."""
+    if getattr(values, "dtype", None) is None or values.dtype.kind not in "SO":
+        return values
+    texts = [one.decode() if isinstance(one, bytes) else str(one) for one in values.ravel()]
+    return np.array(texts, dtype=object).reshape(values.shape)
