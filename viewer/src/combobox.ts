@@ -24,9 +24,14 @@ export class Combobox {
   constructor(private readonly choose: (gene: string) => void) {
     this.input.addEventListener("input", () => this.open(this.input.value));
     this.input.addEventListener("focus", () => this.input.select());
+    this.input.addEventListener("mousedown", (event) => {
+      // A press on selected text would drop the selection when it ends, after the click.
+      if (document.activeElement === this.input && this.list.hidden) event.preventDefault();
+    });
     this.input.addEventListener("click", () => {
-      if (this.input.value === this.current) this.input.select(); // the click has put the caret into the name
+      if (!this.list.hidden) return; // a word is being typed: the caret goes where the click says
       this.open("");
+      this.input.select(); // what is typed next replaces the name
     });
     this.input.addEventListener("blur", () => this.close());
     this.input.addEventListener("keydown", (event) => this.key(event));
