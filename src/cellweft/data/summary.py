@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ from cellweft.data.validation import CheckedSide, count_layer
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
+_DATE = re.compile(
+    r"\d{1,2}-(Mar|Sep|Sept|Dec|Oct|Apr|Nov)|(Mar|Sep|Sept|Dec|Oct|Apr|Nov)-\d{1,2}", re.IGNORECASE
+)
+_FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
@@ -272,6 +277,12 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
             f"{shorten(only, most=10)}."
         )
+    dates = [name for name in only if _DATE.fullmatch(name)]
+    if dates:
+        yield (
+            f"Spatial: {shorten(dates)} may be genes whose names a spreadsheet took for dates, such as "
+            "Marchf1 and Septin2: write their names."
+        )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
     share = 1 - float(np.median(scan.panel_totals[is_filled] / scan.totals[is_filled]))
@@ -469,6 +480,7 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         if bare:
             marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
             yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
+        yield from _depth_cautions(one)
     if first == second == "raw" and all(map(len, totals)):
         medians = [float(np.median(one)) for one in totals]
         ratio = max(medians) / min(medians)
@@ -487,6 +499,24 @@ def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
         yield (
             f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
             f"{shorten(changes)}."
+        )
+
+
+def _depth_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether whole numbers look like ranks, or like what is only detected or not."""
+    scan, scale = one.scan, one.side.judgement.scale
+    filled = scan.totals[scan.totals > 0]
+    if scale != "raw" or len(filled) < _FEWEST_CELLS:
+        return
+    if scan.gene_cells.sum() == filled.sum():
+        yield (
+            f"{_title(one.side)}: all values are 0 or 1, as where it was only noted whether a gene was "
+            "detected; counts tell more."
+        )
+    elif filled.min() == filled.max():
+        yield (
+            f"{_title(one.side)}: every cell has {filled[0]:,.0f} counts, as ranks have, or cells that were "
+            "all drawn down to one total; counts as they were measured are better."
         )
 
 

@@ -17,6 +17,7 @@ from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_FEWEST_SUMMED = 4  # rows, one of which may be the sum of the others
 _MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, all of them missing
 
 
@@ -48,6 +49,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         )
     is_numbered = isinstance(table.index, pd.RangeIndex)
     table.index = table.index.astype(str)
+    _refuse_sums(table.loc[:, is_gene], where)
     notes = [one for one in by_values if one not in {*obs_columns}]
     said = (
         f"columns whose numbers are not counts were taken as annotation of cells, not as genes: "
@@ -99,6 +101,22 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
                 got=f"{texts.iloc[0]!r} for cell {str(table.index[texts.index[0]])!r}, "
                 f"and {len(texts):,} of that kind in all",
                 fix="Write 0 where nothing was counted, and numbers with a decimal point and no other signs.",
+            )
+
+
+def _refuse_sums(counts: pd.DataFrame, where: str) -> None:
+    """Raise `FormatError` where the first or last row is the sum of all others, and so not a cell."""
+    if len(counts) < _FEWEST_SUMMED:
+        return
+    totals = counts.sum(axis=0).to_numpy(dtype=np.float64)
+    for place in (0, len(counts) - 1):
+        row = counts.iloc[place].to_numpy(dtype=np.float64, na_value=np.nan)
+        if totals.any() and np.allclose(2 * row, totals, equal_nan=True):
+            raise FormatError(
+                f"{where}, row {str(counts.index[place])!r}",
+                expected="a row per cell",
+                got="the sums of all other rows",
+                fix="Remove this row.",
             )
 
 

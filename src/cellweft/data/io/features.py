@@ -104,6 +104,10 @@ _CELL_COLUMN = re.compile(
 _FEWEST_NUMBERED = 10  # cells from which on numbers that always rise are numbers of cells, not counts
 _FEWEST_SHUFFLED = 50  # the same for numbers in any order
 _LARGEST_COUNT = 2**31  # no gene is counted so often
+_FEWEST_SUMMED = 4  # columns, one of which may be the sum of the others
+_FEW_NEGATIVE = (
+    0.05  # share of values below zero up to which a column holds wrong counts, which are refused later
+)
 _MOST_LOOKED_AT = 5_000  # cells whose values tell whether a column holds fractions
 
 
@@ -218,6 +222,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
         [one in places or bool(_CELL_COLUMN.fullmatch(plain_name(one))) for one in lower], dtype=bool
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
+    is_odd |= _is_sum(table, np.flatnonzero(is_number & ~by_name & ~is_odd))
     return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
 
 
@@ -226,6 +231,8 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
     is_odd, is_measure, is_fractional = (np.zeros(table.shape[1], dtype=bool) for _ in range(3))
     for place in columns:
         values = table.iloc[:, place]
+        if pd.api.types.is_float_dtype(values.dtype):  # infinite counts are refused later
+            values = values.replace([np.inf, -np.inf], np.nan)
         least, most = values.min(), values.max()
         is_constant = least == most and most > 0 and len(values) >= _FEWEST_SHUFFLED
         if most >= _LARGEST_COUNT or is_constant or _numbers_cells(values):
@@ -234,11 +241,23 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
         filled = _some_filled(values) if pd.api.types.is_float_dtype(values.dtype) else np.empty(0)
         fractional = np.count_nonzero(filled != np.rint(filled))
         is_fractional[place] = fractional > 0
-        is_measure[place] = fractional > 0.5 * len(filled) or least < 0
+        is_measure[place] = fractional > 0.5 * len(filled) or (values < 0).mean() > _FEW_NEGATIVE
     # Measurements stand out among whole counts only; elsewhere counts were normalised, or are expected ones.
     if is_measure.sum() <= 0.2 * len(columns) and not (is_fractional & ~is_measure).any():
         is_odd |= is_measure
     return is_odd
+
+
+def _is_sum(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
+    """Return (n_columns,) which of some columns is the sum of the others in every cell, as totals are."""
+    is_sum = np.zeros(table.shape[1], dtype=bool)
+    if len(columns) < _FEWEST_SUMMED or len(table) < _FEWEST_NUMBERED:
+        return is_sum
+    values = table.iloc[:_MOST_LOOKED_AT, columns].to_numpy(dtype=np.float64, na_value=0)
+    totals = values.sum(axis=1)
+    equal = np.isclose(2 * values, totals[:, None]).all(axis=0) & (totals > 0).any()
+    is_sum[columns[equal]] = True
+    return is_sum
 
 
 def _some_filled(values: pd.Series[Any]) -> NDArray[np.float64]:
