@@ -1,4 +1,4 @@
-"""Sums, wrong counts, ranks and dates among the counts of a table: said or refused, never taken as they are."""
+"""Sums, wrong counts, ranks and dates among the counts of a table: refused or said, never taken as is."""
 
 from pathlib import Path
 
