@@ -61,7 +61,7 @@ INTERVAL = 0.9
 """Share of true values that should lie inside the intervals of the imputed genes."""
 
 SETTINGS = {"steps": 150, "fold_steps": 100, "level_steps": 150}
-"""Settings of the Imputer: half of the default's steps, which changes these scores by less than .003."""
+"""Settings of the Imputer: half of the default's steps, to be quick."""
 
 PLACER_SETTINGS = {"models": 1, "steps": 150}
 """One encoder instead of several, with a shorter training."""

@@ -44,13 +44,9 @@ class Standard:
     def grade(self, value: float) -> Grade:
         """Return what a value is; both thresholds belong to the better side."""
         sign = -1.0 if self.less else 1.0
-        return (
-            "good"
-            if sign * value >= sign * self.good
-            else "even"
-            if sign * value >= sign * self.poor
-            else "poor"
-        )
+        if sign * value >= sign * self.good:
+            return "good"
+        return "even" if sign * value >= sign * self.poor else "poor"
 
 
 STANDARDS = {
