@@ -12,12 +12,11 @@ import pandas as pd
 
 from cellweft._errors import FormatError
 from cellweft._text import shorten
-from cellweft.data.io.features import annotation_columns, is_cell_column, only_genes
+from cellweft.data.io.features import FEWEST_SUMMED, annotation_columns, is_cell_column, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-_FEWEST_SUMMED = 4  # rows, one of which may be the sum of the others
 _MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, all of them missing
 
 
@@ -106,7 +105,7 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
 
 def _refuse_sums(counts: pd.DataFrame, where: str) -> None:
     """Raise `FormatError` where the first or last row is the sum of all others, and so not a cell."""
-    if len(counts) < _FEWEST_SUMMED:
+    if len(counts) < FEWEST_SUMMED:
         return
     totals = counts.sum(axis=0).to_numpy(dtype=np.float64)
     for place in (0, len(counts) - 1):

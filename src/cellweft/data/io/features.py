@@ -104,10 +104,9 @@ _CELL_COLUMN = re.compile(
 _FEWEST_NUMBERED = 10  # cells from which on numbers that always rise are numbers of cells, not counts
 _FEWEST_SHUFFLED = 50  # the same for numbers in any order
 _LARGEST_COUNT = 2**31  # no gene is counted so often
-_FEWEST_SUMMED = 4  # columns, one of which may be the sum of the others
-_FEW_NEGATIVE = (
-    0.05  # share of values below zero up to which a column holds wrong counts, which are refused later
-)
+FEWEST_SUMMED = 4  # columns, or rows, one of which may be the sum of the others
+# Share of values below zero up to which a column holds wrong counts, which are refused later.
+_FEW_NEGATIVE = 0.05
 _MOST_LOOKED_AT = 5_000  # cells whose values tell whether a column holds fractions
 
 
@@ -251,7 +250,7 @@ def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
 def _is_sum(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
     """Return (n_columns,) which of some columns is the sum of the others in every cell, as totals are."""
     is_sum = np.zeros(table.shape[1], dtype=bool)
-    if len(columns) < _FEWEST_SUMMED or len(table) < _FEWEST_NUMBERED:
+    if len(columns) < FEWEST_SUMMED or len(table) < _FEWEST_NUMBERED:
         return is_sum
     values = table.iloc[:_MOST_LOOKED_AT, columns].to_numpy(dtype=np.float64, na_value=0)
     totals = values.sum(axis=1)
