@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -21,18 +22,51 @@ MORE = {  # of other tissues and platforms; the default was not chosen on the la
     "embryo": ("seqfish_embryo_e1z5.h5ad", "seqfish_embryo_e1z2.h5ad", []),
     "pdac": ("pdac_a_sc.h5ad", "pdac_a_st.h5ad", []),
 }
+POOR = {  # references that tell little of the tissue: few cells, spots, another region
+    "hypothalamus, 300 reference cells": (
+        "hypo_ref_10x_sc134.h5ad",
+        "hypo_merfish_animal1_bregma-0.29_st.h5ad",
+    ),
+    "molcart, 300 reference cells": ("mop_ref_10x_sc500.h5ad", "cortex_molcart100_st.h5ad"),
+    "osmfish, reference of the motor cortex": ("mop_ref_10x_sc500.h5ad", "osmfish_benchmark_st.h5ad"),
+    "pdac, spots as reference": ("pdac_a_st.h5ad", "pdac_a_sc.h5ad"),
+}
+FEW_CELLS, FEW_GENES = 300, 300  # of a poor reference; of a panel drawn from a whole transcriptome
 SEEDED = ["auto", "stimpute"]
 BASELINES = ["mean", "knn", "knn:space=log", "attention", "attention:space=log+temperature=0.05"]
 METRICS = ["pearson", "spearman", "cosine", "mse", "ssim"]
 CELL_METRICS = ["pearson", "cosine"]
 
 
+def pair_of(name: str) -> cellweft.Pair:
+    """Return a pair of the tables by its name."""
+    if name in POOR:
+        return poor_pair(name)
+    sc, st, options = (PAIRS | MORE)[name]
+    return cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+
+
+def poor_pair(name: str) -> cellweft.Pair:
+    """Return a pair with few reference cells, or whose panel is the most variable genes of both sides."""
+    sc, st = (ad.read_h5ad(DATA / file) for file in POOR[name])
+    if "reference cells" in name:
+        drawn = np.random.default_rng(0).choice(sc.n_obs, FEW_CELLS, replace=False)
+        sc = sc[np.sort(drawn)].copy()
+    if name.startswith("pdac"):
+        shared = sc.var_names.intersection(st.var_names)
+        logs = [np.log1p(one[:, shared].X.toarray()) for one in (sc, st)]
+        variable = sum(side.var(axis=0) / side.var(axis=0).sum() for side in logs)
+        chosen = shared[np.sort(np.argsort(-variable, kind="stable")[:FEW_GENES])]
+        sc, st = sc[:, chosen].copy(), st[:, chosen].copy()
+        st.obsm["spatial"] = np.random.default_rng(0).uniform(size=(st.n_obs, 2))  # never looked at
+    return cellweft.pair(sc, st)
+
+
 def scored(name: str, method: str, seed: int, kept: Path) -> pd.DataFrame:
     """Return every score of one method with one seed, and the CPU seconds that its five folds took."""
     path = kept / f"{name}, {method.replace(':', ' ')}, {seed}.csv"
     if not path.exists():
-        sc, st, options = (PAIRS | MORE)[name]
-        pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
+        pair = pair_of(name)
         has_network = method == "stimpute" and name in PAIRS  # of these the genes' proteins are known
         embedding = DATA / EMBEDDING if has_network else None
         start = time.process_time()

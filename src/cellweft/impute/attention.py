@@ -41,7 +41,15 @@ from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.operator import ReferenceOperator, on_all_cells
 from cellweft.nn.parallel import over_devices
-from cellweft.nn.platform_effects import GeneLevels, LevelNet, Levels, fit_levels
+from cellweft.nn.platform_effects import (
+    GeneLevels,
+    LevelNet,
+    Levels,
+    choose_share,
+    fit_levels,
+    mixed,
+    own_level,
+)
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
@@ -116,7 +124,8 @@ def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Le
     nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
     for number, net in enumerate(nets):
         net.load_state_dict(part_of(tensors, f"levels.{number}"))
-    return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"))
+    share = float(tensors["levels.share"])
+    return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"), share=share)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,6 +251,7 @@ class FittedAttention:
         moments = {name: getattr(model, name) for name in _MOMENTS}
         if levels is not None:
             moments["levels"] = levels.features
+            tensors["levels.share"] = torch.tensor(levels.share, dtype=torch.float64)
             for number, net in enumerate(levels.nets):
                 tensors |= named(f"levels.{number}", net.state_dict())
         for name, one in moments.items():
@@ -450,14 +460,15 @@ def fit_attending(
     if not splits:
         return whole, None
     learner = _LevelLearner.of(parts, splits, truth=trainer.shown, settings=settings, seed=seed)
-    asked = [(every, "all"), *((kept, str(number)) for number, (kept, _) in enumerate(splits) if cross)]
+    asked = [(every, "all"), *((kept, str(number)) for number, (kept, _) in enumerate(splits))]
     levels: list[Levels] = []
     for one in over_devices(learner.learn, asked, work.devices):
         if levels:
             work.progress("levels left out", len(levels), len(splits))
         levels.append(one)
-    attending = replace(whole, levels=levels[0])
-    return attending, learner.held_out(parts, splits, levels[1:]) if cross else None
+    held_out, share = learner.held_out(parts, splits, levels[1:])
+    attending = replace(whole, levels=replace(levels[0], share=share))
+    return attending, held_out if cross else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -573,23 +584,26 @@ class _LevelLearner:
         )
         return levels if device == home else levels.to(home)
 
-    def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> OutOfFold:
-        """Predict every part of the panel with levels learned from the others."""
-        predicted, fold = torch.empty_like(self.truth), np.empty(self.truth.shape[1], dtype=np.int64)
+    def held_out(self, parts: list[_Part], splits: Splits, levels: list[Levels]) -> tuple[OutOfFold, float]:
+        """Predict every part of the panel with levels learned from the others, and choose their share."""
+        learned, fold = torch.empty_like(self.truth), np.empty(self.truth.shape[1], dtype=np.int64)
         for number, (_, out) in enumerate(splits):
             some = torch.from_numpy(out).to(self.truth.device)
-            predicted[:, some] = levels[number].values(
+            learned[:, some] = levels[number].values(
                 self.pattern[:, some], self.detection[:, some], self.genes.take(some)
             )
             fold[out] = number
+        own = own_level(self.pattern, self.genes)
+        share = choose_share(learned, own, self.truth)
         order = _panel_order(splits)
-        return OutOfFold(
+        held_out = OutOfFold(
             fold=fold,
-            predicted=predicted.cpu().numpy(),
+            predicted=mixed(learned, own, share).cpu().numpy(),
             carried=torch.cat([part.carried for part in parts], dim=1).cpu().numpy()[:, order],
             within=torch.cat([part.within for part in parts], dim=1).cpu().numpy()[:, order],
             truth=self.truth.cpu().numpy(),
         )
+        return held_out, share
 
 
 def _panel_order(splits: Splits) -> IntArray:
