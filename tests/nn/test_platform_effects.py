@@ -11,7 +11,15 @@ import torch
 from cellweft.nn import platform_effects
 from cellweft.nn.attention import AttentionModel, Moments, train
 from cellweft.nn.config import AttentionSettings
-from cellweft.nn.platform_effects import FEATURES, GeneLevels, LevelNet, Levels, fit_levels
+from cellweft.nn.platform_effects import (
+    FEATURES,
+    GeneLevels,
+    LevelNet,
+    Levels,
+    choose_share,
+    fit_levels,
+    mixed,
+)
 from cellweft.nn.training import linear
 
 # float32 sums in another order than those in float64
@@ -124,21 +132,24 @@ class TestGeneLevels:
         assert (known.varies[:-3] > 0).all()
         assert known.spread[-2:].tolist() == [0.0, 0.0]
         assert known.expressing[-2:].tolist() == [1.0, 0.0]
-        for one in (known.features(), known.intercept(), *tensors(known)):
+        intercept, slope = known.start()
+        assert slope[-3:].tolist() == [0.0, 0.0, 0.0]
+        for one in (known.features(), intercept, slope, *tensors(known)):
             assert torch.isfinite(one).all()
         assert (known.features()[-1, :4] - math.log(0.01)).abs().max() < 1e-5
 
     @pytest.mark.parametrize("mean", [1e-3, 0.02, 0.7, 3.0, 40.0])
     def test_the_start_has_the_carried_mean_and_spread(self, mean: float) -> None:
         known = made_up(1, mean=mean, spread=0.1 * mean)
-        assert math.log1p(math.exp(float(known.intercept()[0]))) == pytest.approx(mean, rel=1e-3)
-        patterns = torch.tensor([[-1.0], [0.0], [1.0]])
-        low, middle, high = platform_effects._value(torch.zeros(1, 2), patterns, known)[:, 0].tolist()
-        assert middle == pytest.approx(mean, rel=0.02)
-        assert high - low == pytest.approx(2 * 0.1 * mean, rel=0.06)
+        intercept, slope = (float(one[0]) for one in known.start())
+        assert math.log1p(math.exp(intercept)) == pytest.approx(mean, rel=1e-3)
+        step = 1e-4
+        risen = math.log1p(math.exp(intercept + slope * step))
+        assert (risen - math.log1p(math.exp(intercept))) / step == pytest.approx(0.1 * mean, rel=2e-3)
 
-    def test_a_gene_that_nothing_is_carried_of_has_a_small_mean(self) -> None:
-        intercept = made_up(1, mean=0.0, spread=10.0).intercept()
+    def test_the_slope_has_a_bound_and_the_intercept_too(self) -> None:
+        intercept, slope = made_up(1, mean=0.0, spread=10.0).start()
+        assert float(slope[0]) == 5.0
         assert math.log1p(math.exp(float(intercept[0]))) == pytest.approx(1e-3, rel=1e-3)
 
     def test_taking_and_joining(self, model: AttentionModel, values: torch.Tensor) -> None:
@@ -187,12 +198,6 @@ class TestLevelNet:
         assert float(one.direct.weight.detach().abs().max()) <= 0.1 * FEATURES**-0.5
 
 
-def by_hand(mean: float, spread: float, pattern: float) -> float:
-    """Return the value of a gene of this mean and spread at a pattern."""
-    bent = 3 * (mean + spread * pattern) / mean
-    return (math.log1p(math.exp(bent)) if bent < 30 else bent) * mean / 3
-
-
 class TestValues:
     def test_without_corrections_a_gene_has_the_references_level(self) -> None:
         genes = made_up(4)
@@ -202,19 +207,21 @@ class TestValues:
         )
         pattern = torch.linspace(-2, 2, 9)[:, None].expand(9, 4)
         found = silent_levels.values(pattern, torch.zeros(9, 1), genes).numpy()
-        expected = [by_hand(0.8, 0.4, one) for one in pattern[:, 0].tolist()]
+        intercept = math.log(math.expm1(0.8))
+        slope = 0.4 * (1 + math.exp(-intercept))
+        expected = [math.log1p(math.exp(intercept + slope * one)) for one in pattern[:, 0].tolist()]
         np.testing.assert_allclose(found, np.tile(expected, (4, 1)).T, atol=TOLERANCE)
-        np.testing.assert_allclose(found[4], 0.8, rtol=0.02)  # the bend at 0 lifts it a little
+        np.testing.assert_allclose(found[4], 0.8, atol=TOLERANCE)
 
-    def test_corrections_add_to_the_intercept_and_multiply_the_spread(self) -> None:
+    def test_corrections_add_to_the_intercept_and_multiply_the_slope(self) -> None:
         genes, net = made_up(2), no_progress(by_cell=False)
         with torch.no_grad():
             net.last.bias.copy_(torch.tensor([0.3, math.log(2)]))
         found = Levels(nets=(net,), features=Moments.of(genes.features())).values(
             torch.tensor([[0.0, 1.0]]), torch.zeros(1, 1), genes
         )
-        mean = math.log1p(math.exp(float(genes.intercept()[0]) + 0.3))
-        expected = [by_hand(mean, 0.8, 0.0), by_hand(mean, 0.8, 1.0)]
+        intercept, slope = (float(one[0]) for one in genes.start())
+        expected = [math.log1p(math.exp(intercept + 0.3)), math.log1p(math.exp(intercept + 0.3 + 2 * slope))]
         np.testing.assert_allclose(found[0], expected, atol=TOLERANCE)
 
     def test_it_is_the_mean_of_the_networks(self) -> None:
@@ -259,13 +266,63 @@ class TestValues:
         )
 
 
+class TestShare:
+    """How much of what networks learned is used beside the level of the reference."""
+
+    def test_unchanged_levels_have_the_carried_mean_and_spread(self) -> None:
+        genes = made_up(3, mean=0.8, spread=0.4)
+        pattern = torch.tensor([[-1.0, 0.0, 1.0], [-5.0, 2.0, 0.5]])
+        expected = [[0.4, 0.8, 1.2], [0.0, 1.6, 1.0]]
+        np.testing.assert_allclose(genes.unchanged(pattern), expected, atol=TOLERANCE)
+
+    @pytest.mark.parametrize("share", [0.0, 0.25, 0.7, 1.0])
+    def test_a_planted_share_is_found(self, share: float) -> None:
+        learned, own = random(50, 4), random(50, 4, seed=1)
+        truth = own + share * (learned - own)
+        assert choose_share(learned, own, truth) == pytest.approx(share, abs=0.0126)
+
+    def test_it_is_the_best_by_the_mean_logarithm_of_the_errors(self) -> None:
+        learned, own = random(40, 5), random(40, 5, seed=1)
+        truth = 0.6 * learned + 0.4 * own + random(40, 5, seed=2) * torch.tensor([0.1, 1, 2, 3, 10])
+        least = 1e-3 * float(truth.double().var(dim=0, correction=0).mean())
+        tried = {}
+        for share in torch.linspace(0, 1, 41).tolist():
+            errors = ((own + share * (learned - own) - truth) ** 2).mean(dim=0)
+            tried[share] = float(torch.log(errors + least).mean())
+        assert choose_share(learned, own, truth) == pytest.approx(min(tried, key=tried.__getitem__))
+
+    def test_an_abundant_gene_does_not_decide_for_all(self) -> None:
+        """The networks are right about one gene of large values, the reference about four of small ones."""
+        truth, noise = 3 * random(60, 5).abs(), random(60, 5, seed=1)
+        learned = truth + noise * torch.tensor([1.0, 1, 1, 1, 1])
+        own = truth + noise.flip(0) * torch.tensor([9.0, 0.4, 0.4, 0.4, 0.4])
+        errors = [((one - truth) ** 2).mean() for one in (learned, own)]
+        assert errors[0] < 0.1 * errors[1]
+        assert choose_share(learned, own, truth) < 0.5
+
+    def test_a_prediction_is_mixed_by_the_share(self) -> None:
+        genes, pattern, detection = made_up(3), random(5, 3), random(5, 1)
+        nets, moments = (LevelNet(8, stream(), by_cell=True),), Moments.of(genes.features())
+        whole, half, none = (
+            Levels(nets=nets, features=moments, share=share).values(pattern, detection, genes)
+            for share in (1.0, 0.5, 0.0)
+        )
+        np.testing.assert_allclose(none, genes.unchanged(pattern), atol=TOLERANCE)
+        np.testing.assert_allclose(half, (whole + none) / 2, atol=TOLERANCE)
+        assert mixed(whole, none, 1.0) is whole
+
+    def test_genes_without_any_expression_do_no_harm(self) -> None:
+        nothing = torch.zeros(20, 3)
+        assert 0 <= choose_share(nothing, nothing, nothing) <= 1
+
+
 class TestFitting:
     @staticmethod
     def planted(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, GeneLevels, torch.Tensor]:
         """A platform on which every gene's level is twice, and its contrast half, the reference's."""
         genes, pattern = made_up(16), random(200, 16, seed=seed)
-        mean = torch.nn.functional.softplus(genes.intercept() + 1.1)
-        truth = torch.nn.functional.softplus(3 * (1 + 0.5 * genes.varies / mean * pattern)) * mean / 3
+        intercept, slope = genes.start()
+        truth = torch.nn.functional.softplus(intercept + 1.1 + 0.5 * slope * pattern)
         return pattern, random(200, 1, seed=seed + 1).expand(200, 16), genes, truth
 
     def fit(self, settings: AttentionSettings = SETTINGS, *, seed: int = 0) -> Levels:
@@ -336,15 +393,16 @@ class TestFitting:
 class TestConstants:
     """What stands in the code as a number is what the result has."""
 
-    def test_a_spread_changes_by_e_cubed_at_most(self) -> None:
+    def test_a_slope_changes_by_e_cubed_at_most(self) -> None:
         genes, pattern = made_up(3), random(4, 3)
         corrections = torch.zeros(4, 3, 2)
         found = {}
         for change in (-50.0, -3.0, -2.9, 2.9, 3.0, 50.0):
             corrections[..., 1] = change
             found[change] = platform_effects._value(corrections, pattern, genes)
-        expected = [by_hand(0.8, 0.4 * math.exp(3.0), one) for one in pattern.flatten().tolist()]
-        np.testing.assert_allclose(found[50.0].flatten(), expected, rtol=1e-5, atol=TOLERANCE)
+        intercept, slope = genes.start()
+        by_hand = torch.nn.functional.softplus(intercept + slope * math.exp(3.0) * pattern)
+        torch.testing.assert_close(found[50.0], by_hand, rtol=TOLERANCE, atol=TOLERANCE)
         assert torch.equal(found[50.0], found[3.0])
         assert torch.equal(found[-50.0], found[-3.0])
         assert not torch.equal(found[2.9], found[3.0])
@@ -411,4 +469,5 @@ class TestConstants:
         assert genes.features()[:, 4].tolist() == pytest.approx(
             [math.log(0.01 / 1.01), math.log(1.01 / 0.01)], rel=1e-5
         )
-        assert torch.nn.functional.softplus(genes.intercept())[0].item() == pytest.approx(1e-3, rel=1e-3)
+        intercept, _ = genes.start()
+        assert torch.nn.functional.softplus(intercept)[0].item() == pytest.approx(1e-3, rel=1e-3)

@@ -41,15 +41,7 @@ from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings
 from cellweft.nn.device import to_device
 from cellweft.nn.operator import ReferenceOperator, on_all_cells
 from cellweft.nn.parallel import over_devices
-from cellweft.nn.platform_effects import (
-    GeneLevels,
-    LevelNet,
-    Levels,
-    choose_share,
-    fit_levels,
-    mixed,
-    own_level,
-)
+from cellweft.nn.platform_effects import GeneLevels, LevelNet, Levels, choose_share, fit_levels, mixed
 
 Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 """Genes of the panel that are kept, and that are left out, part by part."""
@@ -593,7 +585,7 @@ class _LevelLearner:
                 self.pattern[:, some], self.detection[:, some], self.genes.take(some)
             )
             fold[out] = number
-        own = own_level(self.pattern, self.genes)
+        own = self.genes.unchanged(self.pattern)
         share = choose_share(learned, own, self.truth)
         order = _panel_order(splits)
         held_out = OutOfFold(

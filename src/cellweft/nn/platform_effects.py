@@ -22,10 +22,9 @@ from cellweft.nn.training import fit_steps, linear, warm_cosine
 
 FEATURES = 5  # of a gene
 _SMALL = 0.01  # added before logarithms
-_LEAST_MEAN = 1e-3  # that is carried
 _SHARES = 41  # that are tried, from 0 to 1
-_LEAST_ERROR = 1e-3  # of a gene, in parts of the variance of all
-_SHARPNESS = 3.0  # of the bend at 0: it is as wide as a third of the gene's mean
+_LEAST_ERROR = 1e-3  # of a gene, in parts of the mean variance of a gene
+_MOST_SLOPE = 5.0
 _MOST_STANDARD = 3.0  # features of a new gene are cut to so many standard deviations
 _BATCH_CELLS, _BATCH_GENES = 256, 64
 _MOST_VALUES = 2**15  # that are given levels at once: fifty numbers for each, which the cache should hold
@@ -95,10 +94,15 @@ class GeneLevels:
         logs = [torch.log(one + _SMALL) for one in (self.carried.mean, self.varies, self.mean, self.spread)]
         return torch.stack([*logs, torch.log(odds)], dim=1)
 
-    def intercept(self) -> torch.Tensor:
-        """Return what softplus makes the carried mean of."""
-        mean = self.carried.mean.clamp_min(_LEAST_MEAN)
-        return mean + torch.log(-torch.expm1(-mean))
+    def start(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return intercept and slope before the softplus that give the carried mean and spread."""
+        mean = self.carried.mean.clamp_min(1e-3)
+        intercept = mean + torch.log(-torch.expm1(-mean))  # the inverse of softplus
+        return intercept, (self.varies / torch.sigmoid(intercept)).clamp(max=_MOST_SLOPE)
+
+    def unchanged(self, pattern: torch.Tensor) -> torch.Tensor:
+        """Return patterns, (B, G), with the mean and spread that is carried: the reference's own level."""
+        return (self.carried.mean + self.varies * pattern).clamp_min(0)
 
     def take(self, genes: torch.Tensor) -> GeneLevels:
         """Return those of some genes."""
@@ -120,7 +124,7 @@ class GeneLevels:
 
 
 class LevelNet(torch.nn.Module):
-    """Correction of a gene's intercept and log spread: by its features alone, or also by pattern and cell."""
+    """Correction of a gene's intercept and slope: by its features alone, or also by pattern and cell."""
 
     def __init__(self, hidden: int, generator: torch.Generator, *, by_cell: bool) -> None:
         super().__init__()
@@ -184,7 +188,7 @@ class Levels:
         for shown, seen in zip(torch.split(pattern, rows), torch.split(detection, rows), strict=True):
             parts = [_value(net(features, shown, seen), shown, genes) for net in self.nets]
             means.append(torch.stack(parts).mean(dim=0))
-        return mixed(torch.cat(means), own_level(pattern, genes), self.share)
+        return mixed(torch.cat(means), genes.unchanged(pattern), self.share)
 
     def to(self, device: torch.device) -> Levels:
         """Return a copy on a device."""
@@ -239,11 +243,6 @@ def fit_levels(
     return Levels(nets=tuple(nets), features=moments)
 
 
-def own_level(pattern: torch.Tensor, genes: GeneLevels) -> torch.Tensor:
-    """Return expression, (B, G), with the level and spread that the genes have in the reference."""
-    return _value(pattern.new_zeros(2), pattern, genes)
-
-
 def choose_share(learned: torch.Tensor, own: torch.Tensor, truth: torch.Tensor) -> float:
     """Return how much of what networks learned to use beside the reference's own level.
 
@@ -258,11 +257,12 @@ def choose_share(learned: torch.Tensor, own: torch.Tensor, truth: torch.Tensor) 
     0 to 1: where the mean over the genes of the logarithm of their squared error is lowest. By the logarithm,
     a gene that is hard to tell, or abundant, counts as much as any other.
     """
-    change, error = (learned - own).double(), (own - truth).double()
-    shares = torch.linspace(0, 1, _SHARES, dtype=torch.float64, device=truth.device)[:, None]
+    learned, own, truth = (values.cpu().double() for values in (learned, own, truth))
+    change, error = learned - own, own - truth
+    shares = torch.linspace(0, 1, _SHARES, dtype=torch.float64)[:, None]
     squares = (error**2).mean(dim=0) + 2 * shares * (error * change).mean(dim=0)
     squares = squares + shares**2 * (change**2).mean(dim=0)
-    least = _LEAST_ERROR * float(truth.double().var(correction=0).clamp_min(1e-6))
+    least = _LEAST_ERROR * float(truth.var(dim=0, correction=0).mean().clamp_min(1e-6))
     return float(shares[torch.log(squares + least).mean(dim=1).argmin(), 0])
 
 
@@ -272,14 +272,9 @@ def mixed(learned: torch.Tensor, own: torch.Tensor, share: float) -> torch.Tenso
 
 
 def _value(corrections: torch.Tensor, pattern: torch.Tensor, genes: GeneLevels) -> torch.Tensor:
-    """Return expression from corrections of intercept and log spread, (..., G, 2), and patterns, (B, G).
-
-    It is the mean plus the spread times the pattern, bent to stay above 0. A straight line ranks cells of
-    high and of low expression alike; a softplus of all of it would stretch the high ones of a weak gene.
-    """
-    mean = F.softplus(genes.intercept() + corrections[..., 0]).clamp_min(_LEAST_MEAN)
+    """Return expression from corrections of intercept and log slope, (..., G, 2), and patterns, (B, G)."""
+    intercept, slope = genes.start()
     # a factor of e^3 either way is more than any panel showed
-    spread = genes.varies * torch.exp(corrections[..., 1].clamp(-3, 3))
-    sharpness = _SHARPNESS / mean
-    value: torch.Tensor = F.softplus((mean + spread * pattern) * sharpness) / sharpness
+    steepness = slope * torch.exp(corrections[..., 1].clamp(-3, 3))
+    value: torch.Tensor = F.softplus(intercept + corrections[..., 0] + steepness * pattern)
     return value
