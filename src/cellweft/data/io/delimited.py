@@ -12,7 +12,8 @@ import pandas as pd
 
 from cellweft._errors import FormatError
 from cellweft._text import shorten
-from cellweft.data.io.features import FEWEST_SUMMED, annotation_columns, is_cell_column, only_genes
+from cellweft.data.io.dialect import Dialect, dialect_of
+from cellweft.data.io.features import annotation_columns, is_cell_column, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
@@ -22,13 +23,16 @@ _MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, a
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
     """Read a table of cells x genes; text, coordinates and ``obs_columns`` become annotation."""
+    notes = []
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
                 table = table.set_index(table.columns[0])
         else:
-            table = read_rows(path, separator=SEPARATORS[suffix])
+            dialect = dialect_of(path, separator=SEPARATORS[suffix])
+            notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
+            table = read_rows(path, dialect=dialect)
             header = table.index.name
             numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
@@ -48,12 +52,14 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         )
     is_numbered = isinstance(table.index, pd.RangeIndex)
     table.index = table.index.astype(str)
-    _refuse_sums(table.loc[:, is_gene], where)
-    notes = [one for one in by_values if one not in {*obs_columns}]
-    said = (
-        f"columns whose numbers are not counts were taken as annotation of cells, not as genes: "
-        f"{shorten(notes)}."
-    )
+    odd = [one for one in by_values if one not in {*obs_columns}]
+    if odd:
+        notes.append(
+            "columns whose numbers are not counts were taken as annotation of cells, not as genes: "
+            f"{shorten(odd)}."
+        )
+    if is_numbered:
+        notes.append("the table has no column with names of cells, so they are numbered from 0.")
     return only_genes(
         Input(
             where=where,
@@ -61,18 +67,18 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
             obs=HeldTable(table.loc[:, ~is_gene]),
             var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
-            notes=(said,) * bool(notes) + (_NUMBERED,) * is_numbered,
+            notes=tuple(notes),
         )
     )
 
 
-_NUMBERED = "the table has no column with names of cells, so they are numbered from 0."
 _NO_NUMBER = re.compile(
-    r"\s*([-–—_.?*#]+|n\.?[ad]\.?|n/a|none|null|missing|not (detected|available|measured)"
-    r"|[<>]\s*[\d.]+|#\S+|-?\d+,\d+|-?\d{1,3}(,\d{3})+(\.\d+)?)?\s*",
+    r"\s*([-–—_.?*#]+|n\.?[ad]\.?|n/a|none|null|missing|not (detected|available|measured)|#\S+"
+    r"|[-+~<>=≤≥]*\s*[.,]?\d[\d.,'’_\s]*(e[-+]?\d+)?\s*(%|counts?|reads|umis?)?)?\s*",
     re.IGNORECASE,
 )
 """Placeholders and ways to write numbers that stand among the numbers of a column, and are none to pandas."""
+_WITH_COMMAS = re.compile(r"\s*-?\d{1,3}(,\d{3})+(\.\d+)?\s*|\s*-?\d+,\d+\s*")
 
 
 def _are_names(index: pd.Index[Any], header: str) -> bool:
@@ -90,10 +96,11 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
     for place in np.flatnonzero(texts_at).tolist():
         name, column = str(table.columns[place]), table.iloc[:, place].reset_index(drop=True)
         numbers: pd.Series[Any] = pd.to_numeric(column, errors="coerce")
-        if name in other or is_cell_column(name) or not numbers.notna().any():
-            continue
         texts = column[numbers.isna() & column.notna()].astype(str)
-        if len(texts) and all(_NO_NUMBER.fullmatch(text) for text in texts.unique()):
+        if name in other or is_cell_column(name) or not len(texts):
+            continue
+        odd = _NO_NUMBER if numbers.notna().any() else _WITH_COMMAS
+        if all(odd.fullmatch(text) for text in texts.unique()):
             raise FormatError(
                 f"{where}, column {name!r}",
                 expected="a number for every cell",
@@ -103,23 +110,7 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
             )
 
 
-def _refuse_sums(counts: pd.DataFrame, where: str) -> None:
-    """Raise `FormatError` where the first or last row is the sum of all others, and so not a cell."""
-    if len(counts) < FEWEST_SUMMED:
-        return
-    totals = counts.sum(axis=0).to_numpy(dtype=np.float64)
-    for place in (0, len(counts) - 1):
-        row = counts.iloc[place].to_numpy(dtype=np.float64, na_value=np.nan)
-        if totals.any() and np.allclose(2 * row, totals, equal_nan=True):
-            raise FormatError(
-                f"{where}, row {str(counts.index[place])!r}",
-                expected="a row per cell",
-                got="the sums of all other rows",
-                fix="Remove this row.",
-            )
-
-
-def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
+def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
     r"""Read a text table with a header, whose first column names the rows.
 
     Names and other text stay as they are written: pandas alone would take a gene called ``NA`` or a label
@@ -130,8 +121,8 @@ def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
     ----------
     path
         The file, packed or not.
-    separator
-        Between its columns.
+    dialect
+        How it is written.
 
     Returns
     -------
@@ -148,13 +139,13 @@ def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "cells.csv")
     ...     written = path.write_text("cell,NA,type\n001,5,None\n002,6,\n")
-    ...     table = read_rows(path, separator=",")
+    ...     table = read_rows(path, dialect=dialect_of(path, separator=","))
     >>> table.index.tolist(), table["NA"].tolist(), table["type"].tolist()
     (['001', '002'], [5, 6], ['None', nan])
     """
-    table = pd.read_csv(path, sep=separator, index_col=0)
+    table = pd.read_csv(path, index_col=0, **dialect.options)
     # pandas tells equal names apart by a suffix, which would hide genes that stand twice
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **dialect.options)
     header_names = header.iloc[0].tolist()[-table.shape[1] :]
     table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])
     is_number = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
@@ -162,13 +153,13 @@ def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
     columns = [0, *(np.flatnonzero(may_be_text) + 1).tolist()]
     text = pd.read_csv(
         path,
-        sep=separator,
         header=0,
         names=range(table.shape[1] + 1),  # R leaves the first name out of the header
         usecols=columns,
         index_col=False,
         dtype=str,
         keep_default_na=False,
+        **dialect.options,
     )
     for column in columns[1:]:
         words = text[column]

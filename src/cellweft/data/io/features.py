@@ -204,7 +204,7 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
         (n_columns,) text, dates and booleans; coordinates and other measurements of cells by their names; and
         what counts cannot be: numbers of cells, and measurements among whole counts.
     by_values
-        Names of those that only their values tell, which should be said.
+        Names of those that only their values tell, and of numbers held as text, which should be said.
 
     Examples
     --------
@@ -222,7 +222,18 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
     is_odd |= _is_sum(table, np.flatnonzero(is_number & ~by_name & ~is_odd))
-    return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
+    is_said = is_odd | ~is_number & ~by_name & _numbers_as_text(table)
+    return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_said)]
+
+
+def _numbers_as_text(table: pd.DataFrame) -> BoolArray:
+    """Return (n_columns,) which columns are text, and every one of their texts a number."""
+    is_text = [pd.api.types.is_string_dtype(kind) for kind in table.dtypes]
+    numbers = [
+        bool(one) and bool(pd.to_numeric(table.iloc[:, place].dropna(), errors="coerce").notna().all())
+        for place, one in enumerate(is_text)
+    ]
+    return np.array(numbers, dtype=bool) & ~table.isna().all().to_numpy()
 
 
 def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:
