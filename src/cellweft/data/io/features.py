@@ -89,7 +89,8 @@ _CELL_COLUMN = re.compile(
     | n_?(counts?|umis?|genes?|features?|transcripts?|molecules|cells|reads)(_by_(counts|umis?))?
     | n(count|feature|counts|features|umi|gene|genes)_.+
     | (log1p|log10|log)_(total|n)_.+ | total_(counts?|umis?|transcripts|reads)(_.+)? | library_size
-    | size_?factors?
+    | size_?factors? | (grand_)?totals? | sums? | means? | averages? | medians? | counts? | umis?
+    | reads | transcripts
     | (pct|percent|perc|fraction)_(counts?|mt|mito|ribo|rb|hb|top|in|ercc)(_.+)? | percent_?mito
     | (doublet|scrublet|s|g2m)_scores? | predicted_doublets?
     | seurat_clusters? | leiden(_.+)? | louvain(_.+)? | clusters?(_?(id|label))? | \w+_snn_res(_.+)?
