@@ -314,6 +314,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"that differ from it in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
     yield from _twin_cautions(evidence)
+    yield from _gene_columns_cautions(evidence)
     for one in evidence.sides:
         notes = [*one.data.notes, *filter(None, [one.genes.note])]
         yield from (f"{_title(one.side)}: {note}" for note in notes)
@@ -321,6 +322,20 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             yield (
                 f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
                 "has the same gene name."
+            )
+
+
+def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say which columns of ``obs`` and features that were left out have the name of a gene of the other side."""
+    for one, other in (evidence.sides, evidence.sides[::-1]):
+        others = [*one.data.obs.columns, *(name for kind in one.data.left_out.values() for name in kind)]
+        genes = {*other.genes.names.tolist(), *other.side.symbols.tolist()} - {*one.genes.names.tolist(), ""}
+        called = sorted(genes & {*map(str, others)})
+        if called:
+            yield (
+                f"{_title(one.side)}: {shorten(called)} of obs, or left out as no gene, "
+                f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other side "
+                "and no counts here: if these are counts, write them as plain numbers among the other genes."
             )
 
 
