@@ -51,7 +51,9 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
 @pytest.mark.parametrize("name", ["Total", "s40"])
 def test_a_row_of_sums_is_refused(counts: pd.DataFrame, tmp_path: Path, name: str) -> None:
     counts.loc[name] = counts.sum()
-    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows called)"):
+    with pytest.raises(
+        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows called)"
+    ):
         paired(counts, tmp_path)
 
 

@@ -17,7 +17,8 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import as_text
 
 _STATISTIC = re.compile(
-    r"\W*(grand[ _]?|row[ _]?|col(umn)?[ _]?)?((sub)?totals?|sums?|means?|averages?|avg|medians?|std ?dev)\W*",
+    r"\W*(grand[ _]?|row[ _]?|col(umn)?[ _]?)?"
+    r"((sub)?totals?|sums?|means?|averages?|avg|medians?|std ?dev)\W*",
     re.IGNORECASE,
 )
 """What a row of a statistic is called, and no cell."""
@@ -81,5 +82,8 @@ def _is_sum(source: RowSource, row: int, columns: IntArray | None) -> bool:
 
 def _no_cell(where: str, name: str, got: str) -> FormatError:
     return FormatError(
-        f"{where}, row {name!r}", expected="a row per cell", got=got, fix="Remove this row, or rename the cell."
+        f"{where}, row {name!r}",
+        expected="a row per cell",
+        got=got,
+        fix="Remove this row, or rename the cell.",
     )

@@ -113,7 +113,8 @@ def test_decimal_signs_of_both_kinds_are_refused(other: list[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "mark", ["1,234", "1.234,5", "1 234", "1'234", "~5", ">100", "12%", "3 counts", "1\u202f234", "+-3", "4_000"]
+    "mark",
+    ["1,234", "1.234,5", "1 234", "1'234", "~5", ">100", "12%", "3 counts", "1\u202f234", "+-3", "4_000"],
 )
 def test_numbers_written_otherwise_are_refused(mark: str, tmp_path: Path) -> None:
     text = f'cell,Gad1,Sst\na,"{mark}",1\nb,2,2\nc,3,1\n'
@@ -135,8 +136,84 @@ def test_numbers_that_are_held_as_text_are_said(kind: str, tmp_path: Path) -> No
     else:
         COUNTS.astype({"Sst": str}).to_parquet(tmp_path / "a.parquet")
         data = open_input(tmp_path / "a.parquet", argument="st")
-    said = "columns whose numbers are not counts were taken as annotation of cells, not as genes: 'Sst'."
-    assert said in data.notes
+    assert said_as_annotation("Sst") in data.notes
+
+
+def said_as_annotation(name: str) -> str:
+    said = "columns of numbers that are not counts, or with text among them, were taken as annotation of "
+    return f"{said}cells, not as genes: {name!r}."
+
+
+@pytest.mark.parametrize("mark", ["bdl", "low", "TRUE", "0x10", "Excluded"])
+def test_text_among_the_numbers_of_a_column_is_said(mark: str, tmp_path: Path) -> None:
+    data = opened(tmp_path, "a.csv", f"cell,Gad1,Sst\na,{mark},1\nb,2,2\nc,3,1\n".encode())
+    assert said_as_annotation("Gad1") in data.notes
+
+
+@pytest.mark.parametrize("corner", ["", "cell", "index"])
+def test_rows_that_end_in_a_separator_are_not_shifted(corner: str, tmp_path: Path) -> None:
+    header, *rows = COUNTS.rename_axis(corner).to_csv().splitlines()
+    data = opened(tmp_path, "a.csv", "\n".join([header, *(f"{row}," for row in rows)]).encode())
+    np.testing.assert_array_equal(values(data), COUNTS)
+    assert list(data.var.index) == list(COUNTS.columns)
+    assert list(data.obs.names()) == list(COUNTS.index)
+
+
+def test_one_row_with_a_field_too_many_is_refused(tmp_path: Path) -> None:
+    header, *rows = COUNTS.rename_axis("cell").to_csv().splitlines()
+    many_rows = [f"{row}," for row in rows * 20] + [f"{rows[0]},7"]
+    with pytest.raises(FormatError, match="some rows have a field more than the header"):
+        opened(tmp_path, "a.csv", "\n".join([header, *many_rows]).encode())
+
+
+def test_empty_rows_are_left_out_and_said(tmp_path: Path) -> None:
+    data = opened(tmp_path, "a.csv", COUNTS.to_csv().encode() + b",,,\n,,,\n")
+    np.testing.assert_array_equal(values(data), COUNTS)
+    assert data.notes == ("2 empty rows left out.",)
+
+
+def test_a_table_without_a_header_is_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame(np.eye(5), index=list("abcde"), dtype=int)
+    with pytest.raises(
+        FormatError, match="first row: expected names of genes, got numbers, some of them twi"
+    ):
+        opened(tmp_path, "a.csv", table.to_csv(header=False).encode())
+
+
+def test_tables_below_each_other_are_refused(tmp_path: Path) -> None:
+    text = COUNTS.rename_axis("cell").to_csv()
+    with pytest.raises(FormatError, match=r"row 'cell': expected .* in the first row alone, got the same"):
+        opened(tmp_path, "a.csv", (text + text).encode())
+
+
+@pytest.mark.parametrize("gene", ["gene", "feature_name", "Gene Name"])
+def test_a_row_for_each_gene_of_a_cell_is_refused(gene: str, tmp_path: Path) -> None:
+    table = COUNTS.rename_axis("cell").reset_index().melt("cell", var_name=gene, value_name="count")
+    with pytest.raises(
+        FormatError, match="Where a row is a gene of a cell, or a molecule, count them by cell"
+    ):
+        opened(tmp_path, "a.csv", table.to_csv(index=False).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"<!DOCTYPE html><html>404</html>", "got a web page .* the address led to a page about it"),
+        ("a.h5ad", b"<html><body>404</body></html>", "got a web page"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 5\n", "git lfs pull"),
+        ("a.h5ad", b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 5\n", "git lfs pull"),
+        ("a.csv", gzip.compress(b"cell,Gad1\na,1\n"), r"got a file packed with gzip .* \(gunzip\)"),
+        ("a.csv", b"PK\x03\x04rest", r"got a zip archive .* \(unzip\)"),
+        (
+            "a.csv.gz",
+            gzip.compress(COUNTS.to_csv().encode())[:-9],
+            "gzip file that is damaged or not complete",
+        ),
+    ],
+)
+def test_what_is_no_table_is_told(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=message):
+        opened(tmp_path, name, content)
 
 
 def test_what_promises_one_separator_keeps_it(tmp_path: Path) -> None:

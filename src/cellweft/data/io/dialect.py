@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from cellweft._text import many
+from cellweft.data.io.columns import plain_name
+from cellweft.data.io.features import is_cell_column
 
 _HEAD_BYTES = 2**20
 _MOST_LINES, _MOST_COMMENTS = 30, 100
@@ -24,11 +26,20 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NO_TEXT = (
+    b"\x1f\x8b",
+    b"PK\x03\x04",
+    b"\x89HDF",
+    b"BZh",
+    b"PAR1",
+    b"<!",
+    b"<html",
+    b"version https://git-lfs",
+)
+"""How archives, files of HDF5 and Parquet, web pages and pointers of Git LFS begin."""
 _WESTERN = "cp1252"
 """What text that is not UTF-8 is taken for: the encoding of Windows in Western Europe."""
-_DECIMAL_COMMA = re.compile(
-    r"\s*-?(?![1-9]\d{0,2}(,\d{3})+\s*$)\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE
-)
+_DECIMAL_COMMA = re.compile(r"\s*-?(?![1-9]\d{0,2}(,\d{3})+\s*$)\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 """A number whose comma cannot be one between thousands."""
 _DECIMAL_POINT = re.compile(r"\s*-?\d*\.\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 
@@ -45,6 +56,8 @@ class Dialect:
         As Python names it.
     n_comments
         Lines above the header.
+    ends_in_separator
+        Whether each row but the header has an empty field more at its end.
     notes
         What of it is unusual, as phrases.
     """
@@ -53,6 +66,7 @@ class Dialect:
     decimal: str = "."
     encoding: str = "utf-8"
     n_comments: int = 0
+    ends_in_separator: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -77,6 +91,11 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         What its name promises, which is taken unless another sign parts the lines evenly and this one does
         not.
 
+    Raises
+    ------
+    ValueError, EOFError
+        It is no text, or a damaged archive.
+
     Examples
     --------
     >>> import tempfile
@@ -98,7 +117,8 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         n_comments -= 1  # a header that begins with the sign of comments
     rows = [one for one in lines[n_comments : n_comments + _MOST_LINES] if one.strip()]
     sign = _separator_of(rows, separator)
-    fields = [one for row in csv.reader(rows[1:], delimiter=sign) for one in row[1:]]
+    header, *below = csv.reader(rows, delimiter=sign) if rows else [[]]
+    fields = [one for row in below for one in row[1:]]
     has_commas = sign != "," and any(_DECIMAL_COMMA.fullmatch(one) for one in fields)
     decimal = "," if has_commas and not any(_DECIMAL_POINT.fullmatch(one) for one in fields) else "."
     notes = [
@@ -115,6 +135,9 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         decimal=decimal,
         encoding=encoding,
         n_comments=n_comments,
+        ends_in_separator=bool(below)
+        and all(len(row) == len(header) + 1 and row[-1] == "" for row in below)
+        and (plain_name(header[0]) in ("", "id", "name", "index") or is_cell_column(header[0])),
         notes=tuple(one for one in notes if one),
     )
 
@@ -129,6 +152,8 @@ def _encoding_of(path: Path) -> str:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with _open(path) as file:
         head = file.read(_HEAD_BYTES)
+        if head.startswith(_NO_TEXT):
+            raise ValueError("no table of text")
         for mark, encoding in _MARKS.items():
             if head.startswith(mark):
                 return encoding

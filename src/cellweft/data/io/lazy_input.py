@@ -165,12 +165,18 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
     fix = f"Check the name, or download it anew. Formats that are read: {FORMATS}."
-    if "codec can't decode" in reason or "invalid UTF8" in reason:
+    if looks == "a file packed with gzip" and path.suffix.lower() == ".gz":
+        looks = "a gzip file that is damaged or not complete"
+    elif start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
+        fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
+    elif start[:5].lower() in (b"<!doc", b"<html"):
+        looks, fix = "a web page", "Download the file itself: the address led to a page about it."
+    elif start.startswith(b"version https://git-lfs"):
+        looks, fix = "a pointer of Git LFS in place of the file", "Fetch the file: git lfs pull."
+    elif "codec can't decode" in reason or "invalid UTF8" in reason:
         is_wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start.count(0) > 99
         looks = f"a text that is not UTF-8{' but UTF-16' * is_wide}"
         fix = f"Convert it: iconv -f {'UTF-16' if is_wide else 'WINDOWS-1252'} -t UTF-8 OLD > NEW."
-    if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
     return FormatError(
         where, expected=f"content that matches its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
     )
