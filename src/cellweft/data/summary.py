@@ -326,7 +326,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
 
 
 def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
-    """Say which columns of ``obs`` and features that were left out have the name of a gene of the other side."""
+    """Say which columns of ``obs`` and features that were left out are named like genes of the other side."""
     for one, other in (evidence.sides, evidence.sides[::-1]):
         others = [*one.data.obs.columns, *(name for kind in one.data.left_out.values() for name in kind)]
         genes = {*other.genes.names.tolist(), *other.side.symbols.tolist()} - {*one.genes.names.tolist(), ""}
@@ -334,8 +334,9 @@ def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
         if called:
             yield (
                 f"{_title(one.side)}: {shorten(called)} of obs, or left out as no gene, "
-                f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other side "
-                "and no counts here: if these are counts, write them as plain numbers among the other genes."
+                f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
+                "side and no counts here: if these are counts, write them as plain numbers among the other "
+                "genes."
             )
 
 

@@ -112,7 +112,7 @@ def _check_header(table: pd.DataFrame, where: str) -> None:
             got=f"numbers, some of them twice: {shorten(names[:9].tolist(), most=4)}",
             fix="Write a first row with the names of the columns.",
         )
-    is_text = [place for place, kind in enumerate(table.dtypes) if kind == object]
+    is_text = [place for place, kind in enumerate(table.dtypes) if pd.api.types.is_string_dtype(kind)]
     again = table.iloc[:, is_text[:3]].eq(names[is_text[:3]]).all(axis=1) if is_text else np.array([False])
     if again.any():
         raise FormatError(

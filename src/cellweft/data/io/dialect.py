@@ -81,7 +81,7 @@ class Dialect:
 
 
 def dialect_of(path: Path, *, separator: str) -> Dialect:
-    """Say how a table is written, by its first lines.
+    r"""Say how a table is written, by its first lines.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "cells.csv")
-    ...     written = path.write_text("cell;Gad1;Sst\\ns1;0,5;2\\n")
+    ...     written = path.write_text("cell;Gad1;Sst\ns1;0,5;2\n")
     ...     dialect_of(path, separator=",").notes
     ('columns are separated by semicolons', 'numbers have decimal commas')
     """
@@ -109,6 +109,12 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
     with _open(path) as file:
         head = file.read(_HEAD_BYTES)
     text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head)
+    if (
+        encoding.startswith("utf-")
+        and encoding != "utf-8"
+        and not {*text[:_HEAD_BYTES]} & {*_SEPARATORS, "\n"}
+    ):
+        raise ValueError("no table of text")
     lines = text.splitlines()[: _MOST_LINES + _MOST_COMMENTS]
     if len(head) == _HEAD_BYTES and len(lines) > 1:
         lines = lines[:-1]  # the last one may be torn
