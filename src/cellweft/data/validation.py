@@ -557,7 +557,11 @@ def _check_values(
     if scan.n_negative:
         scaled = scan.n_fractional > 0
         got = f"values below zero ({scan.n_negative:,} of them, the smallest {scan.smallest:g}), "
-        got += "as z-scored (scaled) data have" if scaled else "all of them whole: counts cannot be negative"
+        got += (
+            "as z-scored (scaled) data have, and logarithms of values below 1"
+            if scaled
+            else "all of them whole: counts cannot be negative"
+        )
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
         raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)

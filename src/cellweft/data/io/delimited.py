@@ -29,6 +29,8 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
+            if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
+                raise ValueError("names of rows or columns have several levels; join them")
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
                 table = table.set_index(table.columns[0])
         else:

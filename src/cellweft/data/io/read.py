@@ -210,6 +210,14 @@ def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str |
 
 
 def _from_anndata(data: AnnData, argument: str) -> Input:
+    for slot, index in (("obs", data.obs.index), ("var", data.var.index)):
+        if isinstance(index, pd.MultiIndex):
+            raise FormatError(
+                f"{argument} (AnnData).{slot}_names",
+                expected="one name for each",
+                got=f"names of {index.nlevels} levels",
+                fix=f"Join the levels: adata.{slot}_names = adata.{slot}_names.map('_'.join).",
+            )
     backed_view = data.isbacked and data.is_view
     source = f"AnnData backed by {data.filename}" if data.isbacked else "AnnData in memory"
     return Input(
