@@ -68,7 +68,7 @@ def findings_of(evidence: CheckResults) -> dict[str, Any]:
         "spatial": side_findings(st),
         "shared_genes": len(match.first),
         "genes_to_impute": sc.side.n_genes - len(match.first),
-        "genesonly_spatial": only_spatial(evidence),
+        "genes_only_spatial": only_spatial(evidence),
         "genes_partly_measured": evidence.partly,
         "reference_genes_partly_measured": evidence.sc_partly,
         "genes_matched_by_case": len(match.by_case),
@@ -146,7 +146,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
         from_where += ", ".join(f"{name} ({cells:,})" for name, cells in list(slices.items())[:6])
         from_where += f" and {len(slices) - 6} more" * (len(slices) > 6)
     lines.append(f"  slices        {len(slices) or 1}{from_where}")
-    only = findings["genesonly_spatial"]
+    only = findings["genes_only_spatial"]
     lines += [
         "Together",
         f"  shared genes  {findings['shared_genes']:,} of the panel's {findings['spatial']['genes']:,}",
