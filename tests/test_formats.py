@@ -458,7 +458,29 @@ def make_visium(folder: Path) -> None:
         Image.new("RGB", (16, 16)).save(spatial / f"tissue_{name}_image.png")
 
 
-MAKERS = {"xenium": make_xenium, "merscope": make_merscope, "cosmx": make_cosmx, "visium": make_visium}
+def make_visium_hd(folder: Path) -> None:
+    bins = folder / "binned_outputs" / "square_008um"
+    (bins / "spatial").mkdir(parents=True)
+    cells = [f"s_008um_{number:05d}_{number + 3:05d}-1" for number in range(N_CELLS)]
+    write_10x(bins / "filtered_feature_bc_matrix.h5", cells)
+    rows = {"barcode": cells, "in_tissue": 1, "array_row": range(N_CELLS), "array_col": range(3, 3 + N_CELLS)}
+    rows |= {"pxl_row_in_fullres": XY[:, 1], "pxl_col_in_fullres": XY[:, 0]}
+    pd.DataFrame(rows).to_parquet(bins / "spatial" / "tissue_positions.parquet", index=False)
+    factors = {"tissue_hires_scalef": 0.5, "tissue_lowres_scalef": 0.1, "spot_diameter_fullres": 4.0}
+    factors |= {"bin_size_um": 8.0, "microns_per_pixel": 2.0}
+    (bins / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    layout = json.dumps({"file_format": "1.0", "transform": np.eye(3).ravel().tolist()})
+    with h5py.File(folder / "feature_slice.h5", "w") as file:
+        file.attrs["metadata_json"] = json.dumps({"hd_layout_json": layout})
+
+
+MAKERS = {
+    "xenium": make_xenium,
+    "merscope": make_merscope,
+    "cosmx": make_cosmx,
+    "visium": make_visium,
+    "visium_hd": make_visium_hd,
+}
 
 
 @pytest.mark.parametrize("platform", list(MAKERS))

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from cellweft._errors import FormatError, InputError
 from cellweft.data._pair import Pair, pair
@@ -43,16 +44,72 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
     made = paired(counts, tmp_path)
     np.testing.assert_array_equal(made.st.totals, plain.st.totals)
     assert name not in made.st.genes
-    assert said(made, "taken as annotation of cells")
+    assert said(made, "taken as annotation of cells") == (name == "all")
+    assert name in made.st.obs
 
 
 @pytest.mark.parametrize("name", ["Total", "s40"])
 def test_a_row_of_sums_is_refused(counts: pd.DataFrame, tmp_path: Path, name: str) -> None:
     counts.loc[name] = counts.sum()
     with pytest.raises(
-        FormatError, match=f"row '{name}': expected a row per cell, got the sums of all other rows"
+        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows called)"
     ):
         paired(counts, tmp_path)
+
+
+def as_anndata(counts: pd.DataFrame) -> ad.AnnData:
+    return ad.AnnData(sp.csr_matrix(counts, dtype=np.float32), obs=counts[[]], var=counts.T[[]])
+
+
+REFERENCE = sorted({*GENES, "Aqp4", "Cldn5"})
+
+
+def reference() -> ad.AnnData:
+    stream = np.random.default_rng(1)
+    values = stream.poisson(stream.gamma(1, 3, (N_CELLS, len(REFERENCE))))
+    return as_anndata(
+        pd.DataFrame(values, index=[f"c{number}" for number in range(N_CELLS)], columns=REFERENCE)
+    )
+
+
+@pytest.mark.parametrize("place", [0, 17, N_CELLS])
+def test_a_row_of_sums_is_refused_wherever_it_stands(counts: pd.DataFrame, place: int) -> None:
+    rows = counts.T.to_dict("list")
+    names = [*rows]
+    names.insert(place, "odd")
+    counts = pd.DataFrame({**rows, "odd": counts.sum()}, index=GENES)[names].T
+    with pytest.raises(FormatError, match=r"st \(AnnData in memory\), row 'odd'.*the sums of all other rows"):
+        pair(reference(), as_anndata(counts), coordinates="none")
+    with pytest.raises(FormatError, match=r"sc \(AnnData in memory\), row 'odd'.*the sums of all other rows"):
+        pair(as_anndata(counts), as_anndata(counts.drop(index="odd")), coordinates="none")
+
+
+@pytest.mark.parametrize("name", ["Total", "SUM", "Mean", "grand total", "Average", "<total>"])
+def test_rows_called_as_statistics_are_refused(counts: pd.DataFrame, name: str) -> None:
+    counts.loc[name] = 1
+    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows called as sums"):
+        pair(reference(), as_anndata(counts), coordinates="none")
+
+
+def test_a_column_of_sums_is_refused_whatever_its_name(counts: pd.DataFrame) -> None:
+    counts["odd"] = counts.sum(axis=1)
+    with pytest.raises(FormatError, match=r"st .*, column 'odd': expected a gene, got the sums of all other"):
+        pair(reference(), as_anndata(counts), coordinates="none")
+
+
+@pytest.mark.parametrize("name", ["Total", "sum", "nCount_RNA", "counts", "Mean"])
+def test_columns_called_as_sums_are_no_genes(counts: pd.DataFrame, name: str) -> None:
+    plain = pair(reference(), as_anndata(counts), coordinates="none")
+    counts[name] = 7
+    made = pair(reference(), as_anndata(counts), coordinates="none")
+    np.testing.assert_array_equal(made.st.totals, plain.st.totals)
+    assert made.findings["spatial"]["features_left_out"] == {"annotation of cells": [name]}
+
+
+def test_a_cell_with_half_of_all_counts_is_a_cell(counts: pd.DataFrame) -> None:
+    total = counts.to_numpy().sum()
+    counts.loc["large"] = [int(total), *[0] * (len(GENES) - 1)]
+    assert pair(reference(), as_anndata(counts), coordinates="none").st.n_cells == N_CELLS + 1
 
 
 @pytest.mark.parametrize(
@@ -80,3 +137,22 @@ def test_ranks_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
 def test_dates_of_spreadsheets_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
     made = paired(counts.rename(columns={"Marchf1": "1-Mar", "Septin2": "2-Sep"}), tmp_path)
     assert said(made, "'1-Mar', '2-Sep' may be genes whose names a spreadsheet took for dates")
+
+
+@pytest.mark.parametrize("values", [["low", "high"], [True, False], ["2020-01-01", "2020-01-02"]])
+def test_annotation_named_like_genes_of_the_other_side_is_said(
+    counts: pd.DataFrame, tmp_path: Path, values: list[object]
+) -> None:
+    counts["Mbp"] = values * (N_CELLS // 2)
+    made = paired(counts, tmp_path)
+    assert "Mbp" not in made.st.genes
+    assert said(made, "Spatial: 'Mbp' of obs, or left out as no gene, has the name of a gene of the other")
+
+
+def test_features_that_are_called_no_genes_but_are_genes_of_the_other_side_are_said(
+    counts: pd.DataFrame,
+) -> None:
+    tissue = as_anndata(counts)
+    tissue.var["feature_types"] = ["Gene Expression"] * 8 + ["Custom"] * 2
+    made = pair(reference(), tissue, coordinates="none")
+    assert said(made, "Spatial: 'Marchf1', 'Septin2' of obs, or left out as no gene, have names of genes")

@@ -138,3 +138,11 @@ def test_errors_of_reliability_name_what_is_wrong():
         pl.reliability(pd.Series({"other": 0.5}), scores, method="a")
     with pytest.raises(KeyMissingError, match="metric"):
         pl.reliability(None, scores, method="a")
+
+
+def test_long_names_of_methods_are_written_over_several_lines():
+    scores = table({"auto:models=1+steps=150": [0.0, 0.1], "mean": [0.5, 0.6]})
+    assert [text.get_text() for text in pl.methods(scores).get_yticklabels()] == [
+        "mean",
+        "auto:\nmodels=1+\nsteps=150",
+    ]

@@ -569,7 +569,7 @@ def test_it_opens_in_a_browser(
     assert paper == "rgb(255, 255, 255)"
     pdf = tmp_path / "report.pdf"
     page.pdf(path=str(pdf), format="A4")
-    assert pdf.read_bytes().startswith(b"%PDF")
+    assert 0 < len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) <= 10
     context.close()
 
 

@@ -14,7 +14,16 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from cellweft._errors import GeneError, InputError, KeyMissingError, Placeholder, arg, check_choice, sentence
+from cellweft._errors import (
+    GeneError,
+    InputError,
+    KeyMissingError,
+    Message,
+    Placeholder,
+    arg,
+    check_choice,
+    sentence,
+)
 from cellweft._text import NotebookText, shorten
 from cellweft._typing import (
     BoolArray,
@@ -25,6 +34,7 @@ from cellweft._typing import (
     PathLike,
     StoredScale,
 )
+from cellweft.data.cautions import cautions_of
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import (
     GeneMatch,
@@ -54,7 +64,7 @@ from cellweft.data.spatial import (
     sections_in_names,
     spot_spacing,
 )
-from cellweft.data.summary import CheckResults, cautions_of, findings_of, side_findings, summary_text
+from cellweft.data.summary import CheckResults, findings_of, side_findings, summary_text
 from cellweft.data.validation import (
     CheckedSide,
     Genes,
@@ -687,7 +697,14 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
         return match
     got = "no shared gene" if n_shared == 0 else f"1 shared gene ({str(sc_genes.names[match.first[0]])!r})"
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
-    fix = _way_out(sc_genes, st_genes)
+    fix: str | Message = _way_out(sc_genes, st_genes)
+    if match.ambiguous:
+        got += f" ({len(match.ambiguous):,} left out, since several genes have the name)"
+        fix = (
+            "Several genes have one name, apart from case or spelling: "
+            f"{shorten(list(match.ambiguous), most=6)}. Keep one of each; of cells of two species in one "
+            "matrix, the genes of one."
+        )
     raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -44,6 +44,7 @@ _LARGEST = {"log": 18.0, "log2": 26.0, "log10": 8.0, "arcsinh": 19.0}  # of 6e7 
 _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
 _SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
+_FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
@@ -257,10 +258,13 @@ class Judgement:
         The scale.
     is_sure
         False where nothing but the size of the values, or a part of them, speaks for it.
+    others
+        What the values of the other cells seem to be, where those of some are whole counts; else empty.
     """
 
     scale: StoredScale
     is_sure: bool = True
+    others: str = ""
 
 
 def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
@@ -286,10 +290,29 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     --------
     >>> from cellweft.data.io.backed_matrix import open_rows
     >>> counts = np.random.default_rng(0).poisson(2.0, (20, 5))
-    >>> judge_scale(open_rows(np.log2(counts + 1.0)))
-    Judgement(scale='log2_raw', is_sure=True)
+    >>> judge_scale(open_rows(np.log2(counts + 1.0))).scale
+    'log2_raw'
     """
     rows = _sample(source, columns)
+    return replace(_judged(rows), others=_scale_of_others(rows))
+
+
+def _scale_of_others(rows: sp.csr_matrix) -> str:
+    """Return what cells with fractions hold where many cells hold counts alone, and these do not."""
+    if not rows.nnz:
+        return ""
+    is_fractional = np.add.reduceat(rows.data != np.rint(rows.data), rows.indptr[:-1], dtype=np.int64)
+    n_values, has_ones = np.diff(rows.indptr), np.minimum.reduceat(rows.data, rows.indptr[:-1]) == 1
+    is_whole, is_other = (is_fractional == 0) & has_ones, is_fractional > 0.5 * n_values
+    least = max(_FEWEST_MIXED * rows.shape[0], 5)
+    if is_whole.sum() < least or is_other.sum() < least or (is_whole | is_other).mean() < 0.9:
+        return ""
+    found = _judged(rows[is_other]).scale
+    return "" if found == "raw" or found.startswith(("log2", "sqrt")) else found
+
+
+def _judged(rows: sp.csr_matrix) -> Judgement:
+    """Say what the values of cells are, as `judge_scale` does; each has some above zero."""
     values = rows.data
     if not len(values) or values.min() < 0 or np.mean(values != np.rint(values)) <= MOSTLY_WHOLE:
         return Judgement(scale="raw")
@@ -308,7 +331,9 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
         multiples["log10"] = 0.0  # which turns two times as much, 1 more in log2, into ten times as much
     if "log" in forms:  # which arcsinh is like where values are large; small ones it leaves as they are
         like = ("log", "normalised")
-        is_better = multiples["arcsinh"] > 0.05 + max(multiples[form] for form in like)
+        least = max(multiples[form] for form in like)
+        least = max(0.05 + least, min(0.8, 1.5 * least))  # rounded values favour either by a little
+        is_better = multiples["arcsinh"] > least
         multiples |= dict.fromkeys(like if is_better else ("arcsinh",), 0.0)
         if spread["log"] < 10 * spread["arcsinh"]:
             spread["arcsinh"] = math.inf

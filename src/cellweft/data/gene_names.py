@@ -140,9 +140,9 @@ def match_genes(
 def spelling_free(name: str) -> str:
     """Return a name without what tools add to it or change in it.
 
-    Blanks and quotes at its ends, the genome (or ``gene-``, ``rna_``) in front, an Ensembl ID beside a
-    symbol, the version of an Ensembl ID and the X that R puts before a digit are left out; ``-``, ``_``,
-    ``.``, other hyphens and blanks are one sign.
+    Blanks and quotes at its ends, the b of bytes that were written as text, the genome (or ``gene-``,
+    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID and the X that R puts
+    before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one sign.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def spelling_free(name: str) -> str:
     >>> [spelling_free(name) for name in ("mm10-Gad1", "gene-Gad1", "ENSMUSG00000070880|Gad1")]
     ['gad1', 'gad1', 'gad1']
     """
-    bare = _GENOME.sub("", name.strip().strip("'\"\ufeff").strip())
+    bare = _GENOME.sub("", re.sub(r"^b(?=['\"])", "", name.strip()).strip("'\"\ufeff").strip())
     if re.match(_ENSEMBL, bare):
         bare = bare.partition(".")[0]
     bare = _ID_BESIDE.sub("", bare)

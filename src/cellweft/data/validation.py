@@ -53,6 +53,7 @@ from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import names_twice
 from cellweft.data.side import Side, SideName
+from cellweft.data.sums import refuse_statistics, refuse_sums
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
 _NO_NAME = r"(?:nan|NaN|NAN|NA|N/A|<NA>|None|none|null|NULL|[Uu]nknown|[\W_]*)(?:[-_.]\d+)?"
@@ -176,6 +177,8 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     ------
     InputError
         There are fewer, or names stand twice.
+    FormatError
+        Rows are called as sums and means are.
     """
     n_cells = len(data.obs)
     if n_cells < 2:
@@ -183,6 +186,7 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
         raise InputError(
             f"{data.where}.obs", expected="at least 2 cells", got="1 cell" if n_cells else "no cell", fix=fix
         )
+    refuse_statistics(data)
     twice = names_twice(data.obs)
     if twice and is_reference:
         note = (
@@ -374,6 +378,7 @@ def make_side(
     empty = scan.totals == 0
     _refuse_lost(data, wish, lost, empty, cells)
     _check_any_counts(data, wish, scan)
+    refuse_sums(data, source if cells is None else chosen_rows(source, cells), scan, cells=cells)
     n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
     if n_bad:
         raise InputError(
@@ -552,7 +557,11 @@ def _check_values(
     if scan.n_negative:
         scaled = scan.n_fractional > 0
         got = f"values below zero ({scan.n_negative:,} of them, the smallest {scan.smallest:g}), "
-        got += "as z-scored (scaled) data have" if scaled else "all of them whole: counts cannot be negative"
+        got += (
+            "as z-scored (scaled) data have, and logarithms of values below 1"
+            if scaled
+            else "all of them whole: counts cannot be negative"
+        )
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
         raise ScaleError(where, expected="raw counts, at or above zero", got=got, fix=fix)

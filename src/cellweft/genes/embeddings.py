@@ -18,6 +18,7 @@ from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
 from cellweft.data.io.delimited import read_rows
+from cellweft.data.io.dialect import dialect_of
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -241,7 +242,7 @@ def _from_parquet(path: Path) -> EmbeddingTable:
 
 def _from_csv(path: Path) -> EmbeddingTable:
     separator = "\t" if ".tsv" in path.suffixes else ","
-    return _from_frame(read_rows(path, separator=separator), str(path), {})
+    return _from_frame(read_rows(path, dialect=dialect_of(path, separator=separator)), str(path), {})
 
 
 def _from_npz(path: Path) -> EmbeddingTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _LEVELS = ("gene", "cell", "type")
+_LONG_NAME = 16  # characters of a method's name from which on it is written over several lines
 _LESS_IS_BETTER = ("mse", "rmse_z", "js", "location_error")
 _COLUMNS = ("method", "level", "item", "metric", "value")
 _POINTS = "#0072B2"
@@ -102,7 +104,10 @@ def methods(
     most = int(found.groupby("method").size().max())
     tidy(ax, title=f"{most:,} {what}", x=_named(metric))
     _annotate(ax, "median", (1.0, 1.0), (4, 2), xycoords="axes fraction", fontsize=SMALL, color=INK)
-    ax.set_yticks(range(len(shown)), shown)
+    # A name with settings, auto:models=1+steps=150, would leave no room for the boxes.
+    ax.set_yticks(
+        range(len(shown)), [re.sub("([:+])", r"\1\n", one) if len(one) > _LONG_NAME else one for one in shown]
+    )
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.margins(x=0.12)

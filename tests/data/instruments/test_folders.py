@@ -444,6 +444,38 @@ def test_tables_of_other_cells(make_run: Any, reference: Any) -> None:
         cellweft.pair(reference, folder)
 
 
+@pytest.mark.parametrize("mark", ["1,234.5", "12,5", "12 um", "-"])
+def test_places_that_are_written_otherwise_are_refused(mark: str, make_run: Any, reference: Any) -> None:
+    folder = make_run("merscope")
+    table = pd.read_csv(folder / "cell_metadata.csv", dtype={"center_x": str})
+    table.loc[3, "center_x"] = mark
+    table.to_csv(folder / "cell_metadata.csv", index=False)
+    with pytest.raises(FormatError, match=rf"column 'center_x': expected numbers, got '{mark}' for cell"):
+        cellweft.pair(reference, folder)
+
+
+@pytest.mark.parametrize("name", ["cell_by_gene.csv", "cell_metadata.csv"])
+def test_tables_that_a_spreadsheet_wrote_are_refused_with_the_way_out(
+    name: str, make_run: Any, reference: Any
+) -> None:
+    folder = make_run("merscope")
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(",", ";"))
+    with pytest.raises(
+        FormatError, match=rf"{name}: expected columns separated by ',', got a header with ';'"
+    ):
+        cellweft.pair(reference, folder)
+    (folder / name).write_text(text, encoding="utf-16")
+    with pytest.raises(FormatError, match=rf"{name}.* not UTF-8 but UTF-16 .*iconv -f UTF-16 -t UTF-8"):
+        cellweft.pair(reference, folder)
+
+
+def test_cells_of_visium_hd_beside_its_bins_are_said(make_run: Any, reference: Any) -> None:
+    folder = make_run("visium_hd")
+    (folder / "segmented_outputs").mkdir()
+    assert "the cells of segmented_outputs are not read" in cellweft.pair(reference, folder).summary()
+
+
 @pytest.mark.parametrize("content", [b"", b"cell,Gene0\n1,-\n", b"\x80\x04", b"cell\n"])
 def test_counts_that_are_none(content: bytes, make_run: Any, reference: Any) -> None:
     folder = make_run("merscope")

@@ -150,6 +150,7 @@ def test_columns_taken_as_annotation_by_their_values_are_said(tmp_path: Path) ->
     table.to_csv(tmp_path / "cells.csv", index=False)
     said = pair(tmp_path / "cells.csv", tmp_path / "cells.csv").cautions
     expected = (
-        "Spatial: columns whose numbers are not counts were taken as annotation of cells, not as genes: "
+        "Spatial: columns of numbers that are not counts, or with text among them, were taken as "
+        "annotation of cells, not as genes: "
     )
     assert any(one.startswith(expected + "'my_measure'") for one in said)

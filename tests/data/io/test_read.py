@@ -346,7 +346,7 @@ def test_a_table_of_spatialdata_is_found(kind: str, tmp_path: Path, make_side: A
 
 
 def test_tables_without_numbers(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a\tb\n1\t2\n")
+    (tmp_path / "t.csv").write_text("a,b\n1,low\n")
     with pytest.raises(FormatError, match=r"expected a row per cell.*Check the separator"):
         open_input(tmp_path / "t.csv", argument="sc")
 

@@ -96,6 +96,15 @@ def test_features_of_a_series_serve_its_samples(tmp_path: Path) -> None:
         open_input(tmp_path, argument="sc")
 
 
+def test_a_square_matrix_is_taken_as_10x_writes_it_with_a_word(tmp_path: Path) -> None:
+    counts = write(tmp_path, "{}", n_cells=len(GENES))
+    np.testing.assert_array_equal(values(tmp_path), counts)
+    said = open_input(tmp_path, argument="sc").notes
+    assert said == (
+        "there are as many cells as genes; the matrix is taken as genes x cells, as 10x writes it.",
+    )
+
+
 def test_matrices_of_cells_by_genes_are_turned(tmp_path: Path) -> None:
     counts = write(tmp_path, "{}", n_cells=5, turned=True)
     np.testing.assert_array_equal(values(tmp_path), counts)

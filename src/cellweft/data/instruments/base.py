@@ -313,6 +313,16 @@ def joined(
     names = counts.obs.names().astype(str)
     row_of = _positions(names, table.index)
     places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    is_text = np.isnan(places) & table[[cells.x, cells.y]].notna().to_numpy()
+    if is_text.any():
+        row, column = np.argwhere(is_text)[0]
+        raise FormatError(
+            f"{where}, column {(cells.x, cells.y)[column]!r}",
+            expected="numbers",
+            got=f"{table[[cells.x, cells.y]].iloc[row, column]!r} for cell {str(table.index[row])!r}, and "
+            f"{int(is_text.sum()):,} of that kind in all",
+            fix="Write numbers with a decimal point and no other signs, and leave unknown places empty.",
+        )
     reasons = {f"called {UNASSIGNED!r}": names.str.lower().isin([UNASSIGNED]), **(no_cells or {})}
     reasons |= {why: is_out[row_of] & (row_of >= 0) for why, is_out in cells.left_out.items()}
     reasons[f"without a row in {cells.source.name}"] = row_of < 0

@@ -15,6 +15,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from pyarrow import csv as arrow_csv
 
+from cellweft._errors import FormatError
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
@@ -79,10 +80,24 @@ def read_header(path: Path, where: str, *, separator: str = ",") -> list[str]:
         The file, and what errors call the run.
     separator
         Between its columns.
+
+    Raises
+    ------
+    FormatError
+        It is no text, or other signs separate its columns.
     """
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with named_as(path, where), opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file, delimiter=separator), [])
+        names = next(csv.reader(file, delimiter=separator), [])
+    other = next((sign for sign in ",;\t" if len(names) == 1 and sign in names[0]), "")
+    if other:
+        raise FormatError(
+            f"{where}, {path.name}",
+            expected=f"columns separated by {separator!r}",
+            got=f"a header with {other!r}: {names[0][:60]!r}",
+            fix="Take the file as the instrument wrote it, or write it so, with decimal points.",
+        )
+    return names
 
 
 def open_counts(path: Path, where: str, sample: str = "") -> Input:

@@ -59,6 +59,8 @@ class VisiumHD:
         size = _USUAL if _USUAL in sizes else next(iter(sizes))
         run = Visium(name=self.name).open(sizes.pop(size), where)
         others = f"; others in the folder: {_listed(sizes)}" if sizes else ""
+        if (binned.parent / "segmented_outputs").is_dir():
+            others += "; the cells of segmented_outputs are not read"
         return run and dataclasses.replace(run, instrument=f"{self.name}, bins of {size} um{others}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from cellweft._errors import FormatError
-from cellweft._text import shorten
-from cellweft.data.io.features import FEWEST_SUMMED, annotation_columns, is_cell_column, only_genes
+from cellweft._text import many, shorten
+from cellweft.data.io.columns import plain_name
+from cellweft.data.io.dialect import Dialect, dialect_of
+from cellweft.data.io.features import annotation_columns, is_cell_column, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
 
@@ -22,20 +25,26 @@ _MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, a
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
     """Read a table of cells x genes; text, coordinates and ``obs_columns`` become annotation."""
+    notes = []
     try:
         if suffix == ".parquet":
             table = pd.read_parquet(path)
+            if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
+                raise ValueError("names of rows or columns have several levels; join them")
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
                 table = table.set_index(table.columns[0])
         else:
-            table = read_rows(path, separator=SEPARATORS[suffix])
+            dialect = dialect_of(path, separator=SEPARATORS[suffix])
+            notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
+            table = _without_empty(read_rows(path, dialect=dialect), notes)
             header = table.index.name
             numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
                 table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
-    except (ValueError, IndexError) as error:  # of pandas, pyarrow and the decoding of text alike
+    except (ValueError, IndexError, EOFError, zlib.error) as error:  # whoever reads, unpacks or decodes
         raise not_as_named(path, where, str(error)) from error
+    _check_header(table, where)
     _check_numbers(table, where, {*obs_columns})
     is_annotation, by_values = annotation_columns(table)
     is_gene = ~is_annotation & ~table.columns.astype(str).isin([*obs_columns])
@@ -44,16 +53,20 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             where,
             expected="a row per cell, names in the first column and a column of numbers per gene",
             got=f"columns {shorten(list(map(str, table.columns))) or '(none)'} without numbers",
-            fix="Check the separator (comma in .csv, tab in .tsv) and the header.",
+            fix=_LONG
+            if any(plain_name(name) in _GENES for name in (table.index.name, *table.columns))
+            else "Check the separator (comma in .csv, tab in .tsv) and the header.",
         )
     is_numbered = isinstance(table.index, pd.RangeIndex)
     table.index = table.index.astype(str)
-    _refuse_sums(table.loc[:, is_gene], where)
-    notes = [one for one in by_values if one not in {*obs_columns}]
-    said = (
-        f"columns whose numbers are not counts were taken as annotation of cells, not as genes: "
-        f"{shorten(notes)}."
-    )
+    odd = [one for one in by_values if one not in {*obs_columns}]
+    if odd:
+        notes.append(
+            "columns of numbers that are not counts, or with text among them, were taken as annotation of "
+            f"cells, not as genes: {shorten(odd)}."
+        )
+    if is_numbered:
+        notes.append("the table has no column with names of cells, so they are numbered from 0.")
     return only_genes(
         Input(
             where=where,
@@ -61,18 +74,55 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             matrix=table.loc[:, is_gene].to_numpy(dtype=np.float32, na_value=np.nan),
             obs=HeldTable(table.loc[:, ~is_gene]),
             var=pd.DataFrame(index=pd.Index([str(name) for name in table.columns[is_gene]])),
-            notes=(said,) * bool(notes) + (_NUMBERED,) * is_numbered,
+            notes=tuple(notes),
         )
     )
 
 
-_NUMBERED = "the table has no column with names of cells, so they are numbered from 0."
 _NO_NUMBER = re.compile(
-    r"\s*([-–—_.?*#]+|n\.?[ad]\.?|n/a|none|null|missing|not (detected|available|measured)"
-    r"|[<>]\s*[\d.]+|#\S+|-?\d+,\d+|-?\d{1,3}(,\d{3})+(\.\d+)?)?\s*",
+    r"\s*([-–—_.?*#]+|n\.?[ad]\.?|n/a|none|null|missing|not (detected|available|measured)|#\S+"
+    r"|[-+~<>=≤≥]*\s*[.,]?\d[\d.,'’_\s]*(e[-+]?\d+)?\s*(%|counts?|reads|umis?)?)?\s*",
     re.IGNORECASE,
 )
 """Placeholders and ways to write numbers that stand among the numbers of a column, and are none to pandas."""
+_WITH_COMMAS = re.compile(r"\s*-?\d{1,3}(,\d{3})+(\.\d+)?\s*|\s*-?\d+,\d+\s*")
+
+
+_GENES = ("gene", "genes", "feature", "feature_name", "gene_name", "gene_id", "geneid", "target", "symbol")
+_LONG = (
+    "Where a row is a gene of a cell, or a molecule, count them by cell first: pandas.pivot_table(table, "
+    "index='cell', columns='gene', values='count', aggfunc='sum', fill_value=0), or pandas.crosstab."
+)
+
+
+def _without_empty(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return a table without rows that have neither a name nor a value, which a note says."""
+    is_empty = (table.index.to_series().str.strip() == "").to_numpy() & table.isna().all(axis=1).to_numpy()
+    if is_empty.any():
+        notes.append(f"{many(int(is_empty.sum()), 'empty row')} left out.")
+    return table[~is_empty] if is_empty.any() else table
+
+
+def _check_header(table: pd.DataFrame, where: str) -> None:
+    """Raise `FormatError` where numbers stand in place of a header, or it stands again among the rows."""
+    names = table.columns.astype(str)
+    is_number = pd.to_numeric(names.to_series(), errors="coerce").notna()
+    if len(names) > 3 and is_number.all() and names.has_duplicates:
+        raise FormatError(
+            f"{where}, first row",
+            expected="names of genes",
+            got=f"numbers, some of them twice: {shorten(names[:9].tolist(), most=4)}",
+            fix="Write a first row with the names of the columns.",
+        )
+    is_text = [place for place, kind in enumerate(table.dtypes) if pd.api.types.is_string_dtype(kind)]
+    again = table.iloc[:, is_text[:3]].eq(names[is_text[:3]]).all(axis=1) if is_text else np.array([False])
+    if again.any():
+        raise FormatError(
+            f"{where}, row {str(table.index[np.argmax(again)])!r}",
+            expected="the names of the columns in the first row alone",
+            got="the same names again, as where tables were put below each other",
+            fix="Remove this row, and see whether names of cells stand twice.",
+        )
 
 
 def _are_names(index: pd.Index[Any], header: str) -> bool:
@@ -90,10 +140,11 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
     for place in np.flatnonzero(texts_at).tolist():
         name, column = str(table.columns[place]), table.iloc[:, place].reset_index(drop=True)
         numbers: pd.Series[Any] = pd.to_numeric(column, errors="coerce")
-        if name in other or is_cell_column(name) or not numbers.notna().any():
-            continue
         texts = column[numbers.isna() & column.notna()].astype(str)
-        if len(texts) and all(_NO_NUMBER.fullmatch(text) for text in texts.unique()):
+        if name in other or is_cell_column(name) or not len(texts):
+            continue
+        odd = _NO_NUMBER if numbers.notna().any() else _WITH_COMMAS
+        if all(odd.fullmatch(text) for text in texts.unique()):
             raise FormatError(
                 f"{where}, column {name!r}",
                 expected="a number for every cell",
@@ -103,23 +154,7 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
             )
 
 
-def _refuse_sums(counts: pd.DataFrame, where: str) -> None:
-    """Raise `FormatError` where the first or last row is the sum of all others, and so not a cell."""
-    if len(counts) < FEWEST_SUMMED:
-        return
-    totals = counts.sum(axis=0).to_numpy(dtype=np.float64)
-    for place in (0, len(counts) - 1):
-        row = counts.iloc[place].to_numpy(dtype=np.float64, na_value=np.nan)
-        if totals.any() and np.allclose(2 * row, totals, equal_nan=True):
-            raise FormatError(
-                f"{where}, row {str(counts.index[place])!r}",
-                expected="a row per cell",
-                got="the sums of all other rows",
-                fix="Remove this row.",
-            )
-
-
-def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
+def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
     r"""Read a text table with a header, whose first column names the rows.
 
     Names and other text stay as they are written: pandas alone would take a gene called ``NA`` or a label
@@ -130,8 +165,8 @@ def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
     ----------
     path
         The file, packed or not.
-    separator
-        Between its columns.
+    dialect
+        How it is written.
 
     Returns
     -------
@@ -148,27 +183,34 @@ def read_rows(path: Path, *, separator: str) -> pd.DataFrame:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "cells.csv")
     ...     written = path.write_text("cell,NA,type\n001,5,None\n002,6,\n")
-    ...     table = read_rows(path, separator=",")
+    ...     table = read_rows(path, dialect=dialect_of(path, separator=","))
     >>> table.index.tolist(), table["NA"].tolist(), table["type"].tolist()
     (['001', '002'], [5, 6], ['None', nan])
     """
-    table = pd.read_csv(path, sep=separator, index_col=0)
     # pandas tells equal names apart by a suffix, which would hide genes that stand twice
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
-    header_names = header.iloc[0].tolist()[-table.shape[1] :]
-    table.columns = pd.Index([str(name) for name in header_names][: table.shape[1]])
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **dialect.options)
+    names = header.iloc[0].tolist()
+    if dialect.ends_in_separator:
+        fields = range(len(names) + 1)
+        table = pd.read_csv(path, header=0, names=fields, index_col=0, **dialect.options)
+        if table.pop(len(names)).notna().any():
+            raise ValueError("some rows have a field more than the header")
+        table.index.name = names[0] or None
+    else:
+        table = pd.read_csv(path, index_col=0, **dialect.options)
+    table.columns = pd.Index([str(name) for name in names[-table.shape[1] :]][: table.shape[1]])
     is_number = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
     may_be_text = ~np.array(is_number, dtype=bool) | table.isna().all().to_numpy()
     columns = [0, *(np.flatnonzero(may_be_text) + 1).tolist()]
     text = pd.read_csv(
         path,
-        sep=separator,
         header=0,
         names=range(table.shape[1] + 1),  # R leaves the first name out of the header
         usecols=columns,
         index_col=False,
         dtype=str,
         keep_default_na=False,
+        **dialect.options,
     )
     for column in columns[1:]:
         words = text[column]

@@ -89,7 +89,10 @@ _CELL_COLUMN = re.compile(
     | n_?(counts?|umis?|genes?|features?|transcripts?|molecules|cells|reads)(_by_(counts|umis?))?
     | n(count|feature|counts|features|umi|gene|genes)_.+
     | (log1p|log10|log)_(total|n)_.+ | total_(counts?|umis?|transcripts|reads)(_.+)? | library_size
-    | size_?factors?
+    | niches? | layers? | depth | angle | orientation | (is|has)_[a-z]+(_.+)?
+    | n_(neigh(bou?rs?)?|nuclei|spots|beads|bins|probes|targets) | \w+_totals?
+    | size_?factors? | (grand_)?totals? | sums? | means? | averages? | medians? | counts? | umis?
+    | reads | transcripts
     | (pct|percent|perc|fraction)_(counts?|mt|mito|ribo|rb|hb|top|in|ercc)(_.+)? | percent_?mito
     | (doublet|scrublet|s|g2m)_scores? | predicted_doublets?
     | seurat_clusters? | leiden(_.+)? | louvain(_.+)? | clusters?(_?(id|label))? | \w+_snn_res(_.+)?
@@ -204,7 +207,8 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
         (n_columns,) text, dates and booleans; coordinates and other measurements of cells by their names; and
         what counts cannot be: numbers of cells, and measurements among whole counts.
     by_values
-        Names of those that only their values tell, which should be said.
+        Names of those that only their values tell, and of numbers held as text or with text among them, which
+        should be said.
 
     Examples
     --------
@@ -222,7 +226,21 @@ def annotation_columns(table: pd.DataFrame) -> tuple[BoolArray, list[str]]:
     )
     is_odd = _not_counts(table, np.flatnonzero(is_number & ~by_name))
     is_odd |= _is_sum(table, np.flatnonzero(is_number & ~by_name & ~is_odd))
-    return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_odd)]
+    is_said = is_odd | ~is_number & ~by_name & _numbers_as_text(table)
+    return ~is_number | by_name | is_odd, [names[place] for place in np.flatnonzero(is_said)]
+
+
+def _numbers_as_text(table: pd.DataFrame) -> BoolArray:
+    """Return (n_columns,) which columns are text, and most of their texts numbers."""
+    is_most = np.zeros(table.shape[1], dtype=bool)
+    for place, kind in enumerate(table.dtypes):
+        texts = (
+            table.iloc[:, place].dropna()
+            if not _is_number(kind) and pd.api.types.is_string_dtype(kind)
+            else ()
+        )
+        is_most[place] = len(texts) > 0 and pd.to_numeric(texts, errors="coerce").notna().mean() > 0.5
+    return is_most
 
 
 def _not_counts(table: pd.DataFrame, columns: NDArray[np.intp]) -> BoolArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import re
 from collections.abc import Callable, Mapping
@@ -143,29 +144,45 @@ def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:120]
 
 
+_UNPACK = "Unpack it first ({}), and name what was in it."
+_BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x80", "a pickle, which is never read", ""),
+    (b"\x1f\x8b", "a file packed with gzip", _UNPACK.format("gunzip")),
+    (b"PK\x03\x04", "a zip archive", _UNPACK.format("unzip")),
+    (b"\x89HDF", "an HDF5 file that is damaged or not complete", ""),
+    (b"<!doctype", "a web page", "Download the file itself: the address led to a page about it."),
+    (b"<html", "a web page", "Download the file itself: the address led to a page about it."),
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS in place of the file",
+        "Fetch the file: git lfs pull.",
+    ),
+)
+"""How files begin, what they look like by it, and the way out where there is one."""
+
+
 def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     """Return the error for a file whose content belies its name, saying what it looks like."""
     start = b""
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(512)
-    looks = "a file that cannot be read so"
+    known = [(looks, fix) for begins, looks, fix in _BEGINNINGS if start.lower().startswith(begins.lower())]
+    looks, fix = known[0] if known else ("a file that cannot be read so", "")
     if not start:
         looks = "an empty file" if path.is_file() else "a folder that cannot be read so"
-    elif start.startswith(b"\x80"):
-        looks = "a pickle, which is never read"
-    elif start.startswith(b"\x1f\x8b"):
-        looks = "a file packed with gzip"
-    elif start.startswith(b"PK\x03\x04"):
-        looks = "a zip archive"
-    elif start.startswith(b"\x89HDF"):
-        looks = "an HDF5 file that is damaged or not complete"
-    elif start.isascii() and b"\0" not in start:
+    elif start.startswith(b"\x1f\x8b") and path.suffix.lower() == ".gz":
+        looks, fix = "a gzip file that is damaged or not complete", ""
+    elif not known and ("codec can't decode" in reason or "invalid UTF8" in reason):
+        is_wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        looks = f"a text that is not UTF-8{' but UTF-16' * is_wide}"
+        fix = f"Convert it: iconv -f {'UTF-16' if is_wide else 'WINDOWS-1252'} -t UTF-8 OLD > NEW."
+    elif not known and start.isascii() and b"\0" not in start:
         looks = "a text file"
     brief = " ".join(reason.split())[:120]
-    fix = f"Check the name, or download it anew. Formats that are read: {FORMATS}."
-    if start.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        fix = f"Unpack it first ({'gunzip' if start[0] == 0x1F else 'unzip'}), and name what was in it."
     return FormatError(
-        where, expected=f"content that matches its name {path.name!r}", got=f"{looks} ({brief})", fix=fix
+        where,
+        expected=f"content that matches its name {path.name!r}",
+        got=f"{looks} ({brief})",
+        fix=fix or f"Check the name, or download it anew. Formats that are read: {FORMATS}.",
     )

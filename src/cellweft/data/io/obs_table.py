@@ -121,7 +121,7 @@ class StoredTable(Reopening):
         """Return the names of some cells, of all by default."""
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
-            names[part] = [_as_text(name) for name in block]
+            names[part] = [as_text(name) for name in block]
         return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
@@ -224,7 +224,7 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
         names = store.create_array(key, shape=(n_cells,), dtype=str, chunks=chunk)
     names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
     for part, block in _located(table.name_blocks()):
-        names[part] = np.array([_as_text(name) for name in block], dtype=object)
+        names[part] = np.array([as_text(name) for name in block], dtype=object)
 
 
 def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -235,7 +235,8 @@ def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[An
         start += len(block)
 
 
-def _as_text(name: Any) -> str:
+def as_text(name: Any) -> str:
+    """Return a name of `Annotation.name_blocks` as text."""
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
@@ -289,5 +290,5 @@ def names_twice(table: Annotation) -> list[str]:
     suspects: list[str] = []
     for part, block in _located(table.name_blocks()):
         here = places[(places >= part.start) & (places < part.stop)]
-        suspects += [_as_text(name) for name in block[here - part.start]]
+        suspects += [as_text(name) for name in block[here - part.start]]
     return [name for name, times in Counter(suspects).items() if times > 1]

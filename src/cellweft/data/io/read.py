@@ -63,6 +63,7 @@ _FOREIGN = {
     ".tif": "It is an image: name the counts of the same run.",
     ".tiff": "It is an image: name the counts of the same run.",
 }
+_NEVER_PACKED = {".h5ad", ".h5mu", ".loom", ".h5", ".parquet"}
 _REMOTE = re.compile(r"^([a-z][a-z0-9+]+):/{1,2}", re.IGNORECASE)
 
 
@@ -181,7 +182,8 @@ def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     if sample is not None and suffix not in (".h5", ".h5ad", ".h5mu"):
         raise _no_samples(argument, sample, str(path))
     packing = path.suffix.lower()
-    if packing in (".gz", ".bz2", ".zst") and suffix in (".h5ad", ".h5mu", ".loom", ".h5", ".parquet"):
+    whole = _NEVER_PACKED if packing in (".gz", ".bz2") else {*_NEVER_PACKED, *SEPARATORS}
+    if packing in (".gz", ".bz2", ".zst") and suffix in whole:
         raise FormatError(
             where,
             expected=f"{suffix} as it is",
@@ -208,6 +210,14 @@ def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str |
 
 
 def _from_anndata(data: AnnData, argument: str) -> Input:
+    for slot, index in (("obs", data.obs.index), ("var", data.var.index)):
+        if isinstance(index, pd.MultiIndex):
+            raise FormatError(
+                f"{argument} (AnnData).{slot}_names",
+                expected="one name for each",
+                got=f"names of {index.nlevels} levels",
+                fix=f"Join the levels: adata.{slot}_names = adata.{slot}_names.map('_'.join).",
+            )
     backed_view = data.isbacked and data.is_view
     source = f"AnnData backed by {data.filename}" if data.isbacked else "AnnData in memory"
     return Input(

@@ -204,9 +204,13 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
         var["feature_types"] = table[2].to_numpy()
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())))
     below = [one.name for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
-    said = f"folders of it hold further matrices, which were not read: {shorten(below)}."
+    notes = [f"folders of it hold further matrices, which were not read: {shorten(below)}."] * bool(below)
+    if matrix.shape[0] == matrix.shape[1]:
+        notes.append(
+            "there are as many cells as genes; the matrix is taken as genes x cells, as 10x writes it."
+        )
     return only_genes(
-        Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, notes=(said,) * bool(below))
+        Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, notes=tuple(notes))
     )
 
 

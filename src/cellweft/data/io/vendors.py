@@ -102,7 +102,7 @@ def read_platform(
     if platform in ("xenium", "merscope"):
         asked["cells_boundaries"] = (path / "cell_boundaries.parquet").exists()
     if platform == "visium_hd":
-        asked["bin_size"] = bin_size or 8
+        asked |= {"bin_size": bin_size or 8, "load_segmentations_only": False}
     if platform == "visium" and (path / "filtered_feature_bc_matrix.h5").exists():
         asked["dataset_id"] = path.resolve().name  # which is else the start of that file's name
     known = inspect.signature(reader).parameters

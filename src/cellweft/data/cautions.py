@@ -1,0 +1,480 @@
+"""What is no error in two inputs but should be known: guesses, losses, and what looks odd."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._compute import TABLE_ROWS, row_blocks
+from cellweft._errors import Message, Placeholder, arg
+from cellweft._text import human_bytes, many, shorten
+from cellweft._typing import DoubleArray, IntArray, StoredScale
+from cellweft.data.gene_names import are_numbers
+from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.keys import NO_COUNTS
+from cellweft.data.io.lazy_input import RAW
+from cellweft.data.io.lost_chunks import lost_regions, regions_text
+from cellweft.data.io.obs_table import HeldTable, repeated
+from cellweft.data.io.sanitize import changes_of
+from cellweft.data.side import Side
+from cellweft.data.spatial import place_hashes, tissue_column
+from cellweft.data.summary import SCALES, CheckResults, counted, only_spatial
+from cellweft.data.validation import CheckedSide, count_layer
+
+FEW_SHARED = 20
+"""Below this many shared genes a caution is given."""
+_MONTH = "(Mar|Mrz|Sep|Sept|Dec|Dez|Oct|Okt|Apr|Nov)"
+_DATE = re.compile(
+    rf"\d{{1,2}}[-. ]+{_MONTH}|{_MONTH}[-. ]+\d{{1,2}}|\d{{4}}-\d\d-\d\d( 00:00:00)?"
+    r"|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d(\.\d+)?E[+]?\d+",
+    re.IGNORECASE,
+)
+"""What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
+_SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
+_FEWEST_GENES = 20  # of which some are zero in any cell
+_MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
+_FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
+_MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
+FEW_GENES = 2_000
+"""A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
+_SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
+_TAKEN: dict[StoredScale, str] = {
+    "raw": "taken as they are",
+    "normalised": "only their logarithm is taken",
+    "log": "taken as they are",
+    "log2": "turned into natural logarithms",
+    "log10": "turned into natural logarithms",
+    "sqrt": "squared, and their logarithm is taken",
+    "arcsinh": "undone, and their logarithm is taken",
+}
+
+
+def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
+    """Return what is no error but should be known, the most important first."""
+    sc, st = evidence.sides
+    return (
+        *_gene_cautions(evidence),
+        *_measured_cautions(evidence),
+        *_lost_cautions(sc),
+        *_lost_cautions(st),
+        *_scale_cautions(sc),
+        *_scale_cautions(st),
+        *_balance_cautions(sc, st),
+        *_size_cautions(sc),
+        *_empty_cautions(sc.side),
+        *_empty_cautions(st.side),
+        *_place_cautions(evidence),
+        *_slice_cautions(evidence),
+        *_annotation_cautions(sc),
+        *_annotation_cautions(st),
+    )
+
+
+def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
+    match = evidence.match
+    if len(match.first) < FEW_SHARED:
+        yield (
+            f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
+            "imputed genes only as far as the test on held-out genes supports them."
+        )
+    only = only_spatial(evidence)
+    if only:
+        verb = "is" if len(only) == 1 else "are"
+        yield (
+            f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
+            f"{shorten(only, most=10)}."
+        )
+    dates = [name for name in only if _DATE.fullmatch(name)]
+    if dates:
+        yield (
+            f"Spatial: {shorten(dates)} may be genes whose names a spreadsheet took for dates or numbers, "
+            "such as Marchf1 and Septin2: write their names."
+        )
+    scan = evidence.sides[1].scan
+    is_filled = scan.totals > 0
+    share = 1 - float(np.median(scan.panel_totals[is_filled] / scan.totals[is_filled]))
+    of_genes = len(only) / max(evidence.sides[1].side.n_genes, 1)
+    if only and share > min(_MOST_UNSHARED, max(0.1, 4 * of_genes)):
+        yield (
+            f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
+            "see whether all of them are genes."
+        )
+    if match.by_case:
+        pairs = [f"{one}/{two}" for one, two in match.by_case]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
+            f"({shorten(pairs, most=3)}): " + _about_species(evidence) + "."
+        )
+    if match.by_spelling:
+        pairs = [f"{one}/{two}" for one, two in match.by_spelling]
+        yield (
+            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"({shorten(pairs, most=3)}): check that they are the same genes."
+        )
+    if all(
+        are_numbers(one.genes.names[places])
+        for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
+    ):
+        yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
+    if match.ambiguous:
+        yield (
+            f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "
+            f"that differ from it in case or spelling alone: {shorten(list(match.ambiguous))}."
+        )
+    yield from _twin_cautions(evidence)
+    yield from _gene_columns_cautions(evidence)
+    for one in evidence.sides:
+        notes = [*one.data.notes, *filter(None, [one.genes.note])]
+        yield from (f"{_title(one.side)}: {note}" for note in notes)
+        if one.genes.n_left_out:
+            yield (
+                f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
+                "has the same gene name."
+            )
+
+
+def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say which columns of ``obs`` and features that were left out are named like genes of the other side."""
+    for one, other in (evidence.sides, evidence.sides[::-1]):
+        others = [*one.data.obs.columns, *(name for kind in one.data.left_out.values() for name in kind)]
+        genes = {*other.genes.names.tolist(), *other.side.symbols.tolist()} - {*one.genes.names.tolist(), ""}
+        called = sorted(genes & {*map(str, others)})
+        if called:
+            yield (
+                f"{_title(one.side)}: {shorten(called)} of obs, or left out as no gene, "
+                f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
+                "side and no counts here: if these are counts, write them as plain numbers among the other "
+                "genes."
+            )
+
+
+def _about_species(evidence: CheckResults) -> Message:
+    """Say what genes that match by case alone ask for."""
+    if evidence.sides[0].genes.orthologs:
+        return "both sides seem to be of one species; if they are, leave out " + arg("orthologs")
+    same = "make sure both sides are of the same species, or name orthologs: "
+    return same + arg("orthologs", "human:mouse")
+
+
+def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say which genes of the panel may be another one's copy: by their values on both sides, or by name."""
+    match = evidence.match
+    names = evidence.sides[0].genes.names[match.first]
+    same = [shorten([str(names[place]) for place in group], most=3) for group in _same_values(evidence)]
+    if same:
+        yield (
+            f"Shared genes that have the same values in every cell of both sides: {'; '.join(same[:3])}"
+            + f" and {len(same) - 3} more groups" * (len(same) > 3)
+            + ". If they are one gene, keep one of them; else held-out genes are predicted from their copies."
+        )
+    for one, shared in zip(evidence.sides, (match.first, match.second), strict=True):
+        bases = {*one.genes.names[shared].tolist()}
+        made = [str(name) for name in one.genes.names if _MADE_UNIQUE.sub("", name) in bases - {name}]
+        if made:
+            yield (
+                f"{_title(one.side)}: {shorten(made)} may be further copies of shared genes, whose names "
+                "were made unique: the first copy of each is used. Sum the copies, if they are of one gene."
+            )
+        folded = pd.Index(one.genes.names).str.lower()
+        twice = folded.duplicated(keep=False) & folded.isin(folded[shared])
+        if twice.any():
+            twins = pd.Series(one.genes.names[twice]).groupby(folded[twice], sort=True)
+            said = ["/".join(group) for _, group in twins]
+            yield (
+                f"{_title(one.side)}: names of genes differ in case alone ({shorten(said, most=3)}): they "
+                "are taken as different genes; keep one of them if they are one gene."
+            )
+
+
+def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
+    """Yield positions among the shared genes of those that have the same values on both sides."""
+    match, (sc, st) = evidence.match, evidence.sides
+    order = np.arange(len(match.first))
+    groups = np.zeros(len(order), dtype=np.int64)
+    for one, shared in ((sc, match.first), (st, match.second)):
+        marks = one.scan.projections[one.genes.places[shared]]
+        order = np.lexsort((marks, groups))
+        apart = np.diff(groups[order]) != 0
+        apart |= ~np.isclose(marks[order][1:], marks[order][:-1], rtol=1e-9, atol=0)
+        groups[order] = np.concatenate([[0], np.cumsum(apart)])
+        groups[marks == 0] = -1 - np.flatnonzero(marks == 0)  # a gene without counts is nobody's copy
+    numbers, sizes = np.unique(groups, return_counts=True)
+    for number in numbers[sizes > 1]:
+        yield np.flatnonzero(groups == number)
+
+
+def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
+    sc, st = (one.side for one in evidence.sides)
+    is_beyond = ~sc.empty_genes
+    is_beyond[evidence.match.first] = False
+    if not is_beyond.any():
+        yield (
+            f"Reference: it has no gene{' with counts' * (sc.n_genes > len(evidence.match.first))} beyond "
+            "the panel, so that there is nothing to impute: imputing would only smooth what was measured. "
+            "Take a reference with all of its genes."
+        )
+    if evidence.partly:
+        yield (
+            f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
+            f"({_some_genes(evidence.partly)}): taken as not measured there, as where panels were joined. "
+            "Neither panel nor totals of cells use them, in any slice; those that the reference has are "
+            "imputed in all cells. To use them where they were measured, impute each slice by itself."
+        )
+    if evidence.sc_partly:
+        yield (
+            f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in all of one "
+            f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), though others have them. "
+            "Where these were not measured there, as where tables of different genes were joined, they are "
+            "imputed too low: leave out these genes, or these cells. They may be genes of one sex or of "
+            "types of cells that are not there: then all is well."
+        )
+    n_outside = len(st.table) - st.n_cells
+    if n_outside:
+        yield (
+            f"Spatial: {many(n_outside, 'spot')} of the background (obs[{tissue_column(st.table)!r}] is 0) "
+            "left out; to keep them, take that column away."
+        )
+
+
+def _some_genes(partly: dict[str, list[str]]) -> str:
+    """Return the first genes that some slices or batches did not measure, with these, as text."""
+    some = [
+        f"{gene!r} in {', '.join(map(repr, slices[:3]))}" + ", ..." * (len(slices) > 3)
+        for gene, slices in list(partly.items())[:5]
+    ]
+    return "; ".join(some) + (f", and {len(partly) - 5} more" if len(partly) > 5 else "")
+
+
+def _lost_cautions(one: CheckedSide) -> Iterator[str]:
+    layer = one.wish.layer
+    regions = lost_regions(one.data.layers[layer] if layer else one.data.matrix, where=one.data.where)
+    if regions:
+        said = regions_text(regions, one.data.var.index.to_numpy())
+        yield (
+            f"{_title(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
+            f"{said}. zarr leaves out chunks of zeros; if counts belong there, copy the store again."
+        )
+
+
+def _scale_cautions(one: CheckedSide) -> Iterator[str]:
+    side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
+    stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
+    if side.scale == "raw" and scan.n_fractional:
+        share = scan.n_fractional / max(scan.n_values, 1)
+        said = (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not whole "
+            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
+            "values are taken as raw counts all the same."
+        )
+        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
+        yield said + (other if wish.scale is None else "")
+    if stored != "raw":
+        layer = count_layer(data, wish)
+        hint = ""
+        if layer:
+            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
+        if wish.scale is None:
+            hint = " If they are something else, say what: " + scale + "." + hint
+        taken = _TAKEN.get(stored, "the counts are taken from them")
+        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
+    if side.judgement.others:
+        yield (
+            f"{title}: many cells hold whole counts, and others values that look like "
+            f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
+            "cells to counts first."
+        )
+    if scan.n_fractional and not side.sparsity and side.n_genes >= _FEWEST_GENES:
+        yield (
+            f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
+            "as they were measured."
+        )
+    if not side.judgement.is_sure:
+        yield (
+            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
+            f"are not {SCALES[stored]}, say what they are: " + scale + "."
+        )
+    if side.has_sizes and side.scale == "log":
+        size = arg(wish.argument("size_factor"), wish.size_factor)
+        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
+    if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
+        yield (
+            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
+            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
+            "be read in blocks."
+        )
+
+
+def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
+    first, second = sc.side.scale, st.side.scale
+    if first != second:
+        yield (
+            "The two sides are on different scales (reference: "
+            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
+            "raw counts on both sides compare best."
+        )
+    totals = []
+    for one in (sc, st):
+        on_panel = one.scan.panel_totals
+        totals.append(on_panel[on_panel > 0])
+        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
+        if bare:
+            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
+            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
+        yield from _depth_cautions(one)
+    if first == second == "raw" and all(map(len, totals)):
+        medians = [float(np.median(one)) for one in totals]
+        ratio = max(medians) / min(medians)
+        if ratio >= 10:
+            yield (
+                f"In the shared genes a typical reference cell has {_brief(medians[0])} counts and a typical "
+                f"spatial cell {_brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
+                "perhaps); each side is normalised by its own cell sizes."
+            )
+
+
+def _brief(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
+    table = one.data.obs
+    changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
+    if changes:
+        yield (
+            f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
+            f"{shorten(changes)}."
+        )
+
+
+def _depth_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether whole numbers look like ranks, or like what is only detected or not."""
+    scan, scale = one.scan, one.side.judgement.scale
+    filled = scan.totals[scan.totals > 0]
+    if scale != "raw" or len(filled) < _FEWEST_CELLS:
+        return
+    if scan.gene_cells.sum() == filled.sum():
+        yield (
+            f"{_title(one.side)}: all values are 0 or 1, as where it was only noted whether a gene was "
+            "detected; counts tell more."
+        )
+    elif filled.std() < _SAME_TOTALS * filled.mean():
+        yield (
+            f"{_title(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} counts, "
+            "as ranks have, cells that were all drawn down to one total, and counts that were divided by a "
+            "size and rounded; counts as they were measured are better."
+        )
+
+
+def _size_cautions(sc: CheckedSide) -> Iterator[str]:
+    side = sc.side
+    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
+        return
+    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
+    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
+    said += arg("size_factor") + ")."
+    for name in side.table.columns:
+        plain = name.lower().replace(".", "_")
+        if not any(key in plain for key in _SIZE_COLUMNS):
+            continue
+        column = side.table[name]
+        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= sc.scan.totals).all()):
+            said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
+            break
+    yield said
+
+
+def _empty_cautions(side: Side) -> Iterator[str]:
+    n_cells = int(side.empty_cells.sum())
+    if n_cells:
+        verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
+        kept = "kept, as zeros"
+        if side.name == "spatial":
+            kept = f"imputed as an average cell is, and marked in obs[{NO_COUNTS!r}] of the result"
+        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
+    empty = [str(name) for name in side.genes[side.empty_genes]]
+    if empty:
+        verb = "has" if len(empty) == 1 else "have"
+        yield f"{_title(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
+
+
+def _place_cautions(evidence: CheckResults) -> Iterator[str]:
+    if evidence.coordinates is None:
+        yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
+        return
+    guess = evidence.slices_guess
+    if guess and guess == evidence.slices_column:
+        names = list(counted(evidence.slices))
+        yield (
+            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
+            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            + arg("slices", "none")
+            + "."
+        )
+    elif guess:
+        yield (
+            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            + arg("slices", guess)
+            + "."
+        )
+    same, place, n_there = _at_one_place(evidence.coordinates, evidence.slices)
+    if same:
+        hint: str = "; if they are of several slices, name the column: " + arg("slices")
+        hint = hint if evidence.slices is None else ""
+        if n_there > 2 and len({*place}) == 1:
+            hint = f"; {n_there:,} lie at {tuple(place)}, which may stand for no place: leave those out"
+        yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
+    spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
+    if spread[-2] <= 1e-12 * spread[-1]:
+        yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+
+
+def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say whether slices differ far more than sections do, in where their cells lie or what they hold."""
+    if evidence.slices is None or evidence.coordinates is None:
+        return
+    totals = evidence.sides[1].scan.totals
+    apart, counts = {}, {}
+    for name, cells in pd.Series(np.arange(len(totals))).groupby(evidence.slices, sort=True):
+        if len(cells) >= _FEWEST_CELLS:
+            sides = np.ptp(evidence.coordinates[cells], axis=0)
+            apart[name] = float(np.sqrt(np.prod(sides[:2]) / len(cells)))
+            counts[name] = float(np.median(totals[cells]))
+    for values, least, what, why in (
+        (apart, 50, "the cells of {1!r} lie {2:,.0f} times farther apart than those of {0!r}",
+         "where one is in um and one in mm or pixels: bring all to one unit"),
+        (counts, 30, "a typical cell of {1!r} has {2:,.0f} times the counts of one of {0!r}",
+         "where slices are on different scales: see whether all hold counts"),
+    ):  # fmt: skip
+        order = sorted((one for one in values if values[one] > 0), key=values.__getitem__)
+        if len(order) > 1 and values[order[-1]] > least * values[order[0]]:
+            ratio = values[order[-1]] / values[order[0]]
+            yield f"Spatial: {what.format(order[0], order[-1], ratio)}, as {why}."
+
+
+def _at_one_place(
+    coordinates: DoubleArray, slices: NDArray[np.str_] | None
+) -> tuple[int, tuple[float, ...], int]:
+    """Return how many cells lie where an earlier one of the same slice does, where most do, and how many."""
+    codes = None if slices is None else pd.factorize(slices)[0]
+
+    def hashes() -> Iterator[NDArray[np.uint64]]:
+        for rows in row_blocks(len(coordinates), TABLE_ROWS):
+            yield place_hashes(coordinates[rows], None if codes is None else codes[rows])
+
+    suspects = repeated(hashes, len(coordinates))
+    table = pd.DataFrame(coordinates[suspects] + 0.0)  # which makes one of both zeros
+    if codes is not None:
+        table["slice"] = codes[suspects]
+    most = table.groupby([*table.columns], sort=False).size().nlargest(1)
+    place = tuple(map(float, most.index[0][: coordinates.shape[1]])) if len(most) else ()
+    return int(table.duplicated().sum()), place, int(most.sum())
+
+
+def _title(side: Side) -> str:
+    return "Reference" if side.name == "reference" else "Spatial"

@@ -1,0 +1,188 @@
+"""How a table of text is written: its encoding, what separates its columns, and its decimal sign."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from cellweft._text import many
+from cellweft.data.io.columns import plain_name
+from cellweft.data.io.features import is_cell_column
+
+_HEAD_BYTES = 2**20
+_MOST_LINES, _MOST_COMMENTS = 30, 100
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # which begins as UTF-16 does
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_NO_TEXT = (
+    b"\x1f\x8b",
+    b"PK\x03\x04",
+    b"\x89HDF",
+    b"BZh",
+    b"PAR1",
+    b"<!",
+    b"<html",
+    b"version https://git-lfs",
+)
+"""How archives, files of HDF5 and Parquet, web pages and pointers of Git LFS begin."""
+_WESTERN = "cp1252"
+"""What text that is not UTF-8 is taken for: the encoding of Windows in Western Europe."""
+_DECIMAL_COMMA = re.compile(r"\s*-?(?![1-9]\d{0,2}(,\d{3})+\s*$)\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+"""A number whose comma cannot be one between thousands."""
+_DECIMAL_POINT = re.compile(r"\s*-?\d*\.\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a table of text is written.
+
+    Attributes
+    ----------
+    separator, decimal
+        Signs between columns, and within numbers.
+    encoding
+        As Python names it.
+    n_comments
+        Lines above the header.
+    ends_in_separator
+        Whether each row but the header has an empty field more at its end.
+    notes
+        What of it is unusual, as phrases.
+    """
+
+    separator: str
+    decimal: str = "."
+    encoding: str = "utf-8"
+    n_comments: int = 0
+    ends_in_separator: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same, as arguments of `pandas.read_csv`."""
+        return {
+            "sep": self.separator,
+            "decimal": self.decimal,
+            "encoding": self.encoding,
+            "skiprows": self.n_comments,
+        }
+
+
+def dialect_of(path: Path, *, separator: str) -> Dialect:
+    r"""Say how a table is written, by its first lines.
+
+    Parameters
+    ----------
+    path
+        The file, packed with gzip or bzip2, or not.
+    separator
+        What its name promises, which is taken unless another sign parts the lines evenly and this one does
+        not.
+
+    Raises
+    ------
+    ValueError, EOFError
+        It is no text, or a damaged archive.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "cells.csv")
+    ...     written = path.write_text("cell;Gad1;Sst\ns1;0,5;2\n")
+    ...     dialect_of(path, separator=",").notes
+    ('columns are separated by semicolons', 'numbers have decimal commas')
+    """
+    encoding = _encoding_of(path)
+    with _open(path) as file:
+        head = file.read(_HEAD_BYTES)
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head)
+    if (
+        encoding.startswith("utf-")
+        and encoding != "utf-8"
+        and not {*text[:_HEAD_BYTES]} & {*_SEPARATORS, "\n"}
+    ):
+        raise ValueError("no table of text")
+    lines = text.splitlines()[: _MOST_LINES + _MOST_COMMENTS]
+    if len(head) == _HEAD_BYTES and len(lines) > 1:
+        lines = lines[:-1]  # the last one may be torn
+    n_comments = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), lines))
+    if n_comments and any(sign in lines[n_comments - 1] for sign in "\t,;"):
+        n_comments -= 1  # a header that begins with the sign of comments
+    rows = [one for one in lines[n_comments : n_comments + _MOST_LINES] if one.strip()]
+    sign = _separator_of(rows, separator)
+    header, *below = csv.reader(rows, delimiter=sign) if rows else [[]]
+    fields = [one for row in below for one in row[1:]]
+    has_commas = sign != "," and any(_DECIMAL_COMMA.fullmatch(one) for one in fields)
+    decimal = "," if has_commas and not any(_DECIMAL_POINT.fullmatch(one) for one in fields) else "."
+    notes = [
+        f"columns are separated by {_SEPARATORS[sign]}" if sign != separator else "",
+        "numbers have decimal commas" if decimal == "," else "",
+        f"the text is {encoding.upper()}" if encoding.startswith(("utf-16", "utf-32")) else "",
+        "the text is not UTF-8 and was read as Windows-1252 (see whether letters such as µ and é are right)"
+        if encoding == _WESTERN
+        else "",
+        f"{many(n_comments, 'line')} of comments stand above the header" if n_comments else "",
+    ]
+    return Dialect(
+        separator=sign,
+        decimal=decimal,
+        encoding=encoding,
+        n_comments=n_comments,
+        ends_in_separator=bool(below)
+        and all(len(row) == len(header) + 1 and row[-1] == "" for row in below)
+        and (plain_name(header[0]) in ("", "id", "name", "index") or is_cell_column(header[0])),
+        notes=tuple(one for one in notes if one),
+    )
+
+
+def _open(path: Path) -> IO[bytes]:
+    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower(), open)
+    return cast(IO[bytes], opener(path, "rb"))
+
+
+def _encoding_of(path: Path) -> str:
+    """Return the encoding that the first bytes name, else UTF-8 where the whole file is."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with _open(path) as file:
+        head = file.read(_HEAD_BYTES)
+        if head.startswith(_NO_TEXT):
+            raise ValueError("no table of text")
+        for mark, encoding in _MARKS.items():
+            if head.startswith(mark):
+                return encoding
+        if head.count(0) > len(head) // 4:  # every other byte of plain letters
+            return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+        try:
+            for block in itertools.chain([head], iter(lambda: file.read(_HEAD_BYTES), b"")):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return _WESTERN
+    return "utf-8"
+
+
+def _separator_of(rows: list[str], promised: str) -> str:
+    """Return the sign that parts all lines into as many fields, the promised one first."""
+    n_fields = {}
+    for sign in dict.fromkeys((promised, *_SEPARATORS)):
+        counts = [len(row) for row in csv.reader(rows, delimiter=sign)]
+        if not counts or min(counts) < 2:
+            continue
+        if len({*counts[1:]}) <= 1 and (len(counts) == 1 or counts[1] - counts[0] in (0, 1)):
+            n_fields[sign] = counts[0]
+    if promised in n_fields or not n_fields:
+        return promised
+    return max(n_fields, key=n_fields.__getitem__)

@@ -1,0 +1,89 @@
+"""Rows and columns that are sums, or other statistics, of all the others, and so neither cells nor genes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from cellweft._compute import READ_BYTES, row_blocks, rows_within
+from cellweft._errors import FormatError
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.expression_scale import Scan
+from cellweft.data.io.backed_matrix import RowSource
+from cellweft.data.io.features import FEWEST_SUMMED
+from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import as_text
+
+_STATISTIC = re.compile(
+    r"\W*(grand[ _]?|row[ _]?|col(umn)?[ _]?)?"
+    r"((sub)?totals?|sums?|means?|averages?|avg|medians?|std ?dev)\W*",
+    re.IGNORECASE,
+)
+"""What a row of a statistic is called, and no cell."""
+_FEWEST_CELLS = 10  # in which a gene that is the sum of all others is none by chance
+
+
+def refuse_statistics(data: Input) -> None:
+    """Raise `FormatError` where rows are called as sums and means are."""
+    names = (as_text(name) for block in data.obs.name_blocks() for name in block)
+    called = [name for name in names if _STATISTIC.fullmatch(name)]
+    if called:
+        raise _no_cell(data.where, called[0], f"rows called as sums and means are: {shorten(called)}")
+
+
+def refuse_sums(data: Input, source: RowSource, scan: Scan, *, cells: IntArray | None) -> None:
+    """Raise `FormatError` where a row is the sum of all others, or a column that of all other genes.
+
+    Parameters
+    ----------
+    data
+        The input, whose names the errors tell.
+    source, scan
+        The values of the cells that are used, and what was found in them.
+    cells
+        Which rows of the input these cells are; None for all.
+    """
+    n_cells = len(scan.totals)
+    row = _half_of(scan.totals, rtol=1e-5)
+    if n_cells >= FEWEST_SUMMED and row is not None and _is_sum(source, row, data.columns):
+        name = data.obs.names()[row if cells is None else cells[row]]
+        raise _no_cell(data.where, str(name), "the sums of all other rows")
+    # Projections weigh the cells at random, so that what holds of them holds in every cell.
+    gene = _half_of(scan.projections, rtol=1e-5)
+    n_filled = np.count_nonzero(scan.totals)
+    few = n_filled < _FEWEST_CELLS or np.count_nonzero(scan.gene_cells) < FEWEST_SUMMED
+    if gene is not None and not few and scan.gene_cells[gene] == n_filled:
+        name = str(data.var.index[gene])
+        raise FormatError(
+            f"{data.where}, column {name!r}",
+            expected="a gene",
+            got="the sums of all other genes, which would halve every gene's share",
+            fix="Remove this column.",
+        )
+
+
+def _half_of(values: DoubleArray, *, rtol: float) -> int | None:
+    """Return the place of the value that is the sum of all others."""
+    place = int(np.argmax(values)) if len(values) else 0
+    total = values.sum()
+    return place if total > 0 and np.isclose(2 * values[place], total, rtol=rtol, atol=0) else None
+
+
+def _is_sum(source: RowSource, row: int, columns: IntArray | None) -> bool:
+    """Say whether a row is the sum of all others in every column."""
+    sums = np.zeros(source.shape[1] if columns is None else len(columns))
+    for rows in row_blocks(source.shape[0], rows_within(READ_BYTES, source.row_bytes)):
+        sums += np.asarray(source.read(rows, columns).sum(axis=0), dtype=np.float64).ravel()
+    values = np.asarray(source.read(slice(row, row + 1), columns).sum(axis=0), dtype=np.float64).ravel()
+    return bool(np.allclose(2 * values, sums, rtol=1e-4))
+
+
+def _no_cell(where: str, name: str, got: str) -> FormatError:
+    return FormatError(
+        f"{where}, row {name!r}",
+        expected="a row per cell",
+        got=got,
+        fix="Remove this row, or rename the cell.",
+    )

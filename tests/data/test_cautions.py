@@ -1,0 +1,167 @@
+"""What looks odd in two inputs is said: values, places, slices and names that measured data do not have."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from cellweft._errors import FormatError, GeneError, ScaleError
+from cellweft.data._pair import Pair, pair
+
+GENES = [f"Gene{name}" for name in "ABCDEFGHIJKLMNOPQRSTUVWX"]
+N_CELLS = 60
+Counts = NDArray[np.float64]
+
+
+@pytest.fixture
+def counts() -> Counts:
+    stream = np.random.default_rng(0)
+    return stream.poisson(stream.gamma(1, 2, (N_CELLS, len(GENES)))).astype(np.float64)
+
+
+def side(values: Counts, genes: list[str] = GENES) -> ad.AnnData:
+    names = pd.DataFrame(index=[f"s{number}" for number in range(len(values))])
+    places = np.random.default_rng(2).uniform(0, 1000, (len(values), 2))
+    data = ad.AnnData(values.astype(np.float32), obs=names, var=pd.DataFrame(index=genes))
+    data.obsm["spatial"] = places
+    return data
+
+
+def reference() -> ad.AnnData:
+    stream = np.random.default_rng(1)
+    genes = [*GENES, *(f"Other{number}x" for number in range(20))]
+    return side(stream.poisson(stream.gamma(1, 2, (80, len(genes)))).astype(np.float64), genes)
+
+
+def said(made: Pair, text: str) -> bool:
+    return any(re.search(text, caution) for caution in made.cautions)
+
+
+def per_cell(values: Counts) -> Counts:
+    return np.asarray(values / values.sum(axis=1, keepdims=True))
+
+
+def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
+    odd = "zero, as|about|different scales|other spellings|copies|very same place|one line|farther apart"
+    assert not said(pair(reference(), side(counts)), odd)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x: np.rint(per_cell(x) * 1e6), "every cell has about 1,000,00. counts, as ranks have"),
+        (lambda x: np.rint(per_cell(x) * 1e4), "every cell has about 10,00. counts, as ranks have"),
+        (lambda x: np.log2(x + 1) + 5, "no value is zero, as where values were smoothed, imputed or shifted"),
+        (
+            lambda x: np.vstack([np.log1p(per_cell(x[:30]) * 1e4), x[30:]]),
+            "many cells hold whole counts, and ot",
+        ),
+        (
+            lambda x: np.vstack([per_cell(x[:30]) * 1e4, x[30:]]),
+            "others values that look like counts divided by",
+        ),
+    ],
+)
+def test_values_that_are_no_counts_as_measured_are_said(
+    counts: Counts, change: Callable[[Counts], Counts], text: str
+) -> None:
+    assert said(pair(reference(), side(change(counts))), f"Spatial: .*{text}")
+
+
+def test_counts_of_which_a_part_was_taken_off_in_some_cells_are_of_one_scale(counts: Counts) -> None:
+    ambient = np.random.default_rng(3).uniform(0, 0.08, counts.shape)
+    ambient[30:] = 0
+    assert not said(
+        pair(reference(), side(np.clip(counts - ambient, 0, None))), "different scales were joined"
+    )
+
+
+@pytest.mark.parametrize("depth", [1e4, 1e6])
+@pytest.mark.parametrize("decimals", [2, 3])
+def test_rounded_logarithms_are_logarithms(counts: Counts, depth: float, decimals: int) -> None:
+    made = pair(reference(), side(np.round(np.log1p(per_cell(counts) * depth), decimals)))
+    assert made.st.judgement.scale == "log"
+
+
+def test_logarithms_of_values_below_one_are_told(counts: Counts) -> None:
+    with pytest.raises(ScaleError, match=r"as z-scored .* have, and logarithms of values below 1"):
+        pair(reference(), side(np.log2(counts + 0.01)))
+
+
+def test_columns_that_weigh_far_more_than_genes_do_are_said(counts: Counts) -> None:
+    odd = np.random.default_rng(4).integers(10, 30, (N_CELLS, 1))
+    made = pair(reference(), side(np.hstack([counts, odd]), [*GENES, "thickness"]))
+    assert said(made, "columns that the reference does not have hold 3.% of a typical cell's values")
+
+
+@pytest.mark.parametrize("place", [0.0, -1.0])
+def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place: float) -> None:
+    tissue = side(counts)
+    tissue.obsm["spatial"][:9] = place
+    made = pair(reference(), tissue)
+    assert said(
+        made, re.escape(f"9 lie at ({place}, {place}), which may stand for no place: leave those out")
+    )
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, -2.5])
+def test_cells_on_any_line_are_said(counts: Counts, slope: float) -> None:
+    tissue = side(counts)
+    tissue.obsm["spatial"][:, 1] = slope * tissue.obsm["spatial"][:, 0] + 3
+    assert said(pair(reference(), tissue), "all cells lie on one line")
+
+
+def test_slices_in_two_units_or_on_two_scales_are_said(counts: Counts) -> None:
+    tissue = side(counts)
+    tissue.obs["section"] = np.repeat(["a", "b"], 30)
+    assert not said(pair(reference(), tissue), "farther apart|typical cell of")
+    tissue.obsm["spatial"][30:] /= 1000
+    assert said(
+        pair(reference(), tissue), "the cells of 'a' lie .* times farther apart than those of 'b', as where"
+    )
+    tissue.X[30:] *= 100
+    assert said(
+        pair(reference(), tissue), "a typical cell of 'b' has .* times the counts of one of 'a', as where"
+    )
+
+
+def test_copies_whose_names_were_made_unique_are_said(counts: Counts) -> None:
+    genes = [*GENES[:21], "GeneA-1", "GeneA.2", "GeneB_1"]
+    made = pair(reference(), side(counts, genes))
+    assert said(made, "Spatial: 'GeneA-1', 'GeneA.2', 'GeneB_1' may be further copies of shared genes")
+
+
+@pytest.mark.parametrize("name", ["1-MAR", "2020-03-01", "3/1/2020", "2.31E+13", "Sep-02", "01. Mrz"])
+def test_names_that_a_spreadsheet_changed_are_said(counts: Counts, name: str) -> None:
+    made = pair(reference(), side(counts, [*GENES[:-1], name]))
+    assert said(made, f"'{re.escape(name)}' may be genes whose names a spreadsheet took")
+
+
+def test_names_of_bytes_written_as_text_match_with_a_caution(counts: Counts) -> None:
+    made = pair(reference(), side(counts, [f"b'{gene}'" for gene in GENES]))
+    assert len(made.shared_genes) == len(GENES)
+    assert said(made, "matched only as other spellings")
+
+
+def test_two_species_in_one_matrix_are_told(counts: Counts) -> None:
+    both = np.hstack([counts, counts])
+    genes = [*(f"mm10_{gene}" for gene in GENES), *(f"GRCh38_{gene.upper()}" for gene in GENES)]
+    message = r"no shared gene .* left out, since several genes have the name.*of cells of two species"
+    with pytest.raises(GeneError, match=message):
+        pair(side(both, genes), side(counts))
+
+
+@pytest.mark.parametrize("slot", ["obs", "var"])
+def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
+    tissue = side(counts)
+    table: Any = getattr(tissue, slot)
+    table.index = pd.MultiIndex.from_arrays([table.index, table.index])
+    with pytest.raises(
+        FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name for each, got names"
+    ):
+        pair(reference(), tissue)
