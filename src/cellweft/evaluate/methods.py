@@ -47,6 +47,14 @@ class Reliable(Protocol):
         """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
 
 
+@runtime_checkable
+class CountPredictor(Protocol):
+    """What a method must do, besides, to make counts in a way of its own; `cellweft.Imputer` does."""
+
+    def predict_counts(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return mean counts of the pair's spatial cells; genes by name, as ``pair.sc.genes``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(Generic[M]):
     """A method by the name that it has in tables.
@@ -147,6 +155,7 @@ def resolve_methods(
     *,
     network: Network = _NOTHING,
     reliability: bool = False,
+    counts: bool = False,
     device: str = "auto",
 ) -> list[Method[Predictor]]:
     """Return the methods that are meant, in order.
@@ -159,6 +168,9 @@ def resolve_methods(
         Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
     reliability, device
         Given to the Imputers that are named; objects stay as they are.
+    counts
+        Whether counts will be scored: Imputers that can learn a count model, which comes with reliability,
+        shall do so.
 
     Returns
     -------
@@ -184,7 +196,7 @@ def resolve_methods(
             embedding=known.embedding,
             gene_sets=known.gene_sets,
             edges=known.edges,
-            reliability=reliability,
+            reliability=reliability or (counts and name == "auto"),
             seed=seed,
             device=device,
         )

@@ -29,6 +29,7 @@ from cellweft._typing import (
     Preset,
     Progress,
     ProgressOption,
+    ResultScale,
     no_progress,
 )
 from cellweft.data._pair import Pair, check_not_input, pictures_of
@@ -57,6 +58,7 @@ from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
+from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings
 
@@ -291,12 +293,36 @@ class Imputer(NotebookText, FolderModel):
         self._check(pair)
         return predict_all(fitted.prepare, pair, _positions(genes, pair))
 
+    def predict_counts(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+        """Return only the predicted counts, as an array.
+
+        Parameters
+        ----------
+        genes, pair
+            As in `predict`.
+
+        Returns
+        -------
+        (n_cells, n_genes) mean counts, at least 0: what ``impute(scale="counts")`` has as ``X``.
+
+        Raises
+        ------
+        GeneError
+            A gene that the reference does not have.
+        ScaleError
+            The spatial data are not counts.
+        """
+        check_counts(pair, "counts")
+        model = self._fitted().count_model or plain_counts()
+        return model.scaled(self.predict(genes, pair), pair.st.relative_sizes)[0]
+
     def impute(
         self,
         genes: Iterable[str] | None = None,
         *,
         pair: Pair | None = None,
         interval: float | None = None,
+        scale: ResultScale = "log",
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> AnnData:
@@ -311,6 +337,10 @@ class Imputer(NotebookText, FolderModel):
         interval
             Share of measured values that shall lie within the intervals that are given besides, 0.01 to
             0.999, as 0.9; none by default. With ``preset="auto"`` and reliability.
+        scale
+            "log", log-normalised expression, or "counts": the mean count that the panel would have shown in
+            each cell, its rate times the cell's efficiency, as `cellweft.impute.uncertainty.count_model`
+            says. Intervals are on the same scale. The spatial data have to be counts.
         memory
             Budget for the whole process, the result included.
         progress
@@ -319,7 +349,7 @@ class Imputer(NotebookText, FolderModel):
         Returns
         -------
         AnnData
-            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
+            ``X``: (n_cells, n_genes) log-normalised expression, or mean counts, float32. ``layers["lower"]`` and
             ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``, how
             near the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol``
             and ``gene_id``, empty where the reference does not tell them, of its names and of a usual column
@@ -336,13 +366,15 @@ class Imputer(NotebookText, FolderModel):
         GeneError
             A gene that the reference does not have.
         SettingError, NotFittedError
-            An interval out of its range, or of an Imputer that has learned none.
+            An interval out of its range, or of an Imputer that has learned none; an unknown scale.
+        ScaleError
+            Counts are asked for, and the spatial data are not counts.
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
         check_interval(interval)
         start = time.monotonic()
-        job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        job = self._job(pair, genes, interval=interval, scale=scale, memory=memory, in_memory=True)
         record = job.record(fit_seconds=self._fit_seconds)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
@@ -364,6 +396,7 @@ class Imputer(NotebookText, FolderModel):
         genes: Iterable[str] | None = None,
         pair: Pair | None = None,
         interval: float | None = None,
+        scale: ResultScale = "log",
         memory: str | int = DEFAULT_MEMORY,
         dtype: OutputType = "float32",
         sparse: float | None = None,
@@ -378,10 +411,11 @@ class Imputer(NotebookText, FolderModel):
         ----------
         path
             A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
-        genes, pair, interval, memory, progress
+        genes, pair, interval, scale, memory, progress
             As in `impute`.
         dtype
-            Type of the numbers that are written, "float32" or "float16": half the size, three digits.
+            Type of the numbers that are written, "float32" or "float16": half the size, three digits; of
+            counts "float32" alone.
         sparse
             Values of ``X`` below it, 0 to 1, are left out, and ``X`` is written as a sparse matrix (CSR), as
             0.05; 0 leaves out zeros alone. By default ``X`` is dense. Layers are dense and hold all values.
@@ -407,7 +441,7 @@ class Imputer(NotebookText, FolderModel):
         ------
         OutputExistsError, OutputError
             The output exists, or could not be written.
-        GeneError, SettingError, NotFittedError, MemoryBudgetError
+        GeneError, SettingError, ScaleError, NotFittedError, MemoryBudgetError
             As in `impute`.
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
@@ -418,6 +452,7 @@ class Imputer(NotebookText, FolderModel):
             dtype=dtype,
             sparse=sparse,
             interval=interval,
+            scale=scale,
             resume=resume,
             dask=dask,
             memory=memory,
@@ -597,11 +632,13 @@ class Imputer(NotebookText, FolderModel):
         genes: Iterable[str] | None,
         *,
         interval: float | None,
+        scale: ResultScale = "log",
         memory: str | int,
         in_memory: bool = False,
     ) -> Imputation:
         fitted = self._fitted()
         pair = self._pair() if pair is None else pair
+        check_counts(pair, scale)
         self._check(pair)
         asked = asked_genes(pair, genes)
         return Imputation(
@@ -620,6 +657,7 @@ class Imputer(NotebookText, FolderModel):
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
+            scale=scale,
         )
 
 
@@ -667,7 +705,9 @@ def write_imputation(
     """
     target, resume, start = request.target, request.resume, time.monotonic()
     with kept_until_failure(target, resume=resume):
-        job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
+        job = imputer._job(
+            pair, genes, interval=request.interval, scale=request.scale, memory=request.memory
+        )
         job = in_tiles_of(job, target) if resume else job
         cut = None if request.sparse is None else float(request.sparse)
         journal = None

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from cellweft._compute import BLOCK_GENES, row_blocks
 from cellweft._errors import NotFittedError, arg
 from cellweft._provenance import provenance
-from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, ResultScale
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.digest import digest_of
 from cellweft.data.io.journal import Journal, kept_mark
-from cellweft.data.io.keys import INTERVAL, MEASURED, NO_COUNTS, SIMILARITY
+from cellweft.data.io.keys import INTERVAL, MEASURED, NO_COUNTS, SCALE_TEXTS, SIMILARITY
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter
@@ -28,6 +28,7 @@ from cellweft.data.side import gene_table
 from cellweft.impute.base import FittedMethod, Predictor
 from cellweft.impute.fingerprint import data_mark, machine_mark, model_mark
 from cellweft.impute.planning import Plan
+from cellweft.impute.uncertainty.count_model import plain_counts
 
 Values: TypeAlias = dict[str | None, FloatArray]
 """Of a tile, by layer (None for X)."""
@@ -74,6 +75,8 @@ class Imputation:
         Share of measured values that the intervals shall hold, or None for no intervals.
     similarity
         (n_cells,) how near the reference comes to each cell, where there are intervals.
+    scale
+        What the values are, "log" or "counts".
     """
 
     fitted: FittedMethod
@@ -83,6 +86,7 @@ class Imputation:
     plan: Plan
     interval: float | None
     similarity: DoubleArray | None
+    scale: ResultScale = "log"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -144,7 +148,15 @@ class Imputation:
                 values[None], similarity=self.similarity[tile.rows], level=self.interval
             )
             values.update(zip(INTERVAL, bounds, strict=True))
-        return values
+        if self.scale == "log":
+            return values
+        model, predicted = self.fitted.count_model or plain_counts(), values.pop(None)
+        counts = model.scaled(predicted, self._sizes[tile.rows], bounds=tuple(values.values()))
+        return dict(zip((None, *values), counts, strict=True))
+
+    @cached_property
+    def _sizes(self) -> DoubleArray:
+        return self.pair.st.relative_sizes
 
     def obs(self) -> Annotation:
         """Return the table of the cells, read column by column where it lies in a file."""
@@ -186,6 +198,7 @@ class Imputation:
             **data_mark(self.pair),
             "genes": digest_of(self.genes),
             "interval": self.interval,
+            "scale": self.scale,
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
 
@@ -203,7 +216,10 @@ class Imputation:
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]
         record["network"] = network
-        record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
+        record["scale"] = SCALE_TEXTS[self.scale]
+        if self.scale == "counts":
+            learned = self.fitted.count_model
+            record["count_model"] = "none learned" if learned is None else learned.name
         if self.interval is not None:
             record["interval"] = float(self.interval)
         return record

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from cellweft._compute import parse_memory
-from cellweft._errors import SettingError, check_choice, check_range, require
-from cellweft._typing import OutputType, PathLike
+from cellweft._errors import SettingError, arg, check_choice, check_range, require
+from cellweft._typing import OutputType, PathLike, ResultScale
 from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_output
 from cellweft.data.io.journal import check_own, resume_folder
 
@@ -24,7 +24,7 @@ class OutputRequest:
         As it is asked for.
     target
         The same absolute, links followed.
-    overwrite, dtype, sparse, interval, resume, dask, memory
+    overwrite, dtype, sparse, interval, scale, resume, dask, memory
         As in `Imputer.impute_to`.
 
     Raises
@@ -48,6 +48,7 @@ class OutputRequest:
     dtype: OutputType = "float32"
     sparse: float | None = None
     interval: float | None = None
+    scale: ResultScale = "log"
     resume: bool = False
     dask: str | None = None
     memory: str | int = "4 GB"
@@ -57,6 +58,14 @@ class OutputRequest:
         target = check_output(self.path, overwrite=self.overwrite, suffixes=RESULT_SUFFIXES)
         object.__setattr__(self, "target", target)
         check_choice("dtype", self.dtype, get_args(OutputType))
+        check_choice("scale", self.scale, get_args(ResultScale))
+        if self.scale == "counts" and self.dtype == "float16":
+            raise SettingError(
+                "dtype",
+                expected="float32 on the scale of counts",
+                got="float16, which ends at 65,504 and tells counts above 2,048 apart by twos",
+                fix="Leave " + arg("dtype") + " out, or " + arg("scale") + ".",
+            )
         check_cut(self.sparse)
         check_interval(self.interval)
         parse_memory(self.memory)
