@@ -28,7 +28,9 @@ def test_without_a_model_counts_are_the_linear_prediction_times_the_size(
     counts = imputer.impute(GENES, scale="counts")
     side = tissue_pair.st
     totals = np.asarray(side.matrix.read(slice(None)).sum(axis=1), dtype=float).ravel()
-    expected = np.expm1(imputer.impute(GENES).X.astype(float)) * totals[:, None] / np.median(totals[totals > 0])
+    expected = (
+        np.expm1(imputer.impute(GENES).X.astype(float)) * totals[:, None] / np.median(totals[totals > 0])
+    )
     np.testing.assert_allclose(counts.X, expected, rtol=1e-5, atol=1e-6)
     assert (counts.X[5] == 0).all()  # a cell without counts
     assert counts.uns["cellweft"]["scale"].startswith("counts")
@@ -72,7 +74,7 @@ def test_intervals_hold_the_same_measurements_on_both_scales(counting: Imputer, 
     there = (measured >= counts.layers["lower"] - slack) & (measured <= counts.layers["upper"] + slack)
     assert (there | ~inside).all()
     assert (counts.layers["lower"] <= counts.X).all()
-    assert (counts.X <= counts.layers["upper"]).all()
+    assert (counts.layers["upper"] >= counts.X).all()
 
 
 @pytest.mark.parametrize("memory", ["4 GB", "0.6 GB"])
@@ -80,7 +82,9 @@ def test_counts_stream_resume_and_load_alike(
     counting: Imputer, tissue_pair: Pair, tmp_path: Path, memory: str
 ) -> None:
     whole = counting.impute(scale="counts", interval=0.9)
-    path = counting.impute_to(tmp_path / "counts.zarr", scale="counts", interval=0.9, memory=memory, resume=True)
+    path = counting.impute_to(
+        tmp_path / "counts.zarr", scale="counts", interval=0.9, memory=memory, resume=True
+    )
     counting.save(tmp_path / "model")
     loaded = cellweft.load(tmp_path / "model").attach(tissue_pair)
     for other in (anndata.read_zarr(path), loaded.impute(scale="counts", interval=0.9)):
@@ -115,7 +119,9 @@ def test_a_tissue_without_counts_has_none_to_give(
 
 def test_wrong_scales_are_named(imputer: Imputer, tmp_path: Path) -> None:
     for run in (imputer.impute, lambda **given: imputer.impute_to(tmp_path / "out.zarr", **given)):
-        with pytest.raises(SettingError, match="scale: expected one of 'log', 'counts', got 'count'.*'counts'"):
+        with pytest.raises(
+            SettingError, match="scale: expected one of 'log', 'counts', got 'count'.*'counts'"
+        ):
             run(scale="count")
     with pytest.raises(SettingError, match="dtype: expected float32 on the scale of counts, got float16"):
         imputer.impute_to(tmp_path / "out.zarr", scale="counts", dtype="float16")
@@ -124,5 +130,7 @@ def test_wrong_scales_are_named(imputer: Imputer, tmp_path: Path) -> None:
 def test_a_size_of_zero_is_refused(tissue: SimulatedTissue) -> None:
     sized = tissue.st.copy()
     sized.obs["area"] = np.where(np.arange(sized.n_obs) == 7, 0.0, 2.0)
-    with pytest.raises(cellweft.CellweftError, match="expected a size above zero.*got zero or less for 1 cell"):
+    with pytest.raises(
+        cellweft.CellweftError, match="expected a size above zero.*got zero or less for 1 cell"
+    ):
         pair(tissue.sc, sized, st_size_factor="area")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cellweft._errors import SettingError, arg
-from cellweft._typing import OutputType, Preset, ResultScale
+from cellweft._typing import OutputType, PanelValues, Preset, ResultScale
 from cellweft.cli import options
 from cellweft.cli.console import Screen, cautions_of, running
 from cellweft.cli.parsing import check_device, read_genes, read_settings
@@ -59,6 +59,7 @@ def impute(
     settings: options.Settings = None,
     interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
     scale: ResultScale = "log",
+    measured: PanelValues = "predict",
     no_reliability: bool = False,
     save_model: options.SaveModel = None,
     writing: WritingOptions,
@@ -83,6 +84,9 @@ def impute(
     scale
         Write log-normalised expression (log), or the counts that the panel would have shown in each cell
         (counts). ST must then be counts.
+    measured
+        Write genes of the panel as predicted (predict), or as the best estimate from measurement and
+        prediction together (blend). ST must then be counts.
     no_reliability
         Do not learn the reliability of each gene. stImpute then takes a sixth of the time.
     sc, st, memory, save_model, writing, network, data, run
@@ -92,14 +96,22 @@ def impute(
         from cellweft.data.io.atomic_output import check_apart
 
         request = _request(
-            output, save_model, interval=interval, scale=scale, memory=memory, writing=writing
+            output,
+            save_model,
+            interval=interval,
+            scale=scale,
+            measured=measured,
+            memory=memory,
+            writing=writing,
         )
         check_apart([output, save_model], [sc, st, *network.files()])
         screen.hold(*(one for one in (output, save_model) if one is not None))
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
+        _check_measured(measured, preset)
         check_device(run.device)
         from cellweft.impute.imputer import Imputer, write_imputation
+        from cellweft.impute.panel_blend import check_blend
         from cellweft.impute.uncertainty.count_model import check_counts
 
         imputer = Imputer(
@@ -112,6 +124,8 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         check_counts(pair, scale)
+        if measured == "blend":
+            check_blend(pair)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
@@ -132,6 +146,7 @@ def _request(
     *,
     interval: float | None,
     scale: ResultScale,
+    measured: PanelValues,
     memory: str,
     writing: WritingOptions,
 ) -> OutputRequest:
@@ -141,7 +156,9 @@ def _request(
 
     outputs: Asked = {"output": (output, RESULT_SUFFIXES), "save_model": (save_model, "model")}
     check_outputs(outputs, overwrite=writing.overwrite)
-    request = OutputRequest(path=output, interval=interval, scale=scale, memory=memory, **vars(writing))
+    request = OutputRequest(
+        path=output, interval=interval, scale=scale, measured=measured, memory=memory, **vars(writing)
+    )
     if writing.dask is not None:
         from cellweft.impute.cluster.client import check_scheduler
 
@@ -157,6 +174,17 @@ def _check_interval(interval: float | None, preset: Preset, *, no_reliability: b
             expected=arg("preset", "auto") + " with reliability",
             got=arg("reliability", False) if no_reliability else arg("preset", preset),
             fix="Omit that option, or " + arg("interval") + ".",
+        )
+
+
+def _check_measured(measured: PanelValues, preset: Preset) -> None:
+    """Raise if genes of the panel cannot come as requested, before any work."""
+    if measured == "blend" and preset != "auto":
+        raise SettingError(
+            "measured",
+            expected=arg("preset", "auto") + ", which can leave a gene out of what it compares cells by",
+            got=arg("preset", preset),
+            fix="Omit that option, or " + arg("measured") + ".",
         )
 
 

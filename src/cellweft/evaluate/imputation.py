@@ -190,9 +190,7 @@ def evaluate_imputation(
     return score_methods(
         pair,
         methods,
-        resolve=partial(
-            resolve_methods, network=network, reliability=reliability, counts=scale == "counts"
-        ),
+        resolve=partial(resolve_methods, network=network, reliability=reliability, counts=scale == "counts"),
         fit=partial(_predict, job),
         score=partial(_scores, job),
         n_steps=len(splits),

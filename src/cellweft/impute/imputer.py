@@ -25,6 +25,7 @@ from cellweft._typing import (
     FloatArray,
     IntArray,
     OutputType,
+    PanelValues,
     PathLike,
     Preset,
     Progress,
@@ -35,7 +36,7 @@ from cellweft._typing import (
 from cellweft.data._pair import Pair, check_not_input, pictures_of
 from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
-from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval
+from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval, check_measured
 from cellweft.data.io.write import ResultWriter
 from cellweft.data.side import gene_table
 from cellweft.genes.embeddings import EmbeddingTable
@@ -54,6 +55,7 @@ from cellweft.impute.fingerprint import (
     reading_of,
     reference_mark,
 )
+from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
@@ -323,6 +325,7 @@ class Imputer(NotebookText, FolderModel):
         pair: Pair | None = None,
         interval: float | None = None,
         scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> AnnData:
@@ -341,6 +344,10 @@ class Imputer(NotebookText, FolderModel):
             "log", log-normalised expression, or "counts": the mean count that the panel would have shown in
             each cell, its rate times the cell's efficiency, as `cellweft.impute.uncertainty.count_model`
             says. Intervals are on the same scale. The spatial data have to be counts.
+        measured
+            Genes of the panel: "predict" gives their predictions, as of any other gene; "blend" the best
+            estimate from measurement and prediction together, as `cellweft.impute.panel_blend` says. With
+            ``preset="auto"`` and spatial data that are counts, without intervals.
         memory
             Budget for the whole process, the result included.
         progress
@@ -357,7 +364,7 @@ class Imputer(NotebookText, FolderModel):
             ``measured``, whether the gene was on the panel, and
             ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
             ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
-            with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
+            with "stimpute" the expected cosine; of blended genes, ``measurement_weight``, 0 to 1. ``obs`` and ``obsm["spatial"]``: carried over.
             ``uns["spatial"]``, Visium's images, likewise.
             ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
 
@@ -366,15 +373,19 @@ class Imputer(NotebookText, FolderModel):
         GeneError
             A gene that the reference does not have.
         SettingError, NotFittedError
-            An interval out of its range, or of an Imputer that has learned none; an unknown scale.
+            An interval out of its range, or of an Imputer that has learned none; an unknown scale; a method
+            that cannot blend.
         ScaleError
-            Counts are asked for, and the spatial data are not counts.
+            Counts or blended genes are asked for, and the spatial data are not counts.
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
         check_interval(interval)
+        check_measured(measured, interval)
         start = time.monotonic()
-        job = self._job(pair, genes, interval=interval, scale=scale, memory=memory, in_memory=True)
+        job = self._job(
+            pair, genes, interval=interval, scale=scale, measured=measured, memory=memory, in_memory=True
+        )
         record = job.record(fit_seconds=self._fit_seconds)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
@@ -397,6 +408,7 @@ class Imputer(NotebookText, FolderModel):
         pair: Pair | None = None,
         interval: float | None = None,
         scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int = DEFAULT_MEMORY,
         dtype: OutputType = "float32",
         sparse: float | None = None,
@@ -411,7 +423,7 @@ class Imputer(NotebookText, FolderModel):
         ----------
         path
             A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
-        genes, pair, interval, scale, memory, progress
+        genes, pair, interval, scale, measured, memory, progress
             As in `impute`.
         dtype
             Type of the numbers that are written, "float32" or "float16": half the size, three digits; of
@@ -453,6 +465,7 @@ class Imputer(NotebookText, FolderModel):
             sparse=sparse,
             interval=interval,
             scale=scale,
+            measured=measured,
             resume=resume,
             dask=dask,
             memory=memory,
@@ -633,6 +646,7 @@ class Imputer(NotebookText, FolderModel):
         *,
         interval: float | None,
         scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int,
         in_memory: bool = False,
     ) -> Imputation:
@@ -640,6 +654,10 @@ class Imputer(NotebookText, FolderModel):
         pair = self._pair() if pair is None else pair
         check_counts(pair, scale)
         self._check(pair)
+        blend = None
+        if measured == "blend":
+            check_blend(pair)
+            blend = fit_panel_blend(fitted, self._pair())
         asked = asked_genes(pair, genes)
         return Imputation(
             fitted=fitted,
@@ -653,11 +671,12 @@ class Imputer(NotebookText, FolderModel):
                 memory=memory,
                 interval=interval,
                 in_memory=in_memory,
-                network=self._method.network_bytes,
+                network=self._method.network_bytes + (0 if blend is None else blend_bytes(pair)),
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
             scale=scale,
+            blend=blend,
         )
 
 
@@ -706,7 +725,12 @@ def write_imputation(
     target, resume, start = request.target, request.resume, time.monotonic()
     with kept_until_failure(target, resume=resume):
         job = imputer._job(
-            pair, genes, interval=request.interval, scale=request.scale, memory=request.memory
+            pair,
+            genes,
+            interval=request.interval,
+            scale=request.scale,
+            measured=request.measured,
+            memory=request.memory,
         )
         job = in_tiles_of(job, target) if resume else job
         cut = None if request.sparse is None else float(request.sparse)

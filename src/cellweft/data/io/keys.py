@@ -47,6 +47,9 @@ SLICE: Final = f"{PREFIX}slice"
 MEASURED: Final = "measured"
 """``var``: whether the gene is on the panel."""
 
+MEASUREMENT_WEIGHT: Final = "measurement_weight"
+"""``var``: mean weight of the measurement in a gene of the panel that was blended with its prediction."""
+
 RELIABILITY: Final = "reliability"
 RELIABILITY_LOWER: Final = "reliability_lower"
 RELIABILITY_UPPER: Final = "reliability_upper"

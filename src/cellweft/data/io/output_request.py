@@ -9,7 +9,7 @@ from typing import get_args
 
 from cellweft._compute import parse_memory
 from cellweft._errors import SettingError, arg, check_choice, check_range, require
-from cellweft._typing import OutputType, PathLike, ResultScale
+from cellweft._typing import OutputType, PanelValues, PathLike, ResultScale
 from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_output
 from cellweft.data.io.journal import check_own, resume_folder
 
@@ -24,7 +24,7 @@ class OutputRequest:
         As it is asked for.
     target
         The same absolute, links followed.
-    overwrite, dtype, sparse, interval, scale, resume, dask, memory
+    overwrite, dtype, sparse, interval, scale, measured, resume, dask, memory
         As in `Imputer.impute_to`.
 
     Raises
@@ -49,6 +49,7 @@ class OutputRequest:
     sparse: float | None = None
     interval: float | None = None
     scale: ResultScale = "log"
+    measured: PanelValues = "predict"
     resume: bool = False
     dask: str | None = None
     memory: str | int = "4 GB"
@@ -68,6 +69,7 @@ class OutputRequest:
             )
         check_cut(self.sparse)
         check_interval(self.interval)
+        check_measured(self.measured, self.interval)
         parse_memory(self.memory)
         is_zarr = target.suffix == ".zarr"
         for name, is_asked, why in (
@@ -101,6 +103,18 @@ def check_interval(interval: float | None) -> None:
     """Raise `SettingError` unless intervals may hold such a share of the measured values."""
     if interval is not None:
         check_range("interval", interval, low=0.01, high=0.999)
+
+
+def check_measured(measured: PanelValues, interval: float | None) -> None:
+    """Raise `SettingError` unless genes of the panel may come so, with these intervals."""
+    check_choice("measured", measured, get_args(PanelValues))
+    if measured == "blend" and interval is not None:
+        raise SettingError(
+            "interval",
+            expected="none with " + arg("measured", "blend"),
+            got=f"{interval:g}, for intervals around predictions, which blended genes are not",
+            fix="Leave out one of the two.",
+        )
 
 
 def processes_of(dask: str) -> int | None:

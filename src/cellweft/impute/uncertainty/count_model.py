@@ -156,7 +156,6 @@ class CountModel(StoredArrays):
             drawn[:, gene] = generator.poisson(np.minimum(column * level * frailty, 1e9))
         return drawn
 
-
     def scaled(
         self, predicted: FloatArray, sizes: DoubleArray, *, bounds: tuple[FloatArray, ...] = ()
     ) -> tuple[FloatArray, ...]:
@@ -206,9 +205,7 @@ def check_counts(pair: Pair, scale: str) -> None:
 def plain_counts() -> CountModel:
     """Return the model where nothing was learned: ``expm1`` of the prediction, times the size; Poisson."""
     zero = np.zeros(1)
-    return CountModel(
-        rate=np.array([0.0, 1.0, 1.0]), level_sd=zero, family=zero, dispersion=zero, zeros=zero
-    )
+    return CountModel(rate=np.array([0.0, 1.0, 1.0]), level_sd=zero, family=zero, dispersion=zero, zeros=zero)
 
 
 def fit_count_model(predicted: ArrayLike, counts: ArrayLike, *, sizes: ArrayLike) -> CountModel:
@@ -303,7 +300,9 @@ def _exponents(data: _Entries) -> tuple[float, float]:
         share = np.log1p(means / shape)
         likelihood = gammaln(data.counts + shape) - gammaln(shape) - (data.counts + shape) * share
         likelihood += xlogy(data.counts, means / shape)
-        outside = sum(max(low - one, one - high, 0.0) for one, (low, high) in zip(at, _EXPONENTS, strict=False))
+        outside = sum(
+            max(low - one, one - high, 0.0) for one, (low, high) in zip(at, _EXPONENTS, strict=False)
+        )
         return float(-likelihood.mean() + outside)
 
     start = np.array([[0.8, 0.8, 0.0], [1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.8, 0.8, 1.0]])
