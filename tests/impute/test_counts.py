@@ -120,7 +120,7 @@ def test_a_tissue_without_counts_has_none_to_give(
 def test_wrong_scales_are_named(imputer: Imputer, tmp_path: Path) -> None:
     for run in (imputer.impute, lambda **given: imputer.impute_to(tmp_path / "out.zarr", **given)):
         with pytest.raises(
-            SettingError, match="scale: expected one of 'log', 'counts', got 'count'.*'counts'"
+            SettingError, match=r"scale: expected one of 'log', 'counts', got 'count'.*'counts'"
         ):
             run(scale="count")
     with pytest.raises(SettingError, match="dtype: expected float32 on the scale of counts, got float16"):
@@ -131,6 +131,6 @@ def test_a_size_of_zero_is_refused(tissue: SimulatedTissue) -> None:
     sized = tissue.st.copy()
     sized.obs["area"] = np.where(np.arange(sized.n_obs) == 7, 0.0, 2.0)
     with pytest.raises(
-        cellweft.CellweftError, match="expected a size above zero.*got zero or less for 1 cell"
+        cellweft.CellweftError, match=r"expected a size above zero.*got zero or less for 1 cell"
     ):
         pair(tissue.sc, sized, st_size_factor="area")

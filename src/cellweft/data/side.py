@@ -107,7 +107,7 @@ class Side:
 
     @property
     def relative_sizes(self) -> DoubleArray:
-        """(n_cells,) total or size factor of each cell over `target`, which counts are divided by; 0 if empty.
+        """(n_cells,) size of each cell over `target`, which counts are divided by; 0 for empty cells.
 
         Counts are ``expm1`` of the values of `block`, times it.
         """

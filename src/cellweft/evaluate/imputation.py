@@ -349,7 +349,7 @@ def protocol_text(record: Mapping[str, Any]) -> str:
 class _Prediction:
     """What one fit predicts, cells of the split x its genes, or what all have predicted, put together."""
 
-    values: FloatArray
+    logs: FloatArray
     counts: FloatArray | None  # where they are scored
     reliability: DoubleArray | None  # of the genes, where the method tells
 
@@ -370,7 +370,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
             counts = plain_counts().scaled(block, test.st.relative_sizes)[0]
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))
-    return _Prediction(values=block, counts=counts, reliability=reliability)
+    return _Prediction(logs=block, counts=counts, reliability=reliability)
 
 
 def _checked(made: Any, test: Pair, genes: NDArray[np.str_], function: str) -> FloatArray:
@@ -394,20 +394,20 @@ def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     for split, one in zip(job.splits, made, strict=True):
         columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = one.values
+        predicted[np.ix_(cells, columns)] = one.logs
         if counts is not None:
             counts[np.ix_(cells, columns)] = one.counts
         if one.reliability is not None:
             reliable[columns] += one.reliability
             times[columns] += 1
     told = reliable / times if times.all() else None
-    return _Prediction(values=predicted, counts=counts, reliability=told)
+    return _Prediction(logs=predicted, counts=counts, reliability=told)
 
 
 def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
     together = _put_together(job, made)
-    predicted, reliable = together.values, together.reliability
+    predicted, reliable = together.logs, together.reliability
     gene_folds, cell_folds = job.folds()
     by_gene, by_cell = _metrics(job.truth, predicted), _metrics(job.truth.T, predicted.T)
     if job.counts is not None and together.counts is not None:

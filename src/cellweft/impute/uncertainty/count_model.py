@@ -1,7 +1,7 @@
-r"""Counts that a panel would have shown: from a predicted logarithm to a mean count, and to draws of counts.
+r"""Counts that a panel would have shown: from a predicted logarithm to a mean count, and to draws.
 
-A prediction p of ``log1p(x / s)``, where s is a cell's total (or size factor) over that of the median cell, is
-a mean of logarithms: ``r = expm1(p)`` is less than the mean of x / s, and follows it in its own way. With
+A prediction p of ``log1p(x / s)``, where s is a cell's total (or size factor) over that of the median cell,
+is a mean of logarithms: ``r = expm1(p)`` is less than the mean of x / s, and follows it in its own way. With
 x the count of gene g in cell c, the model is
 
 .. math::
@@ -9,18 +9,19 @@ x the count of gene g in cell c, the model is
     \mu_{gc} = \exp(a) \, r_{gc}^{b} \, s_c^{e}, \qquad
     x_{gc} \sim \mathrm{Poisson}(\mu_{gc} \, l_g \, w_{gc}), \qquad E[l_g] = E[w_{gc}] = 1.
 
-``l`` is how far the level of a whole gene is off: log-normal. ``w``, the frailty of a gene in a cell, makes the
-counts vary more than Poisson's: given the gene's own mean, ``var(x | mu) = mu + dispersion mu^2``. It is one of
+``l`` is how far the level of a whole gene is off: log-normal. ``w``, the frailty of a gene in a cell, makes
+the counts vary more than Poisson's: given the gene's own mean, ``var(x | mu) = mu + dispersion mu^2``. It is
+one of
 
 - "poisson": w = 1
 - "negative binomial": gamma
 - "log-normal": more high counts than the gamma, and fewer zeros, at the same variance
 - "zero-inflated": 0 in a share of the cells, gamma in the others
 
-b and e are chosen by the likelihood of a negative binomial in which every panel gene, predicted without itself,
-has its own mean; a and the spread of l by how far these means were off. The dispersion of each family is that
-of the median panel gene, and the family is the one that gives panel genes that were left out of this the
-highest likelihood.
+b and e are chosen by the likelihood of a negative binomial in which every panel gene, predicted without
+itself, has its own mean; a and the spread of l by how far these means were off. The dispersion of each family
+is that of the median panel gene, and the family is the one that gives panel genes that were left out of this
+the highest likelihood.
 
 Reference: the smearing of a retransformed mean is Duan (1983), here with a model in place of residuals.
 """
