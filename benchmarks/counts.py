@@ -1,10 +1,10 @@
 """Imputed counts of held-out genes: the mean counts of `auto` and of baselines, and draws of counts.
 
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes, cut before
-anything sees them. A baseline's counts are expm1 of its prediction times the cell's total of the genes that are left.
-Draws are judged twice: around mean counts that are scaled to each gene's own mean, by their variance and
-their share of zeros; and as they are, by whether nine in ten measured counts lie within their interval. Each
-fold is kept in a folder, so that a run that was stopped goes on.
+anything sees them. A baseline's counts are expm1 of its prediction times the cell's total of the genes that
+are left. Draws are judged twice: around mean counts that are scaled to each gene's own mean, by their
+variance and their share of zeros; and as they are, by whether nine in ten measured counts lie within their
+interval. Each fold is kept in a folder, so that a run that was stopped goes on.
 """
 
 import argparse

@@ -356,17 +356,16 @@ class Imputer(NotebookText, FolderModel):
         Returns
         -------
         AnnData
-            ``X``: (n_cells, n_genes) log-normalised expression, or mean counts, float32.
-            ``layers["lower"]`` and ``layers["upper"]``: the interval, if one is asked for, and
-            ``obs["cellweft_similarity"]``, how near the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol``
-            and ``gene_id``, empty where the reference does not tell them, of its names and of a usual column
-            of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl IDs);
-            ``measured``, whether the gene was on the panel, and
-            ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
-            ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
-            with "stimpute" the expected cosine; of blended genes, ``measurement_weight``, 0 to 1. ``obs`` and
-            ``obsm["spatial"]``: carried over.
-            ``uns["spatial"]``, Visium's images, likewise.
+            ``X``: (n_cells, n_genes) log-normalised expression, or mean counts, float32. ``layers["lower"]``
+            and ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``,
+            how near the reference comes to each cell. ``var``, named as the reference names its genes:
+            ``symbol`` and ``gene_id``, empty where the reference does not tell them, of its names and of a
+            usual column of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl
+            IDs); ``measured``, whether the gene was on the panel, and ``reliability``, NaN where it is not
+            known: with "auto" the expected Pearson correlation, beside ``reliability_lower``,
+            ``reliability_upper`` (nine in ten genes between them) and ``reliable``; with "stimpute" the
+            expected cosine; of blended genes, ``measurement_weight``, 0 to 1. ``obs`` and
+            ``obsm["spatial"]``: carried over. ``uns["spatial"]``, Visium's images, likewise.
             ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
 
         Raises
