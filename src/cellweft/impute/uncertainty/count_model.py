@@ -49,11 +49,11 @@ FAMILIES = ("poisson", "negative binomial", "log-normal", "zero-inflated")
 
 _NAMES = {"normalised": "normalised values", "log": "logarithms of normalised values"}
 _BLOCK_VALUES = 2**18  # that are brought to counts at once
-_QUANTILES = 400  # of a frailty, each the mean of an equal share of the probability
 _SHARES_OF_ZEROS = (0.05, 0.1, 0.2, 0.3, 0.5)  # that a zero-inflated family is tried with
 _FOLDS = 5
 _MOST_ENTRIES = 60_000  # that likelihoods are taken of
 _POINTS = 50  # of a frailty, in a likelihood
+_KNOTS, _MOST_SCORE = 1601, 6.0  # of a gamma's quantiles by normal score, and how far they go
 _TINY = 1e-12
 _LEAST_RATE = 1e-3  # of a gene's mean rate, below which a prediction says no more
 _EXPONENTS = ((0.05, 3.0), (0.0, 2.0))  # of the rate and of the size
@@ -140,7 +140,7 @@ class CountModel(StoredArrays):
         (n_cells, n_genes) whole numbers, float32.
         """
         mean = np.asarray(means, dtype=np.float64)
-        table = _frailties(int(self.family[0]), float(self.dispersion[0]), float(self.zeros[0]))
+        family, dispersion, zeros = int(self.family[0]), float(self.dispersion[0]), float(self.zeros[0])
         shares = np.zeros(0) if effects is None else np.asarray(effects, dtype=np.float64)[1:]
         known = np.zeros((len(mean), 0)) if state is None else np.asarray(state, dtype=np.float64)
         shares = shares[: 1 + known.shape[1]]
@@ -153,7 +153,7 @@ class CountModel(StoredArrays):
                 basis = basis_of(column, known)[:, 1:]
                 scores += basis @ (generator.standard_normal(len(shares)) * np.sqrt(shares))
                 scores /= np.sqrt(basis**2 @ shares + noise)
-            frailty = table[(ndtr(scores) * _QUANTILES).astype(np.int64).clip(max=_QUANTILES - 1)]
+            frailty = frailty_at(scores, family, dispersion, zeros)
             drawn[:, gene] = generator.poisson(np.minimum(column * level * frailty, 1e9))
         return drawn
 
@@ -341,7 +341,7 @@ def _chosen(means: DoubleArray, counts: DoubleArray) -> tuple[int, float, float]
             _likelihood(
                 means[:, fold == part],
                 counts[:, fold == part],
-                _frailties(family, float(np.median(of_gene[fold != part])), zeros),
+                frailty_points(family, float(np.median(of_gene[fold != part])), zeros),
             )
             for part in np.unique(fold)
         ]
@@ -350,9 +350,8 @@ def _chosen(means: DoubleArray, counts: DoubleArray) -> tuple[int, float, float]
     return family, overall if family else 0.0, zeros
 
 
-def _likelihood(means: DoubleArray, counts: DoubleArray, frailties: DoubleArray) -> DoubleArray:
+def _likelihood(means: DoubleArray, counts: DoubleArray, points: DoubleArray) -> DoubleArray:
     """Return the mean log likelihood of each gene's counts, (n_genes,), but for the counts' factorials."""
-    points = frailties.reshape(_POINTS, -1).mean(axis=1)
     total = np.full(means.shape, -np.inf)
     for point in points:
         rate = np.maximum(means * point, _TINY)
@@ -361,22 +360,37 @@ def _likelihood(means: DoubleArray, counts: DoubleArray, frailties: DoubleArray)
     return likelihood
 
 
-def _frailties(family: int, dispersion: float, zeros: float) -> DoubleArray:
-    """Return a frailty as (400,) increasing values of equal probability, whose mean is 1.
+def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
+    """Return a frailty as (50,) increasing values of equal probability, whose mean is 1.
 
     Each is the mean of its share of the distribution: of a gamma of shape k the mean below a value is its
     share in the gamma of shape k + 1; of a log-normal, the share in one that is shifted by its variance.
     """
+    edges = np.linspace(0, 1, _POINTS + 1)
     if FAMILIES[family] == "poisson" or dispersion <= _TINY:
-        return np.ones(_QUANTILES)
-    edges = np.linspace(0, 1, _QUANTILES + 1)
+        return np.ones(_POINTS)
+    if FAMILIES[family] == "log-normal":
+        below = ndtr(ndtri(edges) - np.sqrt(np.log1p(dispersion)))
+    else:
+        shape, zeros = _gamma_of(family, dispersion, zeros)
+        below = gamma.cdf(gamma.ppf(((edges - zeros) / (1 - zeros)).clip(0, 1), shape), shape + 1)
+    return np.asarray(np.diff(below) * _POINTS)
+
+
+def frailty_at(scores: DoubleArray, family: int, dispersion: float, zeros: float) -> DoubleArray:
+    """Return the frailties at standard normal scores, which turns these into a frailty of mean 1."""
+    if FAMILIES[family] == "poisson" or dispersion <= _TINY:
+        return np.ones(scores.shape)
     if FAMILIES[family] == "log-normal":
         sd = np.sqrt(np.log1p(dispersion))
-        below = ndtr(ndtri(edges) - sd)
-    else:
-        dispersion = max((1 + dispersion) * (1 - zeros) - 1, 1e-3)  # of the cells that are not 0
-        shape = 1 / dispersion
-        inside = ((edges - zeros) / (1 - zeros)).clip(0, 1)
-        below = gamma.cdf(gamma.ppf(inside, shape), shape + 1)
-    values: DoubleArray = np.diff(below) * _QUANTILES
-    return values / values.mean()
+        return np.asarray(np.exp(sd * scores - sd**2 / 2))
+    shape, zeros = _gamma_of(family, dispersion, zeros)
+    knots = np.linspace(-_MOST_SCORE, _MOST_SCORE, _KNOTS)
+    inside = ((ndtr(knots) - zeros) / (1 - zeros)).clip(0, 1)
+    return np.interp(scores, knots, gamma.ppf(inside, shape) / (shape * (1 - zeros)))
+
+
+def _gamma_of(family: int, dispersion: float, zeros: float) -> tuple[float, float]:
+    """Return the shape of the gamma of the cells in which a frailty is not 0, and the share of the others."""
+    zeros = zeros if FAMILIES[family] == "zero-inflated" else 0.0
+    return 1 / max((1 + dispersion) * (1 - zeros) - 1, 1e-3), zeros
