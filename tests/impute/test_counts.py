@@ -91,7 +91,7 @@ def test_counts_stream_resume_and_load_alike(
         np.testing.assert_array_equal(other.X, whole.X)
         np.testing.assert_array_equal(other.layers["upper"], whole.layers["upper"])
         assert other.uns["cellweft"]["scale"] == whole.uns["cellweft"]["scale"]
-    np.testing.assert_array_equal(counting.predict_counts(whole.var_names, tissue_pair), whole.X)
+    np.testing.assert_array_equal(counting.predict(whole.var_names, tissue_pair, scale="counts"), whole.X)
 
 
 def test_what_a_run_goes_on_with_is_of_its_scale(counting: Imputer) -> None:
@@ -113,7 +113,7 @@ def test_a_tissue_without_counts_has_none_to_give(
     with pytest.raises(ScaleError, match=message):
         fitted.impute_to(tmp_path / "out.zarr", scale="counts")
     with pytest.raises(ScaleError, match=message):
-        fitted.predict_counts(GENES, fitted.pair_)
+        fitted.predict(GENES, fitted.pair_, scale="counts")
     assert list(tmp_path.iterdir()) == []
 
 

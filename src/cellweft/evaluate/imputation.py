@@ -17,7 +17,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption, 
 from cellweft.data._pair import Pair
 from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
-from cellweft.evaluate.methods import CountPredictor, Predictor, Reliable, resolve_methods
+from cellweft.evaluate.methods import Predictor, Reliable, makes_counts, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
 from cellweft.evaluate.score_table import score_methods, score_rows
@@ -84,9 +84,9 @@ def evaluate_imputation(
         whole panel, in which held-out genes leave a trace: an abundant one can be read from it.
     scale
         ``"log"``: log-normalised values are scored. ``"counts"``: counts are scored besides, with
-        ``_counts`` behind the name of the score, as ``"pearson_counts"``. A method's counts are what its
-        ``predict_counts(genes, pair)`` returns; of one without it, as of the baselines, they are ``expm1``
-        of its prediction times the cell's total over that of the median cell.
+        ``_counts`` behind the name of the score, as ``"pearson_counts"``. A method's counts are what
+        ``predict(genes, pair, scale="counts")`` returns; where it takes no scale, as the baselines, they are
+        ``expm1`` of its prediction times the cell's total over that of the median cell.
     folds
         Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
     keep
@@ -362,10 +362,11 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
         train, test = train.cells(split.seen), train.cells(split.cells)
     genes, reliability, counts = job.pair.shared_genes[split.held], None, None
     fitted = method.fit(train)
-    block = _checked(fitted.predict(genes, test), test, genes, "predict")
+    block = _checked(fitted.predict(genes, test), test, genes)
     if job.counts is not None:
-        if isinstance(fitted, CountPredictor):
-            counts = _checked(fitted.predict_counts(genes, test), test, genes, "predict_counts")
+        if makes_counts(fitted):
+            own: Any = fitted  # whose predict takes a scale
+            counts = _checked(own.predict(genes, test, scale="counts"), test, genes)
         else:
             counts = plain_counts().scaled(block, test.st.relative_sizes)[0]
     if job.reliability and isinstance(fitted, Reliable):
@@ -373,7 +374,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     return _Prediction(logs=block, counts=counts, reliability=reliability)
 
 
-def _checked(made: Any, test: Pair, genes: NDArray[np.str_], function: str) -> FloatArray:
+def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
     """Return what a method made as an array, after a look at whether it is what was asked for."""
     block, shape = np.asarray(made), (test.st.n_cells, len(genes))
     check_array(
@@ -381,7 +382,7 @@ def _checked(made: Any, test: Pair, genes: NDArray[np.str_], function: str) -> F
         block,
         fits=block.shape == shape,
         expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
-        fix=f"Check what {function}(genes, pair) of the method returns.",
+        fix="Check what predict(genes, pair) of the method returns.",
     )
     return block
 

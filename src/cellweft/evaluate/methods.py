@@ -47,14 +47,6 @@ class Reliable(Protocol):
         """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
 
 
-@runtime_checkable
-class CountPredictor(Protocol):
-    """What a method must do, besides, to make counts in a way of its own; `cellweft.Imputer` does."""
-
-    def predict_counts(self, genes: Iterable[str], pair: Pair) -> FloatArray:
-        """Return mean counts of the pair's spatial cells; genes by name, as ``pair.sc.genes``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Method(Generic[M]):
     """A method by the name that it has in tables.
@@ -300,6 +292,11 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
                 got=repr(setting),
                 fix=near(setting, known) if known else "It has none.",
             )
+
+
+def makes_counts(method: Predictor) -> bool:
+    """Say whether ``predict(genes, pair, scale="counts")`` of a method returns mean counts of its own."""
+    return "scale" in inspect.signature(method.predict).parameters
 
 
 def copier(method: M) -> Callable[[int], M]:

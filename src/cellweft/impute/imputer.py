@@ -272,7 +272,7 @@ class Imputer(NotebookText, FolderModel):
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
-    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+    def predict(self, genes: Iterable[str], pair: Pair, *, scale: ResultScale = "log") -> FloatArray:
         """Return only the predictions, as an array.
 
         Parameters
@@ -281,42 +281,29 @@ class Imputer(NotebookText, FolderModel):
             (n_genes,) names of genes of the reference, each of which is given a column.
         pair
             The pair it was fitted to, or the same with other spatial cells.
+        scale
+            As in `impute`.
 
         Returns
         -------
-        (n_cells, n_genes) log-normalised expression, at least 0.
+        (n_cells, n_genes) log-normalised expression, or mean counts, at least 0.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
+        SettingError
+            An unknown scale.
+        ScaleError
+            Counts are asked for, and the spatial data are not counts.
         """
         fitted = self._fitted()
+        check_counts(pair, scale)
         self._check(pair)
-        return predict_all(fitted.prepare, pair, _positions(genes, pair))
-
-    def predict_counts(self, genes: Iterable[str], pair: Pair) -> FloatArray:
-        """Return only the predicted counts, as an array.
-
-        Parameters
-        ----------
-        genes, pair
-            As in `predict`.
-
-        Returns
-        -------
-        (n_cells, n_genes) mean counts, at least 0: what ``impute(scale="counts")`` has as ``X``.
-
-        Raises
-        ------
-        GeneError
-            A gene that the reference does not have.
-        ScaleError
-            The spatial data are not counts.
-        """
-        check_counts(pair, "counts")
-        model = self._fitted().count_model or plain_counts()
-        return model.scaled(self.predict(genes, pair), pair.st.relative_sizes)[0]
+        values = predict_all(fitted.prepare, pair, _positions(genes, pair))
+        if scale == "log":
+            return values
+        return (fitted.count_model or plain_counts()).scaled(values, pair.st.relative_sizes)[0]
 
     def impute(
         self,
