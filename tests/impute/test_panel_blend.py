@@ -12,7 +12,13 @@ from cellweft._errors import NotFittedError, ScaleError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 from cellweft.impute.imputer import Imputer
-from cellweft.impute.panel_blend import HiddenGenes, fit_negative_binomial, fit_panel_blend
+from cellweft.impute.panel_blend import (
+    HiddenGenes,
+    fit_negative_binomial,
+    fit_panel_blend,
+    fit_shares,
+    posterior,
+)
 from cellweft.metrics import pearson
 
 
@@ -40,6 +46,36 @@ def test_the_regression_finds_what_made_the_counts() -> None:
     assert np.exp(features @ empty[0]).mean() < 1e-3
 
 
+def test_a_gamma_prior_gives_the_estimate_that_is_known_of_it() -> None:
+    stream = np.random.default_rng(0)
+    means = stream.uniform(1, 5, 20_000)
+    rates = means * stream.gamma(2.0, 0.5, len(means))
+    counts = stream.poisson(rates).astype(float)
+    estimate, weight = posterior(fit_shares(means, counts), means, counts)
+    by_hand = (counts + 2) * means / (means + 2)  # of a gamma of shape 2
+    assert np.mean((estimate - rates) ** 2) < 1.02 * np.mean((by_hand - rates) ** 2)
+    assert weight.mean() == pytest.approx((means / (means + 2)).mean(), abs=0.05)
+
+
+def test_predictions_without_error_take_no_measurement() -> None:
+    stream = np.random.default_rng(0)
+    means = stream.uniform(1, 5, 20_000)
+    counts = stream.poisson(means).astype(float)
+    estimate, weight = posterior(fit_shares(means, counts), means, counts)
+    assert np.abs(estimate / means - 1).mean() < 0.1
+    assert weight.mean() < 0.1
+
+
+def test_cells_that_no_prediction_told_apart_keep_their_counts() -> None:
+    stream = np.random.default_rng(0)
+    on = stream.random(20_000) < 0.1
+    counts = stream.poisson(np.where(on, 20.0, 0.1)).astype(float)
+    means = np.full(len(counts), counts.mean())
+    estimate, _ = posterior(fit_shares(means, counts), means, counts)
+    assert estimate[on].mean() == pytest.approx(20, rel=0.05)
+    assert estimate[~on].mean() == pytest.approx(0.1, abs=0.03)
+
+
 def test_a_blended_count_lies_between_measurement_and_prediction(
     blending: Imputer, tissue_pair: Pair
 ) -> None:
@@ -57,8 +93,7 @@ def test_a_blended_count_lies_between_measurement_and_prediction(
         size = (counts.sum(axis=1) - counts[:, gene]) / tissue_pair.st.target
         alpha, beta, gamma = blend.coefficients[gene]
         mean = np.exp(alpha + beta * pattern + gamma * np.log(np.maximum(size, 1e-3)))
-        weight = blend.dispersion[gene] * mean / (1 + blend.dispersion[gene] * mean)
-        expected = weight * counts[:, gene] + (1 - weight) * mean
+        expected = posterior(blend.shares[gene], mean, counts[:, gene])[0]
         filled = counts.sum(axis=1) > 0
         np.testing.assert_allclose(result.X[filled, gene], expected[filled], rtol=1e-3, atol=1e-4)
         assert (result.X[~filled, gene] == 0).all()

@@ -1,22 +1,26 @@
 r"""Genes of the panel, estimated from their measurement and their prediction together.
 
 With x the count of gene g in cell c, z its pattern as attention carries it with the gene hidden, and s the
-cell's size without the gene, the mean and the spread of the rate around it are learned gene by gene, by a
-negative binomial regression over cells of the tissue:
+cell's size without the gene, the mean of the rate and the spread around it are learned gene by gene from
+cells of the tissue: the mean by a negative binomial regression, the spread as a mixture of gamma
+distributions around multiples q_k of the mean, with the shares pi that make the counts most likely:
 
 .. math::
 
     \log \mu_{gc} = \alpha_g + \beta_g z_{gc} + \gamma_g \log s_{gc}, \qquad
-    \mathrm{rate} \sim \mathrm{Gamma}(\mathrm{mean}\ \mu_{gc}, \mathrm{variance}\ \phi_g \mu_{gc}^2), \qquad
-    x_{gc} \sim \mathrm{Poisson}(\mathrm{rate}).
+    \mathrm{rate}_{gc} \sim \sum_k \pi_{gk} \, \mathrm{Gamma}(\mathrm{mean}\ q_k \mu_{gc},
+    \mathrm{shape}\ \kappa_k), \qquad x_{gc} \sim \mathrm{Poisson}(\mathrm{rate}_{gc}).
 
-The estimate is the mean of the rate given the count, which shrinks the measurement towards the prediction by
-their errors, phi mu^2 of the prediction and mu of the measurement (empirical Bayes; Robbins, 1956):
+The estimate is the mean of the rate given the count. It shrinks the measurement towards the prediction by the
+errors of both (empirical Bayes; Robbins, 1956; the mixture follows Kiefer and Wolfowitz, 1956): within a
+component,
 
 .. math::
 
-    E[\mathrm{rate} \mid x] = w_{gc} x_{gc} + (1 - w_{gc}) \mu_{gc}, \qquad
-    w_{gc} = \frac{\phi_g \mu_{gc}}{1 + \phi_g \mu_{gc}}.
+    E[\mathrm{rate} \mid x] = w x + (1 - w) \, q \mu, \qquad w = \frac{q \mu}{q \mu + \kappa},
+
+and components count by their share and the likelihood of x. A high count that the prediction did not expect
+is left as it is where the tissue has such cells.
 
 A gene does not see its own measurement twice: a fifth of the panel is hidden at a time, on both sides, as in
 training, and the share of detected genes and the size are taken without it.
@@ -29,6 +33,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from cellweft._compute import numpy_stream, row_blocks, rows_within
 from cellweft._errors import NotFittedError, ScaleError, SettingError, arg
@@ -47,7 +52,9 @@ PARTS = 5
 """Parts of the panel that are hidden one after another."""
 
 _SMALLEST_PANEL = 3
-_STEPS = 12  # of the regression
+_STEPS, _EM_STEPS = 12, 100  # of the regression, and of the search for shares
+_MULTIPLES = np.append(np.geomspace(0.01, 100, 41), 1.0)  # q; the last is that of a prediction without error
+_SHAPES = np.append(np.full(41, 16.0), 1e4)  # kappa: as wide as the multiples are apart
 _RIDGE = 1e-3  # on the coefficients of a gene, in units of the information of one cell
 _MOST_PATTERN, _MOST_LOG = 5.0, 15.0
 _LEAST_SIZE = 1e-3  # relative to the median cell's
@@ -66,10 +73,11 @@ class PanelBlend:
         (n_panel,) the part in which each is hidden, 0 to 4.
     coefficients
         (n_panel, 3) alpha, beta and gamma of the module's equation.
-    dispersion
-        (n_panel,) phi.
+    shares
+        (n_panel, n_components) pi, a row's sum is 1.
     weight
-        (n_panel,) mean weight of the measurement over the sample's cells, 0 to 1.
+        (n_panel,) mean weight of the measurement over the sample's cells, 0 to 1: by how much one more count
+        raises the estimate.
     sample
         (n_sample, n_panel) log-normalised cells that patterns are standardised over.
     """
@@ -77,14 +85,14 @@ class PanelBlend:
     genes: IntArray
     part: IntArray
     coefficients: DoubleArray
-    dispersion: DoubleArray
+    shares: DoubleArray
     weight: DoubleArray
     sample: FloatArray
 
     @property
     def mark(self) -> str:
         """A text that tells it from others."""
-        return digest_of(self.genes, self.part, self.coefficients, self.dispersion, self.sample)
+        return digest_of(self.genes, self.part, self.coefficients, self.shares, self.sample)
 
     def weights(self, genes: IntArray) -> DoubleArray:
         """Return the mean weight of the measurement of genes, (n_genes,): NaN off the panel."""
@@ -127,8 +135,10 @@ class PanelBlend:
             (n_genes,) positions among the panel's genes.
         """
         means = _means(self.coefficients[genes], patterns, sizes)
-        weight = _weights(self.dispersion[genes], means)
-        return weight * x + (1 - weight) * means
+        found = np.empty(means.shape)
+        for column, gene in enumerate(genes):
+            found[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -303,16 +313,19 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
         out = np.flatnonzero(part == one)
         hidden = HiddenGenes.of(method, pair.sc_shared, sample=sample, out=out, genes=out)
         patterns[:, out] = hidden.patterns(sample)
-    coefficients, dispersion, weight = np.empty((n_panel, 3)), np.empty(n_panel), np.empty(n_panel)
+    features = _features(patterns, sizes)
+    coefficients = np.stack(
+        [fit_negative_binomial(features[:, gene], counts[:, gene])[0] for gene in range(n_panel)]
+    )
+    means, weight = _means(coefficients, patterns, sizes), np.empty(n_panel)
+    shares = np.stack([fit_shares(means[:, gene], counts[:, gene]) for gene in range(n_panel)])
     for gene in range(n_panel):
-        x, z, s = counts[:, gene], patterns[:, gene], sizes[:, gene]
-        coefficients[gene], dispersion[gene] = fit_negative_binomial(_features(z, s), x)
-        weight[gene] = _weights(dispersion[gene], _means(coefficients[gene], z, s)).mean()
+        weight[gene] = posterior(shares[gene], means[:, gene], counts[:, gene])[1].mean()
     return PanelBlend(
         genes=pair.sc_shared,
         part=part,
         coefficients=coefficients,
-        dispersion=dispersion,
+        shares=shares,
         weight=weight,
         sample=sample,
     )
@@ -384,6 +397,62 @@ def fit_negative_binomial(features: DoubleArray, counts: DoubleArray) -> tuple[D
     return coefficients, dispersion
 
 
+def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    """Return the shares of the components of a gene's rates, (n_components,) with a sum of 1.
+
+    Parameters
+    ----------
+    means, counts
+        (n_cells,) of the gene.
+
+    Notes
+    -----
+    Of the highest likelihood, by expectation and maximisation from equal shares on.
+    """
+    logs = _log_likelihoods(means, counts)
+    likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
+    shares = np.full(len(_MULTIPLES), 1 / len(_MULTIPLES))
+    for _ in range(_EM_STEPS):
+        mixed = likelihood @ shares
+        shares = shares * (likelihood.T @ (1 / mixed)) / len(mixed)
+    return shares / shares.sum()
+
+
+def posterior(
+    shares: DoubleArray, means: DoubleArray, counts: DoubleArray
+) -> tuple[DoubleArray, DoubleArray]:
+    """Return the mean of a gene's rate given the count, and by how much one more count raises it.
+
+    Parameters
+    ----------
+    shares
+        (n_components,) of the gene.
+    means, counts
+        (n_cells,) of the gene.
+
+    Returns
+    -------
+    estimate, weight : ndarray
+        (n_cells,) each; the second is the variance of the rate over its mean, at most 1.
+    """
+    logs = _log_likelihoods(means, counts) + np.log(np.maximum(shares, 1e-300))
+    parts = np.exp(logs - logs.max(axis=1, keepdims=True))
+    parts /= parts.sum(axis=1, keepdims=True)
+    expected = means[:, None] * _MULTIPLES
+    factor, total = expected / (expected + _SHAPES), counts[:, None] + _SHAPES
+    first = (parts * total * factor).sum(axis=1)
+    second = (parts * total * (total + 1) * factor**2).sum(axis=1)
+    return first, (second / first - first).clip(0, 1)
+
+
+def _log_likelihoods(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    """Return log likelihoods of counts in each component, (n_cells, n_components), but for factorials."""
+    expected, x = means[:, None] * _MULTIPLES, counts[:, None]
+    own = gammaln(x + _SHAPES) - gammaln(_SHAPES) - x * np.log(_SHAPES)
+    found: DoubleArray = own + x * np.log(expected) - (x + _SHAPES) * np.log1p(expected / _SHAPES)
+    return found
+
+
 def sizes_without(counts: DoubleArray, size: DoubleArray, side: Side) -> DoubleArray:
     """Return relative sizes of cells without each gene, (n_cells, n_genes).
 
@@ -407,12 +476,6 @@ def _features(patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
 def _means(coefficients: DoubleArray, patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
     logs = (_features(patterns, sizes) * coefficients).sum(axis=-1)
     return np.asarray(np.exp(logs.clip(-_MOST_LOG, _MOST_LOG)))
-
-
-def _weights(dispersion: DoubleArray | float, means: DoubleArray) -> DoubleArray:
-    """Return the weight of the measurement."""
-    share = dispersion * means
-    return np.asarray(share / (1 + share))
 
 
 def _places(panel: IntArray, genes: IntArray) -> NDArray[np.int64]:
