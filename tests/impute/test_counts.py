@@ -1,5 +1,6 @@
 """Results on the scale of counts: what they are, where they come from, and what they need."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import cellweft
 from cellweft._errors import ScaleError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.synthetic.tissue import SimulatedTissue
+from cellweft.impute.cluster.worker import _without_data
 from cellweft.impute.imputer import Imputer
 
 GENES = ["Gene02", "Gene11", "Gene03"]
@@ -134,3 +136,13 @@ def test_a_size_of_zero_is_refused(tissue: SimulatedTissue) -> None:
         cellweft.CellweftError, match=r"expected a size above zero.*got zero or less for 1 cell"
     ):
         pair(tissue.sc, sized, st_size_factor="area")
+
+
+def test_other_processes_make_the_same_counts(counting: Imputer) -> None:
+    asked: dict[str, Any] = {"scale": "counts", "measured": "blend"}
+    job = counting._job(None, None, interval=None, memory="4 GB", **asked)
+    there = pickle.loads(pickle.dumps(_without_data(job)))
+    whole = counting.impute(**asked).X
+    for tile in there.tiles:
+        made = there.values(tile, there.prepare(tile), there.read(tile))
+        np.testing.assert_array_equal(made[None], whole[tile.rows, tile.places])
