@@ -312,6 +312,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
     assert told["parameters"] == {
         "by": "genes",
         "protocol": "cut",
+        "scale": "log",
         "folds": 5,
         "keep": 0.8,
         "cluster": True,
