@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba
 
 from cellweft import pl
 from cellweft._errors import GeneError, InputError, KeyMissingError, ScaleError, SettingError
+from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data._pair import pair
 from cellweft.data.io.write import write_anndata
 
@@ -321,7 +322,7 @@ def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
 def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):
     imputed = tissue.st.copy()
     imputed.var["measured"] = True
-    imputed.uns["cellweft"] = {"scale": "counts: means"}
+    imputed.uns["cellweft"] = {"scale": "counts: means", "schema_version": SCHEMA_VERSION}
     gene = str(imputed.var_names[0])
     imputed.layers["lower"], imputed.layers["upper"] = imputed.X, imputed.X
     left, right, _ = pl.gene(imputed, gene, measured=tissue.st)

@@ -336,7 +336,7 @@ def check_blend(pair: Pair) -> None:
     if pair.st.scale != "raw":
         raise ScaleError(
             "measured",
-            expected=f"spatial data of counts with {arg('measured', 'blend')}, whose noise is known",
+            expected="spatial data of counts, whose noise is known, with " + arg("measured", "blend"),
             got="values that are not counts",
             fix="Read the counts, or leave " + arg("measured") + " out.",
         )
