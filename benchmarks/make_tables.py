@@ -69,6 +69,8 @@ TABLES = sorted(
         Table("impute_tried", "impute_tried.py osmfish", 20),
         Table("intervals", "intervals.py", 25),
         Table("predictability", "predictability.py", 15),
+        Table("counts", "counts.py", 60),
+        Table("denoised_panel", "denoised_panel.py", 20),
         Table("reliability", "impute_reliability.py osmfish hypothalamus starmap", 30),
         Table("panel_size", "panel_size.py", 40),
         Table("place_embryo", "place_accuracy.py --seeds 3", 15),

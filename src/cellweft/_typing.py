@@ -60,6 +60,12 @@ MissingChunks: TypeAlias = Literal["error", "zeros"]
 OutputType: TypeAlias = Literal["float32", "float16"]
 """Type of the numbers of a written result."""
 
+ResultScale: TypeAlias = Literal["log", "counts"]
+"""What imputed values are: log-normalised expression, or counts as the panel would have shown them."""
+
+PanelValues: TypeAlias = Literal["predict", "blend"]
+"""What a result holds of genes of the panel: predictions, or measurement and prediction blended."""
+
 Preset: TypeAlias = Literal["auto", "stimpute"]
 """A method with its settings; ``auto`` is what cellweft's own measurements say is best."""
 

@@ -165,6 +165,53 @@ def test_impute_writes_intervals(call: Any, both: Any, tmp_path: Path) -> None:
     assert {"reliability_lower", "reliability_upper", "reliable"} <= set(written.var)
 
 
+def test_impute_writes_counts_and_blended_genes(call: Any, both: Any, tmp_path: Path) -> None:
+    arguments = ("-o", "out.zarr", "--scale", "counts", "--measured", "blend", *QUICK)
+    result = call("impute", *both, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "on the scale of counts" in " ".join(result.stdout.split())
+    written = anndata.read_zarr(tmp_path / "out.zarr")
+    assert written.uns["cellweft"]["scale"].startswith("counts")
+    assert written.uns["cellweft"]["measured"] == "blend"
+    assert written.var["measurement_weight"].notna().tolist() == written.var["measured"].tolist()
+    settings = {"steps": 3, "level_steps": 3}
+    made = cellweft.Imputer(settings=settings).fit(cellweft.pair(*both))
+    np.testing.assert_array_equal(written.X, made.impute(scale="counts", measured="blend").X)
+
+
+def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
+    logs = tissue.st.copy()
+    counts = logs.X.toarray()
+    logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
+    logs.write_h5ad("logs.h5ad")
+    said = ("--scale: expected spatial data of counts", "--st-layer NAME")
+    assert_refused(call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--scale", "counts", *QUICK), *said)
+    evaluated = ("--methods", "mean", "--scale", "counts")
+    assert_refused(call("evaluate", both[0], "logs.h5ad", "-o", "scores.csv", *evaluated), *said)
+    blended = call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--measured", "blend", *QUICK)
+    assert_refused(
+        blended, "--measured: expected spatial data of counts, whose noise is known, with --measured blend"
+    )
+    assert [one.name for one in tmp_path.iterdir()] == ["logs.h5ad"]
+
+
+def test_evaluate_scores_counts(call: Any, both: Any, tmp_path: Path) -> None:
+    arguments = ("--methods", "mean,knn", "--folds", 2, "--no-clusters", "--scale", "counts")
+    result = call("evaluate", *both, "-o", "scores.csv", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "gene counts" in " ".join(result.stdout.split())
+    table = pd.read_csv(tmp_path / "scores.csv")
+    rows = table[(table["item"] == "median over genes") & (table["metric"] == "pearson_counts")]
+    scores = dict(zip(rows["method"], rows["value"], strict=True))
+    assert scores["mean"] != 0  # the cells' sizes alone, where its correlation on logarithms is 0
+    assert scores["knn"] > scores["mean"]
+    assert json.loads((tmp_path / "scores.json").read_text())["parameters"]["scale"] == "counts"
+    by_place = call(
+        "evaluate", *both, "-o", "o.csv", "--by", "place", "--scale", "counts", "--truth", "obs:x,y"
+    )
+    assert_refused(by_place, "--scale: expected --by genes or cells or fraction")
+
+
 @pytest.mark.slow
 def test_impute_writes_a_sparse_matrix(call: Any, both: Any, tmp_path: Path) -> None:
     arguments = ("--no-reliability", "--sparse", "0.05", *QUICK)
@@ -421,6 +468,18 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "interval of stimpute": (
         ["--interval", "0.9", "--preset", "stimpute"],
         ("--interval: expected --preset",),
+    ),
+    "float16 counts": (
+        ["--scale", "counts", "--dtype", "float16"],
+        ("--dtype: expected float32 on the scale",),
+    ),
+    "blend of stimpute": (
+        ["--measured", "blend", "--preset", "stimpute"],
+        ("--measured: expected --preset auto",),
+    ),
+    "blend with intervals": (
+        ["--measured", "blend", "--interval", "0.9"],
+        ("expected none with --measured blend",),
     ),
     "interval without reliability": (["--interval", "0.9", "--no-reliability"], ("got --no-reliability",)),
     "setting of another kind": (["--set", "steps=few"], ("--set steps: expected a whole number",)),

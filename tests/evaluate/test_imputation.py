@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import KFold
 
-from cellweft._errors import InputError, OutputError, OutputExistsError, SettingError
+from cellweft._errors import InputError, OutputError, OutputExistsError, ScaleError, SettingError
 from cellweft.data._pair import Pair, pair
 from cellweft.data.hold_out import panel_reference
 from cellweft.data.synthetic.tissue import simulate_tissue
@@ -312,6 +312,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
     assert told["parameters"] == {
         "by": "genes",
         "protocol": "cut",
+        "scale": "log",
         "folds": 5,
         "keep": 0.8,
         "cluster": True,
@@ -363,3 +364,53 @@ def test_nothing_is_left_when_the_disk_is_full(
     with pytest.raises(OutputError, match="No space left on device"):
         write_scores(table, tmp_path / "scores.csv")
     assert not list(tmp_path.iterdir())
+
+
+# On the scale of counts
+
+
+def counts_of(tissue: Pair) -> np.ndarray:
+    stored = tissue.st.stored(slice(0, tissue.st.n_cells), tissue.st_shared)
+    return np.asarray(stored.toarray(), dtype=np.float64)
+
+
+def test_counts_are_scored_beside_logs(tissue: Pair, table: pd.DataFrame) -> None:
+    both = evaluate_imputation(tissue, ["mean", "knn:k=5"], scale="counts", seeds=(0, 1))
+    is_count = both.metric.str.endswith("_counts")
+    pd.testing.assert_frame_equal(
+        both[~is_count].reset_index(drop=True), table, check_exact=True
+    )  # the scores of logs are the same to the last bit
+    assert set(both.metric[is_count & (both.level == "gene")]) == {f"{one}_counts" for one in metrics.METRICS}
+    counts, genes = counts_of(tissue), np.sort(tissue.shared_genes)
+    predicted = naive_predictions(tissue, lambda train, test, genes: knn(train, test, genes, k=5))
+    for number, (_, held) in enumerate(KFold(5, shuffle=True, random_state=0).split(genes)):
+        rest = np.delete(counts, held, axis=1).sum(axis=1)
+        made = np.expm1(predicted[:, held].astype(float)) * (rest / np.median(rest[rest > 0]))[:, None]
+        rows = both[(both.method == "knn:k=5") & (both.fold == number) & (both.seed == 0)]
+        told = rows[rows.metric == "pearson_counts"].set_index("item")["value"]
+        expected = metrics.pearson(counts[:, held], made)
+        np.testing.assert_allclose(told[genes[held]], expected, atol=1e-5)
+
+
+def test_a_method_may_make_its_own_counts(tissue: Pair) -> None:
+    class Counting(Spy):
+        def predict(self, genes: np.ndarray, pair: Pair, scale: str = "log") -> np.ndarray:
+            if scale == "log":
+                return super().predict(genes, pair)
+            where = list(self.truth.shared_genes)
+            return counts_of(self.truth)[:, [where.index(gene) for gene in genes]]
+
+    table = evaluate_imputation(tissue, [Counting(truth=tissue)], scale="counts", cluster=False)
+    assert (values(table, level="gene", metric="pearson_counts") > 0.999).all()
+    assert (values(table, level="gene", metric="mse_counts") == 0).all()
+    assert table.attrs["cellweft"]["parameters"]["scale"] == "counts"
+
+
+def test_counts_of_a_tissue_without_them_cannot_be_scored() -> None:
+    simulated = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12, seed=2)
+    logs = simulated.st.copy()
+    logs.X = np.log1p(logs.X.toarray() / logs.X.toarray().sum(axis=1, keepdims=True) * 50)
+    with pytest.raises(ScaleError, match=r"scale: expected spatial data of counts.*got logarithms"):
+        evaluate_imputation(pair(simulated.sc, logs), ["mean"], scale="counts")
+    with pytest.raises(SettingError, match=r"scale: expected one of 'log', 'counts', got 'raw'"):
+        evaluate_imputation(pair(simulated.sc, simulated.st), ["mean"], scale="raw")  # type: ignore[arg-type]

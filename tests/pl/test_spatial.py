@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 
 from cellweft import pl
-from cellweft._errors import GeneError, InputError, KeyMissingError, SettingError
+from cellweft._errors import GeneError, InputError, KeyMissingError, ScaleError, SettingError
+from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data._pair import pair
 from cellweft.data.io.write import write_anndata
 
@@ -316,6 +317,26 @@ def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
     assert label(layer="lower") == "Gad1 (lower bound, log-normalised expression)"
     width = pl.uncertainty(cells, "Gad1").collections[0].colorbar
     assert width.ax.get_ylabel() == "upper - lower (log-normalised expression)"
+
+
+def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):
+    imputed = tissue.st.copy()
+    imputed.var["measured"] = True
+    imputed.uns["cellweft"] = {"scale": "counts: means", "schema_version": SCHEMA_VERSION}
+    gene = str(imputed.var_names[0])
+    imputed.layers["lower"], imputed.layers["upper"] = imputed.X, imputed.X
+    left, right, _ = pl.gene(imputed, gene, measured=tissue.st)
+    expected = np.sort(tissue.st.X.toarray()[:, 0])
+    assert np.allclose(np.sort(dots(left)[1]), expected)
+    assert np.allclose(np.sort(dots(right)[1]), expected)
+    assert pl.spatial(imputed, gene).collections[0].colorbar.ax.get_ylabel() == f"{gene} (counts)"
+    width = pl.uncertainty(imputed, gene).collections[0].colorbar
+    assert width.ax.get_ylabel() == "upper - lower (counts)"
+    logs = tissue.st.copy()
+    counts = logs.X.toarray()
+    logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
+    with pytest.raises(ScaleError, match="measured: expected counts, as the imputed result has"):
+        pl.gene(imputed, gene, measured=logs)
 
 
 def test_a_legend_of_many_labels_says_how_many_it_leaves_out(cells):

@@ -7,9 +7,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from cellweft._errors import GeneError, MemoryBudgetError, NotFittedError, SettingError
+from cellweft._errors import GeneError, MemoryBudgetError, NotFittedError, ScaleError, SettingError
 from cellweft._load import load
-from cellweft.data._pair import Pair
+from cellweft.data._pair import Pair, pair
+from cellweft.data.synthetic.tissue import SimulatedTissue
 from cellweft.impute.imputer import Imputer
 from cellweft.tl._multiple_imputation import multiple_imputations
 
@@ -120,3 +121,30 @@ def test_too_few(known: Imputer, n: Any) -> None:
 def test_too_large_for_the_budget(known: Imputer) -> None:
     with pytest.raises(MemoryBudgetError, match="for 200000000 matrices and their mean"):
         multiple_imputations(known, genes_of(known), n=200_000_000)
+
+
+def test_counts_are_drawn_from_the_count_model(known: Imputer) -> None:
+    genes = genes_of(known)
+    results = multiple_imputations(known, genes, n=40, scale="counts")
+    for one in results[:2]:
+        assert (np.rint(one.X) == one.X).all()
+        assert (one.X >= 0).all()
+        assert one.X.dtype == np.float32
+        assert one.uns["cellweft"]["scale"].startswith("counts")
+        assert one.uns["cellweft"]["count_model"] == known.fitted_.count_model.name
+    expected = known.impute(genes, scale="counts").X
+    drawn = np.mean([one.X.mean(axis=0) for one in results], axis=0)
+    assert np.abs(np.log(drawn / expected.mean(axis=0))).max() < 1
+    alone = multiple_imputations(known, genes[:1], n=2, scale="counts")
+    np.testing.assert_array_equal(alone[0].X[:, 0], results[0].X[:, 0])
+
+
+def test_counts_are_refused_where_there_are_none(tissue: SimulatedTissue, known: Imputer) -> None:
+    with pytest.raises(SettingError, match=r"scale: expected one of 'log', 'counts', got 'integers'"):
+        multiple_imputations(known, n=2, scale="integers")  # type: ignore[arg-type]
+    logs = tissue.st.copy()
+    counts = logs.X.toarray()
+    logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
+    other = Imputer(settings=QUICK).fit(pair(tissue.sc, logs))
+    with pytest.raises(ScaleError, match=r"scale: expected spatial data of counts"):
+        multiple_imputations(other, n=2, scale="counts")

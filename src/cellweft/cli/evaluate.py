@@ -11,7 +11,7 @@ import typer
 
 from cellweft._errors import FormatError, SettingError, arg
 from cellweft._text import human_bytes
-from cellweft._typing import SpotShape
+from cellweft._typing import ResultScale, SpotShape
 from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
 from cellweft.cli.parsing import check_device, read_numbers
@@ -43,6 +43,8 @@ class HeldOutOptions:
 
     Attributes
     ----------
+    scale
+        Score log-normalised values (log), or counts too (counts). ST must then be counts.
     protocol
         Whether held-out genes are cut before cells are normalised (cut), or count in the totals (published).
     folds
@@ -55,6 +57,7 @@ class HeldOutOptions:
         Skip the comparison of clusters of cells and modules of genes.
     """
 
+    scale: ResultScale = "log"
     protocol: Literal["cut", "published"] = "cut"
     folds: int = 5
     keep: float = 0.8
@@ -63,7 +66,7 @@ class HeldOutOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_imputation`."""
-        kept = {name: getattr(self, name) for name in ("protocol", "folds", "keep", "reliability")}
+        kept = {name: getattr(self, name) for name in ("scale", "protocol", "folds", "keep", "reliability")}
         return kept | {"cluster": not self.no_clusters}
 
 
@@ -210,7 +213,7 @@ def evaluate(
         from cellweft.evaluate.score_table import write_scores
 
         sources, names = network.read(), _names(methods, by)
-        resolved = _resolved(names, by, sources, reliability=held_out.reliability, device=run.device)
+        resolved = _resolved(names, by, sources, held_out=held_out, device=run.device)
         made = place.spots(sc, st, data) if by == "place" else None
         pair = data.pair(sc, st, *targets) if made is None else made.pair()
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
@@ -270,7 +273,7 @@ def _names(methods: str | None, by: str) -> list[str]:
 
 
 def _resolved(
-    names: list[str], by: str, sources: dict[str, Any], *, reliability: bool, device: str
+    names: list[str], by: str, sources: dict[str, Any], *, held_out: HeldOutOptions, device: str
 ) -> list[Method[Any]]:
     """Return the named methods, for placement or for imputation."""
     from cellweft.evaluate.methods import resolve_methods
@@ -279,7 +282,11 @@ def _resolved(
 
     if by == "place":
         return list(resolve_placers(names, device=device))
-    return list(resolve_methods(names, network=Network(**sources), reliability=reliability, device=device))
+    counts, reliability = held_out.scale == "counts", held_out.reliability
+    network = Network(**sources)
+    return list(
+        resolve_methods(names, network=network, reliability=reliability, counts=counts, device=device)
+    )
 
 
 def _plan(

@@ -16,6 +16,7 @@ Shown: TypeAlias = dict[str, dict[str, dict[str, float]]]
 
 _SCORES = (
     ("genes", "median over genes", ("pearson", "spearman", "cosine", "mse")),
+    ("gene counts", "median over genes", ("pearson_counts", "spearman_counts", "mse_counts")),
     ("cells", "median over cells", ("pearson", "cosine")),
     ("clusters", "clusters", ("ari", "nmi")),
     ("modules", "modules", ("ari",)),

@@ -106,6 +106,14 @@ class Side:
         return len(self.genes)
 
     @property
+    def relative_sizes(self) -> DoubleArray:
+        """(n_cells,) size of each cell over `target`, which counts are divided by; 0 for empty cells.
+
+        Counts are ``expm1`` of the values of `block`, times it.
+        """
+        return np.where(self.empty_cells, 0.0, self.totals / self.target)
+
+    @property
     def empty_genes(self) -> BoolArray:
         """(n_genes,) genes without any count in the whole input."""
         return np.asarray(self.gene_cells == 0)

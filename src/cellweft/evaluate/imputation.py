@@ -9,14 +9,15 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, sentence
-from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
+from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
-from cellweft.evaluate.methods import Predictor, Reliable, resolve_methods
+from cellweft.evaluate.methods import Predictor, Reliable, makes_counts, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
 from cellweft.evaluate.score_table import score_methods, score_rows
@@ -24,6 +25,7 @@ from cellweft.genes.embeddings import EmbeddingSource
 from cellweft.genes.gene_sets import GeneSets, GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeSource
 from cellweft.genes.network import read_network
+from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
 from cellweft.tl._clustering import cluster_scores, coexpression_modules, leiden_clusters, require_leiden
 
 HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
@@ -35,6 +37,8 @@ _PROTOCOLS: dict[str, str] = {
     "published": "cells are normalised by the whole panel, held-out genes included, as published.",
 }
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
+COUNTS_SUFFIX = "_counts"
+"""Behind the name of a score that is of counts."""
 _FOLDS, _KEEP = 5, 0.8
 _MODULE_GENES = 3  # fewer form no modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
@@ -46,6 +50,7 @@ def evaluate_imputation(
     *,
     by: HoldOut = "genes",
     protocol: Protocol = "cut",
+    scale: ResultScale = "log",
     folds: int = _FOLDS,
     keep: float = _KEEP,
     seeds: Sequence[int] = (0,),
@@ -77,6 +82,11 @@ def evaluate_imputation(
         ``"cut"``: held-out genes are cut before anything sees them, as `Pair.hold_out` does; cells are
         normalised by the genes that are left. ``"published"``: cells are normalised by the totals of the
         whole panel, in which held-out genes leave a trace: an abundant one can be read from it.
+    scale
+        ``"log"``: log-normalised values are scored. ``"counts"``: counts are scored besides, with
+        ``_counts`` behind the name of the score, as ``"pearson_counts"``. A method's counts are what
+        ``predict(genes, pair, scale="counts")`` returns; where it takes no scale, as the baselines, they are
+        ``expm1`` of its prediction times the cell's total over that of the median cell.
     folds
         Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
     keep
@@ -113,6 +123,8 @@ def evaluate_imputation(
     ------
     SettingError
         A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
+    ScaleError
+        Counts shall be scored, and the spatial data are not counts.
     InputError
         A method gave another shape than was asked for, or NaN.
     MissingExtraError
@@ -147,6 +159,7 @@ def evaluate_imputation(
     """
     check_choice("by", by, get_args(HoldOut))
     check_choice("protocol", protocol, get_args(Protocol))
+    check_counts(pair, scale)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
     if cluster:  # before any method is fitted
@@ -160,22 +173,24 @@ def evaluate_imputation(
         network = replace(network, gene_sets=_sets_of(network.gene_sets, genes))
         methods = [_with_sets_of(method, genes) for method in methods]
     truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
+    counts = _counts(pair, scored) if scale == "counts" else None
     job = _Job(
         pair=pair,
         splits=splits,
         shown=_shown(whole, splits, protocol),
         scored=scored,
         truth=truth,
+        counts=counts,
         cluster=cluster,
         reliability=reliability,
     )
     parameters: dict[str, Any] = {"by": by, "protocol": protocol, "folds": folds, "keep": keep}
-    parameters["cluster"] = cluster
+    parameters |= {"scale": scale, "cluster": cluster}
     parameters |= {name: network.sources.get(name) for name in known}
     return score_methods(
         pair,
         methods,
-        resolve=partial(resolve_methods, network=network, reliability=reliability),
+        resolve=partial(resolve_methods, network=network, reliability=reliability, counts=scale == "counts"),
         fit=partial(_predict, job),
         score=partial(_scores, job),
         n_steps=len(splits),
@@ -184,6 +199,12 @@ def evaluate_imputation(
         device=device,
         progress=progress,
     )
+
+
+def _counts(pair: Pair, genes: IntArray) -> FloatArray:
+    """Return counts of shared genes, given by their positions, in all spatial cells."""
+    stored = pair.st.stored(slice(0, pair.st.n_cells), pair.st_shared[genes])
+    return np.asarray(stored.toarray() if sp.issparse(stored) else stored, dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,6 +226,7 @@ class _Job:
     shown: list[Pair]  # what methods see of the pair, in all cells, one for each split
     scored: IntArray  # positions among the shared genes of the columns of truth
     truth: FloatArray  # n_st x n_scored
+    counts: FloatArray | None  # the same as counts, where these are scored
     cluster: bool
     reliability: bool
 
@@ -323,8 +345,13 @@ def protocol_text(record: Mapping[str, Any]) -> str:
     return said + f" obs[{sizes!r}] of the spatial data is not used." * bool(sizes and protocol == "cut")
 
 
-_Prediction: TypeAlias = tuple[FloatArray, DoubleArray | None]
-"""What one fit predicts: cells of the split x its genes; and the reliability of these genes, or None."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prediction:
+    """What one fit predicts, cells of the split x its genes, or what all have predicted, put together."""
+
+    logs: FloatArray
+    counts: FloatArray | None  # where they are scored
+    reliability: DoubleArray | None  # of the genes, where the method tells
 
 
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
@@ -333,10 +360,23 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     train = test = job.shown[number]
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
-    genes, reliability = job.pair.shared_genes[split.held], None
+    genes, reliability, counts = job.pair.shared_genes[split.held], None, None
     fitted = method.fit(train)
-    block = np.asarray(fitted.predict(genes, test))
-    shape = (test.st.n_cells, len(genes))
+    block = _checked(fitted.predict(genes, test), test, genes)
+    if job.counts is not None:
+        if makes_counts(fitted):
+            own: Any = fitted  # whose predict takes a scale
+            counts = _checked(own.predict(genes, test, scale="counts"), test, genes)
+        else:
+            counts = plain_counts().scaled(block, test.st.relative_sizes)[0]
+    if job.reliability and isinstance(fitted, Reliable):
+        reliability = np.asarray(fitted.reliability_of(genes))
+    return _Prediction(logs=block, counts=counts, reliability=reliability)
+
+
+def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
+    """Return what a method made as an array, after a look at whether it is what was asked for."""
+    block, shape = np.asarray(made), (test.st.n_cells, len(genes))
     check_array(
         "prediction",
         block,
@@ -344,31 +384,36 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
         expected=f"finite values, {shape[0]} cells x {shape[1]} genes",
         fix="Check what predict(genes, pair) of the method returns.",
     )
-    if job.reliability and isinstance(fitted, Reliable):
-        reliability = np.asarray(fitted.reliability_of(genes))
-    return block, reliability
+    return block
 
 
 def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
     """Return all folds' predictions put together, n_st x n_scored, and each gene's reliability if told."""
     predicted = np.full(job.truth.shape, np.nan, dtype=np.float32)
+    counts = None if job.counts is None else np.full_like(predicted, np.nan)
     reliable, times = np.zeros(len(job.scored)), np.zeros(len(job.scored))
-    for split, (block, reliability) in zip(job.splits, made, strict=True):
+    for split, one in zip(job.splits, made, strict=True):
         columns = np.searchsorted(job.scored, split.held)
         cells = np.arange(job.pair.st.n_cells) if split.cells is None else split.cells
-        predicted[np.ix_(cells, columns)] = block
-        if reliability is not None:
-            reliable[columns] += reliability
+        predicted[np.ix_(cells, columns)] = one.logs
+        if counts is not None:
+            counts[np.ix_(cells, columns)] = one.counts
+        if one.reliability is not None:
+            reliable[columns] += one.reliability
             times[columns] += 1
-    return predicted, reliable / times if times.all() else None
+    told = reliable / times if times.all() else None
+    return _Prediction(logs=predicted, counts=counts, reliability=told)
 
 
 def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
-    predicted, reliable = _put_together(job, made)
+    together = _put_together(job, made)
+    predicted, reliable = together.logs, together.reliability
     gene_folds, cell_folds = job.folds()
-    by_gene = {name: score(job.truth, predicted) for name, score in METRICS.items()}
-    by_cell = {name: score(job.truth.T, predicted.T) for name, score in METRICS.items()}
+    by_gene, by_cell = _metrics(job.truth, predicted), _metrics(job.truth.T, predicted.T)
+    if job.counts is not None and together.counts is not None:
+        by_gene |= _metrics(job.counts, together.counts, suffix=COUNTS_SUFFIX)
+        by_cell |= _metrics(job.counts.T, together.counts.T, suffix=COUNTS_SUFFIX)
     summary: dict[str, dict[str, float]] = {}
     for level, values in (("genes", by_gene), ("cells", by_cell)):
         for how, middle in (("median", np.median), ("mean", np.mean)):
@@ -386,6 +431,11 @@ def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
         *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
     ]
     return pd.concat(rows, ignore_index=True)
+
+
+def _metrics(truth: FloatArray, predicted: FloatArray, *, suffix: str = "") -> dict[str, DoubleArray]:
+    """Return all scores of the columns, by name."""
+    return {name + suffix: score(truth, predicted) for name, score in METRICS.items()}
 
 
 def _rows(level: str, items: Any, folds: IntArray | int, scores: Mapping[str, Any]) -> list[pd.DataFrame]:

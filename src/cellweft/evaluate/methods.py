@@ -147,6 +147,7 @@ def resolve_methods(
     *,
     network: Network = _NOTHING,
     reliability: bool = False,
+    counts: bool = False,
     device: str = "auto",
 ) -> list[Method[Predictor]]:
     """Return the methods that are meant, in order.
@@ -159,6 +160,9 @@ def resolve_methods(
         Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
     reliability, device
         Given to the Imputers that are named; objects stay as they are.
+    counts
+        Whether counts will be scored: Imputers that can learn a count model, which comes with reliability,
+        shall do so.
 
     Returns
     -------
@@ -184,7 +188,7 @@ def resolve_methods(
             embedding=known.embedding,
             gene_sets=known.gene_sets,
             edges=known.edges,
-            reliability=reliability,
+            reliability=reliability or (counts and name == "auto"),
             seed=seed,
             device=device,
         )
@@ -288,6 +292,11 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
                 got=repr(setting),
                 fix=near(setting, known) if known else "It has none.",
             )
+
+
+def makes_counts(method: Predictor) -> bool:
+    """Say whether ``predict(genes, pair, scale="counts")`` of a method returns mean counts of its own."""
+    return "scale" in inspect.signature(method.predict).parameters
 
 
 def copier(method: M) -> Callable[[int], M]:

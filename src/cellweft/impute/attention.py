@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, TypeAlias
@@ -21,6 +22,7 @@ from cellweft._compute import (
     sample_rows,
     torch_stream,
 )
+from cellweft._errors import InputError
 from cellweft._model_folder import ModelFolder, named, part_of
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress
 from cellweft.data._pair import Pair
@@ -28,6 +30,7 @@ from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
 from cellweft.impute.base import FitContext
 from cellweft.impute.training_data import panel_of, training_cells
+from cellweft.impute.uncertainty.count_model import CountModel, fit_count_model
 from cellweft.impute.uncertainty.expected_correlation import (
     Predictability,
     correlate,
@@ -62,7 +65,7 @@ class SavedAttention:
         As it was trained, but with keys of no cell of the reference.
     levels, queries
         As of `AttentionPredictor`.
-    intervals, reliability
+    intervals, reliability, count_model
         What was learned besides, if anything was.
     """
 
@@ -71,6 +74,7 @@ class SavedAttention:
     queries: IntArray
     intervals: Intervals | None
     reliability: GeneReliability | None
+    count_model: CountModel | None
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Self:
@@ -79,7 +83,7 @@ class SavedAttention:
         cells = CellMap(min(len(folder.genes), settings.most_inputs), settings)
         cells.load_state_dict(part_of(tensors, "cells"))
         moments: dict[str, Any] = {name: _moments(tensors, name) for name in _MOMENTS}
-        intervals, known = (_arrays(tensors, name) for name in ("intervals", "trust"))
+        intervals, known, counts = (_arrays(tensors, name) for name in ("intervals", "trust", "counts"))
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
         model = AttentionModel(
             settings=settings,
@@ -98,6 +102,7 @@ class SavedAttention:
             queries=tensors["queries"].numpy(),
             intervals=Intervals.from_arrays(intervals) if intervals else None,
             reliability=reliability,
+            count_model=CountModel.from_arrays(counts) if counts else None,
         )
 
 
@@ -146,7 +151,8 @@ class AttentionMethod:
         similarity = attending.model.similarity(attending.model.sample)
         intervals = fit_intervals(held_out.predicted, held_out.truth, similarity=similarity, seed=work.seed)
         reliability = fit_gene_reliability(attending, held_out, pair)
-        return replace(fitted, intervals=intervals, reliability=reliability)
+        count_model = learn_counts(held_out, pair, sample)
+        return replace(fitted, intervals=intervals, reliability=reliability, count_model=count_model)
 
     def restore(self, folder: ModelFolder, pair: Pair, device: torch.device) -> FittedAttention:
         """See `cellweft.impute.base.Method`."""
@@ -162,6 +168,7 @@ class AttentionMethod:
             seed=seed,
             intervals=saved.intervals,
             reliability=saved.reliability,
+            count_model=saved.count_model,
         )
 
 
@@ -177,8 +184,8 @@ class FittedAttention:
         (n_sample,) positions of the cells that reliability looks at.
     seed
         Of the fit.
-    intervals, reliability
-        What was learned of intervals and of reliability, or None.
+    intervals, reliability, count_model
+        What was learned of intervals, of reliability and of counts, or None.
     """
 
     attending: AttentionPredictor
@@ -187,6 +194,7 @@ class FittedAttention:
     preset: Preset = "auto"
     intervals: Intervals | None = None
     reliability: GeneReliability | None = None
+    count_model: CountModel | None = None
     network: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -251,6 +259,8 @@ class FittedAttention:
         arrays = {} if self.intervals is None else named("intervals", self.intervals.to_arrays())
         if self.reliability is not None:
             arrays |= named("trust", self.reliability.known.to_arrays())
+        if self.count_model is not None:
+            arrays |= named("counts", self.count_model.to_arrays())
         tensors |= {name: torch.from_numpy(np.ascontiguousarray(one)) for name, one in arrays.items()}
         genes = pd.DataFrame({"gene": pair.shared_genes.astype(str)})
         config = {"settings": asdict(model.settings), "history": list(map(float, model.history))}
@@ -601,6 +611,31 @@ class _LevelLearner:
 def _panel_order(splits: Splits) -> IntArray:
     """Return where each gene of the panel stands when the parts that are left out come one after another."""
     return np.argsort(np.concatenate([out for _, out in splits]))
+
+
+def learn_counts(held_out: OutOfFold, pair: Pair, sample: IntArray) -> CountModel | None:
+    """Learn how counts follow from predictions; None where the tissue has no counts, or too few genes have.
+
+    Parameters
+    ----------
+    held_out
+        Predictions of the panel's genes without them.
+    pair
+        The data.
+    sample
+        (n_sample,) positions of the cells that were predicted.
+    """
+    side = pair.st
+    if side.scale != "raw":
+        return None
+    sizes = side.relative_sizes[sample][:, None]
+    counts = np.expm1(held_out.truth.astype(np.float64)) * sizes
+    if not side.has_sizes:  # a gene that is not measured is not in the totals
+        others = (sizes * side.target - counts).clip(min=0)
+        sizes = np.where(others > 0.5, others / np.maximum(np.median(others, axis=0), 1), 0)
+    with contextlib.suppress(InputError):  # too few genes have counts
+        return fit_count_model(held_out.predicted, counts, sizes=np.broadcast_to(sizes, counts.shape))
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

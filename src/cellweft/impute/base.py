@@ -15,6 +15,7 @@ from cellweft._model_folder import ModelFolder
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.io.prefetch import prefetch
+from cellweft.impute.uncertainty.count_model import CountModel
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings, StImputeSettings
 from cellweft.nn.operator import ReferenceOperator
@@ -87,6 +88,10 @@ class FitFacts(Protocol):
     @property
     def intervals(self) -> Intervals | None:
         """What is known of how far measured values lie from predictions."""
+
+    @property
+    def count_model(self) -> CountModel | None:
+        """How counts follow from predictions, of a method that learned it from counts."""
 
     @property
     def network(self) -> dict[str, dict[str, Any]]:

@@ -25,16 +25,18 @@ from cellweft._typing import (
     FloatArray,
     IntArray,
     OutputType,
+    PanelValues,
     PathLike,
     Preset,
     Progress,
     ProgressOption,
+    ResultScale,
     no_progress,
 )
 from cellweft.data._pair import Pair, check_not_input, pictures_of
 from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
-from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval
+from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval, check_measured
 from cellweft.data.io.write import ResultWriter
 from cellweft.data.side import gene_table
 from cellweft.genes.embeddings import EmbeddingTable
@@ -53,10 +55,12 @@ from cellweft.impute.fingerprint import (
     reading_of,
     reference_mark,
 )
+from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
+from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings
 
@@ -268,7 +272,7 @@ class Imputer(NotebookText, FolderModel):
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
-    def predict(self, genes: Iterable[str], pair: Pair) -> FloatArray:
+    def predict(self, genes: Iterable[str], pair: Pair, *, scale: ResultScale = "log") -> FloatArray:
         """Return only the predictions, as an array.
 
         Parameters
@@ -277,19 +281,29 @@ class Imputer(NotebookText, FolderModel):
             (n_genes,) names of genes of the reference, each of which is given a column.
         pair
             The pair it was fitted to, or the same with other spatial cells.
+        scale
+            As in `impute`.
 
         Returns
         -------
-        (n_cells, n_genes) log-normalised expression, at least 0.
+        (n_cells, n_genes) log-normalised expression, or mean counts, at least 0.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
+        SettingError
+            An unknown scale.
+        ScaleError
+            Counts are asked for, and the spatial data are not counts.
         """
         fitted = self._fitted()
+        check_counts(pair, scale)
         self._check(pair)
-        return predict_all(fitted.prepare, pair, _positions(genes, pair))
+        values = predict_all(fitted.prepare, pair, _positions(genes, pair))
+        if scale == "log":
+            return values
+        return (fitted.count_model or plain_counts()).scaled(values, pair.st.relative_sizes)[0]
 
     def impute(
         self,
@@ -297,6 +311,8 @@ class Imputer(NotebookText, FolderModel):
         *,
         pair: Pair | None = None,
         interval: float | None = None,
+        scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> AnnData:
@@ -311,6 +327,14 @@ class Imputer(NotebookText, FolderModel):
         interval
             Share of measured values that shall lie within the intervals that are given besides, 0.01 to
             0.999, as 0.9; none by default. With ``preset="auto"`` and reliability.
+        scale
+            "log", log-normalised expression, or "counts": the mean count that the panel would have shown in
+            each cell, its rate times the cell's efficiency, as `cellweft.impute.uncertainty.count_model`
+            says. Intervals are on the same scale. The spatial data have to be counts.
+        measured
+            Genes of the panel: "predict" gives their predictions, as of any other gene; "blend" the best
+            estimate from measurement and prediction together, as `cellweft.impute.panel_blend` says. With
+            ``preset="auto"`` and spatial data that are counts, without intervals.
         memory
             Budget for the whole process, the result included.
         progress
@@ -319,16 +343,16 @@ class Imputer(NotebookText, FolderModel):
         Returns
         -------
         AnnData
-            ``X``: (n_cells, n_genes) log-normalised expression, float32. ``layers["lower"]`` and
-            ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``, how
-            near the reference comes to each cell. ``var``, named as the reference names its genes: ``symbol``
-            and ``gene_id``, empty where the reference does not tell them, of its names and of a usual column
-            of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl IDs);
-            ``measured``, whether the gene was on the panel, and
-            ``reliability``, NaN where it is not known: with "auto" the expected Pearson correlation, beside
-            ``reliability_lower``, ``reliability_upper`` (nine in ten genes between them) and ``reliable``;
-            with "stimpute" the expected cosine. ``obs`` and ``obsm["spatial"]``: carried over.
-            ``uns["spatial"]``, Visium's images, likewise.
+            ``X``: (n_cells, n_genes) log-normalised expression, or mean counts, float32. ``layers["lower"]``
+            and ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``,
+            how near the reference comes to each cell. ``var``, named as the reference names its genes:
+            ``symbol`` and ``gene_id``, empty where the reference does not tell them, of its names and of a
+            usual column of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl
+            IDs); ``measured``, whether the gene was on the panel, and ``reliability``, NaN where it is not
+            known: with "auto" the expected Pearson correlation, beside ``reliability_lower``,
+            ``reliability_upper`` (nine in ten genes between them) and ``reliable``; with "stimpute" the
+            expected cosine; of blended genes, ``measurement_weight``, 0 to 1. ``obs`` and
+            ``obsm["spatial"]``: carried over. ``uns["spatial"]``, Visium's images, likewise.
             ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
 
         Raises
@@ -336,13 +360,19 @@ class Imputer(NotebookText, FolderModel):
         GeneError
             A gene that the reference does not have.
         SettingError, NotFittedError
-            An interval out of its range, or of an Imputer that has learned none.
+            An interval out of its range, or of an Imputer that has learned none; an unknown scale; a method
+            that cannot blend.
+        ScaleError
+            Counts or blended genes are asked for, and the spatial data are not counts.
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
         check_interval(interval)
+        check_measured(measured, interval)
         start = time.monotonic()
-        job = self._job(pair, genes, interval=interval, memory=memory, in_memory=True)
+        job = self._job(
+            pair, genes, interval=interval, scale=scale, measured=measured, memory=memory, in_memory=True
+        )
         record = job.record(fit_seconds=self._fit_seconds)
         shape = job.plan.n_cells, job.plan.n_genes
         matrices = {name: np.empty(shape, dtype=np.float32) for name in (None, *job.layers)}
@@ -364,6 +394,8 @@ class Imputer(NotebookText, FolderModel):
         genes: Iterable[str] | None = None,
         pair: Pair | None = None,
         interval: float | None = None,
+        scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int = DEFAULT_MEMORY,
         dtype: OutputType = "float32",
         sparse: float | None = None,
@@ -378,10 +410,11 @@ class Imputer(NotebookText, FolderModel):
         ----------
         path
             A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
-        genes, pair, interval, memory, progress
+        genes, pair, interval, scale, measured, memory, progress
             As in `impute`.
         dtype
-            Type of the numbers that are written, "float32" or "float16": half the size, three digits.
+            Type of the numbers that are written, "float32" or "float16": half the size, three digits; of
+            counts "float32" alone.
         sparse
             Values of ``X`` below it, 0 to 1, are left out, and ``X`` is written as a sparse matrix (CSR), as
             0.05; 0 leaves out zeros alone. By default ``X`` is dense. Layers are dense and hold all values.
@@ -407,7 +440,7 @@ class Imputer(NotebookText, FolderModel):
         ------
         OutputExistsError, OutputError
             The output exists, or could not be written.
-        GeneError, SettingError, NotFittedError, MemoryBudgetError
+        GeneError, SettingError, ScaleError, NotFittedError, MemoryBudgetError
             As in `impute`.
         MissingExtraError, ServiceError
             Dask is not installed; no scheduler answers, or no workers are left.
@@ -418,6 +451,8 @@ class Imputer(NotebookText, FolderModel):
             dtype=dtype,
             sparse=sparse,
             interval=interval,
+            scale=scale,
+            measured=measured,
             resume=resume,
             dask=dask,
             memory=memory,
@@ -597,12 +632,19 @@ class Imputer(NotebookText, FolderModel):
         genes: Iterable[str] | None,
         *,
         interval: float | None,
+        scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         memory: str | int,
         in_memory: bool = False,
     ) -> Imputation:
         fitted = self._fitted()
         pair = self._pair() if pair is None else pair
+        check_counts(pair, scale)
         self._check(pair)
+        blend = None
+        if measured == "blend":
+            check_blend(pair)
+            blend = fit_panel_blend(fitted, self._pair())
         asked = asked_genes(pair, genes)
         return Imputation(
             fitted=fitted,
@@ -616,10 +658,12 @@ class Imputer(NotebookText, FolderModel):
                 memory=memory,
                 interval=interval,
                 in_memory=in_memory,
-                network=self._method.network_bytes,
+                network=self._method.network_bytes + (0 if blend is None else blend_bytes(pair)),
             ),
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
+            scale=scale,
+            blend=blend,
         )
 
 
@@ -667,7 +711,14 @@ def write_imputation(
     """
     target, resume, start = request.target, request.resume, time.monotonic()
     with kept_until_failure(target, resume=resume):
-        job = imputer._job(pair, genes, interval=request.interval, memory=request.memory)
+        job = imputer._job(
+            pair,
+            genes,
+            interval=request.interval,
+            scale=request.scale,
+            measured=request.measured,
+            memory=request.memory,
+        )
         job = in_tiles_of(job, target) if resume else job
         cut = None if request.sparse is None else float(request.sparse)
         journal = None

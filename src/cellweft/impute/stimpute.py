@@ -234,6 +234,7 @@ class FittedStImpute:
     reliability: Reliability | None
     preset: Preset = "stimpute"
     intervals: None = None
+    count_model: None = None
 
     @property
     def settings(self) -> StImputeSettings:

@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from cellweft._compute import BLOCK_GENES, row_blocks
 from cellweft._errors import NotFittedError, arg
 from cellweft._provenance import provenance
-from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, ResultScale
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.digest import digest_of
 from cellweft.data.io.journal import Journal, kept_mark
-from cellweft.data.io.keys import INTERVAL, MEASURED, NO_COUNTS, SIMILARITY
+from cellweft.data.io.keys import INTERVAL, MEASURED, MEASUREMENT_WEIGHT, NO_COUNTS, SCALE_TEXTS, SIMILARITY
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter
 from cellweft.data.side import gene_table
 from cellweft.impute.base import FittedMethod, Predictor
 from cellweft.impute.fingerprint import data_mark, machine_mark, model_mark
+from cellweft.impute.panel_blend import BlendedGenes, PanelBlend
 from cellweft.impute.planning import Plan
+from cellweft.impute.uncertainty.count_model import plain_counts
 
 Values: TypeAlias = dict[str | None, FloatArray]
 """Of a tile, by layer (None for X)."""
@@ -74,6 +76,10 @@ class Imputation:
         Share of measured values that the intervals shall hold, or None for no intervals.
     similarity
         (n_cells,) how near the reference comes to each cell, where there are intervals.
+    scale
+        What the values are, "log" or "counts".
+    blend
+        What blends genes of the panel with their measurement, or None where they are predicted alone.
     """
 
     fitted: FittedMethod
@@ -83,6 +89,8 @@ class Imputation:
     plan: Plan
     interval: float | None
     similarity: DoubleArray | None
+    scale: ResultScale = "log"
+    blend: PanelBlend | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -123,7 +131,8 @@ class Imputation:
 
     def prepare(self, tile: Tile) -> Predictor:
         """Return what predicts the genes of a tile."""
-        return self.fitted.prepare(self.genes[tile.places])
+        genes = self.genes[tile.places]
+        return self.fitted.prepare(genes) if self.blend is None else self.blend.prepare(self.fitted, genes)
 
     def read(self, tile: Tile) -> FloatArray:
         """Return the panel in the cells of a tile, (n_rows, n_panel)."""
@@ -144,7 +153,23 @@ class Imputation:
                 values[None], similarity=self.similarity[tile.rows], level=self.interval
             )
             values.update(zip(INTERVAL, bounds, strict=True))
+        if self.scale == "counts":
+            model, predicted = self.fitted.count_model or plain_counts(), values.pop(None)
+            counts = model.scaled(predicted, self._sizes[tile.rows], bounds=tuple(values.values()))
+            values = dict(zip((None, *values), counts, strict=True))
+        if isinstance(predictor, BlendedGenes):
+            sizes = self._sizes[tile.rows][:, None]
+            for columns, blended in predictor.blended(measured, self.pair.st, tile.rows):
+                logs = np.log1p(np.divide(blended, sizes, out=np.zeros_like(blended), where=sizes > 0))
+                made = np.where(
+                    sizes > 0, blended if self.scale == "counts" else logs, values[None][:, columns]
+                )
+                values[None][:, columns] = made
         return values
+
+    @cached_property
+    def _sizes(self) -> DoubleArray:
+        return self.pair.st.relative_sizes
 
     def obs(self) -> Annotation:
         """Return the table of the cells, read column by column where it lies in a file."""
@@ -164,6 +189,8 @@ class Imputation:
         var[MEASURED] = np.isin(self.genes, self.pair.sc_shared)
         parts = [self.genes[part] for part in row_blocks(len(self.genes), BLOCK_GENES)] or [self.genes]
         scores = pd.concat([self.fitted.score_reliability(part, pair=self.known) for part in parts])
+        if self.blend is not None:
+            var[MEASUREMENT_WEIGHT] = self.blend.weights(self.genes)
         return var.assign(**{str(name): column.to_numpy() for name, column in scores.items()})
 
     def mark(self, *, dtype: str, sparse: float | None) -> dict[str, Any]:
@@ -186,6 +213,8 @@ class Imputation:
             **data_mark(self.pair),
             "genes": digest_of(self.genes),
             "interval": self.interval,
+            "scale": self.scale,
+            "measured": "predict" if self.blend is None else self.blend.mark,
             "tiles": [self.plan.cells_per_block, self.plan.genes_per_block],
         }
 
@@ -203,7 +232,12 @@ class Imputation:
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]
         record["network"] = network
-        record["scale"] = "log-normalised: log1p(counts / total * median total), as the reference"
+        record["scale"] = SCALE_TEXTS[self.scale]
+        if self.scale == "counts":
+            learned = self.fitted.count_model
+            record["count_model"] = "none learned" if learned is None else learned.name
+        if self.blend is not None:
+            record["measured"] = "blend"
         if self.interval is not None:
             record["interval"] = float(self.interval)
         return record

@@ -17,7 +17,7 @@ from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.keys import INTERVAL, PREFIX
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.results import coordinate_unit, gene_columns, open_result, result_kind
+from cellweft.data.io.results import coordinate_unit, gene_columns, open_result, result_kind, result_scale
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
 from cellweft.data.validation import ReadOptions, counts_in, gene_names, make_side
@@ -333,10 +333,15 @@ def measure_of(shade: Shade, unit: str | None) -> str:
     return shade.measure.replace(_DISTANCE, unit or "unit of the coordinates")
 
 
+EXPRESSION = {"log": "log-normalised expression", "counts": "counts"}
+"""What imputed values are called, by the scale of the result."""
+
+
 def _scale_of(data: Input, values: DoubleArray, layer: str | None) -> str:
     """Return what values of a gene are, as far as they say it."""
     if result_kind(data) == "imputed" and layer in (None, *INTERVAL):
-        return "log-normalised expression" if layer is None else f"{layer} bound, log-normalised expression"
+        measure = EXPRESSION[result_scale(data)]
+        return measure if layer is None else f"{layer} bound, {measure}"
     there = values[~np.isnan(values)]
     if len(there) and (there >= 0).all() and (there == np.round(there)).all():
         return "counts"

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError
+from cellweft._errors import InputError, KeyMissingError, ScaleError
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data._pair import Pair
 from cellweft.data.gene_names import find_names, other_names, shown_names
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.results import result_scale
 from cellweft.data.side import names_beside
 from cellweft.pl._axes import color_bar, label_legend, panel, panels, space_size
 from cellweft.pl._inputs import (
+    EXPRESSION,
     Shade,
     flat_values,
     gene_values,
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _WIDTH_MAP = "cividis"
-_EXPRESSION = "log-normalised expression"
-_WIDTH = f"upper - lower ({_EXPRESSION})"
 
 
 def spatial(
@@ -165,8 +166,8 @@ def gene(
         Name of the gene in it.
     measured
         Measurements of the same cells, in the same order: AnnData or path (brought to the scale of the
-        imputed values as `cellweft.pair` does it, over all its genes), a Pair, or (n_cells,) log-normalised
-        values, NaN where there is none. None draws no such panel.
+        imputed values as `cellweft.pair` does it, over all its genes), a Pair, or (n_cells,) values on that
+        scale, NaN where there is none. None draws no such panel.
     uncertainty
         Whether to draw the width of the interval, which layers "lower" and "upper" give; by default where
         they are there.
@@ -189,6 +190,8 @@ def gene(
         No coordinates; ``uncertainty=True`` without the layers.
     InputError
         Other cells on the two sides; another number of axes than panels.
+    ScaleError
+        The result is on the scale of counts, and the measurements are not counts.
 
     Examples
     --------
@@ -214,10 +217,10 @@ def gene(
     drawn_on = panels(axes, len(shades) + widths, size=space_size(places), across=3)
     pictures = [picture(places, shade, most_dots=most_dots) for shade in shades]
     same = limits_of([one.drawn for one in pictures], limits)
-    draw_alike(drawn_on[: len(shades)], pictures, look=look, same=same, label=_EXPRESSION)
+    draw_alike(drawn_on[: len(shades)], pictures, look=look, same=same, label=EXPRESSION[result_scale(data)])
     if width is not None:
         own = Look(cmap=_WIDTH_MAP, y=y, unit=unit, size=size, most_dots=most_dots)
-        draw_alone(drawn_on[-1], places, width, look=own, bar=_WIDTH)
+        draw_alone(drawn_on[-1], places, width, look=own, bar=_width(data))
     return drawn_on
 
 
@@ -249,7 +252,7 @@ def uncertainty(
     Returns
     -------
     Axes
-        Colours show ``upper - lower``, in units of log-normalised expression.
+        Colours show ``upper - lower``, in units of log-normalised expression, or in counts.
 
     Raises
     ------
@@ -263,7 +266,7 @@ def uncertainty(
     shade = Shade(name=f"{gene}, width of interval", numbers=_widths(data, gene))
     look = Look(limits=limits, cmap=cmap, y=y, unit=unit, size=size, most_dots=most_dots)
     ax = panel(ax, size=space_size(places))
-    return draw_alone(ax, places, shade, look=look, title=title, bar=_WIDTH)
+    return draw_alone(ax, places, shade, look=look, title=title, bar=_width(data))
 
 
 def draw_alone(
@@ -354,8 +357,13 @@ def _widths(data: Input, gene: str) -> DoubleArray:
     return upper - lower
 
 
+def _width(data: Input) -> str:
+    """Return what the bar of the widths of intervals says."""
+    return f"upper - lower ({EXPRESSION[result_scale(data)]})"
+
+
 def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
-    """Return log-normalised measurements of a gene in the cells of a result."""
+    """Return measurements of a gene in the cells of a result, on the scale of the result."""
     n_cells = len(imputed.obs)
     if isinstance(measured, Pair):
         side, columns = measured.st, measured.st_shared[measured.find_shared([gene], where="measured")]
@@ -372,4 +380,14 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
             got=f"{side.n_cells:,} cells" if side.n_cells != n_cells else "other names, or another order",
             fix="Use the same cells for both: measured[imputed.obs_names].",
         )
-    return np.asarray(side.dense(slice(0, n_cells), columns)[:, 0], dtype=np.float64)
+    if result_scale(imputed) == "log":
+        return np.asarray(side.dense(slice(0, n_cells), columns)[:, 0], dtype=np.float64)
+    if side.scale != "raw":
+        raise ScaleError(
+            "measured",
+            expected="counts, as the imputed result has",
+            got="values that are not counts",
+            fix="Pass the counts of these cells.",
+        )
+    stored = side.stored(slice(0, n_cells), columns)
+    return np.asarray(stored.toarray() if sp.issparse(stored) else stored, dtype=np.float64)[:, 0]

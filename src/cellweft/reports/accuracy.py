@@ -37,6 +37,7 @@ _OWN = {*get_args(Preset), *get_args(PlacerPreset)}
 _CERTAIN = 0.05  # of the sign test
 _COLUMNS = (
     ("median gene", "median over genes", ("pearson", "spearman", "cosine", "mse")),
+    ("median gene, counts", "median over genes", ("pearson_counts", "spearman_counts", "mse_counts")),
     ("median cell", "median over cells", ("pearson", "cosine")),
     ("clusters", "clusters", ("ari", "nmi")),
     ("gene modules", "modules", ("ari",)),

@@ -13,12 +13,14 @@ from cellweft._errors import InputError, MemoryBudgetError, NotFittedError, arg,
 from cellweft._text import human_bytes
 from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
+from cellweft.impute.uncertainty.count_model import check_counts
 
 if TYPE_CHECKING:
-    from cellweft._typing import DoubleArray, FloatArray
+    from cellweft._typing import DoubleArray, FloatArray, ResultScale
     from cellweft.data._pair import Pair
     from cellweft.impute.base import FittedMethod
     from cellweft.impute.imputer import Imputer
+    from cellweft.impute.uncertainty.count_model import CountModel
     from cellweft.impute.uncertainty.prediction_intervals import Intervals
 
 
@@ -27,6 +29,7 @@ def multiple_imputations(
     genes: Iterable[str] | None = None,
     *,
     n: int = 5,
+    scale: ResultScale = "log",
     pair: Pair | None = None,
     seed: int = 0,
     memory: str | int = "4 GB",
@@ -42,6 +45,9 @@ def multiple_imputations(
         Names of genes of the reference; all by default.
     n
         How many, from 2 on; `cellweft.tl.differential_expression` gains power up to some 20.
+    scale
+        "log", log-normalised expression, or "counts": whole numbers, drawn from the count model that the fit
+        has learned, which tools for counts take. The spatial data have to be counts.
     pair
         Data to impute; by default those it was fitted to.
     seed
@@ -56,13 +62,16 @@ def multiple_imputations(
     Returns
     -------
     list of AnnData
-        As `Imputer.impute` returns, ``X`` being drawn: float32, zeros included.
+        As `Imputer.impute` returns, ``X`` being drawn: float32, zeros included, on the scale that is asked
+        for.
         ``uns["cellweft"]["imputation"]`` says which of how many it is.
 
     Raises
     ------
     NotFittedError
-        The Imputer has no intervals.
+        The Imputer has no intervals, or no count model.
+    ScaleError
+        Counts are asked for, and the spatial data are not counts.
     GeneError
         A gene that the reference does not have.
     MemoryBudgetError
@@ -77,6 +86,11 @@ def multiple_imputations(
     cells, to the extent that panel genes were wrong so when they were predicted without being known. What is
     done with one matrix is done with each, and the results' spread is part of the answer. A gene on the panel
     is drawn around its prediction too; where it was measured, use what was measured.
+
+    Counts are drawn by `cellweft.impute.uncertainty.count_model.CountModel.draw`: a level for the gene as a
+    whole, the same errors of slope and of kinds of cells, and a count of each cell: Poisson, negative
+    binomial, Poisson log-normal or zero-inflated, whichever had the highest likelihood for panel genes that
+    were left out. ``uns["cellweft"]["count_model"]`` says which.
 
     Examples
     --------
@@ -94,27 +108,34 @@ def multiple_imputations(
         raise InputError("imputer", expected="a fitted Imputer", got=got, fix=fix)
     check_range("seed", seed, low=0, integer=True)
     fitted, intervals, pair = _fitted(imputer, pair)
+    check_counts(pair, scale)
+    counts = _count_model(fitted) if scale == "counts" else None
     with progress_callback(progress) as report:
-        imputed = imputer.impute(genes, pair=pair, memory=memory, progress=report)
+        imputed = imputer.impute(genes, pair=pair, scale=scale, memory=memory, progress=report)
         _check_memory(imputed, n, memory)
         predicted, similarity, state = np.asarray(imputed.X), fitted.similarity(pair), _state(intervals, pair)
         if similarity is None:
             similarity = np.full(imputed.n_obs, np.nan)
-        results = []
+        results, drawn = [], {} if counts is None else {"scale": "counts: as they might have been measured"}
         for number in range(n):
             one = AnnData(
                 np.empty(imputed.shape, dtype=np.float32),
                 obs=imputed.obs.copy(),
                 var=imputed.var.copy(),
                 obsm={key: value.copy() for key, value in imputed.obsm.items()},
-                uns={RECORD: imputed.uns[RECORD] | {"imputation": {"number": number, "of": n, "seed": seed}}},
+                uns={
+                    RECORD: imputed.uns[RECORD]
+                    | drawn
+                    | {"imputation": {"number": number, "of": n, "seed": seed}}
+                },
             )
             for place, gene in enumerate(imputed.var_names):
-                one.X[:, place] = intervals.draw(
-                    predicted[:, place : place + 1],
-                    similarity=similarity,
-                    generator=numpy_stream(seed, f"imputation.{number}.{gene}"),
-                    state=state,
+                column = predicted[:, place : place + 1]
+                generator = numpy_stream(seed, f"imputation.{number}.{gene}")
+                one.X[:, place] = (
+                    intervals.draw(column, similarity=similarity, generator=generator, state=state)
+                    if counts is None
+                    else counts.draw(column, generator=generator, effects=intervals.effects, state=state)
                 )[:, 0]
             results.append(one)
             report("draw imputations", number + 1, n)
@@ -139,6 +160,17 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Interval
             fix="Use " + preset + " with " + arg("reliability", True) + ", and a panel of at least 6 genes.",
         )
     return fitted, fitted.intervals, pair
+
+
+def _count_model(fitted: FittedMethod) -> CountModel:
+    if fitted.count_model is None:
+        raise NotFittedError(
+            "scale",
+            expected="an Imputer that has learned a count model from counts of the panel",
+            got="one without",
+            fix="Fit it to spatial counts, in which at least 6 genes of the panel have some.",
+        )
+    return fitted.count_model
 
 
 def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:

@@ -13,6 +13,12 @@ PREFIX: Final = "cellweft_"
 RECORD: Final = "cellweft"
 """``uns``: how the result was made."""
 
+SCALE_TEXTS: Final = {
+    "log": "log-normalised: log1p(counts / total * median total), as the reference",
+    "counts": "counts: means of what the panel would have shown in each cell",
+}
+"""``uns[RECORD]["scale"]``: what the values of an imputed result are, by the name of the scale."""
+
 COORDINATES: Final = f"{PREFIX}coordinates"
 """``uns``: where coordinates that were read come from."""
 
@@ -40,6 +46,9 @@ SLICE: Final = f"{PREFIX}slice"
 
 MEASURED: Final = "measured"
 """``var``: whether the gene is on the panel."""
+
+MEASUREMENT_WEIGHT: Final = "measurement_weight"
+"""``var``: mean weight of the measurement in a gene of the panel that was blended with its prediction."""
 
 RELIABILITY: Final = "reliability"
 RELIABILITY_LOWER: Final = "reliability_lower"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from cellweft._compute import parse_memory
-from cellweft._errors import SettingError, check_choice, check_range, require
-from cellweft._typing import OutputType, PathLike
+from cellweft._errors import SettingError, arg, check_choice, check_range, require
+from cellweft._typing import OutputType, PanelValues, PathLike, ResultScale
 from cellweft.data.io.atomic_output import RESULT_SUFFIXES, check_output
 from cellweft.data.io.journal import check_own, resume_folder
 
@@ -24,7 +24,7 @@ class OutputRequest:
         As it is asked for.
     target
         The same absolute, links followed.
-    overwrite, dtype, sparse, interval, resume, dask, memory
+    overwrite, dtype, sparse, interval, scale, measured, resume, dask, memory
         As in `Imputer.impute_to`.
 
     Raises
@@ -48,6 +48,8 @@ class OutputRequest:
     dtype: OutputType = "float32"
     sparse: float | None = None
     interval: float | None = None
+    scale: ResultScale = "log"
+    measured: PanelValues = "predict"
     resume: bool = False
     dask: str | None = None
     memory: str | int = "4 GB"
@@ -57,8 +59,17 @@ class OutputRequest:
         target = check_output(self.path, overwrite=self.overwrite, suffixes=RESULT_SUFFIXES)
         object.__setattr__(self, "target", target)
         check_choice("dtype", self.dtype, get_args(OutputType))
+        check_choice("scale", self.scale, get_args(ResultScale))
+        if self.scale == "counts" and self.dtype == "float16":
+            raise SettingError(
+                "dtype",
+                expected="float32 on the scale of counts",
+                got="float16, which ends at 65,504 and tells counts above 2,048 apart by twos",
+                fix="Leave " + arg("dtype") + " out, or " + arg("scale") + ".",
+            )
         check_cut(self.sparse)
         check_interval(self.interval)
+        check_measured(self.measured, self.interval)
         parse_memory(self.memory)
         is_zarr = target.suffix == ".zarr"
         for name, is_asked, why in (
@@ -92,6 +103,18 @@ def check_interval(interval: float | None) -> None:
     """Raise `SettingError` unless intervals may hold such a share of the measured values."""
     if interval is not None:
         check_range("interval", interval, low=0.01, high=0.999)
+
+
+def check_measured(measured: PanelValues, interval: float | None) -> None:
+    """Raise `SettingError` unless genes of the panel may come so, with these intervals."""
+    check_choice("measured", measured, get_args(PanelValues))
+    if measured == "blend" and interval is not None:
+        raise SettingError(
+            "interval",
+            expected="none with " + arg("measured", "blend"),
+            got=f"{interval:g}, for intervals around predictions, which blended genes are not",
+            fix="Leave out one of the two.",
+        )
 
 
 def processes_of(dask: str) -> int | None:

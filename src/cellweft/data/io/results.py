@@ -11,7 +11,7 @@ import numpy as np
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within
 from cellweft._errors import FormatError
 from cellweft._provenance import SCHEMA_VERSION, refuse_former_name
-from cellweft._typing import FloatArray, IntArray
+from cellweft._typing import FloatArray, IntArray, ResultScale
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS, RECORD
@@ -77,6 +77,13 @@ def result_kind(data: Input) -> ResultKind | None:
     if PLACES in data.obsm:
         return "placed"
     return "imputed" if MEASURED in data.var.columns else None
+
+
+def result_scale(data: Input) -> ResultScale:
+    """Return what the values of an imputed result are, by its record: logarithms where it does not say."""
+    record: Any = data.uns.get(RECORD)
+    said = record.get("scale") if isinstance(record, Mapping) else None
+    return "counts" if str(said).startswith("counts") else "log"
 
 
 def coordinate_unit(data: Input) -> str:

@@ -1,0 +1,497 @@
+r"""Genes of the panel, estimated from their measurement and their prediction together.
+
+With x the count of gene g in cell c, z its pattern as attention carries it with the gene hidden, and s the
+cell's size without the gene, the mean of the rate and the spread around it are learned gene by gene from
+cells of the tissue: the mean by a negative binomial regression, the spread as a mixture of gamma
+distributions around multiples q_k of the mean, with the shares pi that make the counts most likely:
+
+.. math::
+
+    \log \mu_{gc} = \alpha_g + \beta_g z_{gc} + \gamma_g \log s_{gc}, \qquad
+    \mathrm{rate}_{gc} \sim \sum_k \pi_{gk} \, \mathrm{Gamma}(\mathrm{mean}\ q_k \mu_{gc},
+    \mathrm{shape}\ \kappa_k), \qquad x_{gc} \sim \mathrm{Poisson}(\mathrm{rate}_{gc}).
+
+The estimate is the mean of the rate given the count. It shrinks the measurement towards the prediction by the
+errors of both (empirical Bayes; Robbins, 1956; the mixture follows Kiefer and Wolfowitz, 1956): within a
+component,
+
+.. math::
+
+    E[\mathrm{rate} \mid x] = w x + (1 - w) \, q \mu, \qquad w = \frac{q \mu}{q \mu + \kappa},
+
+and components count by their share and the likelihood of x. A high count that the prediction did not expect
+is left as it is where the tissue has such cells.
+
+A gene does not see its own measurement twice: a fifth of the panel is hidden at a time, on both sides, as in
+training, and the share of detected genes and the size are taken without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from cellweft._compute import numpy_stream, row_blocks, rows_within
+from cellweft._errors import NotFittedError, ScaleError, SettingError, arg
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.data._pair import Pair
+from cellweft.data.digest import digest_of
+from cellweft.data.side import Side
+from cellweft.impute.attention import FittedAttention
+from cellweft.impute.base import FittedMethod, Predictor
+from cellweft.impute.training_data import panel_of
+from cellweft.nn.attention import AttentionModel, CellMap, Moments, queries_of, with_metacells
+from cellweft.nn.config import SAMPLE_CELLS
+from cellweft.nn.platform_effects import GeneLevels
+
+PARTS = 5
+"""Parts of the panel that are hidden one after another."""
+
+_SMALLEST_PANEL = 3
+_STEPS, _EM_STEPS = 12, 100  # of the regression, and of the search for shares
+_MULTIPLES = np.append(np.geomspace(0.01, 100, 41), 1.0)  # q; the last is that of a prediction without error
+_SHAPES = np.append(np.full(41, 16.0), 1e4)  # kappa: as wide as the multiples are apart
+_RIDGE = 1e-3  # on the coefficients of a gene, in units of the information of one cell
+_MOST_PATTERN, _MOST_LOG = 5.0, 15.0
+_LEAST_SIZE = 1e-3  # relative to the median cell's
+_VALUES = 2**20  # that are carried at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PanelBlend:
+    """What was learned of each gene of the panel.
+
+    Attributes
+    ----------
+    genes
+        (n_panel,) their positions in the reference, in the order of the panel.
+    part
+        (n_panel,) the part in which each is hidden, 0 to 4.
+    coefficients
+        (n_panel, 3) alpha, beta and gamma of the module's equation.
+    shares
+        (n_panel, n_components) pi, a row's sum is 1.
+    weight
+        (n_panel,) mean weight of the measurement over the sample's cells, 0 to 1: by how much one more count
+        raises the estimate.
+    sample
+        (n_sample, n_panel) log-normalised cells that patterns are standardised over.
+    """
+
+    genes: IntArray
+    part: IntArray
+    coefficients: DoubleArray
+    shares: DoubleArray
+    weight: DoubleArray
+    sample: FloatArray
+
+    @property
+    def mark(self) -> str:
+        """A text that tells it from others."""
+        return digest_of(self.genes, self.part, self.coefficients, self.shares, self.sample)
+
+    def weights(self, genes: IntArray) -> DoubleArray:
+        """Return the mean weight of the measurement of genes, (n_genes,): NaN off the panel."""
+        found = np.full(len(genes), np.nan)
+        places = _places(self.genes, genes)
+        found[places >= 0] = self.weight[places[places >= 0]]
+        return found
+
+    def prepare(self, fitted: FittedMethod, genes: IntArray) -> BlendedGenes:
+        """Return what predicts some genes and blends those of the panel.
+
+        Parameters
+        ----------
+        fitted
+            The method it was learned with.
+        genes
+            (n_genes,) positions in the reference.
+        """
+        places = _places(self.genes, genes)
+        hidden = []
+        for part in np.unique(self.part[places[places >= 0]]):
+            columns = np.flatnonzero((places >= 0) & (self.part[places] == part))
+            out = np.flatnonzero(self.part == part)
+            made = HiddenGenes.of(
+                _attention(fitted), self.genes, sample=self.sample, out=out, genes=places[columns]
+            )
+            hidden.append((columns, made))
+        return BlendedGenes(plain=fitted.prepare(genes), hidden=tuple(hidden), blend=self)
+
+    def counts(
+        self, patterns: DoubleArray, x: DoubleArray, sizes: DoubleArray, genes: IntArray
+    ) -> DoubleArray:
+        """Return blended counts: (n_cells, n_genes).
+
+        Parameters
+        ----------
+        patterns, x, sizes
+            (n_cells, n_genes) patterns, measured counts, and sizes without the gene.
+        genes
+            (n_genes,) positions among the panel's genes.
+        """
+        means = _means(self.coefficients[genes], patterns, sizes)
+        found = np.empty(means.shape)
+        for column, gene in enumerate(genes):
+            found[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlendedGenes:
+    """Some genes, ready to be predicted, and those of the panel to be blended.
+
+    Attributes
+    ----------
+    plain
+        What predicts all of them.
+    hidden
+        Columns of genes of the panel, and what predicts these with a part of the panel hidden.
+    blend
+        What was learned of the panel's genes.
+    """
+
+    plain: Predictor
+    hidden: tuple[tuple[IntArray, HiddenGenes], ...]
+    blend: PanelBlend
+
+    def values(self, measured: FloatArray) -> FloatArray:
+        """See `cellweft.impute.base.Predictor`: predictions alone."""
+        return self.plain.values(measured)
+
+    def blended(self, measured: FloatArray, side: Side, rows: slice) -> list[tuple[IntArray, DoubleArray]]:
+        """Return blended counts of the panel's genes: columns, and (n_cells, n_columns) of them.
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+        side, rows
+            The spatial data, and which of its cells these are.
+        """
+        size = side.relative_sizes[rows][:, None]
+        made = []
+        for columns, hidden in self.hidden:
+            x = np.expm1(measured[:, hidden.genes].astype(np.float64)) * size
+            patterns, sizes = hidden.patterns(measured), sizes_without(x, size, side)
+            made.append((columns, self.blend.counts(patterns, x, sizes, hidden.genes)))
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HiddenGenes:
+    """Genes of the panel, ready to be carried by attention that does not see them.
+
+    Attributes
+    ----------
+    model
+        With the part of the panel hidden on both sides.
+    out
+        (n_hidden,) positions on the panel of what is hidden.
+    genes
+        (n_genes,) those among them that are carried.
+    expression, levels
+        Of these, as `cellweft.impute.attention.CarriedGenes` holds them.
+    """
+
+    model: AttentionModel
+    out: IntArray
+    genes: IntArray
+    expression: torch.Tensor
+    levels: GeneLevels
+
+    @classmethod
+    def of(
+        cls, fitted: FittedAttention, panel: IntArray, *, sample: FloatArray, out: IntArray, genes: IntArray
+    ) -> HiddenGenes:
+        """Hide a part of the panel from a fitted method, and carry some of its genes to the sample.
+
+        Parameters
+        ----------
+        fitted, panel
+            The method, and (n_panel,) positions of the panel's genes in the reference.
+        sample
+            (n_sample, n_panel) log-normalised cells.
+        out, genes
+            Positions on the panel, of what is hidden and of what is carried.
+        """
+        columns, whole = fitted.attending.columns, fitted.model
+        seen = torch.from_numpy(~np.isin(whole.inputs, out)).to(whole.device, torch.float32)
+        cells = HidingMap(whole.cells, seen)
+        shown = torch.from_numpy(sample[:, whole.inputs]).to(whole.device)
+        reference = torch.from_numpy(columns.dense(panel[whole.inputs])).to(whole.device)
+        with torch.no_grad():
+            keys = cells(reference, whole.reference.standard(reference))
+            share = ((shown > 0) * seen).mean(dim=1, keepdim=True)
+            detected = Moments.of(share)
+            model = replace(
+                whole,
+                cells=cells,
+                keys=keys,
+                sample=queries_of(cells, shown, whole.spatial),
+                detected=detected,
+                sample_detection=detected.standard(share)[:, 0],
+            )
+            model = with_metacells(model, whole.metacells)
+            values = torch.from_numpy(columns.dense(panel[genes])).to(whole.device)
+            levels = GeneLevels.of(model, values)[0]
+        return cls(model=model, out=out, genes=genes, expression=model.at_keys(values), levels=levels)
+
+    def patterns(self, measured: FloatArray) -> DoubleArray:
+        """Return standardised patterns of the genes, (n_cells, n_genes).
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+        """
+        shown = measured.copy()
+        shown[:, self.out] = 0  # for the share of detected genes; the map does not see them anyway
+        found = np.empty((len(shown), len(self.genes)))
+        for rows in row_blocks(len(shown), rows_within(_VALUES, max(found.shape[1], 1))):
+            carried = self.model.mapping(self.model.queries(shown[rows])).apply(self.expression)
+            seen = self.model.detection(shown[rows])
+            patterns = self.levels.patterns(carried, seen, self.model.cells.detection_weight)
+            found[rows] = patterns.cpu().double().numpy()
+        return found.clip(-_MOST_PATTERN, _MOST_PATTERN)
+
+
+class HidingMap(CellMap):
+    """A trained map that never sees some genes.
+
+    Parameters
+    ----------
+    whole
+        The map, whose parameters it shares.
+    seen
+        (P,) 0 for genes that are hidden, else 1.
+    """
+
+    def __init__(self, whole: CellMap, seen: torch.Tensor) -> None:
+        torch.nn.Module.__init__(self)
+        self.of_logs, self.of_scores, self.shares = whole.of_logs, whole.of_scores, whole.shares
+        self.log_sharpness, self.detection = whole.log_sharpness, whole.detection
+        self.hidden_from = seen
+
+    def forward(
+        self, logs: torch.Tensor, scores: torch.Tensor, seen: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See `CellMap.forward`."""
+        both = self.hidden_from if seen is None else self.hidden_from * seen
+        return super().forward(logs, scores, both)
+
+
+def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
+    """Learn how the panel's genes are blended.
+
+    Parameters
+    ----------
+    fitted
+        What predicts.
+    pair
+        The pair that it was fitted to, or that was attached.
+
+    Raises
+    ------
+    SettingError
+        The method cannot hide genes from itself, or the panel is too small.
+    ScaleError
+        The spatial data are not counts.
+    """
+    method, n_panel = _attention(fitted), len(pair.shared_genes)
+    check_blend(pair)
+    part = numpy_stream(method.seed, "panel blend").permutation(n_panel) % min(PARTS, n_panel)
+    cells = method.sample
+    sample, size = panel_of(pair, cells), pair.st.relative_sizes[cells][:, None]
+    counts = np.expm1(sample.astype(np.float64)) * size
+    sizes, patterns = sizes_without(counts, size, pair.st), np.empty(counts.shape)
+    for one in np.unique(part):
+        out = np.flatnonzero(part == one)
+        hidden = HiddenGenes.of(method, pair.sc_shared, sample=sample, out=out, genes=out)
+        patterns[:, out] = hidden.patterns(sample)
+    features = _features(patterns, sizes)
+    coefficients = np.stack(
+        [fit_negative_binomial(features[:, gene], counts[:, gene])[0] for gene in range(n_panel)]
+    )
+    means, weight = _means(coefficients, patterns, sizes), np.empty(n_panel)
+    shares = np.stack([fit_shares(means[:, gene], counts[:, gene]) for gene in range(n_panel)])
+    for gene in range(n_panel):
+        weight[gene] = posterior(shares[gene], means[:, gene], counts[:, gene])[1].mean()
+    return PanelBlend(
+        genes=pair.sc_shared,
+        part=part,
+        coefficients=coefficients,
+        shares=shares,
+        weight=weight,
+        sample=sample,
+    )
+
+
+def check_blend(pair: Pair) -> None:
+    """Raise where measurements and predictions of a pair's panel cannot be blended."""
+    if pair.st.scale != "raw":
+        raise ScaleError(
+            "measured",
+            expected="spatial data of counts, whose noise is known, with " + arg("measured", "blend"),
+            got="values that are not counts",
+            fix="Read the counts, or leave " + arg("measured") + " out.",
+        )
+    if len(pair.shared_genes) < _SMALLEST_PANEL:
+        raise SettingError(
+            "measured",
+            expected=f"a panel of at least {_SMALLEST_PANEL} genes, of which some are hidden at a time",
+            got=f"{len(pair.shared_genes)}",
+            fix="Leave " + arg("measured") + " out.",
+        )
+
+
+def blend_bytes(pair: Pair) -> float:
+    """Return about how many bytes are held to blend the panel's genes: keys of the reference, by part."""
+    n_panel = len(pair.shared_genes)
+    return 4.0 * n_panel * (PARTS * pair.sc.n_cells + 2 * PARTS * SAMPLE_CELLS)
+
+
+def fit_negative_binomial(features: DoubleArray, counts: DoubleArray) -> tuple[DoubleArray, float]:
+    """Return coefficients (n_features,) and dispersion of a negative binomial regression with log link.
+
+    Parameters
+    ----------
+    features
+        (n_cells, n_features), the first of which is constant.
+    counts
+        (n_cells,) at least 0.
+
+    Notes
+    -----
+    Weighted least squares, step by step, with the dispersion from the variance around the means of the step
+    before. A gene without counts gets a mean that is next to 0.
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 500)
+    >>> mean = np.exp(1 + 0.5 * x)
+    >>> fitted, dispersion = fit_negative_binomial(np.column_stack([np.ones(500), x]), mean)
+    >>> fitted.round(2).tolist(), dispersion
+    ([1.0, 0.5], 0.0)
+    """
+    coefficients, dispersion = np.zeros(features.shape[1]), 0.0
+    coefficients[0] = np.log(max(counts.mean(), np.exp(-_MOST_LOG)))
+    ridge = _RIDGE * np.eye(len(coefficients))
+    ridge[0, 0] = 0
+    for _ in range(_STEPS):
+        logs = (features @ coefficients).clip(-_MOST_LOG, _MOST_LOG)
+        means = np.exp(logs)
+        dispersion = float(
+            (((counts - means) ** 2 - means).sum() / max(float((means**2).sum()), 1e-12)).clip(0, 100)
+        )
+        weight = means / (1 + dispersion * means)
+        target = logs + ((counts - means) / means).clip(-_MOST_LOG, _MOST_LOG)
+        weighted = features * weight[:, None]
+        information = features.T @ weighted + ridge * max(float(weight.sum()), 1e-12)
+        step = np.linalg.lstsq(information, weighted.T @ target, rcond=None)[0]
+        coefficients = coefficients + (step - coefficients).clip(-2, 2)
+    return coefficients, dispersion
+
+
+def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    """Return the shares of the components of a gene's rates, (n_components,) with a sum of 1.
+
+    Parameters
+    ----------
+    means, counts
+        (n_cells,) of the gene.
+
+    Notes
+    -----
+    Of the highest likelihood, by expectation and maximisation from equal shares on.
+    """
+    logs = _log_likelihoods(means, counts)
+    likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
+    shares = np.full(len(_MULTIPLES), 1 / len(_MULTIPLES))
+    for _ in range(_EM_STEPS):
+        mixed = likelihood @ shares
+        shares = shares * (likelihood.T @ (1 / mixed)) / len(mixed)
+    return shares / shares.sum()
+
+
+def posterior(
+    shares: DoubleArray, means: DoubleArray, counts: DoubleArray
+) -> tuple[DoubleArray, DoubleArray]:
+    """Return the mean of a gene's rate given the count, and by how much one more count raises it.
+
+    Parameters
+    ----------
+    shares
+        (n_components,) of the gene.
+    means, counts
+        (n_cells,) of the gene.
+
+    Returns
+    -------
+    estimate, weight : ndarray
+        (n_cells,) each; the second is the variance of the rate over its mean, at most 1.
+    """
+    logs = _log_likelihoods(means, counts) + np.log(np.maximum(shares, 1e-300))
+    parts = np.exp(logs - logs.max(axis=1, keepdims=True))
+    parts /= parts.sum(axis=1, keepdims=True)
+    expected = means[:, None] * _MULTIPLES
+    factor, total = expected / (expected + _SHAPES), counts[:, None] + _SHAPES
+    first = (parts * total * factor).sum(axis=1)
+    second = (parts * total * (total + 1) * factor**2).sum(axis=1)
+    return first, (second / first - first).clip(0, 1)
+
+
+def _log_likelihoods(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
+    """Return log likelihoods of counts in each component, (n_cells, n_components), but for factorials."""
+    expected, x = means[:, None] * _MULTIPLES, counts[:, None]
+    own = gammaln(x + _SHAPES) - gammaln(_SHAPES) - x * np.log(_SHAPES)
+    found: DoubleArray = own + x * np.log(expected) - (x + _SHAPES) * np.log1p(expected / _SHAPES)
+    return found
+
+
+def sizes_without(counts: DoubleArray, size: DoubleArray, side: Side) -> DoubleArray:
+    """Return relative sizes of cells without each gene, (n_cells, n_genes).
+
+    Parameters
+    ----------
+    counts
+        (n_cells, n_genes) of the genes.
+    size
+        (n_cells, 1) relative sizes.
+    side
+        Whose cells they are: size factors that were named stay as they are.
+    """
+    own = 0.0 if side.has_sizes else counts / side.target
+    return np.broadcast_to(np.maximum(size - own, _LEAST_SIZE), counts.shape)
+
+
+def _features(patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
+    return np.stack([np.ones(patterns.shape), patterns, np.log(sizes)], axis=-1)
+
+
+def _means(coefficients: DoubleArray, patterns: DoubleArray, sizes: DoubleArray) -> DoubleArray:
+    logs = (_features(patterns, sizes) * coefficients).sum(axis=-1)
+    return np.asarray(np.exp(logs.clip(-_MOST_LOG, _MOST_LOG)))
+
+
+def _places(panel: IntArray, genes: IntArray) -> NDArray[np.int64]:
+    """Return where each gene stands on the panel, -1 where it does not."""
+    order = np.argsort(panel)
+    found = np.searchsorted(panel, genes, sorter=order).clip(max=len(panel) - 1)
+    places = order[found]
+    return np.where(panel[places] == genes, places, -1)
+
+
+def _attention(fitted: FittedMethod) -> FittedAttention:
+    if not isinstance(fitted, FittedAttention):
+        raise NotFittedError(
+            "measured",
+            expected="an Imputer whose method can leave a gene out of what it compares cells by",
+            got=arg("preset", fitted.preset),
+            fix="Use " + arg("preset", "auto") + ", or leave " + arg("measured") + " out.",
+        )
+    return fitted
