@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from cellweft._errors import FormatError, GeneError, MissingFileError, SettingEr
 from cellweft._text import many, near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.gene_names import ORTHOLOG_OF, without_version
-from cellweft.data.io.lazy_input import Input, not_as_named
+from cellweft.data.io.damaged import reading
+from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.sanitize import GENE_NAMES
 from cellweft.data.validation import Genes
 
@@ -72,7 +72,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
             fix=near(path.name, there) if there else "Check the path.",
         )
     suffixes = [one.lower() for one in path.suffixes if one.lower() != ".gz"]
-    try:
+    with reading(where, expected="a table of two columns of genes"):
         table = pd.read_csv(
             path,
             sep="," if suffixes[-1:] == [".csv"] else "\t",
@@ -81,8 +81,6 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
             keep_default_na=False,
             comment="#",
         )
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise not_as_named(path, where, str(error)) from error
     if table.shape[1] < 2:
         raise FormatError(
             where,

@@ -17,6 +17,7 @@ from cellweft._errors import FormatError, GeneError, InputError, MissingFileErro
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.delimited import read_rows
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
@@ -181,17 +182,9 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
         return _from_anndata(source, "an AnnData in memory")
     path = Path(source)
     reader = _reader(path)
-    try:
+    fix = "Check that the file is complete and matches its name."
+    with reading(str(path), expected=f"a readable {path.suffix} table", fix=fix):
         return reader(path)
-    except (InputError, MissingFileError):
-        raise
-    except Exception as error:  # each of the libraries has its own errors for a damaged file
-        raise FormatError(
-            str(path),
-            expected=f"a readable {path.suffix} table",
-            got=f"the reader's error {str(error).splitlines()[0] if str(error) else type(error).__name__!r}",
-            fix="Check that the file is complete and matches its name.",
-        ) from error
 
 
 def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:

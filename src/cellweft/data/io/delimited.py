@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError
+from cellweft._errors import CellweftError, FormatError
 from cellweft._text import shorten
 from cellweft.data.io.features import FEWEST_SUMMED, annotation_columns, is_cell_column, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
@@ -34,7 +34,9 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
                 table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
-    except (ValueError, IndexError) as error:  # of pandas, pyarrow and the decoding of text alike
+    except Exception as error:  # of pandas, pyarrow, the packers and the decoding of text alike
+        if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
+            raise
         raise not_as_named(path, where, str(error)) from error
     _check_numbers(table, where, {*obs_columns})
     is_annotation, by_values = annotation_columns(table)
