@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cellweft._errors import SettingError, arg, check_range, sentence
+from cellweft._errors import SettingError, arg, check_seed, sentence
 from cellweft._typing import Progress, ProgressOption, no_progress
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
 
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
     """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
 
 

@@ -6,17 +6,24 @@ where it was put together with `arg`, another face, such as the command line, ca
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import numbers
-from collections.abc import Callable, Collection, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cellweft._text import near, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -240,6 +247,96 @@ class MissingExtraError(CellweftError, ImportError):
     """An optional dependency is not installed."""
 
     argument = None  # it is about a module
+
+
+LARGEST_SEED = 2**63 - 1
+"""Files hold a seed as a whole number of 64 bits with a sign."""
+
+
+def check_seed(seed: object) -> None:
+    """Raise `SettingError` unless a seed is a whole number from 0 to `LARGEST_SEED`."""
+    check_range("seed", seed, low=0, integer=True)  # type: ignore[arg-type]
+    if seed > LARGEST_SEED:  # type: ignore[operator]
+        expected = "a whole number from 0 to 2**63 - 1"
+        raise SettingError("seed", expected=expected, got=repr(seed), fix="Choose a smaller seed.")
+
+
+def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a public function refuse arguments of a wrong kind, by its annotations, before it does anything.
+
+    Only what annotations say plainly is checked: text, paths, True or False, mappings, what can be iterated
+    over, and classes of cellweft and pandas. Numbers and options are checked where their range is known.
+
+    Parameters
+    ----------
+    function
+        With annotations as text (``from __future__ import annotations``).
+
+    Examples
+    --------
+    >>> @checks_kinds
+    ... def load(path: PathLike, *, strict: bool = True) -> None:
+    ...     pass
+    >>> load(3)
+    Traceback (most recent call last):
+    ...
+    cellweft.errors.SettingError: path: expected a path, got 3 (int). Pass a path.
+    """
+    signature = inspect.signature(function)
+    kinds = {name: _kinds_in(str(one.annotation)) for name, one in signature.parameters.items()}
+    kinds = {name: one for name, one in kinds.items() if one}
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # Python itself says it best
+            given = {}
+        for name in [one for one in kinds if one in given]:
+            _check_kinds(name, given[name], kinds[name])
+        return function(*args, **kwargs)
+
+    return checked
+
+
+_PLAIN_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "None": ((type(None),), "None"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "True or False"),
+    "PathLike": ((str, os.PathLike), "a path"),
+    "Mapping": ((Mapping,), "a dictionary"),
+    "Iterable": ((Iterable,), "a list"),
+    "Sequence": ((Iterable,), "a list"),
+    "int": ((numbers.Integral,), "a whole number"),
+    "float": ((numbers.Real,), "a number"),
+}
+_CLASSES = {"Pair", "Imputer", "Placement", "Attribution", "Trends", "AnnData", "PseudoSpots"}
+_CLASSES |= {"pd.DataFrame", "pd.Series"}
+
+
+def _kinds_in(annotation: str) -> tuple[str, ...]:
+    """Return the kinds that an annotation allows, none where it is not one that can be checked plainly."""
+    parts = re.sub(r"\[[^][]*(\[[^][]*\][^][]*)*\]", "", annotation).split(" | ")
+    has_own_check = {*parts} <= {"int", "float", "None"} or {"AnnData", "PathLike"} <= {*parts}
+    is_plain = all(one in _PLAIN_KINDS or one in _CLASSES for one in parts)
+    return tuple(parts) if is_plain and not has_own_check else ()
+
+
+def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
+    """Raise unless a value is of one of the kinds that `_kinds_in` returns; none allow anything."""
+    bases = {one.__name__ for one in type(value).__mro__}
+    if not kinds or any(
+        one.rpartition(".")[2] in bases if one in _CLASSES else isinstance(value, _PLAIN_KINDS[one][0])
+        for one in kinds
+    ):
+        return
+    said = [_PLAIN_KINDS[one][1] if one in _PLAIN_KINDS else f"a {one.rpartition('.')[2]}" for one in kinds]
+    expected = " or ".join(dict.fromkeys(said))
+    shown = repr(value) if isinstance(value, str | int | float | complex | type(None)) else ""
+    got = f"{shown[:60]} ({type(value).__name__})" if shown else f"a {type(value).__name__}"
+    is_data = any(one in _CLASSES for one in kinds)
+    fix = "Make one with cellweft.pair(sc, st)." if "Pair" in kinds else f"Pass {expected}."
+    raise (InputError if is_data else SettingError)(name, expected=expected, got=got, fix=fix)
 
 
 def check_kind(where: str, value: object, kinds: type | tuple[type, ...], *, expected: str, fix: str) -> None:

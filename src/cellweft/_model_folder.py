@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cellweft._errors import CellweftError, FormatError, MissingFileError
+from cellweft._errors import CellweftError, FormatError, MissingFileError, checks_kinds
 from cellweft._provenance import refuse_former_name, versions
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
@@ -51,6 +51,7 @@ class FolderModel:
         """Return what is written of it."""
         raise NotImplementedError
 
+    @checks_kinds
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write the model to a folder, without the data; `cellweft.load` reads it.
 

@@ -14,7 +14,16 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from cellweft._errors import GeneError, InputError, KeyMissingError, Placeholder, arg, check_choice, sentence
+from cellweft._errors import (
+    GeneError,
+    InputError,
+    KeyMissingError,
+    Placeholder,
+    arg,
+    check_choice,
+    checks_kinds,
+    sentence,
+)
 from cellweft._text import NotebookText, shorten
 from cellweft._typing import (
     BoolArray,
@@ -125,6 +134,7 @@ class Pair(NotebookText):
         """Return a summary of the inputs as text."""
         return summary_text(self.findings, self.cautions)
 
+    @checks_kinds
     def find_genes(self, names: Iterable[str]) -> IntArray:
         """Return positions of genes in ``sc.genes``, by exact name, without case, or by spelling.
 
@@ -140,6 +150,7 @@ class Pair(NotebookText):
         """
         return find_names(names, self.sc.genes, where="genes", others=names_beside(self.sc))
 
+    @checks_kinds
     def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
         """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
 
@@ -158,6 +169,7 @@ class Pair(NotebookText):
         others = [known[self.sc_shared] for known in names_beside(self.sc)]
         return find_names(names, self.shared_genes, where=where, others=others)
 
+    @checks_kinds
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
@@ -183,6 +195,7 @@ class Pair(NotebookText):
             findings=self.findings | {"shared_genes": len(kept)},
         )
 
+    @checks_kinds
     def hold_out(self, genes: Iterable[str]) -> Pair:
         """Return the same pair as if the tissue had never been measured for some of the shared genes.
 
@@ -259,6 +272,7 @@ class Pair(NotebookText):
             findings=self.findings | {"spatial": self.findings["spatial"] | counted},
         )
 
+    @checks_kinds
     def with_reference(
         self,
         sc: AnnData | PathLike,
@@ -341,6 +355,7 @@ class Pair(NotebookText):
         )
 
 
+@checks_kinds
 def pair(
     sc: AnnData | PathLike,
     st: AnnData | PathLike,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cellweft._compute import progress_callback, resolve_devices
-from cellweft._errors import InputError, SettingError, arg, check_range
+from cellweft._errors import InputError, SettingError, arg, check_range, checks_kinds
 from cellweft._provenance import stamp
 from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
 from cellweft.data._pair import Pair
@@ -193,6 +193,7 @@ def check_items(table: pd.DataFrame, where: str) -> None:
         )
 
 
+@checks_kinds
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
     """Write the scores of `evaluate_imputation` or `evaluate_placement`, and a JSON file with parameters.
 

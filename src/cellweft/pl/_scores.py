@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
-from cellweft._errors import InputError, KeyMissingError, check_all_known, check_known
+from cellweft._errors import InputError, KeyMissingError, check_all_known, check_known, checks_kinds
 from cellweft._text import near, shorten
 from cellweft._typing import DoubleArray, PathLike
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
@@ -42,6 +42,7 @@ _NAMES = {
 }
 
 
+@checks_kinds
 def methods(
     scores: pd.DataFrame,
     *,
@@ -109,6 +110,7 @@ def methods(
     return ax
 
 
+@checks_kinds
 def reliability(
     expected: AnnData | PathLike | pd.DataFrame | pd.Series | None,
     scores: pd.DataFrame,

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError
+from cellweft._errors import InputError, KeyMissingError, checks_kinds
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data._pair import Pair
@@ -40,6 +40,7 @@ _EXPRESSION = "log-normalised expression"
 _WIDTH = f"upper - lower ({_EXPRESSION})"
 
 
+@checks_kinds
 def spatial(
     data: AnnData | PathLike,
     color: str | NDArray[Any] | pd.Series | None = None,
@@ -140,6 +141,7 @@ def spatial(
     return draw_alone(ax, places, shade, look=look, title=title, legend=legend)
 
 
+@checks_kinds
 def gene(
     imputed: AnnData | PathLike,
     gene: str,
@@ -221,6 +223,7 @@ def gene(
     return drawn_on
 
 
+@checks_kinds
 def uncertainty(
     imputed: AnnData | PathLike,
     gene: str,

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from cellweft._errors import InputError, NotFittedError, SettingError
+from cellweft._errors import InputError, NotFittedError, SettingError, checks_kinds
 from cellweft._typing import BoolArray, DoubleArray
 from cellweft.data.gene_names import find_names
 from cellweft.data.io.keys import INTERVAL
@@ -31,6 +31,7 @@ _MOST_LINES = 8  # that a legend names
 _EPOCHS, _PART = "epoch", "part of the training (%)"
 
 
+@checks_kinds
 def calibration(
     truth: ArrayLike | pd.DataFrame,
     bounds: Mapping[float, tuple[ArrayLike, ArrayLike] | AnnData],

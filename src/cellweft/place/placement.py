@@ -16,7 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cellweft._compute import numpy_of, parse_memory, progress_callback
-from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
+from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range, checks_kinds
 from cellweft._statistics import row_shares
 from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
@@ -311,6 +311,7 @@ class Placement(NotebookText):
             return carried.reshape(len(carried), *np.shape(given)[1:])
         return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
 
+    @checks_kinds
     def impute(
         self, genes: Iterable[str], *, memory: str | int = "4 GB", progress: ProgressOption = True
     ) -> AnnData:
@@ -413,6 +414,7 @@ class Placement(NotebookText):
         near = spot_nearness(coordinates, self.spot_groups.values(), width=width)
         return knn_matrix(nearest_by_overlap(self.topk(_OVERLAP_SPOTS), near, k))
 
+    @checks_kinds
     def to_anndata(
         self,
         *,
