@@ -96,6 +96,9 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     """
     import torch
 
+    if not isinstance(device, str):
+        fix = "For example " + arg("device", "cpu") + "."
+        raise SettingError("device", expected="the name of a device", got=repr(device), fix=fix)
     if device == "all":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)

@@ -24,7 +24,7 @@ from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
-from cellweft.data.spatial import place_hashes, tissue_column
+from cellweft.data.spatial import FAR_WIDTHS, far_cells, place_hashes, tissue_column
 from cellweft.data.validation import CheckedSide, count_layer
 
 FEW_SHARED = 20
@@ -578,6 +578,14 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
     if (np.ptp(evidence.coordinates, axis=0) > 0).sum() == 1 and len(evidence.coordinates) > 2:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+    far = far_cells(evidence.coordinates, evidence.slices)
+    if len(far):
+        place = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
+        yield (
+            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({place}), "
+            f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
+            "placeholders or in another unit, and correct them or drop the cells."
+        )
 
 
 def _at_one_place(coordinates: DoubleArray, slices: NDArray[np.str_] | None) -> int:

@@ -240,8 +240,9 @@ def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
 def _check_parts(data: Any, indices: Any, indptr: Any, where: str) -> None:
     """Raise unless the three arrays of a sparse matrix are lists, of numbers and of whole numbers."""
     for name, part in (("data", data), ("indices", indices), ("indptr", indptr)):
-        if len(getattr(part, "shape", ())) != 1:
-            raise _damaged(f"{where}.{name}", "a list of values", f"shape {getattr(part, 'shape', None)}")
+        shape = getattr(part, "shape", None)  # None of what is empty, too
+        if shape is None or len(shape) != 1:
+            raise _damaged(f"{where}.{name}", "a list of values", f"shape {shape}")
         if name == "data":
             _refuse_kind(part, f"{where}.{name}")
         elif part.dtype.kind not in "iu":

@@ -309,7 +309,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
     for table in ("obs", "var"):
         names = store[table].attrs.get("_index") if hasattr(store[table], "keys") else None
-        if names in store[table]:
+        if isinstance(names, str) and names in store[table]:
             refuse_lost_names(store[table][names], where=f"{where}.{table}_names")
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
