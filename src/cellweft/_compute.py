@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cellweft._errors import SettingError, arg, check_seed, sentence
+from cellweft._errors import SettingError, arg, check_device_name, check_seed, sentence
 from cellweft._typing import Progress, ProgressOption, no_progress
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     """
     import torch
 
-    if not isinstance(device, str):
-        fix = "For example " + arg("device", "cpu") + "."
-        raise SettingError("device", expected="the name of a device", got=repr(device), fix=fix)
+    check_device_name(device)
     if device == "all":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)

@@ -6,6 +6,7 @@ where it was put together with `arg`, another face, such as the command line, ca
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import inspect
@@ -261,6 +262,13 @@ def check_seed(seed: object) -> None:
         raise SettingError("seed", expected=expected, got=repr(seed), fix="Choose a smaller seed.")
 
 
+def check_device_name(device: object) -> None:
+    """Raise `SettingError` unless a device is told by text; whether it is there is seen when it is used."""
+    if not isinstance(device, str):
+        fix = "For example " + arg("device", "cpu") + "."
+        raise SettingError("device", expected="the name of a device", got=repr(device)[:60], fix=fix)
+
+
 def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
     """Let a public function refuse arguments of a wrong kind, by its annotations, before it does anything.
 
@@ -283,8 +291,9 @@ def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
     cellweft.errors.SettingError: path: expected a path, got 3 (int). Pass a path.
     """
     signature = inspect.signature(function)
-    kinds = {name: _kinds_in(str(one.annotation)) for name, one in signature.parameters.items()}
-    kinds = {name: one for name, one in kinds.items() if one}
+    notes = {name: str(one.annotation) for name, one in signature.parameters.items()}
+    kinds = {name: _kinds_in(one) for name, one in notes.items()}
+    paths = [name for name, one in notes.items() if "PathLike" in one or "Source" in one]
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -292,11 +301,44 @@ def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:  # Python itself says it best
             given = {}
-        for name in [one for one in kinds if one in given]:
-            _check_kinds(name, given[name], kinds[name])
+        for name, value in given.items():
+            _check_kinds(name, value, kinds[name])
+        for name in [one for one in paths if one in given]:
+            several = isinstance(given[name], list | tuple)
+            for value in given[name] if several else [given[name]]:
+                if isinstance(value, str | os.PathLike):
+                    check_path(name, value)
         return function(*args, **kwargs)
 
     return checked
+
+
+def check_path(where: str, path: str | os.PathLike[str]) -> None:
+    """Raise `SettingError` where the system cannot look at a path at all, whatever lies there.
+
+    Parameters
+    ----------
+    where
+        What errors call it.
+    path
+        To a file or folder that may be there or not.
+    """
+    text, got = os.fspath(path), ""
+    try:
+        text.encode()
+        os.stat(text)  # noqa: PTH116
+    except UnicodeEncodeError:
+        got = "bytes that are not UTF-8"
+    except ValueError as error:
+        got = f"one that no file can have ({error})"
+    except OSError as error:
+        reasons = {errno.ENAMETOOLONG: "one that is too long", errno.ELOOP: "links that lead in a circle"}
+        got = reasons.get(error.errno or 0, "")
+    if got:
+        shown = text.encode(errors="replace").decode().replace("\0", "?")
+        shown = shown if len(shown) < 80 else f"{shown[:60]}..."
+        fix = "Rename it, or pass another path."
+        raise SettingError(f"{where} ({shown})", expected="the path of a file or folder", got=got, fix=fix)
 
 
 _PLAIN_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -421,6 +463,36 @@ def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool 
         got = "NaN or infinity" if is_number else f"values of type {stored.dtype}"
         got = got if fits else f"shape {values.shape}"
         raise InputError(where, expected=expected, got=got, fix=fix)
+
+
+def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[Any]:
+    """Return positions as an array of whole numbers from 0, or raise `InputError`.
+
+    Parameters
+    ----------
+    where
+        What errors call them.
+    rows
+        Positions, negative ones counted from the end; a slice; or a boolean for each row.
+    n_rows
+        How many rows there are.
+    what
+        What the rows are, as "cell".
+    """
+    import numpy as np
+
+    fix = f"Pass positions from 0 to {n_rows - 1:,}, a slice, or a boolean for each."
+    places = rows if isinstance(rows, slice) else array_of(where, rows, fix=fix, numbers=False)
+    if not isinstance(places, slice) and places.size == 0 and places.ndim == 1:
+        places = places.astype(np.int64)  # an empty list is of floats to NumPy
+    try:
+        if not isinstance(places, slice) and (places.ndim != 1 or places.dtype.kind not in "iub"):
+            raise IndexError(f"an array of {places.dtype} and shape {places.shape}")
+        return np.arange(n_rows)[places]
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            where, expected=f"positions of {n_rows:,} {what}s", got=str(error), fix=fix
+        ) from None
 
 
 def require(module: str, extra: str, *, otherwise: str = "") -> ModuleType:

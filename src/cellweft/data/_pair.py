@@ -20,8 +20,10 @@ from cellweft._errors import (
     KeyMissingError,
     Placeholder,
     arg,
+    array_of,
     check_choice,
     checks_kinds,
+    positions_of,
     sentence,
 )
 from cellweft._text import NotebookText, shorten
@@ -259,7 +261,7 @@ class Pair(NotebookText):
         cells
             (n_kept,) positions of spatial cells, or (n_st,) booleans.
         """
-        kept = np.arange(self.st.n_cells)[np.asarray(cells)]
+        kept = positions_of("cells", cells, self.st.n_cells, what="cell")
         side = self.st.subset(kept)
         counted = {"cells": side.n_cells, "empty_cells": int(side.empty_cells.sum())}
         return dataclasses.replace(
@@ -768,13 +770,14 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
         return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
-    values = np.asarray(labels)
+    fix = "Pass the types of the reference cells, in the same order."
+    values = array_of("labels", labels, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
             expected=f"one type for each of the {pair.sc.n_cells:,} cells",
             got=f"shape {values.shape}",
-            fix="Pass the types of the reference cells, in the same order.",
+            fix=fix,
         )
     return text_labels(pd.Series(values))
 

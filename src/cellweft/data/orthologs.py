@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError, arg
+from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError, arg, check_path
 from cellweft._text import many, near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.gene_names import ORTHOLOG_OF, without_version
@@ -57,6 +57,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     MissingFileError, FormatError
         Nothing lies at the path, or no table of two columns.
     """
+    check_path("orthologs", orthologs)
     text = str(orthologs)
     path = Path(orthologs).expanduser()
     species = text.split(":")

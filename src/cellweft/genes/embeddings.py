@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, checks_kinds
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
@@ -141,6 +141,7 @@ class EmbeddingTable:
 EmbeddingSource: TypeAlias = "PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable"
 
 
+@checks_kinds
 def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     """Read an embedding table from a file or from memory.
 

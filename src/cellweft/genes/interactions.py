@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, InputError, arg
+from cellweft._errors import FormatError, InputError, arg, checks_kinds
 from cellweft._text import many
 from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
 from cellweft.genes.matching import SAME_NAMES, match_known
@@ -122,6 +122,7 @@ class EdgeList:
 EdgeSource: TypeAlias = "PathLike | pd.DataFrame | EdgeList"
 
 
+@checks_kinds
 def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     """Read edges between genes from text files, or from memory.
 

@@ -22,6 +22,7 @@ from cellweft._errors import (
     SettingError,
     arg,
     check_choice,
+    check_device_name,
     check_flag,
     check_seed,
     checks_kinds,
@@ -535,6 +536,7 @@ class Imputer(NotebookText, FolderModel):
         """Return the method, after a look at the hyper-parameters: they may have been assigned."""
         check_choice("preset", self.preset, get_args(Preset))
         check_seed(self.seed)
+        check_device_name(self.device)
         check_flag("reliability", self.reliability)
         if isinstance(self.gene_sets, Mapping):
             self.gene_sets = read_gene_sets(self.gene_sets)

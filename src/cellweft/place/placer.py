@@ -24,7 +24,15 @@ from cellweft._compute import (
     row_blocks,
     torch_stream,
 )
-from cellweft._errors import InputError, NotFittedError, arg, check_choice, check_seed, checks_kinds
+from cellweft._errors import (
+    InputError,
+    NotFittedError,
+    arg,
+    check_choice,
+    check_device_name,
+    check_seed,
+    checks_kinds,
+)
 from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
 from cellweft._provenance import provenance, timed
 from cellweft._text import NotebookText
@@ -373,6 +381,7 @@ class Placer(NotebookText, FolderModel):
         """Return all settings of the preset with the changes, after a look at what may have been assigned."""
         check_choice("preset", self.preset, get_args(PlacerPreset))
         check_seed(self.seed)
+        check_device_name(self.device)
         return StemSettings.from_preset(self.preset).override(self.settings)
 
     def _keep(self, saved: SavedPlacer) -> Self:

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
 
-from cellweft._errors import CellweftError, FormatError, MissingFileError, SettingError
+from cellweft._errors import CellweftError, FormatError, MissingFileError, SettingError, check_path
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
@@ -103,6 +103,7 @@ def open_input(
             argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
         )
     _refuse_remote(str(data), argument)
+    check_path(argument, data)
     path = Path(data).expanduser()
     where = f"{argument} ({path})"
     if not path.exists():
