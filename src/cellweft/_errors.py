@@ -341,6 +341,25 @@ def check_path(where: str, path: str | os.PathLike[str]) -> None:
         raise SettingError(f"{where} ({shown})", expected="the path of a file or folder", got=got, fix=fix)
 
 
+def path_of(where: str, source: object, *, expected: str) -> str:
+    """Return a path as text, or raise `InputError` where it is none.
+
+    Parameters
+    ----------
+    where
+        What errors call it.
+    source
+        Whatever a user passed that may be a path.
+    expected
+        What may be passed, as a phrase.
+    """
+    if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
+        fix = "Pass a path, or what it would hold."
+        raise InputError(where, expected=expected, got=f"a {type(source).__name__}", fix=fix)
+    check_path(where, source)
+    return os.fspath(source)
+
+
 _PLAIN_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "None": ((type(None),), "None"),
     "str": ((str,), "text"),
@@ -445,6 +464,8 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
     """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
     import numpy as np
 
+    if hasattr(values, "obs_names"):  # NumPy would go through an AnnData cell by cell
+        raise InputError(where, expected="an array", got=f"a {type(values).__name__}", fix=fix)
     try:
         return np.asarray(values, dtype=np.float64 if numbers else None)
     except (TypeError, ValueError) as error:

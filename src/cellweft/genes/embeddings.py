@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, checks_kinds
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, checks_kinds, path_of
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
@@ -181,7 +181,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
         return _from_frame(source, "a DataFrame in memory", {})
     if isinstance(source, anndata.AnnData):
         return _from_anndata(source, "an AnnData in memory")
-    path = Path(source)
+    path = Path(path_of("embedding", source, expected="a table of embeddings, or its path"))
     reader = _reader(path)
     fix = "Check that the file is complete and matches its name."
     with reading(str(path), expected=f"a readable {path.suffix} table", fix=fix):

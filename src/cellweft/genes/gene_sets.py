@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, InputError, arg, checks_kinds
+from cellweft._errors import FormatError, InputError, arg, checks_kinds, path_of
 from cellweft._text import many
 from cellweft._typing import BoolArray, DoubleArray, PathLike
 from cellweft.genes.matching import match_known
@@ -186,7 +186,7 @@ def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]
                 where, fix = f"gene_sets[{name!r}]", "Pass a list of names."
                 raise InputError(where, expected="a list of genes", got=repr(genes), fix=fix)
         return [[str(gene) for gene in genes] for genes in source.values()]
-    path = Path(str(source))
+    path = Path(path_of("gene_sets", source, expected="a mapping from sets to genes, or a path"))
     head_of(path, kind=_KIND)
     with text_errors(path, kind=_KIND), open_bytes(path) as file:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig")

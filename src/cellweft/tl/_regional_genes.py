@@ -208,7 +208,7 @@ def axis_bins(
     >>> list(axis_bins(np.array([0.0, 1.0, 2.0, 10.0]), 2, by="cells"))
     ['bin 1', 'bin 1', 'bin 2', 'bin 2']
     """
-    check_range("bins", bins, low=2, integer=True)
+    check_range("bins", bins, low=2, high=10**6, integer=True)
     check_choice("by", by, ("length", "cells"))
     along = array_of("position", position, fix="Give one position per cell.", numbers=False)
     is_number = along.dtype.kind in "biuf"
