@@ -259,7 +259,7 @@ def gene_trends(
     """
     check_range("knots", knots, low=2, integer=True)
     check_range("level", level, low=1e-6, high=1 - 1e-6)
-    check_range("n_points", n_points, low=2, integer=True)
+    check_range("n_points", n_points, low=2, high=10**6, integer=True)
     check_range("min_cells", min_cells, low=1, integer=True)
     matrix, position, names = _check_input(values, position, genes)
     labels = np.full(len(position), _ALL) if labels is None else labels
