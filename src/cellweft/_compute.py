@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from cellweft._errors import SettingError, arg, check_range, sentence
+from cellweft._errors import SettingError, arg, check_device_name, check_seed, sentence
 from cellweft._typing import Progress, ProgressOption, no_progress
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     """
     import torch
 
+    check_device_name(device)
     if device == "all":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return tuple(torch.device("cuda", n) for n in range(n_devices)) or (resolve_device("auto"),)
@@ -111,7 +112,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
 
 def numpy_stream(seed: int, stage: str) -> np.random.Generator:
     """Return the random stream of one stage: it depends on the seed and the stage's name alone."""
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(stage.encode())]))
 
 

@@ -6,17 +6,25 @@ where it was put together with `arg`, another face, such as the command line, ca
 
 from __future__ import annotations
 
+import errno
+import functools
 import importlib
+import inspect
 import numbers
-from collections.abc import Callable, Collection, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cellweft._text import near, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -242,6 +250,156 @@ class MissingExtraError(CellweftError, ImportError):
     argument = None  # it is about a module
 
 
+LARGEST_SEED = 2**63 - 1
+"""Files hold a seed as a whole number of 64 bits with a sign."""
+
+
+def check_seed(seed: object) -> None:
+    """Raise `SettingError` unless a seed is a whole number from 0 to `LARGEST_SEED`."""
+    check_range("seed", seed, low=0, integer=True)  # type: ignore[arg-type]
+    if seed > LARGEST_SEED:  # type: ignore[operator]
+        expected = "a whole number from 0 to 2**63 - 1"
+        raise SettingError("seed", expected=expected, got=repr(seed), fix="Choose a smaller seed.")
+
+
+def check_device_name(device: object) -> None:
+    """Raise `SettingError` unless a device is told by text; whether it is there is seen when it is used."""
+    if not isinstance(device, str):
+        fix = "For example " + arg("device", "cpu") + "."
+        raise SettingError("device", expected="the name of a device", got=repr(device)[:60], fix=fix)
+
+
+def checks_kinds(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a public function refuse arguments of a wrong kind, by its annotations, before it does anything.
+
+    Only what annotations say plainly is checked: text, paths, True or False, mappings, what can be iterated
+    over, and classes of cellweft and pandas. Numbers and options are checked where their range is known.
+
+    Parameters
+    ----------
+    function
+        With annotations as text (``from __future__ import annotations``).
+
+    Examples
+    --------
+    >>> @checks_kinds
+    ... def load(path: PathLike, *, strict: bool = True) -> None:
+    ...     pass
+    >>> load(3)
+    Traceback (most recent call last):
+    ...
+    cellweft.errors.SettingError: path: expected a path, got 3 (int). Pass a path.
+    """
+    signature = inspect.signature(function)
+    notes = {name: str(one.annotation) for name, one in signature.parameters.items()}
+    kinds = {name: _kinds_in(one) for name, one in notes.items()}
+    paths = [name for name, one in notes.items() if "PathLike" in one or "Source" in one]
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # Python itself says it best
+            given = {}
+        for name, value in given.items():
+            _check_kinds(name, value, kinds[name])
+        for name in [one for one in paths if one in given]:
+            several = isinstance(given[name], list | tuple)
+            for value in given[name] if several else [given[name]]:
+                if isinstance(value, str | os.PathLike):
+                    check_path(name, value)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def check_path(where: str, path: str | os.PathLike[str]) -> None:
+    """Raise `SettingError` where the system cannot look at a path at all, whatever lies there.
+
+    Parameters
+    ----------
+    where
+        What errors call it.
+    path
+        To a file or folder that may be there or not.
+    """
+    text, got = os.fspath(path), ""
+    try:
+        text.encode()
+        os.stat(text)  # noqa: PTH116
+    except UnicodeEncodeError:
+        got = "bytes that are not UTF-8"
+    except ValueError as error:
+        got = f"one that no file can have ({error})"
+    except OSError as error:
+        reasons = {errno.ENAMETOOLONG: "one that is too long", errno.ELOOP: "links that lead in a circle"}
+        got = reasons.get(error.errno or 0, "")
+    if got:
+        shown = text.encode(errors="replace").decode().replace("\0", "?")
+        shown = shown if len(shown) < 80 else f"{shown[:60]}..."
+        fix = "Rename it, or pass another path."
+        raise SettingError(f"{where} ({shown})", expected="the path of a file or folder", got=got, fix=fix)
+
+
+def path_of(where: str, source: object, *, expected: str) -> str:
+    """Return a path as text, or raise `InputError` where it is none.
+
+    Parameters
+    ----------
+    where
+        What errors call it.
+    source
+        Whatever a user passed that may be a path.
+    expected
+        What may be passed, as a phrase.
+    """
+    if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
+        fix = "Pass a path, or what it would hold."
+        raise InputError(where, expected=expected, got=f"a {type(source).__name__}", fix=fix)
+    check_path(where, source)
+    return os.fspath(source)
+
+
+_PLAIN_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "None": ((type(None),), "None"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "True or False"),
+    "PathLike": ((str, os.PathLike), "a path"),
+    "Mapping": ((Mapping,), "a dictionary"),
+    "Iterable": ((Iterable,), "a list"),
+    "Sequence": ((Iterable,), "a list"),
+    "int": ((numbers.Integral,), "a whole number"),
+    "float": ((numbers.Real,), "a number"),
+}
+_CLASSES = {"Pair", "Imputer", "Placement", "Attribution", "Trends", "AnnData", "PseudoSpots"}
+_CLASSES |= {"pd.DataFrame", "pd.Series"}
+
+
+def _kinds_in(annotation: str) -> tuple[str, ...]:
+    """Return the kinds that an annotation allows, none where it is not one that can be checked plainly."""
+    parts = re.sub(r"\[[^][]*(\[[^][]*\][^][]*)*\]", "", annotation).split(" | ")
+    has_own_check = {*parts} <= {"int", "float", "None"} or {"AnnData", "PathLike"} <= {*parts}
+    is_plain = all(one in _PLAIN_KINDS or one in _CLASSES for one in parts)
+    return tuple(parts) if is_plain and not has_own_check else ()
+
+
+def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
+    """Raise unless a value is of one of the kinds that `_kinds_in` returns; none allow anything."""
+    bases = {one.__name__ for one in type(value).__mro__}
+    if not kinds or any(
+        one.rpartition(".")[2] in bases if one in _CLASSES else isinstance(value, _PLAIN_KINDS[one][0])
+        for one in kinds
+    ):
+        return
+    said = [_PLAIN_KINDS[one][1] if one in _PLAIN_KINDS else f"a {one.rpartition('.')[2]}" for one in kinds]
+    expected = " or ".join(dict.fromkeys(said))
+    shown = repr(value) if isinstance(value, str | int | float | complex | type(None)) else ""
+    got = f"{shown[:60]} ({type(value).__name__})" if shown else f"a {type(value).__name__}"
+    is_data = any(one in _CLASSES for one in kinds)
+    fix = "Make one with cellweft.pair(sc, st)." if "Pair" in kinds else f"Pass {expected}."
+    raise (InputError if is_data else SettingError)(name, expected=expected, got=got, fix=fix)
+
+
 def check_kind(where: str, value: object, kinds: type | tuple[type, ...], *, expected: str, fix: str) -> None:
     """Raise `InputError` unless ``value`` is of one of the types."""
     if not isinstance(value, kinds):
@@ -306,6 +464,8 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
     """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
     import numpy as np
 
+    if hasattr(values, "obs_names"):  # NumPy would go through an AnnData cell by cell
+        raise InputError(where, expected="an array", got=f"a {type(values).__name__}", fix=fix)
     try:
         return np.asarray(values, dtype=np.float64 if numbers else None)
     except (TypeError, ValueError) as error:
@@ -324,6 +484,36 @@ def check_array(where: str, values: Any, *, expected: str, fix: str, fits: bool 
         got = "NaN or infinity" if is_number else f"values of type {stored.dtype}"
         got = got if fits else f"shape {values.shape}"
         raise InputError(where, expected=expected, got=got, fix=fix)
+
+
+def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[Any]:
+    """Return positions as an array of whole numbers from 0, or raise `InputError`.
+
+    Parameters
+    ----------
+    where
+        What errors call them.
+    rows
+        Positions, negative ones counted from the end; a slice; or a boolean for each row.
+    n_rows
+        How many rows there are.
+    what
+        What the rows are, as "cell".
+    """
+    import numpy as np
+
+    fix = f"Pass positions from 0 to {n_rows - 1:,}, a slice, or a boolean for each."
+    places = rows if isinstance(rows, slice) else array_of(where, rows, fix=fix, numbers=False)
+    if not isinstance(places, slice) and places.size == 0 and places.ndim == 1:
+        places = places.astype(np.int64)  # an empty list is of floats to NumPy
+    try:
+        if not isinstance(places, slice) and (places.ndim != 1 or places.dtype.kind not in "iub"):
+            raise IndexError(f"an array of {places.dtype} and shape {places.shape}")
+        return np.arange(n_rows)[places]
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            where, expected=f"positions of {n_rows:,} {what}s", got=str(error), fix=fix
+        ) from None
 
 
 def require(module: str, extra: str, *, otherwise: str = "") -> ModuleType:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cellweft._errors import check_choice
+from cellweft._errors import check_choice, checks_kinds
 from cellweft._model_folder import ModelFolder, read_folder
 from cellweft._typing import PathLike
 from cellweft.impute.imputer import Imputer
 from cellweft.place.placer import Placer
 
 
+@checks_kinds
 def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
     """Load a saved model. Call its ``attach`` with data before you impute or place.
 

@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cellweft._errors import FormatError, MissingFileError
+from cellweft._errors import CellweftError, FormatError, MissingFileError, checks_kinds
 from cellweft._provenance import refuse_former_name, versions
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
+from cellweft.data.io.damaged import reading
 
 SCHEMA = 3
 _CONFIG, _WEIGHTS, _GENES = "config.json", "weights.safetensors", "genes.parquet"
@@ -50,6 +51,7 @@ class FolderModel:
         """Return what is written of it."""
         raise NotImplementedError
 
+    @checks_kinds
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write the model to a folder, without the data; `cellweft.load` reads it.
 
@@ -117,8 +119,9 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             raise MissingFileError(
                 str(folder), expected=expected, got=f"no {name}", fix="Pass the folder that save(path) wrote."
             )
-    try:
-        config = json.loads((folder / _CONFIG).read_text())
+    again = "The files are damaged: fit the model and save it again."
+    with reading(str(folder), expected="the files of a saved model", fix=again):
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         if config["schema"] != SCHEMA:
             refuse_former_name(config.get("versions", ()), str(folder))
             newer = isinstance(config["schema"], int) and config["schema"] > SCHEMA
@@ -130,16 +133,14 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             expected, got = f"a model of schema {SCHEMA}", f"schema {config['schema']}"
             raise FormatError(str(folder), expected=expected, got=got, fix=fix)
         tensors, genes = load_file(folder / _WEIGHTS), pd.read_parquet(folder / _GENES)
-        return parse(ModelFolder(config=config, tensors=tensors, genes=genes))
-    except FormatError:
-        raise
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        raise FormatError(
-            str(folder),
-            expected="the files of a saved model",
-            got=f"{type(error).__name__}: {error}",
-            fix="The files are damaged: fit the model and save it again.",
-        ) from error
+        try:
+            return parse(ModelFolder(config=config, tensors=tensors, genes=genes))
+        except FormatError:
+            raise
+        except CellweftError as error:  # what was saved had passed the checks of settings and genes
+            raise FormatError(
+                str(folder), expected="the files of a saved model", got=str(error), fix=again
+            ) from error
 
 
 def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:

@@ -198,3 +198,16 @@ def test_counts_of_a_dense_and_a_sparse_table_with_explicit_zeros_are_alike(sc: 
     np.testing.assert_array_equal(
         pair(one, tissue).sc.dense(slice(None)), pair(two, tissue).sc.dense(slice(None))
     )
+
+
+def test_a_few_cells_far_from_all_others_are_told(sc: Any, make_side: Any) -> None:
+    st = make_side(GENES[:8], n_cells=200, spatial=True, seed=2)
+    st.obsm["spatial"] = np.random.default_rng(0).random((200, 2)) * 1000
+    assert not any("far from all others" in one for one in pair(sc, st).cautions)
+    st.obsm["spatial"][17] = (1e7, 3)
+    told = next(one for one in pair(sc, st).cautions if "far from all others" in one)
+    assert "1 cell far from all others, the first at row 17 (1e+07, 3)" in told
+    assert "more than 10 times the width of the tissue" in told
+    st.obsm["spatial"][:100] += 1e6  # two pieces are two pieces, however far apart
+    st.obsm["spatial"][17] = 500
+    assert not any("far from all others" in one for one in pair(sc, st).cautions)

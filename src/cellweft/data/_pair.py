@@ -21,7 +21,10 @@ from cellweft._errors import (
     Message,
     Placeholder,
     arg,
+    array_of,
     check_choice,
+    checks_kinds,
+    positions_of,
     sentence,
 )
 from cellweft._text import NotebookText, shorten
@@ -135,6 +138,7 @@ class Pair(NotebookText):
         """Return a summary of the inputs as text."""
         return summary_text(self.findings, self.cautions)
 
+    @checks_kinds
     def find_genes(self, names: Iterable[str]) -> IntArray:
         """Return positions of genes in ``sc.genes``, by exact name, without case, or by spelling.
 
@@ -150,6 +154,7 @@ class Pair(NotebookText):
         """
         return find_names(names, self.sc.genes, where="genes", others=names_beside(self.sc))
 
+    @checks_kinds
     def find_shared(self, names: Iterable[str], *, where: str = "genes") -> IntArray:
         """Return positions of genes in ``shared_genes``, by any of their names, as `find_genes` does.
 
@@ -168,6 +173,7 @@ class Pair(NotebookText):
         others = [known[self.sc_shared] for known in names_beside(self.sc)]
         return find_names(names, self.shared_genes, where=where, others=others)
 
+    @checks_kinds
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
@@ -193,6 +199,7 @@ class Pair(NotebookText):
             findings=self.findings | {"shared_genes": len(kept)},
         )
 
+    @checks_kinds
     def hold_out(self, genes: Iterable[str]) -> Pair:
         """Return the same pair as if the tissue had never been measured for some of the shared genes.
 
@@ -256,7 +263,7 @@ class Pair(NotebookText):
         cells
             (n_kept,) positions of spatial cells, or (n_st,) booleans.
         """
-        kept = np.arange(self.st.n_cells)[np.asarray(cells)]
+        kept = positions_of("cells", cells, self.st.n_cells, what="cell")
         side = self.st.subset(kept)
         counted = {"cells": side.n_cells, "empty_cells": int(side.empty_cells.sum())}
         return dataclasses.replace(
@@ -269,6 +276,7 @@ class Pair(NotebookText):
             findings=self.findings | {"spatial": self.findings["spatial"] | counted},
         )
 
+    @checks_kinds
     def with_reference(
         self,
         sc: AnnData | PathLike,
@@ -351,6 +359,7 @@ class Pair(NotebookText):
         )
 
 
+@checks_kinds
 def pair(
     sc: AnnData | PathLike,
     st: AnnData | PathLike,
@@ -770,13 +779,14 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
         return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
-    values = np.asarray(labels)
+    fix = "Pass the types of the reference cells, in the same order."
+    values = array_of("labels", labels, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
             expected=f"one type for each of the {pair.sc.n_cells:,} cells",
             got=f"shape {values.shape}",
-            fix="Pass the types of the reference cells, in the same order.",
+            fix=fix,
         )
     return text_labels(pd.Series(values))
 

@@ -21,7 +21,7 @@ from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
-from cellweft.data.spatial import place_hashes, tissue_column
+from cellweft.data.spatial import FAR_WIDTHS, far_cells, place_hashes, tissue_column
 from cellweft.data.summary import SCALES, CheckResults, counted, only_spatial
 from cellweft.data.validation import CheckedSide, count_layer
 
@@ -432,6 +432,14 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+    far = far_cells(evidence.coordinates, evidence.slices)
+    if len(far):
+        place = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
+        yield (
+            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({place}), "
+            f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
+            "placeholders or in another unit, and correct them or drop the cells."
+        )
 
 
 def _slice_cautions(evidence: CheckResults) -> Iterator[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError, arg
+from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError, arg, check_path
 from cellweft._text import many, near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.gene_names import ORTHOLOG_OF, without_version
-from cellweft.data.io.lazy_input import Input, not_as_named
+from cellweft.data.io.damaged import reading
+from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.sanitize import GENE_NAMES
 from cellweft.data.validation import Genes
 
@@ -57,6 +57,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     MissingFileError, FormatError
         Nothing lies at the path, or no table of two columns.
     """
+    check_path("orthologs", orthologs)
     text = str(orthologs)
     path = Path(orthologs).expanduser()
     species = text.split(":")
@@ -72,7 +73,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
             fix=near(path.name, there) if there else "Check the path.",
         )
     suffixes = [one.lower() for one in path.suffixes if one.lower() != ".gz"]
-    try:
+    with reading(where, expected="a table of two columns of genes"):
         table = pd.read_csv(
             path,
             sep="," if suffixes[-1:] == [".csv"] else "\t",
@@ -81,8 +82,6 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
             keep_default_na=False,
             comment="#",
         )
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
-        raise not_as_named(path, where, str(error)) from error
     if table.shape[1] < 2:
         raise FormatError(
             where,

@@ -32,6 +32,9 @@ from cellweft.data.io.lost_chunks import refuse_lost_places
 from cellweft.data.io.obs_table import Annotation, HeldTable
 
 _OUTSIDE = ("0", "no", "n", "f", "outside", "background")
+FAR_WIDTHS = 10
+"""A cell is far where it lies so many times the width of its slice beyond it."""
+_FEWEST_FOR_FAR = 20  # cells of a slice
 _FARTHEST = 1e9  # in whatever unit: coordinates beyond it are placeholders
 _MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
 _MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
@@ -515,6 +518,44 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
             fix="Name the columns that hold the coordinates" + without + ".",
         )
     return coordinates
+
+
+def far_cells(coordinates: DoubleArray, slices: NDArray[np.str_] | None = None) -> IntArray:
+    """Return the rows of the few cells that lie far from all others of their slice.
+
+    Parameters
+    ----------
+    coordinates
+        (n_cells, 2 or 3)
+    slices
+        (n_cells,) slice of every cell; one slice by default.
+
+    Returns
+    -------
+    ndarray
+        Cells, at most one in twenty of a slice, that along some axis lie more than `FAR_WIDTHS` times the
+        range of the middle nine tenths beyond it. None of a slice of fewer than 20 cells.
+
+    Examples
+    --------
+    >>> places = np.random.default_rng(0).random((1000, 2))
+    >>> places[7] = 1e7
+    >>> far_cells(places)
+    array([7])
+    """
+    codes = np.zeros(len(coordinates), dtype=np.int64) if slices is None else pd.factorize(slices)[0]
+    is_far = np.zeros(len(coordinates), dtype=np.bool_)
+    for code in range(int(codes.max(initial=-1)) + 1):
+        rows = np.flatnonzero(codes == code)
+        if len(rows) < _FEWEST_FOR_FAR:
+            continue
+        places = coordinates[rows]
+        low = np.quantile(places, 0.05, axis=0, method="higher")
+        high = np.quantile(places, 0.95, axis=0, method="lower")
+        beyond = np.maximum(low - places, places - high)
+        width = high - low
+        is_far[rows] = ((beyond > FAR_WIDTHS * width) & (width > 0)).any(axis=1)
+    return np.flatnonzero(is_far)
 
 
 def check_coordinates(

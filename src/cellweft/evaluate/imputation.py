@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, sentence
+from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, checks_kinds, sentence
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.hold_out import panel_reference, whole_genes
@@ -44,6 +44,7 @@ _MODULE_GENES = 3  # fewer form no modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
 
 
+@checks_kinds
 def evaluate_imputation(
     pair: Pair,
     methods: Sequence[str | Predictor],

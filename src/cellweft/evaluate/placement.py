@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, SettingError, arg, check_kind, check_range
+from cellweft._errors import InputError, SettingError, arg, check_kind, check_range, checks_kinds
 from cellweft._text import shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray, ProgressOption
 from cellweft.data._pair import Pair, labels_of
@@ -32,6 +32,7 @@ MOST_EMBEDDED = 20_000
 """Cells up to which all embeddings are compared with all, for ``hits_embedding@K``."""
 
 
+@checks_kinds
 def evaluate_placement(
     pair: Pair | PseudoSpots,
     methods: Sequence[str | PlaceMethod],

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cellweft._compute import progress_callback, resolve_devices
-from cellweft._errors import InputError, SettingError, arg, check_range
+from cellweft._errors import InputError, SettingError, arg, array_of, check_range, checks_kinds
 from cellweft._provenance import stamp
 from cellweft._typing import IntArray, PathLike, Progress, ProgressOption
 from cellweft.data._pair import Pair
@@ -164,6 +164,10 @@ def check_numbers(
     high: float = float("inf"),
 ) -> None:
     """Raise `SettingError` unless there are whole numbers in a range, each once."""
+    listed = array_of(where, numbers, fix="Write " + arg(where, example) + ".", numbers=False)
+    if listed.ndim != 1:
+        got = f"shape {listed.shape}"
+        raise SettingError(where, expected=expected, got=got, fix="Write " + arg(where, example) + ".")
     if not len(numbers) or len(set(numbers)) < len(numbers):
         raise SettingError(
             where, expected=expected, got=repr(numbers), fix="Write " + arg(where, example) + "."
@@ -193,6 +197,7 @@ def check_items(table: pd.DataFrame, where: str) -> None:
         )
 
 
+@checks_kinds
 def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False) -> tuple[Path, Path]:
     """Write the scores of `evaluate_imputation` or `evaluate_placement`, and a JSON file with parameters.
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, GeneError, InputError, MissingFileError
+from cellweft._errors import FormatError, GeneError, InputError, MissingFileError, checks_kinds, path_of
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import duplicates_of
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.delimited import read_rows
 from cellweft.data.io.dialect import dialect_of
 
@@ -141,6 +142,7 @@ class EmbeddingTable:
 EmbeddingSource: TypeAlias = "PathLike | pd.DataFrame | anndata.AnnData | EmbeddingTable"
 
 
+@checks_kinds
 def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     """Read an embedding table from a file or from memory.
 
@@ -180,19 +182,11 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
         return _from_frame(source, "a DataFrame in memory", {})
     if isinstance(source, anndata.AnnData):
         return _from_anndata(source, "an AnnData in memory")
-    path = Path(source)
+    path = Path(path_of("embedding", source, expected="a table of embeddings, or its path"))
     reader = _reader(path)
-    try:
+    fix = "Check that the file is complete and matches its name."
+    with reading(str(path), expected=f"a readable {path.suffix} table", fix=fix):
         return reader(path)
-    except (InputError, MissingFileError):
-        raise
-    except Exception as error:  # each of the libraries has its own errors for a damaged file
-        raise FormatError(
-            str(path),
-            expected=f"a readable {path.suffix} table",
-            got=f"the reader's error {str(error).splitlines()[0] if str(error) else type(error).__name__!r}",
-            fix="Check that the file is complete and matches its name.",
-        ) from error
 
 
 def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:

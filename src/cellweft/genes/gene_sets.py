@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, InputError, arg
+from cellweft._errors import FormatError, InputError, arg, checks_kinds, path_of
 from cellweft._text import many
 from cellweft._typing import BoolArray, DoubleArray, PathLike
 from cellweft.genes.matching import match_known
@@ -131,6 +131,7 @@ class GeneSets:
 GeneSetSource: TypeAlias = "PathLike | Mapping[str, Iterable[str]] | GeneSets"
 
 
+@checks_kinds
 def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     """Read gene sets from GMT files, or from memory.
 
@@ -181,11 +182,11 @@ def _sets_of(source: GeneSetSource | Sequence[GeneSetSource]) -> list[list[str]]
         return [genes.tolist() for genes in np.split(source.genes[by_set.indices], by_set.indptr[1:-1])]
     if isinstance(source, Mapping):
         for name, genes in source.items():
-            if isinstance(genes, str):
+            if isinstance(genes, str) or not isinstance(genes, Iterable):
                 where, fix = f"gene_sets[{name!r}]", "Pass a list of names."
                 raise InputError(where, expected="a list of genes", got=repr(genes), fix=fix)
         return [[str(gene) for gene in genes] for genes in source.values()]
-    path = Path(str(source))
+    path = Path(path_of("gene_sets", source, expected="a mapping from sets to genes, or a path"))
     head_of(path, kind=_KIND)
     with text_errors(path, kind=_KIND), open_bytes(path) as file:
         lines = io.TextIOWrapper(file, encoding="utf-8-sig")

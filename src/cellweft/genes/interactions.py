@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import FormatError, InputError, arg
+from cellweft._errors import FormatError, InputError, arg, checks_kinds, path_of
 from cellweft._text import many
 from cellweft._typing import BoolArray, FloatArray, IntArray, PathLike
 from cellweft.genes.matching import SAME_NAMES, match_known
@@ -122,6 +122,7 @@ class EdgeList:
 EdgeSource: TypeAlias = "PathLike | pd.DataFrame | EdgeList"
 
 
+@checks_kinds
 def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     """Read edges between genes from text files, or from memory.
 
@@ -189,7 +190,7 @@ def _read(source: EdgeSource) -> EdgeList:
         return source
     if isinstance(source, pd.DataFrame):
         return _from_frame(source, "memory", first_line=0)
-    path = Path(str(source))
+    path = Path(path_of("edges", source, expected="a table of pairs of genes, or its path"))
     separator, names, used, n_before = _layout(head_of(path, kind=_KIND), path)
     with text_errors(path, kind=_KIND):
         try:

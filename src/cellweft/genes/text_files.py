@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from cellweft._errors import FormatError, MissingFileError
+from cellweft._errors import CellweftError, FormatError, MissingFileError
 from cellweft._typing import PathLike
+from cellweft.data.io.damaged import system_error
 
 _HEAD_BYTES = 65536
+_FIX = "Check that the file is complete and matches its name."
 
 
 def head_of(path: PathLike, *, kind: str) -> list[str]:
@@ -66,9 +68,12 @@ def text_errors(path: Path, *, kind: str) -> Iterator[None]:
         raise _wrong(path, kind, "a file that is no UTF-8 text") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _wrong(path, kind, f"a damaged gzip file ({error})") from error
+    except OSError as error:
+        of_system = None if isinstance(error, CellweftError) else system_error(str(path), error)
+        if of_system is None:
+            raise
+        raise of_system from error
 
 
 def _wrong(path: Path, kind: str, got: str) -> FormatError:
-    return FormatError(
-        str(path), expected=kind, got=got, fix="Check that the file is complete and matches its name."
-    )
+    return FormatError(str(path), expected=kind, got=got, fix=_FIX)

@@ -16,7 +16,17 @@ import pandas as pd
 from anndata import AnnData
 
 from cellweft._compute import progress_callback, resolve_devices, return_memory
-from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
+from cellweft._errors import (
+    InputError,
+    NotFittedError,
+    SettingError,
+    arg,
+    check_choice,
+    check_device_name,
+    check_flag,
+    check_seed,
+    checks_kinds,
+)
 from cellweft._model_folder import FolderModel, ModelFolder
 from cellweft._provenance import timed
 from cellweft._text import NotebookText
@@ -166,6 +176,7 @@ class Imputer(NotebookText, FolderModel):
             rows |= {"intervals": self.intervals_ is not None, "seconds of fit": self._fit_seconds}
         return "\n".join(f"{name:<24} {value}" for name, value in rows.items())
 
+    @checks_kinds
     def fit(self, pair: Pair, *, checkpoint: PathLike | None = None, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
 
@@ -213,6 +224,7 @@ class Imputer(NotebookText, FolderModel):
         self._fit_seconds = round(time.monotonic() - start, 3)
         return self._keep(fitted, pair)
 
+    @checks_kinds
     def plan(
         self,
         genes: Iterable[str] | None = None,
@@ -272,6 +284,7 @@ class Imputer(NotebookText, FolderModel):
         )
         return plan if sparse is None else plan.sparse(share_kept(pair, asked, sparse))
 
+    @checks_kinds
     def predict(self, genes: Iterable[str], pair: Pair, *, scale: ResultScale = "log") -> FloatArray:
         """Return only the predictions, as an array.
 
@@ -305,6 +318,7 @@ class Imputer(NotebookText, FolderModel):
             return values
         return (fitted.count_model or plain_counts()).scaled(values, pair.st.relative_sizes)[0]
 
+    @checks_kinds
     def impute(
         self,
         genes: Iterable[str] | None = None,
@@ -387,6 +401,7 @@ class Imputer(NotebookText, FolderModel):
         imputed.uns.update({RECORD: timed(record, start), **pictures_of(job.pair)})
         return imputed
 
+    @checks_kinds
     def impute_to(
         self,
         path: PathLike,
@@ -464,6 +479,7 @@ class Imputer(NotebookText, FolderModel):
             write_imputation(self, pair, request, genes=genes, progress=report)
         return request.target
 
+    @checks_kinds
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
         """Return the reliability of genes.
 
@@ -504,6 +520,7 @@ class Imputer(NotebookText, FolderModel):
         scores = fitted.score_reliability(places, pair=pair, judged=judged)[RELIABILITY]
         return np.asarray(scores.to_numpy(), dtype=np.float64)
 
+    @checks_kinds
     def attach(self, pair: Pair) -> Self:
         """Set the data of a loaded Imputer, or other spatial data with the same reference.
 
@@ -537,7 +554,7 @@ class Imputer(NotebookText, FolderModel):
         """Return the Imputer that was saved; it has no data until `attach`. See `cellweft.load`."""
         config = folder.config
         check_choice("preset", config["preset"], ("auto", "stimpute"))
-        check_range("seed", config["seed"], low=0, integer=True)
+        check_seed(config["seed"])
         saved = SavedAttention.of(folder) if config["preset"] == "auto" else SavedStImpute.of(folder)
         imputer = cls(
             preset=config["preset"],
@@ -553,7 +570,9 @@ class Imputer(NotebookText, FolderModel):
     def _chosen(self) -> Method:
         """Return the method, after a look at the hyper-parameters: they may have been assigned."""
         check_choice("preset", self.preset, get_args(Preset))
-        check_range("seed", self.seed, low=0, integer=True)
+        check_seed(self.seed)
+        check_device_name(self.device)
+        check_flag("reliability", self.reliability)
         if isinstance(self.gene_sets, Mapping):
             self.gene_sets = read_gene_sets(self.gene_sets)
         if isinstance(self.edges, pd.DataFrame):

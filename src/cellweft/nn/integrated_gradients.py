@@ -104,7 +104,7 @@ def integrated_gradients(
     """
     check_range("steps", steps, low=1, integer=True)
     check_range("most_steps", most_steps, low=steps, integer=True)
-    check_range("tolerance", tolerance, low=0)
+    check_range("tolerance", tolerance, low=0, high=1e6)
     check_range("block", block, low=1, integer=True)
     way = _Way(function=function, inputs=inputs, baseline=baseline, steps=steps, block=block)
     end, begin = way.values(inputs), way.values(way.origin)

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
 from cellweft._compute import numpy_stream, row_blocks, sample_rows
-from cellweft._errors import InputError, KeyMissingError, check_known, check_range
+from cellweft._errors import InputError, KeyMissingError, check_known, check_range, checks_kinds
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names
@@ -40,6 +40,7 @@ _SPOTS = "#d9d9d9"
 _REGION_COLUMNS = ("type", "region", "z")
 
 
+@checks_kinds
 def umap(
     measured: AnnData | PathLike | Placement,
     imputed: AnnData | PathLike | None = None,
@@ -199,6 +200,7 @@ def _draw_layout(ax: Axes, layout: DoubleArray, shown: NDArray[Any], *, first: B
     ax.set_box_aspect(1)
 
 
+@checks_kinds
 def modules(
     data: AnnData | PathLike | pd.DataFrame,
     modules: pd.Series | None = None,
@@ -286,6 +288,7 @@ def modules(
     return ax
 
 
+@checks_kinds
 def enrichment(
     table: pd.DataFrame,
     *,

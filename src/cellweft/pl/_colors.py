@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, is_color_like, to_hex
 from natsort import natsorted
 
-from cellweft._errors import InputError, SettingError, check_known
+from cellweft._errors import InputError, SettingError, check_known, checks_kinds
 from cellweft._typing import PathLike
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
@@ -64,6 +64,7 @@ def palette(n: int) -> list[str]:
     return list(islice(cycle(_PALETTE), max(int(n), 0)))
 
 
+@checks_kinds
 def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -> dict[str, str]:
     """Return the colour of every label of a column: scanpy's stored colours if there are any.
 

@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from natsort import natsorted
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range
+from cellweft._errors import (
+    InputError,
+    KeyMissingError,
+    check_all_known,
+    check_choice,
+    check_range,
+    checks_kinds,
+)
 from cellweft._text import near
 from cellweft.data.gene_names import find_names
 from cellweft.pl._axes import heat_map, label_legend, panel, panels, tidy
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_TRENDS = 6
 
 
+@checks_kinds
 def trends(
     trends: Trends,
     genes: str | Sequence[str] | None = None,
@@ -97,6 +105,7 @@ def trends(
     return drawn_on
 
 
+@checks_kinds
 def attribution(
     attribution: Attribution,
     segments: Sequence[Any] | NDArray[Any] | pd.Series,

@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError, check_all_known, check_choice, check_range
+from cellweft._errors import (
+    InputError,
+    KeyMissingError,
+    check_all_known,
+    check_choice,
+    check_range,
+    checks_kinds,
+)
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike
 from cellweft.data.io.keys import PLACES, PROPORTIONS
@@ -35,6 +42,7 @@ _ARC = 12  # points of a wedge's arc
 _LEAST_SHARE = 1e-3  # of a pie that is drawn
 
 
+@checks_kinds
 def placed(
     placement: Placement | AnnData | PathLike,
     color: str | NDArray[Any] | pd.Series | None = None,
@@ -122,6 +130,7 @@ def placed(
     return drawn_on
 
 
+@checks_kinds
 def composition(
     spots: AnnData | Placement | PathLike | pd.DataFrame,
     *,

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
-from cellweft._errors import InputError, KeyMissingError, check_all_known, check_known
+from cellweft._errors import InputError, KeyMissingError, check_all_known, check_known, checks_kinds
 from cellweft._text import near, shorten
 from cellweft._typing import DoubleArray, PathLike
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER
@@ -44,6 +44,7 @@ _NAMES = {
 }
 
 
+@checks_kinds
 def methods(
     scores: pd.DataFrame,
     *,
@@ -114,6 +115,7 @@ def methods(
     return ax
 
 
+@checks_kinds
 def reliability(
     expected: AnnData | PathLike | pd.DataFrame | pd.Series | None,
     scores: pd.DataFrame,

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, KeyMissingError, ScaleError
+from cellweft._errors import InputError, KeyMissingError, ScaleError, checks_kinds
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data._pair import Pair
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _WIDTH_MAP = "cividis"
 
 
+@checks_kinds
 def spatial(
     data: AnnData | PathLike,
     color: str | NDArray[Any] | pd.Series | None = None,
@@ -141,6 +142,7 @@ def spatial(
     return draw_alone(ax, places, shade, look=look, title=title, legend=legend)
 
 
+@checks_kinds
 def gene(
     imputed: AnnData | PathLike,
     gene: str,
@@ -224,6 +226,7 @@ def gene(
     return drawn_on
 
 
+@checks_kinds
 def uncertainty(
     imputed: AnnData | PathLike,
     gene: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from cellweft._errors import InputError, NotFittedError, SettingError
+from cellweft._errors import InputError, NotFittedError, SettingError, array_of, checks_kinds
 from cellweft._typing import BoolArray, DoubleArray
 from cellweft.data.gene_names import find_names
 from cellweft.data.io.keys import INTERVAL
@@ -31,6 +32,7 @@ _MOST_LINES = 8  # that a legend names
 _EPOCHS, _PART = "epoch", "part of the training (%)"
 
 
+@checks_kinds
 def calibration(
     truth: ArrayLike | pd.DataFrame,
     bounds: Mapping[float, tuple[ArrayLike, ArrayLike] | AnnData],
@@ -80,7 +82,7 @@ def calibration(
     [0.5, 0.9]
     """
     names = [str(one) for one in truth.columns] if isinstance(truth, pd.DataFrame) else None
-    measured = np.asarray(truth, dtype=np.float64)
+    measured = array_of("truth", truth, fix="Pass the measurements of genes that were held out.")
     levels = _levels(measured, bounds)
     inside = [_coverage(measured, bounds[level], names, f"bounds[{level:g}]") for level in levels]
     ax = panel(ax, size=(4.0, 3.8))
@@ -176,13 +178,12 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
             got=f"shape {measured.shape}" if measured.ndim != 2 else "none, or NaN alone",
             fix="Pass the measurements of genes that were held out.",
         )
-    levels = sorted(bounds)
-    wrong = [level for level in levels if not 0 < level < 1]
+    wrong = [one for one in bounds if not isinstance(one, numbers.Real) or not 0 < one < 1]
     if wrong:
         raise SettingError(
             "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="For example {0.9: ...}."
         )
-    return levels
+    return sorted(bounds)
 
 
 def _coverage(

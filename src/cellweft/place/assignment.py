@@ -55,7 +55,7 @@ def assign_cells(weights: sp.csr_matrix, *, capacity: int | None = None) -> IntA
     entries = weights.tocoo()
     cost = 1.0 - np.log(np.maximum(entries.data.astype(np.float64), _TINY))  # above 0: 0 would be no edge
     # No spot needs more copies than there are cells that want it.
-    copies = np.minimum(np.bincount(entries.col, minlength=n_spots), capacity)
+    copies = np.minimum(np.bincount(entries.col, minlength=n_spots), min(int(capacity), len(entries.row)))
     first = np.concatenate([[0], np.cumsum(copies)])
     times = copies[entries.col]
     within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)

@@ -16,7 +16,16 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cellweft._compute import numpy_of, parse_memory, progress_callback
-from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_range
+from cellweft._errors import (
+    InputError,
+    MemoryBudgetError,
+    arg,
+    array_of,
+    check_choice,
+    check_range,
+    checks_kinds,
+    positions_of,
+)
 from cellweft._statistics import row_shares
 from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
@@ -126,7 +135,7 @@ class Placement(NotebookText):
         rows
             Positions of cells, or a slice.
         """
-        return self.inputs[0].values(rows)
+        return self.inputs[0].values(positions_of("rows", rows, self.pair.sc.n_cells, what="cell"))
 
     @overload
     def coordinates(self) -> DoubleArray: ...
@@ -311,6 +320,7 @@ class Placement(NotebookText):
             return carried.reshape(len(carried), *np.shape(given)[1:])
         return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
 
+    @checks_kinds
     def impute(
         self, genes: Iterable[str], *, memory: str | int = "4 GB", progress: ProgressOption = True
     ) -> AnnData:
@@ -413,6 +423,7 @@ class Placement(NotebookText):
         near = spot_nearness(coordinates, self.spot_groups.values(), width=width)
         return knn_matrix(nearest_by_overlap(self.topk(_OVERLAP_SPOTS), near, k))
 
+    @checks_kinds
     def to_anndata(
         self,
         *,
@@ -472,6 +483,7 @@ class Placement(NotebookText):
         )
         if embedding:
             placed.obsm[EMBEDDING] = embeddings_of(self, "cells")
+        check_range("neighbors", neighbors, low=0, integer=True)
         if neighbors:
             graph = self.neighbors(min(neighbors, len(places) - 1))
             rows = np.repeat(np.arange(len(places)), np.diff(graph.indptr))
@@ -576,9 +588,13 @@ def embeddings_of(placed: Placement, of: Which) -> FloatArray:
     return (placed.cells * placed.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
 
 
+def _plain_array(values: Any) -> Any:
+    return array_of("values", values, fix="Pass an array, a table or the name of a column.", numbers=False)
+
+
 def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:
     """Return values as columns of numbers, and the names of the columns if the result shall be a table."""
-    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values)
+    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else _plain_array(values)
     if array.ndim not in (1, 2) or len(array) != n_rows:
         raise InputError(
             "values",

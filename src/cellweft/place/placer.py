@@ -24,7 +24,15 @@ from cellweft._compute import (
     row_blocks,
     torch_stream,
 )
-from cellweft._errors import InputError, NotFittedError, arg, check_choice, check_range
+from cellweft._errors import (
+    InputError,
+    NotFittedError,
+    arg,
+    check_choice,
+    check_device_name,
+    check_seed,
+    checks_kinds,
+)
 from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
 from cellweft._provenance import provenance, timed
 from cellweft._text import NotebookText
@@ -81,7 +89,7 @@ class SavedPlacer:
         former = {"dropout_rescale": False, "slice_genes": "common"}
         settings = StemSettings(**former | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
-        check_range("seed", config["seed"], low=0, integer=True)
+        check_seed(config["seed"])
         encoders = []
         for number in range(settings.models):
             encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
@@ -193,6 +201,7 @@ class Placer(NotebookText, FolderModel):
             rows["encoders"] = len(self.model_.encoders)
         return "\n".join(f"{name:<24} {value}" for name, value in rows.items())
 
+    @checks_kinds
     def fit(self, pair: Pair, *, progress: ProgressOption = True) -> Self:
         """Learn from a pair.
 
@@ -250,6 +259,7 @@ class Placer(NotebookText, FolderModel):
             )
         )
 
+    @checks_kinds
     def plan(self, *, pair: Pair | None = None, memory: str | int | None = None) -> PlacingPlan:
         """Return the plan of a run: blocks and memory. Before `fit`, pass the pair.
 
@@ -270,6 +280,7 @@ class Placer(NotebookText, FolderModel):
         trainings = len(resolve_devices(self.device))
         return plan_placing(pair, settings=settings, memory=memory, trainings=trainings)
 
+    @checks_kinds
     def place(self, pair: Pair | None = None, *, progress: ProgressOption = True) -> Placement:
         """Return the placed cells. The mapping is lazy and computed on request.
 
@@ -338,6 +349,7 @@ class Placer(NotebookText, FolderModel):
             record=timed(record, start),
         )
 
+    @checks_kinds
     def attach(self, pair: Pair) -> Self:
         """Set the data of a loaded Placer, or other data with the genes of the model.
 
@@ -368,7 +380,8 @@ class Placer(NotebookText, FolderModel):
     def _checked_settings(self) -> StemSettings:
         """Return all settings of the preset with the changes, after a look at what may have been assigned."""
         check_choice("preset", self.preset, get_args(PlacerPreset))
-        check_range("seed", self.seed, low=0, integer=True)
+        check_seed(self.seed)
+        check_device_name(self.device)
         return StemSettings.from_preset(self.preset).override(self.settings)
 
     def _keep(self, saved: SavedPlacer) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from cellweft._errors import checks_kinds
 from cellweft._typing import PathLike, ProgressOption
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
+@checks_kinds
 def report(
     path: PathLike,
     *results: AnnData | Placement | Pair | pd.DataFrame | PathLike,

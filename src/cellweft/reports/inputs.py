@@ -17,6 +17,7 @@ from cellweft._errors import FormatError, GeneError, InputError, MissingFileErro
 from cellweft._text import near, shorten
 from cellweft.data._pair import Pair
 from cellweft.data.gene_names import other_names
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
@@ -313,19 +314,13 @@ def _read_scores(path: Path, where: str) -> Scores:
             got="nothing at this path",
             fix="Check the path.",
         )
-    try:
+    fix = "Pass a table from evaluate_imputation or evaluate_placement."
+    with reading(f"{where} ({path})", expected="a table of scores", fix=fix):
         if path.suffix == ".csv":
             names = dict.fromkeys(("method", "level", "item", "metric"), str)
             table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"value": ["", "nan"]})
         else:
             table = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise FormatError(
-            f"{where} ({path})",
-            expected="a table of scores",
-            got=f"a file that cannot be read so ({' '.join(str(error).split())[:100]})",
-            fix="Pass a table from evaluate_imputation or evaluate_placement.",
-        ) from error
     return _scores(table, path.name, _beside(path), f"{where} ({path})")
 
 
@@ -336,7 +331,7 @@ def _beside(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, OSError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -15,7 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from cellweft._compute import parse_memory, progress_callback, row_blocks
-from cellweft._errors import InputError, MemoryBudgetError, arg, check_choice, check_kind, require
+from cellweft._errors import (
+    InputError,
+    MemoryBudgetError,
+    arg,
+    check_choice,
+    check_kind,
+    checks_kinds,
+    require,
+)
 from cellweft._provenance import stamp
 from cellweft._text import human_bytes, near
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption
@@ -175,6 +183,7 @@ class Attribution:
         return means.set_axis(pd.Index(groups.categories), axis=0)
 
 
+@checks_kinds
 def attribute(
     placed: Explained,
     cells: Cells = None,

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import InputError, array_of, check_array, check_range, require
+from cellweft._errors import InputError, array_of, check_array, check_range, check_seed, require
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import DoubleArray, IntArray
 
@@ -241,7 +241,7 @@ def _gene_graph(expression: NDArray[Any], *, k: int) -> sp.csr_matrix:
 
 def _leiden(weights: sp.csr_matrix, *, seed: int, resolution: float) -> IntArray:
     """Return the Leiden group of every node of a symmetric graph without loops, the largest group first."""
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     _, group_of = require_leiden().leiden_csr(
         weights.indptr.astype(np.int64),
         weights.indices.astype(np.int32),

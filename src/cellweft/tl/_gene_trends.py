@@ -14,7 +14,15 @@ from scipy import stats
 from scipy.linalg import solve_triangular
 
 from cellweft._compute import BLOCK_VALUES, progress_callback, row_blocks, rows_within
-from cellweft._errors import GeneError, InputError, KeyMissingError, array_of, check_array, check_range
+from cellweft._errors import (
+    GeneError,
+    InputError,
+    KeyMissingError,
+    array_of,
+    check_array,
+    check_range,
+    checks_kinds,
+)
 from cellweft._statistics import centred, unit_length
 from cellweft._text import NotebookText, many, near, shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray, Matrix, ProgressOption
@@ -101,6 +109,7 @@ class Trends(NotebookText):
     def _details(self) -> str:
         return "\n".join(f"left out: {name}, {reason}" for name, reason in self.left_out.items())
 
+    @checks_kinds
     def curves(self, gene: str, cell_type: str | None = None) -> pd.DataFrame:
         """Return the fitted mean of a gene along the axis, with its confidence band.
 
@@ -138,6 +147,7 @@ class Trends(NotebookText):
         half = stats.t.ppf((1 + self.level) / 2, fit.freedom) * np.sqrt(fit.variance[at[0]] * leverage)
         return pd.DataFrame({"position": fit.grid, "mean": mean, "lower": mean - half, "upper": mean + half})
 
+    @checks_kinds
     def means(self, cell_type: str | None = None) -> pd.DataFrame:
         """Return the fitted means of all genes along the axis.
 
@@ -249,7 +259,7 @@ def gene_trends(
     """
     check_range("knots", knots, low=2, integer=True)
     check_range("level", level, low=1e-6, high=1 - 1e-6)
-    check_range("n_points", n_points, low=2, integer=True)
+    check_range("n_points", n_points, low=2, high=10**6, integer=True)
     check_range("min_cells", min_cells, low=1, integer=True)
     matrix, position, names = _check_input(values, position, genes)
     labels = np.full(len(position), _ALL) if labels is None else labels

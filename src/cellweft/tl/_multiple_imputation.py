@@ -9,7 +9,15 @@ import numpy as np
 from anndata import AnnData
 
 from cellweft._compute import READ_ROWS, numpy_stream, parse_memory, progress_callback, row_blocks
-from cellweft._errors import InputError, MemoryBudgetError, NotFittedError, arg, check_range
+from cellweft._errors import (
+    InputError,
+    MemoryBudgetError,
+    NotFittedError,
+    arg,
+    check_range,
+    check_seed,
+    checks_kinds,
+)
 from cellweft._text import human_bytes
 from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from cellweft.impute.uncertainty.prediction_intervals import Intervals
 
 
+@checks_kinds
 def multiple_imputations(
     imputer: Imputer,
     genes: Iterable[str] | None = None,
@@ -106,7 +115,7 @@ def multiple_imputations(
         got = f"a {type(imputer).__name__}"
         fix = "Fit one: cellweft.Imputer().fit(pair)."
         raise InputError("imputer", expected="a fitted Imputer", got=got, fix=fix)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     fitted, intervals, pair = _fitted(imputer, pair)
     check_counts(pair, scale)
     counts = _count_model(fitted) if scale == "counts" else None

@@ -75,7 +75,7 @@ def neighborhood_enrichment(
     >>> bool(z.loc["a", "a"] > 0 > z.loc["a", "b"])
     True
     """
-    check_range("n_permutations", n_permutations, low=2, integer=True)
+    check_range("n_permutations", n_permutations, low=2, high=10**6, integer=True)
     begins, ends, n_cells = _edges(adjacency)
     types, codes = label_codes(labels, n_cells)
 
@@ -157,7 +157,7 @@ def region_enrichment(
     >>> table[["type", "region", "count"]].iloc[:2].to_numpy().tolist()
     [['a', 'left', 4], ['a', 'right', 0]]
     """
-    check_range("n_permutations", n_permutations, low=2, integer=True)
+    check_range("n_permutations", n_permutations, low=2, high=10**6, integer=True)
     places, spots = check_places(places, "places"), check_places(region_places, "region_places")
     if places.shape[1] != spots.shape[1] or 0 in (len(places), len(spots)):
         raise InputError(

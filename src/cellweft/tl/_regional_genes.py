@@ -20,6 +20,7 @@ from cellweft._errors import (
     check_choice,
     check_known,
     check_range,
+    checks_kinds,
 )
 from cellweft._text import shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray
@@ -39,6 +40,7 @@ _FEWEST = 2  # cells of a region that is tested
 _COPIES = 8  # of the values that are read at once: ranks, their order, sums
 
 
+@checks_kinds
 def regional_genes(
     placed: Placement,
     regions: str | Sequence[Any] | NDArray[Any] | pd.Series,
@@ -136,6 +138,7 @@ def regional_genes(
     )
 
 
+@checks_kinds
 def regions_of(placed: Placement, column: str) -> NDArray[Any]:
     """Return the region that every placed cell lies in: that of the spot nearest to its place.
 
@@ -205,7 +208,7 @@ def axis_bins(
     >>> list(axis_bins(np.array([0.0, 1.0, 2.0, 10.0]), 2, by="cells"))
     ['bin 1', 'bin 1', 'bin 2', 'bin 2']
     """
-    check_range("bins", bins, low=2, integer=True)
+    check_range("bins", bins, low=2, high=10**6, integer=True)
     check_choice("by", by, ("length", "cells"))
     along = array_of("position", position, fix="Give one position per cell.", numbers=False)
     is_number = along.dtype.kind in "biuf"
@@ -236,6 +239,7 @@ def axis_bins(
     return pd.Categorical.from_codes(codes, names, ordered=True)
 
 
+@checks_kinds
 def near_type(
     placed: Placement, cell_type: str, *, of: Of = "cells", within: float | None = None, labels: Labels = None
 ) -> NDArray[Any]:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from cellweft._compute import BLOCK_VALUES, row_blocks, rows_within
-from cellweft._errors import InputError, array_of, check_array, check_choice, check_flag, check_range
+from cellweft._errors import (
+    InputError,
+    array_of,
+    check_array,
+    check_choice,
+    check_flag,
+    check_range,
+    checks_kinds,
+)
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.spatial import check_coordinates
 
@@ -137,6 +145,7 @@ class Axis:
         return _project(places, line)
 
 
+@checks_kinds
 def fit_axis(
     coordinates: NDArray[Any],
     *,
@@ -220,6 +229,7 @@ def fit_axis(
     return Axis(kind=kind, curve=_from_start(curve + centre, first), converged=converged)
 
 
+@checks_kinds
 def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
     """Return the axis of a score per cell, such as a zonation score transferred from spots.
 

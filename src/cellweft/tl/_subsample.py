@@ -8,10 +8,19 @@ import numpy as np
 from anndata import AnnData
 
 from cellweft._compute import numpy_stream
-from cellweft._errors import InputError, SettingError, check_all_known, check_kind, check_range
+from cellweft._errors import (
+    InputError,
+    SettingError,
+    check_all_known,
+    check_kind,
+    check_range,
+    check_seed,
+    checks_kinds,
+)
 from cellweft.data.spatial import find_labels
 
 
+@checks_kinds
 def subsample_types(
     cells: AnnData,
     labels: str | None = None,
@@ -70,7 +79,7 @@ def subsample_types(
     if rate == 0:
         raise SettingError("rate", expected="a part above 0", got="0", fix="Leave the cells out instead.")
     check_range("times", times, low=1)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     own, column = find_labels(cells.obs, labels, where="cells", argument="labels")
     if own is None:
         fix = "Name it: labels='COLUMN'."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from cellweft._compute import parse_memory
-from cellweft._errors import SettingError, require
+from cellweft._errors import SettingError, checks_kinds, require
 from cellweft._typing import PathLike
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
@@ -40,6 +40,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
+@checks_kinds
 def view(
     *results: AnnData | PathLike,
     tissue: AnnData | PathLike | None = None,

@@ -24,6 +24,7 @@ from cellweft._errors import (
 from cellweft._text import shorten
 from cellweft._typing import FloatArray
 from cellweft.data.gene_names import shown_names
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation, StoredTable
@@ -254,7 +255,8 @@ class Dataset:
             )
         reliability, measured = self._reliability(), self._measured()
         known = None if np.isnan(reliability).all() else reliability
-        found = compared(self._matrices["imputed"], inside, reliability=known, is_gone=is_gone)
+        with reading(self._opened.where, ".X"):
+            found = compared(self._matrices["imputed"], inside, reliability=known, is_gone=is_gone)
         genes = [
             {"name": self._names[number], **one}
             | {"reliability": _or_none(reliability[number]), "measured": measured[number]}
@@ -288,6 +290,10 @@ class Dataset:
         return tuple(name for name, is_there in there.items() if is_there)
 
     def _layer(self, number: int, layer: str) -> FloatArray:
+        with reading(self._opened.where, f", gene {self._names[number]!r}"):
+            return self._read_layer(number, layer)
+
+    def _read_layer(self, number: int, layer: str) -> FloatArray:
         if layer == "measured" and self.measured is not None:
             return self.measured.gene(number)
         if layer == "uncertainty":

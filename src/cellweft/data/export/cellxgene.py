@@ -15,7 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cellweft._compute import progress_callback
-from cellweft._errors import InputError, arg, check_known
+from cellweft._errors import InputError, arg, check_known, checks_kinds
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
 from cellweft.data.gene_names import looks_like_ensembl
@@ -62,6 +62,7 @@ class CellxgeneFindings:
     submission: tuple[str, ...]
 
 
+@checks_kinds
 def write_cellxgene(
     result: AnnData | PathLike,
     output: PathLike,

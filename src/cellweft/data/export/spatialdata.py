@@ -16,7 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cellweft._compute import progress_callback
-from cellweft._errors import InputError, MissingFileError, OutputExistsError, require
+from cellweft._errors import InputError, MissingFileError, OutputExistsError, checks_kinds, require
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray, PathLike, Progress, ProgressOption
 from cellweft.data.io.atomic_output import check_apart, check_output, output_errors, partial_output
@@ -48,6 +48,7 @@ OWN_SYSTEM = "cellweft"
 _NEAR = 1e-3  # of the extent: places that differ by less are the same
 
 
+@checks_kinds
 def read_spatialdata(
     source: Any, *, table: str | None = None, coordinate_system: str | None = None
 ) -> AnnData:
@@ -118,6 +119,7 @@ def _table(source: Any, name: str | None) -> Input:
     return open_input(path if name is None else path / TABLES / name, argument="source")
 
 
+@checks_kinds
 def to_spatialdata(
     result: AnnData | PathLike,
     into: Any,

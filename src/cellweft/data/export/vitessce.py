@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from cellweft._errors import FormatError, InputError, arg, check_known
+from cellweft._errors import FormatError, InputError, arg, check_known, checks_kinds
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_apart, check_output, partial_output
 from cellweft.data.io.columns import column_of
@@ -29,6 +29,7 @@ _FORMAT: Final = 2  # of zarr's that Vitessce reads
 _DATASET = "A"
 
 
+@checks_kinds
 def vitessce_config(
     result: PathLike,
     *,
@@ -132,6 +133,7 @@ def _config(
     return config, format_of(data.source) != _FORMAT
 
 
+@checks_kinds
 def write_vitessce(
     result: PathLike,
     output: PathLike,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellweft._errors import InputError, SettingError, arg
+from cellweft._errors import InputError, SettingError, arg, checks_kinds
 from cellweft._text import near
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_apart, check_output, partial_output
@@ -25,6 +25,7 @@ logger = logging.getLogger("cellweft")
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 
 
+@checks_kinds
 def write_explorer_groups(
     data: AnnData | PathLike,
     output: PathLike,

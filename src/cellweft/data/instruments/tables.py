@@ -15,7 +15,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 from pyarrow import csv as arrow_csv
 
-from cellweft._errors import FormatError
+from cellweft._errors import CellweftError, FormatError
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable
@@ -30,8 +30,8 @@ def named_as(path: Path, where: str) -> Iterator[None]:
     """Turn what a library raises over a file's content into `FormatError`; what the disk raises passes."""
     try:
         yield
-    except (ValueError, EOFError, IndexError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except Exception as error:  # of pandas, pyarrow and the packers alike
+        if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
             raise
         raise not_as_named(path, f"{where}, {path.name}", str(error)) from error
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cellweft._errors import CellweftError, OutputError, OutputExistsError, SettingError, arg
+from cellweft._errors import CellweftError, OutputError, OutputExistsError, SettingError, arg, check_path
 from cellweft._text import human_bytes
 from cellweft._typing import PathLike
 from cellweft.data.io.journal import PARTIAL, Journal, partial_of, remove, remove_stale, replaced_of
@@ -162,6 +162,7 @@ def check_output(
     Traceback (most recent call last):
     cellweft.errors.SettingError: imputed.txt: expected a name ending in .zarr or .h5ad, got '.txt'. ...
     """
+    check_path("output", path)
     asked = Path(path)
     if suffixes and asked.suffix not in suffixes:
         ends = " or ".join(suffixes)

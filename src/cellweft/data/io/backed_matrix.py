@@ -18,8 +18,9 @@ from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 
 from cellweft._compute import READ_BYTES, row_blocks
-from cellweft._errors import FormatError, InputError
+from cellweft._errors import FormatError, InputError, array_of
 from cellweft._typing import DoubleArray, IntArray, Matrix
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.lost_chunks import lost_regions
 from cellweft.data.io.reopenable import Reopening
 
@@ -99,7 +100,8 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
     if isinstance(matrix, CSRDataset | CSCDataset):
         matrix = matrix.group
     if _is_group(matrix):
-        return _open_group(matrix, where)
+        with reading(where):
+            return _open_group(matrix, where)
     if len(getattr(matrix, "shape", ())) != 2:
         raise InputError(
             where,
@@ -107,17 +109,33 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
             got=f"{type(matrix).__name__} of shape {getattr(matrix, 'shape', None)}",
             fix="Pass a matrix with one row per cell and one column per gene.",
         )
+    if isinstance(matrix, np.ndarray) and matrix.dtype == object:
+        matrix = array_of(where, matrix, fix=_STORE_COUNTS)
+    _refuse_kind(matrix, where)
     if sp.issparse(matrix):
         by_row = _canonical(matrix)
         return _MemoryRows(by_row, _sparse_row_bytes(by_row.nnz, by_row.shape[0]))
     if isinstance(matrix, np.ndarray):
         return _MemoryRows(np.asarray(matrix), 4.0 * matrix.shape[1])
     if isinstance(matrix, h5py.Dataset) or _comes_from(matrix, "zarr") or _comes_from(matrix, "dask"):
-        return _LazyRows(matrix, 4.0 * int(matrix.shape[1]))
+        return _LazyRows(matrix, 4.0 * int(matrix.shape[1]), where)
     expected = "an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array"
     raise InputError(
         where, expected=expected, got=type(matrix).__name__, fix="Turn it into one of these first."
     )
+
+
+_STORE_COUNTS = "Store counts, as whole numbers or float32."
+
+
+def _refuse_kind(values: Any, where: str) -> None:
+    """Raise `InputError` for values that are not real numbers: complex ones would lose a part in silence."""
+    dtype = getattr(values, "dtype", None)  # Dask has arrays that know none
+    kind = getattr(dtype, "kind", "f")
+    if kind not in "biuf":
+        words = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
+        got = f"{words.get(kind, 'text')} ({dtype})"
+        raise InputError(where, expected="real numbers", got=got, fix=_STORE_COUNTS)
 
 
 def stored_by_gene(matrix: Any) -> bool:
@@ -140,14 +158,19 @@ class _MemoryRows(_ArrayRows):  # of an ndarray, or a csr_matrix without repeate
         return _picked(self.array[_plain(rows)], columns)
 
 
+@dataclass(frozen=True, eq=False)
 class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask array, its blocks dense or sparse
+    where: str  # what errors call it
+
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
-            part = self.array[start:stop]
-            if not hasattr(part, "compute"):
-                return _picked(part, columns, is_own=True)
-            # By threads here: within the task of a cluster, its own workers could wait for each other.
-            return _picked(part.compute(scheduler="threads"), columns)
+            with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
+                part = self.array[start:stop]
+                if not hasattr(part, "compute"):
+                    return _picked(part, columns, is_own=True)
+                # By threads here: within the task of a cluster, its own workers could wait for each other.
+                part = part.compute(scheduler="threads")
+            return _picked(part, columns)
 
         return _gather(rows, self, span)
 
@@ -163,6 +186,12 @@ class _DiskSparseRows(Reopening):
     _read_again = ("indptr",)
 
     def __post_init__(self) -> None:
+        with reading(self.where, ".indptr"):
+            self._read_starts()
+
+    def _read_starts(self) -> None:
+        """Read where the rows start, and check that this can be."""
+        _check_parts(self.data, self.indices, self.starts, self.where)
         n_starts = int(self.starts.shape[0])
         fits = not n_starts or int(self.starts[n_starts - 1]) <= np.iinfo(np.uint32).max
         indptr = np.empty(n_starts, dtype=np.uint32 if fits else np.int64)
@@ -189,9 +218,10 @@ class _DiskSparseRows(Reopening):
         def span(start: int, stop: int) -> Matrix:
             low, high = int(self.indptr[start]), int(self.indptr[stop])
             starts = self.indptr[start : stop + 1].astype(np.int64) - low
-            indices = self.indices[low:high]
+            with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
+                indices, values = self.indices[low:high], self.data[low:high]
             _check_indices(indices, self.n_columns, self.where)
-            parts = (self.data[low:high], indices, starts)
+            parts = (values, indices, starts)
             block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))
             return _picked(block, columns, is_own=True)
 
@@ -205,6 +235,18 @@ def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
     if len(indices) and not (indices.min() >= 0 and indices.max() < n_columns):
         got = f"{indices.min():,} to {indices.max():,}"
         raise _damaged(where, f"indices from 0 to {n_columns - 1:,}", got)
+
+
+def _check_parts(data: Any, indices: Any, indptr: Any, where: str) -> None:
+    """Raise unless the three arrays of a sparse matrix are lists, of numbers and of whole numbers."""
+    for name, part in (("data", data), ("indices", indices), ("indptr", indptr)):
+        shape = getattr(part, "shape", None)  # None of what is empty, too
+        if shape is None or len(shape) != 1:
+            raise _damaged(f"{where}.{name}", "a list of values", f"shape {shape}")
+        if name == "data":
+            _refuse_kind(part, f"{where}.{name}")
+        elif part.dtype.kind not in "iu":
+            raise _damaged(f"{where}.{name}", "whole numbers", str(part.dtype))
 
 
 def _damaged(where: str, expected: str, got: str) -> FormatError:
@@ -266,6 +308,7 @@ def _open_group(group: Any, where: str) -> RowSource:
     shape = (int(stored[0]), int(stored[1]))
     if encoding == "csr":
         return _DiskSparseRows(group["data"], group["indices"], group["indptr"], shape[1], where)
+    _check_parts(group["data"], group["indices"], group["indptr"], where)
     indices, indptr = group["indices"][:], np.asarray(group["indptr"][:], dtype=np.int64)
     _check_indices(indices, shape[0], where)
     if len(indptr) != shape[1] + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():

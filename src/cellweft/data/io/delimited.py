@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError
+from cellweft._errors import CellweftError, FormatError
 from cellweft._text import many, shorten
 from cellweft.data.io.columns import plain_name
 from cellweft.data.io.dialect import Dialect, dialect_of
@@ -42,7 +41,9 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
                 table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
-    except (ValueError, IndexError, EOFError, zlib.error) as error:  # whoever reads, unpacks or decodes
+    except Exception as error:  # of pandas, pyarrow, the packers and the decoding of text alike
+        if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
+            raise
         raise not_as_named(path, where, str(error)) from error
     _check_header(table, where)
     _check_numbers(table, where, {*obs_columns})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import errno
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import pandas as pd
 from cellweft._errors import FormatError, KeyMissingError, arg, check_known
 from cellweft._text import near
 from cellweft._typing import IntArray
+from cellweft.data.io.damaged import reading, system_error
 from cellweft.data.io.obs_table import Annotation
 
 FORMATS = (
@@ -115,33 +114,7 @@ def not_opened(path: Path, where: str, error: OSError) -> FormatError:
     error
         What the system said. HDF5 puts its number into words.
     """
-    told = re.search(r"errno = (\d+)", str(error))
-    number = error.errno or (int(told[1]) if told else 0)
-    expected = "a readable file"
-    if number in (errno.EACCES, errno.EPERM):
-        return FormatError(
-            where, expected=expected, got="no permission to read it", fix="Change its permissions."
-        )
-    if number in (errno.EAGAIN, errno.ENOLCK, errno.EBUSY, errno.ETXTBSY) or "lock file" in str(error):
-        return FormatError(
-            where,
-            expected="a file that nothing else writes",
-            got=f"one that is open elsewhere, or on a disk that cannot lock files ({_brief(error)})",
-            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks "
-            "set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
-        )
-    if number:  # files that are not what they should be have none
-        return FormatError(
-            where,
-            expected=expected,
-            got=f"an error of the system that reads it ({_brief(error)})",
-            fix="Try again, or copy the file to a local disk. The file itself may be in order.",
-        )
-    return not_as_named(path, where, str(error))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+    return system_error(where, error) or not_as_named(path, where, str(error))
 
 
 _UNPACK = "Unpack it first ({}), and name what was in it."
@@ -165,7 +138,7 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
     """Return the error for a file whose content belies its name, saying what it looks like."""
     start = b""
     if path.is_file():
-        with path.open("rb") as file:
+        with reading(where), path.open("rb") as file:
             start = file.read(512)
     known = [(looks, fix) for begins, looks, fix in _BEGINNINGS if start.lower().startswith(begins.lower())]
     looks, fix = known[0] if known else ("a file that cannot be read so", "")

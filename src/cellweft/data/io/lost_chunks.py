@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cellweft._errors import FormatError, Message, arg
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, IntArray, MissingChunks
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.reopenable import LazyMapping
 from cellweft.data.io.zarr_store import absent_chunks
 
@@ -60,6 +61,11 @@ def lost_regions(matrix: Any, *, where: str) -> tuple[Region, ...]:
         before it or does not fit the number of values, a gene twice in one row, or values that are zero
         although their places are stored.
     """
+    with reading(where):
+        return _lost_regions(matrix, where)
+
+
+def _lost_regions(matrix: Any, where: str) -> tuple[Region, ...]:
     if isinstance(matrix, CSRDataset | CSCDataset):
         matrix = matrix.group
     if isinstance(matrix, zarr.Array) and matrix.ndim == 2:

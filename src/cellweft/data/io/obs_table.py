@@ -17,7 +17,9 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
+from cellweft._errors import FormatError
 from cellweft._typing import IntArray
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.reopenable import Reopening
 from cellweft.data.io.sanitize import storable_column, storable_name
 from cellweft.data.io.zarr_store import write_quietly
@@ -89,22 +91,28 @@ class StoredTable(Reopening):
         Elements of the columns by name, in order.
     index_name
         What the index is called, or None.
+    where
+        What errors call the table.
     """
 
     index: Any
     elements: dict[str, Any]
     index_name: str | None = None
+    where: str = "obs"
 
     @classmethod
-    def of_group(cls, group: Any) -> Annotation:
+    def of_group(cls, group: Any, where: str = "obs") -> Annotation:
         """Return the table that AnnData stored in a group; one of an older layout is read at once."""
-        attributes = dict(group.attrs)
-        name = attributes.get("_index")
-        encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
-        if encoding != ("dataframe", "0.2.0") or name not in group or not hasattr(group[name], "shape"):
-            return HeldTable(read_elem(group))
-        columns = [str(one) for one in attributes["column-order"]]
-        return cls(group[name], {one: group[one] for one in columns}, None if name == "_index" else name)
+        with reading(where):
+            attributes = dict(group.attrs)
+            name = attributes.get("_index")
+            encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
+            if encoding != ("dataframe", "0.2.0") or name not in group or not hasattr(group[name], "shape"):
+                return HeldTable(read_table_of(group, where))
+            columns = {str(one): group[str(one)] for one in attributes["column-order"]}
+            if len(group[name].shape) != 1:
+                raise _no_table(where, f"names in an array of shape {tuple(group[name].shape)}")
+        return cls(group[name], columns, None if name == "_index" else name, where)
 
     @property
     def columns(self) -> list[str]:
@@ -115,25 +123,61 @@ class StoredTable(Reopening):
         return int(self.index.shape[0])
 
     def __getitem__(self, name: str) -> pd.Series[Any]:
-        return pd.Series(read_elem(self.elements[name]))
+        if name not in self.elements:
+            raise KeyError(name)
+        with reading(self.where, f"[{name!r}]"):
+            column = pd.Series(read_elem(self.elements[name]))
+            if len(column) != len(self):
+                raise _no_table(f"{self.where}[{name!r}]", f"{len(column):,} values for {len(self):,} cells")
+            return column
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells, of all by default."""
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
-            names[part] = [as_text(name) for name in block]
+            with reading(self.where, "_names"):
+                names[part] = [as_text(name) for name in block]
         return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
         for rows in row_blocks(len(self), TABLE_ROWS):
-            yield np.asarray(self.index[rows]).astype(object)
+            with reading(self.where, "_names"):
+                block = np.asarray(self.index[rows]).astype(object)
+            yield block
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
         """Return the table of some cells, of all by default."""
-        columns = {name: read_elem(element) for name, element in self.elements.items()}
+        columns = {name: self[name].array for name in self.elements}
         table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
         return table if rows is None else table.iloc[rows]
+
+
+def read_table_of(group: Any, where: str) -> pd.DataFrame:
+    """Read a table that AnnData stored in a group.
+
+    Parameters
+    ----------
+    group
+        Of an HDF5 file or a zarr store.
+    where
+        What errors call the table.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read, or is no table.
+    """
+    with reading(where):
+        table = read_elem(group)
+    if not isinstance(table, pd.DataFrame):
+        raise _no_table(where, f"a {type(table).__name__}")
+    return table
+
+
+def _no_table(where: str, got: str) -> FormatError:
+    fix = "The file is damaged: copy or download it again, or write it again with AnnData."
+    return FormatError(where, expected="a table with a name and a value for each row", got=got, fix=fix)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,16 @@ import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
 
-from cellweft._errors import FormatError, MissingFileError, SettingError
+from cellweft._errors import CellweftError, FormatError, MissingFileError, SettingError, check_path
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
 from cellweft.data.io.lost_chunks import refuse_lost_names
-from cellweft.data.io.obs_table import HeldTable, StoredTable
+from cellweft.data.io.obs_table import HeldTable, StoredTable, read_table_of
 from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
     TABLES,
@@ -103,6 +104,7 @@ def open_input(
             argument, expected="an AnnData or a path", got=type(data).__name__, fix=f"Files may be {FORMATS}."
         )
     _refuse_remote(str(data), argument)
+    check_path(argument, data)
     path = Path(data).expanduser()
     where = f"{argument} ({path})"
     if not path.exists():
@@ -110,10 +112,13 @@ def open_input(
         there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
         fix = near(path.name, there) if there else f"The folder {str(folder)!r} is not there either."
         raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
-    try:
-        return _open_path(path, where, obs_columns, sample)
-    except OSError as error:
-        raise not_opened(path, where, error) from error
+    with reading(where, expected=f"content that matches its name {path.name!r}"):
+        try:
+            return _open_path(path, where, obs_columns, sample)
+        except OSError as error:
+            if isinstance(error, CellweftError):
+                raise
+            raise not_opened(path, where, error) from error
 
 
 def _refuse_remote(text: str, argument: str) -> None:
@@ -315,29 +320,56 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         raise FormatError(where, expected=f"{expected}, with obs and var", got=got, fix=fix)
     for table in ("obs", "var"):
         names = store[table].attrs.get("_index") if hasattr(store[table], "keys") else None
-        if names in store[table]:
+        if isinstance(names, str) and names in store[table]:
             refuse_lost_names(store[table][names], where=f"{where}.{table}_names")
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
+    with reading(where, ".layers"):
+        layers = {key: store["layers"][key] for key in _group_in(store, "layers", where)}
     return Input(
         where=where,
         source=str(path),
         matrix=None if is_null else store["X"],
-        layers={key: store["layers"][key] for key in store["layers"]} if "layers" in store else {},
-        obs=StoredTable.of_group(store["obs"]),
-        var=read_elem(store["var"]),
-        obsm=_Elements(store["obsm"]) if "obsm" in store else {},
-        uns=_Elements(store["uns"]) if "uns" in store else {},
+        layers=layers,
+        obs=StoredTable.of_group(store["obs"], f"{where}.obs"),
+        var=read_table_of(store["var"], f"{where}.var"),
+        obsm=_Elements(_group_in(store, "obsm", where), f"{where}.obsm"),
+        uns=_Elements(_group_in(store, "uns", where), f"{where}.uns"),
         has_raw="raw/X" in store,
-        open_raw=(lambda: (store["raw/X"], read_elem(store["raw/var"]))) if "raw/X" in store else None,
+        open_raw=(lambda: _raw_of(store, where)) if "raw/X" in store else None,
     )
 
 
+def _group_in(store: Any, name: str, where: str) -> Any:
+    """Return a group of a store, or nothing where there is none; an array in its place is an error."""
+    if name not in store:
+        return {}
+    if hasattr(store[name], "shape"):
+        raise FormatError(
+            f"{where}.{name}",
+            expected="elements by their names",
+            got="a single array",
+            fix="The file is damaged: copy or download it again, or write it again with AnnData.",
+        )
+    return store[name]
+
+
+def _raw_of(store: Any, where: str) -> tuple[Any, pd.DataFrame]:
+    with reading(where, ".raw"):
+        return store["raw/X"], read_table_of(store["raw/var"], f"{where}.raw.var")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Elements(LazyMapping):
     """The elements of a group, each read when it is asked for."""
 
+    where: str
+
     def __getitem__(self, key: str) -> Any:
-        return read_elem(self.held[key])
+        if key not in self.held:
+            raise KeyError(key)
+        with reading(self.where, f"[{key!r}]"):
+            return read_elem(self.held[key])
 
 
 class _OfAnnData(LazyMapping):

@@ -14,6 +14,7 @@ from cellweft._provenance import SCHEMA_VERSION, refuse_former_name
 from cellweft._typing import FloatArray, IntArray, ResultScale
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
@@ -55,7 +56,10 @@ def check_record(data: Input) -> None:
     if RECORD not in data.uns:
         return
     record = data.uns[RECORD]
-    found = int(record.get("schema_version", 1)) if isinstance(record, Mapping) else 1
+    found: Any = record.get("schema_version", 1) if isinstance(record, Mapping) else 1
+    if np.ndim(found) or not isinstance(found, int | np.integer):
+        where, expected = f"{data.where}.uns[{RECORD!r}]", "the number of a schema in schema_version"
+        raise FormatError(where, expected=expected, got=repr(found), fix="Make the result again.")
     if found != SCHEMA_VERSION:
         newer = found > SCHEMA_VERSION
         raise FormatError(
@@ -131,8 +135,9 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     chunked = getattr(matrix, "oindex", chunked)  # of zarr
     if chunked is not None and len(columns):
         asked, places = np.unique(columns, return_inverse=True)  # HDF5 takes them in this order alone
-        return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
-    source = open_rows(matrix, where=data.where)
+        with reading(data.where, ".X" if layer is None else f".layers[{layer!r}]"):
+            return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
+    source = open_rows(matrix, where=data.where + (".X" if layer is None else f".layers[{layer!r}]"))
     made = np.empty((source.shape[0], len(columns)), dtype=np.float32)
     for rows in row_blocks(len(made), rows_within(BLOCK_BYTES, source.row_bytes)):
         block = source.read(rows, columns)

@@ -15,8 +15,9 @@ import scipy.sparse as sp
 from cellweft._errors import FormatError, KeyMissingError, Message, arg
 from cellweft._text import near, shorten
 from cellweft.data.io.backed_matrix import transposed_rows
+from cellweft.data.io.damaged import reading
 from cellweft.data.io.features import only_genes
-from cellweft.data.io.lazy_input import Input, not_as_named
+from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable, StoredTable
 
 _PARTS = ("matrix.mtx", "barcodes.tsv", "features.tsv (or genes.tsv)")
@@ -72,7 +73,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
         matrix=transposed_rows(
             group["data"], group["indices"], group["indptr"], n_genes=len(names), where=f"{where}.X"
         ),
-        obs=StoredTable(group["barcodes"], {}),
+        obs=StoredTable(group["barcodes"], {}, where=f"{where}, barcodes"),
         var=pd.DataFrame(parts, index=pd.Index(names)),
     )
     return _of_genome(only_genes(data), sample, argument) if "matrix" in file else only_genes(data)
@@ -182,11 +183,9 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     from scipy.io import mmread
 
     values, cells, features = _sample_of(path, where, sample, argument)
-    table, barcodes = _names_in(features), _names_in(cells)
-    try:
+    table, barcodes = _names_in(features, where), _names_in(cells, where)
+    with reading(where, f", {values.name}", expected="a matrix of Matrix Market"):
         matrix = sp.csr_matrix(mmread(values).T)  # stored genes x cells
-    except ValueError as error:
-        raise not_as_named(path, where, str(error)) from error
     table, barcodes = (_without_header(one, matrix.shape) for one in (table, barcodes))
     if matrix.shape == (len(table), len(barcodes)) != (len(barcodes), len(table)):
         matrix = sp.csr_matrix(matrix.T)  # stored cells x genes, as kallisto does
@@ -220,9 +219,10 @@ def _without_header(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame
     return table.iloc[1:] if is_header and len(table) - 1 in shape else table
 
 
-def _names_in(path: Path) -> pd.DataFrame:
+def _names_in(path: Path, where: str) -> pd.DataFrame:
     sep = "," if ".csv" in path.name.lower() else "\t"
-    return pd.read_csv(path, sep=sep, header=None, dtype=str, keep_default_na=False)
+    with reading(where, f", {path.name}", expected="a table of names"):
+        return pd.read_csv(path, sep=sep, header=None, dtype=str, keep_default_na=False)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from cellweft._errors import FormatError, MissingFileError, check_choice, require
+from cellweft._errors import FormatError, MissingFileError, check_choice, checks_kinds, require
 from cellweft._text import shorten
 from cellweft._typing import PathLike
 
@@ -34,6 +34,7 @@ _FILES = {
 }
 
 
+@checks_kinds
 def read_platform(
     platform: Platform,
     folder: PathLike,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from cellweft._compute import numpy_stream, row_blocks
-from cellweft._errors import check_range
+from cellweft._errors import check_range, check_seed
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.synthetic.tissue import SimulatedTissue, numbered_names
 
@@ -170,7 +170,7 @@ def simulate_cortex(
     check_range("spill_over", spill_over, low=0, high=0.99)
     check_range("dropout", dropout, low=0, high=1)
     check_range("platform_effect", platform_effect, low=0)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     programmes = _draw_programmes(n_genes, numpy_stream(seed, "cortex: programmes"))
     panel = _draw_panel(programmes, n_panel, numpy_stream(seed, "cortex: panel"))
     thickness = _thickness(n_spatial)

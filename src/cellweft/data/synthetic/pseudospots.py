@@ -21,6 +21,8 @@ from cellweft._errors import (
     arg,
     check_choice,
     check_range,
+    check_seed,
+    checks_kinds,
 )
 from cellweft._typing import DoubleArray, IntArray, SpotShape
 from cellweft.data._pair import Pair, pair
@@ -69,6 +71,7 @@ class PseudoSpots:
         return pair(self.cells, self.spots, labels=self.labels, coordinates="obsm:spatial")
 
 
+@checks_kinds
 def pseudo_spots(
     cells: AnnData,
     *,
@@ -167,7 +170,7 @@ def pseudo_spots(
     check_range("caught", caught, low=0, high=1)
     check_range("width", width, low=1e-9, high=1)
     check_range("min_cells", min_cells, low=1, integer=True)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     if caught == 0:
         raise SettingError("caught", expected="a share above 0", got="0", fix="Choose one of 0.5 to 0.7.")
     places = _places(cells, coordinates)
@@ -203,6 +206,7 @@ def pseudo_spots(
     return PseudoSpots(cells=copy, spots=spots, labels=labels, parameters=parameters)
 
 
+@checks_kinds
 def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
     """Return the cells with Gaussian noise on their log-normalised values.
 
@@ -245,7 +249,7 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
     from sklearn.preprocessing import StandardScaler
 
     check_range("level", level, low=0)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
     source, scan = _raw_counts(cells)
     moments, stream = StandardScaler(), numpy_stream(seed, "noise")
     values = np.empty(cells.shape, dtype=np.float32)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cellweft._compute import numpy_stream, row_blocks
-from cellweft._errors import check_range
+from cellweft._errors import check_range, check_seed
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 
 _SPACING = 15.0  # um between cells
@@ -104,7 +104,7 @@ def simulate_tissue(
     check_range("n_types", n_types, low=1, integer=True)
     check_range("dropout", dropout, low=0, high=1)
     check_range("platform_effect", platform_effect, low=0)
-    check_range("seed", seed, low=0, integer=True)
+    check_seed(seed)
 
     programmes = _draw_programmes(n_genes, n_types, numpy_stream(seed, "programmes"))
     panel = _draw_panel(programmes, n_panel, numpy_stream(seed, "panel"))

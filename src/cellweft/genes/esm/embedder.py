@@ -15,7 +15,15 @@ import numpy as np
 import pandas as pd
 
 from cellweft._compute import progress_callback, resolve_device
-from cellweft._errors import GeneError, InputError, SettingError, check_choice, check_range, require
+from cellweft._errors import (
+    GeneError,
+    InputError,
+    SettingError,
+    check_choice,
+    check_range,
+    checks_kinds,
+    require,
+)
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import FloatArray, PathLike, Pooling, Progress, ProgressOption
 from cellweft.data.gene_names import duplicates_of
@@ -174,6 +182,7 @@ class ProteinEmbedder:
             )
         return found
 
+    @checks_kinds
     def plan(self, proteins: Proteins, *, work_dir: PathLike | None = None) -> EmbeddingPlan:
         """Return the plan of `embed`: batches and memory.
 
@@ -213,6 +222,7 @@ class ProteinEmbedder:
             peak_bytes=self._peak_bytes(most, device),
         )
 
+    @checks_kinds
     def embed(
         self, proteins: Proteins, *, work_dir: PathLike | None = None, progress: ProgressOption = True
     ) -> EmbeddingTable:
@@ -265,6 +275,7 @@ class ProteinEmbedder:
             metadata=self._metadata(device),
         )
 
+    @checks_kinds
     def embed_to(
         self,
         proteins: Proteins,
@@ -409,6 +420,7 @@ class ProteinEmbedder:
         return {name: str(value) for name, value in made.items()}
 
 
+@checks_kinds
 def embed_proteins(
     proteins: Proteins,
     *,

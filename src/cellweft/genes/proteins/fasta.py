@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cellweft._errors import FormatError, InputError, MissingFileError
+from cellweft._errors import FormatError, InputError, MissingFileError, checks_kinds
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import partial_output
@@ -56,6 +56,7 @@ class FastaRecord:
     sequence: str
 
 
+@checks_kinds
 def read_fasta(path: PathLike) -> list[FastaRecord]:
     r"""Read the proteins of a FASTA file, plain or gzipped.
 

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cellweft._compute import progress_callback
-from cellweft._errors import GeneError
+from cellweft._errors import GeneError, checks_kinds
 from cellweft._text import many, shorten
 from cellweft._typing import PathLike, ProgressOption
 from cellweft.data.io.atomic_output import check_outputs, partial_output
@@ -118,6 +118,7 @@ class ProteinTable:
             for gene, accession, entry, sequence in zip(*(those[one] for one in columns), strict=True)
         ]
 
+    @checks_kinds
     def write(self, fasta: PathLike, *, table: PathLike | None = None, overwrite: bool = False) -> None:
         """Write the proteins to a FASTA file, and all genes to a table; both are there, or none.
 
@@ -152,6 +153,7 @@ class ProteinTable:
             write_fasta(self.records(), fasta, overwrite=overwrite)
 
 
+@checks_kinds
 def find_proteins(
     genes: Sequence[str] | AnnData | PathLike,
     *,

@@ -1,0 +1,168 @@
+"""Damage: of bytes, of the structure of an HDF5 file, and of the files of a zarr store or a folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+_TOKENS = (
+    *(b"", b"\0", b"\xff\xfe", b"\n", b"\r\n", b",", b"\t", b'"', b"'", b"-", b".", b"%", b"#", b">"),
+    *(b"nan", b"NaN", b"inf", b"-1", b"1e400", b"99999999999999999999", b"0x10", b"1,5", b"None"),
+    *(b"\xed\xa0\x80", b"\xc3\x28"),
+)
+_ODD_JSON = (None, -1, 0, 1e308, 2**70, "", "x", "\ud800", [], [1], {}, {"a": 1}, True, [[["deep"]]])
+
+
+def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one to four faults: cut, flipped, left out, doubled, or with an odd token in them."""
+    found = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        place, length = rng.randrange(len(found) + 1), rng.choice((1, 2, 8, 64, 512))
+        kind = rng.randrange(6)
+        if kind == 0:
+            del found[place:]
+        elif kind == 1 and place < len(found):
+            found[place] ^= 1 << rng.randrange(8)
+        elif kind == 2:
+            del found[place : place + length]
+        elif kind == 3:
+            found[place:place] = found[place : place + length]
+        elif kind == 4:
+            found[place : place + rng.choice((0, 1, length))] = rng.choice(_TOKENS)
+        else:
+            found[place : place + length] = rng.randbytes(min(length, max(len(found) - place, 0)))
+    return bytes(found)
+
+
+def damage_file(path: Path, rng: random.Random) -> None:
+    """Damage the bytes of a file in its place."""
+    path.write_bytes(damaged_bytes(path.read_bytes(), rng))
+
+
+def damage_folder(folder: Path, rng: random.Random) -> None:
+    """Damage one file of a folder or store: its bytes, its JSON, or that it is there at all."""
+    files = sorted(one for one in folder.rglob("*") if one.is_file())
+    path = rng.choice(files)
+    kind = rng.random()
+    if kind < 0.15:
+        path.unlink()
+    elif kind < 0.2:
+        path.unlink()
+        path.mkdir()
+    elif kind < 0.3:
+        shutil.copyfile(rng.choice(files), folder / "other")
+        (folder / "other").replace(path)
+    elif path.suffix == ".json" or path.name.startswith(".z"):
+        try:
+            path.write_text(json.dumps(_damaged_json(json.loads(path.read_text()), rng)))
+        except ValueError:
+            damage_file(path, rng)
+    else:
+        damage_file(path, rng)
+
+
+def _damaged_json(value: Any, rng: random.Random) -> Any:
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(sorted(value))
+        if rng.random() < 0.2:
+            return {name: one for name, one in value.items() if name != key}
+        return value | {key: _damaged_json(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        place = rng.randrange(len(value))
+        return [*value[:place], _damaged_json(value[place], rng), *value[place + 1 :]]
+    return rng.choice(_ODD_JSON)
+
+
+def damage_hdf5(path: Path, rng: random.Random) -> None:
+    """Change the structure of an HDF5 file in its place, or now and then its bytes."""
+    if rng.random() < 0.1:
+        return damage_file(path, rng)
+    with h5py.File(path, "r+") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(rng.choice((1, 1, 2))):
+            names: list[str] = []
+            file.visit(names.append)
+            if not names:
+                return None
+            name = rng.choice(names)
+            rng.choice(_CHANGES)(file, name, rng)
+    return None
+
+
+def _delete(file: h5py.File, name: str, _rng: random.Random) -> None:
+    del file[name]
+
+
+def _attribute(file: h5py.File, name: str, rng: random.Random) -> None:
+    attributes = file[name].attrs
+    if not len(attributes):
+        return
+    key = rng.choice(sorted(attributes))
+    if rng.random() < 0.4:
+        del attributes[key]
+    else:
+        kinds = ("csr_matrix", "csc_matrix", "array", "dataframe", "dict", "0.9.9")
+        odd = (-1, 2**40, "x", [1, 2], [0, 0], np.nan, ["a", "b"], np.float32(1.5), h5py.Empty("f"))
+        attributes[key] = rng.choice((*kinds, *odd))
+
+
+def _replace(file: h5py.File, name: str, rng: random.Random) -> None:
+    attributes = dict(file[name].attrs) if rng.random() < 0.5 else {}
+    del file[name]
+    if rng.random() < 0.2:
+        made: Any = file.create_group(name)
+    else:
+        odd = (0, -1, "x", b"\xff\xfe", [1.0, 2.0], [[1]], np.zeros((0, 3)), np.ones((2, 3, 4)), [1j], True)
+        made = file.create_dataset(name, data=rng.choice((*odd, h5py.Empty("f"))))
+    for key, value in attributes.items():
+        made.attrs[key] = value
+
+
+def _values(file: h5py.File, name: str, rng: random.Random) -> None:
+    one = file[name]
+    if not isinstance(one, h5py.Dataset) or not one.size or one.dtype.kind not in "iufb":
+        return
+    values = one[()]
+    flat = np.atleast_1d(values).reshape(-1)
+    odd = (-1, 0, 1, 2**31 - 1, -(2**31)) if one.dtype.kind in "iu" else (np.nan, np.inf, -1, 1e30, 1e308)
+    with np.errstate(all="ignore"):
+        flat[rng.randrange(len(flat))] = np.array(rng.choice(odd)).astype(one.dtype)
+    one[()] = flat.reshape(np.shape(values))
+
+
+def _shape(file: h5py.File, name: str, rng: random.Random) -> None:
+    one = file[name]
+    if not isinstance(one, h5py.Dataset) or not one.ndim:
+        return
+    values, attributes = one[()], dict(one.attrs)
+    changes: tuple[Callable[[Any], Any], ...] = (
+        lambda array: array[: len(array) // 2],
+        lambda array: array[:-1],
+        lambda array: array[:0],
+        lambda array: np.concatenate([array, array[:1]]),
+        lambda array: array[None],
+        lambda array: array.reshape(-1)[0],
+        lambda array: array.astype("S4"),
+        lambda array: array.astype(complex),
+        lambda array: array.astype(np.float16),
+        lambda array: array.astype(np.int8),
+    )
+    try:
+        changed = rng.choice(changes)(values)
+    except (ValueError, TypeError, IndexError):  # text has no such change
+        return
+    del file[name]
+    made = file.create_dataset(name, data=changed)
+    for key, value in attributes.items():
+        made.attrs[key] = value
+
+
+_CHANGES = (_delete, _attribute, _attribute, _replace, _values, _values, _shape)

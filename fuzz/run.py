@@ -1,0 +1,168 @@
+"""Feed damaged files to every reader: ``python fuzz/run.py --seconds 60``; see fuzz/README.md.
+
+Each reader works in a process of its own, so that a crash of compiled code ends that process alone and is
+told like any other fault. Where atheris is installed, ``--atheris TARGET`` lets coverage guide the bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+_MOST_SECONDS = 20.0  # that one file may take
+_MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
+_BATCH = 25  # files that a process reads before the others have their turn
+
+
+class TooSlow(BaseException):
+    """One file took too long; no `except Exception` on its way may take it for its own."""
+
+
+def _copied(source: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+
+
+def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
+    """Damage a copy, read it, and return what came out that should not have, None where nothing did."""
+    from cellweft.errors import CellweftError
+
+    from targets import TARGETS
+
+    TARGETS[name].damage(path, rng)
+    signal.setitimer(signal.ITIMER_REAL, _MOST_SECONDS)
+    try:
+        TARGETS[name].read(path)
+    except CellweftError as error:
+        return None if "expected" in str(error) else f"an error without an expectation: {error}"
+    except TooSlow:
+        return f"more than {_MOST_SECONDS:g} s"
+    except BaseException as error:
+        frames = [one for one in traceback.extract_tb(error.__traceback__) if "cellweft" in one.filename]
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"{type(error).__name__} at {place}: {' '.join(str(error).split())[:100]}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return None
+
+
+def _work(name: str, source: Path, seeds: range, found: Any, done: Any) -> None:
+    """Read files of some seeds in a process of their own."""
+
+    def too_slow(*_: object) -> None:
+        raise TooSlow
+
+    signal.signal(signal.SIGALRM, too_slow)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, source.name)
+        for seed in seeds:
+            _copied(source, path)
+            fault = _fault_of(name, path, random.Random(f"{name} {seed}"))
+            if fault is not None:
+                found.put((seed, fault))
+            done.value = seed + 1
+    found.put(None)
+    found.close()
+    found.join_thread()
+
+
+def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[int, list[tuple[int, str]]]:
+    """Read damaged files of one kind until a time or a number of them; return how many, and the faults."""
+    context = multiprocessing.get_context("fork")
+    faults: list[tuple[int, str]] = []
+    seed = first
+    while seed < first + most and (time.monotonic() < stop or seed == first):
+        seeds = range(seed, min(seed + _BATCH, first + most))
+        found, done = context.Queue(), context.Value("q", seed)
+        process = context.Process(target=_work, args=(name, source, seeds, found, done))
+        process.start()
+        while process.is_alive() or not found.empty():
+            try:
+                one = found.get(timeout=0.2)
+            except Exception:  # nothing yet
+                continue
+            if one is None:
+                break
+            faults.append(one)
+        process.join()
+        if process.exitcode:
+            faults.append((done.value, f"the process ended with {process.exitcode}"))
+            seed = done.value + 1
+        else:
+            seed = seeds.stop
+    return seed - first, faults
+
+
+def _with_atheris(name: str, source: Path, arguments: list[str]) -> None:
+    """Let atheris choose the bytes of a text file."""
+    import atheris
+
+    with atheris.instrument_imports(include=["cellweft"]):
+        from cellweft.errors import CellweftError
+
+        from targets import TARGETS
+    folder = Path(tempfile.mkdtemp())
+    path = folder / source.name
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        with contextlib.suppress(CellweftError):
+            TARGETS[name].read(path)
+
+    (folder / "corpus").mkdir()
+    shutil.copyfile(source, folder / "corpus" / source.name)
+    atheris.Setup([sys.argv[0], *arguments, str(folder / "corpus")], one)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Fuzz all targets, or some; print a line for each, and 1 where a fault was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help="kinds of files; all by default")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
+    parser.add_argument("--executions", type=int, default=10**9, help="of each target at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the first file; each next one has the next")
+    parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one")
+    options, rest = parser.parse_known_args()
+    from corpus import make
+    from targets import TARGETS
+
+    names = options.targets or list(TARGETS)
+    with tempfile.TemporaryDirectory() as folder:
+        sources = make(Path(folder))
+        if options.atheris:
+            _with_atheris(names[0], sources[names[0]], rest)
+        n_all, n_faults = 0, 0
+        for name in names:
+            stop = time.monotonic() + options.seconds / len(names)
+            n_done, faults = fuzz(name, sources[name], options.seed, stop, options.executions)
+            n_all, n_faults = n_all + n_done, n_faults + len(faults)
+            print(f"{name}: {n_done:,} files, {len(faults)} faults", flush=True)
+            first = {fault.split(":")[0]: (seed, fault) for seed, fault in reversed(faults)}
+            counted = Counter(fault.split(":")[0] for _, fault in faults)
+            for key, (seed, fault) in first.items():
+                print(f"  {counted[key]} x, first with seed {seed}: {fault}", flush=True)
+    print(f"{n_all:,} files, {n_faults} faults")
+    return int(n_faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

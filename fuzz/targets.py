@@ -1,0 +1,130 @@
+"""What is fuzzed: every reader, as a function of a path that uses all that it has read."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cellweft
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.read import open_input
+from cellweft.data.io.results import coordinate_unit, open_result, result_kind
+from cellweft.data.orthologs import read_orthologs
+
+from corpus import tissue
+from mutations import damage_file, damage_folder, damage_hdf5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One kind of file.
+
+    Attributes
+    ----------
+    read
+        Called with the path of a damaged file; raises nothing but `CellweftError`.
+    damage
+        Damages the file at a path.
+    is_text
+        Whether bytes from anywhere may be put in its place, as atheris does.
+    """
+
+    read: Callable[[Path], Any]
+    damage: Callable[[Path, random.Random], None]
+    is_text: bool = False
+
+
+@cache
+def _reference() -> Any:
+    return tissue(dense=True)
+
+
+def _input(path: Path) -> None:
+    """Open an input, read all that is in it, and pair it with a reference."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _everything(path)
+        finally:
+            made = cellweft.pair(_reference(), path)
+            made.summary()
+            made.st.block(slice(0, 5))
+
+
+def _everything(path: Path) -> None:
+    data = open_input(path, argument="st")
+    for name in data.obs.columns:
+        data.obs[name]
+    data.obs.names()
+    data.obs.frame()
+    for held in (data.obsm, data.uns):
+        for key in held:
+            held[key]
+    matrices = [data.matrix, *(data.layers[key] for key in data.layers)]
+    if data.open_raw is not None:
+        matrices.append(data.open_raw()[0])
+    for one in matrices:
+        if one is not None:
+            rows = open_rows(one, where="st.X")
+            rows.read(slice(0, rows.shape[0]))
+
+
+def _result(path: Path) -> None:
+    """Open a result, and read what the report and the viewer read of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = open_result(path, argument="result")
+        result_kind(data)
+        coordinate_unit(data)
+        _everything(path)
+
+
+def _model(path: Path) -> None:
+    cellweft.load(path)
+
+
+def _scores(path: Path) -> None:
+    from cellweft.reports.inputs import _read_scores
+
+    _read_scores(path, "scores")
+
+
+def _proteins(path: Path) -> None:
+    list(cellweft.genes.read_fasta(path))
+
+
+_FILE = {"damage": damage_file}
+_TEXT = {"damage": damage_file, "is_text": True}
+_HDF5 = {"damage": damage_hdf5}
+_FOLDER = {"damage": damage_folder}
+
+TARGETS: dict[str, Target] = {
+    **{name: Target(read=_input, **_TEXT) for name in ("csv", "tsv", "gem")},
+    **{name: Target(read=_input, **_FILE) for name in ("csv_gz", "parquet")},
+    **{name: Target(read=_input, **_FOLDER) for name in ("mtx", "mtx_gz", "sparse_zarr", "dense_zarr")},
+    **{
+        name: Target(read=_input, **_HDF5)
+        for name in ("sparse_h5ad", "dense_h5ad", "by_gene_h5ad", "h5mu", "tenx_h5", "tenx_v2_h5", "loom")
+    },
+    "result_h5ad": Target(read=_result, **_HDF5),
+    "result_zarr": Target(read=_result, **_FOLDER),
+    **{name: Target(read=_model, **_FOLDER) for name in ("model_auto", "model_stimpute", "model_placer")},
+    **{
+        name: Target(read=cellweft.genes.read_embedding, **_FILE)
+        for name in ("embedding_parquet", "embedding_npz")
+    },
+    "embedding_csv": Target(read=cellweft.genes.read_embedding, **_TEXT),
+    "embedding_h5ad": Target(read=cellweft.genes.read_embedding, **_HDF5),
+    "gmt": Target(read=cellweft.genes.read_gene_sets, **_TEXT),
+    "interactions": Target(read=cellweft.genes.read_edges, **_TEXT),
+    "orthologs": Target(read=read_orthologs, **_TEXT),
+    "fasta": Target(read=_proteins, **_TEXT),
+    "fasta_gz": Target(read=_proteins, **_FILE),
+    "scores_csv": Target(read=_scores, **_TEXT),
+    "scores_parquet": Target(read=_scores, **_FILE),
+}

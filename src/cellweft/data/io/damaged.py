@@ -1,0 +1,113 @@
+"""Damaged files: whatever a library raises while it reads becomes one error that names file and element."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+
+from cellweft._errors import CellweftError, FormatError
+
+_FIX = (
+    "The file is damaged or not complete: copy or download it again, or write it again with the program "
+    "that made it."
+)
+
+
+@contextlib.contextmanager
+def reading(
+    where: str, element: str = "", *, expected: str = "an element that can be read", fix: str = _FIX
+) -> Iterator[None]:
+    """Turn what a library raises while it reads a file into `FormatError`.
+
+    h5py, zarr and its codecs, anndata, pandas, pyarrow, NumPy, SciPy and the packers each have their own
+    errors for a file that is damaged, and those of one differ by version, so all are taken. Errors of
+    cellweft pass as they are, and so does a package that is missing.
+
+    Parameters
+    ----------
+    where, element
+        What errors call the file, and what is read of it, such as ``.obsm['spatial']``; put together.
+    expected, fix
+        What should be there, and the next step where the file is damaged.
+
+    Raises
+    ------
+    FormatError
+        What was read could not be.
+
+    Examples
+    --------
+    >>> with reading("st (tissue.h5ad)", ".X"):
+    ...     raise OSError("Can't read data (inflate() failed)")
+    Traceback (most recent call last):
+    ...
+    cellweft.errors.FormatError: st (tissue.h5ad).X: expected an element that can be read, got OSError: Can't
+    read data (inflate() failed). The file is damaged or not complete: copy or download it again, or write it
+    again with the program that made it.
+    """
+    try:
+        yield
+    except (CellweftError, ImportError):
+        raise
+    except Exception as error:
+        place = where + element
+        of_system = system_error(place, error) if isinstance(error, OSError) else None
+        if of_system is not None:
+            raise of_system from error
+        if isinstance(error, MemoryError):
+            expected, fix = "an element that fits into memory", fix + " If it is this large, free memory."
+        raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
+
+
+def system_error(where: str, error: OSError) -> FormatError | None:
+    """Return the error for a file that the system does not open or read, None where the file is at fault.
+
+    Parameters
+    ----------
+    where
+        What errors call the file.
+    error
+        What the system said. HDF5 puts its number into words.
+    """
+    told = re.search(r"errno = (\d+)", str(error))
+    number = error.errno or (int(told[1]) if told else 0)
+    expected = "a readable file"
+    if number in (errno.EACCES, errno.EPERM):
+        return FormatError(
+            where, expected=expected, got="no permission to read it", fix="Change its permissions."
+        )
+    if number in (errno.EAGAIN, errno.ENOLCK, errno.EBUSY, errno.ETXTBSY) or "lock file" in str(error):
+        return FormatError(
+            where,
+            expected="a file that nothing else writes",
+            got=f"one that is open elsewhere, or on a disk that cannot lock files ({_short(error)})",
+            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks "
+            "set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
+        )
+    if number == errno.ENOENT:
+        return FormatError(
+            where,
+            expected="a file that stays where it is",
+            got=f"one that is not there any more ({_short(error)})",
+            fix="Put it back, or complete the folder.",
+        )
+    if number:  # files that are not what they should be have none
+        return FormatError(
+            where,
+            expected=expected,
+            got=f"an error of the system that reads it ({_short(error)})",
+            fix="Try again, or copy the file to a local disk. The file itself may be in order.",
+        )
+    return None
+
+
+def brief(error: Exception) -> str:
+    """Return the kind of an error and the start of its text, without an end that reads as one's own."""
+    text = _short(error).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).encode(errors="replace").decode().split())[:120]

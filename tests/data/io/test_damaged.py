@@ -1,0 +1,164 @@
+"""Damaged files of every kind end in one error, which names the file, the element and the next step."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+
+from cellweft._errors import FormatError, InputError
+from cellweft.data._pair import pair
+from cellweft.data.io.damaged import reading, system_error
+from cellweft.data.io.read import open_input
+
+GENES = [f"Gene{number}" for number in range(12)]
+ALONE = "The file is damaged"
+
+
+@pytest.fixture
+def sc(make_side: Any) -> anndata.AnnData:
+    return make_side(GENES, n_cells=30, seed=1)
+
+
+@pytest.fixture
+def stored(make_side: Any, write_as: Any, tmp_path: Path) -> Callable[[str], Path]:
+    """Function that writes a tissue in a format and returns the path."""
+
+    def write(kind: str) -> Path:
+        data = make_side(GENES[:8], n_cells=20, spatial=True, seed=2)
+        data.obs["area"] = np.arange(20.0)
+        return write_as(data, tmp_path, kind)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (KeyError("indptr"), "KeyError: 'indptr'"),
+        (RuntimeError("error during blosc decompression: -1"), "error during blosc decompression: -1"),
+        (EOFError(), "got EOFError. "),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "can't decode byte 0xff"),
+        (ValueError("name \udc80 of a column"), r"name \? of a column"),
+        (
+            MemoryError("std::bad_alloc"),
+            "expected an element that fits into memory, got MemoryError: std::bad",
+        ),
+        (OSError("Can't synchronously read data (inflate() failed)"), "inflate"),
+        (OSError(24, "Too many open files"), "expected a readable file, got an error of the system"),
+        (PermissionError(13, "Permission denied"), "no permission to read it. Change its permissions"),
+        (FileNotFoundError(2, "No such file"), "expected a file that stays where it is"),
+    ],
+)
+def test_errors_of_libraries_become_one(raised: Exception, said: str) -> None:
+    with pytest.raises(FormatError, match=said) as caught, reading("st (a.h5ad)", ".obsm['spatial']"):
+        raise raised
+    assert str(caught.value).startswith("st (a.h5ad).obsm['spatial']: expected ")
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("raised", [InputError("x", expected="a", got="b", fix="C."), ImportError("no")])
+def test_what_says_itself_passes(raised: Exception) -> None:
+    with pytest.raises(type(raised)) as caught, reading("st (a.h5ad)"):
+        raise raised
+    assert caught.value is raised
+
+
+def test_only_numbers_of_the_system_are_its_fault() -> None:
+    assert system_error("a", OSError("inflate() failed")) is None
+    told = str(system_error("a", OSError("unable to open (errno = 13, error message = 'x')")))
+    assert "no permission" in told
+
+
+KINDS = ["h5ad", "h5", "mtx", "csv.gz", "parquet"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_truncated_files(kind: str, share: float, stored: Any, sc: Any) -> None:
+    path = stored(kind)
+    file = next(path.glob("*matrix.mtx*")) if path.is_dir() else path
+    content = gzip.decompress(file.read_bytes()) if kind == "mtx" and file.suffix == ".gz" else None
+    if content is not None:
+        file.write_bytes(gzip.compress(content)[: int(len(gzip.compress(content)) * share)])
+    else:
+        file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    with pytest.raises(FormatError, match="expected") as caught:
+        pair(sc, path)
+    assert f"({path})" in str(caught.value)
+
+
+def _without(key: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[key]
+
+    return change
+
+
+def _put(key: str, value: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        attributes = dict(file[key].attrs)
+        del file[key]
+        file[key] = value
+        file[key].attrs.update(attributes)
+
+    return change
+
+
+def _told(key: str, name: str, value: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        file[key].attrs[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without("X/indptr"), r"\.X: expected a sparse matrix"),
+        (_without("obs/area"), r"\.obs: expected an element that can be read, got KeyError"),
+        (_put("obs/area", np.arange(3.0)), r"\.obs\['area'\]: expected a table .* 3 values for 20 cells"),
+        (_put("var", 1), r"\.var: expected a table with a name and a value for each row"),
+        (_put("X/indices", np.zeros((2, 2))), r"\.X\.indices: expected a list of values, got shape \(2, 2\)"),
+        (_put("X/indptr", np.zeros(21)), r"\.X\.indptr: expected whole numbers, got float64"),
+        (_put("X/data", np.array([b"a"] * 160)), r"\.X\.data: expected real numbers, got text"),
+        (_put("X/data", np.ones(160) * 1j), r"\.X\.data: expected real numbers, got complex numbers"),
+        (_put("X/indptr", h5py.Empty("f")), r"\.X\.indptr: expected a list of values"),
+        (_told("X", "shape", "wide"), r"\.X: expected an element that can be read, got ValueError"),
+        (_put("obsm", np.zeros(3)), r"\.obsm: expected elements by their names, got a single array"),
+        (
+            _told("obsm/spatial", "encoding-type", "of another world"),
+            r"\.obsm\['spatial'\]: expected an elem",
+        ),
+    ],
+)
+def test_elements_of_h5ad(change: Any, said: str, stored: Any, sc: Any, make_side: Any) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        if isinstance(file["X"], h5py.Dataset):
+            pytest.fail("the tissue is sparse")
+        change(file)
+
+    def read() -> None:
+        pair(sc, path)
+        open_input(path, argument="st").obs["area"]
+
+    with pytest.raises(InputError, match=said) as caught:
+        read()
+    assert f"st ({path})" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])
+@pytest.mark.parametrize("element", ["X/data", "X/indices", "obsm/spatial", "var/_index"])
+def test_chunks_of_zarr_that_do_not_unpack(kind: str, element: str, stored: Any, sc: Any) -> None:
+    path = stored(kind)
+    files = [one for one in (path / element).rglob("*") if one.is_file() and one.name[0] not in ".z"]
+    for one in files:
+        one.write_bytes(b"\x02\x01\x21\x08" + b"\xff" * 40)
+    assert files
+    with pytest.raises(FormatError, match="expected an element that can be read"):
+        pair(sc, path)

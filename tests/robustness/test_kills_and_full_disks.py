@@ -1,0 +1,250 @@
+"""Outputs are whole or absent: killed at any file operation or moment, on a disk that fills up at any stage.
+
+Each run is a fork of the process that has the small inputs and the fitted model, so that it is quick. A hook
+counts its file operations (files opened for writing, folders made, names changed, blocks given to HDF5), and
+kills the process, or says that the disk is full, at the one that is asked for.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cellweft.cli import app
+from cellweft.data.io.atomic_output import ForgivingFile
+from cellweft.errors import CellweftError
+
+KINDS = ("zarr", "sparse zarr", "half zarr", "h5ad", "sparse h5ad", "model", "place", "evaluate")
+N_KILLS = 6  # of each kind: half at a file operation, half at a moment
+WORK: dict[str, tuple[str, dict[str, Any]]] = {
+    "zarr": ("out.zarr", {}),
+    "sparse zarr": ("out.zarr", {"sparse": 0.05}),
+    "half zarr": ("out.zarr", {"dtype": "float16"}),
+    "h5ad": ("out.h5ad", {}),
+    "sparse h5ad": ("out.h5ad", {"sparse": 0.05}),
+    "model": ("out.model", {}),
+    "place": ("out.h5ad", {}),
+    "evaluate": ("scores.csv", {}),
+}
+
+
+def work(kind: str, world: Any, folder: Path) -> None:
+    """Make an output; raise what the library or the command raises."""
+    name, how = WORK[kind]
+    path = folder / name
+    inputs = [str(world.folder / one) for one in ("atlas.h5ad", "tissue.h5ad")]
+    if kind == "model":
+        world.imputer.save(path)
+    elif kind == "place":
+        sets = {"steps": 4, "hidden": 8, "middle": 6, "latent": 4, "models": 1}
+        options = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+        _command("place", *inputs, "-o", str(path), "--device", "cpu", "--quiet", *options)
+    elif kind == "evaluate":
+        options = ["--methods", "mean", "--folds", "2", "--device", "cpu", "--quiet"]
+        _command("evaluate", *inputs, "-o", str(path), *options)
+    else:
+        world.imputer.impute_to(path, progress=False, **how)
+
+
+class Refused(Exception):  # noqa: N818
+    """A command said in its own words that it could not go on."""
+
+
+def _command(*words: str) -> None:
+    result = CliRunner().invoke(app, list(words))
+    if result.exit_code == 2 and result.stderr.startswith("Error: "):
+        raise Refused(result.stderr)
+    if result.exit_code:
+        raise result.exception or RuntimeError(result.output)
+
+
+def in_fork(task: Callable[[], None], *, after: float | None = None) -> int:
+    """Run a task in a fork and return its wait status; kill it after so many seconds, if it still runs."""
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            task()
+            status = 0
+        except (CellweftError, Refused) as error:
+            sys.stderr.write(str(error))
+            status = 3
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def hooked(at: int | None, act: Callable[[], None], counted: Path | None = None) -> None:
+    """Call a function at the file operation of a number and at all that follow; None only counts them."""
+    count = 0
+
+    def operation() -> None:
+        nonlocal count
+        count += 1
+        if counted is not None:
+            descriptor = os.open(counted, os.O_WRONLY | os.O_CREAT)  # its own opening is not counted
+            os.pwrite(descriptor, f"{count:012}".encode(), 0)
+            os.close(descriptor)
+        if at is not None and count >= at:
+            act()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        is_writing = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if is_writing or event in ("os.rename", "os.mkdir", "os.rmdir"):
+            operation()
+
+    sys.addaudithook(hook)
+    write = ForgivingFile.write
+
+    def counting(self: ForgivingFile, data: memoryview) -> int:
+        if at is not None and count + 1 >= at and act is full_disk:
+            self.failure = self.failure or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        else:
+            operation()
+        return write(self, data)
+
+    ForgivingFile.write = counting  # type: ignore[method-assign]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture(scope="module")
+def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, int, float]]:
+    """Function that returns what an undisturbed run makes, its file operations and its seconds."""
+    known: dict[str, tuple[Any, int, float]] = {}
+
+    def run(kind: str) -> tuple[Any, int, float]:
+        if kind not in known:
+            folder, counted = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("count") / "n"
+
+            def task() -> None:
+                hooked(None, die, counted)
+                work(kind, world, folder)
+
+            start = time.monotonic()
+            assert in_fork(task) == 0
+            seconds = time.monotonic() - start
+            known[kind] = (content(folder / WORK[kind][0]), int(counted.read_text()), seconds)
+        return known[kind]
+
+    return run
+
+
+def content(path: Path) -> Any:
+    """Return all of an output that does not depend on when it was made, as bytes told by hashes."""
+    if path.suffix == ".csv":
+        return path.read_text()
+    if path.suffix == ".model":
+        return [hashlib.sha256((path / one).read_bytes()).hexdigest() for one in ("weights.safetensors",)]
+    data = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)
+    matrix = data.X.toarray() if hasattr(data.X, "toarray") else data.X
+    parts = [np.asarray(matrix).tobytes() if matrix is not None else b"", data.obs.to_csv().encode()]
+    parts += [
+        data.var.to_csv().encode(),
+        *(np.asarray(data.obsm[key]).tobytes() for key in sorted(data.obsm)),
+    ]
+    return [hashlib.sha256(one).hexdigest() for one in parts]
+
+
+def check_whole_or_absent(kind: str, world: Any, folder: Path, expected: Any) -> None:
+    """See that nothing half-made has the final name, and that the next run gives equal bits and clears up."""
+    path = folder / WORK[kind][0]
+    if path.exists():  # killed at the very end
+        assert content(path) == expected
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for other in path.parent.glob("scores.*"):
+            other.unlink()
+    for other in folder.glob("scores.json"):
+        other.unlink()  # of two files the first may have its name already
+    assert in_fork(lambda: work(kind, world, folder)) == 0
+    assert content(path) == expected
+    left = {one.name for one in folder.iterdir()} - {path.name, "scores.json"}
+    assert not [one for one in left if "partial" in one], left
+
+
+@pytest.mark.parametrize("number", range(N_KILLS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_runs_leave_nothing_half_made(
+    kind: str, number: int, world: Any, whole: Any, tmp_path: Path
+) -> None:
+    expected, operations, seconds = whole(kind)
+    if number % 2:
+        after = seconds * random.Random(f"{kind} {number}").uniform(0.05, 0.95)
+        in_fork(lambda: work(kind, world, tmp_path), after=after)
+    else:
+        at = 1 + operations * number // N_KILLS
+
+        def task() -> None:
+            hooked(at, die)
+            work(kind, world, tmp_path)
+
+        assert os.WTERMSIG(in_fork(task)) == signal.SIGKILL
+    check_whole_or_absent(kind, world, tmp_path, expected)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("kind", KINDS)
+def test_disks_that_fill_up(
+    kind: str, part: float, world: Any, whole: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    expected, operations, _ = whole(kind)
+    at = 1 + int(operations * part)
+
+    def task() -> None:
+        hooked(at, full_disk)
+        work(kind, world, tmp_path)
+
+    status = os.waitstatus_to_exitcode(in_fork(task))
+    said = capfd.readouterr().err
+    assert status == 3, said
+    assert "No space left" in said or "disk" in said, said
+    assert not (tmp_path / WORK[kind][0]).exists()
+    check_whole_or_absent(kind, world, tmp_path, expected)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "h5ad", "sparse h5ad", "model", "evaluate"])
+def test_files_that_may_not_grow(
+    kind: str, world: Any, whole: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The system refuses every file of more than 200 bytes, as a quota does."""
+    expected, _, _ = whole(kind)
+
+    def task() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+        work(kind, world, tmp_path)
+
+    status = os.waitstatus_to_exitcode(in_fork(task))
+    assert status == 3, capfd.readouterr().err
+    assert not (tmp_path / WORK[kind][0]).exists()
+    check_whole_or_absent(kind, world, tmp_path, expected)
+
+
+def test_there_are_forty_kills() -> None:
+    assert len(KINDS) * N_KILLS >= 40
