@@ -14,6 +14,7 @@ from typing import Any, Self, get_args
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from cellweft._compute import progress_callback, resolve_devices, return_memory
 from cellweft._errors import InputError, NotFittedError, SettingError, arg, check_choice, check_range
@@ -57,6 +58,7 @@ from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
+from cellweft.impute.transfer import transfer_values, values_to_transfer
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings
 
@@ -428,6 +430,72 @@ class Imputer(NotebookText, FolderModel):
         with progress_callback(progress) as report:
             write_imputation(self, pair, request, genes=genes, progress=report)
         return request.target
+
+    def transfer(
+        self,
+        values: NDArray[Any] | pd.DataFrame | pd.Series[Any] | None = None,
+        *,
+        obs: str | Sequence[str] | None = None,
+        obsm: str | None = None,
+        layer: str | None = None,
+        genes: Iterable[str] | None = None,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: ProgressOption = True,
+    ) -> Any:
+        """Transfer what is known of the reference's cells to the spatial cells: means by the fitted weights.
+
+        Parameters
+        ----------
+        values
+            An array or DataFrame with a row for each reference cell. Name one of ``values``, ``obs``,
+            ``obsm`` and ``layer``.
+        obs
+            A column of the reference's ``obs``, such as a score; several columns, if all hold numbers.
+        obsm
+            A key of its ``obsm``: an embedding, or a table of proteins.
+        layer
+            A layer of it, whose values are averaged as they stand there, without normalisation.
+        genes
+            Genes of the layer; all by default.
+        pair
+            Data to transfer to; by default those it was fitted to.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            As in `fit`; a function is called as blocks of cells are done.
+
+        Returns
+        -------
+        ndarray or DataFrame
+            As `Placement.transfer` returns. Numbers: an array, (n_cells,) or (n_cells, n_columns), where the
+            values have no names for their columns or are one column; else a DataFrame with a row for each
+            spatial cell. Text: a DataFrame of the share of each label, rows summing to 1.
+
+        Raises
+        ------
+        KeyMissingError, InputError, FormatError
+            No such column, key or layer; other rows than the reference has; NaN; a layer of another shape;
+            proteins below zero.
+        SettingError
+            None, or several, of ``values``, ``obs``, ``obsm`` and ``layer``.
+        GeneError, NotFittedError, MemoryBudgetError
+            As in `impute`.
+
+        Notes
+        -----
+        Every cell gets the weighted mean over the reference of which its imputed genes are made: with "auto"
+        by the softmax weights of attention, with "stimpute" over the k neighbours. Levels and the gene
+        network are not applied. A spatial cell without counts of the panel gets the mean over the reference
+        with "auto". For the most likely cell type, use `annotate`, which calibrates its probabilities.
+        """
+        fitted = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
+        with progress_callback(progress) as report:
+            carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
+        return given.table(carried, pair.st.obs_names)
 
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
         """Return the reliability of genes.
