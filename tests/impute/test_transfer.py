@@ -135,7 +135,7 @@ def fitted(data: Pair) -> Imputer:
 def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
     with pytest.raises(cellweft.errors.SettingError, match=r"one of obs, obsm, layer and values, got none"):
         fitted.transfer()
-    with pytest.raises(cellweft.errors.SettingError, match=r"got obs=, layer="):
+    with pytest.raises(cellweft.errors.SettingError, match=r"got 'obs=', 'layer='"):
         fitted.transfer(obs="age", layer="spliced")
     with pytest.raises(
         cellweft.errors.SettingError, match=r"genes: expected layer=, which has genes, got obs="
