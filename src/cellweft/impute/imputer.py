@@ -32,7 +32,7 @@ from cellweft._typing import (
     ProgressOption,
     no_progress,
 )
-from cellweft.data._pair import Pair, check_not_input, pictures_of
+from cellweft.data._pair import Labels, Pair, check_not_input, pictures_of
 from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
 from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval
@@ -42,6 +42,7 @@ from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeSource, read_edges
 from cellweft.genes.network import read_network
+from cellweft.impute.annotation.annotator import annotate_cells
 from cellweft.impute.attention import AttentionMethod, SavedAttention
 from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Method, predict_all
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
@@ -496,6 +497,63 @@ class Imputer(NotebookText, FolderModel):
         with progress_callback(progress) as report:
             carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
         return given.table(carried, pair.st.obs_names)
+
+    def annotate(
+        self,
+        labels: Labels | Sequence[str] = None,
+        *,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: ProgressOption = True,
+    ) -> pd.DataFrame:
+        """Tell the type of every spatial cell by the labels of the reference.
+
+        Parameters
+        ----------
+        labels
+            A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
+            "subclass"], whose labels then agree; an array with a label for each reference cell; or None for
+            the labels of the pair. Cells of the reference without a label, or labelled "unknown", are left
+            out.
+        pair
+            Data to annotate; by default those it was fitted to.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            As in `fit`; a function is called as blocks of cells and parts of the calibration are done.
+
+        Returns
+        -------
+        DataFrame
+            A row per spatial cell. ``label``: the most probable label, never "unknown". ``confidence``: its
+            probability, 0 to 1, calibrated. ``unknown``: whether the cell looks as if its type were missing
+            from the reference, or has no counts of the panel. ``probability_NAME``: of each label, rows
+            summing to 1. Of several columns, each has these with its name and ``_`` before them; the best
+            label of the column with fewest labels decides, and the others agree with it.
+            ``attrs["cellweft"]``: how well confidence agreed with the truth in held-out cells
+            (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`).
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such column; no labels; all cells of one label.
+        NotFittedError, MemoryBudgetError
+            As in `impute`.
+
+        Notes
+        -----
+        Probabilities are the geometric mean of two: shares of the labels in the weights that the cell gives
+        to the reference, on a scale that is fitted (vector scaling, Guo et al. 2017); and logistic regression
+        in the shared embedding. They are calibrated on cells of the reference that are held out and brought
+        to the panel, the gene levels and the depth of the tissue; see docs/labels.md. The cut for ``unknown``
+        is chosen on the same cells, with one label at a time left out of the reference: 5 % of the cells
+        whose label is there are unknown.
+        """
+        fitted = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        with progress_callback(progress) as report:
+            return annotate_cells(fitted, pair, labels, memory=memory, progress=report)
 
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:
         """Return the reliability of genes.

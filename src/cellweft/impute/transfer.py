@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from cellweft._compute import READ_ROWS, numpy_of, row_blocks
 from cellweft._errors import SettingError, arg, sentence
 from cellweft._text import shorten
-from cellweft._typing import DoubleArray, Progress
+from cellweft._typing import DoubleArray, FloatArray, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.cell_values import (
     CellValues,
@@ -87,23 +87,61 @@ def transfer_values(
     -------
     (n_cells, n_columns)
     """
-    n_cells = pair.st.n_cells
     at_once = columns_at_once(pair, values.n_columns, settings=fitted.settings, memory=memory)
-    carried = np.empty((n_cells, values.n_columns))
-    passes, done = list(row_blocks(values.n_columns, at_once)), 0
-    for columns in passes:
+    return carried_to(
+        fitted,
+        lambda rows: pair.st.dense(rows, pair.st_shared),
+        values,
+        n_cells=pair.st.n_cells,
+        at_once=at_once,
+        progress=progress,
+    )
 
-        def carry(numbers: DoubleArray) -> DoubleArray:
-            nonlocal done
+
+def carried_to(
+    fitted: FittedMethod,
+    read: Callable[[slice], FloatArray],
+    values: CellValues,
+    *,
+    n_cells: int,
+    at_once: int,
+    sharpness: float = 1.0,
+    progress: Progress = no_progress,
+) -> DoubleArray:
+    """Return weighted means of the reference's values in cells by their panel.
+
+    Parameters
+    ----------
+    fitted
+        Whose weights.
+    read
+        From a slice of the cells to their log-normalised panel, (n_rows, n_panel).
+    values
+        What the reference's cells hold.
+    n_cells
+        How many cells.
+    at_once
+        Columns that are carried together.
+    sharpness
+        As of `cellweft.impute.base.FittedMethod.operator`.
+    progress
+        Called as blocks of cells are done.
+
+    Returns
+    -------
+    (n_cells, n_columns)
+    """
+    result = np.empty((n_cells, values.n_columns))
+    blocks, passes = list(row_blocks(n_cells, READ_ROWS)), list(row_blocks(values.n_columns, at_once))
+    for number, columns in enumerate(passes):
+
+        def carry(numbers: DoubleArray, done: int = number * n_cells) -> DoubleArray:
             table = torch.from_numpy(numbers.astype(np.float32)).to(fitted.device)
             found = np.empty((n_cells, numbers.shape[1]))
-            blocks = list(row_blocks(n_cells, READ_ROWS))
-            panels = prefetch(pair.st.dense(rows, pair.st_shared) for rows in blocks)
-            for rows, measured in zip(blocks, panels, strict=True):
-                found[rows] = numpy_of(fitted.operator(measured).apply(table))
-                done += rows.stop - rows.start
-                progress("cells", done, n_cells * len(passes))
+            for rows, measured in zip(blocks, prefetch(map(read, blocks)), strict=True):
+                found[rows] = numpy_of(fitted.operator(measured, sharpness=sharpness).apply(table))
+                progress("cells", done + rows.stop, n_cells * len(passes))
             return found
 
-        carried[:, columns] = mean_of(values.read(columns), carry)
-    return carried
+        result[:, columns] = mean_of(values.read(columns), carry)
+    return result
