@@ -255,12 +255,17 @@ class FittedStImpute:
         """See `cellweft.impute.base.FittedMethod`."""
         return NetworkGenes.of(self.model, self.columns, genes)
 
-    def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:
+    def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:  # noqa: ARG002 (one encoder)
         """See `cellweft.impute.base.FittedMethod`."""
         latent = unit_length(stimpute.encode(self.model.autoencoder, measured), axis=1)
         return (latent * measured.any(axis=1, keepdims=True)).astype(np.float32)
 
-    def operator(self, measured: FloatArray, *, sharpness: float = 1.0) -> ReferenceOperator:
+    def operator(  # neighbours count alike
+        self,
+        measured: FloatArray,
+        *,
+        sharpness: float = 1.0,  # noqa: ARG002
+    ) -> ReferenceOperator:
         """See `cellweft.impute.base.FittedMethod`."""
         near = torch.from_numpy(stimpute.find_neighbors(self.model, measured)).to(self.device)
         mean = NeighborMean(neighbors=near, n_reference=self.columns.n_cells)

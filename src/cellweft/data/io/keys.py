@@ -56,5 +56,5 @@ LABEL: Final = "label"
 CONFIDENCE_COLUMN: Final = "confidence"
 UNKNOWN: Final = "unknown"
 PROBABILITY: Final = "probability_"
-"""Columns of a table of labels: the best label, its probability, whether its type seems to be missing from the
-reference; and what stands before the name of a label in the column of its probability."""
+"""Columns of a table of labels: the best label, its probability, whether its type seems to be missing from
+the reference; and what stands before the name of a label in the column of its probability."""

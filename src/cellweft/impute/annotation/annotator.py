@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
-from cellweft._errors import InputError
-from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress
+from cellweft._statistics import row_shares
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, no_progress
 from cellweft.data._pair import Labels, Pair
 from cellweft.data.cell_values import CellValues
-from cellweft.impute.annotation.calibration import ShareScale, joined
+from cellweft.impute.annotation.calibration import LabelScale, joined
 from cellweft.impute.annotation.held_out_cells import HeldOut, as_measured, draw_cells, share_weights
 from cellweft.impute.annotation.label_table import label_table
 from cellweft.impute.annotation.reference_labels import ReferenceLabels, read_labels
@@ -26,8 +26,9 @@ from cellweft.impute.transfer import carried_to
 
 SHARPNESS = 2.0
 """Factor on the sharpness of attention where it tells labels: measured, benchmarks/results/annotate.md."""
-DEPTHS = (1.0, 0.5, 0.25, 0.12, 0.06)
-"""Shares of the tissue's totals, of which one makes held-out cells as hard to tell as the tissue's are."""
+LEAST_DEPTH = 0.03
+"""Share of the tissue's totals that held-out cells are thinned to at most, to be as hard to tell as it is."""
+_HALVINGS = 5  # of the interval in which that share lies
 _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # cells of the reference that the classifiers learn from
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
@@ -36,143 +37,178 @@ ReadPanel = Callable[[slice], FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Annotator:
-    """What tells the labels of cells by their panel.
+class Told:
+    """What two ways tell of the labels of cells, neither of them calibrated.
 
     Attributes
     ----------
-    fitted
-        Whose weights.
-    scale
-        From shares to probabilities.
+    shares
+        (n_cells, n_labels) of the labels in the weights that the cells give to the reference.
+    classified
+        (n_cells, n_labels) probabilities by logistic regression in the shared embedding.
+    """
+
+    shares: DoubleArray
+    classified: DoubleArray
+
+    def agreement(self, weights: DoubleArray) -> float:
+        """Return the share of the cells, with weights that sum to 1, for which both find the same best."""
+        return float(weights @ (self.shares.argmax(axis=1) == self.classified.argmax(axis=1)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Annotator:
+    """What makes calibrated probabilities of what is told of cells.
+
+    Attributes
+    ----------
+    of_shares, of_classified
+        The scale of either.
+    """
+
+    of_shares: LabelScale
+    of_classified: LabelScale
+
+    @classmethod
+    def fit(cls, told: Told, codes: IntArray, weights: DoubleArray) -> Annotator:
+        """Learn both scales from held-out cells; ``codes`` and ``weights`` as of `LabelScale.fit`."""
+        return cls(
+            of_shares=LabelScale.fit(told.shares, codes, weights),
+            of_classified=LabelScale.fit(told.classified, codes, weights),
+        )
+
+    def probabilities(self, told: Told) -> DoubleArray:
+        """Return probabilities of the labels, (n_cells, n_labels)."""
+        return joined(
+            self.of_shares.probabilities(told.shares), self.of_classified.probabilities(told.classified)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelLearner:
+    """Tells labels of cells by what a fitted method makes of their panel.
+
+    Attributes
+    ----------
+    fitted, pair, labels
+        Whose weights and embedding, the data, and the labels of its reference.
+    cells, folds
+        (n_cells,) positions of the reference's cells that are held out, and the part of each.
     classifiers
-        One for each part of the held-out cells, which learned from the others in the shared embedding.
+        One for each part of these cells, which learned from others.
+    at_once
+        Labels that are carried together.
     """
 
     fitted: FittedMethod
-    scale: ShareScale
+    pair: Pair
+    labels: ReferenceLabels
+    cells: IntArray
+    folds: IntArray
     classifiers: tuple[LogisticRegression, ...]
+    at_once: int
 
-    def probabilities(
-        self, shares: DoubleArray, measured: FloatArray, *, fold: int | None = None
-    ) -> DoubleArray:
-        """Return probabilities of the labels, (n_cells, n_labels): from shares, and from the embedding.
+    @classmethod
+    def of(cls, fitted: FittedMethod, pair: Pair, labels: ReferenceLabels, *, at_once: int) -> LabelLearner:
+        """Choose the cells that are held out, and learn the classifiers without them."""
+        cells = draw_cells(labels.codes, np.flatnonzero(labels.codes >= 0), seed=fitted.seed)
+        stream = numpy_stream(fitted.seed, "label folds")
+        folds = stream.permutation(np.arange(len(cells)) % _FOLDS)
+        classifiers = (_classifier(fitted, pair, labels, cells[folds == fold]) for fold in range(_FOLDS))
+        return cls(
+            fitted=fitted,
+            pair=pair,
+            labels=labels,
+            cells=cells,
+            folds=folds,
+            classifiers=tuple(classifiers),
+            at_once=at_once,
+        )
+
+    def read(self, rows: slice) -> FloatArray:
+        """Return the panel of spatial cells."""
+        return self.pair.st.dense(rows, self.pair.st_shared)
+
+    def of_tissue(self, progress: Progress) -> Told:
+        """Return what is told of the spatial cells."""
+        n_cells = self.pair.st.n_cells
+        every = self.labels.values(np.ones(self.pair.sc.n_cells, dtype=np.bool_))
+        shares = self._shares(every, self.read, n_cells, progress=progress)
+        blocks = row_blocks(n_cells, READ_ROWS)
+        classified = [self._classified(self.read(rows), self.classifiers) for rows in blocks]
+        return Told(shares=shares, classified=np.concatenate(classified))
+
+    def of_held_out(self, measured: FloatArray) -> Told:
+        """Return what is told of the held-out cells, each without its part: (n_cells, n_panel) given."""
+        shape = len(self.cells), self.labels.names.shape[1]
+        shares, classified = np.empty(shape), np.empty(shape)
+        for fold in range(_FOLDS):
+            rows = self.folds == fold
+            kept, panel = np.ones(self.pair.sc.n_cells, dtype=np.bool_), measured[rows]
+            kept[self.cells[rows]] = False
+            shares[rows] = self._shares(self.labels.values(kept), panel.__getitem__, len(panel))
+            classified[rows] = self._classified(panel, self.classifiers[fold : fold + 1])
+        return Told(shares=shares, classified=classified)
+
+    def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
+        """Return held-out cells that are as hard to tell as the tissue's, and what is told of them.
 
         Parameters
         ----------
-        shares
-            (n_cells, n_labels) of the weights of the reference.
-        measured
-            (n_cells, n_panel) log-normalised panel.
-        fold
-            The part that the cells are of, whose classifier alone is asked; all by default.
+        tissue
+            What is told of the spatial cells.
+        progress
+            Called as depths are tried.
+
+        Notes
+        -----
+        Shares and classifier agree less often where less can be told of cells. The depth is sought at which
+        they agree on held-out cells as often as on the tissue's, by halving on a logarithmic scale.
         """
-        embedded = self.fitted.embed(measured, of="spatial")
-        asked = self.classifiers if fold is None else self.classifiers[fold : fold + 1]
-        told = np.zeros_like(shares)
-        for one in asked:
-            told[:, one.classes_] += one.predict_proba(embedded) / len(asked)
-        return joined(self.scale.probabilities(shares), told)
+        n_cells, codes = len(tissue.shares), self.labels.codes[self.cells]
+        target = tissue.agreement(np.full(n_cells, 1 / n_cells))
+        weights = share_weights(codes, tissue.shares.mean(axis=0))
+        low, high, depth = np.log(LEAST_DEPTH), 0.0, 1.0
+        nearest, best = np.inf, None
+        for number in range(_HALVINGS + 1 if self.pair.st.scale == "raw" else 1):
+            measured = as_measured(
+                self.pair, self.cells, codes, weights=weights, depth=depth, seed=self.fitted.seed
+            )
+            told = self.of_held_out(measured)
+            progress("held-out cells", number + 1, _HALVINGS + 1)
+            agreement = told.agreement(weights)
+            if best is None or abs(agreement - target) < nearest:
+                nearest = abs(agreement - target)
+                best = HeldOut(codes=codes, weights=weights, measured=measured, depth=depth), told
+            if depth == 1 and agreement <= target:
+                break
+            low, high = (low, np.log(depth)) if agreement > target else (np.log(depth), high)
+            depth = float(np.exp((low + high) / 2))
+        assert best is not None  # noqa: S101
+        return best
 
-
-def fit_annotator(
-    fitted: FittedMethod,
-    pair: Pair,
-    labels: ReferenceLabels,
-    shares: DoubleArray,
-    *,
-    at_once: int,
-    progress: Progress,
-) -> tuple[Annotator, HeldOut, DoubleArray]:
-    """Learn to tell labels, from cells of the reference that are held out.
-
-    Parameters
-    ----------
-    fitted, pair, labels
-        Whose weights, the data, and the labels of its reference.
-    shares
-        (n_st, n_labels) in the tissue.
-    at_once
-        Labels that are carried together.
-    progress
-        Called as parts are done.
-
-    Returns
-    -------
-    annotator, held_out : Annotator, HeldOut
-    probabilities : ndarray
-        (n_held_out, n_labels), each by what was learned without its part.
-    """
-    cells = draw_cells(labels.codes, np.flatnonzero(labels.codes >= 0), seed=fitted.seed)
-    codes = labels.codes[cells]
-    folds = numpy_stream(fitted.seed, "label folds").permutation(np.arange(len(cells)) % _FOLDS)
-    composition, target = shares.mean(axis=0), float(shares.max(axis=1).mean())
-    nearest, best = np.inf, None
-    for number, depth in enumerate(DEPTHS if pair.st.scale == "raw" else DEPTHS[:1]):
-        weights = share_weights(codes, composition)
-        measured = as_measured(pair, cells, codes, weights=weights, depth=depth, seed=fitted.seed)
-        one = HeldOut(cells=cells, codes=codes, folds=folds, weights=weights, measured=measured, depth=depth)
-        of_depth = _held_out_shares(fitted, labels, one, at_once=at_once)
-        progress("held-out cells", number + 1, len(DEPTHS))
-        distance = abs(float(weights @ of_depth.max(axis=1)) - target)
-        if distance < nearest:
-            nearest, best = distance, (one, of_depth)
-        if weights @ of_depth.max(axis=1) < target:
-            break
-    if best is None:  # shares that are not numbers have no distance
-        raise InputError("labels", expected="shares of labels", got="NaN", fix="Fit the Imputer anew.")
-    held_out, known = best
-    scale = ShareScale.fit(known, codes, held_out.weights)
-    weights = share_weights(codes, scale.probabilities(shares).mean(axis=0))
-    held_out = HeldOut(**(vars(held_out) | {"weights": weights}))
-    scale = ShareScale.fit(known, codes, weights)
-    classifiers = tuple(_classifier(fitted, pair, labels, cells[folds == fold]) for fold in range(_FOLDS))
-    annotator = Annotator(fitted=fitted, scale=scale, classifiers=classifiers)
-    probabilities = np.empty_like(known)
-    for fold in range(_FOLDS):
-        rows = folds == fold
-        probabilities[rows] = annotator.probabilities(known[rows], held_out.measured[rows], fold=fold)
-    return annotator, held_out, probabilities
-
-
-def _held_out_shares(
-    fitted: FittedMethod, labels: ReferenceLabels, held_out: HeldOut, *, at_once: int
-) -> DoubleArray:
-    """Return shares of the labels in held-out cells, (n_cells, n_labels), of the other cells' weights."""
-    shares = np.empty((len(held_out.cells), labels.names.shape[1]))
-    for fold in range(_FOLDS):
-        rows = held_out.folds == fold
-        kept, measured = np.ones(len(labels.codes), dtype=np.bool_), held_out.measured[rows]
-        kept[held_out.cells[rows]] = False
-        found = label_shares(
-            fitted, labels.values(kept), measured.__getitem__, n_cells=len(measured), at_once=at_once
+    def _shares(
+        self, values: CellValues, read: ReadPanel, n_cells: int, progress: Progress = no_progress
+    ) -> DoubleArray:
+        """Return the share that each label has in the weights that cells give to labelled cells."""
+        mass = carried_to(
+            self.fitted,
+            read,
+            values,
+            n_cells=n_cells,
+            at_once=self.at_once,
+            sharpness=SHARPNESS,
+            progress=progress,
         )
-        shares[rows] = found
-    return shares
+        return row_shares(mass, np.full(mass.shape[1], 1 / mass.shape[1]))
 
-
-def label_shares(
-    fitted: FittedMethod,
-    values: CellValues,
-    read: ReadPanel,
-    *,
-    n_cells: int,
-    at_once: int,
-    progress: Progress | None = None,
-) -> DoubleArray:
-    """Return the share that each label has in the weights that cells give to labelled cells.
-
-    Parameters
-    ----------
-    fitted, read, n_cells, at_once, progress
-        As of `cellweft.impute.transfer.carried_to`.
-    values
-        A column for each label.
-    """
-    more = {} if progress is None else {"progress": progress}
-    mass = carried_to(fitted, read, values, n_cells=n_cells, at_once=at_once, sharpness=SHARPNESS, **more)
-    total = mass.sum(axis=1, keepdims=True)
-    return np.where(total > 0, mass / np.where(total > 0, total, 1), 1 / values.n_columns)
+    def _classified(self, measured: FloatArray, classifiers: Sequence[LogisticRegression]) -> DoubleArray:
+        """Return the mean probabilities of some classifiers."""
+        embedded = self.fitted.embed(measured, of="spatial")
+        classified = np.zeros((len(measured), self.labels.names.shape[1]))
+        for one in classifiers:
+            classified[:, one.classes_] += one.predict_proba(embedded) / len(classifiers)
+        return classified
 
 
 def _classifier(
@@ -201,15 +237,18 @@ def annotate_cells(
     """Return labels of the spatial cells; parameters and result as of `cellweft.Imputer.annotate`."""
     asked = read_labels(pair, labels)
     at_once = columns_at_once(pair, asked.names.shape[1], settings=fitted.settings, memory=memory)
-
-    def read(rows: slice) -> FloatArray:
-        return pair.st.dense(rows, pair.st_shared)
-
-    every = asked.values(np.ones(pair.sc.n_cells, dtype=np.bool_))
-    shares = label_shares(fitted, every, read, n_cells=pair.st.n_cells, at_once=at_once, progress=progress)
-    annotator, held_out, known = fit_annotator(
-        fitted, pair, asked, shares, at_once=at_once, progress=progress
+    learner = LabelLearner.of(fitted, pair, asked, at_once=at_once)
+    tissue = learner.of_tissue(progress)
+    held_out, told = learner.held_out(tissue, progress)
+    first = Annotator.fit(told, held_out.codes, held_out.weights)
+    weights = share_weights(held_out.codes, first.probabilities(tissue).mean(axis=0))  # nearer the truth
+    held_out = replace(held_out, weights=weights)
+    annotator = Annotator.fit(told, held_out.codes, weights)
+    return label_table(
+        pair,
+        asked,
+        annotator.probabilities(tissue),
+        held_out=held_out,
+        known=annotator.probabilities(told),
+        read=learner.read,
     )
-    for rows in row_blocks(pair.st.n_cells, READ_ROWS):
-        shares[rows] = annotator.probabilities(shares[rows], read(rows))
-    return label_table(pair, asked, shares, held_out=held_out, known=known, read=read)

@@ -19,18 +19,18 @@ LEAST_SHARE = 1e-4
 """What stands for shares that are smaller, before logarithms."""
 KNOWN_CALLED_UNKNOWN = 0.05
 """Share of the held-out cells of known types that the cut lets go as unknown."""
-_PENALTY = 0.01  # on the squares of the labels' offsets
+_PENALTY = 0.03  # on the squares of the labels' offsets
 _BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShareScale:
-    """Vector scaling (Guo et al. 2017): log p = slope log(share) + offset of the label, up to a constant.
+class LabelScale:
+    """Vector scaling (Guo et al. 2017): log p = slope log(q) + offset of the label, up to a constant.
 
     Attributes
     ----------
     slope
-        How much sharper, above 1, or flatter probabilities are than shares.
+        How much sharper, above 1, or flatter probabilities are than what is scaled, q.
     offsets
         (n_labels,)
     """
@@ -39,17 +39,17 @@ class ShareScale:
     offsets: DoubleArray
 
     @classmethod
-    def fit(cls, shares: DoubleArray, codes: IntArray, weights: DoubleArray) -> ShareScale:
+    def fit(cls, told: DoubleArray, codes: IntArray, weights: DoubleArray) -> LabelScale:
         """Choose both so that the labels of held-out cells become most likely.
 
         Parameters
         ----------
-        shares
-            (n_cells, n_labels)
+        told
+            (n_cells, n_labels) shares, or probabilities that are not calibrated.
         codes, weights
             (n_cells,) number of each cell's label, and how much the cell counts; weights sum to 1.
         """
-        logs, n_labels = np.log(np.maximum(shares, LEAST_SHARE)), shares.shape[1]
+        logs, n_labels = np.log(np.maximum(told, LEAST_SHARE)), told.shape[1]
         truth = np.eye(n_labels)[codes]
 
         def loss(values: DoubleArray) -> tuple[float, DoubleArray]:
@@ -66,9 +66,9 @@ class ShareScale:
         best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
         return cls(slope=float(best[0]), offsets=best[1:])
 
-    def probabilities(self, shares: DoubleArray) -> DoubleArray:
-        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares."""
-        logs = np.log(np.maximum(shares, LEAST_SHARE))
+    def probabilities(self, told: DoubleArray) -> DoubleArray:
+        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares, as `fit` takes them."""
+        logs = np.log(np.maximum(told, LEAST_SHARE))
         return np.asarray(softmax(self.slope * logs + self.offsets, axis=1))
 
 
@@ -190,7 +190,7 @@ class Novelty:
         measured: DoubleArray,
         centre: tuple[float, float],
     ) -> DoubleArray:
-        """Return log odds that the types of cells are missing, (n_cells,); ``centre`` is of all cells' fit."""
+        """Return log odds that the types of cells are missing, (n_cells,); ``centre`` is of all fits."""
         return np.asarray(self.model.decision_function(_seen(probabilities, fits, centre, measured)))
 
 

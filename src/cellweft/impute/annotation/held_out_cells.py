@@ -25,8 +25,8 @@ class HeldOut:
 
     Attributes
     ----------
-    cells, codes, folds
-        (n_cells,) positions in the reference, number of each label, and the part in which each is held out.
+    codes
+        (n_cells,) number of the label of each.
     weights
         (n_cells,) that give the labels the shares that they have in the tissue; they sum to 1.
     measured
@@ -35,9 +35,7 @@ class HeldOut:
         Share of the tissue's totals that they were thinned to.
     """
 
-    cells: IntArray
     codes: IntArray
-    folds: IntArray
     weights: DoubleArray
     measured: FloatArray
     depth: float

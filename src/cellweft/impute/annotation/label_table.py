@@ -69,7 +69,7 @@ def label_table(
         "kind": "labels",
         "labels": told,
         "depth": held_out.depth,
-        "held_out_cells": len(held_out.cells),
+        "held_out_cells": len(held_out.codes),
         "reference_cells_without_label": int((labels.codes < 0).sum()),
         "known_called_unknown": KNOWN_CALLED_UNKNOWN,
     }
