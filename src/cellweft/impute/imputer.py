@@ -546,7 +546,7 @@ class Imputer(NotebookText, FolderModel):
         to the reference, on a scale that is fitted (vector scaling, Guo et al. 2017); and logistic regression
         in the shared embedding. They are calibrated on cells of the reference that are held out and brought
         to the panel, the gene levels and the depth of the tissue; see docs/labels.md. The cut for ``unknown``
-        is chosen on the same cells, with one label at a time left out of the reference: 5 % of the cells
+        is chosen on the same cells, with one label at a time left out of the reference: 10 % of the cells
         whose label is there are unknown.
         """
         fitted = self._fitted()

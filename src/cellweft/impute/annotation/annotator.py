@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from cellweft.data._pair import Labels, Pair
 from cellweft.data.cell_values import CellValues
 from cellweft.impute.annotation.calibration import LabelScale, joined
 from cellweft.impute.annotation.held_out_cells import HeldOut, as_measured, draw_cells, share_weights
-from cellweft.impute.annotation.label_table import label_table
+from cellweft.impute.annotation.label_table import Views, label_table
 from cellweft.impute.annotation.reference_labels import ReferenceLabels, read_labels
 from cellweft.impute.base import FittedMethod
 from cellweft.impute.planning import columns_at_once
@@ -169,23 +170,21 @@ class LabelLearner:
         target = tissue.agreement(np.full(n_cells, 1 / n_cells))
         weights = share_weights(codes, tissue.shares.mean(axis=0))
         low, high, depth = np.log(LEAST_DEPTH), 0.0, 1.0
-        nearest, best = np.inf, None
+        tried: list[tuple[float, HeldOut, Told]] = []
         for number in range(_HALVINGS + 1 if self.pair.st.scale == "raw" else 1):
             measured = as_measured(
                 self.pair, self.cells, codes, weights=weights, depth=depth, seed=self.fitted.seed
             )
             told = self.of_held_out(measured)
-            progress("held-out cells", number + 1, _HALVINGS + 1)
             agreement = told.agreement(weights)
-            if best is None or abs(agreement - target) < nearest:
-                nearest = abs(agreement - target)
-                best = HeldOut(codes=codes, weights=weights, measured=measured, depth=depth), told
+            held_out = HeldOut(codes=codes, weights=weights, measured=measured, depth=depth)
+            tried.append((abs(agreement - target), held_out, told))
+            progress("held-out cells", number + 1, _HALVINGS + 1)
             if depth == 1 and agreement <= target:
                 break
             low, high = (low, np.log(depth)) if agreement > target else (np.log(depth), high)
             depth = float(np.exp((low + high) / 2))
-        assert best is not None  # noqa: S101
-        return best
+        return min(tried, key=lambda one: one[0])[1:]
 
     def _shares(
         self, values: CellValues, read: ReadPanel, n_cells: int, progress: Progress = no_progress
@@ -250,5 +249,9 @@ def annotate_cells(
         annotator.probabilities(tissue),
         held_out=held_out,
         known=annotator.probabilities(told),
-        read=learner.read,
+        views=Views(
+            read=learner.read,
+            embed=partial(fitted.embed, of="spatial"),
+            anchors=fitted.embed(pair.sc.dense(learner.cells, pair.sc_shared), of="reference"),
+        ),
     )

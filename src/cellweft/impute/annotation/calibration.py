@@ -13,14 +13,15 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from cellweft._typing import BoolArray, DoubleArray, IntArray
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 LEAST_SHARE = 1e-4
 """What stands for shares that are smaller, before logarithms."""
-KNOWN_CALLED_UNKNOWN = 0.05
+KNOWN_CALLED_UNKNOWN = 0.1
 """Share of the held-out cells of known types that the cut lets go as unknown."""
 _PENALTY = 0.03  # on the squares of the labels' offsets
 _BINS = 10
+_NEAREST = 10  # anchors whose cosines are averaged
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,81 +118,146 @@ def calibration_error(bins: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Anchors:
+    """Cells of the reference in the shared embedding, which nearness is told by.
+
+    Attributes
+    ----------
+    embedded
+        (n_anchors, n_latent) of length 1.
+    codes
+        (n_anchors,) number of the label of each.
+    """
+
+    embedded: FloatArray
+    codes: IntArray
+
+    def nearness(
+        self, embedded: FloatArray, *, without: int | None = None, own: IntArray | None = None
+    ) -> DoubleArray:
+        """Return the mean cosine of cells, (n_cells, n_latent), with their nearest anchors: (n_cells,).
+
+        Parameters
+        ----------
+        embedded
+            The cells.
+        without
+            A label whose anchors are left out.
+        own
+            (n_cells,) the anchor that each cell is itself, which is left out.
+        """
+        cosines = embedded @ self.embedded.T
+        if own is not None:
+            cosines[np.arange(len(own)), own] = -1
+        if without is not None:
+            cosines = cosines[:, self.codes != without]
+        k = min(_NEAREST, cosines.shape[1])
+        return np.asarray(np.partition(cosines, -k, axis=1)[:, -k:].mean(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Novelty:
     """Which cells look as if their type were not in the reference.
 
     Attributes
     ----------
+    anchors
+        What nearness is told by.
     profiles
         (n_labels, n_panel) mean z-scored panel of the labels' held-out cells.
-    mean, spread
-        (n_panel,) of the held-out cells, which z-scores are taken by.
     model
         From what is seen of a cell to the log odds that its type is missing.
-    centre
-        Median and spread of the fit to the profiles, among the held-out cells.
     cut
         Log odds above which a cell is unknown.
     """
 
+    anchors: Anchors
     profiles: DoubleArray
-    mean: DoubleArray
-    spread: DoubleArray
     model: LogisticRegression
-    centre: tuple[float, float]
     cut: float
 
     @classmethod
     def fit(
-        cls, probabilities: DoubleArray, measured: DoubleArray, codes: IntArray, weights: DoubleArray
+        cls,
+        probabilities: DoubleArray,
+        scores: DoubleArray,
+        embedded: FloatArray,
+        *,
+        anchors: Anchors,
+        weights: DoubleArray,
     ) -> Novelty:
-        """Learn it from held-out cells, with one type at a time as if the reference lacked it.
+        """Learn it from held-out cells, with one label at a time as if the reference lacked it.
 
         Parameters
         ----------
         probabilities
             (n_cells, n_labels) calibrated.
-        measured
-            (n_cells, n_panel) log-normalised panel, as the tissue's.
-        codes, weights
-            (n_cells,) number of each cell's label, and how much the cell counts; weights sum to 1.
+        scores
+            (n_cells, n_panel) z-scored panel.
+        embedded
+            (n_cells, n_latent)
+        anchors
+            The same cells as the reference holds them, in the same order.
+        weights
+            (n_cells,) how much each cell counts; they sum to 1.
         """
-        mean = weights @ measured
-        spread = np.sqrt(weights @ (measured - mean) ** 2)
-        spread = np.where(spread > 1e-6, spread, 1.0)
-        n_labels, scores = probabilities.shape[1], (measured - mean) / spread
-        profiles = np.stack([scores[codes == code].mean(axis=0) for code in range(n_labels)])
+        codes, n_labels, own = anchors.codes, probabilities.shape[1], np.arange(len(scores))
+        present = np.unique(codes)
+        profiles = np.zeros((n_labels, scores.shape[1]))
+        for code in present:
+            profiles[code] = scores[codes == code].mean(axis=0)
+        near = anchors.nearness(embedded, own=own)
         fits = profile_fit(scores, probabilities, profiles)
-        centre = centre_of(fits)
-        known, missing = [_seen(probabilities, fits, centre, measured)], list[DoubleArray]()
-        for code in range(n_labels):
+        scale = Middle.of(near), Middle.of(fits)
+        known = _seen(probabilities, near, fits, scale)
+        missing = []
+        for code in present:
             rows = codes == code
             left = without_label(probabilities[rows], code)
-            missing.append(_seen(left, profile_fit(scores[rows], left, profiles), centre, measured[rows]))
-        seen = np.concatenate([*known, *missing])
-        is_missing = np.repeat([0, 1], [len(codes), len(seen) - len(codes)])
-        each = np.concatenate([np.full(len(one), 1 / (n_labels * len(one))) for one in missing])
-        balance = np.concatenate([weights, each]) * len(seen)
-        model = LogisticRegression(C=1.0).fit(seen, is_missing, sample_weight=balance)
-        odds = model.decision_function(known[0])
+            far = anchors.nearness(embedded[rows], without=code)
+            missing.append(_seen(left, far, profile_fit(scores[rows], left, profiles), scale))
+        seen = np.concatenate([known, *missing])
+        is_missing = np.repeat([0, 1], [len(known), len(seen) - len(known)])
+        each = np.concatenate([np.full(len(one), 1 / (len(present) * len(one))) for one in missing])
+        model = LogisticRegression(C=1.0)
+        model.fit(seen, is_missing, sample_weight=np.concatenate([weights, each]) * len(known))
+        odds = model.decision_function(known)
         order = np.argsort(odds, kind="stable")
         place = np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN)
         cut = float(odds[order[min(place, len(order) - 1)]])
-        return cls(profiles=profiles, mean=mean, spread=spread, model=model, centre=centre, cut=cut)
+        return cls(anchors=anchors, profiles=profiles, model=model, cut=cut)
 
-    def fit_of(self, probabilities: DoubleArray, measured: DoubleArray) -> DoubleArray:
-        """Return how well cells fit the profiles of their labels: cosines of z-scores, (n_cells,)."""
-        return profile_fit((measured - self.mean) / self.spread, probabilities, self.profiles)
+    def unknown(self, probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray) -> BoolArray:
+        """Return which cells of a tissue are unknown, (n_cells,).
 
-    def odds(
-        self,
-        probabilities: DoubleArray,
-        fits: DoubleArray,
-        measured: DoubleArray,
-        centre: tuple[float, float],
-    ) -> DoubleArray:
-        """Return log odds that the types of cells are missing, (n_cells,); ``centre`` is of all fits."""
-        return np.asarray(self.model.decision_function(_seen(probabilities, fits, centre, measured)))
+        Parameters
+        ----------
+        probabilities
+            (n_cells, n_labels)
+        near, fits
+            (n_cells,) as of `Anchors.nearness` and `profile_fit`; they are compared with the other cells' of
+            the tissue, as each platform has a level of its own.
+        """
+        seen = _seen(probabilities, near, fits, (Middle.of(near), Middle.of(fits)))
+        return np.asarray(self.model.decision_function(seen) > self.cut)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Middle:
+    """Median of values, and the median distance from it."""
+
+    value: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: DoubleArray) -> Middle:
+        """Take them of (n_values,)."""
+        middle = float(np.median(values))
+        return cls(value=middle, spread=max(float(np.median(np.abs(values - middle))), 1e-3))
+
+    def standard(self, values: DoubleArray) -> DoubleArray:
+        """Return values in spreads from the median, -10 to 10."""
+        return np.clip((values - self.value) / self.spread, -10, 10)
 
 
 def profile_fit(scores: DoubleArray, probabilities: DoubleArray, profiles: DoubleArray) -> DoubleArray:
@@ -201,18 +267,15 @@ def profile_fit(scores: DoubleArray, probabilities: DoubleArray, profiles: Doubl
     return np.asarray((scores * expected).sum(axis=1) / np.maximum(size, 1e-9))
 
 
-def centre_of(fits: DoubleArray) -> tuple[float, float]:
-    """Return median, and median distance from it, of fits."""
-    middle = float(np.median(fits))
-    return middle, max(float(np.median(np.abs(fits - middle))), 1e-3)
+def z_scores(measured: FloatArray, mean: DoubleArray, square: DoubleArray) -> DoubleArray:
+    """Return z-scores of (n_cells, n_panel) values, by (n_panel,) means of values and of their squares."""
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.asarray((measured - mean) / np.where(spread > 1e-6, spread, 1.0))
 
 
 def _seen(
-    probabilities: DoubleArray, fits: DoubleArray, centre: tuple[float, float], measured: DoubleArray
+    probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray, scale: tuple[Middle, Middle]
 ) -> DoubleArray:
-    """Return what novelty is told by: log odds of the label, entropy, fit, genes detected; (n_cells, 4)."""
+    """Return what novelty is told by: log odds of the best label, nearness, fit; (n_cells, 3)."""
     best = np.clip(probabilities.max(axis=1), 1e-6, 1 - 1e-6)
-    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1)
-    detected = np.log1p((measured > 0).sum(axis=1))
-    fit = np.clip((fits - centre[0]) / centre[1], -10, 10)
-    return np.column_stack([np.log(best / (1 - best)), entropy, fit, detected])
+    return np.column_stack([np.log(best / (1 - best)), scale[0].standard(near), scale[1].standard(fits)])
