@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cellweft._provenance import note_command
-from cellweft.cli import check, demo, embed, evaluate, export, impute, place, proteins, report, view
+from cellweft.cli import annotate, check, demo, embed, evaluate, export, impute, place, proteins, report, view
 from cellweft.cli.examples import EXAMPLES
 from cellweft.cli.options import expanded
 
@@ -56,6 +56,7 @@ def _cellweft(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.check,
     "impute": impute.impute,
+    "annotate": annotate.annotate,
     "place": place.place,
     "evaluate": evaluate.evaluate,
     "report": report.report,

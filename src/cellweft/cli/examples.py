@@ -25,6 +25,11 @@ EXAMPLES = {
         "cellweft impute reference.h5ad tissue.h5ad -o imputed.zarr",
         "cellweft impute reference.h5ad xenium_run/ -o imputed.zarr --interval 0.9",
     ),
+    "annotate": _epilog(
+        "docs/labels.md",
+        "cellweft annotate reference.h5ad tissue.h5ad -o labels.csv --labels cell_type",
+        "cellweft annotate atlas.h5ad tissue.h5ad -o types.csv --columns class,subclass",
+    ),
     "place": _epilog(
         "docs/tutorials/placing.md",
         "cellweft place reference.h5ad tissue.h5ad -o placed.h5ad",

@@ -66,6 +66,7 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
         table=HeldTable(pd.DataFrame(index=side.table.names())),
         arrays={},
         uns={},
+        layers={},
         scale=scale,
         totals=totals,
         target=float(np.median(totals[~empty])),

@@ -61,6 +61,8 @@ class Side:
         (n_genes,) other names of the genes, empty where the input does not tell them.
     arrays, uns
         What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
+    layers
+        Further matrices of the input by name, with the rows and columns of ``matrix``; not checked.
     divided_by_sum
         Whether values of any scale are divided by ``totals``, the sums of this side's own genes: see
         `cellweft.data.hold_out`.
@@ -93,6 +95,7 @@ class Side:
     gene_ids: NDArray[np.str_]
     arrays: Mapping[str, Any] = field(default_factory=dict)
     uns: Mapping[str, Any] = field(default_factory=dict)
+    layers: Mapping[str, Any] = field(default_factory=dict)
     divided_by_sum: bool = False
 
     @property

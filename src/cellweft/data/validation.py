@@ -395,6 +395,7 @@ def make_side(
         table=data.obs,
         arrays=data.obsm,
         uns=data.uns,
+        layers=data.layers,
         genes=names.names,
         input_names=names.input_names,
         columns=(genes.places if data.columns is None else data.columns[genes.places]).astype(np.int64),

@@ -28,6 +28,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
+from cellweft.data.side import SideName
 from cellweft.impute.base import FitContext
 from cellweft.impute.training_data import panel_of, training_cells
 from cellweft.impute.uncertainty.count_model import CountModel, fit_count_model
@@ -220,10 +221,19 @@ class FittedAttention:
         """See `cellweft.impute.base.FittedMethod`."""
         return self.attending.prepare(genes)
 
-    def operator(self, measured: FloatArray) -> ReferenceOperator:
+    def operator(self, measured: FloatArray, *, sharpness: float = 1.0) -> ReferenceOperator:
         """See `cellweft.impute.base.FittedMethod`."""
-        operator = AttentionOperator.of(self.model, self.model.queries(measured))
+        operator = AttentionOperator.of(self.model, self.model.queries(measured) * sharpness)
         return on_all_cells(operator, self.attending.columns.usable, self.device)
+
+    def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:
+        """See `cellweft.impute.base.FittedMethod`."""
+        model = self.model
+        logs = torch.from_numpy(np.ascontiguousarray(measured[:, model.inputs])).to(self.device)
+        moments = model.reference if of == "reference" else model.spatial
+        with torch.no_grad():
+            embedded: FloatArray = model.cells(logs, moments.standard(logs)).cpu().numpy()
+        return embedded * measured.any(axis=1, keepdims=True)
 
     def similarity(self, pair: Pair) -> DoubleArray:
         """See `cellweft.impute.base.FittedMethod`."""

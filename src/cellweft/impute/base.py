@@ -15,6 +15,7 @@ from cellweft._model_folder import ModelFolder
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.io.prefetch import prefetch
+from cellweft.data.side import SideName
 from cellweft.impute.uncertainty.count_model import CountModel
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings, StImputeSettings
@@ -113,13 +114,16 @@ class FittedMethod(FitFacts, Protocol):
             (n_genes,) positions in the reference.
         """
 
-    def operator(self, measured: FloatArray) -> ReferenceOperator:
+    def operator(self, measured: FloatArray, *, sharpness: float = 1.0) -> ReferenceOperator:
         """Return how cells see the reference: from values of its cells to values of theirs.
 
         Parameters
         ----------
         measured
             (n_cells, n_panel) log-normalised panel.
+        sharpness
+            Factor on the sharpness of attention's weights; the k neighbours of stImpute count alike whatever
+            it is.
 
         Returns
         -------
@@ -127,6 +131,22 @@ class FittedMethod(FitFacts, Protocol):
             On values of all the reference's cells, (pair.sc.n_cells, n_columns), on `device`: genes, labels,
             layers. Cells without counts count nothing. With learned attention, the softmax over cells or
             metacells; with stImpute the mean of the k neighbours (Eq. 12, without the gene network).
+        """
+
+    def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:
+        """Return embeddings of cells in the space in which both sides are compared, of length 1.
+
+        Parameters
+        ----------
+        measured
+            (n_cells, n_panel) log-normalised panel.
+        of
+            The side that the cells are of.
+
+        Returns
+        -------
+        (n_cells, n_latent). With learned attention, the map's output; with stImpute the autoencoder's latent.
+        Cells without counts are 0.
         """
 
     def similarity(self, pair: Pair) -> DoubleArray | None:

@@ -14,6 +14,7 @@ from typing import Any, Self, get_args
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from cellweft._compute import progress_callback, resolve_devices, return_memory
 from cellweft._errors import (
@@ -43,7 +44,7 @@ from cellweft._typing import (
     ResultScale,
     no_progress,
 )
-from cellweft.data._pair import Pair, check_not_input, pictures_of
+from cellweft.data._pair import Labels, Pair, check_not_input, pictures_of
 from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
 from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval, check_measured
@@ -53,6 +54,7 @@ from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeSource, read_edges
 from cellweft.genes.network import read_network
+from cellweft.impute.annotation.annotator import annotate_cells
 from cellweft.impute.attention import AttentionMethod, SavedAttention
 from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Method, predict_all
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
@@ -70,6 +72,7 @@ from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
+from cellweft.impute.transfer import transfer_values, values_to_transfer
 from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
 from cellweft.impute.uncertainty.prediction_intervals import Intervals
 from cellweft.nn.config import AttentionSettings
@@ -478,6 +481,131 @@ class Imputer(NotebookText, FolderModel):
         with progress_callback(progress) as report:
             write_imputation(self, pair, request, genes=genes, progress=report)
         return request.target
+
+    @checks_kinds
+    def transfer(
+        self,
+        values: NDArray[Any] | pd.DataFrame | pd.Series[Any] | None = None,
+        *,
+        obs: str | Sequence[str] | None = None,
+        obsm: str | None = None,
+        layer: str | None = None,
+        genes: Iterable[str] | None = None,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: ProgressOption = True,
+    ) -> Any:
+        """Transfer what is known of the reference's cells to the spatial cells: means by the fitted weights.
+
+        Parameters
+        ----------
+        values
+            An array or DataFrame with a row for each reference cell. Name one of ``values``, ``obs``,
+            ``obsm`` and ``layer``.
+        obs
+            A column of the reference's ``obs``, such as a score; several columns, if all hold numbers.
+        obsm
+            A key of its ``obsm``: an embedding, or a table of proteins.
+        layer
+            A layer of it, whose values are averaged as they stand there, without normalisation.
+        genes
+            Genes of the layer; all by default.
+        pair
+            Data to transfer to; by default those it was fitted to.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            As in `fit`; a function is called as blocks of cells are done.
+
+        Returns
+        -------
+        ndarray or DataFrame
+            As `Placement.transfer` returns. Numbers: an array, (n_cells,) or (n_cells, n_columns), where the
+            values have no names for their columns or are one column; else a DataFrame with a row for each
+            spatial cell. Text: a DataFrame of the share of each label, rows summing to 1.
+
+        Raises
+        ------
+        KeyMissingError, InputError, FormatError
+            No such column, key or layer; other rows than the reference has; NaN; a layer of another shape;
+            proteins below zero.
+        SettingError
+            None, or several, of ``values``, ``obs``, ``obsm`` and ``layer``.
+        GeneError, NotFittedError, MemoryBudgetError
+            As in `impute`.
+
+        Notes
+        -----
+        Every cell gets the weighted mean over the reference of which its imputed genes are made: with "auto"
+        by the softmax weights of attention, with "stimpute" over the k neighbours. Levels and the gene
+        network are not applied. A spatial cell without counts of the panel gets the mean over the reference
+        with "auto". For the most likely cell type, use `annotate`, which calibrates its probabilities.
+        """
+        fitted = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
+        with progress_callback(progress) as report:
+            carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
+        return given.table(carried, pair.st.obs_names)
+
+    @checks_kinds
+    def annotate(
+        self,
+        labels: Labels | Sequence[str] = None,
+        *,
+        pair: Pair | None = None,
+        memory: str | int = DEFAULT_MEMORY,
+        progress: ProgressOption = True,
+    ) -> pd.DataFrame:
+        """Tell the type of every spatial cell by the labels of the reference.
+
+        Parameters
+        ----------
+        labels
+            A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
+            "subclass"], whose labels then agree; an array with a label for each reference cell; or None for
+            the labels of the pair. Cells of the reference without a label, or labelled "unknown", are left
+            out.
+        pair
+            Data to annotate; by default those it was fitted to.
+        memory
+            Budget for the whole process, the result included.
+        progress
+            As in `fit`; a function is called as blocks of cells and parts of the calibration are done.
+
+        Returns
+        -------
+        DataFrame
+            A row per spatial cell. ``label``: the most probable label, never "unknown". ``confidence``: its
+            probability, 0 to 1, calibrated. ``unknown``: whether the cell looks as if its type were missing
+            from the reference, or has no counts of the panel. ``probability_NAME``: of each label, rows
+            summing to 1. Of several columns, each has these with its name and ``_`` before them; the best
+            label of the column with fewest labels decides, and the others agree with it.
+            ``attrs["cellweft"]``: how well confidence agreed with the truth in held-out cells
+            (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`).
+
+        Raises
+        ------
+        KeyMissingError, InputError
+            No such column; no labels; all cells of one label.
+        NotFittedError, MemoryBudgetError
+            As in `impute`.
+
+        Notes
+        -----
+        Probabilities are the geometric mean of two: shares of the labels in the weights that the cell gives
+        to the reference, on a scale that is fitted (vector scaling, Guo et al. 2017); and logistic regression
+        in the shared embedding. They are calibrated on cells of the reference that are held out and brought
+        to the panel, the gene levels and the depth of the tissue; see docs/labels.md. The cut for ``unknown``
+        is chosen on the same cells, with one label at a time left out of the reference: 10 % of the cells
+        whose label is there are unknown.
+        """
+        fitted = self._fitted()
+        pair = self._pair() if pair is None else pair
+        self._check(pair)
+        with progress_callback(progress) as report:
+            return annotate_cells(fitted, pair, labels, memory=memory, progress=report)
 
     @checks_kinds
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:

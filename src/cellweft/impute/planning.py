@@ -12,6 +12,7 @@ from cellweft._compute import (
     BLOCK_BYTES,
     BLOCK_GENES,
     CHUNK_BYTES,
+    READ_ROWS,
     SPARSE_BYTES,
     parse_memory,
     process_bytes,
@@ -41,6 +42,8 @@ _BOUND_COPIES = 12  # the same for both bounds of intervals: in float64 on the w
 _SIMILARITY_BYTES = 8.0  # how near the reference comes to a cell, which intervals depend on
 _PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
+_RESULT_BYTES = 16.0  # a value that was brought to a cell, in float64, and its table
+_GIVEN_BYTES = 28.0  # a value of a reference cell: as it was read, without its least one, and in float32
 _LOOKED_AT, _LOOKED_AT_ONCE = 1000, 200  # cells whose values tell how many are kept
 
 
@@ -200,6 +203,44 @@ def make_plan(
         interval=interval,
         in_memory=in_memory,
     )
+
+
+def columns_at_once(
+    pair: Pair, n_columns: int, *, settings: StImputeSettings | AttentionSettings, memory: str | int
+) -> int:
+    """Return how many columns of values of the reference's cells are brought to the tissue at once.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    n_columns
+        That are asked for; the result is held.
+    settings
+        Of the method.
+    memory
+        Budget for the whole process, as "4 GB".
+
+    Raises
+    ------
+    MemoryBudgetError
+        Not even one column fits beside the result, with what it needs at least.
+    """
+    is_attention = isinstance(settings, AttentionSettings)
+    needs = _attention_needs(pair, settings) if is_attention else _stimpute_needs(pair, settings)
+    n_cells, budget = pair.st.n_cells, parse_memory(memory)
+    of_result = _RESULT_BYTES * n_cells * n_columns
+    held = needs.held + of_result + needs.tile(min(READ_ROWS, n_cells), 1)
+    per_column = _GIVEN_BYTES * pair.sc.n_cells + 4.0 * READ_ROWS
+    if held + per_column > budget:
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(held + per_column)}, of which {human_bytes(of_result)} for "
+            f"{n_columns:,} columns in {n_cells:,} cells",
+            got=human_bytes(budget),
+            fix="Raise the budget, or ask for fewer columns or genes at once.",
+        )
+    return rows_within(budget - held, per_column, most=n_columns)
 
 
 def _tile(needs: _Needs, n_cells: int, n_genes: int, *, free: float) -> tuple[int, int]:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within, torch_stream
 from cellweft._errors import SettingError, arg
 from cellweft._model_folder import ModelFolder, named, part_of
+from cellweft._statistics import unit_length
 from cellweft._typing import FloatArray, IntArray, Preset, Progress, RelationKind
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY
+from cellweft.data.side import SideName
 from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.genes.gene_sets import GeneSets
 from cellweft.genes.interactions import EdgeList
@@ -254,7 +256,17 @@ class FittedStImpute:
         """See `cellweft.impute.base.FittedMethod`."""
         return NetworkGenes.of(self.model, self.columns, genes)
 
-    def operator(self, measured: FloatArray) -> ReferenceOperator:
+    def embed(self, measured: FloatArray, *, of: SideName) -> FloatArray:  # noqa: ARG002 (one encoder)
+        """See `cellweft.impute.base.FittedMethod`."""
+        latent = unit_length(stimpute.encode(self.model.autoencoder, measured), axis=1)
+        return (latent * measured.any(axis=1, keepdims=True)).astype(np.float32)
+
+    def operator(  # neighbours count alike
+        self,
+        measured: FloatArray,
+        *,
+        sharpness: float = 1.0,  # noqa: ARG002
+    ) -> ReferenceOperator:
         """See `cellweft.impute.base.FittedMethod`."""
         near = torch.from_numpy(stimpute.find_neighbors(self.model, measured)).to(self.device)
         mean = NeighborMean(neighbors=near, n_reference=self.columns.n_cells)

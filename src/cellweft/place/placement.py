@@ -20,7 +20,6 @@ from cellweft._errors import (
     InputError,
     MemoryBudgetError,
     arg,
-    array_of,
     check_choice,
     check_range,
     checks_kinds,
@@ -30,7 +29,7 @@ from cellweft._statistics import row_shares
 from cellweft._text import NotebookText, human_bytes
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
-from cellweft.data.io.columns import column_of, text_labels
+from cellweft.data.cell_values import array_values, column_values, mean_of
 from cellweft.data.io.keys import EMBEDDING, PLACES, PREFIX, PROPORTIONS, RECORD
 from cellweft.data.side import gene_table
 from cellweft.nn.clustered_mapping import AnyMapping, make_mapping
@@ -307,18 +306,13 @@ class Placement(NotebookText):
         """
         check_choice("to", to, ("cells", "spots"))
         giver, taker = (self.pair.st, self.pair.sc) if to == "cells" else (self.pair.sc, self.pair.st)
-        given: Any = values
-        if isinstance(values, str):
-            column = column_of(giver.obs, values, where=f"the {giver.name} side", argument="values")
-            is_numeric = pd.api.types.is_numeric_dtype(column)
-            given = column.to_numpy(np.float64, na_value=np.nan) if is_numeric else column
-        numbers, names = _as_numbers(given, n_rows=giver.n_cells)
-        low, high = numbers.min(axis=0), numbers.max(axis=0)
-        # From the least value on, as float32 keeps more digits so; a mean lies within, whatever the rounding.
-        carried = np.clip(self._carried(numbers - low, to=to) + low, low, high)
-        if names is None:
-            return carried.reshape(len(carried), *np.shape(given)[1:])
-        return pd.DataFrame(carried, index=taker.obs_names, columns=pd.Index(names))
+        given = (
+            column_values(giver, values, argument="values")
+            if isinstance(values, str)
+            else array_values(values, n_rows=giver.n_cells)
+        )
+        numbers = given.read(slice(0, given.n_columns))
+        return given.table(mean_of(numbers, lambda one: self._carried(one, to=to)), taker.obs_names)
 
     @checks_kinds
     def impute(
@@ -586,39 +580,3 @@ def embeddings_of(placed: Placement, of: Which) -> FloatArray:
     if of == "spots":
         return placed.spots.cpu().numpy().astype(np.float32, copy=True)
     return (placed.cells * placed.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
-
-
-def _plain_array(values: Any) -> Any:
-    return array_of("values", values, fix="Pass an array, a table or the name of a column.", numbers=False)
-
-
-def _as_numbers(values: Any, *, n_rows: int) -> tuple[DoubleArray, list[str] | None]:
-    """Return values as columns of numbers, and the names of the columns if the result shall be a table."""
-    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else _plain_array(values)
-    if array.ndim not in (1, 2) or len(array) != n_rows:
-        raise InputError(
-            "values",
-            expected=f"one row for each of {n_rows:,}, in one column or several",
-            got=f"shape {array.shape}",
-            fix="Pass the values of the side that you transfer from.",
-        )
-    if array.ndim == 1 and array.dtype.kind not in "biuf":
-        names, codes = np.unique(text_labels(pd.Series(array)), return_inverse=True)
-        return np.eye(len(names))[codes], names.tolist()
-    try:
-        numbers = array.astype(np.float64).reshape(n_rows, -1)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "values",
-            expected="numbers, or one column of text",
-            got=f"several columns with text ({error})",
-            fix="Transfer one column of text at a time.",
-        ) from error
-    if not np.isfinite(numbers).all():
-        raise InputError(
-            "values",
-            expected="finite numbers",
-            got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
-            fix="Fill or remove missing values.",
-        )
-    return numbers, list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None

@@ -229,7 +229,7 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
         where=f"{argument} ({source})",
         source=source,
         matrix=data if backed_view else _x_of(data),
-        layers=data.layers,
+        layers=_OfAnnData(data.layers),
         obs=HeldTable(pd.DataFrame(data.obs).copy()),
         var=pd.DataFrame(data.var).copy(),
         obsm=_OfAnnData(data.obsm),

@@ -1,0 +1,181 @@
+"""Cell types of the reference on the tissue: `Imputer.annotate` beside neighbours and logistic regression.
+
+Types of both sides are mapped by hand where their names differ; the maps are below and in the table. Cells of
+the tissue whose type has no counterpart are not scored. Run: python benchmarks/annotate.py [--seeds 0]
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+
+import anndata
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
+
+import cellweft
+from cellweft.data._pair import Pair
+from cellweft.impute.annotation.calibration import calibration_error, reliability_bins
+
+from common import DATA, write
+
+LEAST = 10  # cells of a type in the tissue, for its F1 to count
+
+OLIGO = "Mature oligodendrocyte"
+PAIRS = {
+    "hypothalamus": (
+        "hypo_ref_10x_sc134",
+        "hypo_merfish_animal1_bregma-0.29_st",
+        "cell_type",
+        {"size_factor": "nUMI_all_genes"},
+    ),
+    "STARmap + MOp": ("mop_ref_10x_sc500", "visp_starmap1020_st", "subclass", {}),
+    "embryo z5 to z2": ("seqfish_embryo_e1z5", "seqfish_embryo_e1z2", "cell_type", {}),
+}
+NO_TYPES = {"Ambiguous", "Unstable", "Low quality", "unlabelled"}
+"""Labels of the references that are no types: these cells are left out."""
+OF_REFERENCE: dict[str, dict[str, str]] = {
+    "STARmap + MOp": {
+        **dict.fromkeys(["L5 IT", "L5 ET", "L5 NP"], "L5"),
+        **dict.fromkeys(["L6 CT", "L6 IT", "L6 NP"], "L6"),
+        "L2/3 IT": "L2/3",
+        "Macrophage": "Micro",
+    }
+}
+OF_TISSUE: dict[str, dict[str, str | None]] = {
+    "hypothalamus": {
+        "Astrocyte": "Astrocytes",
+        **dict.fromkeys(["Endothelial 1", "Endothelial 2", "Endothelial 3"], "Endothelial"),
+        **dict.fromkeys([f"OD Mature {n}" for n in range(1, 5)], OLIGO),
+        "OD Immature 1": "Immature oligodendrocyte",
+        "OD Immature 2": "Newly formed oligodendrocyte",
+        "Pericytes": "Mural",
+        "Ambiguous": None,
+    },
+    "STARmap + MOp": {
+        "eL2_3": "L2/3",
+        "eL5": "L5",
+        "eL6": "L6",
+        "PVALB": "Pvalb",
+        "SST": "Sst",
+        "VIP": "Vip",
+        "Reln": "Lamp5",
+        **dict.fromkeys(["eL4", "HPC", "Smc"]),
+    },
+    "embryo z5 to z2": {"Low quality": None, "Blood progenitors": None},
+}
+
+
+def scores(truth: np.ndarray, found: np.ndarray, confidence: np.ndarray) -> dict[str, float]:
+    """Return macro F1, accuracy and expected calibration error of cells that have a true type."""
+    types = [
+        name for name, count in zip(*np.unique(truth, return_counts=True), strict=True) if count >= LEAST
+    ]
+    bins = reliability_bins(confidence, found == truth, np.ones(len(truth)))
+    return {
+        "macro F1": f1_score(truth, found, labels=types, average="macro"),
+        "accuracy": float((found == truth).mean()),
+        "calibration error": calibration_error(bins),
+    }
+
+
+def baselines(pair: Pair, types: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return best labels and their probabilities by methods that see the log-normalised panel."""
+    has_counts = ~pair.sc.empty_cells
+    known = pair.sc.dense(np.flatnonzero(has_counts), pair.sc_shared)
+    asked, types = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared), types[has_counts]
+
+    def z_scored(values: np.ndarray) -> np.ndarray:
+        spread = values.std(axis=0)
+        scored = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        return scored / np.maximum(np.linalg.norm(scored, axis=1, keepdims=True), 1e-9)
+
+    def same(values: np.ndarray) -> np.ndarray:
+        return values
+
+    ways: dict[str, tuple[object, Callable[[np.ndarray], np.ndarray]]] = {
+        "50 neighbours, log": (KNeighborsClassifier(50), same),
+        "50 neighbours, z-scored, cosine": (KNeighborsClassifier(50), z_scored),
+        "logistic regression, log": (LogisticRegression(max_iter=300), same),
+        "logistic regression, z-scored": (LogisticRegression(max_iter=300), z_scored),
+    }
+    found = {}
+    for name, (model, prepare) in ways.items():
+        table = model.fit(prepare(known), types).predict_proba(prepare(asked))
+        found[name] = model.classes_[table.argmax(axis=1)], table.max(axis=1)
+    return found
+
+
+def run(name: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores of all methods, and how many cells are unknown with each type left out."""
+    sc_name, st_name, column, options = PAIRS[name]
+    sc, st = (anndata.read_h5ad(DATA / f"{one}.h5ad") for one in (sc_name, st_name))
+    sc = sc[~sc.obs[column].isin(NO_TYPES)].copy()
+    types = renamed(sc.obs[column], OF_REFERENCE.get(name, {}))
+    truth = renamed(st.obs["cell_type"], OF_TISSUE[name])
+    pair = cellweft.pair(sc, st, **options)
+    imputer = cellweft.Imputer(reliability=False, seed=seed).fit(pair, progress=False)
+    table = imputer.annotate(types, progress=False)
+    is_scored = np.isin(truth, np.unique(types))
+    found = baselines(pair, types)
+    found["auto"] = table["label"].astype(str).to_numpy(), table["confidence"].to_numpy()
+    rows = {
+        f"{name}: {method}": scores(truth[is_scored], label[is_scored], confidence[is_scored])
+        for method, (label, confidence) in found.items()
+    }
+    left_out = {"none": {"its cells unknown": np.nan, "others unknown": table["unknown"][is_scored].mean()}}
+    for one, count in zip(*np.unique(truth[is_scored], return_counts=True), strict=True):
+        if count < LEAST:
+            continue
+        few = imputer.annotate(np.where(types == one, "unknown", types), progress=False)["unknown"]
+        is_it = truth == one
+        left_out[one] = {
+            "its cells unknown": few[is_it].mean(),
+            "others unknown": few[is_scored & ~is_it].mean(),
+        }
+    missing = pd.DataFrame(left_out).T
+    return pd.DataFrame(rows).T, missing.set_axis([f"{name}: {one}" for one in missing.index])
+
+
+def renamed(labels: pd.Series, names: Mapping[str, str | None]) -> np.ndarray:
+    """Return labels by their names in the map, "no counterpart" where the map has none."""
+    return np.array([names.get(one, one) or "no counterpart" for one in labels.astype(str)])
+
+
+def main() -> None:
+    """Run all pairs and write the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", default="0")
+    seeds = [int(one) for one in parser.parse_args().seeds.split(",")]
+    parts = [[run(name, seed) for seed in seeds] for name in PAIRS]
+    scored = pd.concat([sum(one[0] for one in of_pair) / len(seeds) for of_pair in parts])
+    missing = pd.concat([sum(one[1] for one in of_pair) / len(seeds) for of_pair in parts])
+    maps = [
+        f"- {name}, {side}: " + "; ".join(f"{old} -> {new or '(not scored)'}" for old, new in names.items())
+        for side, known in (("reference", OF_REFERENCE), ("tissue", OF_TISSUE))
+        for name, names in known.items()
+    ]
+    text = (
+        "# Cell types of the reference on the tissue\n\nMacro F1 over types with 10 or more cells in the "
+        "tissue, accuracy, and expected calibration error (10 bins).\n\n"
+        + table_of(scored, "method")
+        + "\n\n## Unknown cells, with one type left out of the reference\n\nThe share of the cells of that "
+        "type, and of all other scored cells, that are marked unknown.\n\n"
+        + table_of(missing, "left out")
+        + "\n\n## Types mapped by hand\n\n"
+        + "\n".join(maps)
+    )
+    write("annotate", text, seeds=seeds)
+
+
+def table_of(table: pd.DataFrame, first: str) -> str:
+    """Return a table as Markdown."""
+    lines = [f"| {first} | " + " | ".join(table.columns) + " |", "| --- " * (len(table.columns) + 1) + "|"]
+    for name, row in table.iterrows():
+        lines.append(f"| {name} | " + " | ".join("" if np.isnan(one) else f"{one:.3f}" for one in row) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

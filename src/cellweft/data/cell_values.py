@@ -1,0 +1,274 @@
+"""What is known of cells besides their counts, as columns of numbers that can be averaged.
+
+A column of ``obs``, an array or table of ``obsm``, a layer, or what a caller passes: all are carried from one
+side to the other in one way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from cellweft._compute import READ_BYTES, row_blocks, rows_within
+from cellweft._errors import FormatError, InputError, arg, check_known, sentence
+from cellweft._text import many
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data._pair import Pair
+from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.columns import column_of, text_labels
+from cellweft.data.side import Side
+
+_PROTEINS = re.compile(
+    r"prot(ein)?s?([-_. ]|$)|(^|[-_. ])adts?([-_. ]|$)|antibod|cite[-_ ]?seq", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellValues:
+    """Columns of numbers, a row for each cell of a side, made or read as they are asked for.
+
+    Attributes
+    ----------
+    n_columns
+        How many.
+    read
+        From a slice of the columns to (n_cells, n_asked) finite numbers.
+    names
+        (n_columns,) what the columns are called, or None where they have no names.
+    is_vector
+        Whether it is one column that was given without a second axis.
+    """
+
+    n_columns: int
+    read: Callable[[slice], DoubleArray]
+    names: list[str] | None = None
+    is_vector: bool = False
+
+    def table(self, carried: DoubleArray, index: pd.Index[Any]) -> Any:
+        """Return what the columns became in other cells, in the form in which they were given.
+
+        Parameters
+        ----------
+        carried
+            (n_others, n_columns)
+        index
+            (n_others,) names of the other cells.
+        """
+        if self.names is None:
+            return carried[:, 0] if self.is_vector else carried
+        return pd.DataFrame(carried, index=index, columns=pd.Index(self.names))
+
+
+def mean_of(numbers: DoubleArray, carry: Callable[[DoubleArray], DoubleArray]) -> DoubleArray:
+    """Return weighted means of columns of numbers, free of the rounding of float32.
+
+    Parameters
+    ----------
+    numbers
+        (n_cells, n_columns) finite.
+    carry
+        From such an array to weighted means of its rows, with weights that sum to 1, in float32.
+
+    Notes
+    -----
+    Columns are carried from their least value on, as float32 keeps more digits so; a mean lies within the
+    range of its column.
+    """
+    low, high = numbers.min(axis=0), numbers.max(axis=0)
+    return np.asarray(np.clip(carry(numbers - low) + low, low, high))
+
+
+def column_values(side: Side, name: str, *, argument: str) -> CellValues:
+    """Return a column of ``obs``: numbers, or of text a column of 0 and 1 for each label.
+
+    Parameters
+    ----------
+    side
+        Whose cells.
+    name
+        Of the column.
+    argument
+        What errors call it.
+
+    Raises
+    ------
+    KeyMissingError, InputError
+        No such column; NaN among its numbers.
+    """
+    column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
+    is_numeric = pd.api.types.is_numeric_dtype(column)
+    given = column.to_numpy(np.float64, na_value=np.nan) if is_numeric else column
+    return array_values(given, n_rows=side.n_cells, argument=argument)
+
+
+def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellValues:
+    """Return an array or table with a row for each cell; one column of text becomes one per label.
+
+    Parameters
+    ----------
+    values
+        (n_rows,) numbers or text, (n_rows, n_columns) numbers, dense or sparse, or a DataFrame of numbers.
+    n_rows
+        Cells.
+    argument
+        What errors call it.
+
+    Raises
+    ------
+    InputError
+        Another shape, text in one of several columns, NaN or infinite numbers.
+    """
+    if sp.issparse(values):
+        values = values.toarray()
+    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values)
+    if array.ndim not in (1, 2) or len(array) != n_rows or 0 in array.shape:
+        raise InputError(
+            argument,
+            expected=f"one row for each of {n_rows:,}, in one column or several",
+            got=f"shape {array.shape}",
+            fix="Pass the values of the side that you transfer from.",
+        )
+    if array.ndim == 1 and array.dtype.kind not in "biuf":
+        return label_values(values if isinstance(values, pd.Series) else pd.Series(array))
+    try:
+        numbers = array.astype(np.float64).reshape(n_rows, -1)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            argument,
+            expected="numbers, or one column of text",
+            got=f"several columns with text ({error})",
+            fix="Transfer one column of text at a time.",
+        ) from error
+    if not np.isfinite(numbers).all():
+        raise InputError(
+            argument,
+            expected="finite numbers",
+            got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
+            fix="Fill or remove missing values.",
+        )
+    return CellValues(
+        n_columns=numbers.shape[1],
+        read=lambda columns: numbers[:, columns],
+        names=list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None,
+        is_vector=array.ndim == 1,
+    )
+
+
+def label_values(labels: pd.Series[Any]) -> CellValues:
+    """Return a column for each label, sorted, with 1 in the cells that have it and 0 in the others."""
+    names, codes = np.unique(text_labels(labels).astype(str), return_inverse=True)
+    every = np.arange(len(names))
+    return CellValues(
+        n_columns=len(names),
+        read=lambda columns: (codes[:, None] == every[columns]).astype(np.float64),
+        names=names.tolist(),
+    )
+
+
+def table_values(side: Side, names: Iterable[str], *, argument: str) -> CellValues:
+    """Return several columns of ``obs``, all of numbers; parameters and errors as of `column_values`."""
+    columns = {}
+    for name in names:
+        column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
+        if not pd.api.types.is_numeric_dtype(column):
+            raise InputError(
+                argument,
+                expected="columns of numbers, or one column of text",
+                got=f"text in {name!r}, one of several columns",
+                fix="Transfer one column of text at a time.",
+            )
+        columns[name] = column.to_numpy(np.float64, na_value=np.nan)
+    return array_values(pd.DataFrame(columns), n_rows=side.n_cells, argument=argument)
+
+
+def obsm_values(side: Side, key: str) -> CellValues:
+    """Return an array or table of ``obsm``.
+
+    Parameters
+    ----------
+    side
+        Whose cells.
+    key
+        Of ``obsm``.
+
+    Raises
+    ------
+    KeyMissingError, InputError
+        No such key; values that are not finite numbers; proteins below zero.
+    """
+    where = arg("obsm", key)
+    check_known(key, side.obsm, where, expected=f"a key of obsm of the {side.name} side", got="no such key")
+    table = side.obsm[key]
+    values = array_values(table, n_rows=side.n_cells, argument=where)
+    if _PROTEINS.search(key):
+        numbers = values.read(slice(0, values.n_columns))
+        below = np.flatnonzero((numbers < 0).any(axis=0))
+        if len(below):
+            column = below[0] if values.names is None else repr(values.names[below[0]])
+            raise InputError(
+                where,
+                expected="amounts of proteins, at or above zero",
+                got=f"values below zero in {many(len(below), 'column')}, down to {numbers.min():g} "
+                f"(the first column is {column})",
+                fix=sentence(
+                    "Name the counts. If the values are centred or corrected for background (CLR, dsb), they "
+                    "may be negative: pass them as {}.",
+                    arg("values"),
+                ),
+            )
+    return values
+
+
+def layer_values(pair: Pair, layer: str, genes: IntArray) -> CellValues:
+    """Return genes in a layer of the reference, as its values stand there.
+
+    Parameters
+    ----------
+    pair
+        Whose reference.
+    layer
+        Name of the layer.
+    genes
+        (n_genes,) positions in the reference.
+
+    Raises
+    ------
+    KeyMissingError, FormatError, InputError
+        No such layer; one of another shape; NaN or infinite values, once they are read.
+    """
+    where, side = arg("layer", layer), pair.sc
+    check_known(layer, side.layers, where, expected="a layer of the reference", got="no such layer")
+    matrix = open_rows(side.layers[layer], where=where)
+    if matrix.shape != side.matrix.shape:
+        (cells, columns), (n_cells, n_columns) = side.matrix.shape, matrix.shape
+        raise FormatError(
+            where,
+            expected=f"{cells:,} cells x {columns:,} genes, as the reference's matrix has",
+            got=f"{n_cells:,} x {n_columns:,}",
+            fix="Write the layer anew, for the same cells and genes as X.",
+        )
+    places = side.columns[genes]
+
+    def read(columns: slice) -> DoubleArray:
+        values = np.empty((side.n_cells, len(places[columns])))
+        size = rows_within(READ_BYTES, max(matrix.row_bytes, 8.0 * values.shape[1]))
+        for rows in row_blocks(side.n_cells, size):
+            block = matrix.read(rows if side.rows is None else side.rows[rows], places[columns])
+            values[rows] = block.toarray() if sp.issparse(block) else block
+        n_bad = int((~np.isfinite(values)).any(axis=1).sum())
+        if n_bad:
+            raise InputError(
+                where,
+                expected="finite numbers",
+                got=f"NaN or infinity in {many(n_bad, 'cell')}",
+                fix="Fill or remove missing values.",
+            )
+        return values
+
+    return CellValues(n_columns=len(genes), read=read, names=list(map(str, side.genes[genes])))

@@ -1,0 +1,1 @@
+"""Cell types of the reference on the tissue, with calibrated probabilities."""

@@ -1,0 +1,281 @@
+"""From shares of labels to calibrated probabilities, and to which cells are of a type that nobody named.
+
+Arrays alone: what they are made of is in ``annotator``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+
+LEAST_SHARE = 1e-4
+"""What stands for shares that are smaller, before logarithms."""
+KNOWN_CALLED_UNKNOWN = 0.1
+"""Share of the held-out cells of known types that the cut lets go as unknown."""
+_PENALTY = 0.03  # on the squares of the labels' offsets
+_BINS = 10
+_NEAREST = 10  # anchors whose cosines are averaged
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelScale:
+    """Vector scaling (Guo et al. 2017): log p = slope log(q) + offset of the label, up to a constant.
+
+    Attributes
+    ----------
+    slope
+        How much sharper, above 1, or flatter probabilities are than what is scaled, q.
+    offsets
+        (n_labels,)
+    """
+
+    slope: float
+    offsets: DoubleArray
+
+    @classmethod
+    def fit(cls, told: DoubleArray, codes: IntArray, weights: DoubleArray) -> LabelScale:
+        """Choose both so that the labels of held-out cells become most likely.
+
+        Parameters
+        ----------
+        told
+            (n_cells, n_labels) shares, or probabilities that are not calibrated.
+        codes, weights
+            (n_cells,) number of each cell's label, and how much the cell counts; weights sum to 1.
+        """
+        logs, n_labels = np.log(np.maximum(told, LEAST_SHARE)), told.shape[1]
+        truth = np.eye(n_labels)[codes]
+
+        def loss(values: DoubleArray) -> tuple[float, DoubleArray]:
+            scores = log_softmax(values[0] * logs + values[1:], axis=1)
+            wrong = weights[:, None] * (np.exp(scores) - truth)
+            of_offsets = wrong.sum(axis=0) + 2 * _PENALTY * values[1:]
+            total = (
+                -(weights * scores[np.arange(len(codes)), codes]).sum() + _PENALTY * (values[1:] ** 2).sum()
+            )
+            return float(total), np.concatenate([[(wrong * logs).sum()], of_offsets])
+
+        start = np.concatenate([[1.0], np.zeros(n_labels)])
+        bounds = [(0.05, 20.0), *[(None, None)] * n_labels]
+        best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+        return cls(slope=float(best[0]), offsets=best[1:])
+
+    def probabilities(self, told: DoubleArray) -> DoubleArray:
+        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares, as `fit` takes them."""
+        logs = np.log(np.maximum(told, LEAST_SHARE))
+        return np.asarray(softmax(self.slope * logs + self.offsets, axis=1))
+
+
+def joined(first: DoubleArray, second: DoubleArray) -> DoubleArray:
+    """Return the geometric mean of two tables of probabilities, rows summing to 1."""
+    product = np.sqrt(np.maximum(first, 1e-12) * np.maximum(second, 1e-12))
+    return np.asarray(product / product.sum(axis=1, keepdims=True))
+
+
+def without_label(probabilities: DoubleArray, label: int) -> DoubleArray:
+    """Return probabilities as they are where a label is not in the reference: its column is 0."""
+    left = probabilities.copy()
+    left[:, label] = 0
+    return np.asarray(left / np.maximum(left.sum(axis=1, keepdims=True), 1e-12))
+
+
+def reliability_bins(
+    confidence: DoubleArray, is_right: BoolArray, weights: DoubleArray
+) -> NDArray[np.float64]:
+    """Return mean confidence, share that is right, and weight of ten bins of confidence, empty ones left out.
+
+    Parameters
+    ----------
+    confidence, is_right, weights
+        (n_cells,) probability of the label that was given, whether it is the cell's, and how much it counts.
+
+    Returns
+    -------
+    (n_bins, 3); the weights sum to 1.
+    """
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    weights = weights / weights.sum()
+    sums = [
+        np.bincount(bins, weights * one, minlength=_BINS)
+        for one in (confidence, is_right, np.ones(len(bins)))
+    ]
+    filled = sums[2] > 0
+    return np.column_stack(
+        [sums[0][filled] / sums[2][filled], sums[1][filled] / sums[2][filled], sums[2][filled]]
+    )
+
+
+def calibration_error(bins: NDArray[np.float64]) -> float:
+    """Return the expected calibration error: the mean distance of confidence and share that is right."""
+    return float((np.abs(bins[:, 0] - bins[:, 1]) * bins[:, 2]).sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Anchors:
+    """Cells of the reference in the shared embedding, which nearness is told by.
+
+    Attributes
+    ----------
+    embedded
+        (n_anchors, n_latent) of length 1.
+    codes
+        (n_anchors,) number of the label of each.
+    """
+
+    embedded: FloatArray
+    codes: IntArray
+
+    def nearness(
+        self, embedded: FloatArray, *, without: int | None = None, own: IntArray | None = None
+    ) -> DoubleArray:
+        """Return the mean cosine of cells, (n_cells, n_latent), with their nearest anchors: (n_cells,).
+
+        Parameters
+        ----------
+        embedded
+            The cells.
+        without
+            A label whose anchors are left out.
+        own
+            (n_cells,) the anchor that each cell is itself, which is left out.
+        """
+        cosines = embedded @ self.embedded.T
+        if own is not None:
+            cosines[np.arange(len(own)), own] = -1
+        if without is not None:
+            cosines = cosines[:, self.codes != without]
+        k = min(_NEAREST, cosines.shape[1])
+        return np.asarray(np.partition(cosines, -k, axis=1)[:, -k:].mean(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Novelty:
+    """Which cells look as if their type were not in the reference.
+
+    Attributes
+    ----------
+    anchors
+        What nearness is told by.
+    profiles
+        (n_labels, n_panel) mean z-scored panel of the labels' held-out cells.
+    model
+        From what is seen of a cell to the log odds that its type is missing.
+    cut
+        Log odds above which a cell is unknown.
+    """
+
+    anchors: Anchors
+    profiles: DoubleArray
+    model: LogisticRegression
+    cut: float
+
+    @classmethod
+    def fit(
+        cls,
+        probabilities: DoubleArray,
+        scores: DoubleArray,
+        embedded: FloatArray,
+        *,
+        anchors: Anchors,
+        weights: DoubleArray,
+    ) -> Novelty:
+        """Learn it from held-out cells, with one label at a time as if the reference lacked it.
+
+        Parameters
+        ----------
+        probabilities
+            (n_cells, n_labels) calibrated.
+        scores
+            (n_cells, n_panel) z-scored panel.
+        embedded
+            (n_cells, n_latent)
+        anchors
+            The same cells as the reference holds them, in the same order.
+        weights
+            (n_cells,) how much each cell counts; they sum to 1.
+        """
+        codes, n_labels, own = anchors.codes, probabilities.shape[1], np.arange(len(scores))
+        present = np.unique(codes)
+        profiles = np.zeros((n_labels, scores.shape[1]))
+        for code in present:
+            profiles[code] = scores[codes == code].mean(axis=0)
+        near = anchors.nearness(embedded, own=own)
+        fits = profile_fit(scores, probabilities, profiles)
+        scale = Middle.of(near), Middle.of(fits)
+        known = _seen(probabilities, near, fits, scale)
+        missing = []
+        for code in present:
+            rows = codes == code
+            left = without_label(probabilities[rows], code)
+            far = anchors.nearness(embedded[rows], without=code)
+            missing.append(_seen(left, far, profile_fit(scores[rows], left, profiles), scale))
+        seen = np.concatenate([known, *missing])
+        is_missing = np.repeat([0, 1], [len(known), len(seen) - len(known)])
+        each = np.concatenate([np.full(len(one), 1 / (len(present) * len(one))) for one in missing])
+        model = LogisticRegression(C=1.0)
+        model.fit(seen, is_missing, sample_weight=np.concatenate([weights, each]) * len(known))
+        odds = model.decision_function(known)
+        order = np.argsort(odds, kind="stable")
+        place = np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN)
+        cut = float(odds[order[min(place, len(order) - 1)]])
+        return cls(anchors=anchors, profiles=profiles, model=model, cut=cut)
+
+    def unknown(self, probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray) -> BoolArray:
+        """Return which cells of a tissue are unknown, (n_cells,).
+
+        Parameters
+        ----------
+        probabilities
+            (n_cells, n_labels)
+        near, fits
+            (n_cells,) as of `Anchors.nearness` and `profile_fit`; they are compared with the other cells' of
+            the tissue, as each platform has a level of its own.
+        """
+        seen = _seen(probabilities, near, fits, (Middle.of(near), Middle.of(fits)))
+        return np.asarray(self.model.decision_function(seen) > self.cut)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Middle:
+    """Median of values, and the median distance from it."""
+
+    value: float
+    spread: float
+
+    @classmethod
+    def of(cls, values: DoubleArray) -> Middle:
+        """Take them of (n_values,)."""
+        middle = float(np.median(values))
+        return cls(value=middle, spread=max(float(np.median(np.abs(values - middle))), 1e-3))
+
+    def standard(self, values: DoubleArray) -> DoubleArray:
+        """Return values in spreads from the median, -10 to 10."""
+        return np.clip((values - self.value) / self.spread, -10, 10)
+
+
+def profile_fit(scores: DoubleArray, probabilities: DoubleArray, profiles: DoubleArray) -> DoubleArray:
+    """Return cosines of cells' z-scores, (n_cells, n_panel), with the profiles that their labels lead to."""
+    expected = probabilities @ profiles
+    size = np.linalg.norm(scores, axis=1) * np.linalg.norm(expected, axis=1)
+    return np.asarray((scores * expected).sum(axis=1) / np.maximum(size, 1e-9))
+
+
+def z_scores(measured: FloatArray, mean: DoubleArray, square: DoubleArray) -> DoubleArray:
+    """Return z-scores of (n_cells, n_panel) values, by (n_panel,) means of values and of their squares."""
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.asarray((measured - mean) / np.where(spread > 1e-6, spread, 1.0))
+
+
+def _seen(
+    probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray, scale: tuple[Middle, Middle]
+) -> DoubleArray:
+    """Return what novelty is told by: log odds of the best label, nearness, fit; (n_cells, 3)."""
+    best = np.clip(probabilities.max(axis=1), 1e-6, 1 - 1e-6)
+    return np.column_stack([np.log(best / (1 - best)), scale[0].standard(near), scale[1].standard(fits)])

@@ -1,0 +1,159 @@
+"""Cells of the reference as the tissue's platform would have measured them: what labels are calibrated on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
+from cellweft._typing import DoubleArray, FloatArray, IntArray
+from cellweft.data._pair import Pair
+from cellweft.data.side import Side
+
+MOST_CELLS = 2000
+"""Cells of the reference that labels are calibrated on."""
+_LEAST_OF_LABEL = 30
+_POOLED = 10  # cells of the same label that stand in for counts that a cell of the reference lacks
+_MOST_FACTOR = 20.0  # by which a gene may be detected better or worse than in the reference
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldOut:
+    """Cells of the reference that were held out, brought to the tissue's platform.
+
+    Attributes
+    ----------
+    codes
+        (n_cells,) number of the label of each.
+    weights
+        (n_cells,) that give the labels the shares that they have in the tissue; they sum to 1.
+    measured
+        (n_cells, n_panel) log-normalised panel.
+    depth
+        Share of the tissue's totals that they were thinned to.
+    """
+
+    codes: IntArray
+    weights: DoubleArray
+    measured: FloatArray
+    depth: float
+
+
+def draw_cells(codes: IntArray, usable: IntArray, *, seed: int) -> IntArray:
+    """Return cells of the reference, some of each label and the rest at random, sorted.
+
+    Parameters
+    ----------
+    codes
+        (n_sc,) number of the label of each, -1 without one.
+    usable
+        Positions of cells with counts and a label.
+    seed
+        Of the draw.
+    """
+    stream = numpy_stream(seed, "label cells")
+    if len(usable) <= MOST_CELLS:
+        return usable
+    least = min(_LEAST_OF_LABEL, MOST_CELLS // (2 * len(np.unique(codes[usable]))))
+    some = [sample_rows(usable[codes[usable] == code], least, stream) for code in np.unique(codes[usable])]
+    drawn = np.concatenate(some)
+    rest = sample_rows(np.setdiff1d(usable, drawn), MOST_CELLS - len(drawn), stream)
+    return np.sort(np.concatenate([drawn, rest]))
+
+
+def share_weights(codes: IntArray, shares: DoubleArray) -> DoubleArray:
+    """Return weights of cells, (n_cells,) with sum 1, by which each label has its share.
+
+    Parameters
+    ----------
+    codes
+        (n_cells,) number of each cell's label.
+    shares
+        (n_labels,) of the labels.
+    """
+    weights = (shares / np.maximum(np.bincount(codes, minlength=len(shares)), 1))[codes]
+    return np.asarray(weights / weights.sum())
+
+
+def as_measured(
+    pair: Pair, cells: IntArray, codes: IntArray, *, weights: DoubleArray, depth: float, seed: int
+) -> FloatArray:
+    """Return cells of the reference as if the tissue's platform had measured them.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    cells, codes
+        (n_cells,) positions in the reference, and number of the label of each.
+    weights
+        (n_cells,) that give the labels the shares that they have in the tissue.
+    depth
+        Share of the tissue's totals that they are thinned to, up to 1.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    (n_cells, n_panel) log-normalised.
+
+    Notes
+    -----
+    Each cell is given the total of a cell of the tissue. Its genes are brought to the levels that they have
+    in the tissue as a whole, and its counts are thinned to that total (a binomial draw each). A cell with
+    fewer counts than that is filled up with draws from the mean profile of `_POOLED` similar cells of its
+    label. Where the reference holds no counts, all are drawn (Poisson); where the tissue holds none, its
+    depth is not known, and the values stay as they are.
+    """
+    if pair.st.scale != "raw":
+        return pair.sc.dense(cells, pair.sc_shared)
+    stream = numpy_stream(seed, "thinned labels")
+    tissue = sample_rows(np.flatnonzero(~pair.blank_cells), MOST_CELLS, stream)
+    in_tissue = _counts(pair.st, tissue, pair.st_shared)
+    donors = stream.integers(len(tissue), size=len(cells))  # cells of the tissue whose depth is taken
+    wanted = depth * in_tissue.sum(axis=1)[donors]
+    counts = _counts(pair.sc, cells, pair.sc_shared)
+    profiles = _pooled(counts, codes)
+    missing = np.maximum(wanted - counts.sum(axis=1), 0)
+    rates = counts + missing[:, None] * profiles
+    rates *= _platform_factors(in_tissue, rates, weights)
+    rates *= (wanted / np.maximum(rates.sum(axis=1), 1e-9))[:, None]
+    whole = np.rint(counts) if pair.sc.scale == "raw" else np.zeros_like(counts)
+    thinned = stream.binomial(
+        whole.astype(np.int64), np.clip(rates / np.maximum(whole, 1e-9), 0, 1)
+    ) + stream.poisson(np.maximum(rates - whole, 0))
+    sizes = pair.st.totals[tissue[donors]]
+    return np.log1p(thinned * (pair.st.target / (depth * sizes))[:, None]).astype(np.float32)
+
+
+def _counts(side: Side, cells: IntArray, genes: IntArray) -> DoubleArray:
+    """Return counts of some cells, or of logarithms what they were taken of."""
+    parts = []
+    for rows in row_blocks(len(cells), READ_ROWS):
+        block = side.stored(cells[rows], genes)
+        parts.append(np.asarray(block.toarray() if sp.issparse(block) else block, dtype=np.float64))
+    values = np.concatenate(parts)
+    return np.expm1(values) if side.scale == "log" else values
+
+
+def _pooled(counts: DoubleArray, codes: IntArray) -> DoubleArray:
+    """Return the mean profile of the most similar cells of the same label, rows summing to 1."""
+    pooled = np.empty_like(counts)
+    units = np.log1p(counts)
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-9)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        similarity = units[rows] @ units[rows].T
+        near = np.argsort(-similarity, axis=1, kind="stable")[:, :_POOLED]
+        pooled[rows] = counts[rows][near].sum(axis=1)
+    return np.asarray(pooled / np.maximum(pooled.sum(axis=1, keepdims=True), 1e-9))
+
+
+def _platform_factors(in_tissue: DoubleArray, rates: DoubleArray, weights: DoubleArray) -> DoubleArray:
+    """Return how much better the tissue detects each gene than the reference does, (n_panel,)."""
+    there = in_tissue.sum(axis=0) / max(in_tissue.sum(), 1e-9)
+    here = weights @ (rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-9))
+    factors = np.divide(there, here, out=np.ones_like(there), where=here > 0)
+    return np.clip(factors, 1 / _MOST_FACTOR, _MOST_FACTOR)

@@ -1,0 +1,97 @@
+"""Labels of the reference that are asked for: of one column, or of several that are told together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellweft._errors import InputError, Placeholder, arg, sentence
+from cellweft._typing import BoolArray, IntArray
+from cellweft.data._pair import Labels, Pair, labels_of
+from cellweft.data.cell_values import CellValues
+
+_NO_LABEL = "unknown"  # what missing labels are read as
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReferenceLabels:
+    """Labels of the reference, of one column or of several.
+
+    Attributes
+    ----------
+    columns
+        Names of the columns, from the one with the fewest labels to the one with the most.
+    names
+        (n_columns, n_labels) of each column, the label of each combination. With one column, its labels.
+    codes
+        (n_sc,) number of the combination that each cell of the reference has, -1 without one.
+    """
+
+    columns: tuple[str, ...]
+    names: NDArray[np.str_]
+    codes: IntArray
+
+    def groups(self, number: int) -> tuple[NDArray[np.str_], IntArray]:
+        """Return the labels of a column, and which of them each combination has."""
+        names, groups = np.unique(self.names[number], return_inverse=True)
+        return names, groups.astype(np.int64)
+
+    def values(self, kept: BoolArray) -> CellValues:
+        """Return a column for each combination, 1 in its cells, of those that are kept alone: (n_sc,)."""
+        codes = np.where(kept, self.codes, -1)
+        every = np.arange(self.names.shape[1])
+        return CellValues(
+            n_columns=len(every), read=lambda columns: (codes[:, None] == every[columns]).astype(np.float64)
+        )
+
+
+def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
+    """Return the labels of the reference that are asked for.
+
+    Parameters
+    ----------
+    pair
+        The data.
+    labels
+        A column of the reference's ``obs``, a list of several, (n_sc,) values, or None for ``pair.labels``.
+
+    Raises
+    ------
+    KeyMissingError, InputError
+        No such column, not one label for each cell, none at all, or all alike.
+    """
+    if isinstance(labels, list | tuple):
+        columns = {str(name): labels_of(pair, str(name)) for name in labels}
+    else:
+        columns = {labels if isinstance(labels, str) else "labels": labels_of(pair, labels)}
+    ordered = sorted(columns, key=lambda name: len(np.unique(columns[name].astype(str))))
+    if not ordered:
+        fix = sentence("Name one: {}.", arg("labels", Placeholder("COLUMN")))
+        raise InputError("labels", expected="a column of obs, or several", got="none", fix=fix)
+    table = pd.DataFrame({name: columns[name].astype(str) for name in ordered})
+    has_label = (table != _NO_LABEL).all(axis=1).to_numpy() & ~pair.sc.empty_cells
+    for name in ordered:
+        _check_labels(pair, name, table[name][has_label])
+    grouped = table[has_label].groupby(ordered, sort=True)
+    codes = np.full(pair.sc.n_cells, -1, dtype=np.int64)
+    codes[has_label] = grouped.ngroup().to_numpy()
+    names = table[has_label].drop_duplicates().sort_values(ordered).to_numpy().T.astype(str)
+    return ReferenceLabels(columns=tuple(ordered), names=names, codes=codes)
+
+
+def _check_labels(pair: Pair, name: str, labels: pd.Series[Any]) -> None:
+    kinds, n_cells = labels.unique(), pair.sc.n_cells
+    if len(kinds) >= 2:
+        return
+    alike = f"{kinds[0]!r} for all {len(labels):,} cells that have a label" if len(kinds) else ""
+    raise InputError(
+        "labels",
+        expected=f"cells of at least 2 types in {name!r} of the reference",
+        got=alike or f"none for any of its {n_cells:,} cells",
+        fix=sentence("Name another column of obs: {}.", arg("labels", Placeholder("COLUMN"))),
+    )

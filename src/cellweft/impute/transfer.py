@@ -1,0 +1,147 @@
+"""What reference cells are known for, brought to the cells of the tissue by a fitted method's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from cellweft._compute import READ_ROWS, numpy_of, row_blocks
+from cellweft._errors import SettingError, arg, sentence
+from cellweft._text import shorten
+from cellweft._typing import DoubleArray, FloatArray, Progress, no_progress
+from cellweft.data._pair import Pair
+from cellweft.data.cell_values import (
+    CellValues,
+    array_values,
+    column_values,
+    layer_values,
+    mean_of,
+    obsm_values,
+    table_values,
+)
+from cellweft.data.io.prefetch import prefetch
+from cellweft.impute.base import FittedMethod
+from cellweft.impute.planning import columns_at_once
+from cellweft.impute.training_data import asked_genes
+
+
+def values_to_transfer(
+    pair: Pair,
+    values: Any = None,
+    *,
+    obs: str | Sequence[str] | None = None,
+    obsm: str | None = None,
+    layer: str | None = None,
+    genes: Iterable[str] | None = None,
+) -> CellValues:
+    """Return what is asked for of the reference; parameters and errors as of `cellweft.Imputer.transfer`."""
+    given = {"values": values, "obs": obs, "obsm": obsm, "layer": layer}
+    named = [name for name, one in given.items() if one is not None]
+    if len(named) != 1:
+        raise SettingError(
+            named[-1] if named else "obs",
+            expected="one of obs, obsm, layer and values",
+            got=shorten([f"{name}=" for name in named]) if named else "none",
+            fix=sentence("Name what to transfer, such as {}; call it once for each.", arg("obs", "score")),
+        )
+    if genes is not None and layer is None:
+        raise SettingError(
+            "genes",
+            expected=sentence("{}, which has genes", arg("layer")),
+            got=f"{named[0]}=",
+            fix=sentence("Leave {} out.", arg("genes")),
+        )
+    if layer is not None:
+        return layer_values(pair, layer, asked_genes(pair, genes))
+    if obsm is not None:
+        return obsm_values(pair.sc, obsm)
+    if isinstance(obs, str):
+        return column_values(pair.sc, obs, argument="obs")
+    if obs is not None:
+        return table_values(pair.sc, obs, argument="obs")
+    return array_values(values, n_rows=pair.sc.n_cells)
+
+
+def transfer_values(
+    fitted: FittedMethod, pair: Pair, values: CellValues, *, memory: str | int, progress: Progress
+) -> DoubleArray:
+    """Return weighted means of the reference's values in every spatial cell, held in memory.
+
+    Parameters
+    ----------
+    fitted
+        Whose weights.
+    pair
+        Its data, or the same with other spatial cells.
+    values
+        What the reference's cells hold.
+    memory
+        Budget for the whole process, as "4 GB".
+    progress
+        Called as blocks of cells are done.
+
+    Returns
+    -------
+    (n_cells, n_columns)
+    """
+    at_once = columns_at_once(pair, values.n_columns, settings=fitted.settings, memory=memory)
+    return carried_to(
+        fitted,
+        lambda rows: pair.st.dense(rows, pair.st_shared),
+        values,
+        n_cells=pair.st.n_cells,
+        at_once=at_once,
+        progress=progress,
+    )
+
+
+def carried_to(
+    fitted: FittedMethod,
+    read: Callable[[slice], FloatArray],
+    values: CellValues,
+    *,
+    n_cells: int,
+    at_once: int,
+    sharpness: float = 1.0,
+    progress: Progress = no_progress,
+) -> DoubleArray:
+    """Return weighted means of the reference's values in cells by their panel.
+
+    Parameters
+    ----------
+    fitted
+        Whose weights.
+    read
+        From a slice of the cells to their log-normalised panel, (n_rows, n_panel).
+    values
+        What the reference's cells hold.
+    n_cells
+        How many cells.
+    at_once
+        Columns that are carried together.
+    sharpness
+        As of `cellweft.impute.base.FittedMethod.operator`.
+    progress
+        Called as blocks of cells are done.
+
+    Returns
+    -------
+    (n_cells, n_columns)
+    """
+    result = np.empty((n_cells, values.n_columns))
+    blocks, passes = list(row_blocks(n_cells, READ_ROWS)), list(row_blocks(values.n_columns, at_once))
+    for number, columns in enumerate(passes):
+
+        def carry(numbers: DoubleArray, done: int = number * n_cells) -> DoubleArray:
+            table = torch.from_numpy(numbers.astype(np.float32)).to(fitted.device)
+            found = np.empty((n_cells, numbers.shape[1]))
+            for rows, measured in zip(blocks, prefetch(map(read, blocks)), strict=True):
+                found[rows] = numpy_of(fitted.operator(measured, sharpness=sharpness).apply(table))
+                progress("cells", done + rows.stop, n_cells * len(passes))
+            return found
+
+        result[:, columns] = mean_of(values.read(columns), carry)
+    return result

@@ -1,0 +1,62 @@
+"""``cellweft annotate``: the table and its record, several columns, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from cellweft.cli import app
+from cellweft.data.synthetic.tissue import SimulatedTissue
+
+QUICK = ["--set", "steps=3", "--set", "level_steps=3", "--quiet"]
+
+
+@pytest.fixture
+def both(tissue: SimulatedTissue, tmp_path: Path) -> list[str]:
+    reference = tissue.sc.copy()
+    reference.obs["half"] = np.where(np.arange(reference.n_obs) % 2, "odd", "even")
+    reference.obs["third"] = reference.obs["half"] + (np.arange(reference.n_obs) % 4 // 2).astype(str)
+    reference.obs["same"] = "alike"
+    reference.write_h5ad(tmp_path / "atlas.h5ad")
+    tissue.st.write_h5ad(tmp_path / "tissue.h5ad")
+    return [str(tmp_path / "atlas.h5ad"), str(tmp_path / "tissue.h5ad")]
+
+
+def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "labels.csv"
+    result = CliRunner().invoke(app, ["annotate", *both, "-o", str(output), "--labels", "half", *QUICK])
+    assert result.exit_code == 0, result.output
+    assert "Told" in result.output
+    table = pd.read_csv(output)
+    assert list(table.columns) == [
+        "cell", "label", "confidence", "unknown", "probability_even", "probability_odd",
+    ]  # fmt: skip
+    assert len(table) == 90
+    told = json.loads(output.with_suffix(".json").read_text())["labels"]
+    assert [*told.values()][0]["calibration_error"] >= 0
+
+
+def test_several_columns_and_json(both: list[str], tmp_path: Path) -> None:
+    output = tmp_path / "labels.parquet"
+    arguments = ["annotate", *both, "-o", str(output), "--columns", "third,half", "--json", *QUICK]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["command"], found["cells"]) == ("annotate", 90)
+    table = pd.read_parquet(output)
+    assert (table["third_label"].astype(str).str[:-1] == table["half_label"].astype(str)).all()
+
+
+def test_labels_that_are_alike_are_refused_before_anything_is_learned(
+    both: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "labels.csv"
+    result = CliRunner().invoke(app, ["annotate", *both, "-o", str(output), "--labels", "same"])
+    assert result.exit_code == 2
+    told = " ".join((result.output + result.stderr).split())
+    assert "cells of at least 2 types" in told
+    assert "--labels COLUMN" in told
+    assert not output.exists()
