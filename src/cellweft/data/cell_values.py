@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellweft._compute import READ_BYTES, row_blocks, rows_within
-from cellweft._errors import FormatError, InputError, arg, check_known, sentence
+from cellweft._errors import FormatError, InputError, arg, array_of, check_known, sentence
 from cellweft._text import many
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data._pair import Pair
@@ -126,7 +126,12 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
     """
     if sp.issparse(values):
         values = values.toarray()
-    array = values.to_numpy() if isinstance(values, pd.DataFrame | pd.Series) else np.asarray(values)
+    fix = "Pass an array, a table or the name of a column."
+    array = (
+        values.to_numpy()
+        if isinstance(values, pd.DataFrame | pd.Series)
+        else array_of(argument, values, fix=fix, numbers=False)
+    )
     if array.ndim not in (1, 2) or len(array) != n_rows or 0 in array.shape:
         raise InputError(
             argument,
