@@ -113,8 +113,8 @@ def main() -> None:
         scores["mean rank"] = ranks.mean(axis=1)
         gain = scores.loc["auto", "pearson"] / scores.loc[BASELINES, "pearson"].max() - 1
         text = f"# The default of the Imputer on held-out genes: {name}\n\n{markdown(scores)}\n\n"
-        text += f"Pearson, seed by seed: {'; '.join(each)}. auto over the best baseline: {gain:+.1%}. "
-        text = text.strip() + "\n\n"
+        text += f"Pearson, seed by seed: {'; '.join(each)}. auto over the best baseline: {gain:+.1%}."
+        text += "\n\n"
         text += "Medians over genes (or cells), mean over seeds; mse is better when lower. The mean rank is "
         text += "over pearson, spearman, cosine, mse and ssim. Baselines draw nothing at random and have one "
         text += "seed.\n"
