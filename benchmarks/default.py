@@ -64,10 +64,7 @@ def section(name: str, seeds: int, kept: Path) -> tuple[str, dict[str, float], f
         {column: scores[column].rank(ascending=column == "mse") for column in scores.columns}
     )
     scores["mean rank"] = ranks.mean(axis=1)
-    lines = [
-        "| score | next or best other | auto - other, paired | 95 % interval |",
-        "| --- | --- | --- | --- |",
-    ]
+    lines = ["| score | best other | auto - other, paired | 95 % interval |", "| --- | --- | --- | --- |"]
     for level, metric in COLUMNS:
         column = name_of(level, metric)
         others = scores[column].drop("auto")
