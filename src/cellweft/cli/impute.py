@@ -29,6 +29,12 @@ class WritingOptions:
 
     Attributes
     ----------
+    scale
+        Write log-normalised expression (log), or the counts that the panel would have shown in each cell
+        (counts). ST must then be counts.
+    measured
+        Write genes of the panel as predicted (predict), or as the best estimate from measurement and
+        prediction together (blend). ST must then be counts.
     dtype
         Data type of the values. float16 takes half the space.
     sparse
@@ -41,6 +47,8 @@ class WritingOptions:
         OUT must be a .zarr store on a disk that all share.
     """
 
+    scale: ResultScale = "log"
+    measured: PanelValues = "predict"
     dtype: OutputType = "float32"
     sparse: Annotated[float | None, typer.Option(metavar="CUT")] = None
     resume: bool = False
@@ -58,8 +66,6 @@ def impute(
     preset: Preset = "auto",
     settings: options.Settings = None,
     interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
-    scale: ResultScale = "log",
-    measured: PanelValues = "predict",
     no_reliability: bool = False,
     save_model: options.SaveModel = None,
     writing: WritingOptions,
@@ -81,12 +87,6 @@ def impute(
         Change a setting of the method, such as steps=500 or k=20. May be repeated.
     interval
         Also write intervals (layers lower and upper) that contain this share of the values, for example 0.9.
-    scale
-        Write log-normalised expression (log), or the counts that the panel would have shown in each cell
-        (counts). ST must then be counts.
-    measured
-        Write genes of the panel as predicted (predict), or as the best estimate from measurement and
-        prediction together (blend). ST must then be counts.
     no_reliability
         Do not learn the reliability of each gene. stImpute then takes a sixth of the time.
     sc, st, memory, save_model, writing, network, data, run
@@ -95,24 +95,14 @@ def impute(
     with running(run) as screen:
         from cellweft.data.io.atomic_output import check_apart
 
-        request = _request(
-            output,
-            save_model,
-            interval=interval,
-            scale=scale,
-            measured=measured,
-            memory=memory,
-            writing=writing,
-        )
+        request = _request(output, save_model, interval=interval, memory=memory, writing=writing)
         check_apart([output, save_model], [sc, st, *network.files()])
         screen.hold(*(one for one in (output, save_model) if one is not None))
         names, chosen = read_genes(genes), read_settings(preset, settings or [])
         _check_interval(interval, preset, no_reliability=no_reliability)
-        _check_measured(measured, preset)
+        _check_measured(writing.measured, preset)
         check_device(run.device)
         from cellweft.impute.imputer import Imputer, write_imputation
-        from cellweft.impute.panel_blend import check_blend
-        from cellweft.impute.uncertainty.count_model import check_counts
 
         imputer = Imputer(
             preset=preset,
@@ -123,9 +113,7 @@ def impute(
             device=run.device,
         )
         pair = data.pair(sc, st, output, save_model)
-        check_counts(pair, scale)
-        if measured == "blend":
-            check_blend(pair)
+        _check_counts(pair, writing)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
@@ -136,19 +124,12 @@ def impute(
         said, made = _made(job.var, plan.n_cells)
         about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
         files = {"output": request.target, "model": model}
-        said += ", on the scale of counts" * (scale == "counts")
+        said += ", on the scale of counts" * (writing.scale == "counts")
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **about})
 
 
 def _request(
-    output: Path,
-    save_model: Path | None,
-    *,
-    interval: float | None,
-    scale: ResultScale,
-    measured: PanelValues,
-    memory: str,
-    writing: WritingOptions,
+    output: Path, save_model: Path | None, *, interval: float | None, memory: str, writing: WritingOptions
 ) -> OutputRequest:
     """Return how the result is written, after a look at where all outputs go, before any input is read."""
     from cellweft.data.io.atomic_output import RESULT_SUFFIXES, Asked, check_outputs
@@ -156,9 +137,7 @@ def _request(
 
     outputs: Asked = {"output": (output, RESULT_SUFFIXES), "save_model": (save_model, "model")}
     check_outputs(outputs, overwrite=writing.overwrite)
-    request = OutputRequest(
-        path=output, interval=interval, scale=scale, measured=measured, memory=memory, **vars(writing)
-    )
+    request = OutputRequest(path=output, interval=interval, memory=memory, **vars(writing))
     if writing.dask is not None:
         from cellweft.impute.cluster.client import check_scheduler
 
@@ -186,6 +165,16 @@ def _check_measured(measured: PanelValues, preset: Preset) -> None:
             got=arg("preset", preset),
             fix="Omit that option, or " + arg("measured") + ".",
         )
+
+
+def _check_counts(pair: Pair, writing: WritingOptions) -> None:
+    """Raise if the spatial data do not allow what is requested, before any training."""
+    from cellweft.impute.panel_blend import check_blend
+    from cellweft.impute.uncertainty.count_model import check_counts
+
+    check_counts(pair, writing.scale)
+    if writing.measured == "blend":
+        check_blend(pair)
 
 
 def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:

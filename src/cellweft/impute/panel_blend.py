@@ -123,7 +123,7 @@ class PanelBlend:
         return BlendedGenes(plain=fitted.prepare(genes), hidden=tuple(hidden), blend=self)
 
     def counts(
-        self, patterns: DoubleArray, x: DoubleArray, sizes: DoubleArray, genes: IntArray
+        self, patterns: DoubleArray, x: DoubleArray, sizes: DoubleArray, *, genes: IntArray
     ) -> DoubleArray:
         """Return blended counts: (n_cells, n_genes).
 
@@ -178,7 +178,7 @@ class BlendedGenes:
         for columns, hidden in self.hidden:
             x = np.expm1(measured[:, hidden.genes].astype(np.float64)) * size
             patterns, sizes = hidden.patterns(measured), sizes_without(x, size, side)
-            made.append((columns, self.blend.counts(patterns, x, sizes, hidden.genes)))
+            made.append((columns, self.blend.counts(patterns, x, sizes, genes=hidden.genes)))
         return made
 
 

@@ -154,7 +154,7 @@ class CountModel(StoredArrays):
                 basis = basis_of(column, known)[:, 1:]
                 scores += basis @ (generator.standard_normal(len(shares)) * np.sqrt(shares))
                 scores /= np.sqrt(basis**2 @ shares + noise)
-            frailty = frailty_at(scores, family, dispersion, zeros)
+            frailty = frailty_at(scores, family, dispersion, zeros=zeros)
             drawn[:, gene] = generator.poisson(np.minimum(column * level * frailty, 1e9))
         return drawn
 
@@ -359,7 +359,7 @@ def _calibrated(means: DoubleArray, wanted: float, family: int, zeros: float) ->
     generator, dispersion = numpy_stream(0, "count model"), wanted
     scores = generator.standard_normal(means.shape)
     for _ in range(_ROUNDS):
-        drawn = generator.poisson(means * frailty_at(scores, family, dispersion, zeros))
+        drawn = generator.poisson(means * frailty_at(scores, family, dispersion, zeros=zeros))
         found = float(np.median(dispersions_of(means * (drawn.mean(axis=0) / means.mean(axis=0)), drawn)))
         dispersion = min(dispersion * float(np.clip(wanted / max(found, _TINY), 0.5, 2)), _MOST_DISPERSION)
     return dispersion
@@ -392,7 +392,7 @@ def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
     return np.asarray(np.diff(below) * _POINTS)
 
 
-def frailty_at(scores: DoubleArray, family: int, dispersion: float, zeros: float) -> DoubleArray:
+def frailty_at(scores: DoubleArray, family: int, dispersion: float, *, zeros: float) -> DoubleArray:
     """Return the frailties at standard normal scores, which turns these into a frailty of mean 1."""
     if FAMILIES[family] == "poisson" or dispersion <= _TINY:
         return np.ones(scores.shape)
