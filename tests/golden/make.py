@@ -1,4 +1,4 @@
-"""Write the golden files of a version: once, at its release, into a folder of its name; never over old ones."""
+"""Write the golden files of a version: once, at its release, into a folder of its name, never over others."""
 
 import sys
 from pathlib import Path
