@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -139,7 +140,8 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="kinds of files; all by default")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
     parser.add_argument("--executions", type=int, default=10**9, help="of each target at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the first file; each next one has the next")
+    seed = int(os.environ.get("CELLWEFT_FUZZ_SEED", "0"))
+    parser.add_argument("--seed", type=int, default=seed, help="of the first file; each next has the next")
     parser.add_argument("--atheris", action="store_true", help="let coverage guide the bytes of one")
     options, rest = parser.parse_known_args()
     from corpus import make

@@ -317,6 +317,8 @@ class Pair(NotebookText):
         >>> known.with_reference(tissue.sc[:10].copy()).sc.n_cells
         10
         """
+        check_choice("duplicates", duplicates, ("error", "first"))
+        check_choice("missing_chunks", missing_chunks, ("error", "zeros"))
         wish = ReadOptions(
             name="reference",
             labels=labels,

@@ -638,6 +638,7 @@ class Imputer(NotebookText, FolderModel):
         fitted, pair = self._fitted(), self._pair()
         places = _positions(genes, pair)
         shape = (pair.st.n_cells, len(places))
+        judged = None if judged is None else np.asarray(judged)
         if judged is not None and judged.shape != shape:
             raise InputError(
                 "judged",

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Colormap, is_color_like, to_hex
 from natsort import natsorted
 
-from cellweft._errors import InputError, SettingError, check_known, checks_kinds
+from cellweft._errors import InputError, SettingError, check_known, check_range, checks_kinds
 from cellweft._typing import PathLike
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
@@ -61,7 +61,8 @@ def palette(n: int) -> list[str]:
     >>> palette(2)
     ['#0072B2', '#E69F00']
     """
-    return list(islice(cycle(_PALETTE), max(int(n), 0)))
+    check_range("n", n, low=0, high=10**6, integer=True)
+    return list(islice(cycle(_PALETTE), n))
 
 
 @checks_kinds

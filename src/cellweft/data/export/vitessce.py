@@ -199,7 +199,7 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
                 got=f"values of type {found.dtype}",
                 fix="Name a column of categories.",
             )
-    if columns:
+    if len(columns):
         return list(columns)
     usual = find_labels(data.obs, None, where=data.where, argument="column")[1]
     return [usual] if usual and isinstance(data.obs[usual].dtype, pd.CategoricalDtype) else []

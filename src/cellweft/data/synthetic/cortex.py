@@ -162,11 +162,11 @@ def simulate_cortex(
     >>> "Cux2" in cortex.sc.var_names
     True
     """
-    check_range("n_spatial", n_spatial, low=2, integer=True)
-    check_range("n_reference", n_reference, low=2, integer=True)
-    check_range("n_genes", n_genes, low=2, integer=True)
+    check_range("n_spatial", n_spatial, low=10, high=10**8, integer=True)
+    check_range("n_reference", n_reference, low=2, high=10**8, integer=True)
+    check_range("n_genes", n_genes, low=2, high=10**8, integer=True)
     check_range("n_panel", n_panel, low=1, high=n_genes, integer=True)
-    check_range("n_donors", n_donors, low=1, integer=True)
+    check_range("n_donors", n_donors, low=1, high=10**6, integer=True)
     check_range("spill_over", spill_over, low=0, high=0.99)
     check_range("dropout", dropout, low=0, high=1)
     check_range("platform_effect", platform_effect, low=0)

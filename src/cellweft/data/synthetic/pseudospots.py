@@ -329,7 +329,7 @@ def _crossings(
     if spacing is None:
         counts = np.where(wide, _checked_grid(grid), 1)  # cells in a line have one row of spots
     else:
-        check_range("spacing", spacing, low=1e-12)
+        check_range("spacing", spacing, low=1e-12, high=1e12)
         counts = np.floor((high - low) / spacing * (1 + 1e-12)) + 1
     if np.prod(counts) > _MOST_CROSSINGS:
         raise SettingError(

@@ -97,11 +97,11 @@ def simulate_tissue(
     >>> tissue.sc.shape, tissue.st.shape, tissue.truth.shape
     ((100, 50), (200, 10), (200, 50))
     """
-    check_range("n_spatial", n_spatial, low=2, integer=True)
-    check_range("n_reference", n_reference, low=2, integer=True)
-    check_range("n_genes", n_genes, low=2, integer=True)
+    check_range("n_spatial", n_spatial, low=2, high=10**8, integer=True)
+    check_range("n_reference", n_reference, low=2, high=10**8, integer=True)
+    check_range("n_genes", n_genes, low=2, high=10**8, integer=True)
     check_range("n_panel", n_panel, low=1, high=n_genes, integer=True)
-    check_range("n_types", n_types, low=1, integer=True)
+    check_range("n_types", n_types, low=1, high=10**6, integer=True)
     check_range("dropout", dropout, low=0, high=1)
     check_range("platform_effect", platform_effect, low=0)
     check_seed(seed)
