@@ -67,6 +67,29 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+AXE = Path(__file__).parents[1] / "viewer" / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.fixture(scope="session")
+def serious_faults() -> Callable[[Any], list[str]]:
+    """Return the faults on a page that axe-core calls serious or critical: they keep people out."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed; in viewer/ run npm ci")
+    rules = AXE.read_text(encoding="utf-8")
+
+    def faults(page: Any) -> list[str]:
+        page.evaluate(rules)
+        found = page.evaluate("axe.run().then(found => found.violations)")
+        return [
+            f"{one['id']}: {node['target']} {node['failureSummary']}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+
+    return faults
+
+
 @pytest.fixture(scope="session")
 def quick() -> dict[str, Any]:
     """Settings of the Imputer that train in a blink."""

@@ -252,3 +252,16 @@ def test_a_page_is_seen_as_it_should_be(site: Path, browser: Any, page: str, wid
     lightness = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (lightness > 200) == (scheme == "light")
     context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["index", "start", "inputs", "accuracy", "api/generated/cellweft.Imputer"])
+def test_a_page_keeps_no_reader_out(
+    site: Path, browser: Any, serious_faults: Any, page: str, scheme: str
+) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    tab = context.new_page()
+    tab.goto((site / f"{page}.html").as_uri())
+    assert serious_faults(tab) == []
+    context.close()

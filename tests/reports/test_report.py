@@ -573,6 +573,18 @@ def test_it_opens_in_a_browser(
     context.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_keeps_no_reader_out(
+    browser: Any, whole: tuple[Path, list[Any]], serious_faults: Any, scheme: str
+) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(whole[0].as_uri())
+    assert serious_faults(page) == []
+    context.close()
+
+
 def test_it_is_small_and_whole(whole: tuple[Path, list[Any]]) -> None:
     assert whole[0].stat().st_size < 5e6
     assert not list(whole[0].parent.glob("*partial"))

@@ -632,3 +632,12 @@ def test_legend_lists_all_labels_when_asked(browser, tmp_path):
         page.get_by_role("button", name="Show the first 12").click()
         assert entries.count() == 12
         page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_keeps_no_reader_out(seen, serious_faults, scheme):
+    one = seen(color_scheme=scheme)
+    assert serious_faults(one.page) == []
+    one.choose("Gene23")
+    assert serious_faults(one.page) == []

@@ -127,6 +127,11 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         )
     yield from _twin_cautions(evidence)
     yield from _gene_columns_cautions(evidence)
+    yield from _notes(evidence)
+
+
+def _notes(evidence: CheckResults) -> Iterator[str]:
+    """Say what was guessed or left out as the inputs were read."""
     for one in evidence.sides:
         notes = [*one.data.notes, *filter(None, [one.genes.note])]
         yield from (f"{_title(one.side)}: {note}" for note in notes)

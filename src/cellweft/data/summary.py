@@ -208,8 +208,8 @@ def counted(values: NDArray[np.str_] | None) -> dict[str, int]:
     if values is None:
         return {}
     codes, names = pd.factorize(values)
-    counted = zip(map(str, names), np.bincount(codes, minlength=len(names)).tolist(), strict=True)
-    return dict(sorted(counted, key=lambda one: (-one[1], one[0])))
+    pairs = zip(map(str, names), np.bincount(codes, minlength=len(names)).tolist(), strict=True)
+    return dict(sorted(pairs, key=lambda one: (-one[1], one[0])))
 
 
 def only_spatial(evidence: CheckResults) -> list[str]:

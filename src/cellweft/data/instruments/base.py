@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cellweft._errors import FormatError, KeyMissingError, arg, check_known
 from cellweft._text import many, shorten
-from cellweft._typing import BoolArray, IntArray
+from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.io.backed_matrix import chosen_rows, open_rows
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.lazy_input import Input
@@ -313,16 +313,7 @@ def joined(
     names = counts.obs.names().astype(str)
     row_of = _positions(names, table.index)
     places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    is_text = np.isnan(places) & table[[cells.x, cells.y]].notna().to_numpy()
-    if is_text.any():
-        row, column = np.argwhere(is_text)[0]
-        raise FormatError(
-            f"{where}, column {(cells.x, cells.y)[column]!r}",
-            expected="numbers",
-            got=f"{table[[cells.x, cells.y]].iloc[row, column]!r} for cell {str(table.index[row])!r}, and "
-            f"{int(is_text.sum()):,} of that kind in all",
-            fix="Write numbers with a decimal point and no other signs, and leave unknown places empty.",
-        )
+    _refuse_text(cells, places, where)
     reasons = {f"called {UNASSIGNED!r}": names.str.lower().isin([UNASSIGNED]), **(no_cells or {})}
     reasons |= {why: is_out[row_of] & (row_of >= 0) for why, is_out in cells.left_out.items()}
     reasons[f"without a row in {cells.source.name}"] = row_of < 0
@@ -358,6 +349,21 @@ def joined(
         instrument=instrument,
         cells_left_out=tuple(notes),
     )
+
+
+def _refuse_text(cells: CellTable, places: DoubleArray, where: str) -> None:
+    """Raise `FormatError` where text stands in place of coordinates, (n_cells, 2), that are NaN for it."""
+    given = cells.table[[cells.x, cells.y]]
+    is_text = np.isnan(places) & given.notna().to_numpy()
+    if is_text.any():
+        row, column = np.argwhere(is_text)[0]
+        raise FormatError(
+            f"{where}, column {(cells.x, cells.y)[column]!r}",
+            expected="numbers",
+            got=f"{given.iloc[row, column]!r} for cell {str(given.index[row])!r}, and "
+            f"{int(is_text.sum()):,} of that kind in all",
+            fix="Write numbers with a decimal point and no other signs, and leave unknown places empty.",
+        )
 
 
 def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None:
