@@ -36,7 +36,7 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
     ]  # fmt: skip
     assert len(table) == 90
     told = json.loads(output.with_suffix(".json").read_text())["labels"]
-    assert [*told.values()][0]["calibration_error"] >= 0
+    assert next(iter(told.values()))["calibration_error"] >= 0
 
 
 def test_several_columns_and_json(both: list[str], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "pl._colors": ["label_colors", "palette"],
         "pl._training": ["calibration", "history"],
         "pl._clusters": ["enrichment", "modules", "umap"],
+        "pl._labels": ["label_calibration"],
         "pl._placement": ["composition", "placed"],
         "pl._scores": ["methods", "reliability"],
         "pl._spatial": ["gene", "spatial", "uncertainty"],

@@ -5,6 +5,7 @@ from cellweft.pl._colors import label_colors as label_colors
 from cellweft.pl._colors import palette as palette
 from cellweft.pl._genes import attribution as attribution
 from cellweft.pl._genes import trends as trends
+from cellweft.pl._labels import label_calibration as label_calibration
 from cellweft.pl._placement import composition as composition
 from cellweft.pl._placement import placed as placed
 from cellweft.pl._scores import methods as methods

@@ -17,6 +17,9 @@ from cellweft.tl._regional_genes import axis_bins as axis_bins
 from cellweft.tl._regional_genes import near_type as near_type
 from cellweft.tl._regional_genes import regional_genes as regional_genes
 from cellweft.tl._regional_genes import regions_of as regions_of
+from cellweft.tl._shared_embedding import mixing as mixing
+from cellweft.tl._shared_embedding import presence as presence
+from cellweft.tl._shared_embedding import shared_embedding as shared_embedding
 from cellweft.tl._spatial_axis import Axis as Axis
 from cellweft.tl._spatial_axis import axis_of_score as axis_of_score
 from cellweft.tl._spatial_axis import fit_axis as fit_axis

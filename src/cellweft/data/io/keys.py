@@ -67,3 +67,7 @@ UNKNOWN: Final = "unknown"
 PROBABILITY: Final = "probability_"
 """Columns of a table of labels: the best label, its probability, whether its type seems to be missing from
 the reference; and what stands before the name of a label in the column of its probability."""
+
+SHARED_EMBEDDING: Final = "X_cellweft"
+SIDE: Final = "side"
+"""``obsm`` and ``obs`` of both sides in one space: the embedding, and which side a cell is of."""

@@ -26,7 +26,7 @@ from cellweft.impute.planning import columns_at_once
 from cellweft.impute.transfer import carried_to
 
 SHARPNESS = 2.0
-"""Factor on the sharpness of attention where it tells labels: measured, benchmarks/results/annotate.md."""
+"""Factor on the sharpness of attention where it tells labels: measured by benchmarks/annotate.py."""
 LEAST_DEPTH = 0.03
 """Share of the tissue's totals that held-out cells are thinned to at most, to be as hard to tell as it is."""
 _HALVINGS = 5  # of the interval in which that share lies

@@ -224,7 +224,7 @@ class Novelty:
         odds = model.decision_function(known)
         order = np.argsort(odds, kind="stable")
         place = np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN)
-        cut = float(odds[order[min(place, len(order) - 1)]])
+        cut = max(float(odds[order[min(place, len(order) - 1)]]), 0.0)  # below, it is rather known
         return cls(anchors=anchors, profiles=profiles, model=model, cut=cut)
 
     def unknown(self, probabilities: DoubleArray, near: DoubleArray, fits: DoubleArray) -> BoolArray:

@@ -1,0 +1,70 @@
+"""Labels that were told: whether their confidence is what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cellweft._errors import KeyMissingError, check_known
+from cellweft.data.io.keys import RECORD
+from cellweft.pl._axes import PLAIN, panel, tidy
+
+_POINTS = "#0072B2"
+
+
+def label_calibration(
+    labels: pd.DataFrame | Mapping[str, Any], column: str | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Plot the reliability diagram of labels: the share that was right, by confidence.
+
+    Parameters
+    ----------
+    labels
+        Result of `cellweft.Imputer.annotate`, or what ``cellweft annotate`` wrote beside its table (.json).
+    column
+        The column of labels, where there are several; by default the last, with most labels.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+        A point per bin of confidence of the held-out cells; its area is the share of the cells in it.
+
+    Raises
+    ------
+    KeyMissingError
+        A table without the record of `cellweft.Imputer.annotate`, or no such column.
+
+    Examples
+    --------
+    >>> bins = {"confidence": [0.6, 0.9], "share_right": [0.5, 0.95], "weight": [0.3, 0.7]}
+    >>> told = {"labels": {"cell_type": {"calibration": bins, "calibration_error": 0.065}}}
+    >>> ax = label_calibration(told)
+    >>> ax.get_xlabel()
+    'confidence'
+    """
+    record = labels.attrs.get(RECORD, {}) if isinstance(labels, pd.DataFrame) else labels
+    known = record.get("labels") if isinstance(record, Mapping) else None
+    if not isinstance(known, Mapping) or not known:
+        raise KeyMissingError(
+            "labels",
+            expected="a result of Imputer.annotate, with its record in attrs",
+            got="a table without it",
+            fix="Pass the table as it was returned, or the .json file beside a written one, read as a dict.",
+        )
+    column = [*known][-1] if column is None else column
+    check_known(column, known, "column", expected="a column of labels")
+    told = known[column]
+    bins = {name: np.asarray(values) for name, values in told["calibration"].items()}
+    ax = panel(ax)
+    ax.plot([0, 1], [0, 1], color=PLAIN, linewidth=1, zorder=1)
+    ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
+    ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
+    title = f"{column}: calibration error {told['calibration_error']:.3f}"
+    tidy(ax, title=title, x="confidence", y="share that is right")
+    return ax

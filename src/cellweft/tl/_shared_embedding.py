@@ -1,0 +1,201 @@
+"""Both sides in the space in which a fitted Imputer compares them, and how much the tissue finds of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from sklearn.neighbors import NearestNeighbors
+
+from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
+from cellweft._errors import InputError, NotFittedError, check_kind, check_range
+from cellweft._typing import DoubleArray, FloatArray
+from cellweft.data._pair import labels_of
+from cellweft.data.io.keys import SHARED_EMBEDDING, SIDE
+
+if TYPE_CHECKING:
+    from cellweft.data._pair import Labels, Pair
+    from cellweft.data.side import SideName
+    from cellweft.impute.base import FittedMethod
+    from cellweft.impute.imputer import Imputer
+
+_SCORED = 5000  # cells of each side that mixing is scored on
+
+
+def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
+    """Return the cells of both sides in the space in which the Imputer compares them.
+
+    Parameters
+    ----------
+    imputer
+        Fitted.
+    pair
+        The data; by default those it was fitted to.
+
+    Returns
+    -------
+    AnnData
+        Without a matrix: the reference's cells, then the spatial ones. ``obsm["X_cellweft"]``: (n_cells,
+        n_latent) float32, of length 1, zero for cells without counts of the panel; with "auto" the output of
+        the learned map, with "stimpute" the latent of its autoencoder. ``obs["side"]``: "reference" or
+        "spatial"; ``obs["label"]``: the labels of either side, where there are any.
+
+    Raises
+    ------
+    NotFittedError
+        The Imputer is not fitted.
+
+    Notes
+    -----
+    To draw it: ``scanpy.pp.neighbors(both, use_rep="X_cellweft")``, ``scanpy.tl.umap(both)`` and
+    ``scanpy.pl.umap(both, color=["side", "label"])``.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> tissue = cellweft.datasets.simulate_tissue(n_spatial=80, n_reference=60, n_genes=24, n_panel=12)
+    >>> imputer = cellweft.Imputer(settings={"steps": 5, "level_steps": 5}, reliability=False)
+    >>> both = shared_embedding(imputer.fit(cellweft.pair(tissue.sc, tissue.st)))
+    >>> both.obsm["X_cellweft"].shape
+    (140, 12)
+    """
+    fitted, pair = _fitted(imputer, pair)
+    parts = [_embedded(fitted, pair, "reference"), _embedded(fitted, pair, "spatial")]
+    sizes, sides = [len(one) for one in parts], ["reference", "spatial"]
+    names = [*map(str, pair.sc.obs_names), *map(str, pair.st.obs_names)]
+    obs = pd.DataFrame({SIDE: pd.Categorical(np.repeat(sides, sizes), categories=sides)}, index=names)
+    known = (pair.labels, pair.st_labels)
+    if any(one is not None for one in known):
+        told = [
+            np.full(size, "unknown", dtype=object) if one is None else one
+            for one, size in zip(known, sizes, strict=True)
+        ]
+        obs["label"] = pd.Categorical(np.concatenate(told).astype(str))
+    made = AnnData(obs=obs, obsm={SHARED_EMBEDDING: np.concatenate(parts)})
+    made.obs_names_make_unique()
+    return made
+
+
+def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
+    """Return how well the two sides are mixed in the shared embedding.
+
+    Parameters
+    ----------
+    both
+        Result of `shared_embedding`.
+    k
+        Neighbours of a cell that are looked at.
+    seed
+        Of the draw: as many cells of each side are compared, 5,000 at most.
+
+    Returns
+    -------
+    The mean share of neighbours that are of the other side, by the share that is expected where the sides are
+    mixed at random: 0 where no neighbour is, 1 where they are mixed.
+
+    Raises
+    ------
+    InputError
+        No result of `shared_embedding`.
+    SettingError
+        ``k`` out of its range.
+
+    Notes
+    -----
+    A type that only one side has lowers it: mixed well is not right in itself.
+    """
+    check_kind(
+        "both", both, AnnData, expected="an AnnData", fix="Pass the result of cellweft.tl.shared_embedding."
+    )
+    if SHARED_EMBEDDING not in both.obsm or SIDE not in both.obs:
+        raise InputError(
+            "both",
+            expected=f"obsm[{SHARED_EMBEDDING!r}] and obs[{SIDE!r}]",
+            got="an AnnData without them",
+            fix="Pass the result of cellweft.tl.shared_embedding.",
+        )
+    embedded = np.asarray(both.obsm[SHARED_EMBEDDING])
+    is_spatial = (both.obs[SIDE] == "spatial").to_numpy() & embedded.any(axis=1)
+    sides = [np.flatnonzero(~is_spatial & embedded.any(axis=1)), np.flatnonzero(is_spatial)]
+    n_each = min(*map(len, sides), _SCORED)
+    check_range("k", k, low=1, high=max(2 * n_each - 1, 1), integer=True)
+    drawn = [sample_rows(rows, n_each, numpy_stream(seed, "mixing")) for rows in sides]
+    cells = np.concatenate(drawn)
+    near = NearestNeighbors(n_neighbors=k).fit(embedded[cells]).kneighbors(return_distance=False)
+    is_other = is_spatial[cells][near] != is_spatial[cells][:, None]
+    expected = n_each / (2 * n_each - 1)
+    return float(is_other.mean() / expected)
+
+
+def presence(
+    imputer: Imputer, labels: Labels = None, *, pair: Pair | None = None
+) -> tuple[pd.Series[float], pd.DataFrame]:
+    """Return how much the tissue finds of each cell and each type of the reference.
+
+    Parameters
+    ----------
+    imputer
+        Fitted.
+    labels
+        Types of the reference: a column of its ``obs``, (n_sc,) values, or None for ``pair.labels``.
+    pair
+        The data; by default those it was fitted to.
+
+    Returns
+    -------
+    cells : Series
+        (n_sc,) the weight that each cell of the reference gets from all spatial cells with counts, by the
+        mean one's: 1 is average, 0 is never looked at.
+    types : DataFrame
+        A row per type, most present first: ``share``, of the weights, summing to 1; ``in_reference``, its
+        share of the reference's cells; ``presence``, the ratio of the two.
+
+    Raises
+    ------
+    NotFittedError
+        The Imputer is not fitted.
+    KeyMissingError, InputError
+        No such labels, or not one for each cell.
+
+    Notes
+    -----
+    Weights are diffuse: types that the tissue lacks keep some. It compares types within one tissue.
+    """
+    fitted, pair = _fitted(imputer, pair)
+    kinds = labels_of(pair, labels).astype(str)
+    mass: DoubleArray = np.zeros(pair.sc.n_cells)
+    for rows in row_blocks(pair.st.n_cells, READ_ROWS):
+        measured = pair.st.dense(rows, pair.st_shared)
+        counts = torch.from_numpy(measured.any(axis=1).astype(np.float32))[:, None].to(fitted.device)
+        mass += fitted.operator(measured).apply_transpose(counts)[:, 0].cpu().double().numpy()
+    share = pd.Series(mass / max(mass.sum(), 1e-300)).groupby(kinds).sum()
+    in_reference = pd.Series(kinds).value_counts(normalize=True)
+    types = pd.DataFrame({"share": share, "in_reference": in_reference.reindex(share.index)})
+    types["presence"] = types["share"] / types["in_reference"]
+    cells = pd.Series(mass / max(mass.mean(), 1e-300), index=pair.sc.obs_names, name="presence")
+    return cells, types.sort_values("presence", ascending=False, kind="stable").rename_axis("type")
+
+
+def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Pair]:
+    if not hasattr(imputer, "fitted_"):
+        fix = "Fit one: cellweft.Imputer().fit(pair)."
+        raise InputError("imputer", expected="a fitted Imputer", got=f"a {type(imputer).__name__}", fix=fix)
+    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
+    if fitted is None or pair is None:
+        raise NotFittedError(
+            "Imputer",
+            expected="a fitted Imputer",
+            got="one that is not, or has no data yet",
+            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
+        )
+    return fitted, pair
+
+
+def _embedded(fitted: FittedMethod, pair: Pair, of: SideName) -> FloatArray:
+    """Return the embeddings of a side, (n_cells, n_latent)."""
+    side, genes = (pair.sc, pair.sc_shared) if of == "reference" else (pair.st, pair.st_shared)
+    blocks = row_blocks(side.n_cells, READ_ROWS)
+    return np.concatenate([fitted.embed(side.dense(rows, genes), of=of) for rows in blocks])
