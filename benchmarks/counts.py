@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold
 
 import cellweft
 from cellweft import metrics
+from cellweft.data.side import relative_sizes
 from cellweft.evaluate.imputation_baselines import attention, knn
 
 from common import DATA, PAIRS, markdown, write
@@ -37,7 +38,7 @@ def one_fold(name: str, fold: int, seed: int, kept: Path) -> dict[str, np.ndarra
         panel = pair.hold_out(genes)
         imputer = cellweft.Imputer(seed=seed).fit(panel, progress=False)
         found = imputer.impute(genes, scale="counts", interval=0.9, progress=False)[:, list(genes)]
-        sizes, places = panel.st.relative_sizes[:, None], panel.find_genes(genes)
+        sizes, places = relative_sizes(panel.st)[:, None], panel.find_genes(genes)
         stored = pair.st.stored(slice(0, pair.st.n_cells), pair.st_shared[held])
         model = imputer.fitted_.count_model
         draws = cellweft.tl.multiple_imputations(

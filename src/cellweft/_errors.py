@@ -383,6 +383,13 @@ def _kinds_in(annotation: str) -> tuple[str, ...]:
     return tuple(parts) if is_plain and not has_own_check else ()
 
 
+_MADE_BY = {
+    "Pair": "Make one with cellweft.pair(sc, st).",
+    "Placement": "Place the cells first, with cellweft.Placer().fit(pair).place().",
+}
+"""How one comes by an object of a class, where a command or call makes it."""
+
+
 def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
     """Raise unless a value is of one of the kinds that `_kinds_in` returns; none allow anything."""
     bases = {one.__name__ for one in type(value).__mro__}
@@ -391,12 +398,16 @@ def _check_kinds(name: str, value: object, kinds: tuple[str, ...]) -> None:
         for one in kinds
     ):
         return
-    said = [_PLAIN_KINDS[one][1] if one in _PLAIN_KINDS else f"a {one.rpartition('.')[2]}" for one in kinds]
+    names = [one.rpartition(".")[2] for one in kinds]
+    said = [
+        _PLAIN_KINDS[one][1] if one in _PLAIN_KINDS else f"{'an' if plain[0] in 'AI' else 'a'} {plain}"
+        for one, plain in zip(kinds, names, strict=True)
+    ]
     expected = " or ".join(dict.fromkeys(said))
     shown = repr(value) if isinstance(value, str | int | float | complex | type(None)) else ""
     got = f"{shown[:60]} ({type(value).__name__})" if shown else f"a {type(value).__name__}"
     is_data = any(one in _CLASSES for one in kinds)
-    fix = "Make one with cellweft.pair(sc, st)." if "Pair" in kinds else f"Pass {expected}."
+    fix = next((_MADE_BY[one] for one in names if one in _MADE_BY), f"Pass {expected}.")
     raise (InputError if is_data else SettingError)(name, expected=expected, got=got, fix=fix)
 
 

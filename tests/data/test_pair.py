@@ -242,7 +242,7 @@ BAD_VALUES = [
     (
         "z-scored",
         ScaleError,
-        r"\.X: .*as z-scored \(scaled\) data have\. Pass the counts as they were before scaling",
+        r"\.X: .*as z-scored \(scaled\) data have, and logarithms of values below 1\. Pass the counts as",
     ),
     ("empty", InputError, r"\.X: expected cells with counts, got \d+ cells that are all empty"),
 ]

@@ -315,7 +315,7 @@ def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
 
 
 def test_what_is_no_pair_is_refused() -> None:
-    with pytest.raises(InputError, match=r"pair: expected a pair, or pseudo-spots, got an AnnData\. Make it"):
+    with pytest.raises(InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Make one"):
         evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ import pytest
 import cellweft
 from cellweft._errors import NotFittedError, ScaleError, SettingError
 from cellweft.data._pair import Pair, pair
+from cellweft.data.side import relative_sizes
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 from cellweft.impute.imputer import Imputer
 from cellweft.impute.panel_blend import (
@@ -98,7 +99,7 @@ def test_a_blended_count_lies_between_measurement_and_prediction(
         np.testing.assert_allclose(result.X[filled, gene], expected[filled], rtol=1e-3, atol=1e-4)
         assert (result.X[~filled, gene] == 0).all()
     logs = blending.impute(panel, measured="blend").X
-    sizes = tissue_pair.st.relative_sizes[:, None]
+    sizes = relative_sizes(tissue_pair.st)[:, None]
     np.testing.assert_allclose(np.expm1(logs[filled]) * sizes[filled], result.X[filled], rtol=1e-3, atol=1e-4)
 
 

@@ -312,7 +312,7 @@ def test_files_of_other_genes_and_no_files_are_refused(fit_quickly: Fit, tmp_pat
     for name in ("gene_sets", "edges"):
         with pytest.raises(MissingFileError, match="nowhere"):
             fit_quickly(**{name: tmp_path / "nowhere"})
-        with pytest.raises(MissingFileError, match="nothing there"):
+        with pytest.raises(InputError, match=f"{name}: expected .*, got a int. Pass a path"):
             fit_quickly(**{name: 5})
 
 

@@ -45,6 +45,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "regional_genes": {"placed": None, "regions": LABELS},
     "regions_of": {"placed": None, "column": "region"},
     "near_type": {"placed": None, "cell_type": "a"},
+    "shared_embedding": {"imputer": None},
+    "mixing": {"both": None},
+    "presence": {"imputer": None},
 }
 WRONG = [
     None,
@@ -90,7 +93,7 @@ def test_every_tool_is_tried_here() -> None:
         (lambda: cellweft.tl.axis_of_score(LABELS), "score: expected an array of numbers, got a ndarray"),
         (
             lambda: cellweft.tl.leiden_clusters(ad.AnnData(np.ones((2, 2), dtype=np.float32)), seed=0),
-            "expression: expected an array of numbers, got a AnnData .* of an AnnData its X",
+            "expression: expected an array, got a AnnData.* of an AnnData its X",
         ),
         (lambda: cellweft.tl.leiden_clusters(VALUES, seed=-1), "seed: expected a whole number >= 0"),
         (
@@ -101,7 +104,7 @@ def test_every_tool_is_tried_here() -> None:
             lambda: cellweft.tl.differential_expression([VALUES, VALUES], LABELS),
             "imputations: expected a list of AnnData, got a list",
         ),
-        (lambda: cellweft.tl.multiple_imputations(VALUES), "imputer: expected a fitted Imputer, got a nd"),
+        (lambda: cellweft.tl.multiple_imputations(VALUES), "imputer: expected an Imputer, got a nd"),
         (lambda: cellweft.metrics.pearson("a", VALUES), "truth: expected an array of numbers"),
         (lambda: cellweft.metrics.location_errors(LABELS, VALUES), "true: expected an array of numbers"),
         (lambda: cellweft.metrics.cluster_scores(None, LABELS), "clusters: expected one cluster for each"),

@@ -103,6 +103,15 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
             "see whether all of them are genes."
         )
+    yield from _match_cautions(evidence)
+    yield from _twin_cautions(evidence)
+    yield from _gene_columns_cautions(evidence)
+    yield from _notes(evidence)
+
+
+def _match_cautions(evidence: CheckResults) -> Iterator[str]:
+    """Say which genes matched otherwise than by their very name, and which could not be told apart."""
+    match = evidence.match
     if match.by_case:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
@@ -125,9 +134,6 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "
             f"that differ from it in case or spelling alone: {shorten(list(match.ambiguous))}."
         )
-    yield from _twin_cautions(evidence)
-    yield from _gene_columns_cautions(evidence)
-    yield from _notes(evidence)
 
 
 def _notes(evidence: CheckResults) -> Iterator[str]:
@@ -439,9 +445,9 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
-        place = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
+        where = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
         yield (
-            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({place}), "
+            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({where}), "
             f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
             "placeholders or in another unit, and correct them or drop the cells."
         )

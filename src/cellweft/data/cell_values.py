@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -125,7 +125,7 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
         Another shape, text in one of several columns, NaN or infinite numbers.
     """
     if sp.issparse(values):
-        values = values.toarray()
+        values = cast(sp.csr_array, values).toarray()
     fix = "Pass an array, a table or the name of a column."
     array = (
         values.to_numpy()

@@ -264,7 +264,7 @@ class Judgement:
 
     scale: StoredScale
     is_sure: bool = True
-    others: str = ""
+    others: StoredScale | None = None
 
 
 def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
@@ -297,18 +297,18 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     return replace(_judged(rows), others=_scale_of_others(rows))
 
 
-def _scale_of_others(rows: sp.csr_matrix) -> str:
+def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
     """Return what cells with fractions hold where many cells hold counts alone, and these do not."""
     if not rows.nnz:
-        return ""
+        return None
     is_fractional = np.add.reduceat(rows.data != np.rint(rows.data), rows.indptr[:-1], dtype=np.int64)
     n_values, has_ones = np.diff(rows.indptr), np.minimum.reduceat(rows.data, rows.indptr[:-1]) == 1
     is_whole, is_other = (is_fractional == 0) & has_ones, is_fractional > 0.5 * n_values
     least = max(_FEWEST_MIXED * rows.shape[0], 5)
     if is_whole.sum() < least or is_other.sum() < least or (is_whole | is_other).mean() < 0.9:
-        return ""
+        return None
     found = _judged(rows[is_other]).scale
-    return "" if found == "raw" or found.startswith(("log2", "sqrt")) else found
+    return None if found == "raw" or found.startswith(("log2", "sqrt")) else found
 
 
 def _judged(rows: sp.csr_matrix) -> Judgement:

@@ -109,14 +109,6 @@ class Side:
         return len(self.genes)
 
     @property
-    def relative_sizes(self) -> DoubleArray:
-        """(n_cells,) size of each cell over `target`, which counts are divided by; 0 for empty cells.
-
-        Counts are ``expm1`` of the values of `block`, times it.
-        """
-        return np.where(self.empty_cells, 0.0, self.totals / self.target)
-
-    @property
     def empty_genes(self) -> BoolArray:
         """(n_genes,) genes without any count in the whole input."""
         return np.asarray(self.gene_cells == 0)
@@ -227,3 +219,11 @@ def gene_table(side: Side, genes: IntArray) -> pd.DataFrame:
     columns = (side.symbols[genes], side.gene_ids[genes], side.input_names[genes])
     names = {name: values.astype(object) for name, values in zip(GENE_NAMES, columns, strict=True)}
     return pd.DataFrame(names, index=pd.Index(side.genes[genes].astype(str)))
+
+
+def relative_sizes(side: Side) -> DoubleArray:
+    """Return each cell's size over the target, (n_cells,), which counts are divided by; 0 for empty cells.
+
+    Counts are ``expm1`` of the values of `Side.block`, times it.
+    """
+    return np.where(side.empty_cells, 0.0, side.totals / side.target)

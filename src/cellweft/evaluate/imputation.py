@@ -17,6 +17,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption, 
 from cellweft.data._pair import Pair
 from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
+from cellweft.data.side import relative_sizes
 from cellweft.evaluate.methods import Predictor, Reliable, makes_counts, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
@@ -369,7 +370,7 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
             own: Any = fitted  # whose predict takes a scale
             counts = _checked(own.predict(genes, test, scale="counts"), test, genes)
         else:
-            counts = plain_counts().scaled(block, test.st.relative_sizes)[0]
+            counts = plain_counts().scaled(block, relative_sizes(test.st))[0]
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))
     return _Prediction(logs=block, counts=counts, reliability=reliability)

@@ -28,7 +28,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.io.keys import RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER, RELIABLE
-from cellweft.data.side import SideName
+from cellweft.data.side import SideName, relative_sizes
 from cellweft.impute.base import FitContext
 from cellweft.impute.training_data import panel_of, training_cells
 from cellweft.impute.uncertainty.count_model import CountModel, fit_count_model
@@ -638,7 +638,7 @@ def learn_counts(held_out: OutOfFold, pair: Pair, sample: IntArray) -> CountMode
     side = pair.st
     if side.scale != "raw":
         return None
-    sizes = side.relative_sizes[sample][:, None]
+    sizes = relative_sizes(side)[sample][:, None]
     counts = np.expm1(held_out.truth.astype(np.float64)) * sizes
     if not side.has_sizes:  # a gene that is not measured is not in the totals
         others = (sizes * side.target - counts).clip(min=0)

@@ -49,7 +49,7 @@ from cellweft.data.io.journal import Journal, kept_until_failure
 from cellweft.data.io.keys import RECORD, RELIABILITY
 from cellweft.data.io.output_request import OutputRequest, check_cut, check_interval, check_measured
 from cellweft.data.io.write import ResultWriter
-from cellweft.data.side import gene_table
+from cellweft.data.side import gene_table, relative_sizes
 from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.genes.gene_sets import GeneSetSource, read_gene_sets
 from cellweft.genes.interactions import EdgeSource, read_edges
@@ -319,7 +319,7 @@ class Imputer(NotebookText, FolderModel):
         values = predict_all(fitted.prepare, pair, _positions(genes, pair))
         if scale == "log":
             return values
-        return (fitted.count_model or plain_counts()).scaled(values, pair.st.relative_sizes)[0]
+        return (fitted.count_model or plain_counts()).scaled(values, relative_sizes(pair.st))[0]
 
     @checks_kinds
     def impute(

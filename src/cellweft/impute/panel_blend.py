@@ -40,7 +40,7 @@ from cellweft._errors import NotFittedError, ScaleError, SettingError, arg
 from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.digest import digest_of
-from cellweft.data.side import Side
+from cellweft.data.side import Side, relative_sizes
 from cellweft.impute.attention import FittedAttention
 from cellweft.impute.base import FittedMethod, Predictor
 from cellweft.impute.training_data import panel_of
@@ -123,7 +123,7 @@ class PanelBlend:
         return BlendedGenes(plain=fitted.prepare(genes), hidden=tuple(hidden), blend=self)
 
     def counts(
-        self, patterns: DoubleArray, x: DoubleArray, sizes: DoubleArray, *, genes: IntArray
+        self, patterns: DoubleArray, x: DoubleArray, *, sizes: DoubleArray, genes: IntArray
     ) -> DoubleArray:
         """Return blended counts: (n_cells, n_genes).
 
@@ -173,12 +173,12 @@ class BlendedGenes:
         side, rows
             The spatial data, and which of its cells these are.
         """
-        size = side.relative_sizes[rows][:, None]
+        size = relative_sizes(side)[rows][:, None]
         made = []
         for columns, hidden in self.hidden:
             x = np.expm1(measured[:, hidden.genes].astype(np.float64)) * size
             patterns, sizes = hidden.patterns(measured), sizes_without(x, size, side)
-            made.append((columns, self.blend.counts(patterns, x, sizes, genes=hidden.genes)))
+            made.append((columns, self.blend.counts(patterns, x, sizes=sizes, genes=hidden.genes)))
         return made
 
 
@@ -306,7 +306,7 @@ def fit_panel_blend(fitted: FittedMethod, pair: Pair) -> PanelBlend:
     check_blend(pair)
     part = numpy_stream(method.seed, "panel blend").permutation(n_panel) % min(PARTS, n_panel)
     cells = method.sample
-    sample, size = panel_of(pair, cells), pair.st.relative_sizes[cells][:, None]
+    sample, size = panel_of(pair, cells), relative_sizes(pair.st)[cells][:, None]
     counts = np.expm1(sample.astype(np.float64)) * size
     sizes, patterns = sizes_without(counts, size, pair.st), np.empty(counts.shape)
     for one in np.unique(part):
@@ -415,7 +415,7 @@ def fit_shares(means: DoubleArray, counts: DoubleArray) -> DoubleArray:
     for _ in range(_EM_STEPS):
         mixed = likelihood @ shares
         shares = shares * (likelihood.T @ (1 / mixed)) / len(mixed)
-    return shares / shares.sum()
+    return np.asarray(shares / shares.sum())
 
 
 def posterior(

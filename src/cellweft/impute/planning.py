@@ -226,8 +226,10 @@ def columns_at_once(
     MemoryBudgetError
         Not even one column fits beside the result, with what it needs at least.
     """
-    is_attention = isinstance(settings, AttentionSettings)
-    needs = _attention_needs(pair, settings) if is_attention else _stimpute_needs(pair, settings)
+    if isinstance(settings, AttentionSettings):
+        needs = _attention_needs(pair, settings)
+    else:
+        needs = _stimpute_needs(pair, settings)
     n_cells, budget = pair.st.n_cells, parse_memory(memory)
     of_result = _RESULT_BYTES * n_cells * n_columns
     held = needs.held + of_result + needs.tile(min(READ_ROWS, n_cells), 1)

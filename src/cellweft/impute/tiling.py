@@ -24,7 +24,7 @@ from cellweft.data.io.keys import INTERVAL, MEASURED, MEASUREMENT_WEIGHT, NO_COU
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter
-from cellweft.data.side import gene_table
+from cellweft.data.side import gene_table, relative_sizes
 from cellweft.impute.base import FittedMethod, Predictor
 from cellweft.impute.fingerprint import data_mark, machine_mark, model_mark
 from cellweft.impute.panel_blend import BlendedGenes, PanelBlend
@@ -169,7 +169,7 @@ class Imputation:
 
     @cached_property
     def _sizes(self) -> DoubleArray:
-        return self.pair.st.relative_sizes
+        return relative_sizes(self.pair.st)
 
     def obs(self) -> Annotation:
         """Return the table of the cells, read column by column where it lies in a file."""

@@ -178,7 +178,8 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
             got=f"shape {measured.shape}" if measured.ndim != 2 else "none, or NaN alone",
             fix="Pass the measurements of genes that were held out.",
         )
-    wrong = [one for one in bounds if not isinstance(one, numbers.Real) or not 0 < one < 1]
+    given: list[Any] = list(bounds)
+    wrong = [one for one in given if not isinstance(one, numbers.Real) or not 0 < float(one) < 1]
     if wrong:
         raise SettingError(
             "bounds", expected="levels between 0 and 1", got=repr(wrong[0]), fix="For example {0.9: ...}."

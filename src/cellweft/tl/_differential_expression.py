@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, t
 
 from cellweft._compute import BLOCK_GENES, progress_callback, row_blocks
-from cellweft._errors import InputError, SettingError, array_of, check_array, check_known, checks_kinds
+from cellweft._errors import InputError, SettingError, array_of, check_array, check_known
 from cellweft._typing import DoubleArray, ProgressOption
 from cellweft.data.io.keys import MEASURED
 
@@ -79,7 +79,6 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     )
 
 
-@checks_kinds
 def differential_expression(
     imputations: Sequence[AnnData],
     groups: str | ArrayLike,

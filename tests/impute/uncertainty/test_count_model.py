@@ -23,7 +23,7 @@ def simulated(frailty: str, *, seed: int = 0, dispersion: float = 1.5) -> tuple[
     sizes = np.exp(0.5 * stream.standard_normal((N_CELLS, 1))) * np.ones(N_GENES)
     rates = np.exp(stream.normal(0.5, 0.6, (N_CELLS, N_GENES)))
     scores = stream.standard_normal(rates.shape)
-    means = 2 * rates * sizes * frailty_at(scores, FAMILIES.index(frailty), dispersion, zeros=0.3)
+    means = 2 * rates * sizes * frailty_at(scores, FAMILIES.index(frailty), dispersion=dispersion, zeros=0.3)
     return np.log1p(rates), stream.poisson(means).astype(float), sizes
 
 
@@ -49,7 +49,7 @@ def test_mean_counts_by_hand() -> None:
 @pytest.mark.parametrize("dispersion", [0.3, 2.0])
 def test_a_frailty_has_mean_1_and_the_variance_it_is_asked_for(family: str, dispersion: float) -> None:
     number, scores = FAMILIES.index(family), np.random.default_rng(0).standard_normal(400_000)
-    drawn = frailty_at(scores, number, dispersion, zeros=0.2)
+    drawn = frailty_at(scores, number, dispersion=dispersion, zeros=0.2)
     assert drawn.mean() == pytest.approx(1, abs=0.02)
     assert drawn.var() == pytest.approx(0 if family == "poisson" else dispersion, rel=0.06)
     points = frailty_points(number, dispersion, 0.2)

@@ -273,6 +273,18 @@ class CellTable:
     left_out: Mapping[str, BoolArray] = field(default_factory=dict)
 
 
+def _refuse_repeated(table: pd.DataFrame, where: str) -> None:
+    """Raise if a cell stands twice in a table."""
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()].unique().tolist()
+        raise FormatError(
+            where,
+            expected="one row for every cell",
+            got=f"cells that stand twice ({len(twice):,}): {shorten(twice)}",
+            fix="Take the file of one run.",
+        )
+
+
 def joined(
     counts: Input, cells: CellTable, *, instrument: str, no_cells: Mapping[str, BoolArray] | None = None
 ) -> Input:
@@ -302,14 +314,7 @@ def joined(
     """
     table, where = cells.table, f"{counts.where}, {cells.source.name}"
     check_columns(table, (cells.x, cells.y), where)
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()].unique().tolist()
-        raise FormatError(
-            where,
-            expected="one row for every cell",
-            got=f"cells that stand twice ({len(twice):,}): {shorten(twice)}",
-            fix="Take the file of one run.",
-        )
+    _refuse_repeated(table, where)
     names = counts.obs.names().astype(str)
     row_of = _positions(names, table.index)
     places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)

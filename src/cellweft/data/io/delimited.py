@@ -119,7 +119,7 @@ def _check_header(table: pd.DataFrame, where: str) -> None:
     again = table.iloc[:, is_text[:3]].eq(names[is_text[:3]]).all(axis=1) if is_text else np.array([False])
     if again.any():
         raise FormatError(
-            f"{where}, row {str(table.index[np.argmax(again)])!r}",
+            f"{where}, row {str(table.index[int(np.argmax(again))])!r}",
             expected="the names of the columns in the first row alone",
             got="the same names again, as where tables were put below each other",
             fix="Remove this row, and see whether names of cells stand twice.",
@@ -217,4 +217,5 @@ def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
         words = text[column]
         if not (is_number[column - 1] and words.isin(_MISSING).all()):
             table.isetitem(column - 1, words.where(words != "").to_numpy(dtype=object))
-    return table.set_index(pd.Index(text[0], dtype=object, name=table.index.name))
+    named: pd.DataFrame = table.set_index(pd.Index(text[0], dtype=object, name=table.index.name))
+    return named

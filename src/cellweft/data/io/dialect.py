@@ -149,8 +149,8 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
 
 
 def _open(path: Path) -> IO[bytes]:
-    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower(), open)
-    return cast(IO[bytes], opener(path, "rb"))
+    packed: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+    return cast(IO[bytes], packed.get(path.suffix.lower(), open)(path, "rb"))
 
 
 def _encoding_of(path: Path) -> str:

@@ -125,7 +125,8 @@ def as_measured(
         whole.astype(np.int64), np.clip(rates / np.maximum(whole, 1e-9), 0, 1)
     ) + stream.poisson(np.maximum(rates - whole, 0))
     sizes = pair.st.totals[tissue[donors]]
-    return np.log1p(thinned * (pair.st.target / (depth * sizes))[:, None]).astype(np.float32)
+    logs = np.log1p(thinned * (pair.st.target / (depth * sizes))[:, None])
+    return np.asarray(logs, dtype=np.float32)
 
 
 def _counts(side: Side, cells: IntArray, genes: IntArray) -> DoubleArray:
@@ -156,4 +157,4 @@ def _platform_factors(in_tissue: DoubleArray, rates: DoubleArray, weights: Doubl
     there = in_tissue.sum(axis=0) / max(in_tissue.sum(), 1e-9)
     here = weights @ (rates / np.maximum(rates.sum(axis=1, keepdims=True), 1e-9))
     factors = np.divide(there, here, out=np.ones_like(there), where=here > 0)
-    return np.clip(factors, 1 / _MOST_FACTOR, _MOST_FACTOR)
+    return np.asarray(np.clip(factors, 1 / _MOST_FACTOR, _MOST_FACTOR))

@@ -89,7 +89,7 @@ def label_table(
         )
         unknown = unknown | _unknown(novelty, sums, views)
         before = "" if len(labels.columns) == 1 else f"{column}_"
-        table[before + LABEL] = pd.Categorical.from_codes(best, categories=names)
+        table[before + LABEL] = pd.Categorical.from_codes(best, categories=names.tolist())
         table[before + CONFIDENCE_COLUMN] = sums[np.arange(len(sums)), best]
         table[before + UNKNOWN] = unknown
         table |= {f"{before}{PROBABILITY}{name}": sums[:, place] for place, name in enumerate(names)}

@@ -65,7 +65,7 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
     KeyMissingError, InputError
         No such column, not one label for each cell, none at all, or all alike.
     """
-    if isinstance(labels, list | tuple):
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
         columns = {str(name): labels_of(pair, str(name)) for name in labels}
     else:
         columns = {labels if isinstance(labels, str) else "labels": labels_of(pair, labels)}

@@ -29,7 +29,7 @@ Reference: the smearing of a retransformed mean is Duan (1983), here with a mode
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -154,7 +154,7 @@ class CountModel(StoredArrays):
                 basis = basis_of(column, known)[:, 1:]
                 scores += basis @ (generator.standard_normal(len(shares)) * np.sqrt(shares))
                 scores /= np.sqrt(basis**2 @ shares + noise)
-            frailty = frailty_at(scores, family, dispersion, zeros=zeros)
+            frailty = frailty_at(scores, family, dispersion=dispersion, zeros=zeros)
             drawn[:, gene] = generator.poisson(np.minimum(column * level * frailty, 1e9))
         return drawn
 
@@ -308,7 +308,7 @@ def _exponents(data: _Entries) -> tuple[float, float]:
         return float(-likelihood.mean() + outside)
 
     start = np.array([[0.8, 0.8, 0.0], [1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.8, 0.8, 1.0]])
-    options = {"initial_simplex": start, "maxiter": 150, "xatol": 0.005, "fatol": 1e-6}
+    options: Any = {"initial_simplex": start, "maxiter": 150, "xatol": 0.005, "fatol": 1e-6}
     best = minimize(loss, start[0], method="Nelder-Mead", options=options).x
     (least, most), (smallest, largest) = _EXPONENTS
     return float(np.clip(best[0], least, most)), float(np.clip(best[1], smallest, largest))
@@ -359,8 +359,9 @@ def _calibrated(means: DoubleArray, wanted: float, family: int, zeros: float) ->
     generator, dispersion = numpy_stream(0, "count model"), wanted
     scores = generator.standard_normal(means.shape)
     for _ in range(_ROUNDS):
-        drawn = generator.poisson(means * frailty_at(scores, family, dispersion, zeros=zeros))
-        found = float(np.median(dispersions_of(means * (drawn.mean(axis=0) / means.mean(axis=0)), drawn)))
+        drawn = generator.poisson(means * frailty_at(scores, family, dispersion=dispersion, zeros=zeros))
+        scaled = means * (drawn.mean(axis=0) / means.mean(axis=0))
+        found = float(np.median(dispersions_of(scaled, drawn.astype(np.float64))))
         dispersion = min(dispersion * float(np.clip(wanted / max(found, _TINY), 0.5, 2)), _MOST_DISPERSION)
     return dispersion
 
@@ -380,6 +381,15 @@ def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
 
     Each is the mean of its share of the distribution: of a gamma of shape k the mean below a value is its
     share in the gamma of shape k + 1; of a log-normal, the share in one that is shifted by its variance.
+
+    Parameters
+    ----------
+    family
+        Position in `FAMILIES`.
+    dispersion
+        Variance of the frailty, at least 0.
+    zeros
+        Share of cells whose frailty is 0, of a zero-inflated family.
     """
     edges = np.linspace(0, 1, _POINTS + 1)
     if FAMILIES[family] == "poisson" or dispersion <= _TINY:
@@ -392,8 +402,16 @@ def frailty_points(family: int, dispersion: float, zeros: float) -> DoubleArray:
     return np.asarray(np.diff(below) * _POINTS)
 
 
-def frailty_at(scores: DoubleArray, family: int, dispersion: float, *, zeros: float) -> DoubleArray:
-    """Return the frailties at standard normal scores, which turns these into a frailty of mean 1."""
+def frailty_at(scores: DoubleArray, family: int, *, dispersion: float, zeros: float) -> DoubleArray:
+    """Return the frailties at standard normal scores, which turns these into a frailty of mean 1.
+
+    Parameters
+    ----------
+    scores
+        Standard normal ones.
+    family, dispersion, zeros
+        As in `frailty_points`.
+    """
     if FAMILIES[family] == "poisson" or dispersion <= _TINY:
         return np.ones(scores.shape)
     if FAMILIES[family] == "log-normal":
@@ -402,7 +420,7 @@ def frailty_at(scores: DoubleArray, family: int, dispersion: float, *, zeros: fl
     shape, zeros = _gamma_of(family, dispersion, zeros)
     knots = np.linspace(-_MOST_SCORE, _MOST_SCORE, _KNOTS)
     inside = ((ndtr(knots) - zeros) / (1 - zeros)).clip(0, 1)
-    return np.interp(scores, knots, gamma.ppf(inside, shape) / (shape * (1 - zeros)))
+    return np.asarray(np.interp(scores, knots, gamma.ppf(inside, shape) / (shape * (1 - zeros))))
 
 
 def _gamma_of(family: int, dispersion: float, zeros: float) -> tuple[float, float]:
