@@ -28,7 +28,7 @@ EXAMPLES = {
     "annotate": _epilog(
         "docs/labels.md",
         "cellweft annotate reference.h5ad tissue.h5ad -o types.csv --labels cell_type",
-        "cellweft annotate atlas.h5ad tissue.h5ad -o types.csv --columns class,subclass",
+        "cellweft annotate sc.h5ad st.h5ad -o types.csv --columns class,subclass",
     ),
     "place": _epilog(
         "docs/tutorials/placing.md",
