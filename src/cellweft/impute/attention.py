@@ -122,7 +122,7 @@ def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Le
     nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
     for number, net in enumerate(nets):
         net.load_state_dict(part_of(tensors, f"levels.{number}"))
-    share = float(tensors["levels.share"])
+    share = float(tensors.get("levels.share", 1.0))  # models of 0.1 have none
     return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"), share=share)
 
 
