@@ -203,9 +203,9 @@ def test_all_genes_may_be_on_the_panel() -> None:
     ("setting", "message"),
     [
         ({"n_panel": 61}, "n_panel: expected a whole number from 1 to 60, got 61"),
-        ({"n_types": 0}, "n_types: expected a whole number >= 1, got 0"),
-        ({"n_spatial": 1}, "n_spatial: expected a whole number >= 2, got 1"),
-        ({"n_reference": 2.5}, r"n_reference: expected a whole number >= 2, got 2\.5"),
+        ({"n_types": 0}, "n_types: expected a whole number from 1 to .*, got 0"),
+        ({"n_spatial": 1}, "n_spatial: expected a whole number from 2 to .*, got 1"),
+        ({"n_reference": 2.5}, r"n_reference: expected a whole number from 2 to .*, got 2\.5"),
         ({"dropout": 1.5}, r"dropout: expected a number from 0 to 1, got 1\.5"),
         ({"platform_effect": -1}, "platform_effect: expected a number >= 0, got -1"),
         ({"seed": -1}, "seed: expected a whole number >= 0, got -1"),
