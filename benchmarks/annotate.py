@@ -111,7 +111,7 @@ def baselines(pair: Pair, types: np.ndarray) -> dict[str, tuple[np.ndarray, np.n
 
 
 def types_to_leave_out(truth: np.ndarray, most: int | None) -> list[str]:
-    """Return types of the scored cells, most frequent first; some of them, evenly spaced, where ``most`` says."""
+    """Return types of the scored cells, most frequent first: at most ``most`` of them, evenly spaced."""
     counts = pd.Series(truth).value_counts()
     types = sorted(counts[counts >= LEAST].index, key=lambda one: (-counts[one], one))
     if most is None or most >= len(types):
