@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from cellweft._errors import KeyMissingError, check_known
 from cellweft.data.io.keys import RECORD
-from cellweft.pl._axes import PLAIN, panel, tidy
+from cellweft.pl._axes import INK, panel, tidy
 
 _POINTS = "#0072B2"
 
@@ -62,7 +62,7 @@ def label_calibration(
     told = known[column]
     bins = {name: np.asarray(values) for name, values in told["calibration"].items()}
     ax = panel(ax)
-    ax.plot([0, 1], [0, 1], color=PLAIN, linewidth=1, zorder=1)
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, zorder=1)
     ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
     title = f"{column}: calibration error {told['calibration_error']:.3f}"

@@ -234,12 +234,11 @@ def _numbers_as_text(table: pd.DataFrame) -> BoolArray:
     """Return (n_columns,) which columns are text, and most of their texts numbers."""
     is_most = np.zeros(table.shape[1], dtype=bool)
     for place, kind in enumerate(table.dtypes):
-        texts = (
-            table.iloc[:, place].dropna()
-            if not _is_number(kind) and pd.api.types.is_string_dtype(kind)
-            else ()
-        )
-        is_most[place] = len(texts) > 0 and pd.to_numeric(texts, errors="coerce").notna().mean() > 0.5
+        if _is_number(kind) or not pd.api.types.is_string_dtype(kind):
+            continue
+        texts: pd.Series[Any] = table.iloc[:, place].dropna()
+        numbers = pd.to_numeric(texts, errors="coerce")
+        is_most[place] = len(texts) > 0 and numbers.notna().mean() > 0.5
     return is_most
 
 

@@ -223,7 +223,7 @@ class Novelty:
         model.fit(seen, is_missing, sample_weight=np.concatenate([weights, each]) * len(known))
         odds = model.decision_function(known)
         order = np.argsort(odds, kind="stable")
-        place = np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN)
+        place = int(np.searchsorted(np.cumsum(weights[order]), 1 - KNOWN_CALLED_UNKNOWN))
         cut = max(float(odds[order[min(place, len(order) - 1)]]), 0.0)  # below, it is rather known
         return cls(anchors=anchors, profiles=profiles, model=model, cut=cut)
 
