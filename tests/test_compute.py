@@ -165,13 +165,20 @@ class TestMemory:
             ("4G", 4 * 10**9),
             ("4Gi", 4 * 2**30),
             ("1 TB", 10**12),
-            ("300", 300),
+            ("3000000", 3_000_000),
             ("300 B", 300),
             (10**9, 10**9),
         ],
     )
     def test_sizes(self, text: str | int, size: int) -> None:
         assert parse_memory(text) == size
+
+    def test_few_bytes_need_their_unit(self) -> None:
+        for memory in (3, "4", "1.5", 999_999):
+            with pytest.raises(
+                SettingError, match=r"^memory: expected a size .* without a unit.*Write the unit"
+            ):
+                parse_memory(memory)
 
     @pytest.mark.parametrize(
         "text", ["", "much", "-1 GB", "0", "0 GB", "4 PB", "GB", "4 GB!", "1,5 GB", "nan"]

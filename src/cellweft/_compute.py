@@ -182,6 +182,9 @@ def numpy_of(values: torch.Tensor) -> DoubleArray:
     return np.asarray(values.cpu().numpy(), dtype=np.float64)
 
 
+_LEAST_WITHOUT_UNIT = 1_000_000
+
+
 def parse_memory(memory: str | int) -> int:
     """Turn a memory budget such as ``"4 GB"`` or ``"512MiB"`` into bytes.
 
@@ -193,7 +196,8 @@ def parse_memory(memory: str | int) -> int:
     Raises
     ------
     SettingError
-        The text is not a size.
+        The text is not a size, or a number without a unit is less than a megabyte: such a number is one of
+        bytes, and whoever writes 4 means 4 GB.
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?B?)\s*", str(memory).upper())
     unit = found.group(2) if found else ""
@@ -201,6 +205,13 @@ def parse_memory(memory: str | int) -> int:
     if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
         fix = "Write the budget in this form."
         raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
+    if not unit and float(found.group(1)) < _LEAST_WITHOUT_UNIT:
+        raise SettingError(
+            "memory",
+            expected="a size such as '4 GB' or '512 MiB'",
+            got=f"{memory!r} without a unit, which is a number of bytes",
+            fix="Write the unit: " + arg("memory", f"{found.group(1)} GB") + ".",
+        )
     return int(float(found.group(1)) * _UNITS[unit])
 
 

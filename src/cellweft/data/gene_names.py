@@ -376,7 +376,7 @@ def find_names(
     Parameters
     ----------
     names
-        Those to find.
+        Those to find; text is one name.
     known
         Those to find them among.
     where
@@ -401,7 +401,7 @@ def find_names(
     ways = [(key, one) for key in _KEYS for one in spelled]
     indices: dict[int, dict[str, list[int]]] = {}
     found = []
-    for name in map(str, names):
+    for name in [names] if isinstance(names, str) else map(str, names):
         places: list[int] = []
         for number, (key, one) in enumerate(ways):
             if number not in indices:

@@ -14,7 +14,6 @@ from cellweft.data.expression_scale import Scan
 from cellweft.data.io.backed_matrix import RowSource
 from cellweft.data.io.features import FEWEST_SUMMED
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.obs_table import as_text
 
 _STATISTIC = re.compile(
     r"\W*(grand[ _]?|row[ _]?|col(umn)?[ _]?)?"
@@ -27,7 +26,7 @@ _FEWEST_CELLS = 10  # in which a gene that is the sum of all others is none by c
 
 def refuse_statistics(data: Input) -> None:
     """Raise `FormatError` where rows are called as sums and means are."""
-    names = (as_text(name) for block in data.obs.name_blocks() for name in block)
+    names = (str(name) for block in data.obs.name_blocks() for name in block)
     called = [name for name in names if _STATISTIC.fullmatch(name)]
     if called:
         raise _no_cell(data.where, called[0], f"rows called as sums and means are: {shorten(called)}")

@@ -20,6 +20,7 @@ from cellweft.data.gene_names import duplicates_of
 from cellweft.data.io.damaged import reading
 from cellweft.data.io.delimited import read_rows
 from cellweft.data.io.dialect import dialect_of
+from cellweft.data.io.obs_table import table_with_text, with_text
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -272,6 +273,7 @@ def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
 
 
 def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> EmbeddingTable:
+    frame = table_with_text(frame, source)
     if isinstance(frame.index, pd.RangeIndex):  # the names stand in a column
         text = next((name for name in frame if pd.api.types.infer_dtype(frame[name]) == "string"), None)
         if text is None:
@@ -303,7 +305,8 @@ def _table(
 ) -> EmbeddingTable:
     if values.dtype.kind not in "fiu":
         raise _not_numbers(source, f"values of type {values.dtype}")
-    unnamed = np.flatnonzero(pd.isna(genes))
+    names = pd.Series(genes, dtype=object)
+    unnamed = np.flatnonzero(names.isna())
     if len(unnamed):
         raise InputError(
             source,
@@ -313,7 +316,7 @@ def _table(
             "pandas.read_csv(path, keep_default_na=False).",
         )
     return EmbeddingTable(
-        genes=np.asarray([str(gene) for gene in genes]),
+        genes=np.asarray([str(gene) for gene in with_text(names, f"{source}, gene names")]),
         values=np.ascontiguousarray(values, dtype=np.float32),
         source=source,
         metadata=metadata,

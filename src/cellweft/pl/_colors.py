@@ -213,7 +213,7 @@ def number_map(name: str) -> Colormap:
 
 
 def _text(one: Any) -> str:
-    return one.decode() if isinstance(one, bytes) else str(one)
+    return one.decode(errors="replace") if isinstance(one, bytes) else str(one)
 
 
 def _check_writable(data: Any) -> None:

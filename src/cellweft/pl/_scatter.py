@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -89,7 +89,8 @@ def check_limits(limits: tuple[float, float]) -> None:
     """Raise `SettingError` unless ``limits`` are two finite numbers, the smaller first."""
     try:
         low, high = (float(one) for one in limits)
-        right = np.isfinite([low, high]).all() and low < high
+        is_ordered = hasattr(limits, "__getitem__") and not isinstance(limits, str | bytes | Mapping)
+        right = is_ordered and np.isfinite([low, high]).all() and low < high
     except (TypeError, ValueError):
         right = False
     if not right:

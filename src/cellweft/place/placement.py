@@ -19,6 +19,7 @@ from cellweft._compute import numpy_of, parse_memory, progress_callback
 from cellweft._errors import (
     InputError,
     MemoryBudgetError,
+    SettingError,
     arg,
     check_choice,
     check_range,
@@ -26,7 +27,7 @@ from cellweft._errors import (
     positions_of,
 )
 from cellweft._statistics import row_shares
-from cellweft._text import NotebookText, human_bytes
+from cellweft._text import NotebookText, human_bytes, shorten
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
 from cellweft.data.cell_values import array_values, column_values, mean_of
@@ -389,6 +390,7 @@ class Placement(NotebookText):
         SettingError
             ``capacity`` or ``candidates`` below 1.
         """
+        check_range("candidates", candidates, low=1, integer=True)
         return assign_cells(self.topk(1 if capacity is None else candidates), capacity=capacity)
 
     def neighbors(self, k: int = 15, *, by: Nearness = "place") -> sp.csr_matrix:
@@ -460,8 +462,17 @@ class Placement(NotebookText):
         ------
         GeneError, MemoryBudgetError
             As `impute`.
+        SettingError
+            ``genes`` for cells, whose table has no matrix.
         """
         check_choice("of", of, ("cells", "spots"))
+        genes = [genes] if isinstance(genes, str) else list(genes)
+        parse_memory(memory)
+        if genes and of == "cells":
+            fix = "Pass " + arg("of", "spots") + ", or leave the genes out."
+            raise SettingError(
+                "genes", expected="none for cells", got=shorten(list(map(str, genes))), fix=fix
+            )
         if of == "spots":
             spots = self.impute(genes, memory=memory, progress=progress)
             if embedding:

@@ -20,6 +20,7 @@ from cellweft.data.gene_names import other_names
 from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import table_with_text
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
 from cellweft.data.spatial import find_labels
 from cellweft.evaluate.score_table import COLUMNS, check_items
@@ -320,7 +321,7 @@ def _read_scores(path: Path, where: str) -> Scores:
             names = dict.fromkeys(("method", "level", "item", "metric"), str)
             table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"value": ["", "nan"]})
         else:
-            table = pd.read_parquet(path)
+            table = table_with_text(pd.read_parquet(path), f"{where} ({path})")
     return _scores(table, path.name, _beside(path), f"{where} ({path})")
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 from cellweft._compute import numpy_stream, progress_callback
-from cellweft._errors import InputError, array_of, check_array, check_range
+from cellweft._errors import InputError, array_of, check_array, check_range, check_seed
 from cellweft._typing import DoubleArray, IntArray, Matrix, ProgressOption
 from cellweft.tl._gene_trends import label_codes
 from cellweft.tl._spatial_axis import check_places
@@ -281,6 +281,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     0.707
     """
     check_range("share", share, low=0.0, high=1.0)
+    check_seed(seed)
     return float(np.quantile(_radius_ratios(embeddings, seed), share, method="inverted_cdf"))
 
 

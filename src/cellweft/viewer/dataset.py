@@ -27,7 +27,7 @@ from cellweft.data.gene_names import shown_names
 from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
-from cellweft.data.io.obs_table import Annotation, StoredTable
+from cellweft.data.io.obs_table import Annotation, StoredTable, as_text
 from cellweft.data.io.results import ResultKind, coordinate_unit, place_key, result_kind
 from cellweft.data.spatial import find_coordinates
 from cellweft.viewer.columns import columns_of, slices_of
@@ -324,8 +324,8 @@ class Dataset:
 
 def _name(table: Annotation, number: int) -> str:
     if isinstance(table, StoredTable):
-        name = table.index[number]
-        return name.decode() if isinstance(name, bytes) else str(name)
+        with reading(table.where, "_names"):
+            return as_text(table.index[number])
     return str(table.names(np.array([number]))[0])
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cellweft._compute import row_blocks
 from cellweft._errors import CellweftError, GeneError, InputError
@@ -202,18 +200,12 @@ def order_of(tissue: Annotation, result: Annotation) -> IntArray | None:
         -1 for cells that are not in the tissue.
     """
     pairs = zip(tissue.name_blocks(), result.name_blocks(), strict=False)
-    if len(tissue) == len(result) and all(np.array_equal(_text(one), _text(two)) for one, two in pairs):
+    if len(tissue) == len(result) and all(np.array_equal(one, two) for one, two in pairs):
         return None
     names = pd.Index(tissue.names().astype(str))
     return np.asarray(names.get_indexer(pd.Index(result.names().astype(str))), dtype=np.int64)
 
 
-def _text(names: NDArray[Any]) -> NDArray[Any]:
-    if len(names) and isinstance(names[0], bytes):
-        return np.array([name.decode() for name in names], dtype=object)
-    return names
-
-
 def _some_names(table: Annotation) -> list[str]:
     """Return the first names of a table, and whatever stands for the others in an error."""
-    return [str(name) for name in _text(next(iter(table.name_blocks()), np.empty(0, dtype=object))[:4])]
+    return [str(name) for name in next(iter(table.name_blocks()), np.empty(0, dtype=object))[:4]]

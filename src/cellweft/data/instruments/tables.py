@@ -18,7 +18,7 @@ from pyarrow import csv as arrow_csv
 from cellweft._errors import CellweftError, FormatError
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
-from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.obs_table import HeldTable, table_with_text
 from cellweft.data.io.tenx import open_10x, read_mtx
 
 BLOCK_BYTES = 16 * 2**20
@@ -65,10 +65,7 @@ def read_cells(
             table = pd.read_csv(
                 path, names=names, skiprows=int(header is None), dtype=kinds, low_memory=False
             )
-        for name in table.select_dtypes(object):
-            if any(isinstance(value, bytes) for value in table[name]):
-                table[name] = table[name].str.decode("utf-8")
-    return table
+    return table_with_text(table, f"{where}, {path.name}")
 
 
 def read_header(path: Path, where: str, *, separator: str = ",") -> list[str]:

@@ -16,7 +16,7 @@ from cellweft.data.io.columns import plain_name
 from cellweft.data.io.dialect import Dialect, dialect_of
 from cellweft.data.io.features import annotation_columns, is_cell_column, only_genes
 from cellweft.data.io.lazy_input import Input, not_as_named
-from cellweft.data.io.obs_table import HeldTable
+from cellweft.data.io.obs_table import HeldTable, table_with_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, all of them missing
@@ -27,7 +27,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
     notes = []
     try:
         if suffix == ".parquet":
-            table = pd.read_parquet(path)
+            table = table_with_text(pd.read_parquet(path), where)
             if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
                 raise ValueError("names of rows or columns have several levels; join them")
             if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):

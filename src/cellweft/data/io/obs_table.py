@@ -41,7 +41,7 @@ class Annotation(Protocol):
         """Return the names of some cells, of all by default."""
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
+        """Yield the names of all cells, some thousands at a time."""
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
         """Return the table of some cells, of all by default."""
@@ -129,21 +129,21 @@ class StoredTable(Reopening):
             column = pd.Series(read_elem(self.elements[name]))
             if len(column) != len(self):
                 raise _no_table(f"{self.where}[{name!r}]", f"{len(column):,} values for {len(self):,} cells")
-            return column
+        return with_text(column, f"{self.where}[{name!r}]")
 
     def names(self, rows: IntArray | None = None) -> pd.Index[Any]:
         """Return the names of some cells, of all by default."""
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
-            with reading(self.where, "_names"):
-                names[part] = [as_text(name) for name in block]
+            names[part] = block
         return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
-        """Yield the names of all cells, some thousands at a time: objects, text or bytes of UTF-8."""
+        """Yield the names of all cells, some thousands at a time."""
         for rows in row_blocks(len(self), TABLE_ROWS):
             with reading(self.where, "_names"):
                 block = np.asarray(self.index[rows]).astype(object)
+                block = np.array([as_text(name) for name in block], dtype=object)
             yield block
 
     def frame(self, rows: IntArray | None = None) -> pd.DataFrame:
@@ -172,7 +172,84 @@ def read_table_of(group: Any, where: str) -> pd.DataFrame:
         table = read_elem(group)
     if not isinstance(table, pd.DataFrame):
         raise _no_table(where, f"a {type(table).__name__}")
+    return table_with_text(table, where)
+
+
+def table_with_text(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return a table whose columns and names hold text where they held bytes; the given one is not changed.
+
+    Parameters
+    ----------
+    table
+        Of cells or genes.
+    where
+        What errors call it, such as ``sc (atlas.h5ad).var``.
+
+    Raises
+    ------
+    FormatError
+        Bytes are not text in UTF-8.
+
+    Examples
+    --------
+    >>> table_with_text(pd.DataFrame({"symbol": [b"Gad1"]}, index=[b"a"]), "sc.var")
+      symbol
+    a   Gad1
+    """
+    parts = [(place, table.iloc[:, place]) for place in range(table.shape[1])]
+    texts = {
+        place: with_text(column, f"{where}[{column.name!r}]") for place, column in parts if _has_bytes(column)
+    }
+    names = table.index.to_series()
+    if texts:
+        columns = [texts.get(place, column).array for place, column in parts]
+        table = pd.DataFrame(dict(enumerate(columns)), index=table.index).set_axis(table.columns, axis=1)
+    if _has_bytes(names):
+        table = table.set_axis(pd.Index(with_text(names, f"{where}_names"), name=table.index.name), axis=0)
     return table
+
+
+def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
+    """Return a column with text in place of bytes, which are taken to be UTF-8.
+
+    Parameters
+    ----------
+    column
+        Of a table; it is not changed.
+    where
+        What errors call it.
+
+    Raises
+    ------
+    FormatError
+        Bytes are not text in UTF-8.
+    """
+    if not _has_bytes(column):
+        return column
+    categories = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    try:
+        texts = [one.decode() if isinstance(one, bytes) else one for one in categories]
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            where,
+            expected="text in UTF-8",
+            got=f"bytes that are not, such as {error.object[:40]!r}",
+            fix="Write it again as text: decode it from the encoding it was written in, such as latin-1.",
+        ) from error
+    if categories is column:
+        return pd.Series(texts, index=column.index, name=column.name, dtype=object)
+    known = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may read alike
+    codes = np.append(known.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
+    values = pd.Categorical.from_codes(codes, categories=known, ordered=bool(column.cat.ordered))
+    return pd.Series(values, index=column.index, name=column.name)
+
+
+def _has_bytes(column: pd.Series[Any]) -> bool:
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if values.dtype != object:
+        return getattr(values.dtype, "kind", "") == "S"
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    return kind == "bytes" or (kind.startswith("mixed") and any(isinstance(one, bytes) for one in values))
 
 
 def _no_table(where: str, got: str) -> FormatError:
@@ -268,7 +345,7 @@ def write_names(store: Any, key: str, table: Annotation) -> None:
         names = store.create_array(key, shape=(n_cells,), dtype=str, chunks=chunk)
     names.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
     for part, block in _located(table.name_blocks()):
-        names[part] = np.array([as_text(name) for name in block], dtype=object)
+        names[part] = np.array([str(name) for name in block], dtype=object)
 
 
 def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -280,7 +357,7 @@ def _located(blocks: Iterable[NDArray[Any]]) -> Iterator[tuple[slice, NDArray[An
 
 
 def as_text(name: Any) -> str:
-    """Return a name of `Annotation.name_blocks` as text."""
+    """Return a stored name as text."""
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
@@ -334,5 +411,5 @@ def names_twice(table: Annotation) -> list[str]:
     suspects: list[str] = []
     for part, block in _located(table.name_blocks()):
         here = places[(places >= part.start) & (places < part.stop)]
-        suspects += [as_text(name) for name in block[here - part.start]]
+        suspects += [str(name) for name in block[here - part.start]]
     return [name for name, times in Counter(suspects).items() if times > 1]

@@ -26,7 +26,7 @@ from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
 from cellweft.data.io.lost_chunks import refuse_lost_names
-from cellweft.data.io.obs_table import HeldTable, StoredTable, read_table_of
+from cellweft.data.io.obs_table import HeldTable, StoredTable, read_table_of, table_with_text
 from cellweft.data.io.reopenable import LazyMapping, held_plainly
 from cellweft.data.io.spatialdata_regions import (
     TABLES,
@@ -225,17 +225,20 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
             )
     backed_view = data.isbacked and data.is_view
     source = f"AnnData backed by {data.filename}" if data.isbacked else "AnnData in memory"
+    where = f"{argument} ({source})"
     return Input(
-        where=f"{argument} ({source})",
+        where=where,
         source=source,
         matrix=data if backed_view else _x_of(data),
         layers=_OfAnnData(data.layers),
-        obs=HeldTable(pd.DataFrame(data.obs).copy()),
-        var=pd.DataFrame(data.var).copy(),
+        obs=HeldTable(table_with_text(pd.DataFrame(data.obs).copy(), f"{where}.obs")),
+        var=table_with_text(pd.DataFrame(data.var).copy(), f"{where}.var"),
         obsm=_OfAnnData(data.obsm),
         uns=_OfAnnData(data.uns),
         has_raw=data.raw is not None,
-        open_raw=None if data.raw is None else lambda: (data.raw.X, pd.DataFrame(data.raw.var).copy()),
+        open_raw=None
+        if data.raw is None
+        else lambda: (data.raw.X, table_with_text(pd.DataFrame(data.raw.var).copy(), f"{where}.raw.var")),
     )
 
 
