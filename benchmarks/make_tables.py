@@ -53,7 +53,7 @@ TABLES = sorted(
         Table("impute_auto_molcart", "impute_auto.py molcart", 20),
         Table("impute_auto_embryo", "impute_auto.py embryo --seeds 1", 25),
         Table("default", "default.py", 60),
-        Table("level_share", "level_share.py", 15),
+        Table("level_share", "level_share.py", 25),
         Table("impute_osmfish", "impute_accuracy.py osmfish", 7),
         Table("impute_starmap", "impute_accuracy.py starmap", 5),
         Table("impute_hypothalamus", "impute_accuracy.py hypothalamus --seeds 1", 10),
