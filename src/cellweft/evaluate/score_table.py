@@ -224,7 +224,7 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     OutputError
         Writing failed.
     """
-    check_outputs({"path": (path, (".csv", ".parquet"))}, overwrite=overwrite)
+    check_outputs({"path": (path, (".csv", ".parquet"))}, overwrite=True)  # the name first
     beside = Path(path).with_suffix(".json")
     asked = {"path": (path, (".csv", ".parquet")), "parameters": (beside, (".json",))}
     target, beside = check_outputs(asked, overwrite=overwrite)
