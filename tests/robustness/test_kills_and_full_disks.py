@@ -110,7 +110,8 @@ def hooked(at: int | None, act: Callable[[], None], counted: Path | None = None)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         is_writing = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if is_writing or event in ("os.rename", "os.mkdir", "os.rmdir"):
+        removes = event == "os.rmdir" and act is not full_disk  # a full disk lets go of folders
+        if is_writing or removes or event in ("os.rename", "os.mkdir"):
             operation()
 
     sys.addaudithook(hook)

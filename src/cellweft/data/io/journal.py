@@ -176,7 +176,15 @@ def check_own(folder: Path) -> None:
 
 def remove_own(folder: Path) -> None:
     """Remove a folder if it is ours."""
-    if _is_own(folder):
+    if not _is_own(folder):
+        return
+    for one in folder.iterdir():  # what tells that it is ours goes last, so that a kill leaves it ours
+        if one.name != MARK and one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        elif one.name != MARK:
+            with contextlib.suppress(OSError):
+                one.unlink()
+    if [one.name for one in folder.iterdir()] == [MARK]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
