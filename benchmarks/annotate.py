@@ -37,7 +37,7 @@ PAIRS = {
     "STARmap + MOp": ("mop_ref_10x_sc500", "visp_starmap1020_st", "subclass", {}),
 }
 NO_TYPES = {"Ambiguous", "Unstable", "Low quality", "unlabelled"}
-"""Labels of the references that are no types: these cells are left out."""
+"""Labels of the references that are not cell types; their cells are left out."""
 OF_REFERENCE: dict[str, dict[str, str]] = {
     "STARmap + MOp": {
         **dict.fromkeys(["L5 IT", "L5 ET", "L5 NP"], "L5"),

@@ -263,7 +263,7 @@ def check_seed(seed: object) -> None:
 
 
 def check_device_name(device: object) -> None:
-    """Raise `SettingError` unless a device is told by text; whether it is there is seen when it is used."""
+    """Raise `SettingError` unless a device is named as text; whether it exists is checked on use."""
     if not isinstance(device, str):
         fix = "For example " + arg("device", "cpu") + "."
         raise SettingError("device", expected="the name of a device", got=repr(device)[:60], fix=fix)

@@ -22,6 +22,7 @@ from cellweft._text import human_bytes
 from cellweft._typing import ProgressOption
 from cellweft.data.io.keys import RECORD
 from cellweft.impute.uncertainty.count_model import check_counts
+from cellweft.tl._fitted import fitted_with_data
 
 if TYPE_CHECKING:
     from cellweft._typing import DoubleArray, FloatArray, ResultScale
@@ -152,14 +153,7 @@ def multiple_imputations(
 
 
 def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Intervals, Pair]:
-    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
-    if fitted is None or pair is None:
-        raise NotFittedError(
-            "Imputer",
-            expected="a fitted Imputer",
-            got="one that is not, or has no data yet",
-            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
-        )
+    fitted, pair = fitted_with_data(imputer, pair)
     if fitted.intervals is None:
         preset = arg("preset", "auto")
         raise NotFittedError(

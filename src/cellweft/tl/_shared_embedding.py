@@ -11,10 +11,11 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
-from cellweft._errors import InputError, NotFittedError, check_kind, check_range
+from cellweft._errors import InputError, check_kind, check_range
 from cellweft._typing import DoubleArray, FloatArray
 from cellweft.data._pair import labels_of
 from cellweft.data.io.keys import SHARED_EMBEDDING, SIDE
+from cellweft.tl._fitted import fitted_with_data
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Labels, Pair
@@ -183,15 +184,7 @@ def _fitted(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Pair]:
     if not hasattr(imputer, "fitted_"):
         fix = "Fit one: cellweft.Imputer().fit(pair)."
         raise InputError("imputer", expected="a fitted Imputer", got=f"a {type(imputer).__name__}", fix=fix)
-    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
-    if fitted is None or pair is None:
-        raise NotFittedError(
-            "Imputer",
-            expected="a fitted Imputer",
-            got="one that is not, or has no data yet",
-            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
-        )
-    return fitted, pair
+    return fitted_with_data(imputer, pair)
 
 
 def _embedded(fitted: FittedMethod, pair: Pair, of: SideName) -> FloatArray:

@@ -59,7 +59,7 @@ class Told:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Annotator:
-    """What makes calibrated probabilities of what is told of cells.
+    """Turns evidence on the type of cells into calibrated probabilities.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class LabelLearner:
         return self.pair.st.dense(rows, self.pair.st_shared)
 
     def of_tissue(self, progress: Progress) -> Told:
-        """Return what is told of the spatial cells."""
+        """Return the evidence on the type of the spatial cells."""
         n_cells = self.pair.st.n_cells
         every = self.labels.values(np.ones(self.pair.sc.n_cells, dtype=np.bool_))
         shares = self._shares(every, self.read, n_cells, progress=progress)
@@ -140,7 +140,7 @@ class LabelLearner:
         return Told(shares=shares, classified=np.concatenate(classified))
 
     def of_held_out(self, measured: FloatArray) -> Told:
-        """Return what is told of the held-out cells, each without its part: (n_cells, n_panel) given."""
+        """Return the evidence on held-out cells, (n_cells, n_panel), each without its own part."""
         shape = len(self.cells), self.labels.names.shape[1]
         shares, classified = np.empty(shape), np.empty(shape)
         for fold in range(_FOLDS):
@@ -152,7 +152,7 @@ class LabelLearner:
         return Told(shares=shares, classified=classified)
 
     def held_out(self, tissue: Told, progress: Progress) -> tuple[HeldOut, Told]:
-        """Return held-out cells that are as hard to tell as the tissue's, and what is told of them.
+        """Return held-out cells that are as hard to tell as the tissue's, and the evidence on them.
 
         Parameters
         ----------

@@ -1,0 +1,36 @@
+"""A fitted Imputer with its data, or the error for one without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellweft._errors import NotFittedError
+
+if TYPE_CHECKING:
+    from cellweft.data._pair import Pair
+    from cellweft.impute.base import FittedMethod
+    from cellweft.impute.imputer import Imputer
+
+
+def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Pair]:
+    """Return what was fitted, and the data: ``pair``, or those it was fitted to.
+
+    Parameters
+    ----------
+    imputer, pair
+        As the caller was given them.
+
+    Raises
+    ------
+    NotFittedError
+        It is not fitted, or was loaded and has no data yet.
+    """
+    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
+    if fitted is None or pair is None:
+        raise NotFittedError(
+            "Imputer",
+            expected="a fitted Imputer",
+            got="one that is not, or has no data yet",
+            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
+        )
+    return fitted, pair
