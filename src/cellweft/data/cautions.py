@@ -184,7 +184,8 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
         )
     for one, shared in zip(evidence.sides, (match.first, match.second), strict=True):
         bases = {*one.genes.names[shared].tolist()}
-        made = [str(name) for name in one.genes.names if _MADE_UNIQUE.sub("", name) in bases - {name}]
+        originals = [(str(name), _MADE_UNIQUE.sub("", name)) for name in one.genes.names]
+        made = [name for name, original in originals if original != name and original in bases]
         if made:
             yield (
                 f"{_title(one.side)}: {shorten(made)} may be further copies of shared genes, whose names "
