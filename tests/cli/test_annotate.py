@@ -39,6 +39,7 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
     assert next(iter(told.values()))["calibration_error"] >= 0
 
 
+@pytest.mark.slow
 def test_several_columns_and_json(both: list[str], tmp_path: Path) -> None:
     output = tmp_path / "labels.parquet"
     arguments = ["annotate", *both, "-o", str(output), "--columns", "third,half", "--json", *QUICK]

@@ -165,6 +165,7 @@ def test_impute_writes_intervals(call: Any, both: Any, tmp_path: Path) -> None:
     assert {"reliability_lower", "reliability_upper", "reliable"} <= set(written.var)
 
 
+@pytest.mark.slow
 def test_impute_writes_counts_and_blended_genes(call: Any, both: Any, tmp_path: Path) -> None:
     arguments = ("-o", "out.zarr", "--scale", "counts", "--measured", "blend", *QUICK)
     result = call("impute", *both, *arguments)

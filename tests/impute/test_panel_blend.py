@@ -141,6 +141,7 @@ def test_blends_stream_and_load_alike(blending: Imputer, tissue_pair: Pair, tmp_
     np.testing.assert_allclose(some.X, whole.X[10:40], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_blend_is_nearer_to_the_other_half_of_the_counts() -> None:
     tissue = simulate_tissue(n_spatial=500, n_reference=300, n_genes=60, n_panel=30, seed=4)
     stream = np.random.default_rng(0)
@@ -176,13 +177,13 @@ def test_what_blending_needs(
         imputer.impute(measured="blend")
     logs: Any = tissue.st.copy()
     logs.X = np.log1p(logs.X.toarray() / np.maximum(logs.X.toarray().sum(axis=1, keepdims=True), 1) * 50)
-    other = Imputer(settings={"steps": 2}, reliability=False).fit(pair(tissue.sc, logs))
+    other = Imputer(settings={"steps": 2, "level_steps": 2}, reliability=False).fit(pair(tissue.sc, logs))
     with pytest.raises(
         ScaleError,
         match=r"measured: expected spatial data of counts, whose noise is known, with measured='blend'",
     ):
         other.impute(measured="blend")
-    two = Imputer(settings={"steps": 2}, reliability=False).fit(
+    two = Imputer(settings={"steps": 2, "level_steps": 2}, reliability=False).fit(
         tissue_pair.panel(tissue_pair.shared_genes[:2])
     )
     with pytest.raises(SettingError, match=r"measured: expected a panel of at least 3 genes.*got 2"):

@@ -40,11 +40,18 @@ slowly = pytest.mark.slow
 @pytest.mark.parametrize(
     "instrument",
     [
-        "cosmx",
         "xenium",
         *(
             pytest.param(one, marks=slowly)
-            for one in ("merscope", "visium", "visium_hd", "xenium_archives", "slide_seq", "stereo_seq")
+            for one in (
+                "cosmx",
+                "merscope",
+                "visium",
+                "visium_hd",
+                "xenium_archives",
+                "slide_seq",
+                "stereo_seq",
+            )
         ),
     ],
 )
