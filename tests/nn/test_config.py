@@ -186,7 +186,7 @@ STEM_WHOLE = {
 """Least value of STEM's settings that are whole numbers."""
 
 STEM_PARTS = ("ramp_start", "ramp_end", "halve_at")
-STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay")
+STEM_WEIGHTS = ("alpha", "beta", "visit", "weight_decay", "expression_counts")
 STEM_OTHERS = {"total", "dropout", "kernel", "composition", "location", "sigma", "lr", *STEM_PARTS}
 STEM_OTHERS |= {"dropout_rescale", "slice_genes", *STEM_WEIGHTS}
 

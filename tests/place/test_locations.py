@@ -242,16 +242,17 @@ class TestRadius:
 
 
 class TestEncoders:
-    def test_their_geometric_mean_is_the_mapping(self) -> None:
+    @pytest.mark.parametrize("n_encoded", [3, 0])
+    def test_their_geometric_mean_is_the_mapping(self, n_encoded: int) -> None:
         mapping = make()
-        parts = encoder_mappings(mapping, 3, flatten=1.0)
+        parts = encoder_mappings(mapping, 3, n_encoded or mapping.keys.shape[1], flatten=1.0)
         products = [np.log(weights_of(one)) for one in parts]
         mean = np.exp(np.mean(products, axis=0))
         np.testing.assert_allclose(mean / mean.sum(axis=1, keepdims=True), weights_of(mapping), rtol=1e-5)
 
     def test_flattened(self) -> None:
         mapping = make()
-        (one,) = encoder_mappings(mapping, 1, flatten=0.5)
+        (one,) = encoder_mappings(mapping, 1, mapping.keys.shape[1], flatten=0.5)
         roots = np.sqrt(weights_of(mapping))
         np.testing.assert_allclose(weights_of(one), roots / roots.sum(axis=1, keepdims=True), rtol=1e-5)
-        assert encoder_mappings(make(block=7), 2)[1].block_entries == 7
+        assert encoder_mappings(make(block=7), 2, 4)[1].block_entries == 7

@@ -81,8 +81,9 @@ def test_a_model_and_its_genes(placer: Placer, tissue_pair: Pair) -> None:
 
 def test_the_placement_is_of_all_cells_and_spots(placement: Placement, tissue: SimulatedTissue) -> None:
     assert placement.coordinates().shape == (100, 2)
-    assert placement.cells.shape == (100, 12)  # two encoders, six wide
-    assert placement.spots.shape == (90, 12)
+    n_axes = len(placement.genes)  # of what is compared of expression beside them
+    assert placement.cells.shape == (100, 12 + n_axes)  # two encoders, six wide
+    assert placement.spots.shape == (90, 12 + n_axes)
     assert placement.table().index.tolist() == tissue.sc.obs_names.tolist()
     places = tissue.st.obsm["spatial"]
     assert (placement.coordinates() >= places.min(axis=0)).all()

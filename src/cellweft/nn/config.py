@@ -271,6 +271,10 @@ def keys_of(n_cells: int, *, most: int) -> int:
     return most if n_cells > _WORTH * most else n_cells
 
 
+EVIDENCE_AXES = 256
+"""Numbers at most of a cell, and of a spot, by which placing compares their expression directly."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StemSettings(_Settings):
     """Settings of STEM; those by default are the paper's, `of` gives those of a preset.
@@ -318,6 +322,9 @@ class StemSettings(_Settings):
         Cells and spots that training draws from at most.
     models
         Encoders, each from its own start; their mappings are averaged geometrically.
+    expression_counts
+        Counts of a cell by which its expression is compared with that of every spot directly, beside the
+        encoders; 0 takes the encoders alone, as the paper does.
     composition
         What a spot is made of: the cells that it is mapped to ("spots", the paper's C^ T), or the mean of
         that and of the cells that are mapped to it ("both").
@@ -352,6 +359,7 @@ class StemSettings(_Settings):
     training_cells: int = _whole(100_000, low=2)
     training_spots: int = _whole(100_000, low=2)
     models: int = _whole(1, low=1)
+    expression_counts: float = _number(0.0, low=0)
     composition: Composition = field(default="spots", metadata={"options": get_args(Composition)})
     location: Location = field(default="mean", metadata={"options": get_args(Location)})
 
@@ -383,6 +391,7 @@ class StemSettings(_Settings):
             steps=480,
             batch_cells=512,
             models=3,
+            expression_counts=8.0,
             composition="both",
             location="median",
         )

@@ -13,6 +13,7 @@ from cellweft._compute import torch_stream
 from cellweft._typing import Progress
 from cellweft.nn.config import StemSettings
 from cellweft.nn.device import to_device
+from cellweft.nn.expression_evidence import ExpressionEvidence
 from cellweft.nn.parallel import over_devices
 from cellweft.nn.training import EpochProgress, fit_steps, linear
 
@@ -191,6 +192,8 @@ class StemModel:
         Mean loss of every twentieth of the training, one list per encoder.
     device
         Where the encoders are.
+    evidence
+        What expression alone says, beside the encoders; None where it is not asked for.
     """
 
     encoders: tuple[CellEncoder, ...]
@@ -198,6 +201,12 @@ class StemModel:
     dropout: float
     history: tuple[list[float], ...]
     device: torch.device
+    evidence: ExpressionEvidence | None = None
+
+    @property
+    def n_encoded(self) -> int:
+        """Width of the encoders' part of `queries` and `keys`, which stands first."""
+        return len(self.encoders) * self.settings.latent
 
     def queries(self, values: torch.Tensor) -> torch.Tensor:
         """Return embeddings of cells such that softmax(queries @ keys.T) is the mapping C.
@@ -209,22 +218,29 @@ class StemModel:
 
         Returns
         -------
-        (n_cells, n_encoders * latent), through which gradients go.
+        (n_cells, n_encoders * latent) and, with evidence, its axes beside; gradients go through.
 
         Notes
         -----
         The geometric mean of several softmax mappings is the softmax of the mean of their products, which
         is one product of the concatenated embeddings, with one side divided by their number.
         """
-        return self.keys(values) / len(self.encoders)
+        encoded = self._encoded(values) / len(self.encoders)
+        return (
+            encoded if self.evidence is None else torch.cat([encoded, self.evidence.queries(values)], dim=1)
+        )
 
     def keys(self, values: torch.Tensor) -> torch.Tensor:
-        """Return embeddings of spots, (n_spots, n_genes) to (n_spots, n_encoders * latent)."""
-        return torch.cat([encoder(values) for encoder in self.encoders], dim=1)
+        """Return embeddings of spots, (n_spots, n_genes) to as many columns as `queries`."""
+        encoded = self._encoded(values)
+        return encoded if self.evidence is None else torch.cat([encoded, self.evidence.keys(values)], dim=1)
 
     def to(self, device: torch.device) -> StemModel:
         """Return a copy on a device."""
-        return replace(to_device(self, device, "encoders"), device=device)
+        return replace(to_device(self, device, "encoders", "evidence"), device=device)
+
+    def _encoded(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([encoder(values) for encoder in self.encoders], dim=1)
 
 
 def train(

@@ -37,7 +37,9 @@ _ROWS = 2048  # cells whose bins are there at once: 8 MB for each number of them
 _BLOCK_ENTRIES = 2**19  # weights that are there at once with their distances and bins, of 8 bytes
 
 
-def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = FLATTEN) -> list[Mapping]:
+def encoder_mappings(
+    mapping: AnyMapping, n_encoders: int, n_encoded: int, *, flatten: float = FLATTEN
+) -> list[Mapping]:
     """Return the mapping of each encoder by itself, of several that stand side by side in the embeddings.
 
     Parameters
@@ -47,15 +49,24 @@ def encoder_mappings(mapping: AnyMapping, n_encoders: int, *, flatten: float = F
         side by side.
     n_encoders
         How many.
+    n_encoded
+        Columns that are the encoders'; those after them, evidence from expression, go with each encoder.
     flatten
         What the logarithms of the weights are multiplied by, above 0; below 1 flattens.
     """
-    queries, keys = (part.tensor_split(n_encoders, dim=1) for part in (mapping.queries, mapping.keys))
+
+    def apart(rows: torch.Tensor) -> list[torch.Tensor]:
+        encoded, evidence = rows[:, :n_encoded], rows[:, n_encoded:]
+        return [torch.cat([own, evidence], dim=1) for own in encoded.tensor_split(n_encoders, dim=1)]
+
+    scale = torch.ones(mapping.queries.shape[1], device=mapping.queries.device)
+    scale[:n_encoded] = n_encoders
+    queries, keys = apart(mapping.queries * scale), apart(mapping.keys)
     whole = mapping
     if isinstance(whole, CoarseMapping):
         whole = Mapping(queries=whole.queries, keys=whole.keys)
     parts = [replace(whole, queries=query, keys=key) for query, key in zip(queries, keys, strict=True)]
-    return [_part(one, slice(None), flatten=flatten * n_encoders) for one in parts]
+    return [_part(one, slice(None), flatten=flatten) for one in parts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -76,8 +76,9 @@ class Placement(NotebookText):
     inputs
         Cells and spots as the model's encoders see them.
     cells, spots
-        (n_cells, n_latent) and (n_spots, n_latent) embeddings whose products are the logarithms of the
-        mapping's weights; rows without counts of the model's genes are zero.
+        (n_cells, n_latent) and (n_spots, n_latent) embeddings, of the encoders and what is compared of
+        expression beside them, whose products are the logarithms of the mapping's weights; rows without
+        counts of the model's genes are zero.
     spot_groups
         Positions of the spots of every slice, by name; those without counts are left out.
     slice_of_cells
@@ -188,7 +189,7 @@ class Placement(NotebookText):
         coordinates, radius = coordinates_of(self.pair), np.empty(len(places))
         for cells, spots, mapping in self._groups:
             radius[cells] = place_radius(
-                encoder_mappings(mapping, self.model.settings.models),
+                encoder_mappings(mapping, self.model.settings.models, self.model.n_encoded),
                 coordinates[spots],
                 places[cells],
                 share=interval,
@@ -414,7 +415,7 @@ class Placement(NotebookText):
         check_range("k", k, low=1, high=len(self.cells) - 1, integer=True)
         check_choice("by", by, ("place", "embedding"))
         if by == "embedding":
-            return knn_matrix(nearest_by_product(self.cells, k))
+            return knn_matrix(nearest_by_product(self.cells[:, : self.model.n_encoded], k))
         coordinates, width = coordinates_of(self.pair), self.pair.spacing or 1.0
         near = spot_nearness(coordinates, self.spot_groups.values(), width=width)
         return knn_matrix(nearest_by_overlap(self.topk(_OVERLAP_SPOTS), near, k))
@@ -585,9 +586,11 @@ def embeddings_of(placed: Placement, of: Which) -> FloatArray:
     Returns
     -------
     (n_cells, n_latent) or (n_spots, n_latent) float32; of several encoders, beside each other. Zero where the
-    model's genes have no counts. The mean over the encoders of products of a cell's and a spot's embeddings
-    is the logarithm of the mapping's weight, up to a constant of the cell.
+    model's genes have no counts. The mean over the encoders of products of a cell's and a spot's embeddings,
+    with the evidence from expression, is the logarithm of the mapping's weight, up to a constant of the cell.
     """
+    encoded = slice(placed.model.n_encoded)
     if of == "spots":
-        return placed.spots.cpu().numpy().astype(np.float32, copy=True)
-    return (placed.cells * placed.model.settings.models).cpu().numpy().astype(np.float32, copy=False)
+        return placed.spots[:, encoded].cpu().numpy().astype(np.float32, copy=True)
+    cells = placed.cells[:, encoded] * placed.model.settings.models
+    return cells.cpu().numpy().astype(np.float32, copy=False)

@@ -41,6 +41,7 @@ from cellweft.data._pair import Pair, coordinates_of, inputs_of
 from cellweft.data.validation import check_unique_names
 from cellweft.nn import stem
 from cellweft.nn.config import StemSettings
+from cellweft.nn.expression_evidence import ExpressionEvidence
 from cellweft.nn.stem import CellEncoder, StemModel
 from cellweft.place.locations import slices_of
 from cellweft.place.placement import Placement
@@ -86,7 +87,7 @@ class SavedPlacer:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         config = folder.config
         # models that were saved before there were these settings were trained so
-        former = {"dropout_rescale": False, "slice_genes": "common"}
+        former = {"dropout_rescale": False, "slice_genes": "common", "expression_counts": 0.0}
         settings = StemSettings(**former | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
         check_seed(config["seed"])
@@ -95,6 +96,10 @@ class SavedPlacer:
             encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
             encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
             encoders.append(encoder.eval())
+        evidence = None
+        if settings.expression_counts > 0:
+            counts, total = settings.expression_counts, float(config["evidence_total"])
+            evidence = ExpressionEvidence(**part_of(folder.tensors, "evidence"), counts=counts, total=total)
         first, second = config["totals"]
         model = StemModel(
             encoders=tuple(encoders),
@@ -102,6 +107,7 @@ class SavedPlacer:
             dropout=float(config["dropout"]),
             history=tuple(config["history"]),
             device=torch.device("cpu"),
+            evidence=evidence,
         )
         return cls(
             preset=config["preset"],
@@ -127,6 +133,9 @@ class SavedPlacer:
         tensors: dict[str, torch.Tensor] = {}
         for number, encoder in enumerate(self.model.encoders):
             tensors |= named(f"encoder.{number}", encoder.state_dict())
+        if self.model.evidence is not None:
+            config["evidence_total"] = self.model.evidence.total
+            tensors |= named("evidence", self.model.evidence.tensors())
         genes = pd.DataFrame({"gene": self.genes.astype(str)})
         return ModelFolder(config=config, tensors=tensors, genes=genes)
 
@@ -140,8 +149,8 @@ class Placer(NotebookText, FolderModel):
     preset
         "stem" is the published method with its settings; "auto", the default, is what cellweft's own
         measurements say is best: both sides brought to one small total, every cell visited by the spots'
-        mapping, three encoders averaged, places as geometric medians, and compositions from both
-        mappings.
+        mapping, three encoders averaged and joined by a direct comparison of expression, places as geometric
+        medians, and compositions from both mappings.
     settings
         Settings that differ from the preset's, by the names of `cellweft.nn.config.StemSettings`; a copy is
         held.
@@ -246,6 +255,9 @@ class Placer(NotebookText, FolderModel):
                 devices=devices,
                 progress=partial(report, "training"),
             )
+        if settings.expression_counts > 0:
+            evidence = ExpressionEvidence.learn(*source.sample(), counts=settings.expression_counts)
+            model = replace(model, evidence=evidence.to(model.device))
         self.pair_ = pair
         return_memory()  # of the training
         return self._keep(

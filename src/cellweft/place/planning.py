@@ -8,7 +8,7 @@ from cellweft._compute import READ_ROWS, SPARSE_BYTES, parse_memory, process_byt
 from cellweft._errors import MemoryBudgetError
 from cellweft._text import NotebookText, human_bytes
 from cellweft.data._pair import Pair
-from cellweft.nn.config import StemSettings
+from cellweft.nn.config import EVIDENCE_AXES, StemSettings
 
 _WEIGHT_COPIES = 8  # tensors as large as the products of a batch that a step of STEM holds, gradients too
 _PLACED_BYTES = 1600.0  # a placed cell: heaviest spots with their weights, places, while they are found
@@ -80,7 +80,9 @@ def plan_placing(
     products = (_WEIGHT_COPIES * (cells + spots) * spots) + _KERNEL_COPIES * (cells + spots) ** 2
     n_cells, n_spots = pair.sc.n_cells, pair.st.n_cells
     training = 2 * held + 4.0 * min(trainings, settings.models) * (layers + products)
-    embeddings = 2 * 4.0 * (n_cells + n_spots) * settings.latent * settings.models  # and as they are written
+    width = settings.latent * settings.models
+    width += min(EVIDENCE_AXES, n_genes) if settings.expression_counts > 0 else 0
+    embeddings = 2 * 4.0 * (n_cells + n_spots) * width  # and as they are written
     # products and weights of the cells that are looked at together
     visits = 16.0 * min(max(2**22, 64 * n_spots), n_cells * n_spots)
     placing = embeddings + _PLACED_BYTES * n_cells + visits + _GROUPED_BYTES * n_spots

@@ -25,6 +25,7 @@ from cellweft.nn.config import StemSettings
 from cellweft.nn.stem import Batch, matching_dropout
 
 KERNELS: tuple[Kernel, ...] = ("gaussian", "exponential", "knn")
+_SAMPLE = 5000  # cells and spots that means and axes of expression are learned from
 _GENE_ROWS = 5000  # spots that variable genes are chosen from
 _LEAST_ROWS = 3  # a gene seen in fewer is not variable, but rare
 _NUMBA = threading.Lock()  # the workers of numba, under scanpy, may be asked by one thread at a time
@@ -221,6 +222,15 @@ class BatchSource:
             return self._settings.dropout
         spots = np.concatenate([np.diff(one.rows.indptr) for one in self._slices])
         return matching_dropout(float(np.median(np.diff(self._cells.indptr))), float(np.median(spots)))
+
+    def sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some cells and some spots of all slices, dense, 5,000 of each side at most, on the CPU."""
+        spots = sp.vstack([one.rows for one in self._slices], format="csr")
+        stream = numpy_stream(self._seed, "stem sample")
+        drawn = [
+            rows[sample_rows(np.arange(rows.shape[0]), _SAMPLE, stream)] for rows in (self._cells, spots)
+        ]
+        return _tensor(drawn[0], torch.device("cpu")), _tensor(drawn[1], torch.device("cpu"))
 
     def draw(self, model: int, step: int, device: torch.device) -> Batch:
         """Return the batch of a step: cells of all, spots of one slice. Models may draw at the same time.
