@@ -268,6 +268,14 @@ def test_the_rows_that_are_read_at_once_do_not_matter(
     close(placer.place(), placement)
 
 
+def test_the_order_of_the_spots_in_the_file_does_not_move_places(
+    fit_placer: FitPlacer, placement: Placement, tissue: SimulatedTissue
+) -> None:
+    order = np.random.default_rng(0).permutation(tissue.st.n_obs)
+    moved = fit_placer(on=pair(tissue.sc, tissue.st[order].copy())).place()
+    close(moved, placement, spots=order)
+
+
 @pytest.mark.parametrize("kind", ["dense", "csc", "h5ad", "zarr", "backed"])
 def test_every_kind_of_input_gives_the_same_places(
     fit_placer: FitPlacer, placement: Placement, tissue: SimulatedTissue, tmp_path: Path, kind: str

@@ -207,9 +207,14 @@ class BatchSource:
         n_spots = sum(map(len, members))
         self._slices = []
         for spots in members:
-            drawn = sample_rows(spots, -(-settings.training_spots * len(spots) // n_spots), stream)
-            one = _Slice(rows=inputs[1].sparse(drawn), coordinates=coordinates[drawn], n_spots=len(spots))
-            self._slices.append(one)
+            ordered = spots[
+                np.lexsort(coordinates[spots].T)
+            ]  # so that their order in the file does not matter
+            most = -(-settings.training_spots * len(spots) // n_spots)
+            drawn = ordered[sample_rows(np.arange(len(ordered)), most, stream)]
+            back = np.argsort(np.argsort(drawn))  # rows are read in the order of the file
+            rows = inputs[1].sparse(np.sort(drawn))[back]
+            self._slices.append(_Slice(rows=rows, coordinates=coordinates[drawn], n_spots=len(spots)))
         check_counts(inputs[1], sum(one.rows.nnz for one in self._slices))
         self._shares = np.array([len(spots) for spots in members]) / n_spots
         self._spacing = spacing
