@@ -9,7 +9,8 @@ import torch
 
 import cellweft
 from cellweft.data.synthetic.pseudospots import pseudo_spots
-from cellweft.place.locations import FLATTEN
+from cellweft.nn.mapping import Mapping
+from cellweft.place.locations import FLATTEN, encoder_mappings
 from place_semi import TISSUES, cells_of, spacing_for
 
 from common import DATA, markdown, write
@@ -43,13 +44,16 @@ def cells_of_plane(plane: str) -> ad.AnnData:
 
 def factor_of_spots(placed: cellweft.Placement, level: float) -> float:
     """Return the split-conformal factor of the radius, were spots like cells: each placed on the others."""
-    n_encoders = placed.model.settings.models
+    model, n_encoders = placed.model, placed.model.settings.models
     drawn = np.random.default_rng(0).permutation(len(placed.spots))[:MOST_SPOTS]
     places = torch.from_numpy(placed.pair.coordinates).double()
     alone = torch.zeros(len(drawn), len(places)).double()
     together = torch.zeros_like(alone)
-    for keys in placed.spots.tensor_split(n_encoders, dim=1):
-        products = (keys[drawn] @ keys.T).double()
+    with torch.no_grad():
+        queries = model.queries(torch.from_numpy(placed.inputs[1].values(drawn)))
+    mapping = Mapping(queries=queries, keys=placed.spots)
+    for part in encoder_mappings(mapping, n_encoders, model.n_encoded, flatten=1.0):
+        products = (part.queries @ part.keys.T).double()
         products[torch.arange(len(drawn)), torch.from_numpy(drawn)] = -torch.inf
         alone += torch.softmax(FLATTEN * products, dim=1) / n_encoders
         together += products / n_encoders
