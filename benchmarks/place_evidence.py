@@ -60,7 +60,7 @@ def main() -> None:
     text = (
         "# Expression beside the encoders\n\nOne fit a tissue; the same encoders with the comparison worth "
     )
-    text += "so many counts of a cell (`expression_counts`; 0: none; 8: the default). Errors in spot spacings.\n\n"
+    text += "so many counts of a cell (`expression_counts`; 0: none; 8: the default). Errors in spacings.\n\n"
     for name in (PAPER, FEW, *TISSUES):
         pair, true, composition = data_of(name)
         placer = cellweft.Placer(seed=seed).fit(pair)
