@@ -60,7 +60,7 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
     lines = (ROOT / "scripts" / "oldest.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     extras = PROJECT["optional-dependencies"]
-    named = ("clustering", "dask", "esm", "explain", "index", "plot", "report")
+    named = ("clustering", "dask", "datasets", "esm", "explain", "index", "plot", "report")
     texts = [*PROJECT["dependencies"], *(text for name in named for text in extras[name])]
     bounds = [Requirement(text) for text in texts if not text.startswith("cellweft")]
     pinned = {canonicalize_name(name): version for name, version in pins.items()}

@@ -1,5 +1,6 @@
-"""Simulated data with known truth: tissues, and spots that are sums of cells."""
+"""Simulated data with known truth, and public datasets of real tissues."""
 
+from cellweft.data.public import list_public, load_public
 from cellweft.data.synthetic.cortex import simulate_cortex
 from cellweft.data.synthetic.pseudospots import PseudoSpots, add_noise, pseudo_spots
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
@@ -8,6 +9,8 @@ __all__ = [
     "PseudoSpots",
     "SimulatedTissue",
     "add_noise",
+    "list_public",
+    "load_public",
     "pseudo_spots",
     "simulate_cortex",
     "simulate_tissue",
