@@ -60,11 +60,15 @@ TABLES = sorted(
         Table("ablations_starmap", "impute_ablations.py starmap", 8),
         Table("ablations_osmfish", "impute_ablations.py osmfish", 12),
         Table("ablations_hypothalamus", "impute_ablations.py hypothalamus", 25),
-        Table("graph_osmfish", "graph_ablation.py osmfish --seeds 5", 50),
+        Table(
+            "graph_osmfish",
+            "graph_ablation.py osmfish --seeds 3 --methods expression ESM-2 'ESM-2 and expression'",
+            15,
+        ),
         Table(
             "graph_hypothalamus",
-            "graph_ablation.py hypothalamus --seeds 5 --methods expression ESM-2 'ESM-2 and expression'",
-            60,
+            "graph_ablation.py hypothalamus --seeds 3 --methods expression ESM-2 'ESM-2 and expression'",
+            35,
         ),
         Table("impute_tried", "impute_tried.py osmfish", 20),
         Table("intervals", "intervals.py", 25),
