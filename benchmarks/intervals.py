@@ -5,7 +5,7 @@ in every fold from the other genes alone. Differential expression is between six
 the rest: k-means of the panel's principal components, and of the coordinates.
 """
 
-from pathlib import Path
+import argparse
 
 import numpy as np
 import pandas as pd
@@ -202,10 +202,10 @@ SECTIONS = [
 ]
 
 
-def looked_at(name: str, seed: int, kept: Path) -> list[pd.DataFrame]:
+def looked_at(name: str, seed: int, asked: argparse.Namespace) -> list[pd.DataFrame]:
     """Return the rows that one pair and seed add to each section, and the tests."""
     pair = pair_of(name)
-    each = [Fold(pair, fit, seed=seed) for fit in folds(name, seed, kept)]
+    each = [Fold(pair, fit, seed=seed) for fit in folds(name, seed, asked)]
     overall, plain = coverage(each)
     half = pd.DataFrame({name: overall, f"{name}: one half-width, chosen on the truth": plain}).T
     rows = [pd.DataFrame({name: one}).T for one in (detection(each), *deciles(each))]
@@ -217,7 +217,7 @@ def main() -> None:
     parts: list[list[pd.DataFrame]] = [[] for _ in SECTIONS]
     tested = ""
     for name in asked.pairs:
-        runs = [looked_at(name, seed, asked.kept) for seed in range(asked.seeds)]
+        runs = [looked_at(name, seed, asked) for seed in range(asked.seeds)]
         *tables, tests_of_pair = (
             sum(one[1:], one[0]) / len(one) for one in zip(*runs, strict=True)
         )  # means over seeds
@@ -225,7 +225,7 @@ def main() -> None:
             part.append(table)
         tested += f"### {name}\n\n{markdown(tests_of_pair)}\n\n"
         print(name, tables[0].iloc[0].to_dict(), flush=True)
-    text = "# Intervals on genes held out\n\n"
+    text = f"# Intervals on genes held out\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
     for title, part in zip(SECTIONS, parts, strict=True):
         text += f"{title}\n\n{markdown(pd.concat(part))}\n\n"
     text += "## Differential expression of held-out genes\n\nAgainst the differences of measured values:\n\n"

@@ -6,6 +6,7 @@ ceiling: genes ranked by their true correlation. Small panels are drawn from the
 are held out.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from cellweft.impute.uncertainty.expected_correlation import fit_predictability
+from cellweft.nn.config import AttentionSettings
 from held_out_genes import folds, options, small_panels
 
 from common import markdown, write
@@ -28,7 +30,9 @@ SIZES = (16, 33, 50)
 
 def judged(fit: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
     """Return a row per gene held out: what was said of it without its measurement, and what is true."""
-    known = fit_predictability(fit["panel_features"], fit["panel_pearson"])
+    n_panel = len(fit["panel_pearson"])
+    seen = n_panel * (1 - 1 / AttentionSettings().folds)
+    known = fit_predictability(fit["panel_features"], fit["panel_pearson"], n_seen=seen)
     score, lower, upper = known.score(fit["features"])
     return pd.DataFrame(
         {
@@ -45,10 +49,11 @@ def judged(fit: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
     )
 
 
-def of_folds(name: str, seeds: int, kept: Path) -> pd.DataFrame:
+def of_folds(name: str, asked: argparse.Namespace) -> pd.DataFrame:
     """Return the rows of all shared genes of a pair, for every seed."""
     return pd.concat(
-        [judged(fit, seed) for seed in range(seeds) for fit in folds(name, seed, kept)], ignore_index=True
+        [judged(fit, seed) for seed in range(asked.seeds) for fit in folds(name, seed, asked)],
+        ignore_index=True,
     )
 
 
@@ -116,8 +121,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3, help="of each size of small panels")
     asked = parser.parse_args()
     text, coverage, small = "# Reliability of held-out genes\n", {}, {}
+    text += f"\n{asked.folds} of five folds.\n"
     for name in asked.pairs:
-        genes = of_folds(name, asked.seeds, asked.kept)
+        genes = of_folds(name, asked)
         coverage[name] = covered(genes)
         small |= of_small_panels(name, asked.draws, asked.kept)
         table = markdown(ranked(genes)).replace("| method |", "| ranking |", 1)
