@@ -9,14 +9,18 @@ import argparse
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.stats import false_discovery_control, t, ttest_ind
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.model_selection import KFold
 
 import cellweft
+from cellweft._compute import numpy_stream
+from cellweft.impute.uncertainty.prediction_intervals import fit_intervals
+from held_out_genes import folds, options
+from impute_auto import pair_of
 
-from common import DATA, PAIRS, markdown, write
+from common import markdown, write
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 IMPUTATIONS = 20
@@ -25,22 +29,21 @@ IMPUTATIONS = 20
 class Fold:
     """Genes held out: predicted, measured, bounds at every level, and several imputations."""
 
-    def __init__(self, pair, held, *, seed, imputations):
-        kept, names = np.delete(pair.shared_genes, held), [str(one) for one in pair.shared_genes[held]]
-        panel = pair.hold_out(names)
-        imputer = cellweft.Imputer(preset="auto", seed=seed).fit(panel)
-        found = {level: imputer.impute(names, interval=level) for level in LEVELS}
+    def __init__(self, pair, fit, *, seed):
+        self.predicted, self.truth = fit["predicted"].astype(float), fit["truth"].astype(float)
+        self.reference, similarity = fit["expression"], fit["similarity"]
+        intervals = fit_intervals(
+            fit["panel_predicted"], fit["panel_truth"], similarity=fit["panel_similarity"], seed=seed
+        )
         self.bounds = {
-            level: (one[:, names].layers["lower"], one[:, names].layers["upper"])
-            for level, one in found.items()
+            level: intervals.bounds(self.predicted, similarity=similarity, level=level) for level in LEVELS
         }
-        self.predicted = np.asarray(found[0.9][:, names].X, dtype=np.float64)
-        self.truth = pair.st.dense(slice(None), pair.st_shared[held]).astype(np.float64)
-        self.reference = pair.sc.dense(slice(None), pair.sc_shared[held]).mean(axis=0, dtype=np.float64)
-        draws = cellweft.tl.multiple_imputations(imputer, names, n=imputations, seed=seed)
-        self.draws = [one[:, names].copy() for one in draws]
-        measured = panel.st.dense(slice(None), panel.st_shared)
-        self.groups = {"types": groups_of(PCA(min(6, len(kept)), random_state=0).fit_transform(measured))}
+        self.chance = intervals.detected(self.predicted, similarity=similarity)
+        panel = pair.hold_out(list(fit["genes"]))
+        measured = panel.st.dense(slice(0, panel.st.n_cells), panel.st_shared)
+        self.draws = draws_of(intervals, fit, seed=seed, state=intervals.state(measured))
+        n_groups = min(6, measured.shape[1])
+        self.groups = {"types": groups_of(PCA(n_groups, random_state=0).fit_transform(measured))}
         if pair.coordinates is not None:
             self.groups["places"] = groups_of(pair.coordinates)
 
@@ -50,13 +53,25 @@ class Fold:
         return (self.truth >= lower) & (self.truth <= upper)
 
 
+def draws_of(intervals, fit, *, seed, state):
+    """Return imputations of the genes held out, as `cellweft.tl.multiple_imputations` draws them."""
+    results = []
+    for number in range(IMPUTATIONS):
+        columns = [
+            intervals.draw(
+                fit["predicted"][:, [place]],
+                similarity=fit["similarity"],
+                generator=numpy_stream(seed, f"imputation.{number}.{gene}"),
+                state=state,
+            )
+            for place, gene in enumerate(fit["genes"])
+        ]
+        results.append(AnnData(np.hstack(columns), var=pd.DataFrame(index=fit["genes"].astype(object))))
+    return results
+
+
 def groups_of(values):
     return KMeans(6, n_init=1, random_state=0).fit_predict(values).astype(str)
-
-
-def folds_of(pair, *, seed, imputations=IMPUTATIONS):
-    splits = KFold(5, shuffle=True, random_state=0).split(pair.shared_genes)
-    return [Fold(pair, held, seed=seed, imputations=imputations) for _, held in splits]
 
 
 def joined(folds, one):
@@ -66,17 +81,40 @@ def joined(folds, one):
 def coverage(folds):
     """Return coverage and mean width at every level, beside one symmetric half-width for all entries."""
     row, plain = {}, {}
-    predicted = joined(folds, lambda fold: fold.predicted)
-    error = np.abs(joined(folds, lambda fold: fold.truth) - predicted)
+    predicted, truth = (joined(folds, lambda fold, of=of: getattr(fold, of)) for of in ("predicted", "truth"))
+    error, above = np.abs(truth - predicted), truth > 0
+    half = np.quantile(error, 0.9)
     for level in LEVELS:
         row[f"{level:.0%}"] = joined(folds, lambda fold, at=level: fold.inside(at)).mean()
         plain[f"{level:.0%}"] = (error <= np.quantile(error, level)).mean()
-    half = np.quantile(error, 0.9)
-    row["width at 90%"] = joined(folds, lambda fold: fold.bounds[0.9][1] - fold.bounds[0.9][0]).mean()
+    inside = joined(folds, lambda fold: fold.inside(0.9))
+    row["90%, above zero"], plain["90%, above zero"] = inside[above].mean(), (error <= half)[above].mean()
+    row["90%, zeros"], plain["90%, zeros"] = inside[~above].mean(), (error <= half)[~above].mean()
+    lower, upper = (joined(folds, lambda fold, end=end: fold.bounds[0.9][end]) for end in (0, 1))
+    row["width at 90%"] = (upper - lower).mean()
     plain["width at 90%"] = (predicted + half - np.maximum(predicted - half, 0)).mean()
+    row["without 0"], plain["without 0"] = (lower > 0).mean(), (predicted > half).mean()
     of_gene = np.concatenate([fold.inside(0.9).mean(axis=0) for fold in folds])
     row["sd between genes"] = of_gene.std()
     return row, plain
+
+
+def detection(folds):
+    """Return how good the chance of detection is, and what share is detected by fifths of it."""
+    chance, above = joined(folds, lambda fold: fold.chance), joined(folds, lambda fold: fold.truth > 0)
+    place = np.minimum((chance * 5).astype(int), 4)
+    row = {
+        "detected": above.mean(),
+        "mean chance": chance.mean(),
+        "Brier score": np.mean((chance - above) ** 2),
+        "Brier score of one chance for all": above.mean() * (1 - above.mean()),
+    }
+    for one in range(5):
+        some = place == one
+        row[f"detected at {one / 5:.1f} to {(one + 1) / 5:.1f}"] = (
+            above[some].mean() if some.any() else np.nan
+        )
+    return row
 
 
 def deciles(folds):
@@ -90,6 +128,7 @@ def deciles(folds):
     rank = np.argsort(np.argsort(level)) * 10 // len(level)
     return (
         {str(one + 1): inside[place == one].mean() for one in range(10)},
+        {str(one + 1): inside[(place == one) & ~zeros].mean() for one in range(10)},
         {str(one + 1): zeros[place == one].mean() for one in range(10)},
         {str(one + 1): of_gene[rank == one].mean() for one in range(10)},
     )
@@ -153,31 +192,44 @@ def tests(folds):
     return pd.DataFrame(rows).T
 
 
+SECTIONS = [
+    "Share of measured values inside, at several levels:",
+    "The chance of detection:",
+    "Inside at 90 %, by decile of the prediction:",
+    "Of values above zero, inside at 90 %, by decile of the prediction:",
+    "Share of zeros there (an interval that holds 0 holds at least these):",
+    "Inside at 90 %, by decile of genes' mean in the reference (a tenth of the genes each):",
+]
+
+
+def looked_at(name: str, seed: int, asked: argparse.Namespace) -> list[pd.DataFrame]:
+    """Return the rows that one pair and seed add to each section, and the tests."""
+    pair = pair_of(name)
+    each = [Fold(pair, fit, seed=seed) for fit in folds(name, seed, asked)]
+    overall, plain = coverage(each)
+    half = pd.DataFrame({name: overall, f"{name}: one half-width, chosen on the truth": plain}).T
+    rows = [pd.DataFrame({name: one}).T for one in (detection(each), *deciles(each))]
+    return [half, *rows, tests(each)]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pairs", nargs="*", default=list(PAIRS))
-    parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    overall, levels, zeros, genes, tested = {}, {}, {}, {}, ""
+    asked = options(__doc__, seeds=3).parse_args()
+    parts: list[list[pd.DataFrame]] = [[] for _ in SECTIONS]
+    tested = ""
     for name in asked.pairs:
-        sc, st, options = PAIRS[name]
-        pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
-        folds = folds_of(pair, seed=asked.seed)
-        overall[name], overall[f"{name}: one half-width, chosen on the truth"] = coverage(folds)
-        levels[name], zeros[name], genes[name] = deciles(folds)
-        tested += f"### {name}\n\n{markdown(tests(folds))}\n\n"
-        print(name, overall[name], flush=True)
-    text = "# Intervals on genes held out\n\nShare of measured values inside, at several levels:\n\n"
-    text += markdown(pd.DataFrame(overall).T)
-    text += "\n\nInside at 90 %, by decile of the prediction:\n\n" + markdown(pd.DataFrame(levels).T)
-    text += "\n\nShare of zeros there (an interval that holds 0 holds at least these):\n\n"
-    text += markdown(pd.DataFrame(zeros).T)
-    text += "\n\nInside at 90 %, by decile of genes' mean in the reference (a tenth of the genes each):\n\n"
-    text += markdown(pd.DataFrame(genes).T)
-    text += (
-        "\n\n## Differential expression of held-out genes\n\nAgainst the differences of measured values:\n\n"
-    )
-    write("intervals", text + tested, seeds=[asked.seed], protocol="cut")
+        runs = [looked_at(name, seed, asked) for seed in range(asked.seeds)]
+        *tables, tests_of_pair = (
+            sum(one[1:], one[0]) / len(one) for one in zip(*runs, strict=True)
+        )  # means over seeds
+        for part, table in zip(parts, tables, strict=True):
+            part.append(table)
+        tested += f"### {name}\n\n{markdown(tests_of_pair)}\n\n"
+        print(name, tables[0].iloc[0].to_dict(), flush=True)
+    text = f"# Intervals on genes held out\n\nMeans over seeds; {asked.folds} of five folds.\n\n"
+    for title, part in zip(SECTIONS, parts, strict=True):
+        text += f"{title}\n\n{markdown(pd.concat(part))}\n\n"
+    text += "## Differential expression of held-out genes\n\nAgainst the differences of measured values:\n\n"
+    write("intervals", text + tested, seeds=range(asked.seeds), protocol="cut")
 
 
 if __name__ == "__main__":

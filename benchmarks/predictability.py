@@ -2,51 +2,80 @@
 
 Held-out genes as published: KFold(5, shuffle, random_state=0) over the sorted shared genes; the folds of a
 pair are put together, as a reader of one table of genes would. Two plain rankings stand beside it, and the
-ceiling: genes ranked by their true correlation.
+ceiling: genes ranked by their true correlation. Small panels are drawn from the shared genes, and all others
+are held out.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
-from sklearn.model_selection import KFold
 
-import cellweft
-from cellweft import metrics
+from cellweft.impute.uncertainty.expected_correlation import fit_predictability
+from cellweft.nn.config import AttentionSettings
+from held_out_genes import folds, options, small_panels
 
-from common import DATA, PAIRS, markdown, write
+from common import markdown, write
 
-FURTHER = {
-    "molcart": ("mop_ref_10x_sc500.h5ad", "cortex_molcart100_st.h5ad", []),
-    "embryo": ("seqfish_embryo_e1z5.h5ad", "seqfish_embryo_e1z2.h5ad", []),
-}
 RANKINGS = {
     "reliability": "reliability",
     "spread": "spread of the prediction alone",
     "expression": "expression in the reference alone",
     "pearson": "true Pearson (ceiling)",
 }
-COLUMNS = ["reliability", "reliability_lower", "reliability_upper", "reliable"]
+SIZES = (16, 33, 50)
 
 
-def held_out(name: str, seed: int) -> pd.DataFrame:
-    """Return a row per shared gene: what was said of it without its measurement, and what is true."""
-    sc, st, options = (PAIRS | FURTHER)[name]
-    pair = cellweft.pair(DATA / sc, DATA / st, size_factor=options[1] if options else None)
-    parts = []
-    for _, held in KFold(5, shuffle=True, random_state=0).split(pair.shared_genes):
-        imputer = cellweft.Imputer(preset="auto", seed=seed).fit(pair.hold_out(pair.shared_genes[held]))
-        imputed = imputer.impute(list(pair.sc.genes[pair.sc_shared[held]]))
-        predicted = np.asarray(imputed.X)
-        truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[held])
-        reference = pair.sc.dense(slice(0, pair.sc.n_cells), pair.sc_shared[held])
-        part = imputed.var[COLUMNS].reset_index(names="gene")
-        part["pearson"] = metrics.pearson(truth, predicted)
-        part["spread"] = predicted.std(axis=0, dtype=np.float64)
-        part["expression"] = reference.mean(axis=0, dtype=np.float64)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True).assign(seed=seed)
+def judged(fit: dict[str, np.ndarray], seed: int) -> pd.DataFrame:
+    """Return a row per gene held out: what was said of it without its measurement, and what is true."""
+    n_panel = len(fit["panel_pearson"])
+    seen = n_panel * (1 - 1 / AttentionSettings().folds)
+    known = fit_predictability(fit["panel_features"], fit["panel_pearson"], n_seen=seen)
+    score, lower, upper = known.score(fit["features"])
+    return pd.DataFrame(
+        {
+            "gene": fit["genes"],
+            "reliability": score,
+            "reliability_lower": lower,
+            "reliability_upper": upper,
+            "reliable": known.reliable(score),
+            "pearson": fit["pearson"],
+            "spread": fit["predicted"].std(axis=0, dtype=np.float64),
+            "expression": fit["expression"],
+            "seed": seed,
+        }
+    )
+
+
+def of_folds(name: str, asked: argparse.Namespace) -> pd.DataFrame:
+    """Return the rows of all shared genes of a pair, for every seed."""
+    return pd.concat(
+        [judged(fit, seed) for seed in range(asked.seeds) for fit in folds(name, seed, asked)],
+        ignore_index=True,
+    )
+
+
+def of_small_panels(name: str, draws: int, kept: Path) -> dict[str, dict[str, float]]:
+    """Return bias, coverage and ranking for panels of some sizes, as means over draws."""
+    rows = {}
+    for size in SIZES:
+        fits = [small_panels(name, size, draw, kept) for draw in range(draws)]
+        parts = [judged(fit, draw) for draw, fit in enumerate(fits) if fit is not None]
+        if parts:
+            genes = pd.concat(parts)
+            inside = genes["pearson"].between(genes["reliability_lower"], genes["reliability_upper"])
+            ranks = [spearmanr(one["reliability"], one["pearson"]).statistic for one in parts]
+            rows[f"{name}, {size} genes"] = {
+                "draws": len(parts),
+                "genes held out": np.mean([len(one) for one in parts]),
+                "mean Pearson": genes["pearson"].mean(),
+                "mean score - truth": (genes["reliability"] - genes["pearson"]).mean(),
+                "coverage": inside.mean(),
+                "Spearman with true Pearson": np.mean(ranks),
+            }
+    return rows
 
 
 def ranked(genes: pd.DataFrame) -> pd.DataFrame:
@@ -88,18 +117,21 @@ def covered(genes: pd.DataFrame) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pairs", nargs="*", default=[*PAIRS, "molcart"])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser = options(__doc__, seeds=1)
+    parser.add_argument("--draws", type=int, default=3, help="of each size of small panels")
     asked = parser.parse_args()
-    text, coverage = "# Reliability of held-out genes\n", {}
+    text, coverage, small = "# Reliability of held-out genes\n", {}, {}
+    text += f"\n{asked.folds} of five folds.\n"
     for name in asked.pairs:
-        genes = pd.concat([held_out(name, seed) for seed in range(asked.seeds)], ignore_index=True)
+        genes = of_folds(name, asked)
         coverage[name] = covered(genes)
+        small |= of_small_panels(name, asked.draws, asked.kept)
         table = markdown(ranked(genes)).replace("| method |", "| ranking |", 1)
         text += f"\n## {name}\n\n{table}\n"
     text += "\n## Intervals of nominal 90 %, and the genes called reliable\n\n"
     text += markdown(pd.DataFrame(coverage)).replace("| method |", "| |", 1)
+    text += "\n\n## Small panels\n\nPanels drawn from the shared genes, all others held out:\n\n"
+    text += markdown(pd.DataFrame(small).T).replace("| method |", "| panel |", 1)
     write("predictability", text, seeds=range(asked.seeds), protocol="cut")
 
 

@@ -728,5 +728,8 @@ def fit_gene_reliability(attending: AttentionPredictor, held_out: OutOfFold, pai
         queries=attending.queries,
         within=held_out.within,
     )
-    known = fit_predictability(features, correlate(held_out.predicted, held_out.truth))
+    n_panel, n_folds = len(held_out.fold), len(np.unique(held_out.fold))
+    known = fit_predictability(
+        features, correlate(held_out.predicted, held_out.truth), n_seen=n_panel * (1 - 1 / n_folds)
+    )
     return GeneReliability(known=known, panel=pair.shared_genes)

@@ -14,7 +14,7 @@ from cellweft.impute.uncertainty.prediction_intervals import (
     SMALLEST_PANEL,
     Intervals,
     _Entries,
-    _ranks,
+    _places,
     _squared_effects,
     _stretched,
     _stretches,
@@ -75,12 +75,54 @@ def hand(*, effects: list[float] | None = None) -> Intervals:
 
 class TestBounds:
     def test_by_hand(self) -> None:
-        """At 1, .8 of probability is .5 of zeros and .3 of the .5 above: up to 2 * .6; at 3 it is any 1.6."""
+        """At 1, .75 of the values above zero go up to 2 * .75; at 3 it is any 1.6."""
         lower, upper = hand().bounds([[1.0, 3.0]], similarity=[0.3], level=0.8)
         assert lower[0, 0] == 0
-        assert upper[0, 0] == pytest.approx(1.2, abs=1e-6)
+        assert upper[0, 0] == pytest.approx(1.5, abs=1e-6)
         assert upper[0, 1] - lower[0, 1] == pytest.approx(1.6, abs=1e-5)
         assert lower[0, 1] >= 2
+
+    @pytest.mark.parametrize(
+        ("detected", "wanted"),
+        [
+            (0.1, 0.75),  # zeros alone are more than .8 of all: what counts is .75 of the detected values
+            (0.5, 0.75),  # .8 of all would be .6 of the detected values
+            (0.79, 0.75),  # .8 of all would be .747
+            (0.9, 7 / 9),  # .1 of zeros and .7 of .9
+        ],
+    )
+    def test_two_parts_by_hand(self, detected: float, wanted: float) -> None:
+        """Where values are even from 0 to 2 if detected, an interval up to 2 c holds a share c of them."""
+        quantiles = np.tile(2 * np.linspace(0, 1, 401), (1, 2, 1))
+        fitted = dataclasses.replace(hand(), zeros=np.full((1, 2), 1 - detected), quantiles=quantiles)
+        lower, upper = fitted.bounds([[1.0]], similarity=[0.3], level=0.8)
+        assert lower[0, 0] == 0
+        assert upper[0, 0] == pytest.approx(2 * wanted, abs=1e-6)
+
+    def test_zero_is_left_out_where_a_gene_is_surely_detected(self) -> None:
+        """Values of 1 to 2 if detected: .8 / .95 of that range, above 0, is shorter than anything with 0."""
+        quantiles = np.tile(1 + np.linspace(0, 1, 401), (1, 2, 1))
+        sure, unsure = (
+            dataclasses.replace(hand(), zeros=np.full((1, 2), none), quantiles=quantiles)
+            for none in (0.05, 0.25)
+        )
+        lower, upper = sure.bounds([[1.5]], similarity=[0.3], level=0.8)
+        assert lower[0, 0] >= 1
+        assert upper[0, 0] - lower[0, 0] == pytest.approx(0.8 / 0.95, abs=1e-5)
+        assert unsure.bounds([[1.5]], similarity=[0.3], level=0.8)[0][0, 0] == 0
+
+    def test_chances_of_detection_by_hand(self) -> None:
+        """.5 at 1 and 1 at 3, on a line between them, and no further."""
+        found = hand().detected([[0.0, 1.0, 1.5, 3.0, 9.0]], similarity=[np.nan])
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, [[0.5, 0.5, 0.625, 1, 1]], atol=1e-6)
+
+    def test_chances_are_those_of_new_genes(self, fitted: Intervals) -> None:
+        predicted, truth, similarity = made(60, shift=0.3, seed=9)
+        chance = fitted.detected(predicted, similarity=similarity)
+        for low, high in ((0, 0.7), (0.7, 0.9), (0.9, 1.01)):
+            some = (chance >= low) & (chance < high)
+            assert chance[some].mean() == pytest.approx((truth[some] > 0).mean(), abs=0.05)
 
     def test_beyond_the_levels_they_hold_the_prediction(self) -> None:
         lower, upper = hand().bounds([[0.0, 9.0]], similarity=[0.3], level=0.8)
@@ -146,6 +188,18 @@ class TestCoverage:
         assert all(0.85 <= inside[deciles == one].mean() <= 0.95 for one in range(10))
         thirds = np.searchsorted(np.quantile(data[2], [1 / 3, 2 / 3]), data[2])
         assert all(0.86 <= inside[thirds == one].mean() <= 0.94 for one in range(3))
+
+    def test_of_detected_values_where_they_are_few(self) -> None:
+        """One value in twenty is above zero; nine in ten of these lie inside, or nearly."""
+
+        def sparse(n_genes: int, seed: int) -> tuple[np.ndarray, ...]:
+            predicted, truth, similarity = made(n_genes, seed=seed)
+            none = np.random.default_rng(seed).uniform(size=truth.shape) < 0.95
+            return predicted, np.where(none, 0, truth + 0.1), similarity
+
+        inside = covered(fit(sparse(40, 0)), data := sparse(60, 1))
+        assert inside[data[1] > 0].mean() == pytest.approx(0.875, abs=0.03)
+        assert inside[data[1] == 0].all()
 
     def test_where_nearly_all_are_zeros_it_holds_more(self) -> None:
         predicted, truth, similarity = made(20)
@@ -390,9 +444,9 @@ class TestNaiveLoops:
     def data(self) -> _Entries:
         return _Entries.of(*made(12, n_cells=400, shift=0.4))
 
-    def test_ranks(self, data: _Entries) -> None:
+    def test_places(self, data: _Entries) -> None:
         table = _table(data)
-        ranks, shares = _ranks(table, data, np.random.default_rng(0))
+        places, shares = _places(table, data)
         fine = np.interp(np.arange(4 * len(table.levels) - 3) / 4, range(len(table.levels)), table.levels)
         for cell, gene in [(cell, gene) for cell in range(0, 400, 7) for gene in range(12)]:
             knot = fine[np.argmin(np.abs(fine - data.predicted[cell, gene]))]
@@ -409,42 +463,36 @@ class TestNaiveLoops:
             value = data.truth[cell, gene]
             if value > 0:
                 place = np.interp(value, quantiles, np.linspace(0, 1, 401))
-                assert ranks[cell, gene] == pytest.approx(zeros + (1 - zeros) * place, abs=1e-9)
+                assert places[cell, gene] == pytest.approx(place, abs=1e-9)
             else:
-                assert 0 <= ranks[cell, gene] <= zeros
-        none = data.truth <= 0
-        assert abs((ranks[none] / shares[none]).mean() - 0.5) < 0.05  # anywhere in the share of zeros
+                assert np.isnan(places[cell, gene])
 
     def test_stretches_lean_on_all_levels_where_genes_are_few(self, data: _Entries) -> None:
         table, even = _table(data), np.linspace(0, 1, 401)
         stream = np.random.default_rng(1)
-        ranks, zeros = stream.beta(0.6, 0.8, data.truth.shape), stream.uniform(0, 0.5, data.truth.shape)
-        before = ranks.copy(), zeros.copy()
-        found = _stretches(table, data, ranks=ranks, zeros=zeros)
+        places = np.where(data.truth > 0, stream.beta(0.6, 0.8, data.truth.shape), np.nan)
+        before = places.copy()
+        found = _stretches(table, data, places)
         level = np.searchsorted(table.bounds, data.predicted, side="right")
-        trusts = []
+        every, trusts = np.quantile(before[data.truth > 0], even), []
         for one in range(len(table.levels)):
-            counts = [int((level[:, gene] == one).sum()) for gene in range(12)]
+            some = (level == one) & (data.truth > 0)
+            counts = [int(some[:, gene].sum()) for gene in range(12)]
             n_genes = sum(counts) ** 2 / sum(count**2 for count in counts)
             trust = n_genes / (n_genes + 10)
             trusts.append(trust)
-            own, every = np.quantile(before[0][level == one], even), np.quantile(before[0], even)
-            wanted = trust * own + (1 - trust) * every
+            wanted = trust * np.quantile(before[some], even) + (1 - trust) * every
             np.testing.assert_allclose(found[one], wanted, atol=1e-12)
-            for new, old in ((ranks, before[0]), (zeros, before[1])):
-                np.testing.assert_allclose(new[level == one], np.interp(old[level == one], wanted, even))
+            np.testing.assert_allclose(places[some], np.interp(before[some], wanted, even))
+        assert np.isnan(places[data.truth <= 0]).all()
         assert len(set(np.round(trusts, 6))) > 1
 
-    def test_a_stretched_table_keeps_ranks_uniform(self, data: _Entries) -> None:
+    def test_a_stretched_table(self, data: _Entries) -> None:
         table, even = _table(data), np.linspace(0, 1, 401)
         stretch = np.stack([even ** (1 + 0.3 * one) for one in range(len(table.levels))])
-        found = _stretched(table, stretch)
+        found = _stretched(table.quantiles, stretch)
         for group, level in np.ndindex(*table.zeros.shape):
-            power, share = 1 + 0.3 * level, table.zeros[group, level]
-            zeros = share ** (1 / power)  # which probability is stretched to the share of zeros
-            assert found["zeros"][group, level] == pytest.approx(zeros, abs=3e-3)
             for step in range(0, 401, 50):
-                taken = (zeros + (1 - zeros) * even[step]) ** power
-                place = np.clip((taken - share) / (1 - share), 0, 1)
+                place = even[step] ** (1 + 0.3 * level)
                 value = np.interp(place, even, table.quantiles[group, level])
-                assert found["quantiles"][group, level, step] == pytest.approx(value, abs=2e-2)
+                assert found[group, level, step] == pytest.approx(value, abs=1e-12)

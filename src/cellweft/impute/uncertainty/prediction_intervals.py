@@ -1,12 +1,14 @@
 """Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
 
 Panel genes, each predicted without itself, show how measured values spread around a prediction. Entries
-(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell; every
-group has a share of zeros and quantiles of the values above zero, interpolated between levels.
+(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell. What is
+known of a group has two parts, interpolated between levels: the chance that the gene is detected, and the
+quantiles of what is measured where it is.
 
 A new gene is not one more cell of a known gene: its whole column may be off. So every gene of the panel is
-also held against the groups made without it, and the quantiles are stretched until those left-out genes fall
-where they should. Draws give this error to the column as a whole, and to kinds of cells, not to cells alone.
+also held against the groups made without it, and the quantiles are stretched until the detected values of
+those left-out genes fall where they should. Draws give this error to the column as a whole, and to kinds of
+cells, not to cells alone.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ _COMPONENTS = 10  # of the measured panel
 _MOST_ENTRIES = 2_000_000
 _PROBABILITIES = np.linspace(0, 1, _STEPS + 1)
 _SCORING_STEPS = 4
+MISSED_IF_DETECTED = 1.25
+"""How many times as many of the values above zero may lie outside an interval as of all values."""
 _MOST_SHARES = 0.95  # so that something is left for the single cell
 _MOST = 3.0  # standard deviations that an effect, or what it multiplies, is away from 0
 
@@ -65,16 +69,20 @@ class Intervals(StoredArrays):
     Notes
     -----
     What holds: for a gene like those of the panel, and cells whose predictions and similarity fall into a
-    group, the share of measurements inside is about the stated level, in the mean over such genes. It does
-    not hold gene by gene: of one gene nearly all measurements may lie outside, as nothing was measured of it.
-    Neither does it hold for genes unlike the panel's.
+    group, the share of measurements inside is at least about the stated level, in the mean over such genes;
+    and of the measurements above zero, at most `MISSED_IF_DETECTED` times as many lie outside as may lie
+    outside of all. It does not hold gene by gene: of one gene nearly all measurements may lie outside, as
+    nothing was measured of it. Neither does it hold for genes unlike the panel's.
 
     This is cross-conformal prediction (Vovk, Annals of Mathematics and Artificial Intelligence 74, 4015) with
     genes as what is exchangeable, within groups of entries (Mondrian). Its coverage is not bounded from below
     as sharply as that of split-conformal prediction; that would set ``1 / (n_panel + 1)`` of the probability
     aside for genes never seen (Lee, Barber and Willett, 2023): a third of what is outside, for 30 genes.
 
-    Where more than ``level`` of a group are zeros, an interval that holds 0 holds more than was asked for.
+    The two cannot both be met exactly where zeros are common. With a chance p of detection, an interval that
+    holds 0 and a share c of the detected values holds 1 - p (1 - c) of all. To hold just ``level`` of all, it
+    would have c = 1 - (1 - level) / p: of a gene detected in a fifth of the cells, half of the detected values
+    at a level of 0.9. So c has a least value, and of such genes more is held than was asked for.
     """
 
     edges: DoubleArray
@@ -127,8 +135,9 @@ class Intervals(StoredArrays):
 
         Notes
         -----
-        The shortest interval of the group's distribution, which holds 0 wherever zeros are common. A cell's
-        bounds depend on nothing but its own prediction and similarity.
+        The shortest interval that holds ``level`` of the group's distribution, and 1 - `MISSED_IF_DETECTED` (1
+        - ``level``) of its detected values. It leaves out 0 only where the gene is detected with a chance of
+        ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
         """
         check_range("level", level, low=0.001, high=0.999)
         values, group = self._checked(predicted, similarity)
@@ -140,6 +149,32 @@ class Intervals(StoredArrays):
             upper[rows] = np.interp(values[rows], knots, high[one])
         told = np.maximum(values, 0).astype(np.float32)
         return np.minimum(lower, told), np.maximum(upper, told)
+
+    def detected(self, predicted: ArrayLike, *, similarity: ArrayLike) -> FloatArray:
+        """Return the chance that genes are detected: that their measurement is above zero.
+
+        Parameters
+        ----------
+        predicted
+            (n_cells, n_genes) predictions, log-normalised.
+        similarity
+            (n_cells,) as in `bounds`.
+
+        Returns
+        -------
+        (n_cells, n_genes) float32, 0 to 1.
+
+        Raises
+        ------
+        InputError
+            Shapes that do not fit.
+        """
+        values, group = self._checked(predicted, similarity)
+        chance = np.empty(values.shape, dtype=np.float32)
+        for one in np.unique(group):
+            rows = group == one
+            chance[rows] = 1 - np.interp(values[rows], self.levels, self.zeros[one])
+        return chance
 
     def draw(
         self,
@@ -216,11 +251,15 @@ class Intervals(StoredArrays):
     def _shortest(self, level: float) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
         """Return fine predictions, and the shortest intervals there: (n_similarities, n_knots) each."""
         knots, starts = _knots(self.levels), np.linspace(0, 1 - level, _STARTS)
+        least = max(1 - MISSED_IF_DETECTED * (1 - level), 0)
         low, high = np.empty((2, len(self.zeros), len(knots)))
         for one in range(len(self.zeros)):
             group = np.full(len(knots), one)
+            zeros = np.interp(knots, self.levels, self.zeros[one])
             lower = np.stack([self._values(np.full(len(knots), start), knots, group) for start in starts])
             upper = np.stack([self._values(np.full(len(knots), end), knots, group) for end in starts + level])
+            enough = self._values(zeros + (1 - zeros) * least, knots, group)
+            upper = np.where(lower > 0, upper, np.maximum(upper, enough))
             best = np.argmin(upper - lower, axis=0), np.arange(len(knots))
             low[one], high[one] = lower[best], upper[best]
         return knots, low, high
@@ -263,19 +302,22 @@ def fit_intervals(
     stream = numpy_stream(seed, "intervals")
     n_panel = data.truth.shape[1]
     part_of = stream.permutation(n_panel) % min(_FOLDS, n_panel)
-    ranks, zeros = np.empty((2, *data.truth.shape))
+    places, zeros = np.empty((2, *data.truth.shape))
     for part in np.unique(part_of):
         left_out = part_of == part
         known = _table(data.genes(~left_out))
-        ranks[:, left_out], zeros[:, left_out] = _ranks(known, data.genes(left_out), stream)
+        places[:, left_out], zeros[:, left_out] = _places(known, data.genes(left_out))
     table = _table(data)
-    stretch = _stretches(table, data, ranks=ranks, zeros=zeros)
+    stretch = _stretches(table, data, places)
+    # A zero's rank is anywhere in the share of zeros.
+    ranks = np.where(data.truth > 0, zeros + (1 - zeros) * places, zeros * stream.random(zeros.shape))
     n_components = min(_COMPONENTS, len(data.truth) // 20, n_panel // 2)
     centre, loadings = components(data.truth, n_components)
     return Intervals(
         edges=table.edges,
         levels=table.levels,
-        **_stretched(table, stretch),
+        zeros=table.zeros,
+        quantiles=_stretched(table.quantiles, stretch),
         effects=effect_shares(
             data.predicted, data.truth, ranks=ranks, zeros=zeros, part_of=part_of, n_components=n_components
         ),
@@ -361,66 +403,59 @@ def _table(data: _Entries) -> _Table:
     return _Table(edges=data.edges, bounds=bounds, levels=levels, zeros=zeros, quantiles=quantiles)
 
 
-def _ranks(table: _Table, data: _Entries, stream: np.random.Generator) -> tuple[DoubleArray, DoubleArray]:
-    """Return where measurements fall in the distributions of a table, 0 to 1, and the shares of zeros there.
+def _places(table: _Table, data: _Entries) -> tuple[DoubleArray, DoubleArray]:
+    """Return where measurements above zero fall among a table's quantiles, 0 to 1; and its shares of zeros.
 
-    A zero falls anywhere in the share of zeros.
+    The place of a zero is NaN.
     """
     knots = _knots(table.levels)
     middles = (knots[1:] + knots[:-1]) / 2
     nearest = np.searchsorted(middles, data.predicted)
     below, part = _position(knots, table.levels)
     above = np.minimum(below + 1, len(table.levels) - 1)
-    ranks, shares = np.empty((2, *data.truth.shape))
+    places, shares = np.empty((2, *data.truth.shape))
     for group in range(len(table.edges) + 1):
         rows = data.group == group
         values, knot_of = data.truth[rows], nearest[rows]
         found, share = np.empty((2, *values.shape))
         for knot in np.unique(knot_of):
-            low, high = below[knot], above[knot]
-            mix = np.array([1 - part[knot], part[knot]])
-            zeros = mix @ table.zeros[group, [low, high]]
-            quantiles = mix @ table.quantiles[group, [low, high]]
+            ends, mix = [below[knot], above[knot]], np.array([1 - part[knot], part[knot]])
             some = knot_of == knot
-            share[some] = zeros
-            found[some] = zeros + (1 - zeros) * np.interp(values[some], quantiles, _PROBABILITIES)
-            none = some & (values <= 0)
-            found[none] = zeros * stream.random(none.sum())
-        ranks[rows], shares[rows] = found, share
-    return ranks, shares
+            share[some] = mix @ table.zeros[group, ends]
+            found[some] = np.interp(values[some], mix @ table.quantiles[group, ends], _PROBABILITIES)
+        places[rows], shares[rows] = np.where(values > 0, found, np.nan), share
+    return places, shares
 
 
-def _stretches(table: _Table, data: _Entries, *, ranks: DoubleArray, zeros: DoubleArray) -> DoubleArray:
-    """Return which probability of a table stands for which, (n_levels, 401); mend ranks and shares of zeros.
+def _stretches(table: _Table, data: _Entries, places: DoubleArray) -> DoubleArray:
+    """Return which probability of a table stands for which, (n_levels, 401); mend places.
 
-    Ranks of left-out genes would be uniform if genes were alike; their own quantiles say which probability of
+    Places of left-out genes would be uniform if genes were alike; their own quantiles say which probability of
     the table to take for which. A level with few genes leans on all levels.
     """
     level = np.searchsorted(table.bounds, data.predicted, side="right")
-    everywhere = np.quantile(ranks, _PROBABILITIES)
-    stretch = np.empty((len(table.levels), _STEPS + 1))
+    there = ~np.isnan(places)
+    everywhere = np.quantile(places[there], _PROBABILITIES) if there.any() else _PROBABILITIES
+    stretch = np.tile(everywhere, (len(table.levels), 1))
     for one in range(len(table.levels)):
-        some = level == one
-        of_gene = some.sum(axis=0, dtype=np.float64)
-        n_genes = of_gene.sum() ** 2 / (of_gene**2).sum()
-        trust = n_genes / (n_genes + _TRUST)
-        stretch[one] = trust * np.quantile(ranks[some], _PROBABILITIES) + (1 - trust) * everywhere
-        ranks[some] = np.interp(ranks[some], stretch[one], _PROBABILITIES)
-        zeros[some] = np.interp(zeros[some], stretch[one], _PROBABILITIES)
+        some = there & (level == one)
+        if some.any():
+            of_gene = some.sum(axis=0, dtype=np.float64)
+            n_genes = of_gene.sum() ** 2 / (of_gene**2).sum()
+            trust = n_genes / (n_genes + _TRUST)
+            stretch[one] = trust * np.quantile(places[some], _PROBABILITIES) + (1 - trust) * everywhere
+            places[some] = np.interp(places[some], stretch[one], _PROBABILITIES)
     return stretch
 
 
-def _stretched(table: _Table, stretch: DoubleArray) -> dict[str, DoubleArray]:
-    """Return the shares of zeros and the quantiles of a table, stretched: (n_levels, 401)."""
-    zeros, quantiles = np.empty(table.zeros.shape), np.empty(table.quantiles.shape)
-    for group, level in np.ndindex(*zeros.shape):
-        share = float(table.zeros[group, level])
-        zeros[group, level] = np.interp(share, stretch[level], _PROBABILITIES)
-        wanted = zeros[group, level] + (1 - zeros[group, level]) * _PROBABILITIES
-        taken = np.interp(wanted, _PROBABILITIES, stretch[level])
-        above = ((taken - share) / max(1 - share, 1e-12)).clip(0, 1)
-        quantiles[group, level] = np.interp(above, _PROBABILITIES, table.quantiles[group, level])
-    return {"zeros": zeros, "quantiles": quantiles}
+def _stretched(quantiles: DoubleArray, stretch: DoubleArray) -> DoubleArray:
+    """Return quantiles (n_similarities, n_levels, 401), stretched: (n_levels, 401)."""
+    return np.stack(
+        [
+            [np.interp(taken, _PROBABILITIES, own) for own, taken in zip(group, stretch, strict=True)]
+            for group in quantiles
+        ]
+    )
 
 
 def _edges(values: DoubleArray, n_groups: int) -> DoubleArray:
