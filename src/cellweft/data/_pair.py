@@ -51,7 +51,7 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
-from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
@@ -767,7 +767,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
     KeyMissingError
         The pair has no labels, or no such column.
     InputError
-        Not one value for each cell.
+        Not one value for each cell, or another one for nearly every cell.
     """
     if labels is None:
         if pair.labels is None:
@@ -780,7 +780,9 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         return pair.labels
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
-        return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
+        column = column_of(pair.sc.obs, labels, where=where, argument="labels")
+        check_groups(column, arg("labels", labels), what="cell type")
+        return text_labels(column)
     fix = "Pass the types of the reference cells, in the same order."
     values = array_of("labels", labels, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
@@ -790,6 +792,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             got=f"shape {values.shape}",
             fix=fix,
         )
+    check_groups(pd.Series(values), "labels", what="cell type")
     return text_labels(pd.Series(values))
 
 
