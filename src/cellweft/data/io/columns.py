@@ -117,12 +117,12 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
         The groups, in words: "cell type".
     """
     kinds = pd.unique(values.dropna())
+    some = shorten([*map(str, kinds[:9])], most=3)
     if len(kinds) > most_groups(len(values), values):
         raise InputError(
             where,
             expected=f"a {what} that several cells share",
-            got=f"{len(kinds):,} values for {len(values):,} cells ({shorten([*map(str, kinds[:9])], most=3)}), "
-            "as names of cells and measurements have",
+            got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names of cells and measurements have",
             fix=f"Name a column in which each {what} has one name.",
         )
 
