@@ -122,7 +122,7 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
         raise InputError(
             where,
             expected=f"a {what} that several cells share",
-            got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names of cells and measurements have",
+            got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names or measurements have",
             fix=f"Name a column in which each {what} has one name.",
         )
 
