@@ -103,7 +103,7 @@ def _read_centroids(path: Path, where: str) -> pd.DataFrame:
 
 
 def _outline(geometry: Mapping[str, Any]) -> DoubleArray:
-    """Return the corners of a polygon (of several, the longest), (n_corners, 2), the first again at the end."""
+    """Return the corners of a polygon, the longest of several, and the first again: (n_corners, 2)."""
     parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
     corners = np.array(max((part[0] for part in parts), key=len), dtype=np.float64)[:, :2]
     return np.concatenate([corners, corners[:1]])
