@@ -73,6 +73,18 @@ def test_values_that_are_no_counts_as_measured_are_said(
     assert said(pair(reference(), side(change(counts))), f"Spatial: .*{text}")
 
 
+def test_counts_above_zero_everywhere_are_said() -> None:
+    """One was added to all of them, as before a logarithm."""
+    counts = np.random.default_rng(4).poisson(2.0, (40, 120)) + 1
+    names = [f"Gene{number}" for number in range(120)]
+    sc = ad.AnnData(counts.astype(np.float32), var=pd.DataFrame(index=names))
+    st = ad.AnnData(counts[:, :60] - 1.0, var=pd.DataFrame(index=names[:60]))
+    st.obsm["spatial"] = np.random.default_rng(5).random((40, 2))
+    made = pair(sc, st)
+    assert said(made, "Reference: no value is zero, as where values were smoothed, imputed or shifted")
+    assert not said(made, "Spatial: no value is zero")
+
+
 def test_counts_of_which_a_part_was_taken_off_in_some_cells_are_of_one_scale(counts: Counts) -> None:
     ambient = np.random.default_rng(3).uniform(0, 0.08, counts.shape)
     ambient[30:] = 0

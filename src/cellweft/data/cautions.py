@@ -36,6 +36,9 @@ _DATE = re.compile(
 """What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
 _SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
 _FEWEST_GENES = 20  # of which some are zero in any cell
+_FEWEST_WHOLE = (
+    100  # the same where values are whole: spots of many cells have counts of all genes of a panel
+)
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
 _FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
@@ -300,7 +303,7 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
             "cells to counts first."
         )
-    if scan.n_fractional and not side.sparsity and side.n_genes >= _FEWEST_GENES:
+    if not side.sparsity and side.n_genes >= (_FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
         yield (
             f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
             "as they were measured."
