@@ -177,3 +177,50 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
         FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name for each, got names"
     ):
         pair(reference(), tissue)
+
+
+def test_names_that_a_spreadsheet_changed_in_the_reference_are_said(counts: Counts) -> None:
+    sc = reference()
+    sc.var_names = ["1-Mar", *sc.var_names[1:]]
+    assert said(pair(sc, side(counts)), "Reference: '1-Mar' may be genes whose names a spreadsheet took")
+
+
+def test_genes_of_two_genomes_are_said(counts: Counts) -> None:
+    sc = reference()
+    half = sc.n_vars // 2
+    sc.var_names = [f"{'hg38' if n < half else 'mm10'}_{name}" for n, name in enumerate(sc.var_names)]
+    text = r"Reference: genes of several genomes \('hg38', 'mm10'\) count towards the size of a cell"
+    assert said(pair(sc, side(counts)), text)
+
+
+def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
+    random, names = np.random.default_rng(0), [*reference().var_names]
+    n_more = 2_400 - len(names)
+    var = pd.DataFrame(index=[*names, *(f"More{number}" for number in range(n_more))])
+    droplets = random.poisson(0.005, (60, len(var)))
+    droplets[:20] += random.poisson(0.2, (20, len(var)))
+    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as droplets without a cell"
+    assert said(pair(ad.AnnData(droplets.astype(np.float32), var=var), side(counts)), text)
+    assert not said(pair(ad.AnnData(droplets[:30].astype(np.float32), var=var), side(counts)), "droplets")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_counts_at_the_end_of_their_type_are_said(counts: Counts, kind: type) -> None:
+    most = np.iinfo(kind).max
+    values = counts.clip(0, 100)
+    values[:3, :2] = most
+    st = side(values)
+    assert not said(pair(reference(), st), "the type of the matrix")
+    st.X = values.astype(kind)
+    assert said(pair(reference(), st), f"Spatial: the largest value is {most}, and the type of the matrix")
+
+
+def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) -> None:
+    st = side(counts)
+    places, n_cells = st.obsm["spatial"], st.n_obs
+    st.obsm["spatial"] = np.column_stack([places, np.repeat([0.0, 10.0], n_cells // 2)])
+    assert said(pair(reference(), st), "the third coordinate has only 2 values, as sections above each other")
+    st.obs["plane"] = np.repeat(["a", "b"], n_cells // 2)
+    assert not said(pair(reference(), st, slices="plane"), "third coordinate")
+    st.obsm["spatial"] = np.column_stack([np.arange(n_cells), places])
+    assert said(pair(reference(), st), "column 1 of the coordinates only numbers the cells")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.gene_names import are_numbers
+from cellweft.data.gene_names import are_numbers, genomes_of
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
@@ -40,6 +41,7 @@ _FEWEST_WHOLE = (
     100  # the same where values are whole: spots of many cells have counts of all genes of a panel
 )
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
+_FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
 _FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
@@ -67,6 +69,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
+        *_droplet_cautions(sc),
         *_size_cautions(sc),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
@@ -91,12 +94,13 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
             f"{shorten(only, most=10)}."
         )
-    dates = [name for name in only if _DATE.fullmatch(name)]
-    if dates:
-        yield (
-            f"Spatial: {shorten(dates)} may be genes whose names a spreadsheet took for dates or numbers, "
-            "such as Marchf1 and Septin2: write their names."
-        )
+    for side in (st.side for st in evidence.sides[::-1]):
+        dates = [str(name) for name in side.input_names if _DATE.fullmatch(str(name))]
+        if dates:
+            yield (
+                f"{_title(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates or "
+                "numbers, such as Marchf1 and Septin2: write their names."
+            )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
     share = 1 - float(np.median(scan.panel_totals[is_filled] / scan.totals[is_filled]))
@@ -106,6 +110,13 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
             "see whether all of them are genes."
         )
+    for one in evidence.sides:
+        genomes = genomes_of(one.side.input_names)
+        if len(genomes) > 1:
+            yield (
+                f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size of "
+                "a cell; keep the genes, and the cells, of one."
+            )
     yield from _match_cautions(evidence)
     yield from _twin_cautions(evidence)
     yield from _gene_columns_cautions(evidence)
@@ -308,6 +319,12 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
             "as they were measured."
         )
+    kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
+    if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
+        yield (
+            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds none "
+            "above it: larger counts may have been cut off; write the counts anew with a larger type."
+        )
     if not side.judgement.is_sure:
         yield (
             f"{title}: what the values are was guessed from their size alone, which tells little. If they "
@@ -322,6 +339,13 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
             "be read in blocks."
         )
+
+
+def _kind_of(values: Any) -> np.dtype[Any] | None:
+    """Return the type of the numbers of a matrix, in memory or in a file."""
+    stored = values["data"] if isinstance(values, Mapping) and "data" in values else values
+    kind = getattr(stored, "dtype", None)
+    return kind if isinstance(kind, np.dtype) else None
 
 
 def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
@@ -350,6 +374,17 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
                 f"spatial cell {_brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
                 "perhaps); each side is normalised by its own cell sizes."
             )
+
+
+def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
+    """Say whether most cells of a whole transcriptome hold as little as droplets without a cell."""
+    n_few = int((sc.scan.totals < _FEW_COUNTS).sum())
+    if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
+        yield (
+            f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
+            f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
+            "(filtered_feature_bc_matrix), or leave these out."
+        )
 
 
 def _brief(value: float) -> str:
@@ -446,6 +481,7 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+    yield from _third_cautions(evidence.coordinates, evidence.slices)
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
         where = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
@@ -453,6 +489,27 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({where}), "
             f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
             "placeholders or in another unit, and correct them or drop the cells."
+        )
+
+
+def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
+    """Say whether a third coordinate may be a number of sections, or one of three a number of cells."""
+    n_cells, n_axes = places.shape
+    if n_axes < 3 or n_cells < _FEWEST_CELLS:
+        return
+    number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
+    if number is not None:
+        yield (
+            f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns that "
+            "hold the places: " + arg("coordinates", "obs:X,Y") + "."
+        )
+    n_planes = len(np.unique(places[:, 2]))
+    if slices is None and 1 < n_planes <= n_cells / 10:
+        yield (
+            f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "
+            "If they are sections, name a column that tells them: "
+            + arg("slices", Placeholder("COLUMN"))
+            + "."
         )
 
 
