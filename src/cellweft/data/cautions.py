@@ -114,8 +114,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         genomes = genomes_of(one.side.input_names)
         if len(genomes) > 1:
             yield (
-                f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size of "
-                "a cell; keep the genes, and the cells, of one."
+                f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
+                "of a cell; keep the genes, and the cells, of one."
             )
     yield from _match_cautions(evidence)
     yield from _twin_cautions(evidence)
@@ -322,8 +322,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
     kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
     if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
         yield (
-            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds none "
-            "above it: larger counts may have been cut off; write the counts anew with a larger type."
+            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
+            "none above it: larger counts may have been cut off; write the counts anew with a larger type."
         )
     if not side.judgement.is_sure:
         yield (

@@ -102,6 +102,7 @@ def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
         ("cosmx", "Run1_metadata_file.csv"),
         ("visium", "filtered_feature_bc_matrix.h5"),
         ("visium", "spatial/tissue_positions.csv"),
+        ("visium", "spatial"),
         ("xenium_archives", "cell_feature_matrix.zarr.zip"),
         ("xenium_archives", "cells.zarr.zip"),
         ("slide_seq", "MappedDGEForR.csv"),

@@ -112,8 +112,8 @@ def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> No
             raise FormatError(
                 where,
                 expected="a row per cell, and a column of numbers per gene",
-                got=f"a column {str(column.name)!r} with {len(names):,} genes in {len(column):,} rows, as if each"
-                " were a molecule",
+                got=f"a column {str(column.name)!r} with {len(names):,} genes in {len(column):,} rows, as if "
+                "each were a molecule",
                 fix=_LONG,
             )
 
