@@ -224,3 +224,25 @@ def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) 
     assert not said(pair(reference(), st, slices="plane"), "third coordinate")
     st.obsm["spatial"] = np.column_stack([np.arange(n_cells), places])
     assert said(pair(reference(), st), "column 1 of the coordinates only numbers the cells")
+
+
+def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
+    values = counts.copy()
+    values[:, 3] = values[:, 3] * 500 + 40
+    assert said(
+        pair(reference(), side(values)),
+        r"Spatial: 'GeneD' holds about 9\d% of all values; see whether they are",
+    )
+    assert not said(pair(reference(), side(counts)), "of all values")
+
+
+def test_rows_and_columns_of_a_staggered_grid_are_said(counts: Counts) -> None:
+    st = side(counts)
+    del st.obsm["spatial"]
+    rows, columns = np.divmod(np.arange(N_CELLS), 6)
+    st.obs["array_row"], st.obs["array_col"] = rows, 2 * columns + rows % 2
+    assert said(
+        pair(reference(), st), "in such a grid rows lie 1.73 times farther apart than these numbers say"
+    )
+    st.obs["array_col"] = columns
+    assert not said(pair(reference(), st), "in such a grid")

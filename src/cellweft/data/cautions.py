@@ -43,6 +43,7 @@ _FEWEST_WHOLE = (
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
 _FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
 _FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
+_MOST_OF_ONE = 0.5  # of all values, which one gene holds
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
@@ -117,10 +118,25 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
                 f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
                 "of a cell; keep the genes, and the cells, of one."
             )
+        yield from _heavy_cautions(one)
     yield from _match_cautions(evidence)
     yield from _twin_cautions(evidence)
     yield from _gene_columns_cautions(evidence)
     yield from _notes(evidence)
+
+
+def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether a single gene outweighs all others, as a measurement of another kind among them does."""
+    # each cell weighs a number drawn at random, which leaves the shares of genes nearly as they are
+    projections = one.scan.projections
+    total = projections.sum()
+    place = int(np.argmax(projections))
+    if len(projections) >= _FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
+        yield (
+            f"{_title(one.side)}: {str(one.data.var.index[place])!r} holds about "
+            f"{projections[place] / total:.0%} of all values; see whether they are counts, as those of the "
+            "other genes are."
+        )
 
 
 def _match_cautions(evidence: CheckResults) -> Iterator[str]:
@@ -481,6 +497,12 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+    if "array_col" in evidence.coordinates_source.lower() and _is_staggered(evidence.coordinates):
+        yield (
+            "Spatial: the coordinates are numbers of rows and columns, and spots of every second row are "
+            "moved by one: in such a grid rows lie 1.73 times farther apart than these numbers say. Name "
+            "columns with places, if there are any: " + arg("coordinates", "obs:X,Y") + "."
+        )
     yield from _third_cautions(evidence.coordinates, evidence.slices)
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
@@ -490,6 +512,11 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
             f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
             "placeholders or in another unit, and correct them or drop the cells."
         )
+
+
+def _is_staggered(places: DoubleArray) -> bool:
+    """Say whether numbers of columns are even where those of rows are, and odd where these are."""
+    return len(places) >= _FEWEST_CELLS and len(np.unique(places[:, :2].sum(axis=1) % 2)) == 1
 
 
 def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
