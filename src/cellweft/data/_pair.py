@@ -404,8 +404,8 @@ def pair(
         no X, the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
-        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, or the size of
-        bins of Stereo-seq (``bin50``).
+        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, the size of
+        bins of Stereo-seq (``bin50``) or Visium HD (``square_016um``), or its cells (``segmented_outputs``).
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -450,7 +450,8 @@ def pair(
     KeyMissingError
         No coordinates; no such layer or column.
     InputError
-        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates.
+        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates, labels or
+        slices with another value for nearly every cell.
     ScaleError
         Values below zero: scaled data.
 
