@@ -103,8 +103,10 @@ _FEWEST_COLUMNS = 10  # of genes, in a table of cells of which a column may hold
 
 def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> None:
     """Raise `FormatError` where a column with names of genes tells that a row is a molecule, and no cell."""
-    for place in np.flatnonzero(~is_gene) if is_gene.sum() < _FEWEST_COLUMNS else ():
-        column = table.iloc[:, place]
+    if is_gene.sum() >= _FEWEST_COLUMNS:
+        return
+    for place in np.flatnonzero(~is_gene).tolist():
+        column: pd.Series[Any] = table.iloc[:, place]
         if plain_name(column.name) not in _GENES or not pd.api.types.is_string_dtype(column.dtype):
             continue
         names = column.dropna().unique()
