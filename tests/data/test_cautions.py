@@ -73,6 +73,18 @@ def test_values_that_are_no_counts_as_measured_are_said(
     assert said(pair(reference(), side(change(counts))), f"Spatial: .*{text}")
 
 
+def test_counts_above_zero_everywhere_are_said() -> None:
+    """One was added to all of them, as before a logarithm."""
+    counts = np.random.default_rng(4).poisson(2.0, (40, 120)) + 1
+    names = [f"Gene{number}" for number in range(120)]
+    sc = ad.AnnData(counts.astype(np.float32), var=pd.DataFrame(index=names))
+    st = ad.AnnData(counts[:, :60] - 1.0, var=pd.DataFrame(index=names[:60]))
+    st.obsm["spatial"] = np.random.default_rng(5).random((40, 2))
+    made = pair(sc, st)
+    assert said(made, "Reference: no value is zero, as where values were smoothed, imputed or shifted")
+    assert not said(made, "Spatial: no value is zero")
+
+
 def test_counts_of_which_a_part_was_taken_off_in_some_cells_are_of_one_scale(counts: Counts) -> None:
     ambient = np.random.default_rng(3).uniform(0, 0.08, counts.shape)
     ambient[30:] = 0
@@ -165,3 +177,72 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
         FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name for each, got names"
     ):
         pair(reference(), tissue)
+
+
+def test_names_that_a_spreadsheet_changed_in_the_reference_are_said(counts: Counts) -> None:
+    sc = reference()
+    sc.var_names = ["1-Mar", *sc.var_names[1:]]
+    assert said(pair(sc, side(counts)), "Reference: '1-Mar' may be genes whose names a spreadsheet took")
+
+
+def test_genes_of_two_genomes_are_said(counts: Counts) -> None:
+    sc = reference()
+    half = sc.n_vars // 2
+    sc.var_names = [f"{'hg38' if n < half else 'mm10'}_{name}" for n, name in enumerate(sc.var_names)]
+    text = r"Reference: genes of several genomes \('hg38', 'mm10'\) count towards the size of a cell"
+    assert said(pair(sc, side(counts)), text)
+
+
+def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
+    random, names = np.random.default_rng(0), [*reference().var_names]
+    n_more = 2_400 - len(names)
+    var = pd.DataFrame(index=[*names, *(f"More{number}" for number in range(n_more))])
+    droplets = random.poisson(0.005, (60, len(var)))
+    droplets[:20] += random.poisson(0.2, (20, len(var)))
+    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as droplets without a cell"
+    assert said(pair(ad.AnnData(droplets.astype(np.float32), var=var), side(counts)), text)
+    assert not said(pair(ad.AnnData(droplets[:30].astype(np.float32), var=var), side(counts)), "droplets")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_counts_at_the_end_of_their_type_are_said(counts: Counts, kind: type) -> None:
+    most = np.iinfo(kind).max
+    values = counts.clip(0, 100)
+    values[:3, :2] = most
+    st = side(values)
+    assert not said(pair(reference(), st), "the type of the matrix")
+    st.X = values.astype(kind)
+    assert said(pair(reference(), st), f"Spatial: the largest value is {most}, and the type of the matrix")
+
+
+def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) -> None:
+    st = side(counts)
+    places, n_cells = st.obsm["spatial"], st.n_obs
+    st.obsm["spatial"] = np.column_stack([places, np.repeat([0.0, 10.0], n_cells // 2)])
+    assert said(pair(reference(), st), "the third coordinate has only 2 values, as sections above each other")
+    st.obs["plane"] = np.repeat(["a", "b"], n_cells // 2)
+    assert not said(pair(reference(), st, slices="plane"), "third coordinate")
+    st.obsm["spatial"] = np.column_stack([np.arange(n_cells), places])
+    assert said(pair(reference(), st), "column 1 of the coordinates only numbers the cells")
+
+
+def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
+    values = counts.copy()
+    values[:, 3] = values[:, 3] * 500 + 40
+    assert said(
+        pair(reference(), side(values)),
+        r"Spatial: 'GeneD' holds about 9\d% of all values; see whether they are",
+    )
+    assert not said(pair(reference(), side(counts)), "of all values")
+
+
+def test_rows_and_columns_of_a_staggered_grid_are_said(counts: Counts) -> None:
+    st = side(counts)
+    del st.obsm["spatial"]
+    rows, columns = np.divmod(np.arange(N_CELLS), 6)
+    st.obs["array_row"], st.obs["array_col"] = rows, 2 * columns + rows % 2
+    assert said(
+        pair(reference(), st), "in such a grid rows lie 1.73 times farther apart than these numbers say"
+    )
+    st.obs["array_col"] = columns
+    assert not said(pair(reference(), st), "in such a grid")

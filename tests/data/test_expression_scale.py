@@ -146,6 +146,22 @@ def test_nothing_that_tells_leaves_a_guess() -> None:
         assert (found.scale, found.is_sure) == (expected, False)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.expm1(np.log1p(COUNTS).astype(np.float32)),
+        np.expm1(np.log1p(COUNTS.astype(np.float32) * 40)),
+        (COUNTS * (1 + 1e-7 * np.random.default_rng(0).standard_normal(COUNTS.shape))),
+        np.square(np.sqrt(COUNTS.astype(np.float32))),
+    ],
+)
+def test_counts_that_were_calculated_are_counts(values: np.ndarray) -> None:
+    """Rounding errors made them look like square roots of counts."""
+    assert np.mean(values != np.rint(values)) > 0.01
+    assert judged(values) == "raw"
+    assert scan(values).n_fractional == 0
+
+
 def test_a_cell_without_whole_numbers_leaves_counts_raw() -> None:
     values = COUNTS.copy()
     values[3] += 0.37

@@ -71,3 +71,39 @@ def test_labels_of_a_series_do_not_go_by_its_index(tissue: SimulatedTissue, tiss
     """Values are in the order of the cells, whatever they are called."""
     backwards = pd.Series(tissue.sc.obs["cell_type"].astype(str).to_numpy(), index=tissue.sc.obs_names[::-1])
     np.testing.assert_array_equal(labels_of(tissue_pair, backwards), tissue_pair.labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["names", "numbers", "fractions", "few fractions"])
+def test_names_of_cells_and_measurements_are_no_labels(how: str, tissue: SimulatedTissue) -> None:
+    sc, n_cells = tissue.sc.copy(), tissue.sc.n_obs
+    values = {
+        "names": sc.obs_names.to_numpy(),
+        "numbers": np.arange(n_cells),
+        "fractions": np.arange(n_cells) / 7,
+        "few fractions": np.arange(n_cells) // 5 / 7,
+    }
+    sc.obs["odd"] = values[how]
+    said = rf"obs\['odd'\]: expected a cell type that several cells share, got {20 if 'few' in how else 100} "
+    with pytest.raises(InputError, match=said + "values for 100 cells"):
+        pair(sc, tissue.st, labels="odd")
+    one = pair(sc, tissue.st)
+    assert one.findings["reference"]["labels"] == "cell_type"
+    for given in ("odd", values[how]):
+        with pytest.raises(InputError, match=r"labels(='odd')?: expected a cell type that several cells"):
+            labels_of(one, given)
+    sc.obs["cell_type"] = values[how]
+    assert pair(sc, tissue.st).labels is None
+
+
+def test_a_slice_for_every_cell_is_refused(tissue: SimulatedTissue) -> None:
+    st = tissue.st.copy()
+    st.obs["name"] = st.obs_names
+    with pytest.raises(InputError, match=r"obs\['name'\]: expected a slice that several cells share"):
+        pair(tissue.sc, st, slices="name")
+
+
+def test_groups_called_by_numbers_are_labels(tissue: SimulatedTissue) -> None:
+    """Clusters of R are floats, and parts of them may be called 1.1 and 1.2."""
+    sc = tissue.sc.copy()
+    sc.obs["cell_type"] = sc.obs["cell_type"].cat.codes / 10 + 1
+    assert pair(sc, tissue.st).findings["reference"]["labels"] == "cell_type"

@@ -51,7 +51,7 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
-from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, column_of, text_labels
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
@@ -404,8 +404,8 @@ def pair(
         no X, the layer with counts or ``raw`` is taken, which a caution says.
     sc_sample, st_sample
         The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
-        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, or the size of
-        bins of Stereo-seq (``bin50``).
+        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, the size of
+        bins of Stereo-seq (``bin50``) or Visium HD (``square_016um``), or its cells (``segmented_outputs``).
     size_factor, st_size_factor
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
@@ -450,7 +450,8 @@ def pair(
     KeyMissingError
         No coordinates; no such layer or column.
     InputError
-        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates.
+        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates, labels or
+        slices with another value for nearly every cell.
     ScaleError
         Values below zero: scaled data.
 
@@ -767,7 +768,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
     KeyMissingError
         The pair has no labels, or no such column.
     InputError
-        Not one value for each cell.
+        Not one value for each cell, or another one for nearly every cell.
     """
     if labels is None:
         if pair.labels is None:
@@ -780,7 +781,9 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         return pair.labels
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
-        return text_labels(column_of(pair.sc.obs, labels, where=where, argument="labels"))
+        column = column_of(pair.sc.obs, labels, where=where, argument="labels")
+        check_groups(column, arg("labels", labels), what="cell type")
+        return text_labels(column)
     fix = "Pass the types of the reference cells, in the same order."
     values = array_of("labels", labels, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
@@ -790,6 +793,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             got=f"shape {values.shape}",
             fix=fix,
         )
+    check_groups(pd.Series(values), "labels", what="cell type")
     return text_labels(pd.Series(values))
 
 

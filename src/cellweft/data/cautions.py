@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.gene_names import are_numbers
+from cellweft.data.gene_names import are_numbers, genomes_of
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
@@ -36,8 +37,13 @@ _DATE = re.compile(
 """What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
 _SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
 _FEWEST_GENES = 20  # of which some are zero in any cell
+_FEWEST_WHOLE = (
+    100  # the same where values are whole: spots of many cells have counts of all genes of a panel
+)
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
+_FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
 _FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
+_MOST_OF_ONE = 0.5  # of all values, which one gene holds
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
@@ -64,6 +70,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_scale_cautions(sc),
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
+        *_droplet_cautions(sc),
         *_size_cautions(sc),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
@@ -88,12 +95,13 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"{many(len(only), 'gene')} of the spatial panel {verb} not in the reference and cannot be used: "
             f"{shorten(only, most=10)}."
         )
-    dates = [name for name in only if _DATE.fullmatch(name)]
-    if dates:
-        yield (
-            f"Spatial: {shorten(dates)} may be genes whose names a spreadsheet took for dates or numbers, "
-            "such as Marchf1 and Septin2: write their names."
-        )
+    for side in (st.side for st in evidence.sides[::-1]):
+        dates = [str(name) for name in side.input_names if _DATE.fullmatch(str(name))]
+        if dates:
+            yield (
+                f"{_title(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates or "
+                "numbers, such as Marchf1 and Septin2: write their names."
+            )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
     share = 1 - float(np.median(scan.panel_totals[is_filled] / scan.totals[is_filled]))
@@ -103,10 +111,32 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
             "see whether all of them are genes."
         )
+    for one in evidence.sides:
+        genomes = genomes_of(one.side.input_names)
+        if len(genomes) > 1:
+            yield (
+                f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
+                "of a cell; keep the genes, and the cells, of one."
+            )
+        yield from _heavy_cautions(one)
     yield from _match_cautions(evidence)
     yield from _twin_cautions(evidence)
     yield from _gene_columns_cautions(evidence)
     yield from _notes(evidence)
+
+
+def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether a single gene outweighs all others, as a measurement of another kind among them does."""
+    # each cell weighs a number drawn at random, which leaves the shares of genes nearly as they are
+    projections = one.scan.projections
+    total = projections.sum()
+    place = int(np.argmax(projections))
+    if len(projections) >= _FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
+        yield (
+            f"{_title(one.side)}: {str(one.data.var.index[place])!r} holds about "
+            f"{projections[place] / total:.0%} of all values; see whether they are counts, as those of the "
+            "other genes are."
+        )
 
 
 def _match_cautions(evidence: CheckResults) -> Iterator[str]:
@@ -301,10 +331,16 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
             "cells to counts first."
         )
-    if scan.n_fractional and not side.sparsity and side.n_genes >= _FEWEST_GENES:
+    if not side.sparsity and side.n_genes >= (_FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
         yield (
             f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
             "as they were measured."
+        )
+    kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
+    if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
+        yield (
+            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
+            "none above it: larger counts may have been cut off; write the counts anew with a larger type."
         )
     if not side.judgement.is_sure:
         yield (
@@ -320,6 +356,13 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
             "be read in blocks."
         )
+
+
+def _kind_of(values: Any) -> np.dtype[Any] | None:
+    """Return the type of the numbers of a matrix, in memory or in a file."""
+    stored = values["data"] if isinstance(values, Mapping) and "data" in values else values
+    kind = getattr(stored, "dtype", None)
+    return kind if isinstance(kind, np.dtype) else None
 
 
 def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
@@ -348,6 +391,17 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
                 f"spatial cell {_brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
                 "perhaps); each side is normalised by its own cell sizes."
             )
+
+
+def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
+    """Say whether most cells of a whole transcriptome hold as little as droplets without a cell."""
+    n_few = int((sc.scan.totals < _FEW_COUNTS).sum())
+    if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
+        yield (
+            f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
+            f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
+            "(filtered_feature_bc_matrix), or leave these out."
+        )
 
 
 def _brief(value: float) -> str:
@@ -444,6 +498,13 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+    if "array_col" in evidence.coordinates_source.lower() and _is_staggered(evidence.coordinates):
+        yield (
+            "Spatial: the coordinates are numbers of rows and columns, and spots of every second row are "
+            "moved by one: in such a grid rows lie 1.73 times farther apart than these numbers say. Name "
+            "columns with places, if there are any: " + arg("coordinates", "obs:X,Y") + "."
+        )
+    yield from _third_cautions(evidence.coordinates, evidence.slices)
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
         where = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
@@ -451,6 +512,32 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
             f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({where}), "
             f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
             "placeholders or in another unit, and correct them or drop the cells."
+        )
+
+
+def _is_staggered(places: DoubleArray) -> bool:
+    """Say whether numbers of columns are even where those of rows are, and odd where these are."""
+    return len(places) >= _FEWEST_CELLS and len(np.unique(places[:, :2].sum(axis=1) % 2)) == 1
+
+
+def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
+    """Say whether a third coordinate may be a number of sections, or one of three a number of cells."""
+    n_cells, n_axes = places.shape
+    if n_axes < 3 or n_cells < _FEWEST_CELLS:
+        return
+    number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
+    if number is not None:
+        yield (
+            f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns that "
+            "hold the places: " + arg("coordinates", "obs:X,Y") + "."
+        )
+    n_planes = len(np.unique(places[:, 2]))
+    if slices is None and 1 < n_planes <= n_cells / 10:
+        yield (
+            f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "
+            "If they are sections, name a column that tells them: "
+            + arg("slices", Placeholder("COLUMN"))
+            + "."
         )
 
 

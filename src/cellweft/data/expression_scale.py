@@ -45,6 +45,7 @@ _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave 
 _SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
 _FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
+_ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
@@ -68,7 +69,7 @@ class Scan:
     n_values
         Entries that are not zero.
     n_fractional, n_negative, n_missing
-        Entries that are not whole, below zero, and NaN or infinite.
+        Entries that are not whole (see `are_fractional`), below zero, and NaN or infinite.
     missing_at
         Row and column of the first NaN or infinite entry.
     smallest, largest
@@ -151,7 +152,7 @@ def scan_values(
         if not finite.all():
             missing_at = missing_at or _first_missing(block, rows.start)
             values[~finite] = 0
-        seen = values, values != np.rint(values), values < 0, ~finite
+        seen = values, are_fractional(values), values < 0, ~finite
         counts += [np.count_nonzero(one) for one in seen]
         with_zeros = not sp.issparse(block) or values.size < block.shape[0] * block.shape[1]
         smallest = min(smallest, float(values.min(initial=0.0 if with_zeros else np.inf)))
@@ -301,7 +302,7 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
     """Return what cells with fractions hold where many cells hold counts alone, and these do not."""
     if not rows.nnz:
         return None
-    is_fractional = np.add.reduceat(rows.data != np.rint(rows.data), rows.indptr[:-1], dtype=np.int64)
+    is_fractional = np.add.reduceat(are_fractional(rows.data), rows.indptr[:-1], dtype=np.int64)
     n_values, has_ones = np.diff(rows.indptr), np.minimum.reduceat(rows.data, rows.indptr[:-1]) == 1
     is_whole, is_other = (is_fractional == 0) & has_ones, is_fractional > 0.5 * n_values
     least = max(_FEWEST_MIXED * rows.shape[0], 5)
@@ -314,7 +315,7 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
 def _judged(rows: sp.csr_matrix) -> Judgement:
     """Say what the values of cells are, as `judge_scale` does; each has some above zero."""
     values = rows.data
-    if not len(values) or values.min() < 0 or np.mean(values != np.rint(values)) <= MOSTLY_WHOLE:
+    if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
         return Judgement(scale="raw")
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
@@ -432,6 +433,20 @@ def _sums(block: Matrix, weights: DoubleArray) -> DoubleArray:
     return np.column_stack([np.ascontiguousarray(part).sum(axis=1) for part in parts])
 
 
+def are_fractional(values: NDArray[Any]) -> BoolArray:
+    """Return which values are not whole numbers, apart from rounding errors of float32.
+
+    Examples
+    --------
+    >>> are_fractional(np.array([2.0, 3.000001, 2.5, 5e-6])).tolist()
+    [False, False, True, True]
+    """
+    distance = np.abs(values - np.rint(values))
+    if not distance.any():
+        return np.zeros(values.shape, dtype=bool)
+    return np.asarray(distance > np.minimum(_ROUNDING * np.abs(values), 0.02))
+
+
 def filled_rows(block: Matrix) -> IntArray:
     """Return in how many rows each column is not zero."""
     if sp.issparse(block):
@@ -477,7 +492,7 @@ def _share_whole(values: DoubleArray) -> float:
 
 def _share_whole_of_others(values: DoubleArray, back: DoubleArray) -> float:
     """Return the share of whole numbers among those of ``back`` whose ``values`` are not whole."""
-    others = back[values != np.rint(values)]
+    others = back[are_fractional(values)]
     small = others[others <= 20]
     others = small if len(small) >= _LEAST_VALUES else others
     return float((np.abs(others - np.rint(others)) <= 0.02).mean()) if len(others) else 0.0

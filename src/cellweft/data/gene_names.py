@@ -162,6 +162,21 @@ _KEYS: tuple[Callable[[str], str], ...] = (str, str.lower, spelling_free)
 """How names are compared, from the strictest way to the loosest."""
 
 
+def genomes_of(names: Iterable[str]) -> list[str]:
+    """Return the genomes that stand in front of names of genes, each of one name in a hundred or more.
+
+    Examples
+    --------
+    >>> genomes_of(["hg38_GAD1", "hg38_SST", "mm10___Gad1"]), genomes_of(["gene-GAD1", "HLA-A"])
+    (['hg38', 'mm10'], [])
+    """
+    texts = [*map(str, names)]
+    found = Counter(one[0].rstrip("_-:") for one in map(_GENOME.match, texts) if one)
+    return sorted(
+        name for name, times in found.items() if times >= len(texts) / 100 and name not in ("gene", "rna")
+    )
+
+
 def match_sides(
     first: NDArray[np.str_], second: NDArray[np.str_], *, first_var: pd.DataFrame, second_var: pd.DataFrame
 ) -> GeneMatch:

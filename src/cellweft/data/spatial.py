@@ -22,8 +22,10 @@ from cellweft.data.io.columns import (
     SECTION_KEYS,
     SECTION_WORDS,
     SLICE_KEYS,
+    check_groups,
     column_of,
     likely_coordinates,
+    most_groups,
     plain_name,
     text_labels,
     usual_columns,
@@ -200,6 +202,8 @@ def find_slices(
     ------
     KeyMissingError
         No such column.
+    InputError
+        A column with another value for nearly every cell.
     """
     if asked == "none":
         return None, ""
@@ -289,8 +293,8 @@ def find_labels(
     obs
         The side's.
     asked
-        A column; None looks for a usual one (in any case) with at least two values, and not one for every
-        cell.
+        A column; None looks for a usual one (in any case) with at least two values, and not as many as there
+        are cells, or measurements.
     where, argument
         What errors call the side and the argument.
 
@@ -298,6 +302,8 @@ def find_labels(
     ------
     KeyMissingError
         No such column.
+    InputError
+        A column with another value for nearly every cell.
     """
     return _labels(obs, asked, where, argument, LABEL_KEYS, len(obs) - 1)
 
@@ -362,11 +368,14 @@ def _labels(
     """Return the column asked for, or the first usual one with 2 to ``most`` values, and its name."""
     table = _as_table(obs)
     if asked is not None:
-        return text_labels(column_of(table, asked, where=where, argument=argument)), asked
+        column = column_of(table, asked, where=where, argument=argument)
+        what = "slice" if argument == "slices" else "cell type"
+        check_groups(column, f"{where}.obs[{asked!r}]", what=what)
+        return text_labels(column), asked
     known = {name.lower(): name for name in table.columns}
     for name in (known[key] for key in usual if key in known):
         values = text_labels(table[name])
-        if 1 < len(pd.unique(values)) <= most:
+        if 1 < len(pd.unique(values)) <= min(most, most_groups(len(table), table[name])):
             return values, name
     return None, ""
 

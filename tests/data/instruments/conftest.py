@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +252,23 @@ MAKERS: dict[str, Callable[..., Path]] = {
     "slide_seq": make_slide_seq,
     "stereo_seq": make_stereo_seq,
 }
-UNITS = {"xenium": "um", "merscope": "um", "xenium_archives": "um", "stereo_seq": "DNB"}
+UNITS = {"spatialdata": "", "xenium": "um", "merscope": "um", "xenium_archives": "um", "stereo_seq": "DNB"}
+
+
+def make_spatialdata(folder: Path) -> Path:
+    """Write a store of SpatialData with one table, whose cells have places."""
+    region = pd.Categorical(["cells"] * N_CELLS)
+    obs = pd.DataFrame({"region": region, "cell_id": np.arange(N_CELLS)}, index=XENIUM_CELLS)
+    table = anndata.AnnData(sp.csr_matrix(COUNTS), obs=obs, var=pd.DataFrame(index=pd.Index(GENES)))
+    table.obsm["spatial"] = XY
+    told = {"region": "cells", "region_key": "region", "instance_key": "cell_id"}
+    table.uns["spatialdata_attrs"] = told
+    store = folder.with_suffix(".zarr")
+    zarr.open_group(store, mode="w", zarr_format=2).create_group("tables")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what later versions of anndata will do
+        table.write_zarr(store / "tables" / "table")
+    return store
 
 
 def xenium_name(number: int) -> str:
@@ -281,6 +298,7 @@ def expected(instrument: str) -> Expected:
         "xenium_archives": [xenium_name(number * 37 + 0xABCDEF) for number in range(N_CELLS)],
         "slide_seq": BARCODES,
         "stereo_seq": [str(cell + 1) for cell in range(N_CELLS)],
+        "spatialdata": XENIUM_CELLS,
     }[instrument]
     places = XY + np.stack([COSMX_FOV * 4_000, COSMX_FOV * 0], axis=1) if instrument == "cosmx" else XY
     return Expected(
@@ -309,7 +327,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Function that makes the folder of a run."""
 
     def make(instrument: str, name: str = "run", **options: Any) -> Path:
-        return MAKERS[instrument](tmp_path / name, **options)
+        makers = MAKERS | {"spatialdata": make_spatialdata}
+        return makers[instrument](tmp_path / name, **options)
 
     return make
 

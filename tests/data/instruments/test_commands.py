@@ -46,6 +46,7 @@ slowly = pytest.mark.slow
             for one in (
                 "cosmx",
                 "merscope",
+                "spatialdata",
                 "visium",
                 "visium_hd",
                 "xenium_archives",
@@ -68,13 +69,13 @@ def test_check_impute_place_report_and_view(instrument: str, make_run: Any, trut
     call("report", "imputed.zarr", "placed.h5ad", "-o", "report.html", "--check-inputs", "atlas.h5ad", run)
     page = Path("report.html").read_text(encoding="utf-8")
     shown = {"um": "µm"}.get(known.unit, known.unit)
-    assert f" {shown}, the median distance to the nearest neighbour" in page
+    assert f"{' ' * bool(shown)}{shown}, the median distance to the nearest neighbour" in page
     with view(
         "imputed.zarr", "placed.h5ad", tissue=run, open_browser=False, block=False, token=False
     ) as viewer:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         told = json.loads(opener.open(f"{viewer.url}api/session", timeout=20).read())["datasets"]
-        assert [one["unit"] for one in told] == [known.unit, known.unit]
+        assert [one["unit"] for one in told] == [known.unit or None] * 2
         asked = f"{viewer.url}api/datasets/0/values?gene=Gene0&layer=measured"
         measured = np.frombuffer(opener.open(asked, timeout=20).read(), dtype="<f4")
     assert len(measured) == len(known.names)

@@ -1,6 +1,7 @@
 """Folders of runs: the same cells, genes, counts and places as in the files, and what is left out is said."""
 
 import gzip
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_columns_of_the_cells_are_kept(make_run: Any, reference: Any) -> None:
         ("cosmx", "Run1_metadata_file.csv"),
         ("visium", "filtered_feature_bc_matrix.h5"),
         ("visium", "spatial/tissue_positions.csv"),
+        ("visium", "spatial"),
         ("xenium_archives", "cell_feature_matrix.zarr.zip"),
         ("xenium_archives", "cells.zarr.zip"),
         ("slide_seq", "MappedDGEForR.csv"),
@@ -470,10 +472,69 @@ def test_tables_that_a_spreadsheet_wrote_are_refused_with_the_way_out(
         cellweft.pair(reference, folder)
 
 
-def test_cells_of_visium_hd_beside_its_bins_are_said(make_run: Any, reference: Any) -> None:
+def add_cells_of_visium_hd(folder: Path, write_counts: Any, truth: Any) -> None:
+    """Write the cells that Space Ranger 4 finds: outlines around the places, in another order."""
+    inside = folder / "segmented_outputs"
+    (inside / "spatial").mkdir(parents=True)
+    (inside / "spatial" / "scalefactors_json.json").write_text("{}")
+    places = truth("visium").places
+    names = [f"cellid_{number + 1:09}-1" for number in range(len(places))]
+    write_counts(inside / "filtered_feature_cell_matrix.h5", names)
+    features: list[Any] = []
+    for number, (x, y) in enumerate(places):
+        corners = [[x - 2, y - 1], [x + 2, y - 1], [x + 2, y + 1], [x, y + 1], [x - 2, y + 1], [x - 2, y - 1]]
+        ring: Any = [corners] if number % 2 else [[corners], [[[0, 0], [9, 0], [9, 9], [0, 0]]]]
+        geometry = {"type": "Polygon" if number % 2 else "MultiPolygon", "coordinates": ring}
+        properties = {"cell_id": number + 1}
+        features.insert(0, {"type": "Feature", "geometry": geometry, "properties": properties})
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (inside / "cell_segmentations.geojson").write_text(text)
+    (inside / "nucleus_segmentations.geojson").write_text("{}")
+    (inside / "graphclust_annotated_cell_segmentations.geojson").write_text("{}")
+
+
+@pytest.mark.parametrize("how", ["folder", "sample", "file", "alone"])
+def test_the_cells_of_visium_hd(
+    how: str, make_run: Any, truth: Any, write_counts: Any, reference: Any
+) -> None:
     folder = make_run("visium_hd")
-    (folder / "segmented_outputs").mkdir()
-    assert "the cells of segmented_outputs are not read" in cellweft.pair(reference, folder).summary()
+    add_cells_of_visium_hd(folder, write_counts, truth)
+    assert "; its cells are in segmented_outputs" in cellweft.pair(reference, folder).summary()
+    inside = folder / "segmented_outputs"
+    if how == "alone":
+        shutil.rmtree(folder / "binned_outputs")
+    path = {"folder": inside, "file": inside / "filtered_feature_cell_matrix.h5"}.get(how, folder)
+    pair = cellweft.pair(reference, path, st_sample="segmented_outputs" if how == "sample" else None)
+    known = truth("visium")
+    np.testing.assert_array_equal(stored(pair), known.counts)
+    np.testing.assert_allclose(pair.coordinates, known.places)
+    assert pair.st.obs_names[0] == "cellid_000000001-1"
+    assert (pair.st.obs["cell_area"] == 8).all()
+    assert pair.findings["spatial"]["instrument"] == "Visium HD, cells"
+    assert pair.findings["coordinates"]["unit"] == "px"
+
+
+@pytest.mark.parametrize("lacking", ["filtered_feature_cell_matrix.h5", "cell_segmentations.geojson"])
+def test_cells_of_visium_hd_that_lack_a_file(
+    lacking: str, make_run: Any, truth: Any, write_counts: Any, reference: Any
+) -> None:
+    folder = make_run("visium_hd")
+    add_cells_of_visium_hd(folder, write_counts, truth)
+    (folder / "segmented_outputs" / "graphclust_annotated_cell_segmentations.geojson").unlink()
+    (folder / "segmented_outputs" / lacking).unlink()
+    with pytest.raises(FormatError, match=rf"Visium HD, cells.*got a folder without .*{lacking}"):
+        cellweft.pair(reference, folder / "segmented_outputs")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"features": []}', '{"features": [{"properties": {}}]}'])
+def test_outlines_that_are_none(
+    text: str, make_run: Any, truth: Any, write_counts: Any, reference: Any
+) -> None:
+    folder = make_run("visium_hd")
+    add_cells_of_visium_hd(folder, write_counts, truth)
+    (folder / "segmented_outputs" / "cell_segmentations.geojson").write_text(text)
+    with pytest.raises(FormatError, match=r"cell_segmentations\.geojson"):
+        cellweft.pair(reference, folder, st_sample="segmented_outputs")
 
 
 @pytest.mark.parametrize("content", [b"", b"cell,Gene0\n1,-\n", b"\x80\x04", b"cell\n"])

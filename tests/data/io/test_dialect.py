@@ -144,6 +144,25 @@ def said_as_annotation(name: str) -> str:
     return f"{said}cells, not as genes: {name!r}."
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        (
+            ",barcode_id,global_x,global_y,global_z,x,y,fov,gene,transcript_id",
+            "{0},{1},{0}.5,2,0.0,3,4,1,{2},E",
+        ),
+        ("fov,cell_ID,x_global_px,y_global_px,z,target,CellComp", "1,{0},{0},2,0,{2},Nuclear"),
+        ("transcript_id,cell_id,feature_name,x_location,y_location,qv", "{0},aaaa-1,{2},1.5,2.5,40"),
+    ],
+)
+def test_a_table_of_molecules_is_refused_with_the_way_out(header: str, row: str, tmp_path: Path) -> None:
+    """Those of MERSCOPE, CosMx and Xenium, given in place of the counts."""
+    names = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5"]
+    rows = [row.format(number, number % 5, names[number % 5]) for number in range(60)]
+    with pytest.raises(FormatError, match=r"expected a row per cell.*a molecule, count them by cell first"):
+        opened(tmp_path, "a.csv", "\n".join([header, *rows]).encode())
+
+
 @pytest.mark.parametrize("mark", ["bdl", "low", "TRUE", "0x10", "Excluded"])
 def test_text_among_the_numbers_of_a_column_is_said(mark: str, tmp_path: Path) -> None:
     data = opened(tmp_path, "a.csv", f"cell,Gad1,Sst\na,{mark},1\nb,2,2\nc,3,1\n".encode())

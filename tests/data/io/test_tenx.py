@@ -204,3 +204,48 @@ def test_samples_in_folders_beside_the_files_are_said(tmp_path: Path) -> None:
     write(tmp_path / "GSM2", "{}", n_cells=5)
     notes = open_input(tmp_path, argument="sc").notes
     assert notes == ("folders of it hold further matrices, which were not read: 'GSM2'.",)
+
+
+def as_lines(*rows: list[str], sep: str, quote: str = '"') -> str:
+    return "".join(sep.join(f"{quote}{one}{quote}" for one in row) + "\n" for row in rows)
+
+
+IDS = [f"ENSMUSG0000000000{number}" for number in range(3)]
+NUMBERS = ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        as_lines(["", "x"], *zip(NUMBERS, GENES, strict=True), sep=","),  # R's write.csv
+        as_lines(["x"], *zip(NUMBERS, GENES, strict=True), sep=" "),  # write.table
+        as_lines(["x"], *zip(NUMBERS, GENES, strict=True), sep="\t", quote=""),
+        as_lines(*zip(NUMBERS, GENES, strict=True), sep="\t"),
+        as_lines(["", "gene_id", "gene_name"], *zip("012", IDS, GENES, strict=True), sep=","),
+        as_lines(["", "gene_ids", "kind"], *zip(GENES, IDS, NUMBERS, strict=True), sep="\t"),
+        as_lines(*([g] for g in GENES), sep=","),
+        as_lines(["gene_id", "gene_name"], *zip(IDS, GENES, strict=True), sep=";"),
+    ],
+)  # fmt: skip
+def test_names_that_r_and_pandas_wrote(text: str, tmp_path: Path) -> None:
+    """Numbers of rows, headers and quotes are no names, and columns may be separated by any sign."""
+    counts = write(tmp_path, "{}", n_cells=4, what="m")
+    (tmp_path / "genes.tsv").write_text(text)
+    cells = [f"ACGTACGTAC-{one}" for one in range(4)]
+    (tmp_path / "barcodes.tsv").write_text(
+        as_lines(["", "x"], *zip("1234", cells, strict=True), sep="," if "," in text else "\t")
+    )
+    data = open_input(tmp_path, argument="sc")
+    assert data.var.index.tolist() == GENES
+    assert data.var["gene_ids"].tolist() == (IDS if IDS[0] in text else GENES)
+    assert data.obs.names().tolist() == cells
+    np.testing.assert_array_equal(values(tmp_path), counts)
+
+
+def test_names_with_blanks_are_whole(tmp_path: Path) -> None:
+    write(tmp_path, "{}", n_cells=4, what="m")
+    (tmp_path / "genes.tsv").write_text("HLA A\nHLA B\nHLA C\n")
+    (tmp_path / "barcodes.tsv").write_text("cell 1\ncell 2\ncell 3\ncell 4\n")
+    data = open_input(tmp_path, argument="sc")
+    assert data.var.index.tolist() == ["HLA A", "HLA B", "HLA C"]
+    assert data.obs.names()[0] == "cell 1"

@@ -34,6 +34,7 @@ class Visium:
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open a run; parameters as `Instrument.open`."""
+        path = path.parent if path.is_dir() and path.name == "spatial" else path
         run = find_run(
             path, where, sample, name=self.name, counts=(COUNTS, _MATRIX), cells=_CELLS, marks=_MARKS
         )

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import arg, check_known
+from cellweft._errors import InputError, arg, check_known
+from cellweft._text import shorten
 from cellweft.data.io.obs_table import Annotation
 
 OBSM_KEYS = ("spatial", "X_spatial")
@@ -87,6 +88,43 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
     same: dict[str, str] = {}
     text[:] = [same.setdefault(one, one) for one in text]
     return text[codes]
+
+
+_FEWEST_GROUPED = 20  # cells from which on groups of one cell each are none
+
+
+def most_groups(n_cells: int, values: pd.Series[Any]) -> int:
+    """Return how many values a column may have that tells groups of cells: types, or slices.
+
+    A name for every cell, and measurements, tell none.
+    """
+    if n_cells < _FEWEST_GROUPED:
+        return n_cells
+    is_measured = pd.api.types.is_float_dtype(values.dtype) and bool((values.dropna() % 1 != 0).any())
+    return n_cells // (10 if is_measured else 2)
+
+
+def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
+    """Raise `InputError` where a column that shall tell groups has another value for nearly every cell.
+
+    Parameters
+    ----------
+    values
+        (n_cells,)
+    where
+        What errors call the column.
+    what
+        The groups, in words: "cell type".
+    """
+    kinds = pd.unique(values.dropna())
+    some = shorten([*map(str, kinds[:9])], most=3)
+    if len(kinds) > most_groups(len(values), values):
+        raise InputError(
+            where,
+            expected=f"a {what} that several cells share",
+            got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names or measurements have",
+            fix=f"Name a column in which each {what} has one name.",
+        )
 
 
 def usual_columns(obs: Annotation) -> list[str] | None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellweft._errors import CellweftError, FormatError
 from cellweft._text import many, shorten
+from cellweft._typing import BoolArray
 from cellweft.data.io.columns import plain_name
 from cellweft.data.io.dialect import Dialect, dialect_of
 from cellweft.data.io.features import annotation_columns, is_cell_column, only_genes
@@ -58,6 +59,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if any(plain_name(name) in _GENES for name in (table.index.name, *table.columns))
             else "Check the separator (comma in .csv, tab in .tsv) and the header.",
         )
+    _refuse_molecules(table, is_gene, where)
     is_numbered = isinstance(table.index, pd.RangeIndex)
     table.index = table.index.astype(str)
     odd = [one for one in by_values if one not in {*obs_columns}]
@@ -94,6 +96,28 @@ _LONG = (
     "Where a row is a gene of a cell, or a molecule, count them by cell first: pandas.pivot_table(table, "
     "index='cell', columns='gene', values='count', aggfunc='sum', fill_value=0), or pandas.crosstab."
 )
+
+
+_FEWEST_COLUMNS = 10  # of genes, in a table of cells of which a column may hold names of genes
+
+
+def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> None:
+    """Raise `FormatError` where a column with names of genes tells that a row is a molecule, and no cell."""
+    if is_gene.sum() >= _FEWEST_COLUMNS:
+        return
+    for place in np.flatnonzero(~is_gene).tolist():
+        column: pd.Series[Any] = table.iloc[:, place]
+        if plain_name(column.name) not in _GENES or not pd.api.types.is_string_dtype(column.dtype):
+            continue
+        names = column.dropna().unique()
+        if is_gene.sum() < len(names) < len(column):
+            raise FormatError(
+                where,
+                expected="a row per cell, and a column of numbers per gene",
+                got=f"a column {str(column.name)!r} with {len(names):,} genes in {len(column):,} rows, as if "
+                "each were a molecule",
+                fix=_LONG,
+            )
 
 
 def _without_empty(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

@@ -56,6 +56,8 @@ class Dialect:
         As Python names it.
     n_comments
         Lines above the header.
+    n_columns
+        Fields of the widest of the first lines.
     ends_in_separator
         Whether each row but the header has an empty field more at its end.
     notes
@@ -66,6 +68,7 @@ class Dialect:
     decimal: str = "."
     encoding: str = "utf-8"
     n_comments: int = 0
+    n_columns: int = 0
     ends_in_separator: bool = False
     notes: tuple[str, ...] = ()
 
@@ -141,6 +144,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         decimal=decimal,
         encoding=encoding,
         n_comments=n_comments,
+        n_columns=max(map(len, [header, *below])),
         ends_in_separator=bool(below)
         and all(len(row) == len(header) + 1 and row[-1] == "" for row in below)
         and (plain_name(header[0]) in ("", "id", "name", "index") or is_cell_column(header[0])),
@@ -179,7 +183,8 @@ def _separator_of(rows: list[str], promised: str) -> str:
     n_fields = {}
     for sign in dict.fromkeys((promised, *_SEPARATORS)):
         counts = [len(row) for row in csv.reader(rows, delimiter=sign)]
-        if not counts or min(counts) < 2:
+        # R leaves the column of names out of the header, which then may have one field alone
+        if not counts or max(counts[:2]) < 2 or (min(counts) < 2 and sign not in "\t "):
             continue
         if len({*counts[1:]}) <= 1 and (len(counts) == 1 or counts[1] - counts[0] in (0, 1)):
             n_fields[sign] = counts[0]

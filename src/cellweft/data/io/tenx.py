@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,13 @@ from typing import Any
 import h5py
 import pandas as pd
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from cellweft._errors import FormatError, KeyMissingError, Message, arg
 from cellweft._text import near, shorten
 from cellweft.data.io.backed_matrix import transposed_rows
 from cellweft.data.io.damaged import reading
+from cellweft.data.io.dialect import Dialect, dialect_of
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable, StoredTable
@@ -183,10 +186,9 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     from scipy.io import mmread
 
     values, cells, features = _sample_of(path, where, sample, argument)
-    table, barcodes = _names_in(features, where), _names_in(cells, where)
     with reading(where, f", {values.name}", expected="a matrix of Matrix Market"):
         matrix = sp.csr_matrix(mmread(values).T)  # stored genes x cells
-    table, barcodes = (_without_header(one, matrix.shape) for one in (table, barcodes))
+    table, barcodes = (_names_in(one, where, matrix.shape) for one in (features, cells))
     if matrix.shape == (len(table), len(barcodes)) != (len(barcodes), len(table)):
         matrix = sp.csr_matrix(matrix.T)  # stored cells x genes, as kallisto does
     if matrix.shape != (len(barcodes), len(table)):
@@ -196,9 +198,10 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
             got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes in {values.name}",
             fix="Take the three files from the same run.",
         )
-    var = pd.DataFrame(
-        {"gene_ids": table[0].to_numpy()}, index=pd.Index(table[min(1, table.shape[1] - 1)].to_numpy())
-    )
+    ids, symbols = table[0].to_numpy(), table[min(1, table.shape[1] - 1)].to_numpy()
+    if _are_ids(symbols) and not _are_ids(ids):  # as where var of an AnnData was written
+        ids, symbols = symbols, ids
+    var = pd.DataFrame({"gene_ids": ids}, index=pd.Index(symbols))
     if table.shape[1] > 2:
         var["feature_types"] = table[2].to_numpy()
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())))
@@ -213,16 +216,54 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     )
 
 
-def _without_header(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
-    """Return names without a first line that says what they are, where they are one too many."""
-    is_header = str(table.iloc[0, 0]).strip().lower() in _HEADERS if len(table) else False
-    return table.iloc[1:] if is_header and len(table) - 1 in shape else table
+def _are_ids(names: NDArray[Any]) -> bool:
+    """Say whether most of the names are Ensembl IDs."""
+    return bool(len(names)) and bool(pd.Series(names).str.match(r"ENS[A-Z]*G\d{6,}").mean() > 0.5)
 
 
-def _names_in(path: Path, where: str) -> pd.DataFrame:
-    sep = "," if ".csv" in path.name.lower() else "\t"
+def _names_in(path: Path, where: str, shape: tuple[int, int]) -> pd.DataFrame:
+    """Read the names of cells or features, without a header and numbers of rows such as R writes.
+
+    Parameters
+    ----------
+    path, where
+        The file, and what errors call the folder.
+    shape
+        Of the matrix: a first line that may be a header is one where it is one name too many.
+    """
+    promised = "," if ".csv" in path.name.lower() else "\t"
     with reading(where, f", {path.name}", expected="a table of names"):
-        return pd.read_csv(path, sep=sep, header=None, dtype=str, keep_default_na=False)
+        dialect = dialect_of(path, separator=promised)
+        is_odd = dialect.separator == " " and not _is_quoted(path, dialect)  # names with blanks in them
+        table = pd.read_csv(
+            path,
+            header=None,
+            names=range(1 if is_odd else max(dialect.n_columns, 1)),
+            dtype=str,
+            keep_default_na=False,
+            **dialect.options | {"sep": promised if is_odd else dialect.separator},
+        )
+    return _names_alone(table.apply(lambda column: column.str.strip()), shape)
+
+
+def _is_quoted(path: Path, dialect: Dialect) -> bool:
+    """Say whether the second line has all of its fields in quotes, as R writes text."""
+    options = dialect.options | {"sep": "\t", "quoting": csv.QUOTE_NONE}
+    lines = pd.read_csv(path, header=None, nrows=2, dtype=str, **options)
+    return bool(re.fullmatch(r'"[^"]*"( "[^"]*")+', str(lines.iloc[-1, 0])))
+
+
+def _names_alone(table: pd.DataFrame, shape: tuple[int, int]) -> pd.DataFrame:
+    """Return a table of names without a header, where it is one line too many, and numbers of the rows."""
+    first = table.iloc[:1].apply(lambda column: column.str.lower())
+    is_short = bool(first.isna().any(axis=None))  # R does not name the column of the names of rows
+    is_header = is_short or bool(first.iloc[:, :2].isin(["", *_HEADERS]).any(axis=None))
+    if is_header and len(table) - 1 in shape:
+        table = table.iloc[1:]
+    numbers = [range(start, start + len(table)) for start in (0, 1)]
+    if table.shape[1] > 1 and table[0].tolist() in [[*map(str, one)] for one in numbers]:
+        table = table.iloc[:, 1:]
+    return table.fillna("").set_axis(range(table.shape[1]), axis=1)
 
 
 def _files(folder: Path) -> Iterator[Path]:
