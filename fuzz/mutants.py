@@ -1,7 +1,7 @@
 """Change one operator or number of the code at a time, and see whether a test notices it.
 
 The changes are drawn by a seed from all that can be made in the networks, the scores and the uncertainty: the
-same command draws the same ones from the same code, and where some of it was changed, the same from all other.
+same command draws the same ones from the same code, and where some of it is changed, the same from the rest.
 The code itself is never touched: a copy of it is.
 """
 
@@ -59,7 +59,7 @@ _NAMES |= {"argmax": "argmin", "argmin": "argmax", "any": "all", "all": "any", "
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the file, the line, what it was and is, and the whole changed text.
+    """One change: the file, the line, and what it was and is.
 
     `same` counts the changes of the same words in the file: together with them it tells this one from all
     others, whatever is changed elsewhere.
@@ -69,7 +69,6 @@ class Mutant:
     line: int
     change: str
     same: int
-    text: str
 
     def rank(self, seed: int) -> str:
         """Return what orders all changes at random: the first are drawn."""
@@ -106,8 +105,11 @@ def _said(node: ast.AST) -> str:
     return " ".join(ast.unparse(node).split())[:70]
 
 
-def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield all changes of a file; annotations, decorators and messages are left alone."""
+def _changes(path: Path) -> Iterator[tuple[Mutant, ast.Module]]:
+    """Yield all changes of a file, each with the changed tree, which the next one changes back.
+
+    Annotations, decorators and messages are left alone.
+    """
     tree = ast.parse(path.read_text())
     apart: set[int] = set()
     counted: Counter[str] = Counter()
@@ -122,17 +124,17 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
                 made = _changed(node) if isinstance(node, ast.AST) and id(node) not in apart else None
                 if made is None:
                     continue
-                _put(parent, name, place, made)
                 change = f"{_said(node)} -> {_said(made)}"
                 counted[change] += 1
-                yield Mutant(
-                    file=str(path.relative_to(PACKAGE)),
-                    line=getattr(node, "lineno", 0),
-                    change=change,
-                    same=counted[change],
-                    text=ast.unparse(tree),
-                )
+                file, line = str(path.relative_to(PACKAGE)), getattr(node, "lineno", 0)
+                _put(parent, name, place, made)
+                yield Mutant(file=file, line=line, change=change, same=counted[change]), tree
                 _put(parent, name, place, node)
+
+
+def changed_text(mutant: Mutant) -> str:
+    """Return the text of the file with a change."""
+    return next(ast.unparse(tree) for one, tree in _changes(PACKAGE / mutant.file) if one == mutant)
 
 
 def _put(parent: ast.AST, name: str, place: int, node: ast.AST) -> None:
@@ -154,16 +156,39 @@ def tests_of(file: str) -> list[str]:
 
 def _preload() -> None:
     """Load the libraries that all tests need once; each mutant is tried in a fork that has them."""
-    for name in ("anndata", "scanpy", "sklearn.neighbors", "torch", "scipy.stats", "hypothesis", "pytest"):
+    for name in ("anndata", "scanpy", "sklearn.neighbors", "torch", "scipy.stats"):
         importlib.import_module(name)
 
 
-def _tests_fail(source: Path, files: list[str], markers: str) -> bool:
-    """Run tests with a copy of the package in a fork of this process; say whether one failed or hung."""
+class _Noted:
+    """Plug-in of pytest that writes the name of the first test that fails, or file that cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+
+def _first_failure(source: Path, tests: list[str], markers: str) -> str | None:
+    """Run tests with a copy of the package in a fork of this process.
+
+    Returns
+    -------
+    str or None
+        The first test that fails; empty where all hang or end at once; None where none fails.
+    """
+    note = source.with_name("failed")
+    note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
         os.setsid()
-        with open(os.devnull, "w") as nowhere:
+        with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         sys.path.insert(0, str(source))
@@ -171,28 +196,44 @@ def _tests_fail(source: Path, files: list[str], markers: str) -> bool:
         sys.dont_write_bytecode = True
         status = 1
         try:
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", markers, *files]))
+            words = ["-x", "-q", "-p", "no:cacheprovider", "-m", markers, *tests]
+            preloaded = "ignore::pytest.PytestAssertRewriteWarning"  # zarr is a plug-in of pytest, too
+            status = int(pytest.main(["-W", preloaded, *words], plugins=[_Noted(note)]))
         finally:
             os._exit(status)
     ends = time.monotonic() + _MOST_SECONDS
     while time.monotonic() < ends:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) not in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
+            passed = os.waitstatus_to_exitcode(status) in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
+            return None if passed else note.read_text() if note.exists() else ""
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return True
+    return ""
 
 
-def is_killed(mutant: Mutant, source: Path, markers: str) -> bool:
-    """Run the tests of a file with its changed text in a copy of the package, the quick ones first."""
+def killer_of(mutant: Mutant, source: Path, markers: str) -> str | None:
+    """Run the tests of a file with its changed text, the quick ones first; return the first that fails.
+
+    Parameters
+    ----------
+    mutant
+        The change.
+    source
+        Folder with a copy of the package.
+    markers
+        Of pytest: which tests are run.
+    """
     target = source / "cellweft" / mutant.file
     before = target.read_text()
-    target.write_text(mutant.text)
+    target.write_text(changed_text(mutant))
     try:
-        files = tests_of(mutant.file)
-        return any(_tests_fail(source, files, f"{part} and ({markers})") for part in ("not slow", "slow"))
+        for part in ("not slow", "slow"):
+            failed = _first_failure(source, tests_of(mutant.file), f"{part} and ({markers})")
+            if failed is not None:
+                return failed
+        return None
     finally:
         target.write_text(before)
 
@@ -211,7 +252,7 @@ def main() -> int:
         for part in PARTS
         for one in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))
     )
-    every = [mutant for path in files for mutant in mutants_of(path)]
+    every = [mutant for path in files for mutant, _ in _changes(path)]
     drawn = sorted(every, key=lambda one: one.rank(options.seed))[: options.mutants]
     chosen = range(len(drawn)) if options.only is None else options.only
     print(
@@ -224,23 +265,24 @@ def main() -> int:
 
 
 def _try_all(chosen: dict[int, Mutant], markers: str) -> int:
-    """Try changes, those of a file one after another; print what became of each."""
+    """Try changes, those of a file one after another; print what became of each, and which test noticed."""
     _preload()
-    killed, tried = 0, ""
+    killed, sound = 0, {""}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "src")
         shutil.copytree(PACKAGE, source / "cellweft", ignore=shutil.ignore_patterns("__pycache__"))
         for number, one in sorted(chosen.items(), key=lambda item: (item[1].file, item[0])):
-            if one.file != tried:
-                tried = one.file
-                if _tests_fail(source, tests_of(one.file), f"not slow and ({markers})"):
-                    print(f"the tests of {one.file} fail without any change", flush=True)
-                    return 1
             start = time.monotonic()
-            is_dead = is_killed(one, source, markers)
-            killed += is_dead
-            fate = "killed  " if is_dead else "SURVIVES"
-            print(f"{fate} {number} {one.said()} ({time.monotonic() - start:.0f} s)", flush=True)
+            killer = killer_of(one, source, markers)
+            if killer and killer not in sound:
+                if _first_failure(source, [killer], markers) is not None:
+                    print(f"{killer} fails without any change", flush=True)
+                    return 1
+                sound.add(killer)
+            killed += killer is not None
+            fate = "SURVIVES" if killer is None else "killed  "
+            by = f" by {killer}" if killer else ""
+            print(f"{fate} {number} {one.said()} ({time.monotonic() - start:.0f} s){by}", flush=True)
     print(f"{killed} of {len(chosen)} killed")
     return 0
 

@@ -59,7 +59,9 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
         rows.append(("read as", *(str(found[side].get("instrument") or "") for side in sides)))
     add("cells", "cells", "count")
     if any(found[side].get("cells_left_out") for side in sides):
-        rows.append(("left out", *("; ".join(found[side].get("cells_left_out", [])) for side in sides)))
+        rows.append(
+            ("left out", *("; ".join(map(str, found[side].get("cells_left_out", []))) for side in sides))
+        )
     add("genes", "genes", "count")
     scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
     rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
