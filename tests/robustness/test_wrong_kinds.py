@@ -64,10 +64,10 @@ ODD: dict[str, Any] = {
 
 FREE = {("pl.trends", "axis"), ("pl.spatial", "title"), ("io.vitessce_config", "title")}
 FREE |= {("io.vitessce_config", "url"), ("pl.calibration", "label"), ("Pair.find_shared", "where")}
-FREE |= {("pl.spatial", "layer"), ("pl.gene", "unit"), ("pl.spatial", "unit"), ("Imputer.save", "path")}
+FREE |= {("pl.gene", "unit"), ("pl.spatial", "unit"), ("Imputer.save", "path")}
 FREE |= {(name, "device") for name in ("Imputer", "Placer", "load", "evaluate_imputation")}
 """Arguments that take any text: it is shown, is the name of what is written, or is looked up when it is used
-(a device may be that of another machine; a layer is that of a gene, and not of a column)."""
+(a device may be that of another machine)."""
 
 
 def calls(world: Any, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
