@@ -44,13 +44,20 @@ _RECORD: dict[str, Any] = {
     "parameters": dict,
     "inputs": {"reference": _INPUT, "spatial": _INPUT},
     "interval": Real,
-    "network": list,
+    "network": (dict, list),
     "seeds": list,
     "pair": _PAIR,
 }
 """What reports compute with; "?" may be missing. Any other entry is shown as it stands, or not at all."""
 
-_SAID = {Real: "a number", list: "a list", dict: "a group of entries", _OR_NONE: "a number", _LIST: "a list"}
+_SAID = {
+    Real: "a number",
+    list: "a list",
+    (dict, list): "names",
+    dict: "a group of entries",
+    _OR_NONE: "a number",
+    _LIST: "a list",
+}
 
 
 def checked_record(record: Any, where: str) -> dict[str, Any]:
