@@ -521,7 +521,7 @@ def test_sets_and_edges_have_no_distance(graph: str) -> None:
 
 
 def test_the_default_settings_are_those_that_were_released() -> None:
-    """What a preset means changes the numbers of everyone who uses it: then tests/golden/settings.json, too."""
+    """Another default changes the numbers of everyone who uses it: tests/golden/settings.json has them."""
     now = {
         "auto": AttentionSettings(),
         "stimpute": StImputeSettings.published(9_999),
