@@ -206,7 +206,10 @@ def chosen_colors(
     if asked and labels and not asked.keys() & set(labels):
         some = next(iter(asked))
         raise SettingError(
-            "colors", expected="colours of labels that are drawn", got=shorten(asked), fix=near(some, labels)
+            "colors",
+            expected="colours of labels that are drawn",
+            got=shorten(list(asked)),
+            fix=near(some, labels),
         )
     given = {**(kept or {}), **asked}
     for label in labels:
