@@ -97,7 +97,7 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
         rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
     if found["gene_bridge"]:
         rows.append(("matched by", (Name(str(found["gene_bridge"])),)))
-    if place["dimensions"]:
+    if place["dimensions"] and place["extent"]:
         extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
         size = joined(extent, between=" × ", last=" × ")
         unit = shown_unit(place.get("unit", ""))
