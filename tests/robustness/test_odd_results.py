@@ -113,7 +113,7 @@ def test_text_in_a_column_of_cells_is_refused(world: Any, tmp_path: Path) -> Non
 def test_genes_of_one_name_are_refused(world: Any, tmp_path: Path) -> None:
     result = world.imputed.copy()
     result.var_names = ["Same", "Same", *result.var_names[2:]]
-    with pytest.raises(InputError, match="var_names: expected every gene once, got several columns of 'Same'"):
+    with pytest.raises(InputError, match=r"var_names: expected every gene once, got .* of 'Same'"):
         cellweft.report(tmp_path / "a.html", result, progress=False)
 
 
