@@ -67,6 +67,7 @@ def test_the_second_run_is_told_who_holds_the_output(kind: str, world: Any, tmp_
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
 def test_a_run_whose_input_is_replaced_is_refused(world: Any, tmp_path: Path) -> None:
     """Neither zeros nor the values of another tissue are taken for those of the pair."""
     path = tmp_path / "tissue.zarr"

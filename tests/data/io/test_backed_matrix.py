@@ -236,6 +236,7 @@ def test_indices_of_damaged_files_are_refused(
             raise FormatError("st.X", expected="12 cells", got=f"{source.shape}", fix="The file is damaged.")
 
 
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize("change", ["moved", "replaced"])
 def test_a_store_that_is_moved_or_replaced_is_not_read_as_zeros(
