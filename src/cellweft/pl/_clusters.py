@@ -404,7 +404,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     from anndata import AnnData
     from sklearn.neighbors import KNeighborsTransformer
 
-    cells = AnnData(values)
+    cells, seed = AnnData(values), seed % 2**32  # NumPy's and scikit-learn's largest
     n_pcs = min(_N_PCS, min(values.shape) - 1)
     start = "random"
     if n_pcs >= 2:
