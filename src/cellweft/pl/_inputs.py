@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import GeneError, InputError, arg
+from cellweft._errors import GeneError, InputError, arg, array_of
 from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names, other_names
@@ -144,7 +144,7 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
     InputError
         Another shape, or NaN or infinity.
     """
-    found = np.asarray(places, dtype=np.float64)
+    found = array_of(where, places, fix="Pass a position for every plotted cell, in their order.")
     if found.ndim != 2 or len(found) != n or found.shape[1] not in (2, 3) or not np.isfinite(found).all():
         raise InputError(
             where,
@@ -329,6 +329,8 @@ def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any
     if np.shape(values) != (n_cells,):
         expected, got = f"one value for each of the {n_cells:,} cells", f"shape {np.shape(values)}"
         raise InputError(where, expected=expected, got=got, fix=fix)
+    if np.iscomplexobj(values):
+        raise InputError(where, expected="numbers or labels", got="complex numbers", fix=fix)
     return values if isinstance(values, pd.Series) else pd.Series(values)
 
 

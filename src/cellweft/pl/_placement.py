@@ -15,6 +15,7 @@ from cellweft._errors import (
     InputError,
     KeyMissingError,
     SettingError,
+    array_of,
     check_all_known,
     check_choice,
     check_range,
@@ -301,7 +302,8 @@ def _shares_of(
     else:
         data = opened(spots, "spots")
         table, at, unit = _stored_shares(data), places_of(data, coordinates), unit_of(data, unit, coordinates)
-    table = table.set_axis(table.columns.astype(str), axis=1).astype(np.float64)
+    shares = array_of("spots", table, fix="Pass the composition of the spots, as numbers.")
+    table = pd.DataFrame(shares, index=table.index, columns=table.columns.astype(str))
     if table.empty or (table.to_numpy() < 0).any() or np.isinf(table.to_numpy()).any():
         raise InputError(
             "spots",
