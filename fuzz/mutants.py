@@ -1,7 +1,8 @@
 """Change one operator or number of the code at a time, and see whether a test notices it.
 
 The changes are drawn by a seed from all that can be made in the networks, the scores and the uncertainty: the
-same command draws the same ones from the same code. The code itself is never touched: a copy of it is.
+same command draws the same ones from the same code, and where some of it is changed, the same from the rest.
+The code itself is never touched: a copy of it is.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
+import importlib
 import os
-import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "cellweft"
 PARTS = ("nn", "evaluate/metrics.py", "evaluate/placement_metrics.py", "impute/uncertainty")
-_MOST_SECONDS = 900.0
+_MOST_SECONDS = 600.0
 
 # Tests that look at a file, beside the one of its name.
 ALSO = {
@@ -53,12 +59,24 @@ _NAMES |= {"argmax": "argmin", "argmin": "argmax", "any": "all", "all": "any", "
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the file, the line, what it was and is, and the whole changed text."""
+    """One change: the file, the line, and what it was and is.
+
+    `same` counts the changes of the same words in the file: together with them it tells this one from all
+    others, whatever is changed elsewhere.
+    """
 
     file: str
     line: int
     change: str
-    text: str
+    same: int
+
+    def rank(self, seed: int) -> str:
+        """Return what orders all changes at random: the first are drawn."""
+        return hashlib.sha256(f"{seed} {self.file} {self.change} {self.same}".encode()).hexdigest()
+
+    def said(self) -> str:
+        """Return the change as it is printed."""
+        return f"{self.file}:{self.line}: {self.change}"
 
 
 def _changed(node: ast.AST) -> ast.AST | None:
@@ -87,10 +105,14 @@ def _said(node: ast.AST) -> str:
     return " ".join(ast.unparse(node).split())[:70]
 
 
-def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Yield all changes of a file; annotations, decorators and messages are left alone."""
+def _changes(path: Path) -> Iterator[tuple[Mutant, ast.Module]]:
+    """Yield all changes of a file, each with the changed tree, which the next one changes back.
+
+    Annotations, decorators and messages are left alone.
+    """
     tree = ast.parse(path.read_text())
     apart: set[int] = set()
+    counted: Counter[str] = Counter()
     for node in ast.walk(tree):
         left = [getattr(node, name, None) for name in ("annotation", "returns")]
         left += list(getattr(node, "decorator_list", ()))
@@ -102,14 +124,17 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
                 made = _changed(node) if isinstance(node, ast.AST) and id(node) not in apart else None
                 if made is None:
                     continue
+                change = f"{_said(node)} -> {_said(made)}"
+                counted[change] += 1
+                file, line = str(path.relative_to(PACKAGE)), getattr(node, "lineno", 0)
                 _put(parent, name, place, made)
-                yield Mutant(
-                    file=str(path.relative_to(PACKAGE)),
-                    line=getattr(node, "lineno", 0),
-                    change=f"{_said(node)} -> {_said(made)}",
-                    text=ast.unparse(tree),
-                )
+                yield Mutant(file=file, line=line, change=change, same=counted[change]), tree
                 _put(parent, name, place, node)
+
+
+def changed_text(mutant: Mutant) -> str:
+    """Return the text of the file with a change."""
+    return next(ast.unparse(tree) for one, tree in _changes(PACKAGE / mutant.file) if one == mutant)
 
 
 def _put(parent: ast.AST, name: str, place: int, node: ast.AST) -> None:
@@ -129,27 +154,88 @@ def tests_of(file: str) -> list[str]:
     return found or [str(Path("tests") / path.parent)]
 
 
-def is_killed(mutant: Mutant, copy_of_source: Path, markers: str) -> bool:
-    """Run the tests of a file with its changed text in a copy of the package; say whether one failed."""
-    target = copy_of_source / "cellweft" / mutant.file
+def _preload() -> None:
+    """Load the libraries that all tests need once; each mutant is tried in a fork that has them."""
+    for name in ("anndata", "scanpy", "sklearn.neighbors", "torch", "scipy.stats"):
+        importlib.import_module(name)
+
+
+class _Noted:
+    """Plug-in of pytest that writes the name of the first test that fails, or file that cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+
+def _first_failure(source: Path, tests: list[str], markers: str) -> str | None:
+    """Run tests with a copy of the package in a fork of this process.
+
+    Returns
+    -------
+    str or None
+        The first test that fails; empty where all hang or end at once; None where none fails.
+    """
+    note = source.with_name("failed")
+    note.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        sys.path.insert(0, str(source))
+        os.environ["PYTHONPATH"] = str(source)
+        sys.dont_write_bytecode = True
+        status = 1
+        try:
+            words = ["-x", "-q", "-p", "no:cacheprovider", "-m", markers, *tests]
+            preloaded = "ignore::pytest.PytestAssertRewriteWarning"  # zarr is a plug-in of pytest, too
+            status = int(pytest.main(["-W", preloaded, *words], plugins=[_Noted(note)]))
+        finally:
+            os._exit(status)
+    ends = time.monotonic() + _MOST_SECONDS
+    while time.monotonic() < ends:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            passed = os.waitstatus_to_exitcode(status) in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
+            return None if passed else note.read_text() if note.exists() else ""
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return ""
+
+
+def killer_of(mutant: Mutant, source: Path, markers: str) -> str | None:
+    """Run the tests of a file with its changed text, the quick ones first; return the first that fails.
+
+    Parameters
+    ----------
+    mutant
+        The change.
+    source
+        Folder with a copy of the package.
+    markers
+        Of pytest: which tests are run.
+    """
+    target = source / "cellweft" / mutant.file
     before = target.read_text()
-    target.write_text(mutant.text)
+    target.write_text(changed_text(mutant))
     try:
-        words = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", markers, *tests_of(mutant.file)]
-        environment = os.environ | {"PYTHONPATH": str(copy_of_source), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            timeout=_MOST_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return True
+        for part in ("not slow", "slow"):
+            failed = _first_failure(source, tests_of(mutant.file), f"{part} and ({markers})")
+            if failed is not None:
+                return failed
+        return None
     finally:
         target.write_text(before)
-    return done.returncode not in (0, 5)
 
 
 def main() -> int:
@@ -157,8 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--mutants", type=int, default=100)
-    parser.add_argument("--first", type=int, default=0, help="of those drawn, the first to try")
-    parser.add_argument("--last", type=int, default=None, help="and the one to stop before")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of those drawn; all by default")
     parser.add_argument("--markers", default="not gpu and not robust", help="of pytest: which tests are run")
     parser.add_argument("--list", action="store_true", help="print them, and try none")
     options = parser.parse_args()
@@ -167,26 +252,38 @@ def main() -> int:
         for part in PARTS
         for one in ([PACKAGE / part] if part.endswith(".py") else (PACKAGE / part).glob("*.py"))
     )
-    every = [mutant for path in files for mutant in mutants_of(path)]
-    drawn = random.Random(options.seed).sample(every, min(options.mutants, len(every)))
-    chosen = drawn[options.first : options.last]
+    every = [mutant for path in files for mutant, _ in _changes(path)]
+    drawn = sorted(every, key=lambda one: one.rank(options.seed))[: options.mutants]
+    chosen = range(len(drawn)) if options.only is None else options.only
     print(
         f"{len(every):,} possible changes in {len(files)} files; {len(drawn)} drawn with seed {options.seed}"
     )
-    killed = 0
+    if options.list:
+        print("\n".join(f"{number} {drawn[number].said()}" for number in chosen))
+        return 0
+    return _try_all({number: drawn[number] for number in chosen}, options.markers)
+
+
+def _try_all(chosen: dict[int, Mutant], markers: str) -> int:
+    """Try changes, those of a file one after another; print what became of each, and which test noticed."""
+    _preload()
+    killed, sound = 0, {""}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "src")
         shutil.copytree(PACKAGE, source / "cellweft", ignore=shutil.ignore_patterns("__pycache__"))
-        for number, one in enumerate(chosen, options.first):
-            said = f"{number} {one.file}:{one.line}: {one.change}"
-            if options.list:
-                print(said)
-                continue
-            is_dead = is_killed(one, source, options.markers)
-            killed += is_dead
-            print(f"{'killed  ' if is_dead else 'SURVIVES'} {said}", flush=True)
-    if not options.list:
-        print(f"{killed} of {len(chosen)} killed")
+        for number, one in sorted(chosen.items(), key=lambda item: (item[1].file, item[0])):
+            start = time.monotonic()
+            killer = killer_of(one, source, markers)
+            if killer and killer not in sound:
+                if _first_failure(source, [killer], markers) is not None:
+                    print(f"{killer} fails without any change", flush=True)
+                    return 1
+                sound.add(killer)
+            killed += killer is not None
+            fate = "SURVIVES" if killer is None else "killed  "
+            by = f" by {killer}" if killer else ""
+            print(f"{fate} {number} {one.said()} ({time.monotonic() - start:.0f} s){by}", flush=True)
+    print(f"{killed} of {len(chosen)} killed")
     return 0
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 _MOST_SECONDS = 20.0  # that one file may take
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
-_BATCH = 25  # files that a process reads before the others have their turn
+_BATCH = 200  # files that a process reads before the others have their turn
 
 
 class TooSlow(BaseException):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -50,10 +51,19 @@ def _input(path: Path) -> None:
         warnings.simplefilter("ignore")
         try:
             _everything(path)
-        finally:
-            made = cellweft.pair(_reference(), path)
-            made.summary()
-            made.st.block(slice(0, 5))
+        except Exception:
+            if zlib.crc32(path.name.encode() + str(path.stat().st_size).encode()) % 4:
+                raise
+            _paired(path)
+            raise
+        _paired(path)
+
+
+def _paired(path: Path) -> None:
+    """Pair an input with a reference: all that can be read, and of the others every fourth."""
+    made = cellweft.pair(_reference(), path)
+    made.summary()
+    made.st.block(slice(0, 5))
 
 
 def _everything(path: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from cellweft import _errors, errors
@@ -24,6 +25,7 @@ from cellweft._errors import (
     ServiceError,
     SettingError,
     arg,
+    array_of,
     check_choice,
     check_range,
     require,
@@ -183,3 +185,9 @@ class TestMessages:
     def test_they_survive_a_process_border(self, through) -> None:
         again = through(SettingError("k", expected="a", got="b", fix="Raise " + arg("k", 3) + "."))
         assert again.fields(lambda one: one.name)["fix"] == "Raise k."
+
+
+def test_complex_numbers_keep_no_part_in_silence() -> None:
+    for values in (np.ones(2) * 1j, [1j, 2], np.ones((2, 2), dtype=complex)):
+        with pytest.raises(InputError, match=r"places: expected an array of numbers, got .*complex numbers"):
+            array_of("places", values, fix="Pass numbers.")

@@ -478,6 +478,8 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
     if hasattr(values, "obs_names"):  # NumPy would go through an AnnData cell by cell
         raise InputError(where, expected="an array", got=f"a {type(values).__name__}", fix=fix)
     try:
+        if numbers and np.iscomplexobj(values):
+            raise TypeError("complex numbers")  # NumPy would leave their imaginary part out
         return np.asarray(values, dtype=np.float64 if numbers else None)
     except (TypeError, ValueError) as error:
         expected = "an array of numbers" if numbers else "an array"

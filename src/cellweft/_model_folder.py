@@ -148,6 +148,30 @@ def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
     return {f"{name}.{key}": one for key, one in parts.items()}
 
 
+def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, what: str) -> None:
+    """Raise `FormatError` where saved weights have another width than the network they are for.
+
+    It is checked before the network is made: of a damaged width that would take all memory, or hours.
+
+    Parameters
+    ----------
+    tensors, name
+        All that was saved, and the name of the weights, (width, n_in).
+    width
+        What the settings or the genes say.
+    what
+        Which of them says it, for the error.
+    """
+    found = len(tensors[name])
+    if found != width:
+        raise FormatError(
+            f"{_WEIGHTS}, {name}",
+            expected=f"{width:,} rows, which {what} says",
+            got=f"{found:,}",
+            fix="The files are damaged, or of two models: fit the model and save it again.",
+        )
+
+
 def part_of(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """Return the tensors of one network, whose names start with its own."""
     return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}

@@ -1,6 +1,8 @@
 """The settings of every method, the published values, the memory of a cell, what a gene graph is made of."""
 
+import json
 from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -516,3 +518,17 @@ def test_sets_and_edges_have_no_distance(graph: str) -> None:
     assert automatic.graph_shares(["embedding"]) == {"embedding": 1.0}
     with pytest.raises(SettingError, match=r"measure: .*of gene_sets and edges, which have no distance"):
         automatic.graph_shares(["gene_sets", "edges"])
+
+
+def test_the_default_settings_are_those_that_were_released() -> None:
+    """Another default changes the numbers of everyone who uses it: tests/golden/settings.json has them."""
+    now = {
+        "auto": AttentionSettings(),
+        "stimpute": StImputeSettings.published(9_999),
+        "stimpute, 10,000 cells": StImputeSettings.published(10_000),
+        "place auto": StemSettings.from_preset("auto"),
+        "place stem": StemSettings.from_preset("stem"),
+    }
+    path = Path(__file__).parents[1] / "golden" / "settings.json"
+    plain = json.loads(json.dumps({name: asdict(one) for name, one in now.items()}))
+    assert plain == json.loads(path.read_text())

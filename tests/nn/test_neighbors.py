@@ -160,6 +160,10 @@ class TestApproximateNeighbors:
         np.testing.assert_array_equal(near.search(queries, 7), exact)
         assert near.recall(queries, 7) == 1.0
 
+    def test_seeds_that_faiss_has_no_room_for_are_taken(self) -> None:
+        near = ApproximateNeighbors.build(cells(60), seed=2**31 + 5)
+        assert near.index.cp.seed == 5
+
     @pytest.mark.slow
     def test_a_part_of_a_large_one_holds_nearly_all(self) -> None:
         random = np.random.default_rng(0)

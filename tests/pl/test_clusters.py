@@ -177,3 +177,11 @@ def test_the_diagonal_does_not_take_the_colours_of_enrichment():
     assert [(text.get_text(), text.get_position()) for text in ax.texts] == [("90", (0, 0)), ("70", (2, 2))]
     alone = pl.enrichment(pd.DataFrame([[5.0]], index=["a"], columns=["a"]))
     assert alone.images[0].get_clim() == (-5, 5)
+
+
+def test_a_layer_that_is_not_there_is_refused(two_modules):
+    with pytest.raises(SettingError, match="layer: expected None with a table, got 'counts'"):
+        pl.modules(two_modules, layer="counts")
+    made = AnnData(two_modules.to_numpy(), var=pd.DataFrame(index=two_modules.columns))
+    with pytest.raises(KeyMissingError, match="layer='counts'"):
+        pl.modules(made, layer="counts")

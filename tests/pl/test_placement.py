@@ -147,3 +147,11 @@ def test_maps_of_a_composition_say_how_many_types_they_leave_out():
     assert [ax.get_title() for ax in maps[:2]] == ["T1", "T2"]
     assert [text.get_text() for text in maps[-1].texts] == ["and 4 more types"]
     assert maps[-1].get_xlabel() == "x →"
+
+
+def test_places_that_would_not_be_used_are_refused(cells, shares):
+    with pytest.raises(SettingError, match=r"coordinates: expected none with a table, got str\. Pass pl"):
+        pl.composition(shares, places=PLACES, coordinates="obsm:nothing")
+    cells.obsm["cellweft_proportions"] = pd.DataFrame({"a": np.ones(6)}, index=cells.obs_names)
+    with pytest.raises(SettingError, match="places: expected none with an AnnData, got ndarray"):
+        pl.composition(cells, places=PLACES)

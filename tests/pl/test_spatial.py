@@ -347,3 +347,27 @@ def test_a_legend_of_many_labels_says_how_many_it_leaves_out(cells):
     assert names[:3] == ["L1", "L2", "L3"]
     assert len(names) == 61
     assert names[-1] == "and 12 more"
+
+
+@pytest.mark.parametrize("color", ["type", "depth", "Gad1", None, np.arange(6)])
+def test_a_layer_that_is_not_there_is_refused_whatever_is_drawn(cells, color):
+    with pytest.raises(KeyMissingError, match=r"layer='lowr'.*no such layer.*'lower'"):
+        pl.spatial(cells, color, layer="lowr")
+
+
+def test_a_layer_that_is_there_may_go_with_a_column(cells):
+    assert pl.spatial(cells, "type", layer="lower").get_title() == "type"
+
+
+def test_raw_is_read_with_its_own_genes(cells):
+    whole = cells.copy()
+    whole.var_names = ["Other", "Gad1"]
+    cells.raw = whole
+    assert dots(pl.spatial(cells, "Other", layer="raw"))[1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert dots(pl.spatial(cells, "Gad1", layer="raw"))[1].tolist() == [0, 0, 0, 1, 2, 5]
+
+
+def test_colours_of_other_labels_alone_are_refused(cells):
+    with pytest.raises(SettingError, match="colors: expected colours of labels that are drawn, got 'A'"):
+        pl.spatial(cells, "type", colors={"A": "red"})
+    assert pl.spatial(cells, "type", colors={"a": "red", "further": "blue"}).get_title() == "type"

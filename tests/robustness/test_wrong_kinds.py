@@ -62,12 +62,18 @@ ODD: dict[str, Any] = {
     "array of strangers": np.array([Stranger()] * 3, dtype=object),
 }
 
-FREE = {("pl.trends", "axis"), ("pl.spatial", "title"), ("io.vitessce_config", "title")}
+FREE = {
+    ("pl.composition", "unit"),
+    ("pl.placed", "unit"),
+    ("pl.trends", "axis"),
+    ("pl.spatial", "title"),
+    ("io.vitessce_config", "title"),
+}
 FREE |= {("io.vitessce_config", "url"), ("pl.calibration", "label"), ("Pair.find_shared", "where")}
-FREE |= {("pl.spatial", "layer"), ("pl.gene", "unit"), ("pl.spatial", "unit"), ("Imputer.save", "path")}
+FREE |= {("pl.gene", "unit"), ("pl.spatial", "unit"), ("Imputer.save", "path")}
 FREE |= {(name, "device") for name in ("Imputer", "Placer", "load", "evaluate_imputation")}
 """Arguments that take any text: it is shown, is the name of what is written, or is looked up when it is used
-(a device may be that of another machine; a layer is that of a gene, and not of a column)."""
+(a device may be that of another machine)."""
 
 
 def calls(world: Any, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
@@ -143,10 +149,24 @@ def calls(world: Any, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[
         ),
         "tl.regional_genes": (tl.regional_genes, {"placed": placement, "regions": np.array(["a", "b"] * 20)}),
         "tl.subsample_types": (tl.subsample_types, {"cells": world.sc}),
+        "tl.coexpression_modules": (
+            tl.coexpression_modules,
+            {"expression": values, "genes": names, "seed": 0, "k": 2},
+        ),
+        "tl.hollow_structure": (tl.hollow_structure, {"embeddings": values}),
+        "tl.near_type": (tl.near_type, {"placed": placement, "cell_type": "Type1"}),
+        "tl.regions_of": (tl.regions_of, {"placed": placement, "column": "cell_type"}),
         "tl.Trends.curves": (trends.curves, {"gene": "v"}),
         "tl.Trends.means": (trends.means, {}),
         "tl.radial_concentration": (tl.radial_concentration, {"embeddings": values}),
         "pl.calibration": (pl.calibration, {"truth": values, "bounds": {0.9: (values - 1, values + 1)}}),
+        "pl.composition": (
+            pl.composition,
+            {"spots": pd.DataFrame({"a": np.full(30, 0.5), "b": np.full(30, 0.5)}), "places": places},
+        ),
+        "pl.label_colors": (pl.label_colors, {"data": world.st.copy(), "column": "cell_type"}),
+        "pl.modules": (pl.modules, {"data": pd.DataFrame(values, columns=list("vwuzt"))}),
+        "pl.placed": (pl.placed, {"placement": world.placed}),
         "pl.gene": (pl.gene, {"imputed": world.imputed, "gene": panel[0]}),
         "pl.methods": (pl.methods, {"scores": scores}),
         "pl.palette": (pl.palette, {"n": 3}),
@@ -201,10 +221,12 @@ ARGUMENTS = [
         **{f"tl.{one}": getattr(tl, one) for one in ("differential_expression", "gene_trends")},
         **{f"tl.{one}": getattr(tl, one) for one in ("neighborhood_enrichment", "region_enrichment")},
         **{f"tl.{one}": getattr(tl, one) for one in ("regional_genes", "subsample_types")},
-        "tl.radial_concentration": tl.radial_concentration,
+        **{f"tl.{one}": getattr(tl, one) for one in ("radial_concentration", "hollow_structure")},
+        **{f"tl.{one}": getattr(tl, one) for one in ("coexpression_modules", "near_type", "regions_of")},
         **{f"tl.Trends.{one}": getattr(tl.Trends, one) for one in ("curves", "means")},
         **{f"pl.{one}": getattr(pl, one) for one in ("calibration", "gene", "methods", "palette")},
-        **{f"pl.{one}": getattr(pl, one) for one in ("spatial", "trends")},
+        **{f"pl.{one}": getattr(pl, one) for one in ("spatial", "trends", "composition", "label_colors")},
+        **{f"pl.{one}": getattr(pl, one) for one in ("modules", "placed")},
         **{f"io.{one}": getattr(io, one) for one in ("check_cellxgene", "write_scores", "vitessce_config")},
         **{f"genes.{one}": getattr(genes, one) for one in ("read_edges", "read_embedding", "read_fasta")},
         "genes.read_gene_sets": genes.read_gene_sets,

@@ -193,3 +193,14 @@ def test_gene_graph_naive() -> None:
 def test_constants_have_no_module(n_genes: int) -> None:
     modules = coexpression_modules(np.full((5, n_genes), 0.1), np.arange(n_genes).astype(str), seed=0)
     assert list(modules) == [-1] * n_genes
+
+
+def test_seeds_beyond_those_of_numpy_are_taken() -> None:
+    cells, groups = blobs(n_genes=60)
+    clusters = leiden_clusters(cells, seed=2**40)
+    assert cluster_scores(groups, clusters)["ari"] == pytest.approx(1)
+
+
+def test_a_seed_is_looked_at_where_none_is_needed() -> None:
+    with pytest.raises(SettingError, match="seed: expected a whole number"):
+        leiden_clusters(np.ones((4, 2)), seed=-1)

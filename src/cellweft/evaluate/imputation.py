@@ -340,7 +340,7 @@ def protocol_text(record: Mapping[str, Any]) -> str:
     'Protocol published: cells are normalised by the whole panel, held-out genes included, as published.'
     """
     protocol = record.get("parameters", {}).get("protocol")
-    if protocol not in _PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in _PROTOCOLS:
         return ""
     sizes = record.get("pair", {}).get("spatial", {}).get("size_factor")
     said = f"Protocol {protocol}: {_PROTOCOLS[protocol]}"

@@ -23,7 +23,7 @@ from cellweft._compute import (
     torch_stream,
 )
 from cellweft._errors import InputError
-from cellweft._model_folder import ModelFolder, named, part_of
+from cellweft._model_folder import ModelFolder, check_width, named, part_of
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Preset, Progress
 from cellweft.data._pair import Pair
 from cellweft.data.gene_major import GeneColumns
@@ -81,7 +81,9 @@ class SavedAttention:
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         tensors, settings = folder.tensors, AttentionSettings(**folder.config["settings"])
-        cells = CellMap(min(len(folder.genes), settings.most_inputs), settings)
+        n_inputs = min(len(folder.genes), settings.most_inputs)
+        check_width(tensors, "cells.of_logs", n_inputs, "the panel")
+        cells = CellMap(n_inputs, settings)
         cells.load_state_dict(part_of(tensors, "cells"))
         moments: dict[str, Any] = {name: _moments(tensors, name) for name in _MOMENTS}
         intervals, known, counts = (_arrays(tensors, name) for name in ("intervals", "trust", "counts"))
@@ -118,6 +120,7 @@ def _arrays(tensors: dict[str, torch.Tensor], name: str) -> dict[str, Any]:
 def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Levels | None:
     if "levels.mean" not in tensors:
         return None
+    check_width(tensors, "levels.0.first.weight", settings.level_hidden, "level_hidden")
     start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
     nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
     for number, net in enumerate(nets):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellweft._compute import BLOCK_BYTES, row_blocks, rows_within, torch_stream
 from cellweft._errors import SettingError, arg
-from cellweft._model_folder import ModelFolder, named, part_of
+from cellweft._model_folder import ModelFolder, check_width, named, part_of
 from cellweft._statistics import unit_length
 from cellweft._typing import FloatArray, IntArray, Preset, Progress, RelationKind
 from cellweft.data._pair import Pair
@@ -91,6 +91,13 @@ class SavedStImpute:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         config, tensors, genes = folder.config, folder.tensors, folder.genes
         settings = StImputeSettings(**(_BEFORE | config["settings"]))
+        for part, width, what in (
+            ("autoencoder.encoder", settings.latent, "latent"),
+            ("autoencoder.decoder", len(genes), "the panel"),
+            ("network.first.linear", settings.k, "k"),
+            ("network.layers.1", settings.hidden, "hidden"),
+        ):
+            check_width(tensors, f"{part}.weight", width, what)
         start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):
@@ -98,9 +105,11 @@ class SavedStImpute:
         nets = None
         if config["n_reliability_nets"]:
             centre, scale = (tensors[f"reliability.{one}"].numpy() for one in ("centre", "scale"))
-            learned = [ReliabilityNet(len(centre), start) for _ in range(config["n_reliability_nets"])]
-            for number, net in enumerate(learned):
-                net.load_state_dict(part_of(tensors, f"reliability.{number}"))
+            learned = []
+            for number in range(config["n_reliability_nets"]):
+                net = ReliabilityNet(len(centre), start)
+                net.load_state_dict(part_of(tensors, f"reliability.{number}"))  # ends where there are no more
+                learned.append(net)
             by_gene = genes.set_index("gene")
             nets = ReliabilityNets(
                 centre=centre,

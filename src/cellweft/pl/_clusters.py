@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
 from cellweft._compute import numpy_stream, row_blocks, sample_rows
-from cellweft._errors import InputError, KeyMissingError, check_known, check_range, checks_kinds
+from cellweft._errors import InputError, KeyMissingError, SettingError, check_known, check_range, checks_kinds
 from cellweft._statistics import centred, unit_length
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names
@@ -20,7 +20,7 @@ from cellweft.data.io.backed_matrix import Rows, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.pl._axes import PLAIN, SMALL, color_bar, heat_map, panel, panels, tidy
 from cellweft.pl._colors import MISSING, natural_order, number_map
-from cellweft.pl._inputs import Shade, given_shade, logged, opened, shade_of, values_of
+from cellweft.pl._inputs import Shade, given_shade, logged, of_layer, opened, shade_of, values_of
 from cellweft.pl._spatial import shade_legend
 from cellweft.tl._clustering import coexpression_modules
 
@@ -404,7 +404,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
     from anndata import AnnData
     from sklearn.neighbors import KNeighborsTransformer
 
-    cells = AnnData(values)
+    cells, seed = AnnData(values), seed % 2**32  # NumPy's and scikit-learn's largest
     n_pcs = min(_N_PCS, min(values.shape) - 1)
     start = "random"
     if n_pcs >= 2:
@@ -421,7 +421,10 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
 
 def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[DoubleArray, NDArray[np.str_]]:
     """Return the values of the genes that are drawn, and their names."""
-    source = data if isinstance(data, pd.DataFrame) else opened(data)
+    if isinstance(data, pd.DataFrame) and layer is not None:
+        fix = "Leave it out, or pass the AnnData."
+        raise SettingError("layer", expected="None with a table", got=repr(layer), fix=fix)
+    source = data if isinstance(data, pd.DataFrame) else of_layer(opened(data), layer)
     names = source.columns if isinstance(source, pd.DataFrame) else source.var.index
     known = names.astype(str).to_numpy(dtype=np.str_)
     places = np.arange(len(known)) if genes is None else find_names(list(genes), known, where="genes")

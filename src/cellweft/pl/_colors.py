@@ -13,6 +13,7 @@ from matplotlib.colors import Colormap, is_color_like, to_hex
 from natsort import natsorted
 
 from cellweft._errors import InputError, SettingError, check_known, check_range, checks_kinds
+from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.io.columns import column_of
 from cellweft.data.io.lazy_input import Input
@@ -182,7 +183,9 @@ def kept_colors(opened: Input, column: str, values: pd.Series[Any]) -> dict[str,
     return {label: to_hex(color_of[label]) for label in shown}
 
 
-def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> dict[str, str]:
+def chosen_colors(
+    labels: Sequence[str], colors: Mapping[str, str] | None, *, kept: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return a colour for every label: those given, which must be colours, and the palette for others.
 
     Parameters
@@ -190,14 +193,25 @@ def chosen_colors(labels: Sequence[str], colors: Mapping[str, str] | None) -> di
     labels
         In order.
     colors
-        By label, or None.
+        By label, or None. There may be colours of further labels, which other plots have.
+    kept
+        By label, for those without one in ``colors``.
 
     Raises
     ------
     SettingError
-        The value for a label is not a colour.
+        The value for a label is not a colour, or none of the labels has one in ``colors``.
     """
-    given = {str(label): one for label, one in (colors or {}).items()}
+    asked = {str(label): one for label, one in (colors or {}).items()}
+    if asked and labels and not asked.keys() & set(labels):
+        some = next(iter(asked))
+        raise SettingError(
+            "colors",
+            expected="colours of labels that are drawn",
+            got=shorten(list(asked)),
+            fix=near(some, labels),
+        )
+    given = {**(kept or {}), **asked}
     for label in labels:
         if label in given and not is_color_like(given[label]):
             where, fix = f"colors[{label!r}]", "For example '#0072B2'."

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellweft._errors import GeneError, InputError, arg
+from cellweft._errors import GeneError, InputError, arg, array_of
 from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
 from cellweft.data.io.keys import INTERVAL, PREFIX
-from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.results import coordinate_unit, gene_columns, open_result, result_kind, result_scale
 from cellweft.data.side import Side
 from cellweft.data.spatial import find_coordinates
@@ -144,7 +144,7 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
     InputError
         Another shape, or NaN or infinity.
     """
-    found = np.asarray(places, dtype=np.float64)
+    found = array_of(where, places, fix="Pass a position for every plotted cell, in their order.")
     if found.ndim != 2 or len(found) != n or found.shape[1] not in (2, 3) or not np.isfinite(found).all():
         raise InputError(
             where,
@@ -176,6 +176,27 @@ def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
     if not _is_number(series):
         raise InputError(where, expected="numbers", got=str(series.dtype), fix="Pass numbers, or NaN.")
     return _finite(series.to_numpy(np.float64, na_value=np.nan), where)
+
+
+def of_layer(data: Input, layer: str | None) -> Input:
+    """Return an input with the genes that a layer has, which are others in ``raw``.
+
+    Parameters
+    ----------
+    data
+        Opened.
+    layer
+        The layer, or None.
+
+    Raises
+    ------
+    KeyMissingError
+        There is no such layer.
+    """
+    if layer is not None:
+        data = with_raw(data) if layer == RAW and RAW not in data.layers else data
+        data.values(layer, argument="layer")
+    return data
 
 
 def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray:
@@ -257,9 +278,12 @@ def shade_of(
     ------
     GeneError
         No gene and no column has the name.
+    KeyMissingError
+        There is no such layer, whatever is drawn.
     InputError
         It is both; not one value per cell; infinite values.
     """
+    data = of_layer(data, layer)
     if color is None:
         return Shade(name="")
     if not isinstance(color, str):
@@ -270,7 +294,7 @@ def shade_of(
         return Shade(name=name, numbers=values, measure=f"{name} ({_scale_of(data, values, layer)})")
     series = data.obs[name]
     kept = kept_colors(data, name, series) if not _is_number(series) else {}
-    return _shade(series, name, kept | {str(label): one for label, one in (colors or {}).items()})
+    return _shade(series, name, colors, kept)
 
 
 def given_shade(
@@ -297,7 +321,7 @@ def given_shade(
     fix = "Pass the name of a gene or column, or values in the order of the cells."
     series = _series(values, n_cells, "color", fix=fix)
     own = str(values.name) if isinstance(values, pd.Series) and values.name is not None else ""
-    return _shade(series, name or own, colors or {})
+    return _shade(series, name or own, colors)
 
 
 def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any]:
@@ -305,10 +329,14 @@ def _series(values: Any, n_cells: int, where: str, *, fix: str) -> pd.Series[Any
     if np.shape(values) != (n_cells,):
         expected, got = f"one value for each of the {n_cells:,} cells", f"shape {np.shape(values)}"
         raise InputError(where, expected=expected, got=got, fix=fix)
+    if np.iscomplexobj(values):
+        raise InputError(where, expected="numbers or labels", got="complex numbers", fix=fix)
     return values if isinstance(values, pd.Series) else pd.Series(values)
 
 
-def _shade(series: pd.Series[Any], name: str, colors: Mapping[str, str]) -> Shade:
+def _shade(
+    series: pd.Series[Any], name: str, colors: Mapping[str, str] | None, kept: Mapping[str, str] | None = None
+) -> Shade:
     if _is_number(series):
         numbers = _finite(series.to_numpy(np.float64, na_value=np.nan), f"color={name!r}")
         measure = _MEASURES.get(name.removeprefix(PREFIX), name or "value")
@@ -317,7 +345,9 @@ def _shade(series: pd.Series[Any], name: str, colors: Mapping[str, str]) -> Shad
     known = [one for one in labels if one != UNKNOWN]
     codes, kinds = pd.factorize(series)  # a missing one has code -1
     number = np.append(pd.Index(known).get_indexer(pd.Index([str(one) for one in kinds])), -1)
-    return Shade(name=name, codes=number[codes].astype(np.int64), colors=chosen_colors(known, colors))
+    return Shade(
+        name=name, codes=number[codes].astype(np.int64), colors=chosen_colors(known, colors, kept=kept)
+    )
 
 
 def measure_of(shade: Shade, unit: str | None) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from cellweft._errors import (
     InputError,
     KeyMissingError,
+    SettingError,
+    array_of,
     check_all_known,
     check_choice,
     check_range,
@@ -266,11 +268,26 @@ def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int)
     ax.add_collection(LineCollection(ends, colors=INK, linewidths=0.5, **look), autolim=False)
 
 
+_PLACES_OF = {
+    "places": "Name those of the AnnData: coordinates='obsm:KEY'.",
+    "coordinates": "Pass places=, one for each row of the table.",
+}
+
+
 def _shares_of(
     spots: Any, places: Any, coordinates: str | None, unit: str | None
 ) -> tuple[pd.DataFrame, DoubleArray, str | None]:
     """Return the composition of spots, columns as text, their places, and the unit of these."""
-    if isinstance(spots, pd.DataFrame):
+    is_table, is_placement = isinstance(spots, pd.DataFrame), hasattr(spots, "deconvolve")
+    for name, given, unused in (
+        ("places", places, not is_table),
+        ("coordinates", coordinates, is_table or is_placement),
+    ):
+        if given is not None and unused:
+            what = "a table" if is_table else "a placement" if is_placement else "an AnnData"
+            fix = f"Leave {name} out." if is_placement else _PLACES_OF[name]
+            raise SettingError(name, expected=f"none with {what}", got=type(given).__name__, fix=fix)
+    if is_table:
         if places is None:
             raise InputError(
                 "places",
@@ -279,13 +296,14 @@ def _shares_of(
                 fix="Pass places=spots.obsm['spatial'].",
             )
         table, at = spots, flat_places(places, len(spots), "places")
-    elif hasattr(spots, "deconvolve"):
+    elif is_placement:
         table, at = spots.deconvolve(), flat_places(spots.pair.coordinates, len(spots.spots), "places")
         unit = unit_of(spots, unit)
     else:
         data = opened(spots, "spots")
         table, at, unit = _stored_shares(data), places_of(data, coordinates), unit_of(data, unit, coordinates)
-    table = table.set_axis(table.columns.astype(str), axis=1).astype(np.float64)
+    shares = array_of("spots", table, fix="Pass the composition of the spots, as numbers.")
+    table = pd.DataFrame(shares, index=table.index, columns=table.columns.astype(str))
     if table.empty or (table.to_numpy() < 0).any() or np.isinf(table.to_numpy()).any():
         raise InputError(
             "spots",

@@ -70,12 +70,14 @@ def spatial(
         A gene, a column of ``obs`` (``"gene:NAME"`` and ``"obs:NAME"`` tell them apart where a name is both),
         or (n_cells,) numbers or labels. None draws all cells alike.
     layer
-        Layer that a gene is read from; ``X`` by default. Values are drawn as they stand there.
+        Layer that a gene is read from, "raw" for the ``raw`` slot; ``X`` by default. Values are drawn as they
+        stand there. There must be such a layer, whatever ``color`` is.
     coordinates
         ``"obsm:KEY"`` or ``"obs:X,Y"``; by default the usual places. Of three dimensions the first two are
         drawn.
     colors
-        Colour of each label; by default those of `label_colors`. Missing labels are grey.
+        Colour of each label, of which one at least must be drawn; by default those of `label_colors`. Missing
+        labels are grey.
     limits
         Values of the first and last colour; by default the smallest value (the quantile 0.005 where any is
         below 0) and the quantile 0.995, so that a few cells do not darken all others; the smallest and the

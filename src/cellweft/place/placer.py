@@ -33,7 +33,7 @@ from cellweft._errors import (
     check_seed,
     checks_kinds,
 )
-from cellweft._model_folder import FolderModel, ModelFolder, named, part_of
+from cellweft._model_folder import FolderModel, ModelFolder, check_width, named, part_of
 from cellweft._provenance import provenance, timed
 from cellweft._text import NotebookText
 from cellweft._typing import DoubleArray, IntArray, PlacerPreset, ProgressOption
@@ -91,6 +91,9 @@ class SavedPlacer:
         settings = StemSettings(**former | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
         check_seed(config["seed"])
+        for layer, width in ((0, "hidden"), (3, "middle"), (6, "latent")):
+            name = f"encoder.0.layers.{layer}.weight"
+            check_width(folder.tensors, name, getattr(settings, width), width)
         encoders = []
         for number in range(settings.models):
             encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once

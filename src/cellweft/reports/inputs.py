@@ -18,13 +18,27 @@ from cellweft._text import near, shorten
 from cellweft.data._pair import Pair
 from cellweft.data.gene_names import other_names
 from cellweft.data.io.damaged import reading
-from cellweft.data.io.keys import INTERVAL, MEASURED, PLACES, PROPORTIONS, RECORD
+from cellweft.data.io.keys import (
+    CONFIDENCE,
+    INTERVAL,
+    MEASURED,
+    PLACES,
+    PROPORTIONS,
+    RECORD,
+    RELIABILITY,
+    RELIABILITY_LOWER,
+    RELIABILITY_UPPER,
+    RELIABLE,
+    SPREAD,
+    WEIGHT,
+)
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import table_with_text
 from cellweft.data.io.results import ResultKind, gene_columns, open_result, result_kind
 from cellweft.data.spatial import find_labels
 from cellweft.evaluate.score_table import COLUMNS, check_items
 from cellweft.reports.document import Form, Number
+from cellweft.reports.records import checked_record
 
 _TABLES = (".csv", ".parquet")
 _WANTED = (
@@ -74,8 +88,9 @@ class Result:
     @cached_property
     def record(self) -> dict[str, Any]:
         """How it was made, as plain values; empty where it does not say."""
-        found = self.data.uns.get(RECORD, {}) if hasattr(self.data.uns, "get") else {}
-        return dict(_plain(found)) if isinstance(found, Mapping) else {}
+        uns = self.data.uns
+        found = uns[RECORD] if isinstance(uns, Mapping) and RECORD in uns else None
+        return checked_record(found, f"{self.data.where}.uns[{RECORD!r}]")
 
     @cached_property
     def label_column(self) -> str | None:
@@ -282,7 +297,7 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
         return one
     if isinstance(one, pd.DataFrame):
         name = "scores" if not n_scores else f"scores, table {n_scores + 1}"
-        return _scores(one, name, dict(one.attrs.get(RECORD, {})), where)
+        return _scores(one, name, one.attrs.get(RECORD), where)
     if not isinstance(one, AnnData) and isinstance(one, Placed):
         one = one.to_anndata(neighbors=0)
     if not isinstance(one, AnnData | str) and not hasattr(one, "__fspath__"):
@@ -291,7 +306,36 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
         return _read_scores(Path(one).expanduser(), where)
     data = open_result(one, argument=where)
     kind = _kind_of(data, where)
-    return Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
+    made = Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
+    _check_result(made)
+    return made
+
+
+def _check_result(result: Result) -> None:
+    """Raise `InputError` where a result does not hold what cellweft writes, as far as a report reads it."""
+    var = result.data.var
+    result.record  # noqa: B018  (it is checked where it is read first)
+    where, fix = f"{result.data.where}.var", "Use the result as cellweft wrote it."
+    if not var.index.is_unique:
+        same = shorten(var.index[var.index.duplicated()].unique().astype(str))
+        raise InputError(
+            f"{where}_names", expected="every gene once", got=f"several columns of {same}", fix=fix
+        )
+    for name in (RELIABILITY, RELIABILITY_LOWER, RELIABILITY_UPPER):
+        if name in var.columns and not pd.api.types.is_numeric_dtype(var[name]):
+            _refuse_column(f"{where}[{name!r}]", "numbers", var[name], fix)
+    for name in (MEASURED, RELIABLE):
+        if name in var.columns and not pd.api.types.is_bool_dtype(var[name]):
+            _refuse_column(f"{where}[{name!r}]", "True and False", var[name], fix)
+    for name in (CONFIDENCE, SPREAD, WEIGHT):
+        if name in result.data.obs.columns and not pd.api.types.is_numeric_dtype(result.data.obs[name]):
+            at = f"{result.data.where}.obs[{name!r}]"
+            _refuse_column(at, "numbers", result.data.obs[name], fix)
+
+
+def _refuse_column(where: str, expected: str, column: pd.Series[Any], fix: str) -> None:
+    some = shorten(column.drop_duplicates().head(3).astype(str))
+    raise InputError(where, expected=expected, got=f"{column.dtype} ({some})", fix=fix)
 
 
 def _kind_of(data: Input, where: str) -> ResultKind:
@@ -337,7 +381,7 @@ def _beside(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) -> Scores:
+def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
     missing = [column for column in COLUMNS if column not in table.columns]
     fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement."
     if missing or table.empty:
@@ -349,15 +393,5 @@ def _scores(table: pd.DataFrame, name: str, record: dict[str, Any], where: str) 
         got = str(table["value"].dtype)
         raise InputError(where, expected="numbers in the column 'value'", got=got, fix=fix)
     names = {one: table[one].astype(str) for one in ("method", "level", "item", "metric")}
-    return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=record)
-
-
-def _plain(value: Any) -> Any:
-    """Return a record of any format as plain values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
+    made = checked_record(record, f"record of {where}")
+    return Scores(name=name, table=table.assign(**names)[list(COLUMNS)], record=made)

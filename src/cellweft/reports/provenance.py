@@ -59,7 +59,9 @@ def _sides(found: Mapping[str, Any], source: str) -> Table:
         rows.append(("read as", *(str(found[side].get("instrument") or "") for side in sides)))
     add("cells", "cells", "count")
     if any(found[side].get("cells_left_out") for side in sides):
-        rows.append(("left out", *("; ".join(found[side].get("cells_left_out", [])) for side in sides)))
+        rows.append(
+            ("left out", *("; ".join(map(str, found[side].get("cells_left_out", []))) for side in sides))
+        )
     add("genes", "genes", "count")
     scales = [str(found[side].get("stored_scale", found[side]["scale"])) for side in sides]
     rows.append(("values", *(SCALES.get(scale, "unknown") for scale in scales)))
@@ -95,7 +97,7 @@ def _together(found: Mapping[str, Any], source: str) -> Facts:
         rows.append(("not usable", (number(len(only), "genes_only_spatial"), ": ", *_names(only))))
     if found["gene_bridge"]:
         rows.append(("matched by", (Name(str(found["gene_bridge"])),)))
-    if place["dimensions"]:
+    if place["dimensions"] and place["extent"]:
         extent = [number(one, "coordinates, extent", "value") for one in place["extent"]]
         size = joined(extent, between=" × ", last=" × ")
         unit = shown_unit(place.get("unit", ""))

@@ -112,13 +112,14 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
     """
     from sklearn.decomposition import PCA
 
+    check_seed(seed)
     expression = _check_expression(expression)
     check_range("resolution", resolution, low=1e-9)
     n_cells, n_genes = expression.shape
     if n_cells < 3 or np.all(expression == expression[0]):
         return np.zeros(n_cells, dtype=np.int64)
     if min(n_cells, n_genes) > _N_PCS:
-        expression = PCA(_N_PCS, random_state=seed).fit_transform(expression)
+        expression = PCA(_N_PCS, random_state=seed % 2**32).fit_transform(expression)
     graph = _cell_graph(expression, k=min(_N_NEIGHBORS, n_cells) - 1)
     return _leiden(graph, seed=seed, resolution=resolution)
 

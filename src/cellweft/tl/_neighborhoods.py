@@ -281,7 +281,6 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     0.707
     """
     check_range("share", share, low=0.0, high=1.0)
-    check_seed(seed)
     return float(np.quantile(_radius_ratios(embeddings, seed), share, method="inverted_cdf"))
 
 
@@ -344,6 +343,7 @@ def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
 
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
     """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
+    check_seed(seed)
     cells = array_of("embeddings", embeddings, fix="Give a matrix, such as obsm of a placement.")
     check_array(
         "embeddings",

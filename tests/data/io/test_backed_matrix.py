@@ -234,3 +234,21 @@ def test_indices_of_damaged_files_are_refused(
         source.read(slice(None))
         if source.shape != (12, 6):  # as the table of the cells would tell
             raise FormatError("st.X", expected="12 cells", got=f"{source.shape}", fix="The file is damaged.")
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("change", ["moved", "replaced"])
+def test_a_store_that_is_moved_or_replaced_is_not_read_as_zeros(
+    tmp_path: Path, form: Any, change: str
+) -> None:
+    path = tmp_path / "x.zarr"
+    anndata.AnnData(form(VALUES)).write_zarr(path)
+    source = open_rows(zarr.open_group(path, mode="r")["X"], where="st.X")
+    assert (dense(source.read(slice(0, 5))) == VALUES[:5]).all()
+    path.rename(tmp_path / "elsewhere.zarr")
+    if change == "replaced":
+        anndata.AnnData(form(VALUES + 1)).write_zarr(path)
+    got = "nothing at its path" if change == "moved" else "one that was replaced meanwhile"
+    with pytest.raises(FormatError, match=rf"st\.X.*expected a zarr store that stays as it was.*got {got}"):
+        source.read(slice(5, 9))

@@ -7,6 +7,7 @@ from cellweft._errors import InputError
 from cellweft.impute.uncertainty.count_model import (
     FAMILIES,
     CountModel,
+    _Entries,
     dispersions_of,
     fit_count_model,
     frailty_at,
@@ -138,3 +139,11 @@ def test_too_few_genes_with_counts_are_refused() -> None:
         fit_count_model(predicted, counts, sizes=sizes)
     with pytest.raises(InputError, match="sizes"):
         fit_count_model(predicted, counts, sizes=sizes[:-1])
+
+
+def test_rates_have_a_floor_of_a_thousandth_of_their_genes_mean() -> None:
+    predicted = np.log1p(np.tile([[0.0], [4.0]], (1, 12)))
+    counts = np.tile([[1.0], [2.0]], (1, 12))
+    found = _Entries.of(predicted, counts, np.ones((2, 12)))
+    np.testing.assert_allclose(np.exp(found.rates[:, 0]), [0.002, 4.002], rtol=1e-9)
+    np.testing.assert_array_equal(found.own, np.full(12, 1.5))

@@ -375,8 +375,9 @@ def test_a_gene_is_reliable_from_the_cut_on(error: float) -> None:
     assert known.cut == pytest.approx(max(error / (1 - error), LEAST))
 
 
-def test_where_nothing_was_foretold_no_gene_is_reliable() -> None:
-    assert not bare([1.5] * 20).reliable(np.array([0.0, 1.0])).any()
+@pytest.mark.parametrize("error", [1.0, 1.5])
+def test_where_nothing_was_foretold_no_gene_is_reliable(error: float) -> None:
+    assert not bare([error] * 20).reliable(np.array([0.0, 1.0])).any()
 
 
 # Storing, and errors

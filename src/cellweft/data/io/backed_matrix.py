@@ -23,6 +23,7 @@ from cellweft._typing import DoubleArray, IntArray, Matrix
 from cellweft.data.io.damaged import reading
 from cellweft.data.io.lost_chunks import lost_regions
 from cellweft.data.io.reopenable import Reopening
+from cellweft.data.io.zarr_store import ArrayWatch
 
 Rows = slice | IntArray
 
@@ -161,11 +162,17 @@ class _MemoryRows(_ArrayRows):  # of an ndarray, or a csr_matrix without repeate
 @dataclass(frozen=True, eq=False)
 class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask array, its blocks dense or sparse
     where: str  # what errors call it
+    watch: ArrayWatch = field(init=False)
+    _read_again = ("watch",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "watch", ArrayWatch(self.array))
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
             with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
                 part = self.array[start:stop]
+                self.watch.check(self.where)
                 if not hasattr(part, "compute"):
                     return _picked(part, columns, is_own=True)
                 # By threads here: within the task of a cluster, its own workers could wait for each other.
@@ -183,9 +190,11 @@ class _DiskSparseRows(Reopening):
     n_columns: int
     where: str  # what errors call it
     indptr: NDArray[Any] = field(init=False)  # the starts in memory, four bytes each where these are enough
-    _read_again = ("indptr",)
+    watch: ArrayWatch = field(init=False)
+    _read_again = ("indptr", "watch")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "watch", ArrayWatch(self.indices))
         with reading(self.where, ".indptr"):
             self._read_starts()
 
@@ -220,6 +229,7 @@ class _DiskSparseRows(Reopening):
             starts = self.indptr[start : stop + 1].astype(np.int64) - low
             with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
                 indices, values = self.indices[low:high], self.data[low:high]
+                self.watch.check(self.where)
             _check_indices(indices, self.n_columns, self.where)
             parts = (values, indices, starts)
             block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))

@@ -246,6 +246,51 @@ def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
     return [tuple(slice(n * step, min((n + 1) * step, end)) for n, step, end in one) for one in sizes]
 
 
+class ArrayWatch:
+    """An array of a store in a folder, as it was when this was made; nothing is watched of any other array.
+
+    zarr opens a chunk's file when it reads the chunk. Of a store that is moved, removed or replaced meanwhile
+    it reads zeros, or values of the new one.
+
+    Parameters
+    ----------
+    array
+        The array.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._file: Path | None = None
+        if isinstance(array, zarr.Array) and isinstance(array.store, LocalStore):
+            name = "zarr.json" if array.metadata.zarr_format == 3 else ".zarray"
+            self._file = Path(array.store.root) / array.path / name
+            self._then = self._now(self._file)
+
+    def check(self, where: str) -> None:
+        """Raise `FormatError` where the array has gone or is another one; to be called after a read.
+
+        Parameters
+        ----------
+        where
+            What the error calls it.
+        """
+        now = None if self._file is None else self._now(self._file)
+        if self._file is not None and now != self._then:
+            raise FormatError(
+                where,
+                expected="a zarr store that stays as it was when it was opened",
+                got="nothing at its path" if now is None else "one that was replaced meanwhile",
+                fix="Read the data again from the start, when nothing writes the store any more.",
+            )
+
+    @staticmethod
+    def _now(file: Path) -> tuple[int, ...] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def _is_listed(array: zarr.Array[Any]) -> bool:
     """Say whether the manifest of an array's store lists the array as it is."""
     root = zarr.open(array.store, mode="r")

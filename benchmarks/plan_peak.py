@@ -1,0 +1,109 @@
+"""Planned against measured peak memory of imputing and placing, at three sizes, as the budget gets tight.
+
+Every case is a process of its own. Its budget is what the plan says is needed at least, and some more: the
+plan must hold it, and a budget below must be refused before anything is done.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common import peak_of_this_process, write
+
+SIZES = ((1_000, 1_000, 500), (4_000, 3_000, 1_500), (16_000, 6_000, 3_000))
+"""Spatial cells, cells of the reference, genes; a fifth of these is on the panel."""
+KINDS = ("auto", "stimpute", "place")
+ROOM = 1.1
+"""Budget, in parts of what is needed at least."""
+
+
+def make(folder: Path, n_spatial: int, n_reference: int, n_genes: int) -> None:
+    """Write the inputs; in a process of its own, whose memory is not that of a case."""
+    import cellweft
+
+    made = cellweft.datasets.simulate_tissue(
+        n_spatial=n_spatial, n_reference=n_reference, n_genes=n_genes, n_panel=n_genes // 5, seed=1
+    )
+    made.sc.write_h5ad(folder / "sc.h5ad")
+    made.st.write_h5ad(folder / "st.h5ad")
+
+
+def case(kind: str, folder: Path) -> dict[str, Any]:
+    """Run one case in this process, and return what was planned and what it took."""
+    import cellweft
+
+    pair = cellweft.pair(folder / "sc.h5ad", folder / "st.h5ad")
+    if kind == "place":
+        placer = cellweft.Placer(settings={"steps": 3, "models": 1})
+        least = budget = planned = placer.plan(pair).peak_bytes
+        placer.fit(pair, progress=False).place(progress=False)
+    else:
+        steps = {"auto": ("steps", "fold_steps", "level_steps"), "stimpute": ("epochs", "ae_epochs")}
+        imputer = cellweft.Imputer(preset=kind, settings=dict.fromkeys(steps[kind], 2))
+        least = least_of(imputer, pair)
+        budget = ROOM * least
+        planned = imputer.plan(pair=pair, memory=int(budget)).peak_bytes
+        imputer.fit(pair, progress=False)
+        imputer.impute_to(folder / "out.zarr", memory=int(budget), overwrite=True, progress=False)
+    return {"least": least, "budget": budget, "planned": planned, "peak": peak_of_this_process()}
+
+
+def least_of(imputer: Any, pair: Any) -> float:
+    """Return the least budget that is not refused, as the refusal says it."""
+    import cellweft
+
+    try:
+        imputer.plan(pair=pair, memory="1 MB")
+    except cellweft.errors.MemoryBudgetError as error:
+        number, unit = re.search(r"at least ([\d.,]+) (MB|GB)", str(error)).groups()
+        return float(number.replace(",", "")) * {"MB": 1e6, "GB": 1e9}[unit]
+    raise SystemExit("a budget of 1 MB was not refused")
+
+
+def run(*words: str) -> str:
+    """Run this script in a process of its own, and return what it printed."""
+    command = [sys.executable, __file__, *words]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def main() -> None:
+    """Run all cases, or one, in processes of their own, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--make", nargs=4, help="folder, spatial cells, cells of the reference, genes")
+    parser.add_argument("--case", nargs=2, help="kind and folder")
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many sizes")
+    options = parser.parse_args()
+    if options.make:
+        make(Path(options.make[0]), *map(int, options.make[1:]))
+        return
+    if options.case:
+        print(json.dumps(case(options.case[0], Path(options.case[1]))))
+        return
+    rows = {}
+    for size in SIZES[: options.sizes]:
+        with tempfile.TemporaryDirectory() as folder:
+            run("--make", folder, *map(str, size))
+            for kind in KINDS:
+                found = json.loads(run("--case", kind, folder).splitlines()[-1])
+                print(kind, size, found, flush=True)
+                row = {f"{name}, MB": found[name] / 1e6 for name in ("least", "budget", "planned", "peak")}
+                row["peak / budget"] = found["peak"] / found["budget"]
+                rows[f"{kind}, {size[0]:,} x {size[1]:,} cells, {size[2]:,} genes"] = row
+    table = pd.DataFrame(rows).T
+    lines = ["|  | " + " | ".join(table.columns) + " |", "| --- " * (len(table.columns) + 1) + "|"]
+    for name, row in table.iterrows():
+        numbers = [*(f"{value:,.0f}" for value in row[:-1]), f"{row.iloc[-1]:.2f}"]
+        lines.append(f"| {name} | " + " | ".join(numbers) + " |")
+    title = "# Planned and measured peak memory\n"
+    write("plan_peak", title + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

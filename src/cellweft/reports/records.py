@@ -1,0 +1,124 @@
+"""Records of results and of tables of scores: checked once, where they are read, for all that reports say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from cellweft._errors import InputError
+
+_Form: TypeAlias = "type | tuple[type, ...] | dict[str, Any]"
+
+_ANY = "*"  # stands for every other key
+_OR_NONE, _LIST = (Real, type(None)), (list, type(None))
+_INPUT: dict[str, Any] = {"path": object, "cells": Real, "genes": Real, "digest": object}
+_SIDE: dict[str, Any] = {
+    "source": object,
+    "cells": Real,
+    "genes": Real,
+    "scale": object,
+    "sparsity?": _OR_NONE,
+    "median_total?": _OR_NONE,
+    "empty_cells?": _OR_NONE,
+    "empty_genes?": _OR_NONE,
+    "cells_left_out?": list,
+    "label_counts?": dict,
+}
+_PAIR: dict[str, Any] = {
+    "reference": _SIDE,
+    "spatial": _SIDE,
+    "shared_genes": Real,
+    "genes_to_impute": Real,
+    "genes_only_spatial": list,
+    "gene_bridge": object,
+    "coordinates": {"found": object, "dimensions": Real, "extent": _LIST, "spacing": _OR_NONE},
+    "slices": {"cells": dict},
+}
+_RECORD: dict[str, Any] = {
+    "settings": dict,
+    "duration": {_ANY: Real},
+    "versions": dict,
+    "parameters": dict,
+    "inputs": {"reference": _INPUT, "spatial": _INPUT},
+    "interval": Real,
+    "network": (dict, list),
+    "seeds": list,
+    "pair": _PAIR,
+}
+"""What reports compute with; "?" may be missing. Any other entry is shown as it stands, or not at all."""
+
+_SAID = {
+    Real: "a number",
+    list: "a list",
+    (dict, list): "names",
+    dict: "a group of entries",
+    _OR_NONE: "a number",
+    _LIST: "a list",
+}
+
+
+def checked_record(record: Any, where: str) -> dict[str, Any]:
+    """Return a record as plain values, empty where it is none.
+
+    Parameters
+    ----------
+    record
+        As it stands in ``uns``, in ``attrs`` or in the file beside a table. Only a part may be there.
+    where
+        What errors call it.
+
+    Raises
+    ------
+    InputError
+        An entry that reports compute with is of another kind than cellweft writes.
+    """
+    if not isinstance(record, Mapping):
+        return {}
+    plain = dict(plain_values(record))
+    for key, form in _RECORD.items():
+        if plain.get(key) not in (None, "", "none"):
+            _check(plain[key], form, f"{where}[{key!r}]")
+        else:
+            plain.pop(key, None)
+    for number in plain.get("pair", {}).get("coordinates", {}).get("extent") or ():
+        _check(number, Real, f"{where}['pair']['coordinates']['extent']")
+    return plain
+
+
+def plain_values(value: Any) -> Any:
+    """Return a record of any format as plain values."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_values(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain_values(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain_values(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check(value: Any, form: _Form, where: str) -> None:
+    """Raise `InputError` where a value is not of a form, or an entry of the form is missing."""
+    kind = dict if isinstance(form, dict) else form
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Real, _OR_NONE)):
+        _refuse(where, _SAID.get(kind, "a value"), type(value).__name__)
+    if not isinstance(form, dict) or (form is _INPUT and not value):
+        return
+    entries = dict.fromkeys(value, form[_ANY]) if _ANY in form else form
+    for name, one in entries.items():
+        key = name.removesuffix("?")
+        if key in value:
+            _check(value[key], one, f"{where}[{key!r}]")
+        elif key == name:
+            _refuse(where, f"a group with the entry {key!r}", "one without it")
+
+
+def _refuse(where: str, expected: str, got: str) -> None:
+    raise InputError(
+        where,
+        expected=f"{expected}, as cellweft writes it",
+        got=got,
+        fix="Use the record that cellweft wrote, or take the whole record out.",
+    )
