@@ -170,9 +170,9 @@ class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask arra
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
         def span(start: int, stop: int) -> Matrix:
-            with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
+            place = f", rows {start:,} to {stop - 1:,}"
+            with reading(self.where, place), self.watch.reading(self.where):
                 part = self.array[start:stop]
-                self.watch.check(self.where)
                 if not hasattr(part, "compute"):
                     return _picked(part, columns, is_own=True)
                 # By threads here: within the task of a cluster, its own workers could wait for each other.
@@ -227,9 +227,9 @@ class _DiskSparseRows(Reopening):
         def span(start: int, stop: int) -> Matrix:
             low, high = int(self.indptr[start]), int(self.indptr[stop])
             starts = self.indptr[start : stop + 1].astype(np.int64) - low
-            with reading(self.where, f", rows {start:,} to {stop - 1:,}"):
+            place = f", rows {start:,} to {stop - 1:,}"
+            with reading(self.where, place), self.watch.reading(self.where):
                 indices, values = self.indices[low:high], self.data[low:high]
-                self.watch.check(self.where)
             _check_indices(indices, self.n_columns, self.where)
             parts = (values, indices, starts)
             block = sp.csr_matrix(parts, shape=(stop - start, self.n_columns))

@@ -265,14 +265,26 @@ class ArrayWatch:
             self._file = Path(array.store.root) / array.path / name
             self._then = self._now(self._file)
 
-    def check(self, where: str) -> None:
-        """Raise `FormatError` where the array has gone or is another one; to be called after a read.
+    @contextlib.contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Look at the array after what is read of it inside, whether that could be read or not.
 
         Parameters
         ----------
         where
             What the error calls it.
+
+        Raises
+        ------
+        FormatError
+            The array has gone, or is another one.
         """
+        try:
+            yield
+        finally:
+            self._check(where)
+
+    def _check(self, where: str) -> None:
         now = None if self._file is None else self._now(self._file)
         if self._file is not None and now != self._then:
             raise FormatError(
