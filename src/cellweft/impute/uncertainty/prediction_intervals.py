@@ -135,10 +135,9 @@ class Intervals(StoredArrays):
 
         Notes
         -----
-        The shortest interval that holds ``level`` of the group's distribution, and
-        1 - `MISSED_IF_DETECTED` (1 - ``level``) of its detected values. It leaves out 0 only where the gene is
-        detected with a chance of ``level`` or more. A cell's bounds depend on nothing but its own prediction
-        and similarity.
+        The shortest interval that holds ``level`` of the group's distribution, and of its detected values
+        1 - `MISSED_IF_DETECTED` (1 - ``level``). It leaves out 0 only where the gene is detected with a
+        chance of ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
         """
         check_range("level", level, low=0.001, high=0.999)
         values, group = self._checked(predicted, similarity)
