@@ -1,8 +1,8 @@
 """Between which values a gene lies in a cell: what was measured where out-of-fold predictions said the same.
 
 Panel genes, each predicted without itself, show how measured values spread around a prediction. Entries
-(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell. What is
-known of a group has two parts, interpolated between levels: the chance that the gene is detected, and the
+(cell x gene) are grouped by the level of the prediction and by how well the reference covers the cell. What
+is known of a group has two parts, interpolated between levels: the chance that the gene is detected, and the
 quantiles of what is measured where it is.
 
 A new gene is not one more cell of a known gene: its whole column may be off. So every gene of the panel is
@@ -81,8 +81,8 @@ class Intervals(StoredArrays):
 
     The two cannot both be met exactly where zeros are common. With a chance p of detection, an interval that
     holds 0 and a share c of the detected values holds 1 - p (1 - c) of all. To hold just ``level`` of all, it
-    would have c = 1 - (1 - level) / p: of a gene detected in a fifth of the cells, half of the detected values
-    at a level of 0.9. So c has a least value, and of such genes more is held than was asked for.
+    would have c = 1 - (1 - level) / p: of a gene detected in a fifth of the cells, half of the detected
+    values at a level of 0.9. So c has a least value, and of such genes more is held than was asked for.
     """
 
     edges: DoubleArray
@@ -135,9 +135,9 @@ class Intervals(StoredArrays):
 
         Notes
         -----
-        The shortest interval that holds ``level`` of the group's distribution, and 1 - `MISSED_IF_DETECTED` (1
-        - ``level``) of its detected values. It leaves out 0 only where the gene is detected with a chance of
-        ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
+        The shortest interval that holds ``level`` of the group's distribution, and of its detected values
+        1 - `MISSED_IF_DETECTED` (1 - ``level``). It leaves out 0 only where the gene is detected with a
+        chance of ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
         """
         check_range("level", level, low=0.001, high=0.999)
         values, group = self._checked(predicted, similarity)
@@ -430,8 +430,8 @@ def _places(table: _Table, data: _Entries) -> tuple[DoubleArray, DoubleArray]:
 def _stretches(table: _Table, data: _Entries, places: DoubleArray) -> DoubleArray:
     """Return which probability of a table stands for which, (n_levels, 401); mend places.
 
-    Places of left-out genes would be uniform if genes were alike; their own quantiles say which probability of
-    the table to take for which. A level with few genes leans on all levels.
+    Places of left-out genes would be uniform if genes were alike; their own quantiles say which probability
+    of the table to take for which. A level with few genes leans on all levels.
     """
     level = np.searchsorted(table.bounds, data.predicted, side="right")
     there = ~np.isnan(places)
