@@ -317,7 +317,7 @@ def _check_result(result: Result) -> None:
     result.record  # noqa: B018  (it is checked where it is read first)
     where, fix = f"{result.data.where}.var", "Use the result as cellweft wrote it."
     if not var.index.is_unique:
-        same = shorten(var.index[var.index.duplicated()].unique().astype(str))
+        same = shorten(var.index[var.index.duplicated()].unique().astype(str).tolist())
         raise InputError(
             f"{where}_names", expected="every gene once", got=f"several columns of {same}", fix=fix
         )
@@ -334,7 +334,7 @@ def _check_result(result: Result) -> None:
 
 
 def _refuse_column(where: str, expected: str, column: pd.Series[Any], fix: str) -> None:
-    some = shorten(column.drop_duplicates().head(3).astype(str))
+    some = shorten(column.drop_duplicates().head(3).astype(str).tolist())
     raise InputError(where, expected=expected, got=f"{column.dtype} ({some})", fix=fix)
 
 
