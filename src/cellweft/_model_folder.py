@@ -148,7 +148,7 @@ def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
     return {f"{name}.{key}": one for key, one in parts.items()}
 
 
-def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, what: str) -> None:
+def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what: str) -> None:
     """Raise `FormatError` where saved weights have another width than the network they are for.
 
     It is checked before the network is made: of a damaged width that would take all memory, or hours.

@@ -82,7 +82,7 @@ class SavedAttention:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         tensors, settings = folder.tensors, AttentionSettings(**folder.config["settings"])
         n_inputs = min(len(folder.genes), settings.most_inputs)
-        check_width(tensors, "cells.of_logs", n_inputs, "the panel")
+        check_width(tensors, "cells.of_logs", n_inputs, what="the panel")
         cells = CellMap(n_inputs, settings)
         cells.load_state_dict(part_of(tensors, "cells"))
         moments: dict[str, Any] = {name: _moments(tensors, name) for name in _MOMENTS}
@@ -120,7 +120,7 @@ def _arrays(tensors: dict[str, torch.Tensor], name: str) -> dict[str, Any]:
 def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Levels | None:
     if "levels.mean" not in tensors:
         return None
-    check_width(tensors, "levels.0.first.weight", settings.level_hidden, "level_hidden")
+    check_width(tensors, "levels.0.first.weight", settings.level_hidden, what="level_hidden")
     start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
     nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
     for number, net in enumerate(nets):

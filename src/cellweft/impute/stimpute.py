@@ -97,7 +97,7 @@ class SavedStImpute:
             ("network.first.linear", settings.k, "k"),
             ("network.layers.1", settings.hidden, "hidden"),
         ):
-            check_width(tensors, f"{part}.weight", width, what)
+            check_width(tensors, f"{part}.weight", width, what=what)
         start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):

@@ -93,7 +93,7 @@ class SavedPlacer:
         check_seed(config["seed"])
         for layer, width in ((0, "hidden"), (3, "middle"), (6, "latent")):
             name = f"encoder.0.layers.{layer}.weight"
-            check_width(folder.tensors, name, getattr(settings, width), width)
+            check_width(folder.tensors, name, getattr(settings, width), what=width)
         encoders = []
         for number in range(settings.models):
             encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
