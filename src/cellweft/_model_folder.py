@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cellweft._errors import CellweftError, FormatError, MissingFileError, checks_kinds
+from cellweft._errors import CellweftError, FormatError, InputError, MissingFileError, checks_kinds
 from cellweft._provenance import refuse_former_name, versions
 from cellweft._typing import PathLike
 from cellweft.data.io.atomic_output import check_output, output_errors, partial_output
@@ -149,9 +149,10 @@ def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
 
 
 def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what: str) -> None:
-    """Raise `FormatError` where saved weights have another width than the network they are for.
+    """Raise `InputError` where saved weights have another width than the network they are for.
 
-    It is checked before the network is made: of a damaged width that would take all memory, or hours.
+    `read_folder` makes a `FormatError` of it, which names the folder. It is checked before the network is
+    made: of a damaged width that would take all memory, or hours.
 
     Parameters
     ----------
@@ -164,7 +165,7 @@ def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what
     """
     found = len(tensors[name])
     if found != width:
-        raise FormatError(
+        raise InputError(
             f"{_WEIGHTS}, {name}",
             expected=f"{width:,} rows, which {what} says",
             got=f"{found:,}",

@@ -240,7 +240,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "a slice for each spot": (
         lambda made: write(made.st, obs=pd.DataFrame({"own": made.st.obs_names}, index=made.st.obs_names)),
         ["--slices", "own"],
-        ("2 spots at different places in the same slice", "--slices"),
+        (".obs['own']", "Name a column in which each slice has one name"),
     ),
     "NaN coordinates": (
         lambda made: write(
