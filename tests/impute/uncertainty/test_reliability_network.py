@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cellweft._compute import torch_stream
 from cellweft._errors import InputError
+from cellweft._statistics import cosine
 from cellweft.data._pair import Pair, pair
 from cellweft.data.gene_major import GeneColumns
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
@@ -23,6 +24,7 @@ from cellweft.impute.uncertainty.reliability_network import (
     ReliabilityNet,
     ReliabilityNets,
     TissueSample,
+    _noisy_examples,
     fit_reliability,
     leave_out,
 )
@@ -276,6 +278,17 @@ def test_noise_lowers_the_scores() -> None:
     ]
     assert means == sorted(means, reverse=True)
     assert means[0] > means[-1] + 0.01
+
+
+def test_the_first_examples_are_the_predictions_as_they_are(tissue_pair: Pair) -> None:
+    sample = TissueSample.draw(tissue_pair, 0)
+    stream = np.random.default_rng(0)
+    predicted, truth = stream.random((2, len(sample.cells), 5), dtype=np.float32)
+    reference = stream.random((40, 5), dtype=np.float32)
+    features, labels, genes = _noisy_examples(sample, predicted, truth, reference, 0)
+    np.testing.assert_array_equal(features[:5], sample.summarise(predicted, reference))
+    np.testing.assert_allclose(labels[:5], cosine(predicted, truth), rtol=1e-6)
+    assert genes.tolist() == [0, 1, 2, 3, 4] * 5
 
 
 def test_predictions_to_judge_must_fit_the_request(reliable_imputer: Imputer) -> None:
