@@ -282,3 +282,12 @@ def test_captum_waits_until_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> Non
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
     spec.loader.exec_module(module)
+
+
+def test_the_product_is_that_of_a_query_and_its_key() -> None:
+    stream = torch.Generator().manual_seed(3)
+    points, keys = torch.randn(5, 4, generator=stream), torch.randn(3, 4, generator=stream)
+    target, rows = torch.tensor([2, 0, 1, 1, 2]), torch.tensor([0, 2, 4])
+    found = mapping_weight(lambda values: 2 * values, keys, target, what="product")(points[rows], rows)
+    expected = [2 * float(points[row] @ keys[target[row]]) for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
