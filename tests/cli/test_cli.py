@@ -653,7 +653,7 @@ def test_every_command_has_help_and_the_common_options(call: Any) -> None:
     assert call("--version").stdout == f"cellweft {cellweft.__version__}\n"
     assert "Weave single cells into tissue" in call("--help").stdout
     told = ("--json", "--quiet")
-    computing = ("check", "impute", "place", "evaluate", "report", "proteins", "embed", "demo")
+    computing = ("check", "impute", "annotate", "place", "evaluate", "report", "proteins", "embed", "demo")
     options = dict.fromkeys(computing, ("--seed", "--device", *told)) | {"view": told, "export": told}
     assert options.keys() == {command.name for command in app.registered_commands}
     for command, common in options.items():

@@ -837,7 +837,7 @@ def test_the_matrix_of_cells_and_spots_is_never_built(monkeypatch: pytest.Monkey
     )
     placed = Placement(
         pair=cast(Any, given),
-        model=cast(Any, SimpleNamespace(settings=StemSettings(composition="both"))),
+        model=cast(Any, SimpleNamespace(settings=StemSettings(composition="both"), n_encoded=cells.shape[1])),
         inputs=cast(Any, (None, None)),
         cells=cells,
         spots=spots,

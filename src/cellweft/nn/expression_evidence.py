@@ -74,7 +74,8 @@ class ExpressionEvidence:
         spread = spread + _LEAST_SPREAD * spread.mean() + _RARE
         weighed = (logs - level) * spread
         found = torch.linalg.eigh(weighed.T @ weighed).eigenvectors
-        axes = found.flip(1)[:, : min(EVIDENCE_AXES, n_genes)]
+        # in one order in memory, as a saved model is read: products would differ in the last bit
+        axes = found.flip(1)[:, : min(EVIDENCE_AXES, n_genes)].contiguous()
         return cls(
             background=background.float(),
             level=level.float(),
