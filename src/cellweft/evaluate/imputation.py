@@ -126,7 +126,7 @@ def evaluate_imputation(
     SettingError
         A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
     ScaleError
-        Counts shall be scored, and the spatial data are not counts.
+        Scores of counts were requested, and the spatial data are not counts.
     InputError
         A method gave another shape than was asked for, or NaN.
     MissingExtraError

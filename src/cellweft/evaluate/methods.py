@@ -162,7 +162,7 @@ def resolve_methods(
         Given to the Imputers that are named; objects stay as they are.
     counts
         Whether counts will be scored: Imputers that can learn a count model, which comes with reliability,
-        shall do so.
+        then learn one.
 
     Returns
     -------

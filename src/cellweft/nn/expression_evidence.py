@@ -66,7 +66,7 @@ class ExpressionEvidence:
         """
         values = torch.expm1(cells[cells.any(dim=1)].double())
         there = spots[spots.any(dim=1)].double()
-        background = _shares(there).mean(dim=0) + _RARE
+        background = _shares(torch.expm1(there)).mean(dim=0) + _RARE
         logs = _smoothed(there, background)
         level, total = logs.mean(dim=0), float(values.sum(dim=1).mean())
         n_genes = len(level)
@@ -103,9 +103,8 @@ class ExpressionEvidence:
         return to_device(self, device, *_LEARNED)
 
 
-def _shares(values: torch.Tensor) -> torch.Tensor:
+def _shares(natural: torch.Tensor) -> torch.Tensor:
     """Return the share of every gene in a row's total; rows without values have none."""
-    natural = torch.expm1(values.contiguous())  # how rows lie in memory decides the last bit of their sums
     return natural / natural.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
@@ -119,8 +118,8 @@ def _smoothed(values: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
 
     A spot's smallest value above 0 is taken as one count of it.
     """
-    natural = torch.expm1(values.contiguous())
+    natural = torch.expm1(values.contiguous())  # how rows lie in memory decides the last bit of their sums
     one = torch.where(natural > _NO_COUNT, natural, torch.inf).amin(dim=1, keepdim=True)
     counts = (natural.sum(dim=1, keepdim=True) / one).clamp_min(1)
     added = (SMOOTHING / counts).clamp_min(_LEAST_SMOOTHING)
-    return torch.log((_shares(values) + added * background) / (1 + added))
+    return torch.log((_shares(natural) + added * background) / (1 + added))

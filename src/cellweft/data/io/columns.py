@@ -105,7 +105,7 @@ def most_groups(n_cells: int, values: pd.Series[Any]) -> int:
 
 
 def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
-    """Raise `InputError` where a column that shall tell groups has another value for nearly every cell.
+    """Raise `InputError` where a column meant for groups has a different value in nearly every cell.
 
     Parameters
     ----------
