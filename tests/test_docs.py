@@ -28,7 +28,7 @@ IMPUTER = "api/generated/cellweft.Imputer"
 MADE = ("_build", "results", "generated")
 PAGES = sorted(
     path
-    for kind in ("md", "rst")
+    for kind in ("md", "rst", "ipynb")
     for path in DOCS.rglob(f"*.{kind}")
     if not {*MADE, "_templates"} & set(path.relative_to(DOCS).parts)
 )
@@ -265,3 +265,19 @@ def test_a_page_keeps_no_reader_out(
     tab.goto((site / f"{page}.html").as_uri())
     assert serious_faults(tab) == []
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("question", "page", "answer"),
+    [
+        ("What is it?", "README.md", "weaves single cells into tissue"),
+        ("What do I need?", "README.md", "You need Python 3.11 or newer"),
+        ("How do I run it on my Xenium folder?", "docs/inputs.md", "cellweft impute atlas.h5ad output-XETG"),
+        ("Can I trust it?", "docs/tutorials/trust.md", "cellweft evaluate atlas.h5ad tissue.h5ad"),
+        ("Where is the API?", "docs/api/index.rst", "Imputation"),
+    ],
+)
+def test_a_question_is_answered_one_click_from_the_readme(question: str, page: str, answer: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert page in [*links, "README.md"]
+    assert answer in (ROOT / page).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from cellweft.impute.annotation.calibration import (
     joined,
     profile_fit,
     reliability_bins,
+    unknown_together,
     without_label,
     z_scores,
 )
@@ -107,3 +108,16 @@ def test_cells_of_a_type_that_nobody_named_are_unknown() -> None:
     )
     assert unknown[there == 4].mean() > 0.5
     assert unknown[there < 4].mean() < 0.15
+
+
+def test_similar_cells_are_unknown_together() -> None:
+    looks = np.zeros(40, dtype=np.bool_)
+    looks[[0, 1, 4, 8, 39]] = True
+    groups = np.repeat([0, 1, 2, 9], [4, 4, 31, 1])  # two of 4, one of 4, one of 31, one of 1
+    expected = np.repeat([True, False, False, True], [4, 4, 31, 1])
+    np.testing.assert_array_equal(unknown_together(looks, groups), expected)
+
+
+def test_no_group_is_unknown_where_all_look_so() -> None:
+    looks = np.tile([True, True, False], 20)
+    assert not unknown_together(looks, np.arange(60) // 6).any()

@@ -34,7 +34,7 @@ _FOLDS = 3
 _MOST_CLASSIFIED = 10_000  # cells of the reference that the classifiers learn from
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
 
-ReadPanel = Callable[[slice], FloatArray]
+ReadPanel = Callable[[slice | IntArray], FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,7 +126,7 @@ class LabelLearner:
             at_once=at_once,
         )
 
-    def read(self, rows: slice) -> FloatArray:
+    def read(self, rows: slice | IntArray) -> FloatArray:
         """Return the panel of spatial cells."""
         return self.pair.st.dense(rows, self.pair.st_shared)
 
@@ -253,5 +253,6 @@ def annotate_cells(
             read=learner.read,
             embed=partial(fitted.embed, of="spatial"),
             anchors=fitted.embed(pair.sc.dense(learner.cells, pair.sc_shared), of="reference"),
+            seed=fitted.seed,
         ),
     )

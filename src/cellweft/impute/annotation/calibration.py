@@ -19,6 +19,10 @@ LEAST_SHARE = 1e-4
 """What stands for shares that are smaller, before logarithms."""
 KNOWN_CALLED_UNKNOWN = 0.1
 """Share of the held-out cells of known types that the cut lets go as unknown."""
+LEAST_VOTE = 0.3
+"""Share of similar cells that have to look as if their type were missing, for all of them to be unknown..."""
+LEAST_LIFT = 2.0
+"""...and how many times their share in all cells it has to be: elsewhere a platform differs, not a type."""
 _PENALTY = 0.03  # on the squares of the labels' offsets
 _BINS = 10
 _NEAREST = 10  # anchors whose cosines are averaged
@@ -240,6 +244,23 @@ class Novelty:
         """
         seen = _seen(probabilities, near, fits, (Middle.of(near), Middle.of(fits)))
         return np.asarray(self.model.decision_function(seen) > self.cut)
+
+
+def unknown_together(looks_unknown: BoolArray, groups: IntArray) -> BoolArray:
+    """Return which cells are unknown, as groups of similar cells: (n_cells,).
+
+    A missing type makes many similar cells look unknown. What a single cell looks like is mostly noise.
+
+    Parameters
+    ----------
+    looks_unknown
+        (n_cells,) what `Novelty.unknown` says of each cell by itself.
+    groups
+        (n_cells,) number of the group that each cell is in.
+    """
+    n_cells = np.maximum(np.bincount(groups), 1)
+    share = np.bincount(groups, weights=looks_unknown) / n_cells
+    return np.asarray((share > max(LEAST_VOTE, LEAST_LIFT * float(looks_unknown.mean())))[groups])
 
 
 @dataclass(frozen=True, kw_only=True)

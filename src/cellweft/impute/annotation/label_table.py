@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.cluster import MiniBatchKMeans
 
-from cellweft._compute import READ_ROWS, row_blocks
+from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import CONFIDENCE_COLUMN, LABEL, PROBABILITY, RECORD, UNKNOWN
@@ -20,10 +21,14 @@ from cellweft.impute.annotation.calibration import (
     calibration_error,
     profile_fit,
     reliability_bins,
+    unknown_together,
     z_scores,
 )
 from cellweft.impute.annotation.held_out_cells import HeldOut
 from cellweft.impute.annotation.reference_labels import ReferenceLabels
+
+_ALIKE = 30  # cells of a group, in the mean
+_MOST_GROUPS, _MOST_GROUPED = 500, 20_000  # the latter: cells that the groups are learned from
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,16 +38,36 @@ class Views:
     Attributes
     ----------
     read
-        From a slice of the spatial cells to their log-normalised panel.
+        From a slice or positions of spatial cells to their log-normalised panel.
     embed
         From the panel of cells, as the tissue measures it, to the shared embedding.
     anchors
         (n_held_out, n_latent) the held-out cells in it, as the reference holds them.
+    seed
+        Of the draw of cells and of the groups that they form.
     """
 
-    read: Callable[[slice], FloatArray]
+    read: Callable[[slice | IntArray], FloatArray]
     embed: Callable[[FloatArray], FloatArray]
     anchors: FloatArray
+    seed: int
+
+    def groups(self, n_cells: int) -> IntArray:
+        """Return the group of similar cells that each spatial cell is in, (n_cells,), by k-means.
+
+        Of too few cells for several groups, each is a group.
+        """
+        n_groups = min(n_cells // _ALIKE, _MOST_GROUPS)
+        if n_groups < 2:
+            return np.arange(n_cells)
+        some = sample_rows(np.arange(n_cells), _MOST_GROUPED, numpy_stream(self.seed, "groups of cells"))
+        model = MiniBatchKMeans(n_groups, n_init=3, random_state=self.seed % 2**32)
+        model.fit(np.concatenate([self._embedded(some[rows]) for rows in row_blocks(len(some), READ_ROWS)]))
+        blocks = row_blocks(n_cells, READ_ROWS)
+        return np.concatenate([model.predict(self._embedded(rows)) for rows in blocks]).astype(np.int64)
+
+    def _embedded(self, rows: slice | IntArray) -> FloatArray:
+        return self.embed(self.read(rows))
 
 
 def label_table(
@@ -73,6 +98,7 @@ def label_table(
     unknown, weights = pair.blank_cells.copy(), held_out.weights
     squares = weights @ held_out.measured.astype(np.float64) ** 2
     scores = z_scores(held_out.measured, weights @ held_out.measured, squares)
+    alike = views.groups(pair.st.n_cells)
     for number, column in enumerate(labels.columns):
         names, groups = labels.groups(number)
         sums = _by_label(probabilities, groups, len(names))
@@ -87,7 +113,7 @@ def label_table(
             anchors=Anchors(embedded=views.anchors, codes=codes),
             weights=weights,
         )
-        unknown = unknown | _unknown(novelty, sums, views)
+        unknown = unknown | unknown_together(_looks_unknown(novelty, sums, views), alike)
         before = "" if len(labels.columns) == 1 else f"{column}_"
         table[before + LABEL] = pd.Categorical.from_codes(best, categories=names.tolist())
         table[before + CONFIDENCE_COLUMN] = sums[np.arange(len(sums)), best]
@@ -114,8 +140,8 @@ def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> Do
     return sums
 
 
-def _unknown(novelty: Novelty, probabilities: DoubleArray, views: Views) -> BoolArray:
-    """Return which spatial cells are of a type that the reference seems to lack, (n_cells,)."""
+def _looks_unknown(novelty: Novelty, probabilities: DoubleArray, views: Views) -> BoolArray:
+    """Return which spatial cells look by themselves as if the reference lacked their type, (n_cells,)."""
     blocks, near, fits = (
         list(row_blocks(len(probabilities), READ_ROWS)),
         list[DoubleArray](),

@@ -1,0 +1,52 @@
+"""Run the tutorials on real data, and store what comes out in them.
+
+They read files by name alone, so each runs in a folder of its own with links to the data. The site shows what is
+stored: it is built where the data are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+TUTORIALS = Path(__file__).parent / "tutorials"
+DATA = Path(
+    os.environ.get("CELLWEFT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+).resolve()
+
+
+def execute(path: Path) -> None:
+    """Run a notebook from the first cell to the last, and store its outputs in it."""
+    notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for file in DATA.glob("*.h5ad"):
+            (Path(folder) / file.name).symlink_to(file)
+        client = NotebookClient(
+            notebook, timeout=3600, record_timing=False, resources={"metadata": {"path": folder}}
+        )
+        client.execute()
+    notebook.metadata["language_info"] = {"name": "python"}  # else it changes with the version of Python
+    nbformat.write(notebook, path)
+    print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def main() -> None:
+    """Run those that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=sorted(path.stem for path in TUTORIALS.glob("*.ipynb")))
+    names = parser.parse_args().names
+    if not DATA.is_dir():
+        sys.exit(f"There are no data in {DATA}. Name their folder: CELLWEFT_SHARED_DATA=/path/to/data.")
+    for name in names:
+        execute(TUTORIALS / f"{name}.ipynb")
+
+
+if __name__ == "__main__":
+    main()
