@@ -1,12 +1,14 @@
 """Run the tutorials on real data, and store what comes out in them.
 
-They read files by name alone, so each runs in a folder of its own with links to the data. The site shows what is
-stored: it is built where the data are not.
+They read files by name alone, so each runs in a folder of its own with links to the data. The site shows what
+is stored: it is built where the data are not.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 TUTORIALS = Path(__file__).parent / "tutorials"
 DATA = Path(
@@ -22,8 +25,17 @@ DATA = Path(
 ).resolve()
 
 
+def smaller(picture: str) -> str:
+    """Return a picture with 256 colours, as the notebook holds it: base64 of a PNG."""
+    file = io.BytesIO()
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.quantize(256).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def execute(path: Path) -> None:
     """Run a notebook from the first cell to the last, and store its outputs in it."""
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm, where ipywidgets are not installed
     notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for file in DATA.glob("*.h5ad"):
@@ -32,6 +44,10 @@ def execute(path: Path) -> None:
             notebook, timeout=3600, record_timing=False, resources={"metadata": {"path": folder}}
         )
         client.execute()
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = smaller(output.data["image/png"])
     notebook.metadata["language_info"] = {"name": "python"}  # else it changes with the version of Python
     nbformat.write(notebook, path)
     print(f"{path.name}: {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e6:.1f} MB", flush=True)

@@ -45,6 +45,12 @@ def test_labels_have_their_colours_and_missing_ones_are_grey(cells):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["c", "b", "a", "unknown"]
 
 
+def test_labels_without_a_name_have_a_legend_too(cells):
+    labels = np.where(np.arange(cells.n_obs) % 2, "odd", "even")
+    legend = pl.spatial(cells, labels).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["even", "odd"]
+
+
 def test_the_legend_names_only_what_is_there(cells):
     ax = pl.spatial(cells[[1, 5]], "type")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a"]

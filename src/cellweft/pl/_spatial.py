@@ -309,7 +309,7 @@ def draw_alone(
     mappable = draw(ax, one, look=look, limits=None if found is None else found.limits, title=title)
     if legend and found is not None:
         color_bar(mappable, ax, label=bar or measure_of(shade, look.unit), extend=found.extend)
-    if legend and shade.codes is not None and shade.name != "":
+    if legend and shade.codes is not None:
         shade_legend(ax, shade, shade.codes)
     return ax
 
