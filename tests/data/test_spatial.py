@@ -260,7 +260,24 @@ def test_arrays_that_look_like_coordinates_are_suggested() -> None:
 
 
 @pytest.mark.parametrize(
-    "column", ["sampleID", "Run_Tissue_name", "image_id", "condition", "z_level", "well"]
+    "column",
+    [
+        "sampleID",
+        "Run_Tissue_name",
+        "image_id",
+        "condition",
+        "z_level",
+        "well",
+        "scan_id",
+        "fov_set",
+        "library_key",
+        "experiment_name",
+        "area_name",
+        "treatment",
+        "panel_version",
+        "coverslip",
+        "embryo",
+    ],
 )
 def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> None:
     places = np.concatenate([square(60, 1), square(60, 2)])
@@ -268,6 +285,11 @@ def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> 
     assert guess_slices(obs, places) == (None, column)
     halves = np.sort(square(120, 1), axis=0)  # which touch
     assert guess_slices(obs, halves) == (None, "")
+
+
+def test_a_column_of_spots_on_tissue_tells_no_sections() -> None:
+    places = np.concatenate([square(60, 1), square(60, 2)])
+    assert guess_slices(pd.DataFrame({"in_tissue": [0, 1] * 60}), places) == (None, "")
 
 
 @pytest.mark.parametrize("names", [("row", "col"), ("ypos", "xpos"), ("array_row", "array_col")])

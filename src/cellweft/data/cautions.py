@@ -274,11 +274,25 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
             "imputed too low: leave out these genes, or these cells. They may be genes of one sex or of "
             "types of cells that are not there: then all is well."
         )
-    n_outside = len(st.table) - st.n_cells
+    yield from _tissue_cautions(st)
+
+
+def _tissue_cautions(st: Side) -> Iterator[str]:
+    """Say which spots were left out as background, and which a column does not tell on or off tissue."""
+    column = tissue_column(st.table)
+    n_spots = len(st.table)
+    n_outside = n_spots - st.n_cells
     if n_outside:
+        most = f", more than half of all {n_spots:,}," if n_outside > n_spots / 2 else ""
         yield (
-            f"Spatial: {many(n_outside, 'spot')} of the background (obs[{tissue_column(st.table)!r}] is 0) "
+            f"Spatial: {many(n_outside, 'spot')}{most} of the background (obs[{column!r}] is 0) "
             "left out; to keep them, take that column away."
+        )
+    n_unknown = 0 if column is None else int(st.table[column].isna().sum())
+    if n_unknown:
+        yield (
+            f"Spatial: {many(n_unknown, 'spot')} without a value in obs[{column!r}] kept as spots on tissue; "
+            "write 0 for those of the background."
         )
 
 

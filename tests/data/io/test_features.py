@@ -12,8 +12,10 @@ from cellweft.data._pair import pair
 from cellweft.data.io.features import annotation_columns, feature_kinds
 from cellweft.data.io.read import open_input
 
-GENES = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1", "NTC",
-         "DIST1", "MEDIAG", "SUMO1"]  # fmt: skip
+GENES = [
+    "Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1", "NTC",
+    "DIST1", "MEDIAG", "SUMO1",
+]  # fmt: skip
 
 CONTROLS = [
     "Blank-1", "BLANK_0006", "blank12", "NegPrb3", "NegProbe-WTX", "Negative01", "Negative",

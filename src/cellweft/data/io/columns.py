@@ -56,10 +56,12 @@ BATCH_KEYS: tuple[str, ...] = (
 )  # fmt: skip
 """Columns of `obs` (``_`` for any sign) that tell what the cells of a reference were joined from."""
 SECTION_WORDS = re.compile(
-    r"(^|_)(sections?|slices?|slides?|samples?|specimens?|batch|librar(y|ies)|images?|blocks?|arrays?|wells?"
-    r"|cores?|tma|chips?|pucks?|regions?|donors?|animals?|mouse|patients?|subjects?|replicates?|runs?|fovs?"
-    r"|tissue|condition|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
-    r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code)?$"
+    r"(^|_)(sections?|slices?|slides?|coverslips?|samples?|specimens?|batch|librar(y|ies)|images?|scans?"
+    r"|blocks?|arrays?|wells?|lanes?|cores?|tma|chips?|pucks?|cartridges?|panels?|regions?|areas?|rois?"
+    r"|donors?|animals?|mouse|individuals?|patients?|case|cohort|biops(y|ies)|embryos?|subjects?"
+    r"|replicates?|runs?|experiments?|datasets?|fovs?|tissue|condition|treatment|group|genotype|disease"
+    r"|diagnosis|status|age|day|dpi|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
+    r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code|keys?|sets?|versions?)?$"
 )
 """Other names (``_`` for any sign) of columns of `obs` that may tell sections apart."""
 LABEL_KEYS: tuple[str, ...] = (
