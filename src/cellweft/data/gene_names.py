@@ -464,6 +464,17 @@ def without_version(names: Iterable[str]) -> NDArray[np.str_]:
     return _text(text.where(~is_id, text.str.partition(".")[0]))
 
 
+def without_genome(names: Iterable[str]) -> NDArray[np.str_]:
+    """Return names without a genome in front (``GRCh38_``, ``mm10___``).
+
+    Examples
+    --------
+    >>> without_genome(["GRCh38_GAD1", "SST"]).tolist()
+    ['GAD1', 'SST']
+    """
+    return _text(_GENOME.sub("", str(name)) for name in names)
+
+
 def id_column(var: pd.DataFrame) -> str | None:
     """Return the first column of ``var`` that holds Ensembl IDs, or None."""
     texts = [name for name in var.columns if not pd.api.types.is_numeric_dtype(var[name])]
