@@ -244,3 +244,26 @@ def test_expected_counts_are_no_logarithms_of_base_2(share: float) -> None:
     assert judge_scale(open_rows(np.sqrt(counts).astype(np.float32))).scale == "sqrt_raw"
     rare = rng.poisson(0.3, (300, 60))  # nearly all values are 1, or the logarithm of 3
     assert judge_scale(open_rows(np.log2(rare + 1.0).astype(np.float32))).scale == "log2_raw"
+
+
+def test_values_that_are_no_multiples_are_told() -> None:
+    rng = np.random.default_rng(3)
+    for form in (np.asarray, np.log1p, lambda values: np.log2(values + 1)):
+        assert judge_scale(open_rows(form(NORMALISED))).are_multiples
+    near = NORMALISED[rng.integers(300, size=(300, 6))].mean(axis=1)  # smoothed over cells, then logarithms
+    by_length = COUNTS / rng.uniform(0.5, 5, 40)
+    for values in (near, by_length / by_length.sum(axis=1, keepdims=True) * 1e6):
+        found = judge_scale(open_rows(np.log1p(values)))
+        assert (found.scale, found.is_sure, found.are_multiples) == ("log", True, False)
+
+
+def test_small_values_of_counts_by_an_own_size_are_normalised() -> None:
+    volumes = np.random.default_rng(4).uniform(100, 900, (300, 1))
+    found = judge_scale(open_rows(COUNTS / volumes))
+    assert (found.scale, found.is_sure) == ("normalised", True)
+
+
+def test_values_scaled_by_gene_are_a_guess() -> None:
+    few = np.random.default_rng(5).poisson(1.0, (300, 40)).astype(np.float64)
+    for values in (few, np.log1p(few / few.sum(axis=1, keepdims=True) * 1e4)):
+        assert not judge_scale(open_rows(values / values.max(axis=0))).is_sure

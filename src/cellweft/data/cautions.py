@@ -23,7 +23,7 @@ from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import FAR_WIDTHS, far_cells, place_hashes, tissue_column
-from cellweft.data.summary import SCALES, CheckResults, counted, only_spatial
+from cellweft.data.summary import SCALES, CheckResults, brief, counted, only_spatial
 from cellweft.data.validation import CheckedSide, count_layer
 
 FEW_SHARED = 20
@@ -320,9 +320,9 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
     side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
     stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
     if side.scale == "raw" and scan.n_fractional:
-        share = scan.n_fractional / max(scan.n_values, 1)
+        share = _share(scan.n_fractional / max(scan.n_values, 1))
         said = (
-            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not whole "
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share} of them) are not whole "
             "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
             "values are taken as raw counts all the same."
         )
@@ -356,11 +356,7 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
             "none above it: larger counts may have been cut off; write the counts anew with a larger type."
         )
-    if not side.judgement.is_sure:
-        yield (
-            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
-            f"are not {SCALES[stored]}, say what they are: " + scale + "."
-        )
+    yield from _guess_cautions(one)
     if side.has_sizes and side.scale == "log":
         size = arg(wish.argument("size_factor"), wish.size_factor)
         yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
@@ -369,6 +365,24 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
             f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
             f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
             "be read in blocks."
+        )
+
+
+def _guess_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say where values are on no scale that is surely known, or were not made of counts alone."""
+    judged, title = one.side.judgement, _title(one.side)
+    stored, scale = judged.scale, arg(one.wish.argument("scale"), Placeholder("SCALE"))
+    if not judged.is_sure:
+        yield (
+            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
+            f"are not {SCALES[stored]}, say what they are: " + scale + ". They may have been smoothed, "
+            "imputed, corrected or scaled: pass counts as they were measured, if there are any."
+        )
+    if not judged.are_multiples:
+        yield (
+            f"{title}: within a cell the values are not multiples of the smallest, as counts divided by the "
+            "cell's size are: they may have been smoothed, imputed, corrected, rounded, or divided by "
+            "lengths of genes (TPM). Pass counts as they were measured, if there are any."
         )
 
 
@@ -401,8 +415,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         ratio = max(medians) / min(medians)
         if ratio >= 10:
             yield (
-                f"In the shared genes a typical reference cell has {_brief(medians[0])} counts and a typical "
-                f"spatial cell {_brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
+                f"In the shared genes a typical reference cell has {brief(medians[0])} counts and a typical "
+                f"spatial cell {brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
                 "perhaps); each side is normalised by its own cell sizes."
             )
 
@@ -418,8 +432,8 @@ def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
         )
 
 
-def _brief(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+def _share(value: float) -> str:
+    return "all" if value > 0.995 else f"{value:.2g}"
 
 
 def _annotation_cautions(one: CheckedSide) -> Iterator[str]:

@@ -47,6 +47,8 @@ _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that w
 _FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
 _ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
+_FEW_MULTIPLES = 0.1  # of ratios: 0.02 are whole by chance
+_LEAST_OF_GENE = 5  # cells with values of a gene whose largest one tells something
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
 _TOO_LARGE = 1e30
@@ -259,12 +261,16 @@ class Judgement:
         The scale.
     is_sure
         False where nothing but the size of the values, or a part of them, speaks for it.
+    are_multiples
+        False where all cells have the same sum, but values of a cell are no multiples of its smallest, as
+        those of counts divided by its size are.
     others
         What the values of the other cells seem to be, where those of some are whole counts; else empty.
     """
 
     scale: StoredScale
     is_sure: bool = True
+    are_multiples: bool = True
     others: StoredScale | None = None
 
 
@@ -295,7 +301,9 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     'log2_raw'
     """
     rows = _sample(source, columns)
-    return replace(_judged(rows), others=_scale_of_others(rows))
+    found = _judged(rows)
+    is_sure = found.is_sure and not (found.scale != "raw" and _are_scaled_by_gene(rows))
+    return replace(found, is_sure=is_sure, others=_scale_of_others(rows))
 
 
 def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
@@ -341,9 +349,12 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     clear = _clearest({form: multiples[form] for form in ("normalised", *forms)})
     if clear in forms:
         return Judgement(scale=clear)
+    if multiples["normalised"] >= max([0.8, *(multiples[form] - 0.02 for form in forms)]):
+        clear = "normalised"  # values so small that a logarithm leaves them nearly as they are
     same = min(spread, key=spread.__getitem__)
     if spread[same] < _SAME_SUM:
-        return Judgement(scale=cast(StoredScale, same))
+        are_multiples = multiples[same] >= _FEW_MULTIPLES or len(_ratios(rows, back[same])) < _LEAST_RATIOS
+        return Judgement(scale=cast(StoredScale, same), are_multiples=are_multiples)
     if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # chance: 0.04 and 0.2
         return Judgement(scale="raw")
     clear = clear or _clearest(multiples)
@@ -505,10 +516,24 @@ def _share_near_whole(values: DoubleArray) -> float:
 
 def _share_of_multiples(rows: sp.csr_matrix, values: DoubleArray) -> float:
     """Return the share of values, in the order of ``rows``, that are multiples of their cell's smallest."""
+    ratios = _ratios(rows, values)
+    return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
+
+
+def _ratios(rows: sp.csr_matrix, values: DoubleArray) -> DoubleArray:
+    """Return how many times their cell's smallest value others are, as far as that tells something."""
     ratios = values / np.repeat(np.minimum.reduceat(values, rows.indptr[:-1]), np.diff(rows.indptr))
     # 1 is the smallest itself; above 20 rounding hides the trace
-    ratios = ratios[(ratios > 1.2) & (ratios < 20)]
-    return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
+    return np.asarray(ratios[(ratios > 1.2) & (ratios < 20)])
+
+
+def _are_scaled_by_gene(rows: sp.csr_matrix) -> bool:
+    """Say whether most genes have the same largest value, as where each was divided by its own."""
+    columns = sp.csc_matrix(rows)
+    is_filled = np.diff(columns.indptr) >= _LEAST_OF_GENE
+    largest = columns.max(axis=0).toarray().ravel()[is_filled]
+    same = np.isclose(largest, largest.max(initial=0), rtol=1e-6, atol=0)
+    return len(largest) >= _LEAST_VALUES and float(same.mean()) > 0.5
 
 
 def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:
