@@ -236,6 +236,7 @@ def test_one_slice_can_be_asked_for() -> None:
         (["x_slide_mm", "y_slide_mm"], "obs:x_slide_mm,y_slide_mm"),
         (["CenterX_local_px", "CenterY_local_px"], "obs:CenterX_local_px,CenterY_local_px"),
         (["xcoord", "ycoord"], "obs:xcoord,ycoord"),
+        (["x_FOV_px", "y_FOV_px", "x_slide_mm", "y_slide_mm"], "obs:x_slide_mm,y_slide_mm"),
         (["min_x", "min_y", "pos_X", "pos_Y"], "obs:pos_X,pos_Y"),
         (["row", "col"], "obs:col,row"),
         (["SPATIAL_1", "SPATIAL_2"], "obs:SPATIAL_1,SPATIAL_2"),

@@ -14,7 +14,7 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.gene_names import are_numbers, genomes_of
+from cellweft.data.gene_names import are_numbers, genomes_of, only_number
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lazy_input import RAW
@@ -159,6 +159,12 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
         for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
     ):
         yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
+    if all(only_number(one.genes.names) for one in evidence.sides):
+        some = shorten([str(name) for name in evidence.sides[1].genes.names[:3]])
+        yield (
+            f"Names of genes only number them on both sides ({some}), and match by number alone: make sure "
+            "that both number the same genes."
+        )
     if match.ambiguous:
         yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ _ID_BESIDE = re.compile(
 )
 """An Ensembl ID before or behind a symbol in one name."""
 _NUMBERED = re.compile(r"^(?:V|X|Unnamed: |col(?:umn)?[-_. ]?|var[-_. ]?)?(\d+)(?:\.0)?$")
+_NUMBERED_GENE = re.compile(r"^(?:gene|feature|target|transcript|g)s?[-_. ]?(\d+)$", re.IGNORECASE)
 _CELL_NAME = re.compile(
     r"^(?:.*[ACGTN]{10,}.*|(?:.*[-_. ])?(?:cell|spot|bin|nucleus)[-_. ]?\w*\d+|c(?:_\d+)+|[a-p]{8}-\d+|\d+)$",
     re.IGNORECASE,
@@ -201,7 +203,32 @@ def match_sides(
             if column or other_column:
                 how = _bridge((names, column, "reference"), (other_names, other_column, "spatial data"))
                 best = _better(best, names, other_names, how)
+    if len(best.first) >= _FEW * min(len(first), len(second)):
+        return best
+    return _without_common_parts(best, first, second)
+
+
+def _without_common_parts(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_]) -> GeneMatch:
+    """Match names without what all of a side begin or end with, and keep that match where it shares more."""
+    bare = _without_common_part(first), _without_common_part(second)
+    for one, two in ((bare[0], second), (first, bare[1]), bare):
+        found = match_genes(one, two)
+        if len(found.first) > len(best.first):
+            pairs = zip(first[found.first].tolist(), second[found.second].tolist(), strict=True)
+            best = replace(found, by_case=(), by_spelling=tuple(sorted(pairs)))
     return best
+
+
+def _without_common_part(names: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Return names without what all of them begin or end with, up to a sign: ``mouse_`` or ``-1``."""
+    texts = [str(name) for name in names]
+    for _ in range(2 if len(texts) > 1 else 0):  # from either end
+        least, most = min(texts), max(texts)
+        pairs = zip(least, most, strict=False)  # all others lie between them
+        common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        n_common = 1 + max(common.rfind(sign) for sign in "-_.:|/ ")
+        texts = [text[n_common:][::-1] for text in texts]
+    return names if are_numbers(texts) else _text(texts)
 
 
 _Named = tuple[NDArray[np.str_], str, str]  # names, the column of var they stand in, and the side
@@ -263,6 +290,23 @@ def only_count(names: Iterable[str]) -> bool:
         return False
     least, most = min(numbers), max(numbers)
     return least == 0 or (least == 1 and most == len(numbers))
+
+
+def only_number(names: Iterable[str]) -> bool:
+    """Say whether names are a word for genes with all numbers from 0 or 1 behind it: gene_0, gene_1 ...
+
+    Examples
+    --------
+    >>> only_number(["Gene2", "Gene1"]), only_number(["Gene2", "Gene7"]), only_number(["Gad1", "Gad2"])
+    (True, False, False)
+    """
+    matches = [_NUMBERED_GENE.match(str(name)) for name in names]
+    numbers = sorted({int(one[1]) for one in matches if one})
+    return (
+        len(numbers) == len(matches) > 1
+        and numbers[0] in (0, 1)
+        and numbers[-1] - numbers[0] + 1 == len(numbers)
+    )
 
 
 def are_one_series(names: Iterable[str]) -> bool:

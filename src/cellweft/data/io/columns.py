@@ -144,6 +144,7 @@ def usual_columns(obs: Annotation) -> list[str] | None:
 
 
 _PLACE_WORDS = re.compile(r"spatial|coord|position|location|centroid|(^|_)xy(z)?(_|$)", re.IGNORECASE)
+_LOCAL = re.compile(r"local|fov", re.IGNORECASE)
 _NO_PLACE = re.compile(r"umap|tsne|t-sne|pca|phate|embed|latent|neighbor|network|graph", re.IGNORECASE)
 
 
@@ -162,7 +163,8 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
 
     Returns
     -------
-    Such as ``["obsm:spatial_fov", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, come last.
+    Such as ``["obsm:spatial_um", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, and places
+    within a field of view, ``CenterX_local_px``, come last.
 
     Examples
     --------
@@ -180,7 +182,8 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
             continue
         pairs.append(f"obs:{name},{partner}")
     bounds = re.compile(r"^obs:(min|max)|[-_. ](min|max)[-_. ,]", re.IGNORECASE)
-    return [*arrays, *sorted(pairs, key=lambda one: bool(bounds.search(one)))]
+    ranked = sorted(pairs, key=lambda one: 2 * bool(bounds.search(one)) + bool(_LOCAL.search(one)))
+    return sorted([*arrays, *ranked], key=lambda one: bool(_LOCAL.search(one)))
 
 
 def _partners(name: str) -> list[str]:
