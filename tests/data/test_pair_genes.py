@@ -325,3 +325,12 @@ def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> 
     assert any(one.startswith(said) for one in made.cautions)
     panel = make_side(numbered[3:20], n_cells=30, spatial=True)  # which was taken from the same genes
     assert not any(one.startswith(said) for one in pair(make_side(numbered, n_cells=30), panel).cautions)
+
+
+def test_numbered_genes_whose_names_are_in_raw(make_side: Any) -> None:
+    sc, tissue = make_side(SYMBOLS, n_cells=30), make_side(SYMBOLS[:8], n_cells=30, spatial=True)
+    sc.raw = sc.copy()
+    sc.var_names = [str(number) for number in range(len(SYMBOLS))]
+    with pytest.raises(GeneError, match=r"Its raw slot may have them: sc_layer='raw'\."):
+        pair(sc, tissue)
+    assert len(pair(sc, tissue, sc_layer="raw").shared_genes) == 8

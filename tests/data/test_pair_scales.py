@@ -170,3 +170,12 @@ def test_small_totals_are_not_called_none(sc: Any, tissue: Any) -> None:
     made = pair(sc, changed(tissue, lambda counts: counts / volumes), st_scale="raw")
     assert re.search(r"raw counts, 0\.\d+ in a typical cell", made.summary())
     assert any("of the counts above zero (all of them) are not whole" in one for one in made.cautions)
+
+
+def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
+    sc.obs["same"], sc.obs["log"] = 1.0, np.log1p(np.asarray(sc.X.sum(axis=1)).ravel())
+    sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
+    told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
+    assert "obs['same'], the sizes of cells, is the same for all of them" in told["same"]
+    assert "obs['log'], the sizes of cells, looks like the logarithm of their counts" in told["log"]
+    assert "the sizes of cells, " not in told["total"]

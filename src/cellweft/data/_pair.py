@@ -53,7 +53,7 @@ from cellweft.data.gene_names import (
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
-from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
@@ -704,8 +704,11 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
                 got=f"numbers that only count the columns ({_some(genes)})",
                 fix=sentence(
                     "Name the column of var with the genes' names, {}; a table needs them in its first row, "
-                    "and one of genes x cells has to be transposed.",
+                    "and one of genes x cells has to be transposed."
+                    + " Its raw slot may have them: {}."
+                    * data.has_raw,
                     arg(argument, Placeholder("NAME")),
+                    *[arg(f"{argument[:2]}_layer", RAW)] * data.has_raw,
                 ),
             )
     n_shared = len(match.first)

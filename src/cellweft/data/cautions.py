@@ -45,6 +45,7 @@ _FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols ha
 _FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
 _MOST_OF_ONE = 0.5  # of all values, which one gene holds
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
+_LARGEST_LOG, _LIKE_LOG = 25, 0.98  # of sizes that are logarithms, and their correlation with these
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
@@ -72,6 +73,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_balance_cautions(sc, st),
         *_droplet_cautions(sc),
         *_size_cautions(sc),
+        *_own_size_cautions(sc),
+        *_own_size_cautions(st),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
         *_place_cautions(evidence),
@@ -487,6 +490,20 @@ def _size_cautions(sc: CheckedSide) -> Iterator[str]:
             said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
             break
     yield said
+
+
+def _own_size_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether the sizes that a column gives the cells are no sizes."""
+    column, sizes = one.wish.size_factor, one.side.totals
+    is_filled = one.scan.totals > 0
+    if column is None or is_filled.sum() < _FEWEST_CELLS:
+        return
+    said = f"{_title(one.side)}: obs[{column!r}], the sizes of cells, "
+    sizes, totals = sizes[is_filled], one.scan.totals[is_filled]
+    if not np.ptp(sizes):
+        yield said + "is the same for all of them, so that nothing is divided."
+    elif sizes.max() < _LARGEST_LOG and np.corrcoef(sizes, np.log(totals))[0, 1] > _LIKE_LOG:
+        yield said + "looks like the logarithm of their counts: take the counts themselves."
 
 
 def _empty_cautions(side: Side) -> Iterator[str]:
