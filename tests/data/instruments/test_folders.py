@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import scipy.sparse as sp
 
 import cellweft
@@ -714,4 +715,22 @@ def test_the_counts_of_a_sample_of_cell_ranger_multi_are_named(
     shutil.move(below / "sample_filtered_feature_bc_matrix.h5", tmp_path / "GSM1_A.h5")
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(FormatError, match=r"Name one of its files: '.*GSM1_A\.h5'"):
+        cellweft.pair(reference, tmp_path)
+
+
+@pytest.mark.parametrize("columns", [("x", "y"), ("xcoord", "ycoord")])
+def test_a_run_of_curio(columns: tuple[str, str], tmp_path: Path, truth: Any, reference: Any) -> None:
+    known = truth("slide_seq")
+    scipy.io.mmwrite(tmp_path / "S1_MoleculesPerMatchedBead.mtx", sp.coo_matrix(known.counts.T))
+    (tmp_path / "S1_barcodes.tsv").write_text("\n".join(known.names) + "\n")
+    (tmp_path / "S1_genes.tsv").write_text("\n".join(known.genes) + "\n")
+    beads = pd.DataFrame(known.places, columns=columns, index=pd.Index(known.names))
+    beads.iloc[::-1].to_csv(tmp_path / "S1_MatchedBeadLocation.csv")
+    pair = cellweft.pair(reference, tmp_path)
+    np.testing.assert_array_equal(stored(pair), known.counts)
+    np.testing.assert_allclose(pair.coordinates, known.places)
+    assert "read as       Curio Seeker" in pair.summary()
+    assert pair.findings["coordinates"]["unit"] == ""
+    (tmp_path / "S1_MatchedBeadLocation.csv").unlink()
+    with pytest.raises(FormatError, match=r"without .*MatchedBeadLocation\.csv|without BeadLocationsForR"):
         cellweft.pair(reference, tmp_path)
