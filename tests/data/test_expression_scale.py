@@ -267,3 +267,20 @@ def test_values_scaled_by_gene_are_a_guess() -> None:
     few = np.random.default_rng(5).poisson(1.0, (300, 40)).astype(np.float64)
     for values in (few, np.log1p(few / few.sum(axis=1, keepdims=True) * 1e4)):
         assert not judge_scale(open_rows(values / values.max(axis=0))).is_sure
+
+
+def test_counts_with_errors_are_no_roots() -> None:
+    rng = np.random.default_rng(6)
+    for error in (1e-4, 1e-3):
+        noisy = np.where(COUNTS > 0, COUNTS + rng.normal(0, error, COUNTS.shape), 0)
+        assert judged(np.maximum(noisy, 0)) == "raw"
+    assert judged(np.sqrt(COUNTS)) == "sqrt_raw"
+
+
+def test_whole_values_without_ones_are_told() -> None:
+    sparse = np.random.default_rng(7).poisson(0.7, (300, 40)).astype(np.float64)
+    assert judge_scale(open_rows(sparse)).has_ones
+    logs = np.log1p(sparse / np.maximum(sparse.sum(axis=1, keepdims=True), 1) * 1e4)
+    for values in (2 * sparse, np.rint(logs)):
+        assert not judge_scale(open_rows(values)).has_ones
+    assert judge_scale(open_rows(sparse + 2)).has_ones  # no zeros: they may well have been counted so

@@ -169,3 +169,8 @@ def test_numbers_behind_a_word_match_no_numbers_behind_another() -> None:
     sides = np.array(["geneA-1", "geneA-2"]), np.array(["probe-1", "probe-2"])
     match = match_sides(*sides, first_var=pd.DataFrame(), second_var=pd.DataFrame())
     assert len(match.first) == 0
+
+
+def test_numbers_with_decimals_are_the_same_ids() -> None:
+    match = match_genes(["14415.0", "20604.0"], ["20604", "14415"])
+    assert match.second.tolist() == [1, 0]

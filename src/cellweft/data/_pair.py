@@ -333,7 +333,7 @@ class Pair(NotebookText):
         data, wish = _opened(sc, wish, argument="sc", sample=sc_sample)
         genes = gene_names(data, wish)
         if orthologs is not None:
-            tissue = (self.shared_genes, *(known[self.sc_shared] for known in names_beside(self.sc)))
+            tissue = [self.shared_genes, *(known[self.sc_shared] for known in names_beside(self.sc))]
             data, genes = by_orthologs(data, genes, read_orthologs(orthologs), tissue)
         var = data.var.iloc[genes.places]
         panel = _panel_names(self)
@@ -504,7 +504,7 @@ def pair(
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     if orthologs is not None:
         var = st_data.var.iloc[st_genes.places]
-        tissue = (st_genes.names, *(var[name].astype(str) for name in name_columns(var)))
+        tissue = [st_genes.names, *(var[name].astype(str).to_numpy(np.str_) for name in name_columns(var))]
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs), tissue)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)

@@ -79,6 +79,8 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_empty_cautions(st.side),
         *_place_cautions(evidence),
         *_slice_cautions(evidence),
+        *_label_cautions(sc),
+        *_label_cautions(st),
         *_annotation_cautions(sc),
         *_annotation_cautions(st),
     )
@@ -387,6 +389,11 @@ def _guess_cautions(one: CheckedSide) -> Iterator[str]:
             f"are not {SCALES[stored]}, say what they are: " + scale + ". They may have been smoothed, "
             "imputed, corrected or scaled: pass counts as they were measured, if there are any."
         )
+    if not judged.has_ones:
+        yield (
+            f"{title}: no value is 1, though many are zero, as where logarithms were rounded, or counts "
+            "multiplied: pass counts as they were measured."
+        )
     if not judged.are_multiples:
         yield (
             f"{title}: within a cell the values are not multiples of the smallest, as counts divided by the "
@@ -452,6 +459,19 @@ def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
         yield (
             f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
             f"{shorten(changes)}."
+        )
+
+
+def _label_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say which cell types differ in case and blanks alone."""
+    kinds = pd.Series(sorted(counted(one.labels)), dtype=object)
+    plain = kinds.map(lambda name: " ".join(name.lower().split()))
+    twins = ["/".join(map(repr, group)) for _, group in kinds.groupby(plain) if len(group) > 1]
+    if twins:
+        some = ", ".join(twins[:3]) + f" and {len(twins) - 3} more" * (len(twins) > 3)
+        yield (
+            f"{_title(one.side)}: cell types of obs[{one.labels_column!r}] differ in case or blanks alone "
+            f"({some}): they are taken as different types."
         )
 
 
@@ -572,9 +592,9 @@ def _is_staggered(places: DoubleArray) -> bool:
 
 
 def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
-    """Say whether a third coordinate may be a number of sections, or one of three a number of cells."""
+    """Say whether a third coordinate may be a number of sections, or any one a number of cells."""
     n_cells, n_axes = places.shape
-    if n_axes < 3 or n_cells < _FEWEST_CELLS:
+    if n_cells < _FEWEST_CELLS:
         return
     number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
     if number is not None:
@@ -582,7 +602,7 @@ def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Ite
             f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns that "
             "hold the places: " + arg("coordinates", "obs:X,Y") + "."
         )
-    n_planes = len(np.unique(places[:, 2]))
+    n_planes = 1 if n_axes < 3 else len(np.unique(places[:, 2]))
     if slices is None and 1 < n_planes <= n_cells / 10:
         yield (
             f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "

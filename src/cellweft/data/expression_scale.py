@@ -48,6 +48,7 @@ _FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of ano
 _ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _FEW_MULTIPLES = 0.1  # of ratios: 0.02 are whole by chance
+_LEAST_COUNTS, _FEWEST_ZEROS = 200, 0.05  # values, and share of zeros, where some counts are 1
 _LEAST_OF_GENE = 5  # cells with values of a gene whose largest one tells something
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
@@ -264,6 +265,8 @@ class Judgement:
     are_multiples
         False where all cells have the same sum, but values of a cell are no multiples of its smallest, as
         those of counts divided by its size are.
+    has_ones
+        False where many values are zero, and none is 1, as among whole counts.
     others
         What the values of the other cells seem to be, where those of some are whole counts; else empty.
     """
@@ -271,6 +274,7 @@ class Judgement:
     scale: StoredScale
     is_sure: bool = True
     are_multiples: bool = True
+    has_ones: bool = True
     others: StoredScale | None = None
 
 
@@ -323,8 +327,8 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
 def _judged(rows: sp.csr_matrix) -> Judgement:
     """Say what the values of cells are, as `judge_scale` does; each has some above zero."""
     values = rows.data
-    if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
-        return Judgement(scale="raw")
+    if _are_counts(values):
+        return Judgement(scale="raw", has_ones=_has_ones(rows))
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
     whole = {form: _share_whole(found) for form, found in back.items()}
@@ -499,6 +503,21 @@ def _share_whole(values: DoubleArray) -> float:
         if small.sum() >= _LEAST_VALUES and (is_whole & (values < 1.5)).any():
             shares.append(float(is_whole[small].mean()))
     return max(shares)
+
+
+def _are_counts(values: DoubleArray) -> bool:
+    """Say whether values are whole, but for a few, or for errors that are larger than those of rounding."""
+    if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
+        return True
+    larger = values[values > 1.2]  # ones are whole in roots and logarithms to base 2, too
+    near = np.abs(larger - np.rint(larger)) <= np.minimum(0.02, 0.005 * larger)
+    return len(larger) >= _LEAST_VALUES and float(near.mean()) >= 1 - MOSTLY_WHOLE
+
+
+def _has_ones(rows: sp.csr_matrix) -> bool:
+    """Say whether some of the values are 1; so too where few are zero, or few are there."""
+    is_full = rows.nnz >= (1 - _FEWEST_ZEROS) * np.prod(rows.shape)
+    return rows.nnz < _LEAST_COUNTS or bool(is_full) or bool((rows.data < 1.5).any())
 
 
 def _share_whole_of_others(values: DoubleArray, back: DoubleArray) -> float:

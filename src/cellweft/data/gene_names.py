@@ -143,8 +143,9 @@ def spelling_free(name: str) -> str:
     """Return a name without what tools add to it or change in it.
 
     Blanks and quotes at its ends, the b of bytes that were written as text, the genome (or ``gene-``,
-    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID and the X that R puts
-    before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one sign.
+    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID, the ``.0`` of a number
+    and the X that R puts before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one
+    sign.
 
     Examples
     --------
@@ -156,7 +157,7 @@ def spelling_free(name: str) -> str:
     bare = _GENOME.sub("", re.sub(r"^b(?=['\"])", "", name.strip()).strip("'\"\ufeff").strip())
     if re.match(_ENSEMBL, bare):
         bare = bare.partition(".")[0]
-    bare = _ID_BESIDE.sub("", bare)
+    bare = re.sub(r"^(\d+)\.0$", r"\1", _ID_BESIDE.sub("", bare))
     return re.sub(r"[-_. \u2010-\u2015]", "-", re.sub(r"^x(?=\d)", "", bare.lower()))
 
 

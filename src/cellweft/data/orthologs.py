@@ -197,8 +197,8 @@ def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index
     That column is empty where the names are the genes' own, with or without the genome in front.
     """
     var = data.var.iloc[genes.places]
-    ways = [(genes.names, ""), (without_genome(genes.names), "")]
-    ways += [(var[name].astype(str).to_numpy(), str(name)) for name in name_columns(var)]
+    ways: list[tuple[Iterable[str], str]] = [(genes.names, ""), (without_genome(genes.names), "")]
+    ways += [(var[name].astype(str), str(name)) for name in name_columns(var)]
     keys = [(pd.Index(without_version(names)), column) for names, column in ways]
     known = {str(gene) for kind in orthologs.kinds for column in kind for gene in kind[column]}
     n_known = [int(one.isin(known).sum()) for one, _ in keys]

@@ -146,8 +146,9 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
     """
     texts = [str(name).strip() for name in names]
     kinds = np.array([_control_by_name(name) for name in texts], dtype=object)
-    for name in [] if var is None else var.columns[~var.columns.duplicated()]:
-        said = _said_not_genes(plain_name(name), var[name])
+    table = pd.DataFrame() if var is None else var.loc[:, ~var.columns.duplicated()]
+    for name, column in table.items():
+        said = _said_not_genes(plain_name(name), column)
         kinds = np.where((said != "") & (kinds == ""), said, kinds)
     is_text = np.array([bool(_CELL_COLUMN.fullmatch(plain_name(name))) for name in texts], dtype=bool)
     kinds[is_text & (kinds == "")] = "annotation of cells"
@@ -170,10 +171,10 @@ def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
     if flags[column.notna()].isna().any() or not flags.notna().any():
         return np.full(len(column), "", dtype=object)
     is_gene_flag = _GENE_FLAG.fullmatch(name) is not None
-    is_other = flags.eq(not is_gene_flag)
-    word = f"{name} is false" if is_gene_flag else "control"
-    # a flag that is false for all of them tells something else, such as genes of one kind
-    return np.where(is_other & ~is_other.all(), word, "").astype(object)
+    is_other = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
+    if is_other.all():  # which tells something else, such as genes of one kind
+        is_other[:] = False
+    return np.where(is_other, f"{name} is false" if is_gene_flag else "control", "").astype(object)
 
 
 def only_genes(data: Input) -> Input:
