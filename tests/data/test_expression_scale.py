@@ -284,3 +284,17 @@ def test_whole_values_without_ones_are_told() -> None:
     for values in (2 * sparse, np.rint(logs)):
         assert not judge_scale(open_rows(values)).has_ones
     assert judge_scale(open_rows(sparse + 2)).has_ones  # no zeros: they may well have been counted so
+
+
+def test_mixed_scales_and_sums_are_told() -> None:
+    first, second = NORMALISED[:150], NORMALISED[150:]
+    mixed = judge_scale(open_rows(np.concatenate([100 * first, np.log1p(second)])))
+    assert (mixed.others, mixed.beside) == ("log", "normalised")
+    for form, scale in ((np.asarray, "normalised"), (np.log1p, "log")):
+        found = judge_scale(open_rows(np.concatenate([form(first), form(100 * second)])))
+        assert found.scale == scale
+        assert found.sums == pytest.approx((1e4, 1e6))
+        assert found.others is None
+        assert judge_scale(open_rows(form(NORMALISED))).sums == ()
+    volumes = np.random.default_rng(8).uniform(100, 900, (300, 1))
+    assert judge_scale(open_rows(COUNTS / volumes * 1e4)).sums == ()

@@ -179,3 +179,17 @@ def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
     assert "obs['same'], the sizes of cells, is the same for all of them" in told["same"]
     assert "obs['log'], the sizes of cells, looks like the logarithm of their counts" in told["log"]
     assert "the sizes of cells, " not in told["total"]
+
+
+def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None:
+    def joined(first: Any, second: Any) -> Any:
+        def change(counts: Any) -> Any:
+            shares = counts / counts.sum(axis=1, keepdims=True)
+            return np.concatenate([first(shares[:40]), second(shares[40:])])
+
+        return pair(changed(sc, change), tissue).cautions
+
+    said = joined(lambda x: x * 1e6, lambda x: np.log1p(x * 1e4))
+    assert any("not logarithms, and others values that look like logarithms" in one for one in said)
+    said = joined(lambda x: np.log1p(x * 1e4), lambda x: np.log1p(x * 1e6))
+    assert any("Reference: cells add up to 10,000 or 1,000,000, as where" in one for one in said)

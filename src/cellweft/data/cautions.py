@@ -351,8 +351,9 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         taken = _TAKEN.get(stored, "the counts are taken from them")
         yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
     if side.judgement.others:
+        kind = "whole counts" if side.judgement.beside == "raw" else SCALES[side.judgement.beside]
         yield (
-            f"{title}: many cells hold whole counts, and others values that look like "
+            f"{title}: many cells hold {kind}, and others values that look like "
             f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
             "cells to counts first."
         )
@@ -388,6 +389,12 @@ def _guess_cautions(one: CheckedSide) -> Iterator[str]:
             f"{title}: what the values are was guessed from their size alone, which tells little. If they "
             f"are not {SCALES[stored]}, say what they are: " + scale + ". They may have been smoothed, "
             "imputed, corrected or scaled: pass counts as they were measured, if there are any."
+        )
+    if judged.sums:
+        sums = " or ".join(map(brief, judged.sums))
+        yield (
+            f"{title}: cells add up to {sums}, as where datasets were divided by different sizes and joined: "
+            "bring all cells to counts, or to one sum."
         )
     if not judged.has_ones:
         yield (

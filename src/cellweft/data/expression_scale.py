@@ -45,6 +45,7 @@ _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave 
 _SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
 _FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
+_MOST_SUMS = 6  # to which cells of so many datasets were brought
 _ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
 _FEW_MULTIPLES = 0.1  # of ratios: 0.02 are whole by chance
@@ -267,8 +268,11 @@ class Judgement:
         those of counts divided by its size are.
     has_ones
         False where many values are zero, and none is 1, as among whole counts.
-    others
-        What the values of the other cells seem to be, where those of some are whole counts; else empty.
+    others, beside
+        What the values of some cells seem to be, and those of the others, "raw" or "normalised", where two
+        scales were mixed; ``others`` is None elsewhere.
+    sums
+        The sums of the cells where these are a few different ones; else empty.
     """
 
     scale: StoredScale
@@ -276,6 +280,8 @@ class Judgement:
     are_multiples: bool = True
     has_ones: bool = True
     others: StoredScale | None = None
+    beside: StoredScale = "raw"
+    sums: tuple[float, ...] = ()
 
 
 def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
@@ -307,7 +313,11 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     rows = _sample(source, columns)
     found = _judged(rows)
     is_sure = found.is_sure and not (found.scale != "raw" and _are_scaled_by_gene(rows))
-    return replace(found, is_sure=is_sure, others=_scale_of_others(rows))
+    others, beside = _scale_of_others(rows), found.beside
+    if others is None and found.scale != "raw":
+        others, beside = _logarithms_beside(rows), "normalised"
+    sums = _few_sums(rows, found.scale)
+    return replace(found, is_sure=is_sure, others=others, beside=beside, sums=sums)
 
 
 def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
@@ -322,6 +332,31 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
         return None
     found = _judged(rows[is_other]).scale
     return None if found == "raw" or found.startswith(("log2", "sqrt")) else found
+
+
+def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
+    """Return what cells of small values hold where these are logarithms, and large ones of others are not."""
+    is_small = np.maximum.reduceat(rows.data, rows.indptr[:-1]) <= _LARGEST_LOG
+    least = max(_FEWEST_MIXED * rows.shape[0], 5)
+    if is_small.sum() < least or (~is_small).sum() < least:
+        return None
+    small, large = (_judged(rows[one]) for one in (is_small, ~is_small))
+    is_mixed = small.is_sure and small.scale in _LOG_BASES and large.scale == "normalised"
+    return small.scale if is_mixed else None
+
+
+def _few_sums(rows: sp.csr_matrix, scale: StoredScale) -> tuple[float, ...]:
+    """Return the sums to which cells were brought where these are a few different ones; else nothing."""
+    if scale != "normalised" and scale not in _LOG_BASES:
+        return ()
+    values = rows.data if scale == "normalised" else _undone(rows.data, scale)
+    sums = np.sort(np.add.reduceat(values, rows.indptr[:-1]))
+    parts = np.split(sums, np.flatnonzero(np.diff(sums) > 2 * _SAME_SUM * sums[1:]) + 1)
+    parts = [part for part in parts if len(part) >= max(_FEWEST_MIXED * len(sums), 5)]
+    is_clear = sum(map(len, parts)) > 0.95 * len(sums)
+    are_narrow = all(part[-1] - part[0] < 2 * _SAME_SUM * part[0] for part in parts)
+    are_few = is_clear and are_narrow and 1 < len(parts) <= _MOST_SUMS
+    return tuple(float(np.median(part)) for part in parts) if are_few else ()
 
 
 def _judged(rows: sp.csr_matrix) -> Judgement:

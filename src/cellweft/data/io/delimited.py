@@ -101,11 +101,12 @@ def _names_column(table: pd.DataFrame) -> str | None:
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table by its names of cells: a column of a usual name, or the first one where it is text."""
-    name = _names_column(table)
+    """Return a table by its names of cells: the first column where it is text, or one of a usual name."""
+    first = table.iloc[:, 0]
+    is_text = pd.api.types.is_string_dtype(first)
+    name = None if is_text and first.is_unique else _names_column(table)
     if name is not None:
         return table.set_index(name)
-    is_text = pd.api.types.is_string_dtype(table.iloc[:, 0])
     return table.set_index(table.columns[0]) if is_text else table
 
 

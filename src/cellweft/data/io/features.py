@@ -171,10 +171,10 @@ def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
     if flags[column.notna()].isna().any() or not flags.notna().any():
         return np.full(len(column), "", dtype=object)
     is_gene_flag = _GENE_FLAG.fullmatch(name) is not None
-    is_other = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
-    if is_other.all():  # which tells something else, such as genes of one kind
-        is_other[:] = False
-    return np.where(is_other, f"{name} is false" if is_gene_flag else "control", "").astype(object)
+    is_flagged = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
+    if is_flagged.all():  # which tells something else, such as genes of one kind
+        return np.full(len(column), "", dtype=object)
+    return np.where(is_flagged, f"{name} is false" if is_gene_flag else "control", "").astype(object)
 
 
 def only_genes(data: Input) -> Input:
