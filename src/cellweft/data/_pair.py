@@ -334,7 +334,7 @@ class Pair(NotebookText):
         genes = gene_names(data, wish)
         if orthologs is not None:
             tissue = [self.shared_genes, *(known[self.sc_shared] for known in names_beside(self.sc))]
-            data, genes = by_orthologs(data, genes, read_orthologs(orthologs), tissue)
+            data, genes = by_orthologs(data, genes, read_orthologs(orthologs), tissue=tissue)
         var = data.var.iloc[genes.places]
         panel = _panel_names(self)
         panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
@@ -505,7 +505,7 @@ def pair(
     if orthologs is not None:
         var = st_data.var.iloc[st_genes.places]
         tissue = [st_genes.names, *(var[name].astype(str).to_numpy(np.str_) for name in name_columns(var))]
-        sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs), tissue)
+        sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs), tissue=tissue)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
     st_data, found_slices, guess = _slices(st_data, slices, places[0])

@@ -115,7 +115,7 @@ def _shipped(species: list[str]) -> Orthologs:
 
 
 def by_orthologs(
-    data: Input, genes: Genes, orthologs: Orthologs, tissue: Sequence[Iterable[str]]
+    data: Input, genes: Genes, orthologs: Orthologs, *, tissue: Sequence[Iterable[str]]
 ) -> tuple[Input, Genes]:
     """Return a reference whose genes go by their orthologs in the species of the tissue.
 
