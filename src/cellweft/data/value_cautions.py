@@ -204,8 +204,8 @@ def _depth_cautions(one: CheckedSide) -> Iterator[str]:
     elif filled.std() < _SAME_TOTALS * filled.mean():
         yield (
             f"{title_of(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
-            "counts, as ranks have, cells that were all drawn down to one total, and counts that were divided "
-            "by a size and rounded; counts as they were measured are better."
+            "counts, as ranks have, cells that were all drawn down to one total, and counts that were "
+            "divided by a size and rounded; counts as they were measured are better."
         )
 
 
