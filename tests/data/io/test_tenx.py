@@ -251,7 +251,7 @@ def test_names_with_blanks_are_whole(tmp_path: Path) -> None:
     assert data.obs.names()[0] == "cell 1"
 
 
-def test_files_of_parse_and_of_curio(tmp_path: Path) -> None:
+def test_files_of_parse(tmp_path: Path) -> None:
     counts = write(tmp_path / "parse", "{}", n_cells=5, what="m", turned=True)
     (tmp_path / "parse" / "matrix.mtx").rename(tmp_path / "parse" / "DGE.mtx")
     genes = "".join(f"ENSG{number},{name},hg38\n" for number, name in enumerate(GENES))
@@ -262,10 +262,6 @@ def test_files_of_parse_and_of_curio(tmp_path: Path) -> None:
     data = open_input(tmp_path / "parse", argument="sc")
     assert data.obs.names().tolist() == [f"01_02_{one:02}" for one in range(5)]
     assert data.var.index.tolist() == GENES
-    counts = write(tmp_path / "curio", "S1_{}", n_cells=5)
-    matrix = tmp_path / "curio" / "S1_matrix.mtx"
-    matrix.rename(matrix.with_name("S1_MoleculesPerMatchedBead.mtx"))
-    np.testing.assert_array_equal(values(tmp_path / "curio"), counts)
 
 
 @pytest.mark.parametrize("lacking", ["feature_type", "name", "genome"])
