@@ -244,3 +244,57 @@ def test_expected_counts_are_no_logarithms_of_base_2(share: float) -> None:
     assert judge_scale(open_rows(np.sqrt(counts).astype(np.float32))).scale == "sqrt_raw"
     rare = rng.poisson(0.3, (300, 60))  # nearly all values are 1, or the logarithm of 3
     assert judge_scale(open_rows(np.log2(rare + 1.0).astype(np.float32))).scale == "log2_raw"
+
+
+def test_values_that_are_no_multiples_are_told() -> None:
+    rng = np.random.default_rng(3)
+    for form in (np.asarray, np.log1p, lambda values: np.log2(values + 1)):
+        assert judge_scale(open_rows(form(NORMALISED))).are_multiples
+    near = NORMALISED[rng.integers(300, size=(300, 6))].mean(axis=1)  # smoothed over cells, then logarithms
+    by_length = COUNTS / rng.uniform(0.5, 5, 40)
+    for values in (near, by_length / by_length.sum(axis=1, keepdims=True) * 1e6):
+        found = judge_scale(open_rows(np.log1p(values)))
+        assert (found.scale, found.is_sure, found.are_multiples) == ("log", True, False)
+
+
+def test_small_values_of_counts_by_an_own_size_are_normalised() -> None:
+    volumes = np.random.default_rng(4).uniform(100, 900, (300, 1))
+    found = judge_scale(open_rows(COUNTS / volumes))
+    assert (found.scale, found.is_sure) == ("normalised", True)
+
+
+def test_values_scaled_by_gene_are_a_guess() -> None:
+    few = np.random.default_rng(5).poisson(1.0, (300, 40)).astype(np.float64)
+    for values in (few, np.log1p(few / few.sum(axis=1, keepdims=True) * 1e4)):
+        assert not judge_scale(open_rows(values / values.max(axis=0))).is_sure
+
+
+def test_counts_with_errors_are_no_roots() -> None:
+    rng = np.random.default_rng(6)
+    for error in (1e-4, 1e-3):
+        noisy = np.where(COUNTS > 0, COUNTS + rng.normal(0, error, COUNTS.shape), 0)
+        assert judged(np.maximum(noisy, 0)) == "raw"
+    assert judged(np.sqrt(COUNTS)) == "sqrt_raw"
+
+
+def test_whole_values_without_ones_are_told() -> None:
+    sparse = np.random.default_rng(7).poisson(0.7, (300, 40)).astype(np.float64)
+    assert judge_scale(open_rows(sparse)).has_ones
+    logs = np.log1p(sparse / np.maximum(sparse.sum(axis=1, keepdims=True), 1) * 1e4)
+    for values in (2 * sparse, np.rint(logs)):
+        assert not judge_scale(open_rows(values)).has_ones
+    assert judge_scale(open_rows(sparse + 2)).has_ones  # no zeros: they may well have been counted so
+
+
+def test_mixed_scales_and_sums_are_told() -> None:
+    first, second = NORMALISED[:150], NORMALISED[150:]
+    mixed = judge_scale(open_rows(np.concatenate([100 * first, np.log1p(second)])))
+    assert (mixed.others, mixed.beside) == ("log", "normalised")
+    for form, scale in ((np.asarray, "normalised"), (np.log1p, "log")):
+        found = judge_scale(open_rows(np.concatenate([form(first), form(100 * second)])))
+        assert found.scale == scale
+        assert found.sums == pytest.approx((1e4, 1e6))
+        assert found.others is None
+        assert judge_scale(open_rows(form(NORMALISED))).sums == ()
+    volumes = np.random.default_rng(8).uniform(100, 900, (300, 1))
+    assert judge_scale(open_rows(COUNTS / volumes * 1e4)).sums == ()

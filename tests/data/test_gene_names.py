@@ -152,3 +152,25 @@ def test_symbols_and_ids(
 ) -> None:
     found = symbols_and_ids(np.array(names), pd.DataFrame(var, index=names))
     assert [one.tolist() for one in found] == [symbols, ids or ["ENSG00000128683", "ENSG00000157005"]]
+
+
+@pytest.mark.parametrize("change", ["{}_mm10", "mouse_{}", "{}-1", "MM-{}_RNA", "Mus.musculus_{}", "{}.1"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_all_names_of_a_side_share_does_not_matter(change: str, side: int) -> None:
+    genes = np.array(["Gad1", "Sst", "H2-K1", "Sox2ot"])
+    sides = [genes[:3], genes[1:]]
+    sides[side] = np.array([change.format(one) for one in sides[side]])
+    match = match_sides(*sides, first_var=pd.DataFrame(), second_var=pd.DataFrame())
+    assert (match.first.tolist(), match.second.tolist()) == ([1, 2], [0, 1])
+    assert match.by_spelling == tuple(sorted((str(sides[0][one + 1]), str(sides[1][one])) for one in (0, 1)))
+
+
+def test_numbers_behind_a_word_match_no_numbers_behind_another() -> None:
+    sides = np.array(["geneA-1", "geneA-2"]), np.array(["probe-1", "probe-2"])
+    match = match_sides(*sides, first_var=pd.DataFrame(), second_var=pd.DataFrame())
+    assert len(match.first) == 0
+
+
+def test_numbers_with_decimals_are_the_same_ids() -> None:
+    match = match_genes(["14415.0", "20604.0"], ["20604", "14415"])
+    assert match.second.tolist() == [1, 0]

@@ -122,3 +122,49 @@ def test_two_sides_of_one_species_are_told_to_leave_orthologs_out() -> None:
     told = cellweft.pair(cells(genes), cells(genes), orthologs="human:mouse").cautions
     assert any("one species; if they are, leave out orthologs=" in one for one in told)
     assert not any("orthologs='human:mouse'" in one for one in told)
+
+
+_WIDE = pd.DataFrame(
+    {
+        "Gene stable ID": ["ENSG1", "ENSG2", "ENSG3", "ENSG4"],
+        "Gene name": ["GAD1", "TP53", "CUX2", "CUX2"],
+        "Frog gene stable ID": ["ENSXETG1", "ENSXETG2", "", "ENSXETG4"],
+        "Frog gene name": ["gad1.L", "tp53.S", "", "cux2.L"],
+    }
+)
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_columns_of_both_species_are_found(sep: str, turned: bool, tmp_path: Path) -> None:
+    path = tmp_path / "biomart.csv"
+    table = _WIDE[_WIDE.columns[::-1]] if turned else _WIDE
+    table.to_csv(path, sep=sep, encoding="utf-8-sig")  # with numbers of rows in front, as R writes them too
+    pair = cellweft.pair(cells(HUMAN), cells(["tp53.S", "gad1.L", "cux2.L", "sst"]), orthologs=path)
+    assert pair.shared_genes.tolist() == ["cux2.L", "gad1.L", "tp53.S"]
+    assert pair.sc.input_names.tolist() == ["GAD1", "TP53", "CUX2"]
+    said = "columns 4 and 2" if turned else "columns 3 and 5"
+    assert any(f"{said} of the table of orthologs were taken" in one for one in pair.cautions)
+
+
+def test_a_table_of_another_tissue_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    _WIDE[["Gene name", "Frog gene name"]].to_csv(path, sep="\t", index=False)
+    with pytest.raises(
+        GeneError, match=r"orthologs=.*a column with genes of the tissue.*got 'gad1\.L'.*has 'Cux2'"
+    ):
+        cellweft.pair(cells(HUMAN), cells(MOUSE), orthologs=path)
+    with pytest.raises(GeneError, match="genes of the tissue"):
+        # the same genes of one species must not be matched by case behind a table that tells nothing of them
+        cellweft.pair(cells(HUMAN), cells(["Gad1", "Tp53"]), orthologs=path)
+
+
+def test_genes_of_the_reference_are_found_by_other_names() -> None:
+    plain = cellweft.pair(cells(HUMAN), cells(MOUSE), orthologs="human:mouse")
+    prefixed = cellweft.pair(cells([f"GRCh38_{one}" for one in HUMAN]), cells(MOUSE), orthologs="human:mouse")
+    assert prefixed.shared_genes.tolist() == plain.shared_genes.tolist()
+    numbered = cells([f"g{one:05}" for one in range(len(HUMAN))])
+    numbered.var["feature_name"] = pd.Categorical(HUMAN)
+    found = cellweft.pair(numbered, cells(MOUSE), orthologs="human:mouse")
+    assert found.shared_genes.tolist() == plain.shared_genes.tolist()
+    assert any("their orthologs are those of var['feature_name']" in one for one in found.cautions)

@@ -316,3 +316,21 @@ def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
     assert any(
         "that the reference does not have hold 98% of a typical cell's values" in one for one in made.cautions
     )
+
+
+def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> None:
+    said = "Names of genes only number them on both sides"
+    numbered = [f"gene_{one}" for one in range(30)]
+    made = pair(make_side(numbered, n_cells=30), make_side(numbered[:20], n_cells=30, spatial=True))
+    assert any(one.startswith(said) for one in made.cautions)
+    panel = make_side(numbered[3:20], n_cells=30, spatial=True)  # which was taken from the same genes
+    assert not any(one.startswith(said) for one in pair(make_side(numbered, n_cells=30), panel).cautions)
+
+
+def test_numbered_genes_whose_names_are_in_raw(make_side: Any) -> None:
+    sc, tissue = make_side(SYMBOLS, n_cells=30), make_side(SYMBOLS[:8], n_cells=30, spatial=True)
+    sc.raw = sc.copy()
+    sc.var_names = [str(number) for number in range(len(SYMBOLS))]
+    with pytest.raises(GeneError, match=r"Its raw slot may have them: sc_layer='raw'\."):
+        pair(sc, tissue)
+    assert len(pair(sc, tissue, sc_layer="raw").shared_genes) == 8

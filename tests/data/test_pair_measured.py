@@ -166,6 +166,17 @@ def test_spots_of_the_background_are_left_out(
     assert imputer.impute(progress=False).obs_names.tolist() == kept.obs_names.tolist()
 
 
+def test_spots_without_a_word_on_tissue_are_said(sc: Any, joined: Any) -> None:
+    joined.obs["in_tissue"] = [1.0, np.nan] * 30
+    made = pair(sc, joined)
+    assert made.st.n_cells == 60
+    said = "Spatial: 30 spots without a value in obs['in_tissue'] kept as spots on tissue; write 0"
+    assert any(said in one for one in made.cautions)
+    joined.obs["in_tissue"] = [0] * 40 + [1] * 20
+    said = "40 spots, more than half of all 60, of the background"
+    assert any(said in one for one in pair(sc, joined).cautions)
+
+
 def test_background_alone_is_refused(sc: Any, joined: Any) -> None:
     joined.obs["in_tissue"] = 0
     with pytest.raises(InputError, match=r"in_tissue'\]: expected spots on tissue, got 0 for all 60 spots"):

@@ -211,3 +211,20 @@ def test_a_few_cells_far_from_all_others_are_told(sc: Any, make_side: Any) -> No
     st.obsm["spatial"][:100] += 1e6  # two pieces are two pieces, however far apart
     st.obsm["spatial"][17] = 500
     assert not any("far from all others" in one for one in pair(sc, st).cautions)
+
+
+def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue: Any) -> None:
+    names = ["CD4+ T", "CD4- T", "B", "B ", "b"]
+    sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
+    said = [one for one in pair(sc, tissue).cautions if "differ in case or blanks alone" in one]
+    assert said == [
+        "Reference: cell types of obs['cell_type'] differ in case or blanks alone ('B'/'B '/'b'): they are "
+        "taken as different types."
+    ]
+
+
+def test_a_coordinate_that_numbers_the_cells_is_said(sc: Any, tissue: Any) -> None:
+    tissue.obsm["spatial"] = np.column_stack([np.arange(tissue.n_obs), tissue.obsm["spatial"][:, 1]])
+    assert any(
+        "column 1 of the coordinates only numbers the cells" in one for one in pair(sc, tissue).cautions
+    )

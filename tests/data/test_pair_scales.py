@@ -1,6 +1,7 @@
 """Scales at the door: logarithms and roots are undone on either side, wherever the matrix lies."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,45 @@ def test_imputing_does_not_depend_on_how_counts_were_stored(sc: Any, tissue: Any
     np.testing.assert_array_equal(plain.X, undone.X)
     inputs = undone.uns["cellweft"]["inputs"]
     assert (inputs["reference"]["scale"], inputs["spatial"]["scale"]) == ("log_raw", "sqrt_raw")
+
+
+def test_smoothed_logarithms_are_said(sc: Any, tissue: Any) -> None:
+    def smoothed(counts: Any) -> Any:
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        near = (shares + np.roll(shares, 1, axis=0) + np.roll(shares, 2, axis=0)) / 3
+        return np.log1p(near * 1e4)
+
+    said = "within a cell the values are not multiples of the smallest"
+    assert any(one.startswith(f"Reference: {said}") for one in pair(changed(sc, smoothed), tissue).cautions)
+    as_usual = changed(sc, lambda counts: np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4))
+    assert not any(said in one for one in pair(as_usual, tissue).cautions)
+
+
+def test_small_totals_are_not_called_none(sc: Any, tissue: Any) -> None:
+    volumes = np.random.default_rng(4).uniform(100, 900, (60, 1))
+    made = pair(sc, changed(tissue, lambda counts: counts / volumes), st_scale="raw")
+    assert re.search(r"raw counts, 0\.\d+ in a typical cell", made.summary())
+    assert any("of the counts above zero (all of them) are not whole" in one for one in made.cautions)
+
+
+def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
+    sc.obs["same"], sc.obs["log"] = 1.0, np.log1p(np.asarray(sc.X.sum(axis=1)).ravel())
+    sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
+    told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
+    assert "obs['same'], the sizes of cells, is the same for all of them" in told["same"]
+    assert "obs['log'], the sizes of cells, looks like the logarithm of their counts" in told["log"]
+    assert "the sizes of cells, " not in told["total"]
+
+
+def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None:
+    def joined(first: Any, second: Any) -> Any:
+        def change(counts: Any) -> Any:
+            shares = counts / counts.sum(axis=1, keepdims=True)
+            return np.concatenate([first(shares[:40]), second(shares[40:])])
+
+        return pair(changed(sc, change), tissue).cautions
+
+    said = joined(lambda x: x * 1e6, lambda x: np.log1p(x * 1e4))
+    assert any("not logarithms, and others values that look like logarithms" in one for one in said)
+    said = joined(lambda x: np.log1p(x * 1e4), lambda x: np.log1p(x * 1e6))
+    assert any("Reference: cells add up to 10,000 or 1,000,000, as where" in one for one in said)

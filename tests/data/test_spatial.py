@@ -236,6 +236,7 @@ def test_one_slice_can_be_asked_for() -> None:
         (["x_slide_mm", "y_slide_mm"], "obs:x_slide_mm,y_slide_mm"),
         (["CenterX_local_px", "CenterY_local_px"], "obs:CenterX_local_px,CenterY_local_px"),
         (["xcoord", "ycoord"], "obs:xcoord,ycoord"),
+        (["x_FOV_px", "y_FOV_px", "x_slide_mm", "y_slide_mm"], "obs:x_slide_mm,y_slide_mm"),
         (["min_x", "min_y", "pos_X", "pos_Y"], "obs:pos_X,pos_Y"),
         (["row", "col"], "obs:col,row"),
         (["SPATIAL_1", "SPATIAL_2"], "obs:SPATIAL_1,SPATIAL_2"),
@@ -260,7 +261,24 @@ def test_arrays_that_look_like_coordinates_are_suggested() -> None:
 
 
 @pytest.mark.parametrize(
-    "column", ["sampleID", "Run_Tissue_name", "image_id", "condition", "z_level", "well"]
+    "column",
+    [
+        "sampleID",
+        "Run_Tissue_name",
+        "image_id",
+        "condition",
+        "z_level",
+        "well",
+        "scan_id",
+        "fov_set",
+        "library_key",
+        "experiment_name",
+        "area_name",
+        "treatment",
+        "panel_version",
+        "coverslip",
+        "embryo",
+    ],
 )
 def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> None:
     places = np.concatenate([square(60, 1), square(60, 2)])
@@ -268,6 +286,11 @@ def test_other_columns_whose_cells_lie_as_in_sections_are_named(column: str) -> 
     assert guess_slices(obs, places) == (None, column)
     halves = np.sort(square(120, 1), axis=0)  # which touch
     assert guess_slices(obs, halves) == (None, "")
+
+
+def test_a_column_of_spots_on_tissue_tells_no_sections() -> None:
+    places = np.concatenate([square(60, 1), square(60, 2)])
+    assert guess_slices(pd.DataFrame({"in_tissue": [0, 1] * 60}), places) == (None, "")
 
 
 @pytest.mark.parametrize("names", [("row", "col"), ("ypos", "xpos"), ("array_row", "array_col")])

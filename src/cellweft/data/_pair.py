@@ -46,13 +46,14 @@ from cellweft.data.gene_names import (
     joined_names,
     looks_like_ensembl,
     match_sides,
+    name_columns,
     only_count,
     own_names,
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
 from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
-from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
@@ -332,7 +333,8 @@ class Pair(NotebookText):
         data, wish = _opened(sc, wish, argument="sc", sample=sc_sample)
         genes = gene_names(data, wish)
         if orthologs is not None:
-            data, genes = by_orthologs(data, genes, read_orthologs(orthologs))
+            tissue = [self.shared_genes, *(known[self.sc_shared] for known in names_beside(self.sc))]
+            data, genes = by_orthologs(data, genes, read_orthologs(orthologs), tissue=tissue)
         var = data.var.iloc[genes.places]
         panel = _panel_names(self)
         panel_var = pd.DataFrame({"symbol": panel.symbols, "gene_id": panel.gene_ids})
@@ -501,7 +503,9 @@ def pair(
     st_data, st_wish = _opened(st, st_wish, argument="st", sample=st_sample, columns=(*SLICE_KEYS, slices))
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     if orthologs is not None:
-        sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs))
+        var = st_data.var.iloc[st_genes.places]
+        tissue = [st_genes.names, *(var[name].astype(str).to_numpy(np.str_) for name in name_columns(var))]
+        sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs), tissue=tissue)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
     st_data, found_slices, guess = _slices(st_data, slices, places[0])
@@ -700,8 +704,11 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
                 got=f"numbers that only count the columns ({_some(genes)})",
                 fix=sentence(
                     "Name the column of var with the genes' names, {}; a table needs them in its first row, "
-                    "and one of genes x cells has to be transposed.",
+                    "and one of genes x cells has to be transposed."
+                    + " Its raw slot may have them: {}."
+                    * data.has_raw,
                     arg(argument, Placeholder("NAME")),
+                    *[arg(f"{argument[:2]}_layer", RAW)] * data.has_raw,
                 ),
             )
     n_shared = len(match.first)

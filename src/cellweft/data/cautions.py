@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
-from cellweft._text import human_bytes, many, shorten
-from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.gene_names import are_numbers, genomes_of
-from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft._text import many, shorten
+from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.gene_names import are_numbers, genomes_of, only_number
 from cellweft.data.io.keys import NO_COUNTS
-from cellweft.data.io.lazy_input import RAW
 from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
 from cellweft.data.spatial import FAR_WIDTHS, far_cells, place_hashes, tissue_column
-from cellweft.data.summary import SCALES, CheckResults, counted, only_spatial
-from cellweft.data.validation import CheckedSide, count_layer
+from cellweft.data.summary import CheckResults, counted, only_spatial
+from cellweft.data.validation import CheckedSide
+from cellweft.data.value_cautions import FEWEST_CELLS, FEWEST_GENES, title_of, value_cautions
 
 FEW_SHARED = 20
 """Below this many shared genes a caution is given."""
@@ -35,28 +33,9 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 """What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
-_SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
-_FEWEST_GENES = 20  # of which some are zero in any cell
-_FEWEST_WHOLE = (
-    100  # the same where values are whole: spots of many cells have counts of all genes of a panel
-)
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
-_FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
-_FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
 _MOST_OF_ONE = 0.5  # of all values, which one gene holds
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
-FEW_GENES = 2_000
-"""A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
-_SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
-_TAKEN: dict[StoredScale, str] = {
-    "raw": "taken as they are",
-    "normalised": "only their logarithm is taken",
-    "log": "taken as they are",
-    "log2": "turned into natural logarithms",
-    "log10": "turned into natural logarithms",
-    "sqrt": "squared, and their logarithm is taken",
-    "arcsinh": "undone, and their logarithm is taken",
-}
 
 
 def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
@@ -67,15 +46,13 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_measured_cautions(evidence),
         *_lost_cautions(sc),
         *_lost_cautions(st),
-        *_scale_cautions(sc),
-        *_scale_cautions(st),
-        *_balance_cautions(sc, st),
-        *_droplet_cautions(sc),
-        *_size_cautions(sc),
+        *value_cautions(sc, st),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
         *_place_cautions(evidence),
         *_slice_cautions(evidence),
+        *_label_cautions(sc),
+        *_label_cautions(st),
         *_annotation_cautions(sc),
         *_annotation_cautions(st),
     )
@@ -99,8 +76,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         dates = [str(name) for name in side.input_names if _DATE.fullmatch(str(name))]
         if dates:
             yield (
-                f"{_title(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates or "
-                "numbers, such as Marchf1 and Septin2: write their names."
+                f"{title_of(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates "
+                "or numbers, such as Marchf1 and Septin2: write their names."
             )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
@@ -115,7 +92,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         genomes = genomes_of(one.side.input_names)
         if len(genomes) > 1:
             yield (
-                f"{_title(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
+                f"{title_of(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
                 "of a cell; keep the genes, and the cells, of one."
             )
         yield from _heavy_cautions(one)
@@ -131,9 +108,9 @@ def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
     projections = one.scan.projections
     total = projections.sum()
     place = int(np.argmax(projections))
-    if len(projections) >= _FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
+    if len(projections) >= FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
         yield (
-            f"{_title(one.side)}: {str(one.data.var.index[place])!r} holds about "
+            f"{title_of(one.side)}: {str(one.data.var.index[place])!r} holds about "
             f"{projections[place] / total:.0%} of all values; see whether they are counts, as those of the "
             "other genes are."
         )
@@ -159,6 +136,12 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
         for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
     ):
         yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
+    if all(only_number(one.genes.names) for one in evidence.sides):
+        some = shorten([str(name) for name in evidence.sides[1].genes.names[:3]])
+        yield (
+            f"Names of genes only number them on both sides ({some}), and match by number alone: make sure "
+            "that both number the same genes."
+        )
     if match.ambiguous:
         yield (
             f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "
@@ -170,11 +153,11 @@ def _notes(evidence: CheckResults) -> Iterator[str]:
     """Say what was guessed or left out as the inputs were read."""
     for one in evidence.sides:
         notes = [*one.data.notes, *filter(None, [one.genes.note])]
-        yield from (f"{_title(one.side)}: {note}" for note in notes)
+        yield from (f"{title_of(one.side)}: {note}" for note in notes)
         if one.genes.n_left_out:
             yield (
-                f"{_title(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier one "
-                "has the same gene name."
+                f"{title_of(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier "
+                "one has the same gene name."
             )
 
 
@@ -186,7 +169,7 @@ def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
         called = sorted(genes & {*map(str, others)})
         if called:
             yield (
-                f"{_title(one.side)}: {shorten(called)} of obs, or left out as no gene, "
+                f"{title_of(one.side)}: {shorten(called)} of obs, or left out as no gene, "
                 f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
                 "side and no counts here: if these are counts, write them as plain numbers among the other "
                 "genes."
@@ -218,7 +201,7 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
         made = [name for name, original in originals if original != name and original in bases]
         if made:
             yield (
-                f"{_title(one.side)}: {shorten(made)} may be further copies of shared genes, whose names "
+                f"{title_of(one.side)}: {shorten(made)} may be further copies of shared genes, whose names "
                 "were made unique: the first copy of each is used. Sum the copies, if they are of one gene."
             )
         folded = pd.Index(one.genes.names).str.lower()
@@ -227,7 +210,7 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
             twins = pd.Series(one.genes.names[twice]).groupby(folded[twice], sort=True)
             said = ["/".join(group) for _, group in twins]
             yield (
-                f"{_title(one.side)}: names of genes differ in case alone ({shorten(said, most=3)}): they "
+                f"{title_of(one.side)}: names of genes differ in case alone ({shorten(said, most=3)}): they "
                 "are taken as different genes; keep one of them if they are one gene."
             )
 
@@ -274,11 +257,25 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
             "imputed too low: leave out these genes, or these cells. They may be genes of one sex or of "
             "types of cells that are not there: then all is well."
         )
-    n_outside = len(st.table) - st.n_cells
+    yield from _tissue_cautions(st)
+
+
+def _tissue_cautions(st: Side) -> Iterator[str]:
+    """Say which spots were left out as background, and which a column does not tell on or off tissue."""
+    column = tissue_column(st.table)
+    n_spots = len(st.table)
+    n_outside = n_spots - st.n_cells
     if n_outside:
+        most = f", more than half of all {n_spots:,}," if n_outside > n_spots / 2 else ""
         yield (
-            f"Spatial: {many(n_outside, 'spot')} of the background (obs[{tissue_column(st.table)!r}] is 0) "
+            f"Spatial: {many(n_outside, 'spot')}{most} of the background (obs[{column!r}] is 0) "
             "left out; to keep them, take that column away."
+        )
+    n_unknown = 0 if column is None else int(st.table[column].isna().sum())
+    if n_unknown:
+        yield (
+            f"Spatial: {many(n_unknown, 'spot')} without a value in obs[{column!r}] kept as spots on tissue; "
+            "write 0 for those of the background."
         )
 
 
@@ -297,115 +294,9 @@ def _lost_cautions(one: CheckedSide) -> Iterator[str]:
     if regions:
         said = regions_text(regions, one.data.var.index.to_numpy())
         yield (
-            f"{_title(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
+            f"{title_of(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
             f"{said}. zarr leaves out chunks of zeros; if counts belong there, copy the store again."
         )
-
-
-def _scale_cautions(one: CheckedSide) -> Iterator[str]:
-    side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, _title(one.side)
-    stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
-    if side.scale == "raw" and scan.n_fractional:
-        share = scan.n_fractional / max(scan.n_values, 1)
-        said = (
-            f"{title}: {scan.n_fractional:,} of the counts above zero ({share:.2g} of them) are not whole "
-            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
-            "values are taken as raw counts all the same."
-        )
-        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
-        yield said + (other if wish.scale is None else "")
-    if stored != "raw":
-        layer = count_layer(data, wish)
-        hint = ""
-        if layer:
-            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
-        if not layer and data.has_raw and wish.layer != RAW:
-            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
-        if wish.scale is None:
-            hint = " If they are something else, say what: " + scale + "." + hint
-        taken = _TAKEN.get(stored, "the counts are taken from them")
-        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
-    if side.judgement.others:
-        yield (
-            f"{title}: many cells hold whole counts, and others values that look like "
-            f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
-            "cells to counts first."
-        )
-    if not side.sparsity and side.n_genes >= (_FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
-        yield (
-            f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
-            "as they were measured."
-        )
-    kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
-    if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
-        yield (
-            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
-            "none above it: larger counts may have been cut off; write the counts anew with a larger type."
-        )
-    if not side.judgement.is_sure:
-        yield (
-            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
-            f"are not {SCALES[stored]}, say what they are: " + scale + "."
-        )
-    if side.has_sizes and side.scale == "log":
-        size = arg(wish.argument("size_factor"), wish.size_factor)
-        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
-    if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
-        yield (
-            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
-            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
-            "be read in blocks."
-        )
-
-
-def _kind_of(values: Any) -> np.dtype[Any] | None:
-    """Return the type of the numbers of a matrix, in memory or in a file."""
-    stored = values["data"] if isinstance(values, Mapping) and "data" in values else values
-    kind = getattr(stored, "dtype", None)
-    return kind if isinstance(kind, np.dtype) else None
-
-
-def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
-    first, second = sc.side.scale, st.side.scale
-    if first != second:
-        yield (
-            "The two sides are on different scales (reference: "
-            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
-            "raw counts on both sides compare best."
-        )
-    totals = []
-    for one in (sc, st):
-        on_panel = one.scan.panel_totals
-        totals.append(on_panel[on_panel > 0])
-        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
-        if bare:
-            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
-            yield f"{_title(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
-        yield from _depth_cautions(one)
-    if first == second == "raw" and all(map(len, totals)):
-        medians = [float(np.median(one)) for one in totals]
-        ratio = max(medians) / min(medians)
-        if ratio >= 10:
-            yield (
-                f"In the shared genes a typical reference cell has {_brief(medians[0])} counts and a typical "
-                f"spatial cell {_brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
-                "perhaps); each side is normalised by its own cell sizes."
-            )
-
-
-def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
-    """Say whether most cells of a whole transcriptome hold as little as droplets without a cell."""
-    n_few = int((sc.scan.totals < _FEW_COUNTS).sum())
-    if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
-        yield (
-            f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
-            f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
-            "(filtered_feature_bc_matrix), or leave these out."
-        )
-
-
-def _brief(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
@@ -413,46 +304,22 @@ def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
     changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
     if changes:
         yield (
-            f"{_title(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
+            f"{title_of(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
             f"{shorten(changes)}."
         )
 
 
-def _depth_cautions(one: CheckedSide) -> Iterator[str]:
-    """Say whether whole numbers look like ranks, or like what is only detected or not."""
-    scan, scale = one.scan, one.side.judgement.scale
-    filled = scan.totals[scan.totals > 0]
-    if scale != "raw" or len(filled) < _FEWEST_CELLS:
-        return
-    if scan.gene_cells.sum() == filled.sum():
+def _label_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say which cell types differ in case and blanks alone."""
+    kinds = pd.Series(sorted(counted(one.labels)), dtype=object)
+    plain = kinds.map(lambda name: " ".join(name.lower().split()))
+    twins = ["/".join(map(repr, group)) for _, group in kinds.groupby(plain) if len(group) > 1]
+    if twins:
+        some = ", ".join(twins[:3]) + f" and {len(twins) - 3} more" * (len(twins) > 3)
         yield (
-            f"{_title(one.side)}: all values are 0 or 1, as where it was only noted whether a gene was "
-            "detected; counts tell more."
+            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ in case or blanks alone "
+            f"({some}): they are taken as different types."
         )
-    elif filled.std() < _SAME_TOTALS * filled.mean():
-        yield (
-            f"{_title(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} counts, "
-            "as ranks have, cells that were all drawn down to one total, and counts that were divided by a "
-            "size and rounded; counts as they were measured are better."
-        )
-
-
-def _size_cautions(sc: CheckedSide) -> Iterator[str]:
-    side = sc.side
-    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
-        return
-    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
-    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
-    said += arg("size_factor") + ")."
-    for name in side.table.columns:
-        plain = name.lower().replace(".", "_")
-        if not any(key in plain for key in _SIZE_COLUMNS):
-            continue
-        column = side.table[name]
-        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= sc.scan.totals).all()):
-            said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
-            break
-    yield said
 
 
 def _empty_cautions(side: Side) -> Iterator[str]:
@@ -462,11 +329,11 @@ def _empty_cautions(side: Side) -> Iterator[str]:
         kept = "kept, as zeros"
         if side.name == "spatial":
             kept = f"imputed as an average cell is, and marked in obs[{NO_COUNTS!r}] of the result"
-        yield f"{_title(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
+        yield f"{title_of(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
         verb = "has" if len(empty) == 1 else "have"
-        yield f"{_title(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
+        yield f"{title_of(side)}: {many(len(empty), 'gene')} {verb} no counts in any cell: {shorten(empty)}."
 
 
 def _place_cautions(evidence: CheckResults) -> Iterator[str]:
@@ -517,13 +384,13 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
 
 def _is_staggered(places: DoubleArray) -> bool:
     """Say whether numbers of columns are even where those of rows are, and odd where these are."""
-    return len(places) >= _FEWEST_CELLS and len(np.unique(places[:, :2].sum(axis=1) % 2)) == 1
+    return len(places) >= FEWEST_CELLS and len(np.unique(places[:, :2].sum(axis=1) % 2)) == 1
 
 
 def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Iterator[str]:
-    """Say whether a third coordinate may be a number of sections, or one of three a number of cells."""
+    """Say whether a third coordinate may be a number of sections, or any one a number of cells."""
     n_cells, n_axes = places.shape
-    if n_axes < 3 or n_cells < _FEWEST_CELLS:
+    if n_cells < FEWEST_CELLS:
         return
     number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
     if number is not None:
@@ -531,7 +398,7 @@ def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Ite
             f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns that "
             "hold the places: " + arg("coordinates", "obs:X,Y") + "."
         )
-    n_planes = len(np.unique(places[:, 2]))
+    n_planes = 1 if n_axes < 3 else len(np.unique(places[:, 2]))
     if slices is None and 1 < n_planes <= n_cells / 10:
         yield (
             f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "
@@ -548,7 +415,7 @@ def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
     totals = evidence.sides[1].scan.totals
     apart, counts = {}, {}
     for name, cells in pd.Series(np.arange(len(totals))).groupby(evidence.slices, sort=True):
-        if len(cells) >= _FEWEST_CELLS:
+        if len(cells) >= FEWEST_CELLS:
             sides = np.ptp(evidence.coordinates[cells], axis=0)
             apart[name] = float(np.sqrt(np.prod(sides[:2]) / len(cells)))
             counts[name] = float(np.median(totals[cells]))
@@ -581,7 +448,3 @@ def _at_one_place(
     most = table.groupby([*table.columns], sort=False).size().nlargest(1)
     place = tuple(map(float, most.index[0][: coordinates.shape[1]])) if len(most) else ()
     return int(table.duplicated().sum()), place, int(most.sum())
-
-
-def _title(side: Side) -> str:
-    return "Reference" if side.name == "reference" else "Spatial"

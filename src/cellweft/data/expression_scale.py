@@ -45,8 +45,12 @@ _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave 
 _SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
 _SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
 _FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
+_MOST_SUMS = 6  # to which cells of so many datasets were brought
 _ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
 _LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
+_FEW_MULTIPLES = 0.1  # of ratios: 0.02 are whole by chance
+_LEAST_COUNTS, _FEWEST_ZEROS = 200, 0.05  # values, and share of zeros, where some counts are 1
+_LEAST_OF_GENE = 5  # cells with values of a gene whose largest one tells something
 _SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
 _TOO_LARGE = 1e30
@@ -259,13 +263,25 @@ class Judgement:
         The scale.
     is_sure
         False where nothing but the size of the values, or a part of them, speaks for it.
-    others
-        What the values of the other cells seem to be, where those of some are whole counts; else empty.
+    are_multiples
+        False where all cells have the same sum, but values of a cell are no multiples of its smallest, as
+        those of counts divided by its size are.
+    has_ones
+        False where many values are zero, and none is 1, as among whole counts.
+    others, beside
+        What the values of some cells seem to be, and those of the others, "raw" or "normalised", where two
+        scales were mixed; ``others`` is None elsewhere.
+    sums
+        The sums of the cells where these are a few different ones; else empty.
     """
 
     scale: StoredScale
     is_sure: bool = True
+    are_multiples: bool = True
+    has_ones: bool = True
     others: StoredScale | None = None
+    beside: StoredScale = "raw"
+    sums: tuple[float, ...] = ()
 
 
 def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement:
@@ -295,7 +311,13 @@ def judge_scale(source: RowSource, columns: IntArray | None = None) -> Judgement
     'log2_raw'
     """
     rows = _sample(source, columns)
-    return replace(_judged(rows), others=_scale_of_others(rows))
+    found = _judged(rows)
+    is_sure = found.is_sure and not (found.scale != "raw" and _are_scaled_by_gene(rows))
+    others, beside = _scale_of_others(rows), found.beside
+    if others is None and found.scale != "raw":
+        others, beside = _logarithms_beside(rows), "normalised"
+    sums = _few_sums(rows, found.scale)
+    return replace(found, is_sure=is_sure, others=others, beside=beside, sums=sums)
 
 
 def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
@@ -312,11 +334,36 @@ def _scale_of_others(rows: sp.csr_matrix) -> StoredScale | None:
     return None if found == "raw" or found.startswith(("log2", "sqrt")) else found
 
 
+def _logarithms_beside(rows: sp.csr_matrix) -> StoredScale | None:
+    """Return what cells of small values hold where these are logarithms, and large ones of others are not."""
+    is_small = np.maximum.reduceat(rows.data, rows.indptr[:-1]) <= _LARGEST_LOG
+    least = max(_FEWEST_MIXED * rows.shape[0], 5)
+    if is_small.sum() < least or (~is_small).sum() < least:
+        return None
+    small, large = (_judged(rows[one]) for one in (is_small, ~is_small))
+    is_mixed = small.is_sure and small.scale in _LOG_BASES and large.scale == "normalised"
+    return small.scale if is_mixed else None
+
+
+def _few_sums(rows: sp.csr_matrix, scale: StoredScale) -> tuple[float, ...]:
+    """Return the sums to which cells were brought where these are a few different ones; else nothing."""
+    if scale != "normalised" and scale not in _LOG_BASES:
+        return ()
+    values = rows.data if scale == "normalised" else _undone(rows.data, scale)
+    sums = np.sort(np.add.reduceat(values, rows.indptr[:-1]))
+    parts = np.split(sums, np.flatnonzero(np.diff(sums) > 2 * _SAME_SUM * sums[1:]) + 1)
+    parts = [part for part in parts if len(part) >= max(_FEWEST_MIXED * len(sums), 5)]
+    is_clear = sum(map(len, parts)) > 0.95 * len(sums)
+    are_narrow = all(part[-1] - part[0] < 2 * _SAME_SUM * part[0] for part in parts)
+    are_few = is_clear and are_narrow and 1 < len(parts) <= _MOST_SUMS
+    return tuple(float(np.median(part)) for part in parts) if are_few else ()
+
+
 def _judged(rows: sp.csr_matrix) -> Judgement:
     """Say what the values of cells are, as `judge_scale` does; each has some above zero."""
     values = rows.data
-    if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
-        return Judgement(scale="raw")
+    if _are_counts(values):
+        return Judgement(scale="raw", has_ones=_has_ones(rows))
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
     whole = {form: _share_whole(found) for form, found in back.items()}
@@ -341,9 +388,12 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     clear = _clearest({form: multiples[form] for form in ("normalised", *forms)})
     if clear in forms:
         return Judgement(scale=clear)
+    if multiples["normalised"] >= max([0.8, *(multiples[form] - 0.02 for form in forms)]):
+        clear = "normalised"  # values so small that a logarithm leaves them nearly as they are
     same = min(spread, key=spread.__getitem__)
     if spread[same] < _SAME_SUM:
-        return Judgement(scale=cast(StoredScale, same))
+        are_multiples = multiples[same] >= _FEW_MULTIPLES or len(_ratios(rows, back[same])) < _LEAST_RATIOS
+        return Judgement(scale=cast(StoredScale, same), are_multiples=are_multiples)
     if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # chance: 0.04 and 0.2
         return Judgement(scale="raw")
     clear = clear or _clearest(multiples)
@@ -490,6 +540,21 @@ def _share_whole(values: DoubleArray) -> float:
     return max(shares)
 
 
+def _are_counts(values: DoubleArray) -> bool:
+    """Say whether values are whole, but for a few, or for errors that are larger than those of rounding."""
+    if not len(values) or values.min() < 0 or are_fractional(values).mean() <= MOSTLY_WHOLE:
+        return True
+    larger = values[values > 1.2]  # ones are whole in roots and logarithms to base 2, too
+    near = np.abs(larger - np.rint(larger)) <= np.minimum(0.02, 0.005 * larger)
+    return len(larger) >= _LEAST_VALUES and float(near.mean()) >= 1 - MOSTLY_WHOLE
+
+
+def _has_ones(rows: sp.csr_matrix) -> bool:
+    """Say whether some of the values are 1; so too where few are zero, or few are there."""
+    is_full = rows.nnz >= (1 - _FEWEST_ZEROS) * np.prod(rows.shape)
+    return rows.nnz < _LEAST_COUNTS or bool(is_full) or bool((rows.data < 1.5).any())
+
+
 def _share_whole_of_others(values: DoubleArray, back: DoubleArray) -> float:
     """Return the share of whole numbers among those of ``back`` whose ``values`` are not whole."""
     others = back[are_fractional(values)]
@@ -505,10 +570,24 @@ def _share_near_whole(values: DoubleArray) -> float:
 
 def _share_of_multiples(rows: sp.csr_matrix, values: DoubleArray) -> float:
     """Return the share of values, in the order of ``rows``, that are multiples of their cell's smallest."""
+    ratios = _ratios(rows, values)
+    return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
+
+
+def _ratios(rows: sp.csr_matrix, values: DoubleArray) -> DoubleArray:
+    """Return how many times their cell's smallest value others are, as far as that tells something."""
     ratios = values / np.repeat(np.minimum.reduceat(values, rows.indptr[:-1]), np.diff(rows.indptr))
     # 1 is the smallest itself; above 20 rounding hides the trace
-    ratios = ratios[(ratios > 1.2) & (ratios < 20)]
-    return float((np.abs(ratios - np.rint(ratios)) < 0.01).mean()) if len(ratios) >= _LEAST_RATIOS else 0.0
+    return np.asarray(ratios[(ratios > 1.2) & (ratios < 20)])
+
+
+def _are_scaled_by_gene(rows: sp.csr_matrix) -> bool:
+    """Say whether most genes have the same largest value, as where each was divided by its own."""
+    columns = sp.csc_matrix(rows)
+    is_filled = np.diff(columns.indptr) >= _LEAST_OF_GENE
+    largest = columns.max(axis=0).toarray().ravel()[is_filled]
+    same = np.isclose(largest, largest.max(initial=0), rtol=1e-6, atol=0)
+    return len(largest) >= _LEAST_VALUES and float(same.mean()) > 0.5
 
 
 def _spread_of_sums(rows: sp.csr_matrix, values: DoubleArray) -> float:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ _ID_BESIDE = re.compile(
 )
 """An Ensembl ID before or behind a symbol in one name."""
 _NUMBERED = re.compile(r"^(?:V|X|Unnamed: |col(?:umn)?[-_. ]?|var[-_. ]?)?(\d+)(?:\.0)?$")
+_NUMBERED_GENE = re.compile(r"^(?:gene|feature|target|transcript|g)s?[-_. ]?(\d+)$", re.IGNORECASE)
 _CELL_NAME = re.compile(
     r"^(?:.*[ACGTN]{10,}.*|(?:.*[-_. ])?(?:cell|spot|bin|nucleus)[-_. ]?\w*\d+|c(?:_\d+)+|[a-p]{8}-\d+|\d+)$",
     re.IGNORECASE,
@@ -141,8 +143,9 @@ def spelling_free(name: str) -> str:
     """Return a name without what tools add to it or change in it.
 
     Blanks and quotes at its ends, the b of bytes that were written as text, the genome (or ``gene-``,
-    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID and the X that R puts
-    before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one sign.
+    ``rna_``) in front, an Ensembl ID beside a symbol, the version of an Ensembl ID, the ``.0`` of a number
+    and the X that R puts before a digit are left out; ``-``, ``_``, ``.``, other hyphens and blanks are one
+    sign.
 
     Examples
     --------
@@ -154,7 +157,7 @@ def spelling_free(name: str) -> str:
     bare = _GENOME.sub("", re.sub(r"^b(?=['\"])", "", name.strip()).strip("'\"\ufeff").strip())
     if re.match(_ENSEMBL, bare):
         bare = bare.partition(".")[0]
-    bare = _ID_BESIDE.sub("", bare)
+    bare = re.sub(r"^(\d+)\.0$", r"\1", _ID_BESIDE.sub("", bare))
     return re.sub(r"[-_. \u2010-\u2015]", "-", re.sub(r"^x(?=\d)", "", bare.lower()))
 
 
@@ -201,7 +204,32 @@ def match_sides(
             if column or other_column:
                 how = _bridge((names, column, "reference"), (other_names, other_column, "spatial data"))
                 best = _better(best, names, other_names, how)
+    if len(best.first) >= _FEW * min(len(first), len(second)):
+        return best
+    return _without_common_parts(best, first, second)
+
+
+def _without_common_parts(best: GeneMatch, first: NDArray[np.str_], second: NDArray[np.str_]) -> GeneMatch:
+    """Match names without what all of a side begin or end with, and keep that match where it shares more."""
+    bare = _without_common_part(first), _without_common_part(second)
+    for one, two in ((bare[0], second), (first, bare[1]), bare):
+        found = match_genes(one, two)
+        if len(found.first) > len(best.first):
+            pairs = zip(first[found.first].tolist(), second[found.second].tolist(), strict=True)
+            best = replace(found, by_case=(), by_spelling=tuple(sorted(pairs)))
     return best
+
+
+def _without_common_part(names: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Return names without what all of them begin or end with, up to a sign: ``mouse_`` or ``-1``."""
+    texts = [str(name) for name in names]
+    for _ in range(2 if len(texts) > 1 else 0):  # from either end
+        least, most = min(texts), max(texts)
+        pairs = zip(least, most, strict=False)  # all others lie between them
+        common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        n_common = 1 + max(common.rfind(sign) for sign in "-_.:|/ ")
+        texts = [text[n_common:][::-1] for text in texts]
+    return names if are_numbers(texts) else _text(texts)
 
 
 _Named = tuple[NDArray[np.str_], str, str]  # names, the column of var they stand in, and the side
@@ -263,6 +291,23 @@ def only_count(names: Iterable[str]) -> bool:
         return False
     least, most = min(numbers), max(numbers)
     return least == 0 or (least == 1 and most == len(numbers))
+
+
+def only_number(names: Iterable[str]) -> bool:
+    """Say whether names are a word for genes with all numbers from 0 or 1 behind it: gene_0, gene_1 ...
+
+    Examples
+    --------
+    >>> only_number(["Gene2", "Gene1"]), only_number(["Gene2", "Gene7"]), only_number(["Gad1", "Gad2"])
+    (True, False, False)
+    """
+    matches = [_NUMBERED_GENE.match(str(name)) for name in names]
+    numbers = sorted({int(one[1]) for one in matches if one})
+    return (
+        len(numbers) == len(matches) > 1
+        and numbers[0] in (0, 1)
+        and numbers[-1] - numbers[0] + 1 == len(numbers)
+    )
 
 
 def are_one_series(names: Iterable[str]) -> bool:
@@ -462,6 +507,17 @@ def without_version(names: Iterable[str]) -> NDArray[np.str_]:
     text = pd.Series(list(names), dtype=object).astype(str)
     is_id = text.str.match(_ENSEMBL)
     return _text(text.where(~is_id, text.str.partition(".")[0]))
+
+
+def without_genome(names: Iterable[str]) -> NDArray[np.str_]:
+    """Return names without a genome in front (``GRCh38_``, ``mm10___``).
+
+    Examples
+    --------
+    >>> without_genome(["GRCh38_GAD1", "SST"]).tolist()
+    ['GAD1', 'SST']
+    """
+    return _text(_GENOME.sub("", str(name)) for name in names)
 
 
 def id_column(var: pd.DataFrame) -> str | None:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from cellweft._compute import READ_ROWS, row_blocks
 from cellweft._errors import InputError
 from cellweft._typing import DoubleArray, IntArray, Scale
-from cellweft.data.cautions import FEW_GENES
 from cellweft.data.expression_scale import judge_scale, scan_values
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.side import Side
+from cellweft.data.value_cautions import FEW_GENES
 
 
 def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:

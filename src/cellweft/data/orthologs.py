@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pandas as pd
 from cellweft._errors import FormatError, GeneError, MissingFileError, SettingError, arg, check_path
 from cellweft._text import many, near, shorten
 from cellweft._typing import PathLike
-from cellweft.data.gene_names import ORTHOLOG_OF, without_version
+from cellweft.data.gene_names import ORTHOLOG_OF, name_columns, without_genome, without_version
 from cellweft.data.io.damaged import reading
+from cellweft.data.io.dialect import dialect_of
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.sanitize import GENE_NAMES
 from cellweft.data.validation import Genes
@@ -22,7 +24,7 @@ TABLES = Path(__file__).parent / "ortholog_tables"
 
 @dataclass(frozen=True, kw_only=True)
 class Orthologs:
-    """Pairs of genes of two species, each gene in one pair alone.
+    """Pairs of genes of two species.
 
     Attributes
     ----------
@@ -30,14 +32,14 @@ class Orthologs:
         What the table is called: "human:mouse", or the path of a file.
     kinds
         Tables of the same pairs, of symbols or of IDs; columns: the species of the reference, that of the
-        tissue.
-    n_ambiguous
-        Genes of the table that were left out, as they stand in several pairs.
+        tissue. A table of one's own may have more columns, among them these two.
+    is_shipped
+        Whether the pairs come with cellweft, and are one-to-one.
     """
 
     name: str
     kinds: tuple[pd.DataFrame, ...]
-    n_ambiguous: int
+    is_shipped: bool = False
 
 
 def read_orthologs(orthologs: PathLike) -> Orthologs:
@@ -47,8 +49,8 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     ----------
     orthologs
         The species of the reference and of the tissue, "human:mouse" or "mouse:human"; or the path of a table
-        (.tsv or .csv, also .gz) of two columns: a gene of the reference's species, its ortholog in the
-        tissue's. Genes that stand in several pairs are left out.
+        (.tsv or .csv, also .gz) with two columns: a gene of the reference's species, its ortholog in the
+        tissue's.
 
     Raises
     ------
@@ -74,13 +76,15 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
         )
     suffixes = [one.lower() for one in path.suffixes if one.lower() != ".gz"]
     with reading(where, expected="a table of two columns of genes"):
+        dialect = dialect_of(path, separator="," if suffixes[-1:] == [".csv"] else "\t")
         table = pd.read_csv(
             path,
-            sep="," if suffixes[-1:] == [".csv"] else "\t",
             header=None,
+            names=range(max(dialect.n_columns, 1)),
             dtype=str,
             keep_default_na=False,
             comment="#",
+            **dialect.options,
         )
     if table.shape[1] < 2:
         raise FormatError(
@@ -89,11 +93,7 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
             got=f"{many(table.shape[1], 'column')}: {shorten(table.iloc[:2, 0].tolist())}",
             fix="Separate them by tabs, or by commas in a .csv.",
         )
-    pairs = table.iloc[:, :2].apply(lambda column: column.str.strip())
-    pairs = pairs[(pairs != "").all(axis=1)].drop_duplicates()
-    is_single = ~pairs.apply(lambda column: column.duplicated(keep=False)).any(axis=1)
-    n_ambiguous = pairs[~is_single][0].nunique()
-    return Orthologs(name=text, kinds=(pairs[is_single],), n_ambiguous=n_ambiguous)
+    return Orthologs(name=text, kinds=(table.fillna("").apply(lambda column: column.str.strip()),))
 
 
 def _shipped(species: list[str]) -> Orthologs:
@@ -111,10 +111,12 @@ def _shipped(species: list[str]) -> Orthologs:
         )
     table = pd.read_csv(path, sep="\t", dtype=str)
     kinds = (table[names], table[[f"{one}_id" for one in names]])
-    return Orthologs(name=":".join(names), kinds=kinds, n_ambiguous=0)
+    return Orthologs(name=":".join(names), kinds=kinds, is_shipped=True)
 
 
-def by_orthologs(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[Input, Genes]:
+def by_orthologs(
+    data: Input, genes: Genes, orthologs: Orthologs, *, tissue: Sequence[Iterable[str]]
+) -> tuple[Input, Genes]:
     """Return a reference whose genes go by their orthologs in the species of the tissue.
 
     Parameters
@@ -122,8 +124,10 @@ def by_orthologs(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[Input
     data, genes
         The opened reference, and its genes by their names.
     orthologs
-        The pairs. Where more genes of the reference stand in their second column than in the first, they are
-        taken the other way round.
+        The pairs. The columns with most genes of the reference and of the tissue are taken; genes that stand
+        in several pairs are left out.
+    tissue
+        Names of the tissue's genes, of one kind or of several.
 
     Returns
     -------
@@ -135,35 +139,89 @@ def by_orthologs(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[Input
     Raises
     ------
     GeneError
-        No gene of the reference is in the table.
+        No gene of the reference, or of the tissue, is in the table.
     """
-    keys = pd.Index(without_version(genes.names))
-    hits = np.array([[kind.iloc[:, side].isin(keys).sum() for side in (0, 1)] for kind in orthologs.kinds])
-    number, side = map(int, np.unravel_index(hits.argmax(), hits.shape))
-    if not hits.any():
+    keys, column = _names_in(data, genes, orthologs)
+    hits = [[kind[one].isin(keys).sum() for one in kind] for kind in orthologs.kinds]
+    number = int(np.argmax([max(one) for one in hits]))
+    kind, side = orthologs.kinds[number], int(np.argmax(hits[number]))
+    if not hits[number][side]:
         raise GeneError(
             f"{data.where}.var_names",
             expected=f"genes of the orthologs {orthologs.name!r}",
             got=f"none of them, but {shorten(genes.names.tolist(), most=3) or 'no gene'}",
             fix="Name species that are those of the inputs, or a table with their genes.",
         )
-    row_of = pd.Index(orthologs.kinds[number].iloc[:, side]).get_indexer(keys)
+    other = 1 - side if orthologs.is_shipped else _other_side(orthologs, side, tissue)
+    notes = [f"their orthologs are those of var[{column!r}]." if column else ""]
+    if len(kind.columns) > 2:
+        notes.append(f"columns {side + 1} and {other + 1} of the table of orthologs were taken.")
+    elif side:
+        notes.append(
+            "the pairs of orthologs were taken the other way round, as its genes stand in their second "
+            "column."
+        )
+    kinds = list(orthologs.kinds)
+    if not orthologs.is_shipped:
+        pairs, n_ambiguous = _one_to_one(kind.iloc[:, [side, other]])
+        said = f"{many(n_ambiguous, 'gene')} in several pairs of orthologs left out."
+        notes.append(said * bool(n_ambiguous))
+        kinds, side, other = [pairs], 0, 1
+    row_of = pd.Index(kinds[number].iloc[:, side]).get_indexer(keys)
     kept = np.flatnonzero(row_of >= 0)
-    others = [kind.iloc[row_of[kept], 1 - side].to_numpy(dtype=np.str_) for kind in orthologs.kinds]
+    others = [one.iloc[row_of[kept], other].to_numpy(dtype=np.str_) for one in kinds]
     names = np.full((len(data.var), 1 + len(others)), "", dtype=object)
     names[genes.places[kept]] = np.column_stack([genes.names[kept], *others])
     columns = [ORTHOLOG_OF, *(GENE_NAMES[:2] if len(others) > 1 else ["ortholog"])]
-    swapped = (
-        "the pairs of orthologs were taken the other way round, as its genes stand in their second column."
-    )
-    ambiguous = f"{many(orthologs.n_ambiguous, 'gene')} in several pairs of orthologs left out."
-    notes = [genes.note, swapped * side, ambiguous * bool(orthologs.n_ambiguous)]
     translated = replace(
         genes,
         names=others[0],
         places=genes.places[kept],
-        note=" ".join(filter(None, notes)),
+        note=" ".join(filter(None, [genes.note, *notes])),
         orthologs=orthologs.name,
         n_without_ortholog=len(keys) - len(kept),
     )
     return replace(data, var=pd.DataFrame(names, index=data.var.index, columns=columns)), translated
+
+
+def _one_to_one(pairs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the pairs whose genes stand in no other, and how many genes of the first column do."""
+    pairs = pairs[(pairs != "").all(axis=1)].drop_duplicates()
+    is_single = ~pairs.apply(lambda one: one.duplicated(keep=False)).any(axis=1)
+    return pairs[is_single], pairs[~is_single].iloc[:, 0].nunique()
+
+
+def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index[str], str]:
+    """Return the names of the reference's genes of which most stand in the table, and their column of var.
+
+    That column is empty where the names are the genes' own, with or without the genome in front.
+    """
+    var = data.var.iloc[genes.places]
+    ways: list[tuple[Iterable[str], str]] = [(genes.names, ""), (without_genome(genes.names), "")]
+    ways += [(var[name].astype(str), str(name)) for name in name_columns(var)]
+    keys = [(pd.Index(without_version(names)), column) for names, column in ways]
+    known = {str(gene) for kind in orthologs.kinds for column in kind for gene in kind[column]}
+    n_known = [int(one.isin(known).sum()) for one, _ in keys]
+    if n_known[0] >= 0.5 * len(genes.names):
+        return keys[0]
+    found, column = keys[int(np.argmax(n_known))]
+    again = found.duplicated(keep=False)  # a name that stands twice tells no gene
+    return (found.where(~again, "") if column else found), column
+
+
+def _other_side(orthologs: Orthologs, side: int, tissue: Sequence[Iterable[str]]) -> int:
+    """Return the column of a table with most genes of the tissue, other than that of the reference."""
+    table = orthologs.kinds[0]
+    names = [{one.lower() for one in without_version(map(str, kind))} for kind in tissue]
+    hits = [max(table[one].str.lower().isin(known).sum() for known in names) for one in table]
+    hits[side] = -1
+    other = int(np.argmax(hits))
+    if not hits[other]:
+        first = without_version(map(str, tissue[0]))[:3].tolist()
+        raise GeneError(
+            arg("orthologs", orthologs.name),
+            expected="a column with genes of the tissue, beside that of the reference",
+            got=f"{shorten(table.iloc[1:4, other].tolist(), most=3)}, where the tissue has {shorten(first)}",
+            fix="Name a table of the two species, with names of genes as both sides spell them.",
+        )
+    return other

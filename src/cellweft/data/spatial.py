@@ -253,8 +253,9 @@ def guess_slices(
 
 def _other_sections(table: Annotation, coordinates: DoubleArray) -> str:
     """Return the first column of another name whose cells lie as those of several sections do, or nothing."""
+    tissue = tissue_column(table)
     for name in table.columns:
-        if not SECTION_WORDS.search(plain_name(name)):
+        if name == tissue or not SECTION_WORDS.search(plain_name(name)):
             continue
         values = text_labels(table[name])
         is_few = 1 < len(pd.unique(values)) <= _most_slices(len(table))

@@ -164,10 +164,21 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     return "\n".join([*lines, *(f"  - {one}" for one in cautions)])
 
 
+def brief(value: float) -> str:
+    """Return a number as text: whole from 10 on, else its first two digits.
+
+    Examples
+    --------
+    >>> brief(1234.5), brief(0.1234)
+    ('1,234', '0.12')
+    """
+    return f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.2g}"
+
+
 def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     values = SCALES[found["stored_scale"]] + (f" (layer {found['layer']!r})" if found["layer"] else "")
     if found["scale"] == "raw":
-        values += f", {found['median_total']:,.0f} in a typical cell"
+        values += f", {brief(found['median_total'])} in a typical cell"
     if not found["scale_detected"]:
         values += ", as you said"
     lines = [f"{title}: {found['source']}"]

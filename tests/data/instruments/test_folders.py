@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import scipy.sparse as sp
 
 import cellweft
@@ -610,3 +611,126 @@ def test_ids_of_merscope_may_stand_in_any_column(make_run: Any, truth: Any, refe
     table = pd.read_csv(folder / "cell_metadata.csv", dtype={"EntityID": str})
     table[[*table.columns[1:], "EntityID"]].to_csv(folder / "cell_metadata.csv", index=False)
     np.testing.assert_allclose(cellweft.pair(reference, folder).coordinates, truth("merscope").places)
+
+
+@pytest.mark.parametrize("name", ["cell_by_gene.csv", "cell_metadata.csv"])
+def test_numbers_of_rows_are_no_ids_of_merscope(name: str, make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("merscope")
+    table = pd.read_csv(folder / name, dtype={"EntityID": str, "cell": str})
+    table.iloc[::-1].reset_index(drop=True).to_csv(folder / name)  # pandas numbers the rows in front
+    pair = cellweft.pair(reference, folder)
+    assert sorted(pair.st.obs_names) == truth("merscope").names
+    assert pair.st.n_genes == len(truth("merscope").genes)
+    order = np.argsort(pair.st.obs_names.to_numpy())
+    np.testing.assert_allclose(pair.coordinates[order], truth("merscope").places)
+    np.testing.assert_array_equal(stored(pair)[order], truth("merscope").counts)
+
+
+@pytest.mark.parametrize("ending", ["", "-2"])
+def test_barcodes_may_have_other_numbers_at_their_ends(
+    ending: str, make_run: Any, truth: Any, reference: Any
+) -> None:
+    folder = make_run("visium")
+    path = folder / "spatial" / "tissue_positions.csv"
+    table = pd.read_csv(path)
+    table["barcode"] = table["barcode"].str.removesuffix("-1") + ending
+    table.to_csv(path, index=False)
+    pair = cellweft.pair(reference, folder)
+    np.testing.assert_allclose(pair.coordinates, truth("visium").places)
+    assert any("matched without the number at their ends ('AAAC" in one for one in pair.cautions)
+    twice = pd.concat([table, table.assign(barcode=table["barcode"].str.removesuffix(ending) + "-7")])
+    twice.to_csv(path, index=False)  # now the numbers tell cells apart
+    with pytest.raises(FormatError, match="Take both files from the same run"):
+        cellweft.pair(reference, folder)
+
+
+@pytest.mark.parametrize("lost", ["rows", "places"])
+def test_when_most_cells_are_lost_a_caution_says_so(lost: str, make_run: Any, reference: Any) -> None:
+    folder = make_run("xenium")
+    table = pd.read_parquet(folder / "cells.parquet")
+    if lost == "rows":
+        table = table.iloc[:10]
+    else:
+        table.loc[10:, "x_centroid"] = np.nan
+    table.to_parquet(folder / "cells.parquet")
+    pair = cellweft.pair(reference, folder)
+    assert pair.st.n_cells == 10
+    said = "14 of 24 cells, more than half, have no place in cells.parquet and are left out"
+    assert any(said in one for one in pair.cautions)
+
+
+def test_a_part_of_the_name_of_a_sample_is_enough(make_run: Any, truth: Any, reference: Any) -> None:
+    folder = make_run("cosmx")
+    for name in ("exprMat_file.csv", "metadata_file.csv"):
+        shutil.copy(folder / f"Run1_{name}", folder / f"GSM2_Lung_{name}")
+        (folder / f"Run1_{name}").rename(folder / f"GSM1_Lung_{name}")
+    assert cellweft.pair(reference, folder, st_sample="GSM2").st.obs_names.tolist() == truth("cosmx").names
+    with pytest.raises(KeyMissingError, match=r"st_sample='Lung': expected a sample"):
+        cellweft.pair(reference, folder, st_sample="Lung")
+
+
+@pytest.mark.parametrize("column", ["cell_ID", "fov"])
+def test_numbers_of_cosmx_may_be_written_otherwise(
+    column: str, make_run: Any, truth: Any, reference: Any
+) -> None:
+    folder = make_run("cosmx")
+    path = folder / "Run1_exprMat_file.csv"
+    table = pd.read_csv(path)
+    table[column] = table[column].map("F{:03}".format) if column == "fov" else table[column].astype(float)
+    table.to_csv(path, index=False)
+    pair = cellweft.pair(reference, folder)
+    assert pair.st.obs_names.tolist() == truth("cosmx").names
+    assert left_out(pair)[0] == "2 cells of number 0, which is what lies in no cell"
+
+
+def test_places_of_stereo_seq_may_be_below_zero(make_run: Any, reference: Any) -> None:
+    folder = make_run("stereo_seq", cells=False)
+    path = next(folder.glob("*.gem.gz"))
+    plain = cellweft.pair(reference, folder, st_sample="bin10")
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    rows = [line.split("\t") for line in lines[4:]]
+    moved = ["\t".join([gene, str(int(x) - 100), str(int(y) - 100), *more]) for gene, x, y, *more in rows]
+    path.write_bytes(gzip.compress("\n".join([*lines[:4], *moved, ""]).encode()))
+    pair = cellweft.pair(reference, folder, st_sample="bin10")
+    np.testing.assert_allclose(pair.coordinates, plain.coordinates - 100)
+    np.testing.assert_array_equal(stored(pair), stored(plain))
+    assert pair.st.obs_names[0] == "_".join(str(int(one) - 5) for one in pair.coordinates[0])
+
+
+def test_packed_places_of_visium_are_to_be_unpacked(make_run: Any, reference: Any) -> None:
+    folder = make_run("visium")
+    shutil.rmtree(folder / "spatial")
+    (folder / "spatial.tar.gz").touch()
+    with pytest.raises(FormatError, match=r"Unpack '.*spatial\.tar\.gz'"):
+        cellweft.pair(reference, folder)
+
+
+def test_the_counts_of_a_sample_of_cell_ranger_multi_are_named(
+    tmp_path: Path, reference: Any, write_counts: Any
+) -> None:
+    below = tmp_path / "run" / "outs" / "per_sample_outs" / "S1" / "count"
+    write_counts(below / "sample_filtered_feature_bc_matrix.h5", [f"ACGT{one}-1" for one in range(24)])
+    with pytest.raises(FormatError, match=r"Name one of its folders: '.*/per_sample_outs/S1/count'"):
+        cellweft.pair(reference, tmp_path / "run")
+    shutil.move(below / "sample_filtered_feature_bc_matrix.h5", tmp_path / "GSM1_A.h5")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(FormatError, match=r"Name one of its files: '.*GSM1_A\.h5'"):
+        cellweft.pair(reference, tmp_path)
+
+
+@pytest.mark.parametrize("columns", [("x", "y"), ("xcoord", "ycoord")])
+def test_a_run_of_curio(columns: tuple[str, str], tmp_path: Path, truth: Any, reference: Any) -> None:
+    known = truth("slide_seq")
+    scipy.io.mmwrite(tmp_path / "S1_MoleculesPerMatchedBead.mtx", sp.coo_matrix(known.counts.T))
+    (tmp_path / "S1_barcodes.tsv").write_text("\n".join(known.names) + "\n")
+    (tmp_path / "S1_genes.tsv").write_text("\n".join(known.genes) + "\n")
+    beads = pd.DataFrame(known.places, columns=columns, index=pd.Index(known.names))
+    beads.iloc[::-1].to_csv(tmp_path / "S1_MatchedBeadLocation.csv")
+    pair = cellweft.pair(reference, tmp_path)
+    np.testing.assert_array_equal(stored(pair), known.counts)
+    np.testing.assert_allclose(pair.coordinates, known.places)
+    assert "read as       Curio Seeker" in pair.summary()
+    assert pair.findings["coordinates"]["unit"] == ""
+    (tmp_path / "S1_MatchedBeadLocation.csv").unlink()
+    with pytest.raises(FormatError, match=r"without .*MatchedBeadLocation\.csv|without BeadLocationsForR"):
+        cellweft.pair(reference, tmp_path)

@@ -105,6 +105,18 @@ def test_a_header_may_begin_with_the_sign_of_comments(tmp_path: Path) -> None:
     assert not data.notes
 
 
+@pytest.mark.parametrize("title", ["Run 12, exported 2024", "Run 12\n\nExported 2024", "\nCounts"])
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_titles_above_the_header_are_passed_over(title: str, separator: str, tmp_path: Path) -> None:
+    wide = pd.concat([COUNTS, COUNTS.add_prefix("Other")], axis=1).rename_axis("cell")
+    data = opened(tmp_path, "a.csv", f"{title}\n{wide.to_csv(sep=separator)}".encode())
+    assert list(data.obs.names()) == list(COUNTS.index)
+    assert list(data.var.index) == list(wide.columns)
+    n_lines = len(title.splitlines())
+    told = "1 line of comments stands" if n_lines == 1 else f"{n_lines} lines of comments stand"
+    assert f"{told} above the header" in data.notes[0]
+
+
 @pytest.mark.parametrize("other", [["0,5", "0.5"], ["1,5", "2.25"]])
 def test_decimal_signs_of_both_kinds_are_refused(other: list[str], tmp_path: Path) -> None:
     text = f"cell;Gad1;Sst\na;{other[0]};1\nb;{other[1]};2\nc;3;1\n"

@@ -12,7 +12,10 @@ from cellweft.data._pair import pair
 from cellweft.data.io.features import annotation_columns, feature_kinds
 from cellweft.data.io.read import open_input
 
-GENES = ["Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1"]
+GENES = [
+    "Gad1", "Sst", "Vip", "Pvalb", "Lamp5", "NEGR1", "CTRL", "ERCC1", "NEK1", "MAX", "ID1", "AREL1", "NTC",
+    "DIST1", "MEDIAG", "SUMO1",
+]  # fmt: skip
 
 CONTROLS = [
     "Blank-1", "BLANK_0006", "blank12", "NegPrb3", "NegProbe-WTX", "Negative01", "Negative",
@@ -21,6 +24,8 @@ CONTROLS = [
     "Intergenic_Region_12", "ERCC-00002", "CD3_TotalSeqB", "N_unmapped",
     "CD45 (Antibody Capture)", "CD3_prot",
     "adt_CD4", "CD8-ADT", "Hashtag-1", "HTO_1", "Hashtag3",
+    "Blank-A1", "blank_1_2", "BLANK1A", "NTC_1", "Empty-1", "Dummy2", "decoy-3", "NonTargeting_3",
+    "notarget-2", "Scramble_1", "DEPRECATED_ENSG00000128683",
 ]  # fmt: skip
 
 MEASURES = [
@@ -30,7 +35,9 @@ MEASURES = [
     "Mean.MembraneStain_B2M", "qcFlagsRNACounts", "ISH.concentration",
     "nCell", "Neuron_cluster_ID", "sex",
     "S.Score", "seurat_clusters", "RNA_snn_res.0.8", "cell_area", "nucleus_area", "perimeter_area_ratio",
-    "z_level",
+    "z_level", "hull_area", "bbox-0", "major_axis_length", "equivalent_diameter", "intensity_mean-0",
+    "CD45_mean", "PanCK_sum", "DAPI", "dist_to_edge", "distance_um", "nearest_fov_dist",
+    "RNA_quantile_0.75", "median_RNA", "lifespan", "Num Detections", "max_cluster_frac",
 ]  # fmt: skip
 
 
@@ -55,6 +62,16 @@ def test_names_of_controls_and_measurements_are_no_genes() -> None:
         ("is_control", ["False", "True"], ["", "control"]),
         ("control", [0, 1], ["", "control"]),
         ("probe_type", ["endogenous", "sys_ctrl"], ["", "sys_ctrl"]),
+        ("feature_type", ["gene_expression", "Antibody_Capture"], ["", "Antibody_Capture"]),
+        ("Probe.Class", ["target", "negative control"], ["", "negative control"]),
+        ("control_type", ["", "blank"], ["", "blank"]),
+        ("neg_probe", [False, True], ["", "control"]),
+        ("is_control_probe", ["no", "yes"], ["", "control"]),
+        ("is_gene", [True, False], ["", "is_gene is false"]),
+        ("endogenous", [1.0, 0.0], ["", "endogenous is false"]),
+        ("gene", ["Gad1", "Sst"], ["", ""]),
+        ("is_gene", [False, False], ["", ""]),
+        ("neg_log_p", [True, False], ["", ""]),
     ],
 )
 def test_annotation_of_features_tells_genes(column: str, values: Any, kinds: list[str]) -> None:

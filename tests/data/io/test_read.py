@@ -136,6 +136,37 @@ def test_a_column_of_words_for_missing_alone(tmp_path: Path) -> None:
     assert np.isnan(found.matrix[:, 1]).all()
 
 
+@pytest.mark.parametrize("name", ["__index_level_0__", "barcode", "cell_id", "EntityID"])
+def test_parquet_takes_a_column_of_names_wherever_it_stands(name: str, tmp_path: Path) -> None:
+    kind, number = ["B", "B"], [2**60 + 1, 2**60] if name == "EntityID" else ["b", "a"]
+    table = pd.DataFrame({"kind": kind, "Gad1": [1, 2], "Sst": [0, 1], name: number})
+    table.to_parquet(tmp_path / "t.parquet")
+    found = open_input(tmp_path / "t.parquet", argument="sc")
+    assert found.obs.names().tolist() == [*map(str, number)]
+    assert (found.obs.columns, found.var.index.tolist()) == (["kind"], ["Gad1", "Sst"])
+
+
+def test_names_of_cells_behind_a_first_column_that_repeats(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("cell_type,cell_id,Gad1,Sst\nA,c1,1,2\nA,c2,0,4\nB,c3,2,2\n")
+    found = open_input(tmp_path / "t.csv", argument="sc")
+    assert found.obs.names().tolist() == ["c1", "c2", "c3"]
+    assert found.obs["cell_type"].tolist() == ["A", "A", "B"]
+    assert found.notes == ("names of cells are those of the column 'cell_id'; the first one repeats.",)
+
+
+def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.h5ad").symlink_to(tmp_path / "annex" / "content")
+    with pytest.raises(MissingFileError, match=r"a link to '.*annex/content', where nothing is"):
+        open_input(tmp_path / "a.h5ad", argument="sc")
+
+
+@pytest.mark.parametrize("name", ["a.csv.xz", "a.rar"])
+def test_other_archives_are_to_be_unpacked(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(FormatError, match="Unpack it"):
+        open_input(tmp_path / name, argument="sc")
+
+
 def test_parquet_takes_its_first_text_column_as_names(tmp_path: Path) -> None:
     pd.DataFrame({"barcode": ["a", "b"], "Gad1": [1, 2], "Sst": [0, 1]}).to_parquet(tmp_path / "t.parquet")
     found = open_input(tmp_path / "t.parquet", argument="sc")

@@ -249,3 +249,37 @@ def test_names_with_blanks_are_whole(tmp_path: Path) -> None:
     data = open_input(tmp_path, argument="sc")
     assert data.var.index.tolist() == ["HLA A", "HLA B", "HLA C"]
     assert data.obs.names()[0] == "cell 1"
+
+
+def test_files_of_parse(tmp_path: Path) -> None:
+    counts = write(tmp_path / "parse", "{}", n_cells=5, what="m", turned=True)
+    (tmp_path / "parse" / "matrix.mtx").rename(tmp_path / "parse" / "DGE.mtx")
+    genes = "".join(f"ENSG{number},{name},hg38\n" for number, name in enumerate(GENES))
+    (tmp_path / "parse" / "all_genes.csv").write_text(f"gene_id,gene_name,genome\n{genes}")
+    cells = "".join(f"01_02_{one:02},sample{one}\n" for one in range(5))
+    (tmp_path / "parse" / "cell_metadata.csv").write_text(f"bc_wells,sample\n{cells}")
+    np.testing.assert_array_equal(values(tmp_path / "parse"), counts)
+    data = open_input(tmp_path / "parse", argument="sc")
+    assert data.obs.names().tolist() == [f"01_02_{one:02}" for one in range(5)]
+    assert data.var.index.tolist() == GENES
+
+
+@pytest.mark.parametrize("lacking", ["feature_type", "name", "genome"])
+def test_files_that_lack_what_is_not_needed(lacking: str, tmp_path: Path) -> None:
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(2.0, (5, 3)))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array([f"c{one}" for one in range(5)], dtype="S")
+        group["data"], group["indices"], group["indptr"] = counts.data, counts.indices, counts.indptr
+        group["shape"] = counts.shape[::-1]
+        features = {
+            "id": GENES,
+            "name": GENES,
+            "feature_type": ["Gene Expression"] * 3,
+            "genome": ["mm10"] * 3,
+        }
+        for key, texts in features.items():
+            if key != lacking:
+                group[f"features/{key}"] = np.array(texts, dtype="S")
+    np.testing.assert_array_equal(values(tmp_path / "a.h5"), counts.toarray())
+    assert open_input(tmp_path / "a.h5", argument="sc").var.index.tolist() == GENES

@@ -13,17 +13,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cellweft._errors import FormatError, KeyMissingError, arg, check_known
+from cellweft._errors import FormatError, KeyMissingError, arg
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.io.backed_matrix import chosen_rows, open_rows
 from cellweft.data.io.columns import OBSM_KEYS
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
-from cellweft.data.io.tenx import has_mtx
+from cellweft.data.io.tenx import chosen_name, has_mtx
 
 UNASSIGNED = "unassigned"
 """What programs that assign transcripts to cells call what lies in none, in any case."""
+_NO_ROW, _NO_PLACE = "without a row in {}", "without coordinates"
 _PACKED = re.compile(r"\.(tar|tar\.gz|tgz)$")
 _EDGES = "_-. "  # what stands between the name of a sample and that of a file
 
@@ -178,7 +179,7 @@ def find_run(
             str(one)
             for one in sorted(folder.iterdir())
             if _PACKED.search(one.name)
-            and any(part.names[0] in one.name for parts in lacking for part in parts)
+            and any(word in one.name for parts in lacking for part in parts for word in _words_of(part))
         ]
         raise FormatError(
             where,
@@ -189,6 +190,11 @@ def find_run(
     return Run(counts=parts[0], cells=parts[1], sample=sample)
 
 
+def _words_of(part: Part) -> list[str]:
+    """Return what the name of an archive that holds a part may have in it."""
+    return [*filter(None, (part.names[0], part.folder))]
+
+
 def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, name: str) -> str:
     """Return the sample to take: the one asked for, or the only one; "" where files name none.
 
@@ -197,7 +203,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
     files
         Counts by sample.
     asked
-        A sample, or None.
+        A sample, or words of its name that no other has, or None.
     where, name
         What errors call the folder, and the instrument.
     """
@@ -211,9 +217,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
             fix="It is the folder of one run: leave " + arg(argument) + " out.",
         )
     if asked is not None:
-        expected = f"a sample of {where}"
-        check_known(asked, samples, arg(argument, asked), expected=expected, got="no such one")
-        return asked
+        return chosen_name(samples, asked, where=where, argument=argument, what="sample")
     if len(samples) > 1:
         raise FormatError(
             where,
@@ -316,13 +320,16 @@ def joined(
     check_columns(table, (cells.x, cells.y), where)
     _refuse_repeated(table, where)
     names = counts.obs.names().astype(str)
-    row_of = _positions(names, table.index)
+    row_of, how = _rows_of(names, table.index)
+    if how:
+        said = f"its cells have other names in {cells.source.name}, and were matched {how}."
+        counts = replace(counts, notes=(*counts.notes, said))
     places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     _refuse_text(cells, places, where)
     reasons = {f"called {UNASSIGNED!r}": names.str.lower().isin([UNASSIGNED]), **(no_cells or {})}
     reasons |= {why: is_out[row_of] & (row_of >= 0) for why, is_out in cells.left_out.items()}
-    reasons[f"without a row in {cells.source.name}"] = row_of < 0
-    reasons["without coordinates"] = (row_of >= 0) & ~np.isfinite(places).all(axis=1)[row_of]
+    reasons[_NO_ROW.format(cells.source.name)] = row_of < 0
+    reasons[_NO_PLACE] = (row_of >= 0) & ~np.isfinite(places).all(axis=1)[row_of]
     is_in, notes = np.ones(len(names), dtype=bool), []
     for why, is_out in reasons.items():
         n_out = int((is_out & is_in).sum())
@@ -344,6 +351,13 @@ def joined(
             + (f" ({'; '.join(notes)})" if notes else ""),
             fix="Take both files from the same run.",
         )
+    n_lost = sum(int(reasons[why].sum()) for why in (_NO_ROW.format(cells.source.name), _NO_PLACE))
+    if n_lost > len(names) / 2:
+        said = (
+            f"{n_lost:,} of {len(names):,} cells, more than half, have no place in {cells.source.name} and "
+            "are left out; see whether both files are of one run and complete."
+        )
+        counts = replace(counts, notes=(*counts.notes, said))
     kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
     return replace(
         counts,
@@ -381,6 +395,23 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
             got=f"columns {shorten(list(map(str, table.columns)), most=8) or '(none)'}",
             fix="Take the file as the instrument wrote it.",
         )
+
+
+def _rows_of(names: pd.Index, known: pd.Index) -> tuple[IntArray, str]:
+    """Return where names of cells stand among known ones, -1 where they do not, and how, if not as they are.
+
+    Where none is there, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
+    """
+    rows = _positions(names, known)
+    if (rows >= 0).any():
+        return rows, ""
+    short = [one.astype(str).str.replace(r"[-.]\d+$", "", regex=True) for one in (names, known)]
+    if not all(one.is_unique for one in short):
+        return rows, ""
+    found = _positions(*short)
+    how = "without the number at their ends"
+    first = int(np.argmax(found >= 0))
+    return found, f"{how} ({names[first]!r}, {known[found[first]]!r})" if (found >= 0).any() else ""
 
 
 def _positions(names: pd.Index, known: pd.Index) -> IntArray:

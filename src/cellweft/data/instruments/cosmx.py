@@ -18,6 +18,8 @@ _CELLS = Part(names=("metadata_file",), endings=(".csv", ".csv.gz", ".parquet"))
 _FOV, _CELL = "fov", "cell_ID"
 _NO_GENES = (_FOV, _CELL, "cell", "cell_id", "slide_ID", "slide_ID_numeric", "Run_Tissue_name", "version")
 _PLACES = (("CenterX_global_px", "CenterY_global_px", "px"), ("x_slide_mm", "y_slide_mm", "mm"))
+_NUMBER = r"^(?:[Ff](?:OV)?)?0*(\d+)(?:\.0+)?$"
+"""How tools write the number of a cell, or of a field of view: 3, 3.0, 003, F003."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Cosmx:
         if run is None:
             return None
         counts, keys = read_counts(run.counts, where, keys=_NO_GENES)
+        names = _names(keys, f"{where}, {run.counts.name}")
         table = read_cells(run.cells, where, text=(_FOV, _CELL))
+        is_none = keys[_CELL].str.fullmatch(r"0+(\.0+)?").to_numpy(dtype=bool)
         x, y, unit = next((one for one in _PLACES if one[0] in table.columns), _PLACES[0])
         return joined(
-            dataclasses.replace(
-                counts, obs=HeldTable(pd.DataFrame(index=_names(keys, f"{where}, {run.counts.name}")))
-            ),
+            dataclasses.replace(counts, obs=HeldTable(pd.DataFrame(index=names))),
             CellTable(
                 table=table.set_index(_names(table, f"{where}, {run.cells.name}")),
                 x=x,
@@ -50,11 +52,14 @@ class Cosmx:
                 unit=unit,
                 source=run.cells,
             ),
-            no_cells={"of number 0, which is what lies in no cell": keys[_CELL].eq("0").to_numpy()},
+            no_cells={"of number 0, which is what lies in no cell": is_none},
             instrument=self.name,
         )
 
 
 def _names(table: pd.DataFrame, where: str) -> pd.Index[str]:
     check_columns(table, (_FOV, _CELL), where)
-    return pd.Index(table[_CELL].astype(str) + "_" + table[_FOV].astype(str))
+    cell, fov = (
+        table[name].astype(str).str.strip().str.replace(_NUMBER, r"\1", regex=True) for name in (_CELL, _FOV)
+    )
+    return pd.Index(cell + "_" + fov)

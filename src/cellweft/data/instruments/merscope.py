@@ -33,11 +33,16 @@ class Merscope:
         run = find_run(path, where, sample, name=self.name, counts=(_COUNTS,), cells=(_CELLS,), marks=marks)
         if run is None:
             return None
-        counts, keys = read_counts(run.counts, where, keys=read_header(run.counts, where)[:1])
-        counts = dataclasses.replace(counts, obs=HeldTable(keys.set_index(keys.columns[0]).rename_axis(None)))
+        number, *others = read_header(run.counts, where) or [""]
+        # a first column without a name may only number the rows, as pandas writes them
+        key = next((name for name in others[:1] if number == "" and name in _KEYS), number)
+        counts, keys = read_counts(run.counts, where, keys=[key, number])
+        counts = dataclasses.replace(counts, obs=HeldTable(keys[[key]].set_index(key).rename_axis(None)))
         first = [] if run.cells.suffix == ".parquet" else read_header(run.cells, where)[:1]
         table = read_cells(run.cells, where, text=(*first, *_KEYS))
         headers = (_KEYS[0], *first, *_KEYS)
+        if first == [""] and len(table.columns) > 1 and table.columns[1] in _KEYS:
+            headers = (_KEYS[0], *_KEYS)
         key = next((name for name in headers if name in table.columns), table.columns[0])
         table = table.set_index(table[key].astype(str)).rename_axis(None).drop(columns=key)
         return joined(

@@ -56,5 +56,6 @@ def looks_like_run(path: Path) -> bool:
 _MARKS = (
     "experiment.xenium", "*cell_by_gene*.csv*", "*exprMat_file.csv*", "binned_outputs",
     "segmented_outputs", "*_feature_cell_matrix*",
-    "*filtered_feature_bc_matrix*", "*cell_feature_matrix.h5", "*MappedDGEForR.csv*", "*.gem", "*.gem.gz",
+    "*filtered_feature_bc_matrix*", "*raw_feature_bc_matrix*", "*cell_feature_matrix.h5",
+    "*MappedDGEForR.csv*", "*MoleculesPerMatchedBead.mtx*", "*.gem", "*.gem.gz",
 )  # fmt: skip

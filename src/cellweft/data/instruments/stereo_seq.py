@@ -165,7 +165,8 @@ def _summed(
             left_out = (f"{int(counts[is_none].sum()):,} counts that lie in no cell",)
         keys, x, y, counts, genes = (one[~is_none] for one in (parts["cell"], x, y, counts, genes))
     else:
-        keys = (x // size).astype(np.int64) << 32 | (y // size)
+        first = [int(one.min(initial=0)) // size for one in (x, y)]  # below zero where the chip was moved
+        keys = (x // size - first[0]).astype(np.int64) << 32 | (y // size - first[1])
     if not len(keys):
         raise FormatError(
             where, expected="counts in cells", got="a table without any", fix="Name a size of bins."
@@ -175,7 +176,7 @@ def _summed(
     middles = [np.bincount(codes, weights=one * counts) / np.maximum(totals, 1) for one in (x, y)]
     names = parts["cells"][spots] if size is None else []
     if size is not None:
-        corners = np.stack([spots >> 32, spots & 0xFFFFFFFF], axis=1) * size
+        corners = (np.stack([spots >> 32, spots & 0xFFFFFFFF], axis=1) + first) * size
         middles = [*(corners.T + size / 2)]
         names = [f"{left}_{top}" for left, top in corners]
     symbols = parts["genes"]

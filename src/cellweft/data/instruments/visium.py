@@ -18,7 +18,7 @@ _NAMES, _ENDINGS = ("tissue_positions", "tissue_positions_list"), (".csv", ".csv
 _CELLS = (Part(names=_NAMES, endings=_ENDINGS, folder="spatial"), Part(names=_NAMES, endings=_ENDINGS))
 _MARKS = (
     "spatial/*tissue_positions*", "spatial/*scalefactors_json.json*", "spatial/*tissue_*res_image.png*",
-    "*tissue_positions*.csv*", "*tissue_positions*.parquet",
+    "*tissue_positions*.csv*", "*tissue_positions*.parquet", "*spatial.tar*", "*spatial.tgz",
 )  # fmt: skip
 _COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 

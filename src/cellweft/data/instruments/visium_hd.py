@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellweft._errors import FormatError, arg, check_known
+from cellweft._errors import FormatError
 from cellweft._text import shorten
 from cellweft._typing import DoubleArray
 from cellweft.data.instruments.base import CellTable, Part, find_run, joined
 from cellweft.data.instruments.tables import named_as, open_counts
 from cellweft.data.instruments.visium import Visium
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.tenx import chosen_name
 
 _BINNED, _SEGMENTED = "binned_outputs", "segmented_outputs"
 _COUNTS = Part(names=("filtered_feature_cell_matrix", "raw_feature_cell_matrix"), endings=(".h5", ""))
@@ -52,9 +53,9 @@ class VisiumHD:
         sizes.pop(None, None)
         if sample is not None and sizes:
             known = {one.name: one for one in sizes.values()}
-            argument = arg(f"{where.partition(' ')[0]}_sample", sample)
-            check_known(sample, known, argument, expected=f"bins of {where}", got="no such ones")
-            return self.open(known[sample], where)
+            argument = f"{where.partition(' ')[0]}_sample"
+            name = chosen_name([*known], sample, where=where, argument=argument, what="size of bins")
+            return self.open(known[name], where)
         if not sizes:
             if not any(path.glob("*feature_slice.h5")):
                 return None

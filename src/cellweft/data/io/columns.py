@@ -56,10 +56,12 @@ BATCH_KEYS: tuple[str, ...] = (
 )  # fmt: skip
 """Columns of `obs` (``_`` for any sign) that tell what the cells of a reference were joined from."""
 SECTION_WORDS = re.compile(
-    r"(^|_)(sections?|slices?|slides?|samples?|specimens?|batch|librar(y|ies)|images?|blocks?|arrays?|wells?"
-    r"|cores?|tma|chips?|pucks?|regions?|donors?|animals?|mouse|patients?|subjects?|replicates?|runs?|fovs?"
-    r"|tissue|condition|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
-    r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code)?$"
+    r"(^|_)(sections?|slices?|slides?|coverslips?|samples?|specimens?|batch|librar(y|ies)|images?|scans?"
+    r"|blocks?|arrays?|wells?|lanes?|cores?|tma|chips?|pucks?|cartridges?|panels?|regions?|areas?|rois?"
+    r"|donors?|animals?|mouse|individuals?|patients?|case|cohort|biops(y|ies)|embryos?|subjects?"
+    r"|replicates?|runs?|experiments?|datasets?|fovs?|tissue|condition|treatment|group|genotype|disease"
+    r"|diagnosis|status|age|day|dpi|time|timepoint|stage|z|z_level|z_plane|plane|hemisphere)"
+    r"_?(ids?|names?|labels?|numbers?|no|nr|num|index|code|keys?|sets?|versions?)?$"
 )
 """Other names (``_`` for any sign) of columns of `obs` that may tell sections apart."""
 LABEL_KEYS: tuple[str, ...] = (
@@ -142,6 +144,7 @@ def usual_columns(obs: Annotation) -> list[str] | None:
 
 
 _PLACE_WORDS = re.compile(r"spatial|coord|position|location|centroid|(^|_)xy(z)?(_|$)", re.IGNORECASE)
+_LOCAL = re.compile(r"local|fov", re.IGNORECASE)
 _NO_PLACE = re.compile(r"umap|tsne|t-sne|pca|phate|embed|latent|neighbor|network|graph", re.IGNORECASE)
 
 
@@ -160,7 +163,8 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
 
     Returns
     -------
-    Such as ``["obsm:spatial_fov", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, come last.
+    Such as ``["obsm:spatial_um", "obs:x_slide_mm,y_slide_mm"]``; bounds of cells, ``min_x``, and places
+    within a field of view, ``CenterX_local_px``, come last.
 
     Examples
     --------
@@ -178,7 +182,8 @@ def likely_coordinates(obs: Annotation, obsm: Mapping[str, Any]) -> list[str]:
             continue
         pairs.append(f"obs:{name},{partner}")
     bounds = re.compile(r"^obs:(min|max)|[-_. ](min|max)[-_. ,]", re.IGNORECASE)
-    return [*arrays, *sorted(pairs, key=lambda one: bool(bounds.search(one)))]
+    ranked = sorted(pairs, key=lambda one: 2 * bool(bounds.search(one)) + bool(_LOCAL.search(one)))
+    return sorted([*arrays, *ranked], key=lambda one: bool(_LOCAL.search(one)))
 
 
 def _partners(name: str) -> list[str]:

@@ -31,12 +31,15 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             table = table_with_text(pd.read_parquet(path), where)
             if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
                 raise ValueError("names of rows or columns have several levels; join them")
-            if isinstance(table.index, pd.RangeIndex) and pd.api.types.is_string_dtype(table.iloc[:, 0]):
-                table = table.set_index(table.columns[0])
+            if isinstance(table.index, pd.RangeIndex):
+                table = _with_names(table)
         else:
             dialect = dialect_of(path, separator=SEPARATORS[suffix])
             notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
             table = _without_empty(read_rows(path, dialect=dialect), notes)
+            if table.index.has_duplicates and (name := _names_column(table)):
+                notes.append(f"names of cells are those of the column {name!r}; the first one repeats.")
+                table = table.reset_index(names=table.index.name or "index").set_index(name)
             header = table.index.name
             numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
@@ -57,7 +60,8 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             got=f"columns {shorten(list(map(str, table.columns))) or '(none)'} without numbers",
             fix=_LONG
             if any(plain_name(name) in _GENES for name in (table.index.name, *table.columns))
-            else "Check the separator (comma in .csv, tab in .tsv) and the header.",
+            else "Check the separator (comma in .csv, tab in .tsv), and that one row of names alone stands "
+            "above the numbers.",
         )
     _refuse_molecules(table, is_gene, where)
     is_numbered = isinstance(table.index, pd.RangeIndex)
@@ -80,6 +84,30 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             notes=tuple(notes),
         )
     )
+
+
+_NAMES = (
+    "index_level_0", "cell_id", "cellid", "cell", "cells", "cell_name", "cell_names", "barcode", "barcodes",
+    "cell_barcode", "entityid", "entity_id", "spot_id", "bin_id", "obs_names",
+)  # fmt: skip
+"""What columns with names of cells are called, with _ for every sign between words."""
+
+
+def _names_column(table: pd.DataFrame) -> str | None:
+    """Return the column that by its name and its values holds a name for every cell, or None."""
+    known = {plain_name(name): name for name in table.columns[~table.columns.duplicated()]}
+    names = [known[one] for one in _NAMES if one in known]
+    return next((one for one in names if table[one].notna().all() and table[one].is_unique), None)
+
+
+def _with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table by its names of cells: the first column where it is text, or one of a usual name."""
+    first = table.iloc[:, 0]
+    is_text = pd.api.types.is_string_dtype(first)
+    name = None if is_text and first.is_unique else _names_column(table)
+    if name is not None:
+        return table.set_index(name)
+    return table.set_index(table.columns[0]) if is_text else table
 
 
 _NO_NUMBER = re.compile(

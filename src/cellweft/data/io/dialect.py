@@ -18,6 +18,7 @@ from cellweft.data.io.features import is_cell_column
 
 _HEAD_BYTES = 2**20
 _MOST_LINES, _MOST_COMMENTS = 30, 100
+_FEWEST_FIELDS, _FEWEST_BELOW = 4, 2  # of a table, and lines of it, where lines above it are titles
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -124,6 +125,8 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
     n_comments = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), lines))
     if n_comments and any(sign in lines[n_comments - 1] for sign in "\t,;"):
         n_comments -= 1  # a header that begins with the sign of comments
+    n_titles = _titles_of(lines[n_comments : n_comments + _MOST_LINES], separator)
+    n_comments += n_titles
     rows = [one for one in lines[n_comments : n_comments + _MOST_LINES] if one.strip()]
     sign = _separator_of(rows, separator)
     header, *below = csv.reader(rows, delimiter=sign) if rows else [[]]
@@ -137,7 +140,9 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         "the text is not UTF-8 and was read as Windows-1252 (see whether letters such as µ and é are right)"
         if encoding == _WESTERN
         else "",
-        f"{many(n_comments, 'line')} of comments stand above the header" if n_comments else "",
+        f"{many(n_comments, 'line')} of comments {'stand' if n_comments > 1 else 'stands'} above the header"
+        if n_comments
+        else "",
     ]
     return Dialect(
         separator=sign,
@@ -150,6 +155,19 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         and (plain_name(header[0]) in ("", "id", "name", "index") or is_cell_column(header[0])),
         notes=tuple(one for one in notes if one),
     )
+
+
+def _titles_of(lines: list[str], promised: str) -> int:
+    """Return how many lines stand above the header that have fewer fields than the table, as titles have."""
+    for sign in dict.fromkeys((promised, *_SEPARATORS)):
+        counts = [len(row) if any(row) else 0 for row in csv.reader(lines, delimiter=sign)]
+        filled = [place for place, count in enumerate(counts) if count]
+        most = counts[filled[-1]] if filled else 0
+        first = next((place for place in filled if counts[place] >= most - 1), 0)
+        below = [counts[place] for place in filled if place > first]
+        if most >= _FEWEST_FIELDS and len(below) >= _FEWEST_BELOW and {*below} == {most}:
+            return first if any(counts[:first]) else 0
+    return 0
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -20,30 +20,38 @@ from cellweft._typing import BoolArray
 from cellweft.data.io.columns import OBS_KEYS, plain_name
 from cellweft.data.io.lazy_input import Input
 
-_GENE_TYPES = ("gene expression", "gene", "rna", "mrna", "rna expression")
-_TYPE_COLUMNS = ("feature_types", "feature_type", "featuretype", "modality")
+_GENE_TYPES = ("gene_expression", "gene", "genes", "rna", "mrna", "rna_expression", "expression")
+_TYPE_COLUMNS = ("feature_types", "feature_type", "featuretype", "featuretypes", "modality")
 """Columns of ``var`` whose values are one of `_GENE_TYPES` for genes."""
-_CLASS_COLUMNS = (
-    "codeclass",
-    "code_class",
-    "feature_biotype",
-    "probe_type",
-    "gene_type",
-    "gene_biotype",
-    "type",
+_CLASS_COLUMN = re.compile(
+    r"(code|codeword|probe|feature|gene|target|control|transcript)s?_?(class|type|category|kind|biotype)"
+    r"(es|s)?|biotype|type"
 )
-"""Columns of ``var`` that may name controls among many kinds of genes."""
-_CONTROL_CLASS = re.compile(r"neg|control|ctrl|blank|spike|codeword|background|false ?code", re.IGNORECASE)
-_CONTROL_FLAGS = ("is_control", "control", "is_blank", "blank", "is_negative_control", "control_probe")
+"""Columns of ``var`` that may name controls among many kinds of genes (``_`` for any sign)."""
+_CONTROL_CLASS = re.compile(
+    r"neg|control|ctrl|blank|spike|codeword|background|false ?code|decoy|dummy|scramble|antibody"
+    r"|non[-_ ]?targeting",
+    re.IGNORECASE,
+)
+_CONTROL_FLAG = re.compile(
+    r"(is_)?((neg(ative)?|positive|system|genomic)_?)?(control|ctrl|blank|probe_?control|spike(_?in)?"
+    r"|neg_?(pro?be?|prb))(_(probe|gene|feature|codeword))?s?|(is_)?control_(probe|gene|feature|codeword)s?"
+)
+"""Columns of ``var`` that are true for controls (``_`` for any sign)."""
+_GENE_FLAG = re.compile(r"(is_)?(real_)?gene|(is_)?endogenous")
+"""Columns of ``var`` that are false for what is no gene."""
+_SAYS_SO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _SEP = "[-_. ]?"
 _CONTROL_NAMES = {
-    "blank": rf"blank{_SEP}(codeword)?{_SEP}\d*",
+    "blank": rf"blank{_SEP}(codeword)?{_SEP}[a-z]?\d*[a-z]?({_SEP}\d+)*|(dummy|empty|decoy|ntc){_SEP}\d+"
+    rf"|non?{_SEP}target(ing)?({_SEP}\d+)*|scrambled?({_SEP}\d+)*",
     "negative control": rf"neg(ative)?{_SEP}(control|ctrl|probe|prob|prb|add|codeword).*"
     rf"|negative{_SEP}\d*|neg{_SEP}\d+|antisense[-_.].*",
     "system control": rf"sys(tem)?{_SEP}(control|ctrl).*",
     "unassigned codeword": rf"unassigned{_SEP}codeword.*",
     "deprecated codeword": rf"deprecated{_SEP}codeword.*",
+    "deprecated probe": r"deprecated[-_].+",
     "false code": rf"false{_SEP}code.*",
     "genomic control": rf"(genomic{_SEP}control|intergenic{_SEP}region).*",
     "control": rf"pos(itive)?{_SEP}(control|ctrl|prb|probe).*"
@@ -81,7 +89,10 @@ _CELL_COLUMN = re.compile(
     | (mean|max|min|median|sum|std|total|integrated)_(\w*stains?(_.+)?
     |dapi|panck|cd\d+\w*|cd298.*|membrane|b2m|polyt|nuclear
     |histone.*|rrna|gfap|neun|he|ch\d+|channel.*|intensity.*|counts?|umis?|genes?)
-    | (dapi|polyt|cellbound\d*|anti_?\w+)_(raw|high_pass)
+    | (dapi|polyt|cellbound\d*|anti_?\w+)_(raw|high_pass) | dapi | hoechst(_\d+)? | draq5
+    | \w+_(intensity|mean|median|sum|stdev|area|volume|perimeter|diameter|length|distance|quantile)(_\d+)?
+    | (nearest|dist|distance|intensity|bbox|feret|moments|quantile|rna_quantile|median)_\w+
+    | lifespan | num_detections | euler_number | (max|min)_cluster_frac | (avg|mean)_\w*confidence
     | transcript_?(count|counts|density)
     | (control|negative_control|genomic_control)_(probe|codeword|feature)?_?counts
     | (unassigned|deprecated)_codeword_counts
@@ -135,28 +146,35 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
     """
     texts = [str(name).strip() for name in names]
     kinds = np.array([_control_by_name(name) for name in texts], dtype=object)
-    known = (
-        {}
-        if var is None
-        else {str(name).lower(): var[name] for name in var.columns[~var.columns.duplicated()]}
-    )
-    for column in (known[name] for name in _CONTROL_FLAGS if name in known):
-        said = column.astype(str).where(column.notna(), "0").str.lower().str.removesuffix(".0")
-        is_control = said.isin(["true", "1", "yes"]).to_numpy()
-        if said.isin(["true", "false", "1", "0", "yes", "no"]).all():
-            kinds[is_control & (kinds == "")] = "control"
-    for column in (known[name] for name in (*_TYPE_COLUMNS, *_CLASS_COLUMNS) if name in known):
-        if pd.api.types.is_numeric_dtype(column):
-            continue
-        said = column.astype(object).fillna("").astype(str).str.strip()
-        is_other = said.str.contains(_CONTROL_CLASS)
-        is_gene = said.str.lower().isin(_GENE_TYPES)
-        if str(column.name).lower() in _TYPE_COLUMNS and is_gene.any():
-            is_other = ~is_gene & (said != "")
-        kinds = np.where(is_other.to_numpy(dtype=bool), said.to_numpy(dtype=object), kinds)
+    table = pd.DataFrame() if var is None else var.loc[:, ~var.columns.duplicated()]
+    for name, column in table.items():
+        said = _said_not_genes(plain_name(name), column)
+        kinds = np.where((said != "") & (kinds == ""), said, kinds)
     is_text = np.array([bool(_CELL_COLUMN.fullmatch(plain_name(name))) for name in texts], dtype=bool)
     kinds[is_text & (kinds == "")] = "annotation of cells"
     return kinds
+
+
+def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
+    """Return what a column of ``var``, by its plain name, says of features that are no genes; else empty."""
+    is_type = name in _TYPE_COLUMNS
+    if (is_type or _CLASS_COLUMN.fullmatch(name)) and not pd.api.types.is_numeric_dtype(column):
+        said = column.astype(object).fillna("").astype(str).str.strip()
+        is_other = said.str.contains(_CONTROL_CLASS)
+        is_gene = said.map(plain_name).isin(_GENE_TYPES)
+        if is_type and is_gene.any():
+            is_other = ~is_gene & (said != "")
+        return np.where(is_other.to_numpy(dtype=bool), said.to_numpy(dtype=object), "")
+    if not (_CONTROL_FLAG.fullmatch(name) or _GENE_FLAG.fullmatch(name)):
+        return np.full(len(column), "", dtype=object)
+    flags = column.astype(str).str.lower().str.removesuffix(".0").map(_SAYS_SO)
+    if flags[column.notna()].isna().any() or not flags.notna().any():
+        return np.full(len(column), "", dtype=object)
+    is_gene_flag = _GENE_FLAG.fullmatch(name) is not None
+    is_flagged = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
+    if is_flagged.all():  # which tells something else, such as genes of one kind
+        return np.full(len(column), "", dtype=object)
+    return np.where(is_flagged, f"{name} is false" if is_gene_flag else "control", "").astype(object)
 
 
 def only_genes(data: Input) -> Input:

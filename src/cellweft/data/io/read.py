@@ -47,6 +47,7 @@ _FOREIGN = {
     ".rda": _IN_R,
     ".rdata": _IN_R,
     ".qs": _IN_R,
+    ".qs2": _IN_R,
     ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
     ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
     ".gef": _STEREO,
@@ -55,6 +56,9 @@ _FOREIGN = {
     ".tar": _UNPACK,
     ".tgz": _UNPACK,
     ".7z": _UNPACK,
+    ".rar": _UNPACK,
+    ".xz": _UNPACK,
+    ".lz4": _UNPACK,
     ".xlsx": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
     ".xls": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
     ".feather": "Write it as Parquet: pandas.read_feather(path).to_parquet('table.parquet').",
@@ -64,6 +68,9 @@ _FOREIGN = {
     ".tif": "It is an image: name the counts of the same run.",
     ".tiff": "It is an image: name the counts of the same run.",
 }
+_WHOLE = {".h5ad", ".h5mu", ".loom", ".h5"}
+"""Files that hold counts and names together."""
+_MOST_LEVELS, _MOST_FOLDERS = 4, 100
 _NEVER_PACKED = {".h5ad", ".h5mu", ".loom", ".h5", ".parquet"}
 _REMOTE = re.compile(r"^([a-z][a-z0-9+]+):/{1,2}", re.IGNORECASE)
 
@@ -107,6 +114,13 @@ def open_input(
     check_path(argument, data)
     path = Path(data).expanduser()
     where = f"{argument} ({path})"
+    if path.is_symlink() and not path.exists():
+        raise MissingFileError(
+            where,
+            expected="a file",
+            got=f"a link to {str(path.readlink())!r}, where nothing is",
+            fix="Name the file itself; of a file that Git annex or DVC keeps, fetch the content first.",
+        )
     if not path.exists():
         folder = path.parent
         there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
@@ -167,24 +181,34 @@ def _open_path(path: Path, where: str, obs_columns: Iterable[str], sample: str |
 def _open_folder(path: Path, where: str, sample: str | None) -> Input:
     if has_mtx(path) or has_names(path):  # without a matrix, the error says so
         return read_mtx(path, where, sample=sample, argument=f"{where.partition(' ')[0]}_sample")
-    inside = [one for one in sorted(path.iterdir()) if one.is_dir()]
-    inside += [two for one in inside for two in sorted(one.iterdir()) if two.is_dir()]  # flatFiles/Run1
-    below = [str(one) for one in inside if has_mtx(one) or looks_like_run(one)]
+    below = [str(one) for one in _folders_in(path) if has_mtx(one) or looks_like_run(one)]
+    files = [one for one in sorted(path.iterdir()) if one.is_file() and one.suffix.lower() in _WHOLE]
     raise FormatError(
         where,
         expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
         got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
         fix=f"Name one of its folders: {shorten(below, most=3)}."
         if below
+        else f"Name one of its files: {shorten([*map(str, files)], most=3)}."
+        if files
         else f"Name the file itself: {FORMATS}.",
     )
+
+
+def _folders_in(path: Path) -> list[Path]:
+    """Return the folders in a folder, and those in them, such as outs/per_sample_outs/S1/count."""
+    found, level = [], [path]
+    for _ in range(_MOST_LEVELS):
+        level = [two for one in level for two in sorted(one.iterdir()) if two.is_dir()][:_MOST_FOLDERS]
+        found += level
+    return found
 
 
 def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str | None) -> Input:
     suffixes = [one.lower() for one in path.suffixes if one.lower() not in (".gz", ".bz2", ".zst")]
     suffix = suffixes[-1] if suffixes else ""
     argument = where.partition(" ")[0]
-    if sample is not None and suffix not in (".h5", ".h5ad", ".h5mu"):
+    if sample is not None and suffix not in (".h5", ".h5ad", ".h5mu", *_FOREIGN):
         raise _no_samples(argument, sample, str(path))
     packing = path.suffix.lower()
     whole = _NEVER_PACKED if packing in (".gz", ".bz2") else {*_NEVER_PACKED, *SEPARATORS}

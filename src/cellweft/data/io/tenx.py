@@ -27,8 +27,8 @@ _PARTS = ("matrix.mtx", "barcodes.tsv", "features.tsv (or genes.tsv)")
 _KINDS = tuple(
     re.compile(rf"(?<![a-z])(?:{words})(?![a-z])", re.IGNORECASE)
     for words in (
-        "matri(?:x|ces)|counts?",
-        "barcodes?|cell_?(?:ids?|names)|cells|colnames",
+        "matri(?:x|ces)|counts?|dge|molecules_?per_?matched_?bead",
+        "barcodes?|cell_?(?:ids?|names|metadata)|cells|colnames",
         "features?|gene_?names|genes?|rownames",
     )
 )
@@ -36,10 +36,10 @@ _KINDS = tuple(
 _HEADERS = (
     "x", "v1", "0", "barcode", "barcodes", "cell", "cells", "cell_id", "cell_barcode", "index", "gene",
     "genes", "gene_id", "gene_ids", "gene_name", "gene_symbol", "feature", "features", "feature_id", "id",
-    "name", "names", "ensembl_id", "symbol",
+    "name", "names", "ensembl_id", "symbol", "bc_wells",
 )  # fmt: skip
 """What a first line calls the names below it."""
-_NO_NAME = {"matrix", "count", "counts", "sparse", "umi", "dge", "mtx", "tsv", "csv", "txt", "gz"}
+_NO_NAME = {"matrix", "count", "counts", "sparse", "umi", "dge", "mtx", "tsv", "csv", "txt", "gz", "all"}
 """Words in the names of files that do not tell samples apart."""
 
 
@@ -64,10 +64,9 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
         )
     if "features" in group:
         features = group["features"]
-        parts = {"gene_ids": _texts(features["id"]), "feature_types": _texts(features["feature_type"])}
-        names = _texts(features["name"])
-        if "genome" in features:
-            parts["genome"] = _texts(features["genome"])
+        names = _texts(features["name" if "name" in features else "id"])
+        columns = {"gene_ids": "id", "feature_types": "feature_type", "genome": "genome"}
+        parts = {column: _texts(features[key]) for column, key in columns.items() if key in features}
     else:
         parts, names = {"gene_ids": _texts(group["genes"])}, _texts(group["gene_names"])
     data = Input(
@@ -98,9 +97,8 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
         chosen = chosen_name(names, sample, where=data.where, argument=argument, what="genome")
         is_other = (genomes != chosen).to_numpy()
         others = tuple(data.var.index[is_other])
-        data.var["feature_types"] = data.var["feature_types"].where(
-            ~is_other, f"genes other than of {chosen}"
-        )
+        kinds = data.var.get("feature_types", pd.Series("Gene Expression", index=data.var.index))
+        data.var["feature_types"] = kinds.where(~is_other, f"genes other than of {chosen}")
         return only_genes(data) if others else data
     if len(names) < 2:
         return data
@@ -282,7 +280,8 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
         if sample is None:
             lacking = [f"{one.name!r} lacks {' and '.join(one.missing)}" for one in samples if one.missing]
             fix: str | Message = (
-                "Complete the files of a sample, all three with the same words in their names."
+                "Complete the files of a sample, and give all three the same words in their names, such as "
+                "S1_matrix.mtx, S1_barcodes.tsv and S1_features.tsv."
             )
             if complete:
                 fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
@@ -296,7 +295,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
             where,
             expected=f"{', '.join(_PARTS[:-1])} and {_PARTS[-1]} of one sample",
             got=f"a folder without {' and '.join(chosen.missing)}: {there}",
-            fix="Add the missing file.",
+            fix="Add the missing file; if it has another name, call it so.",
         )
     return [one for one in chosen.parts if one is not None]
 
@@ -335,7 +334,7 @@ def _words(label: str) -> frozenset[str]:
 def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield files of a folder with what they are: 0 a matrix, 1 names of cells, 2 features."""
     yield from ((0, one) for one in _files(folder))
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda one: ("metadata" in one.name.lower(), one)):
         if not path.is_file() or not {".tsv", ".csv", ".txt"} & {*path.suffixes}:
             continue
         places = {

@@ -1,0 +1,241 @@
+"""Cautions about the values of both sides: their scale, their sizes, and what measured counts do not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellweft._errors import Placeholder, arg
+from cellweft._text import human_bytes, many
+from cellweft._typing import StoredScale
+from cellweft.data.io.backed_matrix import stored_by_gene
+from cellweft.data.io.keys import NO_COUNTS
+from cellweft.data.io.lazy_input import RAW
+from cellweft.data.side import Side
+from cellweft.data.summary import SCALES, brief
+from cellweft.data.validation import CheckedSide, count_layer
+
+_SAME_TOTALS = 0.05  # standard deviation over mean; that of measured cells is far larger
+FEWEST_GENES = 20  # of which some are zero in any cell
+_FEWEST_WHOLE = (
+    100  # the same where values are whole: spots of many cells have counts of all genes of a panel
+)
+_FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
+FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
+_LARGEST_LOG, _LIKE_LOG = 25, 0.98  # of sizes that are logarithms, and their correlation with these
+FEW_GENES = 2_000
+"""A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
+_SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
+_TAKEN: dict[StoredScale, str] = {
+    "raw": "taken as they are",
+    "normalised": "only their logarithm is taken",
+    "log": "taken as they are",
+    "log2": "turned into natural logarithms",
+    "log10": "turned into natural logarithms",
+    "sqrt": "squared, and their logarithm is taken",
+    "arcsinh": "undone, and their logarithm is taken",
+}
+
+
+def value_cautions(sc: CheckedSide, st: CheckedSide) -> tuple[str, ...]:
+    """Return what should be known of the values of a reference and of a tissue."""
+    return (
+        *_scale_cautions(sc),
+        *_scale_cautions(st),
+        *_balance_cautions(sc, st),
+        *_droplet_cautions(sc),
+        *_size_cautions(sc),
+        *_own_size_cautions(sc),
+        *_own_size_cautions(st),
+    )
+
+
+def title_of(side: Side) -> str:
+    """Return what a caution calls a side at its beginning."""
+    return "Reference" if side.name == "reference" else "Spatial"
+
+
+def _scale_cautions(one: CheckedSide) -> Iterator[str]:
+    side, scan, data, wish, title = one.side, one.scan, one.data, one.wish, title_of(one.side)
+    stored, scale = side.judgement.scale, arg(wish.argument("scale"), Placeholder("SCALE"))
+    if side.scale == "raw" and scan.n_fractional:
+        share = _share(scan.n_fractional / max(scan.n_values, 1))
+        said = (
+            f"{title}: {scan.n_fractional:,} of the counts above zero ({share} of them) are not whole "
+            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
+            "values are taken as raw counts all the same."
+        )
+        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
+        yield said + (other if wish.scale is None else "")
+    if stored != "raw":
+        layer = count_layer(data, wish)
+        hint = ""
+        if layer:
+            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
+        if not layer and data.has_raw and wish.layer != RAW:
+            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
+        if wish.scale is None:
+            hint = " If they are something else, say what: " + scale + "." + hint
+        taken = _TAKEN.get(stored, "the counts are taken from them")
+        yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
+    if side.judgement.others:
+        most = "whole counts" if side.judgement.beside == "raw" else SCALES[side.judgement.beside]
+        yield (
+            f"{title}: many cells hold {most}, and others values that look like "
+            f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
+            "cells to counts first."
+        )
+    if not side.sparsity and side.n_genes >= (FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
+        yield (
+            f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
+            "as they were measured."
+        )
+    kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
+    if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
+        yield (
+            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
+            "none above it: larger counts may have been cut off; write the counts anew with a larger type."
+        )
+    yield from _guess_cautions(one)
+    if side.has_sizes and side.scale == "log":
+        size = arg(wish.argument("size_factor"), wish.size_factor)
+        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
+    if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
+        yield (
+            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
+            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
+            "be read in blocks."
+        )
+
+
+def _guess_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say where values are on no scale that is surely known, or were not made of counts alone."""
+    judged, title = one.side.judgement, title_of(one.side)
+    stored, scale = judged.scale, arg(one.wish.argument("scale"), Placeholder("SCALE"))
+    if not judged.is_sure:
+        yield (
+            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
+            f"are not {SCALES[stored]}, say what they are: " + scale + ". They may have been smoothed, "
+            "imputed, corrected or scaled: pass counts as they were measured, if there are any."
+        )
+    if judged.sums:
+        sums = " or ".join(map(brief, judged.sums))
+        yield (
+            f"{title}: cells add up to {sums}, as where datasets were divided by different sizes and joined: "
+            "bring all cells to counts, or to one sum."
+        )
+    if not judged.has_ones:
+        yield (
+            f"{title}: no value is 1, though many are zero, as where logarithms were rounded, or counts "
+            "multiplied: pass counts as they were measured."
+        )
+    if not judged.are_multiples:
+        yield (
+            f"{title}: within a cell the values are not multiples of the smallest, as counts divided by the "
+            "cell's size are: they may have been smoothed, imputed, corrected, rounded, or divided by "
+            "lengths of genes (TPM). Pass counts as they were measured, if there are any."
+        )
+
+
+def _kind_of(values: Any) -> np.dtype[Any] | None:
+    """Return the type of the numbers of a matrix, in memory or in a file."""
+    stored = values["data"] if isinstance(values, Mapping) and "data" in values else values
+    kind = getattr(stored, "dtype", None)
+    return kind if isinstance(kind, np.dtype) else None
+
+
+def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
+    first, second = sc.side.scale, st.side.scale
+    if first != second:
+        yield (
+            "The two sides are on different scales (reference: "
+            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
+            "raw counts on both sides compare best."
+        )
+    totals = []
+    for one in (sc, st):
+        on_panel = one.scan.panel_totals
+        totals.append(on_panel[on_panel > 0])
+        bare = int(((on_panel == 0) & (one.scan.totals > 0)).sum())
+        if bare:
+            marked = f", marked in obs[{NO_COUNTS!r}] of the result" if one is st else ""
+            yield f"{title_of(one.side)}: {many(bare, 'cell')} without counts in the shared genes{marked}."
+        yield from _depth_cautions(one)
+    if first == second == "raw" and all(map(len, totals)):
+        medians = [float(np.median(one)) for one in totals]
+        ratio = max(medians) / min(medians)
+        if ratio >= 10:
+            yield (
+                f"In the shared genes a typical reference cell has {brief(medians[0])} counts and a typical "
+                f"spatial cell {brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
+                "perhaps); each side is normalised by its own cell sizes."
+            )
+
+
+def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
+    """Say whether most cells of a whole transcriptome hold as little as droplets without a cell."""
+    n_few = int((sc.scan.totals < _FEW_COUNTS).sum())
+    if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
+        yield (
+            f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
+            f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
+            "(filtered_feature_bc_matrix), or leave these out."
+        )
+
+
+def _share(value: float) -> str:
+    return "all" if value > 0.995 else f"{value:.2g}"
+
+
+def _depth_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether whole numbers look like ranks, or like what is only detected or not."""
+    scan, scale = one.scan, one.side.judgement.scale
+    filled = scan.totals[scan.totals > 0]
+    if scale != "raw" or len(filled) < FEWEST_CELLS:
+        return
+    if scan.gene_cells.sum() == filled.sum():
+        yield (
+            f"{title_of(one.side)}: all values are 0 or 1, as where it was only noted whether a gene was "
+            "detected; counts tell more."
+        )
+    elif filled.std() < _SAME_TOTALS * filled.mean():
+        yield (
+            f"{title_of(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
+            "counts, as ranks have, cells that were all drawn down to one total, and counts that were "
+            "divided by a size and rounded; counts as they were measured are better."
+        )
+
+
+def _size_cautions(sc: CheckedSide) -> Iterator[str]:
+    side = sc.side
+    if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
+        return
+    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
+    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
+    said += arg("size_factor") + ")."
+    for name in side.table.columns:
+        plain = name.lower().replace(".", "_")
+        if not any(key in plain for key in _SIZE_COLUMNS):
+            continue
+        column = side.table[name]
+        if pd.api.types.is_numeric_dtype(column) and bool((column.to_numpy() >= sc.scan.totals).all()):
+            said += f" obs[{name!r}] looks like one: " + arg("size_factor", name) + "."
+            break
+    yield said
+
+
+def _own_size_cautions(one: CheckedSide) -> Iterator[str]:
+    """Say whether the sizes that a column gives the cells are no sizes."""
+    column, sizes = one.wish.size_factor, one.side.totals
+    is_filled = one.scan.totals > 0
+    if column is None or is_filled.sum() < FEWEST_CELLS:
+        return
+    said = f"{title_of(one.side)}: obs[{column!r}], the sizes of cells, "
+    sizes, totals = sizes[is_filled], one.scan.totals[is_filled]
+    if not np.ptp(sizes):
+        yield said + "is the same for all of them, so that nothing is divided."
+    elif sizes.max() < _LARGEST_LOG and np.corrcoef(sizes, np.log(totals))[0, 1] > _LIKE_LOG:
+        yield said + "looks like the logarithm of their counts: take the counts themselves."
