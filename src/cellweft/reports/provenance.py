@@ -306,6 +306,7 @@ def _command(name: str, result: Result, *more: str) -> str:
         ("--st-layer", "spatial", "layer"),
         ("--size-factor", "reference", "size_factor"),
         ("--st-size-factor", "spatial", "size_factor"),
+        ("--reference-batch", "reference", "batch"),
     ):
         value = inputs[side].get(key)
         if value not in (None, "", "X"):
