@@ -31,7 +31,7 @@ _ARGUMENT = "reference_batch"
 _NEAREST = 20  # cells of the other batch among which a partner has to be
 _MOST_CELLS = 2000  # of a batch that are looked at
 _MOST_GENES = 500  # that cells are compared by: the most variable within batches
-_DOUBTFUL_CELLS = 20  # a factor from so many cells that detect the gene counts by half
+_DOUBTFUL_CELLS = 5  # a factor from so many cells that detect the gene counts by half
 _MOST_FACTOR = 30.0
 _FEWEST_GENES = 2
 
@@ -107,9 +107,9 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
     Notes
     -----
     The batch with most cells stays as it is. Every other one is compared with it by pairs of cells that are
-    mutually among each other's 20 nearest: by cosine of z-scores, taken within each batch, of the most
-    variable of the genes that both detect. Over these pairs, the factor of a gene is the ratio of the means
-    of normalised counts. Its logarithm is multiplied by n / (n + 20), n being the cells with the gene of the
+    mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores within each batch, of
+    the most variable genes that both detect. Over these pairs, the factor of a gene is the ratio of the means
+    of normalised counts. Its logarithm is multiplied by n / (n + 5), n being the cells with the gene of the
     batch that has fewer: what few cells tell hardly counts.
     """
     side, codes, n_batches = dataclasses.replace(side, batches=None), batches.codes, len(batches.names)
@@ -172,10 +172,13 @@ def _compared_genes(sides: tuple[sp.csr_matrix, sp.csr_matrix]) -> IntArray:
 
 
 def _units(values: NDArray[Any]) -> DoubleArray:
-    """Return z-scores of the columns, each row at length 1."""
+    """Return what cells are compared by, (n_cells, n_genes): logarithms and z-scores alike, rows of length 1.
+
+    Logarithms alone would see the batches' own levels, z-scores alone that they hold other types.
+    """
     scores = centred(values)
     scores /= np.maximum(scores.std(axis=0), 1e-12)
-    return np.asarray(unit_length(scores, axis=1))
+    return np.asarray(unit_length(unit_length(values, axis=1) + unit_length(scores, axis=1), axis=1))
 
 
 def _among_nearest(similarity: DoubleArray) -> BoolArray:
