@@ -250,7 +250,9 @@ def main() -> None:
     parser.add_argument("--parts", default="joins,qualities")
     asked = parser.parse_args()
     said = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
-    said = f"`auto` with a shortened training ({said}), at most {asked.cells:,} cells a side. All five folds of "
+    said = (
+        f"`auto` with a shortened training ({said}), at most {asked.cells:,} cells a side. All five folds of "
+    )
     said += f"genes below {FEW_GENES} shared genes, else the first fold. Means over the seeds.\n"
     for part, name, title in (
         ("joins", "reference_batches", "Several references joined"),

@@ -101,7 +101,9 @@ def test_a_block_is_what_it_was_times_the_factor(joined: anndata.AnnData) -> Non
 def test_types_that_a_batch_lacks_do_not_count() -> None:
     """A ratio of plain means would take the markers of the missing type for genes of high yield."""
     without = TYPES[TYPES != 2]
-    side = cellweft.pair(reference(cells(TYPES), cells(without, seed=1)), tissue(), reference_batch="donor").sc
+    side = cellweft.pair(
+        reference(cells(TYPES), cells(without, seed=1)), tissue(), reference_batch="donor"
+    ).sc
     assert side.batches is not None
     logs = np.log(side.batches.factors[1])
     assert np.abs(logs).max() < _SAMPLING
@@ -187,7 +189,9 @@ def test_unequal_depths_without_the_option_are_said() -> None:
         renamed.obs = renamed.obs.rename(columns={"donor": name})
         cautions = cellweft.pair(renamed, tissue()).cautions
         assert any(f"reference_batch={name!r}" in one for one in cautions)
-    assert not any("reference_batch" in one for one in cellweft.pair(deep, tissue(), reference_batch="donor").cautions)
+    assert not any(
+        "reference_batch" in one for one in cellweft.pair(deep, tissue(), reference_batch="donor").cautions
+    )
     alike = reference(cells(TYPES), cells(TYPES[:150], 0.6, seed=1))
     assert not any("reference_batch" in one for one in cellweft.pair(alike, tissue()).cautions)
 

@@ -351,9 +351,7 @@ class Pair(NotebookText):
         shared = match.first[np.argsort(match.second)]
         names = joined_names(own_names(genes.names, var), panel, match)
         batches = _named_batches(data, wish)
-        checked = _checked_side(
-            data, wish, genes, _labels(data, wish), shared, names=names, batches=batches
-        )
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names, batches=batches)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]

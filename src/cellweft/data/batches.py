@@ -129,6 +129,30 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
     return dataclasses.replace(side, batches=levelled)
 
 
+def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
+    """Return a reference as if one of its batches had never been there, by the name of that batch.
+
+    Parameters
+    ----------
+    side
+        The reference, with its batches.
+
+    Returns
+    -------
+    For each batch that has cells, the side without it, whose other batches are compared anew, and
+    (n_kept,) positions of its cells in the whole.
+    """
+    batches = side.batches
+    if batches is None:
+        return {}
+    parts = {}
+    for code in np.unique(batches.codes):
+        kept = np.flatnonzero(batches.codes != code)
+        part = with_batches(side.subset(kept), batches.of_cells(kept))
+        parts[str(batches.names[code])] = part, kept
+    return parts
+
+
 def _read(side: Side, cells: BoolArray, stream: np.random.Generator) -> sp.csr_matrix:
     """Return logarithms of some cells that have counts, or of a draw of these, (n_cells, n_genes)."""
     drawn = sample_rows(np.flatnonzero(cells & ~side.empty_cells), _MOST_CELLS, stream)
