@@ -117,7 +117,7 @@ def scores(trial: Trial, seed: int) -> pd.DataFrame:
 
 
 def joins(most: int, seed: int) -> Iterator[Trial]:
-    """Yield joined references: the first part alone, all as they are, and brought to one level in three ways."""
+    """Yield joined references: the first alone, all as they are, and brought to one level in three ways."""
     osm, star, mol = "osmfish_benchmark_st", "visp_starmap1020_st", "cortex_molcart100_st"
     allen, mop = "osmfish_ref_allen_ssp_sc33", "mop_ref_10x_sc500"
     half = most // 2

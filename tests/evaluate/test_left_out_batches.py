@@ -1,4 +1,4 @@
-"""References without one of their batches: what is left, what is scored, and what the table and errors say."""
+"""References without one of their batches: what is left and scored, and what table and errors say."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -103,7 +103,7 @@ def test_without_batches_there_is_none_to_leave_out(made: tuple[anndata.AnnData,
 
 def test_an_error_tells_the_batch(made: tuple[anndata.AnnData, anndata.AnnData]) -> None:
     pair = cellweft.pair(*made, reference_batch="donor")
-    with pytest.raises(Exception, match="70") as caught:  # noqa: PT011 (any that knn raises)
+    with pytest.raises(Exception, match="70") as caught:
         cellweft.evaluate_imputation(
             pair, ["knn:k=70"], folds=2, leave_out_batch=True, cluster=False, progress=False
         )

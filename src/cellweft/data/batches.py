@@ -53,7 +53,8 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
     KeyMissingError
         No such column.
     InputError
-        Cells without a batch; one batch alone; nearly as many as cells; fewer than two of `FEWEST_BATCH_CELLS`.
+        Cells without a batch; one batch alone; nearly as many as cells; fewer than two with
+        `FEWEST_BATCH_CELLS`.
     """
     values = column_of(obs, column, where=where, argument=_ARGUMENT)
     place = f"{where}.obs[{column!r}]"

@@ -415,16 +415,17 @@ def _batch_cautions(sc: CheckedSide) -> Iterator[str]:
         if few:
             yield (
                 f"Reference: {shorten(few)} of obs[{batches.column!r}] "
-                f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, too few "
-                "to compare with the others: taken as they are."
+                f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, "
+                "too few to compare with the others: taken as they are."
             )
         return
     if sc.side.scale != "raw":
         return
     ratios = {}
     for name, values in batch_columns(sc.data.obs):
-        depths = pd.Series(sc.scan.totals).groupby(values, sort=True).agg(["median", "size"])
-        depths = depths[(depths["size"] >= FEWEST_BATCH_CELLS) & (depths["median"] > 0)]["median"]
+        groups = pd.Series(sc.scan.totals).groupby(values, sort=True)
+        depths = groups.median()[groups.size() >= FEWEST_BATCH_CELLS]
+        depths = depths[depths > 0]
         if len(depths) > 1 and depths.max() >= _UNEQUAL_DEPTHS * depths.min():
             ratios[name] = depths.max() / depths.min(), str(depths.idxmax()), str(depths.idxmin())
     if ratios:

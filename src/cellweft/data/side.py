@@ -67,7 +67,7 @@ class ReferenceBatches(CellBatches):
     compared: BoolArray
 
     def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:
-        """Multiply normalised counts, (n_rows, n_genes), of some cells and genes by their factors, in place."""
+        """Multiply normalised counts of some cells and genes, (n_rows, n_genes), by factors, in place."""
         factors = self.factors if genes is None else self.factors[:, genes]
         codes = self.codes[rows]
         if sp.issparse(values):

@@ -321,7 +321,7 @@ def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
 
 
 def batch_columns(obs: Annotation) -> Iterator[tuple[str, NDArray[np.str_]]]:
-    """Yield the columns whose names are those of batches and that have several, with the batch of each cell."""
+    """Yield columns that have the name of batches and several of them, with the batch of each cell."""
     known = {plain_name(name): name for name in reversed(obs.columns)}
     for name in (known[key] for key in BATCH_KEYS if key in known):
         values = text_labels(obs[name])

@@ -132,11 +132,11 @@ def evaluate_imputation(
     Returns
     -------
     One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all together; ``level``, "gene",
-    "cell", "summary" or "batch"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
-    of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary are "median
-    over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
-    reliable half". Of the level "batch" the item is the batch that was left out, and the value the median
-    over genes. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
+    "cell", "summary" or "batch"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the
+    predictions of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary
+    are "median over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules"
+    and "most reliable half". An item of the level "batch" is the batch that was left out, and its value a
+    median over genes. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
 
     Raises
     ------
