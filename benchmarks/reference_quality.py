@@ -1,8 +1,8 @@
 """What a reference is worth as it is: joined from several, small, thin, with doublets, of another platform.
 
-Every number is of held-out genes, predicted by ``auto`` with a shortened training, the same for all rows of a
-table. Half of the tables join or change real references; doublets and missing types change real ones too, and
-only donors are simulated.
+Every number is of held-out genes. Ways to join references are compared with ``auto`` before any training,
+which takes seconds, on several seeds; what is left of them, and all else, with ``auto`` after a shortened
+training, the same for all rows. Real references are joined or changed; only donors are simulated.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from common import DATA, markdown, write
 
 SETTINGS = {"steps": 100, "fold_steps": 60, "level_steps": 80, "batch_reference": 1000}
 FEW_GENES = 40  # below, all five folds are predicted; else the first
+UNTRAINED = {"steps": 0, "fold_steps": 0, "level_steps": 0}
 COLUMN = "batch"
 
 
@@ -75,28 +76,30 @@ def halves(cells: ad.AnnData, seed: int, *, lacks_types: bool) -> tuple[ad.AnnDa
 
 
 def own_depths(pair: cellweft.Pair) -> cellweft.Pair:
-    """Normalise each batch to its own median total."""
-    batches, totals = pair.sc.batches, pair.sc.totals
-    ratios = [np.median(totals[batches.codes == code]) / pair.sc.target for code in range(len(batches.names))]
-    return with_factors(pair, np.repeat(np.array(ratios)[:, None], pair.sc.n_genes, axis=1))
+    """Normalise each batch to its own median total, and leave its genes at their levels."""
+    return changed(pair, levels=np.ones_like(pair.sc.batches.levels))
+
+
+def one_depth(pair: cellweft.Pair) -> cellweft.Pair:
+    """Bring the genes of all batches to one level, at the median total of all cells."""
+    return changed(pair, depths=np.ones_like(pair.sc.batches.depths))
 
 
 def plain_means(pair: cellweft.Pair) -> cellweft.Pair:
-    """Bring each gene of a batch to the mean over all cells of the largest one, whatever their types."""
+    """Bring each gene of a batch to its mean over all cells of the largest one, whatever their types."""
     batches = pair.sc.batches
     values = np.expm1(replace(pair.sc, batches=None).dense(slice(None)).astype(np.float64))
     means = np.array([values[batches.codes == code].mean(axis=0) for code in range(len(batches.names))])
     largest = means[np.bincount(batches.codes).argmax()]
     ratios = np.divide(largest, means, out=np.ones_like(means), where=(means > 0) & (largest > 0))
-    return with_factors(pair, np.clip(ratios, 1 / 30, 30))
+    return changed(pair, levels=np.clip(ratios, 1 / 30, 30).astype(np.float32))
 
 
-def with_factors(pair: cellweft.Pair, factors: np.ndarray) -> cellweft.Pair:
-    batches = replace(pair.sc.batches, factors=factors.astype(np.float32))
-    return replace(pair, sc=replace(pair.sc, batches=batches))
+def changed(pair: cellweft.Pair, **parts: np.ndarray) -> cellweft.Pair:
+    return replace(pair, sc=replace(pair.sc, batches=replace(pair.sc.batches, **parts)))
 
 
-def scores(trial: Trial, seed: int) -> pd.DataFrame:
+def scores(trial: Trial, seed: int, settings: dict[str, int]) -> pd.DataFrame:
     """Return Pearson, Spearman and squared error of every gene that is predicted, a row each."""
     column = COLUMN if trial.batches else None
     pair = trial.change(cellweft.pair(trial.sc, trial.st, coordinates="none", reference_batch=column))
@@ -105,7 +108,7 @@ def scores(trial: Trial, seed: int) -> pd.DataFrame:
     for _, held in folds if len(pair.shared_genes) < FEW_GENES else folds[:1]:
         genes = pair.shared_genes[held]
         part = pair.hold_out(genes)
-        imputer = cellweft.Imputer(settings=SETTINGS, reliability=False, seed=seed)
+        imputer = cellweft.Imputer(settings=settings, reliability=False, seed=seed)
         predicted = imputer.fit(part, progress=False).predict(genes, part)
         truth = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[held])
         some = slice(None) if trial.cells is None else trial.cells
@@ -117,7 +120,12 @@ def scores(trial: Trial, seed: int) -> pd.DataFrame:
 
 
 def joins(most: int, seed: int) -> Iterator[Trial]:
-    """Yield joined references: the first alone, all as they are, and brought to one level in three ways."""
+    """Yield joined references: the first alone, all as they are, and brought to one level."""
+    yield from (trial for trial in candidates(most, seed) if "tried" not in trial.name)
+
+
+def candidates(most: int, seed: int) -> Iterator[Trial]:
+    """Yield the same, brought to one level in further ways."""
     osm, star, mol = "osmfish_benchmark_st", "visp_starmap1020_st", "cortex_molcart100_st"
     allen, mop = "osmfish_ref_allen_ssp_sc33", "mop_ref_10x_sc500"
     half = most // 2
@@ -146,8 +154,9 @@ def _ways(name: str, tissue: ad.AnnData, *parts: ad.AnnData) -> Iterator[Trial]:
     yield Trial(f"{name} | first alone", first, st)
     yield Trial(f"{name} | joined as they are", sc, st)
     yield Trial(f"{name} | reference_batch", sc, st, batches=True)
-    yield Trial(f"{name} | tried: each at its own depth", sc, st, own_depths, batches=True)
-    yield Trial(f"{name} | tried: ratio of plain means", sc, st, plain_means, batches=True)
+    yield Trial(f"{name} | tried: own depths alone", sc, st, own_depths, batches=True)
+    yield Trial(f"{name} | tried: levels alone", sc, st, one_depth, batches=True)
+    yield Trial(f"{name} | tried: plain means as levels", sc, st, plain_means, batches=True)
 
 
 def qualities(most: int, seed: int) -> Iterator[Trial]:
@@ -219,16 +228,18 @@ def _missing_types(most: int, seed: int) -> Iterator[Trial]:
             yield Trial(f"{title} | in the others, {name}", part, st, cells=~is_type)
 
 
-PARTS = {"joins": joins, "qualities": qualities}
-
-
-def tables(trials: Callable[[int, int], Iterator[Trial]], most: int, seeds: Iterable[int]) -> str:
+def tables(part: str, most: int, seeds: Iterable[int]) -> str:
     """Return a table for each of what is compared: means over seeds of medians and means over genes."""
     rows: dict[str, list[pd.Series]] = {}
     n_genes: dict[str, int] = {}
+    trials, settings = {
+        "candidates": (candidates, UNTRAINED),
+        "joins": (joins, SETTINGS),
+        "qualities": (qualities, SETTINGS),
+    }[part]
     for seed in seeds:
         for trial in trials(most, seed):
-            found = scores(trial, seed)
+            found = scores(trial, seed, settings)
             row = pd.concat([found.median().add_prefix("median "), found.mean().add_prefix("mean ")])
             rows.setdefault(trial.name, []).append(row)
             n_genes[trial.name] = len(found)
@@ -236,10 +247,10 @@ def tables(trials: Callable[[int, int], Iterator[Trial]], most: int, seeds: Iter
     text = ""
     means = pd.DataFrame({name: pd.DataFrame(each).mean() for name, each in rows.items()}).T
     for title in dict.fromkeys(name.partition(" | ")[0] for name in means.index):
-        part = means[[name.partition(" | ")[0] == title for name in means.index]]
-        n_scored = n_genes[part.index[0]]
-        part = part.rename(index=lambda name: name.partition(" | ")[2])
-        text += f"### {title} ({n_scored} genes)\n\n{markdown(part)}\n\n"
+        rows_here = means[[name.partition(" | ")[0] == title for name in means.index]]
+        n_scored = n_genes[rows_here.index[0]]
+        rows_here = rows_here.rename(index=lambda name: name.partition(" | ")[2])
+        text += f"## {title} ({n_scored} genes)\n\n{markdown(rows_here)}\n\n"
     return text
 
 
@@ -247,19 +258,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=1200, help="of each side, at most")
     parser.add_argument("--seeds", type=int, default=3, help="0, 1, ...")
-    parser.add_argument("--parts", default="joins,qualities")
+    parser.add_argument("--parts", default="candidates,joins,qualities")
     asked = parser.parse_args()
     said = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
-    said = (
-        f"`auto` with a shortened training ({said}), at most {asked.cells:,} cells a side. All five folds of "
-    )
-    said += f"genes below {FEW_GENES} shared genes, else the first fold. Means over the seeds.\n"
+    folds = f"; all five folds of genes below {FEW_GENES} shared genes, else the first fold"
     for part, name, title in (
+        ("candidates", "reference_batches_tried", "Several references joined: ways that were tried"),
         ("joins", "reference_batches", "Several references joined"),
         ("qualities", "reference_quality", "What a reference is worth as it is"),
     ):
         if part in asked.parts.split(","):
-            text = f"# {title}\n\n" + tables(PARTS[part], asked.cells, range(asked.seeds)) + said
+            text = f"# {title}\n\n" + tables(part, asked.cells, range(asked.seeds))
+            how = "before any training" if part == "candidates" else f"after a shortened training ({said})"
+            text += f"`auto` {how}{folds}. At most {asked.cells:,} cells a side. Means over the seeds.\n"
             write(name, text, seeds=range(asked.seeds), protocol="cut")
 
 

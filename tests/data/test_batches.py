@@ -67,7 +67,8 @@ def test_genes_of_alike_cells_come_to_one_level(joined: anndata.AnnData) -> None
     side = cellweft.pair(joined, tissue(), reference_batch="donor").sc
     assert side.batches is not None
     assert side.batches.names.tolist() == ["a", "b"]
-    assert (side.batches.factors[0] == 1).all()  # the one with most cells
+    assert (side.batches.levels[0] == 1).all()  # the one with most cells
+    side = dataclasses.replace(side, batches=side.batches.at_one_depth())
     values = np.expm1(side.dense(slice(None)))
     before = np.expm1(dataclasses.replace(side, batches=None).dense(slice(None)))
     for kind in range(3):
@@ -88,7 +89,10 @@ def test_a_block_is_what_it_was_times_the_factor(joined: anndata.AnnData) -> Non
     for data, scale in ((joined, None), (dense, None), (logs, "log")):
         side = cellweft.pair(data, tissue(), reference_batch="donor", sc_scale=scale).sc
         assert side.batches is not None
-        expected = np.log1p(scaled * side.batches.factors[side.batches.codes])
+        factors = side.batches.levels[side.batches.codes]
+        depths = [np.median(totals[:240]), np.median(totals[240:])] / np.median(totals)
+        np.testing.assert_allclose(side.batches.depths, [1, 1] if scale else depths, rtol=1e-6)
+        expected = np.log1p(scaled * factors * side.batches.depths[side.batches.codes][:, None])
         np.testing.assert_allclose(side.dense(slice(None)), expected, rtol=1e-5, atol=1e-6)
         rows, genes = np.array([300, 2, 2]), np.array([7, 0])
         np.testing.assert_allclose(
@@ -105,7 +109,7 @@ def test_types_that_a_batch_lacks_do_not_count() -> None:
         reference(cells(TYPES), cells(without, seed=1)), tissue(), reference_batch="donor"
     ).sc
     assert side.batches is not None
-    logs = np.log(side.batches.factors[1])
+    logs = np.log(side.batches.levels[1])
     assert np.abs(logs).max() < _SAMPLING
     plain = np.expm1(dataclasses.replace(side, batches=None).dense(slice(None)))
     assert np.abs(np.log(plain[:240].mean(axis=0) / plain[240:].mean(axis=0))).max() > 3 * _SAMPLING
@@ -116,11 +120,11 @@ def test_what_few_cells_tell_hardly_counts() -> None:
     matrix[4:, 3] = 0
     side = cellweft.pair(reference(cells(TYPES), sp.csr_matrix(matrix)), tissue(), reference_batch="donor").sc
     assert side.batches is not None
-    assert 1 < side.batches.factors[1, 3] < 6  # where the means differ more than thirtyfold
+    assert 1 < side.batches.levels[1, 3] < 6  # where the means differ more than thirtyfold
     matrix[:, 3] = 0  # not measured there
     side = cellweft.pair(reference(cells(TYPES), sp.csr_matrix(matrix)), tissue(), reference_batch="donor").sc
     assert side.batches is not None
-    assert side.batches.factors[1, 3] == 1
+    assert side.batches.levels[1, 3] == 1
     assert np.isfinite(side.dense(slice(None))).all()
 
 
@@ -130,7 +134,7 @@ def test_the_order_of_the_cells_does_not_matter(joined: anndata.AnnData) -> None
     second = cellweft.pair(joined[order].copy(), tissue(), reference_batch="donor").sc
     assert first.batches is not None
     assert second.batches is not None
-    np.testing.assert_allclose(first.batches.factors, second.batches.factors, rtol=1e-6)
+    np.testing.assert_allclose(first.batches.levels, second.batches.levels, rtol=1e-6)
 
 
 def test_without_the_option_nothing_changes(joined: anndata.AnnData) -> None:
@@ -171,7 +175,7 @@ def test_a_small_batch_is_left_as_it_is_and_said() -> None:
     data = reference(cells(TYPES), cells(TYPES[:150], DETECTION, seed=1), cells(TYPES[:6], 0.2, seed=2))
     pair = cellweft.pair(data, tissue(), reference_batch="donor")
     assert pair.sc.batches is not None
-    assert (pair.sc.batches.factors[2] == 1).all()
+    assert (pair.sc.batches.levels[2] == 1).all()
     said = [one for one in pair.cautions if "too few to compare" in one]
     assert said == [
         "Reference: 'c' of obs['donor'] has fewer than 20 cells with counts, too few to compare with the "

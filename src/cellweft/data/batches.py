@@ -107,11 +107,14 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
 
     Notes
     -----
-    The batch with most cells stays as it is. Every other one is compared with it by pairs of cells that are
-    mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores within each batch, of
-    the most variable genes that both detect. Over these pairs, the factor of a gene is the ratio of the means
-    of normalised counts. Its logarithm is multiplied by n / (n + 5), n being the cells with the gene of the
-    batch that has fewer: what few cells tell hardly counts.
+    The genes of the batch with most cells keep their levels. Every other batch is compared with it by pairs
+    of cells that are mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores
+    within each batch, of the most variable genes that both detect. Over these pairs, the factor of a gene is
+    the ratio of the means of normalised counts. Its logarithm is multiplied by n / (n + 5), n being the cells
+    with the gene of the batch that has fewer: what few cells tell hardly counts.
+
+    Each batch is then normalised to the median total of its own cells, where totals are known: at the median
+    of all, the few counts of a thin batch would be blown up, and their noise with them.
     """
     side, codes, n_batches = dataclasses.replace(side, batches=None), batches.codes, len(batches.names)
     usable = np.bincount(codes[~side.empty_cells], minlength=n_batches)
@@ -119,15 +122,19 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
         return side
     stream = numpy_stream(0, "reference batches")
     anchor = int(usable.argmax())
-    factors = np.ones((n_batches, side.n_genes), dtype=np.float32)
+    levels, depths = np.ones((n_batches, side.n_genes), dtype=np.float32), np.ones(n_batches)
     compared = usable >= FEWEST_BATCH_CELLS
     largest = _read(side, codes == anchor, stream)
     for code in np.flatnonzero(compared):
         if code != anchor:
-            factors[code] = _factors(_read(side, codes == code, stream), largest)
+            levels[code] = _levels(_read(side, codes == code, stream), largest)
+        if side.is_divided:
+            depths[code] = np.median(side.totals[(codes == code) & ~side.empty_cells]) / side.target
     known = {one.name: getattr(batches, one.name) for one in dataclasses.fields(CellBatches)}
-    levelled = ReferenceBatches(**known, factors=factors, compared=compared)
-    return dataclasses.replace(side, batches=levelled)
+    compared_ones = ReferenceBatches(
+        **known, levels=levels, depths=depths.astype(np.float32), compared=compared
+    )
+    return dataclasses.replace(side, batches=compared_ones)
 
 
 def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
@@ -164,7 +171,7 @@ def _blocks(cells: IntArray) -> Iterator[slice]:
     return row_blocks(len(cells), READ_ROWS)
 
 
-def _factors(logs: sp.csr_matrix, largest: sp.csr_matrix) -> DoubleArray:
+def _levels(logs: sp.csr_matrix, largest: sp.csr_matrix) -> DoubleArray:
     """Return what brings the genes of a batch, given by its logarithms, to the levels of the largest one."""
     sides = logs, largest
     genes = _compared_genes(sides)

@@ -120,7 +120,7 @@ def _of_genes(side: Side, genes: IntArray) -> Side:
     by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
     parts: dict[str, Any] = {name: getattr(side, name)[genes] for name in by_gene}
     if side.batches is not None:
-        parts["batches"] = dataclasses.replace(side.batches, factors=side.batches.factors[:, genes])
+        parts["batches"] = side.batches.of_genes(genes)
     return dataclasses.replace(side, **parts)
 
 

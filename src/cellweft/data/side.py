@@ -56,25 +56,36 @@ class ReferenceBatches(CellBatches):
 
     Attributes
     ----------
-    factors
+    levels
         (n_batches, n_genes) that normalised counts are multiplied by, above 0: 1 for the batch that the
         others are brought to, and for those that have too few cells to be compared.
+    depths
+        (n_batches,) that they are multiplied by besides, above 0: each batch keeps its own depth.
     compared
         (n_batches,) whether a batch had enough cells.
     """
 
-    factors: FloatArray
+    levels: FloatArray
+    depths: FloatArray
     compared: BoolArray
 
     def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:
-        """Multiply normalised counts of some cells and genes, (n_rows, n_genes), by factors, in place."""
-        factors = self.factors if genes is None else self.factors[:, genes]
+        """Bring normalised counts of some cells and genes to levels and depths, in place; as `Side.block`."""
+        levels = self.levels if genes is None else self.levels[:, genes]
         codes = self.codes[rows]
         if sp.issparse(values):
-            values.data *= factors[np.repeat(codes, np.diff(values.indptr)), values.indices]
+            values.data *= levels[np.repeat(codes, np.diff(values.indptr)), values.indices]
         else:
-            values *= factors[codes]
-        return values
+            values *= levels[codes]
+        return per_row(values, self.depths[codes])
+
+    def of_genes(self, genes: IntArray) -> Self:
+        """Return them of some genes alone."""
+        return dataclasses.replace(self, levels=self.levels[:, genes])
+
+    def at_one_depth(self) -> Self:
+        """Return them with all batches at the depth that the side's cells are brought to."""
+        return dataclasses.replace(self, depths=np.ones_like(self.depths))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +141,7 @@ class Side:
     for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
     these were named; logarithms as they are. With ``divided_by_sum``, ``log1p(x / total * target)`` for all,
     where x of a logarithm is ``expm1`` of it. An empty cell gives zeros. With ``batches``, what the logarithm
-    is taken of is multiplied by the factor of the cell's batch and the gene.
+    is taken of is multiplied by the level of the gene in the cell's batch, and by the batch's depth.
     """
 
     name: SideName
@@ -166,6 +177,11 @@ class Side:
     def n_genes(self) -> int:
         """Genes of this side."""
         return len(self.genes)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the values of a cell are divided by its size."""
+        return self.scale == "raw" or self.divided_by_sum or (self.has_sizes and self.scale != "log")
 
     @property
     def empty_genes(self) -> BoolArray:
@@ -213,7 +229,7 @@ class Side:
         if self.scale == "log":
             logarithms = values.data if sp.issparse(values) else values
             np.expm1(logarithms, out=logarithms)
-        if self.scale == "raw" or self.divided_by_sum or (self.has_sizes and self.scale != "log"):
+        if self.is_divided:
             values = per_row(values, self._factors(rows))
         if self.batches is not None:
             values = self.batches.multiply(values, rows, genes)

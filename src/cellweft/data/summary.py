@@ -129,7 +129,7 @@ def batch_difference(batches: ReferenceBatches) -> float:
 
     It is the median over all genes and compared batches, of genes that could be compared.
     """
-    changed = batches.factors[batches.compared]
+    changed = batches.levels[batches.compared]
     sizes = np.abs(np.log(changed[changed != 1]))
     return round(float(np.exp(np.median(sizes))), 3) if sizes.size else 1.0
 
