@@ -19,6 +19,7 @@ from cellweft.data._pair import inputs_of
 from cellweft.data.batches import with_batches
 from cellweft.data.digest import values_digest
 from cellweft.data.hold_out import panel_reference
+from cellweft.place.training_data import model_inputs
 
 GENES = [f"Gene{number}" for number in range(30)]
 _SAMPLING = 0.3  # of the logarithm of a factor that is told by some hundred cells
@@ -273,6 +274,8 @@ def test_models_know_their_batches(joined: anndata.AnnData, tmp_path: Path) -> N
     imputer = cellweft.Imputer(settings=settings, reliability=False).fit(pair, progress=False)
     made = imputer.impute(progress=False)
     assert made.uns["cellweft"]["inputs"]["reference"]["batch"] == "donor"
+    cellweft.report(tmp_path / "report.html", made)
+    assert "--reference-batch donor" in (tmp_path / "report.html").read_text(encoding="utf-8")
     imputer.save(tmp_path / "model")
     again = cellweft.load(tmp_path / "model").attach(pair)
     np.testing.assert_array_equal(again.impute(progress=False).X, made.X)
@@ -282,6 +285,15 @@ def test_models_know_their_batches(joined: anndata.AnnData, tmp_path: Path) -> N
     assert not np.array_equal(other.impute(progress=False).X, made.X)
     imputer.impute_to(tmp_path / "out.zarr", memory="1 GB", progress=False)
     np.testing.assert_array_equal(anndata.read_zarr(tmp_path / "out.zarr").X, made.X)
+
+
+def test_placing_brings_all_batches_to_one_total(joined: anndata.AnnData) -> None:
+    pair = cellweft.pair(joined, tissue(), reference_batch="donor")
+    assert pair.sc.batches is not None
+    placed, _ = model_inputs(pair, pair.shared_genes, (1000.0, 1000.0))
+    scaled = joined.X.toarray() / np.asarray(joined.X.sum(axis=1)) * 1000
+    expected = np.log1p(scaled * pair.sc.batches.levels[pair.sc.batches.codes])[:, pair.sc_shared]
+    np.testing.assert_allclose(placed.values(slice(None)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_command_line_takes_the_column(joined: anndata.AnnData, tmp_path: Path) -> None:

@@ -131,9 +131,7 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
         if side.is_divided:
             depths[code] = np.median(side.totals[(codes == code) & ~side.empty_cells]) / side.target
     known = {one.name: getattr(batches, one.name) for one in dataclasses.fields(CellBatches)}
-    compared_ones = ReferenceBatches(
-        **known, levels=levels, depths=depths.astype(np.float32), compared=compared
-    )
+    compared_ones = ReferenceBatches(**known, levels=levels, depths=depths, compared=compared)
     return dataclasses.replace(side, batches=compared_ones)
 
 

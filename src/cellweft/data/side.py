@@ -66,7 +66,7 @@ class ReferenceBatches(CellBatches):
     """
 
     levels: FloatArray
-    depths: FloatArray
+    depths: DoubleArray
     compared: BoolArray
 
     def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:

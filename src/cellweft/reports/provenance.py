@@ -289,6 +289,10 @@ def _evaluate_line(scores: Scores) -> str:
     by = "place" if scores.by == "place" else parameters.get("by")
     words += ["--by", str(by)] if by else []
     words += ["--methods", ",".join(scores.methods)]
+    if column := found.get("reference", {}).get("batch"):
+        words += ["--reference-batch", str(column)]
+    if parameters.get("leave_out_batch"):
+        words.append("--leave-out-batch")
     if seeds := record.get("seeds"):
         words += ["--seeds", ",".join(map(str, seeds))]
     return shlex.join(words)
