@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
 from cellweft._errors import InputError, arg, sentence
 from cellweft._statistics import centred, unit_length
-from cellweft._text import many
+from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray
 from cellweft.data.io.columns import check_groups, column_of
 from cellweft.data.io.obs_table import Annotation
-from cellweft.data.side import CellBatches, ReferenceBatches, Side
+from cellweft.data.side import CellBatches, ReferenceBatches, Side, is_divided
+from cellweft.data.spatial import batch_columns
 
 FEWEST_BATCH_CELLS = 20
 """A batch with fewer cells that have counts is left at its own levels."""
@@ -33,6 +34,7 @@ _MOST_CELLS = 2000  # of a batch that are looked at
 _MOST_GENES = 500  # that cells are compared by: the most variable within batches
 _DOUBTFUL_CELLS = 5  # a factor from so many cells that detect the gene counts by half
 _MOST_FACTOR = 30.0
+_UNEQUAL_DEPTHS = 3  # times: medians of donors of one protocol differ by less
 _FEWEST_GENES = 2
 
 
@@ -128,11 +130,50 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
     for code in np.flatnonzero(compared):
         if code != anchor:
             levels[code] = _levels(_read(side, codes == code, stream), largest)
-        if side.is_divided:
+        if is_divided(side):
             depths[code] = np.median(side.totals[(codes == code) & ~side.empty_cells]) / side.target
     known = {one.name: getattr(batches, one.name) for one in dataclasses.fields(CellBatches)}
     compared_ones = ReferenceBatches(**known, levels=levels, depths=depths, compared=compared)
     return dataclasses.replace(side, batches=compared_ones)
+
+
+def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
+    """Say whether a column may tell batches of unequal depth, or which batches could not be compared.
+
+    Parameters
+    ----------
+    side
+        The reference.
+    totals
+        (n_cells,) sums of the values of its cells.
+    """
+    batches = side.batches
+    if batches is not None:
+        few = [str(name) for name in batches.names[~batches.compared]]
+        if few:
+            yield (
+                f"Reference: {shorten(few)} of obs[{batches.column!r}] "
+                f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, "
+                "too few to compare with the others: taken as they are."
+            )
+        return
+    if side.scale != "raw":
+        return
+    ratios = {}
+    for name, values in batch_columns(side.table):
+        groups = pd.Series(totals).groupby(values, sort=True)
+        depths = groups.median()[groups.size() >= FEWEST_BATCH_CELLS]
+        depths = depths[depths > 0]
+        if len(depths) > 1 and depths.max() >= _UNEQUAL_DEPTHS * depths.min():
+            ratios[name] = depths.max() / depths.min(), str(depths.idxmax()), str(depths.idxmin())
+    if ratios:
+        name = max(ratios, key=ratios.__getitem__)
+        ratio, deepest, thinnest = ratios[name]
+        yield (
+            f"Reference: a typical cell of {deepest!r} has {ratio:,.0f} times the counts of one of "
+            f"{thinnest!r} (obs[{name!r}]). If these are donors, technologies or atlases that were joined, "
+            "name the column, to bring their genes to one level: " + arg("reference_batch", name) + "."
+        )
 
 
 def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:

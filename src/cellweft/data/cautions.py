@@ -14,7 +14,7 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import human_bytes, many, shorten
 from cellweft._typing import DoubleArray, IntArray, StoredScale
-from cellweft.data.batches import FEWEST_BATCH_CELLS
+from cellweft.data.batches import batch_cautions
 from cellweft.data.gene_names import are_numbers, genomes_of
 from cellweft.data.io.backed_matrix import stored_by_gene
 from cellweft.data.io.keys import NO_COUNTS
@@ -23,7 +23,7 @@ from cellweft.data.io.lost_chunks import lost_regions, regions_text
 from cellweft.data.io.obs_table import HeldTable, repeated
 from cellweft.data.io.sanitize import changes_of
 from cellweft.data.side import Side
-from cellweft.data.spatial import FAR_WIDTHS, batch_columns, far_cells, place_hashes, tissue_column
+from cellweft.data.spatial import FAR_WIDTHS, far_cells, place_hashes, tissue_column
 from cellweft.data.summary import SCALES, CheckResults, counted, only_spatial
 from cellweft.data.validation import CheckedSide, count_layer
 
@@ -48,7 +48,6 @@ _MOST_OF_ONE = 0.5  # of all values, which one gene holds
 _MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
-_UNEQUAL_DEPTHS = 3  # times: medians of donors of one protocol differ by less
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
 _TAKEN: dict[StoredScale, str] = {
     "raw": "taken as they are",
@@ -73,7 +72,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_scale_cautions(st),
         *_balance_cautions(sc, st),
         *_droplet_cautions(sc),
-        *_batch_cautions(sc),
+        *batch_cautions(sc.side, sc.scan.totals),
         *_size_cautions(sc),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
@@ -404,37 +403,6 @@ def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
             f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
             f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
             "(filtered_feature_bc_matrix), or leave these out."
-        )
-
-
-def _batch_cautions(sc: CheckedSide) -> Iterator[str]:
-    """Say whether a column may tell batches of unequal depth, or which batches could not be compared."""
-    batches = sc.side.batches
-    if batches is not None:
-        few = [str(name) for name in batches.names[~batches.compared]]
-        if few:
-            yield (
-                f"Reference: {shorten(few)} of obs[{batches.column!r}] "
-                f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, "
-                "too few to compare with the others: taken as they are."
-            )
-        return
-    if sc.side.scale != "raw":
-        return
-    ratios = {}
-    for name, values in batch_columns(sc.data.obs):
-        groups = pd.Series(sc.scan.totals).groupby(values, sort=True)
-        depths = groups.median()[groups.size() >= FEWEST_BATCH_CELLS]
-        depths = depths[depths > 0]
-        if len(depths) > 1 and depths.max() >= _UNEQUAL_DEPTHS * depths.min():
-            ratios[name] = depths.max() / depths.min(), str(depths.idxmax()), str(depths.idxmin())
-    if ratios:
-        name = max(ratios, key=ratios.__getitem__)
-        ratio, deepest, thinnest = ratios[name]
-        yield (
-            f"Reference: a typical cell of {deepest!r} has {ratio:,.0f} times the counts of one of "
-            f"{thinnest!r} (obs[{name!r}]). If these are donors, technologies or atlases that were joined, "
-            "name the column, to bring their genes to one level: " + arg("reference_batch", name) + "."
         )
 
 

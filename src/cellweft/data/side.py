@@ -179,11 +179,6 @@ class Side:
         return len(self.genes)
 
     @property
-    def is_divided(self) -> bool:
-        """Whether the values of a cell are divided by its size."""
-        return self.scale == "raw" or self.divided_by_sum or (self.has_sizes and self.scale != "log")
-
-    @property
     def empty_genes(self) -> BoolArray:
         """(n_genes,) genes without any count in the whole input."""
         return np.asarray(self.gene_cells == 0)
@@ -229,7 +224,7 @@ class Side:
         if self.scale == "log":
             logarithms = values.data if sp.issparse(values) else values
             np.expm1(logarithms, out=logarithms)
-        if self.is_divided:
+        if is_divided(self):
             values = per_row(values, self._factors(rows))
         if self.batches is not None:
             values = self.batches.multiply(values, rows, genes)
@@ -282,6 +277,11 @@ class _RowsOf(LazyMapping):
         if self.rows is None:
             return array.copy()
         return array.iloc[self.rows] if isinstance(array, pd.DataFrame) else array[self.rows]
+
+
+def is_divided(side: Side) -> bool:
+    """Say whether the values of a cell are divided by its size."""
+    return side.scale == "raw" or side.divided_by_sum or (side.has_sizes and side.scale != "log")
 
 
 def names_beside(side: Side) -> tuple[NDArray[np.str_], ...]:

@@ -386,14 +386,7 @@ def make_side(
     _refuse_lost(data, wish, lost, empty, cells)
     _check_any_counts(data, wish, scan)
     refuse_sums(data, source if cells is None else chosen_rows(source, cells), scan, cells=cells)
-    n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
-    if n_bad:
-        raise InputError(
-            f"{data.where}.obs[{wish.size_factor!r}]",
-            expected="a size above zero for every cell that has counts",
-            got=f"zero or less for {n_bad:,} cells",
-            fix="Correct the column, or remove these cells.",
-        )
+    _check_sizes(data, wish, sizes, empty)
     totals = scan.totals if sizes is None else sizes
     side = Side(
         name=wish.name,
@@ -423,6 +416,18 @@ def make_side(
     if len(genes.places) == len(data.var):
         values_digest(side, seen)
     return side, scan
+
+
+def _check_sizes(data: Input, wish: ReadOptions, sizes: DoubleArray | None, empty: BoolArray) -> None:
+    """Raise `InputError` where a cell that has counts has no size above zero."""
+    n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
+    if n_bad:
+        raise InputError(
+            f"{data.where}.obs[{wish.size_factor!r}]",
+            expected="a size above zero for every cell that has counts",
+            got=f"zero or less for {n_bad:,} cells",
+            fix="Correct the column, or remove these cells.",
+        )
 
 
 def _refuse_lost(data: Input, wish: ReadOptions, lost: Any, empty: BoolArray, cells: IntArray | None) -> None:

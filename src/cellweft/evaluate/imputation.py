@@ -189,22 +189,16 @@ def evaluate_imputation(
         require_leiden(otherwise=sentence("Or do not compare clusters: {}.", arg("cluster", False)))
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
-    scored = np.unique(np.concatenate([split.held for split in splits]))
-    whole = pair if protocol == "published" else _panel_alone(pair)
     if protocol == "cut":
         genes = whole_genes(pair.sc, pair.sc_shared)
         network = replace(network, gene_sets=_sets_of(network.gene_sets, genes))
         methods = [_with_sets_of(method, genes) for method in methods]
-    truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
-    counts = _counts(pair, scored) if scale == "counts" else None
-    job = _Job(
-        pair=pair,
-        splits=splits,
-        shown=_shown(whole, splits, protocol),
-        scored=scored,
-        truth=truth,
-        counts=counts,
-        left_out=without_batches(whole.sc) if leave_out_batch else {},
+    job = _Job.of(
+        pair,
+        splits,
+        protocol=protocol,
+        counts=scale == "counts",
+        leave_out_batch=leave_out_batch,
         cluster=cluster,
         reliability=reliability,
     )
@@ -255,6 +249,33 @@ class _Job:
     left_out: dict[str, tuple[Side, IntArray]]  # references without a batch, and the cells they have
     cluster: bool
     reliability: bool
+
+    @classmethod
+    def of(
+        cls,
+        pair: Pair,
+        splits: list[_Split],
+        *,
+        protocol: Protocol,
+        counts: bool,
+        leave_out_batch: bool,
+        cluster: bool,
+        reliability: bool,
+    ) -> _Job:
+        """Return the job of some fits, with the truth that the protocol says."""
+        scored = np.unique(np.concatenate([split.held for split in splits]))
+        whole = pair if protocol == "published" else _panel_alone(pair)
+        return cls(
+            pair=pair,
+            splits=splits,
+            shown=_shown(whole, splits, protocol),
+            scored=scored,
+            truth=whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored]),
+            counts=_counts(pair, scored) if counts else None,
+            left_out=without_batches(whole.sc) if leave_out_batch else {},
+            cluster=cluster,
+            reliability=reliability,
+        )
 
     def step(self, number: int) -> tuple[int, str]:
         """Return the fold of a step, and the batch that its reference lacks, or nothing."""
