@@ -51,6 +51,8 @@ class HeldOutOptions:
         Number of folds of genes or cells.
     keep
         Fraction of the shared genes that methods may learn from (--by cells or fraction).
+    leave_out_batch
+        Also leave out each batch of the reference (--reference-batch) in turn, and score the same genes.
     reliability
         Also test whether genes with a high reliability are predicted better.
     no_clusters
@@ -61,13 +63,14 @@ class HeldOutOptions:
     protocol: Literal["cut", "published"] = "cut"
     folds: int = 5
     keep: float = 0.8
+    leave_out_batch: bool = False
     reliability: bool = False
     no_clusters: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return those of `cellweft.evaluate_imputation`."""
-        kept = {name: getattr(self, name) for name in ("scale", "protocol", "folds", "keep", "reliability")}
-        return kept | {"cluster": not self.no_clusters}
+        given = {name: value for name, value in vars(self).items() if name != "no_clusters"}
+        return given | {"cluster": not self.no_clusters}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +220,8 @@ def evaluate(
         made = place.spots(sc, st, data) if by == "place" else None
         pair = data.pair(sc, st, *targets) if made is None else made.pair()
         n_runs = len(all_seeds) * (held_out.folds if by in _APPLIES["folds"] else 1)
+        if held_out.leave_out_batch and pair.sc.batches is not None:
+            n_runs *= 1 + len(pair.findings["reference"]["batch_counts"])
         plan, said = _plan(pair, resolved, n_runs=n_runs, n_neighbors=max(arguments.get("hits", [0])))
         screen.announce(pair, f"{said} ({', '.join(names)})")
         scored: Callable[..., pd.DataFrame] = evaluate_placement if by == "place" else evaluate_imputation

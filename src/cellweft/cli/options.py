@@ -71,6 +71,9 @@ class PairOptions:
         (normalised), or log, log2, log10, sqrt, arcsinh of these; with _raw, of counts that were not divided.
     size_factor
         Column of obs with each cell's total count, if the file holds only some genes.
+    reference_batch
+        Column of obs with the donor, technology or atlas of each cell, if the reference was joined from
+        several that detect genes unequally. They are brought to one level, gene by gene.
     sc_gene_column, st_gene_column
         Column of var with the gene names. Default: the names of var.
     coordinates
@@ -95,6 +98,7 @@ class PairOptions:
     sc_sample: Annotated[str | None, _sc(metavar="NAME")] = None
     sc_scale: Annotated[StoredScale | None, _sc()] = None
     size_factor: Annotated[str | None, _sc(metavar="COLUMN")] = None
+    reference_batch: Annotated[str | None, _sc(metavar="COLUMN")] = None
     sc_gene_column: Annotated[str | None, _sc(metavar="COLUMN")] = None
     coordinates: Annotated[str | None, _st(metavar="PLACE")] = None
     slices: Annotated[str | None, _st(metavar="COLUMN")] = None

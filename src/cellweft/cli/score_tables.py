@@ -29,15 +29,24 @@ _PLACEMENT_HEADS = ("cells", "types")
 
 
 def shown_scores(scores: pd.DataFrame) -> Shown:
-    """Return the scores to show, by method, heading and metric: means over the seeds."""
-    summary = _summary(scores)
+    """Return the scores to show, by method, heading and metric: means over the seeds.
+
+    Below a method stand its scores without each batch of the reference, where these were left out.
+    """
+    shown: Shown = {}
+    batches = _summary(scores, level="batch")
+    for method, items in _summary(scores).items():
+        shown[method] = _of_groups(items)
+        for batch, values in batches.get(method, {}).items():
+            shown[f"{method}, without {batch}"] = _of_groups({"median over genes": values})
+    return shown
+
+
+def _of_groups(items: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {
-        method: {
-            head: {metric: items[item][metric] for metric in metrics}
-            for head, item, metrics in _SCORES
-            if metrics[0] in items.get(item, {})
-        }
-        for method, items in summary.items()
+        head: {metric: items[item][metric] for metric in metrics}
+        for head, item, metrics in _SCORES
+        if metrics[0] in items.get(item, {})
     }
 
 
@@ -104,9 +113,9 @@ def placement_table(scores: pd.DataFrame, *, title: str) -> ScoreTable:
     return ScoreTable(rows=rows, columns=tuple(columns), title=title)
 
 
-def _summary(scores: pd.DataFrame) -> Shown:
-    """Return the summary by method, item and metric, in the order of the table: means over the seeds."""
-    rows = scores[scores["level"] == "summary"]
+def _summary(scores: pd.DataFrame, *, level: str = "summary") -> Shown:
+    """Return the rows of a level by method, item and metric, in their order: means over the seeds."""
+    rows = scores[scores["level"] == level]
     means: Shown = {}
     for key, value in rows.groupby(["method", "item", "metric"], sort=False)["value"].mean().items():
         method, item, metric = map(str, cast(tuple[str, str, str], key))

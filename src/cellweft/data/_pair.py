@@ -37,6 +37,7 @@ from cellweft._typing import (
     PathLike,
     StoredScale,
 )
+from cellweft.data.batches import find_reference_batches
 from cellweft.data.cautions import cautions_of
 from cellweft.data.digest import values_digest
 from cellweft.data.gene_names import (
@@ -57,7 +58,7 @@ from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
 from cellweft.data.orthologs import by_orthologs, read_orthologs
-from cellweft.data.side import Side, names_beside
+from cellweft.data.side import CellBatches, Side, names_beside
 from cellweft.data.spatial import (
     find_batches,
     find_coordinates,
@@ -286,6 +287,7 @@ class Pair(NotebookText):
         sc_layer: str | None = None,
         sc_sample: str | None = None,
         size_factor: str | None = None,
+        reference_batch: str | None = None,
         sc_gene_column: str | None = None,
         sc_scale: StoredScale | None = None,
         duplicates: Duplicates = "error",
@@ -298,7 +300,7 @@ class Pair(NotebookText):
         ----------
         sc
             The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
-        labels, sc_layer, sc_sample, size_factor, sc_gene_column, sc_scale
+        labels, sc_layer, sc_sample, size_factor, reference_batch, sc_gene_column, sc_scale
             As in `cellweft.pair`.
         duplicates, orthologs, missing_chunks
             As in `cellweft.pair`.
@@ -327,6 +329,7 @@ class Pair(NotebookText):
             gene_column=sc_gene_column,
             size_factor=size_factor,
             scale=sc_scale,
+            batch=reference_batch,
             duplicates=duplicates,
             missing_chunks=missing_chunks,
         )
@@ -349,7 +352,8 @@ class Pair(NotebookText):
             )
         shared = match.first[np.argsort(match.second)]
         names = joined_names(own_names(genes.names, var), panel, match)
-        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names)
+        batches = _named_batches(data, wish)
+        checked = _checked_side(data, wish, genes, _labels(data, wish), shared, names=names, batches=batches)
         n_off_panel = checked.side.n_genes - len(self.shared_genes)
         findings = {"reference": side_findings(checked), "genes_to_impute": n_off_panel}
         about_others = [one for one in self.cautions if not one.startswith("Reference: ")]
@@ -376,6 +380,7 @@ def pair(
     st_sample: str | None = None,
     size_factor: str | None = None,
     st_size_factor: str | None = None,
+    reference_batch: str | None = None,
     sc_gene_column: str | None = None,
     st_gene_column: str | None = None,
     coordinates: str | None = None,
@@ -412,6 +417,9 @@ def pair(
         Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
         matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
         matrix.
+    reference_batch
+        Column of ``obs`` of the reference with the donor, technology or atlas of each cell, where it was
+        joined from several that detect genes unequally. They are brought to one level, gene by gene.
     sc_gene_column, st_gene_column
         Column of ``var`` with the names of the genes; by default ``var_names``.
     coordinates
@@ -453,7 +461,7 @@ def pair(
         No coordinates; no such layer or column.
     InputError
         NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates, labels or
-        slices with another value for nearly every cell.
+        slices with another value for nearly every cell, batches that cannot be compared.
     ScaleError
         Values below zero: scaled data.
 
@@ -467,6 +475,10 @@ def pair(
     Spots whose column ``in_tissue`` is 0 are left out. So are, from the panel and from the cells' totals,
     genes that some slices did not measure, as where two panels were joined: all their values in a slice are
     NaN, or all are zero though others tell that they should not be. Both are said in the cautions.
+
+    ``reference_batch`` compares cells that are alike in two batches (mutual nearest neighbours), never cells
+    of types that one of them lacks. The values of each gene in a batch are multiplied by one factor, so that
+    alike cells have the values of the batch with most cells; a factor from few cells is drawn towards 1.
 
     Examples
     --------
@@ -488,6 +500,7 @@ def pair(
         gene_column=sc_gene_column,
         size_factor=size_factor,
         scale=sc_scale,
+        batch=reference_batch,
         **both,
     )
     st_wish = ReadOptions(
@@ -540,7 +553,7 @@ def _opened(
     columns: Iterable[str | None] = (),
 ) -> tuple[Input, ReadOptions]:
     """Return an input whose counts were found and whose cells were checked, and what is wished of it."""
-    columns = _given(*LABEL_KEYS, *columns, wish.labels, wish.size_factor)
+    columns = _given(*LABEL_KEYS, *columns, wish.labels, wish.size_factor, wish.batch)
     data, wish = counts_in(open_input(given, argument=argument, obs_columns=columns, sample=sample), wish)
     return check_cells(data, is_reference=wish.name == "reference"), wish
 
@@ -581,6 +594,10 @@ def _labels(data: Input, wish: ReadOptions) -> _Types:
     return find_labels(data.obs, wish.labels, where=data.where, argument=wish.argument("labels"))
 
 
+def _named_batches(data: Input, wish: ReadOptions) -> CellBatches | None:
+    return None if wish.batch is None else find_reference_batches(data.obs, wish.batch, where=data.where)
+
+
 _Read: TypeAlias = tuple[Input, ReadOptions, Genes, _Types]
 
 
@@ -595,6 +612,7 @@ def _paired(
     cells: IntArray | None,
 ) -> Pair:
     """Return the pair of two sides whose genes, coordinates, slices and labels were found."""
+    named = _named_batches(*sc[:2])
     names = [own_names(genes.names, data.var.iloc[genes.places]) for data, _, genes, _ in (sc, st)]
     joined = joined_names(names[0], names[1], match)
     order = np.argsort(joined.names[match.first], kind="stable")
@@ -602,8 +620,8 @@ def _paired(
     tissue = _checked_side(*st, match.second, names=names[1], cells=cells, slices=slices[0], is_tissue=True)
     partly, match = _measured_everywhere(match, st, tissue.scan.unmeasured, slices[0])
     shared = match.first, match.second
-    batches = find_batches(sc[0].obs)
-    reference = _checked_side(*sc, shared[0], names=joined, slices=batches[0])
+    batches = find_batches(sc[0].obs) if named is None else (named.of_each_cell(), named.column)
+    reference = _checked_side(*sc, shared[0], names=joined, slices=batches[0], batches=named)
     found = CheckResults(
         sides=(reference, tissue),
         match=match,
@@ -840,7 +858,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
         was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
         none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
         the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was
-        used.
+        used, and ``batch``, the column of its batches, where one was named.
     """
     made: dict[str, dict[str, Any]] = {}
     for side in (pair.sc, pair.st):
@@ -860,6 +878,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
     for name in ("coordinates", "slices"):
         made["spatial"][name] = str(pair.findings[name]["found"] or "")
     made["reference"]["orthologs"] = str(pair.findings["reference"]["orthologs"])
+    made["reference"]["batch"] = "" if pair.sc.batches is None else pair.sc.batches.column
     made["spatial"]["unit"] = str(pair.findings["coordinates"]["unit"])
     return made
 

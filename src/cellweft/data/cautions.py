@@ -13,6 +13,7 @@ from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import Message, Placeholder, arg
 from cellweft._text import many, shorten
 from cellweft._typing import DoubleArray, IntArray
+from cellweft.data.batches import batch_cautions
 from cellweft.data.gene_names import are_numbers, genomes_of, only_number
 from cellweft.data.io.keys import NO_COUNTS
 from cellweft.data.io.lost_chunks import lost_regions, regions_text
@@ -47,6 +48,7 @@ def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
         *_lost_cautions(sc),
         *_lost_cautions(st),
         *value_cautions(sc, st),
+        *batch_cautions(sc.side, sc.scan.totals),
         *_empty_cautions(sc.side),
         *_empty_cautions(st.side),
         *_place_cautions(evidence),

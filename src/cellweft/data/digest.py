@@ -102,7 +102,8 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
     Returns
     -------
     32 hexadecimal digits: of the input's names of the genes in their order, the values as they stand in the
-    input, as float32, their scale, the cells' sizes, and what these are scaled to. It is the same wherever
+    input, as float32, their scale, the cells' sizes, what these are scaled to, and batches that were named.
+    It is the same wherever
     the matrix lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
 
     Examples
@@ -124,5 +125,6 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
         uses_sizes = side.scale == "raw" or side.has_sizes or side.divided_by_sum
         sizes = np.append(side.totals, side.target).astype(np.float32) if uses_sizes else None
         scale = f"{side.scale}, divided by its sums" if side.divided_by_sum else side.scale
-        _digests[side] = digest_of(scale, sizes, side.input_names, *seen.texts)
+        of_batches = () if side.batches is None else (side.batches.codes,)
+        _digests[side] = digest_of(scale, sizes, side.input_names, *seen.texts, *of_batches)
     return _digests[side]

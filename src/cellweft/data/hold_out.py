@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellweft._compute import READ_ROWS, row_blocks
 from cellweft._errors import InputError
 from cellweft._typing import DoubleArray, IntArray, Scale
+from cellweft.data.batches import with_batches
 from cellweft.data.expression_scale import judge_scale, scan_values
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.side import Side
@@ -91,21 +92,22 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
     Returns
     -------
     The side with these genes. Counts of a part of the transcriptome without size factors are normalised by
-    the panel's sum; a whole transcriptome keeps its totals, by which cells are normalised when genes are
-    imputed.
+    the panel's sum, and its batches are compared anew by these genes; a whole transcriptome keeps its totals,
+    by which cells are normalised when genes are imputed, and its batches' levels.
     """
     if not _is_part(side) or side.scale != "raw" or side.has_sizes:
         return _of_genes(side, panel)
     scan = scan_values(side.matrix, side.columns[panel])
     totals = scan.totals if side.rows is None else scan.totals[side.rows]
     empty = totals == 0
-    return dataclasses.replace(
+    cut = dataclasses.replace(
         _of_genes(side, panel),
         totals=totals,
         target=float(np.median(totals[~empty])),
         empty_cells=empty,
         gene_cells=scan.gene_cells,
     )
+    return cut if cut.batches is None else with_batches(cut, cut.batches)
 
 
 def whole_genes(side: Side, panel: IntArray) -> NDArray[np.str_]:
@@ -117,6 +119,8 @@ def _of_genes(side: Side, genes: IntArray) -> Side:
     """Return a side with some of its genes, given by position; the normalisation stays."""
     by_gene = ("genes", "columns", "gene_cells", "symbols", "gene_ids")
     parts: dict[str, Any] = {name: getattr(side, name)[genes] for name in by_gene}
+    if side.batches is not None:
+        parts["batches"] = side.batches.of_genes(genes)
     return dataclasses.replace(side, **parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,72 @@ from cellweft.data.io.reopenable import LazyMapping
 from cellweft.data.io.sanitize import GENE_NAMES
 
 SideName = Literal["reference", "spatial"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellBatches:
+    """Which cells of a reference are of which donor, technology or atlas.
+
+    Attributes
+    ----------
+    column
+        Of ``obs``, that tells them.
+    names
+        (n_batches,) of the batches.
+    codes
+        (n_cells,) number of each cell's batch, from 0.
+    """
+
+    column: str
+    names: NDArray[np.str_]
+    codes: IntArray
+
+    def of_each_cell(self) -> NDArray[np.str_]:
+        """Return the name of every cell's batch, (n_cells,), each text held once."""
+        each: NDArray[Any] = self.names.astype(object)[self.codes]
+        return each
+
+    def of_cells(self, cells: IntArray) -> Self:
+        """Return them of some cells alone; the names of all batches stay."""
+        return dataclasses.replace(self, codes=self.codes[cells])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReferenceBatches(CellBatches):
+    """Batches of a reference, and what brings their genes to one level.
+
+    Attributes
+    ----------
+    levels
+        (n_batches, n_genes) that normalised counts are multiplied by, above 0: 1 for the batch that the
+        others are brought to, and for those that have too few cells to be compared.
+    depths
+        (n_batches,) that they are multiplied by besides, above 0: each batch keeps its own depth.
+    compared
+        (n_batches,) whether a batch had enough cells.
+    """
+
+    levels: FloatArray
+    depths: DoubleArray
+    compared: BoolArray
+
+    def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:
+        """Bring normalised counts of some cells and genes to levels and depths, in place; as `Side.block`."""
+        levels = self.levels if genes is None else self.levels[:, genes]
+        codes = self.codes[rows]
+        if sp.issparse(values):
+            values.data *= levels[np.repeat(codes, np.diff(values.indptr)), values.indices]
+        else:
+            values *= levels[codes]
+        return per_row(values, self.depths[codes])
+
+    def of_genes(self, genes: IntArray) -> Self:
+        """Return them of some genes alone."""
+        return dataclasses.replace(self, levels=self.levels[:, genes])
+
+    def at_one_depth(self) -> Self:
+        """Return them with all batches at the depth that the side's cells are brought to."""
+        return dataclasses.replace(self, depths=np.ones_like(self.depths))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,13 +132,16 @@ class Side:
     divided_by_sum
         Whether values of any scale are divided by ``totals``, the sums of this side's own genes: see
         `cellweft.data.hold_out`.
+    batches
+        Of a reference whose batches were named, what brings them to one level; else None.
 
     Notes
     -----
     The values that `block` returns are those of the published normalisation: ``log1p(x / total * target)``
     for raw counts (natural logarithm); ``log1p(x)`` for normalised ones, divided by size factors only where
     these were named; logarithms as they are. With ``divided_by_sum``, ``log1p(x / total * target)`` for all,
-    where x of a logarithm is ``expm1`` of it. An empty cell gives zeros.
+    where x of a logarithm is ``expm1`` of it. An empty cell gives zeros. With ``batches``, what the logarithm
+    is taken of is multiplied by the level of the gene in the cell's batch, and by the batch's depth.
     """
 
     name: SideName
@@ -97,6 +166,7 @@ class Side:
     uns: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, Any] = field(default_factory=dict)
     divided_by_sum: bool = False
+    batches: ReferenceBatches | None = None
 
     @property
     def n_cells(self) -> int:
@@ -149,13 +219,15 @@ class Side:
             float32, (n_rows, n_genes), at or above zero and free of NaN: sparse where the input is sparse.
         """
         values = self.stored(rows, genes)
-        if self.scale == "log" and not self.divided_by_sum:
+        if self.scale == "log" and not self.divided_by_sum and self.batches is None:
             return values
         if self.scale == "log":
             logarithms = values.data if sp.issparse(values) else values
             np.expm1(logarithms, out=logarithms)
-        if self.scale == "raw" or self.has_sizes or self.divided_by_sum:
+        if is_divided(self):
             values = per_row(values, self._factors(rows))
+        if self.batches is not None:
+            values = self.batches.multiply(values, rows, genes)
         logarithms = values.data if sp.issparse(values) else values
         np.log1p(logarithms, out=logarithms)
         return values
@@ -186,6 +258,7 @@ class Side:
             rows=kept if self.rows is None else self.rows[kept],
             totals=self.totals[kept],
             empty_cells=self.empty_cells[kept],
+            batches=None if self.batches is None else self.batches.of_cells(kept),
         )
 
     def _factors(self, rows: Rows) -> DoubleArray:
@@ -204,6 +277,11 @@ class _RowsOf(LazyMapping):
         if self.rows is None:
             return array.copy()
         return array.iloc[self.rows] if isinstance(array, pd.DataFrame) else array[self.rows]
+
+
+def is_divided(side: Side) -> bool:
+    """Say whether the values of a cell are divided by its size."""
+    return side.scale == "raw" or side.divided_by_sum or (side.has_sizes and side.scale != "log")
 
 
 def names_beside(side: Side) -> tuple[NDArray[np.str_], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -317,12 +317,17 @@ def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
     obs
         The reference's.
     """
+    name, values = next(batch_columns(obs), ("", None))
+    return values, name
+
+
+def batch_columns(obs: Annotation) -> Iterator[tuple[str, NDArray[np.str_]]]:
+    """Yield columns that have the name of batches and several of them, with the batch of each cell."""
     known = {plain_name(name): name for name in reversed(obs.columns)}
     for name in (known[key] for key in BATCH_KEYS if key in known):
         values = text_labels(obs[name])
         if 1 < len(pd.unique(values)) <= _most_slices(len(obs)):
-            return values, name
-    return None, ""
+            yield name, values
 
 
 def sections_in_names(names: pd.Index[Any], coordinates: DoubleArray) -> str:

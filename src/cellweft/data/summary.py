@@ -13,6 +13,7 @@ from cellweft._text import many, shorten
 from cellweft._typing import DoubleArray, StoredScale
 from cellweft.data.gene_names import GeneMatch, spelling_free
 from cellweft.data.io.columns import OBSM_KEYS
+from cellweft.data.side import ReferenceBatches
 from cellweft.data.validation import CheckedSide
 
 SCALES: dict[StoredScale, str] = {
@@ -94,7 +95,7 @@ def _unit(evidence: CheckResults) -> str:
 
 def side_findings(checked: CheckedSide) -> dict[str, Any]:
     """Return what was found of one side, as plain values likewise."""
-    side, wish = checked.side, checked.wish
+    side, wish, batches = checked.side, checked.wish, checked.side.batches
     return {
         "source": side.source,
         "instrument": checked.data.instrument,
@@ -117,7 +118,20 @@ def side_findings(checked: CheckedSide) -> dict[str, Any]:
         "features_left_out": {kind: list(names) for kind, names in checked.data.left_out.items()},
         "labels": checked.labels_column,
         "label_counts": counted(checked.labels),
+        "batch": "" if batches is None else batches.column,
+        "batch_counts": {} if batches is None else counted(batches.of_each_cell()),
+        "batch_difference": None if batches is None else batch_difference(batches),
     }
+
+
+def batch_difference(batches: ReferenceBatches) -> float:
+    """Return how many times more or less a typical batch detects a typical gene than the largest: 1 or more.
+
+    It is the median over all genes and compared batches, of genes that could be compared.
+    """
+    changed = batches.levels[batches.compared]
+    sizes = np.abs(np.log(changed[changed != 1]))
+    return round(float(np.exp(np.median(sizes))), 3) if sizes.size else 1.0
 
 
 def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
@@ -199,6 +213,8 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
         lines.append(
             f"  cell sizes    obs[{found['size_factor']!r}], {found['median_size']:,.4g} in a typical cell"
         )
+    if found.get("batch"):
+        lines.append(f"  batches       {_batches_text(found)}")
     if found["labels"]:
         kinds = found["label_counts"]
         common = ", ".join(list(kinds)[:3])
@@ -206,6 +222,14 @@ def _side_lines(title: str, found: dict[str, Any]) -> list[str]:
     else:
         lines.append("  cell types    none found")
     return lines
+
+
+def _batches_text(found: dict[str, Any]) -> str:
+    counts = found["batch_counts"]
+    common = ", ".join(f"{name} ({cells:,})" for name, cells in list(counts.items())[:4])
+    common += f" and {len(counts) - 4} more" * (len(counts) > 4)
+    said = f"{len(counts)}, from obs[{found['batch']!r}]: {common}"
+    return said + f"; brought to one level, {found['batch_difference']:.2g}-fold in a typical gene"
 
 
 def _kinds_left_out(left_out: dict[str, list[str]]) -> str:

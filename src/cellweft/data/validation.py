@@ -22,6 +22,7 @@ from cellweft._errors import (
 )
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, DoubleArray, Duplicates, IntArray, Matrix, MissingChunks, StoredScale
+from cellweft.data.batches import with_batches
 from cellweft.data.digest import MatrixDigest, values_digest
 from cellweft.data.expression_scale import (
     SCALES,
@@ -52,7 +53,7 @@ from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import names_twice
-from cellweft.data.side import Side, SideName
+from cellweft.data.side import CellBatches, Side, SideName
 from cellweft.data.sums import refuse_statistics, refuse_sums
 
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
@@ -73,8 +74,8 @@ class ReadOptions:
     ----------
     name
         Which side.
-    labels, layer, gene_column, size_factor, scale
-        As `cellweft.pair` takes them.
+    labels, layer, gene_column, size_factor, scale, batch
+        As `cellweft.pair` takes them; the last is its ``reference_batch``.
     duplicates
         What to do with a gene name that stands twice.
     missing_chunks
@@ -87,6 +88,7 @@ class ReadOptions:
     gene_column: str | None = None
     size_factor: str | None = None
     scale: StoredScale | None = None
+    batch: str | None = None
     duplicates: Duplicates
     missing_chunks: MissingChunks = "error"
 
@@ -94,6 +96,8 @@ class ReadOptions:
         """Return the argument of `cellweft.pair` for this side."""
         if what in ("size_factor", "labels") and self.name == "reference":
             return what
+        if what == "batch":
+            return "reference_batch"
         return f"{'sc' if self.name == 'reference' else 'st'}_{what}"
 
 
@@ -338,6 +342,7 @@ def make_side(
     names: GeneNames | None = None,
     cells: IntArray | None = None,
     slices: NDArray[np.str_] | None = None,
+    batches: CellBatches | None = None,
     is_tissue: bool = False,
 ) -> tuple[Side, Scan]:
     """Read the values once, check them, and return the side with what the scan found.
@@ -355,6 +360,8 @@ def make_side(
     slices
         (n_cells,) slice of each of these cells, or batch of a reference; None where there is one. The scan
         tells the genes that some did not measure.
+    batches
+        Of a reference, where they were named; they are brought to one level.
     is_tissue
         Whether NaN may stand for these genes too, and they count in no total.
 
@@ -379,14 +386,7 @@ def make_side(
     _refuse_lost(data, wish, lost, empty, cells)
     _check_any_counts(data, wish, scan)
     refuse_sums(data, source if cells is None else chosen_rows(source, cells), scan, cells=cells)
-    n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
-    if n_bad:
-        raise InputError(
-            f"{data.where}.obs[{wish.size_factor!r}]",
-            expected="a size above zero for every cell that has counts",
-            got=f"zero or less for {n_bad:,} cells",
-            fix="Correct the column, or remove these cells.",
-        )
+    _check_sizes(data, wish, sizes, empty)
     totals = scan.totals if sizes is None else sizes
     side = Side(
         name=wish.name,
@@ -411,9 +411,23 @@ def make_side(
         symbols=names.symbols,
         gene_ids=names.gene_ids,
     )
+    if batches is not None:
+        side = with_batches(side, batches)
     if len(genes.places) == len(data.var):
         values_digest(side, seen)
     return side, scan
+
+
+def _check_sizes(data: Input, wish: ReadOptions, sizes: DoubleArray | None, empty: BoolArray) -> None:
+    """Raise `InputError` where a cell that has counts has no size above zero."""
+    n_bad = 0 if sizes is None else int((sizes[~empty] <= 0).sum())
+    if n_bad:
+        raise InputError(
+            f"{data.where}.obs[{wish.size_factor!r}]",
+            expected="a size above zero for every cell that has counts",
+            got=f"zero or less for {n_bad:,} cells",
+            fix="Correct the column, or remove these cells.",
+        )
 
 
 def _refuse_lost(data: Input, wish: ReadOptions, lost: Any, empty: BoolArray, cells: IntArray | None) -> None:

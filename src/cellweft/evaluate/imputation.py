@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -12,12 +13,22 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from cellweft._errors import SettingError, arg, check_array, check_choice, check_range, checks_kinds, sentence
+from cellweft._errors import (
+    KeyMissingError,
+    SettingError,
+    arg,
+    check_array,
+    check_choice,
+    check_range,
+    checks_kinds,
+    sentence,
+)
 from cellweft._typing import DoubleArray, FloatArray, IntArray, ProgressOption, ResultScale
 from cellweft.data._pair import Pair
+from cellweft.data.batches import without_batches
 from cellweft.data.hold_out import panel_reference, whole_genes
 from cellweft.data.io.keys import RELIABILITY
-from cellweft.data.side import relative_sizes
+from cellweft.data.side import Side, relative_sizes
 from cellweft.evaluate.methods import Predictor, Reliable, makes_counts, resolve_methods
 from cellweft.evaluate.metrics import METRICS
 from cellweft.evaluate.score_table import COLUMNS as COLUMNS
@@ -56,6 +67,7 @@ def evaluate_imputation(
     folds: int = _FOLDS,
     keep: float = _KEEP,
     seeds: Sequence[int] = (0,),
+    leave_out_batch: bool = False,
     cluster: bool = True,
     reliability: bool = False,
     embedding: EmbeddingSource | None = None,
@@ -95,6 +107,10 @@ def evaluate_imputation(
         Part of the shared genes that is kept, between 0 and 1, for ``"cells"`` and ``"fraction"``.
     seeds
         Seeds of the methods, each run with each. The folds and the kept genes are always the same.
+    leave_out_batch
+        Whether to predict the same genes also with the reference without one of its batches (donors,
+        technologies, atlases), each in turn; the pair needs ``reference_batch``. One fit more per fold and
+        batch.
     cluster
         Whether to compare clusters of cells with the spatial side's labels, where it has any, and modules of
         genes with those of the measured values; needs the extra ``clustering``. The neighbours are exact: it
@@ -116,13 +132,16 @@ def evaluate_imputation(
     Returns
     -------
     One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all together; ``level``, "gene",
-    "cell" or "summary"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the predictions
-    of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary are "median
-    over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most
-    reliable half". ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
+    "cell", "summary" or "batch"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the
+    predictions of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary
+    are "median over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules"
+    and "most reliable half". An item of the level "batch" is the batch that was left out, and its value a
+    median over genes. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
 
     Raises
     ------
+    KeyMissingError
+        ``leave_out_batch`` with a pair without batches.
     SettingError
         A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
     ScaleError
@@ -162,32 +181,29 @@ def evaluate_imputation(
     check_choice("by", by, get_args(HoldOut))
     check_choice("protocol", protocol, get_args(Protocol))
     check_counts(pair, scale)
+    if leave_out_batch:
+        _check_batches(pair)
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
     if cluster:  # before any method is fitted
         require_leiden(otherwise=sentence("Or do not compare clusters: {}.", arg("cluster", False)))
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
-    scored = np.unique(np.concatenate([split.held for split in splits]))
-    whole = pair if protocol == "published" else _panel_alone(pair)
     if protocol == "cut":
         genes = whole_genes(pair.sc, pair.sc_shared)
         network = replace(network, gene_sets=_sets_of(network.gene_sets, genes))
         methods = [_with_sets_of(method, genes) for method in methods]
-    truth = whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored])  # n_st x n_scored
-    counts = _counts(pair, scored) if scale == "counts" else None
-    job = _Job(
-        pair=pair,
-        splits=splits,
-        shown=_shown(whole, splits, protocol),
-        scored=scored,
-        truth=truth,
-        counts=counts,
+    job = _Job.of(
+        pair,
+        splits,
+        protocol=protocol,
+        counts=scale == "counts",
+        leave_out_batch=leave_out_batch,
         cluster=cluster,
         reliability=reliability,
     )
     parameters: dict[str, Any] = {"by": by, "protocol": protocol, "folds": folds, "keep": keep}
-    parameters |= {"scale": scale, "cluster": cluster}
+    parameters |= {"scale": scale, "cluster": cluster, "leave_out_batch": leave_out_batch}
     parameters |= {name: network.sources.get(name) for name in known}
     return score_methods(
         pair,
@@ -195,7 +211,8 @@ def evaluate_imputation(
         resolve=partial(resolve_methods, network=network, reliability=reliability, counts=scale == "counts"),
         fit=partial(_predict, job),
         score=partial(_scores, job),
-        n_steps=len(splits),
+        n_steps=len(splits) * (1 + len(job.left_out)),
+        step_name=job.step_name,
         seeds=seeds,
         parameters=parameters | {"reliability": reliability},
         device=device,
@@ -229,8 +246,46 @@ class _Job:
     scored: IntArray  # positions among the shared genes of the columns of truth
     truth: FloatArray  # n_st x n_scored
     counts: FloatArray | None  # the same as counts, where these are scored
+    left_out: dict[str, tuple[Side, IntArray]]  # references without a batch, and the cells they have
     cluster: bool
     reliability: bool
+
+    @classmethod
+    def of(
+        cls,
+        pair: Pair,
+        splits: list[_Split],
+        *,
+        protocol: Protocol,
+        counts: bool,
+        leave_out_batch: bool,
+        cluster: bool,
+        reliability: bool,
+    ) -> _Job:
+        """Return the job of some fits, with the truth that the protocol says."""
+        scored = np.unique(np.concatenate([split.held for split in splits]))
+        whole = pair if protocol == "published" else _panel_alone(pair)
+        return cls(
+            pair=pair,
+            splits=splits,
+            shown=_shown(whole, splits, protocol),
+            scored=scored,
+            truth=whole.st.dense(slice(0, pair.st.n_cells), whole.st_shared[scored]),
+            counts=_counts(pair, scored) if counts else None,
+            left_out=without_batches(whole.sc) if leave_out_batch else {},
+            cluster=cluster,
+            reliability=reliability,
+        )
+
+    def step(self, number: int) -> tuple[int, str]:
+        """Return the fold of a step, and the batch that its reference lacks, or nothing."""
+        turn, fold = divmod(number, len(self.splits))
+        return fold, ["", *self.left_out][turn]
+
+    def step_name(self, number: int) -> str:
+        """Return what errors call a step."""
+        fold, batch = self.step(number)
+        return f"fold {fold}" + f", without the batch {batch!r}" * bool(batch)
 
     def folds(self) -> tuple[IntArray, IntArray]:
         """Return the fold of every scored gene and of every cell, -1 where all folds predicted it."""
@@ -357,9 +412,10 @@ class _Prediction:
 
 
 def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
-    """Fit a method to a split, and let it predict what it did not see."""
-    split = job.splits[number]
-    train = test = job.shown[number]
+    """Fit a method to a split, by the reference as it is or without a batch, and let it predict the rest."""
+    number, batch = job.step(number)
+    split, shown = job.splits[number], job.shown[number]
+    train = test = _without(shown, job.left_out[batch]) if batch else shown
     if split.seen is not None and split.cells is not None:
         train, test = train.cells(split.seen), train.cells(split.cells)
     genes, reliability, counts = job.pair.shared_genes[split.held], None, None
@@ -374,6 +430,12 @@ def _predict(job: _Job, method: Predictor, number: int) -> _Prediction:
     if job.reliability and isinstance(fitted, Reliable):
         reliability = np.asarray(fitted.reliability_of(genes))
     return _Prediction(logs=block, counts=counts, reliability=reliability)
+
+
+def _without(pair: Pair, part: tuple[Side, IntArray]) -> Pair:
+    """Return a pair with a part of its reference."""
+    side, cells = part
+    return replace(pair, sc=side, labels=None if pair.labels is None else pair.labels[cells])
 
 
 def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
@@ -409,7 +471,8 @@ def _put_together(job: _Job, made: Iterable[_Prediction]) -> _Prediction:
 
 def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
     """Return all rows of one method and seed, without their names."""
-    together = _put_together(job, made)
+    made = iter(made)
+    together = _put_together(job, islice(made, len(job.splits)))
     predicted, reliable = together.logs, together.reliability
     gene_folds, cell_folds = job.folds()
     by_gene, by_cell = _metrics(job.truth, predicted), _metrics(job.truth.T, predicted.T)
@@ -431,8 +494,28 @@ def _scores(job: _Job, made: Iterable[_Prediction], seed: int) -> pd.DataFrame:
         *(_rows("gene", genes, gene_folds, by_gene)),
         *(_rows("cell", cells, cell_folds, by_cell)),
         *(row for item, scores in summary.items() for row in _rows("summary", [item], -1, scores)),
+        *(row for name in job.left_out for row in _batch_rows(job, name, islice(made, len(job.splits)))),
     ]
     return pd.concat(rows, ignore_index=True)
+
+
+def _batch_rows(job: _Job, name: str, made: Iterable[_Prediction]) -> list[pd.DataFrame]:
+    """Return rows with the medians over genes of what was predicted without a batch."""
+    together = _put_together(job, made)
+    scores = _metrics(job.truth, together.logs)
+    if job.counts is not None and together.counts is not None:
+        scores |= _metrics(job.counts, together.counts, suffix=COUNTS_SUFFIX)
+    return _rows("batch", [name], -1, {metric: float(np.median(each)) for metric, each in scores.items()})
+
+
+def _check_batches(pair: Pair) -> None:
+    if pair.sc.batches is None:
+        raise KeyMissingError(
+            "leave_out_batch",
+            expected="a reference with batches, each of which is left out in turn",
+            got="a pair that was made without " + arg("reference_batch"),
+            fix="Name the column of obs when the pair is made: " + arg("reference_batch", "COLUMN") + ".",
+        )
 
 
 def _metrics(truth: FloatArray, predicted: FloatArray, *, suffix: str = "") -> dict[str, DoubleArray]:

@@ -52,6 +52,7 @@ def score_methods(
     fit: Callable[[M, int], R],
     score: Callable[[Iterator[R], int], pd.DataFrame | None],
     n_steps: int = 1,
+    step_name: Callable[[int], str] = "fold {}".format,
     seeds: Sequence[int],
     parameters: dict[str, Any],
     device: str,
@@ -74,6 +75,8 @@ def score_methods(
         where there is nothing to score.
     n_steps
         Steps of one run.
+    step_name
+        What errors call a step, by its number.
     seeds
         Of the methods.
     parameters
@@ -106,7 +109,7 @@ def score_methods(
 
     def work(task: tuple[int, int, int], on_device: Sequence[Method[M]], _: Progress) -> R:
         place, seed, step = task
-        with _noting(f"{labels[place]!r}, seed {seed}" + (f", fold {step}" if n_steps > 1 else "")):
+        with _noting(f"{labels[place]!r}, seed {seed}" + (f", {step_name(step)}" if n_steps > 1 else "")):
             return fit(on_device[place].make(seed), step)
 
     def counted(made: Iterator[R], report: Progress) -> Iterator[R]:

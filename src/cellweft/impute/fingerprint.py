@@ -42,11 +42,16 @@ def model_mark(folder: ModelFolder) -> str:
 
 
 def reference_mark(pair: Pair) -> str:
-    """Return a text that tells one reference from another: its size, its genes in their order, its scale."""
+    """Return a text that tells one reference from another: size, genes in their order, scale, batches."""
     genes = zlib.crc32("\n".join(pair.sc.input_names.tolist()).encode())
-    return (
+    mark = (
         f"{pair.sc.n_cells:,} cells x {pair.sc.n_genes:,} genes ({genes:08x}), scaled to {pair.sc.target:.6g}"
     )
+    batches = pair.sc.batches
+    if batches is None:
+        return mark
+    told = digest_of(batches.codes, batches.names)[:8]
+    return f"{mark}, {len(batches.names):,} batches of obs[{batches.column!r}] ({told})"
 
 
 def reading_of(pair: Pair) -> dict[str, str | None]:
@@ -54,6 +59,7 @@ def reading_of(pair: Pair) -> dict[str, str | None]:
     told = pair.findings["reference"]
     return {
         "size_factor": told["size_factor"],
+        "reference_batch": told.get("batch") or None,
         "sc_layer": told["layer"],
         "sc_scale": pair.sc.judgement.scale,
     }

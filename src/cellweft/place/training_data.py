@@ -87,10 +87,12 @@ def model_inputs(
 
     Notes
     -----
-    Values that come as logarithms stay as they are, whatever the total.
+    Values that come as logarithms stay as they are, whatever the total. Of the reference's batches, genes are
+    at one level, and all totals at that of the cells.
     """
     places = pair.find_shared(genes, where="genes of the model")
-    cells = ModelInput(side=replace(pair.sc, target=totals[0]), genes=pair.sc_shared[places])
+    batches = None if pair.sc.batches is None else pair.sc.batches.at_one_depth()
+    cells = ModelInput(side=replace(pair.sc, target=totals[0], batches=batches), genes=pair.sc_shared[places])
     return cells, ModelInput(side=replace(pair.st, target=totals[1]), genes=pair.st_shared[places])
 
 

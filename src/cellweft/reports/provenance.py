@@ -289,6 +289,10 @@ def _evaluate_line(scores: Scores) -> str:
     by = "place" if scores.by == "place" else parameters.get("by")
     words += ["--by", str(by)] if by else []
     words += ["--methods", ",".join(scores.methods)]
+    if column := found.get("reference", {}).get("batch"):
+        words += ["--reference-batch", str(column)]
+    if parameters.get("leave_out_batch"):
+        words.append("--leave-out-batch")
     if seeds := record.get("seeds"):
         words += ["--seeds", ",".join(map(str, seeds))]
     return shlex.join(words)
@@ -306,6 +310,7 @@ def _command(name: str, result: Result, *more: str) -> str:
         ("--st-layer", "spatial", "layer"),
         ("--size-factor", "reference", "size_factor"),
         ("--st-size-factor", "spatial", "size_factor"),
+        ("--reference-batch", "reference", "batch"),
     ):
         value = inputs[side].get(key)
         if value not in (None, "", "X"):

@@ -113,6 +113,17 @@ def test_the_result_is_the_same_to_the_last_bit(fitted: Imputer, address: str, t
     assert seen[-1] == ("impute", 90 * 28, 90 * 28)
 
 
+@pytest.mark.slow
+def test_batches_of_the_reference_go_along(tissue: SimulatedTissue, address: str, tmp_path: Path) -> None:
+    sc = tissue.sc.copy()
+    sc.obs["donor"] = np.repeat(["a", "b"], [sc.n_obs - 40, 40])
+    both = pair(sc, tissue.st, reference_batch="donor")
+    imputer = Imputer(settings=QUICK_AUTO, reliability=False, device="cpu").fit(both)
+    here = imputer.impute_to(tmp_path / "here.zarr")
+    there = imputer.impute_to(tmp_path / "there.zarr", dask=address)
+    assert_same(there, here)
+
+
 def assert_same_files(path: Path, other: Path) -> None:
     """Hold what lies on the disk of two matrices X to each other."""
     files = [

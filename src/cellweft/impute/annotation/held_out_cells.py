@@ -118,6 +118,8 @@ def as_measured(
     profiles = _pooled(counts, codes)
     missing = np.maximum(wanted - counts.sum(axis=1), 0)
     rates = counts + missing[:, None] * profiles
+    if pair.sc.batches is not None:
+        pair.sc.batches.multiply(rates, cells, pair.sc_shared)
     rates *= _platform_factors(in_tissue, rates, weights)
     rates *= (wanted / np.maximum(rates.sum(axis=1), 1e-9))[:, None]
     whole = np.rint(counts) if pair.sc.scale == "raw" else np.zeros_like(counts)

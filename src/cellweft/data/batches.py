@@ -1,0 +1,260 @@
+"""Several donors, technologies or atlases in one reference, brought to one level gene by gene.
+
+Batches detect genes unequally. How much better one batch detects a gene than another is told by cells of the
+two that are alike: each among the nearest of the other. Types that only one batch has find no such partner
+and count nothing, so that batches of other cells are not taken for batches of another sensitivity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
+from cellweft._errors import InputError, arg, sentence
+from cellweft._statistics import centred, unit_length
+from cellweft._text import many, shorten
+from cellweft._typing import BoolArray, DoubleArray, IntArray
+from cellweft.data.io.columns import check_groups, column_of
+from cellweft.data.io.obs_table import Annotation
+from cellweft.data.side import CellBatches, ReferenceBatches, Side, is_divided
+from cellweft.data.spatial import batch_columns
+
+FEWEST_BATCH_CELLS = 20
+"""A batch with fewer cells that have counts is left at its own levels."""
+_ARGUMENT = "reference_batch"
+_NEAREST = 20  # cells of the other batch among which a partner has to be
+_MOST_CELLS = 2000  # of a batch that are looked at
+_MOST_GENES = 500  # that cells are compared by: the most variable within batches
+_DOUBTFUL_CELLS = 5  # a factor from so many cells that detect the gene counts by half
+_MOST_FACTOR = 30.0
+_UNEQUAL_DEPTHS = 3  # times: medians of donors of one protocol differ by less
+_FEWEST_GENES = 2
+
+
+def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellBatches:
+    """Return the batch of every reference cell, the names of the batches sorted.
+
+    Parameters
+    ----------
+    obs
+        The reference's.
+    column
+        The column that the caller named.
+    where
+        What errors call the reference.
+
+    Raises
+    ------
+    KeyMissingError
+        No such column.
+    InputError
+        Cells without a batch; one batch alone; nearly as many as cells; fewer than two with
+        `FEWEST_BATCH_CELLS`.
+    """
+    values = column_of(obs, column, where=where, argument=_ARGUMENT)
+    place = f"{where}.obs[{column!r}]"
+    without = arg(_ARGUMENT)
+    found, kinds = pd.factorize(values)  # a missing one has number -1
+    names, numbers = np.unique([*(str(kind).strip() for kind in kinds), ""], return_inverse=True)
+    codes = numbers[found] - 1  # and "" stands first
+    n_missing, names = int((codes < 0).sum()), names[1:]
+    if n_missing:
+        raise InputError(
+            place,
+            expected="a batch for every cell",
+            got=f"{many(n_missing, 'cell')} without one",
+            fix=sentence("Fill them in, or remove these cells; or leave out {}.", without),
+        )
+    if len(names) == 1:
+        raise InputError(
+            place,
+            expected="two batches or more",
+            got=f"one, {str(names[0])!r}, in all cells",
+            fix=sentence("Leave out {}, or name another column.", without),
+        )
+    check_groups(values, place, what="batch")
+    sizes = np.bincount(codes)
+    if (sizes >= FEWEST_BATCH_CELLS).sum() < 2:
+        order = np.argsort(-sizes, kind="stable")
+        largest = ", ".join(f"{str(names[code])!r} ({sizes[code]:,})" for code in order[:3])
+        raise InputError(
+            place,
+            expected=f"two batches or more with at least {FEWEST_BATCH_CELLS} cells, to compare them by",
+            got=largest + f" and {len(names) - 3} more" * (len(names) > 3),
+            fix=sentence("Name a column with larger batches, or leave out {}.", without),
+        )
+    return CellBatches(column=column, names=names, codes=codes.astype(np.int64))
+
+
+def with_batches(side: Side, batches: CellBatches) -> Side:
+    """Return a reference whose batches are brought to one level.
+
+    Parameters
+    ----------
+    side
+        The reference.
+    batches
+        Of its cells; there may be some without cells.
+
+    Returns
+    -------
+    The side with `ReferenceBatches`; without any where fewer than two batches have cells.
+
+    Notes
+    -----
+    The genes of the batch with most cells keep their levels. Every other batch is compared with it by pairs
+    of cells that are mutually among each other's 20 nearest, by the cosine of logarithms and of z-scores
+    within each batch, of the most variable genes that both detect. Over these pairs, the factor of a gene is
+    the ratio of the means of normalised counts. Its logarithm is multiplied by n / (n + 5), n being the cells
+    with the gene of the batch that has fewer: what few cells tell hardly counts.
+
+    Each batch is then normalised to the median total of its own cells, where totals are known: at the median
+    of all, the few counts of a thin batch would be blown up, and their noise with them.
+    """
+    side, codes, n_batches = dataclasses.replace(side, batches=None), batches.codes, len(batches.names)
+    usable = np.bincount(codes[~side.empty_cells], minlength=n_batches)
+    if (usable > 0).sum() < 2:
+        return side
+    stream = numpy_stream(0, "reference batches")
+    anchor = int(usable.argmax())
+    levels, depths = np.ones((n_batches, side.n_genes), dtype=np.float32), np.ones(n_batches)
+    compared = usable >= FEWEST_BATCH_CELLS
+    largest = _read(side, codes == anchor, stream)
+    for code in np.flatnonzero(compared):
+        if code != anchor:
+            levels[code] = _levels(_read(side, codes == code, stream), largest)
+        if is_divided(side):
+            depths[code] = np.median(side.totals[(codes == code) & ~side.empty_cells]) / side.target
+    known = {one.name: getattr(batches, one.name) for one in dataclasses.fields(CellBatches)}
+    compared_ones = ReferenceBatches(**known, levels=levels, depths=depths, compared=compared)
+    return dataclasses.replace(side, batches=compared_ones)
+
+
+def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
+    """Say whether a column may tell batches of unequal depth, or which batches could not be compared.
+
+    Parameters
+    ----------
+    side
+        The reference.
+    totals
+        (n_cells,) sums of the values of its cells.
+    """
+    batches = side.batches
+    if batches is not None:
+        few = [str(name) for name in batches.names[~batches.compared]]
+        if few:
+            yield (
+                f"Reference: {shorten(few)} of obs[{batches.column!r}] "
+                f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, "
+                "too few to compare with the others: taken as they are."
+            )
+        return
+    if side.scale != "raw":
+        return
+    ratios = {}
+    for name, values in batch_columns(side.table):
+        groups = pd.Series(totals).groupby(values, sort=True)
+        depths = groups.median()[groups.size() >= FEWEST_BATCH_CELLS]
+        depths = depths[depths > 0]
+        if len(depths) > 1 and depths.max() >= _UNEQUAL_DEPTHS * depths.min():
+            ratios[name] = depths.max() / depths.min(), str(depths.idxmax()), str(depths.idxmin())
+    if ratios:
+        name = max(ratios, key=ratios.__getitem__)
+        ratio, deepest, thinnest = ratios[name]
+        yield (
+            f"Reference: a typical cell of {deepest!r} has {ratio:,.0f} times the counts of one of "
+            f"{thinnest!r} (obs[{name!r}]). If these are donors, technologies or atlases that were joined, "
+            "name the column, to bring their genes to one level: " + arg("reference_batch", name) + "."
+        )
+
+
+def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
+    """Return a reference as if one of its batches had never been there, by the name of that batch.
+
+    Parameters
+    ----------
+    side
+        The reference, with its batches.
+
+    Returns
+    -------
+    For each batch that has cells, the side without it, whose other batches are compared anew, and
+    (n_kept,) positions of its cells in the whole.
+    """
+    batches = side.batches
+    if batches is None:
+        return {}
+    parts = {}
+    for code in np.unique(batches.codes):
+        kept = np.flatnonzero(batches.codes != code)
+        part = with_batches(side.subset(kept), batches.of_cells(kept))
+        parts[str(batches.names[code])] = part, kept
+    return parts
+
+
+def _read(side: Side, cells: BoolArray, stream: np.random.Generator) -> sp.csr_matrix:
+    """Return logarithms of some cells that have counts, or of a draw of these, (n_cells, n_genes)."""
+    drawn = sample_rows(np.flatnonzero(cells & ~side.empty_cells), _MOST_CELLS, stream)
+    return sp.csr_matrix(sp.vstack([sp.csr_matrix(side.block(drawn[rows])) for rows in _blocks(drawn)]))
+
+
+def _blocks(cells: IntArray) -> Iterator[slice]:
+    return row_blocks(len(cells), READ_ROWS)
+
+
+def _levels(logs: sp.csr_matrix, largest: sp.csr_matrix) -> DoubleArray:
+    """Return what brings the genes of a batch, given by its logarithms, to the levels of the largest one."""
+    sides = logs, largest
+    genes = _compared_genes(sides)
+    if len(genes) < _FEWEST_GENES:
+        return np.ones(logs.shape[1])
+    first, second = (_units(side[:, genes].toarray()) for side in sides)
+    similarity = first @ second.T
+    is_pair = _among_nearest(similarity) & _among_nearest(similarity.T).T
+    means, detecting = [], []
+    for side, pairs in zip(sides, (is_pair.sum(axis=1), is_pair.sum(axis=0)), strict=True):
+        counts = side.astype(np.float64)
+        np.expm1(counts.data, out=counts.data)
+        means.append(counts.T @ (pairs / max(pairs.sum(), 1)))
+        detecting.append((side > 0).T @ (pairs > 0).astype(np.float64))
+    n_cells = np.minimum(*detecting)
+    ratios = np.divide(means[1], means[0], out=np.ones_like(n_cells), where=n_cells > 0)
+    trust = n_cells / (n_cells + _DOUBTFUL_CELLS)
+    return np.asarray(np.clip(ratios, 1 / _MOST_FACTOR, _MOST_FACTOR) ** trust)
+
+
+def _compared_genes(sides: tuple[sp.csr_matrix, sp.csr_matrix]) -> IntArray:
+    """Return the genes with most of both batches' variance, of those that vary in both."""
+    shares = []
+    for side in sides:
+        squares = np.asarray(side.power(2).mean(axis=0)).ravel() - np.asarray(side.mean(axis=0)).ravel() ** 2
+        shares.append(np.maximum(squares, 0) / max(squares.sum(), 1e-300))
+    both = np.flatnonzero(np.minimum(*shares) > 0)
+    order = np.argsort(-(shares[0] + shares[1])[both], kind="stable")
+    return np.sort(both[order[:_MOST_GENES]])
+
+
+def _units(values: NDArray[Any]) -> DoubleArray:
+    """Return what cells are compared by, (n_cells, n_genes): logarithms and z-scores alike, rows of length 1.
+
+    Logarithms alone would see the batches' own levels, z-scores alone that they hold other types.
+    """
+    scores = centred(values)
+    scores /= np.maximum(scores.std(axis=0), 1e-12)
+    return np.asarray(unit_length(unit_length(values, axis=1) + unit_length(scores, axis=1), axis=1))
+
+
+def _among_nearest(similarity: DoubleArray) -> BoolArray:
+    """Mark in each row the largest values, `_NEAREST` of them."""
+    n_near = min(_NEAREST, similarity.shape[1])
+    marks = np.zeros(similarity.shape, dtype=np.bool_)
+    np.put_along_axis(marks, np.argpartition(-similarity, n_near - 1, axis=1)[:, :n_near], True, axis=1)
+    return marks
