@@ -501,7 +501,7 @@ def test_other_cells_than_those_of_the_check_are_told(
         ([], InputError, "at least one result or table of scores, got none"),
         ([3], FormatError, "results: expected imputed genes.*got int"),
         (["missing.zarr"], MissingFileError, "nothing at this path"),
-        (["missing.csv"], MissingFileError, "a table of scores, got nothing"),
+        (["missing.csv"], MissingFileError, "a table of scores or of cell types, got nothing"),
         ([pd.DataFrame({"method": ["a"]})], InputError, "the columns 'method'"),
         ([ad.AnnData(np.ones((3, 2)))], FormatError, "a result of cellweft: imputed genes"),
     ],
