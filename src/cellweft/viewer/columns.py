@@ -110,7 +110,7 @@ def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
                 np.where(is_there, one.labels.codes[rows], -1), one.labels.categories
             ),
             CONFIDENCE_COLUMN: np.where(is_there, one.confidence[rows], np.nan),
-            UNKNOWN: np.where(is_there, one.unknown[rows].astype(object), None),
+            UNKNOWN: pd.Series(one.unknown[rows], dtype=object).where(is_there),
         }
         for end, value in values.items():
             name = f"{one.prefix}{end}"

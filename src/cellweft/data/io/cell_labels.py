@@ -46,7 +46,7 @@ class LabelColumn:
 
     name: str
     prefix: str
-    labels: pd.Categorical
+    labels: pd.Categorical[Any]
     confidence: DoubleArray
     unknown: BoolArray
 
@@ -165,7 +165,7 @@ def _read_csv(path: Path, where: str) -> pd.DataFrame:
     names = [head[0]] if has_index else []
     types = dict.fromkeys([*names, *texts], str)
     reading_as: Any = {"dtype": types, "keep_default_na": False, "na_values": absent}
-    table = pd.read_csv(path, usecols=[*names, *wanted], **reading_as)
+    table: pd.DataFrame = pd.read_csv(path, usecols=[*names, *wanted], **reading_as)
     return table.set_index(names[0]) if has_index else table
 
 
@@ -263,7 +263,7 @@ def _cells_of(table: pd.DataFrame, where: str) -> pd.Index[str]:
     if blank.any():
         got = f"{int(blank.sum()):,} rows without one"
         raise InputError(at, expected="the name of a cell in every row", got=got, fix=_FIX)
-    cells = pd.Index(texts.astype(str).to_numpy(dtype=object))
+    cells: pd.Index[str] = pd.Index(texts.astype(str).to_numpy(dtype=object))
     if not cells.is_unique:
         same = cells[cells.duplicated()].unique().tolist()
         got = f"several rows of {shorten(same)}"
