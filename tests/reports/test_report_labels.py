@@ -119,17 +119,19 @@ def test_a_file_says_what_memory_says(
     assert "--columns class,subclass" in held
 
 
-@pytest.mark.parametrize("where", ["result", "pair", "both", "another order", "a part"])
+@pytest.mark.parametrize("where", ["result", "pair", "both", "spots", "another order", "a part"])
 def test_labels_are_mapped_where_the_cells_have_places(
     cell_types: Make, tissue_pair: Pair, tmp_path: Path, drawn: list[str], where: str
 ) -> None:
     names = tissue_pair.st.obs_names
     labels = cell_types(names, ("class", "subclass"))
-    result = imputed_of(tissue_pair)
+    result, spots = imputed_of(tissue_pair), imputed_of(tissue_pair)
+    spots.obsm["cellweft_proportions"] = pd.DataFrame({"A": np.ones(90)}, index=names)
     given: dict[str, list[Any]] = {
         "result": [labels, result],
         "pair": [tissue_pair, labels],
         "both": [tissue_pair, result, labels],
+        "spots": [labels, spots],
         "another order": [result[::-1].copy(), labels],
         "a part": [labels, result[:40].copy()],
     }
