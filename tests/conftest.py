@@ -130,6 +130,65 @@ def plain_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def cell_types() -> Callable[..., pd.DataFrame]:
+    """Function that makes up what annotating returns for cells of some names: types in turns.
+
+    With one column the types are A, B and C; with several, those of the second are A1, A2 and so on. Every
+    tenth cell is unknown.
+    """
+
+    def make(names: Any, columns: tuple[str, ...] = ("cell_type",), **record: Any) -> pd.DataFrame:
+        table, told, number = pd.DataFrame(index=pd.Index(names)), {}, np.arange(len(names))
+        for place, column in enumerate(columns):
+            before = f"{column}_" if len(columns) > 1 else ""
+            kinds = [f"{one}{two}" for one in "ABC" for two in ("12" if place else [""])]
+            codes = number % 3 * len(kinds) // 3 + (number % 2 if place else 0)
+            table[f"{before}label"] = pd.Categorical.from_codes(codes, kinds)
+            table[f"{before}confidence"] = 0.5 + number % 50 / 100
+            table[f"{before}unknown"] = number % 10 == 0
+            for kind in kinds:
+                table[f"{before}probability_{kind}"] = 1 / len(kinds)
+            bins = {"confidence": [0.55, 0.9], "share_right": [0.5, 0.95], "weight": [0.25, 0.75]}
+            told[column] = {
+                "calibration": bins,
+                "calibration_error": 0.04375,
+                "share_right": 0.8125,
+                "cut": 0.3,
+                "reference_cells": dict.fromkeys(kinds, 20) | {"Absent": 5},
+            }
+        table.attrs["cellweft"] = {
+            "kind": "labels",
+            "labels": told,
+            "depth": 0.5,
+            "held_out_cells": 65,
+            "reference_cells_without_label": 4,
+            "known_called_unknown": 0.1,
+            "preset": "auto",
+            "seed": 5,
+            "device": "cpu",
+            "settings": {"steps": 23},
+            "date": "2026-03-04T05:06:07+01:00",
+            "duration": {"fit": 6.5, "run": 1.75},
+            "command_line": "",
+            "versions": {"cellweft": "0.1.0"},
+            "inputs": {
+                "reference": {"path": "atlas.h5ad", "cells": 80, "genes": 24, "digest": "ab12"},
+                "spatial": {
+                    "path": "tissue.h5ad",
+                    "cells": len(names),
+                    "genes": 12,
+                    "digest": "cd34",
+                    "scale": "raw",
+                },
+            },
+            **record,
+        }
+        return table
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def embeddings(tissue: SimulatedTissue) -> EmbeddingTable:
     """Made-up protein embeddings of two thirds of the tissue's genes, and of some it does not have."""
     names = [name for number, name in enumerate(tissue.sc.var_names) if number % 3]

@@ -75,7 +75,7 @@ def provenance(
     Parameters
     ----------
     kind
-        What the result is: "imputed" or "placed".
+        What the result is: "imputed", "labels" or "placed".
     preset, settings, seed, device
         How it was made; settings are those of any dataclass.
     inputs

@@ -35,8 +35,23 @@ def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Pa
         "cell", "label", "confidence", "unknown", "probability_even", "probability_odd",
     ]  # fmt: skip
     assert len(table) == 90
-    told = json.loads(output.with_suffix(".json").read_text())["labels"]
-    assert next(iter(told.values()))["calibration_error"] >= 0
+    record = json.loads(output.with_suffix(".json").read_text())
+    told = record["labels"]["half"]
+    assert told["calibration_error"] >= 0
+    assert sum(told["reference_cells"].values()) == 99  # of 100; one has no counts
+    assert record["inputs"]["spatial"]["path"] == both[1]
+    assert record["inputs"]["spatial"]["cells"] == 90
+    page = tmp_path / "report.html"
+    given = [str(output), "-o", str(page), "--check-inputs", *both, "--quiet"]
+    result = CliRunner().invoke(app, ["report", *given])
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "Map of the tissue by the cells&#39; label of half" in text
+    assert f"cellweft annotate {both[0]} {both[1]} -o labels.csv --columns half --set steps=3" in text
+    output.with_suffix(".json").unlink()
+    result = CliRunner().invoke(app, ["report", *given, "--overwrite"])
+    assert result.exit_code == 2
+    assert "no .json file beside the table" in " ".join((result.output + result.stderr).split())
 
 
 @pytest.mark.slow

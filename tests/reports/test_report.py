@@ -377,6 +377,39 @@ def test_truth_tests_the_intervals(tmp_path: Path, tissue: Any, imputed: ad.AnnD
     assert "Share of the true values" in path.read_text(encoding="utf-8")
 
 
+def test_a_result_of_counts_is_shown_beside_counts(
+    tmp_path: Path, tissue: Any, tissue_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cellweft.data._pair import pair
+
+    names, counts = tissue_pair.sc.genes, tissue.truth.to_df()
+    made = ad.AnnData(counts[names].to_numpy(dtype=np.float32), obs=tissue_pair.st.obs.copy())
+    made.var_names, made.obsm["spatial"] = names, np.asarray(tissue_pair.coordinates)
+    made.var["measured"] = np.isin(np.arange(len(names)), tissue_pair.sc_shared)
+    made.layers["lower"], made.layers["upper"] = made.X - 0.5, made.X + 0.5
+    made.uns["cellweft"] = {"schema_version": SCHEMA_VERSION, "interval": 0.9, "scale": "counts: means"}
+    seen: dict[str, np.ndarray] = {}
+
+    def note(data: ad.AnnData, gene: str, *, measured: Any = None) -> Any:
+        from matplotlib import pyplot as plt
+
+        seen[gene] = measured
+        return (plt.figure().subplots(),)
+
+    monkeypatch.setattr("cellweft.pl.gene", note)
+    truth, panel = pair(tissue.sc, tissue.truth), tissue_pair.shared_genes[0]
+    off_panel = next(name for name, is_there in made.var["measured"].items() if not is_there)
+    path = report(
+        tmp_path / "report.html", made, tissue_pair, truth=truth, genes=[panel, off_panel], progress=False
+    )
+    np.testing.assert_array_equal(seen[panel], tissue.st.to_df()[panel])
+    np.testing.assert_array_equal(seen[off_panel], counts[off_panel])
+    text = path.read_text(encoding="utf-8")
+    assert "one colour scale, that of counts" in text
+    assert "Its intervals hold <data" in text
+    assert ">100 %</data> of the values where" in text
+
+
 @pytest.mark.parametrize(
     ("gains", "outcome", "tone"),
     [
@@ -501,7 +534,7 @@ def test_other_cells_than_those_of_the_check_are_told(
         ([], InputError, "at least one result or table of scores, got none"),
         ([3], FormatError, "results: expected imputed genes.*got int"),
         (["missing.zarr"], MissingFileError, "nothing at this path"),
-        (["missing.csv"], MissingFileError, "a table of scores, got nothing"),
+        (["missing.csv"], MissingFileError, "a table of scores or of cell types, got nothing"),
         ([pd.DataFrame({"method": ["a"]})], InputError, "the columns 'method'"),
         ([ad.AnnData(np.ones((3, 2)))], FormatError, "a result of cellweft: imputed genes"),
     ],

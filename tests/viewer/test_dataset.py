@@ -45,6 +45,7 @@ def test_the_session(
         "cells": 61,
         "genes": 9,
         "layers": ["imputed", "uncertainty"],
+        "scale": "log",
         "interval": 0.9,
         "columns": told["columns"],
         "bounds": [*places.min(axis=0).tolist(), *places.max(axis=0).tolist()],

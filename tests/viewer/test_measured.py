@@ -60,6 +60,22 @@ def test_values_are_those_of_pair(
     assert np.isnan(genes.gene(8)).all()
 
 
+@pytest.mark.parametrize("stored", ["raw", "log_raw"])
+def test_beside_a_result_of_counts_values_are_counts(
+    stored: str, counts: AnnData, imputed: AnnData, means: Means
+) -> None:
+    result, tissue = imputed.copy(), counts.copy()
+    result.uns["cellweft"] = {**imputed.uns["cellweft"], "scale": "counts: means"}
+    if stored == "log_raw":
+        tissue.X = tissue.X.log1p()
+    values = counts.to_df().reindex(index=imputed.obs_names)["Gene3"]
+    genes = measured(tissue, result, means)
+    np.testing.assert_allclose(genes.gene(3), values, rtol=1e-5)
+    tissue.X = sp.csr_matrix(counts.X / np.maximum(counts.X.sum(axis=1), 1) * 37.5)
+    with pytest.raises(ScaleError, match="counts, as the result has, got values that are not counts"):
+        measured(tissue, result, means).gene(3)
+
+
 @pytest.mark.parametrize("scale", ["normalised", "log"])
 def test_other_scales(scale: str, counts: AnnData, imputed: AnnData, means: Means) -> None:
     tissue = counts.copy()

@@ -166,6 +166,35 @@ def test_first_picture_shows_a_gene_in_all_panels(seen):
 
 
 @pytest.mark.slow
+def test_values_of_a_result_of_counts_are_called_counts(
+    browser: Any, tmp_path: Path, cell_types: Any
+) -> None:
+    random = np.random.default_rng(0)
+    values = random.poisson(2.0, (40, 3)).astype(np.float32)
+    result = AnnData(values, var=pd.DataFrame({"measured": [True, False, False]}, index=list("abc")))
+    result.obs_names = [f"cell{number}" for number in range(40)]
+    result.obsm["spatial"] = random.uniform(0, 100, (40, 2))
+    result.layers["lower"], result.layers["upper"] = values / 2, values + 1
+    result.uns["cellweft"] = {"schema_version": SCHEMA_VERSION, "interval": 0.9, "scale": "counts: means"}
+    tissue = AnnData(values[:, :1], obs=result.obs[[]], var=result.var.iloc[:1, :0])
+    labels = cell_types(result.obs_names)
+    with view(result, tissue=tissue, labels=labels, open_browser=False, block=False) as served:
+        page = browser.new_page()
+        one = Seen(page, served).open()
+        legend = page.locator("#legend").inner_text()
+        assert legend.count("counts") == 2  # expression and the width of its interval
+        assert "log-normalised" not in page.content()
+        for layer, said in (("measured", "counted (counts)"), ("imputed", "predicts (counts)")):
+            assert said in page.locator(f"[data-toggles={layer}]").get_attribute("title")
+        for name in ("label", "confidence", "unknown"):
+            page.select_option("#color", name)
+            one.settle()
+            assert name in page.locator("#legend").inner_text().lower()
+        assert one.complaints == []
+        page.close()
+
+
+@pytest.mark.slow
 def test_searched_gene_changes_the_colours(seen):
     one = seen()
     before = one.pixels("imputed")

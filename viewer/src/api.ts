@@ -15,6 +15,8 @@ export interface NumberColumn {
 export type Column = CategoryColumn | NumberColumn;
 export type ValueLayer = "measured" | "imputed" | "uncertainty";
 
+export type Scale = "log" | "counts";
+
 export interface Dataset {
   id: number;
   title: string;
@@ -22,6 +24,8 @@ export interface Dataset {
   cells: number;
   genes: number;
   layers: ValueLayer[];
+  /** What its values are: log-normalised, or counts. */
+  scale: Scale;
   interval: number | null;
   columns: Column[];
   bounds: [number, number, number, number];

@@ -11,6 +11,8 @@ export interface LegendContent {
   start: number;
   expression: [number, number] | null;
   uncertainty: [number, number] | null;
+  /** Of expression and of its uncertainty. */
+  unit: string;
   interval: number | null;
   column: Column | null;
   /** Cells of each category; null while the column is on its way. */
@@ -85,10 +87,10 @@ function numberScale(column: NumberColumn, ramp: Ramp): HTMLElement {
 export function drawLegend(content: LegendContent, actions: LegendActions): void {
   const focused = (document.activeElement as HTMLElement | null)?.dataset.code;
   const parts: HTMLElement[] = [];
-  if (content.expression) parts.push(scale("Expression", "log-normalised", content, content.expression));
+  if (content.expression) parts.push(scale("Expression", content.unit, content, content.expression));
   if (content.uncertainty) {
     const width = content.interval ? `Width of the ${Math.round(100 * content.interval)} % interval` : "Uncertainty";
-    parts.push(scale(width, "log-normalised", { ...content, map: otherMap(content.map) }, content.uncertainty));
+    parts.push(scale(width, content.unit, { ...content, map: otherMap(content.map) }, content.uncertainty));
   }
   if (content.column?.kind === "category") parts.push(entries(content.column, content, actions));
   if (content.column?.kind === "number") parts.push(numberScale(content.column, content));

@@ -12,6 +12,7 @@ import { watchPointer } from "./pointer";
 import type { Layered } from "./scene";
 import { TITLES } from "./selects";
 import type { ViewerState } from "./state";
+import { UNITS } from "./text";
 import { themeColours, watchTheme } from "./theme";
 import type { Layer } from "./view";
 
@@ -190,6 +191,7 @@ export class Panels {
       start: mapStart(viewer.scene.ground),
       expression: this.limits.expression ?? null,
       uncertainty: this.limits.uncertainty ?? null,
+      unit: UNITS[viewer.dataset.scale],
       interval: viewer.dataset.interval,
       column: withColumn ? viewer.column : null,
       counts: this.counts,

@@ -1,7 +1,7 @@
 /** The lists and buttons above the pictures. */
-import type { Dataset, Session } from "./api";
+import type { Dataset, Scale, Session } from "./api";
 import { byId, make } from "./dom";
-import { count } from "./text";
+import { count, UNITS } from "./text";
 import type { Layer, View } from "./view";
 
 const KINDS = { imputed: "cells", placed: "placed cells", spots: "spots" };
@@ -12,11 +12,11 @@ export const TITLES: Record<Layer, string> = {
   uncertainty: "Uncertainty",
 };
 
-const EXPLAINED: Record<Layer, string> = {
-  column: "Cells coloured by the column that is chosen above",
-  measured: "What the instrument counted, log-normalised",
-  imputed: "What cellweft predicts, log-normalised",
-  uncertainty: "Width of the interval around the prediction: less is better",
+const EXPLAINED: Record<Layer, (unit: string) => string> = {
+  column: () => "Cells coloured by the column that is chosen above",
+  measured: (unit) => `What the instrument counted (${unit})`,
+  imputed: (unit) => `What cellweft predicts (${unit})`,
+  uncertainty: () => "Width of the interval around the prediction: less is better",
 };
 
 export interface SelectActions {
@@ -64,7 +64,7 @@ export function fillFor(dataset: Dataset, hasTissue: boolean): void {
 }
 
 /** Bring lists and buttons to what is shown. */
-export function showSelects(view: View, possible: Layer[], shown: Layer[], actions: SelectActions): void {
+export function showSelects(view: View, possible: Layer[], shown: Layer[], scale: Scale, actions: SelectActions): void {
   byId<HTMLSelectElement>("color").value = shown.includes("column") ? (view.column ?? "") : "";
   byId<HTMLSelectElement>("slice").value = view.slice ?? "";
   byId("tissue").setAttribute("aria-pressed", String(view.tissue));
@@ -74,7 +74,7 @@ export function showSelects(view: View, possible: Layer[], shown: Layer[], actio
     const pressed = String(shown.includes(layer));
     return make(
       "button",
-      { type: "button", "aria-pressed": pressed, "data-toggles": layer, title: EXPLAINED[layer], click: () => actions.panel(layer) },
+      { type: "button", "aria-pressed": pressed, "data-toggles": layer, title: EXPLAINED[layer](UNITS[scale]), click: () => actions.panel(layer) },
       layer === "column" ? (view.column ?? TITLES.column) : TITLES[layer],
     );
   });

@@ -1,5 +1,8 @@
 /** Numbers and tables as text. Pure. */
-import type { Comparison } from "./api";
+import type { Comparison, Scale } from "./api";
+
+/** What values of genes are called, by the scale of the result. */
+export const UNITS: Record<Scale, string> = { log: "log-normalised", counts: "counts" };
 
 const grouped = new Intl.NumberFormat("en-GB");
 

@@ -111,7 +111,7 @@ export class Viewer implements ViewerState {
       await this.filter();
       if (visit !== this.visit) return;
       await this.panels.arrange(fresh);
-      showSelects(this.view, this.possible, this.shown, this.actions);
+      showSelects(this.view, this.possible, this.shown, this.dataset.scale, this.actions);
       this.search.show(this.view.gene);
       this.about();
       if (fresh || !sameCells(before, this.view)) say(this.summary());

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { count, counted, figure, toCsv } from "../src/text";
+import { count, counted, figure, toCsv, UNITS } from "../src/text";
 
 describe("numbers as text", () => {
   it("have three digits", () => {
@@ -14,6 +14,12 @@ describe("numbers as text", () => {
     expect(counted(1, "cell")).toBe("1 cell");
     expect(counted(0, "gene")).toBe("0 genes");
     expect(counted(1234, "gene")).toBe("1,234 genes");
+  });
+});
+
+describe("what values are called", () => {
+  it("follows the scale of the result", () => {
+    expect(UNITS).toEqual({ log: "log-normalised", counts: "counts" });
   });
 });
 

@@ -10,7 +10,7 @@ from cellweft._typing import Preset
 from cellweft.cli import options
 from cellweft.cli.console import cautions_of, running
 from cellweft.cli.parsing import check_device, read_settings
-from cellweft.data.io.keys import LABEL, RECORD, UNKNOWN
+from cellweft.data.io.keys import CELL, LABEL, RECORD, UNKNOWN
 
 
 def annotate(
@@ -72,7 +72,7 @@ def annotate(
             table = imputer.annotate(labels, memory=memory, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=overwrite)
         record: dict[str, Any] = table.attrs[RECORD]
-        written = table.rename_axis("cell").reset_index()
+        written = table.rename_axis(CELL).reset_index()
         written.attrs[RECORD] = record
         path, beside = write_scores(written, output, overwrite=overwrite)
         finest = list(record["labels"])[-1]

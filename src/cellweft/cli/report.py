@@ -43,7 +43,7 @@ def report(
     ----------
     results
         Outputs of cellweft, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), tables of
-        scores (.csv or .parquet).
+        scores and of cell types (.csv or .parquet, each with its .json).
     output
         Output file (.html).
     scores

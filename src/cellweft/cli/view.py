@@ -15,6 +15,7 @@ def view(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT")],
     *,
     tissue: Annotated[Path | None, typer.Option(metavar="ST")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     port: int = 0,
     memory: Annotated[str, typer.Option(metavar="SIZE")] = "512MB",
     open_browser: Annotated[bool, typer.Option("--open/--no-open")] = True,
@@ -29,6 +30,9 @@ def view(
         Outputs of cellweft impute or cellweft place: .zarr stores or .h5ad files.
     tissue
         The spatial data, to show measured values next to imputed ones.
+    labels
+        Table of cell types from cellweft annotate (.csv or .parquet), to colour the cells by their label, its
+        confidence, and whether they are unknown.
     port
         Port on this machine. 0 takes any free port.
     memory
@@ -44,15 +48,15 @@ def view(
     with running(shown) as screen:
         from cellweft.viewer import view as start
 
-        served: dict[str, Any] = {"tissue": tissue, "port": port, "memory": memory, "token": token}
-        viewer = start(*results, **served, open_browser=False, block=False)
+        served: dict[str, Any] = {"tissue": tissue, "labels": labels, "port": port, "memory": memory}
+        viewer = start(*results, **served, token=token, open_browser=False, block=False)
         with viewer:
             names = [str(path) for path in results]
             record = {"command": "view", "url": viewer.url, "port": viewer.port, "results": names}
             for_whom = "for this machine alone" if token else "for every user of this machine"
             screen.finish(
                 f"{', '.join(names)} {for_whom}, until Ctrl-C: {viewer.url} ",
-                record | {"tissue": None if tissue is None else str(tissue)},
+                record | {"tissue": tissue and str(tissue), "labels": labels and str(labels)},
             )
             if open_browser and not viewer.open():
                 screen.say("No browser was found. Open the address yourself.")

@@ -70,7 +70,7 @@ from cellweft.impute.fingerprint import (
 from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
-from cellweft.impute.tiling import Imputation, in_tiles_of, similarity_for, write_tiles
+from cellweft.impute.tiling import Imputation, fitted_record, in_tiles_of, similarity_for, write_tiles
 from cellweft.impute.training_data import asked_genes, places_of
 from cellweft.impute.transfer import transfer_values, values_to_transfer
 from cellweft.impute.uncertainty.count_model import check_counts, plain_counts
@@ -583,8 +583,10 @@ class Imputer(NotebookText, FolderModel):
             from the reference, or has no counts of the panel. ``probability_NAME``: of each label, rows
             summing to 1. Of several columns, each has these with its name and ``_`` before them; the best
             label of the column with fewest labels decides, and the others agree with it.
-            ``attrs["cellweft"]``: how well confidence agreed with the truth in held-out cells
-            (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`).
+            ``attrs["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says, and under
+            ``labels`` for each column how well confidence agreed with the truth in held-out cells
+            (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`) and the cells of
+            the reference with each label (``reference_cells``).
 
         Raises
         ------
@@ -602,11 +604,14 @@ class Imputer(NotebookText, FolderModel):
         is chosen on the same cells, with one label at a time left out of the reference: 10 % of the cells
         whose label is there are unknown.
         """
-        fitted = self._fitted()
+        start, fitted = time.monotonic(), self._fitted()
         pair = self._pair() if pair is None else pair
         self._check(pair)
         with progress_callback(progress) as report:
-            return annotate_cells(fitted, pair, labels, memory=memory, progress=report)
+            table = annotate_cells(fitted, pair, labels, memory=memory, progress=report)
+        made = fitted_record("labels", fitted, pair, fit_seconds=self._fit_seconds)
+        table.attrs[RECORD] = timed(made, start) | table.attrs[RECORD]
+        return table
 
     @checks_kinds
     def reliability_of(self, genes: Iterable[str], *, judged: FloatArray | None = None) -> DoubleArray:

@@ -220,15 +220,7 @@ class Imputation:
 
     def record(self, *, fit_seconds: float) -> dict[str, Any]:
         """Return how it is made, as values that every format stores."""
-        record = provenance(
-            "imputed",
-            preset=self.fitted.preset,
-            settings=self.fitted.settings,
-            seed=self.fitted.seed,
-            device=str(self.fitted.device),
-            inputs=inputs_of(self.pair),
-            fit_seconds=fit_seconds,
-        )
+        record = fitted_record("imputed", self.fitted, self.pair, fit_seconds=fit_seconds)
         network = self.fitted.network
         record["embedding"] = network.get("embedding", {"source": "none"})["source"]
         record["network"] = network
@@ -241,6 +233,29 @@ class Imputation:
         if self.interval is not None:
             record["interval"] = float(self.interval)
         return record
+
+
+def fitted_record(kind: str, fitted: FittedMethod, pair: Pair, *, fit_seconds: float) -> dict[str, Any]:
+    """Return the record of what a fitted method made of a pair, as `cellweft._provenance.provenance` does.
+
+    Parameters
+    ----------
+    kind
+        What was made: "imputed" or "labels".
+    fitted, pair
+        The method and the data.
+    fit_seconds
+        How long learning took.
+    """
+    return provenance(
+        kind,
+        preset=fitted.preset,
+        settings=fitted.settings,
+        seed=fitted.seed,
+        device=str(fitted.device),
+        inputs=inputs_of(pair),
+        fit_seconds=fit_seconds,
+    )
 
 
 def in_tiles_of(job: Imputation, target: Path) -> Imputation:

@@ -46,8 +46,10 @@ def report(
         What there is, in any order, at least one result or table: imputed genes, placed cells and spots (of
         each one at most; AnnData, in memory or backed, a Placement, or paths of .zarr or .h5ad), tables of
         scores of `cellweft.evaluate_imputation` and `cellweft.evaluate_placement` (DataFrame, or paths of
-        .csv or .parquet, with the .json beside it), and the `cellweft.pair` that they were made from, for
-        what the check found and for the measured values.
+        .csv or .parquet, with the .json beside it), a table of cell types of `cellweft.Imputer.annotate` (in
+        the same forms), and the `cellweft.pair` that they were made from, for what the check found and for
+        the measured values. Cell types are mapped where their cells have positions in the imputed result, in
+        the spots or in the pair, by the names of the cells.
     genes
         Genes to draw in the tissue, besides the most and the least reliable ones.
     truth
@@ -71,7 +73,8 @@ def report(
     Raises
     ------
     FormatError, MissingFileError, InputError
-        Not a result of cellweft, no file at a path, no results, or two of the same kind.
+        Not a result of cellweft, no file at a path, no results, or two of the same kind; a table of cell
+        types that is damaged or has no record.
     GeneError
         A gene that was not imputed.
     SettingError

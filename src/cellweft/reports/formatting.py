@@ -104,6 +104,13 @@ CAUTIONS = {
         "A place is the centre of where a cell may have lived. Where the spread is wide, it may lie between "
         "the places that are likely.",
     ),
+    "labels": (
+        "A type that the reference lacks often goes unnoticed: where a similar type is in the reference, its "
+        "cells get the label of that one, often with high confidence. Do not rely on unknown cells alone to "
+        "find such types.",
+        "Confidence is calibrated on cells of the reference, brought to the panel and the depth of the "
+        "tissue. Whether it holds in the tissue itself was not tested.",
+    ),
     "spots": (
         "The composition of a spot counts types of the reference's cells; a type that the reference lacks is "
         "given to those most like it.",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
-from cellweft._typing import FloatArray, IntArray
+from cellweft._typing import FloatArray, IntArray, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.gene_names import shown_names
 from cellweft.data.io.keys import (
@@ -19,6 +20,7 @@ from cellweft.data.io.keys import (
     RELIABILITY_UPPER,
     RELIABLE,
 )
+from cellweft.data.io.results import result_scale
 from cellweft.reports.accuracy import own_method, reliability_metric
 from cellweft.reports.document import Block, Heading, Name, Number, Part, Picture, Row, Table, text
 from cellweft.reports.figures import picture
@@ -184,6 +186,7 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
     return {why: names for why, names in found.items() if names}
 
 
+_MEASURES: dict[ResultScale, str] = {"log": "log-normalised expression", "counts": "counts"}
 _WHY = {
     "asked": "Requested genes",
     "panel": "Most reliable panel genes",
@@ -208,11 +211,11 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
     result = given.imputed
     if result is None or not any("spatial" in key for key in result.data.obsm):
         return ()
-    chosen = chosen_genes(given, genes)
+    chosen, scale = chosen_genes(given, genes), result_scale(result.data)
     few = result.few([one for names in chosen.values() for one in names])
     found: list[Block] = [
         text(
-            "Measured and imputed values share one colour scale, that of log-normalised expression. The "
+            f"Measured and imputed values share one colour scale, that of {_MEASURES[scale]}. The "
             "prediction of a gene of the panel has seen the panel, this gene too: how good it is for genes "
             "that were not measured, the held-out scores tell."
         )
@@ -226,7 +229,7 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
 def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> Picture:
     from cellweft import pl
 
-    measured, of = _measured(few, gene, pairs)
+    measured, of = _measured(few, gene, pairs, scale=result_scale(result.data))
     bounds = set(INTERVAL) <= set(few.layers)
     panels = [of] if measured is not None else []
     panels += ["imputed", *(["width of the interval"] if bounds else [])]
@@ -253,16 +256,31 @@ def _gene_picture(result: Result, few: AnnData, gene: str, pairs: Sequence[Pair 
     return picture(draw, alt=f"Maps of the tissue coloured by {shown}: {', '.join(panels)}", caption=caption)
 
 
-def _measured(few: AnnData, gene: str, pairs: Sequence[Pair | None]) -> tuple[FloatArray | None, str]:
+def _measured(
+    few: AnnData, gene: str, pairs: Sequence[Pair | None], *, scale: ResultScale
+) -> tuple[FloatArray | None, str]:
     """Return the values of a gene from the first pair, of measurements and of the truth, that has them."""
     for said, pair in zip(("measured", "true"), pairs, strict=True):
-        if pair is None or pair.st.n_cells != few.n_obs:
+        if pair is None or pair.st.n_cells != few.n_obs or not _has_scale(pair, scale):
             continue
         place = _places_in(pair, few.var.loc[[gene]])
         if place[0] >= 0:
-            values = pair.st.dense(slice(0, pair.st.n_cells), pair.st_shared[place])
-            return values[:, 0], said
+            return _values_of(pair, pair.st_shared[place], scale)[:, 0], said
     return None, ""
+
+
+def _has_scale(pair: Pair, scale: ResultScale) -> bool:
+    """Return whether the tissue of a pair can be shown on the scale of a result."""
+    return scale == "log" or pair.st.scale == "raw"
+
+
+def _values_of(pair: Pair, genes: IntArray, scale: ResultScale) -> FloatArray:
+    """Return what was measured of some genes in all cells, on the scale of a result: (n_cells, n_genes)."""
+    rows = slice(0, pair.st.n_cells)
+    if scale == "log":
+        return pair.st.dense(rows, genes)
+    stored = pair.st.stored(rows, genes)
+    return np.asarray(stored.toarray() if sp.issparse(stored) else stored, dtype=np.float32)
 
 
 def _places_in(pair: Pair, var: pd.DataFrame) -> IntArray:
@@ -292,7 +310,8 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
         )
     few = result.few(names)
     places = _places_in(truth, _var(result).loc[names])
-    values = pd.DataFrame(truth.st.dense(slice(0, truth.st.n_cells), truth.st_shared[places]), columns=names)
+    known_values = _values_of(truth, truth.st_shared[places], result_scale(result.data))
+    values = pd.DataFrame(known_values, columns=names)
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
         result.number(len(names), "imputed genes whose truth was given"),
@@ -331,6 +350,8 @@ def _coverage(given: Given, level: float) -> tuple[Part, ...]:
 def _testable(result: Result, truth: Pair | None) -> list[str]:
     """Return genes that were imputed, not measured and are known, evenly drawn where there are many."""
     if truth is None or truth.st.n_cells != result.n_cells:
+        return []
+    if not _has_scale(truth, result_scale(result.data)):
         return []
     var = _var(result)
     imputed = var[~var[MEASURED].astype(bool)]

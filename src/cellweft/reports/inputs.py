@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from cellweft._errors import FormatError, GeneError, InputError, MissingFileErro
 from cellweft._text import near, shorten
 from cellweft.data._pair import Pair
 from cellweft.data.gene_names import other_names
+from cellweft.data.io.cell_labels import LabelTable, holds_labels, read_cell_labels, table_columns
 from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import (
     CONFIDENCE,
@@ -43,7 +44,7 @@ from cellweft.reports.records import checked_record
 _TABLES = (".csv", ".parquet")
 _WANTED = (
     "imputed genes, placed cells or spots as cellweft makes them (AnnData, .zarr or .h5ad), "
-    "a table of scores (DataFrame, .csv or .parquet), or a Pair"
+    "a table of scores or of cell types (DataFrame, .csv or .parquet), or a Pair"
 )
 
 
@@ -197,6 +198,37 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class CellTypes:
+    """A table of cell types.
+
+    Attributes
+    ----------
+    table
+        Cells and their labels, checked.
+    record
+        How it was made, checked.
+    """
+
+    table: LabelTable
+    record: dict[str, Any]
+    kind: Literal["labels"] = "labels"
+
+    @property
+    def name(self) -> str:
+        """What the page calls it."""
+        return self.table.name
+
+    @property
+    def n_cells(self) -> int:
+        """Cells."""
+        return len(self.table.cells)
+
+    def number(self, value: float, what: str, form: Form = "count") -> Number:
+        """Return a number of the table or its record, with what it is of as its source."""
+        return Number(value, form, f"{self.name}: {what}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
     """All that a report is made of.
 
@@ -204,6 +236,8 @@ class Given:
     ----------
     imputed, placed, spots
         Results, each if given.
+    labels
+        Cell types, if given.
     scores
         Tables of scores.
     pair
@@ -213,13 +247,15 @@ class Given:
     imputed: Result | None
     placed: Result | None
     spots: Result | None
+    labels: CellTypes | None
     scores: tuple[Scores, ...]
     pair: Pair | None
 
     @property
-    def results(self) -> tuple[Result, ...]:
+    def results(self) -> tuple[Result | CellTypes, ...]:
         """The results that were given."""
-        return tuple(one for one in (self.imputed, self.placed, self.spots) if one is not None)
+        found = (self.imputed, self.labels, self.placed, self.spots)
+        return tuple(one for one in found if one is not None)
 
     def scored(self, *, place: bool) -> tuple[Scores, ...]:
         """Return the tables of places, or those of expression."""
@@ -239,7 +275,8 @@ def given_of(results: Sequence[Any]) -> Given:
     FormatError
         Something of another kind.
     InputError
-        Nothing to report on, two of what there can be but one of, or a table without the columns of scores.
+        Nothing to report on, two of what there can be but one of, or a table without the columns of scores
+        or of cell types.
     MissingFileError
         Nothing lies at a path.
     """
@@ -250,7 +287,7 @@ def given_of(results: Sequence[Any]) -> Given:
         if isinstance(known, Scores):
             scores.append(known)
             continue
-        kind = known.kind if isinstance(known, Result) else "pair"
+        kind = "pair" if isinstance(known, Pair) else known.kind
         if kind in found:
             raise InputError(
                 "results", expected=f"one {_SAID[kind]}", got="two", fix="Make a report of each."
@@ -263,15 +300,14 @@ def given_of(results: Sequence[Any]) -> Given:
             got="none" if not found else "the inputs alone",
             fix=f"Pass {_WANTED}.",
         )
-    return Given(
-        scores=tuple(scores), **{key: found.get(key) for key in ("imputed", "placed", "spots", "pair")}
-    )
+    return Given(scores=tuple(scores), **{key: found.get(key) for key in _SAID})
 
 
 _SAID = {
     "imputed": "table of imputed genes",
     "placed": "table of placed cells",
     "spots": "table of spots",
+    "labels": "table of cell types",
     "pair": "Pair",
 }
 
@@ -292,9 +328,11 @@ def checked_genes(given: Given, genes: Sequence[str]) -> list[str]:
     return [spelled[name] for name in genes]
 
 
-def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
+def _opened(one: Any, where: str, *, n_scores: int) -> Result | CellTypes | Scores | Pair:
     if isinstance(one, Pair):
         return one
+    if isinstance(one, pd.DataFrame) and _is_of_labels(one.columns, one.attrs.get(RECORD)):
+        return _cell_types(one, where)
     if isinstance(one, pd.DataFrame):
         name = "scores" if not n_scores else f"scores, table {n_scores + 1}"
         return _scores(one, name, one.attrs.get(RECORD), where)
@@ -303,7 +341,7 @@ def _opened(one: Any, where: str, *, n_scores: int) -> Result | Scores | Pair:
     if not isinstance(one, AnnData | str) and not hasattr(one, "__fspath__"):
         raise FormatError(where, expected=_WANTED, got=type(one).__name__, fix="Leave it out.")
     if not isinstance(one, AnnData) and Path(one).suffix in _TABLES:
-        return _read_scores(Path(one).expanduser(), where)
+        return _read_table(Path(one).expanduser(), where)
     data = open_result(one, argument=where)
     kind = _kind_of(data, where)
     made = Result(kind=kind, name=kind if isinstance(one, AnnData) else Path(one).name, data=data)
@@ -351,15 +389,42 @@ def _kind_of(data: Input, where: str) -> ResultKind:
     )
 
 
-def _read_scores(path: Path, where: str) -> Scores:
+def _is_of_labels(columns: Iterable[Any], record: Any) -> bool:
+    """Return whether a table is one of cell types, complete or not, by its columns or by its record."""
+    names = {str(name) for name in columns}
+    if names >= set(COLUMNS):
+        return False
+    return holds_labels(names) or (isinstance(record, Mapping) and record.get("kind") == "labels")
+
+
+def _cell_types(given: pd.DataFrame | Path, where: str) -> CellTypes:
+    """Return a table of cell types, of which a report needs the record too."""
+    table = read_cell_labels(given, argument=where)
+    if not table.record:
+        missing = "no .json file beside the table" if isinstance(given, Path) else "none in attrs"
+        raise InputError(
+            f"{table.where}, its record",
+            expected="the record of Imputer.annotate, with the calibration",
+            got=missing,
+            fix="Keep the .json file that cellweft annotate wrote beside the table, or pass what "
+            "Imputer.annotate returned.",
+        )
+    return CellTypes(table=table, record=checked_record(table.record, f"record of {table.where}"))
+
+
+def _read_table(path: Path, where: str) -> Scores | CellTypes:
     if not path.is_file():
         raise MissingFileError(
             f"{where} ({path})",
-            expected="a table of scores",
+            expected="a table of scores or of cell types",
             got="nothing at this path",
             fix="Check the path.",
         )
-    fix = "Pass a table from evaluate_imputation or evaluate_placement."
+    fix = "Pass a table from evaluate_imputation, evaluate_placement or Imputer.annotate."
+    with reading(f"{where} ({path})", expected="a table of scores or of cell types", fix=fix):
+        columns = table_columns(path)
+    if _is_of_labels(columns, _beside(path)):
+        return _cell_types(path, where)
     with reading(f"{where} ({path})", expected="a table of scores", fix=fix):
         if path.suffix == ".csv":
             names = dict.fromkeys(("method", "level", "item", "metric"), str)
@@ -383,7 +448,8 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
     missing = [column for column in COLUMNS if column not in table.columns]
-    fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement."
+    fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement. Cell types are told by "
+    fix += "Imputer.annotate."
     if missing or table.empty:
         expected = f"a table of scores, with the columns {shorten(COLUMNS, most=9)}"
         got = f"none of {shorten(missing)}" if missing else "no row"

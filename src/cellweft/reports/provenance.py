@@ -12,9 +12,10 @@ from cellweft._text import shown_unit
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from cellweft.reports.formatting import PRESETS, SCALES
-from cellweft.reports.inputs import Given, Result, Scores
+from cellweft.reports.inputs import CellTypes, Given, Result, Scores
 
 _MOST_NAMES = 12
+_OF_IMPUTER = ("imputed", "labels")  # kinds of results that an Imputer makes
 
 
 def findings_of(given: Given) -> tuple[dict[str, Any], str]:
@@ -122,12 +123,12 @@ def _names(names: list[str]) -> tuple[Part, ...]:
 
 
 def _results(given: Given) -> Facts:
-    said = {"imputed": "imputed genes", "placed": "placed cells", "spots": "spots"}
+    said = {"imputed": "imputed genes", "labels": "cell types", "placed": "placed cells", "spots": "spots"}
     rows: list[tuple[str, tuple[Part, ...]]] = []
     for one in given.results:
         what = " spots" if one.kind == "spots" else " cells"
         parts: tuple[Part, ...] = (Name(one.name), ": ", one.number(one.n_cells, "cells"), what)
-        if one.genes:
+        if isinstance(one, Result) and one.genes:
             parts += (" × ", one.number(len(one.genes), "genes"), " genes")
         rows.append((said[one.kind], parts))
     for scores in given.scores:
@@ -151,10 +152,10 @@ def run_blocks(given: Given) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _how(result: Result) -> Facts:
+def _how(result: Result | CellTypes) -> Facts:
     record = result.record
     preset = str(record.get("preset", ""))
-    said = PRESETS["imputed" if result.kind == "imputed" else "placed"].get(preset)
+    said = PRESETS["imputed" if result.kind in _OF_IMPUTER else "placed"].get(preset)
     rows: list[tuple[str, tuple[Part, ...]]] = [("method", (said,) if said else (_name(preset),))]
     rows += [(key, (_name(record.get(key)),)) for key in ("seed", "device")]
     rows += [(side, _input_parts(result, found, side)) for side, found in _inputs(record)]
@@ -182,7 +183,7 @@ def _inputs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(side, inputs.get(side, {})) for side in ("reference", "spatial")]
 
 
-def _input_parts(result: Result, found: Mapping[str, Any], side: str) -> tuple[Part, ...]:
+def _input_parts(result: Result | CellTypes, found: Mapping[str, Any], side: str) -> tuple[Part, ...]:
     """Return what a record says of an input: where it lay, how large it was, and the digest of its values."""
     if not found:
         return ("not recorded",)
@@ -191,7 +192,7 @@ def _input_parts(result: Result, found: Mapping[str, Any], side: str) -> tuple[P
     return (Name(str(found["path"])), ": ", cells, " cells × ", genes, " genes, digest ", digest)
 
 
-def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
+def changed_settings(result: Result | CellTypes) -> dict[str, tuple[Any, Any]]:
     """Return the settings that differ from the preset's, each with the preset's value.
 
     Parameters
@@ -201,7 +202,7 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
     """
     settings, preset = result.record.get("settings", {}), result.record.get("preset")
     usual: AttentionSettings | StImputeSettings | StemSettings
-    if result.kind != "imputed":
+    if result.kind not in _OF_IMPUTER:
         usual = StemSettings.from_preset("stem" if preset == "stem" else "auto")
     elif preset == "stimpute":
         usual = StImputeSettings.published(result.n_cells)
@@ -215,7 +216,7 @@ def changed_settings(result: Result) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _settings(result: Result) -> Block:
+def _settings(result: Result | CellTypes) -> Block:
     changed = changed_settings(result)
     if not changed:
         return text("All settings of ", Name(result.name), " are the default ones.")
@@ -228,7 +229,7 @@ def _settings(result: Result) -> Block:
 
 def _versions(given: Given) -> Block | None:
     kinds: list[tuple[list[str], dict[str, str]]] = []
-    everything: list[Result | Scores] = [*given.results, *given.scores]
+    everything: list[Result | CellTypes | Scores] = [*given.results, *given.scores]
     for made in everything:
         if versions := made.record.get("versions"):
             same = next((names for names, one in kinds if one == versions), None)
@@ -255,6 +256,8 @@ def commands(given: Given) -> str:
     lines: list[str] = []
     if given.imputed is not None and given.imputed.record:
         lines.append(_command("impute", given.imputed))
+    if given.labels is not None and given.labels.record.get("inputs"):
+        lines.append(_command("annotate", given.labels, *_label_words(given.labels)))
     if given.placed is not None and given.placed.record:
         more = [] if given.spots is None else ["--spots", given.spots.name]
         lines.append(_command("place", given.placed, *more))
@@ -265,7 +268,7 @@ def commands(given: Given) -> str:
 def made_facts(given: Given) -> tuple[Facts, ...]:
     """Return when each result was made, from what, and how long that took, as far as the records tell."""
     rows: list[tuple[str, tuple[Part, ...]]] = []
-    everything: list[Result | Scores] = [*given.results, *given.scores]
+    everything: list[Result | CellTypes | Scores] = [*given.results, *given.scores]
     for one in everything:
         parts: list[Part] = [Name(one.name), ": ", _name(one.record.get("date"))]
         paths = [found["path"] for _, found in _inputs(one.record) if found.get("path")]
@@ -298,7 +301,14 @@ def _evaluate_line(scores: Scores) -> str:
     return shlex.join(words)
 
 
-def _command(name: str, result: Result, *more: str) -> str:
+def _label_words(labels: CellTypes) -> list[str]:
+    """Return the options that name the labels; none where they were passed as values."""
+    columns = [str(name) for name in labels.record["labels"]]
+    given_as_values = columns == ["labels"]
+    return [] if given_as_values else ["--columns", ",".join(columns)]
+
+
+def _command(name: str, result: Result | CellTypes, *more: str) -> str:
     record = result.record
     if record.get("command_line"):
         return str(record["command_line"])

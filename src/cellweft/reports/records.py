@@ -37,6 +37,12 @@ _PAIR: dict[str, Any] = {
     "coordinates": {"found": object, "dimensions": Real, "extent": _LIST, "spacing": _OR_NONE},
     "slices": {"cells": dict},
 }
+_LABELS: dict[str, Any] = {
+    "calibration": {"confidence": list, "share_right": list, "weight": list},
+    "calibration_error": Real,
+    "share_right": Real,
+    "reference_cells?": {_ANY: Real},
+}
 _RECORD: dict[str, Any] = {
     "settings": dict,
     "duration": {_ANY: Real},
@@ -47,6 +53,8 @@ _RECORD: dict[str, Any] = {
     "network": (dict, list),
     "seeds": list,
     "pair": _PAIR,
+    "labels": {_ANY: _LABELS},
+    "reference_cells_without_label": Real,
 }
 """What reports compute with; "?" may be missing. Any other entry is shown as it stands, or not at all."""
 
@@ -85,7 +93,20 @@ def checked_record(record: Any, where: str) -> dict[str, Any]:
             plain.pop(key, None)
     for number in plain.get("pair", {}).get("coordinates", {}).get("extent") or ():
         _check(number, Real, f"{where}['pair']['coordinates']['extent']")
+    for column, told in plain.get("labels", {}).items():
+        _check_bins(told["calibration"], f"{where}['labels'][{column!r}]['calibration']")
     return plain
+
+
+def _check_bins(bins: Mapping[str, list[Any]], where: str) -> None:
+    """Raise `InputError` where the bins of a reliability diagram are not so many numbers each."""
+    for name, values in bins.items():
+        for number in values:
+            _check(number, Real, f"{where}[{name!r}]")
+    sizes = {len(values) for values in bins.values()}
+    if len(sizes) > 1 or 0 in sizes:
+        got = " and ".join(str(size) for size in sorted(sizes))
+        _refuse(where, "a confidence, a share and a weight for each bin", f"{got} of them")
 
 
 def plain_values(value: Any) -> Any:

@@ -16,6 +16,7 @@ from cellweft.reports.document import Block, Code, Heading, Link, Listing, Name,
 from cellweft.reports.formatting import CAUTIONS, PAPERS
 from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks, reliable_genes
 from cellweft.reports.inputs import Given
+from cellweft.reports.labels import label_blocks, label_cautions, label_verdicts
 from cellweft.reports.placement import composition_blocks, placement_blocks
 from cellweft.reports.provenance import commands, input_blocks, input_cautions, made_facts, run_blocks
 from cellweft.reports.standards import standards_table, tissue_width
@@ -64,6 +65,7 @@ def page_of(
         ("quality", "Accuracy of the imputed genes", quality),
         ("genes", "Which genes to trust", lambda: gene_blocks(given)),
         ("gallery", "Genes in the tissue", lambda: gallery_blocks(given, genes, truth)),
+        ("labels", "Cell types", lambda: label_blocks(given)),
         ("placement", "Placed cells", places),
         ("composition", "Composition of the spots", lambda: composition_blocks(given)),
         ("cautions", "Caveats", lambda: (_cautions(given),)),
@@ -84,6 +86,7 @@ def _short(given: Given) -> tuple[Block, ...]:
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
         said = " are called reliable. Use the others with care, or not at all."
         found.append(text("Of the genes, ", *reliable, said, tone="note"))
+    found += label_verdicts(given)
     width = tissue_width(given)
     found += [verdict(scores, given.placed, lead=True, width=width) for scores in given.scored(place=True)]
     for what, result, place in (
@@ -93,6 +96,7 @@ def _short(given: Given) -> tuple[Block, ...]:
         if result is not None and not given.scored(place=place):
             found.append(text(f"{what} was not tested: no scores were given.", tone="caution"))
     names = ["correlation", "coverage"] if given.scored(place=False) else []
+    names += ["calibration", "unknown"] if given.labels is not None else []
     names += ["error", "hits"] if given.scored(place=True) else []
     if names:
         found.append(standards_table(names))
@@ -100,12 +104,14 @@ def _short(given: Given) -> tuple[Block, ...]:
 
 
 def _cautions(given: Given) -> Listing:
-    said, data = input_cautions(given), None if given.imputed is None else given.imputed.data
+    said = [*input_cautions(given), *label_cautions(given)]
+    data = None if given.imputed is None else given.imputed.data
     there = {
         "imputed": data is not None,
         "reliability": data is not None and RELIABILITY in data.var and data.var[RELIABILITY].notna().any(),
         "interval": data is not None and LOWER in data.layers,
         "scores": given.scored(place=False),
+        "labels": given.labels,
         "placed": given.placed,
         "spots": given.spots,
     }

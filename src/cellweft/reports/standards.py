@@ -54,7 +54,7 @@ STANDARDS = {
         said="median correlation of a held-out gene with its measurement", good=0.4, poor=0.15, form="score"
     ),
     "coverage": Standard(
-        said="how far the share of values within their intervals is from the stated one",
+        said="distance of the intervals' coverage from the stated share",
         good=0.03,
         poor=0.1,
         form="share",
@@ -70,8 +70,17 @@ STANDARDS = {
     "hits": Standard(
         said="true neighbours among the nearest cells, as a share", good=0.3, poor=0.1, form="share"
     ),
+    "calibration": Standard(
+        said="calibration error of cell types, in held-out cells",
+        good=0.05,
+        poor=0.1,
+        form="score",
+        less=True,
+    ),
+    "unknown": Standard(said="share of unknown cells", good=0.15, poor=0.3, form="share", less=True),
 }
-"""The thresholds. Cells at random in a square are half its width from their places."""
+"""The thresholds. Cells at random in a square are half its width from their places. The cut for unknown cells
+lets up to a tenth of the cells go whose type is in the reference; clearly more say that types are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from cellweft._compute import parse_memory
-from cellweft._errors import SettingError, checks_kinds, require
+from cellweft._errors import InputError, SettingError, checks_kinds, require
+from cellweft._text import shorten
 from cellweft._typing import PathLike
+from cellweft.data.io.cell_labels import LabelTable, read_cell_labels
 from cellweft.data.io.keys import INTERVAL
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import StoredTable
@@ -23,12 +25,14 @@ from cellweft.data.io.read import open_input
 from cellweft.data.io.results import open_result
 from cellweft.viewer.api import Api
 from cellweft.viewer.cache import StripeCache
+from cellweft.viewer.columns import Column, label_columns
 from cellweft.viewer.dataset import Dataset, kind_of
 from cellweft.viewer.matrix import Means
 from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.server import Viewer
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 __all__ = ["Viewer", "view"]
@@ -44,6 +48,7 @@ def __dir__() -> list[str]:
 def view(
     *results: AnnData | PathLike,
     tissue: AnnData | PathLike | None = None,
+    labels: pd.DataFrame | PathLike | None = None,
     port: int = 0,
     memory: str | int = "512 MB",
     open_browser: bool = True,
@@ -59,8 +64,12 @@ def view(
         files, or AnnData, at least one. They are read as the page asks for them, and never changed.
     tissue
         The spatial data whose genes were imputed, AnnData or path: its panel is shown beside the imputed
-        genes, log-normalised as `cellweft.pair` does. Cells and genes are matched by name; cells that it
-        lacks are shown without a value.
+        genes, log-normalised as `cellweft.pair` does, or as counts beside a result of counts. Cells and genes
+        are matched by name; cells that it lacks are shown without a value.
+    labels
+        Result of `cellweft.Imputer.annotate`, or the path of the table that ``cellweft annotate`` wrote: the
+        cells of imputed results and of spots can be coloured by label, confidence and unknown. Cells are
+        matched by name; those that it lacks are shown without a value.
     port
         Where to listen, 0 to 65535; 0 takes any that is free.
     memory
@@ -82,11 +91,13 @@ def view(
     Raises
     ------
     SettingError
-        No result; a port that is out of range or taken; a tissue without an imputed result.
+        No result; a port that is out of range or taken; a tissue without an imputed result; labels without an
+        imputed result or spots.
     MissingFileError, FormatError
         Nothing at a path; a file that is not what its name says, or no result of cellweft.
     KeyMissingError, InputError, GeneError
-        Results without positions; a tissue of which no cell or no gene is in the result.
+        Results without positions; a tissue of which no cell or no gene is in the result; a table of labels
+        that is damaged, or of which no cell is in a result.
     MissingExtraError
         The extra ``plot`` is not installed.
 
@@ -112,6 +123,7 @@ def view(
             "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
         )
     require("matplotlib", "plot")  # for the colours of labels
+    types = None if labels is None else read_cell_labels(labels, argument="labels")
     opened = [open_result(one, argument="result") for one in results]
     measured = None if tissue is None else open_input(tissue, argument="tissue")
     files = [one for one in (*opened, measured) if one is not None]
@@ -128,7 +140,8 @@ def view(
     try:
         n_matrices = sum(_matrices(one) for one in opened) + sum(1 for one in opened if measured)
         means = Means(cache=cache, share=cache.budget // max(n_matrices, 1), pool=pool, threads=_threads())
-        datasets = _datasets(opened, _titles(results), measured, means)
+        added = [[] for _ in opened] if types is None else _label_columns(types, opened)
+        datasets = _datasets(opened, _titles(results), measured, means, added)
         viewer = Viewer(Api(datasets, version=version("cellweft")), port=port, on_close=let_go, token=token)
     except BaseException:
         let_go()
@@ -142,7 +155,11 @@ def view(
 
 
 def _datasets(
-    opened: Sequence[Input], titles: Sequence[str], tissue: Input | None, means: Means
+    opened: Sequence[Input],
+    titles: Sequence[str],
+    tissue: Input | None,
+    means: Means,
+    added: Sequence[Sequence[Column]],
 ) -> list[Dataset]:
     kinds = [kind_of(one) for one in opened]
     if tissue is not None and "imputed" not in kinds:
@@ -158,9 +175,37 @@ def _datasets(
             title=title,
             means=means,
             tissue=MeasuredGenes(tissue, one, means) if tissue is not None and kind == "imputed" else None,
+            more=more,
         )
-        for one, title, kind in zip(opened, titles, kinds, strict=True)
+        for one, title, kind, more in zip(opened, titles, kinds, added, strict=True)
     ]
+
+
+def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Column]]:
+    """Return the columns that a table of cell types adds to each result: to those of cells of the tissue."""
+    kinds = [kind_of(one) for one in opened]
+    of_tissue = [one for one, kind in zip(opened, kinds, strict=True) if kind != "placed"]
+    if not of_tissue:
+        raise SettingError(
+            "labels",
+            expected="an imputed result or spots, whose cells are those of the table",
+            got="placed alone",
+            fix="Pass the imputed result too, or omit the labels.",
+        )
+    added = [
+        [] if kind == "placed" else label_columns(labels, one)
+        for one, kind in zip(opened, kinds, strict=True)
+    ]
+    if any(added):
+        return added
+    names = next(of_tissue[0].obs.name_blocks())[:4].astype(str).tolist()
+    raise InputError(
+        labels.where,
+        expected=f"the cells of {of_tissue[0].where}, by their names",
+        got=f"other names ({shorten(labels.cells[:4].tolist(), most=3)}), where the result has "
+        f"{shorten(names, most=3)}",
+        fix="Pass the table that was made of the same tissue, or omit it.",
+    )
 
 
 def _matrices(opened: Input) -> int:

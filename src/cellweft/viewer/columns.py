@@ -13,9 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellweft._errors import InputError
+from cellweft.data.io.cell_labels import LabelTable
 from cellweft.data.io.columns import SLICE_KEYS
-from cellweft.data.io.keys import PROPORTIONS, SLICE
+from cellweft.data.io.keys import CONFIDENCE_COLUMN, LABEL, PROPORTIONS, SLICE, UNKNOWN
 from cellweft.data.io.lazy_input import Input
+from cellweft.data.io.obs_table import HeldTable
 
 MOST_CATEGORIES = 65_535
 """Labels of a column at most: two bytes number them, and the last number says that there is none."""
@@ -80,6 +82,40 @@ def columns_of(opened: Input) -> list[Column]:
     """
     found = (_column(opened, name) for name in opened.obs.columns)
     return [one for one in (*found, *_shares(opened)) if one is not None]
+
+
+def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
+    """Return label, confidence and unknown of each column of a table of cell types, in the cells of a result.
+
+    Parameters
+    ----------
+    labels
+        Cells are matched by name. Those of the result that are not in it have no value.
+    opened
+        The result.
+
+    Returns
+    -------
+    Columns by the names of the table's, " (annotate)" behind a name that the result has too; none where no
+    cell is in the table.
+    """
+    rows = labels.cells.get_indexer(opened.obs.names().astype(str))
+    is_there, taken = rows >= 0, set(opened.obs.columns)
+    if not is_there.any():
+        return []
+    joined: dict[str, Any] = {}
+    for one in labels.columns:
+        values = {
+            LABEL: pd.Categorical.from_codes(
+                np.where(is_there, one.labels.codes[rows], -1), one.labels.categories
+            ),
+            CONFIDENCE_COLUMN: np.where(is_there, one.confidence[rows], np.nan),
+            UNKNOWN: pd.Series(one.unknown[rows], dtype=object).where(is_there),
+        }
+        for end, value in values.items():
+            name = f"{one.prefix}{end}"
+            joined[f"{name} (annotate)" if name in taken else name] = value
+    return columns_of(replace(opened, obs=HeldTable(pd.DataFrame(joined)), obsm={}))
 
 
 def slices_of(columns: list[Column], n_cells: int) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ from cellweft.data.io.damaged import reading
 from cellweft.data.io.keys import INTERVAL, MEASURED, RECORD, RELIABILITY
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import Annotation, StoredTable, as_text
-from cellweft.data.io.results import ResultKind, coordinate_unit, place_key, result_kind
+from cellweft.data.io.results import ResultKind, coordinate_unit, place_key, result_kind, result_scale
 from cellweft.data.spatial import find_coordinates
-from cellweft.viewer.columns import columns_of, slices_of
+from cellweft.viewer.columns import Column, columns_of, slices_of
 from cellweft.viewer.matrix import GeneMatrix, Means, open_genes
 from cellweft.viewer.measured import MeasuredGenes
 from cellweft.viewer.region_markers import compared, read_inside
@@ -80,6 +80,8 @@ class Dataset:
         What it is read with.
     tissue
         What was measured in its cells, or None.
+    more
+        Further columns that its cells can be coloured by.
 
     Attributes
     ----------
@@ -99,7 +101,13 @@ class Dataset:
     """
 
     def __init__(
-        self, opened: Input, *, title: str, means: Means, tissue: MeasuredGenes | None = None
+        self,
+        opened: Input,
+        *,
+        title: str,
+        means: Means,
+        tissue: MeasuredGenes | None = None,
+        more: Sequence[Column] = (),
     ) -> None:
         sources = [opened.source] if tissue is None else [opened.source, tissue.source]
         self._sources = [WatchedSource(one.removeprefix("AnnData backed by ")) for one in sources]
@@ -107,7 +115,7 @@ class Dataset:
         self.n_cells = len(opened.obs)
         self._opened = opened
         self._places = _positions(opened)
-        self._columns = {one.name: one for one in columns_of(opened)}
+        self._columns = {one.name: one for one in (*columns_of(opened), *more)}
         self._names = shown_names(opened.var)
         self._numbers = {name: number for number, name in reversed(list(enumerate(self._names)))}
         self._matrices, self._cache = self._open(means), means.cache
@@ -139,6 +147,7 @@ class Dataset:
             "cells": self.n_cells,
             "genes": len(self._names) if self.layers else 0,
             "layers": list(self.layers),
+            "scale": result_scale(self._opened),
             "interval": float(interval) if isinstance(interval, float) else None,
             "columns": [one.told() for one in columns],
             "bounds": [float(low[0]), float(low[1]), float(high[0]), float(high[1])],

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellweft._compute import row_blocks
-from cellweft._errors import CellweftError, GeneError, InputError
+from cellweft._errors import CellweftError, GeneError, InputError, ScaleError
 from cellweft._text import shorten
 from cellweft._typing import FloatArray, IntArray, Matrix, Scale, StoredScale
 from cellweft.data.expression_scale import SCALES, undo
@@ -19,6 +19,7 @@ from cellweft.data.io.backed_matrix import Rows, WrappedRows, open_rows
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.lost_chunks import lost_regions, refuse_lost_cells
 from cellweft.data.io.obs_table import Annotation
+from cellweft.data.io.results import result_scale
 from cellweft.data.validation import ReadOptions, check_cells, counts_in, gene_names, make_side
 from cellweft.viewer.matrix import MOST_ROWS, Means, PackedBlock, SweptGenes, packed
 
@@ -26,7 +27,9 @@ _WISH = ReadOptions(name="spatial", duplicates="first")
 
 
 class MeasuredGenes:
-    """The measured values of a tissue in the cells of a result, log-normalised as `cellweft.pair` does.
+    """The measured values of a tissue in the cells of a result, on the result's scale.
+
+    That is log-normalised as `cellweft.pair` does, or counts.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class MeasuredGenes:
     -----
     Only the names are looked at here. The values are read when the first gene is asked for: once, to find
     their scale and the total of each cell, and in the same sweep the genes are packed as they stand in the
-    file, as many as there is room for. A gene is normalised when it is asked for.
+    file, as many as there is room for. A gene is brought to its scale when it is asked for.
     """
 
     def __init__(self, tissue: Input, result: Input, means: Means) -> None:
@@ -86,7 +89,7 @@ class MeasuredGenes:
                 f"{shorten(_some_names(result.obs), most=3)}",
                 fix="Pass the tissue whose cells were imputed, or omit it.",
             )
-        self._n_cells = len(result.obs)
+        self._n_cells, self._as_counts = len(result.obs), result_scale(result) == "counts"
         self._lock = threading.Lock()
         self._read: tuple[SweptGenes, _Scale] | CellweftError | None = None
 
@@ -106,12 +109,14 @@ class MeasuredGenes:
         Raises
         ------
         InputError, ScaleError, FormatError
-            As `cellweft.pair`, where the values cannot be used.
+            As `cellweft.pair`, where the values cannot be used; values that are not counts beside a result
+            of counts.
         """
         if number not in self.genes:
             return np.full(self._n_cells, np.nan, dtype=np.float32)
         swept, scale = self.read()
-        values = scale.logarithms(swept.gene(self.genes[number]))
+        stored = scale.undone(swept.gene(self.genes[number]))
+        values = stored if self._as_counts else scale.logarithms(stored)
         if self._order is None:
             return values
         found = values[self._order]
@@ -147,6 +152,13 @@ class MeasuredGenes:
         side, _ = make_side(dataclasses.replace(tissue, matrix=watched), self._names, _WISH, panel=no_panel)
         refuse_lost_cells(lost, side.empty_cells, where=where, names=tissue.obs.names)
         swept.keep(watched.blocks)
+        if self._as_counts and side.scale != "raw":
+            raise ScaleError(
+                where,
+                expected="counts, as the result has",
+                got="values that are not counts",
+                fix="Pass the tissue with its counts, or omit it.",
+            )
         if side.scale != "raw":
             return swept, _Scale(side.scale, side.judgement.scale, None)
         totals = side.totals
@@ -160,11 +172,15 @@ class _Scale:
     stored: StoredScale
     factors: FloatArray | None  # (n_cells,)
 
-    def logarithms(self, values: FloatArray) -> FloatArray:
-        """Normalise a gene as `cellweft.data.side.Side.block` does a block."""
+    def undone(self, values: FloatArray) -> FloatArray:
+        """Return a gene as counts, normalised counts or natural logarithms."""
         if self.stored != SCALES[self.stored]:
             values = values.copy()
             undo(values, self.stored)
+        return values
+
+    def logarithms(self, values: FloatArray) -> FloatArray:
+        """Normalise a gene that was undone as `cellweft.data.side.Side.block` does a block."""
         if self.kind == "log":
             return values
         return np.log1p(values if self.factors is None else values * self.factors)

@@ -86,6 +86,12 @@ def test_what_is_said_of_the_calibration(fitted: Imputer) -> None:
     told = record["labels"]["subclass"]
     assert 0 <= told["calibration_error"] < 0.2
     assert sum(told["calibration"]["weight"]) == pytest.approx(1)
+    labels = fitted.pair_.sc.obs["subclass"].value_counts()
+    assert sum(told["reference_cells"].values()) == labels.sum()
+    assert told["reference_cells"] == {name: labels[name] for name in sorted(labels.index)}
+    assert (record["kind"], record["preset"], record["seed"]) == ("labels", "auto", 0)
+    assert record["inputs"]["spatial"]["cells"] == fitted.pair_.st.n_cells
+    assert record["duration"]["run"] > 0
 
 
 def test_labels_of_several_columns_agree(fitted: Imputer) -> None:

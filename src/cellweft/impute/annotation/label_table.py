@@ -120,6 +120,7 @@ def label_table(
         table[before + UNKNOWN] = unknown
         table |= {f"{before}{PROBABILITY}{name}": sums[:, place] for place, name in enumerate(names)}
         told[column] = _calibration(of_known, codes, weights) | {"cut": novelty.cut}
+        told[column]["reference_cells"] = labels.counts(number)
     made = pd.DataFrame(table, index=pair.st.obs_names)
     made.attrs[RECORD] = {
         "kind": "labels",

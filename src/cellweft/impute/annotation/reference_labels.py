@@ -41,6 +41,12 @@ class ReferenceLabels:
         names, groups = np.unique(self.names[number], return_inverse=True)
         return names, groups.astype(np.int64)
 
+    def counts(self, number: int) -> dict[str, int]:
+        """Return the cells of the reference with each label of a column."""
+        names, groups = self.groups(number)
+        cells = np.bincount(groups[self.codes[self.codes >= 0]], minlength=len(names))
+        return {str(name): int(n) for name, n in zip(names, cells, strict=True)}
+
     def values(self, kept: BoolArray) -> CellValues:
         """Return a column for each combination, 1 in its cells, of those that are kept alone: (n_sc,)."""
         codes = np.where(kept, self.codes, -1)
@@ -68,7 +74,10 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
     if isinstance(labels, Sequence) and not isinstance(labels, str):
         columns = {str(name): labels_of(pair, str(name)) for name in labels}
     else:
-        columns = {labels if isinstance(labels, str) else "labels": labels_of(pair, labels)}
+        column = labels if isinstance(labels, str) else "labels"
+        if labels is None:
+            column = str(pair.findings["reference"]["labels"] or column)
+        columns = {column: labels_of(pair, labels)}
     ordered = sorted(columns, key=lambda name: len(np.unique(columns[name].astype(str))))
     if not ordered:
         fix = sentence("Name one: {}.", arg("labels", Placeholder("COLUMN")))

@@ -1,0 +1,303 @@
+"""A table of cell types that annotating made, read again from memory or from a file, and checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellweft._errors import InputError, MissingFileError
+from cellweft._text import shorten
+from cellweft._typing import BoolArray, DoubleArray, PathLike
+from cellweft.data.io.damaged import brief, reading
+from cellweft.data.io.keys import CELL, CONFIDENCE_COLUMN, LABEL, PROBABILITY, RECORD, UNKNOWN
+from cellweft.data.io.obs_table import table_with_text
+
+KIND = "labels"
+"""What the record of such a table calls it."""
+
+_FIX = "Use the table as Imputer.annotate returned it, or as cellweft annotate wrote it."
+_ROUNDING = 1e-6  # of a probability that was added up
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelColumn:
+    """The labels of cells by one column of the reference.
+
+    Attributes
+    ----------
+    name
+        What the column is called: as the record says, or as the table's columns begin.
+    prefix
+        What stands before "label", "confidence" and "unknown" in the table.
+    labels
+        (n_cells,) the most probable label of each cell.
+    confidence
+        (n_cells,) its probability, 0 to 1.
+    unknown
+        (n_cells,) whether the cell's type seems to be missing from the reference.
+    """
+
+    name: str
+    prefix: str
+    labels: pd.Categorical[Any]
+    confidence: DoubleArray
+    unknown: BoolArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelTable:
+    """A table of cell types.
+
+    Attributes
+    ----------
+    where, name
+        What errors call it, and the name of its file ("labels" in memory).
+    cells
+        (n_cells,) names of the cells, each once.
+    columns
+        The labels, from the column with the fewest to the one with the most; at least one.
+    record
+        How the table was made and how well it is calibrated; empty where nothing says it.
+    """
+
+    where: str
+    name: str
+    cells: pd.Index[str]
+    columns: tuple[LabelColumn, ...]
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def holds_labels(columns: Iterable[Any]) -> bool:
+    """Return whether columns look like those of a table of cell types, complete or not.
+
+    Examples
+    --------
+    >>> holds_labels(["cell", "class_label", "class_confidence"]), holds_labels(["method", "value"])
+    (True, False)
+    """
+    names = {str(name) for name in columns}
+    return any(
+        {prefix + CONFIDENCE_COLUMN, prefix + UNKNOWN} & names or prefix == "" for prefix in _prefixes(names)
+    )
+
+
+def table_columns(path: Path) -> list[str]:
+    """Return the names of the columns of a .csv or .parquet file, of which nothing else is read."""
+    if path.suffix == ".csv":
+        return [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    import pyarrow.parquet  # here, for it takes a while
+
+    return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+
+
+def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> LabelTable:
+    """Return a table of cell types.
+
+    Parameters
+    ----------
+    labels
+        Result of `cellweft.Imputer.annotate`, or the path of the table that ``cellweft annotate`` wrote (.csv
+        or .parquet); of a file, the .json beside it is read too, where it is there. Cells are those of the
+        column "cell", or of the index where there is no such column.
+    argument
+        What errors call it.
+
+    Raises
+    ------
+    MissingFileError
+        Nothing is at the path.
+    FormatError
+        The file cannot be read.
+    InputError
+        Not a table of cell types, no cell, a cell twice, labels, confidence or unknown missing or of another
+        kind, or a record that does not fit.
+    """
+    if isinstance(labels, pd.DataFrame):
+        table, record, name, where = labels, labels.attrs.get(RECORD), "labels", argument
+        _check_columns(table.columns, where)
+    else:
+        path = Path(labels).expanduser()
+        name, where = path.name, f"{argument} ({os.fspath(labels)})"
+        table, record = _read_file(path, where)
+    record = _checked_record(record, where)
+    cells = _cells_of(table, where)
+    names = _column_names(table.columns, record, where)
+    columns = tuple(_column(table, prefix, name=one, where=where) for prefix, one in names.items())
+    return LabelTable(where=where, name=name, cells=cells, columns=columns, record=record)
+
+
+def _prefixes(columns: Iterable[Any]) -> list[str]:
+    """Return what stands before the names of columns of labels, in order."""
+    names = [str(name) for name in columns]
+    ends = [name for name in names if name == LABEL or name.endswith(f"_{LABEL}")]
+    found = [name.removesuffix(LABEL) for name in ends]
+    # a label may itself end so: the column of its probability is none of labels
+    return [one for one in found if not any(one.startswith(f"{other}{PROBABILITY}") for other in found)]
+
+
+def _read_file(path: Path, where: str) -> tuple[pd.DataFrame, Any]:
+    """Return the columns of a file that are needed, and what it says of them."""
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "nothing at this path"
+        raise MissingFileError(where, expected="a table of cell types", got=got, fix="Check the path.")
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(where, expected="a table of cell types, .csv or .parquet", got=path.name, fix=_FIX)
+    with reading(where, expected="a table of cell types", fix=_FIX):
+        table = _read_csv(path, where) if path.suffix == ".csv" else _read_parquet(path, where)
+    return table, _beside(path, where) or table.attrs.get(RECORD)
+
+
+def _read_csv(path: Path, where: str) -> pd.DataFrame:
+    """Return the columns that are needed; the first column names the cells where its head is empty."""
+    head = table_columns(path)
+    has_index = len(head) > 0 and head[0] == "Unnamed: 0"
+    _check_columns(head, where, cells=not has_index)
+    wanted = _wanted(head, cells=not has_index)
+    texts = [name for name in wanted if name == CELL or name.endswith(LABEL)]
+    absent = {name: ["", "nan"] for name in wanted if name not in texts}
+    names = [head[0]] if has_index else []
+    types = dict.fromkeys([*names, *texts], str)
+    reading_as: Any = {"dtype": types, "keep_default_na": False, "na_values": absent}
+    table: pd.DataFrame = pd.read_csv(path, usecols=[*names, *wanted], **reading_as)
+    return table.set_index(names[0]) if has_index else table
+
+
+def _read_parquet(path: Path, where: str) -> pd.DataFrame:
+    import pyarrow.parquet  # here, for it takes a while
+
+    schema = pyarrow.parquet.read_schema(path)
+    has_index = CELL not in schema.names and any(
+        isinstance(one, str) for one in (schema.pandas_metadata or {}).get("index_columns", [])
+    )
+    _check_columns(schema.names, where, cells=not has_index)
+    table = pd.read_parquet(path, columns=_wanted(schema.names, cells=not has_index))
+    return table_with_text(table, where)
+
+
+def _wanted(columns: Iterable[Any], *, cells: bool) -> list[str]:
+    """Return the columns that are read, with the one that names the cells where it is told to be there."""
+    ends = (LABEL, CONFIDENCE_COLUMN, UNKNOWN)
+    return [*([CELL] * cells), *(prefix + end for prefix in _prefixes(columns) for end in ends)]
+
+
+def _beside(path: Path, where: str) -> Any:
+    """Return what the file beside a table says of it; None where there is none."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    try:
+        return json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(
+            f"{where}, its record {beside.name}",
+            expected="the .json file that cellweft annotate wrote beside the table",
+            got=brief(error),
+            fix="Copy the file again, or annotate again.",
+        ) from error
+
+
+def _check_columns(columns: Iterable[Any], where: str, *, cells: bool = False) -> None:
+    """Raise `InputError` where columns are not those of a table of cell types."""
+    names = [str(name) for name in columns]
+    prefixes = _prefixes(names)
+    if not prefixes:
+        expected = f"a table of cell types, with the columns {LABEL!r}, {CONFIDENCE_COLUMN!r} and {UNKNOWN!r}"
+        got = f"one with {shorten(names)}" if names else "one without columns"
+        raise InputError(where, expected=expected, got=got, fix=_FIX)
+    wanted = _wanted(names, cells=cells)
+    missing = [name for name in wanted if name not in names]
+    twice = [name for name in [CELL, *wanted[cells:]] if names.count(name) > 1]
+    if missing or twice:
+        got = f"none of {shorten(missing)}" if missing else f"several columns {shorten(twice)}"
+        raise InputError(where, expected=f"the columns {shorten(wanted, most=9)}", got=got, fix=_FIX)
+
+
+def _checked_record(record: Any, where: str) -> dict[str, Any]:
+    """Return the record of a table of cell types; empty where there is none."""
+    if record is None:
+        return {}
+    of_labels = isinstance(record, Mapping) and record.get("kind") == KIND
+    if of_labels and isinstance(record["labels"], Mapping) and record["labels"]:
+        return dict(record)
+    kind = record.get("kind", "something else") if isinstance(record, Mapping) else type(record).__name__
+    raise InputError(
+        f"{where}, its record",
+        expected="the record of a table of cell types",
+        got="one without its columns of labels" if of_labels else f"the record of {kind}",
+        fix="Keep the .json file that cellweft annotate wrote beside the table, or annotate again.",
+    )
+
+
+def _column_names(columns: Iterable[Any], record: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return the columns of the reference by what stands before their names in the table."""
+    prefixes = _prefixes(columns)
+    told = [str(name) for name in record.get("labels", {})]
+    if not record:
+        return {prefix: prefix.removesuffix("_") or LABEL for prefix in prefixes}
+    named = {"": told[0]} if len(told) == 1 else {f"{name}_": name for name in told}
+    if set(named) != set(prefixes):
+        raise InputError(
+            f"{where}, its record",
+            expected=f"labels of {shorten([f'{prefix}{LABEL}' for prefix in prefixes])}, as in the table",
+            got=f"labels of {shorten([f'{prefix}{LABEL}' for prefix in named])}",
+            fix="Keep the table and the .json file of one run together, or annotate again.",
+        )
+    return named
+
+
+def _cells_of(table: pd.DataFrame, where: str) -> pd.Index[str]:
+    in_column = CELL in table.columns
+    names = table[CELL] if in_column else table.index.to_series()
+    at = f"{where}[{CELL!r}]" if in_column else f"{where}, its index"
+    if not len(names):
+        raise InputError(at, expected="at least one cell", got="no row", fix=_FIX)
+    texts = names.astype(object)
+    blank = texts.isna() | (texts == "")
+    if blank.any():
+        got = f"{int(blank.sum()):,} rows without one"
+        raise InputError(at, expected="the name of a cell in every row", got=got, fix=_FIX)
+    cells: pd.Index[str] = pd.Index(texts.astype(str).to_numpy(dtype=object))
+    if not cells.is_unique:
+        same = cells[cells.duplicated()].unique().tolist()
+        got = f"several rows of {shorten(same)}"
+        raise InputError(at, expected="every cell once", got=got, fix=_FIX)
+    return cells
+
+
+def _column(table: pd.DataFrame, prefix: str, *, name: str, where: str) -> LabelColumn:
+    label, confidence, unknown = (table[prefix + end] for end in (LABEL, CONFIDENCE_COLUMN, UNKNOWN))
+    texts = label.astype(object)
+    blank = texts.isna() | (texts == "")
+    if blank.any():
+        _refuse(label, "a label in every row", f"{int(blank.sum()):,} rows without one", where)
+    if not pd.api.types.is_numeric_dtype(confidence) or pd.api.types.is_bool_dtype(confidence):
+        _refuse(confidence, "probabilities, from 0 to 1", _some(confidence), where)
+    values = confidence.to_numpy(dtype=np.float64, na_value=np.nan)
+    outside = ~((values >= -_ROUNDING) & (values <= 1 + _ROUNDING))
+    if outside.any():
+        got = f"{int(outside.sum()):,} other values, such as {values[outside][0]:g}"
+        _refuse(confidence, "probabilities, from 0 to 1", got, where)
+    if not pd.api.types.is_bool_dtype(unknown) or unknown.isna().any():
+        _refuse(unknown, "True or False in every row", _some(unknown), where)
+    return LabelColumn(
+        name=name,
+        prefix=prefix,
+        labels=pd.Categorical(texts.astype(str)),
+        confidence=np.clip(values, 0.0, 1.0),
+        unknown=unknown.to_numpy(dtype=np.bool_),
+    )
+
+
+def _some(column: pd.Series[Any]) -> str:
+    return f"{column.dtype} ({shorten(column.drop_duplicates().head(3).astype(str).tolist())})"
+
+
+def _refuse(column: pd.Series[Any], expected: str, got: str, where: str) -> None:
+    raise InputError(f"{where}[{column.name!r}]", expected=expected, got=got, fix=_FIX)

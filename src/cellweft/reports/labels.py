@@ -1,0 +1,237 @@
+"""Cell types of the tissue: how far to trust them, how frequent each is, and where they lie."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellweft._text import shown_unit
+from cellweft._typing import IntArray
+from cellweft.data.io.cell_labels import LabelColumn
+from cellweft.reports.document import (
+    Block,
+    Heading,
+    Name,
+    Number,
+    Part,
+    Picture,
+    Row,
+    Table,
+    Text,
+    joined,
+    text,
+)
+from cellweft.reports.figures import picture
+from cellweft.reports.inputs import CellTypes, Given
+from cellweft.reports.standards import check_of, worst
+
+MOST_LABELS = 30
+"""Labels that a table shows; of more, the rest is left out with a note."""
+
+_DIFFERS = "On average, confidence differs from the share that is right by "
+
+
+def label_verdicts(given: Given) -> list[Text]:
+    """Return for each column of labels how far to trust it; nothing where there are no labels."""
+    if given.labels is None:
+        return []
+    return [_verdict(given.labels, column) for column in given.labels.table.columns]
+
+
+def label_blocks(given: Given) -> tuple[Block, ...]:
+    """Return the section on cell types: verdicts, a table and a reliability diagram for each column, maps."""
+    labels = given.labels
+    if labels is None:
+        return ()
+    columns = labels.table.columns
+    found: list[Block] = [_counted(labels)]
+    for column, said in zip(columns, label_verdicts(given), strict=True):
+        found += [Heading((Name(column.name),))] if len(columns) > 1 else []
+        found += [said, _table(labels, column), Row((_diagram(labels, column),))]
+    return (*found, *_maps(given, labels, columns[-1]))
+
+
+def label_cautions(given: Given) -> list[Text]:
+    """Return what should be known of these labels, besides what holds for all."""
+    if given.labels is None:
+        return []
+    labels, said = given.labels, list[Text]()
+    tissue = labels.record.get("inputs", {}).get("spatial", {})
+    if tissue and tissue.get("scale", "raw") != "raw":
+        words = ": the tissue held no counts, so that its depth was not known. Confidence may be too high."
+        said.append(text(Name(labels.name), words, tone="caution"))
+    if tissue and tissue["cells"] != labels.n_cells:
+        all_cells = labels.number(float(tissue["cells"]), "record, inputs, spatial, cells")
+        here = labels.number(labels.n_cells, "cells")
+        parts = (" holds ", here, " of the ", all_cells, " cells that were annotated. Shares are of these.")
+        said.append(text(Name(labels.name), *parts, tone="caution"))
+    for column in labels.table.columns:
+        known = labels.record["labels"][column.name].get("reference_cells")
+        strange = [Name(str(one)) for one in column.labels.categories if known and one not in known]
+        if strange:
+            words = " has labels that its record does not know: "
+            names = joined(strange[:MOST_LABELS])
+            end = ". Make sure that both come from the same run."
+            said.append(text(Name(labels.name), words, *names, end, tone="caution"))
+    return said
+
+
+def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
+    told, where = labels.record["labels"][column.name], f"record, labels, {column.name}"
+    right = labels.number(float(told["share_right"]), f"{where}, share_right", "share")
+    error = labels.number(float(told["calibration_error"]), f"{where}, calibration_error", "score")
+    unknown = labels.number(float(column.unknown.mean()), f"{column.prefix}unknown, mean", "share")
+    checks = (
+        check_of("calibration", error, _DIFFERS, error),
+        check_of("unknown", unknown, "Of the cells of the tissue, ", unknown, " are unknown"),
+    )
+    said: list[Part] = [
+        "Cell types by ",
+        Name(column.name),
+        ": of held-out cells of the reference, ",
+        right,
+        " got the right label.",
+    ]
+    for one in checks:
+        said += one.parts
+    if checks[1].grade != "good":
+        said.append(" The reference may lack types of the tissue.")
+    return text(*said, tone=worst([one.grade for one in checks]))
+
+
+def _counted(labels: CellTypes) -> Text:
+    parts: list[Part] = [
+        labels.number(labels.n_cells, "cells"),
+        " cells got the most probable label of the reference. Confidence is its probability; unknown are "
+        "cells that look as if the reference lacked their type.",
+    ]
+    if without := labels.record.get("reference_cells_without_label"):
+        number = labels.number(float(without), "record, reference_cells_without_label")
+        parts += [" In the reference, ", number, " cells without a label took no part."]
+    return text(*parts)
+
+
+def _table(labels: CellTypes, column: LabelColumn) -> Table:
+    cells = pd.DataFrame({"label": column.labels, "confidence": column.confidence, "unknown": column.unknown})
+    grouped = cells.groupby("label", observed=True, sort=True)
+    each = pd.DataFrame({"cells": grouped.size(), **grouped[["confidence", "unknown"]].mean()})
+    each = each.sort_values("cells", ascending=False, kind="stable")
+    shown, in_reference = each.iloc[:MOST_LABELS], _reference_shares(labels, column)
+    rows: list[tuple[Part | None, ...]] = []
+    for name, one in shown.iterrows():
+        of, at = f"cells labelled {name}", f"{column.prefix}label"
+        row: list[Part | None] = [
+            Name(str(name)),
+            labels.number(float(one["cells"]), f"{at}, {of}"),
+            labels.number(float(one["cells"]) / labels.n_cells, f"{at}, share of {of}", "share"),
+        ]
+        row += [in_reference.get(str(name))] if in_reference else []
+        row += [
+            labels.number(float(one["confidence"]), f"{column.prefix}confidence, mean of {of}", "score"),
+            labels.number(float(one["unknown"]), f"{column.prefix}unknown, mean of {of}", "share"),
+        ]
+        rows.append(tuple(row))
+    return Table(
+        caption=("Labels of ", Name(column.name), ", the most frequent first"),
+        heads=(
+            "label",
+            "cells",
+            "share",
+            *(["share in the reference"] if in_reference else []),
+            "mean confidence",
+            "unknown",
+        ),
+        rows=tuple(rows),
+        note=_note(labels, each, in_reference),
+    )
+
+
+def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]) -> tuple[Part, ...]:
+    """Return what a table of labels leaves out."""
+    parts: list[Part] = []
+    if len(each) > MOST_LABELS:
+        left = labels.number(len(each) - MOST_LABELS, "labels that are not shown")
+        parts += [left, " labels of fewer cells are not shown. "]
+    absent = [name for name in in_reference if name not in each.index]
+    if absent:
+        names = [Name(name) for name in absent[:MOST_LABELS]]
+        parts += ["No cell of the tissue has these labels of the reference: ", *joined(names, last=", ")]
+        parts.append("." if len(absent) <= MOST_LABELS else " and others.")
+    return tuple(parts)
+
+
+def _reference_shares(labels: CellTypes, column: LabelColumn) -> dict[str, Number]:
+    """Return the share of the reference's labelled cells that each label has; empty where it is not known."""
+    cells = labels.record["labels"][column.name].get("reference_cells", {})
+    total = sum(float(n) for n in cells.values())
+    what = f"record, labels, {column.name}, reference_cells, share of"
+    if total <= 0:
+        return {}
+    return {name: labels.number(float(n) / total, f"{what} {name}", "share") for name, n in cells.items()}
+
+
+def _diagram(labels: CellTypes, column: LabelColumn) -> Picture:
+    from cellweft import pl
+
+    return picture(
+        lambda: pl.label_calibration(labels.record, column.name),
+        form="svg",
+        alt=f"Reliability diagram of {column.name}: share of cells with the right label, by confidence",
+        caption=(
+            "Held-out cells of the reference: share with the right label, by confidence. On the line, "
+            "confidence is what it says; below it, too high. The area of a point is its share of the cells.",
+        ),
+    )
+
+
+def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
+    """Return maps of the labels with the most detail; a remark where no places are known."""
+    from cellweft import pl
+
+    found = _cells_with_places(given, labels)
+    if found is None:
+        said = "There is no map of the labels, as no positions of these cells were given. Pass the imputed "
+        said += "result too, or the two inputs."
+        return [text(said, tone="note")]
+    cells, rows, source = found
+    types = pd.Series(column.labels[rows], name=column.name).where(~column.unknown[rows])
+    unit = labels.record.get("inputs", {}).get("spatial", {}).get("unit")
+    draw = partial(pl.spatial, cells, unit=shown_unit(str(unit)) if unit else None)
+    parts: tuple[Part, ...] = ("Cells by their label of ", Name(column.name), ". Unknown cells are grey.")
+    if len(rows) < labels.n_cells:
+        number = labels.number(len(rows), f"cells that are in {source} too")
+        parts += (" Shown are the ", number, " cells that have a position in ", Name(source), ".")
+    by_label = picture(
+        partial(draw, types.cat.remove_unused_categories()),
+        alt=f"Map of the tissue by the cells' label of {column.name}",
+        caption=parts,
+    )
+    by_confidence = picture(
+        partial(draw, pd.Series(column.confidence[rows], name="confidence")),
+        alt=f"Map of the tissue by the confidence of the cells' label of {column.name}",
+        caption=("Cells by the confidence of this label.",),
+    )
+    return [Row((by_label, by_confidence))]
+
+
+def _cells_with_places(given: Given, labels: CellTypes) -> tuple[AnnData, IntArray, str] | None:
+    """Return the cells of the labels that have a place, their rows in the table, and where that stands."""
+    for data, source in _places(given):
+        rows = labels.table.cells.get_indexer(data.obs_names.astype(str))
+        if (rows >= 0).any():
+            return data[rows >= 0].copy(), rows[rows >= 0].astype(np.int64), source
+    return None
+
+
+def _places(given: Given) -> list[tuple[AnnData, str]]:
+    """Return cells of the tissue with their places, of every part of the report that has them."""
+    found = [(one.few(), one.name) for one in (given.imputed, given.spots) if one is not None]
+    found = [(data, name) for data, name in found if len(data.obsm)]
+    if given.pair is not None and given.pair.coordinates is not None:
+        table = pd.DataFrame(index=given.pair.st.obs_names.astype(str))
+        data = AnnData(obs=table, obsm={"spatial": np.asarray(given.pair.coordinates)})
+        found.append((data, "the inputs"))
+    return found
