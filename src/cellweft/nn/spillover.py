@@ -40,13 +40,16 @@ from scipy.special import gammaln
 from cellweft._compute import row_blocks, rows_within
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
-SHARES = np.array([0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+SHARES = np.array([0.0, 0.03, 0.07, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8])
 """Values that the share of a cell may have."""
 
-CANDIDATES = 6
+BACKGROUNDS = np.array([0.1, 0.3, 0.6])
+"""Values of e, the part of the rest that is left to the wider surroundings. Without the first, the simulated
+cortex without spill-over is given .06."""
+
+CANDIDATES = 4
 """Profiles that a cell may have, at most; all others are much less likely."""
 
-_BACKGROUND = 0.1  # e: without it, the simulated cortex without spill-over is given .06
 _ALIKE = 0.7  # correlation of the roots of two profiles, from which on they are alike
 _STEPS, _INNER_STEPS = 6, 20  # of expectation and maximisation; of the frequencies within each
 _LEAST_MEAN = 1e-6  # counts
@@ -55,7 +58,7 @@ _CLIMB = (0.6, 1.0, 1.6)  # factors on the dispersion that a step tries
 _PSEUDO_COUNTS = 1.0  # of a gene, that keep its factor near 1 where nothing is counted
 _PSEUDO_CELLS = 5.0  # without spill-over, beside those of the sample
 _EXPECTED_SHARE = 0.1  # mean of the first guess of the shares
-_VALUES = 2**19  # of means that are held at once
+_VALUES = 2**16  # of means that are held at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +150,7 @@ class SpilloverModel:
             profiles=_as_shares(held + _LEAST_MEAN * max(float(average.mean()), _LEAST_MEAN)),
             dispersion=np.ones(means.shape[1]),
             frequency=np.full(len(means), 1 / len(means)),
-            prior=prior / prior.sum(),
+            prior=np.tile(prior / prior.sum() / len(BACKGROUNDS), (len(BACKGROUNDS), 1)),
         )
 
     def candidates(self, counts: FloatArray) -> IntArray:
@@ -163,7 +166,7 @@ class SpilloverModel:
         The most likely ones where what spills in is the tissue's mean, for totals rounded to a power of the
         square root of 2: a few tables of profiles x genes then do for all cells.
         """
-        share = float(self.prior @ SHARES)
+        share = float(self.prior.sum(axis=0) @ SHARES)
         profiles = (1 - share) * self.profiles + share * (self.frequency @ self.profiles)
         level = np.round(2 * np.log2(np.maximum(counts.sum(axis=1, dtype=np.float64), 1))).astype(np.int64)
         n_candidates = min(CANDIDATES, len(profiles))
@@ -198,14 +201,14 @@ class SpilloverModel:
             candidates=candidates,
             of_profile=np.empty(candidates.shape),
             of_share=np.empty(shape),
-            likelihood=np.empty(shape),
+            likelihood=np.empty((n_cells, len(BACKGROUNDS), len(SHARES))),
             expected=np.empty((n_cells, n_genes)),
         )
         for rows in row_blocks(n_cells, rows_within(_VALUES, n_genes * candidates.shape[1])):
             joint, made.likelihood[rows], made.expected[rows] = self._joint(
                 counts[rows], around[rows], candidates[rows]
             )
-            made.of_profile[rows], made.of_share[rows] = joint.sum(axis=2), joint.sum(axis=1)
+            made.of_profile[rows], made.of_share[rows] = joint.sum(axis=(2, 3)), joint.sum(axis=(1, 2))
         return made
 
     def fit(self, counts: FloatArray, around: Surroundings) -> SpilloverModel:
@@ -230,17 +233,23 @@ class SpilloverModel:
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
         near, wide = (self._mixed(one, candidates, own) for one in (around.near, around.wide))
         has_wide = around.wide.any(axis=1)[:, None, None]
-        own = np.where(has_wide, (1 - _BACKGROUND) * own + _BACKGROUND * wide, own).astype(np.float32)
-        logs = np.empty((*candidates.shape, len(SHARES)))
-        for number, share in enumerate(SHARES.astype(np.float32)):
-            logs[:, :, number] = _log_likelihood(counts, (1 - share) * own + share * near, self.dispersion)
-        logs[~around.near.any(axis=1), :, 1:] = -np.inf
-        logs += np.log(self.frequency[candidates])[:, :, None]
-        likelihood = np.exp(logs - logs.max(axis=(1, 2), keepdims=True))
+        wide = np.where(has_wide, wide, own)
+        has_near = around.near.any(axis=1)
+        logs = np.full((*candidates.shape, len(BACKGROUNDS), len(SHARES)), -np.inf)
+        for place, background in enumerate(BACKGROUNDS[: None if has_wide.any() else 1].astype(np.float32)):
+            rest = (1 - background) * own + background * wide
+            for number, share in enumerate(SHARES[: None if has_near.any() else 1].astype(np.float32)):
+                mixed = (1 - share) * rest + share * near
+                logs[:, :, place, number] = _log_likelihood(counts, mixed, self.dispersion)
+        logs[~has_near, :, :, 1:] = -np.inf
+        logs += np.log(self.frequency[candidates])[:, :, None, None]
+        likelihood = np.exp(logs - logs.max(axis=(1, 2, 3), keepdims=True))
         joint = likelihood * self.prior
-        joint /= joint.sum(axis=(1, 2), keepdims=True)
-        expected = np.einsum("cp,cpg->cg", joint @ (1 - SHARES), own)
-        expected += np.einsum("cp,cpg->cg", joint @ SHARES, near)
+        joint /= joint.sum(axis=(1, 2, 3), keepdims=True)
+        of_rest = joint @ (1 - SHARES)  # n_cells x n_candidates x n_backgrounds
+        expected = np.einsum("cp,cpg->cg", of_rest @ (1 - BACKGROUNDS), own)
+        expected += np.einsum("cp,cpg->cg", of_rest @ BACKGROUNDS, wide)
+        expected += np.einsum("cp,cpg->cg", joint.sum(axis=2) @ SHARES, near)
         return joint, likelihood.sum(axis=1), expected
 
     def _mixed(self, shares: DoubleArray, candidates: IntArray, own: FloatArray) -> FloatArray:
@@ -268,9 +277,7 @@ class SpilloverModel:
         np.add.at(frequency, candidates, known.of_profile)
         return replace(
             self,
-            profiles=_as_shares(
-                self.profiles * (measured + _PSEUDO_COUNTS) / (predicted + _PSEUDO_COUNTS)
-            ),
+            profiles=_as_shares(self.profiles * (measured + _PSEUDO_COUNTS) / (predicted + _PSEUDO_COUNTS)),
             dispersion=_better_dispersion(counts, means, self.dispersion),
             frequency=frequency / frequency.sum(),
             prior=_share_frequencies(known.likelihood[around.near.any(axis=1)], self.prior),
@@ -280,9 +287,10 @@ class SpilloverModel:
 def _share_frequencies(likelihood: DoubleArray, prior: DoubleArray) -> DoubleArray:
     """Return how frequent each share is, (n_shares,), of a higher likelihood than the prior."""
     for _ in range(_INNER_STEPS if len(likelihood) else 0):
-        mixed = np.maximum(likelihood @ prior, 1e-300)
-        prior = prior * (likelihood.T @ (1 / mixed))
-        prior[0] += _PSEUDO_CELLS
+        mixed = np.maximum(np.tensordot(likelihood, prior), 1e-300)
+        prior = prior * np.tensordot(1 / mixed, likelihood, axes=1)
+        of_background = prior.sum(axis=1)
+        prior[:, 0] += _PSEUDO_CELLS * of_background / of_background.sum()
         prior = np.maximum(prior / prior.sum(), 1e-12)
     return np.asarray(prior / prior.sum())
 

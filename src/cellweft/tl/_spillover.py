@@ -145,7 +145,9 @@ def spillover(
         "seed": int(seed),
         "mean": mean,
         "large": mean >= LARGE_SPILLOVER,
-        "frequencies": {f"{one:g}": float(part) for one, part in zip(SHARES, model.prior, strict=True)},
+        "frequencies": {
+            f"{one:g}": float(part) for one, part in zip(SHARES, model.prior.sum(axis=0), strict=True)
+        },
     }
     made = pd.Series(share, index=pair.st.obs_names, name=SPILLOVER)
     made.attrs[RECORD] = record
@@ -270,12 +272,7 @@ class _Cells:
 
 
 def _estimated(
-    cells: _Cells,
-    neighborhoods: _Neighborhoods,
-    model: SpilloverModel,
-    *,
-    seed: int,
-    progress: Progress,
+    cells: _Cells, neighborhoods: _Neighborhoods, model: SpilloverModel, *, seed: int, progress: Progress
 ) -> tuple[DoubleArray, NDArray[np.bool_], SpilloverModel]:
     """Return the share of every cell, whether it was compared with neighbours, and what was learned."""
     totals, n_profiles = cells.totals, len(model.profiles)
