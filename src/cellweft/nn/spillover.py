@@ -20,13 +20,14 @@ q is the mean profile of the nearest cells, r that of cells farther away, around
 
 with w the weight of a neighbour by its distance. Three traps are avoided so. What a neighbour looks like
 comes from the reference, not from its measurement, which holds the counts of others itself. A neighbour that
-is like the cell counts as the cell: of such pairs nothing can be told. And a tenth of a cell's counts, e, is
-left to the wider surroundings, so that what all cells of a part of the tissue have in common, and the
+is like the cell counts as the cell: of such pairs nothing can be told. And a part e of what is not spill-over
+is left to the wider surroundings, so that what the cells of a part of the tissue have in common, and the
 reference lacks, is not taken for spill-over: only what the adjacent cells explain better counts.
 
-s has a few values. How frequent each is in the tissue, and each profile, is learned together with f and
-alpha from a sample of cells by expectation and maximisation (empirical Bayes; Robbins, 1956). The estimate of
-a cell is the mean of s given its counts. Where these say little, it is the tissue's mean.
+s and e have a few values. How frequent each pair of them is in the tissue, and each profile, is learned
+together with f and alpha from a sample of cells by expectation and maximisation (empirical Bayes; Robbins,
+1956). The estimate of a cell is the mean of s given its counts. Where these say little, it is the mean of
+the tissue.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class CellPosterior:
     candidates, of_profile
         (n_cells, n_candidates) numbers of profiles, and the probability of each; a cell's sum is 1.
     of_share, likelihood
-        (n_cells, n_shares) probability of each of `SHARES`, and likelihood relative to the cell's largest.
+        (n_cells, n_shares) probability of each of `SHARES`, and (n_cells, n_backgrounds, n_shares) likelihood
+        of each pair of `BACKGROUNDS` and `SHARES`, relative to the cell's largest.
     expected
         (n_cells, n_genes) mean share of each gene among a cell's counts.
     """
@@ -124,7 +126,7 @@ class SpilloverModel:
     frequency
         (n_profiles,) share of the tissue's cells; the sum is 1.
     prior
-        (n_shares,) how frequent each of `SHARES` is; the sum is 1.
+        (n_backgrounds, n_shares) how frequent each pair of `BACKGROUNDS` and `SHARES` is; the sum is 1.
     """
 
     profiles: DoubleArray
@@ -229,7 +231,7 @@ class SpilloverModel:
     def _joint(
         self, counts: FloatArray, around: Surroundings, candidates: IntArray
     ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-        """Return the probability of profiles with shares, the likelihood of shares, and expected genes."""
+        """Return the probability of profiles with both parts, the parts' likelihood, and expected genes."""
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
         near, wide = (self._mixed(one, candidates, own) for one in (around.near, around.wide))
         has_wide = around.wide.any(axis=1)[:, None, None]
@@ -285,7 +287,7 @@ class SpilloverModel:
 
 
 def _share_frequencies(likelihood: DoubleArray, prior: DoubleArray) -> DoubleArray:
-    """Return how frequent each share is, (n_shares,), of a higher likelihood than the prior."""
+    """Return a prior of a higher likelihood; shapes as those of the model and of what is known of cells."""
     for _ in range(_INNER_STEPS if len(likelihood) else 0):
         mixed = np.maximum(np.tensordot(likelihood, prior), 1e-300)
         prior = prior * np.tensordot(1 / mixed, likelihood, axes=1)

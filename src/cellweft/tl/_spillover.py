@@ -93,7 +93,7 @@ def spillover(
     Series
         (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
         counts in the panel. ``attrs["cellweft"]`` is the record: among others ``mean``, of the cells that
-        have both; ``large``, whether that is 0.2 or more; and ``frequencies`` of the shares, as learned.
+        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the shares, as learned.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def spillover(
         "n_profiles": len(model.profiles),
         "seed": int(seed),
         "mean": mean,
-        "large": mean >= LARGE_SPILLOVER,
+        "caution": _caution(mean),
         "frequencies": {
             f"{one:g}": float(part) for one, part in zip(SHARES, model.prior.sum(axis=0), strict=True)
         },
@@ -152,6 +152,16 @@ def spillover(
     made = pd.Series(share, index=pair.st.obs_names, name=SPILLOVER)
     made.attrs[RECORD] = record
     return made
+
+
+def _caution(mean: float) -> str:
+    if mean < LARGE_SPILLOVER:
+        return ""
+    return (
+        f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the reference. "
+        "Segmentation may miss borders of cells, or the reference may lack cell types; look at the cells with "
+        "the highest shares before you interpret rare types or markers in unexpected cells."
+    )
 
 
 def check_spillover(pair: Pair) -> None:
