@@ -13,7 +13,7 @@ from cellweft._typing import OutputType, PanelValues, Preset, ResultScale
 from cellweft.cli import options
 from cellweft.cli.console import Screen, cautions_of, running
 from cellweft.cli.parsing import check_device, read_genes, read_settings
-from cellweft.data.io.keys import MEASURED, RELIABILITY
+from cellweft.data.io.keys import MEASURED, RECORD, RELIABILITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,7 @@ def impute(
     settings: options.Settings = None,
     interval: Annotated[float | None, typer.Option(metavar="SHARE")] = None,
     no_reliability: bool = False,
+    spillover: bool = False,
     save_model: options.SaveModel = None,
     writing: WritingOptions,
     network: options.NetworkOptions,
@@ -89,6 +90,9 @@ def impute(
         Also write intervals (layers lower and upper) that contain this share of the values, for example 0.9.
     no_reliability
         Do not learn the reliability of each gene. stImpute then takes a sixth of the time.
+    spillover
+        Also write the share of each cell's counts that spilled over from its neighbours
+        (obs["cellweft_spillover"]). ST must then be counts.
     sc, st, memory, save_model, writing, network, data, run
         Options that are shared by several commands.
     """
@@ -102,7 +106,9 @@ def impute(
         _check_interval(interval, preset, no_reliability=no_reliability)
         _check_measured(writing.measured, preset)
         check_device(run.device)
+        from cellweft import tl
         from cellweft.impute.imputer import Imputer, write_imputation
+        from cellweft.tl._spillover import check_spillover
 
         imputer = Imputer(
             preset=preset,
@@ -114,15 +120,27 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         _check_counts(pair, writing)
+        if spillover:
+            check_spillover(pair)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
+        cautions = cautions_of(pair)
         with screen.progress() as progress:
+            spilled = None
+            if spillover:
+                spilled = tl.spillover(pair, seed=run.seed, memory=memory, progress=progress)
+                cautions += _tell_spillover(screen, spilled)
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            job = write_imputation(imputer, pair, request, genes=names, progress=progress)
+            column = None if spilled is None else spilled.to_numpy()
+            job = write_imputation(
+                imputer, pair, request, genes=names, spillover=column, progress=progress
+            )
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(job.var, plan.n_cells)
-        about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)}
+        about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions}
+        if spilled is not None:
+            about["spillover"] = spilled.attrs[RECORD]
         files = {"output": request.target, "model": model}
         said += ", on the scale of counts" * (writing.scale == "counts")
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **about})
@@ -188,6 +206,15 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
         for name, part in (imputer.network_ or {}).items()
     ]
     screen.say(f"Network: {'; '.join(parts) or 'none'}")
+
+
+def _tell_spillover(screen: Screen, spilled: pd.Series[float]) -> list[str]:
+    """Print the mean share that spilled over, and return what should be known of it."""
+    record = spilled.attrs[RECORD]
+    screen.say(f"Spill-over: {record['mean']:.0%} of a cell's counts on average")
+    cautions = [record["caution"]] if record["caution"] else []
+    screen.say_each(cautions)
+    return cautions
 
 
 def _made(var: pd.DataFrame, n_cells: int) -> tuple[str, dict[str, Any]]:

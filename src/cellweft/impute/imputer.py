@@ -846,6 +846,7 @@ def write_imputation(
     request: OutputRequest,
     *,
     genes: Iterable[str] | None = None,
+    spillover: DoubleArray | None = None,
     progress: Progress = no_progress,
 ) -> Imputation:
     """Write imputed genes as a request says, which was looked at before.
@@ -858,6 +859,8 @@ def write_imputation(
         As in `Imputer.impute_to`.
     request
         Where the result goes, and in which form.
+    spillover
+        (n_cells,) a further column of the cells, ``obs["cellweft_spillover"]``.
 
     Returns
     -------
@@ -873,6 +876,7 @@ def write_imputation(
             measured=request.measured,
             memory=request.memory,
         )
+        job = replace(job, spillover=spillover)
         job = in_tiles_of(job, target) if resume else job
         cut = None if request.sparse is None else float(request.sparse)
         journal = None

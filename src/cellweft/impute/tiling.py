@@ -20,7 +20,7 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, Result
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.digest import digest_of
 from cellweft.data.io.journal import Journal, kept_mark
-from cellweft.data.io.keys import INTERVAL, MEASURED, MEASUREMENT_WEIGHT, NO_COUNTS, SCALE_TEXTS, SIMILARITY
+from cellweft.data.io.keys import INTERVAL, MEASURED, MEASUREMENT_WEIGHT, NO_COUNTS, SCALE_TEXTS, SIMILARITY, SPILLOVER
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter
@@ -80,6 +80,8 @@ class Imputation:
         What the values are, "log" or "counts".
     blend
         What blends genes of the panel with their measurement, or None where they are predicted alone.
+    spillover
+        (n_cells,) share of each cell's counts that spilled over, or None where it is not to be written.
     """
 
     fitted: FittedMethod
@@ -91,6 +93,7 @@ class Imputation:
     similarity: DoubleArray | None
     scale: ResultScale = "log"
     blend: PanelBlend | None = None
+    spillover: DoubleArray | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -180,6 +183,8 @@ class Imputation:
             more[NO_COUNTS] = self.pair.blank_cells
         if self.similarity is not None:
             more[SIMILARITY] = self.similarity
+        if self.spillover is not None:
+            more[SPILLOVER] = self.spillover
         return ExtendedTable(table, more)
 
     @cached_property
@@ -201,7 +206,9 @@ class Imputation:
         dtype, sparse
             Type of the numbers, and the cut of a sparse result.
         """
+        more = {} if self.spillover is None else {"spillover": digest_of(self.spillover)}
         return {
+            **more,
             "preset": self.fitted.preset,
             "seed": self.fitted.seed,
             "dtype": dtype,

@@ -38,6 +38,9 @@ there are any."""
 SIMILARITY: Final = f"{PREFIX}similarity"
 """``obs``: how near the reference comes to an imputed cell."""
 
+SPILLOVER: Final = f"{PREFIX}spillover"
+"""``obs``: share of a spatial cell's panel counts that its neighbours explain better than the reference."""
+
 CONFIDENCE: Final = f"{PREFIX}confidence"
 SPREAD: Final = f"{PREFIX}spread"
 WEIGHT: Final = f"{PREFIX}weight"

@@ -138,6 +138,8 @@ def simulate_cortex(
         ``obs["depth"]`` (0 at the pia, 1 at the white matter), ``obs["cell_area"]`` (um^2), and
         ``obsm["spatial"]`` (um). ``sc``: ``obs["cell_type"]``, ``obs["donor"]``, ``obsm["spatial_true"]``.
         ``truth.var["pattern"]``: what drives a gene, "marker", "depth", "lateral", "state" or "common".
+        ``truth.obs["spill_over"]``: the share of a cell's expected panel counts that is its neighbours'. It
+        is larger than ``spill_over`` in a small cell among large ones.
 
     Raises
     ------
@@ -180,15 +182,21 @@ def simulate_cortex(
     spatial = _draw_cells(n_spatial, thickness, vessels, stream)
     effect = platform_effect * stream.standard_normal(n_genes)
     efficiency = 0.25 * stream.standard_normal(n_spatial) + np.log(spatial.area / _AREA)
-    truth = _measure(spatial, programmes, effect, efficiency, stream, spill_over=spill_over)
+    truth, spilled = _measure(
+        spatial, programmes, effect, efficiency, stream, spill_over=spill_over, panel=panel
+    )
 
     stream = numpy_stream(seed, "cortex: reference cells")
     reference = _draw_cells(n_reference, thickness, vessels, stream, loss=0.4)
     donor = stream.integers(n_donors, size=n_reference)
     by_donor = 0.15 * stream.standard_normal((n_donors, n_genes)) + np.log(1.5)
     depth = 0.4 * stream.standard_normal(n_reference) + 0.5 * np.log(reference.area / _AREA)
-    counts = _measure(reference, programmes, by_donor[donor], depth, stream, dropout=dropout)
-    return _assemble(spatial, truth, reference, counts, programmes, panel=panel, donor=donor)
+    counts, _ = _measure(
+        reference, programmes, by_donor[donor], depth, stream, dropout=dropout, panel=panel
+    )
+    made = _assemble(spatial, truth, reference, counts, programmes, panel=panel, donor=donor)
+    made.truth.obs["spill_over"] = spilled
+    return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,12 +409,14 @@ def _measure(
     *,
     spill_over: float = 0.0,
     dropout: float = 0.0,
-) -> sp.csr_matrix:
+    panel: IntArray,
+) -> tuple[sp.csr_matrix, DoubleArray]:
     """Count the genes of the cells, n_cells x n_genes; blocks bound the memory of a large tissue.
 
-    ``log_yield`` is of the genes, (n_genes,), or of each cell's, (n_cells, n_genes).
+    ``log_yield`` is of the genes, (n_genes,), or of each cell's, (n_cells, n_genes). The second result is the
+    share of each cell's expected counts of the panel that is its neighbours', (n_cells,).
     """
-    blocks = []
+    blocks, shares = [], np.zeros(len(cells.place))
     near: IntArray | None = None
     if spill_over:
         near = np.asarray(cKDTree(cells.place).query(cells.place, _NEIGHBOURS + 1)[1])[:, 1:]
@@ -423,11 +433,12 @@ def _measure(
         if near is not None:
             spilled = sum(rates(near[rows, turn]) for turn in range(near.shape[1])) / near.shape[1]
             rate = (1 - spill_over) * rate + spill_over * spilled
+            shares[rows] = spill_over * spilled[:, panel].sum(axis=1) / rate[:, panel].sum(axis=1)
         counts = stream.poisson(rate * stream.standard_gamma(5.0, rate.shape) / 5.0)
         if dropout > 0:
             counts[stream.random(rate.shape) < dropout * np.exp(-rate)] = 0
         blocks.append(sp.csr_matrix(counts, dtype=np.float32))
-    return sp.csr_matrix(sp.vstack(blocks, format="csr"))
+    return sp.csr_matrix(sp.vstack(blocks, format="csr")), shares
 
 
 def _log_rates(cells: _Cells, programmes: _Programmes, which: IntArray) -> DoubleArray:

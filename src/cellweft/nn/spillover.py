@@ -1,0 +1,328 @@
+r"""Which share of a cell's counts its neighbours explain better than any cell of the reference.
+
+With x the count of gene g in cell i, n the cell's total over the panel, p the profiles that the reference has
+(groups of its cells, each with a sum of 1 over the panel), z the profile of the cell and s the share that
+spilled into it, the model is
+
+.. math::
+
+    x_{ig} \mid z_i = k, s_i = s \sim \mathrm{NB}\bigl(n_i \,
+    [(1 - s) ((1 - e) \, p_{kg} + e \, r_{ikg}) + s \, q_{ikg}], \ \alpha_g\bigr), \qquad
+    p_{kg} \propto f_g P_{kg}.
+
+f is how much more of a gene the spatial platform detects than the reference, and alpha the gene's dispersion.
+q is the mean profile of the nearest cells, r that of cells farther away, around these:
+
+.. math::
+
+    q_{ik} = \sum_l m_{il} \, p_{l(k)}, \qquad m_{il} \propto \sum_{j \ne i} w_{ij} \, n_j \, P(z_j = l), \qquad
+    l(k) = k \ \text{where} \ p_l \ \text{is like} \ p_k, \ \text{else} \ l,
+
+with w the weight of a neighbour by its distance. Three traps are avoided so. What a neighbour looks like
+comes from the reference, not from its measurement, which holds the counts of others itself. A neighbour that
+is like the cell counts as the cell: of such pairs nothing can be told. And a part e of what is not spill-over
+is left to the wider surroundings, so that what the cells of a part of the tissue have in common, and the
+reference lacks, is not taken for spill-over: only what the adjacent cells explain better counts.
+
+s and e have a few values. How frequent each pair of them is in the tissue, and each profile, is learned
+together with f and alpha from a sample of cells by expectation and maximisation (empirical Bayes; Robbins,
+1956). The estimate of a cell is the mean of s given its counts. Where these say little, it is the mean of
+the tissue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.special import gammaln
+
+from cellweft._compute import row_blocks, rows_within
+from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+
+SHARES = np.array([0.0, 0.03, 0.07, 0.12, 0.2, 0.3, 0.45, 0.6, 0.8])
+"""Values that the share of a cell may have."""
+
+BACKGROUNDS = np.array([0.1, 0.3, 0.6])
+"""Values of e, the part of the rest that is left to the wider surroundings. Without the first, the simulated
+cortex without spill-over is given .06."""
+
+CANDIDATES = 4
+"""Profiles that a cell may have, at most; all others are much less likely."""
+
+_ALIKE = 0.7  # correlation of the roots of two profiles, from which on they are alike
+_STEPS, _INNER_STEPS = 6, 20  # of expectation and maximisation; of the frequencies within each
+_LEAST_MEAN = 1e-6  # counts
+_DISPERSIONS = (0.02, 20.0)
+_CLIMB = (0.6, 1.0, 1.6)  # factors on the dispersion that a step tries
+_PSEUDO_COUNTS = 1.0  # of a gene, that keep its factor near 1 where nothing is counted
+_PSEUDO_CELLS = 5.0  # without spill-over, beside those of the sample
+_EXPECTED_SHARE = 0.1  # mean of the first guess of the shares
+_VALUES = 2**16  # of means that are held at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Surroundings:
+    """What lies around cells, as shares of profiles.
+
+    Attributes
+    ----------
+    near, wide
+        (n_cells, n_profiles) m of the nearest cells, and the same of cells farther away. A row's sum is 1, or
+        0 for a cell that has none.
+    """
+
+    near: DoubleArray
+    wide: DoubleArray
+
+    def __getitem__(self, rows: slice) -> Surroundings:
+        return Surroundings(near=self.near[rows], wide=self.wide[rows])
+
+    @classmethod
+    def none(cls, n_cells: int, n_profiles: int) -> Surroundings:
+        """Return those of cells that lie alone."""
+        empty = np.zeros((n_cells, n_profiles))
+        return cls(near=empty, wide=empty)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellPosterior:
+    """What is known of cells given their counts.
+
+    Attributes
+    ----------
+    candidates, of_profile
+        (n_cells, n_candidates) numbers of profiles, and the probability of each; a cell's sum is 1.
+    of_share, likelihood
+        (n_cells, n_shares) probability of each of `SHARES`, and (n_cells, n_backgrounds, n_shares) likelihood
+        of each pair of `BACKGROUNDS` and `SHARES`, relative to the cell's largest.
+    expected
+        (n_cells, n_genes) mean share of each gene among a cell's counts.
+    """
+
+    candidates: IntArray
+    of_profile: DoubleArray
+    of_share: DoubleArray
+    likelihood: DoubleArray
+    expected: DoubleArray
+
+    @property
+    def share(self) -> DoubleArray:
+        """(n_cells,) mean share, 0 to below 1."""
+        return np.asarray(self.of_share @ SHARES)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpilloverModel:
+    """Profiles of cells as the spatial platform sees them, and how shares of spill-over are distributed.
+
+    Attributes
+    ----------
+    profiles
+        (n_profiles, n_genes) p of the module's equation; a row's sum is 1.
+    dispersion
+        (n_genes,) alpha.
+    frequency
+        (n_profiles,) share of the tissue's cells; the sum is 1.
+    prior
+        (n_backgrounds, n_shares) how frequent each pair of `BACKGROUNDS` and `SHARES` is; the sum is 1.
+    """
+
+    profiles: DoubleArray
+    dispersion: DoubleArray
+    frequency: DoubleArray
+    prior: DoubleArray
+
+    @classmethod
+    def of_reference(cls, means: DoubleArray, sizes: DoubleArray) -> SpilloverModel:
+        """Return the model before it has seen the tissue.
+
+        Parameters
+        ----------
+        means
+            (n_profiles, n_genes) mean expression of groups of reference cells, at least 0.
+        sizes
+            (n_profiles,) cells of each group, to which one average cell is added.
+        """
+        average = sizes @ means / sizes.sum()
+        held = (means * sizes[:, None] + average) / (sizes[:, None] + 1)
+        prior = np.exp(-SHARES / _EXPECTED_SHARE)
+        return cls(
+            profiles=_as_shares(held + _LEAST_MEAN * max(float(average.mean()), _LEAST_MEAN)),
+            dispersion=np.ones(means.shape[1]),
+            frequency=np.full(len(means), 1 / len(means)),
+            prior=np.tile(prior / prior.sum() / len(BACKGROUNDS), (len(BACKGROUNDS), 1)),
+        )
+
+    def candidates(self, counts: FloatArray) -> IntArray:
+        """Return the profiles that cells may have, (n_cells, n_candidates).
+
+        Parameters
+        ----------
+        counts
+            (n_cells, n_genes) of the panel.
+
+        Notes
+        -----
+        The most likely ones where what spills in is the tissue's mean, for totals rounded to a power of the
+        square root of 2: a few tables of profiles x genes then do for all cells.
+        """
+        share = float(self.prior.sum(axis=0) @ SHARES)
+        profiles = (1 - share) * self.profiles + share * (self.frequency @ self.profiles)
+        level = np.round(2 * np.log2(np.maximum(counts.sum(axis=1, dtype=np.float64), 1))).astype(np.int64)
+        n_candidates = min(CANDIDATES, len(profiles))
+        made = np.empty((len(counts), n_candidates), dtype=np.int64)
+        for one in np.unique(level):
+            means = np.maximum(2 ** (one / 2) * profiles, _LEAST_MEAN)
+            spread = np.log1p(self.dispersion * means)
+            cells = np.flatnonzero(level == one)
+            logs = counts[cells] @ (np.log(means) - spread).T  # n_cells of the level x n_profiles
+            logs += np.log(self.frequency) - spread @ (1 / self.dispersion)
+            made[cells] = np.argsort(-logs, axis=1, kind="stable")[:, :n_candidates]
+        return made
+
+    def posterior(
+        self, counts: FloatArray, around: Surroundings, candidates: IntArray | None = None
+    ) -> CellPosterior:
+        """Return what is known of cells given their counts.
+
+        Parameters
+        ----------
+        counts
+            (n_cells, n_genes) of the panel.
+        around
+            Of the cells. The share of a cell without near ones is 0.
+        candidates
+            From `candidates`, where they are known.
+        """
+        candidates = self.candidates(counts) if candidates is None else candidates
+        n_cells, n_genes = counts.shape
+        shape = n_cells, len(SHARES)
+        made = CellPosterior(
+            candidates=candidates,
+            of_profile=np.empty(candidates.shape),
+            of_share=np.empty(shape),
+            likelihood=np.empty((n_cells, len(BACKGROUNDS), len(SHARES))),
+            expected=np.empty((n_cells, n_genes)),
+        )
+        for rows in row_blocks(n_cells, rows_within(_VALUES, n_genes * candidates.shape[1])):
+            joint, made.likelihood[rows], made.expected[rows] = self._joint(
+                counts[rows], around[rows], candidates[rows]
+            )
+            made.of_profile[rows], made.of_share[rows] = joint.sum(axis=(2, 3)), joint.sum(axis=(1, 2))
+        return made
+
+    def fit(self, counts: FloatArray, around: Surroundings) -> SpilloverModel:
+        """Return the model after it has learned from a sample of cells; parameters as of `posterior`."""
+        model, candidates = self, self.candidates(counts)
+        for _ in range(_STEPS if len(counts) else 0):
+            model = model._improved(counts, around, candidates)
+        return model
+
+    @cached_property
+    def _unlike(self) -> BoolArray:
+        """(n_profiles, n_profiles) pairs of profiles that can be told apart."""
+        roots = np.sqrt(self.profiles)
+        roots = roots - roots.mean(axis=1, keepdims=True)
+        roots /= np.maximum(np.linalg.norm(roots, axis=1, keepdims=True), 1e-12)
+        return np.asarray(roots @ roots.T < _ALIKE)
+
+    def _joint(
+        self, counts: FloatArray, around: Surroundings, candidates: IntArray
+    ) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+        """Return the probability of profiles with both parts, the parts' likelihood, and expected genes."""
+        own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
+        near, wide = (self._mixed(one, candidates, own) for one in (around.near, around.wide))
+        has_wide = around.wide.any(axis=1)[:, None, None]
+        wide = np.where(has_wide, wide, own)
+        has_near = around.near.any(axis=1)
+        logs = np.full((*candidates.shape, len(BACKGROUNDS), len(SHARES)), -np.inf)
+        for place, background in enumerate(BACKGROUNDS[: None if has_wide.any() else 1].astype(np.float32)):
+            rest = (1 - background) * own + background * wide
+            for number, share in enumerate(SHARES[: None if has_near.any() else 1].astype(np.float32)):
+                mixed = (1 - share) * rest + share * near
+                logs[:, :, place, number] = _log_likelihood(counts, mixed, self.dispersion)
+        logs[~has_near, :, :, 1:] = -np.inf
+        logs += np.log(self.frequency[candidates])[:, :, None, None]
+        likelihood = np.exp(logs - logs.max(axis=(1, 2, 3), keepdims=True))
+        joint = likelihood * self.prior
+        joint /= joint.sum(axis=(1, 2, 3), keepdims=True)
+        of_rest = joint @ (1 - SHARES)  # n_cells x n_candidates x n_backgrounds
+        expected = np.einsum("cp,cpg->cg", of_rest @ (1 - BACKGROUNDS), own)
+        expected += np.einsum("cp,cpg->cg", of_rest @ BACKGROUNDS, wide)
+        expected += np.einsum("cp,cpg->cg", joint.sum(axis=2) @ SHARES, near)
+        return joint, likelihood.sum(axis=1), expected
+
+    def _mixed(self, shares: DoubleArray, candidates: IntArray, own: FloatArray) -> FloatArray:
+        """Return mean profiles of surroundings, those like the candidate being the candidate.
+
+        Parameters
+        ----------
+        shares
+            (n_cells, n_profiles) of the surroundings.
+        candidates, own
+            (n_cells, n_candidates) of the cells, and (n_cells, n_candidates, n_genes) their profiles.
+        """
+        others = (shares[:, None] * self._unlike[candidates]).astype(np.float32)
+        same = (shares.sum(axis=1)[:, None] - others.sum(axis=2)).astype(np.float32)
+        return np.asarray(others @ self.profiles.astype(np.float32) + same[:, :, None] * own)
+
+    def _improved(self, counts: FloatArray, around: Surroundings, candidates: IntArray) -> SpilloverModel:
+        """Return the model after a step of expectation and maximisation."""
+        known = self.posterior(counts, around, candidates)
+        totals = counts.sum(axis=1, dtype=np.float64)[:, None]
+        means = np.maximum(totals * known.expected, 1e-9)  # n_cells x n_genes
+        precision = 1 / (1 + self.dispersion * means)
+        measured, predicted = (precision * counts).sum(axis=0), (precision * means).sum(axis=0)
+        frequency = np.ones(len(self.profiles))
+        np.add.at(frequency, candidates, known.of_profile)
+        return replace(
+            self,
+            profiles=_as_shares(self.profiles * (measured + _PSEUDO_COUNTS) / (predicted + _PSEUDO_COUNTS)),
+            dispersion=_better_dispersion(counts, means, self.dispersion),
+            frequency=frequency / frequency.sum(),
+            prior=_share_frequencies(known.likelihood[around.near.any(axis=1)], self.prior),
+        )
+
+
+def _share_frequencies(likelihood: DoubleArray, prior: DoubleArray) -> DoubleArray:
+    """Return a prior of a higher likelihood; shapes as those of the model and of what is known of cells."""
+    for _ in range(_INNER_STEPS if len(likelihood) else 0):
+        mixed = np.maximum(np.tensordot(likelihood, prior), 1e-300)
+        prior = prior * np.tensordot(1 / mixed, likelihood, axes=1)
+        of_background = prior.sum(axis=1)
+        prior[:, 0] += _PSEUDO_CELLS * of_background / of_background.sum()
+        prior = np.maximum(prior / prior.sum(), 1e-12)
+    return np.asarray(prior / prior.sum())
+
+
+def _better_dispersion(counts: FloatArray, means: DoubleArray, dispersion: DoubleArray) -> DoubleArray:
+    """Return the most likely of a few dispersions of each gene, (n_genes,); arrays as of the model's."""
+    tried = np.stack([factor * dispersion for factor in _CLIMB]).clip(*_DISPERSIONS)
+    logs = np.empty(tried.shape)
+    for number, alpha in enumerate(tried):
+        shape = 1 / alpha
+        over = 1 + alpha * means
+        parts = gammaln(counts + shape) + counts * np.log(alpha * means / over) - shape * np.log(over)
+        logs[number] = parts.sum(axis=0) - len(counts) * gammaln(shape)
+    return np.asarray(np.take_along_axis(tried, logs.argmax(axis=0)[None], axis=0)[0])
+
+
+def _log_likelihood(counts: FloatArray, shares: FloatArray, dispersion: DoubleArray) -> FloatArray:
+    """Return log likelihoods (n_cells, n_profiles) of counts, but for what the means do not change.
+
+    Parameters
+    ----------
+    counts, shares, dispersion
+        (n_cells, n_genes) counts, (n_cells, n_profiles, n_genes) share of each gene, (n_genes,).
+    """
+    alpha = dispersion.astype(np.float32)
+    means = np.maximum(counts.sum(axis=1)[:, None, None] * shares, np.float32(_LEAST_MEAN))
+    over = 1 + alpha * means
+    from_counts = np.log(means / over) @ counts[:, :, None]  # n_cells x n_profiles x 1
+    return np.asarray(from_counts[:, :, 0] - np.log(over) @ (1 / alpha))
+
+
+def _as_shares(values: DoubleArray) -> DoubleArray:
+    return np.asarray(values / values.sum(axis=1, keepdims=True))

@@ -1,0 +1,365 @@
+"""Spill-over: the share of a cell's counts that its neighbours explain better than any reference cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellweft._compute import (
+    READ_ROWS,
+    numpy_stream,
+    parse_memory,
+    progress_callback,
+    row_blocks,
+    rows_within,
+    sample_rows,
+)
+from cellweft._errors import (
+    InputError,
+    KeyMissingError,
+    MemoryBudgetError,
+    ScaleError,
+    arg,
+    check_kind,
+    check_range,
+    check_seed,
+    checks_kinds,
+    sentence,
+)
+from cellweft._provenance import stamp
+from cellweft._text import human_bytes
+from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, ProgressOption
+from cellweft.data._pair import Pair
+from cellweft.data.io.keys import RECORD, SPILLOVER
+from cellweft.nn.metacells import group_cells
+from cellweft.nn.spillover import CANDIDATES, SHARES, SpilloverModel, Surroundings
+
+LARGE_SPILLOVER = 0.2
+"""Mean share of a tissue from which on it is large."""
+
+_WIDE = 40  # cells around the nearest ones
+_REACH = 3.0  # times the spacing, within which cells are neighbours
+_SAMPLE_CELLS = 2000  # that frequencies, gene factors and dispersions are learned from
+_REFERENCE_CELLS = 20_000  # that profiles are made of
+_PASSES = 2  # over the cells, after a first one that tells their profiles without their neighbours
+_CELL_BYTES = 12.0 * CANDIDATES + 100.0  # that are held of each cell: profiles, coordinates, trees
+_MIX_COPIES, _GENE_COPIES = 2 * CANDIDATES + 6, 4  # of a cell's values in a block, in float64
+
+
+@checks_kinds
+def spillover(
+    pair: Pair,
+    *,
+    n_neighbors: int = 6,
+    radius: float | None = None,
+    n_profiles: int = 100,
+    seed: int = 0,
+    memory: str | int = "1 GB",
+    progress: ProgressOption = True,
+) -> pd.Series[float]:
+    """Return the share of each spatial cell's panel counts that its neighbours explain better.
+
+    Transcripts of a cell are assigned to its neighbour where cells overlap or segmentation misses the border.
+
+    Parameters
+    ----------
+    pair
+        The data. The spatial side must be counts, of cells (not of spots that hold several), with
+        coordinates. Nothing has to be fitted.
+    n_neighbors
+        Nearest cells of the same slice that may have spilled into a cell, at least 1.
+    radius
+        How far away they are at most, in the unit of the coordinates; by default three times
+        ``pair.spacing``.
+    n_profiles
+        Groups of reference cells, about, that a cell is compared with, at least 2; each label of
+        ``pair.labels`` has groups of its own.
+    seed
+        Of the draws of cells that are learned from.
+    memory
+        Budget for what is held of the cells and of a block.
+    progress
+        As in `cellweft.Imputer.fit`; a function is called as cells are read.
+
+    Returns
+    -------
+    Series
+        (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
+        counts in the panel. ``attrs["cellweft"]`` is the record: among others ``mean``, of the cells that
+        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the shares, as learned.
+
+    Raises
+    ------
+    KeyMissingError
+        The pair has no coordinates.
+    ScaleError
+        The spatial data are not counts.
+    InputError
+        All cells lie at one place, or no cell of the reference has counts in the panel.
+    SettingError
+        A setting is out of its range.
+    MemoryBudgetError
+        The cells do not fit in the budget.
+
+    Notes
+    -----
+    A cell's counts are a mixture of the profile of a group of reference cells, brought to the spatial
+    platform gene by gene, and of the mean profile of its neighbours, weighted by their totals and by one over
+    their distance (no less than the spacing); the equations are in docs/counts.md. Cells whose neighbours are
+    of their own kind tell nothing, and are given about the tissue's mean. Neighbours are of the cell's own
+    slice.
+
+    Examples
+    --------
+    >>> import cellweft
+    >>> tissue = cellweft.datasets.simulate_cortex(
+    ...     n_spatial=60, n_reference=60, n_genes=30, n_panel=20, spill_over=0.3
+    ... )
+    >>> share = spillover(cellweft.pair(tissue.sc, tissue.st), progress=False)
+    >>> share.name, len(share), bool(share.between(0, 1).all())
+    ('cellweft_spillover', 60, True)
+    """
+    check_kind("pair", pair, Pair, expected="a Pair", fix="Make one: cellweft.pair(sc, st).")
+    check_range("n_neighbors", n_neighbors, low=1, integer=True)
+    check_range("n_profiles", n_profiles, low=2, integer=True)
+    check_seed(seed)
+    budget = parse_memory(memory)
+    neighborhoods = _Neighborhoods.of(pair, n_neighbors, _checked_radius(pair, radius))
+    model = _reference_model(pair, n_profiles, seed=seed, budget=budget)
+    cells = _Cells(pair=pair, rows_at_once=_rows_at_once(pair, model, budget))
+    with progress_callback(progress) as report:
+        share, has_neighbors, model = _estimated(cells, neighborhoods, model, seed=seed, progress=report)
+    share[~(cells.totals > 0)] = np.nan
+    mean = float(share[has_neighbors].mean()) if has_neighbors.any() else 0.0
+    record = stamp("spillover") | {
+        "n_neighbors": int(n_neighbors),
+        "radius": neighborhoods.radius,
+        "n_profiles": len(model.profiles),
+        "seed": int(seed),
+        "mean": mean,
+        "caution": _caution(mean),
+        "frequencies": {
+            f"{one:g}": float(part) for one, part in zip(SHARES, model.prior.sum(axis=0), strict=True)
+        },
+    }
+    made = pd.Series(share, index=pair.st.obs_names, name=SPILLOVER)
+    made.attrs[RECORD] = record
+    return made
+
+
+def _caution(mean: float) -> str:
+    if mean < LARGE_SPILLOVER:
+        return ""
+    return (
+        f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the reference. "
+        "Segmentation may miss borders of cells, or the reference may lack cell types; look at the cells with "
+        "the highest shares before you interpret rare types or markers in unexpected cells."
+    )
+
+
+def check_spillover(pair: Pair) -> None:
+    """Raise where `spillover` cannot be told of a pair."""
+    if pair.coordinates is None:
+        forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
+        raise KeyMissingError(
+            "coordinates",
+            expected="places of the spatial cells, to find their neighbours",
+            got="a pair without coordinates",
+            fix=sentence("Name them when the pair is made: {} or {}.", *forms),
+        )
+    if pair.st.scale != "raw":
+        raise ScaleError(
+            "st",
+            expected="spatial data of counts, to tell spill-over from noise",
+            got="values that are not counts",
+            fix="Name the layer that holds the counts: " + arg("st_layer", "counts") + ".",
+        )
+    if pair.spacing is None and pair.st.n_cells > 1:
+        raise InputError(
+            "coordinates",
+            expected="cells at different places, to find their neighbours",
+            got=f"{pair.st.n_cells:,} cells at one place in their slice",
+            fix="Name the columns that hold the cells' places.",
+        )
+
+
+def _checked_radius(pair: Pair, radius: float | None) -> float:
+    check_spillover(pair)
+    if radius is None:
+        return _REACH * (pair.spacing or 1.0)
+    check_range("radius", radius, low=0.0)
+    return float(radius)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Neighborhoods:
+    """Cells near each cell of a tissue, found as they are asked for."""
+
+    coordinates: DoubleArray  # n_cells x 2 or 3
+    slice_of: IntArray  # n_cells
+    trees: list[tuple[IntArray, cKDTree]]  # cells of each slice
+    n_neighbors: int
+    radius: float
+    spacing: float
+
+    @classmethod
+    def of(cls, pair: Pair, n_neighbors: int, radius: float) -> _Neighborhoods:
+        places = np.asarray(pair.coordinates, dtype=np.float64)
+        slice_of = np.zeros(len(places), dtype=np.int64)
+        if pair.slices is not None:
+            slice_of = pd.factorize(pair.slices)[0].astype(np.int64)
+        members = [np.flatnonzero(slice_of == one) for one in range(int(slice_of.max(initial=-1)) + 1)]
+        return cls(
+            coordinates=places,
+            slice_of=slice_of,
+            trees=[(one, cKDTree(places[one])) for one in members],
+            n_neighbors=n_neighbors,
+            radius=radius,
+            spacing=pair.spacing or 1.0,
+        )
+
+    def around(self, cells: IntArray, totals: DoubleArray, profiles: sp.csr_matrix) -> Surroundings:
+        """Return what lies around some cells.
+
+        Parameters
+        ----------
+        cells
+            (n_asked,) their positions.
+        totals, profiles
+            (n_cells,) counts of every cell, and (n_cells, n_profiles) the probability of its profiles.
+        """
+        near, wide = self._weights(cells)
+        both = [_shares(weights.multiply(totals[None]) @ profiles) for weights in (near, wide)]
+        return Surroundings(near=both[0], wide=both[1])
+
+    def _weights(self, cells: IntArray) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        """Return the weights of neighbours, and of the cells around these; (n_asked, n_cells) each."""
+        parts: list[tuple[IntArray, IntArray, DoubleArray, NDArray[np.bool_]]] = []
+        for number in np.unique(self.slice_of[cells]):
+            members, tree = self.trees[number]
+            rows = np.flatnonzero(self.slice_of[cells] == number)
+            most = min(self.n_neighbors + _WIDE + 1, len(members))
+            distance, found = tree.query(self.coordinates[cells[rows]], k=[*range(1, most + 1)])
+            others = members[found]
+            is_other = others != cells[rows][:, None]
+            rank = np.cumsum(is_other, axis=1)  # 1 for the nearest other cell
+            is_near = (rank <= self.n_neighbors) & (distance <= self.radius)
+            at = np.broadcast_to(rows[:, None], others.shape)
+            parts.append((at[is_other], others[is_other], distance[is_other], is_near[is_other]))
+        at, others, distance, is_near = (np.concatenate(one) for one in zip(*parts, strict=True))
+        shape = len(cells), len(self.coordinates)
+        by_distance = 1 / np.maximum(distance, self.spacing)
+        near = sp.csr_matrix((by_distance[is_near], (at[is_near], others[is_near])), shape=shape)
+        ones = np.ones(int((~is_near).sum()))
+        return near, sp.csr_matrix((ones, (at[~is_near], others[~is_near])), shape=shape)
+
+
+class _Cells:
+    """The panel's counts of the spatial cells, read by blocks."""
+
+    def __init__(self, *, pair: Pair, rows_at_once: int) -> None:
+        self.pair, self.rows_at_once = pair, rows_at_once
+        self.totals = np.zeros(pair.st.n_cells)
+        for rows, counts in self.blocks():
+            self.totals[rows] = counts.sum(axis=1, dtype=np.float64)
+
+    def read(self, rows: slice | IntArray) -> FloatArray:
+        """Return the counts of some cells, (n_rows, n_panel)."""
+        values: Any = self.pair.st.stored(rows, self.pair.st_shared)
+        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
+
+    def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield all cells, block by block."""
+        for rows in row_blocks(self.pair.st.n_cells, self.rows_at_once):
+            yield rows, self.read(rows)
+
+
+def _estimated(
+    cells: _Cells, neighborhoods: _Neighborhoods, model: SpilloverModel, *, seed: int, progress: Progress
+) -> tuple[DoubleArray, NDArray[np.bool_], SpilloverModel]:
+    """Return the share of every cell, whether it was compared with neighbours, and what was learned."""
+    totals, n_profiles = cells.totals, len(model.profiles)
+    n_cells = len(totals)
+    drawn = sample_rows(np.flatnonzero(totals > 0), _SAMPLE_CELLS, numpy_stream(seed, "spillover: cells"))
+    sample = np.sort(drawn)
+    counts = cells.read(sample)
+    share, has_neighbors = np.zeros(n_cells), np.zeros(n_cells, dtype=np.bool_)
+    profiles: sp.csr_matrix | None = None
+    for turn in range(_PASSES + 1):
+
+        def around(rows: IntArray, known: sp.csr_matrix | None = profiles) -> Surroundings:
+            if known is None:
+                return Surroundings.none(len(rows), n_profiles)
+            return neighborhoods.around(rows, totals, known)
+
+        model = model.fit(counts, around(sample))
+        parts = []
+        for rows, block in cells.blocks():
+            lies = around(np.arange(rows.start, rows.stop))
+            known = model.posterior(block, lies)
+            share[rows], has_neighbors[rows] = known.share, lies.near.any(axis=1)
+            parts.append(_table(known.candidates, known.of_profile, n_profiles))
+            progress("spill-over", turn * n_cells + rows.stop, (_PASSES + 1) * n_cells)
+        profiles = sp.csr_matrix(sp.vstack(parts, format="csr"))
+    return share, has_neighbors & (totals > 0), model
+
+
+def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> SpilloverModel:
+    """Return the profiles of groups of reference cells; each label has groups of its own."""
+    most = rows_within(budget / 2, 4 * 6 * len(pair.sc_shared), most=_REFERENCE_CELLS)
+    usable = np.flatnonzero(~pair.sc.empty_cells)
+    cells = np.sort(sample_rows(usable, most, numpy_stream(seed, "spillover: reference")))
+    values = pair.sc.dense(cells, pair.sc_shared)
+    cells, values = cells[values.any(axis=1)], values[values.any(axis=1)]
+    if not len(cells):
+        raise InputError(
+            "sc",
+            expected="cells of the reference with counts in genes of the panel",
+            got="none",
+            fix="Check that both sides name their genes alike.",
+        )
+    labels = np.zeros(len(cells)) if pair.labels is None else pd.factorize(pair.labels[cells])[0]
+    means, sizes = list[DoubleArray](), list[DoubleArray]()
+    for label in np.unique(labels):
+        own = values[labels == label]
+        groups = group_cells(own, most=max(round(n_profiles * len(own) / len(values)), 1), seed=seed)
+        linear = np.expm1(own).astype(np.float64)
+        means.append(linear if groups is None else groups.average(linear).astype(np.float64))
+        sizes.append((np.ones(len(own)) if groups is None else groups.sizes).astype(np.float64))
+    return SpilloverModel.of_reference(np.concatenate(means), np.concatenate(sizes))
+
+
+def _rows_at_once(pair: Pair, model: SpilloverModel, budget: int) -> int:
+    """Return how many cells are worked on together, or raise `MemoryBudgetError`."""
+    n_profiles, n_genes = model.profiles.shape
+    held = _CELL_BYTES * pair.st.n_cells
+    per_row = 8.0 * (_MIX_COPIES * n_profiles + _GENE_COPIES * n_genes)
+    if held + per_row > budget:
+        raise MemoryBudgetError(
+            "memory",
+            expected=f"at least {human_bytes(held + 2 * per_row)}, for {pair.st.n_cells:,} cells",
+            got=human_bytes(budget),
+            fix="Raise " + arg("memory") + ", or look at one slice at a time.",
+        )
+    return rows_within(budget - held, per_row, most=READ_ROWS)
+
+
+def _table(candidates: IntArray, chances: DoubleArray, n_profiles: int) -> sp.csr_matrix:
+    """Return the probability of each profile as a sparse table, (n_cells, n_profiles)."""
+    starts = np.arange(0, candidates.size + 1, candidates.shape[1])
+    values = chances.astype(np.float32).ravel()
+    return sp.csr_matrix((values, candidates.ravel(), starts), shape=(len(candidates), n_profiles))
+
+
+def _shares(table: Any) -> DoubleArray:
+    """Return rows divided by their sums, dense; rows of zeros stay."""
+    dense = np.asarray(table.toarray(), dtype=np.float64)
+    sums = dense.sum(axis=1, keepdims=True)
+    return np.divide(dense, sums, out=np.zeros_like(dense), where=sums > 0)

@@ -1,0 +1,93 @@
+"""Shares of spill-over: by hand, against a naive loop, and on counts drawn from the model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import nbinom
+
+from cellweft.nn.spillover import BACKGROUNDS, SHARES, SpilloverModel, Surroundings
+
+TWO = np.array([[0.45, 0.45, 0.05, 0.05], [0.05, 0.05, 0.45, 0.45]])
+
+
+def model_of(profiles: np.ndarray) -> SpilloverModel:
+    made = SpilloverModel.of_reference(profiles, np.full(len(profiles), 1e6))
+    return replace(made, dispersion=np.full(profiles.shape[1], 0.1))
+
+
+def test_profiles_are_shares_and_small_groups_lean_on_the_average() -> None:
+    made = SpilloverModel.of_reference(np.array([[8.0, 0.0], [0.0, 2.0]]), np.array([1.0, 3.0]))
+    # average (2, 1.5); groups (8 + 2, 1.5) / 2 and (2, 6 + 1.5) / 4
+    np.testing.assert_allclose(made.profiles, [[10 / 11.5, 1.5 / 11.5], [2 / 9.5, 7.5 / 9.5]], atol=1e-5)
+    assert made.prior.sum() == pytest.approx(1)
+
+
+def test_the_posterior_is_that_of_a_naive_loop() -> None:
+    draw = np.random.default_rng(0)
+    model = replace(model_of(draw.dirichlet(np.ones(5), 3)), frequency=np.array([0.5, 0.3, 0.2]))
+    assert not model._unlike.all()  # a profile is like itself
+    counts = draw.poisson(4.0, (6, 5)).astype(np.float32)
+    near, wide = draw.dirichlet(np.ones(3), 6), draw.dirichlet(np.ones(3), 6)
+    known = model.posterior(counts, Surroundings(near=near, wide=wide))
+    for cell in range(6):
+        weights = np.zeros((3, len(BACKGROUNDS), len(SHARES)))
+        for k in range(3):
+            own = model.profiles[k]
+            seen = [model.profiles[other if model._unlike[k, other] else k] for other in range(3)]
+            for b, background in enumerate(BACKGROUNDS):
+                for s, share in enumerate(SHARES):
+                    rest = (1 - background) * own + background * (wide[cell] @ seen)
+                    mean = counts[cell].sum() * ((1 - share) * rest + share * (near[cell] @ seen))
+                    chance = nbinom.pmf(counts[cell], 10.0, 10.0 / (10.0 + mean)).prod()
+                    weights[k, b, s] = chance * model.prior[b, s] * model.frequency[k]
+        weights /= weights.sum()
+        assert known.share[cell] == pytest.approx(weights.sum(axis=(0, 1)) @ SHARES, abs=1e-4)
+        of_profile = np.zeros(3)
+        of_profile[known.candidates[cell]] = known.of_profile[cell]
+        np.testing.assert_allclose(of_profile, weights.sum(axis=(1, 2)), atol=1e-4)
+    np.testing.assert_allclose(known.expected.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_share_rises_with_the_neighbours_genes() -> None:
+    counts = np.array([[50, 50, 0, 0], [45, 45, 5, 5], [35, 35, 15, 15]], dtype=np.float32)
+    pure = model_of(np.array([[0.5, 0.5, 1e-3, 1e-3], [1e-3, 1e-3, 0.5, 0.5]]))
+    other, both = np.tile([0.0, 1.0], (3, 1)), np.full((3, 2), 0.5)
+    share = pure.posterior(counts, Surroundings(near=other, wide=both)).share
+    assert share[0] < share[1] < share[2]
+    assert share[0] < 0.02
+
+
+def test_neighbours_like_the_cell_tell_nothing() -> None:
+    model = model_of(TWO)
+    counts = np.array([[40, 40, 5, 5], [30, 30, 20, 20]], dtype=np.float32)
+    same = np.tile([1.0, 0.0], (2, 1))
+    share = model.posterior(counts[:1], Surroundings(near=same[:1], wide=same[:1])).share
+    assert share[0] == pytest.approx(model.prior.sum(axis=0) @ SHARES, abs=1e-3)
+
+
+def test_cells_alone_have_none_and_no_cells_are_no_error() -> None:
+    model = model_of(TWO)
+    counts = np.array([[9, 9, 3, 3], [0, 0, 0, 0]], dtype=np.float32)
+    assert model.posterior(counts, Surroundings.none(2, 2)).share.tolist() == [0, 0]
+    nobody = Surroundings.none(0, 2)
+    assert model.posterior(counts[:0], nobody).share.shape == (0,)
+    assert model.fit(counts[:0], nobody) is model
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_what_is_learned_from_counts_drawn_with_a_known_share(level: float) -> None:
+    draw = np.random.default_rng(1)
+    profiles = draw.dirichlet(np.full(20, 0.3), 4)
+    factor = np.exp(0.5 * draw.standard_normal(20))  # of the platform
+    seen = profiles * factor / (profiles * factor).sum(axis=1, keepdims=True)
+    kind, near = draw.integers(4, size=600), draw.dirichlet(np.full(4, 0.5), 600)
+    rate = 150 * ((1 - level) * (0.9 * seen[kind] + 0.1 * seen.mean(axis=0)) + level * near @ seen)
+    counts = draw.poisson(rate * draw.gamma(10.0, 0.1, rate.shape)).astype(np.float32)
+    around = Surroundings(near=near, wide=np.full((600, 4), 0.25))
+    model = SpilloverModel.of_reference(profiles, np.full(4, 50.0))
+    for _ in range(2):
+        model = model.fit(counts, around)
+    assert model.posterior(counts, around).share.mean() == pytest.approx(level, abs=0.04)
+    held = np.abs(np.log(model.profiles / seen))[seen > 0.02]
+    assert np.median(held) < 0.1

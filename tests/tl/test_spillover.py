@@ -1,0 +1,145 @@
+"""Spill-over of cells: known amounts, cells of which nothing can be told, and inputs that are refused."""
+
+import anndata
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import cellweft
+from cellweft.data._pair import Pair
+from cellweft.data.synthetic.tissue import SimulatedTissue
+from cellweft.tl import _spillover
+
+
+def made(spill_over: float) -> SimulatedTissue:
+    return cellweft.datasets.simulate_cortex(
+        n_spatial=500, n_reference=500, n_genes=90, n_panel=45, spill_over=spill_over
+    )
+
+
+@pytest.fixture(scope="module")
+def cortex() -> SimulatedTissue:
+    return made(0.3)
+
+
+@pytest.fixture(scope="module")
+def cortex_pair(cortex: SimulatedTissue) -> Pair:
+    return cellweft.pair(cortex.sc, cortex.st)
+
+
+def told(pair: Pair, **options: object) -> np.ndarray:
+    return cellweft.tl.spillover(pair, progress=False, **options).to_numpy()
+
+
+def test_a_known_amount_is_found_and_none_where_there_is_none(
+    cortex: SimulatedTissue, cortex_pair: Pair
+) -> None:
+    share = cellweft.tl.spillover(cortex_pair, progress=False)
+    truth = cortex.truth.obs["spill_over"].to_numpy()
+    assert share.name == "cellweft_spillover"
+    assert share.index.equals(cortex_pair.st.obs_names)
+    assert share.between(0, 1).all()
+    assert share.mean() == pytest.approx(truth.mean(), abs=0.12)
+    record = share.attrs["cellweft"]
+    assert record["mean"] == pytest.approx(share.mean())
+    assert record["caution"].startswith("Spatial: ")
+    assert sum(record["frequencies"].values()) == pytest.approx(1)
+    clean = made(0.0)
+    without = cellweft.tl.spillover(cellweft.pair(clean.sc, clean.st), progress=False)
+    assert without.mean() < 0.04
+    assert without.attrs["cellweft"]["caution"] == ""
+
+
+def test_blocks_seeds_and_formats_of_the_matrix_do_not_show(
+    cortex: SimulatedTissue, cortex_pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = told(cortex_pair)
+    np.testing.assert_array_equal(share, told(cortex_pair))
+    dense = cortex.st.copy()
+    dense.X = dense.X.toarray()
+    np.testing.assert_array_equal(share, told(cellweft.pair(cortex.sc, dense)))
+    monkeypatch.setattr(_spillover, "READ_ROWS", 77)
+    np.testing.assert_allclose(told(cortex_pair), share, rtol=0, atol=1e-4)  # sums in float32
+
+
+def test_neighbours_are_of_the_same_slice(cortex: SimulatedTissue) -> None:
+    st, order = cortex.st.copy(), np.random.default_rng(0).permutation(500)
+    st.obs["slice"] = np.where(np.arange(500) < 400, "first", "second")
+    places = st.obsm["spatial"].copy()
+    places[400:] = places[:100]  # the second slice lies on the first
+    st.obsm["spatial"] = places
+    pair = cellweft.pair(cortex.sc, st, slices="slice")
+    hoods = _spillover._Neighborhoods.of(pair, 6, 3 * pair.spacing)
+    near, wide = hoods._weights(order)
+    for table in (near, wide):
+        assert table.shape == (500, 500)
+        first, second = table.nonzero()
+        assert ((order[first] < 400) == (second < 400)).all()
+        assert (order[first] != second).all()
+    assert near.getnnz(axis=1).max() == 6
+    assert (near.multiply(wide)).nnz == 0
+
+
+def test_a_weight_by_hand() -> None:
+    places = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [50.0, 0.0]])
+    st = anndata.AnnData(np.ones((4, 2), np.float32), obsm={"spatial": places})
+    st.var_names = ["A", "B"]
+    sc = anndata.AnnData(np.array([[3.0, 1.0], [1.0, 3.0]], np.float32), var=st.var)
+    pair = cellweft.pair(sc, st)
+    near, wide = _spillover._Neighborhoods.of(pair, 2, 4.0)._weights(np.arange(4))
+    spacing = pair.spacing  # 1.5: the median of 1, 1, 2 and 47
+    weights = [[0, 1 / spacing, 1 / 3, 0], [1 / spacing, 0, 1 / 2, 0], [1 / 3, 1 / 2, 0, 0], [0] * 4]
+    np.testing.assert_allclose(near.toarray(), weights)
+    np.testing.assert_array_equal(wide.toarray() > 0, np.array([[0, 0, 0, 1]] * 3 + [[1, 1, 1, 0]], bool))
+
+
+def test_cells_of_which_nothing_can_be_told(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
+    assert (told(cortex_pair, radius=0.0) == 0).all()  # nobody has neighbours
+    assert told(cortex_pair.cells(np.array([3]))).tolist() == [0]
+    st = cortex.st.copy()
+    values = st.X.toarray()
+    values[7] = 0
+    st.X = sp.csr_matrix(values)
+    share = told(cellweft.pair(cortex.sc, st))
+    assert np.isnan(share).tolist() == [number == 7 for number in range(500)]
+    places = st.obsm["spatial"].copy()
+    places[9] = places.max(axis=0) + 1000
+    st.obsm["spatial"] = places
+    assert told(cellweft.pair(cortex.sc, st))[9] == 0
+
+
+def test_labels_of_the_reference_have_profiles_of_their_own(cortex: SimulatedTissue) -> None:
+    pair = cellweft.pair(cortex.sc, cortex.st, labels="cell_type")
+    few = cellweft.tl.spillover(pair, n_profiles=2, progress=False)
+    n_types = len(np.unique(pair.labels))
+    assert few.attrs["cellweft"]["n_profiles"] >= n_types
+    assert few.between(0, 1).all()
+
+
+def test_progress_is_told(cortex_pair: Pair) -> None:
+    steps: list[tuple[int, int]] = []
+    cellweft.tl.spillover(cortex_pair, progress=lambda stage, done, total: steps.append((done, total)))
+    assert steps == [(500, 1500), (1000, 1500), (1500, 1500)]
+
+
+def test_what_is_refused(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
+    with pytest.raises(cellweft.errors.InputError, match="pair"):
+        cellweft.tl.spillover(cortex.st)
+    nowhere = cellweft.pair(cortex.sc, cortex.st, coordinates="none")
+    with pytest.raises(cellweft.errors.KeyMissingError, match="coordinates: expected places of the spatial"):
+        cellweft.tl.spillover(nowhere)
+    logs = cortex.st.copy()
+    values = logs.X.toarray()
+    logs.X = np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1) * 100)
+    with pytest.raises(cellweft.errors.ScaleError, match="st: expected spatial data of counts"):
+        cellweft.tl.spillover(cellweft.pair(cortex.sc, logs))
+    heap = cortex.st.copy()
+    heap.obs["slice"] = np.where(np.arange(500) % 2, "odd", "even")
+    heap.obsm["spatial"] = np.repeat(np.arange(500) % 2, 2).reshape(500, 2).astype(float)
+    with pytest.raises(cellweft.errors.InputError, match="500 cells at one place in their slice"):
+        cellweft.tl.spillover(cellweft.pair(cortex.sc, heap, slices="slice"))
+    for setting, value in (("n_neighbors", 0), ("n_profiles", 1), ("radius", -1.0), ("seed", -1)):
+        with pytest.raises(cellweft.errors.SettingError, match=setting):
+            cellweft.tl.spillover(cortex_pair, **{setting: value})
+    with pytest.raises(cellweft.errors.MemoryBudgetError, match="memory: expected at least"):
+        cellweft.tl.spillover(cortex_pair, memory="20 KB")
