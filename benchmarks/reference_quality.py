@@ -120,11 +120,11 @@ def scores(trial: Trial, seed: int, settings: dict[str, int]) -> pd.DataFrame:
 
 
 def joins(most: int, seed: int) -> Iterator[Trial]:
-    """Yield joined references: the first alone, all as they are, and brought to one level."""
-    yield from (trial for trial in candidates(most, seed) if "tried" not in trial.name)
+    """Yield real joined references: the first alone, both as they are, and brought to one level."""
+    yield from (trial for trial in real_joins(most, seed) if "tried" not in trial.name)
 
 
-def candidates(most: int, seed: int) -> Iterator[Trial]:
+def real_joins(most: int, seed: int) -> Iterator[Trial]:
     """Yield the same, brought to one level in further ways."""
     osm, star, mol = "osmfish_benchmark_st", "visp_starmap1020_st", "cortex_molcart100_st"
     allen, mop = "osmfish_ref_allen_ssp_sc33", "mop_ref_10x_sc500"
@@ -137,6 +137,11 @@ def candidates(most: int, seed: int) -> Iterator[Trial]:
     ):
         refs = [cells_of(part, half, seed) for part in parts]
         yield from _ways(name, cells_of(tissue, most, seed), *refs)
+
+
+def candidates(most: int, seed: int) -> Iterator[Trial]:
+    """Yield all ways of joining real references, and some of which one part was thinned."""
+    yield from real_joins(most, seed)
     tissue = cells_of("hypo_merfish_animal1_bregma-0.29_st", most, seed)
     reference = cells_of("hypo_ref_10x_sc134", most, seed)
     yield from _ways("hypothalamus, half thinned", tissue, *halves(reference, seed, lacks_types=False))

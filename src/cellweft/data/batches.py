@@ -105,7 +105,8 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
 
     Returns
     -------
-    The side with `ReferenceBatches`; without any where fewer than two batches have cells.
+    The side with `ReferenceBatches`; where fewer than two batches have cells, without any, and normalised to
+    the median total of the cells that there are.
 
     Notes
     -----
@@ -120,8 +121,9 @@ def with_batches(side: Side, batches: CellBatches) -> Side:
     """
     side, codes, n_batches = dataclasses.replace(side, batches=None), batches.codes, len(batches.names)
     usable = np.bincount(codes[~side.empty_cells], minlength=n_batches)
-    if (usable > 0).sum() < 2:
-        return side
+    if (usable > 0).sum() < 2:  # it keeps its own depth all the same
+        own = float(np.median(side.totals[~side.empty_cells])) if is_divided(side) else side.target
+        return dataclasses.replace(side, target=own)
     stream = numpy_stream(0, "reference batches")
     anchor = int(usable.argmax())
     levels, depths = np.ones((n_batches, side.n_genes), dtype=np.float32), np.ones(n_batches)
