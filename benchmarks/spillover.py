@@ -137,7 +137,7 @@ def shuffled(pair: Pair, seed: int) -> Pair:
 
 
 def together(pair: Pair, told: np.ndarray) -> tuple[float, float, int]:
-    """Return how often cells told a high and a low share hold both genes of exclusive pairs, and their number."""
+    """Return how often cells told a high and a low share hold exclusive pairs, and how many pairs there are."""
     pairs = exclusive_pairs(pair)
     counts = pair.st.stored(slice(0, pair.st.n_cells), pair.st_shared)
     seen = np.asarray(counts.toarray() if sp.issparse(counts) else counts)
@@ -204,17 +204,17 @@ def main() -> None:
 def text_of(known: pd.DataFrame, real: pd.DataFrame) -> str:
     """Return the tables as Markdown."""
     return (
-        "# Spill-over between cells\n\n"
-        "## Known amounts\n\nShares of a cell's panel counts: of the simulated cortex with one level for every "
-        "cell (a small cell among large ones has a larger share), and with transcripts moved so that each cell "
-        "has a share of its own. In real tissue, what was moved comes on top of the spill-over that the tissue "
-        "has, which nobody knows: the row that moves nothing tells what is found of it.\n\n"
+        "# Spill-over between cells\n\n## Known amounts\n\nShares of a cell's panel counts: of the simulated "
+        "cortex with one level for every cell (a small cell among large ones has a larger share), and with "
+        "transcripts moved so that each cell has a share of its own. In real tissue, what was moved comes on "
+        "top of the spill-over that the tissue has, which nobody knows: the row that moves nothing tells what "
+        "is found of it.\n\n"
         + table_of(known, "tissue")
-        + "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference less "
-        f"than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the share with "
-        "both: in the quarter of the cells that are told the highest shares, and in the quarter told the lowest, "
-        'among cells of the same total. "Other half": shares from one half of the panel, pairs of the other. '
-        '"Halves\' Spearman": how the shares that the two halves tell agree.\n\n' + table_of(real, "")
+        + "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference "
+        f"less than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the share "
+        "with both: in the quarter of the cells that are told the highest shares, and in the quarter told the "
+        'lowest, among cells of the same total. "Other half": shares from one half of the panel, pairs of the '
+        'other. "Halves\' Spearman": how the shares that the two halves tell agree.\n\n' + table_of(real, "")
     )
 
 

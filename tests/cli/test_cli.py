@@ -180,6 +180,21 @@ def test_impute_writes_counts_and_blended_genes(call: Any, both: Any, tmp_path: 
     np.testing.assert_array_equal(written.X, made.impute(scale="counts", measured="blend").X)
 
 
+def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
+    asked = ("--genes", "Gene01", "--spillover", "--no-reliability", *QUICK)
+    result = call("impute", *both, "-o", "out.zarr", *asked)
+    assert result.exit_code == 0, result.output
+    assert "Spill-over: " in result.stdout
+    told = cellweft.tl.spillover(cellweft.pair(*both), progress=False)
+    written = anndata.read_zarr(tmp_path / "out.zarr").obs["cellweft_spillover"]
+    np.testing.assert_array_equal(written, told)
+    as_json = json.loads(call("impute", *both, "-o", "again.zarr", *asked, "--json").stdout)
+    assert as_json["spillover"]["mean"] == pytest.approx(told.attrs["cellweft"]["mean"])
+    assert (told.attrs["cellweft"]["caution"] in as_json["cautions"]) == (as_json["spillover"]["mean"] >= 0.2)
+    nowhere = call("impute", *both, "-o", "no.zarr", *asked, "--coordinates", "none")
+    assert_refused(nowhere, "--coordinates: expected places of the spatial cells")
+
+
 def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
     logs = tissue.st.copy()
     counts = logs.X.toarray()

@@ -133,9 +133,7 @@ def impute(
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
             column = None if spilled is None else spilled.to_numpy()
-            job = write_imputation(
-                imputer, pair, request, genes=names, spillover=column, progress=progress
-            )
+            job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(job.var, plan.n_cells)
         about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions}

@@ -20,7 +20,15 @@ from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, Result
 from cellweft.data._pair import Pair, inputs_of
 from cellweft.data.digest import digest_of
 from cellweft.data.io.journal import Journal, kept_mark
-from cellweft.data.io.keys import INTERVAL, MEASURED, MEASUREMENT_WEIGHT, NO_COUNTS, SCALE_TEXTS, SIMILARITY, SPILLOVER
+from cellweft.data.io.keys import (
+    INTERVAL,
+    MEASURED,
+    MEASUREMENT_WEIGHT,
+    NO_COUNTS,
+    SCALE_TEXTS,
+    SIMILARITY,
+    SPILLOVER,
+)
 from cellweft.data.io.obs_table import Annotation, ExtendedTable, HeldTable
 from cellweft.data.io.prefetch import BackgroundWriter, prefetch
 from cellweft.data.io.write import ResultWriter

@@ -15,7 +15,8 @@ q is the mean profile of the nearest cells, r that of cells farther away, around
 
 .. math::
 
-    q_{ik} = \sum_l m_{il} \, p_{l(k)}, \qquad m_{il} \propto \sum_{j \ne i} w_{ij} \, n_j \, P(z_j = l), \qquad
+    q_{ik} = \sum_l m_{il} \, p_{l(k)}, \qquad m_{il} \propto \sum_{j \ne i} w_{ij} \, n_j \, P(z_j = l),
+
     l(k) = k \ \text{where} \ p_l \ \text{is like} \ p_k, \ \text{else} \ l,
 
 with w the weight of a neighbour by its distance. Three traps are avoided so. What a neighbour looks like

@@ -93,7 +93,8 @@ def spillover(
     Series
         (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
         counts in the panel. ``attrs["cellweft"]`` is the record: among others ``mean``, of the cells that
-        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the shares, as learned.
+        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the
+        shares, as learned.
 
     Raises
     ------
@@ -158,9 +159,9 @@ def _caution(mean: float) -> str:
     if mean < LARGE_SPILLOVER:
         return ""
     return (
-        f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the reference. "
-        "Segmentation may miss borders of cells, or the reference may lack cell types; look at the cells with "
-        "the highest shares before you interpret rare types or markers in unexpected cells."
+        f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the "
+        "reference. Segmentation may miss borders of cells, or the reference may lack cell types. Look at "
+        "the cells with the highest shares before you interpret markers in unexpected cells."
     )
 
 

@@ -1,6 +1,7 @@
 """The simulated cortex: what lives where, what the two platforms see, and that the recipe holds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cellweft
@@ -77,6 +78,17 @@ def test_spill_over_brings_transcripts_of_the_neighbours() -> None:
     (own, others), (mixed_own, mixed_others) = myelin(0.0), myelin(0.4)
     assert mixed_own < 0.9 * own
     assert mixed_others > 2 * others
+
+
+def test_the_share_of_spilled_counts_is_told_of_every_cell() -> None:
+    def share(spill_over: float) -> pd.Series:
+        made = simulate_cortex(n_spatial=400, n_reference=50, spill_over=spill_over, seed=3).truth
+        return made.obs["spill_over"].groupby(made.obs["cell_type"], observed=True).mean()
+
+    assert (share(0.0) == 0).all()
+    by_type = share(0.3)
+    assert by_type.between(0.05, 0.9).all()
+    assert by_type["Microglia"] > 0.3 > by_type["L5 ET"]  # small and large cells
 
 
 @pytest.mark.parametrize("n_genes", [20, 100, 400])

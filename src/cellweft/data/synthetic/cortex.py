@@ -191,9 +191,7 @@ def simulate_cortex(
     donor = stream.integers(n_donors, size=n_reference)
     by_donor = 0.15 * stream.standard_normal((n_donors, n_genes)) + np.log(1.5)
     depth = 0.4 * stream.standard_normal(n_reference) + 0.5 * np.log(reference.area / _AREA)
-    counts, _ = _measure(
-        reference, programmes, by_donor[donor], depth, stream, dropout=dropout, panel=panel
-    )
+    counts, _ = _measure(reference, programmes, by_donor[donor], depth, stream, dropout=dropout, panel=panel)
     made = _assemble(spatial, truth, reference, counts, programmes, panel=panel, donor=donor)
     made.truth.obs["spill_over"] = spilled
     return made
