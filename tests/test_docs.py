@@ -274,7 +274,7 @@ def test_a_page_keeps_no_reader_out(
         ("What do I need?", "README.md", "You need Python 3.11 or newer"),
         ("How do I run it on my Xenium folder?", "docs/inputs.md", "cellweft impute atlas.h5ad output-XETG"),
         ("Can I trust it?", "docs/tutorials/trust.md", "cellweft evaluate atlas.h5ad tissue.h5ad"),
-        ("Where is the API?", "docs/api/index.rst", "Imputation"),
+        ("Where is the API?", "docs/api/index.rst", "analysis of results"),
     ],
 )
 def test_a_question_is_answered_one_click_from_the_readme(question: str, page: str, answer: str) -> None:
