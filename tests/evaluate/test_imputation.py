@@ -315,6 +315,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
         "scale": "log",
         "folds": 5,
         "keep": 0.8,
+        "leave_out_batch": False,
         "cluster": True,
         "reliability": False,
         "embedding": None,
