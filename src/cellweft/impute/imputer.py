@@ -600,9 +600,10 @@ class Imputer(NotebookText, FolderModel):
         Probabilities are the geometric mean of two: shares of the labels in the weights that the cell gives
         to the reference, on a scale that is fitted (vector scaling, Guo et al. 2017); and logistic regression
         in the shared embedding. They are calibrated on cells of the reference that are held out and brought
-        to the panel, the gene levels and the depth of the tissue; see docs/labels.md. The cut for ``unknown``
-        is chosen on the same cells, with one label at a time left out of the reference: 10 % of the cells
-        whose label is there are unknown.
+        to the panel, the gene levels and the depth of the tissue; see docs/labels.md. What looks unknown is
+        learned on the same cells, with one label at a time left out of the reference. Cells of the tissue are
+        unknown in groups of about 30 similar ones, where more than 30 % of a group look so, and more than
+        twice as many as in the whole tissue.
         """
         start, fitted = time.monotonic(), self._fitted()
         pair = self._pair() if pair is None else pair
