@@ -106,9 +106,9 @@ def impute(
         _check_interval(interval, preset, no_reliability=no_reliability)
         _check_measured(writing.measured, preset)
         check_device(run.device)
-        from cellweft import tl
         from cellweft.impute.imputer import Imputer, write_imputation
         from cellweft.tl._spillover import check_spillover
+        from cellweft.tl._spillover import spillover as share_spilled
 
         imputer = Imputer(
             preset=preset,
@@ -128,7 +128,7 @@ def impute(
         with screen.progress() as progress:
             spilled = None
             if spillover:
-                spilled = tl.spillover(pair, seed=run.seed, memory=memory, progress=progress)
+                spilled = share_spilled(pair, seed=run.seed, memory=memory, progress=progress)
                 cautions += _tell_spillover(screen, spilled)
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
