@@ -128,7 +128,7 @@ def impute(
             spilled = _tell_spillover(screen, shares)
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            column = None if shares is None else shares.to_numpy(dtype="float64")
+            column: Any = None if shares is None else shares.to_numpy()
             job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(job.var, plan.n_cells)
