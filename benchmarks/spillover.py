@@ -9,7 +9,7 @@ high share are compared with cells of about the same total that are told a low o
 whole panel, and with shares told from one half of the panel and pairs of the other, so that no count is used
 twice. The control tells shares with the cells' places shuffled within their slices.
 
-Run: python benchmarks/spillover.py [--seeds 0]
+Run: python benchmarks/spillover.py [--seeds 0] [--parts cortex,moved,real]
 """
 
 import argparse
@@ -83,8 +83,8 @@ def agreement(truth: np.ndarray, told: pd.Series) -> dict[str, float]:
     }
 
 
-def known_amounts(seeds: list[int]) -> pd.DataFrame:
-    """Return the agreement on the simulated cortex, and on tissues into which transcripts were moved."""
+def on_the_cortex(seeds: list[int]) -> pd.DataFrame:
+    """Return the agreement on the simulated cortex, with one level, and with transcripts moved."""
     rows: dict[str, list[dict[str, float]]] = {}
     for seed in seeds:
         for level in LEVELS:
@@ -97,12 +97,18 @@ def known_amounts(seeds: list[int]) -> pd.DataFrame:
             st, truth = moved(made.st, mean, seed=seed)
             told = cellweft.tl.spillover(cellweft.pair(made.sc, st), seed=seed, progress=False)
             rows.setdefault(f"cortex, moved {mean:g}", []).append(agreement(truth, told))
+    return pd.DataFrame({name: pd.DataFrame(one).mean() for name, one in rows.items()}).T
+
+
+def on_hypothalamus() -> pd.DataFrame:
+    """Return the agreement on a real tissue into which transcripts were moved."""
     sc, st, options = opened("hypothalamus")
+    rows = {}
     for mean in MEAN_SHARES:
         changed, truth = moved(st, mean, seed=0)
         told = cellweft.tl.spillover(cellweft.pair(sc, changed, **options), progress=False)
-        rows.setdefault(f"hypothalamus, moved {mean:g} besides its own", []).append(agreement(truth, told))
-    return pd.DataFrame({name: pd.DataFrame(one).mean() for name, one in rows.items()}).T
+        rows[f"hypothalamus, moved {mean:g} besides its own"] = agreement(truth, told)
+    return pd.DataFrame(rows).T
 
 
 def exclusive_pairs(pair: Pair) -> list[tuple[int, int]]:
@@ -137,7 +143,7 @@ def shuffled(pair: Pair, seed: int) -> Pair:
 
 
 def together(pair: Pair, told: np.ndarray) -> tuple[float, float, int]:
-    """Return how often cells told a high and a low share hold exclusive pairs, and how many pairs there are."""
+    """Return how often cells told a high and a low share hold exclusive pairs, and the pairs' number."""
     pairs = exclusive_pairs(pair)
     counts = pair.st.stored(slice(0, pair.st.n_cells), pair.st_shared)
     seen = np.asarray(counts.toarray() if sp.issparse(counts) else counts)
@@ -190,32 +196,43 @@ def table_of(table: pd.DataFrame, first: str) -> str:
 
 
 def main() -> None:
-    """Measure, and write the table."""
+    """Measure part by part; the table is written after each."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seeds", default="0,1,2")
-    seeds = [int(one) for one in parser.parse_args().seeds.split(",")]
-    known = known_amounts(seeds)
-    real: dict[str, pd.Series] = {}
-    for name in PAIRS:
-        real[name] = real_tissue(name, seeds)
-        write("spillover", text_of(known, pd.DataFrame(real)), seeds=seeds)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--parts", default="cortex,moved,real", help="cortex, moved (hypothalamus), real")
+    asked = parser.parse_args()
+    seeds, parts = [int(one) for one in asked.seeds.split(",")], asked.parts.split(",")
+    known, real = [], dict[str, pd.Series]()
+    for part in parts:
+        if part == "real":
+            for name in PAIRS:
+                real[name] = real_tissue(name, seeds)
+                write("spillover", text_of(known, real), seeds=seeds)
+        else:
+            known.append(on_the_cortex(seeds) if part == "cortex" else on_hypothalamus())
+            write("spillover", text_of(known, real), seeds=seeds)
 
 
-def text_of(known: pd.DataFrame, real: pd.DataFrame) -> str:
+def text_of(known: list[pd.DataFrame], real: dict[str, pd.Series]) -> str:
     """Return the tables as Markdown."""
-    return (
-        "# Spill-over between cells\n\n## Known amounts\n\nShares of a cell's panel counts: of the simulated "
-        "cortex with one level for every cell (a small cell among large ones has a larger share), and with "
-        "transcripts moved so that each cell has a share of its own. In real tissue, what was moved comes on "
-        "top of the spill-over that the tissue has, which nobody knows: the row that moves nothing tells what "
-        "is found of it.\n\n"
-        + table_of(known, "tissue")
-        + "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference "
-        f"less than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the share "
-        "with both: in the quarter of the cells that are told the highest shares, and in the quarter told the "
-        'lowest, among cells of the same total. "Other half": shares from one half of the panel, pairs of the '
-        'other. "Halves\' Spearman": how the shares that the two halves tell agree.\n\n' + table_of(real, "")
-    )
+    text = "# Spill-over between cells"
+    if known:
+        text += (
+            "\n\n## Known amounts\n\nShares of a cell's panel counts: of the simulated cortex with one level "
+            "for every cell (a small cell among large ones has a larger share), and with transcripts moved "
+            "so that each cell has a share of its own. In real tissue, what was moved comes on top of the "
+            "spill-over that the tissue has, which nobody knows: the row that moves nothing tells what is "
+            "found of it.\n\n"
+        ) + table_of(pd.concat(known), "tissue")
+    if real:
+        text += (
+            "\n\n## Pairs of genes that exclude each other\n\nGenes that are found together in the reference "
+            f"less than {EXCLUSIVE:g} times as often as independent ones. Of the cells with either gene, the "
+            "share with both: in the quarter of the cells told the highest shares, and in the quarter told "
+            'the lowest, among cells of the same total. "Other half": shares from one half of the panel, '
+            'pairs of the other. "Halves\' Spearman": how the shares that the two halves tell agree.\n\n'
+        ) + table_of(pd.DataFrame(real), "")
+    return text
 
 
 if __name__ == "__main__":

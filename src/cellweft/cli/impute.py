@@ -108,7 +108,6 @@ def impute(
         check_device(run.device)
         from cellweft import tl
         from cellweft.impute.imputer import Imputer, write_imputation
-        from cellweft.tl._spillover import check_spillover
 
         imputer = Imputer(
             preset=preset,
@@ -119,26 +118,22 @@ def impute(
             device=run.device,
         )
         pair = data.pair(sc, st, output, save_model)
-        _check_counts(pair, writing)
-        if spillover:
-            check_spillover(pair)
+        _check_counts(pair, writing, spillover=spillover)
         plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
         screen.announce(pair, str(plan))
-        cautions = cautions_of(pair)
         with screen.progress() as progress:
-            spilled = None
+            shares = None
             if spillover:
-                spilled = tl.spillover(pair, seed=run.seed, memory=memory, progress=progress)
-                cautions += _tell_spillover(screen, spilled)
+                shares = tl.spillover(pair, seed=run.seed, memory=memory, progress=progress)
+            spilled = _tell_spillover(screen, shares)
             imputer.fit(pair, checkpoint=request.checkpoint, progress=progress)
             _tell_network(screen, imputer, pair)
-            column = None if spilled is None else spilled.to_numpy()
+            column: Any = None if shares is None else shares.to_numpy()
             job = write_imputation(imputer, pair, request, genes=names, spillover=column, progress=progress)
             model = save_model and imputer.save(save_model, overwrite=writing.overwrite)
         said, made = _made(job.var, plan.n_cells)
-        about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions}
-        if spilled is not None:
-            about["spillover"] = spilled.attrs[RECORD]
+        about = {"network": imputer.network_, "plan": asdict(plan), "cautions": cautions_of(pair)} | spilled
+        about["cautions"] += [one["caution"] for one in spilled.values() if one["caution"]]
         files = {"output": request.target, "model": model}
         said += ", on the scale of counts" * (writing.scale == "counts")
         screen.finish(f"Imputed {said} -> {output}", {"command": "impute", **files, **made, **about})
@@ -183,14 +178,17 @@ def _check_measured(measured: PanelValues, preset: Preset) -> None:
         )
 
 
-def _check_counts(pair: Pair, writing: WritingOptions) -> None:
+def _check_counts(pair: Pair, writing: WritingOptions, *, spillover: bool) -> None:
     """Raise if the spatial data do not allow what is requested, before any training."""
     from cellweft.impute.panel_blend import check_blend
     from cellweft.impute.uncertainty.count_model import check_counts
+    from cellweft.tl._spillover import check_spillover
 
     check_counts(pair, writing.scale)
     if writing.measured == "blend":
         check_blend(pair)
+    if spillover:
+        check_spillover(pair)
 
 
 def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
@@ -206,13 +204,14 @@ def _tell_network(screen: Screen, imputer: Imputer, pair: Pair) -> None:
     screen.say(f"Network: {'; '.join(parts) or 'none'}")
 
 
-def _tell_spillover(screen: Screen, spilled: pd.Series[float]) -> list[str]:
-    """Print the mean share that spilled over, and return what should be known of it."""
-    record = spilled.attrs[RECORD]
+def _tell_spillover(screen: Screen, shares: pd.Series[float] | None) -> dict[str, Any]:
+    """Print the mean share that spilled over, and return what the record says of it; nothing of none."""
+    if shares is None:
+        return {}
+    record = shares.attrs[RECORD]
     screen.say(f"Spill-over: {record['mean']:.0%} of a cell's counts on average")
-    cautions = [record["caution"]] if record["caution"] else []
-    screen.say_each(cautions)
-    return cautions
+    screen.say_each([record["caution"]] if record["caution"] else [])
+    return {"spillover": record}
 
 
 def _made(var: pd.DataFrame, n_cells: int) -> tuple[str, dict[str, Any]]:

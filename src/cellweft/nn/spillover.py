@@ -235,9 +235,9 @@ class SpilloverModel:
         """Return the probability of profiles with both parts, the parts' likelihood, and expected genes."""
         own = self.profiles.astype(np.float32)[candidates]  # n_cells x n_candidates x n_genes
         near, wide = (self._mixed(one, candidates, own) for one in (around.near, around.wide))
-        has_wide = around.wide.any(axis=1)[:, None, None]
+        has_wide = np.asarray(around.wide.any(axis=1))[:, None, None]
         wide = np.where(has_wide, wide, own)
-        has_near = around.near.any(axis=1)
+        has_near: BoolArray = np.asarray(around.near.any(axis=1))
         logs = np.full((*candidates.shape, len(BACKGROUNDS), len(SHARES)), -np.inf)
         for place, background in enumerate(BACKGROUNDS[: None if has_wide.any() else 1].astype(np.float32)):
             rest = (1 - background) * own + background * wide

@@ -273,8 +273,9 @@ class _Cells:
 
     def read(self, rows: slice | IntArray) -> FloatArray:
         """Return the counts of some cells, (n_rows, n_panel)."""
-        values: Any = self.pair.st.stored(rows, self.pair.st_shared)
-        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
+        stored = self.pair.st.stored(rows, self.pair.st_shared)
+        dense: Any = stored.toarray() if sp.issparse(stored) else stored
+        return np.asarray(dense, dtype=np.float32)
 
     def blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield all cells, block by block."""
@@ -363,4 +364,4 @@ def _shares(table: Any) -> DoubleArray:
     """Return rows divided by their sums, dense; rows of zeros stay."""
     dense = np.asarray(table.toarray(), dtype=np.float64)
     sums = dense.sum(axis=1, keepdims=True)
-    return np.divide(dense, sums, out=np.zeros_like(dense), where=sums > 0)
+    return np.asarray(np.divide(dense, sums, out=np.zeros_like(dense), where=sums > 0))
