@@ -316,6 +316,7 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
         "folds": 5,
         "keep": 0.8,
         "cluster": True,
+        "leave_out_batch": False,
         "reliability": False,
         "embedding": None,
         "gene_sets": None,
