@@ -317,7 +317,6 @@ def test_table_tells_how_it_came_about(tissue: Pair, table: pd.DataFrame) -> Non
         "keep": 0.8,
         "leave_out_batch": False,
         "cluster": True,
-        "leave_out_batch": False,
         "reliability": False,
         "embedding": None,
         "gene_sets": None,

@@ -48,6 +48,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "shared_embedding": {"imputer": None},
     "mixing": {"both": None},
     "presence": {"imputer": None},
+    "spillover": {"pair": None},
 }
 WRONG = [
     None,

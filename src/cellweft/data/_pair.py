@@ -47,7 +47,7 @@ from cellweft.data.gene_names import (
     joined_names,
     looks_like_ensembl,
     match_sides,
-    name_columns,
+    names_in,
     only_count,
     own_names,
 )
@@ -516,7 +516,7 @@ def pair(
     st_data, st_wish = _opened(st, st_wish, argument="st", sample=st_sample, columns=(*SLICE_KEYS, slices))
     sc_genes, st_genes = gene_names(sc_data, sc_wish), gene_names(st_data, st_wish)
     if orthologs is not None:
-        tissue = _spellings(st_data.var.iloc[st_genes.places], st_genes)
+        tissue = [st_genes.names, *names_in(st_data.var.iloc[st_genes.places])]
         sc_data, sc_genes = by_orthologs(sc_data, sc_genes, read_orthologs(orthologs), tissue=tissue)
     match = _matched(sc_data, sc_genes, st_data, st_genes)
     places = _places(st_data, coordinates, hint=_exchange_hint(sc_data), missing_chunks=missing_chunks)
@@ -527,11 +527,6 @@ def pair(
         places, found_slices, st_types = _of(cells, places), _of(cells, found_slices), _of(cells, st_types)
     read = (sc_data, sc_wish, sc_genes, sc_types), (st_data, st_wish, st_genes, st_types)
     return _paired(*read, match=match, places=places, slices=found_slices, slices_guess=guess, cells=cells)
-
-
-def _spellings(var: pd.DataFrame, genes: Genes) -> list[NDArray[np.str_]]:
-    """Return names of genes in every way that a table of them, in their order, spells them."""
-    return [genes.names, *(var[name].astype(str).to_numpy(np.str_) for name in name_columns(var))]
 
 
 def _places(data: Input, asked: str | None, **more: Any) -> tuple[DoubleArray | None, str]:

@@ -265,6 +265,11 @@ def name_columns(var: pd.DataFrame) -> list[str]:
     return found
 
 
+def names_in(var: pd.DataFrame) -> list[NDArray[np.str_]]:
+    """Return the names in each of these columns, as text."""
+    return [var[name].astype(str).to_numpy(np.str_) for name in name_columns(var)]
+
+
 def _rank(name: str, usual: Sequence[str]) -> int:
     return usual.index(name) if name in usual else len(usual)
 
