@@ -32,6 +32,7 @@ extensions = [
     "accessible",
     "command_line",
     "mathml",
+    "other_sites",
     "results",
 ]
 root_doc = "index"
