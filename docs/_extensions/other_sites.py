@@ -1,4 +1,4 @@
-"""Links from types of other libraries to their pages. The addresses stand here, so that nothing is fetched."""
+"""Links from types of other libraries to their pages, whose addresses stand here: nothing is fetched."""
 
 from __future__ import annotations
 
