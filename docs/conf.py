@@ -31,6 +31,7 @@ extensions = [
     "sphinx_copybutton",
     "accessible",
     "command_line",
+    "figures",
     "mathml",
     "other_sites",
     "results",
@@ -50,7 +51,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("CELLWEFT_DOCS_EXECUTION", "force")
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
-nb_execution_excludepatterns = ["tutorials/*.ipynb"]  # on real data: scripts/notebooks runs them
+nb_execution_excludepatterns = ["*.ipynb"]  # on real data: scripts/notebooks runs them
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300

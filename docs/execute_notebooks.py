@@ -1,4 +1,4 @@
-"""Run the tutorials on real data, and store what comes out in them.
+"""Run the notebooks on real data, and store what comes out in them.
 
 They read files by name alone, so each runs in a folder of its own with links to the data. The site shows what
 is stored: it is built where the data are not.
@@ -19,7 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-TUTORIALS = Path(__file__).parent / "tutorials"
+DOCS = Path(__file__).parent
+NOTEBOOKS = {path.stem: path for path in (*DOCS.glob("*.ipynb"), *DOCS.glob("tutorials/*.ipynb"))}
 DATA = Path(
     os.environ.get("CELLWEFT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
 ).resolve()
@@ -58,12 +59,14 @@ def execute(path: Path) -> None:
 def main() -> None:
     """Run those that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=sorted(path.stem for path in TUTORIALS.glob("*.ipynb")))
-    names = parser.parse_args().names
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(sorted(NOTEBOOKS))}; all by default")
+    names = parser.parse_args().names or sorted(NOTEBOOKS)
+    if unknown := set(names) - set(NOTEBOOKS):
+        parser.error(f"no such notebook: {', '.join(sorted(unknown))}")
     if not DATA.is_dir():
         sys.exit(f"There are no data in {DATA}. Name their folder: CELLWEFT_SHARED_DATA=/path/to/data.")
     for name in names:
-        execute(TUTORIALS / f"{name}.ipynb")
+        execute(NOTEBOOKS[name])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tutorials on real data are stored as they ran: whole, without errors, and small."""
+"""The notebooks on real data are stored as they ran: whole, without errors, and small."""
 
 import json
 import re
@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
+import cellweft
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTEBOOKS = sorted([*DOCS.glob("*.ipynb"), *DOCS.glob("tutorials/*.ipynb")])
 LARGEST = 3_000_000
 """Bytes of a notebook with its pictures."""
 
@@ -19,8 +21,13 @@ def code_cells(path: Path) -> list[dict[str, Any]]:
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def test_there_are_two() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["embryo", "hypothalamus"]
+def test_the_gallery_shows_every_plot() -> None:
+    drawn = set()
+    for cell in code_cells(DOCS / "gallery.ipynb"):
+        found = re.findall(r"^cellweft\.pl\.(\w+)\(", "".join(cell["source"]), flags=re.MULTILINE)
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            drawn.update(found)
+    assert drawn == set(cellweft.pl.__all__) - {"label_colors", "palette"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -19,7 +19,7 @@ _IN_BODY = {
 
 
 def _completed(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Give headings of the contents their level, let keys scroll what is wide, and say what signatures are not."""
+    """Give headings of the contents their level, let keys scroll, and say what signatures are not."""
     for name in ("furo_navigation_tree", "toctree"):
         if isinstance(context.get(name), str):
             context[name] = context[name].replace(_HEADING, f'{_HEADING} aria-level="2"')
