@@ -12,7 +12,7 @@ _IN_BODY = {
     '<div class="output text_html"': '<div class="output text_html" tabindex="0"',
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',
-    # Parameters of a signature, one per line, which are no terms with definitions
+    # Parameters of a signature, one per line, which are not terms with definitions
     '<dl>\n<dd><em class="sig-param">': '<dl role="presentation">\n<dd><em class="sig-param">',
     '<dd><em class="sig-param">': '<dd role="presentation"><em class="sig-param">',
 }

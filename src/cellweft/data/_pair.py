@@ -821,13 +821,13 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
     return text_labels(pd.Series(values))
 
 
-def coordinates_of(pair: Pair) -> DoubleArray:
-    """Return where the spots are, (n_spots, 2 or 3), or raise `KeyMissingError` where no place is known."""
+def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place cells on") -> DoubleArray:
+    """Return where spots or cells are, (n_st, 2 or 3), or raise `KeyMissingError` where no place is known."""
     if pair.coordinates is None:
         forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
         raise KeyMissingError(
             "coordinates",
-            expected="spots with places, to place cells on",
+            expected=expected,
             got="a pair without coordinates",
             fix=sentence("Name them when the pair is made: {} or {}.", *forms),
         )

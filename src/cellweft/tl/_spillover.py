@@ -23,7 +23,6 @@ from cellweft._compute import (
 )
 from cellweft._errors import (
     InputError,
-    KeyMissingError,
     MemoryBudgetError,
     ScaleError,
     arg,
@@ -31,12 +30,11 @@ from cellweft._errors import (
     check_range,
     check_seed,
     checks_kinds,
-    sentence,
 )
 from cellweft._provenance import stamp
 from cellweft._text import human_bytes
 from cellweft._typing import DoubleArray, FloatArray, IntArray, Progress, ProgressOption
-from cellweft.data._pair import Pair
+from cellweft.data._pair import Pair, coordinates_of
 from cellweft.data.io.keys import RECORD, SPILLOVER
 from cellweft.nn.metacells import group_cells
 from cellweft.nn.spillover import CANDIDATES, SHARES, SpilloverModel, Surroundings
@@ -167,14 +165,7 @@ def _caution(mean: float) -> str:
 
 def check_spillover(pair: Pair) -> None:
     """Raise where `spillover` cannot be told of a pair."""
-    if pair.coordinates is None:
-        forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
-        raise KeyMissingError(
-            "coordinates",
-            expected="places of the spatial cells, to find their neighbours",
-            got="a pair without coordinates",
-            fix=sentence("Name them when the pair is made: {} or {}.", *forms),
-        )
+    coordinates_of(pair, expected="places of the spatial cells, to find their neighbours")
     if pair.st.scale != "raw":
         raise ScaleError(
             "st",
