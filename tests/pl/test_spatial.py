@@ -310,19 +310,31 @@ def test_uncertainty_is_the_width_of_the_interval(cells):
 def test_every_colour_bar_says_what_it_shows(cells, color, label):
     cells.obs["cellweft_confidence"] = cells.obs["cellweft_spread"] = np.linspace(0, 1, 6)
     drawn = pl.spatial(cells, color, unit="µm").collections[0]
-    assert drawn.colorbar.ax.get_ylabel() == label
+    assert drawn.colorbar.ax.get_ylabel().replace("\n", " ") == label
 
 
 def test_colour_bars_tell_the_scale_of_a_gene_as_far_as_it_is_known(cells):
     def label(**more):
-        return pl.spatial(cells, "Gad1", **more).collections[0].colorbar.ax.get_ylabel()
+        bar = pl.spatial(cells, "Gad1", **more).collections[0].colorbar
+        return bar.ax.get_ylabel().replace("\n", " ")
 
     assert label(layer="lower") == "Gad1 (as stored in layer 'lower')"
     cells.var["measured"] = True
     assert label() == "Gad1 (log-normalised expression)"
     assert label(layer="lower") == "Gad1 (lower bound, log-normalised expression)"
     width = pl.uncertainty(cells, "Gad1").collections[0].colorbar
-    assert width.ax.get_ylabel() == "upper - lower (log-normalised expression)"
+    assert width.ax.get_ylabel().replace("\n", " ") == "upper - lower (log-normalised expression)"
+
+
+def test_the_label_of_a_low_colour_bar_is_broken_into_lines(cells):
+    cells.var["measured"] = True
+    cells.obsm["spatial"] = np.column_stack([np.linspace(0, 10, 6), np.linspace(0, 3, 6)])
+    bar = pl.spatial(cells, "Gad1", layer="lower").collections[0].colorbar
+    assert bar.ax.get_ylabel() == "Gad1 (lower\nbound,\nlog-normalised\nexpression)"
+    figure = bar.ax.figure
+    figure.draw_without_rendering()
+    written, drawn = bar.ax.yaxis.label.get_window_extent(), figure.bbox
+    assert drawn.y0 <= written.y0 < written.y1 <= drawn.y1
 
 
 def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):

@@ -154,6 +154,7 @@ def test_layers_and_limits(
     spread, low, high = made.values("Gene2", "uncertainty")
     np.testing.assert_array_equal(spread, imputed.layers["upper"][:, 2] - imputed.layers["lower"][:, 2])
     assert (low, high) == tuple(np.quantile(spread, [1 - 0.99, 0.99]))
+    assert made.genes()["in_tissue"] == [True] * 4 + [False] * 5
     unmeasured, *limits = made.values("Gene8", "measured")
     assert np.isnan(unmeasured).all()
     assert limits == [0, np.quantile(np.asarray(imputed.X)[:, 8], 0.99)]
@@ -174,7 +175,7 @@ def test_placed_cells(stores: dict[str, Path], dataset: Callable[..., Dataset]) 
     assert (told["kind"], told["layers"], told["genes"]) == ("placed", [], 0)
     assert told["bounds"] == [0, 1, 2, 3]
     np.testing.assert_array_equal(made.positions(), [[0, 1], [2, 3], [np.nan, np.nan]])
-    assert made.genes() == {"names": [], "measured": [], "reliability": []}
+    assert made.genes() == {"names": [], "measured": [], "in_tissue": [], "reliability": []}
     with pytest.raises(KeyMissingError, match="a dataset with genes"):
         made.values("Gene1", "imputed")
     with pytest.raises(KeyMissingError, match="expected imputed genes"):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +17,9 @@ from cellweft._provenance import SCHEMA_VERSION
 from cellweft.viewer import Viewer, view
 
 SIDE, N_GENES, N_PANEL = 30, 40, 10
+HIDDEN = 20  # a gene of the tissue that was hidden from the imputation
 N_CELLS = SIDE * SIDE
-SIZE = (
-    {"width": 1280, "height": 800} if os.environ.get("CELLWEFT_PICTURES") else {"width": 1000, "height": 640}
-)
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+SIZE = {"width": 1000, "height": 640}
 SETTLED = "() => window.cellweft && window.cellweft.state().settled"
 
 
@@ -56,8 +53,9 @@ def viewer(tmp_path_factory: Any) -> Iterator[Viewer]:
     )
     result.obs["depth"] = places[:, 1]
     result.write_h5ad(folder / "imputed.h5ad")
-    counts = random.poisson(np.expm1(values[:, :N_PANEL])).astype(np.float32)
-    AnnData(counts, obs=result.obs[[]], var=pd.DataFrame(index=names[:N_PANEL])).write_h5ad(
+    in_tissue = [*range(N_PANEL), HIDDEN]
+    counts = random.poisson(np.expm1(values[:, in_tissue])).astype(np.float32)
+    AnnData(counts, obs=result.obs[[]], var=pd.DataFrame(index=names[in_tissue])).write_h5ad(
         folder / "tissue.h5ad"
     )
     placed = AnnData(
@@ -122,12 +120,6 @@ class Seen:
         box = self.page.locator(f".panel[data-layer={layer}] canvas").bounding_box()
         return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
-    def picture(self, name: str) -> None:
-        """Keep a picture for the documentation, if asked."""
-        if os.environ.get("CELLWEFT_PICTURES"):
-            PICTURES.mkdir(exist_ok=True)
-            self.page.screenshot(path=PICTURES / f"viewer_{name}.png")
-
 
 @pytest.fixture
 def seen(browser: Any, viewer: Viewer) -> Iterator[Callable[..., Seen]]:
@@ -162,7 +154,6 @@ def test_first_picture_shows_a_gene_in_all_panels(seen):
         assert len(np.unique(one.pixels(layer).reshape(-1, 3), axis=0)) > 20
     assert one.page.locator("#legend .ramp").count() == 2
     assert "log-normalised" in one.page.locator("#legend").inner_text()
-    one.picture("panels")
 
 
 @pytest.mark.slow
@@ -205,6 +196,15 @@ def test_searched_gene_changes_the_colours(seen):
 
 
 @pytest.mark.slow
+def test_a_hidden_gene_is_shown_beside_its_measurement(seen):
+    one = seen()
+    one.choose(f"Gene{HIDDEN}")
+    assert len(np.unique(one.pixels("measured").reshape(-1, 3), axis=0)) > 20
+    assert "not measured" not in one.page.locator(".panel[data-layer=measured]").inner_text()
+    assert "measured, but hidden from the imputation" in one.page.locator("#status").inner_text()
+
+
+@pytest.mark.slow
 def test_search_offers_genes_as_a_combobox(seen):
     one = seen()
     one.page.keyboard.press("/")
@@ -216,7 +216,6 @@ def test_search_offers_genes_as_a_combobox(seen):
     active = one.page.locator("#" + search.get_attribute("aria-activedescendant"))
     assert active.get_attribute("aria-selected") == "true"
     assert active.get_attribute("aria-label") == "Gene11, imputed only, reliability 0.618"
-    one.picture("search")
     one.page.keyboard.press("Enter")
     one.settle()
     assert one.state["gene"] == "Gene11"
@@ -278,7 +277,6 @@ def test_lasso_by_mouse_compares_the_region(seen):
     one.settle()
     assert one.state["gene"] == gene
     assert one.page.locator("#compare tr[aria-current]").get_attribute("data-gene") == gene
-    one.picture("region")
 
 
 @pytest.mark.slow
@@ -414,7 +412,6 @@ def test_placed_cells_lie_on_their_tissue(seen):
     one.page.wait_for_function("() => window.cellweft.state().dataset === 1")
     assert one.settle().state["panels"] == ["column"]
     with_tissue = one.pixels("column")
-    one.picture("placed")
     one.page.locator("#tissue").click()
     one.settle()
     assert changed(with_tissue, one.pixels("column")) > 0.05
@@ -474,7 +471,6 @@ def test_dark_follows_the_system_and_the_switch(seen):
     dark, light = seen(color_scheme="dark"), seen()
     assert dark.pixels("imputed")[0].mean() < 40
     assert light.pixels("imputed")[0].mean() > 220
-    dark.picture("dark")
     light.page.locator("#theme").click()
     light.settle()
     assert light.pixels("imputed")[0].mean() < 40
@@ -488,7 +484,6 @@ def test_narrow_window_works(seen):
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
     one.choose("Gene12")
     assert one.page.locator(".panel").count() == 3
-    one.picture("narrow")
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ export interface Session {
 export interface Genes {
   names: string[];
   measured: boolean[];
+  in_tissue: boolean[];
   reliability: (number | null)[];
 }
 export interface Values {

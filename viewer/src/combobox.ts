@@ -2,7 +2,7 @@
 import type { Genes } from "./api";
 import { byId, make, say } from "./dom";
 import { GeneSearch } from "./search";
-import { counted, figure } from "./text";
+import { counted, figure, origin } from "./text";
 
 const MOST = 60;
 const HINT = "“measured”: on the panel. Bar and number: reliability, the correlation to expect of the imputed gene.";
@@ -15,7 +15,7 @@ function matches(number: number): string {
 export class Combobox {
   private readonly input = byId<HTMLInputElement>("search");
   private readonly list = byId<HTMLUListElement>("options");
-  private genes: Genes = { names: [], measured: [], reliability: [] };
+  private genes: Genes = { names: [], measured: [], in_tissue: [], reliability: [] };
   private searcher = new GeneSearch([]);
   private offered: number[] = [];
   private active = -1;
@@ -101,7 +101,7 @@ export class Combobox {
     const trust = make("span", { class: "trust" }, reliability === null ? "" : figure(reliability));
     const meter = make("span", { class: "meter", "aria-hidden": "true" }, make("i"));
     (meter.firstChild as HTMLElement).style.width = `${100 * Math.max(0, Math.min(1, reliability ?? 0))}%`;
-    const said = `${this.genes.names[gene]}, ${measured ? "measured" : "imputed only"}`
+    const said = `${this.genes.names[gene]}, ${origin(this.genes, gene)}`
       + (reliability === null ? "" : `, reliability ${figure(reliability)}`);
     return make(
       "li",

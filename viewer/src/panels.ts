@@ -159,10 +159,11 @@ export class Panels {
   private async fillGene(panel: Panel, cells: Layered, layer: ValueLayer): Promise<void> {
     const { store, view } = this.viewer;
     const gene = view.gene ?? "";
-    if (layer === "measured" && !store.genes.measured[store.genes.names.indexOf(gene)]) {
+    const at = store.genes.names.indexOf(gene);
+    if (layer === "measured" && !store.genes.in_tissue[at]) {
       cells.plain = true;
       panel.filled = "";
-      panel.name(TITLES[layer], gene, `${gene} was not measured.`);
+      panel.name(TITLES[layer], gene, `${gene} ${store.genes.measured[at] ? "is not in this tissue" : "was not measured"}.`);
       return;
     }
     const { values, low, high } = await store.gene(gene, layer);

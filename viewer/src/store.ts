@@ -7,7 +7,7 @@ const ROOM = 256 * 2 ** 20; // bytes of genes kept
 
 export class Store {
   positions: Float32Array = new Float32Array(0);
-  genes: api.Genes = { names: [], measured: [], reliability: [] };
+  genes: api.Genes = { names: [], measured: [], in_tissue: [], reliability: [] };
   private ordered: Cloud | null = null;
   private readonly columns = new Map<string, Promise<Float32Array | Uint16Array>>();
   private readonly values = new Map<string, Promise<api.Values>>();

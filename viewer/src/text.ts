@@ -1,5 +1,5 @@
 /** Numbers and tables as text. Pure. */
-import type { Comparison, Scale } from "./api";
+import type { Comparison, Genes, Scale } from "./api";
 
 /** What values of genes are called, by the scale of the result. */
 export const UNITS: Record<Scale, string> = { log: "log-normalised", counts: "counts" };
@@ -22,6 +22,12 @@ export function figure(value: number | null | undefined): string {
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-3) return value.toExponential(1).replaceAll("-", "−").replace("e+", "e");
   return Number(value.toPrecision(3)).toString().replace("-", "−");
+}
+
+/** Where the values of a gene come from. */
+export function origin(genes: Genes, at: number): string {
+  if (genes.measured[at]) return "measured";
+  return genes.in_tissue[at] ? "measured, but hidden from the imputation" : "imputed only";
 }
 
 function field(value: string | number | boolean | null): string {

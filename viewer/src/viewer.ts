@@ -13,7 +13,7 @@ import { Scene } from "./scene";
 import { fillDatasets, fillFor, showSelects, type SelectActions } from "./selects";
 import type { ViewerState } from "./state";
 import { likelyGene, Store } from "./store";
-import { count, counted, figure } from "./text";
+import { count, counted, figure, origin } from "./text";
 import { FIRST_VIEW, fromHash, toHash, type Layer, type View } from "./view";
 
 const SETTLE = 200; // milliseconds after which the address follows the camera
@@ -199,10 +199,10 @@ export class Viewer implements ViewerState {
 
   /** What is known of a gene, as a phrase. */
   private geneFacts(gene: string): string {
-    const { names, measured, reliability } = this.store.genes;
+    const { names, reliability } = this.store.genes;
     const at = names.indexOf(gene);
     const trust = reliability[at] ?? null;
-    return (measured[at] ? "measured" : "imputed only") + (trust === null ? "" : `, reliability ${figure(trust)}`);
+    return origin(this.store.genes, at) + (trust === null ? "" : `, reliability ${figure(trust)}`);
   }
 
   private about(): void {

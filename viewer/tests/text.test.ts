@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { count, counted, figure, toCsv, UNITS } from "../src/text";
+import { count, counted, figure, origin, toCsv, UNITS } from "../src/text";
 
 describe("numbers as text", () => {
   it("have three digits", () => {
@@ -20,6 +20,14 @@ describe("numbers as text", () => {
 describe("what values are called", () => {
   it("follows the scale of the result", () => {
     expect(UNITS).toEqual({ log: "log-normalised", counts: "counts" });
+  });
+});
+
+describe("where the values of a gene come from", () => {
+  it("tells genes that were hidden from those that nobody measured", () => {
+    const flags = { measured: [true, false, false], in_tissue: [true, true, false] };
+    const genes = { names: ["a", "b", "c"], reliability: [null, null, null], ...flags };
+    expect([0, 1, 2].map((at) => origin(genes, at))).toEqual(["measured", "measured, but hidden from the imputation", "imputed only"]);
   });
 });
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ SMALL, PLAIN = 8.0, 9.0
 INK = "#333333"
 """Colour of lines and text that do not show data."""
 
+_BAR, _LETTER = 0.7, 0.55  # height of a colour bar in panels, width of a letter in heights
 _LEGEND_ROWS, _MOST_NAMES, _LONGEST = 20, 60, 36
 _OWN = "cellweft.pl"  # marks figures that are made here
 
@@ -195,12 +197,23 @@ def color_bar(
     """
     beside = [axes] if isinstance(axes, Axes) else list(axes)
     figure: Any = beside[0].get_figure()
-    bar: Colorbar = figure.colorbar(drawn, ax=beside, extend=extend, shrink=0.7, aspect=22, pad=0.02)
-    bar.set_label(label, fontsize=PLAIN)
+    bar: Colorbar = figure.colorbar(drawn, ax=beside, extend=extend, shrink=_BAR, aspect=22, pad=0.02)
+    lines = textwrap.wrap(label, _letters(beside[0]), break_long_words=False, break_on_hyphens=False)
+    bar.set_label("\n".join(lines), fontsize=PLAIN)
     bar.ax.tick_params(labelsize=SMALL, color=INK, width=0.8, length=3)
     outline: Any = bar.outline
     outline.set_visible(False)
     return bar
+
+
+def _letters(ax: Axes) -> int:
+    """Return about how many letters a colour bar beside a panel has room for, from its bottom to its top."""
+    place, (width, height) = ax.get_position(original=True), ax.figure.get_size_inches()
+    tall = float(place.height * height)
+    if ax.get_aspect() == 1:  # as long as the panel is wide, at most
+        (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+        tall = min(tall, float(place.width * width) * abs((top - bottom) / (right - left)))
+    return max(round(_BAR * tall / (_LETTER * PLAIN / 72)), 16)
 
 
 def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missing: bool = False) -> Legend:

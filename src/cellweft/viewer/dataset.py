@@ -161,11 +161,15 @@ class Dataset:
         return self._places
 
     def genes(self) -> dict[str, Any]:
-        """Return the names of the genes, whether they were measured, and their reliability."""
+        """Return the names of the genes, whether panel and tissue have them, and their reliability."""
+        if not self.layers:
+            return {"names": [], "measured": [], "in_tissue": [], "reliability": []}
+        tissue = () if self.measured is None else self.measured.genes
         return {
-            "names": self._names if self.layers else [],
-            "measured": self._measured() if self.layers else [],
-            "reliability": [_or_none(one) for one in self._reliability()] if self.layers else [],
+            "names": self._names,
+            "measured": self._measured(),
+            "in_tissue": [number in tissue for number in range(len(self._names))],
+            "reliability": [_or_none(one) for one in self._reliability()],
         }
 
     def values(self, gene: str, layer: str) -> tuple[FloatArray, float, float]:
