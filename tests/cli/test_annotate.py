@@ -25,6 +25,7 @@ def both(tissue: SimulatedTissue, tmp_path: Path) -> list[str]:
     return [str(tmp_path / "atlas.h5ad"), str(tmp_path / "tissue.h5ad")]
 
 
+@pytest.mark.slow
 def test_labels_are_written_with_their_calibration(both: list[str], tmp_path: Path) -> None:
     output = tmp_path / "labels.csv"
     result = CliRunner().invoke(app, ["annotate", *both, "-o", str(output), "--labels", "half", *QUICK])

@@ -180,6 +180,7 @@ def test_impute_writes_counts_and_blended_genes(call: Any, both: Any, tmp_path: 
     np.testing.assert_array_equal(written.X, made.impute(scale="counts", measured="blend").X)
 
 
+@pytest.mark.slow
 def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     asked = ("--genes", "Gene01", "--spillover", "--no-reliability", *QUICK)
     result = call("impute", *both, "-o", "out.zarr", *asked)

@@ -270,6 +270,7 @@ def test_one_batch_that_is_left_is_as_it_was(joined: anndata.AnnData) -> None:
     np.testing.assert_allclose(left.dense(slice(None)), alone.dense(slice(None)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_models_know_their_batches(joined: anndata.AnnData, tmp_path: Path) -> None:
     settings = {"steps": 5, "level_steps": 5}
     pair = cellweft.pair(joined, tissue(), reference_batch="donor")

@@ -473,6 +473,7 @@ def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reference", "spatial", "more", "shared"), REAL, ids=[one[1] for one in REAL])
 def test_real_pairs(shared_data: Path, reference: str, spatial: str, more: Any, shared: int) -> None:
     made = pair(shared_data / f"{reference}.h5ad", shared_data / f"{spatial}.h5ad", **more)

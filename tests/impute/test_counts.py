@@ -80,6 +80,7 @@ def test_intervals_hold_the_same_measurements_on_both_scales(counting: Imputer, 
     assert (counts.layers["upper"] >= counts.X).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["4 GB", "0.6 GB"])
 def test_counts_stream_resume_and_load_alike(
     counting: Imputer, tissue_pair: Pair, tmp_path: Path, memory: str

@@ -128,6 +128,7 @@ def test_genes_off_the_panel_stay_as_they_are(blending: Imputer, tissue_pair: Pa
     assert np.isfinite(blended.X).all()
 
 
+@pytest.mark.slow
 def test_blends_stream_and_load_alike(blending: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
     whole = blending.impute(measured="blend", scale="counts")
     path = blending.impute_to(
@@ -164,6 +165,7 @@ def test_a_blend_is_nearer_to_the_other_half_of_the_counts() -> None:
     assert found["blended"] > max(found["measured"], found["predicted"])
 
 
+@pytest.mark.slow
 def test_what_blending_needs(
     blending: Imputer, imputer: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_counts_are_drawn_from_the_count_model(known: Imputer) -> None:
     np.testing.assert_array_equal(alone[0].X[:, 0], results[0].X[:, 0])
 
 
+@pytest.mark.slow
 def test_counts_are_refused_where_there_are_none(tissue: SimulatedTissue, known: Imputer) -> None:
     with pytest.raises(SettingError, match=r"scale: expected one of 'log', 'counts', got 'integers'"):
         multiple_imputations(known, n=2, scale="integers")  # type: ignore[arg-type]

@@ -50,6 +50,7 @@ def test_a_known_amount_is_found_and_none_where_there_is_none(
     assert without.attrs["cellweft"]["caution"] == ""
 
 
+@pytest.mark.slow
 def test_blocks_seeds_and_formats_of_the_matrix_do_not_show(
     cortex: SimulatedTissue, cortex_pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_weight_by_hand() -> None:
     np.testing.assert_array_equal(wide.toarray() > 0, np.array([[0, 0, 0, 1]] * 3 + [[1, 1, 1, 0]], bool))
 
 
+@pytest.mark.slow
 def test_cells_of_which_nothing_can_be_told(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
     assert (told(cortex_pair, radius=0.0) == 0).all()  # nobody has neighbours
     assert told(cortex_pair.cells(np.array([3]))).tolist() == [0]

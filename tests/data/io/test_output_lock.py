@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -136,18 +137,20 @@ def test_outputs_need_places_of_their_own(tmp_path: Path, model: str) -> None:
 # Inputs
 
 
-@pytest.fixture
-def sides(tmp_path: Path, make_side: Any, write_as: Any) -> dict[str, Path]:
-    """A reference and a tissue as files of several kinds."""
-    for name in ("sc", "st", "mtx"):
-        (tmp_path / name).mkdir()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, make_side: Any, write_as: Any) -> dict[str, Path]:
     genes = ["Gad1", "Sst", "Vip", "Lamp5"]
     sc, st = make_side(genes), make_side(genes[:3], spatial=True)
-    return {
-        "sc": write_as(sc, tmp_path / "sc", "h5ad"),
-        "st": write_as(st, tmp_path / "st", "zarr"),
-        "mtx": write_as(sc, tmp_path / "mtx", "mtx"),
-    }
+    sides = (("sc", sc, "h5ad"), ("st", st, "zarr"), ("mtx", sc, "mtx"))
+    return {name: write_as(side, tmp_path_factory.mktemp(name), kind) for name, side, kind in sides}
+
+
+@pytest.fixture
+def sides(tmp_path: Path, written: dict[str, Path]) -> dict[str, Path]:
+    """A reference and a tissue as files of several kinds."""
+    for name, path in written.items():
+        shutil.copytree(path.parent, tmp_path / name)
+    return {name: tmp_path / name / path.name for name, path in written.items()}
 
 
 def state(*paths: Path) -> dict[str, bytes]:
