@@ -330,7 +330,7 @@ def test_the_label_of_a_low_colour_bar_is_broken_into_lines(cells):
     cells.var["measured"] = True
     cells.obsm["spatial"] = np.column_stack([np.linspace(0, 10, 6), np.linspace(0, 3, 6)])
     bar = pl.spatial(cells, "Gad1", layer="lower").collections[0].colorbar
-    assert bar.ax.get_ylabel() == "Gad1 (lower\nbound,\nlog-normalised\nexpression)"
+    assert bar.ax.get_ylabel() == "Gad1 (lower bound,\nlog-normalised\nexpression)"
     figure = bar.ax.figure
     figure.draw_without_rendering()
     written, drawn = bar.ax.yaxis.label.get_window_extent(), figure.bbox

@@ -213,7 +213,7 @@ def _letters(ax: Axes) -> int:
     if ax.get_aspect() == 1:  # as long as the panel is wide, at most
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
         tall = min(tall, float(place.width * width) * abs((top - bottom) / (right - left)))
-    return max(round(_BAR * tall / (_LETTER * PLAIN / 72)), 16)
+    return max(round(_BAR * tall / (_LETTER * PLAIN / 72)), 20)
 
 
 def label_legend(ax: Axes, colors: Mapping[str, str], *, title: str = "", missing: bool = False) -> Legend:

@@ -261,8 +261,8 @@ def commands(given: Given) -> str:
     if given.placed is not None and given.placed.record:
         more = [] if given.spots is None else ["--spots", given.spots.name]
         lines.append(_command("place", given.placed, *more))
-    lines += [_evaluate_line(one) for one in given.scores]
-    return "\n".join(lines)
+    lines += [_evaluate_line(one) for one in given.scores if one.record.keys() & {"command_line", "pair"}]
+    return "\n".join(dict.fromkeys(lines))
 
 
 def made_facts(given: Given) -> tuple[Facts, ...]:
