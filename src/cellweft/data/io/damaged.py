@@ -6,6 +6,7 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from cellweft._errors import CellweftError, FormatError
 
@@ -59,6 +60,30 @@ def reading(
         if isinstance(error, MemoryError):
             expected, fix = "an element that fits into memory", fix + " If it is this large, free memory."
         raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
+
+
+def group_in(store: Any, name: str, where: str) -> Any:
+    """Return a group of an HDF5 file or zarr store, or nothing where there is none.
+
+    Parameters
+    ----------
+    store
+        The file or store, open.
+    name, where
+        The group's name, and what errors call the file.
+
+    Raises
+    ------
+    FormatError
+        A single array is in its place.
+    """
+    if name not in store:
+        return {}
+    if hasattr(store[name], "shape"):
+        raise FormatError(
+            f"{where}.{name}", expected="elements by their names", got="a single array", fix=_FIX
+        )
+    return store[name]
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:
