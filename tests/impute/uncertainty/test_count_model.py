@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cellweft._errors import InputError
+from cellweft.impute.uncertainty import count_model
 from cellweft.impute.uncertainty.count_model import (
     FAMILIES,
     CountModel,
@@ -72,6 +73,21 @@ def test_the_family_that_made_the_counts_is_found(family: str) -> None:
     assert exponent == pytest.approx(1, abs=0.15)
     if family != "poisson":
         assert model.dispersion[0] == pytest.approx(1.5, rel=0.25)
+
+
+def test_families_are_compared_on_genes_held_out_in_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, likelihood = [], count_model._likelihood
+
+    def noted(means: np.ndarray, counts: np.ndarray, points: np.ndarray) -> np.ndarray:
+        parts.append(means[0].tolist())
+        return likelihood(means, counts, points)
+
+    monkeypatch.setattr(count_model, "_likelihood", noted)
+    means = np.tile(np.arange(1.0, 13.0), (4, 1))  # 12 genes, each told by its mean
+    count_model._chosen(means, np.ones((4, 12)) * [[0], [9], [50], [2]])
+    assert parts[:5] == [[1, 6, 11], [2, 7, 12], [3, 8], [4, 9], [5, 10]]
+    assert parts[5:10] == parts[:5]
+    assert len(parts) == 5 * (3 + len(count_model._SHARES_OF_ZEROS))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
