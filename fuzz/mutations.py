@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -98,7 +99,8 @@ def damage_hdf5(path: Path, rng: random.Random) -> None:
             if not names:
                 return None
             name = rng.choice(names)
-            rng.choice(_CHANGES)(file, name, rng)
+            with contextlib.suppress(Exception):  # HDF5 does not write it, or the change before is in its way
+                rng.choice(_CHANGES)(file, name, rng)
     return None
 
 
@@ -181,7 +183,7 @@ def _type(file: h5py.File, name: str, rng: random.Random) -> None:
     lists = np.empty(n, dtype=object)
     lists[:] = [np.arange(2)] * n
     kinds: tuple[tuple[Any, Any], ...] = (
-        *((bad_text, bad_text.dtype), (bad_text.astype(object), text), (np.array(["\0"] * n, object), text)),
+        *((bad_text, bad_text.dtype), (bad_text.astype(object), text)),
         *((np.array([""] * n, dtype=object), text), (np.array(["a" * 10_000] * n, dtype=object), text)),
         *((pairs, pairs.dtype), (lists, h5py.vlen_dtype(np.int64)), (np.zeros(n, "V3"), np.dtype("V3"))),
         *((np.zeros(n, bool), np.dtype(bool)), (np.zeros(n, ">f8"), np.dtype(">f8"))),

@@ -134,10 +134,20 @@ def test_effects_that_cells_share_leave_the_marginal_as_it_is() -> None:
     assert slopes.std() > 4 * (state[:, 0] @ alone / len(state)).std()
 
 
+def test_levels_that_are_drawn_have_mean_1() -> None:
+    one, none = np.ones(1), np.zeros(1)
+    model = CountModel(rate=plain_counts().rate, level_sd=one, family=none, dispersion=none, zeros=none)
+    drawn = model.draw(np.full((1, 5_000), 100.0), generator=np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(100, rel=0.1)
+    assert np.log(drawn.clip(1)).mean() == pytest.approx(np.log(100) - 0.5, abs=0.05)
+
+
 def test_a_model_is_stored_as_arrays() -> None:
     model = fit_count_model(*simulated("log-normal")[:2], sizes=simulated("log-normal")[2])
     again = CountModel.from_arrays(model.to_arrays())
     assert again.name == model.name
+    shapes = {name: value.shape for name, value in model.to_arrays().items()}
+    assert shapes == {name: value.shape for name, value in plain_counts().to_arrays().items()}
     for name, value in model.to_arrays().items():
         np.testing.assert_array_equal(getattr(again, name), value)
 
