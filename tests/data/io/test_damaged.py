@@ -152,6 +152,37 @@ def test_elements_of_h5ad(change: Any, said: str, stored: Any, sc: Any, make_sid
     assert f"st ({path})" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        ("uns/loop", "uns", r"\.uns\['loop'\]: expected .* a group that links to itself"),
+        ("uns/loop", "/", r"\.uns\['loop'\]: expected .* a group that links to itself"),
+        ("obs/area", "obs", r"\.obs\['area'\]: expected .* a group that links to itself"),
+        ("obsm/spatial", "/", r"\.obsm\['spatial'\]: expected .* a group that links to itself"),
+        ("var/of", "var", r"\.var: expected .* a group that links to itself"),
+        ("uns/deep/" + "/".join("a" * 300), "", r"\.uns\['deep'\]: expected .* more than 100 deep"),
+    ],
+)
+def test_groups_within_themselves(name: str, target: str, said: str, stored: Any) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        if name in file:
+            del file[name]
+        file[name] = file[target] if target else 1
+        if name.startswith("var/"):
+            file["var"].attrs["column-order"] = [*file["var"].attrs["column-order"], "of"]
+
+    def read() -> None:
+        data = open_input(path, argument="st")
+        data.obs["area"]
+        for held in (data.obsm, data.uns):
+            for key in held:
+                held[key]
+
+    with pytest.raises(FormatError, match=said):
+        read()
+
+
 @pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])
 @pytest.mark.parametrize("element", ["X/data", "X/indices", "obsm/spatial", "var/_index"])
 def test_chunks_of_zarr_that_do_not_unpack(kind: str, element: str, stored: Any, sc: Any) -> None:

@@ -15,13 +15,12 @@ import anndata
 import h5py
 import pandas as pd
 from anndata import AnnData
-from anndata.io import read_elem
 
 from cellweft._errors import CellweftError, FormatError, MissingFileError, SettingError, check_path
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
-from cellweft.data.io.damaged import group_in, reading
+from cellweft.data.io.damaged import group_in, read_stored, reading
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
@@ -382,7 +381,7 @@ class _Elements(LazyMapping):
         if key not in self.held:
             raise KeyError(key)
         with reading(self.where, f"[{key!r}]"):
-            return read_elem(self.held[key])
+            return read_stored(self.held[key])
 
 
 class _OfAnnData(LazyMapping):
