@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -13,6 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import scipy.sparse as sp
+import zarr
 
 GENES = [f"Gene{number}" for number in range(12)]
 CELLS = [f"cell{number}" for number in range(24)]
@@ -54,7 +58,7 @@ def make(folder: Path) -> dict[str, Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = _anndata_files(folder) | _tables(folder) | _hdf5_of_others(folder) | _gene_files(folder)
-        return made | _results(folder)
+        return made | _results(folder) | _runs(folder)
 
 
 def _anndata_files(folder: Path) -> dict[str, Path]:
@@ -67,6 +71,11 @@ def _anndata_files(folder: Path) -> dict[str, Path]:
     by_gene = tissue()
     by_gene.X = sp.csc_matrix(by_gene.X)
     by_gene.write_h5ad(made["by_gene_h5ad"])
+    made["zarr_v3"] = folder / "third.zarr"
+    anndata.io.write_elem(zarr.open_group(made["zarr_v3"], mode="w", zarr_format=3), "/", tissue())
+    made["spatialdata"] = folder / "spatialdata.zarr"
+    whole = zarr.open_group(made["spatialdata"], mode="w", zarr_format=3)
+    anndata.io.write_elem(whole, "tables/cells", tissue(dense=True))
     made["h5mu"] = folder / "two.h5mu"
     with h5py.File(made["h5mu"], "w") as file:
         one = tissue()
@@ -168,6 +177,22 @@ def _gene_files(folder: Path) -> dict[str, Path]:
     made["fasta"].write_text(records)
     made["fasta_gz"].write_bytes(gzip.compress(records.encode()))
     return made
+
+
+def makers() -> dict[str, Any]:
+    """Return the functions that write a small run of each instrument, those of the tests."""
+    path = Path(__file__).resolve().parents[1] / "tests" / "data" / "instruments" / "conftest.py"
+    described = importlib.util.spec_from_file_location("runs_of_instruments", path)
+    assert described is not None
+    assert described.loader is not None
+    module = importlib.util.module_from_spec(described)
+    sys.modules[described.name] = module
+    described.loader.exec_module(module)
+    return dict(module.MAKERS)
+
+
+def _runs(folder: Path) -> dict[str, Path]:
+    return {f"run_{name}": make(folder / f"run_{name}") for name, make in makers().items()}
 
 
 def _results(folder: Path) -> dict[str, Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import random
 import shutil
@@ -60,6 +62,10 @@ def damage_folder(folder: Path, rng: random.Random) -> None:
     elif kind < 0.3:
         shutil.copyfile(rng.choice(files), folder / "other")
         (folder / "other").replace(path)
+    elif kind < 0.7 and path.suffix in (".h5", ".h5ad"):
+        damage_hdf5(path, rng)
+    elif kind < 0.8 and path.suffix == ".gz":
+        path.write_bytes(gzip.compress(damaged_bytes(gzip.decompress(path.read_bytes()), rng)))
     elif path.suffix == ".json" or path.name.startswith(".z"):
         try:
             path.write_text(json.dumps(_damaged_json(json.loads(path.read_text()), rng)))
@@ -93,7 +99,8 @@ def damage_hdf5(path: Path, rng: random.Random) -> None:
             if not names:
                 return None
             name = rng.choice(names)
-            rng.choice(_CHANGES)(file, name, rng)
+            with contextlib.suppress(Exception):  # HDF5 does not write it, or the change before is in its way
+                rng.choice(_CHANGES)(file, name, rng)
     return None
 
 
@@ -165,4 +172,93 @@ def _shape(file: h5py.File, name: str, rng: random.Random) -> None:
         made.attrs[key] = value
 
 
-_CHANGES = (_delete, _attribute, _attribute, _replace, _values, _values, _shape)
+def _type(file: h5py.File, name: str, rng: random.Random) -> None:
+    """Put values of a type that no writer uses in the place of a dataset's, as many as there were."""
+    one = file[name]
+    if not isinstance(one, h5py.Dataset) or one.ndim != 1:
+        return
+    n, attributes = len(one), dict(one.attrs)
+    text, bad_text = h5py.string_dtype(), np.array([b"\xff\xfe"] * n, dtype="S2")
+    pairs = np.zeros(n, dtype=[("a", "<i4"), ("b", "S2")])
+    lists = np.empty(n, dtype=object)
+    lists[:] = [np.arange(2)] * n
+    kinds: tuple[tuple[Any, Any], ...] = (
+        *((bad_text, bad_text.dtype), (bad_text.astype(object), text)),
+        *((np.array([""] * n, dtype=object), text), (np.array(["a" * 10_000] * n, dtype=object), text)),
+        *((pairs, pairs.dtype), (lists, h5py.vlen_dtype(np.int64)), (np.zeros(n, "V3"), np.dtype("V3"))),
+        *((np.zeros(n, bool), np.dtype(bool)), (np.zeros(n, ">f8"), np.dtype(">f8"))),
+        *((np.full(n, 2**64 - 1, np.uint64), np.dtype(np.uint64)), (np.zeros((n, 2)), np.dtype("(2,)f8"))),
+        (np.zeros(n, np.int8), h5py.enum_dtype({"a": 0, "b": 1}, basetype="i1")),
+        (np.array([file.ref] * n, dtype=h5py.ref_dtype), h5py.ref_dtype),
+    )
+    values, kind = rng.choice(kinds)
+    del file[name]
+    made = file.create_dataset(name, shape=(n,), dtype=kind)
+    made[...] = values
+    for key, value in attributes.items():
+        made.attrs[key] = value
+
+
+def _chunk(file: h5py.File, name: str, rng: random.Random) -> None:
+    """Cut a packed chunk of a dataset short, put noise in its place, or leave all chunks out."""
+    one = file[name]
+    if not isinstance(one, h5py.Dataset) or not one.size or one.dtype.kind not in "iuf":
+        return
+    values, attributes = one[()], dict(one.attrs)
+    if one.ndim == 0:
+        return
+    del file[name]
+    made = file.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=True, compression="gzip")
+    for key, value in attributes.items():
+        made.attrs[key] = value
+    if rng.random() < 0.3:  # read as zeros
+        return
+    made[...] = values
+    number = rng.randrange(made.id.get_num_chunks())
+    place = made.id.get_chunk_info(number).chunk_offset
+    _, packed = made.id.read_direct_chunk(place)
+    odd = (packed[: len(packed) // 2], b"", b"\0", rng.randbytes(len(packed)), packed + packed)
+    made.id.write_direct_chunk(place, rng.choice(odd))
+
+
+def _link(file: h5py.File, name: str, rng: random.Random) -> None:
+    """Put a link in the place of an element: to nothing, another file, another element, its own group."""
+    others: list[str] = []
+    file.visit(others.append)
+    above = name.rpartition("/")[0] or "/"
+    kind = rng.randrange(5)
+    group = file[above]
+    del file[name]
+    if kind == 0:
+        file[name] = h5py.SoftLink("/nowhere")
+    elif kind == 1:
+        file[name] = h5py.ExternalLink("nowhere.h5", "/")
+    elif kind == 2:
+        file[name] = h5py.SoftLink(f"/{name}")
+    elif kind == 3:
+        file[name] = group
+    else:
+        other = rng.choice(others)
+        if other in file:
+            file[name] = file[other]
+
+
+def _wide(file: h5py.File, name: str, rng: random.Random) -> None:
+    """Put a dataset that says it is far larger than what is stored in the place of one."""
+    one = file[name]
+    if not isinstance(one, h5py.Dataset) or not one.ndim:
+        return
+    attributes, kind, shape = dict(one.attrs), one.dtype, list(one.shape)
+    shape[rng.randrange(len(shape))] = rng.choice((2**20, 2**40, 2**62))
+    del file[name]
+    made = file.create_dataset(
+        name, shape=tuple(shape), dtype=kind, chunks=tuple(min(one, 2**12) for one in shape)
+    )
+    for key, value in attributes.items():
+        made.attrs[key] = value
+
+
+_CHANGES = (
+    *(_delete, _attribute, _attribute, _replace, _values, _values, _shape),
+    *(_type, _type, _chunk, _link, _wide),
+)

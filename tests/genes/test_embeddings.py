@@ -215,6 +215,14 @@ def test_a_damaged_file_is_told(tmp_path: Path, suffix: str) -> None:
         read_embedding(path)
 
 
+def test_an_npz_whose_directory_is_damaged_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "table.npz"
+    np.savez(path, genes=np.array(GENES), embeddings=np.ones((len(GENES), 2)))
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"PK\1\3"))
+    with pytest.raises(FormatError, match=r"expected a readable \.npz table, got BadZipFile"):
+        read_embedding(path)
+
+
 class Trap:
     """Whoever unpickles it makes a file."""
 

@@ -249,3 +249,16 @@ def test_visits_of_a_mapping_are_its_blocks(block: int) -> None:
         )
         rows += visit.rows.tolist()
     assert rows == list(range(7))
+
+
+def test_the_dimensions_that_matter_do_not_depend_on_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_NARROW", 2)
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(50, 4, generator=generator) * torch.tensor([4.0, 3.0, 0.5, 0.1])
+    keys = torch.randn(60, 4, generator=generator) * torch.tensor([1.0, 0.5, 2.0, 3.0])
+    plain, small = (
+        of_queries @ of_keys.T
+        for of_queries, of_keys in map(room._narrow, (queries, 1e-6 * queries), (keys, keys))
+    )
+    torch.testing.assert_close(small, plain, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(plain, torch.eye(4), atol=0.1)  # two of the four are left out

@@ -246,6 +246,24 @@ def test_a_very_long_address(paged: Viewer, ask_plainly: Ask) -> None:
     assert set(reply.told["error"]) == {"where", "expected", "got", "fix"}
 
 
+@pytest.mark.parametrize("lines", [b"X-%d: a\r\n" * 200, b"X: " + b"a" * 70_000 + b"\r\n"])
+def test_too_many_and_too_long_headers(viewer: Viewer, ask_plainly: Ask, lines: bytes) -> None:
+    reply = ask_plainly(viewer, b"/api/session", lines=lines)
+    assert reply.status == 431
+    assert set(reply.told["error"]) == {"where", "expected", "got", "fix"}
+
+
+@pytest.mark.parametrize("what", ["values?layer=imputed&gene=", "column?name=", "cell?index="])
+def test_huge_queries_are_answered_shortly(viewer: Viewer, ask: Ask, what: str) -> None:
+    start = time.monotonic()
+    reply = ask(viewer, f"/api/datasets/0/{what}{'A' * 60_000}")
+    assert reply.status in (400, 404)
+    assert len(reply.body) < 2_000
+    assert time.monotonic() - start < 5
+    many = "&".join(f"name={number}" for number in range(5_000))
+    assert ask(viewer, f"/api/datasets/0/column?{many}").status == 400
+
+
 def test_headers_hold_the_page_in(viewer: Viewer, paged: Viewer, ask: Ask) -> None:
     for reply in (ask(paged, "/"), ask(viewer, "/api/session"), ask(viewer, "/nothing")):
         policy = reply.headers["Content-Security-Policy"]
@@ -329,6 +347,21 @@ def test_a_body_without_its_length(viewer: Viewer) -> None:
         reply = line.getresponse()
         assert reply.status == 400
         assert "without its length" in json.loads(reply.read())["error"]["got"]
+        line.close()
+
+
+def test_no_body_can_hide_a_second_request(viewer: Viewer) -> None:
+    hidden = f"GET /api/session HTTP/1.1\r\nHost: localhost:{viewer.port}\r\n\r\n"
+    for lengths in (("0", str(len(hidden))), (str(len(hidden)), "0")):
+        line = open_socket(viewer)
+        line.putrequest("GET", "/api/session")
+        for one in lengths:
+            line.putheader("Content-Length", one)
+        line.endheaders(hidden.encode())
+        reply = line.getresponse()
+        assert reply.status == 200
+        assert reply.headers["Connection"] == "close"
+        reply.read()
         line.close()
 
 
@@ -589,6 +622,66 @@ def test_comparing_needs_the_token_too(viewer: Viewer) -> None:
     line.close()
 
 
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
+def test_no_method_tells_anything_without_the_token(viewer: Viewer, method: str) -> None:
+    for path in ("/", f"/?token={viewer.token}", "/api/session", "/api/datasets/0/compare", "/nothing"):
+        line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
+        line.request(method, path)
+        reply = line.getresponse()
+        assert (reply.status, reply.headers.get("Set-Cookie")) == (403, None)
+        reply.read()
+        line.close()
+
+
+def test_no_other_protocol_passes_the_token_by(viewer: Viewer) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert visit(viewer, "/api/session", **upgrade)[0] == 403
+    assert visit(viewer, "/api/session", **upgrade, Authorization=f"token {viewer.token}")[0] == 200
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=20) as line:
+        line.sendall(f"GET /api/session\r\nHost: localhost:{viewer.port}\r\n\r\n".encode())  # HTTP/0.9
+        assert b"the token of this cellweft view" in line.makefile("rb").read()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/assets/../api/session",
+        "/assets/%2e%2e/api/session",
+        "//api/session",
+        "/API/session",
+        "/api/session/",
+        "/%61pi/session",
+        "http://localhost/api/session",
+        "/assets/../index.html",
+        "/api/session;x",
+        "/api/session%00",
+    ],
+)
+def test_no_other_way_to_write_a_path_passes_the_token_by(viewer: Viewer, path: str) -> None:
+    line = http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=20)
+    line.request("GET", path)
+    reply = line.getresponse()
+    assert reply.status in (403, 404)
+    assert b"datasets" not in reply.read()
+    line.close()
+
+
+def test_a_token_that_is_given_twice_is_none(viewer: Viewer) -> None:
+    assert visit(viewer, f"/?token=x&token={viewer.token}") == (403, "")
+    assert visit(viewer, f"/?token={viewer.token}&token={viewer.token}") == (403, "")
+    many = "&".join("a=1" for _ in range(5_000))
+    assert visit(viewer, f"/?token={viewer.token}&{many}") == (403, "")
+
+
+def test_the_token_is_in_no_log(viewer: Viewer, ask_plainly: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="cellweft"):
+        visit(viewer, f"/?token={viewer.token}&d=0")
+        ask_plainly(viewer, b"/api/session\x1b[2J")
+    assert "?token=...&d=0" in caplog.text
+    assert str(viewer.token) not in caplog.text
+    assert "\x1b" not in caplog.text
+
+
 def test_the_page_gives_the_token_as_a_cookie(viewer: Viewer, imputed: AnnData) -> None:
     status, cookie = visit(viewer, f"/?token={viewer.token}")
     assert status == 303
@@ -648,4 +741,19 @@ def test_connections_are_bounded(stores: dict[str, Path], monkeypatch: pytest.Mo
         assert threading.active_count() - before <= 5
         assert ask(made, "/api/session").status == 200  # the one that waits longest makes room
         for line in idle:
+            line.close()
+
+
+def test_who_takes_no_answer_makes_room(
+    stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch, page: Path, ask: Ask
+) -> None:
+    monkeypatch.setattr("cellweft.viewer.server._MOST_CONNECTIONS", 4)
+    (page / "assets" / "large.js").write_bytes(b" " * 2**25)
+    with Viewer(Api([], version="1", page=page)) as made:
+        slow = [socket.create_connection(("127.0.0.1", made.port), timeout=10) for _ in range(4)]
+        for line in slow:
+            line.sendall(f"GET /assets/large.js HTTP/1.1\r\nHost: localhost:{made.port}\r\n\r\n".encode())
+            assert line.recv(8) == b"HTTP/1.1"  # and no more
+        assert ask(made, "/api/session").status == 200
+        for line in slow:
             line.close()

@@ -172,6 +172,26 @@ def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
     return only_genes(data), wish
 
 
+def _stored_shape(matrix: Any) -> tuple[int, int] | None:
+    """Return the shape that a matrix says it has, before it is opened; None where it does not say."""
+    shape = getattr(matrix, "shape", None)
+    if shape is None and hasattr(matrix, "attrs"):  # a group of a sparse matrix
+        shape = matrix.attrs.get("shape")
+    told = np.asarray(() if shape is None else shape)
+    return (int(told[0]), int(told[1])) if told.shape == (2,) and told.dtype.kind in "iu" else None
+
+
+def _check_shape(shape: tuple[int, int], data: Input, where: str) -> None:
+    n_cells, n_columns = len(data.obs), len(data.var) + sum(map(len, data.left_out.values()))
+    if shape != (n_cells, n_columns):
+        raise FormatError(
+            where,
+            expected=f"{n_cells:,} cells x {n_columns:,} genes, as obs and var say",
+            got=f"{shape[0]:,} x {shape[1]:,}",
+            fix="Write the file anew with AnnData.",
+        )
+
+
 def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     """Return an input of two cells or more that each have a name of their own.
 
@@ -182,9 +202,12 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     InputError
         There are fewer, or names stand twice.
     FormatError
-        Rows are called as sums and means are.
+        The matrix does not fit the annotation; rows are called as sums and means are.
     """
     n_cells = len(data.obs)
+    shape = _stored_shape(data.matrix)
+    if shape is not None:  # before as many names are read as a damaged file says it has
+        _check_shape(shape, data, f"{data.where}.X")
     if n_cells < 2:
         fix = "Pass a matrix with one row per cell. Transpose a table of genes x cells."
         raise InputError(
@@ -453,14 +476,7 @@ def _scanned(
 ) -> tuple[RowSource, Scan, Judgement, MatrixDigest]:
     """Return the values, and what was found in the cells that are used: its scan, its scale, its digest."""
     stored = open_rows(values, where=_slot(data, wish))
-    n_columns = len(data.var) + sum(map(len, data.left_out.values()))
-    if stored.shape != (len(data.obs), n_columns):
-        raise FormatError(
-            _slot(data, wish),
-            expected=f"{len(data.obs):,} cells x {n_columns:,} genes, as obs and var say",
-            got=f"{stored.shape[0]:,} x {stored.shape[1]:,}",
-            fix="Write the file anew with AnnData.",
-        )
+    _check_shape(stored.shape, data, _slot(data, wish))
     used = stored if cells is None else chosen_rows(stored, cells)
     judged = _judged_scale(wish, used, data.columns)
     seen = MatrixDigest()

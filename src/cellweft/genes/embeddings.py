@@ -184,10 +184,9 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     if isinstance(source, anndata.AnnData):
         return _from_anndata(source, "an AnnData in memory")
     path = Path(path_of("embedding", source, expected="a table of embeddings, or its path"))
-    reader = _reader(path)
     fix = "Check that the file is complete and matches its name."
     with reading(str(path), expected=f"a readable {path.suffix} table", fix=fix):
-        return reader(path)
+        return _reader(path)(path)
 
 
 def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:

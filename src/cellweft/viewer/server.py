@@ -7,6 +7,7 @@ import errno
 import hmac
 import logging
 import os
+import re
 import secrets
 import select
 import socket
@@ -43,6 +44,7 @@ _NO_TOKEN = (
     "<p>Open the whole address that <code>cellweft view</code> showed when it started, with "
     "<code>?token=</code> and what follows it. It is another one each time.</p>"
 )
+_TOKEN = re.compile(r"(token=)[^&\s\"]*")
 _MOST_DROPPED = 2**20  # bytes of a body that nobody wants
 _WAIT_SECONDS = 0.2  # between two looks at whether to end
 
@@ -311,7 +313,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        _log.debug("cellweft view: " + format, *args)
+        said = _TOKEN.sub(r"\1...", format % args)  # who reads a log is not to be let in by it
+        _log.debug("cellweft view: %s", ascii(said))
 
     def _respond(self, answer: Callable[[], Answer]) -> None:
         self.server.answering(self.connection)
@@ -343,6 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if self._unread > 0:
                 self._read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
+        self.server.await_request(self.connection)  # whoever does not take the answer makes room for others
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(found)
 
@@ -387,9 +391,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _length(self) -> int:
         """Return the length of the body, -1 where it is not plain."""
-        if "Transfer-Encoding" in self.headers:
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        if "Transfer-Encoding" in self.headers or len(lengths) > 1:  # where it ends could be read in two ways
             return -1
-        return natural(self.headers.get("Content-Length", "0"))
+        return natural(lengths[0])
 
     def _body(self, length: int) -> bytes:
         if self._unread != length:

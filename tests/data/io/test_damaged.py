@@ -1,6 +1,7 @@
 """Damaged files of every kind end in one error, which names the file, the element and the next step."""
 
 import gzip
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,56 @@ def test_elements_of_h5ad(change: Any, said: str, stored: Any, sc: Any, make_sid
     with pytest.raises(InputError, match=said) as caught:
         read()
     assert f"st ({path})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "said"),
+    [
+        ("uns/loop", "uns", r"\.uns\['loop'\]: expected .* a group that links to itself"),
+        ("uns/loop", "/", r"\.uns\['loop'\]: expected .* a group that links to itself"),
+        ("obs/area", "obs", r"\.obs\['area'\]: expected .* a group that links to itself"),
+        ("obsm/spatial", "/", r"\.obsm\['spatial'\]: expected .* a group that links to itself"),
+        ("var/of", "var", r"\.var: expected .* a group that links to itself"),
+        ("uns/deep/" + "/".join("a" * 300), "", r"\.uns\['deep'\]: expected .* more than 100 deep"),
+    ],
+)
+def test_groups_within_themselves(name: str, target: str, said: str, stored: Any) -> None:
+    path = stored("h5ad")
+    with h5py.File(path, "r+") as file:
+        if name in file:
+            del file[name]
+        file[name] = file[target] if target else 1
+        if name.startswith("var/"):
+            file["var"].attrs["column-order"] = [*file["var"].attrs["column-order"], "of"]
+
+    def read() -> None:
+        data = open_input(path, argument="st")
+        data.obs["area"]
+        for held in (data.obsm, data.uns):
+            for key in held:
+                held[key]
+
+    with pytest.raises(FormatError, match=said):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "at"), [("h5ad", "obs/_index", r"\.X"), ("h5", "matrix/barcodes", r"\.X")]
+)
+def test_names_of_more_cells_than_the_matrix_has(kind: str, key: str, at: str, stored: Any, sc: Any) -> None:
+    path = stored(kind)
+    with h5py.File(path, "r+") as file:
+        key = key if key in file else f"obs/{file['obs'].attrs['_index']}"
+        attributes = dict(file[key].attrs)
+        n_cells = len(file[key])
+        del file[key]
+        made = file.create_dataset(key, shape=(2**40,), dtype="S8", chunks=(4096,))
+        made.attrs.update(attributes)
+    start = time.monotonic()
+    said = rf"{at}: expected 1,099,511,627,776 cells x .* as obs and var say, got {n_cells} x "
+    with pytest.raises(FormatError, match=said):
+        pair(sc, path)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("kind", ["zarr", "v3.zarr"])

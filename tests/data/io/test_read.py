@@ -465,6 +465,39 @@ def test_loom_is_turned(names: str, genes: str, tmp_path: Path, make_side: Any) 
     assert found.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("layers/spliced", None, r"\.layers\['spliced'\]: expected a matrix of genes x cells, got Attribute"),
+        (
+            "layers/spliced",
+            np.zeros((2, 3)),
+            r"\.layers\['spliced'\]: expected 4 genes x 12 cells, .* \(2, 3\)",
+        ),
+        ("layers", np.zeros(3), r"\.layers: expected elements by their names, got a single array"),
+        ("col_attrs/CellID", [b"a", b"b"], r"\.col_attrs\['CellID'\]: expected 12 values, .*, got 2"),
+        ("row_attrs/Gene", [b"Gad1"], r"\.row_attrs\['Gene'\]: expected 4 values, .*, got 1"),
+        ("row_attrs", 1.0, r"expected content that matches its name 'a.loom'"),
+        ("matrix", np.zeros((4, 12), "S1"), r"expected content that matches its name 'a.loom'"),
+    ],
+)
+def test_loom_with_other_elements(key: str, value: Any, said: str, tmp_path: Path, make_side: Any) -> None:
+    data = make_side(["Gad1", "Sst", "NA", "Blank-1"])
+    path = write_loom(tmp_path / "a.loom", data)
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        if value is None:
+            file.create_group(key)
+        else:
+            file[key] = value
+
+    def read() -> None:
+        open_input(path, argument="sc").values("spliced", argument="sc_layer")
+
+    with pytest.raises(FormatError, match=said):
+        read()
+
+
 def test_loom_without_names_of_cells(tmp_path: Path, make_side: Any) -> None:
     path = write_loom(tmp_path / "a.loom", make_side(["Gad1", "Sst"], n_cells=4), names="")
     found = open_input(path, argument="sc")

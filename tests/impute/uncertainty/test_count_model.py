@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cellweft._errors import InputError
+from cellweft.impute.uncertainty import count_model
 from cellweft.impute.uncertainty.count_model import (
     FAMILIES,
     CountModel,
@@ -74,6 +75,21 @@ def test_the_family_that_made_the_counts_is_found(family: str) -> None:
         assert model.dispersion[0] == pytest.approx(1.5, rel=0.25)
 
 
+def test_families_are_compared_on_genes_held_out_in_five_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, likelihood = [], count_model._likelihood
+
+    def noted(means: np.ndarray, counts: np.ndarray, points: np.ndarray) -> np.ndarray:
+        parts.append(means[0].tolist())
+        return likelihood(means, counts, points)
+
+    monkeypatch.setattr(count_model, "_likelihood", noted)
+    means = np.tile(np.arange(1.0, 13.0), (4, 1))  # 12 genes, each told by its mean
+    count_model._chosen(means, np.ones((4, 12)) * [[0], [9], [50], [2]])
+    assert parts[:5] == [[1, 6, 11], [2, 7, 12], [3, 8], [4, 9], [5, 10]]
+    assert parts[5:10] == parts[:5]
+    assert len(parts) == 5 * (3 + len(count_model._SHARES_OF_ZEROS))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_draws_have_the_variance_and_the_zeros_of_counts(family: str) -> None:
     predicted, counts, sizes = simulated(family)
@@ -118,10 +134,20 @@ def test_effects_that_cells_share_leave_the_marginal_as_it_is() -> None:
     assert slopes.std() > 4 * (state[:, 0] @ alone / len(state)).std()
 
 
+def test_levels_that_are_drawn_have_mean_1() -> None:
+    one, none = np.ones(1), np.zeros(1)
+    model = CountModel(rate=plain_counts().rate, level_sd=one, family=none, dispersion=none, zeros=none)
+    drawn = model.draw(np.full((1, 5_000), 100.0), generator=np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(100, rel=0.1)
+    assert np.log(drawn.clip(1)).mean() == pytest.approx(np.log(100) - 0.5, abs=0.05)
+
+
 def test_a_model_is_stored_as_arrays() -> None:
     model = fit_count_model(*simulated("log-normal")[:2], sizes=simulated("log-normal")[2])
     again = CountModel.from_arrays(model.to_arrays())
     assert again.name == model.name
+    shapes = {name: value.shape for name, value in model.to_arrays().items()}
+    assert shapes == {name: value.shape for name, value in plain_counts().to_arrays().items()}
     for name, value in model.to_arrays().items():
         np.testing.assert_array_equal(getattr(again, name), value)
 

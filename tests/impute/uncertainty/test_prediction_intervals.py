@@ -306,6 +306,13 @@ class TestDraws:
 
 
 class TestFit:
+    @pytest.mark.parametrize(("n_cells", "n_groups"), [(1, 1), (199, 1), (200, 2), (10_000, 3)])
+    def test_groups_of_similarity_have_a_hundred_cells_at_least(self, n_cells: int, n_groups: int) -> None:
+        ones = np.ones((n_cells, 6))
+        entries = _Entries.of(ones, ones, np.arange(n_cells))
+        assert len(np.unique(entries.group)) == n_groups
+        assert len(entries.edges) == n_groups - 1
+
     @pytest.mark.slow
     def test_shares_of_zeros_and_quantiles_are_those_of_the_groups(self) -> None:
         """Genes that are alike need no stretching: a naive loop over groups gives the same."""

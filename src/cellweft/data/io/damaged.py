@@ -6,6 +6,10 @@ import contextlib
 import errno
 import re
 from collections.abc import Iterator
+from typing import Any
+
+import h5py
+from anndata.io import read_elem
 
 from cellweft._errors import CellweftError, FormatError
 
@@ -13,6 +17,8 @@ _FIX = (
     "The file is damaged or not complete: copy or download it again, or write it again with the program "
     "that made it."
 )
+
+_DEEPEST = 100  # groups, of what AnnData stores
 
 
 @contextlib.contextmanager
@@ -59,6 +65,61 @@ def reading(
         if isinstance(error, MemoryError):
             expected, fix = "an element that fits into memory", fix + " If it is this large, free memory."
         raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
+
+
+def group_in(store: Any, name: str, where: str) -> Any:
+    """Return a group of an HDF5 file or zarr store, or nothing where there is none.
+
+    Parameters
+    ----------
+    store
+        The file or store, open.
+    name, where
+        The group's name, and what errors call the file.
+
+    Raises
+    ------
+    FormatError
+        A single array is in its place.
+    """
+    if name not in store:
+        return {}
+    if hasattr(store[name], "shape"):
+        raise FormatError(
+            f"{where}.{name}", expected="elements by their names", got="a single array", fix=_FIX
+        )
+    return store[name]
+
+
+def read_stored(element: Any) -> Any:
+    """Read an element that AnnData stored, whose groups lie one in the other as in a tree.
+
+    Links of HDF5 can put a group into itself. Python does not always recover from the endless descent that
+    follows, so it is not begun. Call it within `reading`.
+
+    Parameters
+    ----------
+    element
+        Of an HDF5 file or zarr store.
+
+    Raises
+    ------
+    ValueError
+        A group is in it twice, or lies more than 100 groups deep.
+    """
+    seen, ahead = set(), [(element, 0)]
+    while ahead:
+        group, depth = ahead.pop()
+        if not isinstance(group, h5py.Group):
+            continue
+        place = h5py.h5o.get_info(group.id)
+        if (place.fileno, place.addr) in seen:
+            raise ValueError("a group that links to itself, or is there twice")
+        if depth > _DEEPEST:
+            raise ValueError(f"groups within groups, more than {_DEEPEST} deep")
+        seen.add((place.fileno, place.addr))
+        ahead += [(one, depth + 1) for one in group.values()]
+    return read_elem(element)
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import scipy.sparse as sp
 from cellweft._compute import READ_BYTES, row_blocks, rows_within
 from cellweft._errors import FormatError
 from cellweft._text import shorten
+from cellweft.data.io.damaged import group_in, reading
 from cellweft.data.io.features import only_genes
 from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.reopenable import LazyMapping
 
+_FIX = "The file is damaged or not complete: write it again with the program that made it."
 _PARTS = ("matrix", "row_attrs", "col_attrs")
 _GENES = (
     "Gene",
@@ -50,8 +53,8 @@ def open_loom(path: Path, where: str) -> Input:
             fix="Check the name: an AnnData file ends in .h5ad, a 10x file in .h5.",
         )
     n_genes, n_cells = file["matrix"].shape
-    var, _ = _attributes(file["row_attrs"], n_genes, _GENES)
-    obs, arrays = _attributes(file["col_attrs"], n_cells, _CELLS)
+    var, _ = _attributes(file["row_attrs"], n_genes, _GENES, f"{where}.row_attrs")
+    obs, arrays = _attributes(file["col_attrs"], n_cells, _CELLS, f"{where}.col_attrs")
     numbered = "the file has no names of cells (CellID), so they are numbered from 0."
     notes = (numbered,) * isinstance(obs.index, pd.RangeIndex)
     obs.index = obs.index.astype(str)
@@ -60,7 +63,7 @@ def open_loom(path: Path, where: str) -> Input:
             where=where,
             source=str(path),
             matrix=_by_cell(file["matrix"]),
-            layers=_Layers(file["layers"]) if "layers" in file else {},
+            layers=_Layers(group_in(file, "layers", where), where, (n_genes, n_cells)),
             obs=HeldTable(obs),
             var=var.rename(columns={"Accession": "gene_ids"}),
             obsm=arrays,
@@ -69,11 +72,27 @@ def open_loom(path: Path, where: str) -> Input:
     )
 
 
+@dataclass(frozen=True, eq=False)
 class _Layers(LazyMapping):
     """Further matrices, each turned when it is asked for."""
 
+    where: str
+    shape: tuple[int, int]
+
     def __getitem__(self, key: str) -> Any:
-        return _by_cell(self.held[key])
+        if key not in self.held:
+            raise KeyError(key)
+        element = f".layers[{key!r}]"
+        with reading(self.where, element, expected="a matrix of genes x cells"):
+            stored = self.held[key]
+            if stored.shape != self.shape:
+                raise FormatError(
+                    self.where + element,
+                    expected=f"{self.shape[0]:,} genes x {self.shape[1]:,} cells, as the matrix has",
+                    got=f"shape {stored.shape}",
+                    fix=_FIX,
+                )
+            return _by_cell(stored)
 
 
 def _by_cell(stored: h5py.Dataset) -> sp.csr_matrix:
@@ -88,11 +107,19 @@ def _by_cell(stored: h5py.Dataset) -> sp.csr_matrix:
 
 
 def _attributes(
-    group: h5py.Group, n_values: int, names: tuple[str, ...]
+    group: h5py.Group, n_values: int, names: tuple[str, ...], where: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return attributes with a value for each row or column as a table named by one of them, and arrays."""
-    values = {str(name): _plain(one[()]) for name, one in group.items() if isinstance(one, h5py.Dataset)}
-    values = {name: one for name, one in values.items() if np.shape(one)[:1] == (n_values,)}
+    values = {str(name): one for name, one in group.items() if isinstance(one, h5py.Dataset) and one.shape}
+    for name, one in values.items():
+        if len(one) != n_values:
+            raise FormatError(
+                f"{where}[{name!r}]",
+                expected=f"{n_values:,} values, as many as the matrix has",
+                got=f"{len(one):,}",
+                fix=_FIX,
+            )
+    values = {name: _plain(one[()]) for name, one in values.items()}
     columns = {name: one for name, one in values.items() if one.ndim == 1}
     table = pd.DataFrame(columns, index=pd.RangeIndex(n_values))
     key = next((name for name in names if name in table), None)

@@ -13,13 +13,12 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import read_elem
 from numpy.typing import NDArray
 
 from cellweft._compute import TABLE_ROWS, row_blocks
 from cellweft._errors import FormatError
 from cellweft._typing import IntArray
-from cellweft.data.io.damaged import reading
+from cellweft.data.io.damaged import read_stored, reading
 from cellweft.data.io.reopenable import Reopening
 from cellweft.data.io.sanitize import storable_column, storable_name
 from cellweft.data.io.zarr_store import write_quietly
@@ -126,7 +125,7 @@ class StoredTable(Reopening):
         if name not in self.elements:
             raise KeyError(name)
         with reading(self.where, f"[{name!r}]"):
-            column = pd.Series(read_elem(self.elements[name]))
+            column = pd.Series(read_stored(self.elements[name]))
             if len(column) != len(self):
                 raise _no_table(f"{self.where}[{name!r}]", f"{len(column):,} values for {len(self):,} cells")
         return with_text(column, f"{self.where}[{name!r}]")
@@ -169,7 +168,7 @@ def read_table_of(group: Any, where: str) -> pd.DataFrame:
         It cannot be read, or is no table.
     """
     with reading(where):
-        table = read_elem(group)
+        table = read_stored(group)
     if not isinstance(table, pd.DataFrame):
         raise _no_table(where, f"a {type(table).__name__}")
     return table_with_text(table, where)

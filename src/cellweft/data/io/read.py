@@ -15,13 +15,12 @@ import anndata
 import h5py
 import pandas as pd
 from anndata import AnnData
-from anndata.io import read_elem
 
 from cellweft._errors import CellweftError, FormatError, MissingFileError, SettingError, check_path
 from cellweft._text import near, shorten
 from cellweft._typing import PathLike
 from cellweft.data.instruments.recognition import looks_like_run, open_run
-from cellweft.data.io.damaged import reading
+from cellweft.data.io.damaged import group_in, read_stored, reading
 from cellweft.data.io.delimited import SEPARATORS, read_table
 from cellweft.data.io.lazy_input import FORMATS, Input, not_as_named, not_opened
 from cellweft.data.io.loom import open_loom
@@ -352,7 +351,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
     # AnnData writes what is None as an element too.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     with reading(where, ".layers"):
-        layers = {key: store["layers"][key] for key in _group_in(store, "layers", where)}
+        layers = {key: store["layers"][key] for key in group_in(store, "layers", where)}
     return Input(
         where=where,
         source=str(path),
@@ -360,25 +359,11 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         layers=layers,
         obs=StoredTable.of_group(store["obs"], f"{where}.obs"),
         var=read_table_of(store["var"], f"{where}.var"),
-        obsm=_Elements(_group_in(store, "obsm", where), f"{where}.obsm"),
-        uns=_Elements(_group_in(store, "uns", where), f"{where}.uns"),
+        obsm=_Elements(group_in(store, "obsm", where), f"{where}.obsm"),
+        uns=_Elements(group_in(store, "uns", where), f"{where}.uns"),
         has_raw="raw/X" in store,
         open_raw=(lambda: _raw_of(store, where)) if "raw/X" in store else None,
     )
-
-
-def _group_in(store: Any, name: str, where: str) -> Any:
-    """Return a group of a store, or nothing where there is none; an array in its place is an error."""
-    if name not in store:
-        return {}
-    if hasattr(store[name], "shape"):
-        raise FormatError(
-            f"{where}.{name}",
-            expected="elements by their names",
-            got="a single array",
-            fix="The file is damaged: copy or download it again, or write it again with AnnData.",
-        )
-    return store[name]
 
 
 def _raw_of(store: Any, where: str) -> tuple[Any, pd.DataFrame]:
@@ -396,7 +381,7 @@ class _Elements(LazyMapping):
         if key not in self.held:
             raise KeyError(key)
         with reading(self.where, f"[{key!r}]"):
-            return read_elem(self.held[key])
+            return read_stored(self.held[key])
 
 
 class _OfAnnData(LazyMapping):
