@@ -53,7 +53,15 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
-from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
+from cellweft.data.io.columns import (
+    LABEL_KEYS,
+    OBSM_KEYS,
+    SLICE_KEYS,
+    check_groups,
+    column_of,
+    in_order_of,
+    type_labels,
+)
 from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
@@ -807,9 +815,11 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         where = f"the reference ({pair.sc.source})"
         column = column_of(pair.sc.obs, labels, where=where, argument="labels")
         check_groups(column, arg("labels", labels), what="cell type")
-        return text_labels(column)
+        return type_labels(column)
     fix = "Pass the types of the reference cells, in the same order."
-    values = array_of("labels", labels, fix=fix, numbers=False)
+    values = array_of(
+        "labels", in_order_of(labels, pair.sc.obs_names, argument="labels"), fix=fix, numbers=False
+    )
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
@@ -818,7 +828,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             fix=fix,
         )
     check_groups(pd.Series(values), "labels", what="cell type")
-    return text_labels(pd.Series(values))
+    return type_labels(pd.Series(values))
 
 
 def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place cells on") -> DoubleArray:

@@ -501,8 +501,9 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         values
-            An array or DataFrame with a row for each reference cell. Name one of ``values``, ``obs``,
-            ``obsm`` and ``layer``.
+            An array or DataFrame with a row for each reference cell. The index of a table or column of pandas
+            names the cells, unless it only counts them. Name one of ``values``, ``obs``, ``obsm`` and
+            ``layer``.
         obs
             A column of the reference's ``obs``, such as a score; several columns, if all hold numbers.
         obsm
@@ -566,8 +567,8 @@ class Imputer(NotebookText, FolderModel):
         labels
             A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
             "subclass"], whose labels then agree; an array with a label for each reference cell; or None for
-            the labels of the pair. Cells of the reference without a label, or labelled "unknown", are left
-            out.
+            the labels of the pair. Cells of the reference without a label are left out, as are those labelled
+            "unknown", "unassigned", "undefined", "NA" and the like, in any case.
         pair
             Data to annotate; by default those it was fitted to.
         memory

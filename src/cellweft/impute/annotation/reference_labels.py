@@ -57,7 +57,7 @@ class ReferenceLabels:
 
 
 def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
-    """Return the labels of the reference that are asked for.
+    """Return the labels of the reference that are asked for, without cells that have none.
 
     Parameters
     ----------
@@ -72,6 +72,7 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
         No such column, not one label for each cell, none at all, or all alike.
     """
     if isinstance(labels, Sequence) and not isinstance(labels, str):
+        _check_columns(pair, labels)
         columns = {str(name): labels_of(pair, str(name)) for name in labels}
     else:
         column = labels if isinstance(labels, str) else "labels"
@@ -91,6 +92,17 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
     codes[has_label] = grouped.ngroup().to_numpy()
     names = table[has_label].drop_duplicates().sort_values(ordered).to_numpy().T.astype(str)
     return ReferenceLabels(columns=tuple(ordered), names=names, codes=codes)
+
+
+def _check_columns(pair: Pair, names: Sequence[object]) -> None:
+    """Raise where a list does not name columns: one of the cells' labels would, as an array."""
+    if len(names) == pair.sc.n_cells and not {*map(str, names)} <= {*pair.sc.table.columns}:
+        raise InputError(
+            "labels",
+            expected="a list of columns of obs, or an array with the label of each cell",
+            got=f"a list of {len(names):,} other texts, as many as there are cells",
+            fix="Pass the labels of the cells as an array: np.array(labels).",
+        )
 
 
 def _check_labels(pair: Pair, name: str, labels: pd.Series[Any]) -> None:
