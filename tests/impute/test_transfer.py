@@ -237,3 +237,18 @@ def test_numbers_and_text_are_told_apart_by_what_they_are(fitted: Imputer, data:
     pd.testing.assert_frame_equal(fitted.transfer(obs=["kind"]), fitted.transfer(obs="kind"))
     with pytest.raises(cellweft.errors.InputError, match="got text in 'age' of 2 columns"):
         fitted.transfer(pd.DataFrame({"age": age.astype("category"), "score": data.sc.obs["score"]}))
+
+
+def test_the_reference_has_the_cells_of_the_fit(
+    fitted: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
+    other = pair(reference[::-1].copy(), tissue.st)
+    message = "pair: expected the reference .* in the same order, got 100 other cells, or another order"
+    with pytest.raises(cellweft.errors.InputError, match=message):
+        fitted.transfer(obs="score", pair=other)
+    with pytest.raises(cellweft.errors.InputError, match=message):
+        cellweft.load(fitted.save(tmp_path / "model")).attach(other)
+    dense = reference.copy()
+    dense.X = dense.X.toarray().astype(np.float64)
+    same = fitted.transfer(obs="score", pair=pair(dense, tissue.st))
+    np.testing.assert_allclose(same, fitted.transfer(obs="score"), rtol=1e-6)

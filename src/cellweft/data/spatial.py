@@ -106,7 +106,6 @@ def find_coordinates(
     if asked == "none":
         return None, "none, as asked"
     table = _as_table(obs)
-    as_text = text_labels if argument == "slices" else type_labels
     if asked is not None:
         return _asked_coordinates(table, obsm, asked, where, argument, missing_chunks)
     for key in OBSM_KEYS:

@@ -60,12 +60,16 @@ from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Meth
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
 from cellweft.impute.fingerprint import (
+    cells_mark,
     check_data,
+    data_like,
     data_mark,
     machine_mark,
     network_digests,
+    normalised_as,
     reading_of,
     reference_mark,
+    spatial_mark,
 )
 from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
@@ -315,11 +319,12 @@ class Imputer(NotebookText, FolderModel):
         """
         fitted = self._fitted()
         check_counts(pair, scale)
-        self._check(pair)
+        pair = self._data(pair)
         values = predict_all(fitted.prepare, pair, _positions(genes, pair))
         if scale == "log":
             return values
-        return (fitted.count_model or plain_counts()).scaled(values, relative_sizes(pair.st))[0]
+        model = fitted.count_model or plain_counts()
+        return model.scaled(values, relative_sizes(pair.st), depth=pair.st.depth)[0]
 
     @checks_kinds
     def impute(
@@ -543,9 +548,7 @@ class Imputer(NotebookText, FolderModel):
         network are not applied. A spatial cell without counts of the panel gets the mean over the reference
         with "auto". For the most likely cell type, use `annotate`, which calibrates its probabilities.
         """
-        fitted = self._fitted()
-        pair = self._pair() if pair is None else pair
-        self._check(pair)
+        fitted, pair = self._fitted(), self._data(pair)
         given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
         with progress_callback(progress) as report:
             carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
@@ -606,9 +609,7 @@ class Imputer(NotebookText, FolderModel):
         unknown in groups of about 30 similar ones, where more than 30 % of a group look so, and more than
         twice as many as in the whole tissue.
         """
-        start, fitted = time.monotonic(), self._fitted()
-        pair = self._pair() if pair is None else pair
-        self._check(pair)
+        start, fitted, pair = time.monotonic(), self._fitted(), self._data(pair)
         with progress_callback(progress) as report:
             table = annotate_cells(fitted, pair, labels, memory=memory, progress=report)
         made = fitted_record("labels", fitted, pair, fit_seconds=self._fit_seconds)
@@ -682,8 +683,13 @@ class Imputer(NotebookText, FolderModel):
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
         pair = pair.panel(panel)
         check_data(
-            pair, panel=panel, reference=folder.config["reference"], reading=folder.config.get("reading")
+            pair,
+            panel=panel,
+            reference=folder.config["reference"],
+            cells=folder.config.get("reference_cells"),
+            reading=folder.config.get("reading"),
         )
+        pair = normalised_as(pair, folder.config.get("spatial"))
         return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
 
     @classmethod
@@ -777,10 +783,8 @@ class Imputer(NotebookText, FolderModel):
             **data_mark(pair),
         }
 
-    def _check(self, pair: Pair) -> None:
-        known = self._pair()
-        if pair is not known:
-            check_data(pair, panel=known.shared_genes, reference=reference_mark(known))
+    def _data(self, pair: Pair | None) -> Pair:
+        return data_like(self._pair(), pair)
 
     def _job(
         self,
@@ -794,10 +798,8 @@ class Imputer(NotebookText, FolderModel):
         in_memory: bool = False,
     ) -> Imputation:
         fitted = self._fitted()
-        pair = self._pair() if pair is None else pair
-        check_counts(pair, scale)
-        self._check(pair)
-        blend = None
+        check_counts(self._pair() if pair is None else pair, scale)
+        pair, blend = self._data(pair), None
         if measured == "blend":
             check_blend(pair)
             blend = fit_panel_blend(fitted, self._pair())
@@ -836,7 +838,9 @@ def _folder_of(fitted: FittedMethod, pair: Pair, *, fit_seconds: float = 0.0) ->
         preset=fitted.preset,
         seed=fitted.seed,
         reference=reference_mark(pair),
+        reference_cells=cells_mark(pair),
         reading=reading_of(pair),
+        spatial=spatial_mark(pair),
         fit_seconds=fit_seconds,
     )
     return folder

@@ -25,6 +25,7 @@ from cellweft._errors import (
     InputError,
     MemoryBudgetError,
     ScaleError,
+    SettingError,
     arg,
     check_kind,
     check_range,
@@ -74,8 +75,8 @@ def spillover(
     n_neighbors
         Nearest cells of the same slice that may have spilled into a cell, at least 1.
     radius
-        How far away they are at most, in the unit of the coordinates; by default three times
-        ``pair.spacing``.
+        How far away they are at most, in the unit of the coordinates, at least ``pair.spacing``; by default
+        three times that.
     n_profiles
         Groups of reference cells, about, that a cell is compared with, at least 2; each label of
         ``pair.labels`` has groups of its own.
@@ -187,6 +188,13 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
     if radius is None:
         return _REACH * (pair.spacing or 1.0)
     check_range("radius", radius, low=0.0)
+    if pair.spacing is not None and radius < pair.spacing:
+        raise SettingError(
+            "radius",
+            expected=f"at least {pair.spacing:g}, the distance of a typical cell to its nearest neighbour",
+            got=f"{radius:g}",
+            fix="Give it in the unit of the coordinates, or leave " + arg("radius") + " out.",
+        )
     return float(radius)
 
 
