@@ -84,7 +84,7 @@ def test_mixing_needs_cells_of_both_sides() -> None:
         ):
             cellweft.tl.mixing(part, k=1)
     both.obsm["X_cellweft"][0] = np.nan
-    with pytest.raises(cellweft.errors.InputError, match="both.obsm.'X_cellweft'.: expected finite numbers"):
+    with pytest.raises(cellweft.errors.InputError, match=r"X_cellweft.*: expected finite numbers"):
         cellweft.tl.mixing(both, k=1)
 
 

@@ -83,7 +83,7 @@ def check_data(
     *,
     panel: NDArray[np.str_],
     reference: str,
-    cells: float | None,
+    cells: float | None = None,
     reading: Mapping[str, str | None] | None = None,
 ) -> None:
     """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to.

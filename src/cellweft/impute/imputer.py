@@ -345,7 +345,8 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those it was fitted to.
+            Data to impute; by default those it was fitted to. Counts of another tissue are brought to the
+            depth of that one, and results on the scale of counts to its own.
         interval
             Share of measured values that shall lie within the intervals that are given besides, 0.01 to
             0.999, as 0.9; none by default. With 0.9, they hold 87 % of the values above zero too, and so more
