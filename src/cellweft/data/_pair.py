@@ -785,7 +785,7 @@ Labels: TypeAlias = str | NDArray[Any] | None
 """Type of every reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
 
 
-def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
+def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") -> NDArray[np.str_]:
     """Return the type of every reference cell, (n_cells,), "unknown" where it is missing.
 
     Parameters
@@ -794,6 +794,8 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         The cells.
     labels
         A column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+    argument
+        What errors call a column.
 
     Raises
     ------
@@ -813,8 +815,8 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         return pair.labels
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
-        column = column_of(pair.sc.obs, labels, where=where, argument="labels")
-        check_groups(column, arg("labels", labels), what="cell type")
+        column = column_of(pair.sc.obs, labels, where=where, argument=argument)
+        check_groups(column, arg(argument, labels), what="cell type")
         return type_labels(column)
     fix = "Pass the types of the reference cells, in the same order."
     values = array_of(
