@@ -119,7 +119,15 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         _check_counts(pair, writing, spillover=spillover)
-        plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
+        plan = imputer.plan(
+            names,
+            pair=pair,
+            memory=memory,
+            interval=interval,
+            scale=writing.scale,
+            measured=writing.measured,
+            sparse=writing.sparse,
+        )
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             shares = None

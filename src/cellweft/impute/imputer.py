@@ -71,7 +71,7 @@ from cellweft.impute.fingerprint import (
     reference_mark,
     spatial_mark,
 )
-from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
+from cellweft.impute.panel_blend import check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, fitted_record, in_tiles_of, similarity_for, write_tiles
@@ -239,6 +239,8 @@ class Imputer(NotebookText, FolderModel):
         pair: Pair | None = None,
         memory: str | int = DEFAULT_MEMORY,
         interval: float | None = None,
+        scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         sparse: float | None = None,
         in_memory: bool = False,
     ) -> Plan:
@@ -254,6 +256,8 @@ class Imputer(NotebookText, FolderModel):
             Budget for the whole process.
         interval
             As in `impute`: intervals are two more matrices of the result's size.
+        scale, measured
+            As in `impute`: counts, and blended genes of the panel, take more memory.
         sparse
             As in `impute_to`; how many values are kept is estimated from some cells of the pair.
         in_memory
@@ -262,11 +266,14 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         SettingError
-            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense.
+            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense;
+            an unknown ``scale`` or ``measured``.
         MemoryBudgetError
             It does not fit in the budget.
         """
         check_cut(sparse)
+        check_choice("scale", scale, get_args(ResultScale))
+        check_measured(measured, interval)
         if sparse is not None and in_memory:
             raise SettingError(
                 "sparse",
@@ -285,6 +292,8 @@ class Imputer(NotebookText, FolderModel):
             settings=used or method.settings(pair),
             memory=memory,
             interval=interval,
+            scale=scale,
+            measured=measured,
             in_memory=in_memory,
             network=method.network_bytes,
             trainings=len(resolve_devices(self.device)),
@@ -800,25 +809,29 @@ class Imputer(NotebookText, FolderModel):
     ) -> Imputation:
         fitted = self._fitted()
         check_counts(self._pair() if pair is None else pair, scale)
-        pair, blend = self._data(pair), None
+        pair = self._data(pair)
+        asked = asked_genes(pair, genes)
+        plan = make_plan(
+            pair,
+            len(asked),
+            settings=fitted.settings,
+            memory=memory,
+            interval=interval,
+            scale=scale,
+            measured=measured,
+            in_memory=in_memory,
+            network=self._method.network_bytes,
+        )
+        blend = None
         if measured == "blend":
             check_blend(pair)
             blend = fit_panel_blend(fitted, self._pair())
-        asked = asked_genes(pair, genes)
         return Imputation(
             fitted=fitted,
             pair=pair,
             known=self._pair(),
             genes=asked,
-            plan=make_plan(
-                pair,
-                len(asked),
-                settings=fitted.settings,
-                memory=memory,
-                interval=interval,
-                in_memory=in_memory,
-                network=self._method.network_bytes + (0 if blend is None else blend_bytes(pair)),
-            ),
+            plan=plan,
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
             scale=scale,
