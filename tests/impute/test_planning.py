@@ -37,6 +37,8 @@ def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
     assert str(plan).startswith("28 genes in 90 cells, 90 cells x 28 genes at once; peak memory about 4")
     assert str(plan).endswith("result 10.1 KB before compression")
     assert "\n" not in str(plan)
+    few = make_plan(tissue_pair.cells(np.array([0])), 1, settings=SETTINGS, memory="4 GB")
+    assert str(few).startswith("1 gene in 1 cell, 1 cell x 1 gene at once")
 
 
 def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:

@@ -217,7 +217,7 @@ def _tell_spillover(screen: Screen, shares: pd.Series[float] | None) -> dict[str
     if shares is None:
         return {}
     record = shares.attrs[RECORD]
-    screen.say(f"Spill-over: {record['mean']:.0%} of a cell's counts on average")
+    screen.say(f"Spill-over: neighbours explain {record['mean']:.0%} of a cell's counts better, on average")
     screen.say_each([record["caution"]] if record["caution"] else [])
     return {"spillover": record}
 

@@ -20,7 +20,7 @@ from cellweft._compute import (
     rows_within,
 )
 from cellweft._errors import MemoryBudgetError, check_range
-from cellweft._text import NotebookText, human_bytes
+from cellweft._text import NotebookText, human_bytes, many
 from cellweft._typing import DoubleArray, IntArray, PanelValues, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.side import Side
@@ -90,8 +90,8 @@ class Plan(NotebookText):
         bounds = "" if self.interval is None else f" with intervals of level {self.interval:g}"
         size = human_bytes(self.output_bytes)
         return (
-            f"{self.n_genes:,} genes in {self.n_cells:,} cells{bounds}, "
-            f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
+            f"{many(self.n_genes, 'gene')} in {many(self.n_cells, 'cell')}{bounds}, "
+            f"{many(self.cells_per_block, 'cell')} x {many(self.genes_per_block, 'gene')} at once; "
             f"peak memory about {human_bytes(self.peak_bytes)}, "
             + (f"of which the result takes {size}" if self.in_memory else f"result {size} before compression")
             + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")

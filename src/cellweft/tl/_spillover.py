@@ -114,7 +114,8 @@ def spillover(
     platform gene by gene, and of the mean profile of its neighbours, weighted by their totals and by one over
     their distance (no less than the spacing); the equations are in docs/counts.md. Cells whose neighbours are
     of their own kind tell nothing, and are given about the tissue's mean. Neighbours are of the cell's own
-    slice.
+    slice. On real tissue, where the reference fits less well, shares are uncertain and too high where there
+    is no spill-over: compare them with those after the coordinates are shuffled.
 
     Examples
     --------

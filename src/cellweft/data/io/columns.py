@@ -139,9 +139,10 @@ def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
     )
 
 
-_NO_TYPE = {
-    "", "unknown", "unassigned", "not assigned", "unlabelled", "unlabeled", "undefined", "nan", "<na>", "na",
-    "n/a", "none", "null",
+NO_VALUE = {"", "nan", "<na>", "na", "n/a", "none", "null"}
+"""What columns of text hold, in any case, where a value is missing."""
+_NO_TYPE = NO_VALUE | {
+    "unknown", "unassigned", "not assigned", "unlabelled", "unlabeled", "undefined",
 }  # fmt: skip
 """What columns of cell types hold, in any case, for cells that have none."""
 
