@@ -200,3 +200,19 @@ def test_two_columns_of_one_name_are_refused(
     reference.obs = pd.concat([reference.obs, reference.obs[["class"]]], axis=1)
     with pytest.raises(cellweft.errors.InputError, match=r"labels='class': expected one column.*got 2"):
         fitted.annotate("class", pair=pair(reference, sides[1]), progress=False)
+
+
+def test_the_tissue_is_read_as_often_for_one_column_as_for_several(
+    fitted: Imputer, data: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read: list[int] = []
+    dense = type(data.st).dense
+    monkeypatch.setattr(
+        type(data.st), "dense", lambda side, *given: n_read.append(side is data.st) or dense(side, *given)
+    )
+    counts = []
+    for columns in ("class", ["class", "subclass"]):
+        n_read.clear()
+        fitted.annotate(columns, progress=False)
+        counts.append(sum(n_read))
+    assert counts[0] == counts[1]
