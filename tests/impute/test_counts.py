@@ -1,5 +1,6 @@
 """Results on the scale of counts: what they are, where they come from, and what they need."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,32 @@ def test_another_tissue_is_of_the_scale_of_the_fit(
             counting.impute(GENES, pair=other, progress=False)
         with pytest.raises(cellweft.errors.InputError, match=message):
             cellweft.load(folder).attach(other)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spatial": "counts"},
+        {"spatial": {}},
+        {"spatial": {"scale": "raw", "size_factor": False, "median_total": 0}},
+        {"reference_cells": "many"},
+    ],
+)
+def test_a_saved_model_that_tells_its_tissue_wrongly_is_refused(
+    counting: Imputer, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    config = counting.save(tmp_path / "model") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | wrong))
+    with pytest.raises(cellweft.errors.FormatError, match="expected the files of a saved model"):
+        cellweft.load(tmp_path / "model")
+
+
+def test_a_saved_model_that_does_not_tell_its_tissue_is_read(
+    counting: Imputer, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    config = counting.save(tmp_path / "model") / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps({key: told[key] for key in set(told) - {"spatial", "reference_cells"}}))
+    loaded = cellweft.load(tmp_path / "model").attach(tissue_pair)
+    expected = counting.impute(GENES, progress=False).X
+    np.testing.assert_array_equal(loaded.impute(GENES, progress=False).X, expected)

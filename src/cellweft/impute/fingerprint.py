@@ -136,6 +136,29 @@ def spatial_mark(pair: Pair) -> dict[str, Any]:
     return {"scale": side.scale, "size_factor": side.has_sizes, "median_total": float(side.target)}
 
 
+def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
+    """Return what `spatial_mark` and `cells_mark` said of a fit that was saved; None where it is not known.
+
+    Parameters
+    ----------
+    config
+        Of the model's folder.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        They are no such marks.
+    """
+    spatial, cells = config.get("spatial"), config.get("reference_cells")
+    if spatial is not None:
+        total = float(spatial["median_total"])
+        if not total > 0:
+            raise ValueError(f"median_total: expected a number above zero, got {total}")
+        kept = {"scale": str(spatial["scale"]), "size_factor": bool(spatial["size_factor"])}
+        spatial = kept | {"median_total": total}
+    return spatial, None if cells is None else float(cells)
+
+
 def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
     """Return a pair whose spatial counts are brought to the depth of the tissue that a model was fitted to.
 

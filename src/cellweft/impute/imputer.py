@@ -69,6 +69,7 @@ from cellweft.impute.fingerprint import (
     normalised_as,
     reading_of,
     reference_mark,
+    saved_marks,
     spatial_mark,
 )
 from cellweft.impute.panel_blend import check_blend, fit_panel_blend
@@ -691,15 +692,15 @@ class Imputer(NotebookText, FolderModel):
         """
         folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
-        pair = pair.panel(panel)
+        pair, (spatial, cells) = pair.panel(panel), saved_marks(folder.config)
         check_data(
             pair,
             panel=panel,
             reference=folder.config["reference"],
-            cells=folder.config.get("reference_cells"),
+            cells=cells,
             reading=folder.config.get("reading"),
         )
-        pair = normalised_as(pair, folder.config.get("spatial"))
+        pair = normalised_as(pair, spatial)
         return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
 
     @classmethod
@@ -708,6 +709,7 @@ class Imputer(NotebookText, FolderModel):
         config = folder.config
         check_choice("preset", config["preset"], ("auto", "stimpute"))
         check_seed(config["seed"])
+        saved_marks(config)
         saved = SavedAttention.of(folder) if config["preset"] == "auto" else SavedStImpute.of(folder)
         imputer = cls(
             preset=config["preset"],
