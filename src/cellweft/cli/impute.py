@@ -119,15 +119,8 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         _check_counts(pair, writing, spillover=spillover)
-        plan = imputer.plan(
-            names,
-            pair=pair,
-            memory=memory,
-            interval=interval,
-            scale=writing.scale,
-            measured=writing.measured,
-            sparse=writing.sparse,
-        )
+        asked: Any = {"interval": interval, "sparse": writing.sparse, "measured": writing.measured}
+        plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **asked)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             shares = None

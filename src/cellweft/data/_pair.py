@@ -53,15 +53,7 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
-from cellweft.data.io.columns import (
-    LABEL_KEYS,
-    OBSM_KEYS,
-    SLICE_KEYS,
-    check_groups,
-    column_of,
-    in_order_of,
-    type_labels,
-)
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, cell_types, column_of, in_order_of
 from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
@@ -816,12 +808,10 @@ def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") ->
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
         column = column_of(pair.sc.obs, labels, where=where, argument=argument)
-        check_groups(column, arg(argument, labels), what="cell type")
-        return type_labels(column)
+        return cell_types(column, arg(argument, labels))
     fix = "Pass the types of the reference cells, in the same order."
-    values = array_of(
-        "labels", in_order_of(labels, pair.sc.obs_names, argument="labels"), fix=fix, numbers=False
-    )
+    ordered = in_order_of(labels, pair.sc.obs_names, argument="labels")
+    values = array_of("labels", ordered, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
@@ -829,8 +819,7 @@ def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") ->
             got=f"shape {values.shape}",
             fix=fix,
         )
-    check_groups(pd.Series(values), "labels", what="cell type")
-    return type_labels(pd.Series(values))
+    return cell_types(pd.Series(values), "labels")
 
 
 def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place cells on") -> DoubleArray:

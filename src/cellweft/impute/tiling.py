@@ -166,8 +166,9 @@ class Imputation:
             values.update(zip(INTERVAL, bounds, strict=True))
         if self.scale == "counts":
             model, predicted = self.fitted.count_model or plain_counts(), values.pop(None)
-            sizes, bounds = self._sizes[tile.rows], tuple(values.values())
-            counts = model.scaled(predicted, sizes, depth=self.pair.st.depth, bounds=bounds)
+            counts = model.scaled(
+                predicted, self._sizes[tile.rows], depth=self.pair.st.depth, bounds=tuple(values.values())
+            )
             values = dict(zip((None, *values), counts, strict=True))
         if isinstance(predictor, BlendedGenes):
             sizes = self._sizes[tile.rows][:, None]

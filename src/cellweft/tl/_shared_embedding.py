@@ -130,8 +130,9 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
     n_each = min(*map(len, sides), _SCORED)
     if not n_each:
         got = " and ".join(f"{len(one):,} {name}" for one, name in zip(sides, _SIDES, strict=True))
-        expected = f"cells with counts of both sides in obs[{SIDE!r}]"
-        raise InputError("both", expected=expected, got=got, fix=fix)
+        raise InputError(
+            "both", expected=f"cells with counts of both sides in obs[{SIDE!r}]", got=got, fix=fix
+        )
     check_range("k", k, low=1, high=max(2 * n_each - 1, 1), integer=True)
     drawn = [sample_rows(rows, n_each, numpy_stream(seed, "mixing")) for rows in sides]
     cells = np.concatenate(drawn)

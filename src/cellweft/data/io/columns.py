@@ -211,6 +211,12 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
         )
 
 
+def cell_types(values: pd.Series[Any], where: str) -> NDArray[np.str_]:
+    """Return the cell types that a column holds, as `type_labels` does; parameters as of `check_groups`."""
+    check_groups(values, where, what="cell type")
+    return type_labels(values)
+
+
 def usual_columns(obs: Annotation) -> list[str] | None:
     """Return the columns that by their names hold coordinates, or None."""
     known = {name.lower(): name for name in reversed(obs.columns)}  # the first where several are alike
