@@ -166,7 +166,8 @@ def halves(pair: Pair, seed: int) -> tuple[float, float]:
     found = [together(part, shares)[:2] for part, shares in zip(parts, told[::-1], strict=True)]
     known = np.isfinite(told[0]) & np.isfinite(told[1])
     high, low = np.sum(found, axis=0)
-    return high / max(low, 1e-9), spearmanr(told[0][known], told[1][known])[0]
+    ratio = high / low if low else np.nan  # no pair has both its genes in a half
+    return ratio, spearmanr(told[0][known], told[1][known])[0]
 
 
 def real_tissue(name: str, seeds: list[int]) -> pd.Series:

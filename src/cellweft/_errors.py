@@ -477,6 +477,9 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
 
     if hasattr(values, "obs_names"):  # NumPy would go through an AnnData cell by cell
         raise InputError(where, expected="an array", got=f"a {type(values).__name__}", fix=fix)
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        n_masked = int(np.ma.getmaskarray(values).sum())
+        raise InputError(where, expected="an array", got=f"one with {n_masked:,} masked values", fix=fix)
     try:
         if numbers and np.iscomplexobj(values):
             raise TypeError("complex numbers")  # NumPy would leave their imaginary part out

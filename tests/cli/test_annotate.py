@@ -77,3 +77,20 @@ def test_labels_that_are_alike_are_refused_before_anything_is_learned(
     assert "cells of at least 2 types" in told
     assert "--labels COLUMN" in told
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("hal", "--columns hal: expected a column of obs of the reference"),
+        (" , ", "--columns: expected a column of obs, or several, got none. Name one: --columns COLUMN"),
+        ("same", "Name another column of obs: --columns COLUMN"),
+    ],
+)
+def test_errors_name_the_option_that_named_the_columns(
+    both: list[str], tmp_path: Path, columns: str, said: str
+) -> None:
+    given = ["annotate", *both, "-o", str(tmp_path / "labels.csv"), "--columns", columns]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert said in " ".join((result.output + result.stderr).split())

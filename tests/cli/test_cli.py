@@ -185,7 +185,7 @@ def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     asked = ("--genes", "Gene01", "--spillover", "--no-reliability", *QUICK)
     result = call("impute", *both, "-o", "out.zarr", *asked)
     assert result.exit_code == 0, result.output
-    assert "Spill-over: " in result.stdout
+    assert "Spill-over: neighbours explain " in result.stdout
     told = cellweft.tl.spillover(cellweft.pair(*both), progress=False)
     written = anndata.read_zarr(tmp_path / "out.zarr").obs["cellweft_spillover"]
     np.testing.assert_array_equal(written, told)

@@ -215,6 +215,7 @@ def _with(data: anndata.AnnData, **columns: Any) -> anndata.AnnData:
         ("one", InputError, r"obs\['one'\]: expected two batches .* got one, 'x', in all cells. Leave out"),
         ("gaps", InputError, r"obs\['gaps'\]: expected a batch for every cell, got 2 cells without one"),
         ("blank", InputError, r"obs\['blank'\]: expected a batch for every cell, got 1 cell without one"),
+        ("words", InputError, r"obs\['words'\]: expected a batch for every cell, got 3 cells without one"),
         ("each", InputError, r"obs\['each'\]: expected a batch that several cells share, got 390 values"),
         ("depth", InputError, r"obs\['depth'\]: expected a batch that several cells share"),
         ("small", InputError, r"obs\['small'\]: expected two batches or more with at least 20 cells, to "
@@ -230,6 +231,7 @@ def test_columns_that_are_no_batches_are_refused(
         one="x",
         gaps=[None, np.nan, *["x", "y"] * ((n_cells - 2) // 2)],
         blank=["  ", *["x", "y"] * (n_cells // 2)][:n_cells],
+        words=["nan", "N/A", "None", *["x", "y"] * (n_cells // 2)][:n_cells],
         each=[f"name{number}" for number in range(n_cells)],
         depth=np.random.default_rng(0).random(n_cells),
         small=["x"] * (n_cells - 9) + ["y"] * 9,

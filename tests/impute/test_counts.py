@@ -1,5 +1,6 @@
 """Results on the scale of counts: what they are, where they come from, and what they need."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,78 @@ def test_other_processes_make_the_same_counts(counting: Imputer) -> None:
     for tile in there.tiles:
         made = there.values(tile, there.prepare(tile), there.read(tile))
         np.testing.assert_array_equal(made[None], whole[tile.rows, tile.places])
+
+
+def deeper(tissue: SimulatedTissue) -> anndata.AnnData:
+    """Cells of the same kinds, measured five times as deep."""
+    other, stream = tissue.st.copy(), np.random.default_rng(0)
+    other.X = type(other.X)(stream.poisson(5 * other.X.toarray()).astype(np.float32))
+    other.layers.clear()
+    return other
+
+
+def test_another_tissue_is_brought_to_the_depth_of_the_fit(
+    counting: Imputer, tissue: SimulatedTissue, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    panel, other = list(tissue_pair.shared_genes), pair(tissue.sc, deeper(tissue))
+    for measured in ("predict", "blend"):
+        asked: dict[str, Any] = {"scale": "counts", "measured": measured, "progress": False}
+        here, there = counting.impute(panel, **asked), counting.impute(panel, pair=other, **asked)
+        assert 3.5 < there.X.sum() / here.X.sum() < 6.5
+    loaded = cellweft.load(counting.save(tmp_path / "model")).attach(other)
+    for genes in (panel, GENES):
+        expected = counting.impute(genes, pair=other, progress=False).X
+        np.testing.assert_array_equal(loaded.impute(genes, progress=False).X, expected)
+    assert expected.mean() == pytest.approx(counting.impute(GENES, progress=False).X.mean(), rel=0.1)
+    assert other.st.target > 3 * tissue_pair.st.target  # the pair itself stays
+
+
+def test_another_tissue_is_of_the_scale_of_the_fit(
+    counting: Imputer, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
+    logs, sized = tissue.st.copy(), tissue.st.copy()
+    counts = logs.X.toarray()
+    logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
+    sized.obs["area"] = 1.0 + np.arange(sized.n_obs) % 3
+    folder = counting.save(tmp_path / "model")
+    cases = [
+        (pair(tissue.sc, logs), "pair: expected spatial data of counts, .*got logarithms"),
+        (
+            pair(tissue.sc, sized, st_size_factor="area"),
+            "counts without size factors, .*got counts with size",
+        ),
+    ]
+    for other, message in cases:
+        with pytest.raises(cellweft.errors.InputError, match=message):
+            counting.impute(GENES, pair=other, progress=False)
+        with pytest.raises(cellweft.errors.InputError, match=message):
+            cellweft.load(folder).attach(other)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spatial": "counts"},
+        {"spatial": {}},
+        {"spatial": {"scale": "raw", "size_factor": False, "median_total": 0}},
+        {"reference_cells": "many"},
+    ],
+)
+def test_a_saved_model_that_tells_its_tissue_wrongly_is_refused(
+    counting: Imputer, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    config = counting.save(tmp_path / "model") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | wrong))
+    with pytest.raises(cellweft.errors.FormatError, match="expected the files of a saved model"):
+        cellweft.load(tmp_path / "model")
+
+
+def test_a_saved_model_that_does_not_tell_its_tissue_is_read(
+    counting: Imputer, tissue_pair: Pair, tmp_path: Path
+) -> None:
+    config = counting.save(tmp_path / "model") / "config.json"
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps({key: told[key] for key in set(told) - {"spatial", "reference_cells"}}))
+    loaded = cellweft.load(tmp_path / "model").attach(tissue_pair)
+    expected = counting.impute(GENES, progress=False).X
+    np.testing.assert_array_equal(loaded.impute(GENES, progress=False).X, expected)

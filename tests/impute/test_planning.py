@@ -37,6 +37,8 @@ def test_a_plan_says_what_is_asked(tissue_pair: Pair) -> None:
     assert str(plan).startswith("28 genes in 90 cells, 90 cells x 28 genes at once; peak memory about 4")
     assert str(plan).endswith("result 10.1 KB before compression")
     assert "\n" not in str(plan)
+    few = make_plan(tissue_pair.cells(np.array([0])), 1, settings=SETTINGS, memory="4 GB")
+    assert str(few).startswith("1 gene in 1 cell, 1 cell x 1 gene at once")
 
 
 def test_a_plan_of_a_sparse_result(tissue_pair: Pair) -> None:
@@ -82,18 +84,21 @@ def test_a_plan_counts_intervals_and_a_result_in_memory(tissue_pair: Pair) -> No
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")
-@pytest.mark.parametrize("interval", [None, 0.9])
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"interval": 0.9}, {"scale": "counts", "interval": 0.9}, {"scale": "counts", "measured": "blend"}],
+)
 def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
-    tissue_pair: Pair, interval: float | None
+    tissue_pair: Pair, asked: dict[str, Any]
 ) -> None:
     quick = {"steps": 3, "fold_steps": 3, "level_steps": 3}
     imputer = Imputer(settings=quick, device="cpu").fit(tissue_pair)
     many = tissue_pair.cells(np.zeros(30_000, dtype=int))
-    plan = imputer.plan(pair=many, interval=interval, in_memory=True)
+    plan = imputer.plan(pair=many, in_memory=True, **asked)
     nothing = imputer.plan([], pair=many, in_memory=True)
     tracemalloc.start()
     try:
-        imputed = imputer.impute(pair=many, interval=interval)
+        imputed = imputer.impute(pair=many, **asked)
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -101,6 +106,29 @@ def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
     assert plan.output_bytes == arrays
     assert arrays < taken <= plan.peak_bytes
     assert plan.peak_bytes >= nothing.peak_bytes + arrays
+
+
+def test_counts_and_blended_genes_count(tissue_pair: Pair) -> None:
+    one, imputer = sized(tissue_pair, n_cells=10_000, n_sc=3000), Imputer(device="cpu")
+    plain = imputer.plan(pair=one)
+    counts, blend = imputer.plan(pair=one, scale="counts"), imputer.plan(pair=one, measured="blend")
+    tile = plain.cells_per_block
+    assert counts.peak_bytes - plain.peak_bytes == pytest.approx(2 * 4 * tile * 28)
+    bounded, bounded_counts = (
+        imputer.plan(pair=one, interval=0.9, scale=scale) for scale in ("log", "counts")
+    )
+    assert bounded_counts.peak_bytes - bounded.peak_bytes == pytest.approx(3 * 2 * 4 * tile * 28)
+    of_tiles = 10 * 4 * tile * 12
+    keys = 5 * 4 * 12 * (3000 + 2 * 2000)
+    assert blend.peak_bytes - plain.peak_bytes == pytest.approx(keys + of_tiles)
+    assert (counts.output_bytes, blend.output_bytes) == (plain.output_bytes, plain.output_bytes)
+    least = r"memory: expected at least"
+    with pytest.raises(MemoryBudgetError, match=least):
+        imputer.plan(pair=sized(tissue_pair, n_sc=10_000_000), measured="blend", memory="2 GB")
+    with pytest.raises(SettingError, match="scale: expected one of 'log', 'counts', got 'count'"):
+        imputer.plan(pair=one, scale="count")
+    with pytest.raises(SettingError, match="measured: expected one of 'predict', 'blend'"):
+        imputer.plan(pair=one, measured="mix")
 
 
 @given(

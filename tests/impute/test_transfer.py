@@ -147,13 +147,24 @@ def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
     ("asked", "message"),
     [
         ({"obs": "scor"}, r"obs='scor': expected a column of obs of the reference side.*'score'"),
-        ({"obs": ["age", "kind"]}, r"obs: expected columns of numbers.*text in 'kind'"),
+        ({"obs": ["age", "kind"]}, r"obs: expected columns of numbers.*text in 'kind' of 2 columns"),
         ({"obsm": "proteins"}, r"obsm='proteins': expected a key of obsm.*'protein'"),
         ({"layer": "splice"}, r"layer='splice': expected a layer of the reference.*'spliced'"),
         ({"values": np.zeros((99, 2))}, r"values: expected one row for each of 100.*\(99, 2\)"),
         ({"values": np.zeros((100, 2, 2))}, r"values: expected one row for each of 100.*\(100, 2, 2\)"),
         ({"values": np.zeros((100, 0))}, r"values: expected one row for each of 100.*\(100, 0\)"),
-        ({"values": np.r_[np.zeros(99), np.nan]}, r"finite numbers, got NaN or infinity in 1 rows"),
+        ({"values": np.r_[np.zeros(99), np.nan]}, r"finite numbers, got NaN or infinity in 1 row"),
+        ({"values": "score"}, r"values: expected an array or table, got text.*obs='score'"),
+        ({"values": np.ones(100) * 1j}, r"values: expected numbers or text, got values of type complex"),
+        ({"values": np.full((100, 2), np.datetime64("2020"))}, r"got values of type datetime64"),
+        ({"values": np.ma.masked_less(np.arange(100.0), 2)}, r"expected an array, got one with 2 masked"),
+        ({"values": np.array([None] * 100)}, r"values: expected values of cells, got none in any row"),
+        ({"values": np.array([1.5, None] * 50)}, r"got NaN or infinity in 50 rows"),
+        (
+            {"values": pd.Series(1.0, [f"x{one}" for one in range(100)])},
+            r"one that has 0 of them, such as 'x0'",
+        ),
+        ({"obs": []}, r"obs: expected a column of obs, or several, got none"),
         ({"layer": "spliced", "genes": ["Nowhere"]}, r"Nowhere"),
         ({"layer": "spliced", "memory": "1 MB"}, r"memory: expected at least .* for 28 columns in 90 cells"),
     ],
@@ -202,3 +213,42 @@ def test_a_layer_of_another_shape(
 def test_nothing_is_carried_before_a_fit() -> None:
     with pytest.raises(cellweft.errors.NotFittedError, match="Call fit"):
         Imputer().transfer(obs="age")
+
+
+def test_the_index_of_a_table_names_the_cells(fitted: Imputer, data: Pair) -> None:
+    order = np.random.default_rng(0).permutation(data.sc.n_cells)
+    table, score = data.sc.obsm["protein"], data.sc.obs["score"]
+    pd.testing.assert_frame_equal(fitted.transfer(table.iloc[order]), fitted.transfer(obsm="protein"))
+    np.testing.assert_array_equal(fitted.transfer(score.iloc[order]), fitted.transfer(obs="score"))
+    more = pd.concat([score.iloc[order], pd.Series([9.0], index=["of another cell"])])
+    np.testing.assert_array_equal(fitted.transfer(more), fitted.transfer(obs="score"))
+    counted = score.reset_index(drop=True)
+    np.testing.assert_array_equal(fitted.transfer(counted), fitted.transfer(obs="score"))
+
+
+def test_numbers_and_text_are_told_apart_by_what_they_are(fitted: Imputer, data: Pair) -> None:
+    age, kind = data.sc.obs["age"], data.sc.obs["kind"]
+    np.testing.assert_array_equal(fitted.transfer(age.to_numpy(object)), fitted.transfer(obs="age"))
+    shares = fitted.transfer(age.astype("category"))
+    assert list(shares.columns) == [str(one) for one in sorted(age.unique())]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=0, atol=ROUNDING)
+    for one in (kind.to_frame(), kind.astype(object)):
+        pd.testing.assert_frame_equal(fitted.transfer(one), fitted.transfer(obs="kind"))
+    pd.testing.assert_frame_equal(fitted.transfer(obs=["kind"]), fitted.transfer(obs="kind"))
+    with pytest.raises(cellweft.errors.InputError, match="got text in 'age' of 2 columns"):
+        fitted.transfer(pd.DataFrame({"age": age.astype("category"), "score": data.sc.obs["score"]}))
+
+
+def test_the_reference_has_the_cells_of_the_fit(
+    fitted: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
+) -> None:
+    other = pair(reference[::-1].copy(), tissue.st)
+    message = "pair: expected the reference .* in the same order, got 100 other cells, or another order"
+    with pytest.raises(cellweft.errors.InputError, match=message):
+        fitted.transfer(obs="score", pair=other)
+    with pytest.raises(cellweft.errors.InputError, match=message):
+        cellweft.load(fitted.save(tmp_path / "model")).attach(other)
+    dense = reference.copy()
+    dense.X = dense.X.toarray().astype(np.float64)
+    same = fitted.transfer(obs="score", pair=pair(dense, tissue.st))
+    np.testing.assert_allclose(same, fitted.transfer(obs="score"), rtol=1e-6)

@@ -45,6 +45,17 @@ def test_labels_have_their_colours_and_missing_ones_are_grey(cells):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["c", "b", "a", "unknown"]
 
 
+def test_values_of_pandas_are_matched_by_the_names_of_the_cells(cells):
+    values = pd.Series(np.arange(float(cells.n_obs)), index=cells.obs_names)
+    by_place = []
+    for one in (values, values.sample(frac=1, random_state=0)):
+        places, numbers, _ = dots(pl.spatial(cells, one))
+        by_place.append(dict(zip(map(tuple, places), numbers, strict=True)))
+    assert by_place[0] == by_place[1]
+    with pytest.raises(InputError, match="color: expected an index with the names of the 6 cells"):
+        pl.spatial(cells, values.set_axis([f"x{one}" for one in range(cells.n_obs)]))
+
+
 def test_labels_without_a_name_have_a_legend_too(cells):
     labels = np.where(np.arange(cells.n_obs) % 2, "odd", "even")
     legend = pl.spatial(cells, labels).get_legend()

@@ -513,6 +513,38 @@ def test_measured_and_imputed_genes_stand_apart_and_the_page_can_be_made_again(
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("share", [0.1, 0.3, np.nan])
+def test_spill_over_is_told_where_the_result_has_it(
+    tmp_path: Path, imputed: ad.AnnData, share: float
+) -> None:
+    made = imputed.copy()
+    made.obs["cellweft_spillover"] = np.where(np.arange(made.n_obs) == 3, np.nan, share)
+    page = report(tmp_path / "report.html", made)
+    said, words = read(page), page.read_text(encoding="utf-8")
+    assert ("(spill-over)" in words) == (share == share)
+    assert ("before you interpret markers in unexpected cells" in words) == (share == 0.3)
+    assert any(value == pytest.approx(share) for _, value in said.numbers) == (share == share)
+    made.obs["cellweft_spillover"] = "much"
+    with pytest.raises(InputError, match=r"cellweft_spillover.*expected numbers"):
+        report(tmp_path / "other.html", made)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_blended_counts_are_said_and_can_be_made_again(tmp_path: Path, imputed: ad.AnnData) -> None:
+    made = imputed.copy()
+    made.uns["cellweft"] = dict(made.uns["cellweft"]) | {
+        "scale": "counts: the mean count that the panel would have shown",
+        "measured": "blend",
+        "sparse": 0.05,
+    }
+    words = report(tmp_path / "report.html", made).read_text(encoding="utf-8")
+    assert "--scale counts --measured blend" in words
+    assert "--sparse 0.05" in words
+    assert "from measurement and prediction together" in words
+    assert "use the measurement itself" not in words
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_several_seeds_are_averaged(tmp_path: Path) -> None:
     table = scores_of(["a", "b", "c"], seeds=3)
     text = read(report(tmp_path / "report.html", table))

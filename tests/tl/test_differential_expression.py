@@ -216,3 +216,15 @@ def test_measured_genes_are_to_be_tested_by_their_measurements() -> None:
     table = differential_expression(draws, LABELS)
     advice = dict(zip(table["gene"], table["advice"], strict=True))
     assert advice == {"0": "", "1": "This gene was measured: test the measurement.", "2": ""}
+
+
+def test_labels_of_pandas_are_matched_by_the_names_of_the_cells() -> None:
+    given, labels = matrices(), pd.Series(LABELS, index=[str(one) for one in range(30)])
+    for one in given:
+        one.obs_names = [f"cell {number}" for number in range(30)]
+    labels.index = given[0].obs_names
+    expected = differential_expression(given, LABELS)
+    shuffled = labels.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(differential_expression(given, shuffled), expected)
+    with pytest.raises(InputError, match="groups: expected an index with the names of the 30 cells"):
+        differential_expression(given, labels.rename("x").set_axis([f"x{one}" for one in range(30)]))

@@ -72,3 +72,24 @@ def test_what_is_refused(tissue_pair: Pair) -> None:
         cellweft.tl.mixing(anndata.AnnData(np.ones((3, 2))))
     with pytest.raises(cellweft.errors.InputError, match="both: expected an AnnData, got a dict"):
         cellweft.tl.mixing({})
+
+
+def test_mixing_needs_cells_of_both_sides() -> None:
+    obs = pd.DataFrame({"side": ["reference"] * 4 + ["spatial"] * 4}, index=[str(one) for one in range(8)])
+    both = anndata.AnnData(obs=obs, obsm={"X_cellweft": np.eye(8, dtype=np.float32)})
+    assert np.isfinite(cellweft.tl.mixing(both, k=3))
+    for part in (both[4:].copy(), both[:0].copy()):
+        with pytest.raises(
+            cellweft.errors.InputError, match="both: expected cells with counts of both sides"
+        ):
+            cellweft.tl.mixing(part, k=1)
+    both.obsm["X_cellweft"][0] = np.nan
+    with pytest.raises(cellweft.errors.InputError, match=r"X_cellweft.*: expected finite numbers"):
+        cellweft.tl.mixing(both, k=1)
+
+
+def test_other_data_have_to_be_those_of_the_fit(imputer: Imputer, tissue: Any) -> None:
+    fewer = cellweft.pair(tissue.sc, tissue.st[:, :10].copy())
+    for run in (cellweft.tl.shared_embedding, cellweft.tl.presence):
+        with pytest.raises(cellweft.errors.InputError, match="pair: expected the panel of 12 genes"):
+            run(imputer, pair=fewer)

@@ -143,5 +143,7 @@ def test_what_is_refused(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
     for setting, value in (("n_neighbors", 0), ("n_profiles", 1), ("radius", -1.0), ("seed", -1)):
         with pytest.raises(cellweft.errors.SettingError, match=setting):
             cellweft.tl.spillover(cortex_pair, **{setting: value})
+    with pytest.raises(cellweft.errors.SettingError, match=r"radius: expected at least .* nearest neighbour"):
+        cellweft.tl.spillover(cortex_pair, radius=0.9 * cortex_pair.spacing)
     with pytest.raises(cellweft.errors.MemoryBudgetError, match="memory: expected at least"):
         cellweft.tl.spillover(cortex_pair, memory="20 KB")

@@ -62,9 +62,8 @@ def annotate(
         from cellweft.impute.imputer import Imputer
 
         pair = data.pair(sc, st, *targets)
-        names = None if columns is None else [one.strip() for one in columns.split(",")]
-        labels = names if names is None or len(names) > 1 else names[0]
-        known = read_labels(pair, labels)
+        labels = None if columns is None else [one.strip() for one in columns.split(",") if one.strip()]
+        known = read_labels(pair, labels, argument="labels" if labels is None else "columns")
         screen.announce(pair, f"{known.names.shape[1]:,} labels in {pair.st.n_cells:,} cells")
         imputer = Imputer(preset=preset, settings=chosen, reliability=False, seed=run.seed, device=run.device)
         with screen.progress() as progress:

@@ -119,7 +119,8 @@ def impute(
         )
         pair = data.pair(sc, st, output, save_model)
         _check_counts(pair, writing, spillover=spillover)
-        plan = imputer.plan(names, pair=pair, memory=memory, interval=interval, sparse=writing.sparse)
+        asked: Any = {"interval": interval, "sparse": writing.sparse, "measured": writing.measured}
+        plan = imputer.plan(names, pair=pair, memory=memory, scale=writing.scale, **asked)
         screen.announce(pair, str(plan))
         with screen.progress() as progress:
             shares = None
@@ -209,7 +210,7 @@ def _tell_spillover(screen: Screen, shares: pd.Series[float] | None) -> dict[str
     if shares is None:
         return {}
     record = shares.attrs[RECORD]
-    screen.say(f"Spill-over: {record['mean']:.0%} of a cell's counts on average")
+    screen.say(f"Spill-over: neighbours explain {record['mean']:.0%} of a cell's counts better, on average")
     screen.say_each([record["caution"]] if record["caution"] else [])
     return {"spillover": record}
 

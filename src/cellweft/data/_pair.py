@@ -53,7 +53,7 @@ from cellweft.data.gene_names import (
 )
 from cellweft.data.hold_out import cut_tissue, side_counts
 from cellweft.data.io.atomic_output import check_apart
-from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, check_groups, column_of, text_labels
+from cellweft.data.io.columns import LABEL_KEYS, OBSM_KEYS, SLICE_KEYS, cell_types, column_of, in_order_of
 from cellweft.data.io.lazy_input import RAW, Input
 from cellweft.data.io.read import open_input
 from cellweft.data.io.sanitize import storable_mapping
@@ -777,7 +777,7 @@ Labels: TypeAlias = str | NDArray[Any] | None
 """Type of every reference cell: a column of its ``obs``, (n_cells,) values, or None for the pair's labels."""
 
 
-def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
+def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") -> NDArray[np.str_]:
     """Return the type of every reference cell, (n_cells,), "unknown" where it is missing.
 
     Parameters
@@ -786,6 +786,8 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         The cells.
     labels
         A column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+    argument
+        What errors call a column.
 
     Raises
     ------
@@ -805,11 +807,11 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
         return pair.labels
     if isinstance(labels, str):
         where = f"the reference ({pair.sc.source})"
-        column = column_of(pair.sc.obs, labels, where=where, argument="labels")
-        check_groups(column, arg("labels", labels), what="cell type")
-        return text_labels(column)
+        column = column_of(pair.sc.obs, labels, where=where, argument=argument)
+        return cell_types(column, arg(argument, labels))
     fix = "Pass the types of the reference cells, in the same order."
-    values = array_of("labels", labels, fix=fix, numbers=False)
+    ordered = in_order_of(labels, pair.sc.obs_names, argument="labels")
+    values = array_of("labels", ordered, fix=fix, numbers=False)
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
@@ -817,8 +819,7 @@ def labels_of(pair: Pair, labels: Labels = None) -> NDArray[np.str_]:
             got=f"shape {values.shape}",
             fix=fix,
         )
-    check_groups(pd.Series(values), "labels", what="cell type")
-    return text_labels(pd.Series(values))
+    return cell_types(pd.Series(values), "labels")
 
 
 def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place cells on") -> DoubleArray:

@@ -21,7 +21,7 @@ from cellweft._errors import InputError, arg, sentence
 from cellweft._statistics import centred, unit_length
 from cellweft._text import many, shorten
 from cellweft._typing import BoolArray, DoubleArray, IntArray
-from cellweft.data.io.columns import check_groups, column_of
+from cellweft.data.io.columns import NO_VALUE, check_groups, column_of
 from cellweft.data.io.obs_table import Annotation
 from cellweft.data.side import CellBatches, ReferenceBatches, Side, is_divided
 from cellweft.data.spatial import batch_columns
@@ -62,7 +62,9 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
     place = f"{where}.obs[{column!r}]"
     without = arg(_ARGUMENT)
     found, kinds = pd.factorize(values)  # a missing one has number -1
-    names, numbers = np.unique([*(str(kind).strip() for kind in kinds), ""], return_inverse=True)
+    texts = [str(kind).strip() for kind in kinds]
+    texts = ["" if text.lower() in NO_VALUE else text for text in texts]
+    names, numbers = np.unique([*texts, ""], return_inverse=True)
     codes = numbers[found] - 1  # and "" stands first
     n_missing, names = int((codes < 0).sum()), names[1:]
     if n_missing:

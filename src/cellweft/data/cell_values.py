@@ -16,17 +16,18 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellweft._compute import READ_BYTES, row_blocks, rows_within
-from cellweft._errors import FormatError, InputError, arg, array_of, check_known, sentence
-from cellweft._text import many
+from cellweft._errors import FormatError, InputError, Placeholder, arg, array_of, check_known, sentence
+from cellweft._text import many, shorten
 from cellweft._typing import DoubleArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.io.backed_matrix import open_rows
-from cellweft.data.io.columns import column_of, text_labels
+from cellweft.data.io.columns import column_of, in_order_of, text_labels
 from cellweft.data.side import Side
 
 _PROTEINS = re.compile(
     r"prot(ein)?s?([-_. ]|$)|(^|[-_. ])adts?([-_. ]|$)|antibod|cite[-_ ]?seq", re.IGNORECASE
 )
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,9 +103,16 @@ def column_values(side: Side, name: str, *, argument: str) -> CellValues:
         No such column; NaN among its numbers.
     """
     column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
-    is_numeric = pd.api.types.is_numeric_dtype(column)
-    given = column.to_numpy(np.float64, na_value=np.nan) if is_numeric else column
-    return array_values(given, n_rows=side.n_cells, argument=argument)
+    return array_values(column, n_rows=side.n_cells, argument=argument)
+
+
+def given_values(side: Side, values: Any) -> CellValues:
+    """Return what a caller passes for the cells of a side; parameters and errors as of `array_values`.
+
+    The index of a table or column of pandas names the cells, unless it only counts the rows.
+    """
+    ordered = in_order_of(values, side.obs_names, argument="values")
+    return array_values(ordered, n_rows=side.n_cells)
 
 
 def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellValues:
@@ -113,7 +121,8 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
     Parameters
     ----------
     values
-        (n_rows,) numbers or text, (n_rows, n_columns) numbers, dense or sparse, or a DataFrame of numbers.
+        (n_rows,) numbers or text, (n_rows, n_columns) numbers, dense or sparse, or a DataFrame of numbers or
+        of one column of text. Categories are text.
     n_rows
         Cells.
     argument
@@ -122,11 +131,16 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
     Raises
     ------
     InputError
-        Another shape, text in one of several columns, NaN or infinite numbers.
+        Another shape, text in one of several columns, NaN or infinite numbers, no value in any row.
     """
     if sp.issparse(values):
         values = cast(sp.csr_array, values).toarray()
     fix = "Pass an array, a table or the name of a column."
+    if isinstance(values, str):
+        fix = sentence("Name a column of obs as {}.", arg("obs", values))
+        raise InputError(argument, expected="an array or table", got=f"text, {values!r}", fix=fix)
+    if isinstance(values, pd.DataFrame) and values.shape[1] == 1 and not _holds_numbers(values.iloc[:, 0]):
+        values = values.iloc[:, 0]
     array = (
         values.to_numpy()
         if isinstance(values, pd.DataFrame | pd.Series)
@@ -139,22 +153,30 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
             got=f"shape {array.shape}",
             fix="Pass the values of the side that you transfer from.",
         )
-    if array.ndim == 1 and array.dtype.kind not in "biuf":
-        return label_values(values if isinstance(values, pd.Series) else pd.Series(array))
-    try:
-        numbers = array.astype(np.float64).reshape(n_rows, -1)
-    except (TypeError, ValueError) as error:
+    if array.dtype.kind == "c" or (array.ndim == 2 and array.dtype.kind in "mM"):
+        raise InputError(argument, expected="numbers or text", got=f"values of type {array.dtype}", fix=fix)
+    column = values if isinstance(values, pd.Series) else pd.Series(array if array.ndim == 1 else [])
+    if array.ndim == 1 and bool(column.isna().all()):
+        raise InputError(argument, expected="values of cells", got="none in any row", fix=fix)
+    if array.ndim == 1 and not _holds_numbers(column):
+        return label_values(column)
+    table = values if isinstance(values, pd.DataFrame) else pd.DataFrame(array.reshape(n_rows, -1))
+    texts = [
+        str(name) for place, name in enumerate(table.columns) if not _holds_numbers(table.iloc[:, place])
+    ]
+    if texts:
         raise InputError(
             argument,
-            expected="numbers, or one column of text",
-            got=f"several columns with text ({error})",
+            expected="columns of numbers, or one column of text",
+            got=f"text in {shorten(texts)} of {table.shape[1]:,} columns",
             fix="Transfer one column of text at a time.",
-        ) from error
+        )
+    numbers = table.to_numpy(np.float64, na_value=np.nan)
     if not np.isfinite(numbers).all():
         raise InputError(
             argument,
             expected="finite numbers",
-            got=f"NaN or infinity in {int((~np.isfinite(numbers)).any(axis=1).sum()):,} rows",
+            got=f"NaN or infinity in {many(int((~np.isfinite(numbers)).any(axis=1).sum()), 'row')}",
             fix="Fill or remove missing values.",
         )
     return CellValues(
@@ -163,6 +185,13 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
         names=list(map(str, values.columns)) if isinstance(values, pd.DataFrame) else None,
         is_vector=array.ndim == 1,
     )
+
+
+def _holds_numbers(column: pd.Series[Any]) -> bool:
+    """Say whether a column is of numbers, or of Python's numbers and missing values."""
+    if column.dtype != object:
+        return pd.api.types.is_numeric_dtype(column)
+    return pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS
 
 
 def label_values(labels: pd.Series[Any]) -> CellValues:
@@ -177,18 +206,13 @@ def label_values(labels: pd.Series[Any]) -> CellValues:
 
 
 def table_values(side: Side, names: Iterable[str], *, argument: str) -> CellValues:
-    """Return several columns of ``obs``, all of numbers; parameters and errors as of `column_values`."""
-    columns = {}
+    """Return several columns of ``obs``, all of numbers, or one; parameters and errors as `column_values`."""
+    columns, names = {}, list(names)
+    if not names:
+        fix = sentence("Name one: {}.", arg(argument, Placeholder("COLUMN")))
+        raise InputError(argument, expected="a column of obs, or several", got="none", fix=fix)
     for name in names:
-        column = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
-        if not pd.api.types.is_numeric_dtype(column):
-            raise InputError(
-                argument,
-                expected="columns of numbers, or one column of text",
-                got=f"text in {name!r}, one of several columns",
-                fix="Transfer one column of text at a time.",
-            )
-        columns[name] = column.to_numpy(np.float64, na_value=np.nan)
+        columns[name] = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
     return array_values(pd.DataFrame(columns), n_rows=side.n_cells, argument=argument)
 
 

@@ -115,6 +115,9 @@ class Side:
         (n_cells,) size of each cell: its sum over all genes of the input, or the size factor that was named.
     target
         Median total of the cells that have counts, which raw counts are brought to. A subset keeps it.
+    depth
+        How many times as deep the cells are as ``target``: 1, but for a tissue that is brought to the target
+        of another.
     has_sizes
         Whether the totals are size factors that were named.
     sparsity
@@ -167,6 +170,7 @@ class Side:
     layers: Mapping[str, Any] = field(default_factory=dict)
     divided_by_sum: bool = False
     batches: ReferenceBatches | None = None
+    depth: float = 1.0
 
     @property
     def n_cells(self) -> int:

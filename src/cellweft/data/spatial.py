@@ -28,6 +28,7 @@ from cellweft.data.io.columns import (
     most_groups,
     plain_name,
     text_labels,
+    type_labels,
     usual_columns,
 )
 from cellweft.data.io.lost_chunks import refuse_lost_places
@@ -373,14 +374,15 @@ def _labels(
 ) -> tuple[NDArray[np.str_] | None, str]:
     """Return the column asked for, or the first usual one with 2 to ``most`` values, and its name."""
     table = _as_table(obs)
+    as_text = text_labels if argument == "slices" else type_labels
     if asked is not None:
         column = column_of(table, asked, where=where, argument=argument)
         what = "slice" if argument == "slices" else "cell type"
         check_groups(column, f"{where}.obs[{asked!r}]", what=what)
-        return text_labels(column), asked
+        return as_text(column), asked
     known = {name.lower(): name for name in table.columns}
     for name in (known[key] for key in usual if key in known):
-        values = text_labels(table[name])
+        values = as_text(table[name])
         if 1 < len(pd.unique(values)) <= min(most, most_groups(len(table), table[name])):
             return values, name
     return None, ""

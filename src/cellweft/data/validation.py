@@ -448,7 +448,7 @@ def _check_sizes(data: Input, wish: ReadOptions, sizes: DoubleArray | None, empt
         raise InputError(
             f"{data.where}.obs[{wish.size_factor!r}]",
             expected="a size above zero for every cell that has counts",
-            got=f"zero or less for {n_bad:,} cells",
+            got=f"zero or less for {many(n_bad, 'cell')}",
             fix="Correct the column, or remove these cells.",
         )
 

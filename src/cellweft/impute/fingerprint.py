@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ from cellweft._provenance import versions
 from cellweft.data._pair import Pair
 from cellweft.data.digest import digest_of, values_digest
 from cellweft.genes.network import Network
+
+_SAME_CELLS = 1e-5  # sums of the same values, added up in another order or precision, differ by less
+_NORMALISATIONS: dict[str, dict[Any, str]] = {
+    "scale": {"raw": "counts", "normalised": "normalised values", "log": "logarithms"},
+    "size_factor": {True: "counts with size factors", False: "counts without size factors"},
+}
 
 
 def machine_mark() -> dict[str, Any]:
@@ -54,6 +61,12 @@ def reference_mark(pair: Pair) -> str:
     return f"{mark}, {len(batches.names):,} batches of obs[{batches.column!r}] ({told})"
 
 
+def cells_mark(pair: Pair) -> float:
+    """Return a number that tells the cells of a reference, in their order, from others by their totals."""
+    totals = pair.sc.totals
+    return float(totals @ np.sin(np.arange(1, len(totals) + 1)) / max(totals.sum(), 1e-300))
+
+
 def reading_of(pair: Pair) -> dict[str, str | None]:
     """Return how the values of the reference were read, by the arguments of `cellweft.pair`."""
     told = pair.findings["reference"]
@@ -66,7 +79,12 @@ def reading_of(pair: Pair) -> dict[str, str | None]:
 
 
 def check_data(
-    pair: Pair, *, panel: NDArray[np.str_], reference: str, reading: Mapping[str, str | None] | None = None
+    pair: Pair,
+    *,
+    panel: NDArray[np.str_],
+    reference: str,
+    cells: float | None = None,
+    reading: Mapping[str, str | None] | None = None,
 ) -> None:
     """Raise `InputError` where a pair has another panel or reference than the ones a model was fitted to.
 
@@ -76,6 +94,8 @@ def check_data(
         The pair.
     panel, reference
         Of the fit, the second as `reference_mark` tells it.
+    cells
+        Of the fit, as `cells_mark` tells them; None where that is not known.
     reading
         How the reference of the fit was read, as `reading_of` says; None where that is not known.
     """
@@ -101,6 +121,103 @@ def check_data(
             got=f"another one, {reference_mark(pair)}",
             fix=fix,
         )
+    if cells is not None and abs(cells_mark(pair) - cells) > _SAME_CELLS:
+        raise InputError(
+            "pair",
+            expected="the reference that the model was fitted with, its cells in the same order",
+            got=f"{pair.sc.n_cells:,} other cells, or another order",
+            fix="Make the pair with that reference, or fit anew.",
+        )
+
+
+def spatial_mark(pair: Pair) -> dict[str, Any]:
+    """Return how the spatial values of a fit were normalised, which other tissues have to be too."""
+    side = pair.st
+    return {"scale": side.scale, "size_factor": side.has_sizes, "median_total": float(side.target)}
+
+
+def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
+    """Return what `spatial_mark` and `cells_mark` said of a fit that was saved; None where it is not known.
+
+    Parameters
+    ----------
+    config
+        Of the model's folder.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        They are no such marks.
+    """
+    spatial, cells = config.get("spatial"), config.get("reference_cells")
+    if spatial is not None:
+        total = float(spatial["median_total"])
+        if not total > 0:
+            raise ValueError(f"median_total: expected a number above zero, got {total}")
+        kept = {"scale": str(spatial["scale"]), "size_factor": bool(spatial["size_factor"])}
+        spatial = kept | {"median_total": total}
+    return spatial, None if cells is None else float(cells)
+
+
+def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
+    """Return a pair whose spatial counts are brought to the depth of the tissue that a model was fitted to.
+
+    Parameters
+    ----------
+    pair
+        With any spatial cells.
+    mark
+        Of the fit, as `spatial_mark` says; None of models that do not tell it.
+
+    Raises
+    ------
+    InputError
+        The spatial values are of another scale, or their sizes are of another kind.
+
+    Notes
+    -----
+    At the median total of its own, a tissue of three times the depth would look as if it expressed three
+    times as much, and its counts would come out at the depth of the other.
+    """
+    if mark is None:
+        return pair
+    for name, kinds in _NORMALISATIONS.items():
+        now = spatial_mark(pair)
+        if now[name] != mark[name]:
+            expected, got = (kinds.get(one[name], str(one[name])) for one in (mark, now))
+            raise InputError(
+                "pair",
+                expected=f"spatial data of {expected}, as the model was fitted to",
+                got=got,
+                fix="Make the pair with values of that kind, or fit anew.",
+            )
+    side, target = pair.st, float(mark["median_total"])
+    if side.scale != "raw" or side.target == target:
+        return pair
+    depth = side.target * side.depth / target
+    return dataclasses.replace(pair, st=dataclasses.replace(side, target=target, depth=depth))
+
+
+def data_like(known: Pair, pair: Pair | None) -> Pair:
+    """Return a pair that a model can be used on, normalised as that of the fit; by default that one.
+
+    Parameters
+    ----------
+    known
+        Of the fit.
+    pair
+        Its reference and panel, with any spatial cells; or None.
+
+    Raises
+    ------
+    InputError
+        Another panel, reference or scale.
+    """
+    if pair is None or pair is known:
+        return known
+    mark, cells = reference_mark(known), cells_mark(known)
+    check_data(pair, panel=known.shared_genes, reference=mark, cells=cells)
+    return normalised_as(pair, spatial_mark(known))
 
 
 def network_digests(network: Network) -> dict[str, str]:

@@ -60,14 +60,19 @@ from cellweft.impute.base import FitContext, FittedMethod, ImputerSettings, Meth
 from cellweft.impute.checkpoint import read_checkpoint, write_checkpoint
 from cellweft.impute.cluster.client import connect, write_tiles_over
 from cellweft.impute.fingerprint import (
+    cells_mark,
     check_data,
+    data_like,
     data_mark,
     machine_mark,
     network_digests,
+    normalised_as,
     reading_of,
     reference_mark,
+    saved_marks,
+    spatial_mark,
 )
-from cellweft.impute.panel_blend import blend_bytes, check_blend, fit_panel_blend
+from cellweft.impute.panel_blend import check_blend, fit_panel_blend
 from cellweft.impute.planning import Plan, make_plan, share_kept
 from cellweft.impute.stimpute import SavedStImpute, StImputeMethod
 from cellweft.impute.tiling import Imputation, fitted_record, in_tiles_of, similarity_for, write_tiles
@@ -235,6 +240,8 @@ class Imputer(NotebookText, FolderModel):
         pair: Pair | None = None,
         memory: str | int = DEFAULT_MEMORY,
         interval: float | None = None,
+        scale: ResultScale = "log",
+        measured: PanelValues = "predict",
         sparse: float | None = None,
         in_memory: bool = False,
     ) -> Plan:
@@ -250,6 +257,8 @@ class Imputer(NotebookText, FolderModel):
             Budget for the whole process.
         interval
             As in `impute`: intervals are two more matrices of the result's size.
+        scale, measured
+            As in `impute`: counts, and blended genes of the panel, take more memory.
         sparse
             As in `impute_to`; how many values are kept is estimated from some cells of the pair.
         in_memory
@@ -258,11 +267,14 @@ class Imputer(NotebookText, FolderModel):
         Raises
         ------
         SettingError
-            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense.
+            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense;
+            an unknown ``scale`` or ``measured``.
         MemoryBudgetError
             It does not fit in the budget.
         """
         check_cut(sparse)
+        check_choice("scale", scale, get_args(ResultScale))
+        check_measured(measured, interval)
         if sparse is not None and in_memory:
             raise SettingError(
                 "sparse",
@@ -281,6 +293,8 @@ class Imputer(NotebookText, FolderModel):
             settings=used or method.settings(pair),
             memory=memory,
             interval=interval,
+            scale=scale,
+            measured=measured,
             in_memory=in_memory,
             network=method.network_bytes,
             trainings=len(resolve_devices(self.device)),
@@ -315,11 +329,12 @@ class Imputer(NotebookText, FolderModel):
         """
         fitted = self._fitted()
         check_counts(pair, scale)
-        self._check(pair)
+        pair = self._data(pair)
         values = predict_all(fitted.prepare, pair, _positions(genes, pair))
         if scale == "log":
             return values
-        return (fitted.count_model or plain_counts()).scaled(values, relative_sizes(pair.st))[0]
+        model = fitted.count_model or plain_counts()
+        return model.scaled(values, relative_sizes(pair.st), depth=pair.st.depth)[0]
 
     @checks_kinds
     def impute(
@@ -340,7 +355,8 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those it was fitted to.
+            Data to impute; by default those it was fitted to. Counts of another tissue are brought to the
+            depth of that one, and results on the scale of counts to its own.
         interval
             Share of measured values that shall lie within the intervals that are given besides, 0.01 to
             0.999, as 0.9; none by default. With 0.9, they hold 87 % of the values above zero too, and so more
@@ -501,8 +517,9 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         values
-            An array or DataFrame with a row for each reference cell. Name one of ``values``, ``obs``,
-            ``obsm`` and ``layer``.
+            An array or DataFrame with a row for each reference cell. The index of a table or column of pandas
+            names the cells, unless it only counts them. Name one of ``values``, ``obs``, ``obsm`` and
+            ``layer``.
         obs
             A column of the reference's ``obs``, such as a score; several columns, if all hold numbers.
         obsm
@@ -542,9 +559,7 @@ class Imputer(NotebookText, FolderModel):
         network are not applied. A spatial cell without counts of the panel gets the mean over the reference
         with "auto". For the most likely cell type, use `annotate`, which calibrates its probabilities.
         """
-        fitted = self._fitted()
-        pair = self._pair() if pair is None else pair
-        self._check(pair)
+        fitted, pair = self._fitted(), self._data(pair)
         given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
         with progress_callback(progress) as report:
             carried = transfer_values(fitted, pair, given, memory=memory, progress=report)
@@ -566,8 +581,8 @@ class Imputer(NotebookText, FolderModel):
         labels
             A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
             "subclass"], whose labels then agree; an array with a label for each reference cell; or None for
-            the labels of the pair. Cells of the reference without a label, or labelled "unknown", are left
-            out.
+            the labels of the pair. Cells of the reference without a label are left out, as are those labelled
+            "unknown", "unassigned", "undefined", "NA" and the like, in any case.
         pair
             Data to annotate; by default those it was fitted to.
         memory
@@ -605,9 +620,7 @@ class Imputer(NotebookText, FolderModel):
         unknown in groups of about 30 similar ones, where more than 30 % of a group look so, and more than
         twice as many as in the whole tissue.
         """
-        start, fitted = time.monotonic(), self._fitted()
-        pair = self._pair() if pair is None else pair
-        self._check(pair)
+        start, fitted, pair = time.monotonic(), self._fitted(), self._data(pair)
         with progress_callback(progress) as report:
             table = annotate_cells(fitted, pair, labels, memory=memory, progress=report)
         made = fitted_record("labels", fitted, pair, fit_seconds=self._fit_seconds)
@@ -679,10 +692,15 @@ class Imputer(NotebookText, FolderModel):
         """
         folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
-        pair = pair.panel(panel)
+        pair, (spatial, cells) = pair.panel(panel), saved_marks(folder.config)
         check_data(
-            pair, panel=panel, reference=folder.config["reference"], reading=folder.config.get("reading")
+            pair,
+            panel=panel,
+            reference=folder.config["reference"],
+            cells=cells,
+            reading=folder.config.get("reading"),
         )
+        pair = normalised_as(pair, spatial)
         return self._keep(self._method.restore(folder, pair, resolve_devices(self.device)[0]), pair)
 
     @classmethod
@@ -691,6 +709,7 @@ class Imputer(NotebookText, FolderModel):
         config = folder.config
         check_choice("preset", config["preset"], ("auto", "stimpute"))
         check_seed(config["seed"])
+        saved_marks(config)
         saved = SavedAttention.of(folder) if config["preset"] == "auto" else SavedStImpute.of(folder)
         imputer = cls(
             preset=config["preset"],
@@ -776,10 +795,8 @@ class Imputer(NotebookText, FolderModel):
             **data_mark(pair),
         }
 
-    def _check(self, pair: Pair) -> None:
-        known = self._pair()
-        if pair is not known:
-            check_data(pair, panel=known.shared_genes, reference=reference_mark(known))
+    def _data(self, pair: Pair | None) -> Pair:
+        return data_like(self._pair(), pair)
 
     def _job(
         self,
@@ -793,28 +810,30 @@ class Imputer(NotebookText, FolderModel):
         in_memory: bool = False,
     ) -> Imputation:
         fitted = self._fitted()
-        pair = self._pair() if pair is None else pair
-        check_counts(pair, scale)
-        self._check(pair)
+        check_counts(self._pair() if pair is None else pair, scale)
+        pair = self._data(pair)
+        asked = asked_genes(pair, genes)
+        plan = make_plan(
+            pair,
+            len(asked),
+            settings=fitted.settings,
+            memory=memory,
+            interval=interval,
+            scale=scale,
+            measured=measured,
+            in_memory=in_memory,
+            network=self._method.network_bytes,
+        )
         blend = None
         if measured == "blend":
             check_blend(pair)
             blend = fit_panel_blend(fitted, self._pair())
-        asked = asked_genes(pair, genes)
         return Imputation(
             fitted=fitted,
             pair=pair,
             known=self._pair(),
             genes=asked,
-            plan=make_plan(
-                pair,
-                len(asked),
-                settings=fitted.settings,
-                memory=memory,
-                interval=interval,
-                in_memory=in_memory,
-                network=self._method.network_bytes + (0 if blend is None else blend_bytes(pair)),
-            ),
+            plan=plan,
             interval=interval,
             similarity=similarity_for(fitted, pair, interval),
             scale=scale,
@@ -835,7 +854,9 @@ def _folder_of(fitted: FittedMethod, pair: Pair, *, fit_seconds: float = 0.0) ->
         preset=fitted.preset,
         seed=fitted.seed,
         reference=reference_mark(pair),
+        reference_cells=cells_mark(pair),
         reading=reading_of(pair),
+        spatial=spatial_mark(pair),
         fit_seconds=fit_seconds,
     )
     return folder

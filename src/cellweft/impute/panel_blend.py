@@ -123,7 +123,13 @@ class PanelBlend:
         return BlendedGenes(plain=fitted.prepare(genes), hidden=tuple(hidden), blend=self)
 
     def counts(
-        self, patterns: DoubleArray, x: DoubleArray, *, sizes: DoubleArray, genes: IntArray
+        self,
+        patterns: DoubleArray,
+        x: DoubleArray,
+        *,
+        sizes: DoubleArray,
+        genes: IntArray,
+        depth: float = 1.0,
     ) -> DoubleArray:
         """Return blended counts: (n_cells, n_genes).
 
@@ -133,8 +139,10 @@ class PanelBlend:
             (n_cells, n_genes) patterns, measured counts, and sizes without the gene.
         genes
             (n_genes,) positions among the panel's genes.
+        depth
+            How many times as deep the tissue is as the one that was learned from.
         """
-        means = _means(self.coefficients[genes], patterns, sizes)
+        means = depth * _means(self.coefficients[genes], patterns, sizes / depth)
         found = np.empty(means.shape)
         for column, gene in enumerate(genes):
             found[:, column] = posterior(self.shares[gene], means[:, column], x[:, column])[0]
@@ -178,7 +186,8 @@ class BlendedGenes:
         for columns, hidden in self.hidden:
             x = np.expm1(measured[:, hidden.genes].astype(np.float64)) * size
             patterns, sizes = hidden.patterns(measured), sizes_without(x, size, side)
-            made.append((columns, self.blend.counts(patterns, x, sizes=sizes, genes=hidden.genes)))
+            blended = self.blend.counts(patterns, x, sizes=sizes, genes=hidden.genes, depth=side.depth)
+            made.append((columns, blended))
         return made
 
 

@@ -20,10 +20,11 @@ from cellweft._compute import (
     rows_within,
 )
 from cellweft._errors import MemoryBudgetError, check_range
-from cellweft._text import NotebookText, human_bytes
-from cellweft._typing import DoubleArray, IntArray
+from cellweft._text import NotebookText, human_bytes, many
+from cellweft._typing import DoubleArray, IntArray, PanelValues, ResultScale
 from cellweft.data._pair import Pair
 from cellweft.data.side import Side
+from cellweft.impute.panel_blend import blend_bytes
 from cellweft.nn.config import SAMPLE_CELLS, AttentionSettings, StImputeSettings, bytes_per_cell, keys_of
 
 TABLE_GENES = 128
@@ -39,6 +40,9 @@ _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their 
 _CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
 _TILE_COPIES = 5  # arrays as large as a tile: made, put together, and waiting to be written
 _BOUND_COPIES = 12  # the same for both bounds of intervals: in float64 on the way, and waiting
+_COUNT_COPIES = 2  # the same for every matrix of counts, beside the logarithms that it is made of
+_BLEND_COPIES = 10  # arrays as large as the panel of a tile's cells: counts, sizes and means in float64
+_LEARNED_COPIES = 16  # the same of the cells that blending is learned from
 _SIMILARITY_BYTES = 8.0  # how near the reference comes to a cell, which intervals depend on
 _PANEL_COPIES = 8  # arrays as large as the panel of a tile's cells: read ahead, normalised, embedded
 _TABLE_BYTES = 20.0  # a gene in a reference cell: expression and neighbourhood, while they are made
@@ -86,8 +90,8 @@ class Plan(NotebookText):
         bounds = "" if self.interval is None else f" with intervals of level {self.interval:g}"
         size = human_bytes(self.output_bytes)
         return (
-            f"{self.n_genes:,} genes in {self.n_cells:,} cells{bounds}, "
-            f"{self.cells_per_block:,} cells x {self.genes_per_block:,} genes at once; "
+            f"{many(self.n_genes, 'gene')} in {many(self.n_cells, 'cell')}{bounds}, "
+            f"{many(self.cells_per_block, 'cell')} x {many(self.genes_per_block, 'gene')} at once; "
             f"peak memory about {human_bytes(self.peak_bytes)}, "
             + (f"of which the result takes {size}" if self.in_memory else f"result {size} before compression")
             + ("" if self.kept is None else f", if {self.kept:.0%} of the values reach the cut")
@@ -136,6 +140,8 @@ def make_plan(
     settings: StImputeSettings | AttentionSettings,
     memory: str | int,
     interval: float | None = None,
+    scale: ResultScale = "log",
+    measured: PanelValues = "predict",
     in_memory: bool = False,
     network: float = 0.0,
     trainings: int = 1,
@@ -154,6 +160,8 @@ def make_plan(
         Budget for the whole process, as "4 GB".
     interval
         Share of measured values that intervals shall hold, 0.01 to 0.999, or None for no intervals.
+    scale, measured
+        What the values are, and those of genes of the panel, as of `cellweft.Imputer.impute`.
     in_memory
         Whether the result is held rather than written.
     network
@@ -179,10 +187,19 @@ def make_plan(
         check_range("interval", interval, low=0.01, high=0.999)
         needs = replace(needs, tile_copies=_TILE_COPIES + _BOUND_COPIES)
         result, held = 3 * result, held + _SIMILARITY_BYTES * n_cells
+    if scale == "counts":
+        n_matrices = 1 if interval is None else 3
+        needs = replace(needs, tile_copies=needs.tile_copies + _COUNT_COPIES * n_matrices)
+    learning = 0.0
+    if measured == "blend":
+        n_sample = min(n_cells, SAMPLE_CELLS)
+        held += blend_bytes(pair)
+        learning = 4.0 * _LEARNED_COPIES * n_sample * needs.panel
+        needs = replace(needs, panel_copies=_PANEL_COPIES + _BLEND_COPIES)
     in_result = result * in_memory
     held += in_result
     training = held + trainings * needs.training
-    least = max(training, held + needs.tile(_FEWEST_CELLS, 1))
+    least = max(training, held + learning, held + needs.tile(_FEWEST_CELLS, 1))
     if least > budget:
         fits_on_disk = in_memory and least - in_result <= budget
         way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
@@ -198,7 +215,7 @@ def make_plan(
         n_genes=n_genes,
         cells_per_block=cells,
         genes_per_block=genes,
-        peak_bytes=max(held + needs.tile(cells, genes), training),
+        peak_bytes=max(held + needs.tile(cells, genes), held + learning, training),
         output_bytes=result,
         interval=interval,
         in_memory=in_memory,
@@ -270,10 +287,11 @@ class _Needs:
     ready: float  # of a gene while it is made ready
     panel: int  # genes that are read of a cell
     tile_copies: int = _TILE_COPIES
+    panel_copies: int = _PANEL_COPIES
 
     def tile(self, cells: int, genes: int) -> float:
         """Return what a tile takes, with its genes made ready."""
-        values = 4.0 * cells * (self.tile_copies * genes + _PANEL_COPIES * self.panel)
+        values = 4.0 * cells * (self.tile_copies * genes + self.panel_copies * self.panel)
         return (
             self.block(cells, genes) + self.per_gene * genes + self.ready * min(genes, BLOCK_GENES) + values
         )

@@ -166,7 +166,9 @@ class Imputation:
             values.update(zip(INTERVAL, bounds, strict=True))
         if self.scale == "counts":
             model, predicted = self.fitted.count_model or plain_counts(), values.pop(None)
-            counts = model.scaled(predicted, self._sizes[tile.rows], bounds=tuple(values.values()))
+            counts = model.scaled(
+                predicted, self._sizes[tile.rows], depth=self.pair.st.depth, bounds=tuple(values.values())
+            )
             values = dict(zip((None, *values), counts, strict=True))
         if isinstance(predictor, BlendedGenes):
             sizes = self._sizes[tile.rows][:, None]
@@ -226,6 +228,7 @@ class Imputation:
             "device": str(self.fitted.device),
             "model": model_mark(self.fitted.folder(self.known)),
             **data_mark(self.pair),
+            "depth": self.pair.st.depth,
             "genes": digest_of(self.genes),
             "interval": self.interval,
             "scale": self.scale,

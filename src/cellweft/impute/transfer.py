@@ -15,8 +15,8 @@ from cellweft._typing import DoubleArray, FloatArray, Progress, no_progress
 from cellweft.data._pair import Pair
 from cellweft.data.cell_values import (
     CellValues,
-    array_values,
     column_values,
+    given_values,
     layer_values,
     mean_of,
     obsm_values,
@@ -62,7 +62,7 @@ def values_to_transfer(
         return column_values(pair.sc, obs, argument="obs")
     if obs is not None:
         return table_values(pair.sc, obs, argument="obs")
-    return array_values(values, n_rows=pair.sc.n_cells)
+    return given_values(pair.sc, values)
 
 
 def transfer_values(

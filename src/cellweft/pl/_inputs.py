@@ -15,6 +15,7 @@ from cellweft._text import near, shown_unit
 from cellweft._typing import DoubleArray, IntArray, PathLike
 from cellweft.data.gene_names import find_names, other_names
 from cellweft.data.io.backed_matrix import open_rows
+from cellweft.data.io.columns import in_order_of
 from cellweft.data.io.keys import INTERVAL, PREFIX
 from cellweft.data.io.lazy_input import RAW, Input, with_raw
 from cellweft.data.io.results import coordinate_unit, gene_columns, open_result, result_kind, result_scale
@@ -287,7 +288,8 @@ def shade_of(
     if color is None:
         return Shade(name="")
     if not isinstance(color, str):
-        return given_shade(color, len(data.obs), colors=colors)
+        ordered = in_order_of(color, data.obs.names(), argument="color")
+        return given_shade(ordered, len(data.obs), colors=colors)
     slot, name = _slot(data, color, layer)
     if slot == "gene":
         values = _finite(gene_values(data, name, layer), f"color={color!r}")

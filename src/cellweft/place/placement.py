@@ -30,7 +30,7 @@ from cellweft._statistics import row_shares
 from cellweft._text import NotebookText, human_bytes, shorten
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray, ProgressOption
 from cellweft.data._pair import Labels, Pair, coordinates_of, labels_of, pictures_of
-from cellweft.data.cell_values import array_values, column_values, mean_of
+from cellweft.data.cell_values import column_values, given_values, mean_of
 from cellweft.data.io.keys import EMBEDDING, PLACES, PREFIX, PROPORTIONS, RECORD
 from cellweft.data.side import gene_table
 from cellweft.nn.clustered_mapping import AnyMapping, make_mapping
@@ -311,7 +311,7 @@ class Placement(NotebookText):
         given = (
             column_values(giver, values, argument="values")
             if isinstance(values, str)
-            else array_values(values, n_rows=giver.n_cells)
+            else given_values(giver, values)
         )
         numbers = given.read(slice(0, given.n_columns))
         return given.table(mean_of(numbers, lambda one: self._carried(one, to=to)), taker.obs_names)

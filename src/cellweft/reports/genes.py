@@ -33,6 +33,12 @@ MOST_ROWS = 12
 USE_MEASURED = "use the measurement itself: it is better than any prediction, and a test needs it."
 """What to do with a gene that was measured."""
 
+BLENDED = (
+    "Values of genes of the panel are the best estimate from measurement and prediction together; their "
+    "reliability is that of the prediction alone."
+)
+"""What values of measured genes are where both were put together."""
+
 _MOST_TESTED = 100  # genes whose intervals are looked at
 
 
@@ -60,7 +66,9 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
         if len(ranked):
             found += [Heading((head,)), *_ranked_tables(given, result, ranked.index, most=most)]
     if on_panel.any():
-        found.append(text(f"Of genes of the panel, {USE_MEASURED}", tone="note"))
+        is_blend = result.record.get("measured") == "blend"
+        said = BLENDED if is_blend else f"Of genes of the panel, {USE_MEASURED}"
+        found.append(text(said, tone="note"))
     return tuple(found)
 
 

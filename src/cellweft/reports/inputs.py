@@ -30,6 +30,7 @@ from cellweft.data.io.keys import (
     RELIABILITY_LOWER,
     RELIABILITY_UPPER,
     RELIABLE,
+    SPILLOVER,
     SPREAD,
     WEIGHT,
 )
@@ -365,7 +366,7 @@ def _check_result(result: Result) -> None:
     for name in (MEASURED, RELIABLE):
         if name in var.columns and not pd.api.types.is_bool_dtype(var[name]):
             _refuse_column(f"{where}[{name!r}]", "True and False", var[name], fix)
-    for name in (CONFIDENCE, SPREAD, WEIGHT):
+    for name in (CONFIDENCE, SPREAD, WEIGHT, SPILLOVER):
         if name in result.data.obs.columns and not pd.api.types.is_numeric_dtype(result.data.obs[name]):
             at = f"{result.data.where}.obs[{name!r}]"
             _refuse_column(at, "numbers", result.data.obs[name], fix)

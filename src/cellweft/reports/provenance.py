@@ -8,11 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellweft._text import shown_unit
+from cellweft.data.io.keys import SPILLOVER
 from cellweft.nn.config import AttentionSettings, StemSettings, StImputeSettings
 from cellweft.reports.document import Block, Facts, Form, Name, Number, Part, Table, Text, joined, text
 from cellweft.reports.formatting import PRESETS, SCALES
 from cellweft.reports.inputs import CellTypes, Given, Result, Scores
+from cellweft.tl._spillover import LARGE_SPILLOVER
 
 _MOST_NAMES = 12
 _OF_IMPUTER = ("imputed", "labels")  # kinds of results that an Imputer makes
@@ -161,6 +165,8 @@ def _how(result: Result | CellTypes) -> Facts:
     rows += [(side, _input_parts(result, found, side)) for side, found in _inputs(record)]
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
+    if record.get("measured") == "blend":
+        rows.append(("genes of the panel", ("measurement and prediction together",)))
     if record.get("interval"):
         level = result.number(float(record["interval"]), "record, interval", "share")
         rows.append(("intervals", (level, " of the measurements should lie inside")))
@@ -292,6 +298,7 @@ def _evaluate_line(scores: Scores) -> str:
     by = "place" if scores.by == "place" else parameters.get("by")
     words += ["--by", str(by)] if by else []
     words += ["--methods", ",".join(scores.methods)]
+    words += ["--scale", "counts"] if parameters.get("scale") == "counts" else []
     if column := found.get("reference", {}).get("batch"):
         words += ["--reference-batch", str(column)]
     if parameters.get("leave_out_batch"):
@@ -329,8 +336,14 @@ def _command(name: str, result: Result | CellTypes, *more: str) -> str:
         words += ["--preset", str(record["preset"])]
     for setting, (here, _) in changed_settings(result).items():
         words += ["--set", f"{setting}={'None' if here == 'none' else here}"]
-    if record.get("interval"):
-        words += ["--interval", f"{record['interval']:g}"]
+    for option, value in (
+        ("--scale", "counts" if str(record.get("scale")).startswith("counts") else None),
+        ("--measured", record.get("measured")),
+        ("--interval", record.get("interval")),
+        ("--sparse", record.get("sparse")),
+    ):
+        if value not in (None, ""):
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     words += ["--seed", str(record.get("seed", 0)), "--device", str(record.get("device", "auto"))]
     return shlex.join(words)
 
@@ -357,3 +370,26 @@ def input_cautions(given: Given) -> list[Text]:
             same = ": make sure that both come from the same data."
             said.append(text(Name(one.name), other, Name(source), same, tone="caution"))
     return said
+
+
+def spillover_cautions(given: Given) -> list[Text]:
+    """Return how much of the cells' counts spilled over from their neighbours, where a result tells it."""
+    result = given.imputed
+    column = None if result is None else result.column(SPILLOVER)
+    if result is None or column is None:
+        return []
+    shares = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if not np.isfinite(shares).any():
+        return []
+    mean = float(np.nanmean(shares))
+    number = result.number(mean, f"obs, {SPILLOVER}, mean", "share")
+    said: tuple[Part, ...] = (
+        "On average, ",
+        number,
+        " of a cell's counts are explained better by its neighbours than by the reference (spill-over).",
+    )
+    if mean >= LARGE_SPILLOVER:
+        said += (
+            " Look at the cells with the highest shares before you interpret markers in unexpected cells.",
+        )
+    return [text(*said, tone="caution" if mean >= LARGE_SPILLOVER else "note")]

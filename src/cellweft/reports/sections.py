@@ -18,7 +18,14 @@ from cellweft.reports.genes import gallery_blocks, gene_blocks, interval_blocks,
 from cellweft.reports.inputs import Given
 from cellweft.reports.labels import label_blocks, label_cautions, label_verdicts
 from cellweft.reports.placement import composition_blocks, placement_blocks
-from cellweft.reports.provenance import commands, input_blocks, input_cautions, made_facts, run_blocks
+from cellweft.reports.provenance import (
+    commands,
+    input_blocks,
+    input_cautions,
+    made_facts,
+    run_blocks,
+    spillover_cautions,
+)
 from cellweft.reports.standards import standards_table, tissue_width
 
 
@@ -104,7 +111,7 @@ def _short(given: Given) -> tuple[Block, ...]:
 
 
 def _cautions(given: Given) -> Listing:
-    said = [*input_cautions(given), *label_cautions(given)]
+    said = [*input_cautions(given), *spillover_cautions(given), *label_cautions(given)]
     data = None if given.imputed is None else given.imputed.data
     there = {
         "imputed": data is not None,

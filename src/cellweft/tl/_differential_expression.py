@@ -14,6 +14,7 @@ from scipy.stats import false_discovery_control, t
 from cellweft._compute import BLOCK_GENES, progress_callback, row_blocks
 from cellweft._errors import InputError, SettingError, array_of, check_array, check_known
 from cellweft._typing import DoubleArray, ProgressOption
+from cellweft.data.io.columns import in_order_of
 from cellweft.data.io.keys import MEASURED
 
 _COLUMNS = [
@@ -93,7 +94,8 @@ def differential_expression(
     imputations
         From `cellweft.tl.multiple_imputations`: at least 2, the same cells and genes in each.
     groups
-        Column of ``obs``, or (n_cells,) labels; cells without one are left out.
+        Column of ``obs``, or (n_cells,) labels; cells without one are left out. The index of a column of
+        pandas names the cells, unless it only counts them.
     reference
         The group that others are compared with; by default each is compared with all other labelled cells.
     progress
@@ -251,7 +253,8 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
         check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
         groups = imputation.obs[groups]
     fix = "Give the labels of the imputed cells, in their order."
-    given = array_of("groups", groups, fix=fix, numbers=False)
+    ordered = in_order_of(groups, imputation.obs_names, argument="groups")
+    given = array_of("groups", ordered, fix=fix, numbers=False)
     if given.ndim != 1:
         expected = f"{imputation.n_obs} labels, one per cell"
         raise InputError("groups", expected=expected, got=f"shape {given.shape}", fix=fix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cellweft._errors import NotFittedError
+from cellweft.impute.fingerprint import data_like
 
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
@@ -24,13 +25,15 @@ def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod,
     ------
     NotFittedError
         It is not fitted, or was loaded and has no data yet.
+    InputError
+        The pair has another panel, reference or scale than that of the fit.
     """
-    fitted, pair = imputer.fitted_, imputer.pair_ if pair is None else pair
-    if fitted is None or pair is None:
+    fitted, known = imputer.fitted_, imputer.pair_
+    if fitted is None or known is None:
         raise NotFittedError(
             "Imputer",
             expected="a fitted Imputer",
             got="one that is not, or has no data yet",
             fix="Call fit(pair) first, or attach(pair) where it was loaded.",
         )
-    return fitted, pair
+    return fitted, data_like(known, pair)

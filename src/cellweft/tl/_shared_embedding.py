@@ -11,7 +11,7 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
-from cellweft._errors import InputError, check_kind, check_range
+from cellweft._errors import InputError, check_array, check_kind, check_range
 from cellweft._typing import DoubleArray, FloatArray
 from cellweft.data._pair import labels_of
 from cellweft.data.io.keys import SHARED_EMBEDDING, SIDE
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cellweft.impute.base import FittedMethod
     from cellweft.impute.imputer import Imputer
 
+_SIDES = ("reference", "spatial")
 _SCORED = 5000  # cells of each side that mixing is scored on
 
 
@@ -42,7 +43,8 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
         Without a matrix: the reference's cells, then the spatial ones. ``obsm["X_cellweft"]``: (n_cells,
         n_latent) float32, of length 1, zero for cells without counts of the panel; with "auto" the output of
         the learned map, with "stimpute" the latent of its autoencoder. ``obs["side"]``: "reference" or
-        "spatial"; ``obs["label"]``: the labels of either side, where there are any.
+        "spatial"; ``obs["label"]``: the labels of either side, where there are any. A spatial cell whose name
+        the reference has too gets a number behind it; the order is that of the pair.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
     """
     fitted, pair = _fitted(imputer, pair)
     parts = [_embedded(fitted, pair, "reference"), _embedded(fitted, pair, "spatial")]
-    sizes, sides = [len(one) for one in parts], ["reference", "spatial"]
+    sizes, sides = [len(one) for one in parts], [*_SIDES]
     names = [*map(str, pair.sc.obs_names), *map(str, pair.st.obs_names)]
     obs = pd.DataFrame({SIDE: pd.Categorical(np.repeat(sides, sizes), categories=sides)}, index=names)
     known = (pair.labels, pair.st_labels)
@@ -100,7 +102,7 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
     Raises
     ------
     InputError
-        No result of `shared_embedding`.
+        No result of `shared_embedding`, or no cells with counts of one of the sides.
     SettingError
         ``k`` out of its range.
 
@@ -119,9 +121,18 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
             fix="Pass the result of cellweft.tl.shared_embedding.",
         )
     embedded = np.asarray(both.obsm[SHARED_EMBEDDING])
-    is_spatial = (both.obs[SIDE] == "spatial").to_numpy() & embedded.any(axis=1)
-    sides = [np.flatnonzero(~is_spatial & embedded.any(axis=1)), np.flatnonzero(is_spatial)]
+    fix = "Pass the result of cellweft.tl.shared_embedding, with cells of both sides."
+    where = f"both.obsm[{SHARED_EMBEDDING!r}]"
+    check_array(where, embedded, expected="finite numbers, a row for each cell", fix=fix)
+    side, has_counts = both.obs[SIDE].astype(str).to_numpy(), embedded.any(axis=1)
+    is_spatial = (side == "spatial") & has_counts
+    sides = [np.flatnonzero((side == "reference") & has_counts), np.flatnonzero(is_spatial)]
     n_each = min(*map(len, sides), _SCORED)
+    if not n_each:
+        got = " and ".join(f"{len(one):,} {name}" for one, name in zip(sides, _SIDES, strict=True))
+        raise InputError(
+            "both", expected=f"cells with counts of both sides in obs[{SIDE!r}]", got=got, fix=fix
+        )
     check_range("k", k, low=1, high=max(2 * n_each - 1, 1), integer=True)
     drawn = [sample_rows(rows, n_each, numpy_stream(seed, "mixing")) for rows in sides]
     cells = np.concatenate(drawn)

@@ -25,6 +25,7 @@ from cellweft._errors import (
     InputError,
     MemoryBudgetError,
     ScaleError,
+    SettingError,
     arg,
     check_kind,
     check_range,
@@ -74,8 +75,8 @@ def spillover(
     n_neighbors
         Nearest cells of the same slice that may have spilled into a cell, at least 1.
     radius
-        How far away they are at most, in the unit of the coordinates; by default three times
-        ``pair.spacing``.
+        How far away they are at most, in the unit of the coordinates, at least ``pair.spacing``; by default
+        three times that.
     n_profiles
         Groups of reference cells, about, that a cell is compared with, at least 2; each label of
         ``pair.labels`` has groups of its own.
@@ -113,7 +114,8 @@ def spillover(
     platform gene by gene, and of the mean profile of its neighbours, weighted by their totals and by one over
     their distance (no less than the spacing); the equations are in docs/counts.md. Cells whose neighbours are
     of their own kind tell nothing, and are given about the tissue's mean. Neighbours are of the cell's own
-    slice.
+    slice. On real tissue, where the reference fits less well, shares are uncertain and too high where there
+    is no spill-over: compare them with those after the coordinates are shuffled.
 
     Examples
     --------
@@ -187,6 +189,13 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
     if radius is None:
         return _REACH * (pair.spacing or 1.0)
     check_range("radius", radius, low=0.0)
+    if pair.spacing is not None and radius < pair.spacing:
+        raise SettingError(
+            "radius",
+            expected=f"at least {pair.spacing:g}, the distance of a typical cell to its nearest neighbour",
+            got=f"{radius:g}",
+            fix="Give it in the unit of the coordinates, or leave " + arg("radius") + " out.",
+        )
     return float(radius)
 
 

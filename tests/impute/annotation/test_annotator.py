@@ -145,6 +145,8 @@ def test_names_of_labels_never_collide(fitted: Imputer, data: Pair) -> None:
         (np.full(240, None), r"labels: expected cells of at least 2 types.*none for any of its 240 cells"),
         (np.full(239, "Astro"), r"labels: expected one type for each of the 240 cells"),
         ([], r"labels: expected a column of obs, or several, got none"),
+        (["Astro", "Neuron"] * 120, r"labels: expected a list of columns of obs, or an array.*np.array"),
+        (pd.Series("Astro", [f"x{one}" for one in range(240)]), r"one that has 0 of them, such as 'x0'"),
         (None, r"labels: expected a type for every cell of the reference, got a pair without labels"),
     ],
 )
@@ -156,3 +158,61 @@ def test_labels_that_cannot_be_told(
         reference.obs = reference.obs.rename(columns={"subclass": "a", "class": "b"})
     with pytest.raises(cellweft.CellweftError, match=message):
         fitted.annotate(labels, pair=pair(reference, sides[1]), progress=False)
+
+
+def test_names_that_stand_for_no_type_take_no_part(fitted: Imputer, data: Pair) -> None:
+    truth = data.sc.obs["class"].to_numpy(object)
+    left_out = np.arange(240) < 60
+    expected = fitted.annotate(np.where(left_out, None, truth), progress=False)
+    words = np.array(
+        ["Unknown", "UNASSIGNED ", "", " ", "nan", "N/A", "<NA>", "None", "unlabeled", "undefined"]
+    )
+    told = fitted.annotate(np.where(left_out, words[np.arange(240) % 10], truth), progress=False)
+    pd.testing.assert_frame_equal(told, expected)
+    assert told.attrs["cellweft"]["reference_cells_without_label"] == 60
+
+
+def test_spaces_and_whole_fractions_do_not_make_labels(fitted: Imputer, data: Pair) -> None:
+    truth = data.sc.obs["class"].to_numpy(object)
+    spaced = np.where(np.arange(240) % 2, truth + " ", truth)
+    expected = fitted.annotate("class", progress=False)
+    pd.testing.assert_frame_equal(fitted.annotate(spaced, progress=False), expected)
+    numbers = np.where(truth == "Glia", 1.0, 12.0)
+    numbers[:3] = np.nan
+    assert list(fitted.annotate(numbers, progress=False)["label"].cat.categories) == ["1", "12"]
+
+
+def test_labels_of_pandas_are_matched_by_the_names_of_the_cells(fitted: Imputer, data: Pair) -> None:
+    shuffled = data.sc.obs["class"].sample(frac=1, random_state=0)
+    expected = fitted.annotate("class", progress=False)
+    pd.testing.assert_frame_equal(fitted.annotate(shuffled, progress=False), expected)
+
+
+def test_labels_of_few_cells_each_raise_no_warning(fitted: Imputer) -> None:
+    table = fitted.annotate(np.array([f"type {one % 100}" for one in range(240)]), progress=False)
+    assert len(table["label"].cat.categories) == 100
+
+
+def test_two_columns_of_one_name_are_refused(
+    fitted: Imputer, sides: tuple[anndata.AnnData, anndata.AnnData]
+) -> None:
+    reference = sides[0].copy()
+    reference.obs = pd.concat([reference.obs, reference.obs[["class"]]], axis=1)
+    with pytest.raises(cellweft.errors.InputError, match=r"labels='class': expected one column.*got 2"):
+        fitted.annotate("class", pair=pair(reference, sides[1]), progress=False)
+
+
+def test_the_tissue_is_read_as_often_for_one_column_as_for_several(
+    fitted: Imputer, data: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read: list[int] = []
+    dense = type(data.st).dense
+    monkeypatch.setattr(
+        type(data.st), "dense", lambda side, *given: n_read.append(side is data.st) or dense(side, *given)
+    )
+    counts = []
+    for columns in ("class", ["class", "subclass"]):
+        n_read.clear()
+        fitted.annotate(columns, progress=False)
+        counts.append(sum(n_read))
+    assert counts[0] == counts[1]

@@ -77,6 +77,14 @@ def column_of(
     """Return a column, or raise `KeyMissingError` that names the near ones."""
     expected = f"a column of {slot} of {where}"
     check_known(name, table.columns, arg(argument, name), expected=expected, got="no such column")
+    n_alike = [str(one) for one in table.columns].count(str(name))
+    if n_alike > 1:
+        raise InputError(
+            arg(argument, name),
+            expected=f"one column of {slot} of {where} with this name",
+            got=f"{n_alike}",
+            fix="Rename all of them but one.",
+        )
     return table[name]
 
 
@@ -90,6 +98,80 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
     same: dict[str, str] = {}
     text[:] = [same.setdefault(one, one) for one in text]
     return text[codes]
+
+
+def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
+    """Return a table or column of pandas with its rows in the order of cells; anything else as it is.
+
+    Parameters
+    ----------
+    values
+        What was passed for the cells. The index of a table or column names them, in any order, and may name
+        others too; one that only counts the rows stands for their order.
+    names
+        (n_cells,) of the cells.
+    argument
+        What errors call the values.
+
+    Raises
+    ------
+    InputError
+        The index names other cells, or a cell several times.
+
+    Examples
+    --------
+    >>> in_order_of(pd.Series([1, 2], index=["b", "a"]), pd.Index(["a", "b"]), argument="values").tolist()
+    [2, 1]
+    """
+    if not isinstance(values, pd.DataFrame | pd.Series) or values.index.equals(names):
+        return values
+    given, cells = values.index.astype(str), names.astype(str)
+    if np.array_equal(values.index, np.arange(len(values))) or given.equals(cells):
+        return values
+    if given.is_unique and cells.is_unique and cells.isin(given).all():
+        return values.iloc[given.get_indexer(cells)]
+    n_known = int(cells.isin(given).sum())
+    raise InputError(
+        argument,
+        expected=f"an index with the names of the {len(cells):,} cells, each once",
+        got=f"one that has {n_known:,} of them, such as {shorten(given[:3].tolist())}",
+        fix="If the rows are in the order of the cells, pass them without the index: values.to_numpy().",
+    )
+
+
+NO_VALUE = {"", "nan", "<na>", "na", "n/a", "none", "null"}
+"""What columns of text hold, in any case, where a value is missing."""
+_NO_TYPE = NO_VALUE | {
+    "unknown", "unassigned", "not assigned", "unlabelled", "unlabeled", "undefined",
+}  # fmt: skip
+"""What columns of cell types hold, in any case, for cells that have none."""
+
+
+def type_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
+    """Return cell types as text, "unknown" where there is none.
+
+    Parameters
+    ----------
+    values
+        (n_cells,)
+
+    Notes
+    -----
+    Spaces around a name do not count, and whole numbers that pandas holds as fractions, as it does where some
+    are missing, are whole. Names that stand for no type are `_NO_TYPE`.
+
+    Examples
+    --------
+    >>> type_labels(pd.Series(["B cell ", "B cell", "Unassigned", None])).tolist()
+    ['B cell', 'B cell', 'unknown', 'unknown']
+    >>> type_labels(pd.Series([0.0, 12.0, np.nan])).tolist()
+    ['0', '12', 'unknown']
+    """
+    codes, kinds = pd.factorize(values)  # a missing one has code -1
+    is_whole = kinds.dtype.kind == "f" and bool((np.asarray(kinds) % 1 == 0).all())
+    names = [str(int(kind)) if is_whole else str(kind).strip() for kind in pd.Series(kinds)]
+    names = ["unknown" if name.lower() in _NO_TYPE else name for name in names]
+    return text_labels(pd.Series(np.array([*names, "unknown"], dtype=object)[codes]))
 
 
 _FEWEST_GROUPED = 20  # cells from which on groups of one cell each are none
@@ -127,6 +209,12 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
             got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names or measurements have",
             fix=f"Name a column in which each {what} has one name.",
         )
+
+
+def cell_types(values: pd.Series[Any], where: str) -> NDArray[np.str_]:
+    """Return the cell types that a column holds, as `type_labels` does; parameters as of `check_groups`."""
+    check_groups(values, where, what="cell type")
+    return type_labels(values)
 
 
 def usual_columns(obs: Annotation) -> list[str] | None:

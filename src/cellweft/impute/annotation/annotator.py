@@ -227,6 +227,7 @@ def _classifier(
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MOST_STEPS, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a few steps more change no label
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few cells of each
         return model.fit(embedded, labels.codes[rest])
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.cluster import MiniBatchKMeans
 
 from cellweft._compute import READ_ROWS, numpy_stream, row_blocks, sample_rows
-from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
+from cellweft._typing import DoubleArray, FloatArray, IntArray
 from cellweft.data._pair import Pair
 from cellweft.data.io.keys import CONFIDENCE_COLUMN, LABEL, PROBABILITY, RECORD, UNKNOWN
 from cellweft.impute.annotation.calibration import (
@@ -52,22 +52,54 @@ class Views:
     anchors: FloatArray
     seed: int
 
-    def groups(self, n_cells: int) -> IntArray:
-        """Return the group of similar cells that each spatial cell is in, (n_cells,), by k-means.
-
-        Of too few cells for several groups, each is a group.
-        """
+    def groups(self, n_cells: int) -> MiniBatchKMeans | None:
+        """Return what tells the group of similar cells that a cell is in; None of too few for several."""
         n_groups = min(n_cells // _ALIKE, _MOST_GROUPS)
         if n_groups < 2:
-            return np.arange(n_cells)
+            return None
         some = sample_rows(np.arange(n_cells), _MOST_GROUPED, numpy_stream(self.seed, "groups of cells"))
         model = MiniBatchKMeans(n_groups, n_init=3, random_state=self.seed % 2**32)
-        model.fit(np.concatenate([self._embedded(some[rows]) for rows in row_blocks(len(some), READ_ROWS)]))
-        blocks = row_blocks(n_cells, READ_ROWS)
-        return np.concatenate([model.predict(self._embedded(rows)) for rows in blocks]).astype(np.int64)
+        blocks = row_blocks(len(some), READ_ROWS)
+        return model.fit(np.concatenate([self.embed(self.read(some[rows])) for rows in blocks]))
 
-    def _embedded(self, rows: slice | IntArray) -> FloatArray:
-        return self.embed(self.read(rows))
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tissue:
+    """What the cells of the tissue look like, whatever their labels.
+
+    Attributes
+    ----------
+    groups
+        (n_cells,) the group of similar cells that each is in, by k-means; of too few cells, each is a group.
+    near
+        (n_cells,) nearness of the reference, as `Anchors.nearness` says.
+    mean, square
+        (n_panel,) means of the panel's values and of their squares.
+    """
+
+    groups: IntArray
+    near: DoubleArray
+    mean: DoubleArray
+    square: DoubleArray
+
+    @classmethod
+    def of(cls, views: Views, n_cells: int) -> Tissue:
+        """Read the cells once."""
+        model, anchors = views.groups(n_cells), Anchors(embedded=views.anchors, codes=np.zeros(0, np.int64))
+        groups, near, sums = list[IntArray](), list[DoubleArray](), list[DoubleArray]()
+        for rows in row_blocks(n_cells, READ_ROWS):
+            measured = views.read(rows)
+            embedded, values = views.embed(measured), measured.astype(np.float64)
+            near.append(anchors.nearness(embedded))
+            groups.append(np.arange(rows.start, rows.stop) if model is None else model.predict(embedded))
+            sums.append(np.stack([values.sum(axis=0), (values**2).sum(axis=0)]))
+        mean, square = np.sum(sums, axis=0) / n_cells
+        return cls(
+            groups=np.concatenate(groups).astype(np.int64),
+            near=np.concatenate(near),
+            mean=mean,
+            square=square,
+        )
 
 
 def label_table(
@@ -98,7 +130,8 @@ def label_table(
     unknown, weights = pair.blank_cells.copy(), held_out.weights
     squares = weights @ held_out.measured.astype(np.float64) ** 2
     scores = z_scores(held_out.measured, weights @ held_out.measured, squares)
-    alike = views.groups(pair.st.n_cells)
+    embedded = views.embed(held_out.measured)
+    novelties, of_columns = list[Novelty](), list[DoubleArray]()
     for number, column in enumerate(labels.columns):
         names, groups = labels.groups(number)
         sums = _by_label(probabilities, groups, len(names))
@@ -107,20 +140,23 @@ def label_table(
         of_known = _by_label(known, groups, len(names))
         codes = groups[held_out.codes]
         novelty = Novelty.fit(
-            of_known,
-            scores,
-            views.embed(held_out.measured),
-            anchors=Anchors(embedded=views.anchors, codes=codes),
-            weights=weights,
+            of_known, scores, embedded, anchors=Anchors(embedded=views.anchors, codes=codes), weights=weights
         )
-        unknown = unknown | unknown_together(_looks_unknown(novelty, sums, views), alike)
-        before = "" if len(labels.columns) == 1 else f"{column}_"
+        novelties.append(novelty)
+        of_columns.append(sums)
+        before = _before(labels, column)
         table[before + LABEL] = pd.Categorical.from_codes(best, categories=names.tolist())
         table[before + CONFIDENCE_COLUMN] = sums[np.arange(len(sums)), best]
-        table[before + UNKNOWN] = unknown
+        table[before + UNKNOWN] = False  # told below, of all columns at once
         table |= {f"{before}{PROBABILITY}{name}": sums[:, place] for place, name in enumerate(names)}
         told[column] = _calibration(of_known, codes, weights) | {"cut": novelty.cut}
         told[column]["reference_cells"] = labels.counts(number)
+    tissue = Tissue.of(views, pair.st.n_cells)
+    fits = _fits(novelties, of_columns, views, tissue)
+    for column, novelty, sums, fit in zip(labels.columns, novelties, of_columns, fits, strict=True):
+        looks_unknown = novelty.unknown(sums, tissue.near, fit)
+        unknown = unknown | unknown_together(looks_unknown, tissue.groups)
+        table[_before(labels, column) + UNKNOWN] = unknown
     made = pd.DataFrame(table, index=pair.st.obs_names)
     made.attrs[RECORD] = {
         "kind": "labels",
@@ -141,24 +177,29 @@ def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> Do
     return sums
 
 
-def _looks_unknown(novelty: Novelty, probabilities: DoubleArray, views: Views) -> BoolArray:
-    """Return which spatial cells look by themselves as if the reference lacked their type, (n_cells,)."""
-    blocks, near, fits = (
-        list(row_blocks(len(probabilities), READ_ROWS)),
-        list[DoubleArray](),
-        list[DoubleArray](),
-    )
-    sums = np.zeros((2, novelty.profiles.shape[1]))
-    for rows in blocks:
-        values = views.read(rows).astype(np.float64)
-        sums += values.sum(axis=0), (values**2).sum(axis=0)
-    mean, square = sums / len(probabilities)
-    for rows in blocks:
-        measured = views.read(rows)
-        near.append(novelty.anchors.nearness(views.embed(measured)))
-        scores = z_scores(measured, mean, square)
-        fits.append(profile_fit(scores, probabilities[rows], novelty.profiles))
-    return novelty.unknown(probabilities, np.concatenate(near), np.concatenate(fits))
+def _before(labels: ReferenceLabels, column: str) -> str:
+    """Return what stands before the names of a column's part of the table."""
+    return "" if len(labels.columns) == 1 else f"{column}_"
+
+
+def _fits(
+    novelties: list[Novelty], of_columns: list[DoubleArray], views: Views, tissue: Tissue
+) -> DoubleArray:
+    """Return how well the spatial cells fit what their labels lead to, in each column: (n_columns, n_cells).
+
+    Parameters
+    ----------
+    novelties, of_columns
+        Of each column: its profiles, and (n_cells, n_labels) probabilities.
+    views, tissue
+        How cells are seen, and what all of them look like. They are read once.
+    """
+    fits = np.empty((len(novelties), len(tissue.near)))
+    for rows in row_blocks(len(tissue.near), READ_ROWS):
+        scores = z_scores(views.read(rows), tissue.mean, tissue.square)
+        for number, (novelty, probabilities) in enumerate(zip(novelties, of_columns, strict=True)):
+            fits[number, rows] = profile_fit(scores, probabilities[rows], novelty.profiles)
+    return fits
 
 
 def _calibration(probabilities: DoubleArray, codes: IntArray, weights: DoubleArray) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class ReferenceLabels:
         )
 
 
-def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
-    """Return the labels of the reference that are asked for.
+def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "labels") -> ReferenceLabels:
+    """Return the labels of the reference that are asked for, without cells that have none.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
         The data.
     labels
         A column of the reference's ``obs``, a list of several, (n_sc,) values, or None for ``pair.labels``.
+    argument
+        What errors call the columns.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
         No such column, not one label for each cell, none at all, or all alike.
     """
     if isinstance(labels, Sequence) and not isinstance(labels, str):
-        columns = {str(name): labels_of(pair, str(name)) for name in labels}
+        _check_columns(pair, labels)
+        columns = {str(name): labels_of(pair, str(name), argument=argument) for name in labels}
     else:
         column = labels if isinstance(labels, str) else "labels"
         if labels is None:
@@ -80,12 +83,12 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
         columns = {column: labels_of(pair, labels)}
     ordered = sorted(columns, key=lambda name: len(np.unique(columns[name].astype(str))))
     if not ordered:
-        fix = sentence("Name one: {}.", arg("labels", Placeholder("COLUMN")))
-        raise InputError("labels", expected="a column of obs, or several", got="none", fix=fix)
+        fix = sentence("Name one: {}.", arg(argument, Placeholder("COLUMN")))
+        raise InputError(argument, expected="a column of obs, or several", got="none", fix=fix)
     table = pd.DataFrame({name: columns[name].astype(str) for name in ordered})
     has_label = (table != _NO_LABEL).all(axis=1).to_numpy() & ~pair.sc.empty_cells
     for name in ordered:
-        _check_labels(pair, name, table[name][has_label])
+        _check_labels(pair, name, table[name][has_label], argument)
     grouped = table[has_label].groupby(ordered, sort=True)
     codes = np.full(pair.sc.n_cells, -1, dtype=np.int64)
     codes[has_label] = grouped.ngroup().to_numpy()
@@ -93,14 +96,25 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str]) -> ReferenceLabels:
     return ReferenceLabels(columns=tuple(ordered), names=names, codes=codes)
 
 
-def _check_labels(pair: Pair, name: str, labels: pd.Series[Any]) -> None:
+def _check_columns(pair: Pair, names: Sequence[object]) -> None:
+    """Raise where a list does not name columns: one of the cells' labels would, as an array."""
+    if len(names) == pair.sc.n_cells and not {*map(str, names)} <= {*pair.sc.table.columns}:
+        raise InputError(
+            "labels",
+            expected="a list of columns of obs, or an array with the label of each cell",
+            got=f"a list of {len(names):,} other texts, as many as there are cells",
+            fix="Pass the labels of the cells as an array: np.array(labels).",
+        )
+
+
+def _check_labels(pair: Pair, name: str, labels: pd.Series[Any], argument: str) -> None:
     kinds, n_cells = labels.unique(), pair.sc.n_cells
     if len(kinds) >= 2:
         return
     alike = f"{kinds[0]!r} for all {len(labels):,} cells that have a label" if len(kinds) else ""
     raise InputError(
-        "labels",
+        argument,
         expected=f"cells of at least 2 types in {name!r} of the reference",
         got=alike or f"none for any of its {n_cells:,} cells",
-        fix=sentence("Name another column of obs: {}.", arg("labels", Placeholder("COLUMN"))),
+        fix=sentence("Name another column of obs: {}.", arg(argument, Placeholder("COLUMN"))),
     )

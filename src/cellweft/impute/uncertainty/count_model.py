@@ -95,7 +95,7 @@ class CountModel(StoredArrays):
         """The family."""
         return FAMILIES[int(self.family[0])]
 
-    def means(self, predicted: ArrayLike, sizes: ArrayLike) -> DoubleArray:
+    def means(self, predicted: ArrayLike, sizes: ArrayLike, *, depth: float = 1.0) -> DoubleArray:
         """Return mean counts, (n_cells, n_genes), at least 0.
 
         Parameters
@@ -105,11 +105,14 @@ class CountModel(StoredArrays):
         sizes
             (n_cells,) totals or size factors over that of the median cell; 0 for cells without counts, whose
             mean counts are 0.
+        depth
+            How many times as deep the tissue is as the one that was learned from: the median of ``sizes``.
         """
         bias, power, exponent = self.rate
         size = np.asarray(sizes, dtype=np.float64)[:, None]
         means: DoubleArray = np.expm1(np.asarray(predicted, dtype=np.float64).clip(min=0)) ** power
-        return means * np.where(size > 0, np.exp(bias) * np.maximum(size, _TINY) ** exponent, 0.0)
+        factor = depth * np.exp(bias) * np.maximum(size / depth, _TINY) ** exponent
+        return means * np.where(size > 0, factor, 0.0)
 
     def draw(
         self,
@@ -159,13 +162,18 @@ class CountModel(StoredArrays):
         return drawn
 
     def scaled(
-        self, predicted: FloatArray, sizes: DoubleArray, *, bounds: tuple[FloatArray, ...] = ()
+        self,
+        predicted: FloatArray,
+        sizes: DoubleArray,
+        *,
+        depth: float = 1.0,
+        bounds: tuple[FloatArray, ...] = (),
     ) -> tuple[FloatArray, ...]:
         """Return mean counts, and bounds of logarithms as bounds of counts, each (n_cells, n_genes) float32.
 
         Parameters
         ----------
-        predicted, sizes
+        predicted, sizes, depth
             As in `means`.
         bounds
             Lower and upper bounds of log-normalised measurements, or none. The count that has a logarithm is
@@ -173,7 +181,7 @@ class CountModel(StoredArrays):
         """
         made = tuple(np.empty(predicted.shape, dtype=np.float32) for _ in (predicted, *bounds))
         for rows in row_blocks(len(predicted), rows_within(_BLOCK_VALUES, predicted.shape[1])):
-            means, size = self.means(predicted[rows], sizes[rows]), sizes[rows][:, None]
+            means, size = self.means(predicted[rows], sizes[rows], depth=depth), sizes[rows][:, None]
             made[0][rows] = means
             for one, bound, outer in zip(made[1:], bounds, (np.minimum, np.maximum), strict=False):
                 one[rows] = outer(np.expm1(bound[rows].astype(np.float64)) * size, means)
