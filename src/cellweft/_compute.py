@@ -80,7 +80,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     Parameters
     ----------
     device
-        One, as `resolve_device` takes it; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
+        One, as in `resolve_device`; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
         which one may occur twice; or ``"all"`` for every GPU of this machine, and the best device where there
         is none.
 

@@ -124,7 +124,7 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
     KeyMissingError
         No such column.
     SettingError
-        A text of another form, or a width out of its range.
+        A text of another form, or a width out of range.
     InputError
         Not one boolean for each cell; spots that are on no grid in two dimensions.
 

@@ -246,7 +246,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes; by default all genes of the reference.
         pair
-            The data; by default those it was fitted to.
+            The data; by default those of the fit.
         memory
             Budget for the whole process.
         interval
@@ -342,7 +342,7 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those it was fitted to.
+            Data to impute; by default those of the fit.
         interval
             Also return intervals that contain this share of the measured values, 0.01 to 0.999, for example
             0.9; none by default. With 0.9, they contain 87 % of the values above zero, and therefore more
@@ -516,11 +516,11 @@ class Imputer(NotebookText, FolderModel):
         genes
             Genes of the layer; all by default.
         pair
-            Data to transfer to; by default those it was fitted to.
+            Data to transfer to; by default those of the fit.
         memory
             Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called as blocks of cells are done.
+            As in `fit`; a function is called after each block of cells.
 
         Returns
         -------
@@ -573,7 +573,7 @@ class Imputer(NotebookText, FolderModel):
             None for the labels of the pair. Reference cells without a label, or labelled "unknown", are not
             used.
         pair
-            Data to annotate; by default those it was fitted to.
+            Data to annotate; by default those of the fit.
         memory
             Budget for the whole process, including the result.
         progress

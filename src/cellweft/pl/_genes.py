@@ -125,7 +125,7 @@ def attribution(
     attribution
         Of `cellweft.tl.attribute`.
     segments
-        (n_cells,) the segment of every cell, as `cellweft.tl.dominant_genes` takes it.
+        (n_cells,) the segment of every cell, as in `cellweft.tl.dominant_genes`.
     genes
         Genes to draw, in this order; by default the most dominant of each segment, in the order of the
         segments.

@@ -53,7 +53,7 @@ class Shade:
     measure: str = ""
 
 
-_DISTANCE = "{unit}"  # in place of the unit of the coordinates
+_DISTANCE = "{unit}"  # instead of the unit of the coordinates
 _MEASURES = {
     "confidence": "confidence (0 to 1)",
     "weight": "weight of the best spot (0 to 1)",

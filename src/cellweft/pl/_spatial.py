@@ -115,7 +115,7 @@ def spatial(
     InputError
         Not one value per cell, no cells, infinite values, a name that is both gene and column.
     SettingError
-        A setting out of its range.
+        A setting out of range.
 
     Notes
     -----

@@ -281,7 +281,7 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The data; by default those it was fitted to.
+            The data; by default those of the fit.
         memory
             Budget for the whole process, for example "4 GB"; none by default.
 

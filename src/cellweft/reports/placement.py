@@ -37,7 +37,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
     given
         With placed cells, with scores of places, or both.
     true_places
-        Where the placed cells lived, if known, as `cellweft.pl.placed` takes it.
+        Where the placed cells lived, if known, as in `cellweft.pl.placed`.
     """
     found: list[Block] = []
     if given.placed is not None:

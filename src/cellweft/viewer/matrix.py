@@ -191,7 +191,7 @@ def open_genes(matrix: Any, means: Means, *, where: str) -> GeneMatrix:
     Parameters
     ----------
     matrix
-        As `cellweft.data.io.backed_matrix.open_rows` takes it.
+        As in `cellweft.data.io.backed_matrix.open_rows`.
     means
         What it is read with.
     where

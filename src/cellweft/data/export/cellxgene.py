@@ -87,7 +87,7 @@ def write_cellxgene(
     overwrite
         Whether a file that is there may be replaced.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as rows are written.
+        As in `cellweft.Imputer.fit`; a function is called while rows are written.
 
     Returns
     -------

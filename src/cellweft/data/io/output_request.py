@@ -30,7 +30,7 @@ class OutputRequest:
     Raises
     ------
     SettingError
-        A value is out of its range, or not for an output of this kind.
+        A value is out of range, or not for an output of this kind.
     OutputExistsError, OutputError
         As `check_output`; or what lies beside the output is in the way.
     MissingExtraError

@@ -31,7 +31,7 @@ def open_result(result: Any, *, argument: str) -> Input:
     Parameters
     ----------
     result, argument
-        As `cellweft.data.io.read.open_input` takes them. What cellweft has not made is opened as well.
+        As in `cellweft.data.io.read.open_input`. What cellweft has not made is opened as well.
 
     Raises
     ------

@@ -82,7 +82,7 @@ def simulate_tissue(
     Raises
     ------
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
 
     Notes
     -----

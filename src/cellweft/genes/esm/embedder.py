@@ -129,7 +129,7 @@ class ProteinEmbedder:
     Raises
     ------
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
 
     Notes
     -----
