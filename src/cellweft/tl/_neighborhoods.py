@@ -103,8 +103,7 @@ def region_enrichment(
     seed: int = 0,
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Return in which regions of the tissue the cells of each type were placed more often than expected by
-    chance.
+    """Return in which regions the cells of each type were placed more often than expected by chance.
 
     Parameters
     ----------
