@@ -303,7 +303,7 @@ def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
     Parameters
     ----------
     progress
-        As `cellweft._typing.ProgressOption` says. A public function that is called within another one draws
+        See `cellweft._typing.ProgressOption`. A public function that is called within another one draws
         no bar of its own.
 
     Raises

@@ -1,4 +1,4 @@
-"""How near cells are placed to where they lived, and how true the composition of spots is that follows."""
+"""Scores of placements: error of positions, and accuracy of compositions."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
         spots = arg("truth_composition", "obsm:KEY")
         raise SettingError(
             "truth",
-            expected="where the cells lived, or what the spots are made of",
+            expected="true positions of the cells, or compositions of the spots",
             got="neither",
             fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
         )

@@ -69,7 +69,7 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
     Parameters
     ----------
     data, argument
-        As `cellweft.data.io.results.open_result`.
+        As in `cellweft.data.io.results.open_result`.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
     unit
         What was asked for; "" is none.
     coordinates
-        As `places_of`: the unit of others than the usual ones is not known.
+        As in `places_of`: the unit of others than the usual ones is not known.
     """
     if unit is not None:
         return unit or None
@@ -251,7 +251,7 @@ def logged(data: Input) -> Side:
     Raises
     ------
     InputError, ScaleError, GeneError
-        As `cellweft.pair`.
+        As in `cellweft.pair`.
     """
     data, wish = counts_in(data, ReadOptions(name="spatial", duplicates="first"))
     genes = gene_names(data, wish)

@@ -165,7 +165,7 @@ class Trends(NotebookText):
         Raises
         ------
         KeyMissingError
-            As `curves`.
+            As in `curves`.
         """
         fit = self._fit(cell_type)
         index = pd.Index(fit.grid, name="position")

@@ -271,7 +271,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     Raises
     ------
     InputError
-        As `hollow_structure`.
+        As in `hollow_structure`.
     SettingError
         ``share`` is not a number from 0 to 1.
 

@@ -101,7 +101,7 @@ def write_cellxgene(
     KeyMissingError
         No such embedding.
     OutputExistsError, OutputError
-        As `cellweft.data.io.atomic_output.check_output`.
+        As in `cellweft.data.io.atomic_output.check_output`.
 
     Notes
     -----

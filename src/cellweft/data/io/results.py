@@ -36,8 +36,8 @@ def open_result(result: Any, *, argument: str) -> Input:
     Raises
     ------
     MissingFileError, FormatError
-        As `cellweft.data.io.read.open_input`; a result of another version's form; a store of which parts are
-        missing.
+        As in `cellweft.data.io.read.open_input`; a result in the format of another version; a store of which
+        parts are missing.
     """
     data = open_input(result, argument=argument)
     check_record(data)
