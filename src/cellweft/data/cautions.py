@@ -64,8 +64,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     match = evidence.match
     if len(match.first) < FEW_SHARED:
         yield (
-            f"Only {len(match.first)} genes are shared, hardly enough to match cells: trust the imputed genes "
-            "only as far as a test on held-out genes supports them."
+            f"Only {len(match.first)} genes are shared, hardly enough to match cells: trust the imputed "
+            "genes only as far as a test on held-out genes supports them."
         )
     only = only_spatial(evidence)
     if only:
