@@ -5,7 +5,7 @@ is first used, so that ``import cellweft`` is quick::
 
     pair, Pair                               two inputs, checked and matched
     Imputer                                  the genes that the panel missed
-    Placer, Placement                        where in the tissue every cell lived
+    Placer, Placement                        where in the tissue every cell came from
     load                                     a saved model of either kind
     evaluate_imputation, evaluate_placement  how good predictions are, on held-out truth
     report, view                             a page to hand on; tissue in the browser

@@ -80,7 +80,7 @@ def resolve_devices(device: str) -> tuple[torch.device, ...]:
     Parameters
     ----------
     device
-        One, as `resolve_device` takes it; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
+        One, as in `resolve_device`; several of one kind separated by commas, as ``"cuda:0,cuda:1"``, of
         which one may occur twice; or ``"all"`` for every GPU of this machine, and the best device where there
         is none.
 
@@ -303,7 +303,7 @@ def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
     Parameters
     ----------
     progress
-        As `cellweft._typing.ProgressOption` says. A public function that is called within another one draws
+        See `cellweft._typing.ProgressOption`. A public function that is called within another one draws
         no bar of its own.
 
     Raises

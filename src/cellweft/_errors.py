@@ -118,7 +118,7 @@ def sentence(text: str, *arguments: Message) -> Message:
     text
         Words, with ``{}`` where an argument stands.
     arguments
-        As `arg` returns them, one for each place.
+        Results of `arg`, one for each place.
 
     Examples
     --------

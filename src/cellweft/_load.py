@@ -18,14 +18,14 @@ def load(path: PathLike, *, device: str = "auto") -> Imputer | Placer:
     path
         The folder that `Imputer.save` or `Placer.save` wrote.
     device
-        Where it shall work.
+        Device to run on.
 
     Raises
     ------
     MissingFileError
         There is no model at the path.
     FormatError
-        Its files are damaged, or of another schema.
+        The files of the model are damaged, or have another schema version.
     """
 
     def parse(folder: ModelFolder) -> Imputer | Placer:

@@ -144,7 +144,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
 
 
 def named(name: str, parts: Mapping[str, _Part]) -> dict[str, _Part]:
-    """Return the tensors or arrays of one network with its name before theirs, as `part_of` takes them."""
+    """Return the tensors or arrays of one network with its name before theirs, as in `part_of`."""
     return {f"{name}.{key}": one for key, one in parts.items()}
 
 

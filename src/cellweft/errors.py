@@ -8,7 +8,7 @@
     │   ├── ScaleError                            values that are not counts or their logarithm
     │   └── GeneError       (KeyError)            genes that are unknown, unmatched or ambiguous
     ├── KeyMissingError     (KeyError)            no such layer, column or slot
-    ├── SettingError        (ValueError)          a hyper-parameter or option out of its range
+    ├── SettingError        (ValueError)          a hyper-parameter or option out of range
     ├── MissingFileError    (FileNotFoundError)   a path with nothing behind it
     ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
     ├── OutputError         (OSError)             the output could not be written (a full disk, say)

@@ -39,7 +39,7 @@ def test_both_spellings_of_help_show_examples_and_where_to_read_on(command: str 
     for line in examples:
         assert len(line) <= 76
         assert line in long.stdout
-    (document,) = re.findall(r"Read on: (\S+)", EXAMPLES[name])
+    (document,) = re.findall(r"See also: (\S+)", EXAMPLES[name])
     assert (ROOT / document).is_file()
     assert document in long.stdout
 

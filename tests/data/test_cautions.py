@@ -47,16 +47,16 @@ def per_cell(values: Counts) -> Counts:
 
 
 def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
-    odd = "zero, as|about|different scales|other spellings|copies|very same place|one line|farther apart"
+    odd = "zero, as|about|different scales|other spellings|copies|the same position|one line|farther apart"
     assert not said(pair(reference(), side(counts)), odd)
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda x: np.rint(per_cell(x) * 1e6), "every cell has about 1,000,00. counts, as ranks have"),
-        (lambda x: np.rint(per_cell(x) * 1e4), "every cell has about 10,00. counts, as ranks have"),
-        (lambda x: np.log2(x + 1) + 5, "no value is zero, as where values were smoothed, imputed or shifted"),
+        (lambda x: np.rint(per_cell(x) * 1e6), "every cell has about 1,000,00. counts, as with ranks"),
+        (lambda x: np.rint(per_cell(x) * 1e4), "every cell has about 10,00. counts, as with ranks"),
+        (lambda x: np.log2(x + 1) + 5, "no value is zero, as in smoothed, imputed or shifted data"),
         (
             lambda x: np.vstack([np.log1p(per_cell(x[:30]) * 1e4), x[30:]]),
             "many cells hold whole counts, and ot",
@@ -81,7 +81,7 @@ def test_counts_above_zero_everywhere_are_said() -> None:
     st = ad.AnnData(counts[:, :60] - 1.0, var=pd.DataFrame(index=names[:60]))
     st.obsm["spatial"] = np.random.default_rng(5).random((40, 2))
     made = pair(sc, st)
-    assert said(made, "Reference: no value is zero, as where values were smoothed, imputed or shifted")
+    assert said(made, "Reference: no value is zero, as in smoothed, imputed or shifted data")
     assert not said(made, "Spatial: no value is zero")
 
 
@@ -89,7 +89,7 @@ def test_counts_of_which_a_part_was_taken_off_in_some_cells_are_of_one_scale(cou
     ambient = np.random.default_rng(3).uniform(0, 0.08, counts.shape)
     ambient[30:] = 0
     assert not said(
-        pair(reference(), side(np.clip(counts - ambient, 0, None))), "different scales were joined"
+        pair(reference(), side(np.clip(counts - ambient, 0, None))), "on different scales are combined"
     )
 
 
@@ -108,7 +108,7 @@ def test_logarithms_of_values_below_one_are_told(counts: Counts) -> None:
 def test_columns_that_weigh_far_more_than_genes_do_are_said(counts: Counts) -> None:
     odd = np.random.default_rng(4).integers(10, 30, (N_CELLS, 1))
     made = pair(reference(), side(np.hstack([counts, odd]), [*GENES, "thickness"]))
-    assert said(made, "columns that the reference does not have hold 3.% of a typical cell's values")
+    assert said(made, "columns that are not in the reference hold 3.% of a typical cell's values")
 
 
 @pytest.mark.parametrize("place", [0.0, -1.0])
@@ -117,7 +117,7 @@ def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place:
     tissue.obsm["spatial"][:9] = place
     made = pair(reference(), tissue)
     assert said(
-        made, re.escape(f"9 lie at ({place}, {place}), which may stand for no place: leave those out")
+        made, re.escape(f"9 lie at ({place}, {place}), which may mean a missing position: leave those out")
     )
 
 
@@ -157,7 +157,7 @@ def test_names_that_a_spreadsheet_changed_are_said(counts: Counts, name: str) ->
 def test_names_of_bytes_written_as_text_match_with_a_caution(counts: Counts) -> None:
     made = pair(reference(), side(counts, [f"b'{gene}'" for gene in GENES]))
     assert len(made.shared_genes) == len(GENES)
-    assert said(made, "matched only as other spellings")
+    assert said(made, "matched only by other spellings")
 
 
 def test_two_species_in_one_matrix_are_told(counts: Counts) -> None:
@@ -231,7 +231,7 @@ def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
     values[:, 3] = values[:, 3] * 500 + 40
     assert said(
         pair(reference(), side(values)),
-        r"Spatial: 'GeneD' holds about 9\d% of all values; see whether they are",
+        r"Spatial: 'GeneD' holds about 9\d% of all values; check that they are",
     )
     assert not said(pair(reference(), side(counts)), "of all values")
 

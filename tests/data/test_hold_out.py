@@ -190,7 +190,7 @@ def twin(side: ad.AnnData, gene: str, name: str) -> ad.AnnData:
 def test_a_copy_on_both_sides_is_told(sc: ad.AnnData, tissue: ad.AnnData) -> None:
     made = pair(twin(sc, "B", "Copy"), twin(tissue, "B", "Copy"))
     assert "Copy" in made.shared_genes
-    said = [one for one in made.cautions if "same values in every cell of both sides: 'B', 'Copy'." in one]
+    said = [one for one in made.cautions if "same values in every cell of both inputs: 'B', 'Copy'." in one]
     assert len(said) == 1
     for one_side in (
         pair(twin(sc, "B", "Copy"), tissue),

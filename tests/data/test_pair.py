@@ -437,7 +437,7 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
         "times apart",
         "size_factor='nCount_RNA'",
         "by gene (CSC), so it was loaded into memory whole (",
-        "Spatial: 1 cell at the very same place as another; if they are of several slices",
+        "Spatial: 1 cell at exactly the same position as another; if they are of several slices",
     ):
         assert part in said
 
@@ -449,7 +449,7 @@ def test_cells_at_one_place_are_counted_within_their_slice(make_side: Any, slice
     if slices:
         tissue.obs["section"] = slices
     made = pair(make_side(GENES), tissue, slices="section" if slices else None)
-    assert [one for one in made.cautions if f"{same} cell" in one and "very same place" in one]
+    assert [one for one in made.cautions if f"{same} cell" in one and "exactly the same position" in one]
 
 
 def test_a_few_numbers_that_are_not_whole_leave_counts_raw(make_side: Any, tissue: Any) -> None:

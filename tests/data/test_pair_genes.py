@@ -282,7 +282,7 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
 def test_names_with_more_in_them_match_with_a_caution(form: str) -> None:
     made = pair(side([form.format(name) for name in SYMBOLS]), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
-    assert any("6 genes matched only as other spellings of a name" in one for one in made.cautions)
+    assert any("6 genes matched only by other spellings of a name" in one for one in made.cautions)
 
 
 def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
@@ -314,12 +314,12 @@ def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
     st.X[:, 6:] = 500
     made = pair(side(SYMBOLS), st)
     assert any(
-        "that the reference does not have hold 98% of a typical cell's values" in one for one in made.cautions
+        "that are not in the reference hold 98% of a typical cell's values" in one for one in made.cautions
     )
 
 
 def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> None:
-    said = "Names of genes only number them on both sides"
+    said = "Gene names are only numbers in both inputs"
     numbered = [f"gene_{one}" for one in range(30)]
     made = pair(make_side(numbered, n_cells=30), make_side(numbered[:20], n_cells=30, spatial=True))
     assert any(one.startswith(said) for one in made.cautions)

@@ -192,7 +192,7 @@ def test_cells_without_counts_are_marked(kind: str, sc: Any, joined: Any, tmp_pa
     joined.X = values
     made = pair(sc[:, [name for name in sc.var_names if name != "Gene7"]].copy(), joined)
     said = "\n".join(made.cautions)
-    assert "2 cells have no counts at all; they are imputed as an average cell is, and marked in obs[" in said
+    assert "2 cells have no counts at all; they are imputed as an average cell, and marked in obs[" in said
     assert (
         "1 cell without counts in the shared genes, marked in obs['cellweft_no_counts'] of the result" in said
     )
@@ -211,6 +211,6 @@ def test_a_reference_of_the_panel_alone_leaves_nothing_to_impute(sc: Any, joined
     joined.X = joined.X.toarray()
     joined.X[1::2, 3:5] = 1
     made = pair(sc[:, GENES[:8]].copy(), joined)
-    assert any("no gene beyond the panel, so that there is nothing to impute" in one for one in made.cautions)
+    assert any("no gene beyond the panel, so there is nothing to impute" in one for one in made.cautions)
     assert not any("nothing to impute" in one for one in pair(sc, joined).cautions)
     assert not any("nothing to impute" in one for one in made.with_reference(sc).cautions)

@@ -216,10 +216,10 @@ def test_a_few_cells_far_from_all_others_are_told(sc: Any, make_side: Any) -> No
 def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue: Any) -> None:
     names = ["CD4+ T", "CD4- T", "B", "B ", "b"]
     sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
-    said = [one for one in pair(sc, tissue).cautions if "differ in case or blanks alone" in one]
+    said = [one for one in pair(sc, tissue).cautions if "differ only in case or spaces" in one]
     assert said == [
-        "Reference: cell types of obs['cell_type'] differ in case or blanks alone ('B'/'B '/'b'): they are "
-        "taken as different types."
+        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'B '/'b'): they are "
+        "treated as different types."
     ]
 
 

@@ -130,7 +130,7 @@ def test_a_size_that_logarithms_do_not_use_is_said(sc: Any, tissue: Any) -> None
 def test_a_guess_is_said(sc: Any, tissue: Any) -> None:
     draws = np.random.default_rng(0)
     made = pair(changed(sc, lambda x: draws.uniform(0, 8, x.shape)), tissue)
-    assert any("was guessed from their size alone" in one for one in made.cautions)
+    assert any("was guessed from the size of the values alone" in one for one in made.cautions)
 
 
 def test_a_side_that_undoes_its_values_can_be_sent(
@@ -192,4 +192,4 @@ def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None
     said = joined(lambda x: x * 1e6, lambda x: np.log1p(x * 1e4))
     assert any("not logarithms, and others values that look like logarithms" in one for one in said)
     said = joined(lambda x: np.log1p(x * 1e4), lambda x: np.log1p(x * 1e6))
-    assert any("Reference: cells add up to 10,000 or 1,000,000, as where" in one for one in said)
+    assert any("Reference: cells add up to 10,000 or 1,000,000, as when" in one for one in said)

@@ -131,7 +131,7 @@ def test_what_is_only_detected_or_not_is_said(counts: pd.DataFrame, tmp_path: Pa
 
 def test_ranks_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
     ranks = counts.rank(axis=1, method="first").astype(int)
-    assert said(paired(ranks, tmp_path), "every cell has 55 counts, as ranks have")
+    assert said(paired(ranks, tmp_path), "every cell has 55 counts, as with ranks")
 
 
 def test_dates_of_spreadsheets_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:

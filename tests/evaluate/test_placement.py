@@ -370,7 +370,7 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"truth": None, "truth_composition": None}, SettingError, "truth: expected where the cells lived"),
+        ({"truth": None, "truth_composition": None}, SettingError, "truth: expected true positions"),
         (
             {"truth": "obsm:lived"},
             KeyMissingError,

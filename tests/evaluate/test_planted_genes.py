@@ -137,7 +137,7 @@ def test_a_copy_among_what_is_known_of_genes_moves_no_score(
 def test_a_copy_on_both_sides_is_a_gene_of_the_panel(sides: Sides) -> None:
     gene = abundant(sides[1], sides[0])
     sc, st = (with_gene(side, values_of(side, gene), "Copy") for side in sides)
-    assert any("same values in every cell of both sides" in one for one in pair(sc, st).cautions)
+    assert any("same values in every cell of both inputs" in one for one in pair(sc, st).cautions)
     assert "Copy" in by_gene(sc, st, ["mean"]).index.get_level_values("item")
 
 

@@ -17,7 +17,7 @@ from cellweft.cli.options import expanded
 
 app = typer.Typer(
     name="cellweft",
-    help="Weave single cells into tissue: impute the genes that a spatial panel did not measure, place "
+    help="Weave single cells into tissue: impute the genes that are not on a spatial panel, place "
     "dissociated cells, and evaluate both. The reference is always the first input, the spatial data the "
     "second.",
     no_args_is_help=True,

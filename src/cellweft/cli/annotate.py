@@ -27,16 +27,16 @@ def annotate(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Tell the cell type of every spatial cell by the labels of the reference, with its probability.
+    """Assign a cell type of the reference to every spatial cell, with its probability.
 
     Parameters
     ----------
     output
-        Output table: .csv or .parquet. How well the probabilities are calibrated is written to a .json file
-        with the same name.
+        Output table: .csv or .parquet. A .json file with the same name shows how well the probabilities are
+        calibrated.
     columns
-        Columns of obs of SC with the labels, separated by commas, such as class,subclass: their labels agree.
-        Default: the column of --labels, or a usual one.
+        Columns of obs of SC with the labels, separated by commas, such as class,subclass. The labels of a
+        cell are consistent with each other. Default: the column of --labels, or one with a common name.
     preset
         The method: cellweft's own (auto), or stImpute as published (stimpute).
     settings

@@ -22,15 +22,14 @@ def check(
     data: PairOptions,
     run: RunOptions,
 ) -> None:
-    """Say what two inputs hold, whether they fit together, and what to know before you impute.
+    """Check two inputs: what they contain, whether they match, and what to know before you impute.
 
     Parameters
     ----------
     st
-        Spatial data, in any of the same formats; may be left out with --deep, to check one result.
+        Spatial data, in any of the same formats. Omit it to check a single result with --deep.
     deep
-        Read every chunk of the zarr stores that cellweft wrote, and compare its checksum with the one that
-        was written down.
+        Read every chunk of zarr stores that cellweft wrote, and compare it with its recorded checksum.
     sc, data, run
         Options that are shared by several commands.
     """
@@ -52,7 +51,7 @@ def check(
                     got="no checksums",
                     fix="Compare a copy with what it was copied from.",
                 )
-            screen.finish(f"{sc} is as it was written", {"command": "check", "chunks": chunks})
+            screen.finish(f"{sc} is intact", {"command": "check", "chunks": chunks})
             return
         pair = data.pair(sc, st)
         screen.say(summary_text(pair.findings, tuple(cautions_of(pair))))

@@ -44,11 +44,11 @@ class HeldOutOptions:
     Attributes
     ----------
     scale
-        Score log-normalised values (log), or counts too (counts). ST must then be counts.
+        Score log-normalised values (log), or also counts (counts). counts requires counts in ST.
     protocol
-        Whether held-out genes are cut before cells are normalised (cut), or count in the totals (published).
+        Remove held-out genes before cells are normalised (cut), or include them in the totals (published).
     folds
-        Number of folds of genes or cells.
+        Number of folds.
     keep
         Fraction of the shared genes that methods may learn from (--by cells or fraction).
     leave_out_batch
@@ -85,18 +85,18 @@ class PlaceOptions:
         True composition of the spots: obsm:KEY of ST, with the cell types as columns of a table or in
         uns[KEY_names].
     hits
-        Numbers K of neighbours: how many of each cell's K true neighbours are found.
+        Numbers of neighbours K. The score is the share of each cell's K true neighbours that is found.
     caught
-        Which cells of SC are in a spot, to be scored apart: obs:COLUMN of SC, or boxes, those in a box of .55
-        of the grid's spacing around a spot.
+        Which cells of SC are in a spot, to score them separately: obs:COLUMN of SC, or boxes for those in a
+        box of .55 of the grid spacing around a spot.
     pseudo_spots
-        Sum the cells of SC to spots first, of which both truths are then known: boxes, as in the paper, or
-        discs. ST is the same file; --coordinates and --labels name the cells' places and types. It takes the
-        place of --truth.
+        First sum the cells of SC into spots, so that positions and composition are known: boxes, as in the
+        paper, or discs. Name the same file as ST; --coordinates and --labels name the positions and types of
+        its cells. Use it instead of --truth.
     grid
-        Pseudo-spots along the two axes, from edge to edge: 30,40 as in the paper.
+        Number of pseudo-spots along the two axes, from edge to edge: 30,40 as in the paper.
     spacing
-        Distance of the pseudo-spots in the unit of the coordinates, in place of --grid.
+        Distance between pseudo-spots in the unit of the coordinates, instead of --grid.
     """
 
     truth: Annotated[str | None, _place(metavar="PLACE")] = None

@@ -1,11 +1,11 @@
-"""What stands below the help of each command: lines to copy that fit 80 columns, and where to read on."""
+"""Text below the help of each command: examples that fit 80 columns, and the page to read next."""
 
 from __future__ import annotations
 
 
 def _epilog(document: str, *lines: str) -> str:
     """Return the text below a command's help; an empty line keeps two lines apart."""
-    return "\n\n".join(["Examples:", *lines, f"Read on: {document}"])
+    return "\n\n".join(["Examples:", *lines, f"See also: {document}"])
 
 
 EXAMPLES = {

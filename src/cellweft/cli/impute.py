@@ -30,11 +30,11 @@ class WritingOptions:
     Attributes
     ----------
     scale
-        Write log-normalised expression (log), or the counts that the panel would have shown in each cell
-        (counts). ST must then be counts.
+        Write log-normalised expression (log), or the counts expected in each cell (counts). counts requires
+        counts in ST.
     measured
-        Write genes of the panel as predicted (predict), or as the best estimate from measurement and
-        prediction together (blend). ST must then be counts.
+        Write panel genes as predicted (predict), or combine measurement and prediction (blend). blend
+        requires counts in ST.
     dtype
         Data type of the values. float16 takes half the space.
     sparse
@@ -43,8 +43,8 @@ class WritingOptions:
         Resume a run that was killed or failed, and keep what is written if this one fails. OUT must be a
         .zarr store.
     dask
-        Use the workers of a Dask cluster, tcp://HOST:PORT, or processes of this machine, local or local:4.
-        OUT must be a .zarr store on a disk that all share.
+        Use the workers of a Dask cluster, tcp://HOST:PORT, or processes on this machine, local or local:4.
+        OUT must be a .zarr store on a shared disk.
     """
 
     scale: ResultScale = "log"
@@ -74,7 +74,7 @@ def impute(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Impute genes that the spatial panel did not measure, in every spatial cell.
+    """Impute genes that are not on the spatial panel, in every spatial cell.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def impute(
         Do not learn the reliability of each gene. stImpute then takes a sixth of the time.
     spillover
         Also write the share of each cell's counts that spilled over from its neighbours
-        (obs["cellweft_spillover"]). ST must then be counts.
+        (obs["cellweft_spillover"]). Requires counts in ST.
     sc, st, memory, save_model, writing, network, data, run
         Options that are shared by several commands.
     """

@@ -47,7 +47,7 @@ Spatial: TypeAlias = Annotated[
 ]
 Memory: TypeAlias = Annotated[str, typer.Option(metavar="SIZE", help="Memory budget, such as 4GB.")]
 SaveModel: TypeAlias = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Save the fitted model, for cellweft.load in Python.")
+    Path | None, typer.Option(metavar="DIR", help="Save the fitted model. In Python, cellweft.load loads it.")
 ]
 Settings: TypeAlias = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option(help="Replace an existing output.")]
@@ -60,37 +60,38 @@ class PairOptions:
     Attributes
     ----------
     labels, st_labels
-        Column of obs with the cell types. Default: found by its usual name, if any.
+        Column of obs with the cell types. Default: a column with a common name, if there is one.
     sc_layer, st_layer
         Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
-        The sample to take of a 10x folder that holds several, such as GSM1 of GSM1_matrix.mtx; the genome of
-        a 10x .h5 or the modality of an .h5mu with several; or the bins of Stereo-seq, such as bin50.
+        Sample to read from a 10x folder with several, such as GSM1 for GSM1_matrix.mtx. Also the genome of a
+        10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.
     sc_scale, st_scale
-        What the values are, if they are not recognised rightly: counts (raw), counts divided by a size
-        (normalised), or log, log2, log10, sqrt, arcsinh of these; with _raw, of counts that were not divided.
+        Scale of the values, if it is not detected correctly: counts (raw), counts divided by a size
+        (normalised), or log, log2, log10, sqrt or arcsinh of normalised counts, with _raw of raw counts.
     size_factor
         Column of obs with each cell's total count, if the file holds only some genes.
     reference_batch
-        Column of obs with the donor, technology or atlas of each cell, if the reference was joined from
-        several that detect genes unequally. They are brought to one level, gene by gene.
+        Column of obs with the donor, technology or atlas of each cell, if the reference combines several
+        that differ in how well they detect genes. Their levels are equalised gene by gene.
     sc_gene_column, st_gene_column
         Column of var with the gene names. Default: the names of var.
     coordinates
-        Where the positions are: obsm:KEY, obs:X,Y or obs:X,Y,Z; none goes on without. Default: the usual
-        places.
+        Where to find the coordinates: obsm:KEY, obs:X,Y or obs:X,Y,Z, or none to do without. Default:
+        obsm["spatial"], or columns with common names.
     slices
-        Column of obs that tells tissue slices apart; none for one slice. Default: a usual one, if any.
+        Column of obs with the tissue slice of each cell; none for a single slice. Default: a column with a
+        common name, if there is one.
     st_size_factor
         Column of obs with each cell's size, such as cell_area (Xenium) or volume (MERSCOPE).
     duplicates
-        A gene name that stands twice in an input: stop with an error, or keep its first column.
+        If a gene name occurs twice in an input: stop with an error, or keep the first column.
     orthologs
-        If the inputs are of two species: human:mouse or mouse:human, that of the reference first, or a table
-        of two columns, genes of the reference and their one-to-one orthologs.
+        If the inputs are from two species: human:mouse or mouse:human, with the species of the reference
+        first, or a table with two columns, reference genes and their one-to-one orthologs.
     missing_chunks
-        Chunks missing from a zarr store where zeros are doubtful (whole cells without counts, coordinates):
-        stop with an error, or accept that they are zeros.
+        If chunks are missing from a zarr store where zeros are implausible (whole cells without counts, or
+        coordinates): stop with an error, or treat them as zeros.
     """
 
     labels: Annotated[str | None, _sc(metavar="COLUMN")] = None
@@ -189,8 +190,8 @@ class RunOptions(ShownOptions):
     seed
         Random seed. The same seed gives the same result.
     device
-        auto, cpu, cuda, cuda:1 or mps. With several, separated by commas, or with all for every GPU,
-        independent trainings run side by side.
+        auto, cpu, cuda, cuda:1 or mps. With several devices, separated by commas, or with all for every GPU,
+        independent models are trained in parallel.
     """
 
     seed: Annotated[int, _run()] = 0

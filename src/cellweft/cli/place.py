@@ -39,7 +39,7 @@ def place(
     data: options.PairOptions,
     run: options.RunOptions,
 ) -> None:
-    """Find where in the tissue each cell lived, and which cell types each spot contains.
+    """Estimate where each cell came from in the tissue, and which cell types each spot contains.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def place(
         Genes to transfer from the cells to the spots: names separated by commas, or a text file with one name
         per line.
     neighbors
-        Neighbours of each cell in the graph of the placed cells; 0 for none.
+        Number of neighbours of each cell in the graph of the placed cells; 0 for no graph.
     no_embedding
-        Leave out the embeddings of cells and spots.
+        Do not write the embeddings of cells and spots.
     preset
         The method: cellweft's default (auto), or STEM as published (stem).
     settings

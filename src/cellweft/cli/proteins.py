@@ -45,7 +45,7 @@ def proteins(
         Output for the proteins, each named by its gene: .fa or .fasta, with .gz to compress.
     proteome
         FASTA file of the organism's proteins from UniProt, Ensembl or GENCODE (may be .gz). May be repeated.
-        Without it, UniProt is asked over the network.
+        Without it, cellweft queries UniProt over the network.
     table
         Table of all genes with their protein and why it was chosen, or why there is none: .tsv, .csv or
         .parquet. Default: a .tsv with the name of the output.

@@ -42,8 +42,8 @@ def report(
     Parameters
     ----------
     results
-        Outputs of cellweft, in any order: imputed genes, placed cells, spots (.zarr or .h5ad), tables of
-        scores and of cell types (.csv or .parquet, each with its .json).
+        Outputs of cellweft, in any order: imputed genes, placed cells or spots (.zarr or .h5ad), and tables
+        of scores or cell types (.csv or .parquet, each with its .json).
     output
         Output file (.html).
     scores
@@ -58,8 +58,8 @@ def report(
         Measurements of genes that were not on the panel, in the same cells, if you have any. Requires
         --check-inputs.
     true_places
-        True positions of the placed cells, if known: obs:X,Y or obsm:KEY of SC (of the placed cells, without
-        --check-inputs).
+        True positions of the placed cells, if known: obs:X,Y or obsm:KEY of SC, or of the placed cells if
+        --check-inputs is not used.
     genes
         Genes to plot, in addition to the most and the least reliable: names separated by commas, or a text
         file with one name per line.

@@ -34,13 +34,13 @@ def view(
         Table of cell types from cellweft annotate (.csv or .parquet), to colour the cells by their label, its
         confidence, and whether they are unknown.
     port
-        Port on this machine. 0 takes any free port.
+        Port on this machine. 0 for any free port.
     memory
-        Memory for genes that have been read, such as 512MB.
+        Memory for caching genes, such as 512MB.
     open_browser
         Open the page in the browser.
     token
-        Answer only those who know the token in the page's address. Without it, every user of this machine can
+        Allow access only with the token in the page's address. Without it, every user of this machine can
         read the results.
     shown
         Options for what is printed.

@@ -91,25 +91,25 @@ class Pair(NotebookText):
     sc, st
         The reference and the spatial side.
     shared_genes
-        (n_shared,) the panel: genes of both sides that may be used for training, sorted, as the spatial side
-        spells them.
+        (n_shared,) the panel: genes of both inputs that can be used for training, sorted, with the spelling
+        of the spatial data.
     sc_shared, st_shared
         (n_shared,) their positions in ``sc.genes`` and ``st.genes``.
     coordinates
         (n_st, 2 or 3) in the unit of the file, or None.
     slices
-        (n_st,) the slice of every spatial cell, or None where there is but one.
+        (n_st,) the slice of every spatial cell, or None if there is only one slice.
     labels, st_labels
         (n_sc,) and (n_st,) cell types, "unknown" where missing, or None.
     spacing
         Median distance of a spatial cell to its nearest neighbour in its slice, in the unit of the
         coordinates.
     findings
-        All that the summary says, as plain values that JSON takes.
+        The contents of the summary as plain values, suitable for JSON.
     cautions
         Cautions: problems that are not errors.
     blank_cells
-        (n_st,) spatial cells without counts in any shared gene, of which nothing can be told.
+        (n_st,) spatial cells without counts in any shared gene. Predictions for them are meaningless.
     """
 
     sc: Side
@@ -142,12 +142,12 @@ class Pair(NotebookText):
 
     @checks_kinds
     def find_genes(self, names: Iterable[str]) -> IntArray:
-        """Return positions of genes in ``sc.genes``, by exact name, without case, or by spelling.
+        """Return positions of genes in ``sc.genes``, by exact name, ignoring case, or by spelling.
 
         Parameters
         ----------
         names
-            Names of genes of the reference: those of either side, symbols or IDs.
+            Names of genes of the reference, as in either input: symbols or IDs.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class Pair(NotebookText):
         names
             Names of shared genes.
         where
-            What errors call them.
+            What to call them in errors.
 
         Raises
         ------
@@ -179,13 +179,13 @@ class Pair(NotebookText):
     def panel(self, genes: Iterable[str]) -> Pair:
         """Return the same pair with only some of the shared genes as its panel.
 
-        The normalisation stays that of the whole panel, as in the published protocol of held-out genes. To
-        test predictions of genes that were measured, hold them out with `hold_out`, which leaves no trace.
+        The normalisation stays that of the whole panel, as in the published protocol for held-out genes. To
+        test predictions of measured genes, use `hold_out`, which leaves no trace of them.
 
         Parameters
         ----------
         genes
-            Names of shared genes, as either side spells them in any case, symbols or IDs.
+            Names of shared genes, as in either input, in any case: symbols or IDs.
 
         Raises
         ------
@@ -203,27 +203,27 @@ class Pair(NotebookText):
 
     @checks_kinds
     def hold_out(self, genes: Iterable[str]) -> Pair:
-        """Return the same pair as if the tissue had never been measured for some of the shared genes.
+        """Return the same pair as if some of the shared genes had never been measured in the tissue.
 
         Parameters
         ----------
         genes
-            Names of shared genes, as either side spells them in any case.
+            Names of shared genes, as in either input, in any case.
 
         Returns
         -------
         Pair
-            Its spatial side has the other shared genes alone, and is normalised by their sum. Scale, sizes of
-            cells, empty cells and genes are found anew; the spatial side's labels, ``obs``, ``obsm``, ``uns``
-            and size factors are left out, as they may be made of all genes. Coordinates, slices and the
-            reference stay.
+            The spatial data contain only the other shared genes, and are normalised by their sum. Scale, cell
+            sizes, empty cells and genes are determined again. Labels, ``obs``, ``obsm``, ``uns`` and size
+            factors of the spatial data are removed, because they may depend on all genes. Coordinates, slices
+            and the reference stay the same.
 
         Raises
         ------
         GeneError
-            A gene that is not shared, or fewer than two that are left.
+            A gene is not shared, or fewer than two genes are left.
         InputError
-            No cell has counts in the genes that are left.
+            No cell has counts in the remaining genes.
 
         Examples
         --------
@@ -258,7 +258,7 @@ class Pair(NotebookText):
         )
 
     def cells(self, cells: IntArray) -> Pair:
-        """Return the same pair with some of the spatial cells, in the order asked for.
+        """Return the same pair with some of the spatial cells, in the given order.
 
         Parameters
         ----------
@@ -294,12 +294,12 @@ class Pair(NotebookText):
         orthologs: PathLike | None = None,
         missing_chunks: MissingChunks = "error",
     ) -> Pair:
-        """Return a pair with the same spots and panel, and other cells as its reference.
+        """Return a pair with the same spots and panel, and with other cells as the reference.
 
         Parameters
         ----------
         sc
-            The cells, as `cellweft.pair` takes them; they must have all genes of the pair's panel.
+            The cells, in any form that `cellweft.pair` accepts, with all genes of the pair's panel.
         labels, sc_layer, sc_sample, size_factor, reference_batch, sc_gene_column, sc_scale
             As in `cellweft.pair`.
         duplicates, orthologs, missing_chunks
@@ -397,88 +397,90 @@ def pair(
     ----------
     sc
         The scRNA-seq reference: AnnData (in memory or backed), or the path of an .h5ad or .zarr of AnnData, a
-        10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with the
-        cells' names first.
+        10x .h5, a 10x folder with matrix.mtx, or a .csv, .tsv or .parquet table of cells x genes with cell
+        names in the first column.
     st
-        The spatial data, likewise, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium, Visium HD or
-        Slide-seq, or a table of Stereo-seq (.gem); a table's columns x and y (or other usual names) are its
-        coordinates.
+        The spatial data, in any of these formats, or the folder of a run of Xenium, MERSCOPE, CosMx, Visium,
+        Visium HD or Slide-seq, or a Stereo-seq table (.gem). The columns x and y of a table (or others with
+        common names) are its coordinates.
     labels, st_labels
-        Column of ``obs`` with cell types; by default a usual one (cell_type, cluster, ...) where there is
-        one.
+        Column of ``obs`` with cell types; by default a column with a common name (cell_type, cluster, ...),
+        if there is one.
     sc_layer, st_layer
-        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. Where there is
-        no X, the layer with counts or ``raw`` is taken, which a caution says.
+        Layer with the counts, or "raw" for the ``raw`` slot with its own genes; by default X. If there is no
+        X, the layer with counts or ``raw`` is used, with a caution.
     sc_sample, st_sample
-        The sample to take of a 10x folder of several, by what its files' names share (``GSM1`` of
-        ``GSM1_matrix.mtx``), the genome of a 10x .h5 or the modality of an .h5mu with several, the size of
-        bins of Stereo-seq (``bin50``) or Visium HD (``square_016um``), or its cells (``segmented_outputs``).
+        Sample to read from a 10x folder with several, by the common part of its file names (``GSM1`` for
+        ``GSM1_matrix.mtx``). Also the genome of a 10x .h5, the modality of an .h5mu, the bin size of
+        Stereo-seq (``bin50``) or Visium HD (``square_016um``), or the cells of Visium HD
+        (``segmented_outputs``).
     size_factor, st_size_factor
-        Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, where the
-        matrix holds only a part of the genes; by default a cell's size is its sum over all genes of the
-        matrix.
+        Numeric column of ``obs`` with the size of each cell, such as its whole-transcriptome total, if the
+        matrix contains only some of the genes. By default, the size of a cell is its sum over all genes of
+        the matrix.
     reference_batch
-        Column of ``obs`` of the reference with the donor, technology or atlas of each cell, where it was
-        joined from several that detect genes unequally. They are brought to one level, gene by gene.
+        Column of ``obs`` of the reference with the donor, technology or atlas of each cell, if the reference
+        combines several that differ in how well they detect genes. Their levels are equalised gene by gene.
     sc_gene_column, st_gene_column
-        Column of ``var`` with the names of the genes; by default ``var_names``.
+        Column of ``var`` with the gene names; by default ``var_names``.
     coordinates
-        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``; ``"none"`` goes on without; by default the usual
-        places.
+        ``"obsm:KEY"``, ``"obs:X,Y"`` or ``"obs:X,Y,Z"``, or ``"none"`` to do without; by default
+        ``obsm["spatial"]``, or columns with common names.
     slices
-        Column of ``obs`` of the spatial side that tells slices apart, or "none" for one slice; by default a
-        usual one with several values, else one such as "batch" or "region" where the cells of its values lie
-        on top of each other or apart, which a caution says.
+        Column of ``obs`` of the spatial data with the slice of each cell, or "none" for a single slice. By
+        default, a column with a common name and several values is used. Otherwise, a column such as "batch"
+        or "region" is used, with a caution, if cells with different values lie on top of each other or are
+        clearly apart.
     sc_scale, st_scale
-        What the values are; detected by default. "raw" counts; "normalised", divided by a size; "log",
-        "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh"; "log_raw", "log2_raw",
-        "log10_raw", "sqrt_raw" and "arcsinh_raw" of counts, which are carried back to counts.
+        Scale of the values; detected by default. "raw": counts. "normalised": counts divided by a size.
+        "log", "log2", "log10" (of normalised counts plus 1), "sqrt" and "arcsinh": of normalised counts.
+        "log_raw", "log2_raw", "log10_raw", "sqrt_raw" and "arcsinh_raw": of counts, which are restored.
     duplicates
-        What to do with a gene name that stands twice on a side: "error", or keep the "first".
+        What to do with a gene name that occurs twice in an input: raise an "error", or keep the "first".
     orthologs
-        Where the sides are of two species: "human:mouse" or "mouse:human", that of the reference first, or
-        the path of a table (.tsv or .csv, also .gz) of two columns, genes of the reference and their
-        orthologs.
-        Genes of the reference without a one-to-one ortholog are left out; the others go by the names that the
-        tissue's species has.
+        If the inputs are from two species: "human:mouse" or "mouse:human", with the species of the reference
+        first, or the path of a table (.tsv or .csv, also .gz) with two columns, reference genes and their
+        orthologs. Reference genes without a one-to-one ortholog are left out; the others get the names of
+        the tissue's species.
     missing_chunks
-        What to do where a zarr store lacks chunks and zeros in their place are doubtful: cells without any
-        counts in a dense matrix, or coordinates. "error", or accept that these are "zeros".
+        What to do if a zarr store lacks chunks and zeros in their place are implausible (cells without any
+        counts in a dense matrix, or coordinates): raise an "error", or treat them as "zeros".
 
     Returns
     -------
     Pair
-        The two sides, the shared genes, and a `summary` of all that was found.
+        Both inputs, their shared genes, and a `summary`.
 
     Raises
     ------
     MissingFileError, FormatError
-        Nothing at the path; a file that is not what its name says; a zarr store that lacks chunks which
-        cannot be zeros.
+        There is nothing at the path; the content of a file does not match its name; a zarr store lacks chunks
+        that cannot be zeros.
     GeneError
-        Fewer than two shared genes; duplicated genes.
+        There are fewer than two shared genes, or duplicate genes.
     KeyMissingError
-        No coordinates; no such layer or column.
+        There are no coordinates, or a layer or column does not exist.
     InputError
-        NaN, empty data, a single cell, duplicated names of spatial cells, unusable coordinates, labels or
-        slices with another value for nearly every cell, batches that cannot be compared.
+        An input contains NaN, no data, a single cell, duplicate names of spatial cells, unusable coordinates,
+        labels or slices that differ between nearly all cells, or batches that cannot be compared.
     ScaleError
-        Values below zero: scaled data.
+        There are negative values: the data are scaled.
 
     Notes
     -----
-    Genes match by exact name, else without case, else by spelling (``HLA-A``, R's ``HLA.A``); where few match
-    so, through columns of ``var`` with other names, such as symbols beside Ensembl IDs. Shared genes go by
-    the name that the spatial side has, so that results join it. The values are read once, by blocks of rows,
-    so that a file larger than memory can be checked.
+    Genes are matched by exact name, then ignoring case, then by spelling (``HLA-A``, R's ``HLA.A``). If few
+    match, columns of ``var`` with other names are tried, such as symbols next to Ensembl IDs. Shared genes
+    have the names of the spatial data, so that results can be joined with it. The values are read once, in
+    blocks of rows, so that files larger than memory can be checked.
 
-    Spots whose column ``in_tissue`` is 0 are left out. So are, from the panel and from the cells' totals,
-    genes that some slices did not measure, as where two panels were joined: all their values in a slice are
-    NaN, or all are zero though others tell that they should not be. Both are said in the cautions.
+    Spots whose column ``in_tissue`` is 0 are left out. Genes that were not measured in some slices, for
+    example because two panels were concatenated, are left out of the panel and of the totals of the cells.
+    Such genes are NaN in a whole slice, or zero although other slices suggest that they should not be.
+    Cautions report both.
 
-    ``reference_batch`` compares cells that are alike in two batches (mutual nearest neighbours), never cells
-    of types that one of them lacks. The values of each gene in a batch are multiplied by one factor, so that
-    alike cells have the values of the batch with most cells; a factor from few cells is drawn towards 1.
+    ``reference_batch`` compares similar cells of two batches (mutual nearest neighbours), and therefore never
+    cells of types that one batch lacks. All values of a gene in a batch are multiplied by one factor, so that
+    similar cells have the values of the largest batch. A factor from few cells is shrunk towards 1.
 
     Examples
     --------

@@ -64,8 +64,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     match = evidence.match
     if len(match.first) < FEW_SHARED:
         yield (
-            f"Only {len(match.first)} genes are shared: cells can hardly be matched by so few, so trust the "
-            "imputed genes only as far as the test on held-out genes supports them."
+            f"Only {len(match.first)} genes are shared, hardly enough to match cells: trust the imputed "
+            "genes only as far as a test on held-out genes supports them."
         )
     only = only_spatial(evidence)
     if only:
@@ -79,7 +79,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         if dates:
             yield (
                 f"{title_of(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates "
-                "or numbers, such as Marchf1 and Septin2: write their names."
+                "or numbers, such as Marchf1 and Septin2: restore their names."
             )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
@@ -87,8 +87,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     of_genes = len(only) / max(evidence.sides[1].side.n_genes, 1)
     if only and share > min(_MOST_UNSHARED, max(0.1, 4 * of_genes)):
         yield (
-            f"Spatial: columns that the reference does not have hold {share:.0%} of a typical cell's values; "
-            "see whether all of them are genes."
+            f"Spatial: columns that are not in the reference hold {share:.0%} of a typical cell's values; "
+            "check that all of them are genes."
         )
     for one in evidence.sides:
         genomes = genomes_of(one.side.input_names)
@@ -113,8 +113,8 @@ def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
     if len(projections) >= FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
         yield (
             f"{title_of(one.side)}: {str(one.data.var.index[place])!r} holds about "
-            f"{projections[place] / total:.0%} of all values; see whether they are counts, as those of the "
-            "other genes are."
+            f"{projections[place] / total:.0%} of all values; check that they are counts, like those of the "
+            "other genes."
         )
 
 
@@ -130,7 +130,7 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
         yield (
-            f"{many(len(pairs), 'gene')} matched only as other spellings of a name "
+            f"{many(len(pairs), 'gene')} matched only by other spellings of a name "
             f"({shorten(pairs, most=3)}): check that they are the same genes."
         )
     if all(
@@ -141,8 +141,8 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
     if all(only_number(one.genes.names) for one in evidence.sides):
         some = shorten([str(name) for name in evidence.sides[1].genes.names[:3]])
         yield (
-            f"Names of genes only number them on both sides ({some}), and match by number alone: make sure "
-            "that both number the same genes."
+            f"Gene names are only numbers in both inputs ({some}) and match by number alone: make sure "
+            "that the same number is the same gene."
         )
     if match.ambiguous:
         yield (
@@ -173,8 +173,8 @@ def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
             yield (
                 f"{title_of(one.side)}: {shorten(called)} of obs, or left out as no gene, "
                 f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
-                "side and no counts here: if these are counts, write them as plain numbers among the other "
-                "genes."
+                "input but no counts here: if these are counts, store them as numbers together with the "
+                "other genes."
             )
 
 
@@ -193,7 +193,7 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
     same = [shorten([str(names[place]) for place in group], most=3) for group in _same_values(evidence)]
     if same:
         yield (
-            f"Shared genes that have the same values in every cell of both sides: {'; '.join(same[:3])}"
+            f"Shared genes with the same values in every cell of both inputs: {'; '.join(same[:3])}"
             + f" and {len(same) - 3} more groups" * (len(same) > 3)
             + ". If they are one gene, keep one of them; else held-out genes are predicted from their copies."
         )
@@ -241,23 +241,23 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
     if not is_beyond.any():
         yield (
             f"Reference: it has no gene{' with counts' * (sc.n_genes > len(evidence.match.first))} beyond "
-            "the panel, so that there is nothing to impute: imputing would only smooth what was measured. "
-            "Take a reference with all of its genes."
+            "the panel, so there is nothing to impute: imputation would only smooth the measurements. "
+            "Use a reference with all of its genes."
         )
     if evidence.partly:
         yield (
             f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
-            f"({_some_genes(evidence.partly)}): taken as not measured there, as where panels were joined. "
-            "Neither panel nor totals of cells use them, in any slice; those that the reference has are "
-            "imputed in all cells. To use them where they were measured, impute each slice by itself."
+            f"({_some_genes(evidence.partly)}): treated as not measured there, as when panels are combined. "
+            "They are left out of the panel and the totals of cells in all slices, and imputed in all cells "
+            "if the reference has them. To use them where they were measured, impute each slice separately."
         )
     if evidence.sc_partly:
         yield (
             f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in all of one "
             f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), though others have them. "
-            "Where these were not measured there, as where tables of different genes were joined, they are "
-            "imputed too low: leave out these genes, or these cells. They may be genes of one sex or of "
-            "types of cells that are not there: then all is well."
+            "If they were not measured there, as when tables with different genes are combined, they are "
+            "imputed too low: leave out these genes, or these cells. If they are genes of one sex, or of "
+            "cell types that are missing there, you can ignore this."
         )
     yield from _tissue_cautions(st)
 
@@ -271,13 +271,13 @@ def _tissue_cautions(st: Side) -> Iterator[str]:
         most = f", more than half of all {n_spots:,}," if n_outside > n_spots / 2 else ""
         yield (
             f"Spatial: {many(n_outside, 'spot')}{most} of the background (obs[{column!r}] is 0) "
-            "left out; to keep them, take that column away."
+            "left out; to keep them, remove that column."
         )
     n_unknown = 0 if column is None else int(st.table[column].isna().sum())
     if n_unknown:
         yield (
             f"Spatial: {many(n_unknown, 'spot')} without a value in obs[{column!r}] kept as spots on tissue; "
-            "write 0 for those of the background."
+            "set 0 for background spots."
         )
 
 
@@ -319,8 +319,8 @@ def _label_cautions(one: CheckedSide) -> Iterator[str]:
     if twins:
         some = ", ".join(twins[:3]) + f" and {len(twins) - 3} more" * (len(twins) > 3)
         yield (
-            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ in case or blanks alone "
-            f"({some}): they are taken as different types."
+            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ only in case or spaces "
+            f"({some}): they are treated as different types."
         )
 
 
@@ -330,7 +330,7 @@ def _empty_cautions(side: Side) -> Iterator[str]:
         verb, them = ("has", "it is") if n_cells == 1 else ("have", "they are")
         kept = "kept, as zeros"
         if side.name == "spatial":
-            kept = f"imputed as an average cell is, and marked in obs[{NO_COUNTS!r}] of the result"
+            kept = f"imputed as an average cell, and marked in obs[{NO_COUNTS!r}] of the result"
         yield f"{title_of(side)}: {many(n_cells, 'cell')} {verb} no counts at all; {them} {kept}."
     empty = [str(name) for name in side.genes[side.empty_genes]]
     if empty:
@@ -362,8 +362,8 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         hint: str = "; if they are of several slices, name the column: " + arg("slices")
         hint = hint if evidence.slices is None else ""
         if n_there > 2 and len({*place}) == 1:
-            hint = f"; {n_there:,} lie at {tuple(place)}, which may stand for no place: leave those out"
-        yield f"Spatial: {many(same, 'cell')} at the very same place as another" + hint + "."
+            hint = f"; {n_there:,} lie at {tuple(place)}, which may mean a missing position: leave those out"
+        yield f"Spatial: {many(same, 'cell')} at exactly the same position as another" + hint + "."
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
         yield "Spatial: all cells lie on one line; see whether these are the coordinates."
@@ -380,7 +380,7 @@ def _place_cautions(evidence: CheckResults) -> Iterator[str]:
         yield (
             f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({where}), "
             f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
-            "placeholders or in another unit, and correct them or drop the cells."
+            "placeholders or in another unit, and correct them or remove the cells."
         )
 
 
@@ -397,14 +397,14 @@ def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Ite
     number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
     if number is not None:
         yield (
-            f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns that "
-            "hold the places: " + arg("coordinates", "obs:X,Y") + "."
+            f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns with "
+            "the coordinates: " + arg("coordinates", "obs:X,Y") + "."
         )
     n_planes = 1 if n_axes < 3 else len(np.unique(places[:, 2]))
     if slices is None and 1 < n_planes <= n_cells / 10:
         yield (
             f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "
-            "If they are sections, name a column that tells them: "
+            "If they are sections, name the column that contains them: "
             + arg("slices", Placeholder("COLUMN"))
             + "."
         )

@@ -70,7 +70,7 @@ class ReferenceBatches(CellBatches):
     compared: BoolArray
 
     def multiply(self, values: Matrix, rows: Rows, genes: IntArray | None) -> Matrix:
-        """Bring normalised counts of some cells and genes to levels and depths, in place; as `Side.block`."""
+        """Scale normalised counts of some cells and genes to levels and depths in place, as `Side.block`."""
         levels = self.levels if genes is None else self.levels[:, genes]
         codes = self.codes[rows]
         if sp.issparse(values):

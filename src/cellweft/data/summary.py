@@ -140,7 +140,7 @@ def summary_text(findings: dict[str, Any], cautions: tuple[str, ...]) -> str:
     Parameters
     ----------
     findings, cautions
-        As `findings_of` and `cautions_of` return them.
+        As in `findings_of` and `cautions_of` return them.
     """
     place, slices = findings["coordinates"], findings["slices"]["cells"]
     lines = [*_side_lines("Reference", findings["reference"]), *_side_lines("Spatial", findings["spatial"])]

@@ -75,7 +75,7 @@ class ReadOptions:
     name
         Which side.
     labels, layer, gene_column, size_factor, scale, batch
-        As `cellweft.pair` takes them; the last is its ``reference_batch``.
+        As in `cellweft.pair`; the last is its ``reference_batch``.
     duplicates
         What to do with a gene name that stands twice.
     missing_chunks

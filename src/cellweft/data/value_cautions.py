@@ -65,8 +65,8 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         share = _share(scan.n_fractional / max(scan.n_values, 1))
         said = (
             f"{title}: {scan.n_fractional:,} of the counts above zero ({share} of them) are not whole "
-            "numbers, as after decontamination (SoupX) or where counts are expected ones (RSEM, proseg); the "
-            "values are taken as raw counts all the same."
+            "numbers, as after decontamination (SoupX) or for expected counts (RSEM, proseg); the values are "
+            "still used as raw counts."
         )
         other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
         yield said + (other if wish.scale is None else "")
@@ -85,19 +85,19 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         most = "whole counts" if side.judgement.beside == "raw" else SCALES[side.judgement.beside]
         yield (
             f"{title}: many cells hold {most}, and others values that look like "
-            f"{SCALES[side.judgement.others]}, as where datasets of different scales were joined: bring all "
-            "cells to counts first."
+            f"{SCALES[side.judgement.others]}, as when datasets on different scales are combined: convert "
+            "all cells to counts first."
         )
     if not side.sparsity and side.n_genes >= (FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
         yield (
-            f"{title}: no value is zero, as where values were smoothed, imputed or shifted: pass the counts "
-            "as they were measured."
+            f"{title}: no value is zero, as in smoothed, imputed or shifted data: pass the measured counts "
+            "instead."
         )
     kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
     if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
         yield (
             f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
-            "none above it: larger counts may have been cut off; write the counts anew with a larger type."
+            "none above it: larger counts may have been cut off; store the counts again with a larger type."
         )
     yield from _guess_cautions(one)
     if side.has_sizes and side.scale == "log":
@@ -117,26 +117,26 @@ def _guess_cautions(one: CheckedSide) -> Iterator[str]:
     stored, scale = judged.scale, arg(one.wish.argument("scale"), Placeholder("SCALE"))
     if not judged.is_sure:
         yield (
-            f"{title}: what the values are was guessed from their size alone, which tells little. If they "
-            f"are not {SCALES[stored]}, say what they are: " + scale + ". They may have been smoothed, "
-            "imputed, corrected or scaled: pass counts as they were measured, if there are any."
+            f"{title}: the scale was guessed from the size of the values alone, which is uncertain. If they "
+            f"are not {SCALES[stored]}, name their scale: " + scale + ". They may have been smoothed, "
+            "imputed, corrected or scaled: pass the measured counts, if there are any."
         )
     if judged.sums:
         sums = " or ".join(map(brief, judged.sums))
         yield (
-            f"{title}: cells add up to {sums}, as where datasets were divided by different sizes and joined: "
-            "bring all cells to counts, or to one sum."
+            f"{title}: cells add up to {sums}, as when datasets with different target sums are combined: "
+            "convert all cells to counts, or to one sum."
         )
     if not judged.has_ones:
         yield (
-            f"{title}: no value is 1, though many are zero, as where logarithms were rounded, or counts "
-            "multiplied: pass counts as they were measured."
+            f"{title}: no value is 1, though many are zero, as in rounded logarithms or multiplied counts: "
+            "pass the measured counts."
         )
     if not judged.are_multiples:
         yield (
             f"{title}: within a cell the values are not multiples of the smallest, as counts divided by the "
             "cell's size are: they may have been smoothed, imputed, corrected, rounded, or divided by "
-            "lengths of genes (TPM). Pass counts as they were measured, if there are any."
+            "gene lengths (TPM). Pass the measured counts, if there are any."
         )
 
 
@@ -153,7 +153,7 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         yield (
             "The two sides are on different scales (reference: "
             f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
-            "raw counts on both sides compare best."
+            "raw counts in both inputs work best."
         )
     totals = []
     for one in (sc, st):
@@ -198,14 +198,14 @@ def _depth_cautions(one: CheckedSide) -> Iterator[str]:
         return
     if scan.gene_cells.sum() == filled.sum():
         yield (
-            f"{title_of(one.side)}: all values are 0 or 1, as where it was only noted whether a gene was "
-            "detected; counts tell more."
+            f"{title_of(one.side)}: all values are 0 or 1, as if only detection was recorded; counts "
+            "contain more information."
         )
     elif filled.std() < _SAME_TOTALS * filled.mean():
         yield (
             f"{title_of(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
-            "counts, as ranks have, cells that were all drawn down to one total, and counts that were "
-            "divided by a size and rounded; counts as they were measured are better."
+            "counts, as with ranks, cells downsampled to one total, or counts that were divided by a size "
+            "and rounded; measured counts are better."
         )
 
 

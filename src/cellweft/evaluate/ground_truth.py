@@ -1,4 +1,4 @@
-"""The truth that a placement is judged by: where the cells lived, and what the spots are made of."""
+"""The truth for scoring a placement: positions of the cells, and composition of the spots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CAUGHT = "caught"  # column of obs: whether a cell's counts are in a spot, as `
 
 
 def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleArray:
-    """Return where the reference's cells lived, (n_cells, 2 or 3).
+    """Return the true positions of the reference's cells, (n_cells, 2 or 3).
 
     Parameters
     ----------
@@ -117,14 +117,14 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
         ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (in spacings of the spots' grid, above 0 to 1), or
         booleans. None takes the column "caught" if it holds booleans.
     true
-        (n_cells, 2) where the cells lived.
+        (n_cells, 2) true positions of the cells.
 
     Raises
     ------
     KeyMissingError
         No such column.
     SettingError
-        A text of another form, or a width out of its range.
+        A text of another form, or a width out of range.
     InputError
         Not one boolean for each cell; spots that are on no grid in two dimensions.
 

@@ -88,84 +88,83 @@ def evaluate_imputation(
         Names (``"auto"``, ``"stimpute"``, ``"mean"``, ``"knn"``, ``"attention"``, with settings as in
         ``"knn:k=20+space=log"``) or unfitted objects with ``fit(pair)`` and ``predict(genes, pair)``.
     by
-        ``"genes"``: folds of the shared genes, each predicted by a method that saw the others. ``"cells"``:
-        folds of the spatial cells; a method sees the kept genes of the other cells and predicts the genes
-        that are not kept, in cells of which it saw the kept genes only when it predicts. ``"fraction"``: a
-        method sees the kept genes of all cells and predicts the others.
+        ``"genes"``: folds of the shared genes, each predicted from the other genes. ``"cells"``: folds of the
+        spatial cells; a method is fitted to the kept genes of the other cells, and predicts the remaining
+        genes of the held-out cells from their kept genes. ``"fraction"``: a method is fitted to the kept
+        genes of all cells and predicts the others.
     protocol
-        ``"cut"``: held-out genes are cut before anything sees them, as `Pair.hold_out` does; cells are
-        normalised by the genes that are left. ``"published"``: cells are normalised by the totals of the
-        whole panel, in which held-out genes leave a trace: an abundant one can be read from it.
+        ``"cut"``: held-out genes are removed first, as in `Pair.hold_out`, and cells are normalised by the
+        remaining genes. ``"published"``: cells are normalised by the totals of the whole panel. Held-out
+        genes leave a trace in these totals, from which an abundant gene can be predicted.
     scale
-        ``"log"``: log-normalised values are scored. ``"counts"``: counts are scored besides, with
-        ``_counts`` behind the name of the score, as ``"pearson_counts"``. A method's counts are what
-        ``predict(genes, pair, scale="counts")`` returns; where it takes no scale, as the baselines, they are
-        ``expm1`` of its prediction times the cell's total over that of the median cell.
+        ``"log"``: score log-normalised values. ``"counts"``: also score counts; the names of these scores end
+        in ``_counts``, for example ``"pearson_counts"``. The counts of a method are the result of
+        ``predict(genes, pair, scale="counts")``. If its ``predict`` has no ``scale``, as for the baselines,
+        they are ``expm1`` of its prediction times the cell's total divided by that of the median cell.
     folds
-        Folds of genes or cells, at least 2; of ``"genes"`` and ``"cells"``.
+        Number of folds, at least 2, for ``"genes"`` and ``"cells"``.
     keep
-        Part of the shared genes that is kept, between 0 and 1, for ``"cells"`` and ``"fraction"``.
+        Fraction of the shared genes to keep, between 0 and 1, for ``"cells"`` and ``"fraction"``.
     seeds
-        Seeds of the methods, each run with each. The folds and the kept genes are always the same.
+        Random seeds; every method is run with each of them. Folds and kept genes are always the same.
     leave_out_batch
-        Whether to predict the same genes also with the reference without one of its batches (donors,
-        technologies, atlases), each in turn; the pair needs ``reference_batch``. One fit more per fold and
-        batch.
+        Whether to predict the same genes again without each batch (donor, technology, atlas) of the
+        reference. Requires a pair with ``reference_batch``, and takes one more fit per fold and batch.
     cluster
-        Whether to compare clusters of cells with the spatial side's labels, where it has any, and modules of
-        genes with those of the measured values; needs the extra ``clustering``. The neighbours are exact: it
-        takes long beyond some 100,000 cells.
+        Whether to compare clusters of cells with the labels of the spatial data, if there are any, and gene
+        modules with those of the measured values. Requires the extra ``clustering``. The search for
+        neighbours is exact, and slow above about 100,000 cells.
     reliability
-        Whether to add what methods that can do so say of how reliable each gene is, and the scores of the
-        more reliable half.
+        Whether to add the expected reliability of each gene, from methods that provide it, and the scores of
+        the more reliable half.
     embedding
-        Gene embeddings for the Imputers that are named: a path, or a table in memory.
+        Gene embeddings for Imputers that are given by name: a path, or a table in memory.
     gene_sets, edges
-        Gene sets, and pairs of genes, for the same, as `cellweft.Imputer` takes them.
+        Gene sets and pairs of genes for these Imputers, as in `cellweft.Imputer`.
     device
-        Device for the Imputers that are named. Of several, as "cuda:0,cuda:1", or "all" GPUs, each makes one
-        fit at a time, in a thread of its own: methods, seeds and folds go side by side.
+        Device for Imputers that are given by name. With several, as "cuda:0,cuda:1", or "all" for all GPUs,
+        methods, seeds and folds run in parallel, one fit per device.
     progress
         True shows a bar in terminals and notebooks, False shows nothing; a function is called with
         (stage, done, total) before each fit and at the end.
 
     Returns
     -------
-    One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all together; ``level``, "gene",
-    "cell", "summary" or "batch"; ``item``; ``metric``; ``value``. Genes and cells are scored over all the
-    predictions of a method and seed put together, by every score of `cellweft.metrics`. Items of the summary
-    are "median over genes", "mean over genes", "median over cells", "mean over cells", "clusters", "modules"
-    and "most reliable half". An item of the level "batch" is the batch that was left out, and its value a
-    median over genes. ``attrs["cellweft"]`` holds versions, parameters, seeds and what was found of the pair.
+    One row per score: ``method``, as given; ``seed``; ``fold``, -1 for all folds; ``level``, "gene", "cell",
+    "summary" or "batch"; ``item``; ``metric``; ``value``. Genes and cells are scored over all predictions of
+    a method and seed, with every score of `cellweft.metrics`. Items of the summary are "median over genes",
+    "mean over genes", "median over cells", "mean over cells", "clusters", "modules" and "most reliable half".
+    At the level "batch", the item is the batch that was left out, and the value is the median over genes.
+    ``attrs["cellweft"]`` contains versions, parameters, seeds and a description of the pair.
 
     Raises
     ------
     KeyMissingError
-        ``leave_out_batch`` with a pair without batches.
+        ``leave_out_batch`` is used with a pair without batches.
     SettingError
-        A method or an option that there is not, one out of its range, or one that ``by`` has no use for.
+        A method or option does not exist, is out of range, or does not apply to ``by``.
     ScaleError
-        Scores of counts were requested, and the spatial data are not counts.
+        Scores of counts were requested, but the spatial data are not counts.
     InputError
-        A method gave another shape than was asked for, or NaN.
+        A method returned a wrong shape, or NaN.
     MissingExtraError
-        ``cluster`` without the extra ``clustering``.
+        ``cluster`` is used without the extra ``clustering``.
 
     Notes
     -----
     Gene folds are those of the published protocol: ``KFold(folds, shuffle=True, random_state=0)`` over the
     sorted shared genes.
 
-    With ``"cut"``, methods get a spatial side that has the kept genes alone, normalised by their sum, without
-    labels, ``obs``, ``obsm``, ``uns`` and size factors, which may be made of all genes; and a reference that
-    has the shared genes alone, held-out ones too, so that nothing hangs on what else either side measured. A
-    reference of counts with fewer than 2,000 genes and no size factors is normalised by its shared genes;
-    what gene sets tell counts by the shared genes of such a reference, or by all of a larger one. The
-    truth, which no method sees, is the same in all folds: ``log1p(x / total * target)`` with each cell's sum
-    over all shared genes and the median of these sums. With ``"published"`` both sides, and the truth, are
-    normalised as `cellweft.pair` does.
+    With ``"cut"``, the spatial data that methods get contain only the kept genes, normalised by their sum.
+    They have no labels, ``obs``, ``obsm``, ``uns`` or size factors, because these may depend on all genes.
+    The reference contains only the shared genes, including the held-out ones, so that the result does not
+    depend on other genes. A reference of counts with fewer than 2,000 genes and no size factors is normalised
+    by its shared genes. Gene sets are weighted by the shared genes of such a reference, or by all genes of a
+    larger one. The truth, which no method sees, is the same in all folds: ``log1p(x / total * target)``, with
+    each cell's sum over all shared genes and the median of these sums. With ``"published"``, both inputs and
+    the truth are normalised as in `cellweft.pair`.
 
-    An error of a method stops the evaluation; it tells method, seed and fold in a note.
+    If a method raises an error, the evaluation stops. A note on the error names the method, seed and fold.
 
     Examples
     --------

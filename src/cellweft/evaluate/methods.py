@@ -155,7 +155,7 @@ def resolve_methods(
     Parameters
     ----------
     methods
-        Names, as `parse_method` takes them, or unfitted objects that fit and predict.
+        Names, as in `parse_method`, or unfitted objects that fit and predict.
     network
         Embedding, gene sets and edges for the Imputers that are named and have a gene graph.
     reliability, device

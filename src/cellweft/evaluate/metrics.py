@@ -70,7 +70,7 @@ def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Notes
     -----
@@ -103,7 +103,7 @@ def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Notes
     -----
@@ -134,7 +134,7 @@ def mse(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Notes
     -----
@@ -194,7 +194,7 @@ def ssim(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Notes
     -----
@@ -227,7 +227,7 @@ def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
     Raises
     ------
     InputError
-        As `pearson`.
+        As in `pearson`.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How near cells are placed to where they lived, and how true the composition of spots is that follows."""
+"""Scores of placements: error of positions, and accuracy of compositions."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ def evaluate_placement(
     device: str = "auto",
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Place cells of known position with several methods, and score the result.
+    """Place cells with known positions using several methods, and score the results.
 
     Parameters
     ----------
     pair
-        Cells to place, and spots with coordinates; or what `cellweft.datasets.pseudo_spots` made of measured
-        cells, in the shape that was asked for there, which knows both truths.
+        Cells to place, and spots with coordinates; or the result of `cellweft.datasets.pseudo_spots`, which
+        contains the true positions and compositions.
     methods
         Names (``"auto"``, ``"stem"``, and of the baselines ``"cosine"``, ``"knn-regression"``, ``"random"``,
         ``"centre"``, ``"nnls"``, with settings as in ``"knn-regression:k=10"``) or unfitted objects with
         ``fit(pair)`` and ``place()``.
     truth
-        Where the cells lived: ``"obs:X,Y"`` or ``"obsm:KEY"`` of the reference, or (n_cells, 2 or 3) values,
-        in the unit of the spots' coordinates.
+        True positions of the cells: ``"obs:X,Y"`` or ``"obsm:KEY"`` of the reference, or (n_cells, 2 or 3)
+        values, in the unit of the spots' coordinates.
     truth_composition
-        What the spots are made of: ``"obsm:KEY"`` of the spatial side, with the types as columns of a table
-        or in ``uns[KEY + "_names"]``, or a table of spots x types. It needs a pair with labels. One of the
-        two truths is needed.
+        True composition of the spots: ``"obsm:KEY"`` of the spatial data, with the types as columns of a
+        table or in ``uns[KEY + "_names"]``, or a table of spots x types. Requires a pair with labels. At
+        least one of ``truth`` and ``truth_composition`` is required.
     caught
-        Which cells' counts are in a spot, so that they are scored apart: ``"obs:COLUMN"`` of the reference or
-        (n_cells,) booleans; or ``"boxes"``, the cells whose true place is in a box of .55 of the grid's
-        spacing around a spot, as in the paper's pseudo-spots (``"boxes:0.4"`` for others). By default the
-        column ``caught`` of ``obs``, if there is one of booleans.
+        Which cells are in a spot, to score them separately: ``"obs:COLUMN"`` of the reference or (n_cells,)
+        booleans; or ``"boxes"`` for the cells whose true position is in a box of .55 of the grid spacing
+        around a spot, as in the paper (``"boxes:0.4"`` for another size). By default, the boolean column
+        ``caught`` of ``obs``, if there is one.
     seeds
-        Seeds of the methods, each run with each.
+        Random seeds; every method is run with each of them.
     hits
-        Numbers of neighbours K for the hit number, each from 1 to all other cells.
+        Numbers of neighbours K for the hit number, from 1 to the number of other cells.
     major
-        Most frequent types that ``celltype_pcc@14`` (with this number) is a mean over.
+        Number of most frequent types that ``celltype_pcc@14`` (with this number) averages over.
     device
-        Device for the Placers that are named; of several, as "cuda:0,cuda:1", or "all" GPUs, each fits and
-        scores one method with one seed at a time.
+        Device for Placers that are given by name. With several, as "cuda:0,cuda:1", or "all" for all GPUs,
+        each fits and scores one method with one seed at a time.
     progress
         True shows a bar in terminals and notebooks, False shows nothing; a function is called with
         (stage, done, total) before each fit and at the end.
@@ -85,8 +85,8 @@ def evaluate_placement(
     Returns
     -------
     One row per score: ``method``, as given; ``seed``; ``fold``, always -1; ``level``, "cell", "type" or
-    "summary"; ``item``; ``metric``; ``value``. ``attrs["cellweft"]`` holds versions, parameters, seeds and
-    what was found of the pair.
+    "summary"; ``item``; ``metric``; ``value``. ``attrs["cellweft"]`` contains versions, parameters, seeds and
+    a description of the pair.
 
     =======  ==========================  ===============================================================
     level    item                        metrics
@@ -108,18 +108,18 @@ def evaluate_placement(
     Raises
     ------
     SettingError
-        No truth, a method that there is not, a setting out of its range.
+        There is no truth, a method does not exist, or a setting is out of range.
     KeyMissingError, InputError
-        A truth that is not there or does not fit; no labels; a method that gave something else than places of
-        the cells or shares of the spots.
+        A truth is missing or does not match the data; there are no labels; a method returned something other
+        than positions of cells or compositions of spots.
 
     Notes
     -----
     The metrics are those of Hao et al. 2024 (STEM), "Performance evaluation": the mean location error (their
     MAE, in the unit of the coordinates), the hit number (theirs is that by embedding), and the Pearson
-    correlation of each type's shares over the spots. Types count that the reference has and that are
-    somewhere in the true composition. A method that places no cells (``"nnls"``) has no location error and no
-    hits; where the composition is not known, it has no rows.
+    correlation of each type's shares over the spots. Only types that are in the reference and in the true
+    composition are scored. A method that places no cells (``"nnls"``) has no location error and no hits, and
+    no rows at all if the composition is unknown.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
         spots = arg("truth_composition", "obsm:KEY")
         raise SettingError(
             "truth",
-            expected="where the cells lived, or what the spots are made of",
+            expected="true positions of the cells, or compositions of the spots",
             got="neither",
             fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
         )

@@ -98,7 +98,7 @@ class MappedCells:
         Returns
         -------
         (n_cells, n_cells), ``k`` entries a row: 1 / (1 + distance in spot spacings). Which of the cells at
-        one place are taken is drawn at random: their order in the file may tell where they lived.
+        one place are taken is drawn at random: their order in the file may depend on their position.
 
         Raises
         ------

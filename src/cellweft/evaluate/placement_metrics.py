@@ -1,4 +1,4 @@
-"""How near placed cells are to where they lived, and how true the composition of spots is.
+"""Scores of placed cells: error of positions, and accuracy of compositions.
 
 `location_errors`, `hits` and `hit_number` score cells, `composition_pcc` scores cell types over the spots;
 `type_groups` tells frequent types from rare ones. Work is done in float64. No score is ever NaN.
@@ -68,7 +68,7 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     Parameters
     ----------
     true
-        (n_cells, n_dimensions) where the cells lived, finite.
+        (n_cells, n_dimensions) true positions of the cells, finite.
     neighbors
         (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
 
@@ -115,7 +115,7 @@ def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
     Parameters
     ----------
     true
-        (n_cells, n_dimensions) where the cells lived, finite.
+        (n_cells, n_dimensions) true positions of the cells, finite.
     neighbors
         (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
 
@@ -126,7 +126,7 @@ def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
     Raises
     ------
     InputError
-        As `hits`.
+        As in `hits`.
 
     Notes
     -----

@@ -170,7 +170,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     FormatError
         The file is a pickle, which is never opened, or of no kind that is read, or damaged.
     InputError, GeneError
-        As `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
+        As in `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
 
     Examples
     --------

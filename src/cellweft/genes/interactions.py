@@ -25,7 +25,7 @@ logger = logging.getLogger("cellweft")
 _KIND = "a list of edges (per line: two genes, and a weight or none)"
 _SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
 _STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
-_NAMES_OF_STRING = "Put names of genes in place of STRING's IDs: its file protein.info has them."
+_NAMES_OF_STRING = "Put names of genes instead of STRING's IDs: its file protein.info has them."
 _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
 
 

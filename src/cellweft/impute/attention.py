@@ -685,7 +685,7 @@ class GeneReliability:
         names
             (n_genes,) their names there.
         predicted
-            (n_sample, n_genes) predictions to judge in place of its own, of genes off the panel.
+            (n_sample, n_genes) predictions to judge instead of its own, of genes off the panel.
 
         Returns
         -------

@@ -164,7 +164,7 @@ class FittedMethod(FitFacts, Protocol):
         pair
             The pair that the method was fitted to, or given after loading.
         judged
-            (n_cells, n_genes) predictions to judge in place of the method's own.
+            (n_cells, n_genes) predictions to judge instead of the method's own.
         """
 
     def folder(self, pair: Pair) -> ModelFolder:

@@ -48,7 +48,7 @@ def read_checkpoint(
 
 
 def write_checkpoint(path: PathLike, request: Mapping[str, Any], model: ModelFolder) -> None:
-    """Keep a fit in a folder, in place of the one that is kept there; parameters as `read_checkpoint`."""
+    """Keep a fit in a folder, instead of the one that is kept there; parameters as `read_checkpoint`."""
     folder = Path(path).resolve()
     is_new = not folder.exists()
     try:

@@ -191,11 +191,12 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The data; its panel is what is learned from.
+            The data to learn from.
         checkpoint
-            A folder in which the fit is kept, made where it is missing. A fit of the same work that it holds
-            is taken, and nothing is learned anew: of the same values of both sides, protein embeddings, gene
-            sets and edges, the same settings, seed, versions and threads. The data are read once more for it.
+            Folder in which to keep the fit; created if it is missing. If it contains a fit of the same work,
+            that fit is loaded instead of training again. The work is the same if the values of both inputs,
+            protein embeddings, gene sets, edges, settings, seed, versions and threads are the same. To
+            compare the values, the data are read once more.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
             (stage, done, total) as training goes on.
@@ -205,11 +206,11 @@ class Imputer(NotebookText, FolderModel):
         SettingError
             k is larger than the reference.
         MissingFileError, FormatError, InputError
-            The embedding table, gene sets or edges cannot be read.
+            The embedding table, gene sets or edges are unreadable.
         GeneError
-            One of them holds none of the reference's genes.
+            One of them contains no gene of the reference.
         OutputExistsError, OutputError
-            The folder of the checkpoint holds other things, or cannot be written to.
+            The checkpoint folder contains other files, or is not writable.
         """
         return_memory()  # of the files' reading
         method, devices = self._chosen(), resolve_devices(self.device)
@@ -250,27 +251,27 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         genes
-            Names, or all of the reference by default.
+            Names of genes; by default all genes of the reference.
         pair
-            The data; by default those it was fitted to.
+            The data; by default those of the fit.
         memory
             Budget for the whole process.
         interval
-            As in `impute`: intervals are two more matrices of the result's size.
+            As in `impute`. Intervals add two matrices of the size of the result.
         scale, measured
-            As in `impute`: counts, and blended genes of the panel, take more memory.
+            As in `impute`. Counts and blended panel genes take more memory.
         sparse
-            As in `impute_to`; how many values are kept is estimated from some cells of the pair.
+            As in `impute_to`. The number of values that are kept is estimated from a sample of cells.
         in_memory
-            Whether the plan is of `impute`, which holds the result in memory, or of `impute_to`.
+            Whether to plan `impute`, which keeps the result in memory, or `impute_to`.
 
         Raises
         ------
         SettingError
-            ``interval`` or ``sparse`` is out of its range; ``sparse`` for a result in memory, which is dense;
-            an unknown ``scale`` or ``measured``.
+            ``interval`` or ``sparse`` is out of range, or ``sparse`` is used for a result in memory, which is
+            dense; an unknown ``scale`` or ``measured``.
         MemoryBudgetError
-            It does not fit in the budget.
+            The run does not fit in the budget.
         """
         check_cut(sparse)
         check_choice("scale", scale, get_args(ResultScale))
@@ -308,9 +309,9 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         genes
-            (n_genes,) names of genes of the reference, each of which is given a column.
+            (n_genes,) names of genes of the reference, one for each column of the result.
         pair
-            The pair it was fitted to, or the same with other spatial cells.
+            The pair of the fit, or the same pair with other spatial cells.
         scale
             As in `impute`.
 
@@ -325,7 +326,7 @@ class Imputer(NotebookText, FolderModel):
         SettingError
             An unknown scale.
         ScaleError
-            Counts are asked for, and the spatial data are not counts.
+            Counts were requested, but the spatial data are not counts.
         """
         fitted = self._fitted()
         check_counts(pair, scale)
@@ -355,49 +356,49 @@ class Imputer(NotebookText, FolderModel):
         genes
             Names of genes of the reference; all by default.
         pair
-            Data to impute; by default those it was fitted to. Counts of another tissue are brought to the
-            depth of that one, and results on the scale of counts to its own.
+            Data to impute; by default those of the fit. Counts of another tissue are brought to the depth of
+            the tissue of the fit, and results on the scale of counts back to their own.
         interval
-            Share of measured values that shall lie within the intervals that are given besides, 0.01 to
-            0.999, as 0.9; none by default. With 0.9, they hold 87 % of the values above zero too, and so more
-            than 90 % of all values of genes that few cells express. With ``preset="auto"`` and reliability.
+            Also return intervals that contain this share of the measured values, 0.01 to 0.999, for example
+            0.9; none by default. With 0.9, they contain 87 % of the values above zero, and therefore more
+            than 90 % of all values of genes that few cells express. Requires ``preset="auto"`` and
+            reliability.
         scale
-            "log", log-normalised expression, or "counts": the mean count that the panel would have shown in
-            each cell, its rate times the cell's efficiency, as `cellweft.impute.uncertainty.count_model`
-            says. Intervals are on the same scale. The spatial data have to be counts.
+            "log" for log-normalised expression, or "counts" for the count expected in each cell: the rate of
+            the gene times the size of the cell (see `cellweft.impute.uncertainty.count_model`). Intervals are
+            on the same scale. Counts require spatial data that are counts.
         measured
-            Genes of the panel: "predict" gives their predictions, as of any other gene; "blend" the best
-            estimate from measurement and prediction together, as `cellweft.impute.panel_blend` says. With
-            ``preset="auto"`` and spatial data that are counts, without intervals.
+            Values of panel genes: "predict" for their predictions, as for any other gene, or "blend" to
+            combine measurement and prediction (see `cellweft.impute.panel_blend`). "blend" requires
+            ``preset="auto"`` and spatial data that are counts, and gives no intervals.
         memory
-            Budget for the whole process, the result included.
+            Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called as blocks are done.
+            As in `fit`; a function is called after each block.
 
         Returns
         -------
         AnnData
-            ``X``: (n_cells, n_genes) log-normalised expression, or mean counts, float32. ``layers["lower"]``
-            and ``layers["upper"]``: the interval, if one is asked for, and ``obs["cellweft_similarity"]``,
-            how near the reference comes to each cell. ``var``, named as the reference names its genes:
-            ``symbol`` and ``gene_id``, empty where the reference does not tell them, of its names and of a
-            usual column of its ``var`` (gene_ids, ensembl_id, gene_symbols, say, or one that holds Ensembl
-            IDs); ``measured``, whether the gene was on the panel, and ``reliability``, NaN where it is not
-            known: with "auto" the expected Pearson correlation, beside ``reliability_lower``,
-            ``reliability_upper`` (nine in ten genes between them) and ``reliable``; with "stimpute" the
-            expected cosine; of blended genes, ``measurement_weight``, 0 to 1. ``obs`` and
-            ``obsm["spatial"]``: carried over. ``uns["spatial"]``, Visium's images, likewise.
-            ``uns["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says.
+            - ``X``: (n_cells, n_genes) log-normalised expression, or expected counts, float32.
+            - ``layers["lower"]``, ``layers["upper"]``: the interval, if requested.
+            - ``obs["cellweft_similarity"]``: how similar the reference is to each cell.
+            - ``var``, named as in the tissue. ``symbol``, ``gene_id``, ``reference_name``: other names,
+              empty if unknown. ``measured``: whether the gene is on the panel. ``reliability``: with "auto"
+              the expected Pearson correlation, with its 90 % range in ``reliability_lower`` and
+              ``reliability_upper``, and ``reliable``; with "stimpute" the expected cosine; NaN if unknown.
+              ``measurement_weight``, 0 to 1: of blended genes.
+            - ``obs``, ``obsm["spatial"]`` and ``uns["spatial"]`` (Visium's images): copied from the input.
+            - ``uns["cellweft"]``: how the result was made; see `cellweft._provenance.provenance`.
 
         Raises
         ------
         GeneError
             A gene that the reference does not have.
         SettingError, NotFittedError
-            An interval out of its range, or of an Imputer that has learned none; an unknown scale; a method
-            that cannot blend.
+            An interval is out of range, or the Imputer has not learned intervals; the scale is unknown; the
+            method cannot blend.
         ScaleError
-            Counts or blended genes are asked for, and the spatial data are not counts.
+            Counts or blended genes were requested, but the spatial data are not counts.
         MemoryBudgetError
             The result does not fit in the budget: use `impute_to`.
         """
@@ -444,32 +445,34 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         path
-            A ``.zarr`` store or an ``.h5ad`` file; it is there only once it is complete.
+            A ``.zarr`` store or an ``.h5ad`` file. It appears only when it is complete.
         genes, pair, interval, scale, measured, memory, progress
             As in `impute`.
         dtype
-            Type of the numbers that are written, "float32" or "float16": half the size, three digits; of
-            counts "float32" alone.
+            Data type of the stored values. "float16" takes half the space and keeps three digits. Counts
+            require "float32".
         sparse
-            Values of ``X`` below it, 0 to 1, are left out, and ``X`` is written as a sparse matrix (CSR), as
-            0.05; 0 leaves out zeros alone. By default ``X`` is dense. Layers are dense and hold all values.
-            With "float16", values are rounded to it and stored as float32, as scipy has no sparse matrix of
-            float16.
+            Omit values of ``X`` below this threshold, 0 to 1, for example 0.05, and write ``X`` as a sparse
+            matrix (CSR). 0 omits only zeros. By default, ``X`` is dense. Layers are always dense. With
+            "float16", values are rounded to float16 but stored as float32, because scipy has no sparse
+            float16 matrix.
         resume
-            Whether to go on with a run of the same work that was killed or failed, and to keep what is
-            written if this one fails; a zarr store only. The result is the same to the last bit. Where
-            there is nothing to go on with, or it is of other work, the run starts anew.
+            Whether to resume an interrupted run of the same work, and to keep what is written if this run
+            fails. Only for zarr stores. The result is the same to the last bit. If there is nothing to
+            resume, or the earlier run differs, the run starts from the beginning.
         dask
-            Address of a Dask scheduler whose workers make the result, as "tcp://host:8786", or "local" or
-            "local:4" for processes of this machine; by default it is made here. A zarr store only, on a disk
-            that all workers share; with processors of one kind, the result is the same to the last bit.
+            Compute on the workers of a Dask scheduler, given its address, for example "tcp://host:8786", or
+            on processes of this machine, with "local" or "local:4". By default, everything is computed in
+            this process. Only for zarr stores on a disk that all workers share. If all processors are of the
+            same type, the result is the same to the last bit.
         overwrite
-            Whether an output that is there may be replaced.
+            Whether to replace an existing output.
 
         Returns
         -------
         Path
-            Where it lies, holding what `impute` returns; ``uns["cellweft"]["sparse"]`` has the cut, if any.
+            Path of the output, which contains what `impute` returns. ``uns["cellweft"]["sparse"]`` is the
+            threshold, if you used one.
 
         Raises
         ------
@@ -512,7 +515,7 @@ class Imputer(NotebookText, FolderModel):
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> Any:
-        """Transfer what is known of the reference's cells to the spatial cells: means by the fitted weights.
+        """Transfer values of the reference cells to the spatial cells, as means with the fitted weights.
 
         Parameters
         ----------
@@ -521,43 +524,43 @@ class Imputer(NotebookText, FolderModel):
             names the cells, unless it only counts them. Name one of ``values``, ``obs``, ``obsm`` and
             ``layer``.
         obs
-            A column of the reference's ``obs``, such as a score; several columns, if all hold numbers.
+            A column of the reference's ``obs``, such as a score, or a list of numeric columns.
         obsm
-            A key of its ``obsm``: an embedding, or a table of proteins.
+            A key of the reference's ``obsm``, such as an embedding or a table of proteins.
         layer
-            A layer of it, whose values are averaged as they stand there, without normalisation.
+            A layer of the reference. Its values are averaged without normalisation.
         genes
             Genes of the layer; all by default.
         pair
-            Data to transfer to; by default those it was fitted to.
+            Data to transfer to; by default those of the fit.
         memory
-            Budget for the whole process, the result included.
+            Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called as blocks of cells are done.
+            As in `fit`; a function is called after each block of cells.
 
         Returns
         -------
         ndarray or DataFrame
-            As `Placement.transfer` returns. Numbers: an array, (n_cells,) or (n_cells, n_columns), where the
-            values have no names for their columns or are one column; else a DataFrame with a row for each
-            spatial cell. Text: a DataFrame of the share of each label, rows summing to 1.
+            For numbers, an array of shape (n_cells,) or (n_cells, n_columns) if ``values`` is an array or a
+            single column; otherwise a DataFrame with a row for each spatial cell. For text, a DataFrame with
+            the share of each label; rows sum to 1.
 
         Raises
         ------
         KeyMissingError, InputError, FormatError
-            No such column, key or layer; other rows than the reference has; NaN; a layer of another shape;
-            proteins below zero.
+            The column, key or layer does not exist; the number of rows differs from the reference; the values
+            contain NaN; the shape of the layer differs; a protein table has negative values.
         SettingError
-            None, or several, of ``values``, ``obs``, ``obsm`` and ``layer``.
+            None, or more than one, of ``values``, ``obs``, ``obsm`` and ``layer``.
         GeneError, NotFittedError, MemoryBudgetError
             As in `impute`.
 
         Notes
         -----
-        Every cell gets the weighted mean over the reference of which its imputed genes are made: with "auto"
-        by the softmax weights of attention, with "stimpute" over the k neighbours. Levels and the gene
-        network are not applied. A spatial cell without counts of the panel gets the mean over the reference
-        with "auto". For the most likely cell type, use `annotate`, which calibrates its probabilities.
+        Every cell gets a weighted mean over the reference, with the weights that are used to impute genes:
+        the softmax weights of attention with "auto", the k neighbours with "stimpute". Levels and the gene
+        network are not applied. With "auto", a spatial cell without counts in the panel gets the mean over
+        the reference. For the most likely cell type, use `annotate`, which calibrates its probabilities.
         """
         fitted, pair = self._fitted(), self._data(pair)
         given = values_to_transfer(pair, values, obs=obs, obsm=obsm, layer=layer, genes=genes)
@@ -574,51 +577,51 @@ class Imputer(NotebookText, FolderModel):
         memory: str | int = DEFAULT_MEMORY,
         progress: ProgressOption = True,
     ) -> pd.DataFrame:
-        """Tell the type of every spatial cell by the labels of the reference.
+        """Assign a cell type of the reference to every spatial cell.
 
         Parameters
         ----------
         labels
             A column of the reference's ``obs``, such as "cell_type"; a list of several, such as ["class",
-            "subclass"], whose labels then agree; an array with a label for each reference cell; or None for
-            the labels of the pair. Cells of the reference without a label are left out, as are those labelled
-            "unknown", "unassigned", "undefined", "NA" and the like, in any case.
+            "subclass"], whose labels are then consistent; an array with a label for each reference cell; or
+            None for the labels of the pair. Reference cells without a label are not used, nor are those
+            labelled "unknown", "unassigned", "undefined", "NA" and the like, in any case.
         pair
-            Data to annotate; by default those it was fitted to.
+            Data to annotate; by default those of the fit.
         memory
-            Budget for the whole process, the result included.
+            Budget for the whole process, including the result.
         progress
-            As in `fit`; a function is called as blocks of cells and parts of the calibration are done.
+            As in `fit`; a function is called after each block of cells and each part of the calibration.
 
         Returns
         -------
         DataFrame
-            A row per spatial cell. ``label``: the most probable label, never "unknown". ``confidence``: its
-            probability, 0 to 1, calibrated. ``unknown``: whether the cell looks as if its type were missing
-            from the reference, or has no counts of the panel. ``probability_NAME``: of each label, rows
-            summing to 1. Of several columns, each has these with its name and ``_`` before them; the best
-            label of the column with fewest labels decides, and the others agree with it.
-            ``attrs["cellweft"]``: how it was made, as `cellweft._provenance.provenance` says, and under
-            ``labels`` for each column how well confidence agreed with the truth in held-out cells
-            (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`) and the cells of
-            the reference with each label (``reference_cells``).
+            One row per spatial cell. ``label``: the most probable label, never "unknown". ``confidence``: its
+            calibrated probability, 0 to 1. ``unknown``: whether the type of the cell seems to be missing from
+            the reference, or the cell has no counts in the panel. ``probability_NAME``: the probability of
+            each label; rows sum to 1. With several columns, these names have the column and ``_`` as a
+            prefix; the column with the fewest labels is assigned first, and the others are consistent with
+            it. ``attrs["cellweft"]`` records how the table was made (see `cellweft._provenance.provenance`)
+            and, for each column under ``labels``, how well the confidence agreed with the truth in held-out
+            cells (``calibration_error``, and ``calibration`` for `cellweft.pl.label_calibration`) and the
+            number of reference cells with each label (``reference_cells``).
 
         Raises
         ------
         KeyMissingError, InputError
-            No such column; no labels; all cells of one label.
+            The column does not exist; there are no labels; all cells have the same label.
         NotFittedError, MemoryBudgetError
             As in `impute`.
 
         Notes
         -----
-        Probabilities are the geometric mean of two: shares of the labels in the weights that the cell gives
-        to the reference, on a scale that is fitted (vector scaling, Guo et al. 2017); and logistic regression
-        in the shared embedding. They are calibrated on cells of the reference that are held out and brought
-        to the panel, the gene levels and the depth of the tissue; see docs/labels.md. What looks unknown is
-        learned on the same cells, with one label at a time left out of the reference. Cells of the tissue are
-        unknown in groups of about 30 similar ones, where more than 30 % of a group look so, and more than
-        twice as many as in the whole tissue.
+        Probabilities are the geometric mean of two estimates: the share of each label in the weights that the
+        cell gives to the reference, rescaled (vector scaling, Guo et al. 2017), and logistic regression in
+        the shared embedding. They are calibrated on held-out reference cells that are adapted to the panel,
+        the gene levels and the depth of the tissue; see docs/labels.md. Unknown cells are detected by a model
+        that is trained on the same cells, leaving one label at a time out of the reference. Cells are marked
+        as unknown in groups of about 30 similar cells, if more than 30 % of a group look unknown, and more
+        than twice as many as in the whole tissue.
         """
         start, fitted, pair = time.monotonic(), self._fitted(), self._data(pair)
         with progress_callback(progress) as report:
@@ -636,13 +639,12 @@ class Imputer(NotebookText, FolderModel):
         genes
             (n_genes,) names of genes of the reference.
         judged
-            (n_cells, n_genes) predictions to judge in place of the Imputer's own, in all cells of `pair_`.
+            (n_cells, n_genes) predictions to judge instead of the Imputer's own, in all cells of `pair_`.
 
         Returns
         -------
-        (n_genes,) with "auto" the expected Pearson correlation of prediction and measurement, with
-        "stimpute" their expected cosine similarity; NaN where the Imputer was made without reliability, or
-        the panel was too small for it.
+        (n_genes,) the expected correlation of prediction and measurement: Pearson with "auto", cosine
+        similarity with "stimpute". NaN if the Imputer has no reliability, or the panel was too small for it.
 
         Raises
         ------
@@ -653,7 +655,8 @@ class Imputer(NotebookText, FolderModel):
 
         Notes
         -----
-        A panel gene gets the score of its prediction made without it. "stimpute": Eq. 13 of the paper.
+        A panel gene gets the score of the prediction that was made without it. "stimpute": Eq. 13 of the
+        paper.
         """
         fitted, pair = self._fitted(), self._pair()
         places = _positions(genes, pair)
@@ -676,19 +679,19 @@ class Imputer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            With the reference that the model was fitted with, and spatial data with the same panel.
+            A pair with the reference that the model was fitted to, and spatial data with the same panel.
 
         Raises
         ------
         InputError
-            The reference is another one: its genes, say, of which the model may know nothing.
+            The reference differs from that of the fit, for example in its genes.
         GeneError
-            The panel lacks genes of the model's.
+            The panel lacks genes of the model.
 
         Notes
         -----
-        Nothing is learned, and no file is read but the pair's: embedding, gene sets and edges are those of
-        the fit, held by the model.
+        Nothing is learned, and no files are read except those of the pair: the model contains embedding, gene
+        sets and edges of the fit.
         """
         folder = self._folder() if self._restored is None else self._restored
         panel = np.asarray(folder.genes["gene"].astype(str).tolist())
@@ -705,7 +708,7 @@ class Imputer(NotebookText, FolderModel):
 
     @classmethod
     def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
-        """Return the Imputer that was saved; it has no data until `attach`. See `cellweft.load`."""
+        """Return a saved Imputer, without data until you call `attach`. See `cellweft.load`."""
         config = folder.config
         check_choice("preset", config["preset"], ("auto", "stimpute"))
         check_seed(config["seed"])

@@ -172,7 +172,7 @@ def make_plan(
     Raises
     ------
     SettingError
-        The interval is out of its range.
+        The interval is out of range.
     MemoryBudgetError
         The work does not fit, with what it needs at least.
     """

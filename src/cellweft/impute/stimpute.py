@@ -130,7 +130,7 @@ class SavedStImpute:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StImputeMethod:
-    """stImpute with what its gene graph may be made from, given as `cellweft.Imputer` takes it.
+    """stImpute with what its gene graph may be made from, given as in `cellweft.Imputer`.
 
     Attributes
     ----------

@@ -148,7 +148,7 @@ class CoarseMapping:
     Attributes
     ----------
     queries, keys
-        (n_queries, n_latent) and (n_keys, n_latent) embeddings, as `cellweft.nn.mapping.Mapping` takes them.
+        (n_queries, n_latent) and (n_keys, n_latent) embeddings, as in `cellweft.nn.mapping.Mapping`.
     groups
         Of the keys.
     least_share

@@ -60,7 +60,7 @@ class _Settings:
         Raises
         ------
         SettingError
-            An unknown name, or a value out of its range.
+            An unknown name, or a value out of range.
         """
         given: Any = settings  # whatever a user passes
         if not isinstance(given, Mapping):

@@ -85,7 +85,7 @@ def integrated_gradients(
     MissingExtraError
         captum is not installed.
     SettingError
-        A number out of its range.
+        A number out of range.
 
     Notes
     -----

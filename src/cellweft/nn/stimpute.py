@@ -168,7 +168,7 @@ def _less(values: torch.Tensor, mean: torch.Tensor | Literal["each", "profile"],
 
 
 def measured_mean(cells: torch.Tensor, reading: SimilarityMean) -> torch.Tensor | Literal["each", "profile"]:
-    """Return X_mean_t of Eq. 10, as `similarity_loss` takes it.
+    """Return X_mean_t of Eq. 10, as in `similarity_loss`.
 
     Parameters
     ----------

@@ -55,53 +55,54 @@ def umap(
 ) -> tuple[Axes, Axes]:
     """Plot UMAPs of the cells by label, from measured genes and from imputed genes.
 
-    Of a placement, it is drawn from the expression and from the embeddings, of cells and spots together.
+    For a placement, the UMAPs are those of the expression and of the embeddings, of cells and spots together.
 
     Parameters
     ----------
     measured
-        What was measured: AnnData or path, brought to logarithms as `cellweft.pair` does it. Or a placement.
+        Measured data: AnnData or path, log-normalised as in `cellweft.pair`. Or a placement.
     imputed
         Result of `cellweft.Imputer.impute` for the same cells in the same order, or its path. None for a
         placement.
     label
-        A column of ``obs`` of either side, or (n_cells,) labels; of a placement, of the placed cells. The
-        spots are grey.
+        A column of ``obs`` of either input, or (n_cells,) labels. For a placement, labels of the placed
+        cells; the spots are grey.
     neighbors
-        Of a cell in the graph, with the cell itself, at least 2.
+        Number of neighbours in the graph, including the cell itself, at least 2.
     seed
-        Of the PCA, of the UMAP and of the draw of cells.
+        Random seed of the PCA, the UMAP and the subsampling of cells.
     most_cells
-        Of more cells, so many are drawn at random, the same on both sides.
+        Maximum number of cells. If there are more, a random sample is drawn, the same in both panels.
     colors
         Colour of each label; by default those of `label_colors`.
     legend
         Whether to draw the legend.
     axes
-        Two; a new figure by default.
+        Two axes to draw on; a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        Measured, imputed; of a placement, expression and embedding. The coordinates mean nothing by
-        themselves; the two layouts are independent.
+        Measured and imputed; for a placement, expression and embedding. The coordinates have no meaning, and
+        the two layouts are independent.
 
     Raises
     ------
     KeyMissingError
-        No such column.
+        The column does not exist.
     InputError
-        Other numbers of cells on the two sides, fewer than 4 cells, nothing imputed.
+        The numbers of cells differ, there are fewer than four cells, or nothing was imputed.
 
     Notes
     -----
-    Of a placement: Fig. 3a of Hao et al. 2024 (STEM), with the spots beside the cells, so that it shows too
-    how far the platforms are apart before and after. Expression is that of the genes that the model sees.
+    For a placement, this is Fig. 3a of Hao et al. 2024 (STEM) with both cells and spots, so that it also
+    shows how different the platforms are before and after. Expression is that of the genes that the model
+    uses.
 
-    scanpy's path: 50 principal components where there are more genes and cells than that, its graph of
-    neighbours, and UMAP. Unlike its defaults, the neighbours are exact ones of scikit-learn, as the
-    approximate search compiles for longer than the exact one takes for the cells of a plot, and the layout
-    starts at the first two components and takes 200 steps.
+    As in scanpy: 50 principal components (fewer if there are fewer genes or cells), its graph of neighbours,
+    and UMAP. Unlike scanpy's default, neighbours are exact (scikit-learn), because the approximate search
+    takes longer to compile than the exact search takes for the cells of a plot. The layout starts from the
+    first two components and takes 200 steps.
     """
     check_range("neighbors", neighbors, low=2, integer=True)
     check_range("most_cells", most_cells, low=neighbors + 1, integer=True)
@@ -218,33 +219,33 @@ def modules(
     data
         Log-normalised expression: AnnData, path, or a table of cells x genes.
     modules
-        Module of every gene, as `cellweft.tl.coexpression_modules` returns it; by default made of ``data``.
-        Those of measured values drawn over imputed ones show whether modules are kept.
+        Module of every gene, from `cellweft.tl.coexpression_modules`; by default computed from ``data``. Pass
+        the modules of measured values to see whether imputed values preserve them.
     genes
-        Genes to draw; by default all (those of ``modules``, where these are given).
+        Genes to draw; by default all, or those of ``modules`` if given.
     layer
         Layer of the AnnData; ``X`` by default.
     seed
-        Of the modules, where they are made.
+        Random seed for computing modules.
     most_genes
-        More genes than this are refused, as they would not be seen.
+        Maximum number of genes, because more would not be readable.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
         (n_genes, n_genes) Pearson correlations, -1 to 1; genes ordered by module, within it by their mean
-        correlation with it. Lines part the modules; each is named by its number, its size and the three genes
-        that correlate with it most, where there is room, and the axis says how many are not. Up to 30 genes
-        are all named below.
+        correlation with it. Lines separate the modules. If there is room, each is labelled with its number,
+        its size and the three genes that correlate with it most; the axis shows how many are not labelled. Up
+        to 30 genes are all named at the bottom.
 
     Raises
     ------
     GeneError
-        A gene that is not in the data.
+        A gene is not in the data.
     InputError
-        Too many genes, fewer than two, NaN in the values.
+        There are too many genes or fewer than two, or values are NaN.
 
     Examples
     --------
@@ -297,7 +298,7 @@ def enrichment(
     cmap: str = "RdBu_r",
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot which cell types are neighbours, or in which regions they live, compared with chance.
+    """Plot which cell types are neighbours, or in which regions they are placed, compared with chance.
 
     Parameters
     ----------
@@ -305,25 +306,25 @@ def enrichment(
         z-scores of `cellweft.tl.neighborhood_enrichment` (n_types x n_types), or the table of
         `cellweft.tl.region_enrichment`.
     fdr
-        Of a region table, fields below it are marked with a dot.
+        For a region table, a dot marks entries with a lower false discovery rate.
     limit
-        The z-score of the last colour on both sides; by default the largest size of two different types, as
-        a type beside itself would take all the colours. White is 0.
+        Absolute z-score at both ends of the colour scale; by default the largest one between different types,
+        because pairs of the same type would dominate the scale. White is 0.
     cmap
         A diverging colour map of matplotlib.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        A field per pair: rows are the types of cells; columns those of their neighbours, or regions. Where
-        values of a type beside itself lie beyond the colours, they are written there, up to 20 types.
+        Types of cells in rows; types of their neighbours, or regions, in columns. Values of pairs of the same
+        type that exceed the colour scale are written in the plot, for up to 20 types.
 
     Raises
     ------
     InputError
-        Neither of the two tables, an empty one, or values that are not numbers.
+        ``table`` is neither of the two, is empty, or contains values that are not numbers.
 
     Examples
     --------

@@ -46,16 +46,17 @@ def palette(n: int) -> list[str]:
     Parameters
     ----------
     n
-        How many, at least 0. From the 61st on they repeat.
+        Number of colours, at least 0. From the 61st on, they repeat.
 
     Notes
     -----
-    The first seven are those of Okabe and Ito (2008), without their black, which readers of all kinds of
-    colour vision tell apart. The others were added one by one, each as far as possible from all before it,
-    from white, from black and from the grey of missing values: by the distance in CIELAB, the smallest of
-    that seen by the normal eye and 1.7 times those under deuteranopia and protanopia (simulated as Machado et
-    al., 2009). The smallest distance of two colours is 26 among the first 20 and 14 among all 60. Nobody
-    tells sixty colours apart at a glance; where there are many labels, panels of some of them say more.
+    The first seven are those of Okabe and Ito (2008) without black, which are distinguishable for all types
+    of colour vision. The others were added one by one, each as far as possible from all previous ones and
+    from white, black and the grey of missing values. The distance is measured in CIELAB, as the minimum of
+    the distance for normal vision and 1.7 times those for deuteranopia and protanopia (simulated as in
+    Machado et al., 2009). The smallest distance between two colours is 26 among the first 20 and 14 among all
+    60. Sixty colours cannot be distinguished at a glance: if there are many labels, plot some of them at a
+    time.
 
     Examples
     --------
@@ -78,15 +79,14 @@ def label_colors(data: AnnData | PathLike, column: str, *, keep: bool = False) -
         Of ``obs``, with labels.
     keep
         Whether to write the colours to ``uns[f"{column}_colors"]`` of the AnnData, where scanpy, squidpy and
-        every plot of cellweft look for them. This is the only function of `cellweft.pl` that writes to its
-        input, and it does so only when asked.
+        the plots of cellweft look for them. This is the only option of `cellweft.pl` that changes its input.
 
     Returns
     -------
     dict
-        ``"#rrggbb"`` by label in natural order ("Type2" before "Type10"). Categories keep an order of their
-        own: ordered ones, and those that are not simply sorted as text. Missing labels are not in it; plots
-        draw them grey.
+        ``"#rrggbb"`` by label in natural order ("Type2" before "Type10"). Ordered categories, and those that
+        are not simply sorted as text, keep their order. Missing labels are not included; plots draw them in
+        grey.
 
     Raises
     ------

@@ -46,7 +46,7 @@ def trends(
     Parameters
     ----------
     trends
-        Of `cellweft.tl.gene_trends`.
+        Result of `cellweft.tl.gene_trends`.
     genes
         One panel for each; by default the six with the smallest p-values.
     types
@@ -54,22 +54,22 @@ def trends(
     colors
         Colour of each type.
     axis
-        What the axis is called, such as "depth (µm)".
+        Label of the axis, such as "depth (µm)".
     axes
         Where to draw, one for each gene; a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        One per gene. The band is for the mean at each single position, not for the whole curve. Of genes
-        without a value below 0, as of all log-normalised expression, curve and band stop at 0.
+        One per gene. The band is for the mean at each single position, not for the whole curve. For genes
+        without negative values, such as log-normalised expression, curve and band end at 0.
 
     Raises
     ------
     GeneError, KeyMissingError
-        No such gene or type.
+        A gene or type does not exist.
     InputError
-        No genes, or another number of axes.
+        There are no genes, or the number of axes does not match.
 
     Examples
     --------
@@ -123,25 +123,25 @@ def attribution(
     Parameters
     ----------
     attribution
-        Of `cellweft.tl.attribute`.
+        Result of `cellweft.tl.attribute`.
     segments
-        (n_cells,) the segment of every cell, as `cellweft.tl.dominant_genes` takes it.
+        (n_cells,) the segment of every cell, as in `cellweft.tl.dominant_genes`.
     genes
-        Genes to draw, in this order; by default the most dominant of each segment, in the order of the
+        Genes to draw, in this order; by default the most dominant genes of each segment, in the order of the
         segments.
     n_genes
-        Genes per segment, at least 1, where none are named.
+        Number of genes per segment if you do not name them, at least 1.
     scale
-        "none": mean attributions as they are. "gene": each gene's divided by the largest size it has in any
-        segment, so that genes of small attributions are seen too.
+        "none": mean attributions. "gene": mean attributions divided by the gene's largest absolute value in
+        any segment, so that genes with small attributions are visible too.
     fdr
-        Fields of genes that are dominant in a segment at this rate are marked with a dot.
+        A dot marks genes that are dominant in a segment at this false discovery rate.
     limit
-        The value of the last colour on both sides; by default the largest size there is. White is 0.
+        Absolute value at both ends of the colour scale; by default the largest one. White is 0.
     cmap
         A diverging colour map of matplotlib.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def attribution(
     GeneError
         A gene that the attribution does not have.
     InputError, SettingError
-        As `cellweft.tl.dominant_genes`.
+        As in `cellweft.tl.dominant_genes`.
     """
     from cellweft.tl._dominant_genes import dominant_genes
 

@@ -54,7 +54,7 @@ class Shade:
     measure: str = ""
 
 
-_DISTANCE = "{unit}"  # in place of the unit of the coordinates
+_DISTANCE = "{unit}"  # instead of the unit of the coordinates
 _MEASURES = {
     "confidence": "confidence (0 to 1)",
     "weight": "weight of the best spot (0 to 1)",
@@ -70,7 +70,7 @@ def opened(data: AnnData | PathLike, argument: str = "data") -> Input:
     Parameters
     ----------
     data, argument
-        As `cellweft.data.io.results.open_result`.
+        As in `cellweft.data.io.results.open_result`.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
     unit
         What was asked for; "" is none.
     coordinates
-        As `places_of`: the unit of others than the usual ones is not known.
+        As in `places_of`: the unit of others than the usual ones is not known.
     """
     if unit is not None:
         return unit or None
@@ -252,7 +252,7 @@ def logged(data: Input) -> Side:
     Raises
     ------
     InputError, ScaleError, GeneError
-        As `cellweft.pair`.
+        As in `cellweft.pair`.
     """
     data, wish = counts_in(data, ReadOptions(name="spatial", duplicates="first"))
     genes = gene_names(data, wish)

@@ -19,21 +19,22 @@ _POINTS = "#0072B2"
 def label_calibration(
     labels: pd.DataFrame | Mapping[str, Any], column: str | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Plot the reliability diagram of labels: the share that was right, by confidence.
+    """Plot the reliability diagram of labels: the share that is correct at each confidence.
 
     Parameters
     ----------
     labels
-        Result of `cellweft.Imputer.annotate`, or what ``cellweft annotate`` wrote beside its table (.json).
+        Result of `cellweft.Imputer.annotate`, or the .json file that ``cellweft annotate`` wrote next to its
+        table.
     column
-        The column of labels, where there are several; by default the last, with most labels.
+        The column of labels, if there are several; by default the last one, which has the most labels.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        A point per bin of confidence of the held-out cells; its area is the share of the cells in it.
+        One point per bin of confidence of the held-out cells. Its area shows the share of cells in the bin.
 
     Raises
     ------

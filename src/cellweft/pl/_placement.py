@@ -68,31 +68,32 @@ def placed(
     placement
         A Placement, or the AnnData (or its path) that `cellweft.Placement.to_anndata` gives.
     color
-        As `cellweft.pl.spatial`: of a Placement a column of the cells' ``obs`` or of `Placement.table` (such
-        as "confidence"), or values; of an AnnData a column of ``obs`` (such as "cellweft_confidence"), a
-        gene, or values. By default the cells' types where they have any.
+        As in `cellweft.pl.spatial`. For a Placement, a column of the cells' ``obs`` or of `Placement.table`
+        (such as "confidence"), or values. For an AnnData, a column of ``obs`` (such as
+        "cellweft_confidence"), a gene, or values. By default the cell types, if there are any.
     truth
-        Where the cells lived: ``"obsm:KEY"`` or ``"obs:X,Y"``, (n_cells, 2 or 3) values, or a table with the
-        cells' names. None draws the places alone.
+        True positions of the cells: ``"obsm:KEY"`` or ``"obs:X,Y"``, (n_cells, 2 or 3) values, or a table
+        with the cell names as the index. With None, only the placed cells are drawn.
     kind
-        With a truth: "beside" draws true places beside those found, at one scale; "lines" draws both in one
-        panel, a line from each cell's true place to the one found.
+        If the truth is known: "beside" draws true and placed positions side by side, on the same scale;
+        "lines" draws both in one panel, with a line from the true to the placed position of each cell.
     colors, limits, cmap, y, unit, size, most_dots
-        As `cellweft.pl.spatial`.
+        As in `cellweft.pl.spatial`.
     most_lines
-        Lines that are drawn at most, of cells drawn evenly over the tissue; the median error is of all cells.
+        Maximum number of lines, for cells that are spread evenly over the tissue. The median error is that of
+        all cells.
     axes
-        Where to draw, one for each panel; a new figure by default.
+        Axes to draw on, one for each panel; a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        The panel of the places found; before it, with "beside", that of the true ones.
+        The panel of the placed cells, and with "beside" that of the true positions before it.
 
     Raises
     ------
     GeneError, KeyMissingError, InputError, SettingError
-        As `cellweft.pl.spatial`; a truth of other cells.
+        As in `cellweft.pl.spatial`; a truth of other cells.
 
     Examples
     --------
@@ -153,37 +154,37 @@ def composition(
     Parameters
     ----------
     spots
-        AnnData of spots (or its path) with ``obsm["cellweft_proportions"]``, as ``Placement.to_anndata(
-        of="spots")`` gives; a Placement, which is asked to `deconvolve`; or a table of spots x types with
-        ``places``.
+        AnnData of spots (or its path) with ``obsm["cellweft_proportions"]``, from
+        ``Placement.to_anndata(of="spots")``; a Placement, which is deconvolved; or a table of spots x types
+        together with ``places``.
     kind
-        "map": a panel for each type, coloured by its share, all in the same colours. "pies": one panel with a
-        pie for each spot.
+        "map": one panel per type, coloured by its share, all on the same scale. "pies": one panel with a pie
+        chart for each spot.
     labels
-        Types to draw, in this order. By default with "map" the eight that make up most, with "pies" all; in
-        pies what is not drawn is the "other" part, grey.
+        Types to draw, in this order. By default, "map" draws the eight most frequent types, and "pies" all.
+        In pies, the types that are not drawn are summed as "other", in grey.
     places
         (n_spots, 2 or 3) coordinates, for a table.
     coordinates
-        As `cellweft.pl.spatial`, for an AnnData.
+        As in `cellweft.pl.spatial`, for an AnnData.
     colors
         Colour of each type, for "pies".
     limits, cmap, y, unit, size
-        As `cellweft.pl.spatial`; the limits are 0 and the largest share that is drawn by default.
+        As in `cellweft.pl.spatial`. By default, the limits are 0 and the largest share that is drawn.
     axes
-        Where to draw, one for each panel; a new figure by default.
+        Axes to draw on, one for each panel; a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        One per type with "map", one with "pies". The last map says how many types are not drawn.
+        One per type with "map", one with "pies". The last map shows how many types are not drawn.
 
     Raises
     ------
     KeyMissingError
-        No ``obsm["cellweft_proportions"]``, no coordinates, or a type that is not in it.
+        ``obsm["cellweft_proportions"]`` or coordinates are missing, or a type is not in it.
     InputError
-        Shares below 0, no spots, another number of places than spots or of axes than panels.
+        Shares are negative, there are no spots, or the number of positions or axes does not match.
 
     Examples
     --------
@@ -240,7 +241,7 @@ def _placed_cells(placement: Any) -> tuple[Input, DoubleArray]:
 
 
 def _true_places(data: Input, truth: Any) -> DoubleArray:
-    """Return where the cells lived, (n_cells, 2)."""
+    """Return the true positions of the cells, (n_cells, 2)."""
     n_cells = len(data.obs)
     if isinstance(truth, pd.DataFrame):
         names = data.obs.names().astype(str)

@@ -58,8 +58,8 @@ def methods(
     Parameters
     ----------
     scores
-        Table of `cellweft.evaluate_imputation` or `cellweft.evaluate_placement`, or as it was written and
-        read again.
+        Table of `cellweft.evaluate_imputation` or `cellweft.evaluate_placement`, also after writing and
+        reading it.
     metric
         One of its metrics, such as "pearson" or "location_error".
     level
@@ -67,19 +67,19 @@ def methods(
     order
         Methods to draw, from the top; by default all, the best median first.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        A box of the quartiles per method, its whiskers to the 5 and 95 % quantiles, the median as a line and
-        a number. Points are drawn where there are at most 500 of a method. Several seeds of a method are
-        averaged item by item first.
+        One box per method: quartiles, whiskers at the 5 and 95 % quantiles, and the median as a line and a
+        number. Points are drawn if a method has at most 500. Several seeds of a method are first averaged
+        item by item.
 
     Raises
     ------
     KeyMissingError
-        No such metric, level or method in the table.
+        The metric, level or method is not in the table.
     InputError
         Not a table of scores, or an empty one.
 
@@ -140,22 +140,22 @@ def reliability(
     method
         The method whose scores they are; may be omitted if there is only one, or if one is "auto".
     name_worst
-        Genes that fall short by most, whose names are written beside their points.
+        Number of genes to name: those whose score is farthest below the expected one.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        A point per gene, with the interval of what was expected where it is known (as a bar); the line of
-        what is as expected; and the Spearman correlation of the two, over how many genes.
+        One point per gene, with the interval of the expected score as a bar, if known; the diagonal; and the
+        Spearman correlation of expected and observed scores, with the number of genes.
 
     Raises
     ------
     KeyMissingError
-        No reliability, no such metric or method.
+        There is no reliability, or the metric or method is not in the table.
     InputError
-        No gene has both.
+        No gene has both an expected and an observed score.
 
     Examples
     --------

@@ -64,47 +64,48 @@ def spatial(
     Parameters
     ----------
     data
-        AnnData (in memory, backed or a view), or the path of one (.h5ad or .zarr), with coordinates; only
-        what is drawn is read.
+        AnnData (in memory, backed or a view) with coordinates, or its path (.h5ad or .zarr). Only the values
+        that are drawn are read.
     color
-        A gene, a column of ``obs`` (``"gene:NAME"`` and ``"obs:NAME"`` tell them apart where a name is both),
-        or (n_cells,) numbers or labels. None draws all cells alike.
+        A gene, a column of ``obs`` (write ``"gene:NAME"`` or ``"obs:NAME"`` if a name is both), or (n_cells,)
+        numbers or labels. With None, all cells have the same colour.
     layer
-        Layer that a gene is read from, "raw" for the ``raw`` slot; ``X`` by default. Values are drawn as they
-        stand there. There must be such a layer, whatever ``color`` is.
+        Layer to read a gene from, or "raw" for the ``raw`` slot; ``X`` by default. Values are not
+        transformed. The layer must exist, whatever ``color`` is.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default the usual places. Of three dimensions the first two are
-        drawn.
+        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default ``obsm["spatial"]`` or columns with common names. In 3-D,
+        the first two dimensions are drawn.
     colors
-        Colour of each label, of which one at least must be drawn; by default those of `label_colors`. Missing
+        Colour of each label, at least one of which must be drawn; by default those of `label_colors`. Missing
         labels are grey.
     limits
-        Values of the first and last colour; by default the smallest value (the quantile 0.005 where any is
-        below 0) and the quantile 0.995, so that a few cells do not darken all others; the smallest and the
-        largest where these are equal. The colour bar is pointed where values lie beyond. NaN is grey.
+        Values of the first and last colour. By default, the smallest value (the 0.005 quantile if there are
+        negative values) and the 0.995 quantile, so that a few cells do not dominate the scale; if these are
+        equal, the smallest and the largest value. Ends of the colour bar are pointed if values exceed them.
+        NaN is grey.
     cmap
         A colour map of matplotlib, for numbers.
     y
-        Where y grows to: "down", as in images, or "up". The plot says so beside it.
+        Direction of the y axis: "down", as in images, or "up". The plot shows it.
     unit
-        Unit of the coordinates, such as "µm": a scale bar is drawn with it. By default that of the data,
-        which is known where they, or the tissue of a result, come from an instrument's folder; else, and with
-        "", no bar is drawn.
+        Unit of the coordinates, such as "µm", for a scale bar. By default the unit of the data, which is
+        known if they (or the tissue of a result) come from the folder of an instrument. If the unit is
+        unknown, or "", no bar is drawn.
     size
-        Diameter of a dot in the unit of the coordinates; by default from how dense the cells lie.
+        Diameter of a dot in the unit of the coordinates; by default it depends on the density of the cells.
     most_dots
-        Beyond so many cells, pixels are drawn in place of dots; see Notes.
+        Above this number of cells, pixels are drawn instead of dots; see Notes.
     legend
         Whether to draw the legend or the colour bar.
     title
-        By default the name of what is drawn.
+        Title; by default the name of the gene or column.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        Of equal aspect. Dots are one collection, rasterised in vector formats; pixels are one image.
+        Axes with equal aspect. Dots are one collection, rasterised in vector formats; pixels are one image.
 
     Raises
     ------
@@ -113,18 +114,19 @@ def spatial(
     KeyMissingError
         No coordinates, no such layer.
     InputError
-        Not one value per cell, no cells, infinite values, a name that is both gene and column.
+        There is not one value per cell, there are no cells, values are infinite, or a name is both gene and
+        column.
     SettingError
-        A setting out of its range.
+        A setting is out of range.
 
     Notes
     -----
-    High values are drawn above low ones, and dots of labels in the order of their places, so that the order
-    of the cells changes nothing. Of more than ``most_dots`` cells, the tissue is cut into square pixels that
-    hold 2.5 cells on average where there are cells, at most 1,500 along the longer side: each shows the mean
-    of its values, or its most frequent label (of equally frequent ones the first). Empty pixels that have
-    neighbours on five of eight sides take what the nearest one shows, so that cells that lie at random leave
-    no speckle. Means are of narrower range than single cells; the default limits are those of the means.
+    High values are drawn on top of low ones, and dots with labels in the order of their coordinates, so that
+    the plot does not depend on the order of the cells. With more than ``most_dots`` cells, the tissue is
+    divided into square pixels with 2.5 cells on average, at most 1,500 along the longer side. Each pixel
+    shows the mean of its values, or its most frequent label (the first one in a tie). Empty pixels with
+    filled neighbours on five of eight sides show the value of the nearest pixel, to avoid speckle. Means have
+    a narrower range than single cells; the default limits are those of the means.
 
     Examples
     --------
@@ -169,22 +171,22 @@ def gene(
     gene
         Name of the gene in it.
     measured
-        Measurements of the same cells, in the same order: AnnData or path (brought to the scale of the
-        imputed values as `cellweft.pair` does it, over all its genes), a Pair, or (n_cells,) values on that
-        scale, NaN where there is none. None draws no such panel.
+        Measurements of the same cells, in the same order: AnnData or path (normalised over all its genes as
+        in `cellweft.pair`), a Pair, or (n_cells,) values on the scale of the imputed values, NaN if missing.
+        With None, this panel is omitted.
     uncertainty
-        Whether to draw the width of the interval, which layers "lower" and "upper" give; by default where
-        they are there.
+        Whether to draw the width of the interval (layers "lower" and "upper"); by default if these layers
+        exist.
     coordinates, limits, cmap, y, unit, size, most_dots
-        As `spatial`; the limits are those of the measured and the imputed panel together.
+        As in `spatial`. The measured and the imputed panel share the limits.
     axes
-        One for each panel: measured, imputed, width; a new figure by default.
+        One for each panel (measured, imputed, width); a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        The panels in this order, those that were drawn. Measured and imputed share one colour bar; the width
-        has its own, as it has its own colours.
+        The panels that were drawn, in this order. Measured and imputed share one colour bar; the width has
+        its own.
 
     Raises
     ------
@@ -193,9 +195,9 @@ def gene(
     KeyMissingError
         No coordinates; ``uncertainty=True`` without the layers.
     InputError
-        Other cells on the two sides; another number of axes than panels.
+        The cells differ, or the number of axes does not match.
     ScaleError
-        The result is on the scale of counts, and the measurements are not counts.
+        The result contains counts, but the measurements are not counts.
 
     Examples
     --------
@@ -252,7 +254,7 @@ def uncertainty(
     gene
         Name of the gene.
     coordinates, limits, cmap, y, unit, size, most_dots, title, ax
-        As `spatial`.
+        As in `spatial`.
 
     Returns
     -------

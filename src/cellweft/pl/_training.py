@@ -45,32 +45,32 @@ def calibration(
     Parameters
     ----------
     truth
-        (n_cells, n_genes) measured log-normalised values of genes that the intervals were made without, NaN
-        where there is none; a table has the genes' names as its columns.
+        (n_cells, n_genes) measured log-normalised values of genes that were not used to make the intervals,
+        NaN if missing; for a table, the columns are gene names.
     bounds
         For each level, between 0 and 1: (lower, upper), each (n_cells, n_genes); or an AnnData of
         ``impute(genes, interval=level)``, whose cells are those of ``truth``, and whose genes too where that
         is no table.
     label
-        Name of the line, where several are drawn on one ``ax``.
+        Name of the line, if you draw several on one ``ax``.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     Axes
-        Observed coverage of all entries against the level, with the line of what is as stated; a bar at each
-        level from the lower to the upper quartile of single genes, as intervals hold in the mean over genes
-        and not for each.
+        Observed coverage of all entries against the level, with the diagonal; and at each level a bar from
+        the lower to the upper quartile of single genes, because intervals hold on average over genes, not for
+        each gene.
 
     Raises
     ------
     KeyMissingError
-        An AnnData without the layers "lower" and "upper", or without a gene of the table.
+        An AnnData lacks the layers "lower" and "upper", or a gene of the table.
     InputError
-        Shapes that do not fit, no levels, or no measured entry.
+        Shapes do not match, or there are no levels or no measured entries.
     SettingError
-        A level that is not between 0 and 1.
+        A level is not between 0 and 1.
 
     Examples
     --------
@@ -113,24 +113,24 @@ def history(
     Parameters
     ----------
     estimator
-        A fitted Imputer or Placer, or its history: losses, one list of losses per encoder, or a list per
-        stage by name.
+        A fitted Imputer or Placer, or its history: a list of losses, one list per encoder, or a mapping from
+        stage to list.
     axes
-        Where to draw, one for each stage; a new figure by default.
+        Axes to draw on, one for each stage; a new figure by default.
 
     Returns
     -------
     tuple of Axes
-        One per stage of training, as their losses are of different kinds: two of stImpute, one of the others.
-        The horizontal axis is in epochs of stImpute, else in parts of the training.
+        One per stage of training, because their losses differ: two for stImpute, one for other methods. The
+        horizontal axis shows epochs for stImpute, and fractions of the training for other methods.
 
     Raises
     ------
     NotFittedError
         Nothing was trained.
     InputError
-        No losses are known (of a model that an earlier version saved, say), or another number of axes than
-        stages.
+        No losses are stored (for example in a model of an earlier version), or the number of axes does not
+        match.
 
     Examples
     --------

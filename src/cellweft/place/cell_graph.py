@@ -52,7 +52,7 @@ def nearest_by_overlap(
     listed: int = LISTED_CELLS,
     block_bytes: float = BLOCK_BYTES,
 ) -> IntArray:
-    """Return the other cells that most probably lived near.
+    """Return the other cells that are most probably near.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ def nearest_by_overlap(
     k
         From 1 to all other cells.
     most_cells
-        Up to so many, every cell is compared with every other.
+        Up to this number of cells, every cell is compared with every other.
     listed
-        Of more cells, each is compared at a spot with so many only (at least ``k`` + 1), those that most
-        probably lived near it.
+        With more cells, each is only compared with this number of cells at a spot (at least ``k`` + 1), those
+        that are most probably near it.
     block_bytes
         Memory for a block of cells.
 
@@ -122,7 +122,7 @@ def _nearest_listed(
 def _cells_near_spots(
     weights: sp.csr_matrix, nearness: sp.csr_matrix, *, listed: int, block_bytes: float
 ) -> sp.csr_matrix:
-    """Return the cells that most probably lived near each spot, (n_spots, n_cells), so many at most."""
+    """Return the cells that are most probably near each spot, (n_spots, n_cells), so many at most."""
     n_cells, n_spots = weights.shape
     least = np.zeros(n_spots, dtype=np.float32)  # what a spot's list takes in
     parts: list[tuple[NDArray[Any], ...]] = []

@@ -1,4 +1,4 @@
-"""The Placement: where every cell lived, as operators that are carried out when they are asked for."""
+"""The Placement: the positions of all cells, as operators that are carried out when they are asked for."""
 
 from __future__ import annotations
 
@@ -64,40 +64,41 @@ _READ_KEYS = 2048  # cells that are read at once when genes are carried to spots
 class Placement(NotebookText):
     """Cells mapped to the spots of a tissue. Returned by `cellweft.Placer.place`.
 
-    The mapping matrices are never held: read-outs go over blocks of them. `coordinates`, `table` and the 64
-    heaviest spots of a cell, on which `topk`, `assign` and `neighbors` rest, come from one go, which is kept.
+    The mapping matrices are never kept in memory; all methods compute them in blocks. `coordinates`, `table`
+    and the 64 largest weights of each cell, which `topk`, `assign` and `neighbors` use, are computed together
+    once and then kept.
 
     Attributes
     ----------
     pair
-        The cells that were placed, as its reference, and the spots.
+        The pair that was placed: the cells as its reference, and the spots.
     model
-        What was trained.
+        The fitted model.
     inputs
         Cells and spots as the model's encoders see them.
     cells, spots
-        (n_cells, n_latent) and (n_spots, n_latent) embeddings, of the encoders and what is compared of
-        expression beside them, whose products are the logarithms of the mapping's weights; rows without
-        counts of the model's genes are zero.
+        (n_cells, n_latent) and (n_spots, n_latent) embeddings from the encoders, joined with the expression
+        that is compared directly. Their products are the logarithms of the mapping's weights. Rows without
+        counts in the model's genes are zero.
     spot_groups
-        Positions of the spots of every slice, by name; those without counts are left out.
+        Indices of the spots of each slice, by slice name; spots without counts are left out.
     slice_of_cells
-        (n_cells,) number of the slice, in `spot_groups`, in which every cell finds most.
+        (n_cells,) number of the slice, in `spot_groups`, that fits each cell best.
     genes
-        (n_genes,) names of the genes that the model sees.
+        (n_genes,) names of the genes that the model uses.
     record
         How it was made.
 
     Notes
     -----
-    C, from cells to spots, is the softmax over the spots of *one* slice, the one in which a cell finds most:
-    coordinates of different slices never meet. C^, from spots to cells, is the softmax over all cells.
-    A cell without counts of the model's genes is mapped to all spots of the first slice alike, with
-    confidence 0; a spot without them is mapped to all cells alike, and no cell to it.
+    C, from cells to spots, is the softmax over the spots of *one* slice, the one that fits the cell best:
+    coordinates of different slices are never mixed. C^, from spots to cells, is the softmax over all cells. A
+    cell without counts in the model's genes is mapped equally to all spots of the first slice, with
+    confidence 0. A spot without such counts is mapped equally to all cells, and no cell is mapped to it.
 
-    Of a slice with more than 16,384 spots, and more than 2^30 pairs of a cell and a spot, small weights are
-    known by groups of spots (`cellweft.nn.clustered_mapping`); C^ likewise. Radii and `impute` go over all
-    weights.
+    If a slice has more than 16,384 spots and more than 2^30 pairs of a cell and a spot, small weights are
+    summarised by groups of spots (`cellweft.nn.clustered_mapping`), in C and in C^. Radii and `impute` use
+    all weights.
     """
 
     pair: Pair
@@ -150,27 +151,28 @@ class Placement(NotebookText):
         Parameters
         ----------
         interval
-            The share of cells, 0.01 to 0.999, whose true place shall be within their radius, such as 0.9.
+            Also return a radius that contains the true position for this share of the cells, 0.01 to 0.999,
+            for example 0.9.
 
         Returns
         -------
         places : ndarray
-            (n_cells, 2 or 3) in the unit of the spots' coordinates: C Y, the mean of the places that a cell
-            is mapped to, or their geometric median (``location`` of the model's settings).
+            (n_cells, 2 or 3) in the unit of the spots' coordinates: C Y, the mean of the positions that a
+            cell is mapped to, or their geometric median (the setting ``location``).
         radius : ndarray
             Only with ``interval``: (n_cells,) in the same unit.
 
         Raises
         ------
         SettingError
-            ``interval`` out of its range.
+            ``interval`` is out of range.
 
         Notes
         -----
-        The radius is the quantile of the distances of the cell's possible places from the one given: of the
-        spots, each with the flattened weight that the encoders, one by one, give it. It is what the model
-        considers possible, not a guarantee. docs/stem.md shows how often the true positions were inside.
-        Of several slices it takes for granted that the cell lived in the one it is placed in.
+        The radius is a quantile of the distances between the returned position and the possible positions of
+        the cell. These are the spots, with the flattened weights that each encoder gives them. The radius is
+        what the model considers possible, not a guarantee. docs/stem.md shows how often it contained the true
+        position. With several slices, it assumes that the cell came from the slice in which it is placed.
 
         Examples
         --------
@@ -203,12 +205,11 @@ class Placement(NotebookText):
         Returns
         -------
         DataFrame
-            ``x``, ``y`` (and ``z``): as `coordinates`. ``slice``: where there are several. ``spot``: name of
+            ``x``, ``y`` (and ``z``): as in `coordinates`. ``slice``: if there are several. ``spot``: name of
             the spot with the largest weight. ``weight``: that weight, 0 to 1. ``entropy``: of the cell's
-            weights, in nats. ``confidence``: 1 - entropy / log(spots of the slice), from 0 (every spot alike)
-            to 1 (one spot). ``spread``: root of the mean squared distance of the places that the cell is
-            mapped to from their mean C Y (be the cell's place that mean or the median), in the unit of the
-            coordinates.
+            weights, in nats. ``confidence``: 1 - entropy / log(spots of the slice), from 0 (all spots equal)
+            to 1 (a single spot). ``spread``: root mean squared distance of the positions that the cell is
+            mapped to from their mean C Y, in the unit of the coordinates.
         """
         places, spread = self._places
         table = pd.DataFrame(places, columns=list(AXES[: places.shape[1]]), index=self.pair.sc.obs_names)
@@ -231,7 +232,7 @@ class Placement(NotebookText):
         Parameters
         ----------
         k
-            Entries per row, at least 1; fewer where there are not as many.
+            Entries per row, at least 1; fewer if there are not as many.
         of
             "cells": the spots that each cell is mapped to, rows of C. "spots": the cells that each spot is
             mapped to, rows of C^.
@@ -239,8 +240,8 @@ class Placement(NotebookText):
         Returns
         -------
         csr_matrix
-            (n_cells, n_spots) or (n_spots, n_cells), float32. A row's sum is the share of its weight that the
-            ``k`` entries hold, at most 1: they are not scaled up. Of equal weights any may be taken.
+            (n_cells, n_spots) or (n_spots, n_cells), float32. Weights are not rescaled, so a row sums to the
+            share of the total weight in its ``k`` entries. Ties are broken arbitrarily.
         """
         check_choice("of", of, ("cells", "spots"))
         check_range("k", k, low=1, integer=True)
@@ -259,7 +260,7 @@ class Placement(NotebookText):
         Parameters
         ----------
         labels
-            Types of the cells: a column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+            Cell types: a column of the cells' ``obs``, (n_cells,) values, or None for ``pair.labels``.
 
         Returns
         -------
@@ -269,7 +270,7 @@ class Placement(NotebookText):
         Raises
         ------
         KeyMissingError, InputError
-            No such labels, not one for each cell, or all of one type.
+            The labels do not exist, do not have one value per cell, or are all the same.
         """
         types = labels_of(self.pair, labels)
         if len(np.unique(types)) < 2:
@@ -290,21 +291,21 @@ class Placement(NotebookText):
         Parameters
         ----------
         values
-            A column of the other side's ``obs``, or an array or DataFrame with a row for each of its members.
-            Numbers are averaged; of text, shares are returned.
+            A column of ``obs`` of the other side, or an array or DataFrame with a row for each of its cells
+            or spots. Numbers are averaged; text becomes shares.
         to
-            The side that receives: "cells" or "spots".
+            The side that receives the values: "cells" or "spots".
 
         Returns
         -------
         ndarray or DataFrame
-            Numbers: an array (n, ...) as ``values``, or a DataFrame where that was given. Text: a DataFrame
-            of the share of each value, rows summing to 1.
+            For numbers, an array (n, ...) or a DataFrame, as ``values``. For text, a DataFrame with the share
+            of each value; rows sum to 1.
 
         Raises
         ------
         KeyMissingError, InputError
-            No such column, other rows than the side has, NaN.
+            The column does not exist, the number of rows does not match, or there are NaN.
         """
         check_choice("to", to, ("cells", "spots"))
         giver, taker = (self.pair.st, self.pair.sc) if to == "cells" else (self.pair.sc, self.pair.st)
@@ -327,15 +328,15 @@ class Placement(NotebookText):
         genes
             Names of genes of the reference.
         memory
-            Budget for the result and what is read at once.
+            Budget for the result and the blocks that are read.
         progress
-            As in `cellweft.Imputer.fit`; a function is called as cells are read.
+            As in `cellweft.Imputer.fit`; a function is called while cells are read.
 
         Returns
         -------
         AnnData
-            ``X``: (n_spots, n_genes) weighted means of log-normalised expression, float32, as
-            `cellweft.Imputer` gives. ``obs`` and ``obsm["spatial"]`` of the spots are carried over.
+            ``X``: (n_spots, n_genes) weighted means of log-normalised expression, float32, as from
+            `cellweft.Imputer`. ``obs`` and ``obsm["spatial"]`` of the spots are carried over.
 
         Raises
         ------
@@ -375,16 +376,16 @@ class Placement(NotebookText):
         return result
 
     def assign(self, *, capacity: int | None = None, candidates: int = 30) -> IntArray:
-        """Return one spot for every cell, (n_cells,): positions of spots, -1 for none.
+        """Return one spot for every cell, (n_cells,): the index of the spot, or -1 for none.
 
         Parameters
         ----------
         capacity
-            Cells per spot at most; without it every cell takes the spot of its largest weight. With it, the
-            assignment with the largest sum of log weights among each cell's best ``candidates``; cells that
-            find no place stay out.
+            Maximum number of cells per spot. Without it, every cell is assigned to the spot with its largest
+            weight. With it, the assignment maximises the sum of log weights over each cell's best
+            ``candidates``; cells that do not fit get -1.
         candidates
-            Spots of a cell that are looked at where there is a capacity.
+            Number of spots that are considered for each cell if there is a capacity.
 
         Raises
         ------
@@ -395,22 +396,22 @@ class Placement(NotebookText):
         return assign_cells(self.topk(1 if capacity is None else candidates), capacity=capacity)
 
     def neighbors(self, k: int = 15, *, by: Nearness = "place") -> sp.csr_matrix:
-        """Return the cells that lived nearest to every cell, the sparse SC-SC adjacency.
+        """Return the probable neighbours of every cell in the tissue, the sparse SC-SC adjacency.
 
         Parameters
         ----------
         k
             Neighbours of a cell, from 1 to all others.
         by
-            "place": the largest expected nearness of the two cells' places, from each cell's largest mapping
-            weights; "embedding": the largest products of the cells' embeddings, as STEM (DEVIATION: not the
-            default, as it finds fewer of the true neighbours, docs/stem.md).
+            "place": cells with the largest expected proximity, computed from the largest mapping weights of
+            both cells. "embedding": cells with the largest product of their embeddings, as in STEM
+            (DEVIATION: not the default, because it finds fewer of the true neighbours; see docs/stem.md).
 
         Returns
         -------
         csr_matrix
-            (n_cells, n_cells) with ``k`` entries a row, none on the diagonal: 1 for the nearest, falling to
-            1 / k by rank.
+            (n_cells, n_cells) with ``k`` entries per row and an empty diagonal. Entries decrease with rank,
+            from 1 for the nearest cell to 1 / k.
         """
         check_range("k", k, low=1, high=len(self.cells) - 1, integer=True)
         check_choice("by", by, ("place", "embedding"))
@@ -440,10 +441,10 @@ class Placement(NotebookText):
         neighbors
             Neighbours of a cell in ``obsp``, 0 for none.
         genes
-            Genes that are carried to the spots, as `impute` does.
+            Genes to transfer to the spots, as in `impute`.
         embedding
-            Whether ``obsm["cellweft_embedding"]`` holds the embeddings z, those of cells and of spots in one
-            space; of several encoders beside each other. Of a million cells half a gigabyte per encoder.
+            Whether to include the embeddings z in ``obsm["cellweft_embedding"]``. Cells and spots share one
+            space; several encoders are concatenated. A million cells take half a gigabyte per encoder.
         memory
             Budget for the genes.
         progress
@@ -452,19 +453,19 @@ class Placement(NotebookText):
         Returns
         -------
         AnnData
-            Of cells, without a matrix: ``obs``, theirs, and `table` with ``cellweft_`` before each name;
-            ``obsm["cellweft_spatial"]`` and ``obsm["spatial"]``, the coordinates;
-            ``obsp["spatial_connectivities"]`` and ``obsp["spatial_distances"]``, the graph on which squidpy's
-            neighbourhood tools run. Of spots: ``X``, the genes; ``obs`` and ``obsm["spatial"]``, theirs;
-            ``obsm["cellweft_proportions"]``, their composition where the cells have labels.
-            ``uns["cellweft"]``: how it was made.
+            For cells: no matrix; ``obs`` with their annotation and the columns of `table` with the prefix
+            ``cellweft_``; the coordinates in ``obsm["cellweft_spatial"]`` and ``obsm["spatial"]``; the
+            neighbour graph in ``obsp["spatial_connectivities"]`` and ``obsp["spatial_distances"]``, as
+            squidpy expects it. For spots: the genes in ``X``; their ``obs`` and ``obsm["spatial"]``; their
+            composition in ``obsm["cellweft_proportions"]``, if the cells have labels. ``uns["cellweft"]``
+            records how the result was made.
 
         Raises
         ------
         GeneError, MemoryBudgetError
-            As `impute`.
+            As in `impute`.
         SettingError
-            ``genes`` for cells, whose table has no matrix.
+            ``genes`` is given for cells, whose result has no matrix.
         """
         check_choice("of", of, ("cells", "spots"))
         genes = [genes] if isinstance(genes, str) else list(genes)

@@ -145,37 +145,37 @@ class SavedPlacer:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Placer(NotebookText, FolderModel):
-    """Find where in a tissue the cells of a single-cell reference lived.
+    """Estimate where the cells of a single-cell reference came from in a tissue.
 
     Parameters
     ----------
     preset
-        "stem" is the published method with its settings; "auto", the default, is what cellweft's own
-        measurements say is best: both sides brought to one small total, every cell visited by the spots'
-        mapping, three encoders averaged and joined by a direct comparison of expression, places as geometric
-        medians, and compositions from both mappings.
+        "stem" is the published method with its settings. "auto", the default, is the variant that was most
+        accurate in our benchmarks: both inputs are normalised to the same small total, the mapping of the
+        spots covers every cell, three encoders are averaged and combined with a direct comparison of
+        expression, positions are geometric medians, and compositions use both mappings.
     settings
-        Settings that differ from the preset's, by the names of `cellweft.nn.config.StemSettings`; a copy is
-        held.
+        Settings that differ from those of the preset, by the names of `cellweft.nn.config.StemSettings`. They
+        are copied.
     seed
         Random seed. The same seed, device and version give the same result, bit for bit, on the CPU.
     device
-        "auto", "cpu", "cuda", "cuda:1", "mps". Of several, as "cuda:0,cuda:1" or "all" GPUs, each trains an
-        encoder at a time, and the first one places.
+        "auto", "cpu", "cuda", "cuda:1" or "mps". With several, as "cuda:0,cuda:1", or "all" for all GPUs,
+        each trains one encoder at a time, and the first one places.
 
     Attributes
     ----------
     model_
-        What the method learned.
+        The fitted model.
     genes_
         (n_genes,) names of the genes that the model sees.
     pair_
-        The data it was fitted to, or given by `attach`.
+        The data of `fit` or `attach`.
 
     Notes
     -----
-    Any parameter may be assigned after construction, and settings changed in place: the next `fit` or `plan`
-    checks and takes them, and what is fitted stays as it is until then.
+    You may assign any parameter after construction, and change settings in place. The next `fit` or `plan`
+    validates and uses them; until then, the fitted model does not change.
 
     Examples
     --------
@@ -220,17 +220,17 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            Cells, and spots with coordinates; spots of several slices are trained on jointly.
+            Cells, and spots with coordinates. Several slices are used for training together.
         progress
             True shows a bar in terminals and notebooks, False shows nothing; a function is called with
-            (stage, done, total) as training goes on.
+            (stage, done, total) during training.
 
         Raises
         ------
         KeyMissingError
             The spots have no coordinates.
         InputError
-            No two spots at different places, or no cell or spot with counts.
+            All spots have the same position, or no cell or no spot has counts.
         """
         settings = self._checked_settings()
         devices = resolve_devices(self.device)
@@ -281,14 +281,14 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The data; by default those it was fitted to.
+            The data; by default those of the fit.
         memory
-            Budget for the whole process, as "4 GB"; none by default.
+            Budget for the whole process, for example "4 GB"; none by default.
 
         Raises
         ------
         MemoryBudgetError
-            It does not fit in the budget.
+            The run does not fit in the budget.
         """
         pair = self._pair() if pair is None else pair
         settings = self._checked_settings()
@@ -302,11 +302,10 @@ class Placer(NotebookText, FolderModel):
         Parameters
         ----------
         pair
-            The cells to place and the spots to place them on, which need not be those of the fit; those by
-            default. `cellweft.pair` makes it, with `Pair.with_reference` for other cells on the same
-            spots.
+            The cells to place and the spots to place them on; by default those of the fit. To place other
+            cells on the same spots, use `Pair.with_reference`.
         progress
-            As in `fit`; a function is called as cells and spots are embedded.
+            As in `fit`; a function is called while cells and spots are embedded.
 
         Raises
         ------
@@ -317,7 +316,7 @@ class Placer(NotebookText, FolderModel):
 
         Notes
         -----
-        What is held is an embedding per cell and per spot.
+        Only an embedding per cell and per spot is kept in memory.
         """
         start = time.monotonic()
         fitted = self._fitted()
@@ -385,7 +384,7 @@ class Placer(NotebookText, FolderModel):
 
     @classmethod
     def restore(cls, folder: ModelFolder, *, device: str = "auto") -> Self:
-        """Return the Placer that was saved; it has no data until `attach`. See `cellweft.load`."""
+        """Return a saved Placer, without data until you call `attach`. See `cellweft.load`."""
         saved = SavedPlacer.of(folder)
         placer = cls(
             preset=saved.preset, settings=asdict(saved.model.settings), seed=saved.seed, device=device

@@ -305,7 +305,7 @@ def spatial_adjacency(
     Raises
     ------
     SettingError
-        An unknown kernel, or a width or k out of its range.
+        An unknown kernel, or a width or k out of range.
 
     Notes
     -----

@@ -41,54 +41,54 @@ def report(
     Parameters
     ----------
     path
-        Where it goes, ending in .html.
+        Path of the report, ending in .html.
     results
-        What there is, in any order, at least one result or table: imputed genes, placed cells and spots (of
-        each one at most; AnnData, in memory or backed, a Placement, or paths of .zarr or .h5ad), tables of
-        scores of `cellweft.evaluate_imputation` and `cellweft.evaluate_placement` (DataFrame, or paths of
-        .csv or .parquet, with the .json beside it), a table of cell types of `cellweft.Imputer.annotate` (in
-        the same forms), and the `cellweft.pair` that they were made from, for what the check found and for
-        the measured values. Cell types are mapped where their cells have positions in the imputed result, in
-        the spots or in the pair, by the names of the cells.
+        What to report on, in any order: imputed genes, placed cells and spots (at most one of each; AnnData,
+        in memory or backed, a Placement, or a path of .zarr or .h5ad); tables of scores from
+        `cellweft.evaluate_imputation` and `cellweft.evaluate_placement` (DataFrame, or a path of .csv or
+        .parquet with its .json); a table of cell types from `cellweft.Imputer.annotate` (in the same forms);
+        and the `cellweft.pair` that they were made from, to show the check of the inputs and the measured
+        values. At least one result or table is required. Cell types are drawn in the tissue if the imputed
+        result, the spots or the pair have positions of the same cells, matched by name.
     genes
-        Genes to draw in the tissue, besides the most and the least reliable ones.
+        Genes to plot in the tissue, in addition to the most and the least reliable ones.
     truth
-        ``cellweft.pair(reference, truth)`` with measurements, in the same cells, of genes that the panel did
-        not have: where they are known, intervals are tested against them.
+        ``cellweft.pair(reference, truth)`` with measurements of genes that are not on the panel, in the same
+        cells. Intervals are tested against them.
     true_places
-        Where the placed cells lived, as `cellweft.pl.placed` takes it: ``"obsm:KEY"``, ``"obs:X,Y"``, or
+        True positions of the placed cells, as in `cellweft.pl.placed`: ``"obsm:KEY"``, ``"obs:X,Y"``, or
         values.
     title
         The title.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as sections are made.
+        As in `cellweft.Imputer.fit`; a function is called after each section.
 
     Returns
     -------
     Path
-        Of the report.
+        Path of the report.
 
     Raises
     ------
     FormatError, MissingFileError, InputError
-        Not a result of cellweft, no file at a path, no results, or two of the same kind; a table of cell
-        types that is damaged or has no record.
+        A file does not exist or is not a result of cellweft; there are no results, or two of the same kind; a
+        table of cell types is damaged or has no record.
     GeneError
         A gene that was not imputed.
     SettingError
-        A name that does not end in .html.
+        ``path`` does not end in .html.
     OutputError, OutputExistsError
-        It could not be written, or it exists.
+        The report cannot be written, or already exists.
     MissingExtraError
         The extra ``report`` is not installed.
 
     Notes
     -----
-    Every number of the page is one of the given tables or records, a count of their rows, or the mean of a
-    score over several seeds; its source is told where the pointer rests on it. The same input gives the same
-    bytes, with the same versions of cellweft and matplotlib. Of imputed genes only those that are drawn are
+    Every number on the page is taken from the given tables or records, is a count of their rows, or is the
+    mean of a score over several seeds. Hover over a number to see its source. The same input gives the same
+    bytes, with the same versions of cellweft and matplotlib. Only the imputed genes that are plotted are
     read.
 
     Examples

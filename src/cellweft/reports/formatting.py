@@ -99,10 +99,10 @@ CAUTIONS = {
         "Held-out genes are panel genes. Genes that were not chosen for a panel may be harder to predict.",
     ),
     "placed": (
-        "A cell type that lives everywhere cannot be placed: look at the confidence and the spread of its "
+        "A cell type that occurs everywhere cannot be placed: look at the confidence and the spread of its "
         "cells.",
-        "A place is the centre of where a cell may have lived. Where the spread is wide, it may lie between "
-        "the places that are likely.",
+        "A position is the centre of where a cell may have come from. If the spread is wide, it may lie "
+        "between the likely positions.",
     ),
     "labels": (
         "A type that the reference lacks often goes unnoticed: where a similar type is in the reference, its "

@@ -37,7 +37,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
     given
         With placed cells, with scores of places, or both.
     true_places
-        Where the placed cells lived, if known, as `cellweft.pl.placed` takes it.
+        True positions of the placed cells, if known, as in `cellweft.pl.placed`.
     """
     found: list[Block] = []
     if given.placed is not None:
@@ -55,7 +55,7 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
 
 
 def _true_places(given: Given, asked: str | NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Return where the placed cells lived: as given, or as the reference or the placed cells say."""
+    """Return the true positions of the placed cells: as given, or from the reference or the placed cells."""
     if asked is None or given.placed is None:
         return None
     if not isinstance(asked, str):
@@ -150,10 +150,10 @@ def _maps(
     found: list[Block] = []
     if label is not None:
         both = true_places is not None
-        said = "Where the cells lived, and where they were placed, by " if both else "Placed cells by "
+        said = "True positions of the cells, and where they were placed, by " if both else "Placed cells by "
         by_label = picture(
             lambda: pl.placed(cells, label, truth=true_places),
-            alt=f"Map of the placed cells by {label}" + ", beside where they lived" * both,
+            alt=f"Map of the placed cells by {label}" + ", next to their true positions" * both,
             caption=(said, Name(label), "."),
         )
         found.append(Row((by_label,)))
@@ -165,7 +165,7 @@ def _maps(
         )
         for name, said, meaning in (
             (CONFIDENCE, "confidence", "high where only a few spots are likely"),
-            (SPREAD, "spread", "high where a cell may have lived far from the plotted position"),
+            (SPREAD, "spread", "high if a cell may have come from far away from the plotted position"),
         )
         if result.column(name) is not None
     ]

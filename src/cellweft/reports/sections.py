@@ -51,7 +51,7 @@ def page_of(
     truth
         Measurements of genes that the panel did not have, with the reference, if known.
     true_places
-        Where the placed cells lived, if known.
+        True positions of the placed cells, if known.
     progress
         Called as sections are made.
     """

@@ -96,21 +96,21 @@ class Attribution:
     Attributes
     ----------
     values
-        (n_cells, n_genes) attributions: the part of `explained` that each gene accounts for. Above 0 for a
-        gene that draws the cell to its spot, below 0 for one that draws it elsewhere.
+        (n_cells, n_genes) attributions: the part of `explained` that each gene contributes. Positive if the
+        gene speaks for the spot of the cell, negative if it speaks against it.
     genes
-        (n_genes,) their names.
+        (n_genes,) names of the genes.
     cells, cell_names
-        (n_cells,) positions among the placed cells, and names.
+        (n_cells,) indices and names of the placed cells.
     spot, spot_names
-        (n_cells,) position and name of the spot with the largest weight, which is explained.
+        (n_cells,) index and name of the spot with the largest weight, which is explained.
     explained
         (n_cells,) F(x) - F(0): the weight (its logarithm, the product) above that of a cell without
         expression.
     completeness_gap
-        (n_cells,) by how much a cell's attributions miss `explained` when summed, at or above 0.
+        (n_cells,) absolute difference between `explained` and the sum of a cell's attributions.
     record
-        How they were made: what, steps, tolerance, versions; plain values.
+        How the attributions were made: what, steps, tolerance and versions, as plain values.
     """
 
     values: FloatArray
@@ -134,14 +134,14 @@ class Attribution:
     def relative_gap(self) -> DoubleArray:
         """The completeness gap relative to the explained weight, (n_cells,).
 
-        0 where there is no gap, and infinite where there is one but nothing to explain.
+        0 if there is no gap, and infinite if there is a gap but nothing to explain.
         """
         size = np.abs(self.explained)
         unexplained = np.where(self.completeness_gap > 0, np.inf, 0.0)
         return np.divide(self.completeness_gap, size, out=unexplained, where=size > 0)
 
     def to_anndata(self) -> AnnData:
-        """Return an AnnData with attributions as values.
+        """Return the attributions as AnnData.
 
         ``obs`` holds ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
         ``uns["cellweft"]`` the record.
@@ -170,7 +170,7 @@ class Attribution:
 
         Returns
         -------
-        n_labels x n_genes, groups sorted (a categorical's in its own order).
+        n_labels x n_genes, with sorted groups (in the order of a categorical).
 
         Raises
         ------
@@ -195,26 +195,25 @@ def attribute(
     memory: str | int = "1 GB",
     progress: ProgressOption = True,
 ) -> Attribution:
-    """Explain where cells were placed: integrated gradients of each cell's largest mapping weight.
+    """Explain the positions of placed cells, by integrated gradients of each cell's largest mapping weight.
 
     Parameters
     ----------
     placed
         A placement.
     cells
-        Which of its cells: positions, booleans (n_placed,), names, or an AnnData of some of them; each once,
-        in the order of the answer. All by default.
+        Cells to explain: indices, booleans (n_placed,), names, or an AnnData of some of them, without
+        repetition and in the order of the result. All by default.
     what
-        "weight", as in the paper's text; "log weight", which also tells genes of cells apart whose weight is
-        near 0 or 1; or "product" of the embeddings of the cell and its spot, z_cell z_spot, by which the
-        paper's dominant genes were found: how near the spot is, whatever the others.
+        "weight", as in the text of the paper; "log weight", which also works for cells whose weight is near 0
+        or 1; or "product", the product of the embeddings of the cell and its spot, z_cell z_spot, which the
+        paper used to find dominant genes. It measures the similarity to this spot regardless of the others.
     steps
-        Points on the way from a cell without expression to the cell, at least 1.
+        Number of points on the path from a cell without expression to the cell, at least 1.
     most_steps
-        Where the gap is too large, the way is halved and halved again, up to so many points on all of it.
+        If the gap is too large, the steps of the path are halved repeatedly, up to this number of points.
     tolerance
-        Gap that is accepted, as a part of what is explained; at least 0. The gaps that remain are in the
-        result.
+        Accepted gap, relative to the explained value; at least 0. The result contains the remaining gaps.
     memory
         Budget for attributions and all intermediates, such as "4 GB".
     progress
@@ -223,26 +222,27 @@ def attribute(
 
     Returns
     -------
-    Attribution of every gene of the model in every cell. A cell without counts has attributions of 0, and the
-    spot named for it says nothing.
+    Attribution of every gene of the model in every cell. A cell without counts has attributions of 0, and its
+    spot is meaningless.
 
     Raises
     ------
     InputError
-        Cells that are not placed, unknown or repeated.
+        Cells are not placed, unknown or repeated.
     MemoryBudgetError
-        The answer does not fit in the budget.
+        The result does not fit in the budget.
     SettingError
-        An option or a number out of its range.
+        An option is unknown or a number is out of range.
     MissingExtraError
         captum is not installed.
 
     Notes
     -----
     STEM, "Attribution function": W_ij = x_j times the integral of dF(a x)/dx_j over a from 0 to 1, where F is
-    the mapping weight C_im and m the spot with the largest weight at x, kept all the way. The baseline is the
-    zero vector. With ``what="product"``, F is z_i z_m in place of C_im. With several slices, F is the weight
-    among the spots of the cell's own slice. Cells and spots go by blocks: cells x spots is never there.
+    the mapping weight C_im and m the spot with the largest weight at x, which stays the same along the path.
+    The baseline is the zero vector. With ``what="product"``, F is z_i z_m in place of C_im. With several
+    slices, F is the weight among the spots of the cell's own slice. Cells and spots are processed in blocks;
+    a matrix of cells x spots is never created.
     """
     check_choice("what", what, get_args(Explain))
     check_placement(placed)

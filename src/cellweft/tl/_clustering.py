@@ -70,7 +70,7 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
 
 
 def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 1.0) -> IntArray:
-    """Cluster cells by the Leiden algorithm.
+    """Cluster cells with the Leiden algorithm.
 
     Parameters
     ----------
@@ -79,17 +79,17 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
     seed
         Seed of the PCA and of the Leiden algorithm. The global random state is neither read nor written.
     resolution
-        Higher gives more clusters.
+        Higher values give more clusters.
 
     Returns
     -------
-    Cluster of every cell, (n_cells,), from 0 on, the largest first. Where all cells are alike, or fewer than
-    three, no groups can be found: all get 0.
+    Cluster of every cell, (n_cells,), numbered from 0 by decreasing size. If all cells are identical, or
+    there are fewer than three, all get 0.
 
     Raises
     ------
     InputError
-        Not a matrix, empty, or NaN in it.
+        ``expression`` is not a matrix, is empty or contains NaN.
     SettingError
         ``resolution`` is not a number above 0.
     MissingExtraError
@@ -97,12 +97,12 @@ def leiden_clusters(expression: NDArray[Any], *, seed: int, resolution: float = 
 
     Notes
     -----
-    scanpy's defaults: 50 principal components (where there are more genes and cells than that), 15 nearest
-    neighbours with the cell itself, UMAP's weights (McInnes et al. 2018, section 3.1), and two iterations of
-    the Leiden algorithm on modularity. The algorithm is that of graspologic-native (extra ``clustering``);
-    that of igraph, which scanpy uses, gives clusters that agree with cell types equally well (docs/house.md).
-    The weights are computed here because umap-learn compiles itself for 10 to 50 seconds in a new process,
-    and the neighbours are exact because its index depends on the number of threads.
+    Uses scanpy's defaults: 50 principal components (fewer if there are fewer genes or cells), 15 nearest
+    neighbours including the cell itself, UMAP's weights (McInnes et al. 2018, section 3.1), and two
+    iterations of the Leiden algorithm on modularity. The algorithm is that of graspologic-native (extra
+    ``clustering``); that of igraph, which scanpy uses, gives clusters that agree with cell types equally well
+    (docs/house.md). The weights are computed here because umap-learn compiles itself for 10 to 50 seconds in
+    a new process, and the neighbours are exact because its index depends on the number of threads.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def _kernel_widths(beyond: DoubleArray, target: float) -> DoubleArray:
 def coexpression_modules(
     expression: NDArray[Any], genes: NDArray[Any], *, seed: int, k: int = 5, resolution: float = 1.0
 ) -> pd.Series[int]:
-    """Group co-expressed genes into modules.
+    """Group genes into modules of co-expression.
 
     Parameters
     ----------
@@ -175,28 +175,28 @@ def coexpression_modules(
     seed
         Seed of the Leiden algorithm. The global random state is neither read nor written.
     k
-        Genes that every gene is linked to: those it correlates with most, as far as the correlation is above
-        0.
+        Number of genes that each gene is linked to: those with the highest correlation, if it is above 0.
     resolution
-        Higher gives more modules.
+        Higher values give more modules.
 
     Returns
     -------
-    Module of every gene, by name, from 0 on, the largest first. -1 holds the genes that correlate with none,
-    such as constants.
+    Module of every gene, by name, numbered from 0 by decreasing size. Genes that correlate with no other
+    gene, such as constants, get -1.
 
     Raises
     ------
     InputError
-        Not a matrix, empty, NaN in it, or another number of names than columns.
+        ``expression`` is not a matrix, is empty or contains NaN, or the number of names does not match.
     SettingError
-        ``k`` is below 1 or ``resolution`` not above 0.
+        ``k`` is below 1, or ``resolution`` is not above 0.
     MissingExtraError
         graspologic-native is not installed (extra ``clustering``).
 
     Notes
     -----
-    The links are weighted by the Pearson correlation; Leiden on modularity. Holds n_genes x n_genes numbers.
+    Links are weighted by the Pearson correlation. Leiden maximises modularity. Needs memory for n_genes x
+    n_genes numbers.
 
     Examples
     --------

@@ -92,41 +92,42 @@ def differential_expression(
     Parameters
     ----------
     imputations
-        From `cellweft.tl.multiple_imputations`: at least 2, the same cells and genes in each.
+        Draws from `cellweft.tl.multiple_imputations`: at least 2, with the same cells and genes.
     groups
-        Column of ``obs``, or (n_cells,) labels; cells without one are left out. The index of a column of
-        pandas names the cells, unless it only counts them.
+        Column of ``obs``, or (n_cells,) labels. Cells without a label are left out. The index of a pandas
+        column names the cells, unless it only counts them.
     reference
-        The group that others are compared with; by default each is compared with all other labelled cells.
+        Group to compare the others with; by default, each group is compared with all other labelled cells.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as imputations are read.
+        As in `cellweft.Imputer.fit`; a function is called after each imputation.
 
     Returns
     -------
     DataFrame
-        A row per group and gene: ``difference`` of the mean log-normalised expression, group minus reference;
-        its ``standard_error``, ``statistic``, ``degrees_of_freedom`` and ``pvalue`` (two-sided); ``fdr``, of
-        Benjamini and Hochberg over the genes of a group; ``missing_information``, the share of what
-        measured values would have told that is lost, 0 to 1; ``advice``, "This gene was measured: test the
-        measurement." of genes that the panel measured (as ``var["measured"]`` of the imputations says), else
+        One row per group and gene: ``difference`` of the mean log-normalised expression, group minus
+        reference; its ``standard_error``, ``statistic``, ``degrees_of_freedom`` and ``pvalue`` (two-sided);
+        ``fdr`` (Benjamini-Hochberg over the genes of a group); ``missing_information``, the share of the
+        information that is lost because the gene was not measured, 0 to 1; ``advice``, "This gene was
+        measured: test the measurement." for panel genes (``var["measured"]`` of the imputations), otherwise
         empty.
 
     Raises
     ------
     InputError
-        Cells or genes that are not the same in all, values that are not finite, or too few imputations.
+        Cells or genes differ between imputations, values are not finite, or there are too few imputations.
     KeyMissingError
-        No such column of ``obs``.
+        The column of ``obs`` does not exist.
     SettingError
-        The reference is not one of the groups, or a group has fewer than 2 cells.
+        The reference is not one of the groups, or a group has fewer than two cells.
 
     Notes
     -----
-    Each imputation gives a difference with Welch's standard error, as measured values would; Rubin's rules
-    add how far the imputations disagree (see `pool`). A test on one imputed matrix leaves this out: with
-    enough cells every gene is then significant. What a panel says of a gene that it lacks is often less
-    than what a false discovery rate of 5 % asks for; that is the answer, and no reason to test one matrix.
-    Cells count as independent, as in any test without replicates: what is said is said of this tissue.
+    Each imputation gives a difference with Welch's standard error, as measured values would. Rubin's rules
+    add the disagreement between imputations (see `pool`). A test on a single imputed matrix ignores this
+    disagreement, so that every gene becomes significant if there are enough cells. A panel often contains too
+    little information about an unmeasured gene to reach a false discovery rate of 5 %. This is the correct
+    answer, and no reason to test a single matrix. Cells are treated as independent, as in any test without
+    replicates, so the result only applies to this tissue.
 
     Examples
     --------

@@ -29,7 +29,7 @@ _TESTED = ("statistic", "auc", "difference", "p", "fdr")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GeneComparison:
-    """Genes of segments by attribution beside genes by expression; made by `compare_with_expression`.
+    """Genes of segments by attribution and by expression. Returned by `compare_with_expression`.
 
     Attributes
     ----------
@@ -38,8 +38,9 @@ class GeneComparison:
         ``fdr``, each with ``_attribution`` and ``_expression``; ``found_by`` ("both", "attribution",
         "expression", "neither"). Sorted by segment, then by the attribution's statistic, highest first.
     summary
-        One row per segment: how many genes each found (``both``, ``attribution`` alone, ``expression`` alone,
-        ``neither``), and ``overlap``, the part of the genes found at all that both found (0 without any).
+        One row per segment: the number of genes that were found by ``both``, by ``attribution`` only, by
+        ``expression`` only, or by ``neither``, and ``overlap``, the share of genes found by both among those
+        found by either (0 if there are none).
     """
 
     table: pd.DataFrame
@@ -60,26 +61,26 @@ def dominant_genes(
     Parameters
     ----------
     attribution
-        A placement, whose cells are explained by `attribute` with its usual steps; or what `attribute` made
-        of it.
+        A placement, whose cells are then explained by `attribute` with default settings, or the result of
+        `attribute`.
     segments
-        (n_cells,) the segment that every explained cell lies in: a region, a slice, a bin of a spatial axis.
+        (n_cells,) segment of every explained cell, such as a region, a slice or a bin of a spatial axis.
     what
-        What is explained of a placement: the "product" of the embeddings of a cell and its spot, by default
-        and as in the paper; the "weight" or the "log weight". An attribution explains what it was made for.
+        What to explain of a placement: the "product" of the embeddings of a cell and its spot (the default,
+        as in the paper), the "weight" or the "log weight". Not used for an attribution.
     cells
-        Of a placement, which cells, as `attribute` takes them; all by default.
+        Cells of a placement to explain, as in `attribute`; all by default.
     fdr
         False discovery rate, 0 to 1, within a segment.
     progress
-        As `attribute` takes it.
+        As in `attribute`.
 
     Returns
     -------
     One row per gene and segment of two or more cells: ``segment``; ``gene``; ``statistic``, the rank sum as a
     standard normal deviate; ``auc``, the chance that a cell of the segment has a higher attribution than one
     outside (ties count half); ``difference`` of the mean attributions, inside - outside; ``p``, two-sided;
-    ``fdr``, adjusted by Benjamini and Hochberg; and ``dominant``: below ``fdr`` and higher inside. Sorted by
+    ``fdr``, adjusted by Benjamini-Hochberg; and ``dominant``: below ``fdr`` and higher inside. Sorted by
     segment, then by ``statistic``, highest first.
 
     Raises
@@ -88,20 +89,20 @@ def dominant_genes(
         Neither a placement nor an attribution; not one segment for each cell, or fewer than two segments of
         two cells; and as `attribute`.
     SettingError
-        ``fdr`` is out of its range, there is no such ``what``, or the attribution was made for another.
+        ``fdr`` is out of range, there is no such ``what``, or the attribution was made for another.
 
     Notes
     -----
     The paper's genes were found by attributions of the product, though its text has the weight ("Attribution
-    function"): a weight is near 0 or 1 in most cells, and then hardly depends on any gene.
+    function"). The weight of most cells is near 0 or 1, and then hardly depends on any gene.
 
     The Wilcoxon rank-sum test of each segment against the union of the others, as in the paper, with the
-    correction for ties and for continuity of `scipy.stats.mannwhitneyu`; the ranks of a gene serve all
-    segments. DEVIATION: scanpy, which the paper used, does not correct for ties unless asked, and so misses
-    genes that most cells lack.
+    correction for ties and for continuity of `scipy.stats.mannwhitneyu`; the ranks of a gene are used for all
+    segments. DEVIATION: scanpy, which the paper used, does not correct for ties by default, and therefore
+    misses genes that few cells express.
 
-    The cells of a segment are not independent draws, and segments that were cut by the same placement are
-    not either: the p-values rank genes and do not control error rates for a new tissue.
+    The cells of a segment are not independent draws, and neither are segments that depend on the same
+    placement. The p-values rank genes; they do not control error rates for a new tissue.
 
     Examples
     --------
@@ -141,28 +142,28 @@ def compare_with_expression(
     Parameters
     ----------
     attribution
-        A placement, or what `attribute` made of it.
+        A placement, or the result of `attribute`.
     values
         (n_cells, n_genes) log-normalised expression of the same cells and genes, as an array or CSR:
         ``placed.values(attribution.cells)``. None for that of a placement.
     segments, what, cells, fdr, progress
-        As for `dominant_genes`.
+        As in `dominant_genes`.
 
     Returns
     -------
-    The two tests of every segment and gene beside each other, and how far they agree.
+    Both tests for every segment and gene, and how well they agree.
 
     Raises
     ------
     InputError
-        As `dominant_genes`, or the shape of ``values`` is another, or NaN in them.
+        As in `dominant_genes`; or ``values`` have another shape or contain NaN.
     SettingError
-        ``fdr`` is out of its range.
+        ``fdr`` is out of range.
 
     Notes
     -----
     The same test on the same cells, as in the paper ("To compare SDGs with region-specific highly expressed
-    genes"): a gene is found by either where it is higher inside the segment at ``fdr``.
+    genes"): a gene is found if it is higher inside the segment at the level ``fdr``.
     """
     check_range("fdr", fdr, low=0, high=1)
     explained = _explained(attribution, what, cells, progress)

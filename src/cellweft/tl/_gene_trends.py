@@ -72,22 +72,22 @@ class TypeFit:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Trends(NotebookText):
-    """How genes vary along an axis, per cell type.
+    """Variation of genes along an axis, for each cell type.
 
     Attributes
     ----------
     table
-        One row per type and gene, the types in alphabetical order, in each the smallest p first. Columns:
+        One row per type and gene, with types in alphabetical order and genes by increasing p. Columns:
         ``type``, ``gene``; ``n_cells`` of the type; ``f`` and ``p`` of the F-test against a constant;
         ``fdr``, the p-value adjusted over the genes of the type (Benjamini-Hochberg); ``r2``, the share of
         variance that the trend explains, 0 to 1; ``peak``, the position where the fitted mean is highest;
         ``rho``, the Spearman correlation of expression and position, -1 to 1.
     left_out
-        Types that were not tested, and why.
+        Types that were not tested, with the reason.
     genes
         (n_genes,) names, in the order of the input.
     level
-        Of the confidence bands.
+        Level of the confidence bands.
     fits
         The regressions of every tested type.
     """
@@ -124,15 +124,16 @@ class Trends(NotebookText):
         -------
         DataFrame
             ``position``, ``mean``, ``lower`` and ``upper``, in units of the expression, at positions from the
-            first to the last cell of the type. The band holds the mean at each single position at the stated
-            level (Student's t); it is neither a band for the whole curve nor one for single cells.
+            first to the last cell of the type. The band contains the mean at each single position with the
+            stated level (Student's t). It is not a simultaneous band for the whole curve, and not a band for
+            single cells.
 
         Raises
         ------
         GeneError
             No such gene.
         KeyMissingError
-            No such type, one that was left out, or none named where there are several.
+            The type does not exist or was left out, or there are several and you did not name one.
         """
         fit = self._fit(cell_type)
         at = np.flatnonzero(self.genes == gene)
@@ -159,12 +160,12 @@ class Trends(NotebookText):
         Returns
         -------
         DataFrame
-            (n_points, n_genes), the index being positions.
+            (n_points, n_genes), with positions as the index.
 
         Raises
         ------
         KeyMissingError
-            As `curves`.
+            As in `curves`.
         """
         fit = self._fit(cell_type)
         index = pd.Index(fit.grid, name="position")
@@ -207,20 +208,20 @@ def gene_trends(
     position
         (n_cells,) pseudo-position of every cell, finite, in any unit: `cellweft.tl.Axis.position`.
     genes
-        (n_genes,) names of the columns, each once.
+        (n_genes,) unique names of the columns.
     labels
         (n_cells,) type of every cell; all cells are one type, "all", by default.
     knots
-        Of the natural cubic spline, at least 2: the coefficients of a trend, its constant among them. Two
-        make straight lines.
+        Number of knots of the natural cubic spline, at least 2, which is the number of coefficients including
+        the constant. Two give straight lines.
     level
-        Of the confidence bands, above 0 and below 1.
+        Level of the confidence bands, above 0 and below 1.
     n_points
-        Positions at which curves are read, at least 2.
+        Number of positions at which curves are evaluated, at least 2.
     min_cells
         Types with fewer cells are left out.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as types are done.
+        As in `cellweft.Imputer.fit`; a function is called after each type.
 
     Returns
     -------
@@ -229,21 +230,22 @@ def gene_trends(
     Raises
     ------
     InputError
-        Shapes that do not fit, a gene named twice, a cell without a label, NaN or infinite values.
+        Shapes do not match, a gene name occurs twice, a cell has no label, or values are NaN or infinite.
     SettingError
-        ``knots``, ``level``, ``n_points`` or ``min_cells`` out of range.
+        ``knots``, ``level``, ``n_points`` or ``min_cells`` is out of range.
 
     Notes
     -----
-    A regression of the mean by ordinary least squares, one design for all genes of a type. Knots are
+    The mean is fitted by ordinary least squares, with one design matrix for all genes of a type. Knots are
     quantiles of the type's positions (`cellweft.tl._spatial_axis.quantile_knots`). F = (explained / (knots -
     1)) / (residual / (n_cells - knots)). A gene that is constant in a type gets f = 0, p = 1, r2 = 0, rho = 0
-    and the first position as peak, and counts as a test in the adjustment. A type is left out with fewer
-    cells than ``min_cells``, with no more cells than knots, or with all cells at one position.
+    and the first position as peak, and counts as a test in the adjustment. A type is left out if it has fewer
+    cells than ``min_cells``, no more cells than knots, or all cells at one position.
 
-    The p-values take cells as independent, and positions as given. Neighbours in a tissue are not quite
-    independent, and positions from a placement were themselves found from expression: there p-values rank
-    genes but prove no gradient. DEVIATION: the STEM paper draws polynomials of degree 3 and tests none.
+    The p-values assume that cells are independent and positions are known. Neighbours in a tissue are not
+    fully independent, and positions from a placement were determined from expression. In that case, use
+    p-values to rank genes; they do not prove a gradient. DEVIATION: the STEM paper draws polynomials of
+    degree 3 without a test.
 
     Examples
     --------

@@ -45,7 +45,7 @@ def multiple_imputations(
     memory: str | int = "4 GB",
     progress: ProgressOption = True,
 ) -> list[AnnData]:
-    """Draw several matrices of genes that could have been measured.
+    """Draw several matrices of plausible measurements.
 
     Parameters
     ----------
@@ -54,53 +54,52 @@ def multiple_imputations(
     genes
         Names of genes of the reference; all by default.
     n
-        How many, from 2 on; `cellweft.tl.differential_expression` gains power up to some 20.
+        Number of draws, at least 2. `cellweft.tl.differential_expression` gains power up to about 20.
     scale
-        "log", log-normalised expression, or "counts": whole numbers, drawn from the count model that the fit
-        has learned, which tools for counts take. The spatial data have to be counts.
+        "log" for log-normalised expression, or "counts" for whole numbers from the fitted count model, for
+        tools that expect counts. "counts" requires spatial data that are counts.
     pair
-        Data to impute; by default those it was fitted to.
+        Data to impute; by default those of the fit.
     seed
-        Of the draws. A gene's draws depend on nothing else but its name and its prediction: not on which
-        other genes are asked for, nor on ``n``.
+        Random seed. The draws of a gene depend only on the seed, its name and its prediction, not on the
+        other genes or on ``n``.
     memory
-        Budget for the whole process, all results included.
+        Budget for the whole process, including all results.
     progress
-        True shows a bar in terminals and notebooks, False shows nothing; a function is called with
-        (stage, done, total) as genes are imputed, and after each of the matrices.
+        True shows a bar in terminals and notebooks, False shows nothing; a function is called with (stage,
+        done, total) while genes are imputed, and after each matrix.
 
     Returns
     -------
     list of AnnData
-        As `Imputer.impute` returns, ``X`` being drawn: float32, zeros included, on the scale that is asked
-        for.
-        ``uns["cellweft"]["imputation"]`` says which of how many it is.
+        As from `Imputer.impute`, with the draws in ``X`` (float32, on the requested scale, including zeros).
+        ``uns["cellweft"]["imputation"]`` contains the number of the draw and of all draws.
 
     Raises
     ------
     NotFittedError
         The Imputer has no intervals, or no count model.
     ScaleError
-        Counts are asked for, and the spatial data are not counts.
+        Counts were requested, but the spatial data are not counts.
     GeneError
         A gene that the reference does not have.
     MemoryBudgetError
-        All of them do not fit in the budget.
+        The results do not fit in the budget.
     SettingError
-        ``n`` or ``seed`` is out of its range.
+        ``n`` or ``seed`` is out of range.
 
     Notes
     -----
-    Rubin (1987). See `cellweft.impute.uncertainty.prediction_intervals.Intervals.draw`: the error of a gene
-    is not drawn cell by cell, but in the greater part for the gene as a whole, for its slope and for kinds of
-    cells, to the extent that panel genes were wrong so when they were predicted without being known. What is
-    done with one matrix is done with each, and the results' spread is part of the answer. A gene on the panel
-    is drawn around its prediction too; where it was measured, use what was measured.
+    Rubin (1987). See `cellweft.impute.uncertainty.prediction_intervals.Intervals.draw`. Most of the error of
+    a gene is drawn for the gene as a whole, for its slope and for groups of cells, not cell by cell, as large
+    as the errors of panel genes that were predicted from the others. Repeat your analysis with each matrix;
+    the spread of the results is part of the answer. Panel genes are drawn around their predictions too. Use
+    the measurement of such genes instead.
 
     Counts are drawn by `cellweft.impute.uncertainty.count_model.CountModel.draw`: a level for the gene as a
-    whole, the same errors of slope and of kinds of cells, and a count of each cell: Poisson, negative
-    binomial, Poisson log-normal or zero-inflated, whichever had the highest likelihood for panel genes that
-    were left out. ``uns["cellweft"]["count_model"]`` says which.
+    whole, the same errors of slope and of groups of cells, and a count for each cell. The distribution is
+    Poisson, negative binomial, Poisson log-normal or zero-inflated, whichever had the highest likelihood for
+    held-out panel genes; ``uns["cellweft"]["count_model"]`` names it.
 
     Examples
     --------

@@ -30,43 +30,45 @@ def neighborhood_enrichment(
     seed: int = 0,
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Return how much more often cells of two types are neighbours than by chance.
+    """Return how much more often cells of two types are neighbours than expected by chance.
 
     Parameters
     ----------
     adjacency
-        (n_cells, n_cells) graph of neighbours, best sparse: an entry that is not zero says that the column's
-        cell is a neighbour of the row's. Weights do not count.
+        (n_cells, n_cells) graph of neighbours, preferably sparse. A nonzero entry means that the cell of the
+        column is a neighbour of the cell of the row. Weights are ignored.
     labels
         (n_cells,) type of every cell.
     n_permutations
-        Random orders of the labels, at least 2.
+        Number of random permutations of the labels, at least 2.
     seed
-        Of these orders.
+        Random seed of the permutations.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as orders are counted.
+        As in `cellweft.Imputer.fit`; a function is called after each permutation.
 
     Returns
     -------
     DataFrame
-        (n_types, n_types) z-scores, rows by the type of the cell, columns by that of its neighbour, both
-        sorted. Above 0, such neighbours are more frequent than by chance. Symmetric where the graph is.
+        (n_types, n_types) z-scores, with the type of the cell in rows and that of its neighbour in columns,
+        both sorted. Above 0, such neighbours are more frequent than expected by chance. Symmetric if the
+        graph is.
 
     Raises
     ------
     InputError
-        No square graph with an edge, NaN in it, or not one label per cell.
+        The graph is not square, has no edge or contains NaN, or the number of labels differs from that of the
+        cells.
     SettingError
         ``n_permutations`` below 2.
 
     Notes
     -----
     z = (count - mean) / sd, where the count is that of edges between two types, and mean and standard
-    deviation (the population's) are those of the counts after the labels were permuted. This is the
+    deviation (of the population) are those of the counts after the labels are permuted. This is the
     definition of squidpy's ``nhood_enrichment``, which the STEM paper uses: counts are equal, and z-scores
-    differ by the draw of the permutations alone. squidpy itself runs on ``obsp["spatial_connectivities"]`` of
-    a placement's AnnData. A count that no permutation changes, such as that of a single type, gets 0; squidpy
-    gives NaN.
+    only differ in the random permutations. You can also run squidpy on ``obsp["spatial_connectivities"]`` of
+    a placement's AnnData. If no permutation changes a count, for example with a single type, the z-score is
+    0; squidpy gives NaN.
 
     Examples
     --------
@@ -101,12 +103,12 @@ def region_enrichment(
     seed: int = 0,
     progress: ProgressOption = True,
 ) -> pd.DataFrame:
-    """Return in which regions of the tissue the cells of each type were placed more often than by chance.
+    """Return in which regions the cells of each type were placed more often than expected by chance.
 
     Parameters
     ----------
     places
-        (n_cells, 2 or 3) where the cells were placed, such as `Placement.coordinates`; one slice at a time.
+        (n_cells, 2 or 3) positions of the placed cells, such as `Placement.coordinates`; one slice at a time.
     labels
         (n_cells,) type of every cell.
     region_places
@@ -114,13 +116,13 @@ def region_enrichment(
     region_labels
         (n_spots,) region of every spot.
     k
-        Nearest spots of a cell whose regions count, at most all spots.
+        Number of nearest spots of each cell whose regions are counted, at most all spots.
     n_permutations
-        Random orders of the types, at least 2.
+        Number of random permutations of the types, at least 2.
     seed
-        Of these orders.
+        Random seed of the permutations.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as orders are counted.
+        As in `cellweft.Imputer.fit`; a function is called after each permutation.
 
     Returns
     -------
@@ -128,21 +130,22 @@ def region_enrichment(
         One row per type and region, both sorted: ``type``, ``region``; ``count`` of spots of the region among
         the nearest spots of the type's cells; ``expected``, its mean over the permutations; ``z`` = (count -
         mean) / sd; ``p`` of a count as far from the mean on either side; ``fdr``, p adjusted over all rows
-        (Benjamini-Hochberg). ``table.pivot(index="type", columns="region", values="z")`` makes the map of it.
+        (Benjamini-Hochberg). ``table.pivot(index="type", columns="region", values="z")`` gives a heat map.
 
     Raises
     ------
     InputError
-        Coordinates of another shape, NaN or infinite; not one label per cell and per spot; no cells or spots.
+        Coordinates have a wrong shape, or are NaN or infinite; the number of labels does not match; there are
+        no cells or no spots.
     SettingError
-        ``k`` or ``n_permutations`` out of range.
+        ``k`` or ``n_permutations`` is out of range.
 
     Notes
     -----
     The enrichment between two datasets of STEM's Fig. 4c, by the definition of `neighborhood_enrichment`: the
-    types of cells are permuted, places and regions stay. p = (1 + permutations at least as far) / (1 +
-    permutations), so that its smallest value is 1 / (1 + ``n_permutations``). A count that no permutation
-    changes gets z = 0 and p = 1. DEVIATION: the paper's map is scaled by row, which hides its size.
+    types of cells are permuted, while positions and regions stay the same. p = (1 + permutations at least as
+    far) / (1 + permutations), so that its smallest value is 1 / (1 + ``n_permutations``). If no permutation
+    changes a count, z = 0 and p = 1. DEVIATION: the paper scales its map by row, which hides the effect size.
 
     Examples
     --------
@@ -201,21 +204,22 @@ def hollow_structure(
     embeddings
         (n_cells, n_latent) finite, in any unit.
     radii
-        Normalised radii R/D, at least 0, in any order; by default 101 from 0 to the one that holds all cells.
-        Give the same ones to compare embeddings.
+        Normalised radii R/D, at least 0, in any order; by default 101 values from 0 to the radius that
+        contains all cells. Use the same radii to compare embeddings.
     seed
-        Of the draw of cells, where there are more than 5,000.
+        Seed for subsampling cells if there are more than 5,000.
 
     Returns
     -------
     DataFrame
         ``radius_ratio``, R/D, and ``share``, the share of cells no farther than R from the mean embedding, 0
-        to 1. A hollow structure stays near 0 for long.
+        to 1. In a hollow structure it stays near 0 at small radii.
 
     Raises
     ------
     InputError
-        Not a matrix, fewer than 2 cells, NaN or infinity, or all cells alike; invalid ``radii``.
+        The embeddings are not a matrix, have fewer than two cells, contain NaN or infinity, or are all the
+        same; or ``radii`` are invalid.
 
     Notes
     -----
@@ -256,24 +260,24 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
     embeddings
         (n_cells, n_latent) finite, in any unit.
     share
-        Of the cells, 0 to 1.
+        Share of the cells, 0 to 1.
     seed
-        Of the draw of cells, where there are more than 5,000.
+        Seed for subsampling cells if there are more than 5,000.
 
     Returns
     -------
-    At least 0; the larger, the hollower.
+    At least 0. Larger values mean a more hollow structure.
 
     Raises
     ------
     InputError
-        As `hollow_structure`.
+        As in `hollow_structure`.
     SettingError
         ``share`` is not a number from 0 to 1.
 
     Notes
     -----
-    The paper shows the curve of `hollow_structure` alone; this is one point of it, read the other way round.
+    The paper only shows the curve of `hollow_structure`. This is the radius at one point of that curve.
 
     Examples
     --------

@@ -59,48 +59,50 @@ def regional_genes(
     placed
         A placement.
     regions
-        (n_chosen,) the region of every chosen cell (or spot): those of `regions_of`, `axis_bins` or
-        `near_type`, or your own; cells whose region is missing (None, NaN) are left out. Or a column of
-        ``obs`` of the spots, such as "layer", of which a cell takes what the spot nearest to its place has.
+        (n_chosen,) the region of every selected cell (or spot), from `regions_of`, `axis_bins` or
+        `near_type`, or your own. Cells whose region is missing (None, NaN) are left out. Or a column of
+        ``obs`` of the spots, such as "layer"; a cell then gets the value of the spot nearest to its position.
     of
-        "cells" compares the log-normalised expression of the placed cells, with all genes of the reference;
-        "spots" what was measured in the spots.
+        "cells": compare the log-normalised expression of the placed cells, for all genes of the reference.
+        "spots": compare the measurements of the spots.
     cells
-        Which cells (or spots), such as those of one type: positions, names or booleans; all by default.
+        Cells (or spots) to use, such as those of one type: indices, names or booleans; all by default.
     genes
-        Names of genes of that side; all by default.
+        Names of genes of the cells (or spots); all by default.
     reference
-        A region that each other is compared with; by default the union of the others.
+        Region to compare the others with; by default, each region is compared with all others together.
     fdr
         False discovery rate, 0 to 1, within a region.
     memory
-        Budget for what is read at once. Fewer genes at a time take more passes over a file.
+        Budget for the block of genes that is read at once. Smaller blocks need more passes over a file.
 
     Returns
     -------
     DataFrame
         One row per gene and region of two or more cells: ``region``, ``gene``, ``statistic``, ``auc``,
-        ``difference`` of the mean log-normalised expression, ``p`` and ``fdr`` as of `dominant_genes`, and
-        ``higher``: below ``fdr`` and higher inside. Sorted by region, then by ``statistic``, highest first.
+        ``difference`` of the mean log-normalised expression, ``p`` and ``fdr`` as in `dominant_genes`, and
+        ``higher``: whether the gene is significant and higher inside. Sorted by region, then by
+        ``statistic``, highest first.
 
     Raises
     ------
     InputError
-        No placement; not one region for each chosen cell; fewer than two regions of two cells.
+        ``placed`` is not a placement; the number of regions differs from that of the cells; there are fewer
+        than two regions with two cells.
     KeyMissingError, GeneError
-        No such column or gene.
+        The column or gene does not exist.
     SettingError
-        ``of``, ``reference`` or ``fdr`` is out of its range.
+        ``of``, ``reference`` or ``fdr`` is out of range.
 
     Notes
     -----
     "Statistics and reproducibility" of Hao et al. 2024 (STEM): the Wilcoxon rank-sum test of each group
-    against the union of the rest, of log-normalised values, with false discovery rates of Benjamini and
-    Hochberg. By it the paper found the genes of the layers of the cortex, of ten bins of the liver's axis, of
+    against the union of the rest, of log-normalised values, with false discovery rates of Benjamini-Hochberg.
+    The paper used it to find the genes of the layers of the cortex, of ten bins of the liver's axis, of
     fibroblasts near the portal and the central vein, and of spots near plasmacytoid dendritic cells.
 
-    Cells were placed by their expression: the p-values of genes that the model sees (``placed.genes``) rank
-    genes, and prove no gradient. Cells of a region are no independent draws either.
+    Cells were placed by their expression, so p-values of genes that the model uses (``placed.genes``) only
+    rank genes; they do not prove a gradient. The cells of a region are not independent draws either.
 
     Examples
     --------
@@ -140,18 +142,18 @@ def regional_genes(
 
 @checks_kinds
 def regions_of(placed: Placement, column: str) -> NDArray[Any]:
-    """Return the region that every placed cell lies in: that of the spot nearest to its place.
+    """Return the region of every placed cell: that of the spot nearest to its position.
 
     Parameters
     ----------
     placed
         A placement.
     column
-        Of ``obs`` of the spots, with a region, layer or other label of each.
+        Column of ``obs`` of the spots with a region, layer or other label of each.
 
     Returns
     -------
-    (n_cells,) labels, None where the spot has none. Spots of other slices do not count.
+    (n_cells,) labels, None if the spot has none. Only spots of the cell's own slice are considered.
 
     Raises
     ------
@@ -162,7 +164,7 @@ def regions_of(placed: Placement, column: str) -> NDArray[Any]:
 
     Notes
     -----
-    As in the paper's analysis of the cortex, where mapped cells were divided by their places.
+    As in the paper's analysis of the cortex, where placed cells were grouped by their positions.
     """
     check_placement(placed)
     labels, places, spots_at = _spot_labels(placed, column), placed.coordinates(), coordinates_of(placed.pair)
@@ -177,29 +179,29 @@ def regions_of(placed: Placement, column: str) -> NDArray[Any]:
 def axis_bins(
     position: NDArray[Any], bins: int = 10, *, by: Literal["length", "cells"] = "length"
 ) -> pd.Categorical[str]:
-    """Cut an axis into bins, and return that of every cell.
+    """Divide an axis into bins, and return the bin of every cell.
 
     Parameters
     ----------
     position
-        (n_cells,) along the axis, such as of `Axis.position`, or a score carried to cells by
-        `Placement.transfer`; NaN where a cell has none.
+        (n_cells,) positions along the axis, for example from `Axis.position`, or a score from
+        `Placement.transfer`; NaN if a cell has none.
     bins
-        How many, at least 2.
+        Number of bins, at least 2.
     by
-        "length": bins of equal length, or "cells": of as many cells each.
+        "length": bins of equal length. "cells": bins with equal numbers of cells.
 
     Returns
     -------
     Categorical
-        "bin 01" and so on, ordered; missing where the position is.
+        "bin 01" and so on, ordered; missing if the position is missing.
 
     Raises
     ------
     InputError
-        Not one number per cell, or all cells at one position.
+        The positions are not one number per cell, or are all the same.
     SettingError
-        ``bins`` or ``by`` is out of its range.
+        ``bins`` or ``by`` is out of range.
 
     Examples
     --------
@@ -243,7 +245,7 @@ def axis_bins(
 def near_type(
     placed: Placement, cell_type: str, *, of: Of = "cells", within: float | None = None, labels: Labels = None
 ) -> NDArray[Any]:
-    """Return whether every cell (or spot) is near placed cells of a type, or far from them.
+    """Return whether each cell (or spot) is near placed cells of a type, or far from them.
 
     Parameters
     ----------
@@ -254,26 +256,27 @@ def near_type(
     of
         "cells" or "spots".
     within
-        Distance up to which is near, above 0, in the unit of the coordinates; by default the spacing of the
-        spots.
+        Largest distance that counts as near, above 0, in the unit of the coordinates; by default the spacing
+        of the spots.
     labels
-        Types of the cells: a column of their ``obs``, (n_cells,) values, or None for ``pair.labels``.
+        Cell types: a column of the cells' ``obs``, (n_cells,) values, or None for ``pair.labels``.
 
     Returns
     -------
-    (n_cells,) or (n_spots,) "near" or "far". Cells of the type itself, and spots without counts, have None.
+    (n_cells,) or (n_spots,) "near" or "far"; None for cells of the type itself, and for spots without counts.
 
     Raises
     ------
     InputError, KeyMissingError
-        No placement; no such labels.
+        ``placed`` is not a placement, or the labels do not exist.
     SettingError
-        No such type, or ``within`` out of its range.
+        No such type, or ``within`` out of range.
 
     Notes
     -----
     The paper's comparison of spots near plasmacytoid dendritic cells with other spots is
-    ``regional_genes(placed, near_type(placed, "PDC", of="spots"), of="spots")``. Slices never meet.
+    ``regional_genes(placed, near_type(placed, "PDC", of="spots"), of="spots")``. Distances are only computed
+    within a slice.
     """
     check_placement(placed)
     check_choice("of", of, get_args(Of))

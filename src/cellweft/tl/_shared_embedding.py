@@ -28,23 +28,23 @@ _SCORED = 5000  # cells of each side that mixing is scored on
 
 
 def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
-    """Return the cells of both sides in the space in which the Imputer compares them.
+    """Return the cells of reference and tissue in the space in which the Imputer compares them.
 
     Parameters
     ----------
     imputer
         Fitted.
     pair
-        The data; by default those it was fitted to.
+        The data; by default those of the fit.
 
     Returns
     -------
     AnnData
         Without a matrix: the reference's cells, then the spatial ones. ``obsm["X_cellweft"]``: (n_cells,
-        n_latent) float32, of length 1, zero for cells without counts of the panel; with "auto" the output of
-        the learned map, with "stimpute" the latent of its autoencoder. ``obs["side"]``: "reference" or
-        "spatial"; ``obs["label"]``: the labels of either side, where there are any. A spatial cell whose name
-        the reference has too gets a number behind it; the order is that of the pair.
+        n_latent) float32, of unit length, or zero for cells without counts in the panel; with "auto" the
+        output of the learned map, with "stimpute" the latent space of its autoencoder. ``obs["side"]``:
+        "reference" or "spatial"; ``obs["label"]``: the cell types, if there are any. A spatial cell whose
+        name the reference has too gets a number behind it. The order is that of the pair.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
 
     Notes
     -----
-    To draw it: ``scanpy.pp.neighbors(both, use_rep="X_cellweft")``, ``scanpy.tl.umap(both)`` and
+    To plot it: ``scanpy.pp.neighbors(both, use_rep="X_cellweft")``, ``scanpy.tl.umap(both)`` and
     ``scanpy.pl.umap(both, color=["side", "label"])``.
 
     Examples
@@ -83,32 +83,33 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
 
 
 def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
-    """Return how well the two sides are mixed in the shared embedding.
+    """Return how well reference and tissue are mixed in the shared embedding.
 
     Parameters
     ----------
     both
         Result of `shared_embedding`.
     k
-        Neighbours of a cell that are looked at.
+        Number of neighbours of each cell.
     seed
-        Of the draw: as many cells of each side are compared, 5,000 at most.
+        Seed of the subsampling: the same number of cells of each side is compared, at most 5,000.
 
     Returns
     -------
-    The mean share of neighbours that are of the other side, by the share that is expected where the sides are
-    mixed at random: 0 where no neighbour is, 1 where they are mixed.
+    The mean share of neighbours that are from the other side, divided by the share expected by chance: 0 if
+    none are, 1 if both sides are mixed at random.
 
     Raises
     ------
     InputError
-        No result of `shared_embedding`, or no cells with counts of one of the sides.
+        ``both`` is not a result of `shared_embedding`, or has no cells with counts on one of the sides.
     SettingError
-        ``k`` out of its range.
+        ``k`` out of range.
 
     Notes
     -----
-    A type that only one side has lowers it: mixed well is not right in itself.
+    A type that occurs on one side only lowers the score. Good mixing does not prove that the embedding is
+    right.
     """
     check_kind(
         "both", both, AnnData, expected="an AnnData", fix="Pass the result of cellweft.tl.shared_embedding."
@@ -145,25 +146,25 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
 def presence(
     imputer: Imputer, labels: Labels = None, *, pair: Pair | None = None
 ) -> tuple[pd.Series[float], pd.DataFrame]:
-    """Return how much the tissue finds of each cell and each type of the reference.
+    """Return how much of the weight each cell and each type of the reference gets from the tissue.
 
     Parameters
     ----------
     imputer
         Fitted.
     labels
-        Types of the reference: a column of its ``obs``, (n_sc,) values, or None for ``pair.labels``.
+        Cell types of the reference: a column of its ``obs``, (n_sc,) values, or None for ``pair.labels``.
     pair
-        The data; by default those it was fitted to.
+        The data; by default those of the fit.
 
     Returns
     -------
     cells : Series
-        (n_sc,) the weight that each cell of the reference gets from all spatial cells with counts, by the
-        mean one's: 1 is average, 0 is never looked at.
+        (n_sc,) the weight that each reference cell gets from all spatial cells with counts, relative to the
+        mean: 1 is average, 0 means that the cell is never used.
     types : DataFrame
-        A row per type, most present first: ``share``, of the weights, summing to 1; ``in_reference``, its
-        share of the reference's cells; ``presence``, the ratio of the two.
+        One row per type, sorted by ``presence``, highest first: ``share`` of the weights, summing to 1;
+        ``in_reference``, its share of the reference cells; ``presence``, the ratio of the two.
 
     Raises
     ------
@@ -174,7 +175,8 @@ def presence(
 
     Notes
     -----
-    Weights are diffuse: types that the tissue lacks keep some. It compares types within one tissue.
+    Weights are diffuse: even types that are missing from the tissue get some. Compare types only within one
+    tissue.
     """
     fitted, pair = _fitted(imputer, pair)
     kinds = labels_of(pair, labels).astype(str)

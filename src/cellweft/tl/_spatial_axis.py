@@ -48,12 +48,12 @@ class Axis:
     kind
         "polynomial", "principal curve" or "score".
     curve
-        (n_points, 2 or 3) the line's points from its start to its end, in the unit of the coordinates; None
-        of a score.
+        (n_points, 2 or 3) points of the line from start to end, in the unit of the coordinates; None for a
+        score.
     ranked
-        (n_cells,) the sorted scores whose quantiles are the positions; None where positions are no quantiles.
+        (n_cells,) the sorted scores whose quantiles are the positions; None if positions are not quantiles.
     converged
-        Whether a principal curve settled; always so of the other kinds.
+        Whether a principal curve converged; always True for the other kinds.
 
     Examples
     --------
@@ -82,18 +82,18 @@ class Axis:
         Parameters
         ----------
         coordinates
-            (n_cells, 2 or 3) in the unit of the coordinates that the curve was fitted to. Of an axis made of
-            a score: the cells' scores, (n_cells,).
+            (n_cells, 2 or 3) in the unit of the coordinates that the curve was fitted to. For an axis from a
+            score, the scores of the cells, (n_cells,).
 
         Returns
         -------
-        (n_cells,) The length of the curve from its start to its point nearest to each cell, 0 to `length`.
-        Of a score: the score itself, or where ``rank`` was asked for its quantile, 0 to 1.
+        (n_cells,) The length of the curve from its start to the point nearest to each cell, 0 to `length`.
+        For a score, the score itself or, with ``rank``, its quantile, 0 to 1.
 
         Raises
         ------
         InputError
-            Another shape or number of dimensions, or NaN or infinity.
+            The shape or number of dimensions differs, or values are NaN or infinite.
         """
         if self.kind == "score":
             scores = _check_scores(coordinates, "coordinates")
@@ -118,7 +118,7 @@ class Axis:
         Raises
         ------
         InputError
-            As `position`, or the axis is made from a score, which has no curve.
+            As in `position`; or the axis is from a score, which has no curve.
         """
         return self._nearest(coordinates)[1]
 
@@ -156,32 +156,34 @@ def fit_axis(
     start: NDArray[Any] | None = None,
     cells: NDArray[Any] | None = None,
 ) -> Axis:
-    """Fit a curve through cells, to measure positions along.
+    """Fit a curve through cells, along which positions are measured.
 
     Parameters
     ----------
     coordinates
         (n_cells, 2 or 3) finite, in any unit.
     kind
-        ``"polynomial"`` makes the second coordinate (and the third) a polynomial of the first, by least
-        squares. ``"principal curve"`` follows a structure that turns back on the first coordinate too.
+        ``"polynomial"``: fit the second coordinate (and the third) as a polynomial of the first, by least
+        squares. ``"principal curve"``: can also follow a structure that turns back along the first
+        coordinate.
     degree
-        Of the polynomial, at least 1.
+        Degree of the polynomial, at least 1.
     knots
-        Of the principal curve, at least 2: how much it can bend. Two make a straight line.
+        Number of knots of the principal curve, at least 2. More knots allow more bends; two give a straight
+        line.
     rotate
-        Whether the polynomial's first coordinate is the cells' longest principal axis, which makes the curve
-        the same however the tissue was turned, instead of the first coordinate as it is.
+        Whether to use the longest principal axis of the cells as the first coordinate of the polynomial, so
+        that the curve does not depend on the orientation of the tissue.
     start
-        (2 or 3,) a place: the end of the curve nearest to it gets position 0. By default the end with the
+        (2 or 3,) a point. The end of the curve nearest to it gets position 0. By default, the end with the
         smaller first coordinate.
     cells
-        The cells to fit to, as a mask (n_cells,) or positions; all by default.
+        Cells to fit to, as a mask (n_cells,) or indices; all by default.
 
     Returns
     -------
     Axis
-        Its curve runs from the first to the last of the cells that it was fitted to.
+        The curve runs from the first to the last cell of the fit.
 
     Raises
     ------
@@ -190,7 +192,7 @@ def fit_axis(
         all of them at one place; fewer distinct first coordinates than the polynomial has coefficients;
         ``start`` or ``cells`` that do not fit the coordinates.
     SettingError
-        Another kind; ``degree`` below 1, ``knots`` below 2.
+        The kind is unknown, ``degree`` is below 1, or ``knots`` is below 2.
 
     Notes
     -----
@@ -201,10 +203,10 @@ def fit_axis(
     published order "from the top right corner" is ``start``.
 
     The principal curve is that of Hastie and Stuetzle (1989, JASA 84, 502): cells are projected on the curve,
-    then every coordinate is smoothed along these positions, until the mean squared distance settles. It
-    begins with the first principal component. The smoother is a natural cubic spline by least squares. Its
-    knots grow one by one from 3, each fit settling before the next, which keeps the curve from folding. Cells
-    far off the structure pull its ends: leave them out by ``cells``.
+    then every coordinate is smoothed along these positions, until the mean squared distance converges. It
+    starts from the first principal component. The smoother is a natural cubic spline by least squares. Its
+    number of knots grows one by one from 3, and each fit converges before the next, which prevents the curve
+    from folding. Cells far from the structure distort its ends; leave them out with ``cells``.
 
     Examples
     --------
@@ -248,11 +250,12 @@ def axis_of_score(score: NDArray[Any], *, rank: bool = False) -> Axis:
     Raises
     ------
     InputError
-        Not one finite number per cell, or all the same.
+        The scores are not one finite number per cell, or are all the same.
 
     Notes
     -----
-    A quantile is the share of the scores below plus half the share of those equal, so that ties share it.
+    A quantile is the share of scores below, plus half the share of equal scores, so that ties get the same
+    value.
 
     Examples
     --------

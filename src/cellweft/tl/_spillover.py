@@ -85,7 +85,7 @@ def spillover(
     memory
         Budget for what is held of the cells and of a block.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as cells are read.
+        As in `cellweft.Imputer.fit`; a function is called while cells are read.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def spillover(
     InputError
         All cells lie at one place, or no cell of the reference has counts in the panel.
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
     MemoryBudgetError
         The cells do not fit in the budget.
 

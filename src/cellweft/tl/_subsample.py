@@ -59,7 +59,7 @@ def subsample_types(
     KeyMissingError
         No such column, or no such type.
     SettingError
-        ``rate``, ``times`` or ``seed`` is out of its range.
+        ``rate``, ``times`` or ``seed`` is out of range.
 
     Notes
     -----

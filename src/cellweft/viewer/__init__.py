@@ -60,53 +60,54 @@ def view(
     Parameters
     ----------
     *results
-        What `Imputer.impute_to`, `cellweft impute` or `cellweft place` made: paths of .zarr stores or .h5ad
-        files, or AnnData, at least one. They are read as the page asks for them, and never changed.
+        Results of `Imputer.impute_to`, `cellweft impute` or `cellweft place`: at least one path of a .zarr
+        store or .h5ad file, or AnnData. They are read when the page needs them, and never changed.
     tissue
-        The spatial data whose genes were imputed, AnnData or path: its panel is shown beside the imputed
-        genes, log-normalised as `cellweft.pair` does, or as counts beside a result of counts. Cells and genes
-        are matched by name; cells that it lacks are shown without a value.
+        The spatial data, AnnData or path, to show its panel next to the imputed genes: log-normalised as in
+        `cellweft.pair`, or as counts if the result contains counts. Cells and genes are matched by name;
+        missing cells have no value.
     labels
-        Result of `cellweft.Imputer.annotate`, or the path of the table that ``cellweft annotate`` wrote: the
-        cells of imputed results and of spots can be coloured by label, confidence and unknown. Cells are
-        matched by name; those that it lacks are shown without a value.
+        Result of `cellweft.Imputer.annotate`, or the path of the table from ``cellweft annotate``, to colour
+        cells and spots by label, confidence and unknown. Cells are matched by name; missing cells have no
+        value.
     port
-        Where to listen, 0 to 65535; 0 takes any that is free.
+        Port to listen on, 0 to 65535; 0 for any free port.
     memory
-        What may be kept of genes that were read, such as "512 MB": the genes beside one that was asked for
-        then come at once. What is kept besides does not depend on the number of genes.
+        Memory for caching genes, such as "512 MB". Neighbouring genes are read together and are then shown
+        immediately. Other memory does not depend on the number of genes.
     open_browser
         Whether to open the page.
     block
-        Whether to serve until an interrupt (Ctrl-C); else the call returns at once, as notebooks want it.
+        Whether to serve until you interrupt it (Ctrl-C). Otherwise the call returns immediately, as in
+        notebooks.
     token
-        Whether the page's address has a token, without which nothing is answered. Without it, every user of
-        this machine can read the results.
+        Whether to require a token, which is part of the page's address. Without it, every user of this
+        machine can read the results.
 
     Returns
     -------
     Viewer
-        With the ``url`` of the page; ``close()`` ends it. Closed already where ``block`` is true.
+        Has the ``url`` of the page; ``close()`` stops serving. Already closed if ``block`` is true.
 
     Raises
     ------
     SettingError
-        No result; a port that is out of range or taken; a tissue without an imputed result; labels without an
-        imputed result or spots.
+        There is no result; the port is out of range or in use; ``tissue`` is given without an imputed result,
+        or ``labels`` without an imputed result or spots.
     MissingFileError, FormatError
-        Nothing at a path; a file that is not what its name says, or no result of cellweft.
+        A file does not exist, its content does not match its name, or it is not a result of cellweft.
     KeyMissingError, InputError, GeneError
-        Results without positions; a tissue of which no cell or no gene is in the result; a table of labels
-        that is damaged, or of which no cell is in a result.
+        A result has no positions; the tissue shares no cell or no gene with the result; the table of labels
+        is damaged, or shares no cell with a result.
     MissingExtraError
         The extra ``plot`` is not installed.
 
     Notes
     -----
-    The page can be reached from this machine alone, by those who know its address with the token, and from
-    other machines through a tunnel of the same port: ``ssh -L 8080:localhost:8080 machine`` with
-    ``port=8080``. Where a file or store is moved, replaced or shortened meanwhile, nothing more is shown of
-    it (status 410), and the page says so.
+    The page is only accessible from this machine, with the token in its address. To open it from another
+    machine, use an SSH tunnel with the same port: ``ssh -L 8080:localhost:8080 machine`` with ``port=8080``.
+    If a file is moved, replaced or truncated while you view it, the page shows a message and no more of its
+    values (status 410).
 
     Examples
     --------

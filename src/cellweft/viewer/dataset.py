@@ -129,7 +129,7 @@ class Dataset:
         Parameters
         ----------
         closely
-            As `cellweft.viewer.source.WatchedSource.change` takes it.
+            As in `cellweft.viewer.source.WatchedSource.change`.
         """
         changes = (one.change(closely=closely) for one in self._sources)
         return next((one for one in changes if one is not None), None)
@@ -248,7 +248,7 @@ class Dataset:
         Parameters
         ----------
         body
-            A bit per cell, as `cellweft.viewer.region_markers.read_inside` takes it.
+            A bit per cell, as in `cellweft.viewer.region_markers.read_inside`.
         is_gone
             Asked now and then whether whoever asked waits no longer.
 

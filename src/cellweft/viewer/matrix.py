@@ -191,7 +191,7 @@ def open_genes(matrix: Any, means: Means, *, where: str) -> GeneMatrix:
     Parameters
     ----------
     matrix
-        As `cellweft.data.io.backed_matrix.open_rows` takes it.
+        As in `cellweft.data.io.backed_matrix.open_rows`.
     means
         What it is read with.
     where
@@ -200,7 +200,7 @@ def open_genes(matrix: Any, means: Means, *, where: str) -> GeneMatrix:
     Raises
     ------
     InputError, FormatError
-        As `cellweft.data.io.backed_matrix.open_rows`.
+        As in `cellweft.data.io.backed_matrix.open_rows`.
     """
     is_array = isinstance(matrix, h5py.Dataset) or type(matrix).__module__.startswith("zarr.core.array")
     if is_array and len(matrix.shape) == 2:

@@ -109,7 +109,7 @@ class MeasuredGenes:
         Raises
         ------
         InputError, ScaleError, FormatError
-            As `cellweft.pair`, where the values cannot be used; values that are not counts beside a result
+            As in `cellweft.pair`, where the values cannot be used; values that are not counts beside a result
             of counts.
         """
         if number not in self.genes:
@@ -129,7 +129,7 @@ class MeasuredGenes:
         Raises
         ------
         InputError, ScaleError, FormatError
-            As `gene`.
+            As in `gene`.
         """
         with self._lock:
             if self._read is None:

@@ -78,7 +78,7 @@ class Viewer:
     Raises
     ------
     SettingError
-        The port is out of its range, taken, or not allowed.
+        The port is out of range, taken, or not allowed.
 
     Notes
     -----

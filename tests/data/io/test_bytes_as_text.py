@@ -33,7 +33,7 @@ def test_a_table_with_bytes_becomes_text_and_the_given_one_stays() -> None:
     )
     before = given.copy()
     table = table_with_text(given, "sc.var")
-    assert table["symbol"].tolist() == ["Gad1", None, "Sst"]
+    assert table["symbol"].fillna("missing").tolist() == ["Gad1", "missing", "Sst"]
     assert table["kind"].tolist() == ["a", "a", "b"]
     assert table["kind"].cat.categories.tolist() == ["a", "b"]
     assert table["number"].dtype == np.int64

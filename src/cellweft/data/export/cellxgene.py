@@ -87,7 +87,7 @@ def write_cellxgene(
     overwrite
         Whether a file that is there may be replaced.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as rows are written.
+        As in `cellweft.Imputer.fit`; a function is called while rows are written.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def write_cellxgene(
     KeyMissingError
         No such embedding.
     OutputExistsError, OutputError
-        As `cellweft.data.io.atomic_output.check_output`.
+        As in `cellweft.data.io.atomic_output.check_output`.
 
     Notes
     -----

@@ -150,7 +150,7 @@ def to_spatialdata(
     overwrite
         Whether ``output`` may be replaced. An element is never replaced.
     progress
-        As in `cellweft.Imputer.fit`; a function is called as rows are written into a store.
+        As in `cellweft.Imputer.fit`; a function is called while rows are written into a store.
 
     Returns
     -------

@@ -153,7 +153,7 @@ def write_vitessce(
     Parameters
     ----------
     result, url, columns, gene, title
-        As `vitessce_config`.
+        As in `vitessce_config`.
     output
         Where it goes: a ``.json`` file.
     overwrite
@@ -167,9 +167,9 @@ def write_vitessce(
     Raises
     ------
     FormatError, InputError, KeyMissingError
-        As `vitessce_config`.
+        As in `vitessce_config`.
     OutputExistsError, OutputError
-        As `cellweft.data.io.atomic_output.check_output`.
+        As in `cellweft.data.io.atomic_output.check_output`.
     """
     target = check_output(output, overwrite=overwrite, suffixes=(".json",))
     store, copy = Path(result), target.with_name(f"{target.stem}-v2.zarr")

@@ -137,7 +137,7 @@ def find_run(
     Parameters
     ----------
     path, where, sample
-        As `Instrument.open` takes them.
+        As in `Instrument.open`.
     name
         The instrument.
     counts, cells

@@ -203,7 +203,7 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     OutputExistsError
         One or more exist; the error names all of them.
     OutputError
-        As `check_output`.
+        As in `check_output`.
     """
     taken: dict[Path, PathLike] = {}
     there: list[OutputExistsError] = []
@@ -417,7 +417,7 @@ def partial_output(
     Raises
     ------
     SettingError, OutputExistsError, OutputError
-        As `check_output`, and once more at the end; `OutputError` when writing failed or another run makes
+        As in `check_output`, and once more at the end; `OutputError` when writing failed or another run makes
         the same output.
 
     Examples

@@ -157,7 +157,7 @@ def _without_empty(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def _check_header(table: pd.DataFrame, where: str) -> None:
-    """Raise `FormatError` where numbers stand in place of a header, or it stands again among the rows."""
+    """Raise `FormatError` where numbers stand instead of a header, or it stands again among the rows."""
     names = table.columns.astype(str)
     is_number = pd.to_numeric(names.to_series(), errors="coerce").notna()
     if len(names) > 3 and is_number.all() and names.has_duplicates:

@@ -34,7 +34,7 @@ class Input:
     where, source
         What errors call it, such as "sc (atlas.h5ad)"; and its path, or "AnnData in memory".
     matrix
-        X, as `cellweft.data.io.backed_matrix.open_rows` takes it; None where the file has none.
+        X, as in `cellweft.data.io.backed_matrix.open_rows`; None where the file has none.
     layers, obsm
         Further matrices, and arrays with a row per cell, read when they are asked for.
     obs, var
@@ -125,11 +125,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF", "an HDF5 file that is damaged or not complete", ""),
     (b"<!doctype", "a web page", "Download the file itself: the address led to a page about it."),
     (b"<html", "a web page", "Download the file itself: the address led to a page about it."),
-    (
-        b"version https://git-lfs",
-        "a pointer of Git LFS in place of the file",
-        "Fetch the file: git lfs pull.",
-    ),
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "Fetch the file: git lfs pull."),
 )
 """How files begin, what they look like by it, and the way out where there is one."""
 

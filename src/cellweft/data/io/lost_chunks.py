@@ -91,7 +91,7 @@ def refuse_lost_cells(
     Parameters
     ----------
     regions
-        As `lost_regions` returns them.
+        Result of `lost_regions`.
     empty
         (n_cells,) which cells have no counts at all.
     where

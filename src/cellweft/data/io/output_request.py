@@ -30,9 +30,9 @@ class OutputRequest:
     Raises
     ------
     SettingError
-        A value is out of its range, or not for an output of this kind.
+        A value is out of range, or not for an output of this kind.
     OutputExistsError, OutputError
-        As `check_output`; or what lies beside the output is in the way.
+        As in `check_output`; or what lies beside the output is in the way.
     MissingExtraError
         Dask is asked for, and not installed.
 

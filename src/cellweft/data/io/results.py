@@ -31,13 +31,13 @@ def open_result(result: Any, *, argument: str) -> Input:
     Parameters
     ----------
     result, argument
-        As `cellweft.data.io.read.open_input` takes them. What cellweft has not made is opened as well.
+        As in `cellweft.data.io.read.open_input`. What cellweft has not made is opened as well.
 
     Raises
     ------
     MissingFileError, FormatError
-        As `cellweft.data.io.read.open_input`; a result of another version's form; a store of which parts are
-        missing.
+        As in `cellweft.data.io.read.open_input`; a result in the format of another version; a store of which
+        parts are missing.
     """
     data = open_input(result, argument=argument)
     check_record(data)

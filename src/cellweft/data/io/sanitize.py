@@ -96,8 +96,8 @@ def plain_column(column: pd.Series[Any]) -> tuple[Any, str]:
     >>> values, kind = plain_column(pd.Series([True, None]))
     >>> values.tolist(), kind
     ([True, <NA>], '')
-    >>> plain_column(pd.Series(pd.to_datetime(["2026-01-01"])))
-    (array(['2026-01-01 00:00:00'], dtype=object), 'datetime64[ns]')
+    >>> plain_column(pd.Series(pd.to_datetime(["2026-01-01"]).as_unit("s")))
+    (array(['2026-01-01 00:00:00'], dtype=object), 'datetime64[s]')
     """
     kind = column.dtype
     if isinstance(kind, pd.ArrowDtype):

@@ -62,7 +62,7 @@ def write_anndata(
     Raises
     ------
     SettingError, OutputExistsError, OutputError
-        As `check_output`, or writing failed.
+        As in `check_output`, or writing failed.
     InputError
         A table or value that the formats cannot hold.
     """
@@ -150,7 +150,7 @@ class ResultWriter:
     SettingError
         An impossible chunk; and on entry, another suffix.
     OutputExistsError, OutputError
-        As `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
+        As in `check_output`, on entry; and `OutputError` as soon as writing fails, or at the end if not
         all values were written. In either case nothing is left at ``path`` but what was there before.
     InputError
         A table or value that AnnData cannot store.

@@ -144,7 +144,7 @@ def simulate_cortex(
     Raises
     ------
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
 
     Notes
     -----

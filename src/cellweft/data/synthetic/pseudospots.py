@@ -67,7 +67,7 @@ class PseudoSpots:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def pair(self) -> Pair:
-        """Return the cells as a reference, and the spots, as `cellweft.pair` takes them."""
+        """Return the cells as a reference, and the spots, as in `cellweft.pair`."""
         return pair(self.cells, self.spots, labels=self.labels, coordinates="obsm:spatial")
 
 
@@ -126,7 +126,7 @@ def pseudo_spots(
     Raises
     ------
     SettingError
-        A setting out of its range; both or neither of ``spacing`` and ``grid``.
+        A setting out of range; both or neither of ``spacing`` and ``grid``.
     KeyMissingError
         No coordinates, or no cell types.
     InputError

@@ -30,7 +30,7 @@ class SimulatedTissue:
     ----------
     sc
         Reference: n_reference x n_genes; ``obs["cell_type"]``, and in ``obsm["spatial_true"]`` the place (um)
-        where each cell lived.
+        the true position of each cell.
     st
         Spatial side: n_spatial x n_panel; ``obs["cell_type"]``, ``obs["layer"]``, ``obsm["spatial"]`` (um).
     truth
@@ -82,7 +82,7 @@ def simulate_tissue(
     Raises
     ------
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
 
     Notes
     -----

@@ -129,7 +129,7 @@ class ProteinEmbedder:
     Raises
     ------
     SettingError
-        A setting is out of its range.
+        A setting is out of range.
 
     Notes
     -----
@@ -194,7 +194,7 @@ class ProteinEmbedder:
         Raises
         ------
         CellweftError
-            As `embed`.
+            As in `embed`.
         """
         from cellweft.genes.esm.model import cut
 
@@ -305,7 +305,7 @@ class ProteinEmbedder:
         Raises
         ------
         CellweftError
-            As `embed`.
+            As in `embed`.
         OutputExistsError, OutputError
             The file exists, or could not be written.
         """
@@ -456,7 +456,7 @@ def embed_proteins(
     Raises
     ------
     CellweftError
-        As `ProteinEmbedder` and its `embed`.
+        As in `ProteinEmbedder` and its `embed`.
 
     Examples
     --------
@@ -491,7 +491,7 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     Raises
     ------
     MissingFileError, FormatError
-        As `cellweft.genes.read_fasta`.
+        As in `cellweft.genes.read_fasta`.
     InputError
         No protein, an empty sequence, a letter that is not an amino acid.
     GeneError

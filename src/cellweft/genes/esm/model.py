@@ -104,7 +104,7 @@ def cut(lengths: Sequence[int], *, window: int, overlap: int) -> list[Window]:
     lengths
         (n_proteins,) residues of each.
     window, overlap
-        As `spans`.
+        As in `spans`.
 
     Returns
     -------
@@ -295,7 +295,7 @@ def embed_sequences(
         read it: their representations of it are averaged first. ``cls``: the token before the sequence,
         averaged over the windows.
     window, overlap
-        As `spans`.
+        As in `spans`.
     tokens_per_batch
         Most tokens that the network reads at once, padding included.
 

@@ -154,7 +154,7 @@ def write_fasta(
     Raises
     ------
     OutputExistsError, OutputError
-        As `cellweft.data.io.atomic_output.partial_output`.
+        As in `cellweft.data.io.atomic_output.partial_output`.
     """
     with partial_output(path, overwrite=overwrite) as partial, partial.open("wb") as plain:
         # Without a time or a name inside, equal proteins make equal files.

@@ -234,7 +234,7 @@ def in_uniprot(
     MissingFileError
         The network may not be used, and the cache has no answer at all.
     ServiceError, OutputError
-        As `cellweft.genes.proteins.uniprot.UniProt.ask`.
+        As in `cellweft.genes.proteins.uniprot.UniProt.ask`.
     """
     candidates: Candidates = {gene.name: [] for gene in wanted}
     settled, unasked, releases = set[str](), set[str](), set[str]()

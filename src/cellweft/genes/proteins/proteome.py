@@ -108,7 +108,7 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
     Raises
     ------
     MissingFileError, FormatError, InputError
-        As `cellweft.genes.read_fasta`; and where no protein is of the organism.
+        As in `cellweft.genes.read_fasta`; and where no protein is of the organism.
     """
     found: dict[str, Protein] = {}
     others: Counter[int] = Counter()

@@ -72,7 +72,7 @@ class LabelScale:
         return cls(slope=float(best[0]), offsets=best[1:])
 
     def probabilities(self, told: DoubleArray) -> DoubleArray:
-        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares, as `fit` takes them."""
+        """Return (n_cells, n_labels) probabilities of (n_cells, n_labels) shares, as in `fit`."""
         logs = np.log(np.maximum(told, LEAST_SHARE))
         return np.asarray(softmax(self.slope * logs + self.offsets, axis=1))
 

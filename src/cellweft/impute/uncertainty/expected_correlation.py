@@ -136,7 +136,7 @@ class Predictability(StoredArrays):
         InputError
             ``features`` have another shape or are not finite.
         SettingError
-            ``level`` is out of its range.
+            ``level`` is out of range.
 
         Notes
         -----
@@ -170,7 +170,7 @@ class Predictability(StoredArrays):
         Raises
         ------
         SettingError
-            ``level`` is out of its range.
+            ``level`` is out of range.
 
         Notes
         -----
@@ -244,7 +244,7 @@ def fit_predictability(
     Raises
     ------
     InputError
-        The shapes do not fit, a value is out of its range, or fewer than `SMALLEST_PANEL` correlations are
+        The shapes do not fit, a value is out of range, or fewer than `SMALLEST_PANEL` correlations are
         known.
 
     Notes

@@ -129,7 +129,7 @@ class Intervals(StoredArrays):
         Raises
         ------
         SettingError
-            ``level`` is out of its range.
+            ``level`` is out of range.
         InputError
             Shapes that do not fit.
 
