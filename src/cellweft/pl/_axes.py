@@ -208,7 +208,8 @@ def color_bar(
 
 def _letters(ax: Axes) -> int:
     """Return about how many letters a colour bar beside a panel has room for, from its bottom to its top."""
-    place, (width, height) = ax.get_position(original=True), ax.figure.get_size_inches()
+    figure: Any = ax.get_figure()
+    place, (width, height) = ax.get_position(original=True), figure.bbox.size / figure.dpi
     tall = float(place.height * height)
     if ax.get_aspect() == 1:  # as long as the panel is wide, at most
         (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
