@@ -67,10 +67,14 @@ class TestCoordinates:
             coordinates_of(bare)
 
 
-def test_labels_of_a_series_do_not_go_by_its_index(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
-    """Values are in the order of the cells, whatever they are called."""
-    backwards = pd.Series(tissue.sc.obs["cell_type"].astype(str).to_numpy(), index=tissue.sc.obs_names[::-1])
-    np.testing.assert_array_equal(labels_of(tissue_pair, backwards), tissue_pair.labels)  # type: ignore[arg-type]
+def test_labels_of_a_series_go_by_the_names_of_the_cells(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
+    """An index that only counts the rows stands for their order; one that names other cells is refused."""
+    labels = pd.Series(tissue.sc.obs["cell_type"].astype(str))
+    for one in (labels, labels[::-1], labels.reset_index(drop=True)):
+        np.testing.assert_array_equal(labels_of(tissue_pair, one), tissue_pair.labels)  # type: ignore[arg-type]
+    for names in ([f"x{number}" for number in range(100)], ["same"] * 100, [*tissue.sc.obs_names[:99], "x"]):
+        with pytest.raises(InputError, match="labels: expected an index with the names of the 100 cells"):
+            labels_of(tissue_pair, labels.set_axis(names))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["names", "numbers", "fractions", "few fractions"])
