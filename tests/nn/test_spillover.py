@@ -102,3 +102,8 @@ def test_the_dispersion_climbs_to_the_most_likely_of_three() -> None:
         likely = [nbinom.logpmf(counts, 1 / one, 1 / (1 + one * means)).sum(axis=0) for one in tried]
         expected = tried[np.argmax(likely, axis=0)]
         np.testing.assert_allclose(_better_dispersion(counts, means, np.full(4, start)), expected)
+
+
+def test_a_gene_that_a_profile_lacks_keeps_a_millionth_of_the_mean() -> None:
+    made = SpilloverModel.of_reference(np.array([[200.0, 0.0]]), np.array([1.0]))
+    assert made.profiles[0, 1] == pytest.approx(1e-6 * 100 / 200, rel=1e-3)
