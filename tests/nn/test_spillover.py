@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import nbinom
 
-from cellweft.nn.spillover import BACKGROUNDS, SHARES, SpilloverModel, Surroundings
+from cellweft.nn.spillover import BACKGROUNDS, SHARES, SpilloverModel, Surroundings, _better_dispersion
 
 TWO = np.array([[0.45, 0.45, 0.05, 0.05], [0.05, 0.05, 0.45, 0.45]])
 
@@ -91,3 +91,19 @@ def test_what_is_learned_from_counts_drawn_with_a_known_share(level: float) -> N
     assert model.posterior(counts, around).share.mean() == pytest.approx(level, abs=0.04)
     held = np.abs(np.log(model.profiles / seen))[seen > 0.02]
     assert np.median(held) < 0.1
+
+
+def test_the_dispersion_climbs_to_the_most_likely_of_three() -> None:
+    draw = np.random.default_rng(5)
+    true, means = np.array([0.1, 0.5, 1.5, 6.0]), draw.uniform(0.5, 8.0, (400, 4))
+    counts = draw.negative_binomial(1 / true, 1 / (1 + true * means)).astype(np.float32)
+    for start in (0.05, 0.3, 1.0, 4.0, 19.0):
+        tried = (np.array([0.6, 1.0, 1.6]) * start).clip(0.02, 20.0)
+        likely = [nbinom.logpmf(counts, 1 / one, 1 / (1 + one * means)).sum(axis=0) for one in tried]
+        expected = tried[np.argmax(likely, axis=0)]
+        np.testing.assert_allclose(_better_dispersion(counts, means, np.full(4, start)), expected)
+
+
+def test_a_gene_that_a_profile_lacks_keeps_a_millionth_of_the_mean() -> None:
+    made = SpilloverModel.of_reference(np.array([[200.0, 0.0]]), np.array([1.0]))
+    assert made.profiles[0, 1] == pytest.approx(1e-6 * 100 / 200, rel=1e-3)

@@ -49,7 +49,7 @@ def annotate(
 
         asked: Asked = {
             "output": (output, (".csv", ".parquet")),
-            "parameters": (output.with_suffix(".json"), (".json",)),
+            "parameters": (output.with_suffix(".json") if output.name else output, (".json",)),
             "save_model": (save_model, "model"),
         }
         targets = check_outputs(asked, overwrite=overwrite)

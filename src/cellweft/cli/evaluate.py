@@ -203,7 +203,7 @@ def evaluate(
         _check_applies(context, by)
         asked = {
             "output": (output, (".csv", ".parquet")),
-            "parameters": (output.with_suffix(".json"), (".json",)),
+            "parameters": (output.with_suffix(".json") if output.name else output, (".json",)),
         }
         targets = check_outputs(asked, overwrite=overwrite)
         check_apart(targets, [sc, st, *network.files()])

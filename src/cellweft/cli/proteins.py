@@ -107,7 +107,7 @@ _ENDINGS = (".h5ad", ".zarr", ".h5", ".parquet", ".txt", ".csv", ".tsv", ".list"
 def _beside(output: Path) -> Path:
     """Return the default path of the table."""
     plain = output.with_suffix("") if output.suffix == ".gz" else output
-    return plain.with_suffix(".tsv")
+    return plain.with_suffix(".tsv") if plain.name else plain
 
 
 def _check_outputs(output: Path, table: Path, inputs: list[Path], *, overwrite: bool) -> None:
