@@ -53,7 +53,7 @@ def test_columns_names_and_parts_are_those_of_the_table(table: Annotation) -> No
     assert table.names(np.array([2, 0])).tolist() == ["c3", "c1"]
     for rows in (None, np.array([2, 0])):
         expected = TABLE if rows is None else TABLE.iloc[rows]
-        pd.testing.assert_frame_equal(table.frame(rows), expected, check_dtype=False)
+        pd.testing.assert_frame_equal(table.frame(rows), expected, check_dtype=False, check_index_type=False)
     with pytest.raises((KeyError, ValueError)):
         table["other"]
 
