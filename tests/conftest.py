@@ -256,7 +256,7 @@ def make(genes: list[str], *, n_cells: int = 12, spatial: bool = False, seed: in
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_side() -> Maker:
     """Function that makes a small input."""
     return make

@@ -48,6 +48,17 @@ STRUCK = {
     r"lent? (it|a command|a function)\b": "give",
     r"see to it that": "ensure",
     r"at home in one": "lives in one",
+    r"loses? the place\b": "loses the position",
+    r"(each|every) spot is made of": "which cell types each spot contains",
+    r"how far (they are|it is) off": "how large the error is",
+    r"was it worth\b": "how accurate was it",
+    r"out of the drawer": "compare the hidden genes",
+    r"what to take home": "take-home messages",
+    r"(cells?|it|they) lived\b": "true positions; where cells came from",
+    r"lives? everywhere": "occurs everywhere",
+    r"out of its range": "out of range",
+    r"those it was fitted to": "those of the fit",
+    r"where to draw[;,]": "axes to draw on",
 }
 """Patterns, case ignored, and what to write instead."""
 

@@ -8,7 +8,7 @@ is first used, so that ``import cellweft`` is quick::
     Placer, Placement                        where in the tissue every cell came from
     load                                     a saved model of either kind
     evaluate_imputation, evaluate_placement  how good predictions are, on held-out truth
-    report, view                             a page to hand on; tissue in the browser
+    report, view                             a page to share; tissue in the browser
 
     tl, pl      analysis of results, and plots
     io          from and for other programs

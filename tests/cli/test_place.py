@@ -466,6 +466,6 @@ def test_an_error_as_json(place: Any, both: Any) -> None:
 def test_it_has_help_and_the_common_options(place: Any) -> None:
     result = place("--help")
     assert result.exit_code == 0
-    assert "Find where in the tissue each cell lived" in result.stdout
+    assert "Estimate where each cell came from in the tissue" in result.stdout
     for option in ("--seed", "--device", "--json", "--quiet", "--spots", "--genes", "--save-model", "--set"):
         assert option in result.stdout

@@ -13,7 +13,7 @@ import scipy.io
 import scipy.sparse as sp
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_as() -> Callable[[anndata.AnnData, Path, str], Path]:
     """Function that writes an AnnData into a folder in a format that cellweft reads, and returns the path."""
 

@@ -170,7 +170,7 @@ def test_spots_without_a_word_on_tissue_are_said(sc: Any, joined: Any) -> None:
     joined.obs["in_tissue"] = [1.0, np.nan] * 30
     made = pair(sc, joined)
     assert made.st.n_cells == 60
-    said = "Spatial: 30 spots without a value in obs['in_tissue'] kept as spots on tissue; write 0"
+    said = "Spatial: 30 spots without a value in obs['in_tissue'] kept as spots on tissue; set 0"
     assert any(said in one for one in made.cautions)
     joined.obs["in_tissue"] = [0] * 40 + [1] * 20
     said = "40 spots, more than half of all 60, of the background"

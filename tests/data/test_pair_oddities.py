@@ -218,7 +218,7 @@ def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue
     sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
     said = [one for one in pair(sc, tissue).cautions if "differ only in case or spaces" in one]
     assert said == [
-        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'B '/'b'): they are "
+        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'b'): they are "
         "treated as different types."
     ]
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata.io import read_elem
 
 from cellweft.data._pair import pair
-from cellweft.data.io import read
+from cellweft.data.io import damaged
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_nothing_is_read_before_it_is_asked_for(
         asked.append(element.name)
         return read_elem(element)
 
-    monkeypatch.setattr(read, "read_elem", spy)
+    monkeypatch.setattr(damaged, "read_elem", spy)
     side = pair(path, st).sc
     assert "/obsm/lived" not in asked
     assert "/uns/lived_names" not in asked

@@ -56,7 +56,7 @@ def trends(
     axis
         Label of the axis, such as "depth (µm)".
     axes
-        Where to draw, one for each gene; a new figure by default.
+        Axes to draw on, one for each gene; a new figure by default.
 
     Returns
     -------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod, Pair]:
-    """Return what was fitted, and the data: ``pair``, or those it was fitted to.
+    """Return what was fitted, and the data: ``pair``, or those of the fit.
 
     Parameters
     ----------

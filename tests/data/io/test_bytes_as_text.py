@@ -92,7 +92,8 @@ def test_names_in_a_file_that_are_not_utf8(element: str, said: str, tmp_path: Pa
     cells.obs["type"] = list("abc")
     cells.write_h5ad(tmp_path / "a.h5ad", convert_strings_to_categoricals=False)
     with h5py.File(tmp_path / "a.h5ad", "a") as file:
-        values = np.array([LATIN + bytes([97 + n]) for n in range(len(file[element]))], dtype="S")
+        n_rows = 4 if element.startswith("var") else 3
+        values = np.array([LATIN + bytes([97 + n]) for n in range(n_rows)], dtype="S")
         del file[element]
         file[element] = values
         file[element].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})

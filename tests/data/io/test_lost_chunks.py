@@ -21,7 +21,7 @@ from cellweft.data.io.write import ResultWriter
 from cellweft.data.io.zarr_store import quiet_zarr
 
 GENES = [f"g{number}" for number in range(6)]
-NAMES = ("zarr.json", ".zarray", ".zattrs")
+NAMES = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 
 
 def counts(n_cells: int = 8) -> np.ndarray:

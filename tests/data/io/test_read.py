@@ -392,7 +392,7 @@ def write_mudata(path: Path, modalities: dict[str, anndata.AnnData]) -> Path:
         else h5py.File(path, "w")
     )
     for name, data in modalities.items():
-        anndata.io.write_elem(store, f"mod/{name}", data)
+        anndata.io.write_elem(store.require_group("mod"), name, data)
     anndata.io.write_elem(store, "obs", table)
     anndata.io.write_elem(store, "var", pd.DataFrame(index=["g"]))
     if path.suffix != ".zarr":

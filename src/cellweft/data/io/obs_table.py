@@ -106,12 +106,13 @@ class StoredTable(Reopening):
             attributes = dict(group.attrs)
             name = attributes.get("_index")
             encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
-            if encoding != ("dataframe", "0.2.0") or name not in group or not hasattr(group[name], "shape"):
+            index = _stored_names(group[name]) if name in group else None
+            if encoding != ("dataframe", "0.2.0") or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
             columns = {str(one): group[str(one)] for one in attributes["column-order"]}
-            if len(group[name].shape) != 1:
-                raise _no_table(where, f"names in an array of shape {tuple(group[name].shape)}")
-        return cls(group[name], columns, None if name == "_index" else name, where)
+            if len(index.shape) != 1:
+                raise _no_table(where, f"names in an array of shape {tuple(index.shape)}")
+        return cls(index, columns, None if name == "_index" else name, where)
 
     @property
     def columns(self) -> list[str]:
@@ -150,6 +151,13 @@ class StoredTable(Reopening):
         columns = {name: self[name].array for name in self.elements}
         table = pd.DataFrame(columns, index=self.names(), columns=self.columns)
         return table if rows is None else table.iloc[rows]
+
+
+def _stored_names(element: Any) -> Any:
+    """Return the array with the names; of pandas 3 it is in a group, beside a mask of missing ones."""
+    if dict(element.attrs).get("encoding-type") == "nullable-string-array" and not np.any(element["mask"][:]):
+        return element["values"]
+    return element
 
 
 def read_table_of(group: Any, where: str) -> pd.DataFrame:
