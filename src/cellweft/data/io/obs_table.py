@@ -107,7 +107,7 @@ class StoredTable(Reopening):
             name = attributes.get("_index")
             encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
             index = _stored_names(group[name]) if name in group else None
-            if encoding != ("dataframe", "0.2.0") or not hasattr(index, "shape"):
+            if encoding != ("dataframe", "0.2.0") or index is None or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
             columns = {str(one): group[str(one)] for one in attributes["column-order"]}
             if len(index.shape) != 1:
