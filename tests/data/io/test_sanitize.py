@@ -72,11 +72,10 @@ ODD = {
 
 @pytest.mark.parametrize("kind", ["h5ad", "zarr"])
 def test_columns_of_any_type_can_be_written(kind: str, tmp_path: Path) -> None:
-    odd = {
-        name: np.array(values, dtype=object) if name == "surrogates" else values
-        for name, values in ODD.items()
-    }
-    frame = pd.DataFrame(odd, index=pd.Index(["c1", "c\0 2", "\ud800"], dtype=object))
+    names = pd.Index(["c1", "c\0 2", "\ud800"], dtype=object)
+    # From pandas 3 on, text in arrays becomes str, which has no surrogates; a column of objects stays one.
+    surrogates = pd.Series(ODD["surrogates"], index=names, dtype=object)
+    frame = pd.DataFrame(ODD | {"surrogates": surrogates}, index=names)
     before = frame.copy(deep=True)
     data = anndata.AnnData(np.eye(3, dtype=np.float32), obs=frame)
     path = write_anndata(data, tmp_path / f"result.{kind}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -385,7 +385,16 @@ class _Elements(LazyMapping):
 
 
 class _OfAnnData(LazyMapping):
-    """A part of an AnnData, which is sent to another process without the rest of it."""
+    """A part of an AnnData, which is sent to another process without the rest of it.
+
+    From 0.13 on, anndata lists ``X`` as the layer None, which is left out.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.held if name is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"held": held_plainly(self.held)}
+        return {"held": held_plainly(dict(self))}

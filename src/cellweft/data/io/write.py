@@ -70,6 +70,7 @@ def write_anndata(
     parts: dict[str, Any] = {
         name: dict(getattr(data, name)) for name in ("obsm", "varm", "layers", "obsp", "uns")
     }
+    parts["layers"].pop(None, None)  # X, in anndata 0.13
     for key, value in parts["obsm"].items():
         if isinstance(value, pd.DataFrame):
             parts["obsm"][key] = storable(value, f"obsm[{key!r}]")
