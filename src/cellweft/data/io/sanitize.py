@@ -42,7 +42,7 @@ def storable(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for place, name in enumerate(frame.columns):
         columns[storable_name(name, where, columns)] = storable_column(frame.iloc[:, place])
-    names = [_plain_text(name) for name in frame.index.astype(str)]
+    names = [_plain_text(str(name)) for name in frame.index]  # astype(str) of pandas 3 refuses surrogates
     return pd.DataFrame(columns, index=pd.Index(names, dtype=object))
 
 
