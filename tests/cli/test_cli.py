@@ -359,7 +359,7 @@ def test_demo_runs_twice_and_replaces_only_its_own(
     assert all(one.read_bytes().startswith(b"\x89PNG") for one in pictures)
     told = (folder / "report.html").read_text(encoding="utf-8")
     assert "<h2" in told
-    assert "Where the cells lived, and where they were placed" in told
+    assert "True positions of the cells, and where they were placed" in told
     truth = pd.read_csv(folder / "truth_scores.csv")
     assert truth[truth["level"] == "gene"]["item"].nunique() == 190
     (folder / "notes.txt").write_text("mine")
