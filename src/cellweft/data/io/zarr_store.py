@@ -83,12 +83,16 @@ def write_quietly(group: Any, key: str, value: Any) -> None:
     Parameters
     ----------
     group, key
-        HDF5 or zarr group to write into, and what the element is called.
+        HDF5 or zarr group to write into, and what the element is called; its path, where it lies in groups
+        below.
     value
         Anything that AnnData can store.
     """
+    above, _, name = key.rpartition("/")
+    if above:
+        group = group.require_group(above)  # anndata 0.13 takes no paths
     with quiet_zarr():
-        anndata.io.write_elem(group, key, value)
+        anndata.io.write_elem(group, name or key, value)
 
 
 def format_of(path: PathLike) -> int:
