@@ -96,7 +96,6 @@ def test_a_weight_by_hand() -> None:
 
 @pytest.mark.slow
 def test_cells_of_which_nothing_can_be_told(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
-    assert (told(cortex_pair, radius=0.0) == 0).all()  # nobody has neighbours
     assert told(cortex_pair.cells(np.array([3]))).tolist() == [0]
     st = cortex.st.copy()
     values = st.X.toarray()
