@@ -111,7 +111,7 @@ def demo(
         screen.say(
             "Medians over genes and over cells, and agreement of clusters. Higher is better, except mse.\n"
             "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
-            "The reliable half are the genes with the higher reliability. auto has a third of its steps here:\n"
+            "The reliable half are the genes with the higher reliability. auto has a third of its steps:\n"
             f"{_method(SETTINGS)}.\n"
         )
         places = _by_preset(made.places)
