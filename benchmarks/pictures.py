@@ -23,6 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 from sklearn.model_selection import KFold
 
 import cellweft
+from view_browser import OPTIONS, SETTLED
 
 from common import DATA, ROOT
 
@@ -106,9 +107,7 @@ def page(address: str, **options: Any) -> Iterator[Page]:
     """Open a page of the viewer, and wait until it is drawn."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
-        )
+        browser = playwright.chromium.launch(executable_path=found, args=OPTIONS)
         shown = browser.new_page(**{"viewport": {"width": 1280, "height": 800}} | options)
         shown.goto(address)
         settle(shown)
@@ -118,7 +117,7 @@ def page(address: str, **options: Any) -> Iterator[Page]:
 
 def settle(shown: Page) -> None:
     """Wait until all is drawn."""
-    shown.wait_for_function("() => window.cellweft && window.cellweft.state().settled")
+    shown.wait_for_function(SETTLED)
 
 
 def save(shown: Page, name: str) -> None:

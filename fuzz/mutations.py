@@ -129,8 +129,7 @@ def _replace(file: h5py.File, name: str, rng: random.Random) -> None:
     else:
         odd = (0, -1, "x", b"\xff\xfe", [1.0, 2.0], [[1]], np.zeros((0, 3)), np.ones((2, 3, 4)), [1j], True)
         made = file.create_dataset(name, data=rng.choice((*odd, h5py.Empty("f"))))
-    for key, value in attributes.items():
-        made.attrs[key] = value
+    made.attrs.update(attributes)
 
 
 def _values(file: h5py.File, name: str, rng: random.Random) -> None:
@@ -168,8 +167,7 @@ def _shape(file: h5py.File, name: str, rng: random.Random) -> None:
         return
     del file[name]
     made = file.create_dataset(name, data=changed)
-    for key, value in attributes.items():
-        made.attrs[key] = value
+    made.attrs.update(attributes)
 
 
 def _type(file: h5py.File, name: str, rng: random.Random) -> None:
@@ -195,8 +193,7 @@ def _type(file: h5py.File, name: str, rng: random.Random) -> None:
     del file[name]
     made = file.create_dataset(name, shape=(n,), dtype=kind)
     made[...] = values
-    for key, value in attributes.items():
-        made.attrs[key] = value
+    made.attrs.update(attributes)
 
 
 def _chunk(file: h5py.File, name: str, rng: random.Random) -> None:
@@ -209,8 +206,7 @@ def _chunk(file: h5py.File, name: str, rng: random.Random) -> None:
         return
     del file[name]
     made = file.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=True, compression="gzip")
-    for key, value in attributes.items():
-        made.attrs[key] = value
+    made.attrs.update(attributes)
     if rng.random() < 0.3:  # read as zeros
         return
     made[...] = values
@@ -254,8 +250,7 @@ def _wide(file: h5py.File, name: str, rng: random.Random) -> None:
     made = file.create_dataset(
         name, shape=tuple(shape), dtype=kind, chunks=tuple(min(one, 2**12) for one in shape)
     )
-    for key, value in attributes.items():
-        made.attrs[key] = value
+    made.attrs.update(attributes)
 
 
 _CHANGES = (

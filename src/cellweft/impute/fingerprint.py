@@ -181,8 +181,8 @@ def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
     """
     if mark is None:
         return pair
+    now = spatial_mark(pair)
     for name, kinds in _NORMALISATIONS.items():
-        now = spatial_mark(pair)
         if now[name] != mark[name]:
             expected, got = (kinds.get(one[name], str(one[name])) for one in (mark, now))
             raise InputError(

@@ -207,7 +207,7 @@ def color_bar(
 
 
 def _letters(ax: Axes) -> int:
-    """Return about how many letters a colour bar beside a panel has room for, from its bottom to its top."""
+    """Return roughly how many letters fit along a colour bar beside a panel."""
     figure: Any = ax.get_figure()
     place, (width, height) = ax.get_position(original=True), figure.bbox.size / figure.dpi
     tall = float(place.height * height)

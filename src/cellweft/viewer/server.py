@@ -346,7 +346,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             if self._unread > 0:
                 self._read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
-        self.server.await_request(self.connection)  # whoever does not take the answer makes room for others
+        self.server.await_request(self.connection)  # who does not read may be dropped for others
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(found)
 

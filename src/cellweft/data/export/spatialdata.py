@@ -326,8 +326,7 @@ def _as_table(result: AnnData | PathLike, made: Input, source: Input) -> AnnData
     """Return a result in memory as a table of SpatialData."""
     obs, link = _linked(made, source)
     if isinstance(result, AnnData):
-        matrix, layers = result.X, dict(result.layers)
-        layers.pop(None, None)  # X, in anndata 0.13
+        matrix, layers = result.X, dict(made.layers)
     else:
         matrix = open_rows(made.matrix, where=made.where).read(slice(None))
         layers = {key: open_rows(made.layers[key]).read(slice(None)) for key in made.layers}
