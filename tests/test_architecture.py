@@ -6,7 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,28 @@ import cellweft
 
 PACKAGE = Path(cellweft.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-each_file = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+
+
+def for_every(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of a rule for many files or folders, which names all that break it."""
+
+    def decorate(rule: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            broken = []
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as error:
+                    broken.append(f"{path.relative_to(PACKAGE.parent)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+        return test
+
+    return decorate
+
+
+each_file = for_every(FILES)
 
 LAYERS = (
     ("_text", "_typing"),
@@ -363,9 +384,7 @@ def test_no_two_files_import_each_other() -> None:
 
 
 PACKAGES = sorted({path.parent for path in FILES})
-each_package = pytest.mark.parametrize(
-    "folder", PACKAGES, ids=[".".join(("cellweft", *one.relative_to(PACKAGE).parts)) for one in PACKAGES]
-)
+each_package = for_every(PACKAGES)
 NAMESPACES = ("datasets", "errors", "genes", "io", "metrics", "pl", "tl")
 
 
