@@ -92,6 +92,7 @@ TABLES = sorted(
         Table("place_semi_resolutions", "place_semi.py resolutions", 15),
         Table("place_evidence", "place_evidence.py", 15),
         Table("place_why", "place_why.py", 5),
+        Table("place_threads", "place_threads.py", 20),
     ],
     key=lambda table: table.minutes,
 )
