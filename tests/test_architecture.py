@@ -95,6 +95,11 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(path)))
+
+
 def top_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -105,7 +110,7 @@ def where(path: Path, node: ast.AST) -> str:
 
 def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
     """Yield every import of a file, those inside functions too, with its full name."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -213,7 +218,7 @@ def test_a_file_can_be_read_in_one_go(path: Path) -> None:
     """Docstrings are left out of the count: public ones say shapes, units, ranges and errors."""
     told = sum(
         node.body[0].end_lineno - node.body[0].lineno + 1
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node) is not None
     )
     assert len(path.read_text(encoding="utf-8").splitlines()) - told <= MOST_FILE_LINES
@@ -228,7 +233,7 @@ def test_functions_and_classes_are_small(path: Path) -> None:
     ]
     wide = [
         f"{where(path, node)} {node.name}"
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef)
         and sum(
             isinstance(one, Function) and not one.name.startswith("_") and "overload" not in decorators(one)
@@ -302,7 +307,7 @@ def called(node: ast.Call) -> str:
 def test_nothing_prints_but_the_command_line(path: Path) -> None:
     if top_of(path) in ("cli", "__main__"):
         return
-    calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
     assert not [where(path, node) for node in calls if called(node) == "print"]
 
 
@@ -310,7 +315,7 @@ def test_nothing_prints_but_the_command_line(path: Path) -> None:
 def test_nothing_is_unpickled(path: Path) -> None:
     modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     wrong = [where(path, node) for node, name in imports(path) if name.split(".")[0] in modules]
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             loads = called(node) in ("torch.load", "torch.save", "pd.read_pickle", "pandas.read_pickle")
             allows = any(
@@ -344,7 +349,7 @@ DRAWS = {
 @each_file
 def test_the_global_random_state_is_left_alone(path: Path) -> None:
     wrong = []
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             owner, _, name = called(node).rpartition(".")
             if called(node) in GLOBAL_RANDOMNESS or (
@@ -356,7 +361,7 @@ def test_the_global_random_state_is_left_alone(path: Path) -> None:
 
 @each_file
 def test_what_a_user_can_cause_is_raised_not_asserted(path: Path) -> None:
-    assert not [where(path, node) for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)]
+    assert not [where(path, node) for node in nodes(path) if isinstance(node, ast.Assert)]
 
 
 @each_file
