@@ -36,8 +36,8 @@ def _show(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
     """Put the picture below the docstring of a function of ``cellweft.pl``."""
     place = name.removeprefix("cellweft.pl.")
     if place != name and (_FIGURES / f"{place}.png").is_file():
-        lines += ["", f".. figure:: /api/figures/{place}.png", f"   :alt: A picture that {name} drew", ""]
-        lines += ["   How it was drawn: :doc:`/gallery`.", ""]
+        lines += ["", f".. figure:: /api/figures/{place}.png", f"   :alt: Example of {name}", ""]
+        lines += ["   For the code, see the :doc:`/gallery`.", ""]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

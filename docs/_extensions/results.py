@@ -16,7 +16,7 @@ _COPIES = _HERE / "results"
 
 _INDEX = """# Tables of the benchmarks
 
-As the scripts in `benchmarks/` wrote them; each page ends with the command that made it.
+Each page contains the tables that a script in `benchmarks/` wrote, and the command that made them.
 
 ```{{toctree}}
 :maxdepth: 1

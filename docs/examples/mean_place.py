@@ -1,4 +1,4 @@
-"""A toy method of placing: each cell lies at the weighted mean place of the spots that it resembles most."""
+"""A toy placement method: each cell gets the weighted mean position of the spots that it resembles most."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from cellweft import Pair
 
 @dataclass
 class Placed:
-    """What ``place`` returns: cells with places."""
+    """The result of ``place``: cells with positions."""
 
     pair: Pair
     weights: NDArray[np.float64]  # n_cells x n_spots, rows sum to 1
 
     def coordinates(self) -> NDArray[np.float64]:
-        """Return the place of every cell, n_cells x 2 (or 3), in the unit of the spots' coordinates."""
+        """Return the position of every cell, n_cells x 2 (or 3), in the unit of the spots' coordinates."""
         return self.weights @ self.pair.coordinates
 
     def deconvolve(self, labels: NDArray[np.str_] | None = None) -> pd.DataFrame:
         """Return the share of each type in each spot, n_spots x n_types; rows sum to 1."""
         labels = self.pair.labels if labels is None else labels
         types = np.unique(labels)
-        share = np.stack([self.weights[labels == one].sum(axis=0) for one in types], axis=1) + 1e-12
+        share = np.stack([self.weights[labels == name].sum(axis=0) for name in types], axis=1) + 1e-12
         share /= share.sum(axis=1, keepdims=True)
         return pd.DataFrame(share, index=self.pair.st.obs_names, columns=types)
 
     def neighbors(self, k: int) -> sp.csr_matrix:
-        """Return the ``k`` cells nearest to each, n_cells x n_cells; the nearest has the largest value."""
+        """Return the ``k`` nearest cells of each cell, n_cells x n_cells; the nearest has the largest value."""
         graph = kneighbors_graph(self.coordinates(), k, mode="distance")
         graph.data = 1 / (1 + graph.data)
         return sp.csr_matrix(graph)
@@ -47,7 +47,7 @@ class MeanPlace:
     sharpness: float = 10.0
 
     def fit(self, pair: Pair) -> MeanPlace:
-        """Keep the cells and spots; this toy learns nothing else."""
+        """Store the cells and spots. This toy learns nothing else."""
         self.pair_ = pair
         return self
 

@@ -1,4 +1,4 @@
-"""A toy method of imputing: each spatial cell gets the mean expression of the cell types it resembles."""
+"""A toy imputation method: each spatial cell gets the mean expression of the cell types that it resembles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TypeMeans:
         return self
 
     def predict(self, genes: Iterable[str], pair: Pair) -> NDArray[np.float32]:
-        """Return log-normalised values, n_spatial_cells x n_genes, for genes given by name."""
+        """Return log-normalised values, n_spatial_cells x n_genes, for the named genes."""
         measured = pair.st.dense(slice(None), pair.st_shared)  # n_spatial_cells x n_panel
         panel_means = self.means_[:, pair.sc_shared]  # n_types x n_panel
         weights = np.exp(self.sharpness * (unit_rows(measured) @ unit_rows(panel_means).T))

@@ -28,8 +28,8 @@ process CELLWEFT_IMPUTE {
         gene_sets.collect { one -> "--gene-sets ${one}" }.join(' '),
         edges.collect { one -> "--edges ${one}" }.join(' '),
     ].join(' ')
-    // Each attempt has a folder of its own: the parts that the attempt before it had written are fetched from there.
-    // Where there is nothing to go on with, --resume starts anew.
+    // Each attempt has its own folder, so the finished parts of the previous attempt are copied from there. If there
+    // are none, --resume starts from the beginning.
     def before = task.attempt > 1 ? task.previousTrace?.workdir : null
     def left = "'${before}/${prefix}.zarr.resume'"
     def fetch = before ? "if [ -d ${left} ]; then mv ${left} .; fi" : ''
