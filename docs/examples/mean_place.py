@@ -34,7 +34,7 @@ class Placed:
         return pd.DataFrame(share, index=self.pair.st.obs_names, columns=types)
 
     def neighbors(self, k: int) -> sp.csr_matrix:
-        """Return the ``k`` nearest cells of each cell, n_cells x n_cells; the nearest has the largest value."""
+        """Return the ``k`` nearest cells of each, n_cells x n_cells; the nearest has the largest value."""
         graph = kneighbors_graph(self.coordinates(), k, mode="distance")
         graph.data = 1 / (1 + graph.data)
         return sp.csr_matrix(graph)
