@@ -36,7 +36,7 @@ from cellweft.nn.config import AttentionSettings
 ROUNDING = 5e-6
 """A gene's float32 sums may be taken in another order in other company; values lie below 8."""
 
-QUICK = {"steps": 5, "fold_steps": 4, "level_steps": 5, "level_hidden": 6}
+QUICK = {"level_cell_genes": 12, "steps": 5, "fold_steps": 4, "level_steps": 5, "level_hidden": 6}
 NAMES = ["symbol", "gene_id", "reference_name"]
 COLUMNS = [*NAMES, "measured", "reliability", "reliability_lower", "reliability_upper", "reliable"]
 
@@ -502,14 +502,22 @@ def test_data_of_another_panel_or_reference_are_refused(
 
 
 @pytest.mark.parametrize("reliability", [True, False])
-@pytest.mark.parametrize("n_panel", [4, 12])
+@pytest.mark.parametrize(("n_panel", "cell_genes", "n_nets"), [(4, 4, 0), (12, 13, 1), (12, 12, 2)])
 def test_a_model_comes_back_bit_by_bit(
-    fit_auto: Fit, tissue_pair: Pair, tmp_path: Path, n_panel: int, reliability: bool
+    fit_auto: Fit,
+    tissue_pair: Pair,
+    tmp_path: Path,
+    n_panel: int,
+    cell_genes: int,
+    n_nets: int,
+    reliability: bool,
 ) -> None:
     one = tissue_pair.panel(tissue_pair.shared_genes[:n_panel])
-    changes = {"most_inputs": 7, "temperature": 0.2}
+    changes = {"most_inputs": 7, "temperature": 0.2, "level_cell_genes": cell_genes}
     fitted = fit_auto(on=one, changes=changes, reliability=reliability, seed=3)
     loaded = cellweft.load(fitted.save(tmp_path / "model")).attach(tissue_pair)
+    for levels in (fitted.fitted_.attending.levels, loaded.fitted_.attending.levels):
+        assert (len(levels.nets) if levels else 0) == n_nets
     interval = 0.8 if fitted.intervals_ is not None else None
     first, second = fitted.impute(interval=interval), loaded.impute(interval=interval)
     np.testing.assert_array_equal(second.X, first.X)

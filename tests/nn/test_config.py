@@ -325,6 +325,7 @@ ATTENTION_WHOLE = {
     "training_cells": 2,
     "folds": 2,
     "level_hidden": 1,
+    "level_cell_genes": 0,
     "most_keys": 1,
 }
 """Least value of the settings that are whole numbers."""

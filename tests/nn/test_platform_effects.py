@@ -325,10 +325,16 @@ class TestFitting:
         truth = torch.nn.functional.softplus(intercept + 1.1 + 0.5 * slope * pattern)
         return pattern, random(200, 1, seed=seed + 1).expand(200, 16), genes, truth
 
-    def fit(self, settings: AttentionSettings = SETTINGS, *, seed: int = 0) -> Levels:
+    def fit(self, settings: AttentionSettings = SETTINGS, *, seed: int = 0, by_cell: bool = True) -> Levels:
         pattern, detection, genes, truth = self.planted()
         return fit_levels(
-            pattern, detection, genes=genes, truth=truth, settings=settings, generator=stream(seed)
+            pattern,
+            detection,
+            genes=genes,
+            truth=truth,
+            settings=settings,
+            generator=stream(seed),
+            by_cell=by_cell,
         )
 
     @pytest.mark.slow
@@ -373,6 +379,13 @@ class TestFitting:
             False,
             True,
         ]
+
+    def test_without_the_network_by_cell_the_level_is_the_same_in_every_cell(self) -> None:
+        levels = self.fit(dataclasses.replace(SETTINGS, level_steps=5), by_cell=False)
+        assert [net.by_cell for net in levels.nets] == [False]
+        pattern, detection, genes, _ = self.planted()
+        values = levels.values(pattern, detection, genes)
+        assert torch.equal(values, levels.values(pattern, -detection, genes))
 
     def test_genes_that_were_never_measured_above_zero_do_no_harm(self) -> None:
         pattern, detection, genes, truth = self.planted()

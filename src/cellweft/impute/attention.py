@@ -52,7 +52,7 @@ Splits: TypeAlias = list[tuple[IntArray, IntArray]]
 _VALUES, _FEWEST_ROWS = 2**20, 64  # values that are carried and given levels at once, of no fewer cells
 _FEWEST_IN_FOLD = 2
 _QUERIES = 1000
-_NETS = 2  # one by the gene alone, one by cell too
+_NETS = 2  # at most: one by the gene alone, one by cell too
 _MOMENTS = ("spatial", "reference", "detected")
 
 
@@ -101,7 +101,7 @@ class SavedAttention:
         reliability = GeneReliability(known=Predictability.from_arrays(known), panel=panel) if known else None
         return cls(
             model=model,
-            levels=_levels(tensors, settings),
+            levels=_levels(tensors, settings, n_panel=len(folder.genes)),
             queries=tensors["queries"].numpy(),
             intervals=Intervals.from_arrays(intervals) if intervals else None,
             reliability=reliability,
@@ -117,14 +117,17 @@ def _arrays(tensors: dict[str, torch.Tensor], name: str) -> dict[str, Any]:
     return {key: one.numpy() for key, one in part_of(tensors, name).items()}
 
 
-def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings) -> Levels | None:
+def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings, *, n_panel: int) -> Levels | None:
     if "levels.mean" not in tensors:
         return None
     check_width(tensors, "levels.0.first.weight", settings.level_hidden, what="level_hidden")
     start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
-    nets = [LevelNet(settings.level_hidden, start, by_cell=bool(number)) for number in range(_NETS)]
-    for number, net in enumerate(nets):
-        net.load_state_dict(part_of(tensors, f"levels.{number}"))
+    nets = []
+    for number in range(_NETS):
+        weights = part_of(tensors, f"levels.{number}")
+        if weights or not number or n_panel >= settings.level_cell_genes:
+            nets.append(LevelNet(settings.level_hidden, start, by_cell=bool(number)))
+            nets[-1].load_state_dict(weights)
     share = float(tensors.get("levels.share", 1.0))  # models of 0.1 have none
     return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"), share=share)
 
@@ -596,6 +599,7 @@ class _LevelLearner:
             truth=there.truth[:, some],
             settings=self.settings,
             generator=torch_stream(self.seed, f"levels.{name}"),
+            by_cell=self.truth.shape[1] >= self.settings.level_cell_genes,
         )
         return levels if device == home else levels.to(home)
 

@@ -431,6 +431,10 @@ class AttentionSettings(_Settings):
         Weight of 1 - Pearson beside the squared error in their loss.
     level_pull
         How strongly they are held to the level that the gene has in the reference.
+    level_cell_genes
+        Smallest panel for which a gene's level also depends on the cell: on what it detects, and on the
+        pattern. In smaller panels, each gene has much of a cell's total, and what is learned from genes of
+        the panel does not hold for others.
     folds
         Parts of the panel; each is predicted without it, which levels, reliability and intervals are
         learned from. Fewer than 2 genes per fold, and there are none of these.
@@ -457,6 +461,7 @@ class AttentionSettings(_Settings):
     level_hidden: int = _whole(24, low=1)
     level_pattern: float = _number(0.3, low=0)
     level_pull: float = _number(0.02, low=0)
+    level_cell_genes: int = _whole(24, low=0)
     folds: int = _whole(3, low=2)
     fold_steps: int = _whole(200, low=0)
     fold_lr: float = _number(0.003, low=1e-9, high=10)

@@ -162,7 +162,7 @@ class Levels:
     Attributes
     ----------
     nets
-        One by the gene alone, one by gene, pattern and cell.
+        One by the gene alone and, unless the panel is small, one by gene, pattern and cell.
     features
         Moments of the features of the genes they were trained on.
     share
@@ -203,6 +203,7 @@ def fit_levels(
     truth: torch.Tensor,
     settings: AttentionSettings,
     generator: torch.Generator,
+    by_cell: bool = True,
 ) -> Levels:
     """Learn levels from genes of the panel, each predicted without it.
 
@@ -216,15 +217,17 @@ def fit_levels(
         What is known of the panel's genes.
     settings, generator
         How, and from which random stream.
+    by_cell
+        Whether to learn a network by pattern and cell, too.
     """
     moments = Moments.of(genes.features())
     features = moments.standard(genes.features())
     scale = truth.var(correction=0).clamp_min(1e-6)
     nets = []
-    for by_cell in (False, True):
-        net = LevelNet(settings.level_hidden, generator, by_cell=by_cell).to(truth.device)
+    for kind in (False, True) if by_cell else (False,):
+        net = LevelNet(settings.level_hidden, generator, by_cell=kind).to(truth.device)
 
-        def loss_at(_: int, net: LevelNet = net, noise: float = _JITTER[by_cell]) -> torch.Tensor:
+        def loss_at(_: int, net: LevelNet = net, noise: float = _JITTER[kind]) -> torch.Tensor:
             cells = torch.randint(len(truth), (min(_BATCH_CELLS, len(truth)),), generator=generator)
             some = torch.randperm(truth.shape[1], generator=generator)[:_BATCH_GENES]
             jitter = noise * torch.randn(len(some), FEATURES, generator=generator)
@@ -237,7 +240,7 @@ def fit_levels(
             total: torch.Tensor = loss + settings.level_pull * (corrections**2).mean()
             return total
 
-        optimiser = torch.optim.AdamW(net.parameters(), lr=settings.level_lr, weight_decay=_DECAY[by_cell])
+        optimiser = torch.optim.AdamW(net.parameters(), lr=settings.level_lr, weight_decay=_DECAY[kind])
         fit_steps(optimiser, loss_at, steps=settings.level_steps, rate=warm_cosine(settings.level_steps))
         nets.append(net.eval())
     return Levels(nets=tuple(nets), features=moments)
