@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 import cellweft
-from place_evidence import PAPER, data_of
+from place_evidence import data_of
 
 from common import markdown, write
 
@@ -35,7 +35,7 @@ def main() -> None:
     threads = parser.parse_args().threads
     text = "# Places and the number of threads\n\n"
     text += "Distances between the places of the same cells, in spot spacings.\n\n"
-    for name in (PAPER, "somatosensory cortex (osmFISH, 33 genes)", "visual cortex (STARmap, 996 genes)"):
+    for name in ("somatosensory cortex (osmFISH, 33 genes)", "visual cortex (STARmap, 996 genes)"):
         pair, _, _ = data_of(name)
         basis = places(pair, threads=1, seed=0)
         rows = {
