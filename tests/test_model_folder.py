@@ -164,7 +164,8 @@ class TestDamage:
         versions = {"weft": "0.1.0"}
         (path / "config.json").write_text(json.dumps(config | {"schema": SCHEMA - 1, "versions": versions}))
         with pytest.raises(
-            FormatError, match=r"got one that was written under its former name, weft\. Make it"
+            FormatError,
+            match=r"got a file that was written under the package's former name, weft\. Create it",
         ):
             read_folder(path, content)
 

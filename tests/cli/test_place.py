@@ -229,7 +229,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "coordinates none": (
         lambda made: write(made.st),
         ["--coordinates", "none"],
-        ("coordinates: expected spots with places, to place cells on", "--coordinates obsm:KEY"),
+        ("coordinates: expected spots with coordinates, to place cells on", "--coordinates obsm:KEY"),
     ),
     "one spot": (lambda made: write(made.st[:1]), [], ("at least 2 cells", "got 1 cell")),
     "identical coordinates": (
@@ -325,7 +325,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "genes without spots": (["--genes", "Gene01"], ("--genes Gene01", "no --spots", "--spots spots.h5ad")),
     "all genes": (
         ["--spots", "spots.h5ad", "--genes", "all"],
-        ("--genes all", "For all genes, run cellweft impute"),
+        ("--genes all", "To get all genes, run cellweft impute"),
     ),
     "unknown gene": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene01"], ("more than once",)),

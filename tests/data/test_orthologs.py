@@ -120,7 +120,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_two_sides_of_one_species_are_told_to_leave_orthologs_out() -> None:
     genes = ["Gad1", "Cux2", "Trp53"]
     told = cellweft.pair(cells(genes), cells(genes), orthologs="human:mouse").cautions
-    assert any("one species; if they are, leave out orthologs=" in one for one in told)
+    assert any("from the same species. If they are, omit orthologs=" in one for one in told)
     assert not any("orthologs='human:mouse'" in one for one in told)
 
 

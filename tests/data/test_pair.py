@@ -170,7 +170,7 @@ def test_panel_and_cells_keep_the_normalisation(sc: Any, tissue: Any) -> None:
     assert fewer.st.genes[fewer.st_shared].tolist() == ["Gad1", "Vip"]
     assert fewer.st is made.st
     assert "shared genes  2" in fewer.summary()
-    with pytest.raises(GeneError, match=r"panel genes: expected a gene that is there, got 'Fos'"):
+    with pytest.raises(GeneError, match=r"panel genes: expected an existing gene, got 'Fos'"):
         made.panel(["Fos"])
     kept = np.array([8, 2])
     part = made.cells(kept)
@@ -187,7 +187,7 @@ def test_genes_of_the_reference_are_found_by_name(sc: Any, tissue: Any) -> None:
     made = pair(sc, tissue)
     assert made.find_genes(["Lamp5", "sst"]).tolist() == [4, 1]
     with pytest.raises(
-        GeneError, match=r"genes: expected a gene that is there, got 'Lamp'.*Did you mean 'Lamp5'"
+        GeneError, match=r"genes: expected an existing gene, got 'Lamp'.*Did you mean 'Lamp5'"
     ):
         made.find_genes(["Lamp"])
 
@@ -211,7 +211,7 @@ def test_summary_says_what_a_biologist_asks(sc: Any, tissue: Any) -> None:
         "  not usable    1 gene that only the spatial panel has",
         "  - Only 3 genes are shared",
         "'Fos'",
-        "1 gene matched only when upper and lower case are ignored ('Sst/SST')",
+        "1 gene matched only when case is ignored ('Sst/SST')",
     ):
         assert line in text
     assert json.loads(json.dumps(made.findings)) == made.findings
@@ -327,7 +327,7 @@ def test_too_few_shared_genes_are_refused(make_side: Any, tissue: Any) -> None:
         pair(make_side(["A", "B", "C", "D"]), tissue)
     with pytest.raises(GeneError, match=r"got 1 shared gene \('VIP'\).*same species"):
         pair(make_side(["A", "VIP"]), tissue)
-    with pytest.raises(GeneError, match=r"One side is named by Ensembl IDs: .*sc_gene_column=NAME"):
+    with pytest.raises(GeneError, match=r"One input uses Ensembl IDs: .*sc_gene_column=NAME"):
         pair(make_side([f"ENSG{number:011d}" for number in range(4)]), tissue)
     turned = make_side(["cell1", "cell2"], n_cells=4)
     turned.obs_names = ["Gad1", "SST", "Vip", "Fos"]
@@ -437,7 +437,7 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
         "times apart",
         "size_factor='nCount_RNA'",
         "by gene (CSC), so it was loaded into memory whole (",
-        "Spatial: 1 cell at exactly the same position as another; if they are of several slices",
+        "Spatial: 1 cell at exactly the same position as another; if they are from several slices",
     ):
         assert part in said
 
@@ -514,13 +514,16 @@ def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
     made = pair(make_side(GENES), tissue)
     assert made.slices is not None
     assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
-    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken"
+    said = (
+        "Spatial: obs['batch'] identifies 2 sections that share one coordinate frame ('a', 'b'). They are "
+        "treated"
+    )
     assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
     without = pair(make_side(GENES), tissue, slices="none")
     assert without.slices is None
     assert not any("batch" in one for one in without.cautions)
     tissue.obsm["spatial"] = np.arange(80.0).reshape(40, 2)
-    expected = "Spatial: obs['batch'] may tell sections apart; if it does, name it: slices='batch'."
+    expected = "Spatial: obs['batch'] may identify sections. If it does, specify it: slices='batch'."
     open_case = pair(make_side(GENES), tissue)
     assert open_case.slices is None
     assert expected in open_case.cautions

@@ -84,7 +84,7 @@ def test_names_that_only_count_are_no_genes(names: Any) -> None:
     tissue = side(names, spatial=True)
     data.obs_names = [f"a-{one}" for one in range(12)]
     with pytest.raises(
-        GeneError, match=r"sc .*var_names: expected names of genes, got numbers that only count"
+        GeneError, match=r"sc .*var_names: expected names of genes, got numbers that only index"
     ):
         pair(data, tissue)
     symbols = SYMBOLS[: len(names)]
@@ -99,7 +99,7 @@ def test_numbers_of_genes_are_entrez_ids_unless_symbols_are_there() -> None:
     entrez = [14415, 20604, 22353, 19293, 53867, 14281, 72961, 14580, 17196, 18823]
     made = pair(side(entrez), side(entrez[:6], spatial=True))
     assert len(made.shared_genes) == 6
-    assert "The names that match are whole numbers: they are taken as Entrez gene IDs." in made.cautions
+    assert "The names that match are whole numbers. They are interpreted as Entrez gene IDs." in made.cautions
     made = pair(side(entrez, gene_symbol=SYMBOLS), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
     assert made.findings["gene_bridge"].endswith("matched through var['gene_symbol'] of the reference")
@@ -282,7 +282,7 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
 def test_names_with_more_in_them_match_with_a_caution(form: str) -> None:
     made = pair(side([form.format(name) for name in SYMBOLS]), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
-    assert any("6 genes matched only by other spellings of a name" in one for one in made.cautions)
+    assert any("6 genes matched only by an alternative spelling" in one for one in made.cautions)
 
 
 def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
@@ -306,7 +306,7 @@ def test_a_reference_whose_other_genes_are_empty_leaves_nothing_to_impute() -> N
     sc = side(SYMBOLS)
     sc.X[:, 6:] = 0
     made = pair(sc, side(PANEL, spatial=True))
-    assert any("no gene with counts beyond the panel" in one for one in made.cautions)
+    assert any("no gene with counts outside the panel" in one for one in made.cautions)
 
 
 def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
@@ -314,12 +314,12 @@ def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
     st.X[:, 6:] = 500
     made = pair(side(SYMBOLS), st)
     assert any(
-        "that are not in the reference hold 98% of a typical cell's values" in one for one in made.cautions
+        "that are not in the reference make up 98% of a typical cell's values" in one for one in made.cautions
     )
 
 
 def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> None:
-    said = "Gene names are only numbers in both inputs"
+    said = "Gene names are numbers in both inputs"
     numbered = [f"gene_{one}" for one in range(30)]
     made = pair(make_side(numbered, n_cells=30), make_side(numbered[:20], n_cells=30, spatial=True))
     assert any(one.startswith(said) for one in made.cautions)
@@ -331,6 +331,6 @@ def test_numbered_genes_whose_names_are_in_raw(make_side: Any) -> None:
     sc, tissue = make_side(SYMBOLS, n_cells=30), make_side(SYMBOLS[:8], n_cells=30, spatial=True)
     sc.raw = sc.copy()
     sc.var_names = [str(number) for number in range(len(SYMBOLS))]
-    with pytest.raises(GeneError, match=r"Its raw slot may have them: sc_layer='raw'\."):
+    with pytest.raises(GeneError, match=r"They may be in its raw slot: sc_layer='raw'\."):
         pair(sc, tissue)
     assert len(pair(sc, tissue, sc_layer="raw").shared_genes) == 8

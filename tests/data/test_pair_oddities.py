@@ -64,7 +64,7 @@ def test_coordinates_that_are_none_are_refused(places: Any, message: str, sc: An
 
 def test_cells_on_one_line_are_said(sc: Any, tissue: Any) -> None:
     tissue.obsm["spatial"] = np.column_stack([np.arange(20.0), np.zeros(20)])
-    assert any("all cells lie on one line" in one for one in pair(sc, tissue).cautions)
+    assert any("all cells lie on a line" in one for one in pair(sc, tissue).cautions)
 
 
 def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
@@ -128,9 +128,9 @@ def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
     tissue.obs["."] = 2
     tissue.uns["spatial"] = {"V1": {"odd": object()}}
     made = pair(sc, tissue)
-    said = [one for one in made.cautions if "cannot be written as they are" in one]
+    said = [one for one in made.cautions if "cannot be written unchanged" in one]
     assert len(said) == 1
-    assert said[0].startswith("Spatial: 5 columns of obs cannot be written as they are: ")
+    assert said[0].startswith("Spatial: 5 columns of obs cannot be written unchanged: ")
     imputer = cellweft.Imputer(settings=SETTINGS, reliability=False).fit(made, progress=False)
     for kind, read in (("zarr", anndata.read_zarr), ("h5ad", anndata.read_h5ad)):
         found = read(imputer.impute_to(tmp_path / f"a.{kind}", progress=False))
@@ -218,7 +218,7 @@ def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue
     sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
     said = [one for one in pair(sc, tissue).cautions if "differ only in case or spaces" in one]
     assert said == [
-        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'b'): they are "
+        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'b'). They are "
         "treated as different types."
     ]
 

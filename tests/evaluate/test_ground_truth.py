@@ -98,7 +98,7 @@ def test_bad_places_in_the_file(both: Any) -> None:
 
 
 def test_places_need_spots_with_places(both: Any) -> None:
-    with pytest.raises(KeyMissingError, match="coordinates: expected spots with places"):
+    with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         true_places(pair(*both, coordinates="none"), "obsm:lived")
 
 

@@ -315,7 +315,9 @@ def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
 
 
 def test_what_is_no_pair_is_refused() -> None:
-    with pytest.raises(InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Make one"):
+    with pytest.raises(
+        InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Create one"
+    ):
         evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
 
 
@@ -402,7 +404,7 @@ def test_a_pair_without_labels_or_places(made: PseudoSpots) -> None:
     bare.obs = bare.obs[["caught"]]
     with pytest.raises(KeyMissingError, match="labels: expected a type for every cell of the reference"):
         evaluate_placement(pair(bare, made.spots), ["cosine"], **TRUTH)
-    with pytest.raises(KeyMissingError, match="coordinates: expected spots with places"):
+    with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         evaluate_placement(pair(made.cells, made.spots, coordinates="none"), ["cosine"], **TRUTH)
 
 

@@ -521,7 +521,7 @@ def test_genes_are_predicted_by_name(imputer: Imputer, tissue_pair: Pair) -> Non
     alone = imputer.predict("Gene02", tissue_pair)
     np.testing.assert_allclose(alone, found[:, 1:2], rtol=0, atol=ROUNDING)
     for call in (lambda one: imputer.predict(one, tissue_pair), imputer.reliability_of):
-        with pytest.raises(GeneError, match=r"genes: expected a gene that is there, got 'Gene99'"):
+        with pytest.raises(GeneError, match=r"genes: expected an existing gene, got 'Gene99'"):
             call(["Gene02", "Gene99"])
 
 

@@ -465,7 +465,7 @@ def test_spots_without_places(fit_placer: FitPlacer, placer: Placer, tissue: Sim
     bare = pair(tissue.sc, tissue.st, coordinates="none")
     for call in (lambda: fit_placer(on=bare), lambda: placer.place(bare)):
         with pytest.raises(
-            KeyMissingError, match=r"coordinates: expected spots with places, to place cells on"
+            KeyMissingError, match=r"coordinates: expected spots with coordinates, to place cells on"
         ):
             call()
 

@@ -272,4 +272,4 @@ def test_check_deep_compares_the_checksums(result: Path, tissue: Any, tmp_path: 
     assert "got no checksums" in alone.stderr
     without = run("check", result)
     assert without.exit_code == 2
-    assert "check one store alone: --deep." in without.stderr
+    assert "check a single store: --deep." in without.stderr

@@ -121,7 +121,7 @@ def write_cellxgene(
     check_apart([output], [result])
     data = open_result(result, argument="result")
     if data.matrix is None or not len(data.var):
-        fix = "Export an imputed result, or spots that genes were carried to."
+        fix = "Export an imputed result, or spots with transferred genes."
         raise InputError(data.where, expected="genes to show", got="none", fix=fix)
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
@@ -182,13 +182,17 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
     if not arrays:
         raise InputError(
             f"{data.where}.obsm",
-            expected="places of the cells, 'spatial', or an embedding, 'X_...'",
+            expected="positions of the cells, 'spatial', or an embedding, 'X_...'",
             got=shorten(sorted(data.obsm)) if len(data.obsm) else "nothing",
-            fix="Add one, such as with scanpy.tl.umap.",
+            fix="Add one, for example with scanpy.tl.umap.",
         )
     shown = asked or next(iter(arrays))
     check_known(
-        shown, arrays, arg("embedding", shown), expected=f"an embedding of {data.where}", got="no such one"
+        shown,
+        arrays,
+        arg("embedding", shown),
+        expected=f"an embedding of {data.where}",
+        got="no such embedding",
     )
     return shown
 
@@ -276,7 +280,7 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
 def _wrong(data: Input) -> Iterator[str]:
     """Yield what keeps cellxgene from showing the data."""
     if not any(key.startswith("X_") and _as_embedding(data.obsm[key]) is not None for key in data.obsm):
-        yield "obsm holds no embedding of two columns whose name starts with X_."
+        yield "obsm contains no two-column embedding whose name starts with X_."
     for name in data.obs.columns:
         column = data.obs[name]
         if name.startswith("__"):
@@ -286,14 +290,14 @@ def _wrong(data: Input) -> Iterator[str]:
     if "title" not in data.uns:
         yield "uns['title'] is missing."
     if "default_embedding" in data.uns and str(data.uns["default_embedding"]) not in data.obsm:
-        yield "uns['default_embedding'] names no embedding of obsm."
+        yield "uns['default_embedding'] is not an embedding in obsm."
     if data.var.index.has_duplicates or not data.obs.names().is_unique:
         yield "Names of cells and of genes must be unique."
     if data.matrix is None or not len(data.var):
         yield "X has no genes."
         return
     if str(getattr(data.matrix, "dtype", "float32")) != "float32":
-        yield "X is not of float32."
+        yield "X is not float32."
     source = open_rows(data.matrix, where=data.where)
     if isinstance(source.read(slice(0, 0)), np.ndarray) and zero_share(source) >= 0.5:
         yield "At least half of X is zero: it must be sparse, by rows (CSR)."
@@ -304,17 +308,22 @@ def _lacking(data: Input) -> Iterator[str]:
     lacking = [name for name in _WANTED_OBS if name not in data.obs.columns]
     taken = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
     if "X_spatial" in data.obsm:
-        yield "obsm['X_spatial'] has a name that is not taken: rename it, as X_tissue."
+        yield (
+            "obsm['X_spatial'] has a name that CELLxGENE does not accept. Rename it, for example to X_tissue."
+        )
     if lacking:
-        yield f"obs lacks {', '.join(lacking)}: terms of ontologies that only you can tell."
+        yield f"obs lacks {', '.join(lacking)}: ontology terms that only you can provide."
     if taken:
-        yield f"obs has {', '.join(taken)}, which Discover adds itself: rename, as author_{taken[0]}."
+        yield (
+            f"obs has {', '.join(taken)}, which Discover adds itself. Rename it, for example to "
+            f"author_{taken[0]}."
+        )
     if "organism_ontology_term_id" not in data.uns:
         yield "uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090."
     if not looks_like_ensembl(data.var.index.to_numpy(dtype=str)):
-        yield "var is not named by Ensembl IDs."
+        yield "the genes in var are not named by Ensembl IDs."
     if not data.has_raw:
         yield (
-            "raw.X is missing: Discover asks for raw counts of every gene, which imputed genes do not have. "
-            "Submit the measured data, and share the imputed file beside it."
+            "raw.X is missing: Discover requires raw counts of every gene, which imputed genes do not "
+            "have. Submit the measured data, and share the imputed file separately."
         )

@@ -98,7 +98,7 @@ def read_spatialdata(
         raise InputError(
             data.where,
             expected="a table that annotates shapes or labels",
-            got="one that annotates nothing",
+            got="a table that annotates nothing",
             fix="Pass the positions yourself, in obsm['spatial'].",
         )
     whole = opened(source)
@@ -193,7 +193,7 @@ def to_spatialdata(
     store = Path(into)
     if not store.is_dir():
         raise MissingFileError(
-            str(store), expected="a SpatialData store", got="no folder there", fix="Check the path."
+            str(store), expected="a SpatialData store", got="no folder at this path", fix="Check the path."
         )
     _check_new(
         name, [one.name for part in store.iterdir() if part.is_dir() for one in part.iterdir()], str(store)
@@ -214,9 +214,9 @@ def _check_new(name: str, known: list[str], where: str) -> None:
     if name in known:
         raise OutputExistsError(
             f"{where}, {name!r}",
-            expected="a name that is not taken",
-            got="an element of that name",
-            fix="Choose another name: elements are never replaced.",
+            expected="an unused name",
+            got="an existing element",
+            fix="Choose another name: existing elements are never replaced.",
         )
 
 
@@ -304,7 +304,7 @@ def _matched(made: Input, source: Input) -> Any:
     if theirs.has_duplicates:
         raise InputError(
             source.where,
-            expected="a name for every cell, each once",
+            expected="a unique name for every cell",
             got=f"{theirs[theirs.duplicated()][0]!r} more than once",
             fix="Make them unique before imputing.",
         )
@@ -313,12 +313,15 @@ def _matched(made: Input, source: Input) -> Any:
         raise InputError(
             made.where,
             expected=f"cells of {source.where}",
-            got=f"{int((places < 0).sum()):,} others, such as {shorten(names[places < 0].tolist(), most=3)}",
-            fix="Name the store, and the table in it, that the result was made from.",
+            got=(
+                f"{int((places < 0).sum()):,} other cells, such as "
+                f"{shorten(names[places < 0].tolist(), most=3)}"
+            ),
+            fix="Pass the store and the table that the result was computed from.",
         )
     if len(names) < len(theirs):
         left = len(theirs) - len(names)
-        logger.info("%s cells of %s are not in the result, and get no row.", f"{left:,}", source.where)
+        logger.info("%s cells of %s are not in the result. They get no row.", f"{left:,}", source.where)
     return places
 
 
@@ -365,10 +368,10 @@ def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
                 if _are_same(found, middles):
                     return {system: identity}
     except (KeyError, InputError) as error:
-        logger.warning("Where placed cells are in SpatialData is not known: %s", error)
+        logger.warning("The positions of the placed cells in SpatialData are unknown: %s", error)
     logger.warning(
-        "Placed cells get a coordinate system of their own, %r: the coordinates of %s are in none that its "
-        "regions have.",
+        "Placed cells get their own coordinate system, %r, because the coordinates of %s match none of "
+        "those of its regions.",
         OWN_SYSTEM,
         source.where,
     )

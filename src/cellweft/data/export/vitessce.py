@@ -79,9 +79,9 @@ def vitessce_config(
     if has_other_format:
         raise FormatError(
             str(result),
-            expected=f"a store of zarr's format {_FORMAT}, the only one that Vitessce reads",
-            got="one of another format",
-            fix="Call write_vitessce, which copies it.",
+            expected=f"a store in zarr format {_FORMAT}, the only one that Vitessce reads",
+            got="a store in another format",
+            fix="Call write_vitessce, which makes a converted copy.",
         )
     return config
 
@@ -93,18 +93,18 @@ def _config(
     if path.suffix != ".zarr":
         raise FormatError(
             str(path),
-            expected="a .zarr store, which Vitessce reads piece by piece",
+            expected="a .zarr store, which Vitessce can read in pieces",
             got=f"a file named {path.name!r}",
-            fix="Write the result again, to a name ending in .zarr.",
+            fix="Write the result again, with a name ending in .zarr.",
         )
     data = open_result(path, argument="result")
     places = place_key(data)
     if places is None or data.matrix is None or not len(data.var):
         raise InputError(
             data.where,
-            expected="genes, and places of the cells in obsm['spatial']",
-            got="no places" if places is None else "no genes",
-            fix="Export an imputed result, or spots that genes were carried to.",
+            expected="genes, and cell positions in obsm['spatial']",
+            got="no positions" if places is None else "no genes",
+            fix="Export an imputed result, or spots with transferred genes.",
         )
     groups = _groups(data, columns)
     if gene is not None:
@@ -197,7 +197,7 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
                 f"{data.where}.obs[{name!r}]",
                 expected="categories",
                 got=f"values of type {found.dtype}",
-                fix="Name a column of categories.",
+                fix="Choose a categorical column.",
             )
     if len(columns):
         return list(columns)

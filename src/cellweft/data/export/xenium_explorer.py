@@ -88,7 +88,7 @@ def write_explorer_groups(
     groups = column_of(found.obs, column, where=found.where, argument="column")
     has_group = groups.notna().to_numpy()
     if not has_group.any():
-        fix = "Name another column."
+        fix = "Choose another column."
         raise InputError(f"{found.where}.obs[{column!r}]", expected="cells with a group", got="none", fix=fix)
     if not has_group.all():
         logger.info("%d cells without %s are left out.", int((~has_group).sum()), column)
@@ -113,9 +113,9 @@ def _ids(data: Input, asked: str | None) -> Any:
     if len(twice):
         raise InputError(
             f"{data.where}, {'names of the cells' if asked is None else asked}",
-            expected="an identifier for every cell, each once",
+            expected="a unique identifier for every cell",
             got=f"{twice[0]!r} more than once",
-            fix="Name the column with the Xenium run's identifiers, " + arg("ids") + ".",
+            fix="Specify the column with the identifiers of the Xenium run, " + arg("ids") + ".",
         )
     return values.to_numpy(dtype=object)
 
@@ -137,7 +137,7 @@ def _checked_colors(colors: Mapping[str, str], groups: pd.Series[Any]) -> dict[s
     if lacking or wrong:
         raise SettingError(
             "colors",
-            expected="a colour #rrggbb for every group",
+            expected="a colour (#rrggbb) for every group",
             got=f"{wrong[0]!r}" if wrong else f"none for {lacking[0]!r}",
             fix="Write '#1f77b4'." if wrong else near(lacking[0], map(str, colors)),
         )
