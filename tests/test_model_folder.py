@@ -93,7 +93,7 @@ class TestWhereItIsWritten:
 
     def test_a_folder_that_is_no_model_is_never_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("mine")
-        with pytest.raises(OutputExistsError, match="a folder that is no zarr store and no model"):
+        with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store nor a model"):
             write_folder(make(), tmp_path, overwrite=True)
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -116,7 +116,7 @@ class TestWhereItIsWritten:
             patch.setattr(victim, fail)
             for target in (tmp_path / "new", path):
                 with pytest.raises(
-                    OutputError, match=r"No space left on device.*nothing incomplete was left"
+                    OutputError, match=r"No space left on device.*Nothing incomplete was left"
                 ):
                     write_folder(make(), target, overwrite=True)
         assert [one.name for one in tmp_path.iterdir()] == ["model"]

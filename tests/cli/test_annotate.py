@@ -84,7 +84,7 @@ def test_labels_that_are_alike_are_refused_before_anything_is_learned(
     [
         ("hal", "--columns hal: expected a column of obs of the reference"),
         (" , ", "--columns: expected one or more columns of obs, got none. Specify one: --columns COLUMN"),
-        ("same", "Name another column of obs: --columns COLUMN"),
+        ("same", "Choose another column of obs: --columns COLUMN"),
     ],
 )
 def test_errors_name_the_option_that_named_the_columns(

@@ -287,7 +287,7 @@ def test_an_embedding_for_a_method_without_a_graph_is_refused(
     result = call("impute", *both, "-o", "out.zarr", "--embedding", "esm.parquet", *QUICK)
     assert_refused(result, "embedding: expected a preset that has a gene graph", "--preset stimpute")
     scored = call("evaluate", *both, "-o", "s.csv", "--embedding", "esm.parquet", "--methods", "auto,mean")
-    assert_refused(scored, "embedding: expected a method that has a gene graph", "Add 'stimpute'")
+    assert_refused(scored, "embedding: expected a method with a gene graph", "Add 'stimpute'")
     assert [one.name for one in tmp_path.iterdir()] == ["esm.parquet"]
 
 
@@ -431,14 +431,17 @@ BAD_SPATIAL: dict[str, tuple[Callable[[anndata.AnnData], Path], tuple[str, ...]]
         lambda st: write(st, X=z_scored(st), layers={"counts": st.X}),
         ("z-scored", "--st-layer counts"),
     ),
-    "all cells empty": (lambda st: write(st, X=sp.csr_matrix(st.shape, dtype=np.float32)), ("all empty",)),
+    "all cells empty": (
+        lambda st: write(st, X=sp.csr_matrix(st.shape, dtype=np.float32)),
+        ("all of them empty",),
+    ),
     "duplicated cells": (
         lambda st: write(st, obs_names=twice(st.obs_names)),
-        ("stand twice", "obs_names_make_unique"),
+        ("occur more than once", "obs_names_make_unique"),
     ),
     "duplicated genes": (
         lambda st: write(st, var_names=twice(st.var_names)),
-        ("every gene once", "--duplicates first"),
+        ("each gene once", "--duplicates first"),
     ),
     "one cell": (lambda st: write(st[:1]), ("at least 2 cells", "got 1 cell")),
 }
@@ -511,7 +514,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "device": (["--device", "abacus"], ("--device: expected", "'abacus'")),
     "seed": (["--seed", "-1"], ("--seed: expected a whole number",)),
     "column": (["--labels", "cell_typ"], ("--labels cell_typ: expected", "Did you mean 'cell_type'?")),
-    "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing there")),
+    "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing at this path")),
 }
 
 
@@ -525,10 +528,10 @@ def test_bad_options(call: Any, both: Any, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: np.savez("esm.npz", genes=["A", "B"], values=np.eye(2)), ("none in common", "'A', 'B'")),
+        (lambda: np.savez("esm.npz", genes=["A", "B"], values=np.eye(2)), ("none of them", "'A', 'B'")),
         (
             lambda: np.savez("esm.npz", genes=["Gene01", "Gene02"], values=np.array([[1.0, 0], [0, 0]])),
-            ("nothing but zeros", "'Gene02'", "drop these genes"),
+            ("only zeros", "'Gene02'", "drop these genes"),
         ),
         (lambda: Path("esm.npz").write_bytes(b"\x80\x04K\x01."), ("a pickle", "never unpickles")),
         (lambda: Path("esm.npz").write_bytes(b"nonsense"), ("a readable .npz table",)),
@@ -577,7 +580,7 @@ def test_an_input_is_never_replaced(call: Any, both: Any, tmp_path: Path) -> Non
     table.write_text(pd.DataFrame(tissue.X.toarray(), tissue.obs_names, tissue.var_names).to_csv())
     before = table.read_bytes()
     asked = (both[0], table, "--coordinates", "none", "-o", table, "--methods", "mean", "--overwrite")
-    assert_refused(call("evaluate", *asked), "a path of its own", "inputs are never changed")
+    assert_refused(call("evaluate", *asked), "a separate path", "cellweft never changes its inputs")
     assert table.read_bytes() == before
 
 
@@ -603,7 +606,7 @@ def test_a_full_disk(call: Any, both: Any, tmp_path: Path, small_files: Any, out
     small_files(2000)
     result = call("impute", *both, "-o", output, "--no-reliability", *QUICK)
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    assert_refused(result, output, "the system's error", "run again")
+    assert_refused(result, output, "the system error", "run again")
     assert not list(tmp_path.iterdir())
 
 

@@ -123,7 +123,7 @@ def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([*PLACE, *METHODS], ("true positions of the cells, or compositions of the spots",)),
+        ([*PLACE, *METHODS], ("true positions of the cells, or the composition of the spots",)),
         ([*PLACE, *METHODS, "--truth", "obsm:spatial_tru", "--hits", "5"], ("Did you mean 'spatial_true'",)),
         (
             [*PLACE, *METHODS, "--truth", "spatial_true", "--hits", "5"],

@@ -62,11 +62,11 @@ def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
         (lambda x: np.log2(x + 1) + 5, "no value is zero, as in smoothed, imputed or shifted data"),
         (
             lambda x: np.vstack([np.log1p(per_cell(x[:30]) * 1e4), x[30:]]),
-            "many cells hold whole counts, and ot",
+            "many cells contain whole counts, and ot",
         ),
         (
             lambda x: np.vstack([per_cell(x[:30]) * 1e4, x[30:]]),
-            "others values that look like counts divided by",
+            "others contain values that look like counts divided by",
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_rounded_logarithms_are_logarithms(counts: Counts, depth: float, decimal
 
 
 def test_logarithms_of_values_below_one_are_told(counts: Counts) -> None:
-    with pytest.raises(ScaleError, match=r"as z-scored .* have, and logarithms of values below 1"):
+    with pytest.raises(ScaleError, match=r"as in z-scored .*, or logarithms of values below 1"):
         pair(reference(), side(np.log2(counts + 0.01)))
 
 
@@ -179,7 +179,7 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
     table: Any = getattr(tissue, slot)
     table.index = pd.MultiIndex.from_arrays([table.index, table.index])
     with pytest.raises(
-        FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name for each, got names"
+        FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name per entry, got names with"
     ):
         pair(reference(), tissue)
 
@@ -204,7 +204,7 @@ def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
     var = pd.DataFrame(index=[*names, *(f"More{number}" for number in range(n_more))])
     droplets = random.poisson(0.005, (60, len(var)))
     droplets[:20] += random.poisson(0.2, (20, len(var)))
-    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as droplets without a cell"
+    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as empty droplets"
     assert said(pair(ad.AnnData(droplets.astype(np.float32), var=var), side(counts)), text)
     assert not said(pair(ad.AnnData(droplets[:30].astype(np.float32), var=var), side(counts)), "droplets")
 

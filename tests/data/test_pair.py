@@ -109,7 +109,7 @@ def test_normalised_and_log_values_are_not_normalised_again(sc: Any, tissue: Any
     np.testing.assert_allclose(made.st.dense(slice(None)), np.log1p(shares), rtol=1e-6)  # float32 rounding
     text = made.summary()
     assert "logarithms of normalised counts, as you said" in text
-    assert "The two sides are on different scales" in text
+    assert "The two inputs are on different scales" in text
 
 
 @settings(max_examples=25, deadline=None)
@@ -242,9 +242,9 @@ BAD_VALUES = [
     (
         "z-scored",
         ScaleError,
-        r"\.X: .*as z-scored \(scaled\) data have, and logarithms of values below 1\. Pass the counts as",
+        r"\.X: .*as in z-scored \(scaled\) data, or logarithms of values below 1\. Pass the counts as",
     ),
-    ("empty", InputError, r"\.X: expected cells with counts, got \d+ cells that are all empty"),
+    ("empty", InputError, r"\.X: expected cells with counts, got \d+ cells, all of them empty"),
 ]
 
 
@@ -265,12 +265,12 @@ def test_scaled_values_name_the_layers_that_exist(sc: Any, tissue: Any) -> None:
     ):
         pair(scaled, tissue)
     scaled.layers["counts"] = sc.X
-    with pytest.raises(ScaleError, match=r"sc_layer='counts'\. Layers that exist: 'lognorm', 'counts'"):
+    with pytest.raises(ScaleError, match=r"sc_layer='counts'\. Available layers: 'lognorm', 'counts'"):
         pair(scaled, tissue)
     assert pair(scaled, tissue, sc_layer="counts").sc.scale == "raw"
     raw = changed(tissue, "z-scored")
     raw.raw = tissue
-    with pytest.raises(ScaleError, match=r"Its raw slot may hold the counts: st_layer='raw'\."):
+    with pytest.raises(ScaleError, match=r"Its raw slot may contain the counts: st_layer='raw'\."):
         pair(sc, raw)
     with pytest.raises(ScaleError, match=r"below zero"):
         pair(changed(sc, "z-scored"), tissue, sc_scale="log")
@@ -292,15 +292,15 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
         return data
 
     if side == "sc":  # whose names imputing does not use
-        assert any("1 name of cells that stand twice ('a')" in one for one in made(same_cells).cautions)
+        assert any(
+            "1 name of cells that occur more than once ('a')" in one for one in made(same_cells).cautions
+        )
     else:
         with pytest.raises(
             InputError, match=rf"^{side} .*\.obs_names: expected.*twice .1.: 'a'.*_make_unique"
         ):
             made(same_cells)
-    with pytest.raises(
-        GeneError, match=rf"^{side} .*var_names: expected every gene once.*duplicates='first'"
-    ):
+    with pytest.raises(GeneError, match=rf"^{side} .*var_names: expected each gene once.*duplicates='first'"):
         made(same_genes)
     assert any("1 column left out" in one for one in made(same_genes, duplicates="first").cautions)
     with pytest.raises(InputError, match=rf"^{side} .*\.obs: expected at least 2 cells, got 1 cell\."):
@@ -436,7 +436,7 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
         "Reference: 1 cell without counts in the shared genes",
         "times apart",
         "size_factor='nCount_RNA'",
-        "by gene (CSC), so it was loaded into memory whole (",
+        "by gene (CSC), so it was loaded into memory completely (",
         "Spatial: 1 cell at exactly the same position as another; if they are from several slices",
     ):
         assert part in said
@@ -465,11 +465,12 @@ def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts
     assert any(
-        "raw slot may hold the raw counts: sc_layer='raw'" in one for one in pair(reference, tissue).cautions
+        "raw slot may contain the raw counts: sc_layer='raw'" in one
+        for one in pair(reference, tissue).cautions
     )
     reference.layers["counts"] = counts.X
     assert any(
-        "may hold the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
+        "may contain the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
     )
 
 

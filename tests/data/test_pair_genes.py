@@ -47,20 +47,24 @@ def test_two_tables_of_genes_by_cells_are_told(first: int, tmp_path: Path) -> No
         turned(data, tmp_path / f"{name}.csv", range(first, data.n_obs + first))
         for name, data in (("sc", sc), ("st", st))
     ]
-    with pytest.raises(GeneError, match=r"got 6 rows of the same name \('Fos', 'Gad1', .*: transpose them"):
+    with pytest.raises(
+        GeneError, match=r"got 6 rows of the same name \('Fos', 'Gad1', .*If the rows are genes, transpose"
+    ):
         pair(*paths, coordinates="none")
     named = [
         turned(data, tmp_path / f"{name}2.csv", [f"{name}{one}x" for one in range(data.n_obs)])
         for name, data in (("sc", sc), ("st", st))
     ]
-    with pytest.raises(GeneError, match=r"got 6 rows of the same name .* both are genes x cells: transpose"):
+    with pytest.raises(
+        GeneError, match=r"got 6 rows of the same name .* transpose both inputs to cells x genes"
+    ):
         pair(*named, coordinates="none")
     alike = [
         turned(data, tmp_path / f"{name}3.csv", [f"cell_{one}" for one in range(data.n_obs)])
         for name, data in (("sc", sc), ("st", st))
     ]
     with pytest.raises(
-        GeneError, match=r"columns named like cells\. If their rows are genes, both are genes x"
+        GeneError, match=r"columns named like cells\. If the rows are genes, transpose both inputs to cells x"
     ):
         pair(*alike, coordinates="none")
 
@@ -91,7 +95,7 @@ def test_names_that_only_count_are_no_genes(names: Any) -> None:
     numbered = side(names, feature_name=symbols, chromosome=["1"] * len(names))
     made = pair(numbered, side(symbols, spatial=True))
     assert made.shared_genes.tolist() == sorted(symbols)
-    expected = "Reference: var_names only count the genes; their names are taken from var['feature_name']."
+    expected = "Reference: var_names only number the genes; Gene names are taken from var['feature_name']."
     assert expected in made.cautions
 
 
@@ -241,12 +245,12 @@ def test_rows_named_like_genes_are_told_however_they_are_spelled(tmp_path: Path)
     ]
     path = turned(side(SYMBOLS, 30), tmp_path / "sc.csv", barcodes)
     with pytest.raises(
-        GeneError, match=r"rows named like the other side's genes \(6: 'Gad1', .*transpose it"
+        GeneError, match=r"rows named like the other input's genes \(6: 'Gad1', .*transpose it"
     ):
         pair(path, st)
     versions = side([f"{one}.7" for one in IDS], 30)
     path = turned(versions, tmp_path / "ids.csv", barcodes)
-    with pytest.raises(GeneError, match=r"rows named like the other side's genes .*transpose it"):
+    with pytest.raises(GeneError, match=r"rows named like the other input's genes .*transpose it"):
         pair(path, side(IDS[:6], 20, spatial=True))
     with pytest.raises(
         GeneError, match=r"columns named like cells \('ACGT.*If its rows are genes, transpose it"
@@ -259,7 +263,7 @@ def test_a_column_of_names_beside_numbered_rows_is_told(tmp_path: Path) -> None:
     table = pd.DataFrame(counts.X.T, columns=[f"{one}-cell" for one in range(30)])
     table.insert(0, "gene_name", SYMBOLS)
     table.to_csv(tmp_path / "sc.csv")
-    with pytest.raises(GeneError, match=r"rows named like the other side's genes \(6: .*transpose it"):
+    with pytest.raises(GeneError, match=r"rows named like the other input's genes \(6: .*transpose it"):
         pair(tmp_path / "sc.csv", side(PANEL, 20, spatial=True))
 
 
@@ -272,7 +276,7 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
     ]
     for data in made:
         data.var_names = "S" + data.var_names
-    with pytest.raises(GeneError, match=r"6 rows of the same name .* both are genes x cells: transpose"):
+    with pytest.raises(GeneError, match=r"6 rows of the same name .* transpose both inputs to cells x genes"):
         pair(*made, coordinates="none")
 
 

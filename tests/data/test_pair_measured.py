@@ -158,7 +158,7 @@ def test_spots_of_the_background_are_left_out(
         np.testing.assert_array_equal(made.slices, plain.slices)
         np.testing.assert_array_equal(made.st_labels, plain.st_labels)
         assert any(
-            "10 spots of the background (obs['in_tissue'] is 0) left out" in one for one in made.cautions
+            "10 spots in the background (obs['in_tissue'] is 0) left out" in one for one in made.cautions
         )
         cells = np.array([4, 2])
         np.testing.assert_array_equal(made.cells(cells).st.dense(slice(None)), plain.st.dense(cells))

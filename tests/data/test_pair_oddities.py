@@ -50,7 +50,7 @@ def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tiss
         (np.linspace(0, 1e30, 40).reshape(20, 2), r"expected coordinates within ±1e\+09, got \["),
         (
             np.arange(40).reshape(20, 2) + 1j,
-            r"expected numbers, got values that are not numbers \(they are complex\)",
+            r"expected numbers, got values that are not numbers \(complex numbers\)",
         ),
     ],
     ids=["zeros", "one far place", "far", "complex"],
@@ -83,14 +83,14 @@ def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_p
 ) -> None:
     sc.obs_names = ["AAAC-1", "AAAC-1", *sc.obs_names[2:]]
     made = pair(sc, tissue)
-    assert any("Reference: 1 name of cells that stand twice ('AAAC-1')" in one for one in made.cautions)
+    assert any(
+        "Reference: 1 name of cells that occur more than once ('AAAC-1')" in one for one in made.cautions
+    )
     assert fitted(sc, tissue).impute(progress=False).shape == (20, 12)
-    with pytest.raises(
-        InputError, match=r"expected a name of its own for every cell, got names that stand twice"
-    ):
+    with pytest.raises(InputError, match=r"expected a unique name for every cell, got duplicate names"):
         cellweft.Placer(settings={"steps": 2, "models": 1}).fit(made, progress=False)
     tissue.obs_names = ["AAAC-1", "AAAC-1", *tissue.obs_names[2:]]
-    with pytest.raises(InputError, match=r"st .*obs_names: expected a name of its own"):
+    with pytest.raises(InputError, match=r"st .*obs_names: expected a unique name"):
         pair(sc, tissue)
 
 
@@ -164,7 +164,7 @@ def test_a_table_without_names_of_cells_is_numbered(kind: str, sc: Any, tissue: 
     made = pair(path, tissue)
     assert made.sc.n_genes == 12
     np.testing.assert_array_equal(made.sc.totals, np.asarray(sc.X.sum(axis=1)).ravel())
-    assert any("no column with names of cells, so they are numbered from 0" in one for one in made.cautions)
+    assert any("no column with cell names, so cells are numbered from 0" in one for one in made.cautions)
 
 
 @pytest.mark.parametrize("header", ["", "cell_id", "EntityID"])

@@ -122,7 +122,7 @@ def test_genes_of_the_panel_that_are_missing_are_named(tissue: SimulatedTissue, 
     [
         (lambda x: x - 3, ScaleError, "below zero"),
         (lambda x: np.where(x > 3, np.nan, x), InputError, "NaN or infinite values"),
-        (lambda x: 0 * x, InputError, "all empty"),
+        (lambda x: 0 * x, InputError, "all of them empty"),
     ],
 )
 def test_what_pair_refuses_is_refused(

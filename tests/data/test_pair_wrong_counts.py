@@ -44,7 +44,7 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
     made = paired(counts, tmp_path)
     np.testing.assert_array_equal(made.st.totals, plain.st.totals)
     assert name not in made.st.genes
-    assert said(made, "taken as annotation of cells") == (name == "all")
+    assert said(made, "treated as annotation of the cells") == (name == "all")
     assert name in made.st.obs
 
 
@@ -52,7 +52,7 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
 def test_a_row_of_sums_is_refused(counts: pd.DataFrame, tmp_path: Path, name: str) -> None:
     counts.loc[name] = counts.sum()
     with pytest.raises(
-        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows called)"
+        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows named)"
     ):
         paired(counts, tmp_path)
 
@@ -87,7 +87,7 @@ def test_a_row_of_sums_is_refused_wherever_it_stands(counts: pd.DataFrame, place
 @pytest.mark.parametrize("name", ["Total", "SUM", "Mean", "grand total", "Average", "<total>"])
 def test_rows_called_as_statistics_are_refused(counts: pd.DataFrame, name: str) -> None:
     counts.loc[name] = 1
-    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows called as sums"):
+    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows named like sums"):
         pair(reference(), as_anndata(counts), coordinates="none")
 
 

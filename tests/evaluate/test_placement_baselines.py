@@ -402,7 +402,11 @@ def test_objects_are_copied_and_given_the_seed(tissue: Pair) -> None:
         (["knn"], SettingError, "methods: expected one of"),
         (["stimpute"], SettingError, "methods: expected one of"),
         (["cosine:k=3"], SettingError, r"cosine:k: expected a setting of 'cosine', got 'k'.*'space'"),
-        (["random:seed=3"], SettingError, r"random:seed: expected a setting of 'random'.* It has none"),
+        (
+            ["random:seed=3"],
+            SettingError,
+            r"random:seed: expected a setting of 'random'.* It has no settings",
+        ),
         (["centre", "centre"], SettingError, "methods: expected each name once"),
         ([], SettingError, r"methods: expected a list of methods.*\['auto', 'cosine'\]"),
         ("cosine", SettingError, "methods: expected a list of methods"),

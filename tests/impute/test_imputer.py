@@ -612,7 +612,7 @@ def test_writing_that_fails_leaves_nothing(
     monkeypatch.setattr(ResultWriter, "write", fail)
     for path in (tmp_path / f"new{suffix}", kept):
         calls.clear()
-        with pytest.raises(OutputError, match=r"No space left on device.*nothing incomplete was left"):
+        with pytest.raises(OutputError, match=r"No space left on device.*Nothing incomplete was left"):
             imputer.impute_to(path, overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == [kept.name]
     assert list(read(kept).var_names) == ["Gene02"]

@@ -171,7 +171,7 @@ def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
         ({"values": np.array([1.5, None] * 50)}, r"got NaN or infinity in 50 rows"),
         (
             {"values": pd.Series(1.0, [f"x{one}" for one in range(100)])},
-            r"one that has 0 of them, such as 'x0'",
+            r"an index that has 0 of them, such as 'x0'",
         ),
         ({"obs": []}, r"obs: expected one or more columns of obs, got none"),
         ({"layer": "spliced", "genes": ["Nowhere"]}, r"Nowhere"),

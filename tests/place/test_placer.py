@@ -505,7 +505,7 @@ def test_two_spots(fit_placer: FitPlacer, tissue: SimulatedTissue) -> None:
 def test_cells_of_zero_counts(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
     empty = tissue.sc.copy()
     empty.X = 0 * empty.X
-    with pytest.raises(InputError, match="all empty"):
+    with pytest.raises(InputError, match="all of them empty"):
         pair(empty, tissue.st)
     none = tissue.sc.copy()
     counts = none.X.toarray()

@@ -116,7 +116,7 @@ def test_labels_that_cannot_be_shown(
         view(stores["placed"], labels=table, **QUIET)
     with pytest.raises(InputError, match=r"labels: expected the cells of result .*got other names \('x0'"):
         view(imputed, labels=cell_types([f"x{number}" for number in range(61)]), **QUIET)
-    with pytest.raises(InputError, match=r"labels.*every cell once"):
+    with pytest.raises(InputError, match=r"labels.*each cell once"):
         view(imputed, labels=table.iloc[[0, 0]], **QUIET)
     with pytest.raises(InputError, match=r"labels.*got none of 'unknown'"):
         view(imputed, labels=table.drop(columns="unknown"), **QUIET)

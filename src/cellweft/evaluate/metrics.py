@@ -251,7 +251,7 @@ METRICS: dict[str, Score] = {
 
 
 def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    fix = "Give matrices of cells x genes."
+    fix = "Pass matrices of cells x genes."
     truth, prediction = (
         array_of(name, matrix, fix=fix, numbers=False)
         for name, matrix in (("truth", truth), ("prediction", prediction))
@@ -262,9 +262,9 @@ def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> 
     if truth.ndim != 2 or prediction.shape != truth.shape or truth.shape[0] == 0:
         raise InputError(
             "prediction",
-            expected="two matrices, cells x genes, of one shape with at least one cell",
+            expected="two matrices (cells x genes) of the same shape with at least one cell",
             got=f"shapes {truth.shape} (truth) and {prediction.shape} (prediction)",
-            fix="Select the same cells and genes, in the same order, on both sides.",
+            fix="Use the same cells and genes, in the same order, in both matrices.",
         )
     n_cells, n_genes = truth.shape
     scores = np.empty(n_genes)

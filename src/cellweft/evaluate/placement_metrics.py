@@ -55,7 +55,7 @@ def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
     if true.shape != predicted.shape:
         raise InputError(
             "predicted",
-            expected=f"places of the shape of the true ones, {true.shape}",
+            expected=f"positions of the same shape as the true ones, {true.shape}",
             got=f"shape {predicted.shape}",
             fix="Pass the positions of the same cells, in the same order and with the same dimensions.",
         )
@@ -94,7 +94,7 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     >>> hits(true, np.array([[1], [0], [0], [2]]))
     array([1, 1, 0, 1])
     """
-    fix = "Give positions of cells, cells x neighbours."
+    fix = "Pass indices of cells, cells x neighbours."
     true, neighbors = _places("true", true), array_of("neighbors", neighbors, fix=fix, numbers=False)
     n_cells = len(true)
     _check_neighbors(neighbors, n_cells)
@@ -168,14 +168,14 @@ def composition_pcc(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
     >>> composition_pcc(true, np.array([[0.9, 0.5], [0.6, 0.5], [0.3, 0.5]]))
     array([1., 0.])
     """
-    fix = "Give shares, spots x types."
+    fix = "Pass proportions, spots x types."
     true, predicted = array_of("true", true, fix=fix), array_of("predicted", predicted, fix=fix)
     if true.ndim != 2 or true.shape != predicted.shape or len(true) == 0:
         raise InputError(
             "predicted",
-            expected="two matrices, spots x types, of one shape with at least one spot",
+            expected="two matrices (spots x types) of the same shape with at least one spot",
             got=f"shapes {true.shape} (true) and {predicted.shape} (predicted)",
-            fix="Select the same spots and types, in the same order, on both sides.",
+            fix="Use the same spots and types, in the same order, in both matrices.",
         )
     return pearson(true, predicted)
 
@@ -221,12 +221,12 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _places(name: str, places: NDArray[Any]) -> DoubleArray:
-    found = array_of(name, places, fix="Give places, cells x coordinates.")
+    found = array_of(name, places, fix="Pass positions, cells x coordinates.")
     check_array(
         name,
         found,
         fits=found.ndim == 2 and found.size > 0,
-        expected="finite places, cells x coordinates, of at least one cell",
+        expected="finite positions (cells x coordinates) of at least one cell",
         fix="Check how the positions were computed.",
     )
     return found

@@ -99,7 +99,7 @@ def score_methods(
     InputError
         There was nothing to score at all.
     """
-    check_numbers("seeds", seeds, expected="whole numbers, each once", example=(0, 1, 2), low=0)
+    check_numbers("seeds", seeds, expected="unique whole numbers", example=(0, 1, 2), low=0)
     # of one device torch is not asked: baselines do without it
     devices = resolve_devices(device) if device == "all" or "," in device else [device]
     on_devices = [resolve(methods, device=str(one)) for one in devices]
@@ -130,9 +130,9 @@ def score_methods(
         if not tables:
             raise InputError(
                 "methods",
-                expected="a method that predicts something whose truth is known",
+                expected="a method that predicts something for which the truth is known",
                 got=", ".join(map(repr, labels)),
-                fix="Name another method, or pass the truth for what this one predicts.",
+                fix="Choose another method, or pass the truth for what this one predicts.",
             )
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
@@ -195,7 +195,7 @@ def check_items(table: pd.DataFrame, where: str) -> None:
             where,
             expected="a gene, cell or summary in every row of the column 'item'",
             got=f"{n_lost:,} missing",
-            fix="pandas takes a gene called NA for missing: read the table with pandas.read_csv(path, "
+            fix="pandas reads a gene called NA as missing. Read the table with pandas.read_csv(path, "
             "keep_default_na=False, na_values={'value': ['']}).",
         )
 

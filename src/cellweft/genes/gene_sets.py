@@ -18,7 +18,7 @@ from cellweft._typing import BoolArray, DoubleArray, PathLike
 from cellweft.genes.matching import match_known
 from cellweft.genes.text_files import head_of, open_bytes, text_errors
 
-_KIND = "a GMT file (per line: name, description and genes, between tabs)"
+_KIND = "a GMT file (per line: name, description and genes, separated by tabs)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,7 +201,7 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
             f"{path}, line {number}",
             expected="the name of a set, a description and at least one gene, separated by tabs",
             got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
-            fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
+            fix="Pass a GMT file. Pass a list of gene pairs as " + arg("edges") + ".",
         )
     return [gene for gene in genes if gene]
 

@@ -22,10 +22,10 @@ from cellweft.genes.text_files import head_of, text_errors
 
 logger = logging.getLogger("cellweft")
 
-_KIND = "a list of edges (per line: two genes, and a weight or none)"
+_KIND = "a list of edges (per line: two genes, and optionally a weight)"
 _SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
 _STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
-_NAMES_OF_STRING = "Put names of genes instead of STRING's IDs: its file protein.info has them."
+_NAMES_OF_STRING = "Replace STRING's IDs by gene names; they are in its file protein.info."
 _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
 
 
@@ -76,7 +76,7 @@ class EdgeList:
             raise InputError(
                 self.source,
                 expected="edges between two different genes, with weights above 0",
-                got="none" if not len(weights) else "pairs, genes and weights that do not fit",
+                got="none" if not len(weights) else "pairs, genes and weights that do not match",
                 fix="Pass at least one such edge.",
             )
 
@@ -222,7 +222,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
     """
     n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
     if n_before is None:
-        raise _wrong(str(path), "nothing but comments")
+        raise _wrong(str(path), "only comments")
     first = lines[n_before]
     separator = next((one for one in ("\t", ",") if one in first), r"\s+")
 
@@ -327,5 +327,5 @@ def _wrong(where: str, got: str) -> FormatError:
         where,
         expected=f"{_KIND}, separated by tabs, commas or spaces",
         got=got,
-        fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
+        fix="Keep two or three columns. Pass a GMT file as " + arg("gene_sets") + ".",
     )

@@ -93,7 +93,7 @@ def read_platform(
             where,
             expected=f"the output of {platform}, with {shorten(_FILES[platform])}",
             got=f"no {lacking[0]!r} among {shorten(sorted(one.name for one in path.iterdir())) or 'nothing'}",
-            fix="Name the folder that holds it, or the right platform.",
+            fix="Pass the folder that contains it, or choose the right platform.",
         )
     reader = getattr(require("spatialdata_io", _EXTRA), platform)
     left_out = [*_MORE_THAN_CELLS.get(platform, ()), *(() if images else _IMAGES.get(platform, ()))]
@@ -114,7 +114,7 @@ def read_platform(
             where,
             expected=f"a folder that spatialdata-io reads as {platform}",
             got=f"the error: {' '.join(str(error).split())[:200] or type(error).__name__}",
-            fix="Check that the folder is complete, and of a version that spatialdata-io supports.",
+            fix="Check that the folder is complete and from a software version that spatialdata-io supports.",
         ) from error
     for table in data.tables.values():
         _put_places(table)

@@ -164,7 +164,7 @@ def pseudo_spots(
     if shape == "boxes" and radius is not None:
         fix = "Leave " + arg("radius") + " out, or write " + arg("shape", "discs") + "."
         raise SettingError(
-            "radius", expected="none with boxes, which have a width", got=repr(radius), fix=fix
+            "radius", expected="no radius with boxes, which have a width", got=repr(radius), fix=fix
         )
     caught = (0.6 if shape == "discs" else 1.0) if caught is None else caught
     check_range("caught", caught, low=0, high=1)
@@ -191,7 +191,7 @@ def pseudo_spots(
     if not len(kept):
         raise InputError(
             "spots",
-            expected=f"a spot with {min_cells} caught cells or more",
+            expected=f"at least one spot with {min_cells} or more captured cells",
             got=f"none of {len(middles):,} (at most {np.diff(members.indptr).max(initial=0)} cells in one)",
             fix="Widen the spots: raise spacing= or radius=, or lower min_cells=.",
         )
@@ -274,11 +274,11 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
 def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
     places, found = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
     if places is None or places.shape[1] != 2:
-        expected, fix = "coordinates in two dimensions", "Name two: "
+        expected, fix = "coordinates in two dimensions", "Choose two: "
         got = "none" if places is None else f"{places.shape[1]} dimensions"
     elif not np.ptp(places, axis=0).any():
-        expected, fix = "cells at different places", "Name other coordinates: "
-        got = "all cells at the same one"
+        expected, fix = "cells at different positions", "Choose other coordinates: "
+        got = "all cells at the same position"
     else:
         return places
     fix += arg("coordinates", "obs:X,Y") + "."
@@ -290,7 +290,10 @@ def _types(cells: AnnData, labels: str | None) -> tuple[NDArray[np.str_], str]:
     if types is None:
         expected = "a column with cell types, such as 'cell_type'"
         raise KeyMissingError(
-            "cells.obs", expected=expected, got="none with two types or more", fix="Name it: labels='COLUMN'."
+            "cells.obs",
+            expected=expected,
+            got="no column with at least two types",
+            fix="Specify it: labels='COLUMN'.",
         )
     return types, column
 
@@ -336,7 +339,7 @@ def _crossings(
             "spacing",
             expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
             got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
-            fix="Widen it, in the unit of the coordinates.",
+            fix="Increase it, in the unit of the coordinates.",
         )
     if spacing is not None:
         low = (low + high - (counts - 1) * spacing) / 2

@@ -85,7 +85,7 @@ class EmbeddingPlan:
     peak_bytes: int
 
     def __str__(self) -> str:
-        done = f", {self.n_finished:,} of them embedded before" if self.n_finished else ""
+        done = f", {self.n_finished:,} of them already embedded" if self.n_finished else ""
         return (
             f"{many(self.n_proteins, 'protein')} ({self.n_different:,} different{done}), "
             f"{self.n_tokens:,} tokens in {many(self.n_windows, 'window')}; "
@@ -176,7 +176,9 @@ class ProteinEmbedder:
         if found.most_residues is not None and self.window > found.most_residues:
             raise SettingError(
                 "window",
-                expected=f"at most {found.most_residues} residues, which {self.model} can read at once",
+                expected=(
+                    f"at most {found.most_residues} residues, the most that {self.model} can read at once"
+                ),
                 got=str(self.window),
                 fix="Choose a smaller window; longer proteins are read in several.",
             )
@@ -512,10 +514,12 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     if twice:
         raise GeneError(
             where,
-            expected="every name once",
+            expected="each name once",
             got=f"{shorten(twice)} more than once",
-            fix="Keep one protein per gene; cellweft.genes.find_proteins chooses the reviewed, canonical, "
-            "longest one.",
+            fix=(
+                "Keep one protein per gene. cellweft.genes.find_proteins chooses the reviewed, canonical, "
+                "longest one."
+            ),
         )
     sequences = {str(name): sequence.strip().upper().removesuffix("*") for name, sequence in pairs}
     empty = [name for name, sequence in sequences.items() if not sequence]
@@ -524,16 +528,16 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
             where,
             expected="a sequence for every name" if empty else "at least one protein",
             got=f"none for {shorten(empty)}" if empty else "none",
-            fix="Omit these names, or add their sequences." if empty else "Name the proteins to embed.",
+            fix="Omit these names, or add their sequences." if empty else "Pass the proteins to embed.",
         )
     for name, sequence in sequences.items():
         strange = _STRANGE.search(sequence)
         if strange is not None:
             raise InputError(
                 f"{where}, {name!r}",
-                expected=f"letters of amino acids, {AMINO_ACIDS}",
+                expected=f"amino acid letters, {AMINO_ACIDS}",
                 got=f"{strange[0]!r} at position {strange.start() + 1}",
-                fix="Correct the sequence, or leave the protein out.",
+                fix="Correct the sequence, or omit the protein.",
             )
     return sequences
 

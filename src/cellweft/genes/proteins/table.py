@@ -245,7 +245,7 @@ def find_proteins(
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"The answers so far are kept in {folder}: run again to continue. "
+        fix = f"The answers received so far are kept in {folder}. Run again to continue. "
         fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)
@@ -273,14 +273,14 @@ def default_cache() -> Path:
 def _none_found(found: ProteinTable, wanted: Sequence[lookup.Wanted]) -> GeneError:
     by_id = all(gene.by_id and not gene.symbol for gene in wanted)
     fix = (
-        "The genes are Ensembl IDs, and UniProt's files have none: take Ensembl's file of peptides, or a "
-        "dataset whose var has a column gene_symbol."
+        "The genes are Ensembl IDs, which UniProt's files do not contain. Use Ensembl's peptide file, or "
+        "a dataset with a column gene_symbol in var."
         if by_id and not found.source.startswith("UniProt ")
-        else "Check the organism, and that the names are symbols or Ensembl IDs of genes."
+        else "Check the organism, and that the names are gene symbols or Ensembl gene IDs."
     )
     return GeneError(
         "genes",
         expected=f"genes of {organism_name(found.taxon)} in {found.source}",
-        got=f"a protein for none of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
+        got=f"no protein for any of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
         fix=fix,
     )
