@@ -193,7 +193,7 @@ def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     assert as_json["spillover"]["mean"] == pytest.approx(told.attrs["cellweft"]["mean"])
     assert (told.attrs["cellweft"]["caution"] in as_json["cautions"]) == (as_json["spillover"]["mean"] >= 0.2)
     nowhere = call("impute", *both, "-o", "no.zarr", *asked, "--coordinates", "none")
-    assert_refused(nowhere, "--coordinates: expected places of the spatial cells")
+    assert_refused(nowhere, "--coordinates: expected positions of the spatial cells")
 
 
 def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_p
     counts = logs.X.toarray()
     logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
     logs.write_h5ad("logs.h5ad")
-    said = ("--scale: expected spatial data of counts", "--st-layer NAME")
+    said = ("--scale: expected spatial counts", "--st-layer NAME")
     assert_refused(call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--scale", "counts", *QUICK), *said)
     evaluated = ("--methods", "mean", "--scale", "counts")
     assert_refused(call("evaluate", both[0], "logs.h5ad", "-o", "scores.csv", *evaluated), *said)
     blended = call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--measured", "blend", *QUICK)
     assert_refused(
-        blended, "--measured: expected spatial data of counts, whose noise is known, with --measured blend"
+        blended, "--measured: expected spatial counts, whose noise is known, with --measured blend"
     )
     assert [one.name for one in tmp_path.iterdir()] == ["logs.h5ad"]
 
@@ -285,7 +285,7 @@ def test_an_embedding_for_a_method_without_a_graph_is_refused(
 ) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     result = call("impute", *both, "-o", "out.zarr", "--embedding", "esm.parquet", *QUICK)
-    assert_refused(result, "embedding: expected a preset that has a gene graph", "--preset stimpute")
+    assert_refused(result, "embedding: expected a preset with a gene graph", "--preset stimpute")
     scored = call("evaluate", *both, "-o", "s.csv", "--embedding", "esm.parquet", "--methods", "auto,mean")
     assert_refused(scored, "embedding: expected a method with a gene graph", "Add 'stimpute'")
     assert [one.name for one in tmp_path.iterdir()] == ["esm.parquet"]
@@ -478,7 +478,7 @@ def test_bad_reference(
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "k too large": (
         ["--preset", "stimpute", "--set", "k=9999"],
-        ("--set k: expected at most 99", "Set a smaller k"),
+        ("--set k: expected at most 99", "Choose a smaller k"),
     ),
     "unknown setting": (["--set", "heads=2"], ("--set heads: expected a setting",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
@@ -548,7 +548,7 @@ def test_bad_embeddings(call: Any, both: Any, make: Callable[[], object], words:
     ("arguments", "words"),
     [
         (["--methods", "auto,magic"], ("methods", "'magic'")),
-        (["--methods", "mean,mean"], ("each name once",)),
+        (["--methods", "mean,mean"], ("unique names",)),
         (["--methods", "knn:kk=3"], ("knn:kk",)),
         (["--methods", ","], ("a list of methods",)),
         (["--methods", "mean", "--folds", "1"], ("folds: expected a whole number from 2 to 12",)),

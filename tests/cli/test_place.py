@@ -412,7 +412,7 @@ def test_a_result_that_needs_too_much_memory_leaves_nothing(place: Any, both: An
 
     def refused(*_: object, **__: object) -> None:
         raise cellweft.errors.MemoryBudgetError(
-            "memory", expected="at least 9 GB", got="4 GB", fix="Ask for fewer."
+            "memory", expected="at least 9 GB", got="4 GB", fix="Request fewer."
         )
 
     with pytest.MonkeyPatch.context() as patch:

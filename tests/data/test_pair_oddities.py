@@ -45,7 +45,7 @@ def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tiss
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        (np.zeros((20, 2)), r"expected cells at different places, got all 20 at \(0, 0\)"),
+        (np.zeros((20, 2)), r"expected cells at different positions, got all 20 at \(0, 0\)"),
         (np.full((20, 2), 1e30), r"expected coordinates within ±1e\+09"),
         (np.linspace(0, 1e30, 40).reshape(20, 2), r"expected coordinates within ±1e\+09, got \["),
         (
@@ -150,7 +150,7 @@ def test_an_imputer_that_is_given_other_sizes_names_the_argument(
     fitted(sc, tissue, size_factor="nUMI").save(tmp_path / "model")
     loaded = cellweft.load(tmp_path / "model")
     with pytest.raises(
-        InputError, match=r"Make the pair as that of the fit was made, with size_factor='nUMI'\."
+        InputError, match=r"Create the pair in the same way as for the fit, with size_factor='nUMI'\."
     ):
         loaded.attach(pair(sc, tissue))
     loaded.attach(pair(sc, tissue, size_factor="nUMI"))

@@ -411,7 +411,7 @@ def test_counts_of_a_tissue_without_them_cannot_be_scored() -> None:
     simulated = simulate_tissue(n_spatial=60, n_reference=60, n_genes=24, n_panel=12, seed=2)
     logs = simulated.st.copy()
     logs.X = np.log1p(logs.X.toarray() / logs.X.toarray().sum(axis=1, keepdims=True) * 50)
-    with pytest.raises(ScaleError, match=r"scale: expected spatial data of counts.*got logarithms"):
+    with pytest.raises(ScaleError, match=r"scale: expected spatial counts.*got logarithms"):
         evaluate_imputation(pair(simulated.sc, logs), ["mean"], scale="counts")
     with pytest.raises(SettingError, match=r"scale: expected one of 'log', 'counts', got 'raw'"):
         evaluate_imputation(pair(simulated.sc, simulated.st), ["mean"], scale="raw")  # type: ignore[arg-type]

@@ -407,7 +407,7 @@ def test_objects_are_copied_and_given_the_seed(tissue: Pair) -> None:
             SettingError,
             r"random:seed: expected a setting of 'random'.* It has no settings",
         ),
-        (["centre", "centre"], SettingError, "methods: expected each name once"),
+        (["centre", "centre"], SettingError, "methods: expected unique names"),
         ([], SettingError, r"methods: expected a list of methods.*\['auto', 'cosine'\]"),
         ("cosine", SettingError, "methods: expected a list of methods"),
         ([3], InputError, r"methods: expected names, or objects with fit\(pair\) and place\(\), got a int"),

@@ -167,7 +167,7 @@ def test_a_loaded_model_asks_for_its_data(model: Path, tissue_pair: Pair, tmp_pa
         lambda: loaded.save(tmp_path / "again"),
         lambda: loaded.reliability_of(["Gene02"]),
     ):
-        with pytest.raises(NotFittedError, match=r"loaded and has no data yet\. Call attach\(pair\) first"):
+        with pytest.raises(NotFittedError, match=r"loaded one without data\. Call attach\(pair\) first"):
             call()
 
 

@@ -252,7 +252,9 @@ def test_the_reference_has_the_cells_of_the_fit(
     fitted: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     other = pair(reference[::-1].copy(), tissue.st)
-    message = "pair: expected the reference .* in the same order, got 100 other cells, or another order"
+    message = (
+        "pair: expected the reference .* in the same order, got 100 different cells, or a different order"
+    )
     with pytest.raises(cellweft.errors.InputError, match=message):
         fitted.transfer(obs="score", pair=other)
     with pytest.raises(cellweft.errors.InputError, match=message):

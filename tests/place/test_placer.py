@@ -471,12 +471,12 @@ def test_spots_without_places(fit_placer: FitPlacer, placer: Placer, tissue: Sim
 
 
 def test_spots_at_one_place(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
-    with pytest.raises(InputError, match=r"expected cells at different places, got all 9 at \(1, 1\)"):
+    with pytest.raises(InputError, match=r"expected cells at different positions, got all 9 at \(1, 1\)"):
         with_places(tissue, np.ones((9, 2)))
     for one, message in (
         (
             with_places(tissue, np.arange(4.0).reshape(2, 2), slide=["a", "b"]),
-            r"2 spots at different places in the same slice, got 2 spots at 2 places\. Check .*slices=",
+            r"2 spots at different positions in the same slice, got 2 spots at 2 places\. Check .*slices=",
         ),
     ):
         for call in (lambda one=one: fit_placer(on=one), lambda one=one: placer.place(one)):

@@ -322,7 +322,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
             where,
             expected=f"one for each of the {n_cells:,} cells of the attribution",
             got=f"{len(groups):,}" + (f", {missing:,} of them missing" if missing else ""),
-            fix="Give them in the order of attribution.cell_names; remove cells that have none.",
+            fix="Pass them in the order of attribution.cell_names, and remove cells without one.",
         )
     return groups
 
@@ -384,8 +384,8 @@ def _by_name(asked: NDArray[np.str_], names: NDArray[np.str_]) -> IntArray:
         one = str(missing[0] if len(missing) else twice[0])
         raise InputError(
             "cells",
-            expected="names that one placed cell each has",
+            expected="names of placed cells, each of a single cell",
             got=f"{one!r}, which {'no cell has' if len(missing) else 'several cells have'}",
-            fix=near(one, names[:10_000]) if len(missing) else "Ask for positions instead.",
+            fix=near(one, names[:10_000]) if len(missing) else "Use positions instead.",
         )
     return np.asarray(known.get_indexer_for(pd.Index(asked)), dtype=np.int64)

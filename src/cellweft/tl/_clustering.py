@@ -50,7 +50,7 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
     """
     from sklearn import metrics
 
-    fix = "Give the labels and clusters of the same cells."
+    fix = "Pass labels and clusters of the same cells."
     labels = array_of("labels", labels, fix=fix, numbers=False)
     clusters = array_of("clusters", clusters, fix=fix, numbers=False)
     if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
@@ -210,7 +210,7 @@ def coexpression_modules(
     check_range("k", k, low=1, integer=True)
     check_range("resolution", resolution, low=1e-9)
     n_genes = expression.shape[1]
-    fix = "Name the columns of the matrix."
+    fix = "Pass one name per column of the matrix."
     names = array_of("genes", genes, fix=fix, numbers=False)
     if names.shape != (n_genes,):
         got = f"{len(names)}" if names.ndim == 1 else f"shape {names.shape}"
@@ -265,7 +265,7 @@ def require_leiden(*, otherwise: str = "") -> ModuleType:
 
 
 def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
-    fix = "Give a matrix of cells x genes: of an AnnData its X, or a layer."
+    fix = "Pass a matrix of cells x genes, such as X or a layer of an AnnData."
     expression = array_of("expression", expression, fix=fix)
     check_array(
         "expression",

@@ -127,7 +127,7 @@ def spillover(
     >>> share.name, len(share), bool(share.between(0, 1).all())
     ('cellweft_spillover', 60, True)
     """
-    check_kind("pair", pair, Pair, expected="a Pair", fix="Make one: cellweft.pair(sc, st).")
+    check_kind("pair", pair, Pair, expected="a Pair", fix="Create one: cellweft.pair(sc, st).")
     check_range("n_neighbors", n_neighbors, low=1, integer=True)
     check_range("n_profiles", n_profiles, low=2, integer=True)
     check_seed(seed)
@@ -160,27 +160,27 @@ def _caution(mean: float) -> str:
         return ""
     return (
         f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the "
-        "reference. Segmentation may miss borders of cells, or the reference may lack cell types. Look at "
+        "reference. Segmentation may miss cell borders, or the reference may lack cell types. Look at "
         "the cells with the highest shares before you interpret markers in unexpected cells."
     )
 
 
 def check_spillover(pair: Pair) -> None:
     """Raise where `spillover` cannot be told of a pair."""
-    coordinates_of(pair, expected="places of the spatial cells, to find their neighbours")
+    coordinates_of(pair, expected="positions of the spatial cells, to find their neighbours")
     if pair.st.scale != "raw":
         raise ScaleError(
             "st",
-            expected="spatial data of counts, to tell spill-over from noise",
+            expected="spatial counts, to distinguish spill-over from noise",
             got="values that are not counts",
-            fix="Name the layer that holds the counts: " + arg("st_layer", "counts") + ".",
+            fix="Specify the layer with the counts: " + arg("st_layer", "counts") + ".",
         )
     if pair.spacing is None and pair.st.n_cells > 1:
         raise InputError(
             "coordinates",
-            expected="cells at different places, to find their neighbours",
-            got=f"{pair.st.n_cells:,} cells at one place in their slice",
-            fix="Name the columns that hold the cells' places.",
+            expected="cells at different positions, to find their neighbours",
+            got=f"{pair.st.n_cells:,} cells at the same position in their slice",
+            fix="Specify the columns with the cells' positions.",
         )
 
 
@@ -194,7 +194,7 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
             "radius",
             expected=f"at least {pair.spacing:g}, the distance of a typical cell to its nearest neighbour",
             got=f"{radius:g}",
-            fix="Give it in the unit of the coordinates, or leave " + arg("radius") + " out.",
+            fix="Pass it in the unit of the coordinates, or leave " + arg("radius") + " out.",
         )
     return float(radius)
 
@@ -323,9 +323,9 @@ def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> 
     if not len(cells):
         raise InputError(
             "sc",
-            expected="cells of the reference with counts in genes of the panel",
+            expected="reference cells with counts in panel genes",
             got="none",
-            fix="Check that both sides name their genes alike.",
+            fix="Check that both inputs use the same gene names.",
         )
     labels = np.zeros(len(cells)) if pair.labels is None else pd.factorize(pair.labels[cells])[0]
     means, sizes = list[DoubleArray](), list[DoubleArray]()
@@ -348,7 +348,7 @@ def _rows_at_once(pair: Pair, model: SpilloverModel, budget: int) -> int:
             "memory",
             expected=f"at least {human_bytes(held + 2 * per_row)}, for {pair.st.n_cells:,} cells",
             got=human_bytes(budget),
-            fix="Raise " + arg("memory") + ", or look at one slice at a time.",
+            fix="Raise " + arg("memory") + ", or analyse one slice at a time.",
         )
     return rows_within(budget - held, per_row, most=READ_ROWS)
 

@@ -77,13 +77,13 @@ def subsample_types(
     check_kind("cells", cells, AnnData, expected="an AnnData of cells", fix="Read the file with anndata.")
     check_range("rate", rate, low=0, high=1)
     if rate == 0:
-        raise SettingError("rate", expected="a part above 0", got="0", fix="Leave the cells out instead.")
+        raise SettingError("rate", expected="a fraction above 0", got="0", fix="Remove the cells instead.")
     check_range("times", times, low=1)
     check_seed(seed)
     own, column = find_labels(cells.obs, labels, where="cells", argument="labels")
     if own is None:
-        fix = "Name it: labels='COLUMN'."
-        raise InputError("labels", expected="a column of obs with types", got="none", fix=fix)
+        fix = "Specify it: labels='COLUMN'."
+        raise InputError("labels", expected="a column of obs with cell types", got="none", fix=fix)
     names, sizes = np.unique(own, return_counts=True)
     if types is None:
         abundant = names[sizes > times * np.median(sizes)].tolist()
