@@ -19,28 +19,30 @@ _N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
-    """Return scores for the agreement of clusters with labels.
+    """Score the agreement between clusters and labels.
 
     Parameters
     ----------
     labels, clusters
-        The known group and the found cluster of every cell, (n_cells,) each.
+        (n_cells,) each: the true label and the cluster of every cell.
 
     Returns
     -------
     ``ari``
-        Adjusted Rand index, up to 1; 0 is chance.
+        Adjusted Rand index, at most 1; 0 is expected by chance.
     ``fmi``
         Fowlkes-Mallows index, 0 to 1; not adjusted for chance.
     ``completeness``
-        0 to 1; 1 when every label lies whole in one cluster, thus also when all cells are one cluster.
+        0 to 1; 1 if all cells of each label are in the same cluster, which also holds if there is only one
+        cluster.
     ``nmi``
-        Normalised mutual information, 0 to 1; not adjusted for chance: it grows with the number of clusters.
+        Normalised mutual information, 0 to 1; not adjusted for chance, so it increases with the number of
+        clusters.
 
     Raises
     ------
     InputError
-        The two differ in length, or are empty.
+        The two have different lengths, or are empty.
 
     Examples
     --------
