@@ -140,14 +140,14 @@ class CellweftError(Exception):
     where
         The argument, slot, key or file that the error is about.
     expected, got
-        What was expected there and what came, as phrases.
+        What was expected and what was found, as phrases.
     fix
         The next step, as a sentence.
 
     Attributes
     ----------
     argument
-        Python's name of the argument that the error is about; None where it is about something else.
+        Python name of the argument that the error is about; None if it is about something else.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class CellweftError(Exception):
 
     @property
     def argument(self) -> str | None:
-        """Python's name of the argument that the error is about, if it is about one."""
+        """Python name of the argument that the error is about, if there is one."""
         first = _parts(self.where)[0]
         if isinstance(first, Argument):
             return first.name

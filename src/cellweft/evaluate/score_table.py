@@ -207,23 +207,23 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     Parameters
     ----------
     table
-        What one of them returned.
+        The table that one of them returned.
     path
-        Name of the table, ending in .csv or .parquet; versions and parameters go to the same name with .json.
+        Path of the table, ending in .csv or .parquet. Versions and parameters are written to the same name
+        with .json.
     overwrite
-        Whether files that are there may be replaced.
+        Whether to replace existing files.
 
     Returns
     -------
-    The paths of the table and of the JSON file. Both are written under other names and take theirs when
-    whole.
+    The paths of the table and of the JSON file. The files appear only when they are complete.
 
     Raises
     ------
     SettingError
-        The name ends in something else.
+        The name has another ending.
     OutputExistsError
-        One of the files is there and may not be replaced.
+        One of the files exists, and ``overwrite`` is false.
     OutputError
         Writing failed.
     """

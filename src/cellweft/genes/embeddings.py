@@ -38,18 +38,18 @@ class EmbeddingTable:
     Parameters
     ----------
     genes
-        (n_genes,) names, each once, spelled as in the source.
+        (n_genes,) unique names, spelled as in the source.
     values
         (n_genes, n_dimensions) the vectors: finite, none of them zero.
     source
-        Where the table came from, for messages and records.
+        Origin of the table, for messages and records.
     metadata
-        What the source says about itself, as strings.
+        Metadata of the source, as strings.
 
     Raises
     ------
     InputError
-        The vectors are missing, not finite or zero, or the shapes do not fit.
+        Vectors are missing, not finite or zero, or the shapes do not match.
     GeneError
         Duplicate names.
 
@@ -95,7 +95,7 @@ class EmbeddingTable:
         return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
 
     def match(self, genes: Sequence[str] | NDArray[Any]) -> tuple[IntArray, FloatArray]:
-        """Find the vectors of genes, by exact name or without case.
+        """Find the vectors of genes, by exact name or ignoring case.
 
         Parameters
         ----------
@@ -105,14 +105,14 @@ class EmbeddingTable:
         Returns
         -------
         positions
-            (n_found,) positions in ``genes``, ascending, of those that have a vector.
+            (n_found,) positions in ``genes`` of those with a vector, ascending.
         values
             (n_found, n_dimensions) their vectors.
 
         Raises
         ------
         GeneError
-            Not one of the genes has a vector.
+            None of the genes has a vector.
         """
         asked = pd.Index(np.asarray(genes, dtype=object)).astype(str)
         names = pd.Index(self.genes)
@@ -155,7 +155,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     source
         A DataFrame (index = genes), an AnnData (``obs_names`` = genes, ``X`` = vectors), or a path:
 
-        - ``.parquet``: genes in the index or in the first column that holds text; the other columns are
+        - ``.parquet``: genes in the index or in the first column with text; the other columns are
           numbers, or one column of lists.
         - ``.csv``, ``.tsv`` (also ``.gz``): the same, genes in the first column.
         - ``.npz``: arrays ``genes`` (strings, not objects) and ``embeddings`` or ``values``.
@@ -169,9 +169,9 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     Raises
     ------
     MissingFileError
-        Nothing is at the path.
+        There is nothing at the path.
     FormatError
-        The file is a pickle, which is never opened, or of no kind that is read, or damaged.
+        The file is a pickle, which is never opened, has an unsupported format, or is damaged.
     InputError, GeneError
         As in `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
 

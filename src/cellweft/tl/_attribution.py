@@ -97,7 +97,7 @@ class Attribution:
     ----------
     values
         (n_cells, n_genes) attributions: the part of `explained` that each gene contributes. Positive if the
-        gene speaks for the spot of the cell, negative if it speaks against it.
+        gene favours the spot of the cell, negative if it disfavours it.
     genes
         (n_genes,) names of the genes.
     cells, cell_names
@@ -143,8 +143,8 @@ class Attribution:
     def to_anndata(self) -> AnnData:
         """Return the attributions as AnnData.
 
-        ``obs`` holds ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
-        ``uns["cellweft"]`` the record.
+        ``obs`` contains ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
+        and ``uns["cellweft"]`` contains the record.
         """
         from anndata import AnnData
 
@@ -161,12 +161,12 @@ class Attribution:
         return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
 
     def mean_by(self, labels: Groups) -> pd.DataFrame:
-        """Return the mean attribution of every gene in every group of cells.
+        """Return the mean attribution of each gene in each group of cells.
 
         Parameters
         ----------
         labels
-            (n_cells,) the group of every cell.
+            (n_cells,) the group of each cell.
 
         Returns
         -------

@@ -224,10 +224,10 @@ def hollow_structure(
     Notes
     -----
     "Examining the hollow structure" in the Methods of STEM. Its D, "the distance of the nearest neighbor", is
-    taken as the mean over cells of the Euclidean distance to their nearest neighbour: with the distance of
-    the cell nearest to the centre a hollow structure would fill up early, not late as the paper says. Copies
-    of a cell are one cell to D. D falls with the number of cells: compare embeddings of the same cells only.
-    Of more than 5,000 cells, D is the mean over a random 5,000 of them.
+    interpreted as the mean Euclidean distance of a cell to its nearest neighbour. If it were the distance of
+    the cell nearest to the centre, a hollow structure would fill up early, not late as the paper says.
+    Identical cells count as one cell for D. D decreases with the number of cells, so only compare embeddings
+    of the same cells. If there are more than 5,000 cells, D is the mean over 5,000 random cells.
 
     Examples
     --------

@@ -70,20 +70,20 @@ def spillover(
     Parameters
     ----------
     pair
-        The data. The spatial side must be counts, of cells (not of spots that hold several), with
-        coordinates. Nothing has to be fitted.
+        The data. The spatial data must be counts of single cells (not of spots that contain several), with
+        coordinates. No fit is needed.
     n_neighbors
-        Nearest cells of the same slice that may have spilled into a cell, at least 1.
+        Number of nearest cells in the same slice whose transcripts may have spilled into a cell, at least 1.
     radius
-        How far away they are at most, in the unit of the coordinates, at least ``pair.spacing``; by default
+        Maximum distance of these cells, in the unit of the coordinates, at least ``pair.spacing``; by default
         three times that.
     n_profiles
-        Groups of reference cells, about, that a cell is compared with, at least 2; each label of
-        ``pair.labels`` has groups of its own.
+        Approximate number of groups of reference cells that a cell is compared with, at least 2. Each label
+        of ``pair.labels`` has its own groups.
     seed
-        Of the draws of cells that are learned from.
+        Random seed for sampling the cells used for training.
     memory
-        Budget for what is held of the cells and of a block.
+        Budget for the data of the cells and of a block.
     progress
         As in `cellweft.Imputer.fit`; a function is called while cells are read.
 
@@ -91,9 +91,9 @@ def spillover(
     -------
     Series
         (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
-        counts in the panel. ``attrs["cellweft"]`` is the record: among others ``mean``, of the cells that
-        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the
-        shares, as learned.
+        counts in the panel. ``attrs["cellweft"]`` is the record. It includes ``mean``, over cells with
+        neighbours and counts; ``caution``, a text if the mean is 0.2 or more, otherwise empty; and
+        ``frequencies``, the fitted distribution of the shares.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def spillover(
     ScaleError
         The spatial data are not counts.
     InputError
-        All cells lie at one place, or no cell of the reference has counts in the panel.
+        All cells have the same position, or no reference cell has counts in the panel.
     SettingError
         A setting is out of range.
     MemoryBudgetError
@@ -110,12 +110,12 @@ def spillover(
 
     Notes
     -----
-    A cell's counts are a mixture of the profile of a group of reference cells, brought to the spatial
-    platform gene by gene, and of the mean profile of its neighbours, weighted by their totals and by one over
-    their distance (no less than the spacing); the equations are in docs/counts.md. Cells whose neighbours are
-    of their own kind tell nothing, and are given about the tissue's mean. Neighbours are of the cell's own
-    slice. On real tissue, where the reference fits less well, shares are uncertain and too high where there
-    is no spill-over: compare them with those after the coordinates are shuffled.
+    The counts of a cell are modelled as a mixture of two profiles: that of a group of reference cells,
+    adapted to the spatial platform gene by gene, and the mean profile of its neighbours in the same slice,
+    weighted by their totals and by one over their distance (no less than the spacing). The equations are in
+    docs/counts.md. Cells whose neighbours are of their own type are not informative, and get about the mean
+    of the tissue. In real tissue, where the reference fits less well, shares are uncertain, and too high if
+    there is no spill-over. Compare them with the shares after shuffling the coordinates.
 
     Examples
     --------

@@ -77,27 +77,27 @@ def write_cellxgene(
     Parameters
     ----------
     result
-        AnnData with genes, such as an imputed result, or a file of it; it is read by blocks of rows.
+        AnnData with genes, such as an imputed result, or its file. It is read in blocks of rows.
     output
-        Where the file goes: ``.h5ad``.
+        Path of the new ``.h5ad`` file.
     title
-        What the data are called; by default the name of the file.
+        Title of the data; by default the name of the file.
     embedding
-        What is shown first, such as ``"X_umap"``; by default the places of the cells.
+        Embedding that is shown first, such as ``"X_umap"``; by default the positions of the cells.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
     progress
         As in `cellweft.Imputer.fit`; a function is called while rows are written.
 
     Returns
     -------
     Path
-        Where it lies.
+        Path of the file.
 
     Raises
     ------
     InputError
-        No genes, or neither places nor an embedding to show.
+        There are no genes, or neither positions nor an embedding to show.
     KeyMissingError
         No such embedding.
     OutputExistsError, OutputError
@@ -105,13 +105,13 @@ def write_cellxgene(
 
     Notes
     -----
-    ``X`` is float32, by rows without zeros (CSR) where at least half of it is zero, which CELLxGENE's schema
-    7.1 asks for, else dense. ``obsm["spatial"]`` becomes ``X_tissue``: its validator refuses ``X_spatial``.
-    Other arrays of ``obsm`` are kept where they are embeddings (``X_...``, of at least two columns). Text
-    becomes categories, and a missing one "unknown". Layers and ``raw`` are left out: cellxgene shows ``X``
-    alone, and of genes that were not measured there are no raw counts. Memory: a few blocks of rows and the
-    tables of cells and genes, whatever the size of the matrix. cellxgene draws upwards what images count
-    downwards, so that a tissue is mirrored.
+    ``X`` is float32, sparse (CSR) if at least half of it is zero, as CELLxGENE's schema 7.1 requires, and
+    dense otherwise. ``obsm["spatial"]`` is renamed to ``X_tissue``, because CELLxGENE's validator rejects
+    ``X_spatial``. Other arrays of ``obsm`` are kept if they are embeddings (``X_...``, with at least two
+    columns). Text is converted to categories, missing values to "unknown". Layers and ``raw`` are left out,
+    because cellxgene only shows ``X``, and genes that were not measured have no raw counts. Memory is limited
+    to a few blocks of rows and the tables of cells and genes, regardless of the size of the matrix. In
+    cellxgene the y axis points up, so the tissue is mirrored compared with images.
 
     References
     ----------
@@ -261,7 +261,7 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
     Parameters
     ----------
     data
-        AnnData, or the file; its matrix is read once, by blocks.
+        AnnData or a file. The matrix is read once, in blocks.
 
     Returns
     -------
@@ -270,8 +270,8 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
 
     Notes
     -----
-    These are the points of CELLxGENE's schema that a program can tell without ontologies. Values of ontology
-    terms are for ``cellxgene-schema validate``.
+    Covers the parts of CELLxGENE's schema that can be checked without ontologies. To check ontology terms,
+    use ``cellxgene-schema validate``.
     """
     found = open_input(data, argument="data")
     return CellxgeneFindings(view=tuple(_wrong(found)), submission=tuple(_lacking(found)))

@@ -40,38 +40,38 @@ def write_explorer_groups(
     Parameters
     ----------
     data
-        An AnnData or a file of it, such as an imputed result. Only the columns that are needed are read.
+        AnnData or its file, such as an imputed result. Only the required columns are read.
     output
-        Where the groups go: a ``.csv`` file.
+        Path of the new ``.csv`` file.
     column
-        Column of ``obs`` with the groups. Cells without one are left out, which is logged.
+        Column of ``obs`` with the groups. Cells without a group are left out; their number is logged.
     ids
-        Column of ``obs`` with the identifiers that the Xenium run gave the cells, such as ``aaaabjeg-1``; by
-        default ``cell_id`` where there is such a column, else the names of the cells.
+        Column of ``obs`` with the cell identifiers of the Xenium run, such as ``aaaabjeg-1``; by default
+        ``cell_id`` or, if there is no such column, the names of the cells.
     colors
-        Colour of every group, ``#rrggbb``; by default those of ``uns["<column>_colors"]`` where these are
-        such, else none, and Xenium Explorer chooses.
+        Colour of each group, ``#rrggbb``; by default those of ``uns["<column>_colors"]``. If there are none
+        in this form, Xenium Explorer chooses the colours.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
 
     Returns
     -------
     Path
-        Where it lies.
+        Path of the file.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        Two cells of one identifier; no cell with a group.
+        Two cells have the same identifier, or no cell has a group.
     SettingError
-        A name that does not end in .csv; colours that lack a group, or are of another form.
+        The name does not end in .csv, or colours are missing for a group or have another format.
 
     Notes
     -----
-    The columns are ``cell_id,group`` and, with colours, ``color``, as 10x Genomics' own files of cell groups
-    have them. Identifiers are written as text, so that leading zeros stay.
+    The columns are ``cell_id,group`` and, with colours, ``color``, as in cell group files of 10x Genomics.
+    Identifiers are written as text, to keep leading zeros.
 
     Examples
     --------

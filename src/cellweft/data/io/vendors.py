@@ -52,17 +52,17 @@ def read_platform(
     folder
         The vendor's output folder.
     images, transcripts
-        Whether to read the images and single molecules too, which cellweft does not need. Images of CosMx,
-        Visium and Visium HD come with the rest in any case, opened and not loaded.
+        Whether to also read images and single molecules, which cellweft does not need. Images of CosMx,
+        Visium and Visium HD are always opened, but not loaded.
     bin_size
-        Of Visium HD: side of the bins in micrometres, 2, 8 or 16; by default 8.
+        For Visium HD, the side of the bins in micrometres: 2, 8 or 16; by default 8.
 
     Returns
     -------
     SpatialData
-        Takes part in `cellweft.pair` as it is, and is written with its ``write``. The table's places,
-        ``obsm["spatial"]``, are micrometres for Xenium and MERSCOPE, pixels of the full image for Visium and
-        Visium HD, and for CosMx pixels of the whole slide (those within a field of view are in
+        You can pass it to `cellweft.pair`, and save it with its ``write``. The positions in
+        ``obsm["spatial"]`` of the table are in micrometres for Xenium and MERSCOPE, pixels of the full image
+        for Visium and Visium HD, and pixels of the whole slide for CosMx (those within a field of view are in
         ``obsm["local"]``).
 
     Raises
@@ -70,7 +70,7 @@ def read_platform(
     MissingFileError
         No such folder.
     FormatError
-        It does not hold the platform's files, or these cannot be read.
+        It does not contain the files of the platform, or they cannot be read.
     SettingError
         No such platform.
     MissingExtraError
@@ -78,7 +78,7 @@ def read_platform(
 
     Notes
     -----
-    The reading is spatialdata-io's; see there for what each platform's folder has to hold.
+    The folder is read by spatialdata-io. See its documentation for the files that each platform requires.
     """
     check_choice("platform", platform, tuple(_FILES))
     path = Path(folder).expanduser()

@@ -48,7 +48,7 @@ class FastaRecord:
     description
         The rest of the header; may be empty.
     sequence
-        Its amino acids in upper case, at least one, without a ``*`` at the end.
+        The amino acids in upper case, at least one, without a ``*`` at the end.
     """
 
     name: str
@@ -63,8 +63,8 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     Parameters
     ----------
     path
-        The file. Lower-case letters, blank lines and a ``*`` at the end of a sequence are taken as they are
-        meant; names may stand more than once.
+        The file. It may contain lower-case letters, blank lines, a ``*`` at the end of a sequence, and
+        duplicate names.
 
     Returns
     -------
@@ -74,9 +74,10 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     Raises
     ------
     MissingFileError
-        Nothing lies at the path.
+        There is nothing at the path.
     FormatError
-        The file is no FASTA (binary, a web page, another text, empty), breaks off, or holds nucleotides.
+        The file is not a FASTA file (binary, a web page, other text, empty), is truncated, or contains
+        nucleotides.
     InputError
         A sequence is empty, or has a letter that is not an amino acid.
 
