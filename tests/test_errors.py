@@ -92,7 +92,7 @@ class TestNear:
             ("Gad", ["Gad1", "Gad2", "Sst"], "Did you mean 'Gad2' or 'Gad1'?"),
             ("zzz", ["b", "a"], "Known: 'a', 'b'."),
             ("zzz", list("abcdefg"), "Known: 'a', 'b', 'c', 'd', 'e' and 2 more."),
-            ("zzz", [], "None is there."),
+            ("zzz", [], "There are none."),
         ],
     )
     def test_hints(self, name: str, known: list[str], hint: str) -> None:

@@ -129,7 +129,7 @@ def test_places_of_the_table_come_first(make_sample: Any, tissue: SimulatedTissu
 
 def test_coordinate_systems_are_named(make_sample: Any) -> None:
     sample, xy = make_sample(places=False, systems=("left", "right"))
-    with pytest.raises(KeyMissingError, match="expected a coordinate system of 'cells', got none is named"):
+    with pytest.raises(KeyMissingError, match="expected a coordinate system of 'cells', got none"):
         read_spatialdata(sample)
     assert read_spatialdata(sample, coordinate_system="right").obsm["spatial"].shape == xy.shape
     alone, _ = make_sample(places=False, systems=("left",))
@@ -141,7 +141,7 @@ def test_rows_that_annotate_nothing_are_told(make_sample: Any) -> None:
     sample.tables["table"].obs["cell_id"] += 50
     found = open_input(sample, argument="st")
     with pytest.raises(
-        InputError, match=r"cell_id: expected instances of 'cells', got 50 that it does not have"
+        InputError, match=r"cell_id: expected instances of 'cells', got 50 that the region does not have"
     ):
         find_coordinates(found.obs, found.obsm, None)
 

@@ -93,7 +93,7 @@ class TestWhereItIsWritten:
 
     def test_a_folder_that_is_no_model_is_never_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("mine")
-        with pytest.raises(OutputExistsError, match="a folder that is no zarr store and no model"):
+        with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store nor a model"):
             write_folder(make(), tmp_path, overwrite=True)
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -116,7 +116,7 @@ class TestWhereItIsWritten:
             patch.setattr(victim, fail)
             for target in (tmp_path / "new", path):
                 with pytest.raises(
-                    OutputError, match=r"No space left on device.*nothing incomplete was left"
+                    OutputError, match=r"No space left on device.*Nothing incomplete was left"
                 ):
                     write_folder(make(), target, overwrite=True)
         assert [one.name for one in tmp_path.iterdir()] == ["model"]
@@ -164,7 +164,8 @@ class TestDamage:
         versions = {"weft": "0.1.0"}
         (path / "config.json").write_text(json.dumps(config | {"schema": SCHEMA - 1, "versions": versions}))
         with pytest.raises(
-            FormatError, match=r"got one that was written under its former name, weft\. Make it"
+            FormatError,
+            match=r"got a file that was written under the package's former name, weft\. Create it",
         ):
             read_folder(path, content)
 

@@ -104,7 +104,7 @@ def test_analyses_and_exports_tell_how_far_they_are(tissue_pair: Pair, tmp_path:
 @pytest.mark.parametrize("wrong", [None, 1, "bar"])
 def test_something_else_is_refused(tissue_pair: Pair, wrong: Any) -> None:
     with pytest.raises(
-        SettingError, match=rf"progress: expected True, False, or a function .*got {wrong!r}\. Write progress"
+        SettingError, match=rf"progress: expected True, False, or a function .*got {wrong!r}\. Pass progress"
     ):
         Imputer(settings=QUICK, device="cpu").fit(tissue_pair, progress=wrong)
     with pytest.raises(SettingError, match="progress: expected True, False"):

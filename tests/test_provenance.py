@@ -128,8 +128,8 @@ def test_a_command_is_recorded_as_it_was_typed(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": None}, "schema 1, of an older version of cellweft. Make the result again"),
-        ({"schema_version": 1}, "schema 1, of an older version of cellweft. Make the result again"),
+        ({"schema_version": None}, "schema 1, of an older version of cellweft. Compute the result again"),
+        ({"schema_version": 1}, "schema 1, of an older version of cellweft. Compute the result again"),
         (
             {"schema_version": SCHEMA_VERSION + 1},
             f"schema {SCHEMA_VERSION + 1}, of a newer .*Update cellweft",

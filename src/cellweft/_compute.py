@@ -203,13 +203,13 @@ def parse_memory(memory: str | int) -> int:
     unit = found.group(2) if found else ""
     unit = unit + "B" if unit and not unit.endswith("B") else unit
     if found is None or unit not in _UNITS or float(found.group(1)) <= 0:
-        fix = "Write the budget in this form."
+        fix = "Pass the budget in this form."
         raise SettingError("memory", expected="a size such as '4 GB' or '512 MiB'", got=repr(memory), fix=fix)
     if not unit and float(found.group(1)) < _LEAST_WITHOUT_UNIT:
         raise SettingError(
             "memory",
             expected="a size such as '4 GB' or '512 MiB'",
-            got=f"{memory!r} without a unit, which is a number of bytes",
+            got=f"{memory!r} without a unit, which means bytes",
             fix="Write the unit: " + arg("memory", f"{found.group(1)} GB") + ".",
         )
     return int(float(found.group(1)) * _UNITS[unit])
@@ -316,7 +316,7 @@ def progress_callback(progress: ProgressOption) -> Iterator[Progress]:
             "progress",
             expected="True, False, or a function of (stage, done, total)",
             got=repr(progress),
-            fix="Write progress=True for a bar, or progress=False for none.",
+            fix="Pass progress=True to show a progress bar, or progress=False to hide it.",
         )
     is_outermost = _REPORTING.acquire(blocking=False)
     try:

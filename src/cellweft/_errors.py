@@ -140,14 +140,14 @@ class CellweftError(Exception):
     where
         The argument, slot, key or file that the error is about.
     expected, got
-        What was expected there and what came, as phrases.
+        What was expected and what was found, as phrases.
     fix
         The next step, as a sentence.
 
     Attributes
     ----------
     argument
-        Python's name of the argument that the error is about; None where it is about something else.
+        Python name of the argument that the error is about; None if it is about something else.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class CellweftError(Exception):
 
     @property
     def argument(self) -> str | None:
-        """Python's name of the argument that the error is about, if it is about one."""
+        """Python name of the argument that the error is about, if there is one."""
         first = _parts(self.where)[0]
         if isinstance(first, Argument):
             return first.name
@@ -330,9 +330,9 @@ def check_path(where: str, path: str | os.PathLike[str]) -> None:
     except UnicodeEncodeError:
         got = "bytes that are not UTF-8"
     except ValueError as error:
-        got = f"one that no file can have ({error})"
+        got = f"a path that no file can have ({error})"
     except OSError as error:
-        reasons = {errno.ENAMETOOLONG: "one that is too long", errno.ELOOP: "links that lead in a circle"}
+        reasons = {errno.ENAMETOOLONG: "a path that is too long", errno.ELOOP: "links that form a loop"}
         got = reasons.get(error.errno or 0, "")
     if got:
         shown = text.encode(errors="replace").decode().replace("\0", "?")
@@ -354,7 +354,7 @@ def path_of(where: str, source: object, *, expected: str) -> str:
         What may be passed, as a phrase.
     """
     if not isinstance(source, str | os.PathLike) or isinstance(os.fspath(source), bytes):
-        fix = "Pass a path, or what it would hold."
+        fix = "Pass a path, or the object that you would read from it."
         raise InputError(where, expected=expected, got=f"a {type(source).__name__}", fix=fix)
     check_path(where, source)
     return os.fspath(source)
@@ -384,7 +384,7 @@ def _kinds_in(annotation: str) -> tuple[str, ...]:
 
 
 _MADE_BY = {
-    "Pair": "Make one with cellweft.pair(sc, st).",
+    "Pair": "Create one with cellweft.pair(sc, st).",
     "Placement": "Place the cells first, with cellweft.Placer().fit(pair).place().",
 }
 """How one comes by an object of a class, where a command or call makes it."""
@@ -518,7 +518,7 @@ def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[An
     """
     import numpy as np
 
-    fix = f"Pass positions from 0 to {n_rows - 1:,}, a slice, or a boolean for each."
+    fix = f"Pass positions from 0 to {n_rows - 1:,}, a slice, or one boolean per row."
     places = rows if isinstance(rows, slice) else array_of(where, rows, fix=fix, numbers=False)
     if not isinstance(places, slice) and places.size == 0 and places.ndim == 1:
         places = places.astype(np.int64)  # an empty list is of floats to NumPy

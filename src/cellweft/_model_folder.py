@@ -117,7 +117,10 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
         if not (folder / name).is_file():
             expected = f"a model folder with {_CONFIG}, {_WEIGHTS} and {_GENES}"
             raise MissingFileError(
-                str(folder), expected=expected, got=f"no {name}", fix="Pass the folder that save(path) wrote."
+                str(folder),
+                expected=expected,
+                got=f"no {name}",
+                fix="Pass the folder that save(path) created.",
             )
     again = "The files are damaged: fit the model and save it again."
     with reading(str(folder), expected="the files of a saved model", fix=again):
@@ -167,9 +170,9 @@ def check_width(tensors: dict[str, torch.Tensor], name: str, width: int, *, what
     if found != width:
         raise InputError(
             f"{_WEIGHTS}, {name}",
-            expected=f"{width:,} rows, which {what} says",
+            expected=f"{width:,} rows, as {what} states",
             got=f"{found:,}",
-            fix="The files are damaged, or of two models: fit the model and save it again.",
+            fix="The files are damaged or come from two models: fit the model and save it again.",
         )
 
 

@@ -38,9 +38,9 @@ def versions() -> dict[str, str]:
 def refuse_former_name(names: Iterable[str], where: str) -> None:
     """Raise `FormatError` where one of the names in a file shows that it was made under the former name."""
     if any(name == _FORMER or name.startswith(f"{_FORMER}_") for name in names):
-        got = f"one that was written under its former name, {_FORMER}"
+        got = f"a file that was written under the package's former name, {_FORMER}"
         raise FormatError(
-            where, expected="a file that cellweft wrote", got=got, fix="Make it again with this version."
+            where, expected="a file that cellweft wrote", got=got, fix="Create it again with this version."
         )
 
 

@@ -71,7 +71,7 @@ def near(name: str, known: Iterable[str]) -> str:
     close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    return f"Known: {shorten(names)}." if names else "None is there."
+    return f"Known: {shorten(names)}." if names else "There are none."
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -83,8 +83,8 @@ def test_labels_that_are_alike_are_refused_before_anything_is_learned(
     ("columns", "said"),
     [
         ("hal", "--columns hal: expected a column of obs of the reference"),
-        (" , ", "--columns: expected a column of obs, or several, got none. Name one: --columns COLUMN"),
-        ("same", "Name another column of obs: --columns COLUMN"),
+        (" , ", "--columns: expected one or more columns of obs, got none. Specify one: --columns COLUMN"),
+        ("same", "Choose another column of obs: --columns COLUMN"),
     ],
 )
 def test_errors_name_the_option_that_named_the_columns(

@@ -193,7 +193,7 @@ def test_impute_writes_spillover(call: Any, both: Any, tmp_path: Path) -> None:
     assert as_json["spillover"]["mean"] == pytest.approx(told.attrs["cellweft"]["mean"])
     assert (told.attrs["cellweft"]["caution"] in as_json["cautions"]) == (as_json["spillover"]["mean"] >= 0.2)
     nowhere = call("impute", *both, "-o", "no.zarr", *asked, "--coordinates", "none")
-    assert_refused(nowhere, "--coordinates: expected places of the spatial cells")
+    assert_refused(nowhere, "--coordinates: expected positions of the spatial cells")
 
 
 def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_path: Path) -> None:
@@ -201,13 +201,13 @@ def test_counts_need_counts(call: Any, both: Any, tissue: SimulatedTissue, tmp_p
     counts = logs.X.toarray()
     logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
     logs.write_h5ad("logs.h5ad")
-    said = ("--scale: expected spatial data of counts", "--st-layer NAME")
+    said = ("--scale: expected spatial counts", "--st-layer NAME")
     assert_refused(call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--scale", "counts", *QUICK), *said)
     evaluated = ("--methods", "mean", "--scale", "counts")
     assert_refused(call("evaluate", both[0], "logs.h5ad", "-o", "scores.csv", *evaluated), *said)
     blended = call("impute", both[0], "logs.h5ad", "-o", "out.zarr", "--measured", "blend", *QUICK)
     assert_refused(
-        blended, "--measured: expected spatial data of counts, whose noise is known, with --measured blend"
+        blended, "--measured: expected spatial counts, whose noise is known, with --measured blend"
     )
     assert [one.name for one in tmp_path.iterdir()] == ["logs.h5ad"]
 
@@ -285,9 +285,9 @@ def test_an_embedding_for_a_method_without_a_graph_is_refused(
 ) -> None:
     pd.DataFrame(embeddings.values, index=embeddings.genes).rename(columns=str).to_parquet("esm.parquet")
     result = call("impute", *both, "-o", "out.zarr", "--embedding", "esm.parquet", *QUICK)
-    assert_refused(result, "embedding: expected a preset that has a gene graph", "--preset stimpute")
+    assert_refused(result, "embedding: expected a preset with a gene graph", "--preset stimpute")
     scored = call("evaluate", *both, "-o", "s.csv", "--embedding", "esm.parquet", "--methods", "auto,mean")
-    assert_refused(scored, "embedding: expected a method that has a gene graph", "Add 'stimpute'")
+    assert_refused(scored, "embedding: expected a method with a gene graph", "Add 'stimpute'")
     assert [one.name for one in tmp_path.iterdir()] == ["esm.parquet"]
 
 
@@ -431,14 +431,17 @@ BAD_SPATIAL: dict[str, tuple[Callable[[anndata.AnnData], Path], tuple[str, ...]]
         lambda st: write(st, X=z_scored(st), layers={"counts": st.X}),
         ("z-scored", "--st-layer counts"),
     ),
-    "all cells empty": (lambda st: write(st, X=sp.csr_matrix(st.shape, dtype=np.float32)), ("all empty",)),
+    "all cells empty": (
+        lambda st: write(st, X=sp.csr_matrix(st.shape, dtype=np.float32)),
+        ("all of them empty",),
+    ),
     "duplicated cells": (
         lambda st: write(st, obs_names=twice(st.obs_names)),
-        ("stand twice", "obs_names_make_unique"),
+        ("occur more than once", "obs_names_make_unique"),
     ),
     "duplicated genes": (
         lambda st: write(st, var_names=twice(st.var_names)),
-        ("every gene once", "--duplicates first"),
+        ("each gene once", "--duplicates first"),
     ),
     "one cell": (lambda st: write(st[:1]), ("at least 2 cells", "got 1 cell")),
 }
@@ -475,7 +478,7 @@ def test_bad_reference(
 BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "k too large": (
         ["--preset", "stimpute", "--set", "k=9999"],
-        ("--set k: expected at most 99", "Set a smaller k"),
+        ("--set k: expected at most 99", "Choose a smaller k"),
     ),
     "unknown setting": (["--set", "heads=2"], ("--set heads: expected a setting",)),
     "setting without a value": (["--set", "epochs"], ("--set epochs", "key=value")),
@@ -511,7 +514,7 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "device": (["--device", "abacus"], ("--device: expected", "'abacus'")),
     "seed": (["--seed", "-1"], ("--seed: expected a whole number",)),
     "column": (["--labels", "cell_typ"], ("--labels cell_typ: expected", "Did you mean 'cell_type'?")),
-    "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing there")),
+    "missing embedding": (["--embedding", "esm.parquet"], ("an embedding table", "nothing at this path")),
 }
 
 
@@ -525,10 +528,10 @@ def test_bad_options(call: Any, both: Any, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: np.savez("esm.npz", genes=["A", "B"], values=np.eye(2)), ("none in common", "'A', 'B'")),
+        (lambda: np.savez("esm.npz", genes=["A", "B"], values=np.eye(2)), ("none of them", "'A', 'B'")),
         (
             lambda: np.savez("esm.npz", genes=["Gene01", "Gene02"], values=np.array([[1.0, 0], [0, 0]])),
-            ("nothing but zeros", "'Gene02'", "drop these genes"),
+            ("only zeros", "'Gene02'", "drop these genes"),
         ),
         (lambda: Path("esm.npz").write_bytes(b"\x80\x04K\x01."), ("a pickle", "never unpickles")),
         (lambda: Path("esm.npz").write_bytes(b"nonsense"), ("a readable .npz table",)),
@@ -545,7 +548,7 @@ def test_bad_embeddings(call: Any, both: Any, make: Callable[[], object], words:
     ("arguments", "words"),
     [
         (["--methods", "auto,magic"], ("methods", "'magic'")),
-        (["--methods", "mean,mean"], ("each name once",)),
+        (["--methods", "mean,mean"], ("unique names",)),
         (["--methods", "knn:kk=3"], ("knn:kk",)),
         (["--methods", ","], ("a list of methods",)),
         (["--methods", "mean", "--folds", "1"], ("folds: expected a whole number from 2 to 12",)),
@@ -577,7 +580,7 @@ def test_an_input_is_never_replaced(call: Any, both: Any, tmp_path: Path) -> Non
     table.write_text(pd.DataFrame(tissue.X.toarray(), tissue.obs_names, tissue.var_names).to_csv())
     before = table.read_bytes()
     asked = (both[0], table, "--coordinates", "none", "-o", table, "--methods", "mean", "--overwrite")
-    assert_refused(call("evaluate", *asked), "a path of its own", "inputs are never changed")
+    assert_refused(call("evaluate", *asked), "a separate path", "cellweft never changes its inputs")
     assert table.read_bytes() == before
 
 
@@ -603,7 +606,7 @@ def test_a_full_disk(call: Any, both: Any, tmp_path: Path, small_files: Any, out
     small_files(2000)
     result = call("impute", *both, "-o", output, "--no-reliability", *QUICK)
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    assert_refused(result, output, "the system's error", "run again")
+    assert_refused(result, output, "the system error", "run again")
     assert not list(tmp_path.iterdir())
 
 

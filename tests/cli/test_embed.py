@@ -118,7 +118,7 @@ def test_bad_options(call: Any, tmp_path: Path, arguments: list[str], words: tup
         ("no FASTA", ("bad.fa: expected a FASTA file of proteins", "starts with 'no FASTA'")),
         (">Gad1\n>Sst\nMLS\n", ("a sequence for every header", "'Gad1'")),
         (">Gad1\nMLS#\n", ("only amino acids", "'#' at position 4")),
-        (">Gad1\nMLS\n>Gad1\nMLS\n", ("every name once", "'Gad1' more than once")),
+        (">Gad1\nMLS\n>Gad1\nMLS\n", ("each name once", "'Gad1' more than once")),
     ],
 )
 def test_bad_proteins(call: Any, tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
@@ -158,5 +158,5 @@ def test_an_interrupt_tells_what_is_kept_and_the_same_command_goes_on(
     )
     again = call("--tokens-per-batch", 1)
     assert again.exit_code == 0, again.output
-    assert "3 proteins (3 different, 2 of them embedded before), 19 tokens in 1 window;" in again.stdout
+    assert "3 proteins (3 different, 2 of them already embedded), 19 tokens in 1 window;" in again.stdout
     assert [one.name for one in tmp_path.iterdir()] == ["esm.parquet"]

@@ -123,7 +123,7 @@ def test_types_with_a_slash_come_from_names(call: Any, both: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([*PLACE, *METHODS], ("true positions of the cells, or compositions of the spots",)),
+        ([*PLACE, *METHODS], ("true positions of the cells, or the composition of the spots",)),
         ([*PLACE, *METHODS, "--truth", "obsm:spatial_tru", "--hits", "5"], ("Did you mean 'spatial_true'",)),
         (
             [*PLACE, *METHODS, "--truth", "spatial_true", "--hits", "5"],
@@ -202,7 +202,7 @@ def test_cells_that_are_caught_are_named(call: Any, both: Any, tmp_path: Path) -
 def test_pseudo_spots_that_do_not_fit(call: Any, both: Any) -> None:
     cells, spots = both
     grid = ["--pseudo-spots", "boxes", "--grid", "6,6"]
-    assert_refused(call(cells, spots, "-o", "s.csv", *PLACE, *grid), "--pseudo-spots", "Name the same file")
+    assert_refused(call(cells, spots, "-o", "s.csv", *PLACE, *grid), "--pseudo-spots", "Pass the same file")
     wrong = call(cells, cells, "-o", "s.csv", *PLACE, *grid, "--truth", "obsm:spatial_true")
     assert_refused(wrong, "--truth: expected none with pseudo-spots")
     assert_refused(call(*both, "-o", "s.csv", *PLACE, *TRUTH, "--grid", "6,6"), "--grid", "no --pseudo-spots")

@@ -102,9 +102,7 @@ def test_spatialdata(call: Any, tmp_path: Path) -> None:
     result = call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine", "--annotates", "cells")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "sample.zarr" / "tables" / "mine").is_dir()
-    assert_refused(
-        call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "a name that is not taken"
-    )
+    assert_refused(call("--to", "spatialdata", "--into", "sample.zarr", "--table", "mine"), "an unused name")
 
 
 def test_what_is_refused(call: Any, tmp_path: Path) -> None:

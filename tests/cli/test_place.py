@@ -229,18 +229,18 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "coordinates none": (
         lambda made: write(made.st),
         ["--coordinates", "none"],
-        ("coordinates: expected spots with places, to place cells on", "--coordinates obsm:KEY"),
+        ("coordinates: expected spots with coordinates, to place cells on", "--coordinates obsm:KEY"),
     ),
     "one spot": (lambda made: write(made.st[:1]), [], ("at least 2 cells", "got 1 cell")),
     "identical coordinates": (
         lambda made: write(made.st, obsm={"spatial": np.full((90, 2), 7.0)}),
         [],
-        ("expected cells at different places", "got all 90 at (7, 7)"),
+        ("expected cells at different positions", "got all 90 at (7, 7)"),
     ),
     "a slice for each spot": (
         lambda made: write(made.st, obs=pd.DataFrame({"own": made.st.obs_names}, index=made.st.obs_names)),
         ["--slices", "own"],
-        (".obs['own']", "Name a column in which each slice has one name"),
+        (".obs['own']", "Choose a column in which all cells of a slice have the same value"),
     ),
     "NaN coordinates": (
         lambda made: write(
@@ -257,7 +257,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[SimulatedTissue], Path], list[str], tuple
     "all spots empty": (
         lambda made: write(made.st, X=sp.csr_matrix(made.st.shape, dtype=np.float32)),
         [],
-        ("all empty",),
+        ("all of them empty",),
     ),
     "one spot with counts": (
         lambda made: write(made.st[[4, 5]]),
@@ -281,7 +281,7 @@ def test_bad_spatial_data(place: Any, both: Any, tissue: SimulatedTissue, tmp_pa
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
-        (lambda made: write(made.sc, X=0 * made.sc.X), [], ("sc (", "all empty")),
+        (lambda made: write(made.sc, X=0 * made.sc.X), [], ("sc (", "all of them empty")),
         (
             lambda made: write(made.sc, X=off_panel(made.sc, made.st.var_names)),
             [],
@@ -317,15 +317,15 @@ BAD_OPTIONS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "setting without a value": (["--set", "steps"], ("--set steps", "key=value")),
     "setting twice": (["--set", "steps=3", "--set", "steps=4"], ("each key once",)),
     "setting of another kind": (["--set", "steps=few"], ("steps: expected a whole number",)),
-    "same file twice": (["--spots", "./placed.h5ad"], ("--spots: expected a path of its own",)),
+    "same file twice": (["--spots", "./placed.h5ad"], ("--spots: expected a separate path",)),
     "model in the place of an output": (
         ["-o", "a.zarr", "--save-model", "a.zarr"],
-        ("--save-model: expected a path of its own",),
+        ("--save-model: expected a separate path",),
     ),
     "genes without spots": (["--genes", "Gene01"], ("--genes Gene01", "no --spots", "--spots spots.h5ad")),
     "all genes": (
         ["--spots", "spots.h5ad", "--genes", "all"],
-        ("--genes all", "For all genes, run cellweft impute"),
+        ("--genes all", "To get all genes, run cellweft impute"),
     ),
     "unknown gene": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene99"], ("'Gene99'", "Did you mean")),
     "gene twice": (["--spots", "spots.h5ad", "--genes", "Gene01,Gene01"], ("more than once",)),
@@ -402,7 +402,7 @@ def test_an_input_is_never_replaced(
     name = ("sc.h5ad", "st.h5ad")[victim]
     outputs = ("-o", name) if option == "-o" else ("-o", "placed.h5ad", "--spots", name)
     result = place("sc.h5ad", "st.h5ad", *outputs, "--overwrite", *SETTINGS)
-    assert_refused(result, "a path of its own", "inputs are never changed")
+    assert_refused(result, "a separate path", "cellweft never changes its inputs")
     assert fingerprints(tmp_path) == before
 
 
@@ -412,7 +412,7 @@ def test_a_result_that_needs_too_much_memory_leaves_nothing(place: Any, both: An
 
     def refused(*_: object, **__: object) -> None:
         raise cellweft.errors.MemoryBudgetError(
-            "memory", expected="at least 9 GB", got="4 GB", fix="Ask for fewer."
+            "memory", expected="at least 9 GB", got="4 GB", fix="Request fewer."
         )
 
     with pytest.MonkeyPatch.context() as patch:
@@ -434,7 +434,7 @@ def test_a_full_disk(place: Any, both: Any, tmp_path: Path, small_files: Any, ou
     small_files(2000)
     result = place(*both, "-o", output, *SETTINGS)
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    assert_refused(result, output, "the system's error", "run again")
+    assert_refused(result, output, "the system error", "run again")
     assert not list(tmp_path.iterdir())
 
 

@@ -55,7 +55,7 @@ def test_proteins_and_their_table_are_written(call: Any) -> None:
     lines = result.stdout.splitlines()
     assert lines[:2] == [
         "Plan: one protein for every gene of Gad1,SST,Malat1, from mouse.fasta",
-        "  - 1 gene without a protein, no protein of this name: 'Malat1'.",
+        "  - 1 gene without a protein, no protein with this name: 'Malat1'.",
     ]
     ways = "2 reviewed, 1 by name, 1 by name in another case"
     said = f"Found proteins for 2 of 3 genes in mouse.fasta ({ways}) -> proteins.fa, proteins.tsv ("
@@ -66,7 +66,7 @@ def test_proteins_and_their_table_are_written(call: Any) -> None:
         ("SST", "MLSCRLQ"),
     ]
     table = pd.read_csv("proteins.tsv", sep="\t", keep_default_na=False)
-    assert list(table["reason"]) == ["the only reviewed of 2", "the only one", "no protein of this name"]
+    assert list(table["reason"]) == ["the only reviewed of 2", "the only one", "no protein with this name"]
     assert there() == ["mouse.fasta", "proteins.fa", "proteins.tsv"]
 
 
@@ -111,7 +111,7 @@ def test_as_json(call: Any, tmp_path: Path) -> None:
         "ensembl": 0,
         "synonym": 0,
         "genes_without": ["Malat1"],
-        "cautions": ["1 gene without a protein, no protein of this name: 'Malat1'."],
+        "cautions": ["1 gene without a protein, no protein with this name: 'Malat1'."],
     }
 
 
@@ -128,9 +128,9 @@ def test_outputs_are_kept_unless_asked(call: Any) -> None:
 @pytest.mark.parametrize(
     ("outputs", "fix"),
     [
-        (("-o", "mouse.fasta"), "inputs are never changed"),
-        (("-o", "p.fa", "--table", "genes.csv"), "inputs are never changed"),
-        (("-o", "p.fa", "--table", "./p.fa"), "each output is written by itself"),
+        (("-o", "mouse.fasta"), "cellweft never changes its inputs"),
+        (("-o", "p.fa", "--table", "genes.csv"), "cellweft never changes its inputs"),
+        (("-o", "p.fa", "--table", "./p.fa"), "each output needs its own"),
     ],
 )
 def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
@@ -138,7 +138,7 @@ def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
 ) -> None:
     Path("genes.csv").write_text("Gad1\n")
     assert_refused(
-        call("--genes", "genes.csv", *outputs, "--overwrite"), "a path of its own for each output", fix
+        call("--genes", "genes.csv", *outputs, "--overwrite"), "a separate path for each output", fix
     )
     assert Path("mouse.fasta").read_text() == PROTEOME
     assert there() == ["genes.csv", "mouse.fasta"]
@@ -152,7 +152,7 @@ def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
         ("nowhere.h5ad", {}, ("genes (nowhere.h5ad)", "nothing at this path")),
         ("./nowhere", {}, ("nothing at this path",)),
         (" , ", {}, ("genes, each once, got none",)),
-        ("Xist", {}, ("got a protein for none of 1: 'Xist'", "Check the organism")),
+        ("Xist", {}, ("got no protein for any of 1: 'Xist'", "Check the organism")),
         ("Gad1", {"proteome": "muose.fasta"}, ("nothing at this path", "Did you mean 'mouse.fasta'")),
         ("Gad1", {"proteome": "page.fasta"}, ("a web page", "download the FASTA file itself")),
         (
@@ -160,7 +160,7 @@ def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
             {"proteome": "strange.fasta"},
             ("protein 'sp|P1|X_MOUSE' (line 1)", "got '1' at position 3"),
         ),
-        ("Gad1", {"organism": "rat"}, ("expected proteins of rat (taxon 10116), got 3 of others",)),
+        ("Gad1", {"organism": "rat"}, ("expected proteins of rat (taxon 10116), got 3 from others",)),
     ],
 )
 def test_bad_input(call: Any, genes: str, others: dict[str, str], words: tuple[str, ...]) -> None:
@@ -179,7 +179,7 @@ def test_offline_with_nothing_kept_names_the_way(call: Any) -> None:
         result,
         "cache (answers): expected UniProt's answers for these genes of human (taxon 9606), got none",
         "https://rest.uniprot.org/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:9606",
-        "and name the file: --proteome FILE.",
+        "and pass the file: --proteome FILE.",
     )
     assert there() == ["mouse.fasta"]
 

@@ -180,15 +180,15 @@ def test_a_small_batch_is_left_as_it_is_and_said() -> None:
     said = [one for one in pair.cautions if "too few to compare" in one]
     assert said == [
         "Reference: 'c' of obs['donor'] has fewer than 20 cells with counts, too few to compare with the "
-        "others: taken as they are."
+        "others. Their values are not changed."
     ]
 
 
 def test_unequal_depths_without_the_option_are_said() -> None:
     deep = reference(cells(TYPES), cells(TYPES[:150], 0.1, seed=1))
     (said,) = [one for one in cellweft.pair(deep, tissue()).cautions if "reference_batch" in one]
-    assert said.startswith("Reference: a typical cell of 'a' has 10 times the counts of one of 'b'")
-    assert said.endswith("name the column, to bring their genes to one level: reference_batch='donor'.")
+    assert said.startswith("Reference: a typical cell of 'a' has 10 times as many counts as one of 'b'")
+    assert said.endswith("specify the column to equalise the levels of their genes: reference_batch='donor'.")
     for name in ("orig.ident", "Assay", "dataset"):
         renamed = deep.copy()
         renamed.obs = renamed.obs.rename(columns={"donor": name})
@@ -212,14 +212,18 @@ def _with(data: anndata.AnnData, **columns: Any) -> anndata.AnnData:
     ("name", "error", "message"),
     [
         ("donr", KeyMissingError, r"reference_batch='donr': expected a column .* Did you mean 'donor'\?"),
-        ("one", InputError, r"obs\['one'\]: expected two batches .* got one, 'x', in all cells. Leave out"),
+        ("one", InputError, (
+            r"obs\['one'\]: expected at least two batches, got a single one, 'x', for all cells. Omit"
+        )),
         ("gaps", InputError, r"obs\['gaps'\]: expected a batch for every cell, got 2 cells without one"),
         ("blank", InputError, r"obs\['blank'\]: expected a batch for every cell, got 1 cell without one"),
         ("words", InputError, r"obs\['words'\]: expected a batch for every cell, got 3 cells without one"),
         ("each", InputError, r"obs\['each'\]: expected a batch that several cells share, got 390 values"),
         ("depth", InputError, r"obs\['depth'\]: expected a batch that several cells share"),
-        ("small", InputError, r"obs\['small'\]: expected two batches or more with at least 20 cells, to "
-         r"compare them by, got 'x' \(381\), 'y' \(9\). Name a column with larger batches"),
+        ("small", InputError, (
+            r"obs\['small'\]: expected at least two batches with 20 or more cells, to compare their "
+            r"levels, got 'x' \(381\), 'y' \(9\). Choose a column with larger batches"
+        )),
     ],
 )  # fmt: skip
 def test_columns_that_are_no_batches_are_refused(

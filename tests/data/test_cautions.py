@@ -47,7 +47,10 @@ def per_cell(values: Counts) -> Counts:
 
 
 def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
-    odd = "zero, as|about|different scales|other spellings|copies|the same position|one line|farther apart"
+    odd = (
+        "zero, as|about|different scales|alternative spelling|copies|the same position|on a line|farther "
+        "apart"
+    )
     assert not said(pair(reference(), side(counts)), odd)
 
 
@@ -59,11 +62,11 @@ def test_plain_counts_are_not_called_odd(counts: Counts) -> None:
         (lambda x: np.log2(x + 1) + 5, "no value is zero, as in smoothed, imputed or shifted data"),
         (
             lambda x: np.vstack([np.log1p(per_cell(x[:30]) * 1e4), x[30:]]),
-            "many cells hold whole counts, and ot",
+            "many cells contain whole counts, and ot",
         ),
         (
             lambda x: np.vstack([per_cell(x[:30]) * 1e4, x[30:]]),
-            "others values that look like counts divided by",
+            "others contain values that look like counts divided by",
         ),
     ],
 )
@@ -101,14 +104,14 @@ def test_rounded_logarithms_are_logarithms(counts: Counts, depth: float, decimal
 
 
 def test_logarithms_of_values_below_one_are_told(counts: Counts) -> None:
-    with pytest.raises(ScaleError, match=r"as z-scored .* have, and logarithms of values below 1"):
+    with pytest.raises(ScaleError, match=r"as in z-scored .*, or logarithms of values below 1"):
         pair(reference(), side(np.log2(counts + 0.01)))
 
 
 def test_columns_that_weigh_far_more_than_genes_do_are_said(counts: Counts) -> None:
     odd = np.random.default_rng(4).integers(10, 30, (N_CELLS, 1))
     made = pair(reference(), side(np.hstack([counts, odd]), [*GENES, "thickness"]))
-    assert said(made, "columns that are not in the reference hold 3.% of a typical cell's values")
+    assert said(made, "columns that are not in the reference make up 3.% of a typical cell's values")
 
 
 @pytest.mark.parametrize("place", [0.0, -1.0])
@@ -117,7 +120,7 @@ def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place:
     tissue.obsm["spatial"][:9] = place
     made = pair(reference(), tissue)
     assert said(
-        made, re.escape(f"9 lie at ({place}, {place}), which may mean a missing position: leave those out")
+        made, re.escape(f"9 are at ({place}, {place}), which may mean a missing position: remove those")
     )
 
 
@@ -125,7 +128,7 @@ def test_cells_at_one_place_that_stands_for_none_are_said(counts: Counts, place:
 def test_cells_on_any_line_are_said(counts: Counts, slope: float) -> None:
     tissue = side(counts)
     tissue.obsm["spatial"][:, 1] = slope * tissue.obsm["spatial"][:, 0] + 3
-    assert said(pair(reference(), tissue), "all cells lie on one line")
+    assert said(pair(reference(), tissue), "all cells lie on a line")
 
 
 def test_slices_in_two_units_or_on_two_scales_are_said(counts: Counts) -> None:
@@ -134,11 +137,11 @@ def test_slices_in_two_units_or_on_two_scales_are_said(counts: Counts) -> None:
     assert not said(pair(reference(), tissue), "farther apart|typical cell of")
     tissue.obsm["spatial"][30:] /= 1000
     assert said(
-        pair(reference(), tissue), "the cells of 'a' lie .* times farther apart than those of 'b', as where"
+        pair(reference(), tissue), "the cells of 'a' are .* times farther apart than those of 'b', as when"
     )
     tissue.X[30:] *= 100
     assert said(
-        pair(reference(), tissue), "a typical cell of 'b' has .* times the counts of one of 'a', as where"
+        pair(reference(), tissue), "a typical cell of 'b' has .* times as many counts as one of 'a', as when"
     )
 
 
@@ -151,19 +154,21 @@ def test_copies_whose_names_were_made_unique_are_said(counts: Counts) -> None:
 @pytest.mark.parametrize("name", ["1-MAR", "2020-03-01", "3/1/2020", "2.31E+13", "Sep-02", "01. Mrz"])
 def test_names_that_a_spreadsheet_changed_are_said(counts: Counts, name: str) -> None:
     made = pair(reference(), side(counts, [*GENES[:-1], name]))
-    assert said(made, f"'{re.escape(name)}' may be genes whose names a spreadsheet took")
+    assert said(made, f"'{re.escape(name)}' may be genes whose names a spreadsheet converted")
 
 
 def test_names_of_bytes_written_as_text_match_with_a_caution(counts: Counts) -> None:
     made = pair(reference(), side(counts, [f"b'{gene}'" for gene in GENES]))
     assert len(made.shared_genes) == len(GENES)
-    assert said(made, "matched only by other spellings")
+    assert said(made, "matched only by an alternative spelling")
 
 
 def test_two_species_in_one_matrix_are_told(counts: Counts) -> None:
     both = np.hstack([counts, counts])
     genes = [*(f"mm10_{gene}" for gene in GENES), *(f"GRCh38_{gene.upper()}" for gene in GENES)]
-    message = r"no shared gene .* left out, since several genes have the name.*of cells of two species"
+    message = (
+        r"no shared gene .* left out, because several genes have this name.*combines cells of two species"
+    )
     with pytest.raises(GeneError, match=message):
         pair(side(both, genes), side(counts))
 
@@ -174,7 +179,7 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
     table: Any = getattr(tissue, slot)
     table.index = pd.MultiIndex.from_arrays([table.index, table.index])
     with pytest.raises(
-        FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name for each, got names"
+        FormatError, match=rf"st \(AnnData\).{slot}_names: expected one name per entry, got names with"
     ):
         pair(reference(), tissue)
 
@@ -182,14 +187,14 @@ def test_names_of_several_levels_are_refused(counts: Counts, slot: str) -> None:
 def test_names_that_a_spreadsheet_changed_in_the_reference_are_said(counts: Counts) -> None:
     sc = reference()
     sc.var_names = ["1-Mar", *sc.var_names[1:]]
-    assert said(pair(sc, side(counts)), "Reference: '1-Mar' may be genes whose names a spreadsheet took")
+    assert said(pair(sc, side(counts)), "Reference: '1-Mar' may be genes whose names a spreadsheet converted")
 
 
 def test_genes_of_two_genomes_are_said(counts: Counts) -> None:
     sc = reference()
     half = sc.n_vars // 2
     sc.var_names = [f"{'hg38' if n < half else 'mm10'}_{name}" for n, name in enumerate(sc.var_names)]
-    text = r"Reference: genes of several genomes \('hg38', 'mm10'\) count towards the size of a cell"
+    text = r"Reference: genes of several genomes \('hg38', 'mm10'\) all contribute to a cell's total count"
     assert said(pair(sc, side(counts)), text)
 
 
@@ -199,7 +204,7 @@ def test_droplets_without_a_cell_are_said(counts: Counts) -> None:
     var = pd.DataFrame(index=[*names, *(f"More{number}" for number in range(n_more))])
     droplets = random.poisson(0.005, (60, len(var)))
     droplets[:20] += random.poisson(0.2, (20, len(var)))
-    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as droplets without a cell"
+    text = "Reference: 40 of 60 cells have fewer than 50 counts in 2,400 genes, as empty droplets"
     assert said(pair(ad.AnnData(droplets.astype(np.float32), var=var), side(counts)), text)
     assert not said(pair(ad.AnnData(droplets[:30].astype(np.float32), var=var), side(counts)), "droplets")
 
@@ -219,7 +224,7 @@ def test_a_third_coordinate_of_few_values_or_of_numbers_is_said(counts: Counts) 
     st = side(counts)
     places, n_cells = st.obsm["spatial"], st.n_obs
     st.obsm["spatial"] = np.column_stack([places, np.repeat([0.0, 10.0], n_cells // 2)])
-    assert said(pair(reference(), st), "the third coordinate has only 2 values, as sections above each other")
+    assert said(pair(reference(), st), "the third coordinate has only 2 values, as in a stack of sections")
     st.obs["plane"] = np.repeat(["a", "b"], n_cells // 2)
     assert not said(pair(reference(), st, slices="plane"), "third coordinate")
     st.obsm["spatial"] = np.column_stack([np.arange(n_cells), places])
@@ -231,7 +236,7 @@ def test_a_gene_that_outweighs_all_others_is_said(counts: Counts) -> None:
     values[:, 3] = values[:, 3] * 500 + 40
     assert said(
         pair(reference(), side(values)),
-        r"Spatial: 'GeneD' holds about 9\d% of all values; check that they are",
+        r"Spatial: 'GeneD' makes up about 9\d% of all values. Check that they are",
     )
     assert not said(pair(reference(), side(counts)), "of all values")
 
@@ -242,7 +247,7 @@ def test_rows_and_columns_of_a_staggered_grid_are_said(counts: Counts) -> None:
     rows, columns = np.divmod(np.arange(N_CELLS), 6)
     st.obs["array_row"], st.obs["array_col"] = rows, 2 * columns + rows % 2
     assert said(
-        pair(reference(), st), "in such a grid rows lie 1.73 times farther apart than these numbers say"
+        pair(reference(), st), "In such a grid, rows are 1.73 times farther apart than these numbers suggest"
     )
     st.obs["array_col"] = columns
-    assert not said(pair(reference(), st), "in such a grid")
+    assert not said(pair(reference(), st), "In such a grid")

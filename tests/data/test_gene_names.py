@@ -117,11 +117,11 @@ def test_find_names_is_exact_then_without_case() -> None:
 
 def test_unknown_and_ambiguous_names_are_errors() -> None:
     with pytest.raises(
-        GeneError, match=r"genes: expected a gene that is there, got 'Gda1'\. Did you mean 'Gad1'"
+        GeneError, match=r"genes: expected an existing gene, got 'Gda1'\. Did you mean 'Gad1'"
     ):
         find_names(["Gda1"], ["Gad1", "Sst"], where="genes")
     with pytest.raises(
-        GeneError, match=r"expected one gene, got 'gad1', which may be 'Gad1', 'GAD1'\. Spell it"
+        GeneError, match=r"expected one gene, got 'gad1', which may be 'Gad1', 'GAD1'\. Use the exact name"
     ):
         find_names(["gad1"], ["Gad1", "GAD1"], where="genes")
 

@@ -143,9 +143,13 @@ def test_nothing_is_left_that_may_be_made_of_all_genes(sc: ad.AnnData, tissue: a
 @pytest.mark.parametrize(
     ("held", "kind", "message"),
     [
-        (["Q"], GeneError, "genes: expected a gene that is there, got 'Q'"),
-        ([*"ABCD"], GeneError, "genes: expected genes that leave at least 2 of the 5 shared ones, got 4"),
-        ([*"ABC"], InputError, "genes: expected genes to hold out that leave cells with counts, got 9 cells"),
+        (["Q"], GeneError, "genes: expected an existing gene, got 'Q'"),
+        ([*"ABCD"], GeneError, "genes: expected genes that leave at least 2 of the 5 shared genes, got 4"),
+        (
+            [*"ABC"],
+            InputError,
+            "genes: expected held-out genes that leave counts in at least one cell, got 9 cells",
+        ),
     ],
 )
 def test_what_cannot_be_held_out(
@@ -210,10 +214,12 @@ def test_genes_without_counts_are_no_copies(sc: ad.AnnData, tissue: ad.AnnData) 
 @pytest.mark.parametrize("both", [False, True])
 def test_a_twin_that_differs_in_case_is_told(sc: ad.AnnData, tissue: ad.AnnData, both: bool) -> None:
     made = pair(twin(sc, "B", "b") if both else sc, twin(tissue, "B", "b"))
-    told = [one for one in made.cautions if "names of genes differ in case alone ('B/b')" in one]
+    told = [one for one in made.cautions if "gene names differ only in case ('B/b')" in one]
     assert [one.partition(":")[0] for one in told] == ["Reference", "Spatial"][not both :]
 
 
 def test_simulated_tissue_has_no_such_caution() -> None:
     tissue = simulate_tissue(n_spatial=40, n_reference=40, n_genes=24, n_panel=12)
-    assert not any("same values" in one or "case alone" in one for one in pair(tissue.sc, tissue.st).cautions)
+    assert not any(
+        "same values" in one or "only in case" in one for one in pair(tissue.sc, tissue.st).cautions
+    )

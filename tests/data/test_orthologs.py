@@ -65,7 +65,7 @@ def test_the_other_way_round_and_ids() -> None:
 def test_species_named_the_wrong_way_round_are_said() -> None:
     pair = cellweft.pair(cells(MOUSE), cells(HUMAN), orthologs="human:mouse")
     assert pair.shared_genes.tolist() == ["C11orf96", "CUX2", "TP53"]
-    assert any("taken the other way round" in one for one in pair.cautions)
+    assert any("swapped, because the reference's genes are in its second" in one for one in pair.cautions)
 
 
 @pytest.mark.parametrize(("name", "sep"), [("pairs.tsv", "\t"), ("pairs.csv", ","), ("pairs.tsv.gz", "\t")])
@@ -83,7 +83,7 @@ def test_a_table_of_ones_own(name: str, sep: str, tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     sc, st = cells(HUMAN), cells(MOUSE)
     with pytest.raises(
-        SettingError, match=r"comes with cellweft \('human:mouse', either way round\).*'human:frog'"
+        SettingError, match=r"comes with cellweft \('human:mouse', either order\).*'human:frog'"
     ):
         cellweft.pair(sc, st, orthologs="human:frog")
     with pytest.raises(MissingFileError, match=r"orthologs='pairs\.tsv'.*nothing at this path"):
@@ -120,7 +120,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_two_sides_of_one_species_are_told_to_leave_orthologs_out() -> None:
     genes = ["Gad1", "Cux2", "Trp53"]
     told = cellweft.pair(cells(genes), cells(genes), orthologs="human:mouse").cautions
-    assert any("one species; if they are, leave out orthologs=" in one for one in told)
+    assert any("from the same species. If they are, omit orthologs=" in one for one in told)
     assert not any("orthologs='human:mouse'" in one for one in told)
 
 
@@ -144,7 +144,7 @@ def test_the_columns_of_both_species_are_found(sep: str, turned: bool, tmp_path:
     assert pair.shared_genes.tolist() == ["cux2.L", "gad1.L", "tp53.S"]
     assert pair.sc.input_names.tolist() == ["GAD1", "TP53", "CUX2"]
     said = "columns 4 and 2" if turned else "columns 3 and 5"
-    assert any(f"{said} of the table of orthologs were taken" in one for one in pair.cautions)
+    assert any(f"{said} of the table of orthologs were used" in one for one in pair.cautions)
 
 
 def test_a_table_of_another_tissue_is_refused(tmp_path: Path) -> None:
@@ -167,4 +167,4 @@ def test_genes_of_the_reference_are_found_by_other_names() -> None:
     numbered.var["feature_name"] = pd.Categorical(HUMAN)
     found = cellweft.pair(numbered, cells(MOUSE), orthologs="human:mouse")
     assert found.shared_genes.tolist() == plain.shared_genes.tolist()
-    assert any("their orthologs are those of var['feature_name']" in one for one in found.cautions)
+    assert any("orthologs are looked up by var['feature_name']" in one for one in found.cautions)

@@ -109,7 +109,7 @@ def test_normalised_and_log_values_are_not_normalised_again(sc: Any, tissue: Any
     np.testing.assert_allclose(made.st.dense(slice(None)), np.log1p(shares), rtol=1e-6)  # float32 rounding
     text = made.summary()
     assert "logarithms of normalised counts, as you said" in text
-    assert "The two sides are on different scales" in text
+    assert "The two inputs are on different scales" in text
 
 
 @settings(max_examples=25, deadline=None)
@@ -170,7 +170,7 @@ def test_panel_and_cells_keep_the_normalisation(sc: Any, tissue: Any) -> None:
     assert fewer.st.genes[fewer.st_shared].tolist() == ["Gad1", "Vip"]
     assert fewer.st is made.st
     assert "shared genes  2" in fewer.summary()
-    with pytest.raises(GeneError, match=r"panel genes: expected a gene that is there, got 'Fos'"):
+    with pytest.raises(GeneError, match=r"panel genes: expected an existing gene, got 'Fos'"):
         made.panel(["Fos"])
     kept = np.array([8, 2])
     part = made.cells(kept)
@@ -187,7 +187,7 @@ def test_genes_of_the_reference_are_found_by_name(sc: Any, tissue: Any) -> None:
     made = pair(sc, tissue)
     assert made.find_genes(["Lamp5", "sst"]).tolist() == [4, 1]
     with pytest.raises(
-        GeneError, match=r"genes: expected a gene that is there, got 'Lamp'.*Did you mean 'Lamp5'"
+        GeneError, match=r"genes: expected an existing gene, got 'Lamp'.*Did you mean 'Lamp5'"
     ):
         made.find_genes(["Lamp"])
 
@@ -211,7 +211,7 @@ def test_summary_says_what_a_biologist_asks(sc: Any, tissue: Any) -> None:
         "  not usable    1 gene that only the spatial panel has",
         "  - Only 3 genes are shared",
         "'Fos'",
-        "1 gene matched only when upper and lower case are ignored ('Sst/SST')",
+        "1 gene matched only when case is ignored ('Sst/SST')",
     ):
         assert line in text
     assert json.loads(json.dumps(made.findings)) == made.findings
@@ -242,9 +242,9 @@ BAD_VALUES = [
     (
         "z-scored",
         ScaleError,
-        r"\.X: .*as z-scored \(scaled\) data have, and logarithms of values below 1\. Pass the counts as",
+        r"\.X: .*as in z-scored \(scaled\) data, or logarithms of values below 1\. Pass the counts as",
     ),
-    ("empty", InputError, r"\.X: expected cells with counts, got \d+ cells that are all empty"),
+    ("empty", InputError, r"\.X: expected cells with counts, got \d+ cells, all of them empty"),
 ]
 
 
@@ -265,12 +265,12 @@ def test_scaled_values_name_the_layers_that_exist(sc: Any, tissue: Any) -> None:
     ):
         pair(scaled, tissue)
     scaled.layers["counts"] = sc.X
-    with pytest.raises(ScaleError, match=r"sc_layer='counts'\. Layers that exist: 'lognorm', 'counts'"):
+    with pytest.raises(ScaleError, match=r"sc_layer='counts'\. Available layers: 'lognorm', 'counts'"):
         pair(scaled, tissue)
     assert pair(scaled, tissue, sc_layer="counts").sc.scale == "raw"
     raw = changed(tissue, "z-scored")
     raw.raw = tissue
-    with pytest.raises(ScaleError, match=r"Its raw slot may hold the counts: st_layer='raw'\."):
+    with pytest.raises(ScaleError, match=r"Its raw slot may contain the counts: st_layer='raw'\."):
         pair(sc, raw)
     with pytest.raises(ScaleError, match=r"below zero"):
         pair(changed(sc, "z-scored"), tissue, sc_scale="log")
@@ -292,15 +292,15 @@ def test_bad_names_and_sizes_are_refused(side: str, sc: Any, tissue: Any) -> Non
         return data
 
     if side == "sc":  # whose names imputing does not use
-        assert any("1 name of cells that stand twice ('a')" in one for one in made(same_cells).cautions)
+        assert any(
+            "1 name of cells that occur more than once ('a')" in one for one in made(same_cells).cautions
+        )
     else:
         with pytest.raises(
             InputError, match=rf"^{side} .*\.obs_names: expected.*twice .1.: 'a'.*_make_unique"
         ):
             made(same_cells)
-    with pytest.raises(
-        GeneError, match=rf"^{side} .*var_names: expected every gene once.*duplicates='first'"
-    ):
+    with pytest.raises(GeneError, match=rf"^{side} .*var_names: expected each gene once.*duplicates='first'"):
         made(same_genes)
     assert any("1 column left out" in one for one in made(same_genes, duplicates="first").cautions)
     with pytest.raises(InputError, match=rf"^{side} .*\.obs: expected at least 2 cells, got 1 cell\."):
@@ -327,7 +327,7 @@ def test_too_few_shared_genes_are_refused(make_side: Any, tissue: Any) -> None:
         pair(make_side(["A", "B", "C", "D"]), tissue)
     with pytest.raises(GeneError, match=r"got 1 shared gene \('VIP'\).*same species"):
         pair(make_side(["A", "VIP"]), tissue)
-    with pytest.raises(GeneError, match=r"One side is named by Ensembl IDs: .*sc_gene_column=NAME"):
+    with pytest.raises(GeneError, match=r"One input uses Ensembl IDs: .*sc_gene_column=NAME"):
         pair(make_side([f"ENSG{number:011d}" for number in range(4)]), tissue)
     turned = make_side(["cell1", "cell2"], n_cells=4)
     turned.obs_names = ["Gad1", "SST", "Vip", "Fos"]
@@ -436,8 +436,8 @@ def test_cautions_name_what_should_be_known(sc: Any, tissue: Any, tmp_path: Path
         "Reference: 1 cell without counts in the shared genes",
         "times apart",
         "size_factor='nCount_RNA'",
-        "by gene (CSC), so it was loaded into memory whole (",
-        "Spatial: 1 cell at exactly the same position as another; if they are of several slices",
+        "by gene (CSC), so it was loaded into memory completely (",
+        "Spatial: 1 cell at exactly the same position as another; if they are from several slices",
     ):
         assert part in said
 
@@ -465,11 +465,12 @@ def test_logarithms_point_to_the_raw_counts(make_side: Any, tissue: Any) -> None
     reference = with_values(counts, counts.X.log1p())
     reference.raw = counts
     assert any(
-        "raw slot may hold the raw counts: sc_layer='raw'" in one for one in pair(reference, tissue).cautions
+        "raw slot may contain the raw counts: sc_layer='raw'" in one
+        for one in pair(reference, tissue).cautions
     )
     reference.layers["counts"] = counts.X
     assert any(
-        "may hold the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
+        "may contain the raw counts: sc_layer='counts'" in one for one in pair(reference, tissue).cautions
     )
 
 
@@ -514,13 +515,16 @@ def test_guessed_slices_are_said_and_undone(make_side: Any) -> None:
     made = pair(make_side(GENES), tissue)
     assert made.slices is not None
     assert made.findings["slices"] == {"found": "batch", "cells": {"a": 20, "b": 20}}
-    said = "Spatial: obs['batch'] tells 2 sections apart that lie in one frame ('a', 'b'); they are taken"
+    said = (
+        "Spatial: obs['batch'] identifies 2 sections that share one coordinate frame ('a', 'b'). They are "
+        "treated"
+    )
     assert any(one.startswith(said) and "slices='none'" in one for one in made.cautions)
     without = pair(make_side(GENES), tissue, slices="none")
     assert without.slices is None
     assert not any("batch" in one for one in without.cautions)
     tissue.obsm["spatial"] = np.arange(80.0).reshape(40, 2)
-    expected = "Spatial: obs['batch'] may tell sections apart; if it does, name it: slices='batch'."
+    expected = "Spatial: obs['batch'] may identify sections. If it does, specify it: slices='batch'."
     open_case = pair(make_side(GENES), tissue)
     assert open_case.slices is None
     assert expected in open_case.cautions

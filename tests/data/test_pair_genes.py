@@ -47,20 +47,24 @@ def test_two_tables_of_genes_by_cells_are_told(first: int, tmp_path: Path) -> No
         turned(data, tmp_path / f"{name}.csv", range(first, data.n_obs + first))
         for name, data in (("sc", sc), ("st", st))
     ]
-    with pytest.raises(GeneError, match=r"got 6 rows of the same name \('Fos', 'Gad1', .*: transpose them"):
+    with pytest.raises(
+        GeneError, match=r"got 6 rows of the same name \('Fos', 'Gad1', .*If the rows are genes, transpose"
+    ):
         pair(*paths, coordinates="none")
     named = [
         turned(data, tmp_path / f"{name}2.csv", [f"{name}{one}x" for one in range(data.n_obs)])
         for name, data in (("sc", sc), ("st", st))
     ]
-    with pytest.raises(GeneError, match=r"got 6 rows of the same name .* both are genes x cells: transpose"):
+    with pytest.raises(
+        GeneError, match=r"got 6 rows of the same name .* transpose both inputs to cells x genes"
+    ):
         pair(*named, coordinates="none")
     alike = [
         turned(data, tmp_path / f"{name}3.csv", [f"cell_{one}" for one in range(data.n_obs)])
         for name, data in (("sc", sc), ("st", st))
     ]
     with pytest.raises(
-        GeneError, match=r"columns named like cells\. If their rows are genes, both are genes x"
+        GeneError, match=r"columns named like cells\. If the rows are genes, transpose both inputs to cells x"
     ):
         pair(*alike, coordinates="none")
 
@@ -84,14 +88,14 @@ def test_names_that_only_count_are_no_genes(names: Any) -> None:
     tissue = side(names, spatial=True)
     data.obs_names = [f"a-{one}" for one in range(12)]
     with pytest.raises(
-        GeneError, match=r"sc .*var_names: expected names of genes, got numbers that only count"
+        GeneError, match=r"sc .*var_names: expected names of genes, got numbers that only index"
     ):
         pair(data, tissue)
     symbols = SYMBOLS[: len(names)]
     numbered = side(names, feature_name=symbols, chromosome=["1"] * len(names))
     made = pair(numbered, side(symbols, spatial=True))
     assert made.shared_genes.tolist() == sorted(symbols)
-    expected = "Reference: var_names only count the genes; their names are taken from var['feature_name']."
+    expected = "Reference: var_names only number the genes; Gene names are taken from var['feature_name']."
     assert expected in made.cautions
 
 
@@ -99,7 +103,7 @@ def test_numbers_of_genes_are_entrez_ids_unless_symbols_are_there() -> None:
     entrez = [14415, 20604, 22353, 19293, 53867, 14281, 72961, 14580, 17196, 18823]
     made = pair(side(entrez), side(entrez[:6], spatial=True))
     assert len(made.shared_genes) == 6
-    assert "The names that match are whole numbers: they are taken as Entrez gene IDs." in made.cautions
+    assert "The names that match are whole numbers. They are interpreted as Entrez gene IDs." in made.cautions
     made = pair(side(entrez, gene_symbol=SYMBOLS), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
     assert made.findings["gene_bridge"].endswith("matched through var['gene_symbol'] of the reference")
@@ -241,12 +245,12 @@ def test_rows_named_like_genes_are_told_however_they_are_spelled(tmp_path: Path)
     ]
     path = turned(side(SYMBOLS, 30), tmp_path / "sc.csv", barcodes)
     with pytest.raises(
-        GeneError, match=r"rows named like the other side's genes \(6: 'Gad1', .*transpose it"
+        GeneError, match=r"rows named like the other input's genes \(6: 'Gad1', .*transpose it"
     ):
         pair(path, st)
     versions = side([f"{one}.7" for one in IDS], 30)
     path = turned(versions, tmp_path / "ids.csv", barcodes)
-    with pytest.raises(GeneError, match=r"rows named like the other side's genes .*transpose it"):
+    with pytest.raises(GeneError, match=r"rows named like the other input's genes .*transpose it"):
         pair(path, side(IDS[:6], 20, spatial=True))
     with pytest.raises(
         GeneError, match=r"columns named like cells \('ACGT.*If its rows are genes, transpose it"
@@ -259,7 +263,7 @@ def test_a_column_of_names_beside_numbered_rows_is_told(tmp_path: Path) -> None:
     table = pd.DataFrame(counts.X.T, columns=[f"{one}-cell" for one in range(30)])
     table.insert(0, "gene_name", SYMBOLS)
     table.to_csv(tmp_path / "sc.csv")
-    with pytest.raises(GeneError, match=r"rows named like the other side's genes \(6: .*transpose it"):
+    with pytest.raises(GeneError, match=r"rows named like the other input's genes \(6: .*transpose it"):
         pair(tmp_path / "sc.csv", side(PANEL, 20, spatial=True))
 
 
@@ -272,7 +276,7 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
     ]
     for data in made:
         data.var_names = "S" + data.var_names
-    with pytest.raises(GeneError, match=r"6 rows of the same name .* both are genes x cells: transpose"):
+    with pytest.raises(GeneError, match=r"6 rows of the same name .* transpose both inputs to cells x genes"):
         pair(*made, coordinates="none")
 
 
@@ -282,7 +286,7 @@ def test_two_tables_whose_cells_are_one_series_are_told() -> None:
 def test_names_with_more_in_them_match_with_a_caution(form: str) -> None:
     made = pair(side([form.format(name) for name in SYMBOLS]), side(PANEL, spatial=True))
     assert made.shared_genes.tolist() == sorted(PANEL)
-    assert any("6 genes matched only by other spellings of a name" in one for one in made.cautions)
+    assert any("6 genes matched only by an alternative spelling" in one for one in made.cautions)
 
 
 def test_symbols_that_stand_twice_in_a_bridge_are_said() -> None:
@@ -306,7 +310,7 @@ def test_a_reference_whose_other_genes_are_empty_leaves_nothing_to_impute() -> N
     sc = side(SYMBOLS)
     sc.X[:, 6:] = 0
     made = pair(sc, side(PANEL, spatial=True))
-    assert any("no gene with counts beyond the panel" in one for one in made.cautions)
+    assert any("no gene with counts outside the panel" in one for one in made.cautions)
 
 
 def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
@@ -314,12 +318,12 @@ def test_columns_of_the_tissue_that_outweigh_its_genes_are_said() -> None:
     st.X[:, 6:] = 500
     made = pair(side(SYMBOLS), st)
     assert any(
-        "that are not in the reference hold 98% of a typical cell's values" in one for one in made.cautions
+        "that are not in the reference make up 98% of a typical cell's values" in one for one in made.cautions
     )
 
 
 def test_names_that_only_number_genes_on_both_sides_are_said(make_side: Any) -> None:
-    said = "Gene names are only numbers in both inputs"
+    said = "Gene names are numbers in both inputs"
     numbered = [f"gene_{one}" for one in range(30)]
     made = pair(make_side(numbered, n_cells=30), make_side(numbered[:20], n_cells=30, spatial=True))
     assert any(one.startswith(said) for one in made.cautions)
@@ -331,6 +335,6 @@ def test_numbered_genes_whose_names_are_in_raw(make_side: Any) -> None:
     sc, tissue = make_side(SYMBOLS, n_cells=30), make_side(SYMBOLS[:8], n_cells=30, spatial=True)
     sc.raw = sc.copy()
     sc.var_names = [str(number) for number in range(len(SYMBOLS))]
-    with pytest.raises(GeneError, match=r"Its raw slot may have them: sc_layer='raw'\."):
+    with pytest.raises(GeneError, match=r"They may be in its raw slot: sc_layer='raw'\."):
         pair(sc, tissue)
     assert len(pair(sc, tissue, sc_layer="raw").shared_genes) == 8

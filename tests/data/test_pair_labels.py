@@ -50,7 +50,7 @@ class TestLabels:
     @pytest.mark.parametrize("wrong", [["a"] * 99, np.zeros((100, 2)), np.array("a"), []])
     def test_other_than_one_for_each_cell(self, tissue_pair: Pair, wrong: object) -> None:
         with pytest.raises(
-            InputError, match=r"labels: expected one type for each of the 100 cells, got shape"
+            InputError, match=r"labels: expected one type per cell for the 100 cells, got shape"
         ):
             labels_of(tissue_pair, wrong)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ class TestCoordinates:
     def test_none_says_how_to_give_them(self, tissue: SimulatedTissue) -> None:
         bare = pair(tissue.sc, tissue.st, coordinates="none")
         with pytest.raises(
-            KeyMissingError, match=r"coordinates: expected spots with places.*coordinates='obsm:KEY'"
+            KeyMissingError, match=r"coordinates: expected spots with coordinates.*coordinates='obsm:KEY'"
         ):
             coordinates_of(bare)
 

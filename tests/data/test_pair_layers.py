@@ -44,7 +44,7 @@ def test_raw_is_a_layer_with_genes_of_its_own(kind: str, make_side: Any, source:
     data, counts = scaled(make_side)
     tissue = make_side(GENES[:4], spatial=True)
     reference = source(data, kind)
-    with pytest.raises(ScaleError, match=r"Its raw slot may hold the counts: sc_layer='raw'\."):
+    with pytest.raises(ScaleError, match=r"Its raw slot may contain the counts: sc_layer='raw'\."):
         pair(reference, tissue)
     made = pair(reference, tissue, sc_layer="raw")
     assert made.sc.genes.tolist() == GENES
@@ -90,14 +90,14 @@ def test_without_x_the_counts_are_taken_with_a_word(
     made = pair(source(data, kind), make_side(GENES, spatial=True))
     np.testing.assert_array_equal(made.sc.totals, counts.X.toarray().sum(axis=1))
     slot = "raw" if layer == "raw" else f"layers[{layer!r}]"
-    assert f"Reference: there is no X; the values are those of {slot}." in made.cautions
+    assert f"Reference: there is no X; The values are read from {slot}." in made.cautions
     assert made.findings["reference"]["layer"] == layer
 
 
 def test_without_x_several_layers_are_asked_for(make_side: Any) -> None:
     counts = make_side(GENES)
     data = ad.AnnData(obs=counts.obs, var=counts.var, layers={"a": counts.X, "b": counts.X})
-    with pytest.raises(KeyMissingError, match=r"\.X: expected a matrix of counts, got none\. Name a layer"):
+    with pytest.raises(KeyMissingError, match=r"\.X: expected a matrix of counts, got none\. Choose a layer"):
         pair(data, make_side(GENES, spatial=True))
 
 

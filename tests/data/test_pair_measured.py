@@ -53,7 +53,7 @@ def test_genes_that_a_slice_did_not_measure_are_no_panel(
     np.testing.assert_allclose(made.st.dense(slice(None), made.st_shared), expected, rtol=1e-6)  # float32
     assert np.isfinite(made.st.dense(slice(None))).all()
     assert any(
-        "2 genes without values in all of a slice ('Gene3' in 'b'; 'Gene4' in 'b')" in one
+        "2 genes without any value in an entire slice ('Gene3' in 'b'; 'Gene4' in 'b')" in one
         for one in made.cautions
     )
     assert "in some only  2 genes" in made.summary()
@@ -97,7 +97,7 @@ def test_genes_that_a_batch_of_the_reference_lacks_are_said(
     reference.X = sp.csr_matrix(values) if kind != "dense" else values
     made = pair(write_as(reference, tmp_path, "h5ad") if kind == "h5ad" else reference, joined)
     assert made.findings["reference_genes_partly_measured"] == {"Gene9": ["two"]}
-    said = f"Reference: 1 gene without counts in all of one obs[{column!r}] ('Gene9' in 'two')"
+    said = f"Reference: 1 gene without counts in any cell of one obs[{column!r}] ('Gene9' in 'two')"
     assert [one.startswith(said) for one in made.cautions].count(True) == 1
     np.testing.assert_array_equal(made.sc.totals, values.sum(axis=1))
     values[1, 9] = 1
@@ -133,7 +133,7 @@ def test_panels_without_common_genes_are_refused(sc: Any, joined: Any) -> None:
     values = joined.X.toarray()
     values[1::2, :4], values[::2, 4:] = 0, 0
     joined.X = values
-    with pytest.raises(GeneError, match=r"measured in all slices, got none.*Impute each slice by itself"):
+    with pytest.raises(GeneError, match=r"measured in all slices, got none.*Impute each slice separately"):
         pair(sc, joined)
 
 
@@ -158,7 +158,7 @@ def test_spots_of_the_background_are_left_out(
         np.testing.assert_array_equal(made.slices, plain.slices)
         np.testing.assert_array_equal(made.st_labels, plain.st_labels)
         assert any(
-            "10 spots of the background (obs['in_tissue'] is 0) left out" in one for one in made.cautions
+            "10 spots in the background (obs['in_tissue'] is 0) left out" in one for one in made.cautions
         )
         cells = np.array([4, 2])
         np.testing.assert_array_equal(made.cells(cells).st.dense(slice(None)), plain.st.dense(cells))
@@ -170,10 +170,10 @@ def test_spots_without_a_word_on_tissue_are_said(sc: Any, joined: Any) -> None:
     joined.obs["in_tissue"] = [1.0, np.nan] * 30
     made = pair(sc, joined)
     assert made.st.n_cells == 60
-    said = "Spatial: 30 spots without a value in obs['in_tissue'] kept as spots on tissue; set 0"
+    said = "Spatial: 30 spots without a value in obs['in_tissue'] treated as spots on tissue. Set 0"
     assert any(said in one for one in made.cautions)
     joined.obs["in_tissue"] = [0] * 40 + [1] * 20
-    said = "40 spots, more than half of all 60, of the background"
+    said = "40 spots, more than half of all 60, in the background"
     assert any(said in one for one in pair(sc, joined).cautions)
 
 
@@ -211,6 +211,6 @@ def test_a_reference_of_the_panel_alone_leaves_nothing_to_impute(sc: Any, joined
     joined.X = joined.X.toarray()
     joined.X[1::2, 3:5] = 1
     made = pair(sc[:, GENES[:8]].copy(), joined)
-    assert any("no gene beyond the panel, so there is nothing to impute" in one for one in made.cautions)
+    assert any("no gene outside the panel, so there is nothing to impute" in one for one in made.cautions)
     assert not any("nothing to impute" in one for one in pair(sc, joined).cautions)
     assert not any("nothing to impute" in one for one in made.with_reference(sc).cautions)

@@ -45,12 +45,12 @@ def test_frames_of_coordinates_are_taken_by_name(order: list[str], sc: Any, tiss
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        (np.zeros((20, 2)), r"expected cells at different places, got all 20 at \(0, 0\)"),
+        (np.zeros((20, 2)), r"expected cells at different positions, got all 20 at \(0, 0\)"),
         (np.full((20, 2), 1e30), r"expected coordinates within ±1e\+09"),
         (np.linspace(0, 1e30, 40).reshape(20, 2), r"expected coordinates within ±1e\+09, got \["),
         (
             np.arange(40).reshape(20, 2) + 1j,
-            r"expected numbers, got values that are not numbers \(they are complex\)",
+            r"expected numbers, got values that are not numbers \(complex numbers\)",
         ),
     ],
     ids=["zeros", "one far place", "far", "complex"],
@@ -64,7 +64,7 @@ def test_coordinates_that_are_none_are_refused(places: Any, message: str, sc: An
 
 def test_cells_on_one_line_are_said(sc: Any, tissue: Any) -> None:
     tissue.obsm["spatial"] = np.column_stack([np.arange(20.0), np.zeros(20)])
-    assert any("all cells lie on one line" in one for one in pair(sc, tissue).cautions)
+    assert any("all cells lie on a line" in one for one in pair(sc, tissue).cautions)
 
 
 def test_genes_without_names_match_nothing(sc: Any, tissue: Any) -> None:
@@ -83,14 +83,14 @@ def test_repeated_barcodes_of_a_reference_are_said_and_refused_where_cells_are_p
 ) -> None:
     sc.obs_names = ["AAAC-1", "AAAC-1", *sc.obs_names[2:]]
     made = pair(sc, tissue)
-    assert any("Reference: 1 name of cells that stand twice ('AAAC-1')" in one for one in made.cautions)
+    assert any(
+        "Reference: 1 name of cells that occur more than once ('AAAC-1')" in one for one in made.cautions
+    )
     assert fitted(sc, tissue).impute(progress=False).shape == (20, 12)
-    with pytest.raises(
-        InputError, match=r"expected a name of its own for every cell, got names that stand twice"
-    ):
+    with pytest.raises(InputError, match=r"expected a unique name for every cell, got duplicate names"):
         cellweft.Placer(settings={"steps": 2, "models": 1}).fit(made, progress=False)
     tissue.obs_names = ["AAAC-1", "AAAC-1", *tissue.obs_names[2:]]
-    with pytest.raises(InputError, match=r"st .*obs_names: expected a name of its own"):
+    with pytest.raises(InputError, match=r"st .*obs_names: expected a unique name"):
         pair(sc, tissue)
 
 
@@ -128,9 +128,9 @@ def test_annotation_that_cannot_be_written_is_said_and_does_not_stop_a_result(
     tissue.obs["."] = 2
     tissue.uns["spatial"] = {"V1": {"odd": object()}}
     made = pair(sc, tissue)
-    said = [one for one in made.cautions if "cannot be written as they are" in one]
+    said = [one for one in made.cautions if "cannot be written unchanged" in one]
     assert len(said) == 1
-    assert said[0].startswith("Spatial: 5 columns of obs cannot be written as they are: ")
+    assert said[0].startswith("Spatial: 5 columns of obs cannot be written unchanged: ")
     imputer = cellweft.Imputer(settings=SETTINGS, reliability=False).fit(made, progress=False)
     for kind, read in (("zarr", anndata.read_zarr), ("h5ad", anndata.read_h5ad)):
         found = read(imputer.impute_to(tmp_path / f"a.{kind}", progress=False))
@@ -150,7 +150,7 @@ def test_an_imputer_that_is_given_other_sizes_names_the_argument(
     fitted(sc, tissue, size_factor="nUMI").save(tmp_path / "model")
     loaded = cellweft.load(tmp_path / "model")
     with pytest.raises(
-        InputError, match=r"Make the pair as that of the fit was made, with size_factor='nUMI'\."
+        InputError, match=r"Create the pair in the same way as for the fit, with size_factor='nUMI'\."
     ):
         loaded.attach(pair(sc, tissue))
     loaded.attach(pair(sc, tissue, size_factor="nUMI"))
@@ -164,7 +164,7 @@ def test_a_table_without_names_of_cells_is_numbered(kind: str, sc: Any, tissue: 
     made = pair(path, tissue)
     assert made.sc.n_genes == 12
     np.testing.assert_array_equal(made.sc.totals, np.asarray(sc.X.sum(axis=1)).ravel())
-    assert any("no column with names of cells, so they are numbered from 0" in one for one in made.cautions)
+    assert any("no column with cell names, so cells are numbered from 0" in one for one in made.cautions)
 
 
 @pytest.mark.parametrize("header", ["", "cell_id", "EntityID"])
@@ -218,7 +218,7 @@ def test_cell_types_that_differ_in_case_or_blanks_alone_are_said(sc: Any, tissue
     sc.obs["cell_type"] = [names[number % 5] for number in range(sc.n_obs)]
     said = [one for one in pair(sc, tissue).cautions if "differ only in case or spaces" in one]
     assert said == [
-        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'b'): they are "
+        "Reference: cell types of obs['cell_type'] differ only in case or spaces ('B'/'b'). They are "
         "treated as different types."
     ]
 

@@ -60,10 +60,13 @@ def test_logarithms_of_counts_are_undone_exactly(
         np.testing.assert_array_equal(side.totals, known.totals)
         assert side.target == known.target
     said = "\n".join(made.cautions)
-    assert "Reference: the values look like logarithms of counts, ln(count + 1); the counts are taken" in said
+    assert (
+        "Reference: the values look like logarithms of counts, ln(count + 1); the counts are recovered"
+        in said
+    )
     assert "Spatial: the values look like binary logarithms of counts, log2(count + 1)" in said
-    assert "say what: sc_scale=SCALE" in said
-    assert "say what: st_scale=SCALE" in said
+    assert "specify the scale: sc_scale=SCALE" in said
+    assert "specify the scale: st_scale=SCALE" in said
     assert "different scales" not in said
     assert "values        logarithms of counts, ln(count + 1), " in made.summary()
 
@@ -80,10 +83,10 @@ def test_binary_logarithms_of_millions_become_natural_ones(sc: Any, tissue: Any)
         np.testing.assert_allclose(side.dense(slice(None)), known.dense(slice(None)), rtol=1e-6)  # float32
     said = "\n".join(made.cautions)
     assert (
-        "log2(x + 1); turned into natural logarithms. If they are something else, say what: sc_scale=" in said
+        "log2(x + 1); converted to natural logarithms. If this is wrong, specify the scale: sc_scale=" in said
     )
     assert (
-        "log10(x + 1); turned into natural logarithms. If they are something else, say what: st_scale="
+        "log10(x + 1); converted to natural logarithms. If this is wrong, specify the scale: st_scale="
         in said
     )
 
@@ -116,7 +119,7 @@ def test_expected_counts_are_normalised_by_their_totals(sc: Any, tissue: Any) ->
     assert made.sc.scale == "raw"
     said = "\n".join(made.cautions)
     assert "not whole numbers, as after decontamination (SoupX)" in said
-    assert "If they were divided by a size, say so: sc_scale='normalised'." in said
+    assert "If they were divided by a size, specify the scale: sc_scale='normalised'." in said
     assert "divided by a size (normalised)" not in said
 
 
@@ -124,13 +127,13 @@ def test_a_size_that_logarithms_do_not_use_is_said(sc: Any, tissue: Any) -> None
     logs = changed(sc, lambda x: np.log1p(millions(x)))
     logs.obs["nCount"] = 1000.0
     said = pair(logs, tissue, size_factor="nCount").cautions
-    assert any("the sizes of cells are not used" in one and "size_factor='nCount'" in one for one in said)
+    assert any("the cell sizes are not used" in one and "size_factor='nCount'" in one for one in said)
 
 
 def test_a_guess_is_said(sc: Any, tissue: Any) -> None:
     draws = np.random.default_rng(0)
     made = pair(changed(sc, lambda x: draws.uniform(0, 8, x.shape)), tissue)
-    assert any("was guessed from the size of the values alone" in one for one in made.cautions)
+    assert any("was guessed only from the size of the values" in one for one in made.cautions)
 
 
 def test_a_side_that_undoes_its_values_can_be_sent(
@@ -159,7 +162,7 @@ def test_smoothed_logarithms_are_said(sc: Any, tissue: Any) -> None:
         near = (shares + np.roll(shares, 1, axis=0) + np.roll(shares, 2, axis=0)) / 3
         return np.log1p(near * 1e4)
 
-    said = "within a cell the values are not multiples of the smallest"
+    said = "within a cell, the values are not multiples of the smallest"
     assert any(one.startswith(f"Reference: {said}") for one in pair(changed(sc, smoothed), tissue).cautions)
     as_usual = changed(sc, lambda counts: np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4))
     assert not any(said in one for one in pair(as_usual, tissue).cautions)
@@ -176,9 +179,9 @@ def test_sizes_that_are_none_are_said(sc: Any, tissue: Any) -> None:
     sc.obs["same"], sc.obs["log"] = 1.0, np.log1p(np.asarray(sc.X.sum(axis=1)).ravel())
     sc.obs["total"] = np.asarray(sc.X.sum(axis=1)).ravel() * 3
     told = {name: " ".join(pair(sc, tissue, size_factor=name).cautions) for name in ("same", "log", "total")}
-    assert "obs['same'], the sizes of cells, is the same for all of them" in told["same"]
+    assert "obs['same'], the sizes of cells, is the same for all cells and" in told["same"]
     assert "obs['log'], the sizes of cells, looks like the logarithm of their counts" in told["log"]
-    assert "the sizes of cells, " not in told["total"]
+    assert "the cell sizes, " not in told["total"]
 
 
 def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None:
@@ -190,6 +193,6 @@ def test_a_reference_of_two_scales_or_sums_is_said(sc: Any, tissue: Any) -> None
         return pair(changed(sc, change), tissue).cautions
 
     said = joined(lambda x: x * 1e6, lambda x: np.log1p(x * 1e4))
-    assert any("not logarithms, and others values that look like logarithms" in one for one in said)
+    assert any("not logarithms, and others contain values that look like logarithms" in one for one in said)
     said = joined(lambda x: np.log1p(x * 1e4), lambda x: np.log1p(x * 1e6))
     assert any("Reference: cells add up to 10,000 or 1,000,000, as when" in one for one in said)

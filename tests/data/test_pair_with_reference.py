@@ -106,12 +106,13 @@ def test_neither_the_pair_nor_the_cells_are_changed(tissue: SimulatedTissue, tis
 def test_genes_of_the_panel_that_are_missing_are_named(tissue: SimulatedTissue, tissue_pair: Pair) -> None:
     first = tissue_pair.shared_genes[0]
     lacking = tissue.sc[:, tissue.sc.var_names != first].copy()
-    with pytest.raises(GeneError, match=rf"all 12 genes of the panel, got 1 that are not there: '{first}'"):
+    with pytest.raises(GeneError, match=rf"all 12 genes of the panel, got 1 that are missing: '{first}'"):
         with_reference(tissue_pair, lacking)
     foreign = tissue.sc.copy()
     foreign.var_names = [f"Other{number}" for number in range(28)]
     with pytest.raises(
-        GeneError, match=r"got 12 that are not there: .* and 7 more\. Pass cells that were measured"
+        GeneError,
+        match=r"got 12 that are missing: .* and 7 more\. Pass cells in which these genes were measured",
     ):
         with_reference(tissue_pair, foreign)
 
@@ -121,7 +122,7 @@ def test_genes_of_the_panel_that_are_missing_are_named(tissue: SimulatedTissue, 
     [
         (lambda x: x - 3, ScaleError, "below zero"),
         (lambda x: np.where(x > 3, np.nan, x), InputError, "NaN or infinite values"),
-        (lambda x: 0 * x, InputError, "all empty"),
+        (lambda x: 0 * x, InputError, "all of them empty"),
     ],
 )
 def test_what_pair_refuses_is_refused(

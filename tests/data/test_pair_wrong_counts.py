@@ -44,7 +44,7 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
     made = paired(counts, tmp_path)
     np.testing.assert_array_equal(made.st.totals, plain.st.totals)
     assert name not in made.st.genes
-    assert said(made, "taken as annotation of cells") == (name == "all")
+    assert said(made, "treated as annotation of the cells") == (name == "all")
     assert name in made.st.obs
 
 
@@ -52,7 +52,7 @@ def test_a_column_of_totals_is_annotation(counts: pd.DataFrame, tmp_path: Path, 
 def test_a_row_of_sums_is_refused(counts: pd.DataFrame, tmp_path: Path, name: str) -> None:
     counts.loc[name] = counts.sum()
     with pytest.raises(
-        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows called)"
+        FormatError, match=f"row '{name}': expected a row per cell, got (the sums|rows named)"
     ):
         paired(counts, tmp_path)
 
@@ -87,7 +87,7 @@ def test_a_row_of_sums_is_refused_wherever_it_stands(counts: pd.DataFrame, place
 @pytest.mark.parametrize("name", ["Total", "SUM", "Mean", "grand total", "Average", "<total>"])
 def test_rows_called_as_statistics_are_refused(counts: pd.DataFrame, name: str) -> None:
     counts.loc[name] = 1
-    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows called as sums"):
+    with pytest.raises(FormatError, match=f"row '{name}': expected a row per cell, got rows named like sums"):
         pair(reference(), as_anndata(counts), coordinates="none")
 
 
@@ -136,7 +136,7 @@ def test_ranks_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
 
 def test_dates_of_spreadsheets_are_said(counts: pd.DataFrame, tmp_path: Path) -> None:
     made = paired(counts.rename(columns={"Marchf1": "1-Mar", "Septin2": "2-Sep"}), tmp_path)
-    assert said(made, "'1-Mar', '2-Sep' may be genes whose names a spreadsheet took for dates")
+    assert said(made, "'1-Mar', '2-Sep' may be genes whose names a spreadsheet converted to dates")
 
 
 @pytest.mark.parametrize("values", [["low", "high"], [True, False], ["2020-01-01", "2020-01-02"]])
@@ -146,7 +146,9 @@ def test_annotation_named_like_genes_of_the_other_side_is_said(
     counts["Mbp"] = values * (N_CELLS // 2)
     made = paired(counts, tmp_path)
     assert "Mbp" not in made.st.genes
-    assert said(made, "Spatial: 'Mbp' of obs, or left out as no gene, has the name of a gene of the other")
+    assert said(
+        made, "Spatial: 'Mbp', in obs or not recognised as genes, has the name of a gene of the other"
+    )
 
 
 def test_features_that_are_called_no_genes_but_are_genes_of_the_other_side_are_said(
@@ -155,4 +157,4 @@ def test_features_that_are_called_no_genes_but_are_genes_of_the_other_side_are_s
     tissue = as_anndata(counts)
     tissue.var["feature_types"] = ["Gene Expression"] * 8 + ["Custom"] * 2
     made = pair(reference(), tissue, coordinates="none")
-    assert said(made, "Spatial: 'Marchf1', 'Septin2' of obs, or left out as no gene, have names of genes")
+    assert said(made, "Spatial: 'Marchf1', 'Septin2', in obs or not recognised as genes, have names of genes")

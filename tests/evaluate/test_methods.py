@@ -106,7 +106,9 @@ def test_unknown_method(spec: str) -> None:
 def test_unknown_setting_of_a_baseline() -> None:
     with pytest.raises(SettingError, match=r"knn:spce: expected a setting of 'knn', got 'spce'.*'space'"):
         resolve_methods(["knn:spce=log"])
-    with pytest.raises(SettingError, match=r"mean:k: expected a setting of 'mean', got 'k'\. It has none"):
+    with pytest.raises(
+        SettingError, match=r"mean:k: expected a setting of 'mean', got 'k'\. It has no settings"
+    ):
         resolve_methods(["mean:k=3"])
     with pytest.raises(SettingError, match="knn:seed"):
         resolve_methods(["knn:seed=3"])

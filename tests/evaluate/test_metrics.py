@@ -236,7 +236,9 @@ def test_inputs_are_not_changed() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3), (3, 2, 1), (3,)])
 def test_shapes_differ(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match=r"cells x genes, of one shape .* got shapes \(3, 2\) \(truth\)"):
+    with pytest.raises(
+        InputError, match=r"cells x genes\) of the same shape .* got shapes \(3, 2\) \(truth\)"
+    ):
         metrics.pearson(np.ones((3, 2)), np.ones(shape))
 
 

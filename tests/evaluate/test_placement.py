@@ -293,10 +293,12 @@ def test_what_says_nothing_of_the_cells_in_spots(
 
 
 def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tissue: Pair) -> None:
-    with pytest.raises(SettingError, match="caught: expected the true places besides, got no truth"):
+    with pytest.raises(SettingError, match="caught: expected the true positions besides, got no truth"):
         evaluate_placement(tissue, ["nnls"], truth_composition=TRUTH["truth_composition"], caught="boxes")
     row = made.spots[made.spots.obsm["spatial"][:, 1] == made.spots.obsm["spatial"][0, 1]].copy()
-    with pytest.raises(InputError, match=r"spots on a grid in two dimensions, got 2 .* \d+ and 1 lines"):
+    with pytest.raises(
+        InputError, match=r"spots on a two-dimensional grid dimensions, got 2 .* \d+ and 1 lines"
+    ):
         evaluate_placement(pair(made.cells, row), ["cosine"], truth=TRUTH["truth"], caught="boxes")
 
 
@@ -315,7 +317,9 @@ def test_pseudo_spots_are_evaluated_as_they_are(shape: Any) -> None:
 
 
 def test_what_is_no_pair_is_refused() -> None:
-    with pytest.raises(InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Make one"):
+    with pytest.raises(
+        InputError, match=r"pair: expected a Pair or a PseudoSpots, got a AnnData\. Create one"
+    ):
         evaluate_placement(simulate_tissue(n_spatial=60).st, ["cosine"], truth="obsm:spatial")  # type: ignore[arg-type]
 
 
@@ -349,7 +353,13 @@ def test_types_of_one_side_do_not_count(made: PseudoSpots, tissue: Pair) -> None
     nowhere = shares.assign(**{first: 0.0})
     found = evaluate_placement(tissue, ["cosine"], truth_composition=nowhere)
     assert set(found[found.level == "type"].item) == set(shares.columns) - {"Foreign", first}
-    with pytest.raises(InputError, match=r"truth_composition: expected a type of .* got 'Foreign' \(spots\)"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "truth_composition: expected at least one cell type that occurs both in .* got 'Foreign' "
+            r"\(spots\)"
+        ),
+    ):
         evaluate_placement(tissue, ["cosine"], truth_composition=shares[["Foreign"]])
 
 
@@ -377,8 +387,8 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
             "truth='obsm:lived': expected a key of obsm of the reference",
         ),
         ({"truth_composition": "obsm:spatial"}, KeyMissingError, "truth_composition='obsm:spatial'"),
-        ({"hits": ()}, SettingError, "hits: expected numbers of neighbours, each once"),
-        ({"hits": (3, 3)}, SettingError, "hits: expected numbers of neighbours, each once"),
+        ({"hits": ()}, SettingError, "hits: expected numbers of neighbours"),
+        ({"hits": (3, 3)}, SettingError, "hits: expected numbers of neighbours"),
         ({"hits": (0,)}, SettingError, "hits: expected a whole number from 1 to 499"),
         ({"hits": (500,)}, SettingError, "hits: expected a whole number from 1 to 499, got 500"),
         ({"major": 0}, SettingError, "major: expected a whole number >= 1"),
@@ -402,7 +412,7 @@ def test_a_pair_without_labels_or_places(made: PseudoSpots) -> None:
     bare.obs = bare.obs[["caught"]]
     with pytest.raises(KeyMissingError, match="labels: expected a type for every cell of the reference"):
         evaluate_placement(pair(bare, made.spots), ["cosine"], **TRUTH)
-    with pytest.raises(KeyMissingError, match="coordinates: expected spots with places"):
+    with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         evaluate_placement(pair(made.cells, made.spots, coordinates="none"), ["cosine"], **TRUTH)
 
 
@@ -422,12 +432,12 @@ def test_each_evaluation_has_only_the_parameters_that_it_uses(tissue: Pair) -> N
     ("wrong", "error", "message"),
     [
         ("raises", ZeroDivisionError, "a bug"),
-        ("shape", InputError, r"predicted: expected places of the shape .* got shape \(5, 2\)"),
-        ("nan", InputError, "predicted: expected finite places"),
+        ("shape", InputError, r"predicted: expected positions of the same shape .* got shape \(5, 2\)"),
+        ("nan", InputError, "predicted: expected finite positions"),
         ("fewer", InputError, "neighbors: expected a matrix of 500 x 500 cells with 5 entries in each row"),
         ("self", InputError, "neighbors: expected .* a cell that is its own neighbour"),
         ("types", InputError, "composition: expected .* got no column for"),
-        ("order", InputError, "composition: expected .* got other spots, or another order"),
+        ("order", InputError, "composition: expected .* got different spots, or a different order"),
     ],
 )
 def test_methods_that_answer_wrongly(

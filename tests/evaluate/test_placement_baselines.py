@@ -294,7 +294,7 @@ def test_empty_cells_and_spots_are_placed(tissue: Pair) -> None:
 @pytest.mark.parametrize("name", PLACE_CELLS)
 def test_spots_without_places(tissue: Pair, name: str) -> None:
     lost = dataclasses.replace(tissue, coordinates=None)
-    with pytest.raises(KeyMissingError, match="coordinates: expected spots with places"):
+    with pytest.raises(KeyMissingError, match="coordinates: expected spots with coordinates"):
         PLACERS[name](lost)
     assert nnls_composition(lost).deconvolve().shape[0] == tissue.st.n_cells
 
@@ -307,7 +307,7 @@ def test_labels(tissue: Pair, name: str) -> None:
         found.deconvolve()
     with pytest.raises(KeyMissingError, match=r"labels='cell_typ': expected a column.*'cell_type'"):
         found.deconvolve("cell_typ")
-    with pytest.raises(InputError, match=r"labels: expected one type for each of the 260 cells.* \(3,\)"):
+    with pytest.raises(InputError, match=r"labels: expected one type per cell for the 260 cells.* \(3,\)"):
         found.deconvolve(np.array(["a", "b", "c"]))
     pd.testing.assert_frame_equal(found.deconvolve("cell_type"), PLACERS[name](tissue).deconvolve())
 
@@ -402,8 +402,12 @@ def test_objects_are_copied_and_given_the_seed(tissue: Pair) -> None:
         (["knn"], SettingError, "methods: expected one of"),
         (["stimpute"], SettingError, "methods: expected one of"),
         (["cosine:k=3"], SettingError, r"cosine:k: expected a setting of 'cosine', got 'k'.*'space'"),
-        (["random:seed=3"], SettingError, r"random:seed: expected a setting of 'random'.* It has none"),
-        (["centre", "centre"], SettingError, "methods: expected each name once"),
+        (
+            ["random:seed=3"],
+            SettingError,
+            r"random:seed: expected a setting of 'random'.* It has no settings",
+        ),
+        (["centre", "centre"], SettingError, "methods: expected unique names"),
         ([], SettingError, r"methods: expected a list of methods.*\['auto', 'cosine'\]"),
         ("cosine", SettingError, "methods: expected a list of methods"),
         ([3], InputError, r"methods: expected names, or objects with fit\(pair\) and place\(\), got a int"),

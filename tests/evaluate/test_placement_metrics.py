@@ -136,11 +136,19 @@ def test_neighbors_that_are_none(neighbors: np.ndarray, got: str) -> None:
 @pytest.mark.parametrize(
     ("true", "predicted", "message"),
     [
-        (np.ones(3), np.ones(3), r"true: expected finite places.* got shape \(3,\)"),
-        (np.ones((0, 2)), np.ones((0, 2)), r"true: expected finite places.* got shape \(0, 2\)"),
-        (np.ones((3, 2)), np.ones((3, 3)), r"predicted: expected places of the shape .*\(3, 2\), got shape"),
-        (np.full((3, 2), np.nan), np.ones((3, 2)), "true: expected finite places.* got NaN or infinity"),
-        (np.ones((3, 2)), np.full((3, 2), np.inf), "predicted: expected finite places.* got NaN or infinity"),
+        (np.ones(3), np.ones(3), r"true: expected finite positions.* got shape \(3,\)"),
+        (np.ones((0, 2)), np.ones((0, 2)), r"true: expected finite positions.* got shape \(0, 2\)"),
+        (
+            np.ones((3, 2)),
+            np.ones((3, 3)),
+            r"predicted: expected positions of the same shape .*\(3, 2\), got shape",
+        ),
+        (np.full((3, 2), np.nan), np.ones((3, 2)), "true: expected finite positions.* got NaN or infinity"),
+        (
+            np.ones((3, 2)),
+            np.full((3, 2), np.inf),
+            "predicted: expected finite positions.* got NaN or infinity",
+        ),
     ],
 )
 def test_places_that_are_none(true: np.ndarray, predicted: np.ndarray, message: str) -> None:
@@ -175,9 +183,13 @@ def test_composition_is_a_naive_loop_and_moves_with_types(both: np.ndarray, seed
 
 
 def test_composition_of_other_shapes() -> None:
-    with pytest.raises(InputError, match="predicted: expected two matrices, spots x types"):
+    with pytest.raises(
+        InputError, match=r"predicted: expected two matrices \(spots x types\) of the same shape"
+    ):
         composition_pcc(np.ones((3, 2)), np.ones((2, 2)))
-    with pytest.raises(InputError, match="predicted: expected two matrices, spots x types"):
+    with pytest.raises(
+        InputError, match=r"predicted: expected two matrices \(spots x types\) of the same shape"
+    ):
         composition_pcc(np.ones((0, 2)), np.ones((0, 2)))
     with pytest.raises(InputError, match="prediction: expected finite values"):
         composition_pcc(np.ones((3, 2)), np.full((3, 2), np.nan))

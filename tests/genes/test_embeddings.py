@@ -128,7 +128,7 @@ def test_matching_equals_a_loop(asked: list[str]) -> None:
     by_name = {gene.upper(): row for gene, row in zip(GENES, VALUES, strict=True)}
     expected = [(i, by_name[gene.upper()]) for i, gene in enumerate(asked) if gene.upper() in by_name]
     if not expected:
-        with pytest.raises(GeneError, match="none in common"):
+        with pytest.raises(GeneError, match="none of them"):
             table.match(asked)
         return
     positions, values = table.match(np.array(asked))
@@ -138,7 +138,7 @@ def test_matching_equals_a_loop(asked: list[str]) -> None:
 
 def test_wrong_genes_are_told_with_examples_of_both_sides() -> None:
     with pytest.raises(
-        GeneError, match=r"'ENSMUSG1'.*none in common; its genes are 'Gad1', 'NA', 'Sst'.*species"
+        GeneError, match=r"'ENSMUSG1'.*none of them; its genes are 'Gad1', 'NA', 'Sst'.*species"
     ):
         read_embedding(frame()).match(["ENSMUSG1", "ENSMUSG2"])
 

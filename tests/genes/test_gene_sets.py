@@ -102,8 +102,8 @@ def test_sets_of_other_genes_are_refused_with_both_namings(path: Path) -> None:
         (b"GABA\tx\tGad1\nneuron\tGad1\n", r"line 2: .*got 2 field"),
         (b"GABA\tx\tGad1\nneuron\tx\t\t\n", r"line 2: .*at least one gene"),
         (b"\tx\tGad1\n", r"line 1: expected the name of a set"),
-        (b"Gad1 Gad2 0.5\n", r"line 1: .*a list of pairs of genes goes to edges="),
-        (b"GABA\tx\tGad\xff1\n", "no UTF-8 text"),
+        (b"Gad1 Gad2 0.5\n", r"line 1: .*a list of gene pairs as edges="),
+        (b"GABA\tx\tGad\xff1\n", "not UTF-8 text"),
     ],
 )
 def test_what_is_no_gmt_is_told(tmp_path: Path, content: bytes, message: str) -> None:
@@ -116,12 +116,12 @@ def test_what_is_no_gmt_is_told(tmp_path: Path, content: bytes, message: str) ->
 def test_a_letter_that_is_none_far_into_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sets.gmt"
     path.write_bytes(b"GABA\tx\tGad1\n" * 9000 + b"late\tx\tGad\xff\n")
-    with pytest.raises(FormatError, match="no UTF-8 text"):
+    with pytest.raises(FormatError, match="not UTF-8 text"):
         read_gene_sets(path)
 
 
 def test_what_is_not_there_or_empty_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match=r"a GMT file .*got nothing there"):
+    with pytest.raises(MissingFileError, match=r"a GMT file .*got nothing at this path"):
         read_gene_sets(tmp_path / "sets.gmt")
     for nothing in ({}, [], {"empty": []}):
         with pytest.raises(InputError, match="expected genes in sets"):

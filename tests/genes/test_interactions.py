@@ -175,9 +175,12 @@ def test_genes_are_found_by_name_then_without_case() -> None:
 def test_edges_of_other_genes_are_refused_with_both_namings(tmp_path: Path) -> None:
     found = read_edges(written(tmp_path, "10090.ENSMUSP1 10090.ENSMUSP2 700\n"))
     expected = r"edges\.txt: expected edges of genes such as 'Gad1', 'Gad2', 'Sst', got none.*'10090\.E"
-    with pytest.raises(GeneError, match=rf"{expected}.*STRING's IDs: its file protein\.info has them"):
+    with pytest.raises(
+        GeneError,
+        match=rf"{expected}.*Replace STRING's IDs by gene names; they are in its file protein\.info",
+    ):
         found.aligned(["Gad1", "Gad2", "Sst", "Vip"])
-    with pytest.raises(GeneError, match=r"such as 'TP53', 'lacZ'\. Take one of the same species"):
+    with pytest.raises(GeneError, match=r"such as 'TP53', 'lacZ'\. Use one from the same species"):
         read_edges(pd.DataFrame([["TP53", "lacZ"]])).aligned(["Gad1"])
 
 
@@ -186,21 +189,21 @@ def test_edges_of_other_genes_are_refused_with_both_namings(tmp_path: Path) -> N
     [
         (b"", FormatError, "got an empty file"),
         (b"\x89HDF\0\0", FormatError, "got a binary file"),
-        (b"# nothing\n# here\n", FormatError, "nothing but comments"),
+        (b"# nothing\n# here\n", FormatError, "only comments"),
         (b"Gad1\nGad2\n", FormatError, r"line 1: .*got 1 column\(s\): 'Gad1'"),
         (b"Gad1\tGad2\nGad2\n", FormatError, r"line 2: .*got a column that is missing"),
         (b"Gad1\tGad2\nGad2\t\n", FormatError, r"line 2: .*got a column that is missing"),
         (b"a\tb\tw\nGad1\tGad2\t1\n\n\tSst\t1\n", FormatError, r"line 4: .*got a column that is missing"),
         (b"a\tb\tw\nGad1\tGad2\t1\nGad2\tSst\n", InputError, r"line 3: expected a weight.*got none"),
         (b"Gad1\tGad2\nGad2\tSst\t0.5\n", FormatError, r"Expected 2 fields in line 2, saw 3"),
-        (b"GABA\tx\tGad1\tGad2\n", FormatError, r"got 4 column\(s\).*a GMT file goes to gene_sets="),
+        (b"GABA\tx\tGad1\tGad2\n", FormatError, r"got 4 column\(s\).*a GMT file as gene_sets="),
         (b"Gad1\tGad2\t0.5\nGad2\tSst\t-1\n", InputError, r"line 2: expected a weight of 0 or more, got '-1"),
         (b"Gad1\tGad2\t0.5\nGad2\tSst\tNaN\n", InputError, r"line 2: .*got 'NaN'.*there are 1 of them"),
         (b"a\tb\tw\nGad1\tGad2\tinf\nGad2\tSst\thigh\n", InputError, r"line 2: .*got 'inf'.*there are 2"),
         (b"Gad1\tGad2\tNaN\n", InputError, r"line 1: .*got 'NaN'"),
         (b"Gad1\tGad1\nSst\tSst\n", InputError, r"expected edges between two different genes"),
         (b"Gad1\tGad2\t0\n", InputError, r"with weights above 0, got none"),
-        (b"Gad1\tGad2\xff\n", FormatError, "no UTF-8 text"),
+        (b"Gad1\tGad2\xff\n", FormatError, "not UTF-8 text"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: bytes, kind: type[Exception], message: str) -> None:
@@ -219,7 +222,7 @@ def test_bad_tables_and_paths(tmp_path: Path) -> None:
     for columns in (["a"], ["a", "b", "weight", "more"]):
         with pytest.raises(FormatError, match=rf"memory: .*got {len(columns)} column"):
             read_edges(frame.reindex(columns=columns))
-    with pytest.raises(MissingFileError, match=r"a list of edges .*got nothing there"):
+    with pytest.raises(MissingFileError, match=r"a list of edges .*got nothing at this path"):
         read_edges(tmp_path / "nowhere.tsv")
     with pytest.raises(InputError, match="expected edges"):
         read_edges([])
@@ -228,5 +231,5 @@ def test_bad_tables_and_paths(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit() -> None:
     genes, weights = np.array(["a", "b"]), np.ones(1, dtype=np.float32)
     for pairs, given_ in (([[0, 2]], weights), ([[0, 1]], -weights), ([[0, 1], [1, 0]], weights)):
-        with pytest.raises(InputError, match="pairs, genes and weights that do not fit"):
+        with pytest.raises(InputError, match="pairs, genes and weights that do not match"):
             EdgeList(genes=genes, pairs=np.array(pairs), weights=given_, source="made up")

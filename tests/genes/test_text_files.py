@@ -40,7 +40,7 @@ def test_gzip_is_read_by_its_name(tmp_path: Path) -> None:
         ("empty.txt", b"", "an empty file"),
         ("blank.txt", b" \n\n", "an empty file"),
         ("binary.txt", b"\x89HDF\r\n\0\0", "a binary file"),
-        ("latin.txt", "Straße\n".encode("latin-1"), "a file that is no UTF-8 text"),
+        ("latin.txt", "Straße\n".encode("latin-1"), "a file that is not UTF-8 text"),
         ("plain.txt.gz", b"Gad1\n", "a damaged gzip file"),
         ("cut.txt.gz", gzip.compress(b"Gad1\n" * 99, mtime=0)[:-9], "a damaged gzip file"),
         ("empty.txt.gz", gzip.compress(b"", mtime=0), "an empty file"),

@@ -560,7 +560,7 @@ def test_attaching_other_cells_keeps_what_was_learned(
 def test_a_loaded_model_asks_for_its_data(model: Path, tmp_path: Path) -> None:
     loaded = cellweft.load(model)
     for call in (lambda: loaded.impute(interval=0.9), lambda: loaded.impute_to(tmp_path / "a.zarr")):
-        with pytest.raises(NotFittedError, match=r"loaded and has no data yet\. Call attach\(pair\) first"):
+        with pytest.raises(NotFittedError, match=r"loaded one without data\. Call attach\(pair\) first"):
             call()
 
 

@@ -112,7 +112,7 @@ def test_a_tissue_without_counts_has_none_to_give(
     logs = tissue.st.copy()
     logs.X = np.log1p(logs.X.toarray() / np.maximum(logs.X.toarray().sum(axis=1, keepdims=True), 1) * 50)
     fitted = fit_quickly(on=pair(tissue.sc, logs))
-    message = "scale: expected spatial data of counts.*got logarithms of normalised values.*st_layer=NAME"
+    message = "scale: expected spatial counts.*got logarithms of normalised values.*st_layer=NAME"
     with pytest.raises(ScaleError, match=message):
         fitted.impute(GENES, scale="counts")
     with pytest.raises(ScaleError, match=message):
@@ -184,7 +184,7 @@ def test_another_tissue_is_of_the_scale_of_the_fit(
     sized.obs["area"] = 1.0 + np.arange(sized.n_obs) % 3
     folder = counting.save(tmp_path / "model")
     cases = [
-        (pair(tissue.sc, logs), "pair: expected spatial data of counts, .*got logarithms"),
+        (pair(tissue.sc, logs), "pair: expected spatial counts, .*got logarithms"),
         (
             pair(tissue.sc, sized, st_size_factor="area"),
             "counts without size factors, .*got counts with size",

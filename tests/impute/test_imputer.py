@@ -521,7 +521,7 @@ def test_genes_are_predicted_by_name(imputer: Imputer, tissue_pair: Pair) -> Non
     alone = imputer.predict("Gene02", tissue_pair)
     np.testing.assert_allclose(alone, found[:, 1:2], rtol=0, atol=ROUNDING)
     for call in (lambda one: imputer.predict(one, tissue_pair), imputer.reliability_of):
-        with pytest.raises(GeneError, match=r"genes: expected a gene that is there, got 'Gene99'"):
+        with pytest.raises(GeneError, match=r"genes: expected an existing gene, got 'Gene99'"):
             call(["Gene02", "Gene99"])
 
 
@@ -612,7 +612,7 @@ def test_writing_that_fails_leaves_nothing(
     monkeypatch.setattr(ResultWriter, "write", fail)
     for path in (tmp_path / f"new{suffix}", kept):
         calls.clear()
-        with pytest.raises(OutputError, match=r"No space left on device.*nothing incomplete was left"):
+        with pytest.raises(OutputError, match=r"No space left on device.*Nothing incomplete was left"):
             imputer.impute_to(path, overwrite=True)
     assert [one.name for one in tmp_path.iterdir()] == [kept.name]
     assert list(read(kept).var_names) == ["Gene02"]

@@ -181,8 +181,7 @@ def test_what_blending_needs(
     logs.X = np.log1p(logs.X.toarray() / np.maximum(logs.X.toarray().sum(axis=1, keepdims=True), 1) * 50)
     other = Imputer(settings={"steps": 2, "level_steps": 2}, reliability=False).fit(pair(tissue.sc, logs))
     with pytest.raises(
-        ScaleError,
-        match=r"measured: expected spatial data of counts, whose noise is known, with measured='blend'",
+        ScaleError, match=r"measured: expected spatial counts, whose noise is known, with measured='blend'"
     ):
         other.impute(measured="blend")
     two = Imputer(settings={"steps": 2, "level_steps": 2}, reliability=False).fit(

@@ -239,5 +239,5 @@ def test_a_store_that_holds_an_input_is_no_output(tissue_pair: Pair, tmp_path: P
     inside = str(tmp_path / "sample.zarr" / "tables" / "table")
     from_store = dataclasses.replace(tissue_pair, st=dataclasses.replace(tissue_pair.st, source=inside))
     check_not_input(tmp_path / "sample2.zarr", from_store)
-    with pytest.raises(OutputExistsError, match=r"sample\.zarr: .* got a folder that holds"):
+    with pytest.raises(OutputExistsError, match=r"sample\.zarr: .* got a folder that contains the input"):
         check_not_input(tmp_path / "sample.zarr", from_store)

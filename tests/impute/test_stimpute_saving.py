@@ -167,7 +167,7 @@ def test_a_loaded_model_asks_for_its_data(model: Path, tissue_pair: Pair, tmp_pa
         lambda: loaded.save(tmp_path / "again"),
         lambda: loaded.reliability_of(["Gene02"]),
     ):
-        with pytest.raises(NotFittedError, match=r"loaded and has no data yet\. Call attach\(pair\) first"):
+        with pytest.raises(NotFittedError, match=r"loaded one without data\. Call attach\(pair\) first"):
             call()
 
 
@@ -195,7 +195,7 @@ def test_a_model_is_replaced_only_when_told(imputer: Imputer, damaged: Path, tmp
 def test_a_folder_that_is_no_model_is_never_replaced(imputer: Imputer, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="a folder that is no zarr store and no model"):
+    with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store nor a model"):
         imputer.save(tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
 

@@ -150,21 +150,30 @@ def test_one_thing_is_asked_for_at_a_time(fitted: Imputer) -> None:
         ({"obs": ["age", "kind"]}, r"obs: expected columns of numbers.*text in 'kind' of 2 columns"),
         ({"obsm": "proteins"}, r"obsm='proteins': expected a key of obsm.*'protein'"),
         ({"layer": "splice"}, r"layer='splice': expected a layer of the reference.*'spliced'"),
-        ({"values": np.zeros((99, 2))}, r"values: expected one row for each of 100.*\(99, 2\)"),
-        ({"values": np.zeros((100, 2, 2))}, r"values: expected one row for each of 100.*\(100, 2, 2\)"),
-        ({"values": np.zeros((100, 0))}, r"values: expected one row for each of 100.*\(100, 0\)"),
+        (
+            {"values": np.zeros((99, 2))},
+            r"values: expected 100 rows, in one or more columns, got shape \(99, 2\)",
+        ),
+        (
+            {"values": np.zeros((100, 2, 2))},
+            r"values: expected 100 rows, in one or more columns, got shape \(100, 2, 2\)",
+        ),
+        (
+            {"values": np.zeros((100, 0))},
+            r"values: expected 100 rows, in one or more columns, got shape \(100, 0\)",
+        ),
         ({"values": np.r_[np.zeros(99), np.nan]}, r"finite numbers, got NaN or infinity in 1 row"),
         ({"values": "score"}, r"values: expected an array or table, got text.*obs='score'"),
         ({"values": np.ones(100) * 1j}, r"values: expected numbers or text, got values of type complex"),
         ({"values": np.full((100, 2), np.datetime64("2020"))}, r"got values of type datetime64"),
         ({"values": np.ma.masked_less(np.arange(100.0), 2)}, r"expected an array, got one with 2 masked"),
-        ({"values": np.array([None] * 100)}, r"values: expected values of cells, got none in any row"),
+        ({"values": np.array([None] * 100)}, r"values: expected values of cells, got no value in any row"),
         ({"values": np.array([1.5, None] * 50)}, r"got NaN or infinity in 50 rows"),
         (
             {"values": pd.Series(1.0, [f"x{one}" for one in range(100)])},
-            r"one that has 0 of them, such as 'x0'",
+            r"an index that has 0 of them, such as 'x0'",
         ),
-        ({"obs": []}, r"obs: expected a column of obs, or several, got none"),
+        ({"obs": []}, r"obs: expected one or more columns of obs, got none"),
         ({"layer": "spliced", "genes": ["Nowhere"]}, r"Nowhere"),
         ({"layer": "spliced", "memory": "1 MB"}, r"memory: expected at least .* for 28 columns in 90 cells"),
     ],
@@ -182,7 +191,7 @@ def test_what_is_wrong_with_the_reference(reference: anndata.AnnData, tissue: Si
     imputer = Imputer(reliability=False, settings=SHORT).fit(pair(wrong, tissue.st), progress=False)
     with pytest.raises(
         cellweft.errors.InputError,
-        match=r"at or above zero, got values below zero in 1 column, down to -2 .*'CD19'",
+        match=r"protein abundances of 0 or more, got values below zero in 1 column, down to -2 .*'CD19'",
     ):
         imputer.transfer(obsm="protein")
     assert imputer.transfer(wrong.obsm["protein"])["CD19"].notna().all()
@@ -243,7 +252,9 @@ def test_the_reference_has_the_cells_of_the_fit(
     fitted: Imputer, reference: anndata.AnnData, tissue: SimulatedTissue, tmp_path: Path
 ) -> None:
     other = pair(reference[::-1].copy(), tissue.st)
-    message = "pair: expected the reference .* in the same order, got 100 other cells, or another order"
+    message = (
+        "pair: expected the reference .* in the same order, got 100 different cells, or a different order"
+    )
     with pytest.raises(cellweft.errors.InputError, match=message):
         fitted.transfer(obs="score", pair=other)
     with pytest.raises(cellweft.errors.InputError, match=message):

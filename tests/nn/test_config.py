@@ -481,15 +481,15 @@ def test_what_is_written_is_read(shares: dict[str, float | None]) -> None:
         ("", r"graph: expected one of"),
         (None, r"graph: expected one of .*got 'None'"),
         ("embedding+embedding", r"graph: expected relations joined by \+, each once"),
-        ("embedding:0", r"or with a share above 0"),
-        ("embedding:-1", r"or with a share above 0"),
-        ("embedding:nan", r"or with a share above 0"),
-        ("embedding:inf", r"or with a share above 0"),
-        ("embedding:", r"or with a share above 0"),
-        ("embedding:much", r"or with a share above 0"),
-        ("auto+edges", r"'auto' and 'none' stand alone"),
-        ("none+edges", r"'auto' and 'none' stand alone"),
-        ("none:2", r"'auto' and 'none' stand alone"),
+        ("embedding:0", r"optionally with a weight above 0"),
+        ("embedding:-1", r"optionally with a weight above 0"),
+        ("embedding:nan", r"optionally with a weight above 0"),
+        ("embedding:inf", r"optionally with a weight above 0"),
+        ("embedding:", r"optionally with a weight above 0"),
+        ("embedding:much", r"optionally with a weight above 0"),
+        ("auto+edges", r"'auto' and 'none' cannot be combined"),
+        ("none+edges", r"'auto' and 'none' cannot be combined"),
+        ("none:2", r"'auto' and 'none' cannot be combined"),
     ],
 )
 def test_another_form_is_refused(graph: str, message: str) -> None:
@@ -517,7 +517,7 @@ def test_sets_and_edges_have_no_distance(graph: str) -> None:
         StImputeSettings(graph=graph, measure="distance")
     automatic = StImputeSettings(measure="distance")
     assert automatic.graph_shares(["embedding"]) == {"embedding": 1.0}
-    with pytest.raises(SettingError, match=r"measure: .*of gene_sets and edges, which have no distance"):
+    with pytest.raises(SettingError, match=r"measure: .*of gene_sets and edges, which define no distance"):
         automatic.graph_shares(["gene_sets", "edges"])
 
 

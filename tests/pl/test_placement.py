@@ -131,7 +131,7 @@ def test_errors_of_compositions_name_what_is_wrong(shares, cells):
         pl.composition(-shares, places=PLACES)
     with pytest.raises(InputError, match="got none"):
         pl.composition(shares.iloc[:0], places=PLACES[:0])
-    with pytest.raises(KeyMissingError, match="types that the spots are made of, got 'd'"):
+    with pytest.raises(KeyMissingError, match="cell types in the spots, got 'd'"):
         pl.composition(shares, places=PLACES, labels=["d"])
     with pytest.raises(KeyMissingError, match="cellweft_proportions"):
         pl.composition(cells)

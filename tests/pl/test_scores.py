@@ -38,7 +38,7 @@ def test_errors_are_best_where_they_are_small():
     scores = table({"far": [30.0, 40.0], "near": [1.0, 2.0]}, metric="location_error", level="cell")
     ax = pl.methods(scores, metric="location_error")
     assert names(ax) == ["near", "far"]
-    assert "less is better" in ax.get_xlabel()
+    assert "lower is better" in ax.get_xlabel()
     assert ax.get_title() == "2 cells"
 
 
@@ -54,7 +54,7 @@ def test_levels_are_kept_apart():
     scores = pd.concat([table({"a": [0.1, 0.2]}), table({"a": [0.5, 0.6, 0.7]}, level="cell")])
     assert pl.methods(scores).get_title() == "2 genes"
     assert pl.methods(scores, level="cell").get_title() == "3 cells"
-    with pytest.raises(KeyMissingError, match="a level that has 'pearson'"):
+    with pytest.raises(KeyMissingError, match="a level with 'pearson'"):
         pl.methods(scores, level="type")
 
 
@@ -132,7 +132,7 @@ def test_reliability_of_a_result(cells):
 
 def test_errors_of_reliability_name_what_is_wrong():
     scores = table({"a": [0.3], "b": [0.6]})
-    with pytest.raises(KeyMissingError, match="the method that the reliability is of"):
+    with pytest.raises(KeyMissingError, match="the method whose reliability is shown"):
         pl.reliability(pd.Series({"item0": 0.5}), scores)
     with pytest.raises(InputError, match="none with both"):
         pl.reliability(pd.Series({"other": 0.5}), scores, method="a")

@@ -146,7 +146,7 @@ def test_one_cell_is_drawn(cells):
 def test_layers_and_slots(cells):
     assert dots(pl.spatial(cells, "Gad1", layer="upper"))[1].max() == 10
     cells.obs["Gad1"] = "label"
-    with pytest.raises(InputError, match="the name of both"):
+    with pytest.raises(InputError, match="a name that both have"):
         pl.spatial(cells, "Gad1")
     assert dots(pl.spatial(cells, "gene:Gad1"))[1].max() == 5
     assert dots(pl.spatial(cells, "obs:Gad1"))[1] is None
@@ -161,7 +161,7 @@ def test_layers_and_slots(cells):
         ({"color": [1, 2]}, InputError, "one value for each of the 6 cells"),
         ({"color": [np.inf] * 6}, InputError, "finite values"),
         ({"coordinates": "obsm:X"}, KeyMissingError, "a key of obsm"),
-        ({"coordinates": "none"}, InputError, "places to draw at"),
+        ({"coordinates": "none"}, InputError, "positions to plot"),
         ({"y": "left"}, SettingError, "'down', 'up'"),
         ({"size": 0}, SettingError, "size"),
         ({"limits": (2, 1)}, SettingError, "the smaller first"),
@@ -294,7 +294,7 @@ def test_panels_of_a_gene_are_those_asked_for(cells):
 def test_other_cells_are_no_measurement(cells):
     with pytest.raises(InputError, match="the 6 cells of the imputed result, in the same order, got 5"):
         pl.gene(cells, "Gad1", measured=cells[:5])
-    with pytest.raises(InputError, match="another order"):
+    with pytest.raises(InputError, match="a different order"):
         pl.gene(cells, "Gad1", measured=cells[::-1])
     with pytest.raises(InputError, match="one value for each"):
         pl.gene(cells, "Gad1", measured=np.arange(4))
@@ -364,7 +364,7 @@ def test_counts_are_called_counts_and_stand_beside_measured_counts(tissue):
     logs = tissue.st.copy()
     counts = logs.X.toarray()
     logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
-    with pytest.raises(ScaleError, match="measured: expected counts, as the imputed result has"):
+    with pytest.raises(ScaleError, match="measured: expected counts, like the imputed result"):
         pl.gene(imputed, gene, measured=logs)
 
 
@@ -397,6 +397,6 @@ def test_raw_is_read_with_its_own_genes(cells):
 
 
 def test_colours_of_other_labels_alone_are_refused(cells):
-    with pytest.raises(SettingError, match="colors: expected colours of labels that are drawn, got 'A'"):
+    with pytest.raises(SettingError, match="colors: expected colours of labels in the plot, got 'A'"):
         pl.spatial(cells, "type", colors={"A": "red"})
     assert pl.spatial(cells, "type", colors={"a": "red", "further": "blue"}).get_title() == "type"

@@ -51,9 +51,9 @@ def test_several_lines_have_their_own_colours_and_names():
     [
         (TRUTH, {}, InputError, "at least one level"),
         (TRUTH, {1.0: bounds(0, 1)}, SettingError, "levels between 0 and 1"),
-        (TRUTH * np.nan, {0.5: bounds(0, 1)}, InputError, "NaN alone"),
+        (TRUTH * np.nan, {0.5: bounds(0, 1)}, InputError, "only NaN"),
         (TRUTH[:, 0], {0.5: bounds(0, 1)}, InputError, "cells x genes"),
-        (TRUTH[:2], {0.5: bounds(0, 1)}, InputError, "as the truth"),
+        (TRUTH[:2], {0.5: bounds(0, 1)}, InputError, "like the truth"),
     ],
 )
 def test_errors_of_calibration_name_what_is_wrong(truth, given, error, match):
@@ -87,7 +87,7 @@ def test_errors_of_history_name_what_is_wrong():
     with pytest.raises(NotFittedError, match="Call fit first"):
         pl.history(cellweft.Imputer())
     loaded = SimpleNamespace(fit=None, model_=SimpleNamespace(history=()))
-    with pytest.raises(InputError, match="fit it again to draw them"):
+    with pytest.raises(InputError, match="fit again to plot them"):
         pl.history(loaded)
     with pytest.raises(InputError, match="losses of the training"):
         pl.history({})

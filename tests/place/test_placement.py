@@ -583,7 +583,7 @@ class TestRefusals:
             (
                 lambda p: p.transfer(np.ones(100), to="cells"),
                 InputError,
-                r"one row for each of 90.*got shape \(100,\)",
+                r"expected 90 rows, in one or more columns, got shape \(100,\)",
             ),
             (lambda p: p.transfer(np.ones((90, 2, 2)), to="cells"), InputError, r"got shape \(90, 2, 2\)"),
             (lambda p: p.transfer(np.array(3.0), to="cells"), InputError, r"got shape \(\)"),
@@ -598,7 +598,7 @@ class TestRefusals:
                 r"got text in .0., .1. of 2 columns\. Transfer one column of text at a time",
             ),
             (lambda p: p.deconvolve("typ"), KeyMissingError, r"labels='typ'"),
-            (lambda p: p.deconvolve(["a"] * 3), InputError, r"one type for each of the 100 cells"),
+            (lambda p: p.deconvolve(["a"] * 3), InputError, r"one type per cell for the 100 cells"),
             (
                 lambda p: p.deconvolve(["a"] * 100),
                 InputError,

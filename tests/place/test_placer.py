@@ -465,18 +465,18 @@ def test_spots_without_places(fit_placer: FitPlacer, placer: Placer, tissue: Sim
     bare = pair(tissue.sc, tissue.st, coordinates="none")
     for call in (lambda: fit_placer(on=bare), lambda: placer.place(bare)):
         with pytest.raises(
-            KeyMissingError, match=r"coordinates: expected spots with places, to place cells on"
+            KeyMissingError, match=r"coordinates: expected spots with coordinates, to place cells on"
         ):
             call()
 
 
 def test_spots_at_one_place(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
-    with pytest.raises(InputError, match=r"expected cells at different places, got all 9 at \(1, 1\)"):
+    with pytest.raises(InputError, match=r"expected cells at different positions, got all 9 at \(1, 1\)"):
         with_places(tissue, np.ones((9, 2)))
     for one, message in (
         (
             with_places(tissue, np.arange(4.0).reshape(2, 2), slide=["a", "b"]),
-            r"2 spots at different places in the same slice, got 2 spots at 2 places\. Check .*slices=",
+            r"2 spots at different positions in the same slice, got 2 spots at 2 places\. Check .*slices=",
         ),
     ):
         for call in (lambda one=one: fit_placer(on=one), lambda one=one: placer.place(one)):
@@ -505,7 +505,7 @@ def test_two_spots(fit_placer: FitPlacer, tissue: SimulatedTissue) -> None:
 def test_cells_of_zero_counts(fit_placer: FitPlacer, placer: Placer, tissue: SimulatedTissue) -> None:
     empty = tissue.sc.copy()
     empty.X = 0 * empty.X
-    with pytest.raises(InputError, match="all empty"):
+    with pytest.raises(InputError, match="all of them empty"):
         pair(empty, tissue.st)
     none = tissue.sc.copy()
     counts = none.X.toarray()

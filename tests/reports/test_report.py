@@ -406,8 +406,8 @@ def test_a_result_of_counts_is_shown_beside_counts(
     np.testing.assert_array_equal(seen[off_panel], counts[off_panel])
     text = path.read_text(encoding="utf-8")
     assert "one colour scale, that of counts" in text
-    assert "Its intervals hold <data" in text
-    assert ">100 %</data> of the values where" in text
+    assert "Its intervals contain <data" in text
+    assert ">100 %</data> of the values, while" in text
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_without_a_baseline_nothing_is_claimed() -> None:
     (scores,) = given_of([scores_of(["a", "b"], gains={"auto": 0.3})]).scores
     assert verdict(scores, None).tone == "note"
     (scores,) = given_of([scores_of(["a", "b"], gains={"mine": 0.3})]).scores
-    assert "none of cellweft's own methods" in str(verdict(scores, None).parts)
+    assert "not score any of cellweft's own methods" in str(verdict(scores, None).parts)
 
 
 def rows_of(level: str, item: str, values: dict[str, tuple[float, float]]) -> pd.DataFrame:
@@ -489,7 +489,7 @@ def test_intervals_that_do_not_hold_are_told(share: float, tone: str) -> None:
     (scores,) = given_of([pd.concat([*genes, summary])]).scores
     found = verdict(scores, None)
     assert found.tone == tone
-    assert f"Its intervals hold {share:.0%} of the values where 90 % are stated".replace(
+    assert f"Its intervals contain {share:.0%} of the values, while 90 % are expected".replace(
         "%", " %", 1
     ) in said_of(found)
     assert ("too narrow by" in said_of(found)) == (share < 0.87)
@@ -502,14 +502,14 @@ def test_measured_and_imputed_genes_stand_apart_and_the_page_can_be_made_again(
 ) -> None:
     text = report(tmp_path / "report.html", imputed, scores).read_text(encoding="utf-8")
     imputed_at = text.index("Imputed genes, which the panel did not measure")
-    panel_at = text.index("Genes of the panel, which were measured too")
+    panel_at = text.index("Panel genes, which were also measured")
     for gene, measured in imputed.var["measured"].items():
         place = text.index(f'<th scope="row"><span class="name">{gene}</span>', imputed_at)
         assert (place > panel_at) == measured
     again = text[text.index('id="reproduce"') :]
     for said in ("2026-01-02T03:04:05+01:00", "atlas.h5ad", "15.8</data> seconds", "cellweft evaluate"):
         assert said in again
-    assert "What the verdicts call good and poor" in text
+    assert "What the verdicts count as good and poor" in text
 
 
 @pytest.mark.usefixtures("undrawn")

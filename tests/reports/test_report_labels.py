@@ -60,13 +60,13 @@ def test_what_the_section_says(cell_types: Make, tissue_pair: Pair, tmp_path: Pa
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
     said = (
         "90 cells got the most probable label",
-        "In the reference, 4 cells without a label took no part.",
+        "In the reference, 4 cells without a label were not used.",
         "of held-out cells of the reference, 81 % got the right label.",
-        "confidence differs from the share that is right by 0.044 : good. "
+        "confidence differs from the share of correct labels by 0.044 : good. "
         "Of the cells of the tissue, 10 % are unknown: good.",
         "label cells share share in the reference mean confidence unknown A 30 33 % 31 % 0.718 10 %",
         "No cell of the tissue has these labels of the reference: Absent .",
-        "calibration error of cell types, in held-out cells (less is better) 0.050 0.100",
+        "calibration error of cell types, in held-out cells (lower is better) 0.050 0.100",
         "no positions of these cells were given",
         "Do not rely on unknown cells alone to find such types.",
         "cellweft annotate atlas.h5ad tissue.h5ad -o labels --columns cell_type --set steps=23 "
@@ -119,7 +119,7 @@ def test_a_file_says_what_memory_says(
     assert "--columns class,subclass" in held
 
 
-@pytest.mark.parametrize("where", ["result", "pair", "both", "spots", "another order", "a part"])
+@pytest.mark.parametrize("where", ["result", "pair", "both", "spots", "a different order", "a part"])
 def test_labels_are_mapped_where_the_cells_have_places(
     cell_types: Make, tissue_pair: Pair, tmp_path: Path, drawn: list[str], where: str
 ) -> None:
@@ -132,7 +132,7 @@ def test_labels_are_mapped_where_the_cells_have_places(
         "pair": [tissue_pair, labels],
         "both": [tissue_pair, result, labels],
         "spots": [labels, spots],
-        "another order": [result[::-1].copy(), labels],
+        "a different order": [result[::-1].copy(), labels],
         "a part": [labels, result[:40].copy()],
     }
     words = words_of(report(tmp_path / "report.html", *given[where], progress=False))
@@ -203,8 +203,8 @@ def test_many_labels_are_cut_with_a_note(cell_types: Make, tmp_path: Path) -> No
     labels = cell_types([f"c{number}" for number in range(100)])
     labels["label"] = [f"t{number % 33}" for number in range(100)]
     words = words_of(report(tmp_path / "report.html", labels, progress=False))
-    assert "3 labels of fewer cells are not shown." in words
-    assert "labels has labels that its record does not know: t0 , t1 ," in words
+    assert "3 labels with fewer cells are not shown." in words
+    assert "labels has labels that are missing from its record: t0 , t1 ," in words
 
 
 @pytest.mark.usefixtures("drawn")
@@ -212,8 +212,8 @@ def test_what_should_be_known_of_these_labels(cell_types: Make, tissue_pair: Pai
     labels = cell_types(tissue_pair.st.obs_names)
     labels.attrs["cellweft"]["inputs"]["spatial"]["scale"] = "log"
     words = words_of(report(tmp_path / "report.html", labels.iloc[:50], tissue_pair, progress=False))
-    assert "the tissue held no counts, so that its depth was not known" in words
-    assert "labels holds 50 of the 90 cells that were annotated." in words
+    assert "the tissue data are not counts, so their depth is unknown" in words
+    assert "labels contains 50 of the 90 annotated cells." in words
     assert "a different number of cells than the inputs" in words
 
 
@@ -241,7 +241,7 @@ def spoiled(table: pd.DataFrame, change: Callable[[dict[str, Any]], object]) -> 
             lambda one: one.attrs.clear() or one,
             "its record: expected the record of Imputer.annotate.*in attrs",
         ),
-        (lambda one: one.iloc[[0, 0]], "every cell once, got several rows of 'a'"),
+        (lambda one: one.iloc[[0, 0]], "every cell once, got several rows for 'a'"),
         (lambda one: one.drop(columns="unknown"), "got none of 'unknown'"),
         (lambda one: one.drop(columns="label"), "a table of cell types, with the columns 'label'"),
         (lambda one: spoiled(one, lambda told: told.pop("calibration_error")), "'calibration_error'"),

@@ -79,5 +79,5 @@ def test_a_width_that_does_not_fit_the_weights_is_named(
     config = json.loads((folders[kind] / "config.json").read_text())
     config["settings"][setting] = 10**7
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(FormatError, match=f"expected 10,000,000 rows, which {setting} says, got [0-9]+"):
+    with pytest.raises(FormatError, match=f"expected 10,000,000 rows, as {setting} states, got [0-9]+"):
         cellweft.load(tmp_path)

@@ -56,7 +56,7 @@ def test_the_second_run_is_told_who_holds_the_output(kind: str, world: Any, tmp_
     path = tmp_path / KINDS[kind]
     first = stopped_run(world, path)
     try:
-        with pytest.raises(OutputError, match=f"another run is making .process {first} on .*, since 20"):
+        with pytest.raises(OutputError, match=f"another run is writing .process {first} on .*, since 20"):
             make(world, path)
         assert not path.exists()
     finally:
@@ -77,7 +77,7 @@ def test_a_run_whose_input_is_replaced_is_refused(world: Any, tmp_path: Path) ->
     other.X = other.X * 0
     shutil.rmtree(path)
     other.write_zarr(path)
-    with pytest.raises(FormatError, match="replaced meanwhile"):
+    with pytest.raises(FormatError, match="replaced in the meantime"):
         world.imputer.impute_to(tmp_path / "out.zarr", pair=pair, progress=False)
     assert not (tmp_path / "out.zarr").exists()
     shutil.rmtree(path)

@@ -258,7 +258,7 @@ def test_a_name_that_two_cells_have(monkeypatch: pytest.MonkeyPatch) -> None:
     pair.sc.obs_names = pd.Index(["a", "a", *"bcdefgh"])
     monkeypatch.setattr(Placed, "pair", pair)
     assert list(attribute(placed, ["c", "b"]).cells) == [3, 2]
-    with pytest.raises(InputError, match=r"got 'a', which several cells have. Ask for positions"):
+    with pytest.raises(InputError, match=r"got 'a', which several cells have. Use positions"):
         attribute(placed, ["a"])
 
 

@@ -133,7 +133,9 @@ def test_an_attribution_explains_what_it_was_made_for() -> None:
 
 @pytest.mark.parametrize("wrong", [np.ones((5, 2)), "placed.h5ad", None, pd.DataFrame({"a": [1.0]})])
 def test_what_is_neither_placement_nor_attribution_is_refused(wrong: Any) -> None:
-    message = r"attribution: expected a placement, or an attribution of its cells, got an? \w+\. Pass what"
+    message = (
+        r"attribution: expected a placement, or an attribution of its cells, got an? \w+\. Pass the result of"
+    )
     with pytest.raises(InputError, match=message):
         dominant_genes(wrong, ["a", "a", "b", "b", "b"])
     with pytest.raises(InputError, match=message):
@@ -192,7 +194,7 @@ def test_a_segment_of_one_cell_is_not_tested() -> None:
 @pytest.mark.parametrize(
     ("segments", "message"),
     [
-        (["a"] * 4, r"segments: expected at least two segments of 2 cells or more, got 'a \(4\)'"),
+        (["a"] * 4, r"segments: expected at least two segments with 2 or more cells, got 'a \(4\)'"),
         (["a", "a", "a", "b"], r"segments: expected at least two segments .* got 'a \(3\)', 'b \(1\)'"),
         (["a", "b"], "segments: expected one for each of the 4 cells of the attribution, got 2"),
         (["a", "a", "b", None], "segments: expected one for each .* got 4, 1 of them missing"),

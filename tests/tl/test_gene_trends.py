@@ -272,7 +272,7 @@ def test_types_that_cannot_be_fitted_are_left_out() -> None:
     with pytest.raises(KeyMissingError, match="got 'few', which was left out: 20 cells, fewer than"):
         trends.curves("Gene000", "few")
     small = gene_trends(values[:5], position[:5], genes=names(6), min_cells=1)
-    assert small.left_out == {"all": "5 cells, no more than the 5 knots"}
+    assert small.left_out == {"all": "5 cells, not more than the 5 knots"}
     assert small.table.empty
     assert list(small.table.columns) == list(COLUMNS)
 

@@ -83,7 +83,9 @@ def test_other_cells_of_the_pair(known: Imputer, tissue_pair: Pair) -> None:
 def test_a_loaded_imputer_draws_the_same(known: Imputer, tissue_pair: Pair, tmp_path: Path) -> None:
     genes = genes_of(known)
     again = load(known.save(tmp_path / "model"))
-    with pytest.raises(NotFittedError, match=r"has no data yet\. Call fit\(pair\) first, or attach"):
+    with pytest.raises(
+        NotFittedError, match=r"an unfitted one, or one without data\. Call fit\(pair\) first, or attach"
+    ):
         multiple_imputations(again, genes)
     for one, other in zip(
         multiple_imputations(again.attach(tissue_pair), genes, n=2),
@@ -147,5 +149,5 @@ def test_counts_are_refused_where_there_are_none(tissue: SimulatedTissue, known:
     counts = logs.X.toarray()
     logs.X = np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 50)
     other = Imputer(settings=QUICK).fit(pair(tissue.sc, logs))
-    with pytest.raises(ScaleError, match=r"scale: expected spatial data of counts"):
+    with pytest.raises(ScaleError, match=r"scale: expected spatial counts"):
         multiple_imputations(other, n=2, scale="counts")

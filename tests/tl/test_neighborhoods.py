@@ -313,8 +313,12 @@ def test_z_and_p_equal_naive_loops(seed: int) -> None:
             InputError,
             r"^places: expected 2 or 3 columns, one row per cell, got shape \(150, 4\)",
         ),
-        ({"places": np.zeros((0, 2))}, InputError, r"at least one of both, got shapes \(0, 2\) \(places\)"),
-        ({"places": np.zeros((150, 3))}, InputError, r"region_places: .* as many dimensions as places has"),
+        (
+            {"places": np.zeros((0, 2))},
+            InputError,
+            r"at least one row in each, got shapes \(0, 2\) \(places\)",
+        ),
+        ({"places": np.zeros((150, 3))}, InputError, r"region_places: .* dimensions as places"),
         ({"region_places": np.full((9, 2), np.nan)}, InputError, "region_places: expected a finite number"),
         ({"labels": np.array(["a"])}, InputError, "^labels: expected one label for each of the 150"),
         (
@@ -418,7 +422,7 @@ def test_many_cells_are_asked_by_a_draw(monkeypatch: pytest.MonkeyPatch) -> None
         (np.zeros(5), r"embeddings: expected finite values, cells x latent, .* got shape \(5,\)"),
         (np.zeros((1, 5)), r"of at least 2 cells, got shape \(1, 5\)"),
         (np.full((3, 2), np.nan), "embeddings: expected finite values"),
-        (np.ones((3, 2)), "expected cells that differ, got 3 cells that are all alike"),
+        (np.ones((3, 2)), "expected cells that differ, got 3 identical cells"),
     ],
 )
 def test_embeddings_that_are_none(cells: np.ndarray, message: str) -> None:

@@ -166,7 +166,7 @@ def test_near_and_far_by_a_plain_loop(placed: Placement, of: Any, within: float 
         (
             lambda one: regional_genes(one, ["a"] * 69 + ["b"]),
             InputError,
-            r"regions: expected at least two regions of 2 cells or more, got 'a \(69\)', 'b \(1\)'",
+            r"regions: expected at least two regions with 2 or more cells, got 'a \(69\)', 'b \(1\)'",
         ),
         (lambda one: regional_genes(one, "layr"), KeyMissingError, r"regions='layr'.*Did you mean 'layer'"),
         (
@@ -186,7 +186,7 @@ def test_near_and_far_by_a_plain_loop(placed: Placement, of: Any, within: float 
         (lambda one: near_type(one, one.pair.labels[0], within=0), SettingError, "within: expected"),
         (lambda one: axis_bins(np.array(["a", "b"])), InputError, "position: expected one number per cell"),
         (lambda one: axis_bins(np.ones((2, 2))), InputError, "position: expected one number per cell"),
-        (lambda one: axis_bins(np.ones(4)), InputError, "position: .* got 4 cells at one position"),
+        (lambda one: axis_bins(np.ones(4)), InputError, "position: .* got 4 cells at the same position"),
         (lambda one: axis_bins(np.arange(4.0), 1), SettingError, "bins: expected a whole number from 2 to"),
         (
             lambda one: axis_bins(np.arange(4.0), 2, by="cell"),

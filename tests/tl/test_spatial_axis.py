@@ -315,7 +315,7 @@ def test_natural_splines_by_hand() -> None:
         (np.zeros(9), r"coordinates: expected 2 or 3 columns, one row per cell, got shape \(9,\)"),
         (np.zeros((9, 4)), r"2 or 3 columns, one row per cell, got shape \(9, 4\)"),
         (np.full((9, 2), np.nan), "NaN or infinity for 9 of 9 cells, the first at row 0"),
-        (np.ones((9, 2)), "cells at different places, got 9 cells at one place"),
+        (np.ones((9, 2)), "cells at different positions, got 9 cells at the same position"),
     ],
 )
 @each_kind
@@ -360,7 +360,7 @@ def test_settings_out_of_range(options: dict[str, object], message: str) -> None
 
 @pytest.mark.parametrize("start", [[1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]])
 def test_a_start_that_is_no_place(start: list[float]) -> None:
-    with pytest.raises(InputError, match="start: expected a place of 2 finite numbers"):
+    with pytest.raises(InputError, match="start: expected a point with 2 finite numbers"):
         fit_axis(arch()[0], start=start)
 
 

@@ -127,17 +127,19 @@ def test_what_is_refused(cortex: SimulatedTissue, cortex_pair: Pair) -> None:
     with pytest.raises(cellweft.errors.InputError, match="pair"):
         cellweft.tl.spillover(cortex.st)
     nowhere = cellweft.pair(cortex.sc, cortex.st, coordinates="none")
-    with pytest.raises(cellweft.errors.KeyMissingError, match="coordinates: expected places of the spatial"):
+    with pytest.raises(
+        cellweft.errors.KeyMissingError, match="coordinates: expected positions of the spatial"
+    ):
         cellweft.tl.spillover(nowhere)
     logs = cortex.st.copy()
     values = logs.X.toarray()
     logs.X = np.log1p(values / np.maximum(values.sum(axis=1, keepdims=True), 1) * 100)
-    with pytest.raises(cellweft.errors.ScaleError, match="st: expected spatial data of counts"):
+    with pytest.raises(cellweft.errors.ScaleError, match="st: expected spatial counts"):
         cellweft.tl.spillover(cellweft.pair(cortex.sc, logs))
     heap = cortex.st.copy()
     heap.obs["slice"] = np.where(np.arange(500) % 2, "odd", "even")
     heap.obsm["spatial"] = np.repeat(np.arange(500) % 2, 2).reshape(500, 2).astype(float)
-    with pytest.raises(cellweft.errors.InputError, match="500 cells at one place in their slice"):
+    with pytest.raises(cellweft.errors.InputError, match="500 cells at the same position in their slice"):
         cellweft.tl.spillover(cellweft.pair(cortex.sc, heap, slices="slice"))
     for setting, value in (("n_neighbors", 0), ("n_profiles", 1), ("radius", -1.0), ("seed", -1)):
         with pytest.raises(cellweft.errors.SettingError, match=setting):

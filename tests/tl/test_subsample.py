@@ -45,7 +45,7 @@ def test_types_that_are_named_and_draws_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"rate": 0}, SettingError, "rate: expected a part above 0, got 0"),
+        ({"rate": 0}, SettingError, "rate: expected a fraction above 0, got 0"),
         ({"rate": 1.2}, SettingError, "rate: expected a number from 0 to 1"),
         ({"times": 0.5}, SettingError, "times: expected a number >= 1"),
         ({"seed": -1}, SettingError, "seed: expected a whole number >= 0"),

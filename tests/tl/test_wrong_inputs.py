@@ -94,7 +94,7 @@ def test_every_tool_is_tried_here() -> None:
         (lambda: cellweft.tl.axis_of_score(LABELS), "score: expected an array of numbers, got a ndarray"),
         (
             lambda: cellweft.tl.leiden_clusters(ad.AnnData(np.ones((2, 2), dtype=np.float32)), seed=0),
-            "expression: expected an array, got a AnnData.* of an AnnData its X",
+            "expression: expected an array, got a AnnData.* such as X or a layer of an AnnData",
         ),
         (lambda: cellweft.tl.leiden_clusters(VALUES, seed=-1), "seed: expected a whole number >= 0"),
         (

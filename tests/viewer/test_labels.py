@@ -112,11 +112,11 @@ def test_labels_that_cannot_be_shown(
     cell_types: Make, imputed: AnnData, stores: dict[str, Path], tmp_path: Path
 ) -> None:
     table = cell_types(imputed.obs_names)
-    with pytest.raises(SettingError, match=r"labels: expected an imputed result or spots, .* placed alone"):
+    with pytest.raises(SettingError, match=r"labels: expected an imputed result or spots, .* placed only"):
         view(stores["placed"], labels=table, **QUIET)
     with pytest.raises(InputError, match=r"labels: expected the cells of result .*got other names \('x0'"):
         view(imputed, labels=cell_types([f"x{number}" for number in range(61)]), **QUIET)
-    with pytest.raises(InputError, match=r"labels.*every cell once"):
+    with pytest.raises(InputError, match=r"labels.*each cell once"):
         view(imputed, labels=table.iloc[[0, 0]], **QUIET)
     with pytest.raises(InputError, match=r"labels.*got none of 'unknown'"):
         view(imputed, labels=table.drop(columns="unknown"), **QUIET)

@@ -131,7 +131,7 @@ def test_other_cells_and_other_genes(counts: AnnData, imputed: AnnData, means: M
         measured(counts[:, ["Other1", "Other2"]].copy(), imputed, means)
     twice = counts.copy()
     twice.obs_names = [*counts.obs_names[:-1], counts.obs_names[0]]
-    with pytest.raises(InputError, match="names that stand twice"):
+    with pytest.raises(InputError, match="duplicate names"):
         measured(twice, imputed, means)
 
 

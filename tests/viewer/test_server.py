@@ -451,7 +451,7 @@ def test_it_listens_on_loopback_alone(viewer: Viewer) -> None:
 
 
 def test_a_port_that_is_taken(viewer: Viewer, stores: dict[str, Path]) -> None:
-    with pytest.raises(SettingError, match=f"expected a free port, got {viewer.port}, where another program"):
+    with pytest.raises(SettingError, match=f"expected a free port, got {viewer.port}, which another program"):
         view(stores["placed"], port=viewer.port, open_browser=False, block=False)
     for port in (-1, 65_536, 1.5):
         with pytest.raises(SettingError, match="port: expected a whole number from 0 to 65535"):
@@ -536,7 +536,7 @@ def test_what_cannot_be_shown(stores: dict[str, Path], counts: AnnData, tmp_path
         view(tmp_path / "none.zarr", **quiet)
     with pytest.raises(FormatError, match=r"Pass the tissue with tissue="):
         view(stores["tissue"], **quiet)
-    with pytest.raises(SettingError, match=r"expected an imputed result, .* got placed alone"):
+    with pytest.raises(SettingError, match=r"expected an imputed result, .* got placed only"):
         view(stores["placed"], tissue=stores["tissue"], **quiet)
     with pytest.raises(GeneError, match="none of them"):
         view(stores["zarr"], tissue=counts[:, ["Other1", "Other2"]].copy(), **quiet)
@@ -618,7 +618,7 @@ def test_comparing_needs_the_token_too(viewer: Viewer) -> None:
     assert reply.status == 403
     told = json.loads(reply.read())["error"]
     assert told["where"] == "token"
-    assert "Open the address that cellweft view showed" in told["fix"]
+    assert "Open the address that cellweft view printed" in told["fix"]
     line.close()
 
 

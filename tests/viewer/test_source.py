@@ -59,7 +59,7 @@ def test_what_has_changed_is_shown_no_longer(
             assert reply.status == 410
             assert reply.told["error"]["where"] == str(store)
             assert "as it was when cellweft view opened it" in reply.told["error"]["expected"]
-            assert reply.told["error"]["fix"].startswith("Start cellweft view anew")
+            assert reply.told["error"]["fix"].startswith("Restart cellweft view to")
 
 
 def test_the_tissue_is_watched_too(

@@ -78,7 +78,7 @@ def annotate(
         before = "" if len(record["labels"]) == 1 else f"{finest}_"
         n_unknown = int(table[before + UNKNOWN].sum())
         counts = {str(name): int(count) for name, count in table[before + LABEL].value_counts().items()}
-        said = f"Told {len(counts):,} labels in {len(table):,} cells, {n_unknown:,} unknown -> {output}"
+        said = f"Assigned {len(counts):,} labels to {len(table):,} cells, {n_unknown:,} unknown -> {output}"
         about = {"model": model, "cells": len(table), "unknown": n_unknown, "labels": counts}
         more = {"output": path, "parameters": beside, "calibration": record, "cautions": cautions_of(pair)}
         screen.finish(said, {"command": "annotate", **about, **more})

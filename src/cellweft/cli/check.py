@@ -41,7 +41,7 @@ def check(
         chunks = _compared(screen, [sc, st]) if deep else {}
         if st is None:
             if not deep:
-                fix = "Name the spatial data too, or check one store alone: " + arg("deep", True) + "."
+                fix = "Pass the spatial data too, or check a single store: " + arg("deep", True) + "."
                 raise SettingError("st", expected="spatial data", got="none", fix=fix)
             open_result(sc, argument="sc")
             if not chunks:
@@ -49,7 +49,7 @@ def check(
                     str(sc),
                     expected="a zarr store that cellweft wrote",
                     got="no checksums",
-                    fix="Compare a copy with what it was copied from.",
+                    fix="Compare it with the original instead.",
                 )
             screen.finish(f"{sc} is intact", {"command": "check", "chunks": chunks})
             return

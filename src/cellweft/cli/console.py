@@ -136,8 +136,8 @@ def running(options: ShownOptions) -> Iterator[Screen]:
             raise
         short = MemoryBudgetError(
             "memory",
-            expected="as much as the plan says",
-            got="less from the system",
+            expected="as much memory as planned",
+            got="less, the system's limit",
             fix="Lower " + arg("memory") + ", or raise the limit (ulimit -v).",
         )
         for note in _notes(error):

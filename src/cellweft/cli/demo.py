@@ -105,17 +105,19 @@ def demo(
                 progress=progress,
             )
         screen.say("")
-        screen.show(score_table(_by_preset(made.held_out), title="Panel genes, hidden a third at a time"))
+        screen.show(score_table(_by_preset(made.held_out), title="Panel genes, one third hidden at a time"))
         off_panel = _by_preset(made.against_truth)
-        screen.show(score_table(off_panel, title="Genes that were not on the panel, against the truth"))
+        screen.show(score_table(off_panel, title="Genes outside the panel, compared with the truth"))
         screen.say(
-            "Medians over genes and over cells, and agreement of clusters. Higher is better, except mse.\n"
-            "A method that predicts one constant per gene (mean) has a high cosine too: look at pearson.\n"
-            "The reliable half are the genes with the higher reliability. auto has a third of its steps:\n"
+            "Medians over genes and cells, and agreement between clusters. Higher is better, except mse.\n"
+            "Even a method that predicts one constant per gene (mean) has a high cosine: look at pearson "
+            "instead.\n"
+            "The reliable half is the half of the genes with the highest reliability. auto has a third of "
+            "its steps:\n"
             f"{_method(SETTINGS)}.\n"
         )
         places = _by_preset(made.places)
-        screen.show(placement_table(places, title="Positions of the atlas cells, against the truth"))
+        screen.show(placement_table(places, title="Positions of the atlas cells, compared with the truth"))
         screen.say(
             "Distance from the true position, in the unit of the coordinates, and hits: how many of a\n"
             f"cell's 25 nearest cells are found. auto is {_method(PLACER_SETTINGS)} here.\n"
@@ -193,8 +195,8 @@ def run_demo(
     device
         Device of the methods.
     overwrite
-        Whether to replace files of these names that no demonstration wrote. Files of an earlier demonstration
-        are always replaced, files with other names never.
+        Whether to replace files of these names that cellweft demo did not write. Files of an earlier
+        demonstration are always replaced, files with other names never.
     say
         Called with a line at the start of each step.
     progress
@@ -203,7 +205,7 @@ def run_demo(
     Raises
     ------
     OutputExistsError
-        The folder contains files of these names that no demonstration wrote.
+        The folder contains files of these names that cellweft demo did not write.
     OutputError
         The folder could not be written to.
     MissingExtraError
@@ -251,7 +253,7 @@ def run_demo(
 
 
 def _prepare(folder: Path, *, overwrite: bool) -> Path:
-    """Create the folder, and refuse to replace files that no demonstration wrote."""
+    """Create the folder, and refuse to replace files that cellweft demo did not write."""
     check_output(folder.with_name(folder.name + ".partial"))  # whether the parent folder can be used
     with output_errors(folder):
         folder.mkdir(exist_ok=True)
@@ -262,8 +264,8 @@ def _prepare(folder: Path, *, overwrite: bool) -> Path:
             replace = arg("overwrite", True)
             raise OutputExistsError(
                 str(folder),
-                expected="a new folder, or one of an earlier demonstration",
-                got=f"a folder with a {foreign[0]} that no demonstration wrote",
+                expected="a new folder, or the folder of an earlier demonstration",
+                got=f"a folder with a {foreign[0]} that cellweft demo did not write",
                 fix=sentence("Choose another folder, {}, or replace its files: {}.", arg("out"), replace),
             )
         mark.write_text(json.dumps({"written by": "cellweft demo", "files": names}, indent=2) + "\n")

@@ -123,7 +123,7 @@ class PlaceOptions:
                     name,
                     expected="pseudo-spots, which have a grid" if got else "none with pseudo-spots",
                     got=got + arg("pseudo_spots"),
-                    fix="Leave out one of the two.",
+                    fix="Use only one of them.",
                 )
         if self.pseudo_spots is None:
             return None
@@ -132,10 +132,10 @@ class PlaceOptions:
             wrong = sorted(other - {"labels", "coordinates"})
             raise SettingError(
                 "pseudo_spots",
-                expected="the cells of SC as ST too, and of the options of data only "
+                expected="SC and ST to be the same cells and, of the options for reading data, only "
                 + (arg("labels") + " and " + arg("coordinates")),
                 got=f"{wrong[0]}" if wrong else f"{st}",
-                fix="Name the same file twice; its main matrix holds the counts.",
+                fix="Pass the same file twice. Its main matrix must contain the counts.",
             )
         axes = None if self.grid is None else [one.strip() for one in self.grid.split(",")]
         if axes is not None and (len(axes) != 2 or not all(one.isdecimal() for one in axes)):
@@ -251,7 +251,7 @@ def _cells_of(path: Path) -> AnnData:
 
     open_input(path, argument="sc")  # refuses what it is not
     if path.suffix not in (".h5ad", ".zarr"):
-        fix = "Write the cells with AnnData, places and types included."
+        fix = "Write the cells with AnnData, including their positions and types."
         raise FormatError(str(path), expected="an .h5ad or .zarr file of cells", got=path.name, fix=fix)
     return anndata.read_h5ad(path) if path.suffix == ".h5ad" else anndata.read_zarr(path)
 

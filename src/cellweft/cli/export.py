@@ -149,7 +149,7 @@ def _check_options(to: str, output: Path | None, given: dict[str, Any]) -> None:
         if given[name] is None:
             raise SettingError(
                 name,
-                expected="a value, required by " + arg("to", to),
+                expected="a value, which is required by " + arg("to", to),
                 got="none",
                 fix="Add " + arg(name, "STORE" if name == "into" else "cell_type") + ".",
             )

@@ -173,7 +173,7 @@ def _check_measured(measured: PanelValues, preset: Preset) -> None:
     if measured == "blend" and preset != "auto":
         raise SettingError(
             "measured",
-            expected=arg("preset", "auto") + ", which can leave a gene out of what it compares cells by",
+            expected=arg("preset", "auto") + ", which can compare cells without using the gene itself",
             got=arg("preset", preset),
             fix="Omit that option, or " + arg("measured") + ".",
         )

@@ -47,7 +47,7 @@ def read_genes(text: str) -> list[str] | None:
     if is_file or path.suffix in (".txt", ".csv", ".tsv", ".list") or "/" in text:
         from cellweft.genes.proteins.lookup import read_names
 
-        fix = "Pass a text file, or the gene names separated by commas."
+        fix = "Pass a text file, or gene names separated by commas."
         names = read_names(path, where=arg("genes", text), fix=fix)
     else:
         names = [name.strip() for name in text.split(",") if name.strip()]

@@ -106,7 +106,7 @@ def _asked_genes(genes: str | None, spots: Path | None) -> list[str]:
             arg("genes", genes),
             expected="names of genes, and an output for the spots",
             got="no " + arg("spots") if spots is None else "all",
-            fix="Add " + example + ". For all genes, run cellweft impute.",
+            fix="Add " + example + ". To get all genes, run cellweft impute.",
         )
     return read_genes(genes) or []
 

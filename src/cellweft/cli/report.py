@@ -113,7 +113,7 @@ def _asked_genes(genes: str | None) -> list[str]:
         return []
     names = read_genes(genes)
     if names is None:
-        expected, fix = "a few genes, as each is plotted", "Name the genes that you want to plot."
+        expected, fix = "a few genes, because each one is plotted", "List the genes that you want to plot."
         raise SettingError(arg("genes", "all"), expected=expected, got="all", fix=fix)
     return names
 
@@ -125,7 +125,7 @@ def _measured(truth: Path | None, inputs: tuple[Path, Path] | None, data: PairOp
     if inputs is None:
         raise SettingError(
             "truth",
-            expected=arg("check_inputs") + " too, as values are normalised together with the reference",
+            expected=arg("check_inputs") + " too, because values are normalised together with the reference",
             got="none",
             fix="Add " + arg("check_inputs") + " SC ST.",
         )

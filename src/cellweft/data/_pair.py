@@ -239,7 +239,7 @@ class Pair(NotebookText):
         if len(kept) < 2:
             raise GeneError(
                 "genes",
-                expected=f"genes that leave at least 2 of the {len(self.shared_genes)} shared ones",
+                expected=f"genes that leave at least 2 of the {len(self.shared_genes)} shared genes",
                 got=f"{len(held)}, which leave {len(kept)}",
                 fix="Hold out fewer genes.",
             )
@@ -347,8 +347,8 @@ class Pair(NotebookText):
             raise GeneError(
                 f"{data.where}.var_names",
                 expected=f"all {len(self.shared_genes):,} genes of the panel",
-                got=f"{len(lacking):,} that are not there: {shorten(self.shared_genes[lacking].tolist())}",
-                fix="Pass cells that were measured for these genes, or fit to a pair with these cells.",
+                got=f"{len(lacking):,} that are missing: {shorten(self.shared_genes[lacking].tolist())}",
+                fix="Pass cells in which these genes were measured, or fit to a pair with these cells.",
             )
         shared = match.first[np.argsort(match.second)]
         names = joined_names(own_names(genes.names, var), panel, match)
@@ -583,8 +583,8 @@ def _slices(data: Input, asked: str | None, places: DoubleArray | None) -> tuple
     parts = "" if guess else sections_in_names(data.obs.names(), places)
     if parts:
         note = (
-            f"the names of the cells {parts}, but no column tells sections apart. If these are several, put "
-            "that part of the names into a column of obs and name it: "
+            f"the names of the cells {parts}, but no column identifies the sections. If there are "
+            "several, copy that part of the names to a column of obs and specify it: "
         )
         note += arg("slices", Placeholder("COLUMN")) + "."
         data = dataclasses.replace(data, notes=(*data.notes, note))
@@ -667,7 +667,7 @@ def _measured_everywhere(
             f"{data.where}.X",
             expected="at least 2 shared genes that were measured in all slices",
             got=f"{kept.sum()}; without values in some slices are {shorten(list(partly))}",
-            fix="Impute each slice by itself.",
+            fix="Impute each slice separately.",
         )
     return partly, dataclasses.replace(match, first=match.first[kept], second=match.second[kept])
 
@@ -720,11 +720,11 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
             raise GeneError(
                 f"{data.where}.var_names",
                 expected="names of genes",
-                got=f"numbers that only count the columns ({_some(genes)})",
+                got=f"numbers that only index the columns ({_some(genes)})",
                 fix=sentence(
-                    "Name the column of var with the genes' names, {}; a table needs them in its first row, "
-                    "and one of genes x cells has to be transposed."
-                    + " Its raw slot may have them: {}."
+                    "Specify the column of var that contains the gene names, {}. In a table, put the "
+                    "names in the first row; transpose a table of genes x cells."
+                    + " They may be in its raw slot: {}."
                     * data.has_raw,
                     arg(argument, Placeholder("NAME")),
                     *[arg(f"{argument[:2]}_layer", RAW)] * data.has_raw,
@@ -737,13 +737,13 @@ def _matched(sc: Input, sc_genes: Genes, st: Input, st_genes: Genes) -> GeneMatc
     names = f"; {sc.where} has {_some(sc_genes)}, {st.where} has {_some(st_genes)}"
     fix: str | Message = _way_out(sc_genes, st_genes)
     if match.ambiguous:
-        got += f" ({len(match.ambiguous):,} left out, since several genes have the name)"
+        got += f" ({len(match.ambiguous):,} left out, because several genes have this name)"
         fix = (
-            "Several genes have one name, apart from case or spelling: "
-            f"{shorten(list(match.ambiguous), most=6)}. Keep one of each; of cells of two species in one "
-            "matrix, the genes of one."
+            "Several genes have the same name, apart from case or spelling: "
+            f"{shorten(list(match.ambiguous), most=6)}. Keep one of each; if the matrix combines cells of "
+            "two species, keep the genes of one."
         )
-    raise GeneError("genes", expected="at least 2 genes that both sides have", got=got + names, fix=fix)
+    raise GeneError("genes", expected="at least 2 genes in both inputs", got=got + names, fix=fix)
 
 
 def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
@@ -752,10 +752,10 @@ def _way_out(sc_genes: Genes, st_genes: Genes) -> str:
     if ensembl[0] != ensembl[1]:
         side = "sc" if ensembl[0] else "st"
         column = arg(f"{side}_gene_column", Placeholder("NAME"))
-        return "One side is named by Ensembl IDs: name its column of var with symbols, " + column + "."
+        return "One input uses Ensembl IDs: specify its column of var with gene symbols, " + column + "."
     return sentence(
-        "Check that both are of the same species and use the same kind of name (symbols or Ensembl IDs); "
-        "{} and {} take the names from a column of var, and {} is for two species.",
+        "Check that both inputs are from the same species and use the same kind of name (symbols or "
+        "Ensembl IDs). {} and {} read the names from a column of var; {} is for two species.",
         arg("sc_gene_column"),
         arg("st_gene_column"),
         arg("orthologs", "human:mouse"),
@@ -804,7 +804,7 @@ def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") ->
                 "labels",
                 expected="a type for every cell of the reference",
                 got="a pair without labels",
-                fix="Name the column of obs when the pair is made: " + arg("labels", "COLUMN") + ".",
+                fix="Specify the column of obs when you create the pair: " + arg("labels", "COLUMN") + ".",
             )
         return pair.labels
     if isinstance(labels, str):
@@ -817,14 +817,14 @@ def labels_of(pair: Pair, labels: Labels = None, *, argument: str = "labels") ->
     if values.shape != (pair.sc.n_cells,):
         raise InputError(
             "labels",
-            expected=f"one type for each of the {pair.sc.n_cells:,} cells",
+            expected=f"one type per cell for the {pair.sc.n_cells:,} cells",
             got=f"shape {values.shape}",
             fix=fix,
         )
     return cell_types(pd.Series(values), "labels")
 
 
-def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place cells on") -> DoubleArray:
+def coordinates_of(pair: Pair, *, expected: str = "spots with coordinates, to place cells on") -> DoubleArray:
     """Return where spots or cells are, (n_st, 2 or 3), or raise `KeyMissingError` where no place is known."""
     if pair.coordinates is None:
         forms = [arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y")]
@@ -832,7 +832,7 @@ def coordinates_of(pair: Pair, *, expected: str = "spots with places, to place c
             "coordinates",
             expected=expected,
             got="a pair without coordinates",
-            fix=sentence("Name them when the pair is made: {} or {}.", *forms),
+            fix=sentence("Specify them when you create the pair: {} or {}.", *forms),
         )
     return pair.coordinates
 

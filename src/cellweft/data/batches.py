@@ -72,14 +72,14 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
             place,
             expected="a batch for every cell",
             got=f"{many(n_missing, 'cell')} without one",
-            fix=sentence("Fill them in, or remove these cells; or leave out {}.", without),
+            fix=sentence("Fill in the missing values, remove these cells, or omit {}.", without),
         )
     if len(names) == 1:
         raise InputError(
             place,
-            expected="two batches or more",
-            got=f"one, {str(names[0])!r}, in all cells",
-            fix=sentence("Leave out {}, or name another column.", without),
+            expected="at least two batches",
+            got=f"a single one, {str(names[0])!r}, for all cells",
+            fix=sentence("Omit {}, or choose another column.", without),
         )
     check_groups(values, place, what="batch")
     sizes = np.bincount(codes)
@@ -88,9 +88,9 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
         largest = ", ".join(f"{str(names[code])!r} ({sizes[code]:,})" for code in order[:3])
         raise InputError(
             place,
-            expected=f"two batches or more with at least {FEWEST_BATCH_CELLS} cells, to compare them by",
+            expected=f"at least two batches with {FEWEST_BATCH_CELLS} or more cells, to compare their levels",
             got=largest + f" and {len(names) - 3} more" * (len(names) > 3),
-            fix=sentence("Name a column with larger batches, or leave out {}.", without),
+            fix=sentence("Choose a column with larger batches, or omit {}.", without),
         )
     return CellBatches(column=column, names=names, codes=codes.astype(np.int64))
 
@@ -158,7 +158,7 @@ def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
             yield (
                 f"Reference: {shorten(few)} of obs[{batches.column!r}] "
                 f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_BATCH_CELLS} cells with counts, "
-                "too few to compare with the others: taken as they are."
+                "too few to compare with the others. Their values are not changed."
             )
         return
     if side.scale != "raw":
@@ -174,9 +174,11 @@ def batch_cautions(side: Side, totals: DoubleArray) -> Iterator[str]:
         name = max(ratios, key=ratios.__getitem__)
         ratio, deepest, thinnest = ratios[name]
         yield (
-            f"Reference: a typical cell of {deepest!r} has {ratio:,.0f} times the counts of one of "
-            f"{thinnest!r} (obs[{name!r}]). If these are donors, technologies or atlases that were joined, "
-            "name the column, to bring their genes to one level: " + arg("reference_batch", name) + "."
+            f"Reference: a typical cell of {deepest!r} has {ratio:,.0f} times as many counts as one of "
+            f"{thinnest!r} (obs[{name!r}]). If these are donors, technologies or atlases that were "
+            "combined, specify the column to equalise the levels of their genes: "
+            + arg("reference_batch", name)
+            + "."
         )
 
 

@@ -64,8 +64,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     match = evidence.match
     if len(match.first) < FEW_SHARED:
         yield (
-            f"Only {len(match.first)} genes are shared, hardly enough to match cells: trust the imputed "
-            "genes only as far as a test on held-out genes supports them."
+            f"Only {len(match.first)} genes are shared, hardly enough to match cells. Trust the imputed "
+            "genes only as far as an evaluation on held-out genes supports them."
         )
     only = only_spatial(evidence)
     if only:
@@ -78,8 +78,8 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
         dates = [str(name) for name in side.input_names if _DATE.fullmatch(str(name))]
         if dates:
             yield (
-                f"{title_of(side)}: {shorten(dates)} may be genes whose names a spreadsheet took for dates "
-                "or numbers, such as Marchf1 and Septin2: restore their names."
+                f"{title_of(side)}: {shorten(dates)} may be genes whose names a spreadsheet converted to "
+                "dates or numbers, such as Marchf1 and Septin2. Restore their names."
             )
     scan = evidence.sides[1].scan
     is_filled = scan.totals > 0
@@ -87,15 +87,15 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
     of_genes = len(only) / max(evidence.sides[1].side.n_genes, 1)
     if only and share > min(_MOST_UNSHARED, max(0.1, 4 * of_genes)):
         yield (
-            f"Spatial: columns that are not in the reference hold {share:.0%} of a typical cell's values; "
-            "check that all of them are genes."
+            f"Spatial: columns that are not in the reference make up {share:.0%} of a typical cell's "
+            "values. Check that all of them are genes."
         )
     for one in evidence.sides:
         genomes = genomes_of(one.side.input_names)
         if len(genomes) > 1:
             yield (
-                f"{title_of(one.side)}: genes of several genomes ({shorten(genomes)}) count towards the size "
-                "of a cell; keep the genes, and the cells, of one."
+                f"{title_of(one.side)}: genes of several genomes ({shorten(genomes)}) all contribute to a "
+                "cell's total count. Keep the genes and cells of a single genome."
             )
         yield from _heavy_cautions(one)
     yield from _match_cautions(evidence)
@@ -112,9 +112,9 @@ def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
     place = int(np.argmax(projections))
     if len(projections) >= FEWEST_GENES and total > 0 and projections[place] > _MOST_OF_ONE * total:
         yield (
-            f"{title_of(one.side)}: {str(one.data.var.index[place])!r} holds about "
-            f"{projections[place] / total:.0%} of all values; check that they are counts, like those of the "
-            "other genes."
+            f"{title_of(one.side)}: {str(one.data.var.index[place])!r} makes up about "
+            f"{projections[place] / total:.0%} of all values. Check that they are counts, like those of "
+            "the other genes."
         )
 
 
@@ -124,30 +124,30 @@ def _match_cautions(evidence: CheckResults) -> Iterator[str]:
     if match.by_case:
         pairs = [f"{one}/{two}" for one, two in match.by_case]
         yield (
-            f"{many(len(pairs), 'gene')} matched only when upper and lower case are ignored "
+            f"{many(len(pairs), 'gene')} matched only when case is ignored "
             f"({shorten(pairs, most=3)}): " + _about_species(evidence) + "."
         )
     if match.by_spelling:
         pairs = [f"{one}/{two}" for one, two in match.by_spelling]
         yield (
-            f"{many(len(pairs), 'gene')} matched only by other spellings of a name "
+            f"{many(len(pairs), 'gene')} matched only by an alternative spelling "
             f"({shorten(pairs, most=3)}): check that they are the same genes."
         )
     if all(
         are_numbers(one.genes.names[places])
         for one, places in zip(evidence.sides, (match.first, match.second), strict=True)
     ):
-        yield "The names that match are whole numbers: they are taken as Entrez gene IDs."
+        yield "The names that match are whole numbers. They are interpreted as Entrez gene IDs."
     if all(only_number(one.genes.names) for one in evidence.sides):
         some = shorten([str(name) for name in evidence.sides[1].genes.names[:3]])
         yield (
-            f"Gene names are only numbers in both inputs ({some}) and match by number alone: make sure "
-            "that the same number is the same gene."
+            f"Gene names are numbers in both inputs ({some}) and are matched by number. Make sure that "
+            "the same number means the same gene."
         )
     if match.ambiguous:
         yield (
-            f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or names "
-            f"that differ from it in case or spelling alone: {shorten(list(match.ambiguous))}."
+            f"{many(len(match.ambiguous), 'gene')} left out because several genes have this name, or a "
+            f"name that differs only in case or spelling: {shorten(list(match.ambiguous))}."
         )
 
 
@@ -158,8 +158,8 @@ def _notes(evidence: CheckResults) -> Iterator[str]:
         yield from (f"{title_of(one.side)}: {note}" for note in notes)
         if one.genes.n_left_out:
             yield (
-                f"{title_of(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an earlier "
-                "one has the same gene name."
+                f"{title_of(one.side)}: {many(one.genes.n_left_out, 'column')} left out because an "
+                "earlier column has the same gene name."
             )
 
 
@@ -171,18 +171,18 @@ def _gene_columns_cautions(evidence: CheckResults) -> Iterator[str]:
         called = sorted(genes & {*map(str, others)})
         if called:
             yield (
-                f"{title_of(one.side)}: {shorten(called)} of obs, or left out as no gene, "
+                f"{title_of(one.side)}: {shorten(called)}, in obs or not recognised as genes, "
                 f"{'has the name of a gene' if len(called) == 1 else 'have names of genes'} of the other "
-                "input but no counts here: if these are counts, store them as numbers together with the "
-                "other genes."
+                "input. Their values are not read as counts. If they are counts, store them as numbers "
+                "together with the other genes."
             )
 
 
 def _about_species(evidence: CheckResults) -> Message:
-    """Say what genes that match by case alone ask for."""
+    """Say what to do about genes that match only when case is ignored."""
     if evidence.sides[0].genes.orthologs:
-        return "both sides seem to be of one species; if they are, leave out " + arg("orthologs")
-    same = "make sure both sides are of the same species, or name orthologs: "
+        return "both inputs seem to be from the same species. If they are, omit " + arg("orthologs")
+    same = "check that both inputs are from the same species, or specify orthologs: "
     return same + arg("orthologs", "human:mouse")
 
 
@@ -195,7 +195,10 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
         yield (
             f"Shared genes with the same values in every cell of both inputs: {'; '.join(same[:3])}"
             + f" and {len(same) - 3} more groups" * (len(same) > 3)
-            + ". If they are one gene, keep one of them; else held-out genes are predicted from their copies."
+            + (
+                ". If they are the same gene, keep one of them. Otherwise held-out genes are predicted "
+                "from their own copies."
+            )
         )
     for one, shared in zip(evidence.sides, (match.first, match.second), strict=True):
         bases = {*one.genes.names[shared].tolist()}
@@ -203,8 +206,9 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
         made = [name for name, original in originals if original != name and original in bases]
         if made:
             yield (
-                f"{title_of(one.side)}: {shorten(made)} may be further copies of shared genes, whose names "
-                "were made unique: the first copy of each is used. Sum the copies, if they are of one gene."
+                f"{title_of(one.side)}: {shorten(made)} may be further copies of shared genes whose names "
+                "were made unique. The first copy of each is used. If the copies are of the same gene, "
+                "sum them."
             )
         folded = pd.Index(one.genes.names).str.lower()
         twice = folded.duplicated(keep=False) & folded.isin(folded[shared])
@@ -212,8 +216,8 @@ def _twin_cautions(evidence: CheckResults) -> Iterator[str]:
             twins = pd.Series(one.genes.names[twice]).groupby(folded[twice], sort=True)
             said = ["/".join(group) for _, group in twins]
             yield (
-                f"{title_of(one.side)}: names of genes differ in case alone ({shorten(said, most=3)}): they "
-                "are taken as different genes; keep one of them if they are one gene."
+                f"{title_of(one.side)}: gene names differ only in case ({shorten(said, most=3)}). They "
+                "are treated as different genes; if they are the same gene, keep one of them."
             )
 
 
@@ -240,24 +244,25 @@ def _measured_cautions(evidence: CheckResults) -> Iterator[str]:
     is_beyond[evidence.match.first] = False
     if not is_beyond.any():
         yield (
-            f"Reference: it has no gene{' with counts' * (sc.n_genes > len(evidence.match.first))} beyond "
-            "the panel, so there is nothing to impute: imputation would only smooth the measurements. "
-            "Use a reference with all of its genes."
+            f"Reference: no gene{' with counts' * (sc.n_genes > len(evidence.match.first))} outside the "
+            "panel, so there is nothing to impute. Imputation would only smooth the measurements. Use a "
+            "reference that still has all of its genes."
         )
     if evidence.partly:
         yield (
-            f"Spatial: {many(len(evidence.partly), 'gene')} without values in all of a slice "
-            f"({_some_genes(evidence.partly)}): treated as not measured there, as when panels are combined. "
-            "They are left out of the panel and the totals of cells in all slices, and imputed in all cells "
-            "if the reference has them. To use them where they were measured, impute each slice separately."
+            f"Spatial: {many(len(evidence.partly), 'gene')} without any value in an entire slice "
+            f"({_some_genes(evidence.partly)}). They are treated as not measured there, as when panels "
+            "are combined: they are excluded from the panel and from the cells' totals in all slices, "
+            "and imputed in all cells if the reference has them. To use them where they were measured, "
+            "impute each slice separately."
         )
     if evidence.sc_partly:
         yield (
-            f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in all of one "
-            f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), though others have them. "
-            "If they were not measured there, as when tables with different genes are combined, they are "
-            "imputed too low: leave out these genes, or these cells. If they are genes of one sex, or of "
-            "cell types that are missing there, you can ignore this."
+            f"Reference: {many(len(evidence.sc_partly), 'gene')} without counts in any cell of one "
+            f"obs[{evidence.batches_column!r}] ({_some_genes(evidence.sc_partly)}), although other groups "
+            "have counts. If they were not measured there, as when tables with different genes are "
+            "combined, they are imputed too low: remove these genes or these cells. If they are specific "
+            "to one sex, or to cell types that are absent there, you can ignore this."
         )
     yield from _tissue_cautions(st)
 
@@ -270,14 +275,14 @@ def _tissue_cautions(st: Side) -> Iterator[str]:
     if n_outside:
         most = f", more than half of all {n_spots:,}," if n_outside > n_spots / 2 else ""
         yield (
-            f"Spatial: {many(n_outside, 'spot')}{most} of the background (obs[{column!r}] is 0) "
-            "left out; to keep them, remove that column."
+            f"Spatial: {many(n_outside, 'spot')}{most} in the background (obs[{column!r}] is 0) left out. "
+            "To keep them, remove that column."
         )
     n_unknown = 0 if column is None else int(st.table[column].isna().sum())
     if n_unknown:
         yield (
-            f"Spatial: {many(n_unknown, 'spot')} without a value in obs[{column!r}] kept as spots on tissue; "
-            "set 0 for background spots."
+            f"Spatial: {many(n_unknown, 'spot')} without a value in obs[{column!r}] treated as spots on "
+            "tissue. Set 0 for background spots."
         )
 
 
@@ -297,7 +302,7 @@ def _lost_cautions(one: CheckedSide) -> Iterator[str]:
         said = regions_text(regions, one.data.var.index.to_numpy())
         yield (
             f"{title_of(one.side)}: {many(len(regions), 'chunk')} of the matrix missing, read as zeros: "
-            f"{said}. zarr leaves out chunks of zeros; if counts belong there, copy the store again."
+            f"{said}. zarr omits chunks of zeros. If there should be counts, copy the store again."
         )
 
 
@@ -306,7 +311,7 @@ def _annotation_cautions(one: CheckedSide) -> Iterator[str]:
     changes = changes_of(table.columns, table.table if isinstance(table, HeldTable) else None)
     if changes:
         yield (
-            f"{title_of(one.side)}: {many(len(changes), 'column')} of obs cannot be written as they are: "
+            f"{title_of(one.side)}: {many(len(changes), 'column')} of obs cannot be written unchanged: "
             f"{shorten(changes)}."
         )
 
@@ -319,8 +324,8 @@ def _label_cautions(one: CheckedSide) -> Iterator[str]:
     if twins:
         some = ", ".join(twins[:3]) + f" and {len(twins) - 3} more" * (len(twins) > 3)
         yield (
-            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ only in case or spaces "
-            f"({some}): they are treated as different types."
+            f"{title_of(one.side)}: cell types of obs[{one.labels_column!r}] differ only in case or "
+            f"spaces ({some}). They are treated as different types."
         )
 
 
@@ -340,46 +345,49 @@ def _empty_cautions(side: Side) -> Iterator[str]:
 
 def _place_cautions(evidence: CheckResults) -> Iterator[str]:
     if evidence.coordinates is None:
-        yield "No coordinates, as asked: nothing that needs the place of a cell can be computed."
+        yield "No coordinates, as requested. Nothing that needs the position of a cell can be computed."
         return
     guess = evidence.slices_guess
     if guess and guess == evidence.slices_column:
         names = list(counted(evidence.slices))
         yield (
-            f"Spatial: obs[{guess!r}] tells {len(names)} sections apart that lie in one frame "
-            f"({shorten(names, most=3)}); they are taken as slices. For one slice: "
+            f"Spatial: obs[{guess!r}] identifies {len(names)} sections that share one coordinate frame "
+            f"({shorten(names, most=3)}). They are treated as slices. For a single slice: "
             + arg("slices", "none")
             + "."
         )
     elif guess:
         yield (
-            f"Spatial: obs[{guess!r}] may tell sections apart; if it does, name it: "
+            f"Spatial: obs[{guess!r}] may identify sections. If it does, specify it: "
             + arg("slices", guess)
             + "."
         )
     same, place, n_there = _at_one_place(evidence.coordinates, evidence.slices)
     if same:
-        hint: str = "; if they are of several slices, name the column: " + arg("slices")
+        hint: str = "; if they are from several slices, specify the column: " + arg("slices")
         hint = hint if evidence.slices is None else ""
         if n_there > 2 and len({*place}) == 1:
-            hint = f"; {n_there:,} lie at {tuple(place)}, which may mean a missing position: leave those out"
+            hint = f"; {n_there:,} are at {tuple(place)}, which may mean a missing position: remove those"
         yield f"Spatial: {many(same, 'cell')} at exactly the same position as another" + hint + "."
     spread = np.linalg.eigvalsh(np.cov(evidence.coordinates.T)) if len(evidence.coordinates) > 2 else [1, 1]
     if spread[-2] <= 1e-12 * spread[-1]:
-        yield "Spatial: all cells lie on one line; see whether these are the coordinates."
+        yield "Spatial: all cells lie on a line. Check that these are the coordinates."
     if "array_col" in evidence.coordinates_source.lower() and _is_staggered(evidence.coordinates):
         yield (
-            "Spatial: the coordinates are numbers of rows and columns, and spots of every second row are "
-            "moved by one: in such a grid rows lie 1.73 times farther apart than these numbers say. Name "
-            "columns with places, if there are any: " + arg("coordinates", "obs:X,Y") + "."
+            "Spatial: the coordinates are row and column numbers, and every second row of spots is "
+            "shifted by one. In such a grid, rows are 1.73 times farther apart than these numbers "
+            "suggest. If there are columns with true positions, specify them: "
+            + arg("coordinates", "obs:X,Y")
+            + "."
         )
     yield from _third_cautions(evidence.coordinates, evidence.slices)
     far = far_cells(evidence.coordinates, evidence.slices)
     if len(far):
         where = ", ".join(f"{one:g}" for one in evidence.coordinates[far[0]])
         yield (
-            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} ({where}), "
-            f"by more than {FAR_WIDTHS} times the width of the tissue; see whether the coordinates are "
+            f"Spatial: {many(len(far), 'cell')} far from all others, the first at row {far[0]:,} "
+            f"({where}), by more than {FAR_WIDTHS} times the width of the tissue. Check whether their "
+            "coordinates are "
             "placeholders or in another unit, and correct them or remove the cells."
         )
 
@@ -397,14 +405,14 @@ def _third_cautions(places: DoubleArray, slices: NDArray[np.str_] | None) -> Ite
     number = next((axis for axis in range(n_axes) if (np.diff(places[:, axis]) == 1).all()), None)
     if number is not None:
         yield (
-            f"Spatial: column {number + 1} of the coordinates only numbers the cells; name the columns with "
-            "the coordinates: " + arg("coordinates", "obs:X,Y") + "."
+            f"Spatial: column {number + 1} of the coordinates only numbers the cells. Specify the columns "
+            "with the coordinates: " + arg("coordinates", "obs:X,Y") + "."
         )
     n_planes = 1 if n_axes < 3 else len(np.unique(places[:, 2]))
     if slices is None and 1 < n_planes <= n_cells / 10:
         yield (
-            f"Spatial: the third coordinate has only {n_planes:,} values, as sections above each other have. "
-            "If they are sections, name the column that contains them: "
+            f"Spatial: the third coordinate has only {n_planes:,} values, as in a stack of sections. If "
+            "they are sections, specify the column that contains them: "
             + arg("slices", Placeholder("COLUMN"))
             + "."
         )
@@ -422,10 +430,10 @@ def _slice_cautions(evidence: CheckResults) -> Iterator[str]:
             apart[name] = float(np.sqrt(np.prod(sides[:2]) / len(cells)))
             counts[name] = float(np.median(totals[cells]))
     for values, least, what, why in (
-        (apart, 50, "the cells of {1!r} lie {2:,.0f} times farther apart than those of {0!r}",
-         "where one is in um and one in mm or pixels: bring all to one unit"),
-        (counts, 30, "a typical cell of {1!r} has {2:,.0f} times the counts of one of {0!r}",
-         "where slices are on different scales: see whether all hold counts"),
+        (apart, 50, "the cells of {1!r} are {2:,.0f} times farther apart than those of {0!r}",
+         "when one is in um and another in mm or pixels. Convert all of them to one unit"),
+        (counts, 30, "a typical cell of {1!r} has {2:,.0f} times as many counts as one of {0!r}",
+         "when slices are on different scales. Check that all of them contain counts"),
     ):  # fmt: skip
         order = sorted((one for one in values if values[one] > 0), key=values.__getitem__)
         if len(order) > 1 and values[order[-1]] > least * values[order[0]]:

@@ -137,7 +137,7 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
         values = cast(sp.csr_array, values).toarray()
     fix = "Pass an array, a table or the name of a column."
     if isinstance(values, str):
-        fix = sentence("Name a column of obs as {}.", arg("obs", values))
+        fix = sentence("Pass a column of obs as {}.", arg("obs", values))
         raise InputError(argument, expected="an array or table", got=f"text, {values!r}", fix=fix)
     if isinstance(values, pd.DataFrame) and values.shape[1] == 1 and not _holds_numbers(values.iloc[:, 0]):
         values = values.iloc[:, 0]
@@ -149,15 +149,15 @@ def array_values(values: Any, *, n_rows: int, argument: str = "values") -> CellV
     if array.ndim not in (1, 2) or len(array) != n_rows or 0 in array.shape:
         raise InputError(
             argument,
-            expected=f"one row for each of {n_rows:,}, in one column or several",
+            expected=f"{n_rows:,} rows, in one or more columns",
             got=f"shape {array.shape}",
-            fix="Pass the values of the side that you transfer from.",
+            fix="Pass values for the cells that you transfer from.",
         )
     if array.dtype.kind == "c" or (array.ndim == 2 and array.dtype.kind in "mM"):
         raise InputError(argument, expected="numbers or text", got=f"values of type {array.dtype}", fix=fix)
     column = values if isinstance(values, pd.Series) else pd.Series(array if array.ndim == 1 else [])
     if array.ndim == 1 and bool(column.isna().all()):
-        raise InputError(argument, expected="values of cells", got="none in any row", fix=fix)
+        raise InputError(argument, expected="values of cells", got="no value in any row", fix=fix)
     if array.ndim == 1 and not _holds_numbers(column):
         return label_values(column)
     table = values if isinstance(values, pd.DataFrame) else pd.DataFrame(array.reshape(n_rows, -1))
@@ -209,8 +209,8 @@ def table_values(side: Side, names: Iterable[str], *, argument: str) -> CellValu
     """Return several columns of ``obs``, all of numbers, or one; parameters and errors as `column_values`."""
     columns, names = {}, list(names)
     if not names:
-        fix = sentence("Name one: {}.", arg(argument, Placeholder("COLUMN")))
-        raise InputError(argument, expected="a column of obs, or several", got="none", fix=fix)
+        fix = sentence("Specify one: {}.", arg(argument, Placeholder("COLUMN")))
+        raise InputError(argument, expected="one or more columns of obs", got="none", fix=fix)
     for name in names:
         columns[name] = column_of(side.obs, name, where=f"the {side.name} side", argument=argument)
     return array_values(pd.DataFrame(columns), n_rows=side.n_cells, argument=argument)
@@ -242,11 +242,11 @@ def obsm_values(side: Side, key: str) -> CellValues:
             column = below[0] if values.names is None else repr(values.names[below[0]])
             raise InputError(
                 where,
-                expected="amounts of proteins, at or above zero",
+                expected="protein abundances of 0 or more",
                 got=f"values below zero in {many(len(below), 'column')}, down to {numbers.min():g} "
                 f"(the first column is {column})",
                 fix=sentence(
-                    "Name the counts. If the values are centred or corrected for background (CLR, dsb), they "
+                    "Pass the counts. If the values are centred or background-corrected (CLR, dsb), they "
                     "may be negative: pass them as {}.",
                     arg("values"),
                 ),
@@ -280,7 +280,7 @@ def layer_values(pair: Pair, layer: str, genes: IntArray) -> CellValues:
             where,
             expected=f"{cells:,} cells x {columns:,} genes, as the reference's matrix has",
             got=f"{n_cells:,} x {n_columns:,}",
-            fix="Write the layer anew, for the same cells and genes as X.",
+            fix="Create the layer again for the same cells and genes as X.",
         )
     places = side.columns[genes]
 

@@ -476,10 +476,10 @@ def find_names(
                 break
         if not places:
             there = {str(one) for some in spelled for one in some} - {""}
-            check_known(name, there - {name}, where, expected="a gene that is there", error=GeneError)
+            check_known(name, there - {name}, where, expected="an existing gene", error=GeneError)
         if len(places) > 1:
             got = f"{name!r}, which may be {shorten([str(known[place]) for place in places])}"
-            raise GeneError(where, expected="one gene", got=got, fix="Spell it exactly.")
+            raise GeneError(where, expected="one gene", got=got, fix="Use the exact name.")
         found.append(places[0])
     return np.array(found, dtype=np.int64)
 

@@ -57,8 +57,8 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
     if empty.all():
         raise InputError(
             "genes",
-            expected="genes to hold out that leave cells with counts",
-            got=f"{side.n_cells:,} cells without any count in the {len(genes):,} genes that are left",
+            expected="held-out genes that leave counts in at least one cell",
+            got=f"{side.n_cells:,} cells without any counts in the {len(genes):,} remaining genes",
             fix="Hold out fewer genes.",
         )
     totals = _sums_of_logarithms(side, genes) if scale == "log" else sums

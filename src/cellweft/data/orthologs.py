@@ -89,7 +89,9 @@ def read_orthologs(orthologs: PathLike) -> Orthologs:
     if table.shape[1] < 2:
         raise FormatError(
             where,
-            expected="two columns: a gene of the reference's species, and its ortholog in the tissue's",
+            expected=(
+                "two columns: genes of the reference's species, and their orthologs in the tissue's species"
+            ),
             got=f"{many(table.shape[1], 'column')}: {shorten(table.iloc[:2, 0].tolist())}",
             fix="Separate them by tabs, or by commas in a .csv.",
         )
@@ -105,9 +107,9 @@ def _shipped(species: list[str]) -> Orthologs:
         ]
         raise SettingError(
             arg("orthologs", ":".join(species)),
-            expected=f"species of a table that comes with cellweft ({shorten(known)}, either way round)",
+            expected=f"species of a table that comes with cellweft ({shorten(known)}, in either order)",
             got=repr(":".join(species)),
-            fix="Give the path of a table of two columns: genes of the reference, and their orthologs.",
+            fix="Pass the path of a table with two columns: genes of the reference, and their orthologs.",
         )
     table = pd.read_csv(path, sep="\t", dtype=str)
     kinds = (table[names], table[[f"{one}_id" for one in names]])
@@ -150,16 +152,16 @@ def by_orthologs(
             f"{data.where}.var_names",
             expected=f"genes of the orthologs {orthologs.name!r}",
             got=f"none of them, but {shorten(genes.names.tolist(), most=3) or 'no gene'}",
-            fix="Name species that are those of the inputs, or a table with their genes.",
+            fix="Specify the species of the inputs, or pass a table with their genes.",
         )
     other = 1 - side if orthologs.is_shipped else _other_side(orthologs, side, tissue)
-    notes = [f"their orthologs are those of var[{column!r}]." if column else ""]
+    notes = [f"orthologs are looked up by var[{column!r}]." if column else ""]
     if len(kind.columns) > 2:
-        notes.append(f"columns {side + 1} and {other + 1} of the table of orthologs were taken.")
+        notes.append(f"columns {side + 1} and {other + 1} of the table of orthologs were used.")
     elif side:
         notes.append(
-            "the pairs of orthologs were taken the other way round, as its genes stand in their second "
-            "column."
+            "the columns of the table of orthologs were swapped, because the reference's genes are in its "
+            "second column."
         )
     kinds = list(orthologs.kinds)
     if not orthologs.is_shipped:
@@ -220,8 +222,8 @@ def _other_side(orthologs: Orthologs, side: int, tissue: Sequence[Iterable[str]]
         first = without_version(map(str, tissue[0]))[:3].tolist()
         raise GeneError(
             arg("orthologs", orthologs.name),
-            expected="a column with genes of the tissue, beside that of the reference",
+            expected="a column with genes of the tissue next to the reference's genes",
             got=f"{shorten(table.iloc[1:4, other].tolist(), most=3)}, where the tissue has {shorten(first)}",
-            fix="Name a table of the two species, with names of genes as both sides spell them.",
+            fix="Pass a table of the two species that uses the same kind of gene names as the inputs.",
         )
     return other

@@ -109,13 +109,13 @@ DATASETS = {
 
 
 def list_public() -> pd.DataFrame:
-    """Return a table of the public datasets that `load_public` knows.
+    """Return a table of the public datasets that `load_public` can load.
 
     Returns
     -------
     DataFrame
-        A row for each, by name: ``kind`` ("tissue" or "reference"), ``what``, ``cells``, ``genes``,
-        ``downloads`` (whether it is downloaded for you) and ``page``.
+        One row per dataset, indexed by name: ``kind`` ("tissue" or "reference"), ``what``, ``cells``,
+        ``genes``, ``downloads`` (whether it is downloaded automatically) and ``page``.
 
     Examples
     --------
@@ -139,33 +139,33 @@ def list_public() -> pd.DataFrame:
 
 @checks_kinds
 def load_public(name: str, *, path: str | Path | None = None, cache: str | Path | None = None) -> AnnData:
-    """Return a public dataset, downloaded once and checked against its published checksum.
+    """Load a public dataset. It is downloaded once and checked against its published checksum.
 
     Parameters
     ----------
     name
-        One of `list_public`.
+        Name of a dataset from `list_public`.
     path
-        An ``.h5ad`` file of it that you have: it is read, and nothing is downloaded. Required where no public
-        source states both an address and a checksum.
+        Your own ``.h5ad`` file of the dataset, which is read instead of downloading. Required if no public
+        source provides both an address and a checksum.
     cache
-        Folder of downloads; by default cellweft's in your folder for caches.
+        Folder for downloads; by default cellweft's folder in your cache directory.
 
     Returns
     -------
     AnnData
-        As the file has it: `cellweft.pair` says on which scale its values are, and finds its coordinates.
+        The contents of the file. `cellweft.pair` detects the scale of its values and its coordinates.
 
     Raises
     ------
     SettingError
-        No such dataset, or one that has to be fetched by hand and no ``path``.
+        There is no such dataset, or it has to be downloaded manually and ``path`` is missing.
     MissingFileError, FormatError
         There is no file at ``path``, or it cannot be read.
     MissingExtraError
         pooch is not installed (the extra ``datasets``).
     ServiceError
-        The download failed, or what came is not the file with that checksum.
+        The download failed, or the downloaded file does not match the checksum.
     """
     check_choice("name", name, tuple(DATASETS))
     one = DATASETS[name]

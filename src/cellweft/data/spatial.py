@@ -130,7 +130,7 @@ def find_coordinates(
         f"obs with {shorten(table.columns, most=8) or 'nothing'}",
         fix=start
         + sentence(
-            "Name them, {} or {}, or do without: {}." + (f" {hint}" if hint else ""),
+            "Specify them, {} or {}, or continue without coordinates: {}." + (f" {hint}" if hint else ""),
             *(arg("coordinates", form) for form in ("obsm:KEY", "obs:X,Y", "none")),
         ),
     )
@@ -162,8 +162,8 @@ def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArra
         raise InputError(
             f"{where}.obs[{name!r}]",
             expected="spots on tissue",
-            got=f"{kinds[0]} for all {len(table):,} spots, as for those of the background",
-            fix="Correct the column, or leave it out.",
+            got=f"{kinds[0]} for all {len(table):,} spots, which marks background",
+            fix="Correct the column, or remove it.",
         )
     return np.flatnonzero(~outside) if outside.any() else None
 
@@ -515,7 +515,7 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
         values = (values if columns is None else values[columns]).to_numpy()
     try:
         if np.iscomplexobj(values):
-            raise TypeError("they are complex")
+            raise TypeError("complex numbers")
         coordinates = np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
@@ -524,15 +524,17 @@ def _checked(values: Any, where: str, argument: str = "coordinates") -> DoubleAr
             got=f"values that are not numbers ({error})",
             fix="Correct the coordinates.",
         ) from error
-    other_columns = "Keep the columns that are coordinates, or name others: " + arg(argument, "obs:X,Y") + "."
-    without = ", or go on without coordinates: " + arg(argument, "none") if argument == "coordinates" else ""
+    other_columns = "Keep only the coordinate columns, or choose others: " + arg(argument, "obs:X,Y") + "."
+    without = (
+        (", or continue without coordinates: ") + arg(argument, "none") if argument == "coordinates" else ""
+    )
     check_coordinates(coordinates, where, fixes=(other_columns, "Drop these cells" + without + "."))
     if len(coordinates) > 1 and not np.ptp(coordinates, axis=0).any():
         raise InputError(
             where,
-            expected="cells at different places",
+            expected="cells at different positions",
             got=f"all {len(coordinates):,} at ({', '.join(f'{one:g}' for one in coordinates[0])})",
-            fix="Name the columns that hold the coordinates" + without + ".",
+            fix="Specify the columns with the coordinates" + without + ".",
         )
     return coordinates
 
@@ -599,5 +601,5 @@ def check_coordinates(
         raise InputError(where, expected="a finite number for every cell", got=got, fix=fixes[1])
     far = np.flatnonzero((np.abs(coordinates) > _FARTHEST).any(axis=1))
     if len(far):
-        got = f"{coordinates[far[0]].tolist()} at row {far[0]}, and {len(far):,} of that kind in all"
+        got = f"{coordinates[far[0]].tolist()} at row {far[0]}, one of {len(far):,} such rows"
         raise InputError(where, expected=f"coordinates within ±{_FARTHEST:g}", got=got, fix=fixes[1])

@@ -29,7 +29,7 @@ def refuse_statistics(data: Input) -> None:
     names = (str(name) for block in data.obs.name_blocks() for name in block)
     called = [name for name in names if _STATISTIC.fullmatch(name)]
     if called:
-        raise _no_cell(data.where, called[0], f"rows called as sums and means are: {shorten(called)}")
+        raise _no_cell(data.where, called[0], f"rows named like sums or means: {shorten(called)}")
 
 
 def refuse_sums(data: Input, source: RowSource, scan: Scan, *, cells: IntArray | None) -> None:

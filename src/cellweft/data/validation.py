@@ -165,7 +165,7 @@ def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
         layer = RAW if layer is None and data.has_raw and not layers else layer
         if layer is not None:
             slot = "raw" if layer == RAW and layer not in layers else f"layers[{layer!r}]"
-            note = f"there is no X; the values are those of {slot}."
+            note = f"there is no X. The values are read from {slot}."
             data, wish = replace(data, notes=(*data.notes, note)), replace(wish, layer=layer)
     if wish.layer == RAW and RAW not in layers and data.has_raw:
         data = with_raw(data)
@@ -186,9 +186,9 @@ def _check_shape(shape: tuple[int, int], data: Input, where: str) -> None:
     if shape != (n_cells, n_columns):
         raise FormatError(
             where,
-            expected=f"{n_cells:,} cells x {n_columns:,} genes, as obs and var say",
+            expected=f"{n_cells:,} cells x {n_columns:,} genes, as obs and var state",
             got=f"{shape[0]:,} x {shape[1]:,}",
-            fix="Write the file anew with AnnData.",
+            fix="Write the file again with AnnData.",
         )
 
 
@@ -217,8 +217,9 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     twice = names_twice(data.obs)
     if twice and is_reference:
         note = (
-            f"{many(len(twice), 'name')} of cells that stand twice ({shorten(twice)}). Imputing does not use "
-            "the names; before you place these cells, make them unique: adata.obs_names_make_unique()."
+            f"{many(len(twice), 'name')} of cells that occur more than once ({shorten(twice)}). "
+            "Imputation does not use the names. Before you place these cells, make them unique: "
+            "adata.obs_names_make_unique()."
         )
         return replace(data, notes=(*data.notes, note))
     if twice:
@@ -237,8 +238,8 @@ def check_unique_names(side: Side) -> None:
 def _names_repeat(where: str, names: list[str]) -> InputError:
     return InputError(
         where,
-        expected="a name of its own for every cell",
-        got=f"names that stand twice ({len(names):,}): {shorten(names)}",
+        expected="a unique name for every cell",
+        got=f"duplicate names ({len(names):,}): {shorten(names)}",
         fix="Make them unique first: adata.obs_names_make_unique().",
     )
 
@@ -260,7 +261,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
     if column is None and only_count(names.astype(str)):
         column = next(iter(sorted(name_columns(data.var), key=symbol_column(data.var).__ne__)), None)
         if column is not None:
-            note = f"var_names only count the genes; their names are taken from var[{column!r}]."
+            note = f"var_names only number the genes. Gene names are taken from var[{column!r}]."
     if column is not None:
         argument = wish.argument("gene_column")
         names = pd.Index(column_of(data.var, column, where=data.where, argument=argument, slot="var"))
@@ -274,7 +275,7 @@ def gene_names(data: Input, wish: ReadOptions) -> Genes:
         slot = "var_names" if column is None else f"var[{column!r}]"
         raise GeneError(
             f"{data.where}.{slot}",
-            expected="every gene once",
+            expected="each gene once",
             got=f"duplicate names ({again.sum():,} columns too many): {shorten(duplicates_of(names))}",
             fix=sentence(
                 "Keep the first column of each with {}, or make the names unique first: "
@@ -315,7 +316,7 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
                 raise GeneError(
                     data.where,
                     expected="cells x genes",
-                    got=f"rows named like the other side's genes ({len(same):,}: {shorten(same, most=3)})",
+                    got=f"rows named like the other input's genes ({len(same):,}: {shorten(same, most=3)})",
                     fix=f"The rows of {data.where} are named like genes: transpose it to cells x genes.",
                 )
     pairs = [[str(one[place]) for place in match_genes(one, two).first] for one in rows[0] for two in rows[1]]
@@ -326,11 +327,13 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
         of_columns = f"only {many(n_shared, 'column')} of the same name" if n_shared else "no such columns"
         raise GeneError(
             f"{first[0].where} and {second[0].where}",
-            expected="cells x genes, with genes that both sides have",
+            expected="cells x genes, with shared genes",
             got=f"{len(same):,} rows of the same name ({shorten(same, most=3)}), and "
             + (of_columns if n_shared < 2 else "columns named like cells"),
-            fix="If their rows are genes, both are genes x cells: transpose them. If they are cells, check "
-            "that the columns are genes of the same species and of the same kind of name.",
+            fix=(
+                "If the rows are genes, transpose both inputs to cells x genes. If they are cells, check "
+                "that the columns are genes of the same species with the same kind of names."
+            ),
         )
     for number, (data, _) in enumerate((first, second)):
         called = columns[number]
@@ -340,7 +343,7 @@ def check_orientation(first: _Genes, second: _Genes, match: GeneMatch) -> None:
                 expected="cells x genes",
                 got=f"columns named like cells ({shorten([*map(str, called[:9])], most=2)}) and rows such as "
                 f"{shorten([*map(str, rows[number][0][:9])], most=2)}",
-                fix="If its rows are genes, transpose it to cells x genes; else name its genes.",
+                fix="If its rows are genes, transpose it to cells x genes. Otherwise specify its gene names.",
             )
 
 
@@ -503,7 +506,7 @@ def _scanned(
                 _slot(data, wish),
                 expected="genes that were measured in all slices",
                 got="none",
-                fix="Impute each slice by itself.",
+                fix="Impute each slice separately.",
             )
         source, scan = ZeroedRows(source), replace(again, unmeasured=scan.unmeasured)
     return source, scan, judged, seen
@@ -535,7 +538,7 @@ def _sizes(data: Input, wish: ReadOptions, cells: IntArray | None) -> DoubleArra
             f"{data.where}.obs[{wish.size_factor!r}]",
             expected="a number for every cell, such as its total over all genes",
             got=f"no number for {bad:,} of {len(sizes):,} cells",
-            fix="Name another column, or remove these cells.",
+            fix="Choose another column, or remove these cells.",
         )
     return sizes
 
@@ -576,11 +579,14 @@ def _check_values(
             got=f"NaN or infinite values ({scan.n_missing:,} of them, the first in cell "
             f"{str(data.obs.names()[cell])!r}, gene {str(data.var.index[column])!r})",
             fix=sentence(
-                "Remove these cells or genes, or put zero where nothing was counted."
+                "Remove these cells or genes, or write zero where nothing was counted."
                 + (
-                    " Where sections with other panels were joined, name the column that tells them: {}."
+                    " If sections with different panels were combined, specify the column that identifies "
+                    "them: {}."
                     if wish.name == "spatial"
-                    else " Where tables of different genes were joined, keep the genes that all of them have."
+                    else (
+                        " If tables with different genes were combined, keep the genes that all of them have."
+                    )
                 ),
                 *[arg("slices", Placeholder("COLUMN"))] * (wish.name == "spatial"),
             ),
@@ -589,9 +595,9 @@ def _check_values(
         scaled = scan.n_fractional > 0
         got = f"values below zero ({scan.n_negative:,} of them, the smallest {scan.smallest:g}), "
         got += (
-            "as z-scored (scaled) data have, and logarithms of values below 1"
+            "as in z-scored (scaled) data, or logarithms of values below 1"
             if scaled
-            else "all of them whole: counts cannot be negative"
+            else "all of them integers: counts cannot be negative"
         )
         as_before = "Pass the counts as they were before scaling (scanpy.pp.scale)."
         fix = _other_values(data, wish) or (as_before if scaled else "Correct the counts.")
@@ -599,9 +605,9 @@ def _check_values(
     if scan.largest > _MOST_COUNTS:
         raise InputError(
             where,
-            expected=f"counts, or what was made of counts, below {_MOST_COUNTS:g}",
+            expected=f"counts, or values derived from counts, below {_MOST_COUNTS:g}",
             got=f"values up to {scan.largest:g}",
-            fix="Look for a placeholder or an overflow in the values, and correct them.",
+            fix="Check the values for a placeholder or an overflow, and correct them.",
         )
 
 
@@ -611,8 +617,8 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
         raise InputError(
             where,
             expected="cells with counts",
-            got=f"{len(scan.totals):,} cells that are all empty (only zeros)",
-            fix=_other_values(data, wish) or "Pass the matrix that holds the counts.",
+            got=f"{len(scan.totals):,} cells, all of them empty (only zeros)",
+            fix=_other_values(data, wish) or "Pass the matrix that contains the counts.",
         )
 
 
@@ -624,9 +630,9 @@ def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSou
         looks = judge_scale(stored, data.columns).scale
         raise SettingError(
             wish.argument("scale"),
-            expected=f"logarithms, which stay below 80, where {wish.scale!r} is said",
+            expected=f"logarithms below 80, because the scale is given as {wish.scale!r}",
             got=f"values up to {scan.largest:g} in {_slot(data, wish)}" + " once undone" * is_undone,
-            fix=f"The values look {looks}; leave " + arg(wish.argument("scale")) + " out to detect them.",
+            fix=f"The values look {looks}. Leave " + arg(wish.argument("scale")) + " out to detect them.",
         )
 
 
@@ -635,9 +641,9 @@ def _other_values(data: Input, wish: ReadOptions) -> str:
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
     if data.has_raw and wish.layer != RAW and count_layer(data, wish) is None:
-        return "Its raw slot may hold the counts: " + arg(argument, RAW) + "."
+        return "Its raw slot may contain the counts: " + arg(argument, RAW) + "."
     likely = count_layer(data, wish)
-    there = f". Layers that exist: {shorten(layers, most=10)}."
+    there = f". Available layers: {shorten(layers, most=10)}."
     if layers:
         if likely is None:
             return "Pass the layer with raw counts, " + arg(argument, Placeholder("NAME")) + there

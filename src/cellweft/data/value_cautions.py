@@ -30,13 +30,13 @@ FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""
 _SIZE_COLUMNS = ("numi", "ncount", "n_counts", "total_counts", "n_umi", "total_umi", "library_size")
 _TAKEN: dict[StoredScale, str] = {
-    "raw": "taken as they are",
-    "normalised": "only their logarithm is taken",
-    "log": "taken as they are",
-    "log2": "turned into natural logarithms",
-    "log10": "turned into natural logarithms",
-    "sqrt": "squared, and their logarithm is taken",
-    "arcsinh": "undone, and their logarithm is taken",
+    "raw": "used unchanged",
+    "normalised": "log-transformed",
+    "log": "used unchanged",
+    "log2": "converted to natural logarithms",
+    "log10": "converted to natural logarithms",
+    "sqrt": "squared, then log-transformed",
+    "arcsinh": "back-transformed, then log-transformed",
 }
 
 
@@ -65,49 +65,54 @@ def _scale_cautions(one: CheckedSide) -> Iterator[str]:
         share = _share(scan.n_fractional / max(scan.n_values, 1))
         said = (
             f"{title}: {scan.n_fractional:,} of the counts above zero ({share} of them) are not whole "
-            "numbers, as after decontamination (SoupX) or for expected counts (RSEM, proseg); the values are "
+            "numbers, as after decontamination (SoupX) or for expected counts (RSEM, proseg). They are "
             "still used as raw counts."
         )
-        other = " If they were divided by a size, say so: " + arg(wish.argument("scale"), "normalised") + "."
+        other = (
+            (" If they were divided by a size, specify the scale: ")
+            + arg(wish.argument("scale"), "normalised")
+            + "."
+        )
         yield said + (other if wish.scale is None else "")
     if stored != "raw":
         layer = count_layer(data, wish)
         hint = ""
         if layer:
-            hint = f" Layer {layer!r} may hold the raw counts: " + arg(wish.argument("layer"), layer) + "."
+            hint = f" Layer {layer!r} may contain the raw counts: " + arg(wish.argument("layer"), layer) + "."
         if not layer and data.has_raw and wish.layer != RAW:
-            hint = " The raw slot may hold the raw counts: " + arg(wish.argument("layer"), RAW) + "."
+            hint = " The raw slot may contain the raw counts: " + arg(wish.argument("layer"), RAW) + "."
         if wish.scale is None:
-            hint = " If they are something else, say what: " + scale + "." + hint
-        taken = _TAKEN.get(stored, "the counts are taken from them")
+            hint = " If this is wrong, specify the scale: " + scale + "." + hint
+        taken = _TAKEN.get(stored, "the counts are recovered from them")
         yield f"{title}: the values look like {SCALES[stored]}; {taken}." + hint
     if side.judgement.others:
         most = "whole counts" if side.judgement.beside == "raw" else SCALES[side.judgement.beside]
         yield (
-            f"{title}: many cells hold {most}, and others values that look like "
-            f"{SCALES[side.judgement.others]}, as when datasets on different scales are combined: convert "
+            f"{title}: many cells contain {most}, and others contain values that look like "
+            f"{SCALES[side.judgement.others]}, as when datasets on different scales are combined. Convert "
             "all cells to counts first."
         )
     if not side.sparsity and side.n_genes >= (FEWEST_GENES if scan.n_fractional else _FEWEST_WHOLE):
         yield (
-            f"{title}: no value is zero, as in smoothed, imputed or shifted data: pass the measured counts "
-            "instead."
+            f"{title}: no value is zero, as in smoothed, imputed or shifted data. Pass the measured "
+            "counts instead."
         )
     kind = _kind_of(data.layers[wish.layer] if wish.layer else data.matrix)
     if kind is not None and kind.kind in "iu" and kind.itemsize < 4 and scan.largest == np.iinfo(kind).max:
         yield (
-            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) holds "
-            "none above it: larger counts may have been cut off; store the counts again with a larger type."
+            f"{title}: the largest value is {scan.largest:,.0f}, and the type of the matrix ({kind}) "
+            "cannot store more: larger counts may have been cut off. Store the counts again with a "
+            "larger type."
         )
     yield from _guess_cautions(one)
     if side.has_sizes and side.scale == "log":
         size = arg(wish.argument("size_factor"), wish.size_factor)
-        yield f"{title}: the sizes of cells are not used, as logarithms are taken as they are: " + size + "."
+        yield f"{title}: the cell sizes are not used, because logarithms are used unchanged: " + size + "."
     if stored_by_gene(data.layers[wish.layer] if wish.layer else data.matrix):
         yield (
-            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory whole "
-            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}); saved by cell (CSR), it could "
-            "be read in blocks."
+            f"{title}: the file stores its matrix by gene (CSC), so it was loaded into memory completely "
+            f"({human_bytes(side.matrix.row_bytes * side.matrix.shape[0])}). Saved by cell (CSR), it "
+            "could be read in blocks."
         )
 
 
@@ -117,26 +122,30 @@ def _guess_cautions(one: CheckedSide) -> Iterator[str]:
     stored, scale = judged.scale, arg(one.wish.argument("scale"), Placeholder("SCALE"))
     if not judged.is_sure:
         yield (
-            f"{title}: the scale was guessed from the size of the values alone, which is uncertain. If they "
-            f"are not {SCALES[stored]}, name their scale: " + scale + ". They may have been smoothed, "
-            "imputed, corrected or scaled: pass the measured counts, if there are any."
+            f"{title}: the scale was guessed only from the size of the values, which is uncertain. If "
+            f"they are not {SCALES[stored]}, specify the scale: "
+            + scale
+            + (
+                ". They may have been smoothed, imputed, corrected or scaled. Pass the measured counts if "
+                "you have them."
+            )
         )
     if judged.sums:
         sums = " or ".join(map(brief, judged.sums))
         yield (
-            f"{title}: cells add up to {sums}, as when datasets with different target sums are combined: "
-            "convert all cells to counts, or to one sum."
+            f"{title}: cells add up to {sums}, as when datasets with different target sums are combined. "
+            "Convert all cells to counts, or to a single target sum."
         )
     if not judged.has_ones:
         yield (
-            f"{title}: no value is 1, though many are zero, as in rounded logarithms or multiplied counts: "
-            "pass the measured counts."
+            f"{title}: no value is 1, although many are zero, as in rounded logarithms or multiplied "
+            "counts. Pass the measured counts."
         )
     if not judged.are_multiples:
         yield (
-            f"{title}: within a cell the values are not multiples of the smallest, as counts divided by the "
-            "cell's size are: they may have been smoothed, imputed, corrected, rounded, or divided by "
-            "gene lengths (TPM). Pass the measured counts, if there are any."
+            f"{title}: within a cell, the values are not multiples of the smallest value, as they would "
+            "be for counts divided by the cell's size. They may have been smoothed, imputed, corrected, "
+            "rounded, or divided by gene lengths (TPM). Pass the measured counts if you have them."
         )
 
 
@@ -151,9 +160,9 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
     first, second = sc.side.scale, st.side.scale
     if first != second:
         yield (
-            "The two sides are on different scales (reference: "
-            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}); "
-            "raw counts in both inputs work best."
+            "The two inputs are on different scales (reference: "
+            f"{SCALES[sc.side.judgement.scale]}; spatial: {SCALES[st.side.judgement.scale]}). Raw counts "
+            "in both inputs work best."
         )
     totals = []
     for one in (sc, st):
@@ -170,8 +179,8 @@ def _balance_cautions(sc: CheckedSide, st: CheckedSide) -> Iterator[str]:
         if ratio >= 10:
             yield (
                 f"In the shared genes a typical reference cell has {brief(medians[0])} counts and a typical "
-                f"spatial cell {brief(medians[1])}, {ratio:,.0f} times apart (reads rather than molecules, "
-                "perhaps); each side is normalised by its own cell sizes."
+                f"spatial cell {brief(medians[1])}, {ratio:,.0f} times apart (one may contain reads "
+                "rather than molecules). Each input is normalised by its own cell sizes."
             )
 
 
@@ -181,8 +190,8 @@ def _droplet_cautions(sc: CheckedSide) -> Iterator[str]:
     if sc.side.scale == "raw" and sc.side.n_genes >= FEW_GENES and n_few > 0.5 * sc.side.n_cells:
         yield (
             f"Reference: {n_few:,} of {sc.side.n_cells:,} cells have fewer than {_FEW_COUNTS} counts in "
-            f"{sc.side.n_genes:,} genes, as droplets without a cell have: take the filtered matrix "
-            "(filtered_feature_bc_matrix), or leave these out."
+            f"{sc.side.n_genes:,} genes, as empty droplets do. Use the filtered matrix "
+            "(filtered_feature_bc_matrix), or remove these cells."
         )
 
 
@@ -198,14 +207,14 @@ def _depth_cautions(one: CheckedSide) -> Iterator[str]:
         return
     if scan.gene_cells.sum() == filled.sum():
         yield (
-            f"{title_of(one.side)}: all values are 0 or 1, as if only detection was recorded; counts "
+            f"{title_of(one.side)}: all values are 0 or 1, as if only detection was recorded. Counts "
             "contain more information."
         )
     elif filled.std() < _SAME_TOTALS * filled.mean():
         yield (
             f"{title_of(one.side)}: every cell has {'about ' * bool(filled.std())}{filled.mean():,.0f} "
-            "counts, as with ranks, cells downsampled to one total, or counts that were divided by a size "
-            "and rounded; measured counts are better."
+            "counts, as with ranks, cells downsampled to one total, or counts that were divided by a "
+            "size and rounded. Measured counts work better."
         )
 
 
@@ -213,8 +222,11 @@ def _size_cautions(sc: CheckedSide) -> Iterator[str]:
     side = sc.side
     if side.scale != "raw" or side.has_sizes or side.n_genes >= FEW_GENES:
         return
-    said = f"Reference: it holds only {side.n_genes:,} genes, so that a cell's size is its sum over these; a "
-    said += "column of obs with whole-transcriptome totals, if there is one, is the better size ("
+    said = (
+        f"Reference: it has only {side.n_genes:,} genes, and a cell's size is its total over these. If "
+        "there is a "
+    )
+    said += "column of obs with whole-transcriptome totals, use it instead ("
     said += arg("size_factor") + ")."
     for name in side.table.columns:
         plain = name.lower().replace(".", "_")
@@ -233,9 +245,9 @@ def _own_size_cautions(one: CheckedSide) -> Iterator[str]:
     is_filled = one.scan.totals > 0
     if column is None or is_filled.sum() < FEWEST_CELLS:
         return
-    said = f"{title_of(one.side)}: obs[{column!r}], the sizes of cells, "
+    said = f"{title_of(one.side)}: obs[{column!r}], the cell sizes, "
     sizes, totals = sizes[is_filled], one.scan.totals[is_filled]
     if not np.ptp(sizes):
-        yield said + "is the same for all of them, so that nothing is divided."
+        yield said + "is the same for all cells and has no effect."
     elif sizes.max() < _LARGEST_LOG and np.corrcoef(sizes, np.log(totals))[0, 1] > _LIKE_LOG:
-        yield said + "looks like the logarithm of their counts: take the counts themselves."
+        yield said + "looks like the logarithm of their counts. Use the counts themselves."

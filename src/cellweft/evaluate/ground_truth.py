@@ -61,9 +61,9 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
     if places.shape != shape:
         raise InputError(
             where,
-            expected=f"{shape[0]:,} cells x {shape[1]} coordinates, as the spots have",
+            expected=f"{shape[0]:,} cells x {shape[1]} coordinates, like the spots",
             got=f"shape {places.shape}",
-            fix="Name the true places of the reference's cells, in the unit of the spots' coordinates.",
+            fix="Pass the true positions of the reference cells, in the unit of the spots' coordinates.",
         )
     return places
 
@@ -100,7 +100,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
     if types.has_duplicates:
         twice = sorted(set(types[types.duplicated()]))
         raise InputError(
-            where, expected="each type once", got=f"{shorten(twice)} twice", fix="Add these columns up."
+            where, expected="each type once", got=f"{shorten(twice)} twice", fix="Sum these columns."
         )
     total = values.sum(axis=1, keepdims=True)
     return pd.DataFrame(values / np.where(total > 0, total, 1.0), index=pair.st.obs_names, columns=types)
@@ -152,7 +152,7 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
             where,
             expected=f"True or False for each of {pair.sc.n_cells:,} cells",
             got=f"{values.dtype} values of shape {values.shape}",
-            fix="Give booleans in the order of the reference's cells.",
+            fix="Pass booleans in the order of the reference cells.",
         )
     return values
 
@@ -174,9 +174,9 @@ def _in_boxes(pair: Pair, width: str, true: DoubleArray, where: str) -> BoolArra
         lines = " and ".join(str(len(gap) + 1) for gap in gaps)
         raise InputError(
             where,
-            expected="spots on a grid in two dimensions",
-            got=f"{middles.shape[1]} dimensions, with spots on {lines} lines along them",
-            fix="Name a column of the reference instead: " + arg("caught", "obs:COLUMN") + ".",
+            expected="spots on a two-dimensional grid",
+            got=f"{middles.shape[1]} dimensions, with spots on {lines} lines along each",
+            fix="Specify a column of the reference instead: " + arg("caught", "obs:COLUMN") + ".",
         )
     sides = share * np.array([gap.min() for gap in gaps])
     members = in_boxes(middles, true, np.arange(len(true)), sides=sides)
@@ -206,7 +206,7 @@ def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
     if names not in pair.st.uns:
         raise KeyMissingError(
             where,
-            expected=f"the types that its columns stand for, in uns[{names!r}] of the spatial data",
+            expected=f"the cell types of its columns, in uns[{names!r}] of the spatial data",
             got="none",
             fix="Write their names there, or pass a DataFrame.",
         )
@@ -217,7 +217,7 @@ def _named_table(pair: Pair, truth: str, where: str) -> pd.DataFrame:
             where,
             expected=f"a column for each of the {types.size} names in uns[{names!r}]",
             got=f"shape {values.shape}",
-            fix="Name every column once, in order.",
+            fix="Name each column once, in order.",
         )
     return pd.DataFrame(values, index=pair.st.obs_names, columns=pd.Index(types.tolist()))
 
@@ -226,7 +226,10 @@ def _aligned(table: pd.DataFrame, names: pd.Index, kind: str, where: str) -> pd.
     """Return the rows of a table by their names."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(
-            where, expected=f"a text or a table of {kind}", got=type(table).__name__, fix="Pass a DataFrame."
+            where,
+            expected=f"a string or a table of {kind}",
+            got=type(table).__name__,
+            fix="Pass a DataFrame.",
         )
     lost = names.difference(table.index)
     if len(lost) or table.index.has_duplicates:
@@ -235,7 +238,7 @@ def _aligned(table: pd.DataFrame, names: pd.Index, kind: str, where: str) -> pd.
             where,
             expected=f"one row for each of the {len(names):,} {kind}, by name",
             got=got,
-            fix=f"Give the table the names of the {kind} as its index.",
+            fix=f"Use the names of the {kind} as the index of the table.",
         )
     return table.loc[names]
 

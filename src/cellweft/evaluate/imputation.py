@@ -45,7 +45,10 @@ HoldOut: TypeAlias = Literal["genes", "cells", "fraction"]
 Protocol: TypeAlias = Literal["cut", "published"]
 """Whether genes are cut before anything sees them, or leave their trace in the totals of the whole panel."""
 _PROTOCOLS: dict[str, str] = {
-    "cut": "held-out genes are cut before anything sees them; cells are normalised by the others.",
+    "cut": (
+        "held-out genes are removed before any method sees the data, and cells are normalised by the "
+        "remaining genes."
+    ),
     "published": "cells are normalised by the whole panel, held-out genes included, as published.",
 }
 _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever the seed of the methods
@@ -185,7 +188,7 @@ def evaluate_imputation(
     splits = _splits(len(pair.shared_genes), pair.st.n_cells, by, folds=folds, keep=keep)
     _check_used(by, folds=folds, keep=keep)
     if cluster:  # before any method is fitted
-        require_leiden(otherwise=sentence("Or do not compare clusters: {}.", arg("cluster", False)))
+        require_leiden(otherwise=sentence("Or skip the comparison of clusters: {}.", arg("cluster", False)))
     known = ("embedding", "gene_sets", "edges")
     network = read_network(known, embedding=embedding, gene_sets=gene_sets, edges=edges)
     if protocol == "cut":
@@ -328,7 +331,9 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
         if not 2 <= n_kept < n_genes:
             raise SettingError(
                 "keep",
-                expected=f"a part of the {n_genes} shared genes that keeps 2 or more and leaves 1 or more",
+                expected=(
+                    f"a fraction of the {n_genes} shared genes that keeps at least 2 and holds out at least 1"
+                ),
                 got=f"{keep:g}, which keeps {n_kept}",
                 fix="Change " + arg("keep") + ".",
             )
@@ -342,7 +347,7 @@ def _splits(n_genes: int, n_cells: int, by: HoldOut, *, folds: int, keep: float)
     if fewest < 2:
         raise SettingError(
             "folds",
-            expected=f"folds that leave at least 2 of the {n_genes} shared genes to learn from",
+            expected=f"folds that leave at least 2 of the {n_genes} shared genes for training",
             got=f"{folds}, which leave {fewest}",
             fix="Raise " + arg("folds") + ", or use a pair with more shared genes.",
         )
@@ -511,9 +516,11 @@ def _check_batches(pair: Pair) -> None:
     if pair.sc.batches is None:
         raise KeyMissingError(
             "leave_out_batch",
-            expected="a reference with batches, each of which is left out in turn",
-            got="a pair that was made without " + arg("reference_batch"),
-            fix="Name the column of obs when the pair is made: " + arg("reference_batch", "COLUMN") + ".",
+            expected="a reference with batches, so that each can be left out in turn",
+            got="a pair that was created without " + arg("reference_batch"),
+            fix=("Specify the column of obs when you create the pair: ")
+            + arg("reference_batch", "COLUMN")
+            + ".",
         )
 
 

@@ -195,8 +195,8 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
     if not np.array_equal(train.shared_genes, test.shared_genes):
         raise InputError(
             "test",
-            expected=f"the {len(train.shared_genes)} panel genes that were trained on",
-            got=f"{len(test.shared_genes)} genes, not the same",
+            expected=f"the {len(train.shared_genes)} panel genes of the training pair",
+            got=f"{len(test.shared_genes)} genes, not the same ones",
             fix="Use the same panel for both: pair.panel(genes).",
         )
     n_sc = train.sc.n_cells

@@ -86,7 +86,10 @@ class Baseline:
         """The pair to learn from; NotFittedError where there is none yet."""
         if not hasattr(self, "pair_"):
             raise NotFittedError(
-                self.name, expected="a fitted method", got="one that is not", fix="Call fit(pair) first."
+                self.name,
+                expected="a fitted method",
+                got="a method that is not fitted",
+                fix="Call fit(pair) first.",
             )
         return self.pair_
 
@@ -137,7 +140,7 @@ def parse_method(
         key, equals, value = part.partition("=")
         if not (key and equals and all(value.split("+"))) or key in settings:
             expected = "settings as name:key=value+key=value, each once"
-            raise SettingError("methods", expected=expected, got=repr(spec), fix=f"Look at {part!r}.")
+            raise SettingError("methods", expected=expected, got=repr(spec), fix=f"Check {part!r}.")
         settings[key] = _value(value)
     return name, settings
 
@@ -254,7 +257,7 @@ def labelled_methods(
         if isinstance(method, str):
             if method in labels:
                 raise SettingError(
-                    "methods", expected="each name once", got=f"{method!r} twice", fix="Remove one of them."
+                    "methods", expected="unique names", got=f"{method!r} twice", fix="Remove one of them."
                 )
             make = maker(method)
             make(0)  # settings that are wrong must show before hours of work
@@ -290,7 +293,7 @@ def check_settings(name: str, settings: dict[str, Setting], *, function: Callabl
                 f"{name}:{setting}",
                 expected=f"a setting of {name!r}",
                 got=repr(setting),
-                fix=near(setting, known) if known else "It has none.",
+                fix=near(setting, known) if known else "It has no settings.",
             )
 
 
@@ -322,8 +325,8 @@ def _check_used(methods: Sequence[str | Predictor], network: Network) -> None:
         if getattr(network, name) is not None and "stimpute" not in named:
             raise SettingError(
                 name,
-                expected="a method that has a gene graph",
-                got=f"methods {shorten(named)}" if named else "no method by name",
+                expected="a method with a gene graph",
+                got=f"methods {shorten(named)}" if named else "no built-in method",
                 fix="Add 'stimpute' to the methods, or leave " + arg(name) + " out.",
             )
 

@@ -28,7 +28,7 @@ Score: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], DoubleArray]
 
 
 def pearson(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the Pearson correlation of every column.
+    """Return the Pearson correlation of each column.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def pearson(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values from -1 to 1; higher is better. A column that is constant on either side has no correlation
-    and gets 0.
+    n_genes values from -1 to 1; higher is better. If a column is constant in either matrix, its correlation
+    is undefined and 0 is returned.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def pearson(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the Spearman correlation of every column: `pearson` of the ranks.
+    """Return the Spearman correlation of each column: `pearson` of the ranks.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values from -1 to 1; higher is better. A column that is constant on either side gets 0.
+    n_genes values from -1 to 1; higher is better. A column that is constant in either matrix gets 0.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Notes
     -----
-    Ties share their average rank.
+    Tied values get their average rank.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def spearman(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the cosine similarity of every column (the CSS of the imputation papers).
+    """Return the cosine similarity of each column (called CSS in the imputation papers).
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values from -1 to 1 (from 0 for values >= 0); higher is better. A column that is all zero on
-    either side gets 0.
+    n_genes values from -1 to 1 (from 0 if no value is negative); higher is better. A column that is all zero
+    in either matrix gets 0.
 
     Raises
     ------
@@ -107,8 +107,8 @@ def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Notes
     -----
-    Columns are not centred, so a *constant* prediction scores high wherever most cells express the gene.
-    Never read it without `pearson` and the score of the gene's mean beside it.
+    Columns are not centred, so even a *constant* prediction scores high if most cells express the gene.
+    Always compare it with `pearson`, and with the score of predicting the gene's mean.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def cosine(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def mse(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the mean squared error of every column, in squared units of the values.
+    """Return the mean squared error of each column, in squared units of the values.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def mse(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the root mean squared error between the z-scores of every column.
+    """Return the root mean squared error of each column after converting it to z-scores.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values from 0 to 2; lower is better. A column that is constant on either side has no z-scores and
-    gets sqrt(2), what a prediction without correlation gets.
+    n_genes values from 0 to 2; lower is better. A column that is constant in either matrix has no z-scores.
+    It gets sqrt(2), like a prediction without correlation.
 
     Raises
     ------
@@ -165,9 +165,10 @@ def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Notes
     -----
-    The RMSE of Li et al. 2022 (Nature Methods 19, 662), z-scores with the population's standard deviation.
-    For two columns that vary it is sqrt(2 (1 - r)) with r the Pearson correlation. DEVIATION: their code
-    gives constants 1.5; z-scores of 0 would give 1, and a constant would win against correlations up to 0.5.
+    The RMSE of Li et al. 2022 (Nature Methods 19, 662), with z-scores from the population standard deviation.
+    If neither column is constant, it equals sqrt(2 (1 - r)), where r is the Pearson correlation. DEVIATION:
+    their code returns 1.5 for a constant. With z-scores of 0, a constant would get 1 and beat predictions
+    with a correlation below 0.5.
 
     Examples
     --------
@@ -179,7 +180,7 @@ def rmse_z(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def ssim(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the structural similarity of every column, over one window that holds all cells.
+    """Return the structural similarity of each column, with a single window of all cells.
 
     Parameters
     ----------
@@ -188,8 +189,8 @@ def ssim(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values, at most 1; higher is better. Two all-zero columns give 1, a varying column against an
-    all-zero one nearly 0.
+    n_genes values, at most 1; higher is better. Two all-zero columns give 1; a variable column compared with
+    an all-zero one gives nearly 0.
 
     Raises
     ------
@@ -198,9 +199,9 @@ def ssim(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Notes
     -----
-    As in Li et al. 2022 (Nature Methods 19, 662): both columns are divided by their own maximum (one whose
-    maximum is not above 0 stays as it is), then (2 m1 m2 + C1) (2 s12 + C2) / ((m1^2 + m2^2 + C1) (s1^2 +
-    s2^2 + C2)) with C1 = 0.01^2, C2 = 0.03^2 and population moments.
+    As in Li et al. 2022 (Nature Methods 19, 662): both columns are divided by their own maximum (unless it is
+    0 or less), then (2 m1 m2 + C1) (2 s12 + C2) / ((m1^2 + m2^2 + C1) (s1^2 + s2^2 + C2)) with C1 = 0.01^2,
+    C2 = 0.03^2 and population moments.
 
     Examples
     --------
@@ -212,7 +213,7 @@ def ssim(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
 
 def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    """Return the Jensen-Shannon divergence between the columns as distributions over cells.
+    """Return the Jensen-Shannon divergence of each column, as a distribution over cells.
 
     Parameters
     ----------
@@ -221,8 +222,8 @@ def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Returns
     -------
-    n_genes values from 0 to ln 2 = 0.693; lower is better. A column without anything above 0 is no
-    distribution: it gets ln 2 against one that is, and 0 against another empty one.
+    n_genes values from 0 to ln 2 = 0.693; lower is better. A column without positive values is not a
+    distribution. If only one of the two is such a column, the result is ln 2; if both are, it is 0.
 
     Raises
     ------
@@ -231,9 +232,9 @@ def js(truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
 
     Notes
     -----
-    As in Li et al. 2022 (Nature Methods 19, 662): columns divided by their sum, natural logarithm, the
-    divergence itself and not its square root. DEVIATION: their code gives an empty column 1, which no
-    divergence reaches.
+    As in Li et al. 2022 (Nature Methods 19, 662): columns are divided by their sum, the logarithm is natural,
+    and the result is the divergence, not its square root. DEVIATION: their code returns 1 for an empty
+    column, more than any divergence can reach.
 
     Examples
     --------
@@ -251,7 +252,7 @@ METRICS: dict[str, Score] = {
 
 
 def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> DoubleArray:
-    fix = "Give matrices of cells x genes."
+    fix = "Pass matrices of cells x genes."
     truth, prediction = (
         array_of(name, matrix, fix=fix, numbers=False)
         for name, matrix in (("truth", truth), ("prediction", prediction))
@@ -262,9 +263,9 @@ def _by_columns(score: Score, truth: NDArray[Any], prediction: NDArray[Any]) -> 
     if truth.ndim != 2 or prediction.shape != truth.shape or truth.shape[0] == 0:
         raise InputError(
             "prediction",
-            expected="two matrices, cells x genes, of one shape with at least one cell",
+            expected="two matrices (cells x genes) of the same shape with at least one cell",
             got=f"shapes {truth.shape} (truth) and {prediction.shape} (prediction)",
-            fix="Select the same cells and genes, in the same order, on both sides.",
+            fix="Use the same cells and genes, in the same order, in both matrices.",
         )
     n_cells, n_genes = truth.shape
     scores = np.empty(n_genes)

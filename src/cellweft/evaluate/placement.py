@@ -145,9 +145,9 @@ def evaluate_placement(
         truth_composition = "obsm:composition" if truth_composition is None else truth_composition
         pair = pair.pair()
     check_kind(
-        "pair", pair, Pair, expected="a pair, or pseudo-spots", fix="Make it with cellweft.pair(sc, st)."
+        "pair", pair, Pair, expected="a pair, or pseudo-spots", fix="Create it with cellweft.pair(sc, st)."
     )
-    expected = "numbers of neighbours, each once"
+    expected = "unique numbers of neighbours"
     check_numbers("hits", hits, expected=expected, example=HITS, low=1, high=pair.sc.n_cells - 1)
     check_range("major", major, low=1, integer=True)
     _check_truths(truth, truth_composition, caught)
@@ -191,13 +191,13 @@ def _check_truths(truth: Any, truth_composition: Any, caught: Any) -> None:
         spots = arg("truth_composition", "obsm:KEY")
         raise SettingError(
             "truth",
-            expected="true positions of the cells, or compositions of the spots",
+            expected="the true positions of the cells, or the composition of the spots",
             got="neither",
             fix="Write " + places + " (of the reference), or " + spots + " (of the spatial data).",
         )
     if truth is None and caught is not None:
-        fix = "Give the true places, or leave " + arg("caught") + " out."
-        raise SettingError("caught", expected="the true places besides", got="no truth", fix=fix)
+        fix = "Pass the true positions, or leave " + arg("caught") + " out."
+        raise SettingError("caught", expected="the true positions as well", got="no truth", fix=fix)
 
 
 def _groups(pair: Pair, caught: BoolArray | None) -> dict[str, BoolArray]:
@@ -217,9 +217,9 @@ def _shared_types(truth: pd.DataFrame, labels: NDArray[np.str_]) -> tuple[pd.Dat
         example = arg("labels", "COLUMN")
         raise InputError(
             "truth_composition",
-            expected="a type of the reference's cells among the types of the spots",
+            expected="at least one cell type that occurs both in the reference and in the spots",
             got=f"{_some(list(truth.columns))} (spots), {_some(names.tolist())} (cells)",
-            fix="Name the column of obs that holds these types when the pair is made: " + example + ".",
+            fix="Specify the column of obs with these types when you create the pair: " + example + ".",
         )
     return truth[types], np.array([cells[name] for name in types], dtype=np.int64)
 
@@ -285,8 +285,8 @@ def _type_rows(
     if lost or not predicted.index.equals(truth.index):
         raise InputError(
             "composition",
-            expected=f"{len(truth):,} spots, in their order, x the types of the cells",
-            got=f"no column for {_some(lost)}" if lost else "other spots, or another order",
+            expected=f"{len(truth):,} spots, in their order, x cell types",
+            got=f"no column for {_some(lost)}" if lost else "different spots, or a different order",
             fix="Check what deconvolve(labels) of the method returns.",
         )
     scores = composition_pcc(truth.to_numpy(), predicted[truth.columns].to_numpy(dtype=np.float64))

@@ -26,16 +26,16 @@ _SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ b
 
 
 def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
-    """Return the distance of every placed cell from its true position.
+    """Return the distance between the predicted and the true position of each cell.
 
     Parameters
     ----------
     true, predicted
-        (n_cells, n_dimensions) places in one unit, finite.
+        (n_cells, n_dimensions) positions in the same unit, finite.
 
     Returns
     -------
-    (n_cells,) Euclidean distances in the unit of the places; lower is better.
+    (n_cells,) Euclidean distances in the unit of the positions; lower is better.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
     if true.shape != predicted.shape:
         raise InputError(
             "predicted",
-            expected=f"places of the shape of the true ones, {true.shape}",
+            expected=f"positions of the same shape as the true ones, {true.shape}",
             got=f"shape {predicted.shape}",
             fix="Pass the positions of the same cells, in the same order and with the same dimensions.",
         )
@@ -63,14 +63,15 @@ def location_errors(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
 
 
 def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
-    """Return how many of the K predicted neighbours of every cell are among its K true nearest cells.
+    """Return how many of the K predicted neighbours of each cell are among its K true nearest cells.
 
     Parameters
     ----------
     true
         (n_cells, n_dimensions) true positions of the cells, finite.
     neighbors
-        (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
+        (n_cells, K) indices of the cells that are predicted to be nearest, in any order, without duplicates
+        or the cell itself.
 
     Returns
     -------
@@ -79,14 +80,14 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     Raises
     ------
     InputError
-        ``true`` is not a matrix of finite positions; ``neighbors`` does not name 1 to n_cells - 1 other
-        cells for each, without duplicates.
+        ``true`` is not a matrix of finite positions, or a row of ``neighbors`` does not consist of 1 to
+        n_cells - 1 different other cells.
 
     Notes
     -----
-    ConservedNeighbor_i(K) of Hao et al. 2024 (STEM). A cell is among the K nearest where it is no farther
-    than the K-th: of cells that are as far as the K-th, each counts, so that the score does not hang on the
-    order of the cells.
+    ConservedNeighbor_i(K) of Hao et al. 2024 (STEM). A cell is among the K nearest if it is not farther away
+    than the K-th. Cells at the same distance as the K-th all count, so the score does not depend on the order
+    of the cells.
 
     Examples
     --------
@@ -94,7 +95,7 @@ def hits(true: NDArray[Any], neighbors: NDArray[Any]) -> IntArray:
     >>> hits(true, np.array([[1], [0], [0], [2]]))
     array([1, 1, 0, 1])
     """
-    fix = "Give positions of cells, cells x neighbours."
+    fix = "Pass indices of cells, cells x neighbours."
     true, neighbors = _places("true", true), array_of("neighbors", neighbors, fix=fix, numbers=False)
     n_cells = len(true)
     _check_neighbors(neighbors, n_cells)
@@ -117,11 +118,12 @@ def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
     true
         (n_cells, n_dimensions) true positions of the cells, finite.
     neighbors
-        (n_cells, K) positions of the cells predicted to be nearest, in any order: K others, each once.
+        (n_cells, K) indices of the cells that are predicted to be nearest, in any order, without duplicates
+        or the cell itself.
 
     Returns
     -------
-    From 0 to K; K (K / (n_cells - 1)) is what neighbours drawn at random get.
+    From 0 to K. Neighbours drawn at random get K (K / (n_cells - 1)) on average.
 
     Raises
     ------
@@ -141,17 +143,18 @@ def hit_number(true: NDArray[Any], neighbors: NDArray[Any]) -> float:
 
 
 def composition_pcc(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
-    """Return the Pearson correlation over spots of every cell type's true and predicted share.
+    """Return the Pearson correlation of true and predicted proportions over spots, for each cell type.
 
     Parameters
     ----------
     true, predicted
-        (n_spots, n_types) share of each type in each spot, finite.
+        (n_spots, n_types) proportion of each type in each spot, finite.
 
     Returns
     -------
-    (n_types,) from -1 to 1; higher is better. A type whose share is the same in all spots on either side,
-    such as one that is nowhere, has no correlation and gets 0, as in `cellweft.metrics.pearson`.
+    (n_types,) from -1 to 1; higher is better. If a type has the same proportion in all spots in either
+    matrix, for example because it is absent, its correlation is undefined and 0 is returned, as in
+    `cellweft.metrics.pearson`.
 
     Raises
     ------
@@ -168,35 +171,36 @@ def composition_pcc(true: NDArray[Any], predicted: NDArray[Any]) -> DoubleArray:
     >>> composition_pcc(true, np.array([[0.9, 0.5], [0.6, 0.5], [0.3, 0.5]]))
     array([1., 0.])
     """
-    fix = "Give shares, spots x types."
+    fix = "Pass proportions, spots x types."
     true, predicted = array_of("true", true, fix=fix), array_of("predicted", predicted, fix=fix)
     if true.ndim != 2 or true.shape != predicted.shape or len(true) == 0:
         raise InputError(
             "predicted",
-            expected="two matrices, spots x types, of one shape with at least one spot",
+            expected="two matrices (spots x types) of the same shape with at least one spot",
             got=f"shapes {true.shape} (true) and {predicted.shape} (predicted)",
-            fix="Select the same spots and types, in the same order, on both sides.",
+            fix="Use the same spots and types, in the same order, in both matrices.",
         )
     return pearson(true, predicted)
 
 
 def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
-    """Return whether every cell type is "major", "moderate" or "rare".
+    """Classify each cell type as "major", "moderate" or "rare".
 
     Parameters
     ----------
     frequencies
-        (n_types,) cells of each type, or their share. Of types that are as frequent, the first ranks higher.
+        (n_types,) number of cells of each type, or their proportion. Of equally frequent types, the first
+        ranks higher.
 
     Returns
     -------
-    (n_types,) one of `GROUPS` each: the five most frequent types are major, the next five moderate, all
+    (n_types,) one of `GROUPS` each. The five most frequent types are major, the next five moderate, all
     others rare.
 
     Raises
     ------
     InputError
-        Not one finite number for each type.
+        There is not one finite number per type.
 
     Notes
     -----
@@ -221,12 +225,12 @@ def type_groups(frequencies: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _places(name: str, places: NDArray[Any]) -> DoubleArray:
-    found = array_of(name, places, fix="Give places, cells x coordinates.")
+    found = array_of(name, places, fix="Pass positions, cells x coordinates.")
     check_array(
         name,
         found,
         fits=found.ndim == 2 and found.size > 0,
-        expected="finite places, cells x coordinates, of at least one cell",
+        expected="finite positions (cells x coordinates) of at least one cell",
         fix="Check how the positions were computed.",
     )
     return found

@@ -99,7 +99,7 @@ def score_methods(
     InputError
         There was nothing to score at all.
     """
-    check_numbers("seeds", seeds, expected="whole numbers, each once", example=(0, 1, 2), low=0)
+    check_numbers("seeds", seeds, expected="unique whole numbers", example=(0, 1, 2), low=0)
     # of one device torch is not asked: baselines do without it
     devices = resolve_devices(device) if device == "all" or "," in device else [device]
     on_devices = [resolve(methods, device=str(one)) for one in devices]
@@ -130,9 +130,9 @@ def score_methods(
         if not tables:
             raise InputError(
                 "methods",
-                expected="a method that predicts something whose truth is known",
+                expected="a method that predicts something for which the truth is known",
                 got=", ".join(map(repr, labels)),
-                fix="Name another method, or pass the truth for what this one predicts.",
+                fix="Choose another method, or pass the truth for what this one predicts.",
             )
         report("evaluate", len(steps), len(steps))
     table = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
@@ -195,7 +195,7 @@ def check_items(table: pd.DataFrame, where: str) -> None:
             where,
             expected="a gene, cell or summary in every row of the column 'item'",
             got=f"{n_lost:,} missing",
-            fix="pandas takes a gene called NA for missing: read the table with pandas.read_csv(path, "
+            fix="pandas reads a gene called NA as missing. Read the table with pandas.read_csv(path, "
             "keep_default_na=False, na_values={'value': ['']}).",
         )
 
@@ -207,23 +207,23 @@ def write_scores(table: pd.DataFrame, path: PathLike, *, overwrite: bool = False
     Parameters
     ----------
     table
-        What one of them returned.
+        The table that one of them returned.
     path
-        Name of the table, ending in .csv or .parquet; versions and parameters go to the same name with .json.
+        Path of the table, ending in .csv or .parquet. Versions and parameters are written to the same name
+        with .json.
     overwrite
-        Whether files that are there may be replaced.
+        Whether to replace existing files.
 
     Returns
     -------
-    The paths of the table and of the JSON file. Both are written under other names and take theirs when
-    whole.
+    The paths of the table and of the JSON file. The files appear only when they are complete.
 
     Raises
     ------
     SettingError
-        The name ends in something else.
+        The name has another ending.
     OutputExistsError
-        One of the files is there and may not be replaced.
+        One of the files exists, and ``overwrite`` is false.
     OutputError
         Writing failed.
     """

@@ -25,7 +25,7 @@ from cellweft.data.io.obs_table import table_with_text, with_text
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _TORCH_MEMBER = "data.pkl"  # what torch.save puts in its zip
-_WAY_OUT = """cellweft never unpickles: it would run any code in the file. If you trust it, convert it:
+_WAY_OUT = """cellweft never unpickles files, because that can run any code. If you trust it, convert it:
     import {modules}; table = {load}
     table = {{str(gene): [float(x) for x in vector] for gene, vector in table.items()}}
     pandas.DataFrame.from_dict(table, orient="index").rename(columns=str).to_parquet({target!r})"""
@@ -38,18 +38,18 @@ class EmbeddingTable:
     Parameters
     ----------
     genes
-        (n_genes,) names, each once, spelled as in the source.
+        (n_genes,) unique names, spelled as in the source.
     values
         (n_genes, n_dimensions) the vectors: finite, none of them zero.
     source
-        Where the table came from, for messages and records.
+        Origin of the table, for messages and records.
     metadata
-        What the source says about itself, as strings.
+        Metadata of the source, as strings.
 
     Raises
     ------
     InputError
-        The vectors are missing, not finite or zero, or the shapes do not fit.
+        Vectors are missing, not finite or zero, or the shapes do not match.
     GeneError
         Duplicate names.
 
@@ -79,20 +79,23 @@ class EmbeddingTable:
         if twice:
             raise GeneError(
                 self.source,
-                expected="every gene once",
+                expected="each gene once",
                 got=f"{shorten(twice)} more than once",
                 fix="Keep one vector per gene, such as table.groupby(level=0).mean() in pandas.",
             )
         finite, zeros = np.isfinite(self.values).all(axis=1), ~self.values.any(axis=1)
         self._check_rows(~finite, "finite numbers", "NaN or infinite values", "Drop these genes")
-        fix = "A vector of zeros is similar to nothing and often stands for a missing one: drop these genes"
-        self._check_rows(zeros, "vectors that are not zero", "nothing but zeros", fix)
+        fix = (
+            "A vector of zeros has no similarity to any other and often marks a missing vector: drop "
+            "these genes"
+        )
+        self._check_rows(zeros, "vectors that are not zero", "only zeros", fix)
 
     def __repr__(self) -> str:
         return f"EmbeddingTable({len(self.genes)} genes x {self.values.shape[1]} from {self.source})"
 
     def match(self, genes: Sequence[str] | NDArray[Any]) -> tuple[IntArray, FloatArray]:
-        """Find the vectors of genes, by exact name or without case.
+        """Find the vectors of genes, by exact name or ignoring case.
 
         Parameters
         ----------
@@ -102,14 +105,14 @@ class EmbeddingTable:
         Returns
         -------
         positions
-            (n_found,) positions in ``genes``, ascending, of those that have a vector.
+            (n_found,) positions in ``genes`` of those with a vector, ascending.
         values
             (n_found, n_dimensions) their vectors.
 
         Raises
         ------
         GeneError
-            Not one of the genes has a vector.
+            None of the genes has a vector.
         """
         asked = pd.Index(np.asarray(genes, dtype=object)).astype(str)
         names = pd.Index(self.genes)
@@ -124,7 +127,7 @@ class EmbeddingTable:
             raise GeneError(
                 self.source,
                 expected=f"vectors for genes such as {shorten(list(asked[:3]))}",
-                got=f"none in common; its genes are {shorten([str(name) for name in names], most=3)}",
+                got=f"none of them; its genes are {shorten([str(name) for name in names], most=3)}",
                 fix="Use a table of the same species, with the same kind of names (symbols or Ensembl IDs).",
             )
         return positions.astype(np.int64), self.values[rows[positions]]
@@ -136,7 +139,7 @@ class EmbeddingTable:
                 self.source,
                 expected=expected,
                 got=f"{got} for {len(names)} genes: {shorten(names)}",
-                fix=f"{fix} from the table; cellweft takes expression for genes without a vector.",
+                fix=f"{fix} from the table; cellweft uses expression for genes without a vector.",
             )
 
 
@@ -152,7 +155,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     source
         A DataFrame (index = genes), an AnnData (``obs_names`` = genes, ``X`` = vectors), or a path:
 
-        - ``.parquet``: genes in the index or in the first column that holds text; the other columns are
+        - ``.parquet``: genes in the index or in the first column with text; the other columns are
           numbers, or one column of lists.
         - ``.csv``, ``.tsv`` (also ``.gz``): the same, genes in the first column.
         - ``.npz``: arrays ``genes`` (strings, not objects) and ``embeddings`` or ``values``.
@@ -166,9 +169,9 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
     Raises
     ------
     MissingFileError
-        Nothing is at the path.
+        There is nothing at the path.
     FormatError
-        The file is a pickle, which is never opened, or of no kind that is read, or damaged.
+        The file is a pickle, which is never opened, has an unsupported format, or is damaged.
     InputError, GeneError
         As in `EmbeddingTable`: zeros, NaN, values that are not numbers, duplicate names.
 
@@ -191,7 +194,7 @@ def read_embedding(source: EmbeddingSource) -> EmbeddingTable:
 
 def _reader(path: Path) -> Callable[[Path], EmbeddingTable]:
     if not path.is_file():
-        got = "a folder" if path.is_dir() else "nothing there"
+        got = "a folder" if path.is_dir() else "nothing at this path"
         raise MissingFileError(str(path), expected="an embedding table", got=got, fix="Check the path.")
     with path.open("rb") as file:
         start = file.read(2)
@@ -311,7 +314,7 @@ def _table(
             source,
             expected="a gene name in every row",
             got=f"{len(unnamed):,} missing, the first in row {unnamed[0]}",
-            fix="Name them or drop the rows. pandas takes a gene called NA for missing: read text with "
+            fix="Name them or drop the rows. pandas reads a gene called NA as missing. Read text files with "
             "pandas.read_csv(path, keep_default_na=False).",
         )
     return EmbeddingTable(
@@ -323,8 +326,8 @@ def _table(
 
 
 def _not_numbers(source: str, got: str) -> InputError:
-    fix = "Drop columns that do not belong to the vectors."
-    return InputError(source, expected="gene names and numbers alone", got=got, fix=fix)
+    fix = "Drop the columns that are not part of the vectors."
+    return InputError(source, expected="only gene names and numbers", got=got, fix=fix)
 
 
 _READERS: dict[str, Callable[[Path], EmbeddingTable]] = {

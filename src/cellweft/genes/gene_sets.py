@@ -18,7 +18,7 @@ from cellweft._typing import BoolArray, DoubleArray, PathLike
 from cellweft.genes.matching import match_known
 from cellweft.genes.text_files import head_of, open_bytes, text_errors
 
-_KIND = "a GMT file (per line: name, description and genes, between tabs)"
+_KIND = "a GMT file (per line: name, description and genes, separated by tabs)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,19 +28,19 @@ class GeneSets:
     Parameters
     ----------
     genes
-        (n_genes,) names, each once, spelled as in the source.
+        (n_genes,) unique names, spelled as in the source.
     members
-        (n_genes, n_sets) 1 where a gene is in a set, else 0; sparse.
+        (n_genes, n_sets) 1 if a gene is in a set, otherwise 0; sparse.
     information
         (n_sets,) information content of every set in nats, at least 0: -log of the share of the source's
         genes that are in it.
     source
-        Where they came from, for messages and records.
+        Origin of the sets, for messages and records.
 
     Raises
     ------
     InputError
-        There is no gene or no set, or the shapes do not fit.
+        There is no gene or no set, or the shapes do not match.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class GeneSets:
         return f"GeneSets({many(n_genes, 'gene')} in {many(n_sets, 'set')} from {self.source})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the sets of a dataset's genes, found by exact name or without case.
+        """Return the sets of the genes of a dataset, matched by exact name or ignoring case.
 
         Parameters
         ----------
@@ -84,12 +84,12 @@ class GeneSets:
         known
             (n_asked,) which of them are in any set.
         members
-            (n_asked, n_sets) 1 where a gene is in a set; sparse.
+            (n_asked, n_sets) 1 if a gene is in a set; sparse.
 
         Raises
         ------
         GeneError
-            Not one of the genes is in a set.
+            None of the genes is in a set.
         """
         found, known = match_known(genes, self.genes, source=self.source, kind="sets")
         places = sp.csr_matrix(
@@ -101,17 +101,17 @@ class GeneSets:
         return known, members
 
     def of_genes(self, genes: Sequence[str] | NDArray[Any]) -> GeneSets:
-        """Return the same sets with some genes alone, and how much each tells about these.
+        """Return the same sets with only some genes, and their information content for these genes.
 
         Parameters
         ----------
         genes
-            (n_asked,) names, each once; those that are in no set are passed over.
+            (n_asked,) unique names; genes that are in no set are ignored.
 
         Raises
         ------
         GeneError
-            Not one of the genes is in a set.
+            None of the genes is in a set.
 
         Examples
         --------
@@ -139,29 +139,29 @@ def read_gene_sets(source: GeneSetSource | Sequence[GeneSetSource]) -> GeneSets:
     ----------
     source
         The path of a GMT file (``.gmt`` or ``.gmt.gz``: GO, Reactome and others at MSigDB or Enrichr), a
-        mapping from the name of a set to its genes, or several of these, whose sets are put together.
+        mapping from the name of a set to its genes, or several of these, which are combined.
 
     Returns
     -------
     GeneSets
-        The sets in the order of the source, which `cellweft.Imputer` takes as its ``gene_sets``.
+        The sets in the order of the source, for the argument ``gene_sets`` of `cellweft.Imputer`.
 
     Raises
     ------
     MissingFileError
-        Nothing is at the path.
+        There is nothing at the path.
     FormatError
-        The file is no GMT: binary, damaged, or with a line without genes.
+        The file is not a GMT file: it is binary or damaged, or a line has no genes.
     InputError
         There is no set with genes, or a set's genes are a string instead of a list.
 
     Notes
     -----
-    A line is a set: its name, a description, and its genes, between tabs. What stands behind a comma in a
-    gene, as the weights of some of Enrichr's files, is left out. A gene counts once in a set. The information
-    content of a set is -log(n_genes of the set / n_genes in any set), so that a set of all genes tells
-    nothing. Sets are taken as they stand: that a gene of a GO term is in the terms above it too, the file has
-    to say.
+    Each line is a set: its name, a description and its genes, separated by tabs. Text after a comma in a
+    gene, such as the weights in some files of Enrichr, is removed. A gene counts once in a set. The
+    information content of a set is -log(n_genes of the set / n_genes in any set), which is 0 for a set of all
+    genes. Sets are not propagated: if a gene of a GO term should also be in its parent terms, the file must
+    list it there.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def _genes_of(line: str, path: Path, number: int) -> list[str]:
             f"{path}, line {number}",
             expected="the name of a set, a description and at least one gene, separated by tabs",
             got=f"{len(others) + 1} field(s): {line.strip()[:60]!r}",
-            fix="Take a GMT file; a list of pairs of genes goes to " + arg("edges") + ".",
+            fix="Pass a GMT file. Pass a list of gene pairs as " + arg("edges") + ".",
         )
     return [gene for gene in genes if gene]
 

@@ -22,10 +22,10 @@ from cellweft.genes.text_files import head_of, text_errors
 
 logger = logging.getLogger("cellweft")
 
-_KIND = "a list of edges (per line: two genes, and a weight or none)"
+_KIND = "a list of edges (per line: two genes, and optionally a weight)"
 _SCORE, _SCORE_SCALE = "combined_score", 1000.0  # STRING's name for its score, and its scale
 _STRING_ID = re.compile(r"\d+\.\S+")  # taxon and protein, as 10090.ENSMUSP00000000001
-_NAMES_OF_STRING = "Put names of genes instead of STRING's IDs: its file protein.info has them."
+_NAMES_OF_STRING = "Replace STRING's IDs by gene names; they are in its file protein.info."
 _HEADER_WORDS = {"a", "b", "from", "gene", "genea", "geneb", "node", "protein", "source", "target", "to"}
 
 
@@ -36,21 +36,21 @@ class EdgeList:
     Parameters
     ----------
     genes
-        (n_genes,) names, each once, spelled as in the source.
+        (n_genes,) unique names, spelled as in the source.
     pairs
         (n_edges, 2) positions of two different genes in ``genes``, each pair once.
     weights
-        (n_edges,) of the pairs, above 0; `read_edges` brings them to 1 at most.
+        (n_edges,) weights of the pairs, above 0; `read_edges` scales them to 1 at most.
     source
-        Where they came from, for messages and records.
+        Origin of the edges, for messages and records.
     n_self_loops, n_repeated
-        How many edges of the source were left out: of a gene with itself, and those that stood there before,
-        of which the largest weight counts.
+        Number of edges of the source that were left out: edges of a gene with itself, and repeated edges, of
+        which only the largest weight is kept.
 
     Raises
     ------
     InputError
-        There is no edge, a weight is not above 0, or arrays do not fit.
+        There is no edge, a weight is not above 0, or the arrays do not match.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class EdgeList:
             raise InputError(
                 self.source,
                 expected="edges between two different genes, with weights above 0",
-                got="none" if not len(weights) else "pairs, genes and weights that do not fit",
+                got="none" if not len(weights) else "pairs, genes and weights that do not match",
                 fix="Pass at least one such edge.",
             )
 
@@ -89,24 +89,24 @@ class EdgeList:
         return f"EdgeList({said})"
 
     def aligned(self, genes: Sequence[str] | NDArray[Any]) -> tuple[BoolArray, sp.csr_matrix]:
-        """Return the edges between a dataset's genes, found by exact name or without case.
+        """Return the edges between the genes of a dataset, matched by exact name or ignoring case.
 
         Parameters
         ----------
         genes
-            (n_asked,) names, each once.
+            (n_asked,) unique names.
 
         Returns
         -------
         known
-            (n_asked,) which of them the list names.
+            (n_asked,) which of them are in the list.
         edges
-            (n_asked, n_asked) weights, alike in both directions, 0 where there is no edge; sparse.
+            (n_asked, n_asked) symmetric weights, 0 if there is no edge; sparse.
 
         Raises
         ------
         GeneError
-            The list names none of the genes.
+            None of the genes are in the list.
         """
         fix = _NAMES_OF_STRING if _STRING_ID.fullmatch(str(self.genes[0])) else SAME_NAMES
         found, known = match_known(genes, self.genes, source=self.source, kind="edges", fix=fix)
@@ -129,32 +129,32 @@ def read_edges(source: EdgeSource | Sequence[EdgeSource]) -> EdgeList:
     Parameters
     ----------
     source
-        The path of a text file, plain or ``.gz``: two columns of genes, or three with a weight, between tabs,
-        commas or spaces, with a header or without; where there are more columns, the weight is the one that
-        is called combined_score. Or a DataFrame of such two or three columns; or several of these, which are
-        put together.
+        The path of a text file (may be ``.gz``) with two columns of genes and optionally a weight, separated
+        by tabs, commas or spaces, with or without a header. If there are more columns, combined_score is the
+        weight. Or a DataFrame with two or three such columns. You can pass several of these, which are
+        combined.
 
     Returns
     -------
     EdgeList
-        Each edge once, which `cellweft.Imputer` takes as its ``edges``.
+        Unique edges, for the argument ``edges`` of `cellweft.Imputer`.
 
     Raises
     ------
     MissingFileError
-        Nothing is at the path.
+        There is nothing at the path.
     FormatError
-        The file is no such list: empty, binary, a column missing in a line.
+        The file is not a list of edges: it is empty or binary, or a line lacks a column.
     InputError
-        A weight that is negative or no number, or no edge between two different genes.
+        A weight is negative or not a number, or there is no edge between two different genes.
 
     Notes
     -----
-    Weights are brought to 0-1: STRING's combined_score is divided by 1000, others above 1 by the largest.
-    Without weights all edges count 1. Edges have no direction; of one that stands several times, as in
-    STRING's files in both directions, the largest weight counts, and a weight of 0 means no edge. Edges of a
-    gene with itself are left out. Names are taken as they stand: STRING's protein IDs, such as
-    10090.ENSMUSP00000000001, are not names of genes. Its file protein.info has the names (docs/networks.md).
+    Weights are scaled to 0-1: STRING's combined_score is divided by 1000, other weights above 1 by the
+    largest. Edges without weights have weight 1. Edges are undirected. If an edge occurs several times, for
+    example in both directions in STRING's files, the largest weight is used. A weight of 0 means no edge.
+    Edges of a gene with itself are left out. Names are not converted: STRING's protein IDs, such as
+    10090.ENSMUSP00000000001, are not gene names, which are in its file protein.info (docs/networks.md).
 
     Examples
     --------
@@ -222,7 +222,7 @@ def _layout(lines: list[str], path: Path) -> tuple[str, list[str], list[str], in
     """
     n_before = next((number for number, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
     if n_before is None:
-        raise _wrong(str(path), "nothing but comments")
+        raise _wrong(str(path), "only comments")
     first = lines[n_before]
     separator = next((one for one in ("\t", ",") if one in first), r"\s+")
 
@@ -327,5 +327,5 @@ def _wrong(where: str, got: str) -> FormatError:
         where,
         expected=f"{_KIND}, separated by tabs, commas or spaces",
         got=got,
-        fix="Keep two or three columns; a GMT file goes to " + arg("gene_sets") + ".",
+        fix="Keep two or three columns. Pass a GMT file as " + arg("gene_sets") + ".",
     )

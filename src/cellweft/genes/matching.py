@@ -13,7 +13,7 @@ from cellweft._text import shorten
 from cellweft._typing import BoolArray
 from cellweft.data.gene_names import GeneMatch, match_genes
 
-SAME_NAMES = "Take one of the same species, with names of the same kind (symbols or Ensembl IDs)."
+SAME_NAMES = "Use one from the same species, with the same kind of names (symbols or Ensembl IDs)."
 """What to do where no gene is known."""
 
 
@@ -54,7 +54,7 @@ def match_known(
         raise GeneError(
             source,
             expected=f"{kind} of genes such as {shorten(names[0])}",
-            got=f"none of them; its genes are such as {shorten(names[1])}",
+            got=f"none of them; it has genes such as {shorten(names[1])}",
             fix=fix,
         )
     known = np.zeros(len(asked), dtype=bool)

@@ -37,7 +37,7 @@ def head_of(path: PathLike, *, kind: str) -> list[str]:
     """
     where = Path(path)
     if not where.is_file():
-        got = "a folder" if where.is_dir() else "nothing there"
+        got = "a folder" if where.is_dir() else "nothing at this path"
         raise MissingFileError(str(path), expected=kind, got=got, fix="Check the path.")
     with text_errors(where, kind=kind):
         with open_bytes(where) as file:
@@ -65,7 +65,7 @@ def text_errors(path: Path, *, kind: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise _wrong(path, kind, "a file that is no UTF-8 text") from error
+        raise _wrong(path, kind, "a file that is not UTF-8 text") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _wrong(path, kind, f"a damaged gzip file ({error})") from error
     except OSError as error:

@@ -110,23 +110,23 @@ def check_data(
     if reference_mark(pair) != reference:
         now = reading_of(pair)
         other = [name for name, value in (reading or {}).items() if name in now and now[name] != value]
-        fix: str = "Make the pair with that reference, read in the same way, or fit anew."
+        fix: str = "Create the pair with that reference, read in the same way, or fit again."
         if other and reading is not None:
             ways = [arg(name, reading[name]) for name in other]
             places = ", ".join(["{}"] * len(ways))
-            fix = sentence(f"Make the pair as that of the fit was made, with {places}.", *ways)
+            fix = sentence(f"Create the pair in the same way as for the fit, with {places}.", *ways)
         raise InputError(
             "pair",
             expected=f"the reference that the model was fitted with, {reference}",
-            got=f"another one, {reference_mark(pair)}",
+            got=f"a different reference, {reference_mark(pair)}",
             fix=fix,
         )
     if cells is not None and abs(cells_mark(pair) - cells) > _SAME_CELLS:
         raise InputError(
             "pair",
-            expected="the reference that the model was fitted with, its cells in the same order",
-            got=f"{pair.sc.n_cells:,} other cells, or another order",
-            fix="Make the pair with that reference, or fit anew.",
+            expected="the reference that the model was fitted with, with its cells in the same order",
+            got=f"{pair.sc.n_cells:,} different cells, or a different order",
+            fix="Create the pair with that reference, or fit again.",
         )
 
 
@@ -189,7 +189,7 @@ def normalised_as(pair: Pair, mark: Mapping[str, Any] | None) -> Pair:
                 "pair",
                 expected=f"spatial data of {expected}, as the model was fitted to",
                 got=got,
-                fix="Make the pair with values of that kind, or fit anew.",
+                fix="Create the pair with values of that kind, or fit again.",
             )
     side, target = pair.st, float(mark["median_total"])
     if side.scale != "raw" or side.target == target:

@@ -279,9 +279,9 @@ class Imputer(NotebookText, FolderModel):
         if sparse is not None and in_memory:
             raise SettingError(
                 "sparse",
-                expected="None with in_memory=True, for impute returns dense matrices",
+                expected="None with in_memory=True, because impute returns dense matrices",
                 got=repr(sparse),
-                fix="Leave out in_memory=, for the plan of impute_to, or sparse=.",
+                fix="Omit in_memory= for the plan of impute_to, or omit sparse=.",
             )
         method = self._chosen()
         is_of_fit = type(method) is type(self._method) and method.changes == self._method.changes
@@ -745,8 +745,9 @@ class Imputer(NotebookText, FolderModel):
             if one is not None:
                 raise SettingError(
                     name,
-                    expected="a preset that has a gene graph",
-                    got=arg("preset", self.preset) + ", which has none, because none improved its accuracy",
+                    expected="a preset with a gene graph",
+                    got=arg("preset", self.preset)
+                    + (", which has none, because no gene graph improved its accuracy"),
                     fix="Use " + arg("preset", "stimpute") + ", or leave " + arg(name) + " out.",
                 )
         return AttentionMethod(changes=dict(self.settings))
@@ -772,7 +773,7 @@ class Imputer(NotebookText, FolderModel):
             raise NotFittedError(
                 "Imputer",
                 expected="a fitted Imputer",
-                got="one that was loaded and has no data yet" if is_loaded else "one that is not",
+                got="a loaded one without data" if is_loaded else "an unfitted one",
                 fix="Call attach(pair) first." if is_loaded else "Call fit(pair) first.",
             )
         return self.fitted_
@@ -780,7 +781,10 @@ class Imputer(NotebookText, FolderModel):
     def _pair(self) -> Pair:
         if self.pair_ is None:
             raise NotFittedError(
-                "Imputer", expected="a fitted Imputer", got="one without data", fix="Call fit(pair) first."
+                "Imputer",
+                expected="a fitted Imputer",
+                got="an Imputer without data",
+                fix="Call fit(pair) first.",
             )
         return self.pair_
 

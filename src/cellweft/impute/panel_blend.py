@@ -345,14 +345,14 @@ def check_blend(pair: Pair) -> None:
     if pair.st.scale != "raw":
         raise ScaleError(
             "measured",
-            expected="spatial data of counts, whose noise is known, with " + arg("measured", "blend"),
+            expected="spatial counts, whose noise is known, with " + arg("measured", "blend"),
             got="values that are not counts",
             fix="Read the counts, or leave " + arg("measured") + " out.",
         )
     if len(pair.shared_genes) < _SMALLEST_PANEL:
         raise SettingError(
             "measured",
-            expected=f"a panel of at least {_SMALLEST_PANEL} genes, of which some are hidden at a time",
+            expected=f"a panel of at least {_SMALLEST_PANEL} genes, because some are hidden at a time",
             got=f"{len(pair.shared_genes)}",
             fix="Leave " + arg("measured") + " out.",
         )
@@ -499,7 +499,7 @@ def _attention(fitted: FittedMethod) -> FittedAttention:
     if not isinstance(fitted, FittedAttention):
         raise NotFittedError(
             "measured",
-            expected="an Imputer whose method can leave a gene out of what it compares cells by",
+            expected="an Imputer whose method can compare cells without using the gene itself",
             got=arg("preset", fitted.preset),
             fix="Use " + arg("preset", "auto") + ", or leave " + arg("measured") + " out.",
         )

@@ -202,12 +202,12 @@ def make_plan(
     least = max(training, held + learning, held + needs.tile(_FEWEST_CELLS, 1))
     if least > budget:
         fits_on_disk = in_memory and least - in_result <= budget
-        way_out = "use impute_to, which writes as it goes, " if fits_on_disk else ""
+        way_out = "use impute_to, which writes block by block, " if fits_on_disk else ""
         raise MemoryBudgetError(
             "memory",
             expected=f"at least {human_bytes(least)} for {n_cells:,} cells x {n_genes:,} genes",
             got=human_bytes(budget),
-            fix=f"To continue, {way_out}raise the budget, or take fewer genes or a smaller reference.",
+            fix=f"To continue, {way_out}raise the budget, or use fewer genes or a smaller reference.",
         )
     cells, genes = _tile(needs, n_cells, n_genes, free=budget - held)
     return Plan(
@@ -257,7 +257,7 @@ def columns_at_once(
             expected=f"at least {human_bytes(held + per_column)}, of which {human_bytes(of_result)} for "
             f"{n_columns:,} columns in {n_cells:,} cells",
             got=human_bytes(budget),
-            fix="Raise the budget, or ask for fewer columns or genes at once.",
+            fix="Raise the budget, or request fewer columns or genes at once.",
         )
     return rows_within(budget - held, per_column, most=n_columns)
 

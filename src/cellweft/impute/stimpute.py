@@ -378,9 +378,9 @@ def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
     if settings.k > columns.n_cells:
         raise SettingError(
             arg("settings", key="k"),
-            expected=f"at most {columns.n_cells:,}, the reference's cells that have counts",
+            expected=f"at most {columns.n_cells:,}, the number of reference cells with counts",
             got=str(settings.k),
-            fix="Set a smaller k.",
+            fix="Choose a smaller k.",
         )
 
 

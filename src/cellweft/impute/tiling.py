@@ -355,7 +355,7 @@ def similarity_for(fitted: FittedMethod, pair: Pair, interval: float | None) -> 
         raise NotFittedError(
             "interval",
             expected="an Imputer that has learned intervals",
-            got="one without",
+            got="one that has not",
             fix="Use "
             + arg("preset", "auto")
             + " with "

@@ -45,7 +45,9 @@ def values_to_transfer(
             named[-1] if named else "obs",
             expected="one of obs, obsm, layer and values",
             got=shorten([f"{name}=" for name in named]) if named else "none",
-            fix=sentence("Name what to transfer, such as {}; call it once for each.", arg("obs", "score")),
+            fix=sentence(
+                "Choose what to transfer, such as {}. Call the function once for each.", arg("obs", "score")
+            ),
         )
     if genes is not None and layer is None:
         raise SettingError(

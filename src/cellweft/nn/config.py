@@ -240,9 +240,11 @@ def _parsed_graph(graph: str) -> dict[RelationKind, float]:
         if name is None or name in shares or not 0 < value < float("inf"):
             raise SettingError(
                 "graph",
-                expected="relations joined by +, each once, or with a share above 0 as embedding:2",
+                expected=(
+                    "relations joined by +, each once, optionally with a weight above 0, such as embedding:2"
+                ),
                 got=repr(graph),
-                fix="Write graph='embedding+expression', say; 'auto' and 'none' stand alone.",
+                fix="For example graph='embedding+expression'; 'auto' and 'none' cannot be combined.",
             )
         shares[name] = value
     return shares
@@ -253,7 +255,7 @@ def _check_measure(relations: Collection[RelationKind], measure: Measure) -> Non
     if measure == "distance" and without:
         raise SettingError(
             "measure",
-            expected=f"'similarity' in a graph of {' and '.join(without)}, which have no distance",
+            expected=f"'similarity' in a graph of {' and '.join(without)}, which define no distance",
             got="'distance'",
             fix="Leave it out, or use graph='embedding' or 'expression'.",
         )

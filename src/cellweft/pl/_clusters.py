@@ -118,16 +118,16 @@ def umap(
             axes=axes,
         )
     if imputed is None:
-        fix = "Give the result of cellweft.Imputer.impute, or a placement as the only one."
+        fix = "Pass the result of cellweft.Imputer.impute, or only a placement."
         raise InputError("imputed", expected="the imputed genes of these cells", got="none", fix=fix)
     sides = opened(measured, "measured"), opened(imputed, "imputed")
     n_cells = len(sides[0].obs)
     if len(sides[1].obs) != n_cells or n_cells <= neighbors:
         raise InputError(
             "imputed",
-            expected=f"the {n_cells:,} cells of the measured side, more than neighbors={neighbors}",
+            expected=f"the {n_cells:,} cells of the measured data, more than neighbors={neighbors}",
             got=f"{len(sides[1].obs):,}",
-            fix="Pass the same cells on both sides, in the same order; for few cells, fewer neighbors.",
+            fix="Pass the same cells in both, in the same order; for few cells, use fewer neighbors.",
         )
     shade = _labels(sides, label, colors)
     rows = sample_rows(np.arange(n_cells), most_cells, numpy_stream(seed, "pl.umap"))
@@ -162,7 +162,7 @@ def _umap_of_placement(
     n_cells, n_spots = len(placed.cells), len(placed.spots)
     if n_cells + n_spots <= neighbors:
         expected = f"more than neighbors={neighbors} cells and spots"
-        fix = "Draw fewer neighbors."
+        fix = "Use fewer neighbors."
         raise InputError("neighbors", expected=expected, got=f"{n_cells + n_spots:,}", fix=fix)
     obs = placed.pair.sc.obs
     if isinstance(label, str):
@@ -266,9 +266,9 @@ def modules(
     if of_gene.isna().any():
         raise KeyMissingError(
             "modules",
-            expected="a module for every gene that is drawn",
+            expected="a module for every plotted gene",
             got=f"none for {str(of_gene.index[of_gene.isna()][0])!r}",
-            fix="Name the genes to draw with genes=, or make the modules of all of them.",
+            fix="List the genes to plot with genes=, or compute the modules of all of them.",
         )
     correlations = _correlations(values)
     group: IntArray = np.asarray(of_gene, dtype=np.int64)
@@ -423,7 +423,7 @@ def _layout(values: FloatArray, neighbors: int, seed: int, *, reduced: bool = Fa
 def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[DoubleArray, NDArray[np.str_]]:
     """Return the values of the genes that are drawn, and their names."""
     if isinstance(data, pd.DataFrame) and layer is not None:
-        fix = "Leave it out, or pass the AnnData."
+        fix = "Omit it, or pass the AnnData."
         raise SettingError("layer", expected="None with a table", got=repr(layer), fix=fix)
     source = data if isinstance(data, pd.DataFrame) else of_layer(opened(data), layer)
     names = source.columns if isinstance(source, pd.DataFrame) else source.var.index
@@ -434,7 +434,7 @@ def _expression(data: Any, genes: Any, layer: str | None, most: int) -> tuple[Do
             "genes",
             expected=f"2 to {most:,} genes",
             got=f"{len(places):,}",
-            fix="Name those to draw with genes=, such as the reliable or the most variable ones.",
+            fix="List the genes to plot with genes=, such as the reliable or the most variable ones.",
         )
     if isinstance(source, pd.DataFrame):
         values = source.iloc[:, places].to_numpy(dtype=np.float64)
@@ -495,7 +495,7 @@ def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, s
             "table",
             expected="the table of cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment",
             got="an empty table" if isinstance(table, pd.DataFrame) else type(table).__name__,
-            fix="Pass what these functions return.",
+            fix="Pass the result of one of these functions.",
         )
     if set(_REGION_COLUMNS) <= set(map(str, table.columns)):
         z = _pivoted(table, "z")
@@ -508,7 +508,7 @@ def _fields(table: pd.DataFrame, fdr: float) -> tuple[pd.DataFrame, BoolArray, s
             "table",
             expected="z-scores of types x types, or the columns 'type', 'region' and 'z'",
             got="columns of text",
-            fix="Pass what cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment returns.",
+            fix="Pass the result of cellweft.tl.neighborhood_enrichment or cellweft.tl.region_enrichment.",
         )
     rows, columns = (natural_order(one) for one in (table.index, table.columns))
     sorted_table = table.set_axis(table.index.astype(str)).set_axis(table.columns.astype(str), axis=1)

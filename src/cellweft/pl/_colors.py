@@ -207,7 +207,7 @@ def chosen_colors(
         some = next(iter(asked))
         raise SettingError(
             "colors",
-            expected="colours of labels that are drawn",
+            expected="colours of labels in the plot",
             got=shorten(list(asked)),
             fix=near(some, labels),
         )
@@ -241,7 +241,7 @@ def _check_writable(data: Any) -> None:
     if data.is_view:
         raise InputError(
             "data",
-            expected="an AnnData of its own, to write colours to",
-            got="a view of another",
+            expected="an AnnData that is not a view, to write colours to",
+            got="a view",
             fix="Copy it first: data = data.copy().",
         )

@@ -85,7 +85,7 @@ def trends(
     wanted = [genes] if isinstance(genes, str) else list(_trending(trends) if genes is None else genes)
     fitted = natsorted(trends.fits)
     shown = list(fitted) if types is None else [str(one) for one in types]
-    expected = "types and genes whose trends were fitted"
+    expected = "types and genes with fitted trends"
     check_all_known(shown, trends.fits, "types", expected=expected)
     if not wanted:
         raise KeyMissingError("genes", expected=expected, got="none", fix=near("", trends.fits))
@@ -170,7 +170,9 @@ def attribution(
         asked = [genes] if isinstance(genes, str) else [str(one) for one in genes]
         chosen = [str(known[place]) for place in find_names(asked, known, where="genes")]
     if not chosen:
-        raise InputError("genes", expected="at least one gene", got="none", fix="Name a gene to draw.")
+        raise InputError(
+            "genes", expected="at least one gene", got="none", fix=("List at least one gene to plot.")
+        )
     values = means[chosen].to_numpy(dtype=np.float64).T  # n_chosen x n_segments
     if scale == "gene":
         largest = np.abs(values).max(axis=1, keepdims=True)

@@ -59,7 +59,7 @@ _MEASURES = {
     "confidence": "confidence (0 to 1)",
     "weight": "weight of the best spot (0 to 1)",
     "spread": f"spread ({_DISTANCE})",
-    "similarity": "similarity to the reference (1: alike)",
+    "similarity": "similarity to the reference (1: identical)",
 }
 """What the numbers are that cellweft writes to ``obs``, with their units."""
 
@@ -102,8 +102,8 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     """
     found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if found is None:
-        fix = "Name them: " + arg("coordinates", "obsm:KEY") + "."
-        raise InputError("coordinates", expected="places to draw at", got="'none'", fix=fix)
+        fix = "Specify them: " + arg("coordinates", "obsm:KEY") + "."
+        raise InputError("coordinates", expected="positions to plot", got="'none'", fix=fix)
     return found[:, :2]
 
 
@@ -391,7 +391,7 @@ def _slot(data: Input, color: str, layer: str | None) -> tuple[str, str]:
         raise InputError(
             f"color={color!r}",
             expected="the name of a gene or of a column of obs",
-            got="the name of both",
+            got="a name that both have",
             fix=f"Write color='gene:{color}' or color='obs:{color}'.",
         )
     if not is_gene and not is_column:
@@ -411,5 +411,7 @@ def _is_number(series: pd.Series[Any]) -> bool:
 
 def _finite(values: NDArray[Any], where: str) -> DoubleArray:
     if np.isinf(values).any():
-        raise InputError(where, expected="finite values, or NaN", got="infinity", fix="Replace them by NaN.")
+        raise InputError(
+            where, expected="finite values, or NaN", got="infinity", fix=("Replace infinite values by NaN.")
+        )
     return values

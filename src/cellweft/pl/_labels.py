@@ -55,8 +55,11 @@ def label_calibration(
         raise KeyMissingError(
             "labels",
             expected="a result of Imputer.annotate, with its record in attrs",
-            got="a table without it",
-            fix="Pass the table as it was returned, or the .json file beside a written one, read as a dict.",
+            got="a table without its record",
+            fix=(
+                "Pass the table as it was returned. For a table from a file, pass the contents of its "
+                ".json file as a dict."
+            ),
         )
     column = [*known][-1] if column is None else column
     check_known(column, known, "column", expected="a column of labels")
@@ -67,5 +70,5 @@ def label_calibration(
     ax.scatter(bins["confidence"], bins["share_right"], s=20 + 300 * bins["weight"], color=_POINTS, zorder=2)
     ax.set(xlim=(0, 1.03), ylim=(0, 1.03))
     title = f"{column}: calibration error {told['calibration_error']:.3f}"
-    tidy(ax, title=title, x="confidence", y="share that is right")
+    tidy(ax, title=title, x="confidence", y="share that is correct")
     return ax

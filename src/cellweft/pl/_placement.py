@@ -252,7 +252,7 @@ def _true_places(data: Input, truth: Any) -> DoubleArray:
                 "truth",
                 expected="one row for each of the placed cells, by name",
                 got=f"none for {shorten(list(lost))}" if len(lost) else "duplicate names",
-                fix="Give the table the names of the cells as its index.",
+                fix="Use the cell names as the index of the table.",
             )
         return flat_places(by_name.loc[names].to_numpy(), n_cells, "truth")
     if not isinstance(truth, str):
@@ -270,7 +270,7 @@ def _draw_lines(ax: Axes, lived: DoubleArray, places: DoubleArray, *, most: int)
 
 
 _PLACES_OF = {
-    "places": "Name those of the AnnData: coordinates='obsm:KEY'.",
+    "places": "Specify those of the AnnData: coordinates='obsm:KEY'.",
     "coordinates": "Pass places=, one for each row of the table.",
 }
 
@@ -292,7 +292,7 @@ def _shares_of(
         if places is None:
             raise InputError(
                 "places",
-                expected="the coordinates of the spots, as a table has none",
+                expected="the coordinates of the spots, because a table has none",
                 got="none",
                 fix="Pass places=spots.obsm['spatial'].",
             )
@@ -308,7 +308,7 @@ def _shares_of(
     if table.empty or (table.to_numpy() < 0).any() or np.isinf(table.to_numpy()).any():
         raise InputError(
             "spots",
-            expected="finite shares, at or above 0, of at least one type in one spot",
+            expected="finite proportions of 0 or more, for at least one type and one spot",
             got="none" if table.empty else "values below 0, or infinite",
             fix="Pass the composition of the spots, such as placement.deconvolve().",
         )
@@ -339,7 +339,7 @@ def _shown_types(table: pd.DataFrame, labels: Sequence[str] | None, *, most: int
         rank = np.argsort(-table.mean(axis=0).to_numpy(), kind="stable")[:most]
         return [types[number] for number in sorted(rank)]
     wanted = [labels] if isinstance(labels, str) else [str(one) for one in labels]
-    check_all_known(wanted, types, "labels", expected="types that the spots are made of")
+    check_all_known(wanted, types, "labels", expected="cell types in the spots")
     return wanted
 
 

@@ -204,7 +204,7 @@ def _annotate(ax: Axes, text: str, place: tuple[float, float], apart: tuple[int,
 
 
 def _named(metric: str) -> str:
-    less = " (less is better)" if metric in _LESS_IS_BETTER else ""
+    less = " (lower is better)" if metric in _LESS_IS_BETTER else ""
     return _NAMES.get(metric, metric) + less
 
 
@@ -215,7 +215,7 @@ def _checked(scores: pd.DataFrame) -> pd.DataFrame:
             "scores",
             expected=f"a table of scores, with the columns {shorten(_COLUMNS)}",
             got=f"none named {lost[0]!r}" if lost else "no rows",
-            fix="Pass what cellweft.evaluate_imputation or cellweft.evaluate_placement returns, or "
+            fix="Pass the result of cellweft.evaluate_imputation or cellweft.evaluate_placement, or "
             "pandas.read_csv('scores.csv').",
         )
     check_items(scores, "scores")
@@ -230,13 +230,13 @@ def _items(scores: pd.DataFrame, metric: str, level: str | None) -> pd.DataFrame
     if of_metric.empty:
         raise KeyMissingError(
             "metric",
-            expected="a metric of single genes, cells or types in the table",
+            expected="a metric in the table for single genes, cells or types",
             got=repr(metric),
             fix=near(str(metric), single["metric"].unique()),
         )
     there = [one for one in _LEVELS if one in set(of_metric["level"])]
     if level is not None:
-        check_known(level, there, "level", expected=f"a level that has {metric!r}")
+        check_known(level, there, "level", expected=f"a level with {metric!r}")
     taken = of_metric[of_metric["level"] == (level or there[0])]
     found: pd.DataFrame = (
         taken.groupby(["method", "level", "item"], observed=True)["value"].mean().reset_index()
@@ -264,7 +264,7 @@ def _one_method(scores: pd.DataFrame, method: str | None, metric: str) -> str:
     known = [str(one) for one in _items(scores, metric, "gene")["method"].unique()]
     if method is None and (len(known) == 1 or "auto" in known):
         return known[0] if len(known) == 1 else "auto"
-    check_known(method, known, "method", expected="the method that the reliability is of")
+    check_known(method, known, "method", expected="the method whose reliability is shown")
     return str(method)
 
 
@@ -286,7 +286,7 @@ def _expected(expected: Any, scores: pd.DataFrame, method: str) -> pd.DataFrame:
     if RELIABILITY not in table:
         raise KeyMissingError(
             "expected",
-            expected="var['reliability'], which an Imputer with reliability=True writes",
+            expected="var['reliability'], which an Imputer writes with reliability=True",
             got=shorten([str(one) for one in table.columns]) or "no columns",
             fix="Impute with reliability, or pass a series by gene.",
         )

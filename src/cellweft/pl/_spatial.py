@@ -384,7 +384,9 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
         raise InputError(
             "measured",
             expected=f"the {n_cells:,} cells of the imputed result, in the same order",
-            got=f"{side.n_cells:,} cells" if side.n_cells != n_cells else "other names, or another order",
+            got=f"{side.n_cells:,} cells"
+            if side.n_cells != n_cells
+            else ("different names, or a different order"),
             fix="Use the same cells for both: measured[imputed.obs_names].",
         )
     if result_scale(imputed) == "log":
@@ -392,7 +394,7 @@ def _measured(measured: Any, gene: str, imputed: Input) -> DoubleArray:
     if side.scale != "raw":
         raise ScaleError(
             "measured",
-            expected="counts, as the imputed result has",
+            expected="counts, like the imputed result",
             got="values that are not counts",
             fix="Pass the counts of these cells.",
         )

@@ -174,8 +174,8 @@ def _levels(measured: DoubleArray, bounds: Mapping[float, Any]) -> list[float]:
     if measured.ndim != 2 or np.isnan(measured).all():
         raise InputError(
             "truth",
-            expected="measured values, cells x genes, at least one of them",
-            got=f"shape {measured.shape}" if measured.ndim != 2 else "none, or NaN alone",
+            expected="measured values (cells x genes), at least one of them",
+            got=f"shape {measured.shape}" if measured.ndim != 2 else "no values, or only NaN",
             fix="Pass the measurements of genes that were held out.",
         )
     given: list[Any] = list(bounds)
@@ -199,9 +199,9 @@ def _coverage(
     if lower.shape != truth.shape or upper.shape != truth.shape:
         raise InputError(
             where,
-            expected=f"lower and upper bounds of shape {truth.shape}, as the truth",
+            expected=f"lower and upper bounds of shape {truth.shape}, like the truth",
             got=f"shapes {lower.shape} and {upper.shape}",
-            fix="Pass the bounds of the same cells and genes.",
+            fix="Pass the bounds for the same cells and genes.",
         )
     known: BoolArray = ~np.isnan(truth)
     inside = known & (truth >= lower) & (truth <= upper)
@@ -223,7 +223,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
         saved = getattr(estimator, "_restored", None)  # loaded, and without data yet
         if getattr(estimator, "model_", None) is None and saved is None:
             raise NotFittedError(
-                "estimator", expected="one that was fitted", got="one that was not", fix="Call fit first."
+                "estimator", expected="a fitted model", got="an unfitted model", fix="Call fit first."
             )
         known = saved.config.get("history", ()) if saved is not None else estimator.model_.history
     if isinstance(known, Mapping):
@@ -235,7 +235,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
             "estimator",
             expected="losses of the training",
             got="none",
-            fix="A model that an earlier version saved has none: fit it again to draw them.",
+            fix="Models saved by an earlier version have none: fit again to plot them.",
         )
     return stages, _EPOCHS if isinstance(known, Mapping) else _PART
 

@@ -278,7 +278,7 @@ class Placement(NotebookText):
                 "labels",
                 expected="cells of at least 2 types",
                 got=f"{str(types[0])!r} for all {len(types):,} cells",
-                fix="Name another column of obs: " + arg("labels", "COLUMN") + ".",
+                fix="Choose another column of obs: " + arg("labels", "COLUMN") + ".",
             )
         composition: pd.DataFrame = self.transfer(types, to="spots")
         if self.model.settings.composition == "both":
@@ -353,7 +353,7 @@ class Placement(NotebookText):
                 "memory",
                 expected=f"at least {human_bytes(needed)} for {len(found):,} genes in {n_spots:,} spots",
                 got=human_bytes(parse_memory(memory)),
-                fix="Ask for fewer genes at once, or raise the budget.",
+                fix="Request fewer genes at once, or raise the budget.",
             )
         _, cells, mapping = self._back
 
@@ -471,9 +471,9 @@ class Placement(NotebookText):
         genes = [genes] if isinstance(genes, str) else list(genes)
         parse_memory(memory)
         if genes and of == "cells":
-            fix = "Pass " + arg("of", "spots") + ", or leave the genes out."
+            fix = "Pass " + arg("of", "spots") + ", or omit the genes."
             raise SettingError(
-                "genes", expected="none for cells", got=shorten(list(map(str, genes))), fix=fix
+                "genes", expected="no genes for cells", got=shorten(list(map(str, genes))), fix=fix
             )
         if of == "spots":
             spots = self.impute(genes, memory=memory, progress=progress)

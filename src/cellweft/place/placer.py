@@ -408,7 +408,10 @@ class Placer(NotebookText, FolderModel):
     def _fitted(self) -> SavedPlacer:
         if self._saved is None:
             raise NotFittedError(
-                "Placer", expected="a fitted Placer", got="one that is not", fix="Call fit(pair) first."
+                "Placer",
+                expected="a fitted Placer",
+                got="a Placer that is not fitted",
+                fix="Call fit(pair) first.",
             )
         return self._saved
 
@@ -416,7 +419,10 @@ class Placer(NotebookText, FolderModel):
         if self.pair_ is None:
             call = "fit(pair)" if self.model_ is None else "attach(pair)"
             raise NotFittedError(
-                "Placer", expected="a Placer with data", got="one without", fix=f"Call {call} first."
+                "Placer",
+                expected="a Placer with data",
+                got="a Placer without data",
+                fix=f"Call {call} first.",
             )
         return self.pair_
 
@@ -447,7 +453,7 @@ def _members_with_counts(pair: Pair) -> list[IntArray]:
     members = [spots for spots in members if len(spots) > 1]
     if not members:
         raise InputError(
-            "the spatial side",
+            "the spatial data",
             expected="at least 2 spots with counts in a slice",
             got=f"{int((~pair.st.empty_cells).sum()):,} with counts in {pair.st.n_cells:,} spots",
             fix="Check the layer, and the column that separates slices (" + arg("slices") + ").",
@@ -462,7 +468,7 @@ def _checked_places(pair: Pair) -> tuple[DoubleArray, float]:
         slices = "" if pair.slices is None else " in the same slice"
         raise InputError(
             "coordinates",
-            expected=f"at least 2 spots at different places{slices}",
+            expected=f"at least 2 spots at different positions{slices}",
             got=f"{pair.st.n_cells:,} spots at {len(np.unique(coordinates, axis=0)):,} places",
             fix="Check the coordinates ("
             + arg("coordinates")

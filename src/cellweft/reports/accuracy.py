@@ -62,7 +62,8 @@ def summary_table(scores: Scores) -> Table:
         heads=("method", *(_head(metric) for _, _, metric in columns)),
         rows=tuple((Name(method), *row) for method, row in zip(scores.methods, rows, strict=True)),
         note=(
-            "Higher is better, except for errors. The best of each column is bold; a dash: not scored.",
+            "Higher is better, except for errors. The best value of each column is bold; a dash means not "
+            "scored.",
             *([f" {protocol}"] if (protocol := protocol_text(scores.record)) else []),
         ),
     )
@@ -115,7 +116,7 @@ def quality_blocks(given: Given) -> tuple[Block, ...]:
     if not found:
         found.append(
             text(
-                "No table of scores was given, so that nothing is said here of how good the predictions are. "
+                "No table of scores was given, so this report cannot say how good the predictions are. "
                 "cellweft.evaluate_imputation hides genes of the panel, predicts them, and compares the "
                 "method with simple baselines.",
                 tone="caution",
@@ -164,8 +165,8 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
             form="svg",
             alt="Box plot of the correlation of each gene with the measurement, by method",
             caption=(
-                "Correlation of each gene over the cells, by method: the box holds the middle half of the "
-                "genes, its line is the median.",
+                "Correlation of each gene over the cells, by method. The box shows the middle half of the "
+                "genes, its line the median.",
             ),
         )
     ]
@@ -183,10 +184,10 @@ def _pictures(scores: Scores, imputed: Result | None) -> tuple[Picture, ...]:
         picture(
             lambda: pl.reliability(known, scores.table, metric=metric, method=own, name_worst=3),
             form="svg",
-            alt=f"Scatter plot of the {metric} that was expected of each gene against the one it reached",
+            alt=f"Scatter plot of the expected against the achieved {metric} of each gene",
             caption=(
-                "What was expected of each gene against what it reached. Points on the line are as expected, "
-                "below it worse. ",
+                "Expected against achieved score of each gene. Points on the line are as expected, points "
+                "below it are worse. ",
                 *_held_in(known, scored[own], f"{scores.name} and the imputed genes"),
             ),
         )
@@ -210,7 +211,7 @@ def _held_in(var: pd.DataFrame, reached: pd.Series[float], source: str) -> tuple
         Number(int(inside.sum()), "count", f"{source}: genes within their interval"),
         " of ",
         Number(len(names), "count", f"{source}: genes with both"),
-        " lie within their interval, which nine in ten should.",
+        " lie within their interval; nine in ten should.",
     )
 
 
@@ -342,7 +343,8 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
     own = own_method(scores, result)
     if own is None:
         return text(
-            "This table scores none of cellweft's own methods, so that it says nothing of the result itself.",
+            "This table does not score any of cellweft's own methods, so it says nothing about the result "
+            "itself.",
             tone="note",
         )
     place = scores.by == "place"
@@ -350,8 +352,8 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
     if found is None:
         return text(
             Name(own),
-            " was scored without a baseline that gives the same scores, so that nothing can be said of "
-            "whether it is better than a simple method. Evaluate it beside baselines.",
+            " was scored without a baseline that has the same scores, so it cannot be compared with a "
+            "simple method. Evaluate it together with baselines.",
             tone="note",
         )
     words = {
@@ -359,7 +361,7 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
         "alike": " is not clearly better or worse than the best simple baseline, ",
         "worse": " is worse than the best simple baseline, ",
     }
-    what = "places nearer" if place else "is ahead"
+    what = "places closer" if place else "is better"
     items = "cells" if place else "genes"
     measure = "Its median error is " if place else "Its median correlation with the measurements is "
     parts: list[Part] = [
@@ -381,7 +383,7 @@ def _verdict(scores: Scores, result: Result | None) -> Text:
     if not place:
         parts += _of_levels(scores, own)
     if found.outcome != "better":
-        parts.append(" Trust it no more than the simple method.")
+        parts.append(" Do not trust it more than the simple method.")
     return Text(tuple(parts), _TONES[found.outcome])
 
 

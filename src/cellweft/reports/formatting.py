@@ -25,10 +25,10 @@ METRICS = {
 """Heads of columns of scores; others are shown by the name that they have in the table."""
 
 HEADINGS = {
-    "genes": "Panel genes, each predicted without itself",
+    "genes": "Panel genes, each predicted without using itself",
     "cells": "Held-out cells",
     "fraction": "Held-out panel genes",
-    "truth": "Genes that the panel did not measure, against the truth",
+    "truth": "Genes that the panel did not measure, compared with the truth",
     "place": "Cells of known position",
 }
 """Heads above tables of scores, by what was held out."""
@@ -79,23 +79,23 @@ CAUTIONS = {
     "imputed": (
         "Imputed values are predictions, not measurements. Trust a gene only as far as held-out genes of "
         "the same panel support it.",
-        "Do not test imputed values as if they were measured: nearly every difference would be called, many "
-        "with the wrong sign. cellweft.tl.multiple_imputations and cellweft.tl.differential_expression "
-        "count what is not "
-        "known.",
-        "A small panel, a reference of other tissue, or one that lacks a cell type gives poor predictions, "
-        "and nothing in the result says so but the scores and the reliability.",
+        "Do not test imputed values as if they were measured: nearly every difference would be "
+        "significant, many with the wrong sign. cellweft.tl.multiple_imputations and "
+        "cellweft.tl.differential_expression account for the uncertainty.",
+        "A small panel, a reference from another tissue, or a reference that lacks a cell type gives poor "
+        "predictions. Only the scores and the reliability show this.",
     ),
     "reliability": (
-        "The reliability of a gene is itself an estimate, learned from the panel's genes. It holds for genes "
-        "like these; a panel chosen for its marker genes says less about others.",
+        "The reliability of a gene is itself an estimate, learned from the panel's genes. It applies to "
+        "genes like these; a panel of marker genes says less about other genes.",
     ),
     "interval": (
-        "Intervals hold on average over genes and cells that are alike; of one gene, all may be too narrow.",
+        "Intervals are correct on average over similar genes and cells; for a single gene, all of them "
+        "may be too narrow.",
     ),
     "scores": (
-        "The cosine is high even for a method that predicts one constant per gene. Whether the pattern is "
-        "right, the correlations tell.",
+        "The cosine is high even for a method that predicts one constant per gene. Use the correlations "
+        "to see whether the pattern is right.",
         "Held-out genes are panel genes. Genes that were not chosen for a panel may be harder to predict.",
     ),
     "placed": (
@@ -105,15 +105,15 @@ CAUTIONS = {
         "between the likely positions.",
     ),
     "labels": (
-        "A type that the reference lacks often goes unnoticed: where a similar type is in the reference, its "
-        "cells get the label of that one, often with high confidence. Do not rely on unknown cells alone to "
+        "A type that the reference lacks often goes unnoticed: its cells get the label of a similar type "
+        "in the reference, often with high confidence. Do not rely on unknown cells alone to "
         "find such types.",
-        "Confidence is calibrated on cells of the reference, brought to the panel and the depth of the "
-        "tissue. Whether it holds in the tissue itself was not tested.",
+        "Confidence is calibrated on reference cells that were reduced to the panel and the depth of the "
+        "tissue. It was not tested in the tissue itself.",
     ),
     "spots": (
-        "The composition of a spot counts types of the reference's cells; a type that the reference lacks is "
-        "given to those most like it.",
+        "The composition of a spot is estimated from the types of the reference cells. A type that the "
+        "reference lacks is assigned to the most similar types.",
     ),
 }
 """What to keep in mind, by what the report shows."""

@@ -30,11 +30,13 @@ from cellweft.reports.standards import coverage_beside
 MOST_ROWS = 12
 """Genes at the top, and at the bottom, of the table."""
 
-USE_MEASURED = "use the measurement itself: it is better than any prediction, and a test needs it."
+USE_MEASURED = (
+    "use the measurement itself: it is better than any prediction, and statistical tests require it."
+)
 """What to do with a gene that was measured."""
 
 BLENDED = (
-    "Values of genes of the panel are the best estimate from measurement and prediction together; their "
+    "Values of panel genes are the best estimate from measurement and prediction together; their "
     "reliability is that of the prediction alone."
 )
 """What values of measured genes are where both were put together."""
@@ -59,7 +61,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
     on_panel = var[MEASURED].astype(bool)
     for of_panel, head, most in (
         (False, "Imputed genes, which the panel did not measure", MOST_ROWS),
-        (True, "Genes of the panel, which were measured too", MOST_ROWS // 2),
+        (True, "Panel genes, which were also measured", MOST_ROWS // 2),
     ):
         ranked = var.loc[on_panel == of_panel, RELIABILITY].dropna()
         ranked = ranked.sort_values(ascending=False, kind="stable")
@@ -67,7 +69,7 @@ def gene_blocks(given: Given) -> tuple[Block, ...]:
             found += [Heading((head,)), *_ranked_tables(given, result, ranked.index, most=most)]
     if on_panel.any():
         is_blend = result.record.get("measured") == "blend"
-        said = BLENDED if is_blend else f"Of genes of the panel, {USE_MEASURED}"
+        said = BLENDED if is_blend else f"For panel genes, {USE_MEASURED}"
         found.append(text(said, tone="note"))
     return tuple(found)
 
@@ -77,7 +79,7 @@ def _ranked_tables(given: Given, result: Result, names: pd.Index, *, most: int) 
     if len(names) <= 2 * most:
         return [_table(given, result, names, caption="All of them, the most reliable first")]
     left = result.number(len(names) - 2 * most, "genes with a reliability that are in neither table")
-    note: tuple[Part, ...] = (left, " genes between these are not shown; the file has them all.")
+    note: tuple[Part, ...] = (left, " genes in between are not shown; the file contains all of them.")
     return [
         _table(given, result, names[:most], caption="The most reliable"),
         _table(given, result, names[-most:], caption="The least reliable", note=note),
@@ -102,10 +104,14 @@ def _var(result: Result) -> pd.DataFrame:
 def _counted(result: Result, var: pd.DataFrame) -> Block:
     kind = reliability_metric(var)
     said = {
-        "pearson": "The reliability of a gene is the correlation over the tissue's cells that is expected of "
-        "its prediction, with the interval that nine in ten genes lie in.",
-        "cosine": "The reliability of a gene is the cosine similarity that is expected of its prediction. It "
-        "is high for genes that are everywhere alike, too.",
+        "pearson": (
+            "The reliability of a gene is the expected correlation of its prediction with the truth over "
+            "the cells of the tissue, with an interval that contains nine in ten genes."
+        ),
+        "cosine": (
+            "The reliability of a gene is the expected cosine similarity of its prediction with the "
+            "truth. It is also high for genes with uniform expression."
+        ),
     }
     parts: list[Part] = [said[kind]]
     if reliable := reliable_genes(result):
@@ -224,8 +230,8 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
     found: list[Block] = [
         text(
             f"Measured and imputed values share one colour scale, that of {_MEASURES[scale]}. The "
-            "prediction of a gene of the panel has seen the panel, this gene too: how good it is for genes "
-            "that were not measured, the held-out scores tell."
+            "prediction of a panel gene uses the panel, including the gene itself. See the held-out "
+            "scores for the accuracy on genes that were not measured."
         )
     ]
     for why, names in chosen.items():
@@ -311,8 +317,8 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     if truth is None or level is None or not names:
         return (
             text(
-                "How often measurements lie within the intervals was not tested here: that takes some "
-                "of genes that the panel did not have.",
+                "How often measurements lie within the intervals was not tested here, because that "
+                "requires measurements of genes outside the panel.",
                 tone="note",
             ),
         )
@@ -322,7 +328,7 @@ def interval_blocks(given: Given, truth: Pair | None) -> tuple[Block, ...]:
     values = pd.DataFrame(known_values, columns=names)
     caption: tuple[Part, ...] = (
         "Share of the true values of ",
-        result.number(len(names), "imputed genes whose truth was given"),
+        result.number(len(names), "imputed genes with known truth"),
         " genes off the panel that lie within their intervals, against the share that should, ",
         result.number(float(level), "record, interval", "share"),
         ". The bar shows the middle half of the genes.",

@@ -31,7 +31,7 @@ from cellweft.reports.standards import check_of, worst
 MOST_LABELS = 30
 """Labels that a table shows; of more, the rest is left out with a note."""
 
-_DIFFERS = "On average, confidence differs from the share that is right by "
+_DIFFERS = "On average, confidence differs from the share of correct labels by "
 
 
 def label_verdicts(given: Given) -> list[Text]:
@@ -61,20 +61,20 @@ def label_cautions(given: Given) -> list[Text]:
     labels, said = given.labels, list[Text]()
     tissue = labels.record.get("inputs", {}).get("spatial", {})
     if tissue and tissue.get("scale", "raw") != "raw":
-        words = ": the tissue held no counts, so that its depth was not known. Confidence may be too high."
+        words = ": the tissue data are not counts, so their depth is unknown. Confidence may be too high."
         said.append(text(Name(labels.name), words, tone="caution"))
     if tissue and tissue["cells"] != labels.n_cells:
         all_cells = labels.number(float(tissue["cells"]), "record, inputs, spatial, cells")
         here = labels.number(labels.n_cells, "cells")
-        parts = (" holds ", here, " of the ", all_cells, " cells that were annotated. Shares are of these.")
+        parts = (" contains ", here, " of the ", all_cells, " annotated cells. Shares refer to these.")
         said.append(text(Name(labels.name), *parts, tone="caution"))
     for column in labels.table.columns:
         known = labels.record["labels"][column.name].get("reference_cells")
         strange = [Name(str(one)) for one in column.labels.categories if known and one not in known]
         if strange:
-            words = " has labels that its record does not know: "
+            words = " has labels that are missing from its record: "
             names = joined(strange[:MOST_LABELS])
-            end = ". Make sure that both come from the same run."
+            end = ". Make sure that both are from the same run."
             said.append(text(Name(labels.name), words, *names, end, tone="caution"))
     return said
 
@@ -105,12 +105,12 @@ def _verdict(labels: CellTypes, column: LabelColumn) -> Text:
 def _counted(labels: CellTypes) -> Text:
     parts: list[Part] = [
         labels.number(labels.n_cells, "cells"),
-        " cells got the most probable label of the reference. Confidence is its probability; unknown are "
-        "cells that look as if the reference lacked their type.",
+        " cells got the most probable label of the reference. Confidence is its probability. Cells are "
+        "marked unknown if the reference seems to lack their type.",
     ]
     if without := labels.record.get("reference_cells_without_label"):
         number = labels.number(float(without), "record, reference_cells_without_label")
-        parts += [" In the reference, ", number, " cells without a label took no part."]
+        parts += [" In the reference, ", number, " cells without a label were not used."]
     return text(*parts)
 
 
@@ -154,7 +154,7 @@ def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]
     parts: list[Part] = []
     if len(each) > MOST_LABELS:
         left = labels.number(len(each) - MOST_LABELS, "labels that are not shown")
-        parts += [left, " labels of fewer cells are not shown. "]
+        parts += [left, " labels with fewer cells are not shown. "]
     absent = [name for name in in_reference if name not in each.index]
     if absent:
         names = [Name(name) for name in absent[:MOST_LABELS]]
@@ -182,7 +182,8 @@ def _diagram(labels: CellTypes, column: LabelColumn) -> Picture:
         alt=f"Reliability diagram of {column.name}: share of cells with the right label, by confidence",
         caption=(
             "Held-out cells of the reference: share with the right label, by confidence. On the line, "
-            "confidence is what it says; below it, too high. The area of a point is its share of the cells.",
+            "confidence is correct; below it, confidence is too high. The area of a point is its share of "
+            "the cells.",
         ),
     )
 
@@ -193,7 +194,9 @@ def _maps(given: Given, labels: CellTypes, column: LabelColumn) -> list[Block]:
 
     found = _cells_with_places(given, labels)
     if found is None:
-        said = "There is no map of the labels, as no positions of these cells were given. Pass the imputed "
+        said = (
+            "There is no map of the labels, because no positions of these cells were given. Pass the imputed "
+        )
         said += "result too, or the two inputs."
         return [text(said, tone="note")]
     cells, rows, source = found

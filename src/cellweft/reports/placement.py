@@ -46,8 +46,9 @@ def placement_blocks(given: Given, true_places: str | NDArray[np.float64] | None
     if given.placed is not None and not given.scored(place=True):
         found.append(
             text(
-                "Whether the places are right was not tested here: that takes cells whose place is known. "
-                "cellweft.evaluate_placement does it, on such data or on spots that were made from them.",
+                "Whether the positions are right was not tested here, because that requires cells of "
+                "known position. cellweft.evaluate_placement tests it on such data, or on spots simulated "
+                "from them.",
                 tone="note",
             )
         )
@@ -76,7 +77,8 @@ def _placed(result: Result, true_places: NDArray[np.float64] | None) -> list[Blo
     if slices is not None:
         said += [" on ", result.number(int(slices.nunique()), f"{SLICE}, values"), " slices"]
     said.append(
-        ". The confidence ranges from zero, all spots alike, to one, a single spot. The spread is the "
+        ". The confidence ranges from zero (all spots equally likely) to one (a single spot). The spread "
+        "is the "
         "distance of a cell's possible positions from their mean, in the unit of the coordinates."
     )
     found: list[Block] = [text(*said)]
@@ -136,9 +138,9 @@ def _by_type(result: Result, label: str, columns: Sequence[tuple[str, str, Form]
     left = len(counts) - len(shown)
     return Table(
         caption=("Cell types, the most frequent first",),
-        heads=(Name(label), "cells", *(f"{said} of the middle cell" for _, said, _ in columns)),
+        heads=(Name(label), "cells", *(f"{said} of the median cell" for _, said, _ in columns)),
         rows=tuple(rows),
-        note=_left_out(result, left, "types that are not shown", " types of fewer cells are not shown."),
+        note=_left_out(result, left, "types that are not shown", " types with fewer cells are not shown."),
     )
 
 

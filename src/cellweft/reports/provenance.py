@@ -45,7 +45,7 @@ def input_blocks(given: Given) -> tuple[Block, ...]:
 
 
 _NOT_GIVEN = text(
-    "What the check found in the inputs was not given. Pass the two inputs to the report to include it.",
+    "The report was made without the inputs. Pass the two inputs to include what the check found.",
     tone="note",
 )
 
@@ -166,7 +166,7 @@ def _how(result: Result | CellTypes) -> Facts:
     if record.get("scale"):
         rows.append(("scale", (Name(str(record["scale"])),)))
     if record.get("measured") == "blend":
-        rows.append(("genes of the panel", ("measurement and prediction together",)))
+        rows.append(("panel genes", ("measurement and prediction together",)))
     if record.get("interval"):
         level = result.number(float(record["interval"]), "record, interval", "share")
         rows.append(("intervals", (level, " of the measurements should lie inside")))
@@ -225,7 +225,7 @@ def changed_settings(result: Result | CellTypes) -> dict[str, tuple[Any, Any]]:
 def _settings(result: Result | CellTypes) -> Block:
     changed = changed_settings(result)
     if not changed:
-        return text("All settings of ", Name(result.name), " are the default ones.")
+        return text("All settings of ", Name(result.name), " are the defaults.")
     return Table(
         caption=("Settings of ", Name(result.name), " that differ from the default"),
         heads=("setting", "here", "by default"),

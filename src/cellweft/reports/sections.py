@@ -66,7 +66,7 @@ def page_of(
         return placement_blocks(given, true_places) if has_places else ()
 
     parts: tuple[tuple[str, str, Callable[[], tuple[Block, ...]]], ...] = (
-        ("summary", "In short", lambda: _short(given)),
+        ("summary", "Summary", lambda: _short(given)),
         ("inputs", "Inputs", lambda: input_blocks(given)),
         ("run", "Runs", lambda: run_blocks(given)),
         ("quality", "Accuracy of the imputed genes", quality),
@@ -91,7 +91,7 @@ def _short(given: Given) -> tuple[Block, ...]:
     """Return the verdicts with their thresholds, and the number of reliable genes."""
     found: list[Block] = [verdict(scores, given.imputed, lead=True) for scores in given.scored(place=False)]
     if given.imputed is not None and (reliable := reliable_genes(given.imputed)):
-        said = " are called reliable. Use the others with care, or not at all."
+        said = " are marked as reliable. Use the others with care, or not at all."
         found.append(text("Of the genes, ", *reliable, said, tone="note"))
     found += label_verdicts(given)
     width = tissue_width(given)
@@ -137,9 +137,9 @@ def _closing(given: Given) -> tuple[Block, ...]:
         blocks += [
             Heading(("Commands to reproduce it",)),
             text(
-                "With the inputs and the versions above, as far as the records tell. Options by which the "
-                "inputs were read, such as columns of labels and coordinates, are not recorded unless they "
-                "stand here."
+                "Use the inputs and versions above. The commands are reconstructed from the records: "
+                "options for reading the inputs, such as the columns of labels and coordinates, are only "
+                "included if they were recorded."
             ),
             *made_facts(given),
             Code(lines),

@@ -148,7 +148,7 @@ def _gene_checks(scores: Scores, method: str) -> list[Check | None]:
         number = scores.number(
             float(table[method].median()), f"pearson of each gene, median of {method}", "score"
         )
-        checks.append(check_of("correlation", number, "By itself, its median correlation is ", number))
+        checks.append(check_of("correlation", number, "Its own median correlation is ", number))
     for metric in _metrics(scores, "coverage@"):
         checks.append(coverage_check(scores, method, metric))
     return checks
@@ -172,12 +172,18 @@ def coverage_beside(share: Number, level: float) -> Check:
     level
         The share that is stated.
     """
-    apart = Number(abs(share.value - level), "share", f"{share.source}, less what is stated")
+    apart = Number(abs(share.value - level), "share", f"{share.source}, minus the stated share")
     stated = Number(level, "share", "the level of the intervals")
     side = "too narrow" if share.value < level else "too wide"
-    said: tuple[Part, ...] = ("Its intervals hold ", share, " of the values where ", stated, " are stated")
+    said: tuple[Part, ...] = (
+        "Its intervals contain ",
+        share,
+        " of the values, while ",
+        stated,
+        " are expected",
+    )
     if STANDARDS["coverage"].grade(apart.value) != "good":
-        said = (*said, f", so that they are {side} by ", apart)
+        said = (*said, f", so they are {side} by ", apart)
     return check_of("coverage", apart, *said)
 
 
@@ -234,7 +240,7 @@ def standards_table(names: Sequence[str]) -> Table:
         good, poor = (Number(value, one.form, f"{SOURCE}, {name}") for value in (one.good, one.poor))
         rows.append((f"{one.said}{' (less is better)' * one.less}", good, poor))
     return Table(
-        caption=("What the verdicts call good and poor",),
+        caption=("What the verdicts count as good and poor",),
         heads=("", "good from", "poor beyond"),
         rows=tuple(rows),
     )

@@ -97,7 +97,7 @@ class Attribution:
     ----------
     values
         (n_cells, n_genes) attributions: the part of `explained` that each gene contributes. Positive if the
-        gene speaks for the spot of the cell, negative if it speaks against it.
+        gene favours the spot of the cell, negative if it disfavours it.
     genes
         (n_genes,) names of the genes.
     cells, cell_names
@@ -143,8 +143,8 @@ class Attribution:
     def to_anndata(self) -> AnnData:
         """Return the attributions as AnnData.
 
-        ``obs`` holds ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
-        ``uns["cellweft"]`` the record.
+        ``obs`` contains ``spot`` (its name), ``explained``, ``completeness_gap`` and ``relative_gap``,
+        and ``uns["cellweft"]`` contains the record.
         """
         from anndata import AnnData
 
@@ -161,12 +161,12 @@ class Attribution:
         return AnnData(self.values.copy(), obs=obs, var=var, uns={RECORD: dict(self.record)})
 
     def mean_by(self, labels: Groups) -> pd.DataFrame:
-        """Return the mean attribution of every gene in every group of cells.
+        """Return the mean attribution of each gene in each group of cells.
 
         Parameters
         ----------
         labels
-            (n_cells,) the group of every cell.
+            (n_cells,) the group of each cell.
 
         Returns
         -------
@@ -322,7 +322,7 @@ def groups_of(labels: Any, n_cells: int, *, where: str) -> pd.Categorical:
             where,
             expected=f"one for each of the {n_cells:,} cells of the attribution",
             got=f"{len(groups):,}" + (f", {missing:,} of them missing" if missing else ""),
-            fix="Give them in the order of attribution.cell_names; remove cells that have none.",
+            fix="Pass them in the order of attribution.cell_names, and remove cells without one.",
         )
     return groups
 
@@ -384,8 +384,8 @@ def _by_name(asked: NDArray[np.str_], names: NDArray[np.str_]) -> IntArray:
         one = str(missing[0] if len(missing) else twice[0])
         raise InputError(
             "cells",
-            expected="names that one placed cell each has",
+            expected="names of placed cells, each of a single cell",
             got=f"{one!r}, which {'no cell has' if len(missing) else 'several cells have'}",
-            fix=near(one, names[:10_000]) if len(missing) else "Ask for positions instead.",
+            fix=near(one, names[:10_000]) if len(missing) else "Use positions instead.",
         )
     return np.asarray(known.get_indexer_for(pd.Index(asked)), dtype=np.int64)

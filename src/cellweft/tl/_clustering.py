@@ -19,28 +19,30 @@ _N_NEIGHBORS = 15  # with the cell itself; both are scanpy's defaults
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, float]:
-    """Return scores for the agreement of clusters with labels.
+    """Score the agreement between clusters and labels.
 
     Parameters
     ----------
     labels, clusters
-        The known group and the found cluster of every cell, (n_cells,) each.
+        (n_cells,) each: the true label and the cluster of every cell.
 
     Returns
     -------
     ``ari``
-        Adjusted Rand index, up to 1; 0 is chance.
+        Adjusted Rand index, at most 1; 0 is expected by chance.
     ``fmi``
         Fowlkes-Mallows index, 0 to 1; not adjusted for chance.
     ``completeness``
-        0 to 1; 1 when every label lies whole in one cluster, thus also when all cells are one cluster.
+        0 to 1; 1 if all cells of each label are in the same cluster, which also holds if there is only one
+        cluster.
     ``nmi``
-        Normalised mutual information, 0 to 1; not adjusted for chance: it grows with the number of clusters.
+        Normalised mutual information, 0 to 1; not adjusted for chance, so it increases with the number of
+        clusters.
 
     Raises
     ------
     InputError
-        The two differ in length, or are empty.
+        The two have different lengths, or are empty.
 
     Examples
     --------
@@ -50,7 +52,7 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[str, fl
     """
     from sklearn import metrics
 
-    fix = "Give the labels and clusters of the same cells."
+    fix = "Pass labels and clusters of the same cells."
     labels = array_of("labels", labels, fix=fix, numbers=False)
     clusters = array_of("clusters", clusters, fix=fix, numbers=False)
     if labels.ndim != 1 or labels.shape != clusters.shape or len(labels) == 0:
@@ -210,7 +212,7 @@ def coexpression_modules(
     check_range("k", k, low=1, integer=True)
     check_range("resolution", resolution, low=1e-9)
     n_genes = expression.shape[1]
-    fix = "Name the columns of the matrix."
+    fix = "Pass one name per column of the matrix."
     names = array_of("genes", genes, fix=fix, numbers=False)
     if names.shape != (n_genes,):
         got = f"{len(names)}" if names.ndim == 1 else f"shape {names.shape}"
@@ -265,7 +267,7 @@ def require_leiden(*, otherwise: str = "") -> ModuleType:
 
 
 def _check_expression(expression: NDArray[Any]) -> NDArray[Any]:
-    fix = "Give a matrix of cells x genes: of an AnnData its X, or a layer."
+    fix = "Pass a matrix of cells x genes, such as X or a layer of an AnnData."
     expression = array_of("expression", expression, fix=fix)
     check_array(
         "expression",

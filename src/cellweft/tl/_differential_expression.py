@@ -199,7 +199,7 @@ def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, Dou
         part = imputation.X[:, some]
         values = np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float64)
         total[:, some], squares[:, some] = members @ values, members @ values**2
-    fix = "Use the matrices of cellweft.tl.multiple_imputations as they are."
+    fix = "Use the matrices of cellweft.tl.multiple_imputations unchanged."
     check_array("imputations", squares, expected="finite values", fix=fix)
     return total, squares
 
@@ -234,8 +234,10 @@ def _check_imputations(imputations: Sequence[AnnData]) -> None:
             "imputations",
             expected="at least 2 imputations",
             got="one matrix" if isinstance(imputations, AnnData) else f"{len(imputations)}",
-            fix="One matrix does not show what is not known of it, and its p-values are far too small: "
-            "draw several with cellweft.tl.multiple_imputations.",
+            fix=(
+                "A single matrix does not show its own uncertainty, so its p-values are far too small. "
+                "Draw several with cellweft.tl.multiple_imputations."
+            ),
         )
     first = imputations[0]
     for number, one in enumerate(imputations):
@@ -243,8 +245,8 @@ def _check_imputations(imputations: Sequence[AnnData]) -> None:
             raise InputError(
                 f"imputations[{number}]",
                 expected="the cells and genes of imputations[0], in the same order",
-                got=f"others ({one.n_obs} cells x {one.n_vars} genes)",
-                fix="Use the matrices of one call of cellweft.tl.multiple_imputations.",
+                got=f"different ones ({one.n_obs} cells x {one.n_vars} genes)",
+                fix="Use the matrices from a single call of cellweft.tl.multiple_imputations.",
             )
 
 
@@ -253,7 +255,7 @@ def _labels(imputation: AnnData, groups: str | ArrayLike) -> NDArray[np.str_]:
     if isinstance(groups, str):
         check_known(groups, imputation.obs, "groups", expected="a column of obs, or a label per cell")
         groups = imputation.obs[groups]
-    fix = "Give the labels of the imputed cells, in their order."
+    fix = "Pass the labels of the imputed cells, in their order."
     ordered = in_order_of(groups, imputation.obs_names, argument="groups")
     given = array_of("groups", ordered, fix=fix, numbers=False)
     if given.ndim != 1:

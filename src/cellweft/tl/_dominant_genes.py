@@ -211,11 +211,11 @@ def _explained(
         source,
         (Attribution, Explained),
         expected="a placement, or an attribution of its cells",
-        fix="Pass what cellweft.Placer(...).fit(pair).place() or cellweft.tl.attribute(placed) returns.",
+        fix="Pass the result of cellweft.Placer(...).fit(pair).place() or cellweft.tl.attribute(placed).",
     )
     if not isinstance(source, Attribution):
         return attribute(source, cells, what=what or "product", progress=progress)
-    fix = "Pass the placement, or explain it anew: cellweft.tl.attribute(placed, cells, what=...)."
+    fix = "Pass the placement, or compute a new attribution: cellweft.tl.attribute(placed, cells, what=...)."
     if cells is not None:
         raise SettingError("cells", expected="a placement to choose from", got="an attribution", fix=fix)
     if what is not None and what != source.record.get("what"):
@@ -231,9 +231,9 @@ def _segments(segments: Any, n_cells: int) -> pd.Categorical:
         named = [f"{name} ({size:,})" for name, size in zip(groups.categories, sizes, strict=True)]
         raise InputError(
             "segments",
-            expected=f"at least two segments of {_FEWEST} cells or more",
+            expected=f"at least two segments with {_FEWEST} or more cells",
             got=shorten(named) if named else "none",
-            fix="Cut the tissue into fewer segments, or explain more cells.",
+            fix="Divide the tissue into fewer segments, or explain more cells.",
         )
     return groups
 

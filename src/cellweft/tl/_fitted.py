@@ -33,7 +33,7 @@ def fitted_with_data(imputer: Imputer, pair: Pair | None) -> tuple[FittedMethod,
         raise NotFittedError(
             "Imputer",
             expected="a fitted Imputer",
-            got="one that is not, or has no data yet",
-            fix="Call fit(pair) first, or attach(pair) where it was loaded.",
+            got="an unfitted one, or one without data",
+            fix="Call fit(pair) first, or attach(pair) if it was loaded.",
         )
     return fitted, data_like(known, pair)

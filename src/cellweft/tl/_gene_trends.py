@@ -180,7 +180,7 @@ class Trends(NotebookText):
             why = self.left_out.get(str(cell_type))
             raise KeyMissingError(
                 "cell_type",
-                expected="a type whose trends were fitted",
+                expected="a type with fitted trends",
                 got=repr(cell_type) if why is None else f"{cell_type!r}, which was left out: {why}",
                 fix=near(str(cell_type), self.fits),
             )
@@ -310,7 +310,7 @@ def label_codes(
     (array(['Glia', 'Neuron'], dtype='<U6'), array([1, 0, 1]))
     """
     # through pandas, which knows every way of being missing
-    given = array_of(where, labels, fix="Give the labels of these cells.", numbers=False)
+    given = array_of(where, labels, fix="Pass the labels of these cells.", numbers=False)
     column = pd.Series(given) if given.ndim == 1 else None
     n_missing = 0 if column is None else int(column.isna().sum())
     if column is None or len(column) != n_cells or n_missing:
@@ -318,7 +318,7 @@ def label_codes(
             where,
             expected=f"one label for each of the {n_cells:,} cells",
             got=f"{n_missing:,} missing" if n_missing else f"shape {given.shape}",
-            fix="Give the labels of these cells; write 'unknown' where one is missing.",
+            fix="Pass the labels of these cells; write 'unknown' where one is missing.",
         )
     types, codes = np.unique(column.astype(str).to_numpy(dtype=np.str_), return_inverse=True)
     return types, codes.astype(np.int64)
@@ -327,10 +327,10 @@ def label_codes(
 def _check_input(
     values: Matrix, position: NDArray[Any], genes: NDArray[Any]
 ) -> tuple[Matrix, DoubleArray, NDArray[np.str_]]:
-    fix = "Give arrays: expression of cells x genes, and the positions of these cells."
+    fix = "Pass arrays: expression as cells x genes, and the positions of these cells."
     matrix: Matrix = sp.csr_matrix(values) if sp.issparse(values) else array_of("values", values, fix=fix)
     along = array_of("position", position, fix=fix)
-    names = array_of("genes", genes, fix="Give the names of these genes.", numbers=False).astype(np.str_)
+    names = array_of("genes", genes, fix="Pass the names of these genes.", numbers=False).astype(np.str_)
     if matrix.ndim != 2 or along.shape != matrix.shape[:1] or names.shape != matrix.shape[1:]:
         raise InputError(
             "values",
@@ -348,7 +348,7 @@ def _check_input(
     twice = sorted({str(name) for name in names[pd.Index(names).duplicated()]})
     if twice:
         got = f"{shorten(twice)} more than once"
-        raise InputError("genes", expected="each name once", got=got, fix="Rename or drop them.")
+        raise InputError("genes", expected="unique names", got=got, fix="Rename or drop them.")
     return matrix, along, names
 
 
@@ -359,7 +359,7 @@ def _reason_against(n_cells: int, n_knots: int, min_cells: int) -> str:
     if n_knots < 2:
         return f"its {n_cells:,} cells are all at one position"
     if n_cells <= n_knots:
-        return f"{n_cells:,} cells, no more than the {n_knots} knots"
+        return f"{n_cells:,} cells, not more than the {n_knots} knots"
     return ""
 
 

@@ -170,7 +170,7 @@ def _count_model(fitted: FittedMethod) -> CountModel:
             "scale",
             expected="an Imputer that has learned a count model from counts of the panel",
             got="one without",
-            fix="Fit it to spatial counts, in which at least 6 genes of the panel have some.",
+            fix="Fit it to spatial counts with at least 6 panel genes that have counts.",
         )
     return fitted.count_model
 
@@ -182,7 +182,7 @@ def _check_memory(imputed: AnnData, n: int, memory: str | int) -> None:
             "memory",
             expected=f"at least {human_bytes(need)} for {n} matrices and their mean",
             got=str(memory),
-            fix="Raise the budget, or ask for fewer genes or imputations.",
+            fix="Raise the budget, or request fewer genes or imputations.",
         )
 
 

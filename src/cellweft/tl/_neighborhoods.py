@@ -165,7 +165,7 @@ def region_enrichment(
     if places.shape[1] != spots.shape[1] or 0 in (len(places), len(spots)):
         raise InputError(
             "region_places",
-            expected="coordinates of as many dimensions as places has, and at least one of both",
+            expected="coordinates with the same number of dimensions as places, and at least one row in each",
             got=f"shapes {places.shape} (places) and {spots.shape} (region_places)",
             fix="Pass the coordinates of cells and spots of the same slice.",
         )
@@ -224,10 +224,10 @@ def hollow_structure(
     Notes
     -----
     "Examining the hollow structure" in the Methods of STEM. Its D, "the distance of the nearest neighbor", is
-    taken as the mean over cells of the Euclidean distance to their nearest neighbour: with the distance of
-    the cell nearest to the centre a hollow structure would fill up early, not late as the paper says. Copies
-    of a cell are one cell to D. D falls with the number of cells: compare embeddings of the same cells only.
-    Of more than 5,000 cells, D is the mean over a random 5,000 of them.
+    interpreted as the mean Euclidean distance of a cell to its nearest neighbour. If it were the distance of
+    the cell nearest to the centre, a hollow structure would fill up early, not late as the paper says.
+    Identical cells count as one cell for D. D decreases with the number of cells, so only compare embeddings
+    of the same cells. If there are more than 5,000 cells, D is the mean over 5,000 random cells.
 
     Examples
     --------
@@ -240,7 +240,7 @@ def hollow_structure(
     if radii is None:
         asked = np.linspace(0.0, ratios.max(), _N_RATIOS)
     else:
-        asked = array_of("radii", radii, fix="Give multiples of the distance between nearest neighbours.")
+        asked = array_of("radii", radii, fix="Pass multiples of the distance between nearest neighbours.")
         if asked.ndim != 1 or not np.isfinite(asked).all() or (asked < 0).any():
             raise InputError(
                 "radii",
@@ -290,7 +290,7 @@ def radial_concentration(embeddings: NDArray[Any], *, share: float = 0.1, seed: 
 
 def _edges(adjacency: Matrix) -> tuple[IntArray, IntArray, int]:
     """Return from which cell to which the edges go, and how many cells there are."""
-    fix = "Give a square matrix, such as obsp['spatial_connectivities']."
+    fix = "Pass a square matrix, such as obsp['spatial_connectivities']."
     given: Any = adjacency if sp.issparse(adjacency) else array_of("adjacency", adjacency, fix=fix)
     if given.ndim != 2:
         expected = "a graph of cells x cells"
@@ -348,7 +348,7 @@ def _p_values(count: IntArray, permuted: IntArray) -> DoubleArray:
 def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
     """Return every cell's distance from the mean embedding, in mean distances of nearest neighbours; (n,)."""
     check_seed(seed)
-    cells = array_of("embeddings", embeddings, fix="Give a matrix, such as obsm of a placement.")
+    cells = array_of("embeddings", embeddings, fix="Pass a matrix, such as obsm of a placement.")
     check_array(
         "embeddings",
         cells,
@@ -360,7 +360,7 @@ def _radius_ratios(embeddings: NDArray[Any], seed: int) -> DoubleArray:
         raise InputError(
             "embeddings",
             expected="cells that differ",
-            got=f"{len(cells):,} cells that are all alike",
+            got=f"{len(cells):,} identical cells",
             fix="Check how the embeddings were computed.",
         )
     # numbers near 0 keep the distances exact

@@ -212,7 +212,7 @@ def axis_bins(
     """
     check_range("bins", bins, low=2, high=10**6, integer=True)
     check_choice("by", by, ("length", "cells"))
-    along = array_of("position", position, fix="Give one position per cell.", numbers=False)
+    along = array_of("position", position, fix="Pass one position per cell.", numbers=False)
     is_number = along.dtype.kind in "biuf"
     known = ~np.isnan(along.astype(np.float64)) if is_number else np.zeros(along.shape, dtype=np.bool_)
     check_array(
@@ -220,11 +220,11 @@ def axis_bins(
         along[known],
         fits=along.ndim == 1 and is_number and bool(known.any()),
         expected="one number per cell",
-        fix="Give the positions of all cells as one column.",
+        fix="Pass the positions of all cells as one column.",
     )
     values = along[known].astype(np.float64)
     if values.min() == values.max():
-        got = f"{len(values):,} cells at one position"
+        got = f"{len(values):,} cells at the same position"
         fix = "Check how the positions were computed."
         raise InputError("position", expected="cells at different positions", got=got, fix=fix)
     if by == "cells":
@@ -319,7 +319,7 @@ def _groups(regions: Any, n_cells: int, reference: str | None) -> tuple[pd.Categ
             "regions",
             expected=f"a column of obs of the spots, or a region for each of {n_cells:,}",
             got=f"{len(labels):,}" if labels is not None else f"shape {np.shape(regions)}",
-            fix="Give the regions of the chosen cells, in their order.",
+            fix="Pass the regions of the chosen cells, in their order.",
         )
     known = np.flatnonzero(labels.codes >= 0)
     groups = labels[known].remove_unused_categories().rename_categories(str)
@@ -328,13 +328,13 @@ def _groups(regions: Any, n_cells: int, reference: str | None) -> tuple[pd.Categ
         named = [f"{name} ({size:,})" for name, size in zip(groups.categories, sizes, strict=True)]
         raise InputError(
             "regions",
-            expected=f"at least two regions of {_FEWEST} cells or more",
+            expected=f"at least two regions with {_FEWEST} or more cells",
             got=shorten(named) if named else "none",
-            fix="Join small regions, or choose more cells.",
+            fix="Merge small regions, or choose more cells.",
         )
     if reference is not None:
         large = groups.categories[sizes >= _FEWEST].tolist()
-        expected = f"a region of {_FEWEST} cells or more, or None for all others"
+        expected = f"a region with {_FEWEST} or more cells, or None for all others"
         check_known(reference, large, "reference", expected=expected, error=SettingError)
     return groups, known
 
@@ -346,6 +346,6 @@ def _gene_positions(side: Side, genes: Sequence[str] | None) -> tuple[IntArray, 
         return np.arange(side.n_genes), side.genes
     found = find_names([genes] if isinstance(genes, str) else list(genes), side.genes, where="genes")
     if not len(found):
-        fix = "Name some, or leave " + arg("genes") + " out."
+        fix = "List some, or leave " + arg("genes") + " out."
         raise InputError("genes", expected="genes to compare", got="none", fix=fix)
     return found, side.genes[found]

@@ -43,8 +43,8 @@ def shared_embedding(imputer: Imputer, *, pair: Pair | None = None) -> AnnData:
         Without a matrix: the reference's cells, then the spatial ones. ``obsm["X_cellweft"]``: (n_cells,
         n_latent) float32, of unit length, or zero for cells without counts in the panel; with "auto" the
         output of the learned map, with "stimpute" the latent space of its autoencoder. ``obs["side"]``:
-        "reference" or "spatial"; ``obs["label"]``: the cell types, if there are any. A spatial cell whose
-        name the reference has too gets a number behind it. The order is that of the pair.
+        "reference" or "spatial"; ``obs["label"]``: the cell types, if there are any. A spatial cell with the
+        same name as a reference cell gets a number appended. The order is that of the pair.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
 
     Returns
     -------
-    The mean share of neighbours that are from the other side, divided by the share expected by chance: 0 if
+    The mean share of neighbours that are from the other input, divided by the share expected by chance: 0 if
     none are, 1 if both sides are mixed at random.
 
     Raises
@@ -108,8 +108,8 @@ def mixing(both: AnnData, *, k: int = 30, seed: int = 0) -> float:
 
     Notes
     -----
-    A type that occurs on one side only lowers the score. Good mixing does not prove that the embedding is
-    right.
+    A type that occurs in only one of the two inputs lowers the score. Good mixing does not prove that the
+    embedding is right.
     """
     check_kind(
         "both", both, AnnData, expected="an AnnData", fix="Pass the result of cellweft.tl.shared_embedding."

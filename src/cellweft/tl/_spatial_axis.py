@@ -348,8 +348,8 @@ def check_places(coordinates: NDArray[Any], where: str = "coordinates") -> Doubl
     InputError
         Another shape, or NaN or infinity.
     """
-    places = array_of(where, coordinates, fix="Give the cells' coordinates.")
-    check_coordinates(places, where, fixes=("Give the cells' coordinates.", "Drop these cells."))
+    places = array_of(where, coordinates, fix="Pass the coordinates of the cells.")
+    check_coordinates(places, where, fixes=("Pass the coordinates of the cells.", "Drop these cells."))
     return places
 
 
@@ -467,7 +467,7 @@ def _project(places: DoubleArray, line: DoubleArray) -> tuple[DoubleArray, Doubl
 
 
 def _check_scores(score: NDArray[Any], where: str) -> DoubleArray:
-    scores = array_of(where, score, fix="Give the scores of all cells as one column.").copy()
+    scores = array_of(where, score, fix="Pass the scores of all cells as one column.").copy()
     check_array(
         where,
         scores,
@@ -482,33 +482,33 @@ def _check_enough(places: DoubleArray, *, needed: int, kind: str) -> None:
     expected, got = f"at least {needed} cells to fit this {kind} to", f"{len(places)}"
     fix = "Pass more cells, or request a smoother curve."
     if len(places) >= needed:
-        expected, got = "cells at different places", f"{len(places):,} cells at one place"
+        expected, got = "cells at different positions", f"{len(places):,} cells at the same position"
         fix = "Check how the coordinates were computed."
     if len(places) < needed or (places == places[0]).all():
         raise InputError("coordinates", expected=expected, got=got, fix=fix)
 
 
 def _check_start(start: NDArray[Any], n_dimensions: int) -> DoubleArray:
-    place = array_of("start", start, fix="Give a point near the end of the tissue where positions begin.")
+    place = array_of("start", start, fix="Pass a point near the end of the tissue where positions start.")
     check_array(
         "start",
         place,
         fits=place.shape == (n_dimensions,),
-        expected=f"a place of {n_dimensions} finite numbers",
+        expected=f"a point with {n_dimensions} finite coordinates",
         fix="Pass a point near the end of the tissue where positions start.",
     )
     return place
 
 
 def _chosen(cells: NDArray[Any], n_cells: int) -> BoolArray | IntArray:
-    chosen = array_of("cells", cells, fix="Give a mask or positions.", numbers=False)
+    chosen = array_of("cells", cells, fix="Pass a mask or positions.", numbers=False)
     is_mask = chosen.dtype == np.bool_ and chosen.shape == (n_cells,)
     is_list = np.issubdtype(chosen.dtype, np.integer) and chosen.ndim == 1
     is_list = is_list and bool(chosen.min(initial=0) >= 0 and chosen.max(initial=0) < max(n_cells, 1))
     if not (is_mask or is_list):
         raise InputError(
             "cells",
-            expected=f"a mask of {n_cells:,} cells, or positions below that",
+            expected=f"a mask of {n_cells:,} cells, or positions below that number",
             got=f"{chosen.dtype} values of shape {chosen.shape}",
             fix="Choose the rows of the coordinates to fit the curve to.",
         )

@@ -70,20 +70,20 @@ def spillover(
     Parameters
     ----------
     pair
-        The data. The spatial side must be counts, of cells (not of spots that hold several), with
-        coordinates. Nothing has to be fitted.
+        The data. The spatial data must be counts of single cells (not of spots that contain several), with
+        coordinates. No fit is needed.
     n_neighbors
-        Nearest cells of the same slice that may have spilled into a cell, at least 1.
+        Number of nearest cells in the same slice whose transcripts may have spilled into a cell, at least 1.
     radius
-        How far away they are at most, in the unit of the coordinates, at least ``pair.spacing``; by default
+        Maximum distance of these cells, in the unit of the coordinates, at least ``pair.spacing``; by default
         three times that.
     n_profiles
-        Groups of reference cells, about, that a cell is compared with, at least 2; each label of
-        ``pair.labels`` has groups of its own.
+        Approximate number of groups of reference cells that a cell is compared with, at least 2. Each label
+        of ``pair.labels`` has its own groups.
     seed
-        Of the draws of cells that are learned from.
+        Random seed for sampling the cells used for training.
     memory
-        Budget for what is held of the cells and of a block.
+        Budget for the data of the cells and of a block.
     progress
         As in `cellweft.Imputer.fit`; a function is called while cells are read.
 
@@ -91,9 +91,9 @@ def spillover(
     -------
     Series
         (n_st,) ``cellweft_spillover``, 0 to below 1. 0 for a cell without neighbours, NaN for one without
-        counts in the panel. ``attrs["cellweft"]`` is the record: among others ``mean``, of the cells that
-        have both; ``caution``, a text where that is 0.2 or more, else empty; and ``frequencies`` of the
-        shares, as learned.
+        counts in the panel. ``attrs["cellweft"]`` is the record. It includes ``mean``, over cells with
+        neighbours and counts; ``caution``, a text if the mean is 0.2 or more, otherwise empty; and
+        ``frequencies``, the fitted distribution of the shares.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def spillover(
     ScaleError
         The spatial data are not counts.
     InputError
-        All cells lie at one place, or no cell of the reference has counts in the panel.
+        All cells have the same position, or no reference cell has counts in the panel.
     SettingError
         A setting is out of range.
     MemoryBudgetError
@@ -110,12 +110,12 @@ def spillover(
 
     Notes
     -----
-    A cell's counts are a mixture of the profile of a group of reference cells, brought to the spatial
-    platform gene by gene, and of the mean profile of its neighbours, weighted by their totals and by one over
-    their distance (no less than the spacing); the equations are in docs/counts.md. Cells whose neighbours are
-    of their own kind tell nothing, and are given about the tissue's mean. Neighbours are of the cell's own
-    slice. On real tissue, where the reference fits less well, shares are uncertain and too high where there
-    is no spill-over: compare them with those after the coordinates are shuffled.
+    The counts of a cell are modelled as a mixture of two profiles: that of a group of reference cells,
+    adapted to the spatial platform gene by gene, and the mean profile of its neighbours in the same slice,
+    weighted by their totals and by one over their distance (no less than the spacing). The equations are in
+    docs/counts.md. Cells whose neighbours are of their own type are not informative, and get about the mean
+    of the tissue. In real tissue, where the reference fits less well, shares are uncertain, and too high if
+    there is no spill-over. Compare them with the shares after shuffling the coordinates.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def spillover(
     >>> share.name, len(share), bool(share.between(0, 1).all())
     ('cellweft_spillover', 60, True)
     """
-    check_kind("pair", pair, Pair, expected="a Pair", fix="Make one: cellweft.pair(sc, st).")
+    check_kind("pair", pair, Pair, expected="a Pair", fix="Create one: cellweft.pair(sc, st).")
     check_range("n_neighbors", n_neighbors, low=1, integer=True)
     check_range("n_profiles", n_profiles, low=2, integer=True)
     check_seed(seed)
@@ -160,27 +160,27 @@ def _caution(mean: float) -> str:
         return ""
     return (
         f"Spatial: {mean:.0%} of a cell's counts are explained better by its neighbours than by the "
-        "reference. Segmentation may miss borders of cells, or the reference may lack cell types. Look at "
+        "reference. Segmentation may miss cell borders, or the reference may lack cell types. Look at "
         "the cells with the highest shares before you interpret markers in unexpected cells."
     )
 
 
 def check_spillover(pair: Pair) -> None:
     """Raise where `spillover` cannot be told of a pair."""
-    coordinates_of(pair, expected="places of the spatial cells, to find their neighbours")
+    coordinates_of(pair, expected="positions of the spatial cells, to find their neighbours")
     if pair.st.scale != "raw":
         raise ScaleError(
             "st",
-            expected="spatial data of counts, to tell spill-over from noise",
+            expected="spatial counts, to distinguish spill-over from noise",
             got="values that are not counts",
-            fix="Name the layer that holds the counts: " + arg("st_layer", "counts") + ".",
+            fix="Specify the layer with the counts: " + arg("st_layer", "counts") + ".",
         )
     if pair.spacing is None and pair.st.n_cells > 1:
         raise InputError(
             "coordinates",
-            expected="cells at different places, to find their neighbours",
-            got=f"{pair.st.n_cells:,} cells at one place in their slice",
-            fix="Name the columns that hold the cells' places.",
+            expected="cells at different positions, to find their neighbours",
+            got=f"{pair.st.n_cells:,} cells at the same position in their slice",
+            fix="Specify the columns with the cells' positions.",
         )
 
 
@@ -194,7 +194,7 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
             "radius",
             expected=f"at least {pair.spacing:g}, the distance of a typical cell to its nearest neighbour",
             got=f"{radius:g}",
-            fix="Give it in the unit of the coordinates, or leave " + arg("radius") + " out.",
+            fix="Pass it in the unit of the coordinates, or leave " + arg("radius") + " out.",
         )
     return float(radius)
 
@@ -323,9 +323,9 @@ def _reference_model(pair: Pair, n_profiles: int, *, seed: int, budget: int) -> 
     if not len(cells):
         raise InputError(
             "sc",
-            expected="cells of the reference with counts in genes of the panel",
+            expected="reference cells with counts in panel genes",
             got="none",
-            fix="Check that both sides name their genes alike.",
+            fix="Check that both inputs use the same gene names.",
         )
     labels = np.zeros(len(cells)) if pair.labels is None else pd.factorize(pair.labels[cells])[0]
     means, sizes = list[DoubleArray](), list[DoubleArray]()
@@ -348,7 +348,7 @@ def _rows_at_once(pair: Pair, model: SpilloverModel, budget: int) -> int:
             "memory",
             expected=f"at least {human_bytes(held + 2 * per_row)}, for {pair.st.n_cells:,} cells",
             got=human_bytes(budget),
-            fix="Raise " + arg("memory") + ", or look at one slice at a time.",
+            fix="Raise " + arg("memory") + ", or analyse one slice at a time.",
         )
     return rows_within(budget - held, per_row, most=READ_ROWS)
 

@@ -30,42 +30,42 @@ def subsample_types(
     times: float = 3.0,
     seed: int = 0,
 ) -> AnnData:
-    """Keep a random part of the cells of abundant types, and all cells of the others.
+    """Keep a random fraction of the cells of abundant types, and all cells of other types.
 
     Parameters
     ----------
     cells
         The reference; not changed.
     labels
-        Column of ``obs`` with the cells' types; by default a usual one.
+        Column of ``obs`` with cell types; by default a column with a common name.
     rate
-        Part of an abundant type's cells that is kept, above 0 to 1; at least one cell.
+        Fraction of the cells of an abundant type to keep, above 0 to 1; at least one cell is kept.
     types
         The abundant types. By default those with more than ``times`` as many cells as the median type.
     times
         See ``types``; at least 1.
     seed
-        Of the draws; those of a type do not depend on the other types.
+        Random seed. The sample of a type does not depend on the other types.
 
     Returns
     -------
     AnnData
-        A copy of the cells that are kept, in their order.
+        A copy of the selected cells, in their original order.
 
     Raises
     ------
     InputError
-        No AnnData, or no types.
+        ``cells`` is not AnnData, or there are no types.
     KeyMissingError
-        No such column, or no such type.
+        The column or type does not exist.
     SettingError
         ``rate``, ``times`` or ``seed`` is out of range.
 
     Notes
     -----
-    "Data preprocessing" of Hao et al. 2024 (STEM): of the liver's endothelial and Kupffer cells, three times
-    as many as of other types, a part of 0.3 was kept. Compositions of spots go by how many cells of a type
-    there are to be mapped to.
+    "Data preprocessing" of Hao et al. 2024 (STEM): 30 % of the endothelial and Kupffer cells of the liver
+    were kept, because they were three times as frequent as other types. The composition of spots depends on
+    how many cells of each type are available for mapping.
 
     Examples
     --------
@@ -77,13 +77,13 @@ def subsample_types(
     check_kind("cells", cells, AnnData, expected="an AnnData of cells", fix="Read the file with anndata.")
     check_range("rate", rate, low=0, high=1)
     if rate == 0:
-        raise SettingError("rate", expected="a part above 0", got="0", fix="Leave the cells out instead.")
+        raise SettingError("rate", expected="a fraction above 0", got="0", fix="Remove the cells instead.")
     check_range("times", times, low=1)
     check_seed(seed)
     own, column = find_labels(cells.obs, labels, where="cells", argument="labels")
     if own is None:
-        fix = "Name it: labels='COLUMN'."
-        raise InputError("labels", expected="a column of obs with types", got="none", fix=fix)
+        fix = "Specify it: labels='COLUMN'."
+        raise InputError("labels", expected="a column of obs with cell types", got="none", fix=fix)
     names, sizes = np.unique(own, return_counts=True)
     if types is None:
         abundant = names[sizes > times * np.median(sizes)].tolist()

@@ -121,7 +121,7 @@ def view(
     """
     if not results:
         raise SettingError(
-            "results", expected="at least one result", got="none", fix="Name imputed genes or placed cells."
+            "results", expected="at least one result", got="none", fix="Pass imputed genes or placed cells."
         )
     require("matplotlib", "plot")  # for the colours of labels
     types = None if labels is None else read_cell_labels(labels, argument="labels")
@@ -167,7 +167,7 @@ def _datasets(
         raise SettingError(
             "tissue",
             expected="an imputed result, whose cells are those of the tissue",
-            got=f"{' and '.join(sorted(set(kinds)))} alone",
+            got=f"{' and '.join(sorted(set(kinds)))} only",
             fix="Pass the imputed result too, or omit the tissue.",
         )
     return [
@@ -190,7 +190,7 @@ def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Col
         raise SettingError(
             "labels",
             expected="an imputed result or spots, whose cells are those of the table",
-            got="placed alone",
+            got="placed only",
             fix="Pass the imputed result too, or omit the labels.",
         )
     added = [
@@ -205,7 +205,7 @@ def _label_columns(labels: LabelTable, opened: Sequence[Input]) -> list[list[Col
         expected=f"the cells of {of_tissue[0].where}, by their names",
         got=f"other names ({shorten(labels.cells[:4].tolist(), most=3)}), where the result has "
         f"{shorten(names, most=3)}",
-        fix="Pass the table that was made of the same tissue, or omit it.",
+        fix="Pass the table of the same tissue, or omit it.",
     )
 
 

@@ -38,7 +38,7 @@ _ROUTE = re.compile(r"/api/datasets/([0-9]{1,4})/(positions|genes|values|column|
 _MOST_QUERY = 8_192  # characters: names of genes and columns are shorter, and an answer repeats them
 _NO_PAGE = (
     "<!doctype html><title>cellweft view</title><h1>The page of cellweft view is missing</h1>"
-    "<p>This copy of cellweft was installed without it. The data are served all the same, under "
+    "<p>This copy of cellweft was installed without it. The data are still served, under "
     '<a href="/api/session">/api/session</a>; reinstall cellweft, or build the page from the folder viewer '
     "of its sources (npm ci, npm run build).</p>"
 )
@@ -79,7 +79,10 @@ def natural(text: str) -> int:
 def not_found(path: str) -> Answer:
     """Return the answer where there is nothing."""
     error = KeyMissingError(
-        path[:200], expected="an address of cellweft view", got="none of them", fix="Go to / for the page."
+        path[:200],
+        expected="an address of cellweft view",
+        got="an unknown address",
+        fix="Go to / for the page.",
     )
     return error_answer(error, status=404)
 
@@ -173,7 +176,7 @@ class Api:
             values, low, high = dataset.values(gene, layer)
             return _values(values, {"X-Cellweft-Low": repr(low), "X-Cellweft-High": repr(high)})
         error = SettingError(
-            "method", expected="POST, with the cells that are inside", got="GET", fix="Send a bit per cell."
+            "method", expected="POST, with the cells that are inside", got="GET", fix="Send one bit per cell."
         )
         return error_answer(error, status=405)
 

@@ -264,7 +264,7 @@ class Dataset:
         inside = read_inside(body, self.n_cells)
         if "imputed" not in self._matrices:
             raise KeyMissingError(
-                self.title, expected="imputed genes", got="none", fix="Compare in a dataset that has genes."
+                self.title, expected="imputed genes", got="none", fix="Choose a dataset that has genes."
             )
         reliability, measured = self._reliability(), self._measured()
         known = None if np.isnan(reliability).all() else reliability
@@ -287,7 +287,7 @@ class Dataset:
             if matrix.shape != (self.n_cells, len(self._names)):
                 raise FormatError(
                     f"{opened.where} ({name})",
-                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var say",
+                    expected=f"{self.n_cells:,} cells x {len(self._names):,} genes, as obs and var state",
                     got=f"{matrix.shape[0]:,} x {matrix.shape[1]:,}",
                     fix="Write the file again with AnnData.",
                 )
@@ -357,7 +357,7 @@ def _positions(opened: Input) -> FloatArray:
         raise InputError(
             opened.where if key is None else f"{opened.where}.obsm[{key!r}]",
             expected="x and y of the cells",
-            got="no place of any cell" if found is None else f"an array of shape {found.shape} without them",
+            got="no cell positions" if found is None else f"an array of shape {found.shape} without them",
             fix="Write them to obsm['spatial'].",
         )
     places = found[:, :2].astype(np.float32)

@@ -50,7 +50,7 @@ def read_inside(body: bytes, n_cells: int) -> BoolArray:
     length = -(-n_cells // 8)
     if len(body) != length:
         raise SettingError(
-            "body", expected=f"{length} bytes, a bit per cell", got=f"{len(body)}", fix="Send all cells."
+            "body", expected=f"{length} bytes, one bit per cell", got=f"{len(body)}", fix="Send all cells."
         )
     bits = np.unpackbits(np.frombuffer(body, dtype=np.uint8), count=n_cells, bitorder="little")
     inside = bits.astype(bool)

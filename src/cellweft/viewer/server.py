@@ -41,8 +41,8 @@ _IDLE_SECONDS = 60  # in which a connection has to send a whole request, or to t
 _MOST_CONNECTIONS = 64
 _NO_TOKEN = (
     "<!doctype html><title>cellweft view</title><h1>This page needs its token</h1>"
-    "<p>Open the whole address that <code>cellweft view</code> showed when it started, with "
-    "<code>?token=</code> and what follows it. It is another one each time.</p>"
+    "<p>Open the full address that <code>cellweft view</code> printed when it started, including "
+    "<code>?token=</code> and everything after it. The token changes at every start.</p>"
 )
 _TOKEN = re.compile(r"(token=)[^&\s\"]*")
 _MOST_DROPPED = 2**20  # bytes of a body that nobody wants
@@ -161,9 +161,9 @@ class Viewer:
 def _no_port(port: int, error: OSError) -> SettingError:
     got = f"{port}, which cannot be listened at ({error.strerror})"
     if error.errno == errno.EADDRINUSE:
-        got = f"{port}, where another program listens"
+        got = f"{port}, which another program is using"
     elif error.errno in (errno.EACCES, errno.EPERM):
-        got = f"{port}, which is not allowed to you"
+        got = f"{port}, which you are not allowed to use"
     return SettingError("port", expected="a free port", got=got, fix="Choose another, or 0 for any.")
 
 
@@ -296,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         def refuse() -> Answer:
             if not self.server.api.is_known(self.path):
                 return not_found(self.path)
-            got = f"{self.command}: nothing can be written here"
+            got = f"{self.command}: a request to write"
             error = SettingError("method", expected="GET or HEAD", got=got, fix="Read only.")
             return replace(error_answer(error, status=405), headers={"Allow": "GET, HEAD"})
 
@@ -383,9 +383,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if path == "/" and self.command == "GET":
             return Answer(status=403, kind="text/html; charset=utf-8", body=_NO_TOKEN.encode())
-        fix = "Open the address that cellweft view showed when it started."
+        fix = "Open the address that cellweft view printed when it started."
         return error_answer(
-            SettingError("token", expected="the token of this cellweft view", got="none or another", fix=fix),
+            SettingError(
+                "token",
+                expected="the token of this cellweft view",
+                got="no token, or a different one",
+                fix=fix,
+            ),
             status=403,
         )
 
@@ -400,7 +405,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._unread != length:
             raise SettingError(
                 "body",
-                expected=f"{length} bytes, a bit per cell",
+                expected=f"{length} bytes, one bit per cell",
                 got=f"{self._unread}" if self._unread >= 0 else "a body without its length",
                 fix="Send all cells of the dataset.",
             )
@@ -414,7 +419,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         self.server.answering(self.connection)
         if len(body) < length:
-            raise ConnectionError("the body did not come")
+            raise ConnectionError("the body did not arrive")
         return body
 
     def _is_gone(self) -> bool:

@@ -51,13 +51,13 @@ class WatchedSource:
             if files == self._files:  # a hidden file of the system's came or went
                 self._folders = _folders(self._path, self._files)
                 return None
-        fix = "Start cellweft view anew with the files as they are now."
+        fix = "Restart cellweft view to read the files as they are now."
         expected = "the file or store as it was when cellweft view opened it"
         if not self._path.exists():
             return MissingFileError(str(self._path), expected=expected, got="nothing at this path", fix=fix)
         gone = len(self._files.keys() - files.keys())
         got = (
-            "other content"
+            "different content"
             if not gone or self._path.is_file()
             else f"a store that lacks {gone:,} of its files"
         )

@@ -123,27 +123,27 @@ def test_nothing_that_came_is_changed(result: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_lacking_is_found(result: Any, tmp_path: Path) -> None:
-    assert "rename it, as X_tissue" not in " ".join(check_cellxgene(result).submission)
+    assert "Rename it, for example to X_tissue" not in " ".join(check_cellxgene(result).submission)
     result.obsm["X_spatial"] = np.ones((12, 1))
-    assert "rename it, as X_tissue" in " ".join(check_cellxgene(result).submission)
+    assert "Rename it, for example to X_tissue" in " ".join(check_cellxgene(result).submission)
     result.X[:] = 0
     result.obs["__mine"] = 1
     result.uns["default_embedding"] = "X_pca"
     found = check_cellxgene(result)
     text = " ".join(found.view)
     for words in (
-        "obsm holds no embedding",
+        "obsm contains no two-column embedding",
         "obs['__mine']: names may not",
         "obs['cell_type'] has cells without a category",
         "uns['title'] is missing",
-        "names no embedding of obsm",
+        "is not an embedding in obsm",
         "At least half of X is zero",
     ):
         assert words in text
     submission = " ".join(found.submission)
     for words in (
         "assay_ontology_term_id",
-        "obs has cell_type, which Discover adds itself: rename, as author_cell_type",
+        "obs has cell_type, which Discover adds itself. Rename it, for example to author_cell_type",
         "organism_ontology_term_id",
         "Ensembl IDs",
         "raw.X is missing",
@@ -153,7 +153,7 @@ def test_what_is_lacking_is_found(result: Any, tmp_path: Path) -> None:
     result.X = result.X.astype(np.float64) + 1
     result.raw = result.copy()
     found = check_cellxgene(result)
-    assert "X is not of float32." in found.view
+    assert "X is not float32." in found.view
     assert not any("raw.X" in one or "Ensembl" in one for one in found.submission)
     no_genes = check_cellxgene(anndata.AnnData(obs=result.obs, obsm={"X_a": np.ones((12, 2))}))
     assert "X has no genes." in no_genes.view
@@ -165,7 +165,7 @@ def test_what_cannot_be_is_told(result: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected genes to show, got none"):
         write_cellxgene(result[:, :0].copy(), tmp_path / "a.h5ad")
     del result.obsm["spatial"]
-    with pytest.raises(InputError, match=r"expected places of the cells.*got nothing"):
+    with pytest.raises(InputError, match=r"expected positions of the cells.*got nothing"):
         write_cellxgene(result, tmp_path / "a.h5ad")
     assert not list(tmp_path.iterdir())
     (tmp_path / "a.h5ad").write_text("mine")

@@ -172,12 +172,12 @@ def test_nothing_is_replaced_or_left_behind(
 ) -> None:
     store = make_store()
     for name in ("table", "left"):
-        with pytest.raises(OutputExistsError, match=f"'{name}': expected a name that is not taken"):
+        with pytest.raises(OutputExistsError, match=f"'{name}': expected an unused name"):
             to_spatialdata(result, store, name=name)
     before = files_of(store)
     strangers = result.copy()
     strangers.obs_names = [f"other{number}" for number in range(5)]
-    with pytest.raises(InputError, match=r"expected cells of source .*got 5 others, such as 'other0'"):
+    with pytest.raises(InputError, match=r"expected cells of source .*got 5 other cells, such as 'other0'"):
         to_spatialdata(strangers, store)
 
     def fail(*_: Any, **__: Any) -> None:
@@ -192,7 +192,7 @@ def test_nothing_is_replaced_or_left_behind(
 
 def test_what_cannot_be_is_told(result: Any, make_store: Make, tmp_path: Path) -> None:
     store = make_store()
-    with pytest.raises(MissingFileError, match="expected a SpatialData store, got no folder there"):
+    with pytest.raises(MissingFileError, match="expected a SpatialData store, got no folder at this path"):
         to_spatialdata(result, tmp_path / "none.zarr")
     with pytest.raises(MissingFileError, match="Did you mean 'table'"):
         to_spatialdata(result, store, annotates="tabel")

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_told(store: Path, make_side: Any, write_as: Any, tmp_
     with pytest.raises(FormatError, match=r"expected a \.zarr store.*got a file named 'data\.h5ad'"):
         vitessce_config(file)
     bare = write_as(make_side(["Gad1"]), tmp_path / "more", "zarr")
-    with pytest.raises(InputError, match=r"expected genes, and places.*got no places"):
+    with pytest.raises(InputError, match=r"expected genes, and cell positions.*got no positions"):
         vitessce_config(bare)
 
 
@@ -124,7 +124,9 @@ def test_a_store_of_another_format_is_copied(store: Path, write_as: Any, tmp_pat
         {"schema_version": SCHEMA_VERSION},
     )
     third = write_anndata(made, tmp_path / "third.zarr")
-    with pytest.raises(FormatError, match="format 2, the only one that Vitessce reads, got one of another"):
+    with pytest.raises(
+        FormatError, match="format 2, the only one that Vitessce reads, got a store in another"
+    ):
         vitessce_config(third)
     with pytest.raises(KeyMissingError, match="no such gene"):
         write_vitessce(third, tmp_path / "view.json", gene="Nope")

@@ -73,7 +73,7 @@ def test_what_cannot_be_is_told(cells: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyMissingError, match=r"ids='cell': expected a column"):
         write_explorer_groups(cells, path, column="type", ids="cell")
     with pytest.raises(
-        SettingError, match=r"colors: expected a colour #rrggbb for every group.*none for 'T'"
+        SettingError, match=r"colors: expected a colour \(#rrggbb\) for every group.*none for 'T'"
     ):
         write_explorer_groups(cells, path, column="type", colors={"B": "#111111", 'a "B", cell': "#333333"})
     with pytest.raises(SettingError, match=r"got 'red'\. Write '#1f77b4'"):
@@ -83,7 +83,9 @@ def test_what_cannot_be_is_told(cells: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"expected a name ending in \.csv"):
         write_explorer_groups(cells, tmp_path / "groups.tsv", column="type")
     cells.obs["same"] = ["a", "a", "b", "c"]
-    with pytest.raises(InputError, match=r"same: expected an identifier for every cell.*'a' more than once"):
+    with pytest.raises(
+        InputError, match=r"same: expected a unique identifier for every cell.*'a' more than once"
+    ):
         write_explorer_groups(cells, path, column="type", ids="same")
     cells.obs["none"] = [None] * 4
     with pytest.raises(InputError, match=r"expected cells with a group, got none"):

@@ -163,11 +163,11 @@ def test_later_files_of_slide_seq(make_run: Any, truth: Any, reference: Any) -> 
 def test_stereo_seq_is_summed_by_cells_or_bins(make_run: Any, truth: Any, reference: Any) -> None:
     with_cells, known = make_run("stereo_seq", "cells"), truth("stereo_seq")
     pair = cellweft.pair(reference, with_cells)
-    assert pair.findings["spatial"]["cells_left_out"] == ["5 counts that lie in no cell"]
+    assert pair.findings["spatial"]["cells_left_out"] == ["5 counts outside cells"]
     bare = make_run("stereo_seq", "bare", cells=False)
-    with pytest.raises(FormatError, match=r"a column that names cells \(CellID\).*st_sample='bin50' sums"):
+    with pytest.raises(FormatError, match=r"a column with cell names \(CellID\).*st_sample='bin50' sums"):
         cellweft.pair(reference, bare)
-    with pytest.raises(SettingError, match=r"st_sample: expected the size of the bins, such as 'bin50'"):
+    with pytest.raises(SettingError, match=r"st_sample: expected a bin size, such as 'bin50'"):
         cellweft.pair(reference, bare, st_sample="50")
     for folder in (bare, with_cells):
         made = cellweft.pair(reference, folder, st_sample="bin10")
@@ -295,7 +295,7 @@ def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any
 
 
 def test_several_sizes_of_bins_without_the_usual_one_are_asked_for(make_run: Any, reference: Any) -> None:
-    with pytest.raises(FormatError, match=r"bins of 2 um, 16 um\. Name the folder of one: .*square_002um"):
+    with pytest.raises(FormatError, match=r"bins of 2 um, 16 um\. Pass the folder of one: .*square_002um"):
         cellweft.pair(reference, make_run("visium_hd", sizes=(2, 16)))
 
 
@@ -308,7 +308,7 @@ def test_the_reference_may_be_a_folder_of_cell_ranger(
     pair = cellweft.pair(outs, make_run("xenium"))
     assert pair.sc.obs_names[0] == "c0-1"
     assert pair.findings["reference"]["instrument"] == "Chromium"
-    with pytest.raises(FormatError, match=r"Name one of its folders: '.*outs'"):
+    with pytest.raises(FormatError, match=r"Pass one of its folders: '.*outs'"):
         cellweft.pair(outs.parent, make_run("xenium", "again"))
     with pytest.raises(KeyMissingError, match=r"without spatial/tissue_positions\.csv: expected coordinates"):
         cellweft.pair(reference, outs)
@@ -323,8 +323,8 @@ def left_out(pair: Pair) -> list[str]:
 
 def test_cell_0_of_cosmx_is_no_cell(make_run: Any, reference: Any) -> None:
     pair = cellweft.pair(reference, make_run("cosmx"))
-    assert left_out(pair) == ["2 cells of number 0, which is what lies in no cell"]
-    assert "  left out      2 cells of number 0, which is what lies in no cell" in pair.summary()
+    assert left_out(pair) == ["2 cells of number 0, for transcripts outside cells"]
+    assert "  left out      2 cells of number 0, for transcripts outside cells" in pair.summary()
     assert stored(pair).max() < 9_999
 
 
@@ -411,9 +411,7 @@ def test_several_samples_are_asked_for(make_run: Any, truth: Any, reference: Any
         FormatError, match=r"several samples: 'Run1_exprMat_file\.csv', 'Run2_exprMat_file\.csv'"
     ):
         cellweft.pair(reference, folder)
-    with pytest.raises(
-        FormatError, match=r"Name the one to take, st_sample='Run2', or its counts: '.*Run2_expr"
-    ):
+    with pytest.raises(FormatError, match=r"Choose one, st_sample='Run2', or its counts: '.*Run2_expr"):
         cellweft.pair(reference, folder)
     for path, sample in ((folder / "Run2_exprMat_file.csv", None), (folder, "Run2")):
         pair = cellweft.pair(reference, path, st_sample=sample)
@@ -436,11 +434,11 @@ def test_tables_of_other_cells(make_run: Any, reference: Any) -> None:
     table = pd.read_parquet(folder / "cells.parquet")
     table.assign(cell_id="z" + table["cell_id"]).to_parquet(folder / "cells.parquet")
     with pytest.raises(
-        FormatError, match=r"cells\.parquet.*such as 'aaaabacd-1'.*Take both files from the same"
+        FormatError, match=r"cells\.parquet.*such as 'aaaabacd-1'.*Use both files from the same"
     ):
         cellweft.pair(reference, folder)
     table.assign(cell_id="a").to_parquet(folder / "cells.parquet")
-    with pytest.raises(FormatError, match=r"cells that stand twice \(1\): 'a'"):
+    with pytest.raises(FormatError, match=r"duplicate cells \(1\): 'a'"):
         cellweft.pair(reference, folder)
     table.drop(columns="y_centroid").to_parquet(folder / "cells.parquet")
     with pytest.raises(FormatError, match=r"cells\.parquet: expected a column 'y_centroid'"):
@@ -584,7 +582,8 @@ def test_lost_counts_of_a_named_run_are_all_that_is_missing(make_run: Any, refer
 
 def test_a_sample_of_a_run_without_samples_is_refused(make_run: Any, reference: Any) -> None:
     with pytest.raises(
-        KeyMissingError, match=r"name no sample\. It is the folder of one run: leave st_sample="
+        KeyMissingError,
+        match=r"without a sample in their names\. This is the folder of a single run: leave st_sample=",
     ):
         cellweft.pair(reference, make_run("xenium"), st_sample="S1")
 
@@ -602,7 +601,7 @@ def test_a_run_two_folders_below_is_named(make_run: Any, reference: Any) -> None
     (folder / "flatFiles" / "Run1").mkdir(parents=True)
     for path in folder.glob("*.csv"):
         path.rename(folder / "flatFiles" / "Run1" / path.name)
-    with pytest.raises(FormatError, match=r"Name one of its folders: '.*flatFiles/Run1'"):
+    with pytest.raises(FormatError, match=r"Pass one of its folders: '.*flatFiles/Run1'"):
         cellweft.pair(reference, folder)
 
 
@@ -637,10 +636,10 @@ def test_barcodes_may_have_other_numbers_at_their_ends(
     table.to_csv(path, index=False)
     pair = cellweft.pair(reference, folder)
     np.testing.assert_allclose(pair.coordinates, truth("visium").places)
-    assert any("matched without the number at their ends ('AAAC" in one for one in pair.cautions)
+    assert any("matched without the number at the end ('AAAC" in one for one in pair.cautions)
     twice = pd.concat([table, table.assign(barcode=table["barcode"].str.removesuffix(ending) + "-7")])
     twice.to_csv(path, index=False)  # now the numbers tell cells apart
-    with pytest.raises(FormatError, match="Take both files from the same run"):
+    with pytest.raises(FormatError, match="Use both files from the same run"):
         cellweft.pair(reference, folder)
 
 
@@ -655,7 +654,7 @@ def test_when_most_cells_are_lost_a_caution_says_so(lost: str, make_run: Any, re
     table.to_parquet(folder / "cells.parquet")
     pair = cellweft.pair(reference, folder)
     assert pair.st.n_cells == 10
-    said = "14 of 24 cells, more than half, have no place in cells.parquet and are left out"
+    said = "14 of 24 cells, more than half, have no position in cells.parquet and are left out"
     assert any(said in one for one in pair.cautions)
 
 
@@ -680,7 +679,7 @@ def test_numbers_of_cosmx_may_be_written_otherwise(
     table.to_csv(path, index=False)
     pair = cellweft.pair(reference, folder)
     assert pair.st.obs_names.tolist() == truth("cosmx").names
-    assert left_out(pair)[0] == "2 cells of number 0, which is what lies in no cell"
+    assert left_out(pair)[0] == "2 cells of number 0, for transcripts outside cells"
 
 
 def test_places_of_stereo_seq_may_be_below_zero(make_run: Any, reference: Any) -> None:
@@ -710,11 +709,11 @@ def test_the_counts_of_a_sample_of_cell_ranger_multi_are_named(
 ) -> None:
     below = tmp_path / "run" / "outs" / "per_sample_outs" / "S1" / "count"
     write_counts(below / "sample_filtered_feature_bc_matrix.h5", [f"ACGT{one}-1" for one in range(24)])
-    with pytest.raises(FormatError, match=r"Name one of its folders: '.*/per_sample_outs/S1/count'"):
+    with pytest.raises(FormatError, match=r"Pass one of its folders: '.*/per_sample_outs/S1/count'"):
         cellweft.pair(reference, tmp_path / "run")
     shutil.move(below / "sample_filtered_feature_bc_matrix.h5", tmp_path / "GSM1_A.h5")
     shutil.rmtree(tmp_path / "run")
-    with pytest.raises(FormatError, match=r"Name one of its files: '.*GSM1_A\.h5'"):
+    with pytest.raises(FormatError, match=r"Pass one of its files: '.*GSM1_A\.h5'"):
         cellweft.pair(reference, tmp_path)
 
 

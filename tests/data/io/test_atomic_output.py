@@ -53,7 +53,7 @@ def test_an_existing_file_is_refused_and_may_be_replaced_on_request(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.zarr", "a file"), ("a.h5ad", "a folder that is no zarr store")]
+    ("name", "kind"), [("a.zarr", "a file"), ("a.h5ad", "a folder that is neither a zarr store")]
 )
 def test_what_is_of_another_kind_is_never_replaced(tmp_path: Path, name: str, kind: str) -> None:
     path = tmp_path / name
@@ -70,7 +70,7 @@ def test_a_folder_that_is_no_store_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "home.zarr"
     path.mkdir()
     (path / "thesis.tex").write_text("mine")
-    with pytest.raises(OutputExistsError, match="a folder that is no zarr store"):
+    with pytest.raises(OutputExistsError, match="a folder that is neither a zarr store"):
         check_output(path, overwrite=True)
 
 
@@ -93,7 +93,7 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_permission_is_named(locked_folder: Path) -> None:
-    with pytest.raises(OutputError, match="may be written to, got no permission"):
+    with pytest.raises(OutputError, match="a writable folder, got no permission to write"):
         check_output(locked_folder / "a.csv")
 
 

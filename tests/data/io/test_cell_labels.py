@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "no confidence": (lambda one: without(one, "confidence"), "got none of 'confidence'"),
     "no labels": (lambda one: without(one, "label"), "a table of cell types, with the columns 'label'"),
     "no cell": (lambda one: one.iloc[:0], "at least one cell, got no row"),
-    "a cell twice": (lambda one: one.iloc[[0, 1, 0]], "every cell once, got several rows of 'NA'"),
+    "a cell twice": (lambda one: one.iloc[[0, 1, 0]], "every cell once, got several rows for 'NA'"),
     "confidence of text": (lambda one: changed(one, confidence="high"), r"\['confidence'\].*probabilities"),
     "confidence above 1": (
         lambda one: changed(one, confidence=[37.0, *one["confidence"][1:]]),
@@ -114,7 +114,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "unknown of numbers": (lambda one: changed(one, unknown=2), r"\['unknown'\].*True or False"),
     "label missing": (
         lambda one: changed(one, label=[None, *one["label"].astype(str)[1:]]),
-        r"\['label'\].*a label in every row, got 1 rows without one",
+        r"\['label'\].*a label in every row, got 1 rows without a label",
     ),
 }  # fmt: skip
 
@@ -165,7 +165,7 @@ def test_records_that_do_not_fit_are_refused(cell_types: Make, tmp_path: Path) -
         ("{", "its record types.json.*got JSONDecodeError"),
         (json.dumps({"kind": "scores"}), "the record of a table of cell types, got the record of scores"),
         (json.dumps([1]), "got the record of list"),
-        (json.dumps(told | {"labels": {}}), "without its columns of labels"),
+        (json.dumps(told | {"labels": {}}), "without label columns"),
         (json.dumps(told | {"labels": {"a": 1, "b": 2}}), "got labels of 'a_label', 'b_label'"),
     ):
         beside.write_text(record)

@@ -50,9 +50,9 @@ def stored(make_side: Any, write_as: Any, tmp_path: Path) -> Callable[[str], Pat
             "expected an element that fits into memory, got MemoryError: std::bad",
         ),
         (OSError("Can't synchronously read data (inflate() failed)"), "inflate"),
-        (OSError(24, "Too many open files"), "expected a readable file, got an error of the system"),
+        (OSError(24, "Too many open files"), "expected a readable file, got a system error while reading"),
         (PermissionError(13, "Permission denied"), "no permission to read it. Change its permissions"),
-        (FileNotFoundError(2, "No such file"), "expected a file that stays where it is"),
+        (FileNotFoundError(2, "No such file"), "expected a file that stays in place while it is"),
     ],
 )
 def test_errors_of_libraries_become_one(raised: Exception, said: str) -> None:

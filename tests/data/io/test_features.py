@@ -167,7 +167,7 @@ def test_columns_taken_as_annotation_by_their_values_are_said(tmp_path: Path) ->
     table.to_csv(tmp_path / "cells.csv", index=False)
     said = pair(tmp_path / "cells.csv", tmp_path / "cells.csv").cautions
     expected = (
-        "Spatial: columns of numbers that are not counts, or with text among them, were taken as "
-        "annotation of cells, not as genes: "
+        "Spatial: columns with numbers that are not counts, or with some text, were treated as annotation "
+        "of the cells, not as genes: "
     )
     assert any(one.startswith(expected + "'my_measure'") for one in said)

@@ -136,7 +136,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_a_failed_run_leaves_is_told_truly(tmp_path: Path) -> None:
-    for resume, told in ((True, "what is written so far is kept"), (False, "nothing incomplete was left")):
+    for resume, told in ((True, "all finished work is kept"), (False, "Nothing incomplete was left")):
         target = tmp_path / f"{resume}.zarr"
         with pytest.raises(OutputError, match=told):
             fail(target, Journal(target, MARK, resume=resume))
@@ -164,7 +164,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     check_own(theirs)  # as long as it is empty
     (theirs / "thesis.tex").write_text("mine")
     for refused in (lambda: Journal(target, MARK), lambda: claim(theirs)):
-        with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it away"):
+        with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it elsewhere"):
             refused()
     remove_own(theirs)
     with pytest.raises(ZeroDivisionError), kept_until_failure(target, resume=False):

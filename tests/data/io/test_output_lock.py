@@ -66,7 +66,7 @@ def test_the_second_run_is_told_who_holds_the_output(tmp_path: Path, name: str) 
     message = (
         rf"{re.escape(name)}: expected an output that no other run is making, got .*process {first.pid} on "
     )
-    with pytest.raises(OutputError, match=message + r".*Wait until that run has ended"):
+    with pytest.raises(OutputError, match=message + r".*Wait until that run ends"):
         make(tmp_path / name)
     first.communicate("\n")
     assert first.returncode == 0
@@ -130,7 +130,7 @@ def test_outputs_need_places_of_their_own(tmp_path: Path, model: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "out.zarr").mkdir()
     asked: Any = {"output": (tmp_path / "out.zarr", ()), "save_model": (tmp_path / model, "model")}
-    with pytest.raises(SettingError, match=r"save_model: expected a path of its own for each output"):
+    with pytest.raises(SettingError, match=r"save_model: expected a separate path for each output"):
         check_outputs(asked, overwrite=True)
 
 
@@ -193,7 +193,7 @@ def test_no_output_lies_inside_a_store(
     words = command.replace("SC", str(sides["sc"])).replace("IN", str(store)).replace("OUT", str(tmp_path))
     found = run(*words.replace(" ST", f" {sides['st']}").split())
     assert found.exit_code == 2, found.output
-    assert "outside of stores and models" in found.stderr or "never changed" in found.stderr
+    assert "outside stores and models" in found.stderr or "never changed" in found.stderr
     assert state(sides["st"]) == before
     assert not list(tmp_path.glob("a.*"))
 
@@ -203,10 +203,11 @@ def test_no_model_takes_the_place_of_data(sides: dict[str, Path]) -> None:
     for target in (sides["st"], sides["sc"]):
         found = run("impute", sides["sc"], sides["st"], "-o", "a.zarr", "--save-model", target, "--overwrite")
         assert found.exit_code == 2, found.output
-        assert "expected an earlier output, to replace it" in found.stderr
+        assert "expected an earlier output that can be replaced" in found.stderr
     inside = run("impute", sides["mtx"], sides["st"], "-o", sides["mtx"] / "a.zarr")
     assert inside.exit_code == 2
-    assert "which is read. Choose another path: inputs are never changed." in inside.stderr
+    assert "a path inside the input " in inside.stderr
+    assert "Choose another path: cellweft never changes its inputs." in inside.stderr
     assert state(*sides.values()) == before
 
 
@@ -226,13 +227,13 @@ def test_an_embedding_is_an_input(sides: dict[str, Path], tmp_path: Path) -> Non
     table.write_bytes(sides["sc"].read_bytes())
     found = run("impute", sides["sc"], sides["st"], "-o", table, "--embedding", table, "--overwrite")
     assert found.exit_code == 2
-    assert "inputs are never changed" in found.stderr
+    assert "cellweft never changes its inputs" in found.stderr
 
 
 def test_nothing_is_put_into_a_saved_model(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(OutputError, match="a folder outside of stores and models"):
+    with pytest.raises(OutputError, match="a folder outside stores and models"):
         check_output(tmp_path / "model" / "a.csv")
 
 
@@ -252,11 +253,11 @@ def test_what_is_left_is_told_truly(
         monkeypatch.setattr("time.sleep", lambda _: None)
     steps = {
         errno.ENOSPC: "Free some space or choose another folder",
-        errno.EMFILE: "Raise the limit of open",
+        errno.EMFILE: "Raise the limit on open",
     }
     with pytest.raises(OutputError, match=steps.get(code, "Choose another folder")) as caught:
         make(tmp_path / "a.csv", fail(OSError(code, "refused")))
-    assert ("nothing incomplete was left" in str(caught.value)) is removable
+    assert ("Nothing incomplete was left" in str(caught.value)) is removable
     assert ("could not be removed: .a.csv.*.cellweft-partial" in str(caught.value)) is not removable
     assert bool(list(tmp_path.iterdir())) is not removable
 
@@ -269,7 +270,7 @@ def test_an_interrupt_tells_what_is_left(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(KeyboardInterrupt) as caught:
         make(tmp_path / "a.csv", fail(KeyboardInterrupt()))
-    assert "is incomplete, and could not be removed" in " ".join(caught.value.__notes__)
+    assert "is incomplete and could not be removed" in " ".join(caught.value.__notes__)
 
 
 def test_writing_results_twice_at_once(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_writing_results_twice_at_once(tmp_path: Path) -> None:
     )
     first = held_by_other(tmp_path / "placed.zarr")
     try:
-        with pytest.raises(OutputError, match="one that another run is making"):
+        with pytest.raises(OutputError, match="an output that another run is writing"):
             write_anndata(data, tmp_path / "placed.zarr")
     finally:
         first.communicate("\n")

@@ -29,7 +29,11 @@ def test_a_request_knows_where_its_result_goes(tmp_path: Path, monkeypatch: pyte
         ("a.zarr", {"interval": 1.0}, "interval: expected a number from 0.01 to 0.999, got 1.0"),
         ("a.zarr", {"memory": "much"}, "memory: expected a size"),
         ("a.zarr", {"dask": "somewhere"}, "dask: expected the address of a Dask scheduler"),
-        ("a.h5ad", {"dask": "local"}, r"dask: expected a \.zarr store as output, into which many can write"),
+        (
+            "a.h5ad",
+            {"dask": "local"},
+            r"dask: expected a \.zarr store as output, which several processes can write",
+        ),
         ("a.h5ad", {"resume": True}, r"resume: expected a \.zarr store as output, whose parts"),
     ],
 )
@@ -52,7 +56,7 @@ def test_a_folder_of_others_beside_it_is_in_the_way(
 ) -> None:
     (tmp_path / f"{name}.resume").mkdir()
     (tmp_path / f"{name}.resume" / "thesis.tex").touch()
-    with pytest.raises(OutputExistsError, match=r"\.resume: expected nothing there"):
+    with pytest.raises(OutputExistsError, match=r"\.resume: expected nothing at this path"):
         OutputRequest(path=tmp_path / name, **options)
     OutputRequest(path=tmp_path / "a.h5ad")  # which needs none
 

@@ -70,7 +70,7 @@ def test_layers_obsm_and_raw_are_found(kind: str, tmp_path: Path, make_side: Any
     layer = open_rows(found.values("counts", argument="st_layer")).read(slice(None))
     np.testing.assert_array_equal(layer.toarray(), data.layers["counts"].toarray())
     with pytest.raises(
-        KeyMissingError, match=r"\.X: expected a matrix.*Name a layer with st_layer=.*'counts'"
+        KeyMissingError, match=r"\.X: expected a matrix.*Choose a layer with st_layer=.*'counts'"
     ):
         found.values(None, argument="st_layer")
     with pytest.raises(
@@ -151,12 +151,12 @@ def test_names_of_cells_behind_a_first_column_that_repeats(tmp_path: Path) -> No
     found = open_input(tmp_path / "t.csv", argument="sc")
     assert found.obs.names().tolist() == ["c1", "c2", "c3"]
     assert found.obs["cell_type"].tolist() == ["A", "A", "B"]
-    assert found.notes == ("names of cells are those of the column 'cell_id'; the first one repeats.",)
+    assert found.notes == ("names are taken from the column 'cell_id'; the first column has duplicates.",)
 
 
 def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.h5ad").symlink_to(tmp_path / "annex" / "content")
-    with pytest.raises(MissingFileError, match=r"a link to '.*annex/content', where nothing is"):
+    with pytest.raises(MissingFileError, match=r"a link to '.*annex/content', which does not exist"):
         open_input(tmp_path / "a.h5ad", argument="sc")
 
 
@@ -190,7 +190,7 @@ def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
         MissingFileError, match=r"sc \(.*atlass\.h5ad\): expected a file, got nothing.*'atlas\.h5ad'"
     ):
         open_input(tmp_path / "atlass.h5ad", argument="sc")
-    with pytest.raises(MissingFileError, match=r"The folder '.*nowhere' is not there either"):
+    with pytest.raises(MissingFileError, match=r"The folder '.*nowhere' does not exist either"):
         open_input(tmp_path / "nowhere" / "atlas.h5ad", argument="sc")
 
 
@@ -199,13 +199,13 @@ def test_missing_files_name_the_near_ones(tmp_path: Path) -> None:
     [
         ("text.h5ad", b"a,b\n1,2\n", "a text file"),
         ("text.h5", b"a,b\n1,2\n", "a text file"),
-        ("pickle.h5ad", pickle.dumps({"a": 1}), "a pickle, which is never read"),
-        ("packed.h5ad", gzip.compress(b"x", mtime=0), r"a file packed with gzip.*Unpack it first \(gunzip\)"),
+        ("pickle.h5ad", pickle.dumps({"a": 1}), "a pickle, which cellweft never reads"),
+        ("packed.h5ad", gzip.compress(b"x", mtime=0), r"a gzip-compressed file.*Unpack it first \(gunzip\)"),
         ("zipped.h5ad", b"PK\x03\x04" + bytes(9), r"a zip archive.*Unpack it first \(unzip\)"),
         ("empty.h5ad", b"", "an empty file"),
-        ("cut.h5ad", b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file that is damaged or not complete"),
+        ("cut.h5ad", b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file that is damaged or incomplete"),
         ("text.parquet", b"a,b\n1,2\n", "a text file"),
-        ("bytes.csv", b"\xff\xfe\x00\x01" * 9, "a file that cannot be read so"),
+        ("bytes.csv", b"\xff\xfe\x00\x01" * 9, "a file that cannot be read in this format"),
         ("empty.csv", b"", "an empty file"),
     ],
 )
@@ -224,18 +224,18 @@ def test_files_that_are_not_what_their_name_says(
     [
         ("a.pkl", r"got a pickle, which can run any code.*write_h5ad"),
         ("a.rds", r"expected \.h5ad, \.zarr.*got a file named 'a\.rds'.*In R, convert"),
-        ("matrix.mtx.gz", r"Name the folder that holds it"),
+        ("matrix.mtx.gz", r"Pass the folder that contains it"),
         ("a.xlsx", r"got a file named 'a\.xlsx'\. Write it as text: pandas\.read_excel"),
         ("a.docx", r"got a file named 'a\.docx'\. Convert the data to \.h5ad"),
         ("a.RData", r"In R, convert it with the package anndataR"),
-        ("a.zarr.zip", r"Unpack it, and name the file or folder"),
-        ("a.tar.gz", r"Unpack it, and name the file or folder"),
+        ("a.zarr.zip", r"Unpack it, and pass the file or folder"),
+        ("a.tar.gz", r"Unpack it, and pass the file or folder"),
         ("a.gef", r"Convert it with stereopy"),
         ("a.gem", r"Its header lacks geneID, x, y or MIDCount"),
-        ("a.loom.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
-        ("a.cloupe", r"name the filtered_feature_bc_matrix\.h5"),
-        ("a.h5ad.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
-        ("a.h5.gz", r"got a packed one \(\.gz\)\. Unpack it, and name the file"),
+        ("a.loom.gz", r"got a compressed file \(\.gz\)\. Unpack it, and pass the file"),
+        ("a.cloupe", r"pass the filtered_feature_bc_matrix\.h5"),
+        ("a.h5ad.gz", r"got a compressed file \(\.gz\)\. Unpack it, and pass the file"),
+        ("a.h5.gz", r"got a compressed file \(\.gz\)\. Unpack it, and pass the file"),
         ("a", r"got a file named 'a'"),
     ],
 )
@@ -255,7 +255,7 @@ def test_addresses_are_not_paths(address: str) -> None:
 
 
 def test_an_address_of_a_file_is_to_be_its_path() -> None:
-    with pytest.raises(FormatError, match=r"got an address \(file\)\. Name the path alone"):
+    with pytest.raises(FormatError, match=r"got an address \(file\)\. Pass only the path"):
         open_input("file:///data/a.h5ad", argument="sc")
 
 
@@ -264,15 +264,18 @@ def test_an_address_of_a_file_is_to_be_its_path() -> None:
     [
         (
             BlockingIOError(11, "unable to lock file"),
-            r"got one that is open elsewhere.*HDF5_USE_FILE_LOCKING",
+            r"got a file that is open elsewhere.*HDF5_USE_FILE_LOCKING",
         ),
         (
             OSError("Unable to open file (unable to lock file, errno = 11, ...)"),
-            r"got one that is open elsewhere",
+            r"got a file that is open elsewhere",
         ),
-        (OSError(37, "No locks available"), r"got one that is open elsewhere, or on a disk that cannot lock"),
-        (OSError(5, "Input/output error"), r"got an error of the system that reads it.*local disk.*in order"),
-        (OSError(24, "Too many open files"), r"got an error of the system that reads it"),
+        (
+            OSError(37, "No locks available"),
+            r"got a file that is open elsewhere, or on a disk that cannot lock",
+        ),
+        (OSError(5, "Input/output error"), r"got a system error while reading it.*local disk.*in order"),
+        (OSError(24, "Too many open files"), r"got a system error while reading it"),
         (PermissionError(13, "Permission denied"), r"got no permission to read it\. Change its permissions"),
     ],
 )
@@ -297,7 +300,8 @@ def test_a_file_that_is_open_elsewhere(tmp_path: Path, make_side: Any, write_as:
         assert writer.stdout is not None
         writer.stdout.readline()
         with pytest.raises(
-            FormatError, match=r"expected a file that nothing else writes, got one that is open else"
+            FormatError,
+            match=r"expected a file that no other program is writing, got a file that is open else",
         ):
             open_input(path, argument="sc")
         writer.communicate(b"")
@@ -322,7 +326,7 @@ def test_hdf5_files_of_the_other_kind(tmp_path: Path, make_side: Any, write_as: 
 
 def test_folders_that_are_no_input(tmp_path: Path, make_side: Any, write_as: Write) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match=r"got a folder with nothing in it\. Name the file itself"):
+    with pytest.raises(FormatError, match=r"got a folder with nothing in it\. Pass the file itself"):
         open_input(tmp_path / "empty", argument="sc")
     folder = write_as(make_side(["Gad1"]), tmp_path, "mtx")
     (folder / "barcodes.tsv").rename(tmp_path / "kept.tsv")
@@ -369,7 +373,7 @@ def test_a_table_of_spatialdata_is_found(kind: str, tmp_path: Path, make_side: A
     table.rename(store / "tables" / "cells")
     write_as(make_side(["Gad1"]), store / "tables", kind)
     with pytest.raises(
-        FormatError, match=r"got 2 tables \('cells', 'data.*'\)\. Name one: .*sd\.zarr/tables/cells or"
+        FormatError, match=r"got 2 tables \('cells', 'data.*'\)\. Choose one: .*sd\.zarr/tables/cells or"
     ):
         open_input(store, argument="st")
     with pytest.raises(MissingFileError, match="Did you mean 'cells'"):
@@ -410,7 +414,7 @@ def test_a_modality_of_mudata(kind: str, tmp_path: Path, make_side: Any) -> None
         open_input(both, argument="st")
     found = open_input(both, argument="st", sample="rna")
     assert found.var.index.tolist() == ["Gad1", "Sst", "Vip"]
-    assert found.notes == ("columns of obs that are of all modalities were not read: 'wnn_cluster'.",)
+    assert found.notes == ("columns of obs that apply to all modalities were not read: 'wnn_cluster'.",)
     np.testing.assert_array_equal(found.obsm["spatial"], rna.obsm["spatial"])
     assert open_input(both, argument="st", sample="atac").var.index.tolist() == ["peak1", "peak2"]
     with pytest.raises(KeyMissingError, match=r"expected a modality of st"):
@@ -424,7 +428,7 @@ def test_a_sample_of_what_has_none_is_refused(
     data = make_side(["Gad1", "Sst"])
     path = write_loom(tmp_path / "a.loom", data) if kind == "loom" else write_as(data, tmp_path, kind)
     with pytest.raises(
-        SettingError, match=r"sc_sample: expected a folder of several samples.*got 'one' with"
+        SettingError, match=r"sc_sample: expected a folder with several samples.*got 'one' with"
     ):
         open_input(path, argument="sc", sample="one")
     with pytest.raises(SettingError, match=r"got 'one' with AnnData"):
@@ -502,11 +506,11 @@ def test_loom_without_names_of_cells(tmp_path: Path, make_side: Any) -> None:
     path = write_loom(tmp_path / "a.loom", make_side(["Gad1", "Sst"], n_cells=4), names="")
     found = open_input(path, argument="sc")
     assert found.obs.names().tolist() == ["0", "1", "2", "3"]
-    assert found.notes == ("the file has no names of cells (CellID), so they are numbered from 0.",)
+    assert found.notes == ("the file has no cell names (CellID), so cells are numbered from 0.",)
     path.rename(tmp_path / "b.h5ad")
     with pytest.raises(FormatError, match="expected an AnnData file, with obs and var"):
         open_input(tmp_path / "b.h5ad", argument="sc")
     with h5py.File(tmp_path / "c.loom", "w") as file:
         file["X"] = [1]
-    with pytest.raises(FormatError, match=r"expected a file of loompy, with matrix, row_attrs, col_attrs"):
+    with pytest.raises(FormatError, match=r"expected a loompy file, with matrix, row_attrs, col_attrs"):
         open_input(tmp_path / "c.loom", argument="sc")

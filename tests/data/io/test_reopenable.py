@@ -199,7 +199,7 @@ def elsewhere(pairs: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize("kind", list(KINDS)[1:])
 def test_every_kind_gives_the_same_pair(kind: str, pairs: dict[str, Pair]) -> None:
     if kind not in pairs:
-        pytest.skip("Dask is not there")
+        pytest.skip("Dask does not exist")
     expected, found = content(pairs["memory, sparse"]), content(pairs[kind])
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
@@ -214,7 +214,7 @@ def test_every_kind_gives_the_same_pair(kind: str, pairs: dict[str, Pair]) -> No
 @pytest.mark.parametrize("by", ["", "c"], ids=["pickle", "cloudpickle"])
 def test_another_process_reads_the_same(kind: str, by: str, pairs: dict[str, Pair], elsewhere: Path) -> None:
     if kind not in pairs:
-        pytest.skip("Dask is not there")
+        pytest.skip("Dask does not exist")
     found = np.load(elsewhere / f"{list(pairs).index(kind)}{by}.npz")
     for name, values in content(pairs[kind]).items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)

@@ -92,5 +92,7 @@ def test_a_result_of_the_former_name_is_refused(
     if ending:
         write_anndata(result, tmp_path / f"old{ending}")
         result = tmp_path / f"old{ending}"
-    with pytest.raises(FormatError, match=r"got one that was written under its former name, weft\. Make it"):
+    with pytest.raises(
+        FormatError, match=r"got a file that was written under the package's former name, weft\. Create it"
+    ):
         open_result(result, argument="result")

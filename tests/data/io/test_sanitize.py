@@ -130,7 +130,9 @@ def test_mappings_keep_what_can_be_stored(caplog: pytest.LogCaptureFixture) -> N
     assert kept["lib_1"]["names"].tolist() == ["a", "b"]
     assert list(kept["lib_1"]["images"]) == ["hires"]
     assert kept["lib_1"]["images"]["hires"] is not image
-    assert "uns['spatial']['lib/1']['images']['odd'] is left out: a result cannot hold object." in caplog.text
+    assert (
+        "uns['spatial']['lib/1']['images']['odd'] is left out: a result cannot contain object." in caplog.text
+    )
 
 
 def test_a_column_of_nothing_is_stored() -> None:

@@ -46,7 +46,9 @@ def test_the_table_that_is_meant() -> None:
     assert chosen_table({"a": one, "imputed": cellweft}, None, **told) == "a"
     assert chosen_table({"imputed": cellweft}, None, **told) == "imputed"
     assert chosen_table({"a": one, "b": one}, "b", **told) == "b"
-    with pytest.raises(FormatError, match=r"got 2 tables \('a', 'b'\)\. Name one: table='a' or table='b'\."):
+    with pytest.raises(
+        FormatError, match=r"got 2 tables \('a', 'b'\)\. Choose one: table='a' or table='b'\."
+    ):
         chosen_table({"a": one, "b": one}, None, **told)
     with pytest.raises(FormatError, match=r"got none\. Cellweft reads tables"):
         chosen_table({}, None, **told)

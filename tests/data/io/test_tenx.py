@@ -53,7 +53,7 @@ def test_one_word_before_or_behind_is_common(names: str, tmp_path: Path) -> None
 def test_several_samples_are_named_and_chosen(names: str, tmp_path: Path) -> None:
     counts = [write(tmp_path, names.format(one), n_cells=4 + one) for one in (1, 2)]
     with pytest.raises(
-        FormatError, match=r"expected the files of one sample, got 2: .*1.*2.*sc_sample='"
+        FormatError, match=r"expected the files of a single sample, got 2: .*1.*2.*sc_sample='"
     ) as error:
         open_input(tmp_path, argument="sc")
     chosen = str(error.value).split("sc_sample='")[1].split("'")[0]
@@ -70,7 +70,7 @@ def test_names_of_one_sample_never_go_onto_another(lacking: str, tmp_path: Path)
     write(tmp_path, "GSM1_{}", n_cells=4, what=lacking)
     write(tmp_path, "GSM2_{}", n_cells=4, what="".join(one for one in "mbf" if one not in lacking))
     with pytest.raises(
-        FormatError, match=r"expected the files of one sample, got 2: 'GSM1', 'GSM2'.* lacks "
+        FormatError, match=r"expected the files of a single sample, got 2: 'GSM1', 'GSM2'.* lacks "
     ):
         open_input(tmp_path, argument="sc")
     chosen = "GSM1" if len(lacking) == 2 else "GSM2"
@@ -81,9 +81,7 @@ def test_names_of_one_sample_never_go_onto_another(lacking: str, tmp_path: Path)
 def test_an_incomplete_sample_beside_a_whole_one_is_said(tmp_path: Path) -> None:
     counts = write(tmp_path, "GSM1_{}", n_cells=4)
     write(tmp_path, "GSM2_{}", n_cells=5, what="bf")
-    with pytest.raises(
-        FormatError, match=r"'GSM2' lacks matrix\.mtx\. Name the one to take: sc_sample='GSM1'"
-    ):
+    with pytest.raises(FormatError, match=r"'GSM2' lacks matrix\.mtx\. Choose one: sc_sample='GSM1'"):
         open_input(tmp_path, argument="sc")
     np.testing.assert_array_equal(values(tmp_path, "GSM1"), counts)
 
@@ -101,7 +99,7 @@ def test_a_square_matrix_is_taken_as_10x_writes_it_with_a_word(tmp_path: Path) -
     np.testing.assert_array_equal(values(tmp_path), counts)
     said = open_input(tmp_path, argument="sc").notes
     assert said == (
-        "there are as many cells as genes; the matrix is taken as genes x cells, as 10x writes it.",
+        "there are as many cells as genes; The matrix is read as genes x cells, as 10x writes it.",
     )
 
 
@@ -112,7 +110,7 @@ def test_matrices_of_cells_by_genes_are_turned(tmp_path: Path) -> None:
 
 def test_folders_of_samples_are_named(tmp_path: Path) -> None:
     write(tmp_path / "GSM1", "{}", n_cells=4)
-    with pytest.raises(FormatError, match=r"Name one of its folders: '.*GSM1'"):
+    with pytest.raises(FormatError, match=r"Pass one of its folders: '.*GSM1'"):
         open_input(tmp_path, argument="sc")
 
 
@@ -123,7 +121,9 @@ def test_samples_are_chosen_by_pair(tmp_path: Path, make_side: Any) -> None:
     assert pair(tmp_path, tissue, sc_sample="GSM2").sc.n_cells == 6
     assert pair(tissue, tmp_path, st_sample="GSM1", coordinates="none").st.n_cells == 5
     assert pair(tissue, tissue).with_reference(tmp_path, sc_sample="GSM1").sc.n_cells == 5
-    with pytest.raises(SettingError, match=r"sc_sample: expected a folder of several samples.*Leave it out"):
+    with pytest.raises(
+        SettingError, match=r"sc_sample: expected a folder with several samples.*Omit it\. To use the"
+    ):
         pair(tissue, tissue, sc_sample="GSM1")
 
 
@@ -176,10 +176,10 @@ def test_a_first_word_chooses_a_sample(tmp_path: Path) -> None:
 
 def test_a_sample_without_a_name_has_none(tmp_path: Path) -> None:
     write(tmp_path, "{}", n_cells=4)
-    with pytest.raises(KeyMissingError, match=r"no such one.*no name of their own: leave sc_sample= out"):
+    with pytest.raises(KeyMissingError, match=r"no such sample.*no name: leave sc_sample= out"):
         open_input(tmp_path, argument="sc", sample="GSM1")
     write(tmp_path, "raw_{}", n_cells=6)
-    with pytest.raises(FormatError, match=r"got 2: '', 'raw'\. Name the one to take: sc_sample='raw'"):
+    with pytest.raises(FormatError, match=r"got 2: '', 'raw'\. Choose one: sc_sample='raw'"):
         open_input(tmp_path, argument="sc")
 
 
@@ -203,7 +203,7 @@ def test_samples_in_folders_beside_the_files_are_said(tmp_path: Path) -> None:
     write(tmp_path, "GSM1_{}", n_cells=4)
     write(tmp_path / "GSM2", "{}", n_cells=5)
     notes = open_input(tmp_path, argument="sc").notes
-    assert notes == ("folders of it hold further matrices, which were not read: 'GSM2'.",)
+    assert notes == ("folders contain further matrices, which were not read: 'GSM2'.",)
 
 
 def as_lines(*rows: list[str], sep: str, quote: str = '"') -> str:

@@ -278,7 +278,7 @@ def test_dense_backed_views_and_blocks_alike(
         (
             {"spacing": 9, "shape": "boxes", "radius": 3},
             SettingError,
-            "radius: expected none with boxes, which have a width, got 3",
+            "radius: expected no radius with boxes, which have a width, got 3",
         ),
         ({"spacing": 9, "caught": 0}, SettingError, "caught: expected a share above 0"),
         ({"spacing": 9, "caught": 1.2}, SettingError, "caught: expected a number from 0 to 1"),
@@ -287,7 +287,7 @@ def test_dense_backed_views_and_blocks_alike(
         (
             {"spacing": 9, "radius": 1e-6},
             InputError,
-            "spots: expected a spot with 3 caught cells.* got none of",
+            "spots: expected at least one spot with 3 caught cells.* got none of",
         ),
         ({"spacing": 9, "labels": "typ"}, KeyMissingError, "labels='typ': expected a column of obs of cells"),
         ({"spacing": 9, "coordinates": "obsm:x"}, KeyMissingError, "coordinates='obsm:x'"),
@@ -314,7 +314,7 @@ def test_bad_cells(cells: ad.AnnData) -> None:
         pseudo_spots(bare, spacing=9)
     bare = cells.copy()
     bare.obsm["spatial"] = np.ones((300, 2))
-    with pytest.raises(InputError, match="expected cells at different places"):
+    with pytest.raises(InputError, match="expected cells at different positions"):
         pseudo_spots(bare, spacing=9)
     bare.obsm["spatial"] = np.random.default_rng(0).normal(size=(300, 3))
     with pytest.raises(InputError, match="expected coordinates in two dimensions, got 3 dimensions"):

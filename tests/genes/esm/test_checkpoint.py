@@ -107,7 +107,8 @@ def test_a_bit_that_flipped(folder: Path) -> None:
 def test_a_folder_of_other_things(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("")
     with pytest.raises(
-        OutputExistsError, match=rf"{re.escape(str(tmp_path))}: .*a folder with 'photo\.jpg'.*Move it away"
+        OutputExistsError,
+        match=rf"{re.escape(str(tmp_path))}: .*a folder with 'photo\.jpg'.*Move it elsewhere",
     ):
         read_parts(tmp_path, {"a"})
     with pytest.raises(OutputExistsError, match=r"got a file"):

@@ -295,7 +295,7 @@ class TestTable:
         embedder.embed({"A": "M" * 5}, work_dir=tmp_path / "parts")
         later = embedder.plan(proteins, work_dir=tmp_path / "parts")
         assert (later.n_finished, later.n_windows) == (1, 2)
-        assert "3 proteins (2 different, 1 of them embedded before), 36 tokens in 2 windows" in str(later)
+        assert "3 proteins (2 different, 1 of them already embedded), 36 tokens in 2 windows" in str(later)
         assert re.search(r"layer 2, 32 numbers each; float32 on cpu; peak memory about \d+ MB", str(plan))
 
 
@@ -422,11 +422,7 @@ class TestRefusals:
         [
             ({}, InputError, r"^proteins: expected at least one protein, got none"),
             ({"A": "M", "B": " "}, InputError, r"a sequence for every name, got none for 'B'"),
-            (
-                {"A": "MK-LV"},
-                InputError,
-                r"^proteins, 'A': expected letters of amino acids.*'-' at position 3",
-            ),
+            ({"A": "MK-LV"}, InputError, r"^proteins, 'A': expected amino acid letters.*'-' at position 3"),
             ({"A": "MKJLV"}, InputError, r"'J' at position 3"),
             (
                 [FastaRecord(name="Gad1", description="", sequence=one) for one in ("MK", "ML")],
@@ -493,7 +489,8 @@ class TestRefusals:
         parts = sorted(work_folder(output).glob("part-*"))
         parts[0].write_bytes(parts[0].read_bytes()[:-40])
         with pytest.raises(
-            FormatError, match=rf"{parts[0].name}: expected a whole file of an earlier run.*Remove this file"
+            FormatError,
+            match=rf"{parts[0].name}: expected an intact file of an earlier run.*Remove this file",
         ):
             embedder.embed_to(some_proteins(), output)
         parts[0].unlink()  # as the message says
@@ -547,10 +544,10 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
     "no config": (lambda one: remove(one, "config.json"), MissingFileError, "no config.json, but 'model.saf"),
     "no weights": (lambda one: remove(one, "model.safetensors"), MissingFileError, "no 'model.safetensors'"),
     "no vocabulary": (lambda one: remove(one, "vocab.txt"), MissingFileError, "no 'vocab.txt'"),
-    "another kind": (
+    "JSON": (
         lambda one: change_config(one, model_type="bert"),
         FormatError,
-        r"an ESM model, got a model of type 'bert'\. Take one of 'facebook/esm2_t6_8M_UR50D'",
+        r"an ESM model, got a model of type 'bert'\. Use one of 'facebook/esm2_t6_8M_UR50D'",
     ),
     "esmfold": (lambda one: change_config(one, is_folding_model=True), FormatError, "of type 'esmfold'"),
     "no shape": (
@@ -561,12 +558,12 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
     "config cut off": (
         lambda one: (one / "config.json").write_text('{"model_type": "esm'),
         FormatError,
-        r"config\.json: expected a file of a model, got JSONDecodeError",
+        r"config\.json: expected a model, got JSONDecodeError",
     ),
-    "config of another form": (
+    "config in another format": (
         lambda one: (one / "config.json").write_text("[]"),
         FormatError,
-        "another kind of JSON",
+        "JSON of another structure",
     ),
     "weights cut off": (
         lambda one: (one / "model.safetensors").write_bytes((one / "model.safetensors").read_bytes()[:-99]),
@@ -578,7 +575,7 @@ DAMAGED_MODELS: dict[str, tuple[Callable[[Path], object], Any, str]] = {
         FormatError,
         r"all weights of the network, got none for '(esm\.)?encoder\.layer\.1\.output",
     ),
-    "other vocabulary": (
+    "a different vocabulary": (
         lambda one: (one / "vocab.txt").write_text("\n".join(ALPHABET[:-9])),
         FormatError,
         "a vocabulary with one token for each of ABC",
@@ -804,7 +801,7 @@ class TestHub:
             embed_proteins({"A": "MASST"}, model="esm2_t33_650M_UR50D")
 
     def test_a_name_that_none_can_have(self, hub: Hub) -> None:
-        with pytest.raises(SettingError, match=r"^model ESM 2!: expected a model of the Hugging Face Hub"):
+        with pytest.raises(SettingError, match=r"^model ESM 2!: expected a model on the Hugging Face Hub"):
             embed_proteins({"A": "MASST"}, model="ESM 2!")
         assert not hub.requests
 
@@ -841,10 +838,10 @@ class TestHub:
         hub.cuts = [1_000] * 9
         with pytest.raises(
             MissingFileError,
-            match=r"got a download that broke off .*run again: files that came whole are kept",
+            match=r"got an interrupted download .*run again: files that were downloaded completely are kept",
         ):
             embed_proteins({"A": "MASST"}, model="lab/tiny")
-        with pytest.raises(MissingFileError, match=r"offline mode and a part of its files in the cache"):
+        with pytest.raises(MissingFileError, match=r"offline mode and some of its files in the cache"):
             embed_proteins({"A": "MASST"}, model="lab/tiny", offline=True)
         hub.cuts, hub.requests, hub.sent = [], [], Counter()
         embed_proteins({"A": "MASST"}, model="lab/tiny")

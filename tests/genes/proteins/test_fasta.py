@@ -108,15 +108,15 @@ PACKED = gzip.compress(b">a\n" + bytes(range(65, 91)) * 200, mtime=0)
         (b"", "a FASTA file of proteins, got an empty file. Download it again"),
         (b" \n\n", "got an empty file"),
         (gzip.compress(b"", mtime=0), "got an empty file"),
-        (b"<!DOCTYPE html>\n<html>", "got a web page or XML. The link led to a page about the file"),
+        (b"<!DOCTYPE html>\n<html>", "got a web page or XML. The link leads to a page about the file"),
         (b"\x89HDF\r\n\x1a\n\0\0\0", "got a binary file"),
         (b">Gad1\0\0\1MASS", "got a binary file"),
         (b"PK\x03\x04\x14\0", "got a zip archive. Unpack it first"),
         (b"gene,sequence\nGad1,MASS\n", "got a file that starts with 'gene,sequence'"),
         (b"M" * 200, f"starts with '{'M' * 60}...'. Every protein starts with a line such as >Gad1"),
         (b">Gad1\nMASS\n>\nMLSC\n", "got a header without a name in line 3"),
-        (PACKED[:-30], "expected a whole file, got one that is truncated or damaged"),
-        (PACKED[:40] + b"\xff\xff\xff\xff" + PACKED[44:], "got one that is truncated or damaged"),
+        (PACKED[:-30], "expected a whole file, got a file that is truncated or damaged"),
+        (PACKED[:40] + b"\xff\xff\xff\xff" + PACKED[44:], "got a file that is truncated or damaged"),
         (b">a\n" + b"ACGT" * 20 + b"\n>b\n" + b"GGCUN" * 10, "got nucleotides"),
     ],
 )
@@ -141,7 +141,7 @@ def test_what_is_no_fasta_is_refused(tmp_path: Path, content: bytes, words: str)
             "got 'J' at position 3. Letters may be ABCDEFGHIKLMNOPQRSTUVWXYZ, and * at the end",
         ),
         (">Gad1\nMA*S*\n", "got '*' at position 3. A stop inside a protein"),
-        (">Gad1\nMA--S\n", "got '-' at position 3. Take the gaps of the alignment out"),
+        (">Gad1\nMA--S\n", "got '-' at position 3. Remove the gaps of the alignment"),
         (">Gad1\nMAÄS\n", "got 'Ä' at position 3"),
         (b">Gad1\nMA\xffS\n", "got '\ufffd' at position 3"),
     ],
@@ -157,7 +157,7 @@ def test_a_path_with_nothing_there(tmp_path: Path) -> None:
         read_fasta(tmp_path / "protein.fa")
     with pytest.raises(MissingFileError, match=r"a FASTA file, got a folder"):
         read_fasta(tmp_path)
-    with pytest.raises(MissingFileError, match=r"The folder .*nowhere' is not there either"):
+    with pytest.raises(MissingFileError, match=r"The folder .*nowhere' does not exist either"):
         read_fasta(tmp_path / "nowhere" / "a.fa")
 
 
@@ -171,4 +171,4 @@ def test_proteins_with_a_stop_inside_can_be_left_out(
     path = saved(tmp_path, ">a\nMA*S\n>b\nMAS*\n>c\nM*\n")
     with caplog.at_level(logging.WARNING, logger="cellweft"):
         assert [one.name for one in iter_fasta(path, skip_stops=True)] == ["b", "c"]
-    assert "proteins left out for a stop (*) inside: 1." in caplog.text
+    assert "proteins left out because of an internal stop (*) inside: 1." in caplog.text

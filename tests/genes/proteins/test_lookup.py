@@ -93,12 +93,12 @@ def test_bad_files(tmp_path: Path, tissue: Any) -> None:
         wanted_genes(path)
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(
-        FormatError, match="a text file with one gene a line, got a file that is not a text file"
+        FormatError, match="a text file with one gene per line, got a file that is not a text file"
     ):
         wanted_genes(path)
     with pytest.raises(MissingFileError, match=r"nothing at this path\. Did you mean 'genes\.txt'"):
         wanted_genes(tmp_path / "gene.txt")
-    with pytest.raises(MissingFileError, match=r"The folder .*nowhere' is not there"):
+    with pytest.raises(MissingFileError, match=r"The folder .*nowhere' does not exist either"):
         wanted_genes(tmp_path / "nowhere" / "genes.txt")
     with pytest.raises(MissingFileError, match=r"genes \(.*atlas\.h5ad\): expected a file"):
         wanted_genes(tmp_path / "atlas.h5ad")

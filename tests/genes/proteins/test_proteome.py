@@ -199,7 +199,7 @@ def test_proteins_of_others_alone(tmp_path: Path) -> None:
     )
     path = fasta(tmp_path / "human.fasta", *headers)
     message = (
-        r"human\.fasta: expected proteins of mouse \(taxon 10090\), got 3 of others, such as human "
+        r"human\.fasta: expected proteins of mouse \(taxon 10090\), got 3 from others, such as human "
         r"\(taxon 9606\)\. Change the organism"
     )
     with pytest.raises(InputError, match=message):

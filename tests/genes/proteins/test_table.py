@@ -79,8 +79,8 @@ def test_every_choice_is_written_down(proteome: Path) -> None:
         ["Dl", "Q2", True, True, 4, "exact", "Dl", 1, "the only one"],
         ["dl", "Q1", True, True, 4, "exact", "dl", 1, "the only one"],
         ["DL", "Q1", True, True, 4, "case", "dl", 2, "the first accession of 2 longest of 2"],
-        ["Sst", "", False, False, 0, "", "", 0, "no protein of this name"],
-        ["Malat1", "", False, False, 0, "", "", 0, "no protein of this name"],
+        ["Sst", "", False, False, 0, "", "", 0, "no protein with this name"],
+        ["Malat1", "", False, False, 0, "", "", 0, "no protein with this name"],
     ]
     assert list(found.table.columns) == [
         "gene",
@@ -99,7 +99,7 @@ def test_every_choice_is_written_down(proteome: Path) -> None:
     assert (found.found, found.missing) == (["Gad1", "VIP", "Dl", "dl", "DL"], ["Sst", "Malat1"])
     assert repr(found) == "ProteinTable(5 of 7 genes of mouse (taxon 10090) from mouse.fasta)"
     assert found.cautions == [
-        "2 genes without a protein, no protein of this name: 'Sst', 'Malat1'.",
+        "2 genes without a protein, no protein with this name: 'Sst', 'Malat1'.",
         "2 genes share a protein: 'dl', 'DL'.",
     ]
 
@@ -163,7 +163,7 @@ def test_ensembl_ids_in_ensembls_file(tmp_path: Path) -> None:
     found = find("ENSMUSG00000070880.2", "Sst", "ENSMUSG00000099999", proteome=path)
     assert list(found.table["accession"]) == ["ENSMUSP00000002.1", "ENSMUSP00000003.1", ""]
     assert list(found.table["matched"]) == ["Ensembl", "exact", ""]
-    assert found.table["reason"][2] == "no protein of this Ensembl ID"
+    assert found.table["reason"][2] == "no protein with this Ensembl ID"
 
 
 def test_a_dataset_with_ids_and_symbols(proteome: Path, tmp_path: Path) -> None:
@@ -184,7 +184,9 @@ def test_a_name_with_a_blank_cannot_stand_in_a_fasta(tmp_path: Path) -> None:
     data = anndata.AnnData(np.ones((2, 2), dtype=np.float32), var=pd.DataFrame(index=["Tcr beta", "Gad1"]))
     found = find_proteins(data, organism="mouse", proteome=path)
     assert [one.name for one in found.records()] == ["Gad1"]
-    assert found.table["reason"][0] == "its name has a blank, or a character that UniProt does not take"
+    assert (
+        found.table["reason"][0] == "its name contains a space, or a character that UniProt does not accept"
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,12 +194,12 @@ def test_a_name_with_a_blank_cannot_stand_in_a_fasta(tmp_path: Path) -> None:
     [
         (
             ["Malat1", "Xist"],
-            "genes: expected genes of mouse (taxon 10090) in mouse.fasta, got a protein for none of 2: "
-            "'Malat1', 'Xist'. Check the organism, and that the names are symbols or Ensembl IDs of genes.",
+            "genes: expected genes of mouse (taxon 10090) in mouse.fasta, got no protein for any of 2: "
+            "'Malat1', 'Xist'. Check the organism, and that the names are gene symbols or Ensembl gene IDs.",
         ),
         (
             ["ENSMUSG00000070880", "ENSMUSG00000004366"],
-            "The genes are Ensembl IDs, and UniProt's files have none: take Ensembl's file of peptides",
+            "The genes are Ensembl IDs, which UniProt's files do not contain. Use Ensembl's peptide file",
         ),
     ],
 )
@@ -211,7 +213,9 @@ def test_bad_input(proteome: Path, tmp_path: Path) -> None:
         find("Gad1", proteome=proteome, organism="mous")
     with pytest.raises(GeneError, match="'Gad1' more than once"):
         find("Gad1", "Gad1", proteome=proteome)
-    with pytest.raises(InputError, match=r"expected proteins of zebrafish \(taxon 7955\), got 10 of others"):
+    with pytest.raises(
+        InputError, match=r"expected proteins of zebrafish \(taxon 7955\), got 10 from others"
+    ):
         find("Gad1", proteome=proteome, organism="zebrafish")
     with pytest.raises(MissingFileError, match=r"Did you mean 'mouse\.fasta'"):
         find("Gad1", proteome=tmp_path / "mose.fasta")

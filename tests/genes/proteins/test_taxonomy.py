@@ -23,8 +23,8 @@ def test_every_name_leads_to_its_own_taxon() -> None:
     [
         ("mosue", r"got 'mosue'\. Did you mean 'mouse'"),
         ("Homo sapien", "Did you mean 'Homo sapiens'"),
-        ("unicorn", r"Known: .* and 33 more\. The number of any other is found at https"),
-        ("0", "the name of an organism or the number of its taxon"),
+        ("unicorn", r"Known: .* and 33 more\. Look up any other taxon number at https"),
+        ("0", "the name of an organism or its taxon number"),
         (-3, "got -3"),
         ("", "got ''"),
     ],

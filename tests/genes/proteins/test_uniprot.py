@@ -341,7 +341,7 @@ def test_long_jobs_are_waited_for_ever_longer(
     assert waits[:3] == [1.0, 1.5, 2.25]
     assert max(waits) == 20.0
     server.n_polls = 10_000
-    with pytest.raises(ServiceError, match=r"a job that does not end \(30 min\)\. Do this\."):
+    with pytest.raises(ServiceError, match=r"a job that does not finish \(30 min\)\. Do this\."):
         client.ask(ALL, ["Sst"])
 
 
@@ -409,7 +409,7 @@ def test_a_page_with_too_few_entries_is_asked_for_again(
     assert accessions(client.ask(question, ["Gad1"]).found) == {"Gad1": ["P48318", "A2AQ51", "A2AQ52"]}
     assert len(server.asked(part)) == 4
     server.troubles[part] = ["rows"] * 4
-    with pytest.raises(ServiceError, match=r"got an answer that is not whole \(4 attempts\)"):
+    with pytest.raises(ServiceError, match=r"got an incomplete answer \(4 attempts\)"):
         client.ask(question, ["Vip"])
 
 
@@ -426,7 +426,7 @@ def test_waiting_grows_and_ends(client: UniProt, server: FakeUniProt, waits: lis
 
 def test_a_network_that_asks_for_a_login(client: UniProt, server: FakeUniProt) -> None:
     server.troubles["/run"] = ["page of words"] * 4
-    with pytest.raises(ServiceError, match=r"a web page instead of data \(a network that asks for a login"):
+    with pytest.raises(ServiceError, match=r"a web page instead of data \(does the network require a login"):
         client.ask(ALL, ["Gad1"])
 
 
@@ -444,7 +444,7 @@ def test_a_date_to_wait_for(client: UniProt, server: FakeUniProt, waits: list[fl
 
 def test_a_wait_of_hours_is_not_made(client: UniProt, server: FakeUniProt, waits: list[float]) -> None:
     server.troubles["/run"] = [{"status": 429, "headers": {"Retry-After": "7200"}}]
-    with pytest.raises(ServiceError, match=r"got HTTP 429 and the wish to wait 7,200 s\. Do this"):
+    with pytest.raises(ServiceError, match=r"got HTTP 429 and the request to wait 7,200 s\. Do this"):
         client.ask(ALL, ["Gad1"])
     assert waits == []
 
@@ -456,10 +456,10 @@ def test_what_does_not_pass_is_not_tried_again(
     with pytest.raises(ServiceError, match=r"got HTTP 400 \('taxId' is invalid\)\. Do this"):
         client.ask(ALL, ["Gad1"])
     server.troubles["/run"] = [{"status": 200, "data": {"message": "no jobs today"}}]
-    with pytest.raises(ServiceError, match=r"got no number of a job \(no jobs today\)"):
+    with pytest.raises(ServiceError, match=r"got no job ID \(no jobs today\)"):
         client.ask(ALL, ["Gad1"])
     server.troubles["/results/"] = [{"status": 200, "data": {"results": [{"from": "Gad1", "to": "P48318"}]}}]
-    with pytest.raises(ServiceError, match=r"entries of another form \(AttributeError"):
+    with pytest.raises(ServiceError, match=r"entries in another format \(AttributeError"):
         client.ask(ALL, ["Gad1"])
     assert waits == [1.0]  # for the job
 
@@ -467,9 +467,7 @@ def test_what_does_not_pass_is_not_tried_again(
 def test_no_network(tmp_path: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     service = Service(url="http://nowhere.invalid", name="UniProt", fix="Do this.")
-    with pytest.raises(
-        ServiceError, match=r"the name of the host is not known here \(2 attempts\)\. Do this"
-    ):
+    with pytest.raises(ServiceError, match=r"the host name cannot be resolved \(2 attempts\)\. Do this"):
         UniProt(service=service, cache=tmp_path).ask(ALL, ["Gad1"])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -595,7 +593,7 @@ def test_every_gene_has_its_row(find: Any) -> None:
         "Foo": ("", "", "", 2, "a synonym of several genes ('Foo1', 'Foo2')"),
         "Gone": ("", "", "", 0, "its entries were deleted"),
         "H3-3b": ("P84243", "exact", "H3-3b", 1, "the only one"),
-        "Malat1": ("", "", "", 0, "no protein of this name"),
+        "Malat1": ("", "", "", 0, "no protein with this name"),
         "Nd1": ("P03888", "synonym", "Mtnd1", 1, "the only one"),
     }
     assert list(table["length"]) == [20, 12, 18, 20, 30, 0, 0, 14, 0, 30]
@@ -615,7 +613,7 @@ def test_every_gene_has_its_row(find: Any) -> None:
     assert found.cautions == [
         "1 gene without a protein, a synonym of several genes: 'Foo'.",
         "1 gene without a protein, its entries were deleted: 'Gone'.",
-        "1 gene without a protein, no protein of this name: 'Malat1'.",
+        "1 gene without a protein, no protein with this name: 'Malat1'.",
         "3 genes found by a synonym, such as 'Gad67', which the database calls 'Gad1'.",
         "4 genes share a protein: 'Gad1', 'Gad67', 'mt-Nd1', 'Nd1'.",
     ]
@@ -642,8 +640,8 @@ def test_ensembl_ids(find: Any, server: FakeUniProt) -> None:
     assert list(table["matched"]) == ["Ensembl", "", ""]
     assert list(table["reason"]) == [
         "the only one",
-        "its proteins are of human (taxon 9606)",
-        "no protein of this Ensembl ID",
+        "its proteins are from human (taxon 9606)",
+        "no protein with this Ensembl ID",
     ]
     assert {form["from"] for form in server.forms} == {"Ensembl"}
     assert [one.name for one in found.records()] == ["ENSMUSG00000070880.11"]
@@ -677,7 +675,7 @@ def test_names_that_cannot_be_asked_for(find: Any, server: FakeUniProt, tissue: 
     found = find_proteins(data, organism="mouse", url=server.url, cache=tmp_path)
     assert found.missing == ["MT ND1", "a;b"]
     assert set(found.table["reason"][1:]) == {
-        "its name has a blank, or a character that UniProt does not take"
+        "its name contains a space, or a character that UniProt does not accept"
     }
     assert {form["ids"] for form in server.forms} == {"Gad1"}
 
@@ -702,7 +700,7 @@ def test_offline(find: Any, server: FakeUniProt, tmp_path: Path) -> None:
     found = find("Gad1", "Vip", "Malat1", "Sst", offline=True)
     assert server.log == []
     pd.testing.assert_frame_equal(found.table[:3], online)
-    assert found.table["reason"][3] == "not in the cache and, offline, not asked for"
+    assert found.table["reason"][3] == "not in the cache, and not requested because of offline mode"
     assert found.source == "UniProt 2025_01"
 
 
@@ -710,8 +708,8 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
     find("Gad1")
     server.troubles["/run"] = ["drop"] * 6
     words = (
-        rf"no connection .*\(6 attempts\)\. The answers so far are kept in {tmp_path / 'cache'}: "
-        r"run again to continue\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
+        rf"no connection .*\(6 attempts\)\. The answers received so far are kept in {tmp_path / 'cache'}: "
+        r"Run again to continue\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
     )
     with pytest.raises(ServiceError, match=words):
         find("Gad1", "Sst")
@@ -740,7 +738,7 @@ def test_the_command_asks_uniprot(call: Any, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == "Plan: one protein for every gene of Gad1,Vip,Malat1, from UniProt, over the network"
-    assert lines[1] == "  - 1 gene without a protein, no protein of this name: 'Malat1'."
+    assert lines[1] == "  - 1 gene without a protein, no protein with this name: 'Malat1'."
     assert lines[2].startswith(
         "Found proteins for 2 of 3 genes in UniProt 2025_01 (1 reviewed, 2 by name) -> "
     )
@@ -758,7 +756,7 @@ def test_the_command_goes_on_after_a_trouble(call: Any, server: FakeUniProt, tmp
     assert result.exit_code == 2
     error = json.loads(result.stdout)["error"]
     assert (error["kind"], error["got"]) == ("ServiceError", "HTTP 500 (6 attempts)")
-    assert "run again to continue" in error["fix"]
+    assert "Run again to continue" in error["fix"]
     assert files(tmp_path / "here") == []
     offline = call(*asked, "--offline")
     assert offline.exit_code == 0  # of Sst the answer was there

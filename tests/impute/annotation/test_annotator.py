@@ -143,10 +143,10 @@ def test_names_of_labels_never_collide(fitted: Imputer, data: Pair) -> None:
         ("subclas", r"labels='subclas': expected a column of obs.*'subclass'"),
         (np.full(240, "Astro"), r"labels: expected cells of at least 2 types.*'Astro' for all 240 cells"),
         (np.full(240, None), r"labels: expected cells of at least 2 types.*none for any of its 240 cells"),
-        (np.full(239, "Astro"), r"labels: expected one type for each of the 240 cells"),
-        ([], r"labels: expected a column of obs, or several, got none"),
+        (np.full(239, "Astro"), r"labels: expected one type per cell for the 240 cells"),
+        ([], r"labels: expected one or more columns of obs, got none"),
         (["Astro", "Neuron"] * 120, r"labels: expected a list of columns of obs, or an array.*np.array"),
-        (pd.Series("Astro", [f"x{one}" for one in range(240)]), r"one that has 0 of them, such as 'x0'"),
+        (pd.Series("Astro", [f"x{one}" for one in range(240)]), r"an index that has 0 of them, such as 'x0'"),
         (None, r"labels: expected a type for every cell of the reference, got a pair without labels"),
     ],
 )

@@ -372,13 +372,13 @@ def test_an_address_without_an_answer_is_told(
     auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cellweft.impute.cluster.client._TIMEOUT", 0.3)
-    message = r"dask: expected a Dask scheduler that answers at tcp://127\.0\.0\.1:9, got no answer within"
+    message = r"dask: expected a Dask scheduler that responds at tcp://127\.0\.0\.1:9, got no answer within"
     with pytest.raises(ServiceError, match=message):
         auto.impute_to(tmp_path / "a.zarr", dask="tcp://127.0.0.1:9")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit):  # before the data are read
         app(["impute", "no.h5ad", "no.h5ad", "-o", str(tmp_path / "a.zarr"), "--dask", "tcp://127.0.0.1:9"])
-    assert "expected a Dask scheduler that answers" in " ".join(capsys.readouterr().err.split())
+    assert "expected a Dask scheduler that responds" in " ".join(capsys.readouterr().err.split())
 
 
 def test_dask_is_an_extra(auto: Imputer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,7 +530,7 @@ def test_a_lost_scheduler_is_told_and_the_run_goes_on_elsewhere(
                 cluster.close()
 
         with pytest.raises(
-            ServiceError, match=r"dask: expected (a Dask scheduler that answers|workers) at tcp"
+            ServiceError, match=r"dask: expected (a Dask scheduler that responds|workers) at tcp"
         ):
             auto.impute_to(path, dask=cluster.scheduler_address, resume=True, progress=close)
     assert len((tmp_path / "a.zarr.resume" / "tiles.txt").read_text().split()) >= 3
@@ -594,5 +594,5 @@ def test_a_script_that_starts_processes_as_it_is_read_is_told(tmp_path: Path) ->
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "ServiceError: dask: expected 1 processes of this machine that start" in done.stderr
+    assert "ServiceError: dask: expected 1 processes on this machine that start" in done.stderr
     assert "if __name__ == '__main__':" in done.stderr.splitlines()[-1]

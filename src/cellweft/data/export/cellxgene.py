@@ -77,27 +77,27 @@ def write_cellxgene(
     Parameters
     ----------
     result
-        AnnData with genes, such as an imputed result, or a file of it; it is read by blocks of rows.
+        AnnData with genes, such as an imputed result, or its file. It is read in blocks of rows.
     output
-        Where the file goes: ``.h5ad``.
+        Path of the new ``.h5ad`` file.
     title
-        What the data are called; by default the name of the file.
+        Title of the data; by default the name of the file.
     embedding
-        What is shown first, such as ``"X_umap"``; by default the places of the cells.
+        Embedding that is shown first, such as ``"X_umap"``; by default the positions of the cells.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
     progress
         As in `cellweft.Imputer.fit`; a function is called while rows are written.
 
     Returns
     -------
     Path
-        Where it lies.
+        Path of the file.
 
     Raises
     ------
     InputError
-        No genes, or neither places nor an embedding to show.
+        There are no genes, or neither positions nor an embedding to show.
     KeyMissingError
         No such embedding.
     OutputExistsError, OutputError
@@ -105,13 +105,13 @@ def write_cellxgene(
 
     Notes
     -----
-    ``X`` is float32, by rows without zeros (CSR) where at least half of it is zero, which CELLxGENE's schema
-    7.1 asks for, else dense. ``obsm["spatial"]`` becomes ``X_tissue``: its validator refuses ``X_spatial``.
-    Other arrays of ``obsm`` are kept where they are embeddings (``X_...``, of at least two columns). Text
-    becomes categories, and a missing one "unknown". Layers and ``raw`` are left out: cellxgene shows ``X``
-    alone, and of genes that were not measured there are no raw counts. Memory: a few blocks of rows and the
-    tables of cells and genes, whatever the size of the matrix. cellxgene draws upwards what images count
-    downwards, so that a tissue is mirrored.
+    ``X`` is float32, sparse (CSR) if at least half of it is zero, as CELLxGENE's schema 7.1 requires, and
+    dense otherwise. ``obsm["spatial"]`` is renamed to ``X_tissue``, because CELLxGENE's validator rejects
+    ``X_spatial``. Other arrays of ``obsm`` are kept if they are embeddings (``X_...``, with at least two
+    columns). Text is converted to categories, missing values to "unknown". Layers and ``raw`` are left out,
+    because cellxgene only shows ``X``, and genes that were not measured have no raw counts. Memory is limited
+    to a few blocks of rows and the tables of cells and genes, regardless of the size of the matrix. In
+    cellxgene the y axis points up, so the tissue is mirrored compared with images.
 
     References
     ----------
@@ -121,7 +121,7 @@ def write_cellxgene(
     check_apart([output], [result])
     data = open_result(result, argument="result")
     if data.matrix is None or not len(data.var):
-        fix = "Export an imputed result, or spots that genes were carried to."
+        fix = "Export an imputed result, or spots with transferred genes."
         raise InputError(data.where, expected="genes to show", got="none", fix=fix)
     arrays = _embeddings(data)
     shown = _shown(embedding, arrays, data)
@@ -182,13 +182,17 @@ def _shown(asked: str | None, arrays: Mapping[str, Any], data: Input) -> str:
     if not arrays:
         raise InputError(
             f"{data.where}.obsm",
-            expected="places of the cells, 'spatial', or an embedding, 'X_...'",
+            expected="positions of the cells, 'spatial', or an embedding, 'X_...'",
             got=shorten(sorted(data.obsm)) if len(data.obsm) else "nothing",
-            fix="Add one, such as with scanpy.tl.umap.",
+            fix="Add one, for example with scanpy.tl.umap.",
         )
     shown = asked or next(iter(arrays))
     check_known(
-        shown, arrays, arg("embedding", shown), expected=f"an embedding of {data.where}", got="no such one"
+        shown,
+        arrays,
+        arg("embedding", shown),
+        expected=f"an embedding of {data.where}",
+        got="no such embedding",
     )
     return shown
 
@@ -257,7 +261,7 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
     Parameters
     ----------
     data
-        AnnData, or the file; its matrix is read once, by blocks.
+        AnnData or a file. The matrix is read once, in blocks.
 
     Returns
     -------
@@ -266,8 +270,8 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
 
     Notes
     -----
-    These are the points of CELLxGENE's schema that a program can tell without ontologies. Values of ontology
-    terms are for ``cellxgene-schema validate``.
+    Covers the parts of CELLxGENE's schema that can be checked without ontologies. To check ontology terms,
+    use ``cellxgene-schema validate``.
     """
     found = open_input(data, argument="data")
     return CellxgeneFindings(view=tuple(_wrong(found)), submission=tuple(_lacking(found)))
@@ -276,7 +280,7 @@ def check_cellxgene(data: AnnData | PathLike) -> CellxgeneFindings:
 def _wrong(data: Input) -> Iterator[str]:
     """Yield what keeps cellxgene from showing the data."""
     if not any(key.startswith("X_") and _as_embedding(data.obsm[key]) is not None for key in data.obsm):
-        yield "obsm holds no embedding of two columns whose name starts with X_."
+        yield "obsm contains no two-column embedding whose name starts with X_."
     for name in data.obs.columns:
         column = data.obs[name]
         if name.startswith("__"):
@@ -286,14 +290,14 @@ def _wrong(data: Input) -> Iterator[str]:
     if "title" not in data.uns:
         yield "uns['title'] is missing."
     if "default_embedding" in data.uns and str(data.uns["default_embedding"]) not in data.obsm:
-        yield "uns['default_embedding'] names no embedding of obsm."
+        yield "uns['default_embedding'] is not an embedding in obsm."
     if data.var.index.has_duplicates or not data.obs.names().is_unique:
         yield "Names of cells and of genes must be unique."
     if data.matrix is None or not len(data.var):
         yield "X has no genes."
         return
     if str(getattr(data.matrix, "dtype", "float32")) != "float32":
-        yield "X is not of float32."
+        yield "X is not float32."
     source = open_rows(data.matrix, where=data.where)
     if isinstance(source.read(slice(0, 0)), np.ndarray) and zero_share(source) >= 0.5:
         yield "At least half of X is zero: it must be sparse, by rows (CSR)."
@@ -304,17 +308,22 @@ def _lacking(data: Input) -> Iterator[str]:
     lacking = [name for name in _WANTED_OBS if name not in data.obs.columns]
     taken = [name for name in _ADDED_BY_DISCOVER if name in data.obs.columns]
     if "X_spatial" in data.obsm:
-        yield "obsm['X_spatial'] has a name that is not taken: rename it, as X_tissue."
+        yield (
+            "obsm['X_spatial'] has a name that CELLxGENE does not accept. Rename it, for example to X_tissue."
+        )
     if lacking:
-        yield f"obs lacks {', '.join(lacking)}: terms of ontologies that only you can tell."
+        yield f"obs lacks {', '.join(lacking)}: ontology terms that only you can provide."
     if taken:
-        yield f"obs has {', '.join(taken)}, which Discover adds itself: rename, as author_{taken[0]}."
+        yield (
+            f"obs has {', '.join(taken)}, which Discover adds itself. Rename it, for example to "
+            f"author_{taken[0]}."
+        )
     if "organism_ontology_term_id" not in data.uns:
         yield "uns['organism_ontology_term_id'] is missing, such as NCBITaxon:10090."
     if not looks_like_ensembl(data.var.index.to_numpy(dtype=str)):
-        yield "var is not named by Ensembl IDs."
+        yield "the genes in var are not named by Ensembl IDs."
     if not data.has_raw:
         yield (
-            "raw.X is missing: Discover asks for raw counts of every gene, which imputed genes do not have. "
-            "Submit the measured data, and share the imputed file beside it."
+            "raw.X is missing: Discover requires raw counts of every gene, which imputed genes do not "
+            "have. Submit the measured data, and share the imputed file separately."
         )

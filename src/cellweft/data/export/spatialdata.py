@@ -52,41 +52,42 @@ _NEAR = 1e-3  # of the extent: places that differ by less are the same
 def read_spatialdata(
     source: Any, *, table: str | None = None, coordinate_system: str | None = None
 ) -> AnnData:
-    """Read a table of SpatialData with the positions of its cells.
+    """Read a table of SpatialData, with the positions of its cells.
 
     Parameters
     ----------
     source
         SpatialData, or the path of its zarr store.
     table
-        Name of the table; by default the only one, those that cellweft has written aside.
+        Name of the table; by default the only one, not counting tables that cellweft has written.
     coordinate_system
-        In which the places are: the middle of the shapes or labels that the table annotates, transformed. By
-        default the table's own ``obsm["spatial"]``, and only where it has none, that in "global".
+        Coordinate system of the positions, which are then the centres of the shapes or labels that the table
+        annotates. By default, ``obsm["spatial"]`` of the table is used or, if there is none, the centres in
+        "global".
 
     Returns
     -------
     AnnData
-        A copy of the table with ``obsm["spatial"]``, (n_cells, 2 or 3), and in
-        ``uns["cellweft_coordinates"]`` where these come from. SpatialData names coordinate systems, but
-        hardly ever their unit: in what spatialdata-io reads of Xenium, the table's places are micrometres and
-        "global" is pixels.
+        A copy of the table with ``obsm["spatial"]``, (n_cells, 2 or 3), and the origin of the positions in
+        ``uns["cellweft_coordinates"]``. SpatialData names coordinate systems, but rarely their unit. For
+        Xenium data from spatialdata-io, positions of the table are in micrometres, and "global" is in pixels.
 
     Raises
     ------
     MissingFileError, FormatError
-        Nothing at the path; no table, or several and none is named.
+        There is nothing at the path, no table, or several tables and you did not choose one.
     KeyMissingError
         No such table or coordinate system.
     InputError
-        The table annotates nothing, or what is not there.
+        The table annotates nothing, or an element that does not exist.
     MissingExtraError
-        Middles are needed, and the package spatialdata is not installed.
+        Centres are needed, but the package spatialdata is not installed.
 
     Notes
     -----
-    ``cellweft.pair`` and the commands take SpatialData and paths of stores as they are, ``sample.zarr`` or
-    ``sample.zarr/tables/NAME``, and read tables by blocks; this is for a coordinate system of choice.
+    You only need this function to choose a coordinate system. ``cellweft.pair`` and the commands accept
+    SpatialData and paths of stores, ``sample.zarr`` or ``sample.zarr/tables/NAME``, and read tables in
+    blocks.
     """
     data = _table(source, table)
     made = source.tables[data.source].copy() if is_spatialdata(source) else anndata.read_zarr(data.source)
@@ -98,7 +99,7 @@ def read_spatialdata(
         raise InputError(
             data.where,
             expected="a table that annotates shapes or labels",
-            got="one that annotates nothing",
+            got="a table that annotates nothing",
             fix="Pass the positions yourself, in obsm['spatial'].",
         )
     whole = opened(source)
@@ -130,53 +131,53 @@ def to_spatialdata(
     overwrite: bool = False,
     progress: ProgressOption = True,
 ) -> Any:
-    """Add a result to the SpatialData store that it was made from. Existing elements are not changed.
+    """Add a result to the SpatialData store that it was computed from. Existing elements are not changed.
 
     Parameters
     ----------
     result
-        Imputed genes, which become a table that annotates the same regions; or placed cells, which become
-        points. AnnData, or a file of it.
+        Imputed genes, which are added as a table that annotates the same regions, or placed cells, which are
+        added as points. AnnData, or its file.
     into
         SpatialData, or the path of its zarr store.
     name
-        What the new element is called; by default "imputed", and "placed" for placed cells.
+        Name of the new element; by default "imputed", or "placed" for placed cells.
     annotates
-        The table that the result was made from; by default the only one, those that cellweft has written
-        aside.
+        The table that the result was computed from; by default the only one, not counting tables that
+        cellweft has written.
     output
-        Where ``into`` is a path: a ``.zarr`` folder that the whole store is copied to, with the new element;
-        by default the element is added to the store at ``into``.
+        If ``into`` is a path: a new ``.zarr`` store, a copy of the whole store with the new element. By
+        default, the element is added to the store at ``into``.
     overwrite
-        Whether ``output`` may be replaced. An element is never replaced.
+        Whether to replace ``output`` if it exists. Elements are never replaced.
     progress
         As in `cellweft.Imputer.fit`; a function is called while rows are written into a store.
 
     Returns
     -------
     SpatialData or Path
-        SpatialData that shares all other elements with ``into``; or where the store lies.
+        SpatialData that shares all other elements with ``into``, or the path of the store.
 
     Raises
     ------
     OutputExistsError
-        There is an element of that name.
+        An element with this name exists.
     InputError
-        Cells of the result that the table does not have.
+        The result has cells that are not in the table.
     KeyMissingError, FormatError
-        No such table; several, and none is named.
+        There is no such table, or there are several and you did not choose one.
     MissingExtraError
         For placed cells, the package spatialdata is not installed.
     OutputError
-        Writing failed; the store is as it was.
+        Writing failed; the store is unchanged.
 
     Notes
     -----
-    Cells are matched by their names. Cells of the store that the result does not have stay without a row in
-    the new table, which SpatialData allows; how many is logged. Into a store, genes are written by blocks of
-    rows, so that memory does not depend on their number; into SpatialData in memory they are loaded. Points
-    are put into the coordinate system that the coordinates of the tissue are found in, with the
-    transformation of its regions where these have one; else into one of their own, "cellweft".
+    Cells are matched by name. Cells of the store that are not in the result get no row in the new table,
+    which SpatialData allows; their number is logged. Genes are written to a store in blocks of rows, so
+    memory does not depend on their number; for SpatialData in memory they are loaded. Points get the
+    coordinate system of the tissue's coordinates, with the transformation of its regions if there is one. If
+    no coordinate system matches, they get their own, "cellweft".
     """
     made = open_result(result, argument="result")
     is_placed = PLACES in made.obsm
@@ -193,7 +194,7 @@ def to_spatialdata(
     store = Path(into)
     if not store.is_dir():
         raise MissingFileError(
-            str(store), expected="a SpatialData store", got="no folder there", fix="Check the path."
+            str(store), expected="a SpatialData store", got="no folder at this path", fix="Check the path."
         )
     _check_new(
         name, [one.name for part in store.iterdir() if part.is_dir() for one in part.iterdir()], str(store)
@@ -214,9 +215,9 @@ def _check_new(name: str, known: list[str], where: str) -> None:
     if name in known:
         raise OutputExistsError(
             f"{where}, {name!r}",
-            expected="a name that is not taken",
-            got="an element of that name",
-            fix="Choose another name: elements are never replaced.",
+            expected="an unused name",
+            got="an existing element",
+            fix="Choose another name: existing elements are never replaced.",
         )
 
 
@@ -304,7 +305,7 @@ def _matched(made: Input, source: Input) -> Any:
     if theirs.has_duplicates:
         raise InputError(
             source.where,
-            expected="a name for every cell, each once",
+            expected="a unique name for every cell",
             got=f"{theirs[theirs.duplicated()][0]!r} more than once",
             fix="Make them unique before imputing.",
         )
@@ -313,12 +314,15 @@ def _matched(made: Input, source: Input) -> Any:
         raise InputError(
             made.where,
             expected=f"cells of {source.where}",
-            got=f"{int((places < 0).sum()):,} others, such as {shorten(names[places < 0].tolist(), most=3)}",
-            fix="Name the store, and the table in it, that the result was made from.",
+            got=(
+                f"{int((places < 0).sum()):,} other cells, such as "
+                f"{shorten(names[places < 0].tolist(), most=3)}"
+            ),
+            fix="Pass the store and the table that the result was computed from.",
         )
     if len(names) < len(theirs):
         left = len(theirs) - len(names)
-        logger.info("%s cells of %s are not in the result, and get no row.", f"{left:,}", source.where)
+        logger.info("%s cells of %s are not in the result. They get no row.", f"{left:,}", source.where)
     return places
 
 
@@ -365,10 +369,10 @@ def _transformations(source: Input, data: Any) -> Mapping[str, Any]:
                 if _are_same(found, middles):
                     return {system: identity}
     except (KeyError, InputError) as error:
-        logger.warning("Where placed cells are in SpatialData is not known: %s", error)
+        logger.warning("The positions of the placed cells in SpatialData are unknown: %s", error)
     logger.warning(
-        "Placed cells get a coordinate system of their own, %r: the coordinates of %s are in none that its "
-        "regions have.",
+        "Placed cells get their own coordinate system, %r, because the coordinates of %s match none of "
+        "those of its regions.",
         OWN_SYSTEM,
         source.where,
     )

@@ -45,43 +45,44 @@ def vitessce_config(
     result
         A zarr store with genes, such as an imputed result.
     url
-        Where the page will find the store; by default on this machine, as a server of its folder at port 8000
-        gives it.
+        Address of the store for the web page; by default that of a local server for its folder at port 8000.
     columns
-        Columns of ``obs`` whose values are groups of cells; by default the usual one with cell types, if any.
+        Columns of ``obs`` with groups of cells; by default a column with a common name for cell types, if
+        there is one.
     gene
-        Gene by which the cells are coloured first; by default they are coloured by their groups where there
-        are some, else by the first gene.
+        Gene that colours the cells at first; by default they are coloured by group or, if there are no
+        groups, by the first gene.
     title
-        What the view is called; by default the name of the store.
+        Title of the view; by default the name of the store.
 
     Returns
     -------
     dict
-        To be written as JSON, or given to ``vitessce.VitessceConfig.from_dict``.
+        You can write it as JSON, or pass it to ``vitessce.VitessceConfig.from_dict``.
 
     Raises
     ------
     FormatError
-        No zarr store of format 2, which is what Vitessce reads piece by piece; `write_vitessce` makes one.
+        The result is not a zarr store in format 2, the only one that Vitessce reads; `write_vitessce`
+        converts it.
     InputError
-        No genes, or no places.
+        There are no genes, or no positions.
     KeyMissingError
         No such column or gene.
 
     Notes
     -----
-    Genes that ``var["reliable"]`` says are reliable, else those of ``var["measured"]``, are loaded first for
-    the heat map; all can be searched for. Vitessce loads the places of all cells, and genes as they are asked
-    for.
+    Genes marked by ``var["reliable"]`` or, if it is missing, ``var["measured"]`` are loaded first for the
+    heat map; you can search for all genes. Vitessce loads the positions of all cells at once, and genes on
+    request.
     """
     config, has_other_format = _config(Path(result), url=url, columns=columns, gene=gene, title=title)
     if has_other_format:
         raise FormatError(
             str(result),
-            expected=f"a store of zarr's format {_FORMAT}, the only one that Vitessce reads",
-            got="one of another format",
-            fix="Call write_vitessce, which copies it.",
+            expected=f"a store in zarr format {_FORMAT}, the only one that Vitessce reads",
+            got="a store in another format",
+            fix="Call write_vitessce, which makes a converted copy.",
         )
     return config
 
@@ -93,18 +94,18 @@ def _config(
     if path.suffix != ".zarr":
         raise FormatError(
             str(path),
-            expected="a .zarr store, which Vitessce reads piece by piece",
+            expected="a .zarr store, which Vitessce can read in pieces",
             got=f"a file named {path.name!r}",
-            fix="Write the result again, to a name ending in .zarr.",
+            fix="Write the result again, with a name ending in .zarr.",
         )
     data = open_result(path, argument="result")
     places = place_key(data)
     if places is None or data.matrix is None or not len(data.var):
         raise InputError(
             data.where,
-            expected="genes, and places of the cells in obsm['spatial']",
-            got="no places" if places is None else "no genes",
-            fix="Export an imputed result, or spots that genes were carried to.",
+            expected="genes, and cell positions in obsm['spatial']",
+            got="no positions" if places is None else "no genes",
+            fix="Export an imputed result, or spots with transferred genes.",
         )
     groups = _groups(data, columns)
     if gene is not None:
@@ -146,23 +147,23 @@ def write_vitessce(
 ) -> Path:
     """Write a Vitessce configuration as JSON (see `vitessce_config`).
 
-    A result in zarr's format 3, as cellweft writes them, is copied to format 2, the only one that Vitessce
-    reads: to ``NAME-v2.zarr`` beside a configuration ``NAME.json``. That is the store that the page has to
-    find.
+    A result in zarr format 3, as cellweft writes it, is copied to format 2, the only one that Vitessce reads.
+    The copy is ``NAME-v2.zarr`` next to a configuration ``NAME.json``; the web page needs access to this
+    copy.
 
     Parameters
     ----------
     result, url, columns, gene, title
         As in `vitessce_config`.
     output
-        Where it goes: a ``.json`` file.
+        Path of the new ``.json`` file.
     overwrite
-        Whether a file that is there may be replaced, and a copy of the result.
+        Whether to replace an existing file, and an existing copy of the result.
 
     Returns
     -------
     Path
-        Where it lies.
+        Path of the file.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def _groups(data: Input, columns: Sequence[str]) -> list[str]:
                 f"{data.where}.obs[{name!r}]",
                 expected="categories",
                 got=f"values of type {found.dtype}",
-                fix="Name a column of categories.",
+                fix="Choose a categorical column.",
             )
     if len(columns):
         return list(columns)

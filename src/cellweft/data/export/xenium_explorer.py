@@ -40,38 +40,38 @@ def write_explorer_groups(
     Parameters
     ----------
     data
-        An AnnData or a file of it, such as an imputed result. Only the columns that are needed are read.
+        AnnData or its file, such as an imputed result. Only the required columns are read.
     output
-        Where the groups go: a ``.csv`` file.
+        Path of the new ``.csv`` file.
     column
-        Column of ``obs`` with the groups. Cells without one are left out, which is logged.
+        Column of ``obs`` with the groups. Cells without a group are left out; their number is logged.
     ids
-        Column of ``obs`` with the identifiers that the Xenium run gave the cells, such as ``aaaabjeg-1``; by
-        default ``cell_id`` where there is such a column, else the names of the cells.
+        Column of ``obs`` with the cell identifiers of the Xenium run, such as ``aaaabjeg-1``; by default
+        ``cell_id`` or, if there is no such column, the names of the cells.
     colors
-        Colour of every group, ``#rrggbb``; by default those of ``uns["<column>_colors"]`` where these are
-        such, else none, and Xenium Explorer chooses.
+        Colour of each group, ``#rrggbb``; by default those of ``uns["<column>_colors"]``. If there are none
+        in this form, Xenium Explorer chooses the colours.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
 
     Returns
     -------
     Path
-        Where it lies.
+        Path of the file.
 
     Raises
     ------
     KeyMissingError
         No such column.
     InputError
-        Two cells of one identifier; no cell with a group.
+        Two cells have the same identifier, or no cell has a group.
     SettingError
-        A name that does not end in .csv; colours that lack a group, or are of another form.
+        The name does not end in .csv, or colours are missing for a group or have another format.
 
     Notes
     -----
-    The columns are ``cell_id,group`` and, with colours, ``color``, as 10x Genomics' own files of cell groups
-    have them. Identifiers are written as text, so that leading zeros stay.
+    The columns are ``cell_id,group`` and, with colours, ``color``, as in cell group files of 10x Genomics.
+    Identifiers are written as text, to keep leading zeros.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def write_explorer_groups(
     groups = column_of(found.obs, column, where=found.where, argument="column")
     has_group = groups.notna().to_numpy()
     if not has_group.any():
-        fix = "Name another column."
+        fix = "Choose another column."
         raise InputError(f"{found.where}.obs[{column!r}]", expected="cells with a group", got="none", fix=fix)
     if not has_group.all():
         logger.info("%d cells without %s are left out.", int((~has_group).sum()), column)
@@ -113,9 +113,9 @@ def _ids(data: Input, asked: str | None) -> Any:
     if len(twice):
         raise InputError(
             f"{data.where}, {'names of the cells' if asked is None else asked}",
-            expected="an identifier for every cell, each once",
+            expected="a unique identifier for every cell",
             got=f"{twice[0]!r} more than once",
-            fix="Name the column with the Xenium run's identifiers, " + arg("ids") + ".",
+            fix="Specify the column with the identifiers of the Xenium run, " + arg("ids") + ".",
         )
     return values.to_numpy(dtype=object)
 
@@ -137,7 +137,7 @@ def _checked_colors(colors: Mapping[str, str], groups: pd.Series[Any]) -> dict[s
     if lacking or wrong:
         raise SettingError(
             "colors",
-            expected="a colour #rrggbb for every group",
+            expected="a colour (#rrggbb) for every group",
             got=f"{wrong[0]!r}" if wrong else f"none for {lacking[0]!r}",
             fix="Write '#1f77b4'." if wrong else near(lacking[0], map(str, colors)),
         )

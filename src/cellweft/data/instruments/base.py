@@ -213,8 +213,8 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
         raise KeyMissingError(
             arg(argument, asked),
             expected=f"a sample of {where}",
-            got="files whose names name no sample",
-            fix="It is the folder of one run: leave " + arg(argument) + " out.",
+            got="files without a sample in their names",
+            fix="This is the folder of a single run: leave " + arg(argument) + " out.",
         )
     if asked is not None:
         return chosen_name(samples, asked, where=where, argument=argument, what="sample")
@@ -223,7 +223,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
             where,
             expected=f"the folder of one run of {name}",
             got=f"several samples: {shorten([files[one].name for one in samples])}",
-            fix="Name the one to take, "
+            fix="Choose one, "
             + arg(argument, samples[-1])
             + f", or its counts: {str(files[samples[-1]])!r}.",
         )
@@ -284,8 +284,8 @@ def _refuse_repeated(table: pd.DataFrame, where: str) -> None:
         raise FormatError(
             where,
             expected="one row for every cell",
-            got=f"cells that stand twice ({len(twice):,}): {shorten(twice)}",
-            fix="Take the file of one run.",
+            got=f"duplicate cells ({len(twice):,}): {shorten(twice)}",
+            fix="Use the file of a single run.",
         )
 
 
@@ -322,7 +322,7 @@ def joined(
     names = counts.obs.names().astype(str)
     row_of, how = _rows_of(names, table.index)
     if how:
-        said = f"its cells have other names in {cells.source.name}, and were matched {how}."
+        said = f"its cells have other names in {cells.source.name} and were matched {how}."
         counts = replace(counts, notes=(*counts.notes, said))
     places = table[[cells.x, cells.y]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     _refuse_text(cells, places, where)
@@ -339,9 +339,9 @@ def joined(
     if not len(rows) and (row_of >= 0).any():
         raise FormatError(
             where,
-            expected="cells with a place in the tissue",
+            expected="cells with a position in the tissue",
             got="; ".join(notes),
-            fix="Correct the columns that say so.",
+            fix="Correct the columns that exclude these cells.",
         )
     if not len(rows):
         raise FormatError(
@@ -349,13 +349,13 @@ def joined(
             expected=f"cells of the counts, such as {shorten(names.tolist(), most=3) or 'none'}",
             got=f"{shorten(table.index.tolist(), most=3) or 'no cell'}"
             + (f" ({'; '.join(notes)})" if notes else ""),
-            fix="Take both files from the same run.",
+            fix="Use both files from the same run.",
         )
     n_lost = sum(int(reasons[why].sum()) for why in (_NO_ROW.format(cells.source.name), _NO_PLACE))
     if n_lost > len(names) / 2:
         said = (
-            f"{n_lost:,} of {len(names):,} cells, more than half, have no place in {cells.source.name} and "
-            "are left out; see whether both files are of one run and complete."
+            f"{n_lost:,} of {len(names):,} cells, more than half, have no position in {cells.source.name} "
+            "and are left out. Check that both files are complete and from the same run."
         )
         counts = replace(counts, notes=(*counts.notes, said))
     kept = table.loc[:, table.columns != ""].iloc[row_of[rows]]  # a column of row numbers has no name
@@ -379,9 +379,11 @@ def _refuse_text(cells: CellTable, places: DoubleArray, where: str) -> None:
         raise FormatError(
             f"{where}, column {(cells.x, cells.y)[column]!r}",
             expected="numbers",
-            got=f"{given.iloc[row, column]!r} for cell {str(given.index[row])!r}, and "
-            f"{int(is_text.sum()):,} of that kind in all",
-            fix="Write numbers with a decimal point and no other signs, and leave unknown places empty.",
+            got=(
+                f"{given.iloc[row, column]!r} for cell {str(given.index[row])!r}, one of "
+                f"{int(is_text.sum()):,} such values"
+            ),
+            fix="Write numbers with a decimal point and no other symbols, and leave unknown positions empty.",
         )
 
 
@@ -393,7 +395,7 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
             where,
             expected=f"a column {lacking[0]!r}",
             got=f"columns {shorten(list(map(str, table.columns)), most=8) or '(none)'}",
-            fix="Take the file as the instrument wrote it.",
+            fix="Use the file as the instrument wrote it.",
         )
 
 
@@ -409,7 +411,7 @@ def _rows_of(names: pd.Index, known: pd.Index) -> tuple[IntArray, str]:
     if not all(one.is_unique for one in short):
         return rows, ""
     found = _positions(*short)
-    how = "without the number at their ends"
+    how = "by name, without the number at the end"
     first = int(np.argmax(found >= 0))
     return found, f"{how} ({names[first]!r}, {known[found[first]]!r})" if (found >= 0).any() else ""
 

@@ -52,7 +52,7 @@ class Cosmx:
                 unit=unit,
                 source=run.cells,
             ),
-            no_cells={"of number 0, which is what lies in no cell": is_none},
+            no_cells={"numbered 0, for transcripts outside cells": is_none},
             instrument=self.name,
         )
 

@@ -58,9 +58,9 @@ class StereoSeq:
             if len(tables) > 1:
                 raise FormatError(
                     where,
-                    expected=f"one table of {self.name}",
+                    expected=f"a single table of {self.name}",
                     got=f"{len(tables)}: {shorten([one.name for one in tables])}",
-                    fix=f"Name the one to take: {str(tables[0])!r}.",
+                    fix=f"Choose one: {str(tables[0])!r}.",
                 )
             return self.open(tables[0], where, sample) if tables else None
         if not _ENDINGS.search(path.name):
@@ -105,16 +105,16 @@ def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
     if sample is not None:
         raise SettingError(
             argument,
-            expected="the size of the bins, such as 'bin50'",
+            expected="a bin size, such as 'bin50'",
             got=repr(sample),
-            fix="Write bin and the side of the bins, as a number of DNB.",
+            fix="Write bin followed by the side of a bin, as a number of DNB.",
         )
     if not has_cells:
         raise FormatError(
             where,
-            expected="a column that names cells (CellID), or a size of bins",
-            got="a table of Stereo-seq without cells: counts by place on the chip",
-            fix="Name the size of the bins: " + arg(argument, "bin50") + " sums squares of 50 x 50 DNB.",
+            expected="a column with cell names (CellID), or a bin size",
+            got="a Stereo-seq table without cells: counts by position on the chip",
+            fix="Specify the bin size: " + arg(argument, "bin50") + " adds up squares of 50 x 50 DNB.",
         )
     return None
 
@@ -162,14 +162,17 @@ def _summed(
     if size is None:
         is_none = np.isin(parts["cells"].astype(str), _NO_CELL)[parts["cell"]]
         if is_none.any():
-            left_out = (f"{int(counts[is_none].sum()):,} counts that lie in no cell",)
+            left_out = (f"{int(counts[is_none].sum()):,} counts outside cells",)
         keys, x, y, counts, genes = (one[~is_none] for one in (parts["cell"], x, y, counts, genes))
     else:
         first = [int(one.min(initial=0)) // size for one in (x, y)]  # below zero where the chip was moved
         keys = (x // size - first[0]).astype(np.int64) << 32 | (y // size - first[1])
     if not len(keys):
         raise FormatError(
-            where, expected="counts in cells", got="a table without any", fix="Name a size of bins."
+            where,
+            expected="counts in cells",
+            got="a table without any such counts",
+            fix="Specify a bin size.",
         )
     spots, codes = np.unique(keys, return_inverse=True)
     totals = np.bincount(codes, weights=counts)

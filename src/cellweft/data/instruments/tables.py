@@ -92,7 +92,7 @@ def read_header(path: Path, where: str, *, separator: str = ",") -> list[str]:
             f"{where}, {path.name}",
             expected=f"columns separated by {separator!r}",
             got=f"a header with {other!r}: {names[0][:60]!r}",
-            fix="Take the file as the instrument wrote it, or write it so, with decimal points.",
+            fix="Use the file as the instrument wrote it, or write it in this form, with decimal points.",
         )
     return names
 

@@ -69,9 +69,9 @@ class VisiumHD:
         if len(sizes) > 1 and _USUAL not in sizes:
             raise FormatError(
                 where,
-                expected=f"bins of {_USUAL} um, or of one size",
+                expected=f"bins of {_USUAL} um, or bins of a single size",
                 got=f"bins of {_listed(sizes)}",
-                fix=f"Name the folder of one: {str(next(iter(sizes.values())))!r}.",
+                fix=f"Pass the folder of one size: {str(next(iter(sizes.values())))!r}.",
             )
         size = _USUAL if _USUAL in sizes else next(iter(sizes))
         run = Visium(name=self.name).open(sizes.pop(size), where)

@@ -215,9 +215,9 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
             if target == other or target in other.parents or other in target.parents:
                 raise SettingError(
                     name,
-                    expected="a path of its own for each output",
-                    got=f"{path}, where another output goes ({its_path})",
-                    fix="Choose another path: each output is written by itself.",
+                    expected="a separate path for each output",
+                    got=f"{path}, which is also the path of another output ({its_path})",
+                    fix="Choose another path: each output needs its own.",
                 )
         kind: OutputKind = "model" if what == "model" else "file"
         suffixes = what if isinstance(what, tuple) else ()
@@ -258,15 +258,15 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
             if target == one or (target.exists() and one.exists() and target.samefile(one)):
                 got = "the path of the data that are read"
             elif target in one.parents:  # a table lies within its store
-                got = f"a folder that holds {one}, which is read"
+                got = f"a folder that contains the input {one}"
             elif one in target.parents and one.is_dir():
-                got = f"a path inside {one}, which is read"
+                got = f"a path inside the input {one}"
             if got:
                 raise OutputExistsError(
                     str(path),
-                    expected="a path of its own for each output",
+                    expected="a separate path for each output",
                     got=got,
-                    fix="Choose another path: inputs are never changed.",
+                    fix="Choose another path: cellweft never changes its inputs.",
                 )
 
 
@@ -274,15 +274,19 @@ def _check_folder(folder: Path) -> None:
     # Effective ids where the platform has them: a program may have given up rights after its start.
     effective = os.access in os.supports_effective_ids
     if not folder.exists():
-        expected, got, fix = "the output's folder", "nothing there", f"Make it first: mkdir -p {folder}"
+        expected, got, fix = (
+            "the output's folder",
+            "nothing at this path",
+            (f"Create it first: mkdir -p {folder}"),
+        )
     elif not folder.is_dir():
         expected, got, fix = "a folder", "a file", "Choose an output path in an existing folder."
     elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-        expected, got = "a folder that may be written to", "no permission"
+        expected, got = "a writable folder", "no permission to write"
         fix = "Choose another folder, or change the permissions of this one."
     elif (whole := _whole_around(folder)) is not None:
-        expected, got = "a folder outside of stores and models", f"one inside {whole}"
-        fix = "Choose another path: what lies there is never changed."
+        expected, got = "a folder outside stores and models", f"a folder inside {whole}"
+        fix = "Choose another path: stores and models are never changed."
     else:
         return
     raise OutputError(str(folder), expected=expected, got=got, fix=fix)
@@ -306,12 +310,12 @@ def _check_replaceable(target: Path, *, overwrite: bool, kind: OutputKind = "fil
     if may_go and overwrite:
         return
     expected, got = "a path that does not exist yet", "an existing output"
-    fix: str = "Choose another path, or replace it: " + arg("overwrite", True) + "."
+    fix: str = "Choose another path, or replace the existing output: " + arg("overwrite", True) + "."
     if overwrite:
-        got = "a folder that is no zarr store and no model" if is_folder else "a file"
+        got = "a folder that is neither a zarr store nor a model" if is_folder else "a file"
         expected, fix = (
-            "an earlier output, to replace it",
-            "Choose another path, or move this out of the way.",
+            "an earlier output that can be replaced",
+            "Choose another path, or move the existing file or folder.",
         )
     raise OutputExistsError(str(target), expected=expected, got=got, fix=fix)
 
@@ -356,23 +360,23 @@ def output_errors(
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         step = _STEPS.get(error.errno or 0, "Choose another folder")
-        fix = f"{step}, and run again; nothing incomplete was left there."
+        fix = f"{step}, and run again. Nothing incomplete was left there."
         if keeps():
             step = step.removesuffix(" or choose another folder")
-            fix = f"{step}, and resume the run: what is written so far is kept."
+            fix = f"{step}, and resume the run: all finished work is kept."
         elif left():
             name = f".{Path(path).name}.*{PARTIAL}"
-            fix = f"{step}, and run again; what is incomplete could not be removed: {name}."
+            fix = f"{step}, and run again. The incomplete output could not be removed: {name}."
         raise OutputError(
             str(path),
             expected=f"to write it{f', up to {human_bytes(needed)}' if needed else ''}",
-            got=f"the system's error {reason!r} ({_free_space(Path(path))})",
+            got=f"the system error {reason!r} ({_free_space(Path(path))})",
             fix=fix,
         ) from error
 
 
 _FULL = "Free some space or choose another folder"
-_LIMIT = "Raise the limit of open files (ulimit -n)"
+_LIMIT = "Raise the limit on open files (ulimit -n)"
 _STEPS = {errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EMFILE: _LIMIT, errno.ENFILE: _LIMIT}
 
 
@@ -447,7 +451,7 @@ def partial_output(
             _rename(partial, target)
         except BaseException as error:
             if not keeps() and not _clear(partial):
-                error.add_note(f"{partial} is incomplete, and could not be removed.")
+                error.add_note(f"{partial} is incomplete and could not be removed.")
             if journal is not None and not journal.keeps:
                 journal.remove()
             raise

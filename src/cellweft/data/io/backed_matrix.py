@@ -122,11 +122,11 @@ def open_rows(matrix: Any, *, where: str = "matrix") -> RowSource:
         return _LazyRows(matrix, 4.0 * int(matrix.shape[1]), where)
     expected = "an array, a scipy sparse matrix, an HDF5 or zarr array, or a Dask array"
     raise InputError(
-        where, expected=expected, got=type(matrix).__name__, fix="Turn it into one of these first."
+        where, expected=expected, got=type(matrix).__name__, fix="Convert it to one of these first."
     )
 
 
-_STORE_COUNTS = "Store counts, as whole numbers or float32."
+_STORE_COUNTS = "Store counts as whole numbers or float32."
 
 
 def _refuse_kind(values: Any, where: str) -> None:
@@ -208,7 +208,7 @@ class _DiskSparseRows(Reopening):
         for rows in row_blocks(n_starts, _BLOCK_STARTS):
             block = np.asarray(self.starts[rows], dtype=np.int64)
             if block[0] < before or (np.diff(block) < 0).any() or block[-1] > n_values:
-                got = f"starts of rows that go back, or beyond the {n_values:,} values of data and indices"
+                got = f"row starts that decrease, or exceed the {n_values:,} values of data and indices"
                 raise _damaged(self.where, "indptr that rises from 0 to the number of values", got)
             indptr[rows], before = block, block[-1]
         if not n_starts or indptr[0] != 0:
@@ -260,7 +260,7 @@ def _check_parts(data: Any, indices: Any, indptr: Any, where: str) -> None:
 
 
 def _damaged(where: str, expected: str, got: str) -> FormatError:
-    fix = "The file is damaged: copy or download it anew, or write it again with AnnData."
+    fix = "The file is damaged: copy or download it again, or write it again with AnnData."
     return FormatError(where, expected=expected, got=got, fix=fix)
 
 
@@ -322,10 +322,10 @@ def _open_group(group: Any, where: str) -> RowSource:
     indices, indptr = group["indices"][:], np.asarray(group["indptr"][:], dtype=np.int64)
     _check_indices(indices, shape[0], where)
     if len(indptr) != shape[1] + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any():
-        got = f"{len(indptr):,} starts of columns, not all in order"
-        raise _damaged(where, f"indptr of {shape[1] + 1:,} starts that rise from 0", got)
+        got = f"{len(indptr):,} column starts, not all in order"
+        raise _damaged(where, f"indptr with {shape[1] + 1:,} entries that rise from 0", got)
     if not indptr[-1] <= min(len(indices), int(group["data"].shape[0])):
-        raise _damaged(where, f"{indptr[-1]:,} values, as indptr says", f"{len(indices):,} indices")
+        raise _damaged(where, f"{indptr[-1]:,} values, as indptr states", f"{len(indices):,} indices")
     by_gene = sp.csc_matrix((group["data"][:], indices, indptr), shape=shape)
     return open_rows(by_gene, where=where)
 

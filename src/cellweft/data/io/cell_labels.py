@@ -22,7 +22,7 @@ from cellweft.data.io.obs_table import table_with_text
 KIND = "labels"
 """What the record of such a table calls it."""
 
-_FIX = "Use the table as Imputer.annotate returned it, or as cellweft annotate wrote it."
+_FIX = "Use the table that Imputer.annotate returned, or the file that cellweft annotate wrote."
 _ROUNDING = 1e-6  # of a probability that was added up
 
 
@@ -197,7 +197,7 @@ def _beside(path: Path, where: str) -> Any:
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(
             f"{where}, its record {beside.name}",
-            expected="the .json file that cellweft annotate wrote beside the table",
+            expected="the .json file that cellweft annotate wrote next to the table",
             got=brief(error),
             fix="Copy the file again, or annotate again.",
         ) from error
@@ -209,7 +209,7 @@ def _check_columns(columns: Iterable[Any], where: str, *, cells: bool = False) -
     prefixes = _prefixes(names)
     if not prefixes:
         expected = f"a table of cell types, with the columns {LABEL!r}, {CONFIDENCE_COLUMN!r} and {UNKNOWN!r}"
-        got = f"one with {shorten(names)}" if names else "one without columns"
+        got = f"a table with {shorten(names)}" if names else "a table without columns"
         raise InputError(where, expected=expected, got=got, fix=_FIX)
     wanted = _wanted(names, cells=cells)
     missing = [name for name in wanted if name not in names]
@@ -230,8 +230,8 @@ def _checked_record(record: Any, where: str) -> dict[str, Any]:
     raise InputError(
         f"{where}, its record",
         expected="the record of a table of cell types",
-        got="one without its columns of labels" if of_labels else f"the record of {kind}",
-        fix="Keep the .json file that cellweft annotate wrote beside the table, or annotate again.",
+        got="a record without label columns" if of_labels else f"the record of {kind}",
+        fix="Keep the .json file that cellweft annotate wrote next to the table, or annotate again.",
     )
 
 
@@ -247,7 +247,7 @@ def _column_names(columns: Iterable[Any], record: Mapping[str, Any], where: str)
             f"{where}, its record",
             expected=f"labels of {shorten([f'{prefix}{LABEL}' for prefix in prefixes])}, as in the table",
             got=f"labels of {shorten([f'{prefix}{LABEL}' for prefix in named])}",
-            fix="Keep the table and the .json file of one run together, or annotate again.",
+            fix="Keep the table and its .json file from the same run together, or annotate again.",
         )
     return named
 
@@ -257,17 +257,17 @@ def _cells_of(table: pd.DataFrame, where: str) -> pd.Index[str]:
     names = table[CELL] if in_column else table.index.to_series()
     at = f"{where}[{CELL!r}]" if in_column else f"{where}, its index"
     if not len(names):
-        raise InputError(at, expected="at least one cell", got="no row", fix=_FIX)
+        raise InputError(at, expected="at least one cell", got="no rows", fix=_FIX)
     texts = names.astype(object)
     blank = texts.isna() | (texts == "")
     if blank.any():
-        got = f"{int(blank.sum()):,} rows without one"
-        raise InputError(at, expected="the name of a cell in every row", got=got, fix=_FIX)
+        got = f"{int(blank.sum()):,} rows without a name"
+        raise InputError(at, expected="a cell name in every row", got=got, fix=_FIX)
     cells: pd.Index[str] = pd.Index(texts.astype(str).to_numpy(dtype=object))
     if not cells.is_unique:
         same = cells[cells.duplicated()].unique().tolist()
-        got = f"several rows of {shorten(same)}"
-        raise InputError(at, expected="every cell once", got=got, fix=_FIX)
+        got = f"several rows for {shorten(same)}"
+        raise InputError(at, expected="each cell once", got=got, fix=_FIX)
     return cells
 
 
@@ -276,7 +276,7 @@ def _column(table: pd.DataFrame, prefix: str, *, name: str, where: str) -> Label
     texts = label.astype(object)
     blank = texts.isna() | (texts == "")
     if blank.any():
-        _refuse(label, "a label in every row", f"{int(blank.sum()):,} rows without one", where)
+        _refuse(label, "a label in every row", f"{int(blank.sum()):,} rows without a label", where)
     if not pd.api.types.is_numeric_dtype(confidence) or pd.api.types.is_bool_dtype(confidence):
         _refuse(confidence, "probabilities, from 0 to 1", _some(confidence), where)
     values = confidence.to_numpy(dtype=np.float64, na_value=np.nan)

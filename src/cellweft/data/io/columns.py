@@ -81,9 +81,9 @@ def column_of(
     if n_alike > 1:
         raise InputError(
             arg(argument, name),
-            expected=f"one column of {slot} of {where} with this name",
+            expected=f"a single column of {slot} of {where} with this name",
             got=f"{n_alike}",
-            fix="Rename all of them but one.",
+            fix="Rename all but one of them.",
         )
     return table[name]
 
@@ -134,7 +134,7 @@ def in_order_of(values: Any, names: pd.Index[Any], *, argument: str) -> Any:
     raise InputError(
         argument,
         expected=f"an index with the names of the {len(cells):,} cells, each once",
-        got=f"one that has {n_known:,} of them, such as {shorten(given[:3].tolist())}",
+        got=f"an index that has {n_known:,} of them, such as {shorten(given[:3].tolist())}",
         fix="If the rows are in the order of the cells, pass them without the index: values.to_numpy().",
     )
 
@@ -206,8 +206,11 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
         raise InputError(
             where,
             expected=f"a {what} that several cells share",
-            got=f"{len(kinds):,} values for {len(values):,} cells ({some}), as names or measurements have",
-            fix=f"Name a column in which each {what} has one name.",
+            got=(
+                f"{len(kinds):,} different values for {len(values):,} cells ({some}), which look like "
+                "names or measurements"
+            ),
+            fix=f"Choose a column in which all cells of a {what} have the same value.",
         )
 
 

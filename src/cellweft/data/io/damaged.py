@@ -14,8 +14,8 @@ from anndata.io import read_elem
 from cellweft._errors import CellweftError, FormatError
 
 _FIX = (
-    "The file is damaged or not complete: copy or download it again, or write it again with the program "
-    "that made it."
+    "The file is damaged or incomplete: copy or download it again, or write it again with the program "
+    "that created it."
 )
 
 _DEEPEST = 100  # groups, of what AnnData stores
@@ -50,8 +50,8 @@ def reading(
     Traceback (most recent call last):
     ...
     cellweft.errors.FormatError: st (tissue.h5ad).X: expected an element that can be read, got OSError: Can't
-    read data (inflate() failed). The file is damaged or not complete: copy or download it again, or write it
-    again with the program that made it.
+    read data (inflate() failed). The file is damaged or incomplete: copy or download it again, or write it
+    again with the program that created it.
     """
     try:
         yield
@@ -63,7 +63,10 @@ def reading(
         if of_system is not None:
             raise of_system from error
         if isinstance(error, MemoryError):
-            expected, fix = "an element that fits into memory", fix + " If it is this large, free memory."
+            expected, fix = (
+                "an element that fits into memory",
+                fix + (" If the element really is this large, free some memory."),
+            )
         raise FormatError(place, expected=expected, got=brief(error), fix=fix) from error
 
 
@@ -114,9 +117,9 @@ def read_stored(element: Any) -> Any:
             continue
         place = h5py.h5o.get_info(group.id)
         if (place.fileno, place.addr) in seen:
-            raise ValueError("a group that links to itself, or is there twice")
+            raise ValueError("a group that links to itself or occurs twice")
         if depth > _DEEPEST:
-            raise ValueError(f"groups within groups, more than {_DEEPEST} deep")
+            raise ValueError(f"groups nested more than {_DEEPEST} deep")
         seen.add((place.fileno, place.addr))
         ahead += [(one, depth + 1) for one in group.values()]
     return read_elem(element)
@@ -142,24 +145,26 @@ def system_error(where: str, error: OSError) -> FormatError | None:
     if number in (errno.EAGAIN, errno.ENOLCK, errno.EBUSY, errno.ETXTBSY) or "lock file" in str(error):
         return FormatError(
             where,
-            expected="a file that nothing else writes",
-            got=f"one that is open elsewhere, or on a disk that cannot lock files ({_short(error)})",
-            fix="Close it where it is open (a notebook, another program) or copy it; on a disk without locks "
-            "set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be in order.",
+            expected="a file that no other program is writing",
+            got=f"a file that is open elsewhere, or on a disk that cannot lock files ({_short(error)})",
+            fix=(
+                "Close it where it is open (a notebook, another program), or copy it. On a disk without "
+                "locks, set HDF5_USE_FILE_LOCKING=FALSE in the environment. The file itself may be fine."
+            ),
         )
     if number == errno.ENOENT:
         return FormatError(
             where,
-            expected="a file that stays where it is",
-            got=f"one that is not there any more ({_short(error)})",
-            fix="Put it back, or complete the folder.",
+            expected="a file that stays in place while it is read",
+            got=f"a file that no longer exists ({_short(error)})",
+            fix="Restore the file, or complete the folder.",
         )
     if number:  # files that are not what they should be have none
         return FormatError(
             where,
             expected=expected,
-            got=f"an error of the system that reads it ({_short(error)})",
-            fix="Try again, or copy the file to a local disk. The file itself may be in order.",
+            got=f"a system error while reading it ({_short(error)})",
+            fix="Try again, or copy the file to a local disk. The file itself may be fine.",
         )
     return None
 

@@ -30,7 +30,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
         if suffix == ".parquet":
             table = table_with_text(pd.read_parquet(path), where)
             if isinstance(table.index, pd.MultiIndex) or isinstance(table.columns, pd.MultiIndex):
-                raise ValueError("names of rows or columns have several levels; join them")
+                raise ValueError("row or column names have several levels: join them")
             if isinstance(table.index, pd.RangeIndex):
                 table = _with_names(table)
         else:
@@ -38,7 +38,9 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             notes += [f"{'; '.join(dialect.notes)}."] * bool(dialect.notes)
             table = _without_empty(read_rows(path, dialect=dialect), notes)
             if table.index.has_duplicates and (name := _names_column(table)):
-                notes.append(f"names of cells are those of the column {name!r}; the first one repeats.")
+                notes.append(
+                    f"cell names are taken from the column {name!r}, because the first column has duplicates."
+                )
                 table = table.reset_index(names=table.index.name or "index").set_index(name)
             header = table.index.name
             numbers = pd.Index(pd.to_numeric(table.index.to_series(), errors="coerce"))
@@ -60,8 +62,10 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             got=f"columns {shorten(list(map(str, table.columns))) or '(none)'} without numbers",
             fix=_LONG
             if any(plain_name(name) in _GENES for name in (table.index.name, *table.columns))
-            else "Check the separator (comma in .csv, tab in .tsv), and that one row of names alone stands "
-            "above the numbers.",
+            else (
+                "Check the separator (comma in .csv, tab in .tsv), and that there is exactly one header "
+                "row above the numbers."
+            ),
         )
     _refuse_molecules(table, is_gene, where)
     is_numbered = isinstance(table.index, pd.RangeIndex)
@@ -69,11 +73,11 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
     odd = [one for one in by_values if one not in {*obs_columns}]
     if odd:
         notes.append(
-            "columns of numbers that are not counts, or with text among them, were taken as annotation of "
-            f"cells, not as genes: {shorten(odd)}."
+            "columns with numbers that are not counts, or with some text, were treated as annotation of "
+            f"the cells, not as genes: {shorten(odd)}."
         )
     if is_numbered:
-        notes.append("the table has no column with names of cells, so they are numbered from 0.")
+        notes.append("the table has no column with cell names, so cells are numbered from 0.")
     return only_genes(
         Input(
             where=where,
@@ -121,7 +125,7 @@ _WITH_COMMAS = re.compile(r"\s*-?\d{1,3}(,\d{3})+(\.\d+)?\s*|\s*-?\d+,\d+\s*")
 
 _GENES = ("gene", "genes", "feature", "feature_name", "gene_name", "gene_id", "geneid", "target", "symbol")
 _LONG = (
-    "Where a row is a gene of a cell, or a molecule, count them by cell first: pandas.pivot_table(table, "
+    "If each row is one gene in one cell, or one molecule, count by cell first: pandas.pivot_table(table, "
     "index='cell', columns='gene', values='count', aggfunc='sum', fill_value=0), or pandas.crosstab."
 )
 
@@ -142,8 +146,10 @@ def _refuse_molecules(table: pd.DataFrame, is_gene: BoolArray, where: str) -> No
             raise FormatError(
                 where,
                 expected="a row per cell, and a column of numbers per gene",
-                got=f"a column {str(column.name)!r} with {len(names):,} genes in {len(column):,} rows, as if "
-                "each were a molecule",
+                got=(
+                    f"a column {str(column.name)!r} with {len(names):,} genes in {len(column):,} rows, as "
+                    "if each row were a molecule"
+                ),
                 fix=_LONG,
             )
 
@@ -164,17 +170,17 @@ def _check_header(table: pd.DataFrame, where: str) -> None:
         raise FormatError(
             f"{where}, first row",
             expected="names of genes",
-            got=f"numbers, some of them twice: {shorten(names[:9].tolist(), most=4)}",
-            fix="Write a first row with the names of the columns.",
+            got=f"numbers, with duplicates: {shorten(names[:9].tolist(), most=4)}",
+            fix="Add a header row with the column names.",
         )
     is_text = [place for place, kind in enumerate(table.dtypes) if pd.api.types.is_string_dtype(kind)]
     again = table.iloc[:, is_text[:3]].eq(names[is_text[:3]]).all(axis=1) if is_text else np.array([False])
     if again.any():
         raise FormatError(
             f"{where}, row {str(table.index[int(np.argmax(again))])!r}",
-            expected="the names of the columns in the first row alone",
-            got="the same names again, as where tables were put below each other",
-            fix="Remove this row, and see whether names of cells stand twice.",
+            expected="column names only in the first row",
+            got="the same names again, as when tables are concatenated",
+            fix="Remove this row, and check for duplicate cell names.",
         )
 
 
@@ -201,9 +207,14 @@ def _check_numbers(table: pd.DataFrame, where: str, other: set[str]) -> None:
             raise FormatError(
                 f"{where}, column {name!r}",
                 expected="a number for every cell",
-                got=f"{texts.iloc[0]!r} for cell {str(table.index[texts.index[0]])!r}, "
-                f"and {len(texts):,} of that kind in all",
-                fix="Write 0 where nothing was counted, and numbers with a decimal point and no other signs.",
+                got=(
+                    f"{texts.iloc[0]!r} for cell {str(table.index[texts.index[0]])!r}, one of "
+                    f"{len(texts):,} such values"
+                ),
+                fix=(
+                    "Write 0 where nothing was counted, and write numbers with a decimal point and no "
+                    "other symbols."
+                ),
             )
 
 
@@ -247,7 +258,7 @@ def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
         fields = range(len(names) + 1)
         table = pd.read_csv(path, header=0, names=fields, index_col=0, **dialect.options)
         if table.pop(len(names)).notna().any():
-            raise ValueError("some rows have a field more than the header")
+            raise ValueError("some rows have one field more than the header")
         table.index.name = names[0] or None
     else:
         table = pd.read_csv(path, index_col=0, **dialect.options)

@@ -118,7 +118,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         and encoding != "utf-8"
         and not {*text[:_HEAD_BYTES]} & {*_SEPARATORS, "\n"}
     ):
-        raise ValueError("no table of text")
+        raise ValueError("not a text table")
     lines = text.splitlines()[: _MOST_LINES + _MOST_COMMENTS]
     if len(head) == _HEAD_BYTES and len(lines) > 1:
         lines = lines[:-1]  # the last one may be torn
@@ -137,12 +137,10 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         f"columns are separated by {_SEPARATORS[sign]}" if sign != separator else "",
         "numbers have decimal commas" if decimal == "," else "",
         f"the text is {encoding.upper()}" if encoding.startswith(("utf-16", "utf-32")) else "",
-        "the text is not UTF-8 and was read as Windows-1252 (see whether letters such as µ and é are right)"
+        "the text is not UTF-8 and was read as Windows-1252 (check that characters such as µ and é are right)"
         if encoding == _WESTERN
         else "",
-        f"{many(n_comments, 'line')} of comments {'stand' if n_comments > 1 else 'stands'} above the header"
-        if n_comments
-        else "",
+        f"{many(n_comments, 'line')} of comments above the header skipped" if n_comments else "",
     ]
     return Dialect(
         separator=sign,
@@ -181,7 +179,7 @@ def _encoding_of(path: Path) -> str:
     with _open(path) as file:
         head = file.read(_HEAD_BYTES)
         if head.startswith(_NO_TEXT):
-            raise ValueError("no table of text")
+            raise ValueError("not a text table")
         for mark, encoding in _MARKS.items():
             if head.startswith(mark):
                 return encoding

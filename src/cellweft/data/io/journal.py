@@ -132,7 +132,7 @@ class Journal:
         is_there = bool(known) and (self.folder / known["partial"]).is_dir() and self._tiles.exists()
         if known and (others or not is_there):
             what = f"with another {', '.join(others)}" if others else "and its output is gone"
-            logger.warning("%s is of a run %s: starting over.", self.folder, what)
+            logger.warning("%s belongs to a run %s: starting over.", self.folder, what)
         return is_there and mark == self._mark
 
 
@@ -168,7 +168,7 @@ def check_own(folder: Path) -> None:
     if folder.exists() and not _is_own(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise OutputExistsError(
             str(folder),
-            expected="nothing there, or what an earlier run has left for another to go on with",
+            expected="nothing at this path, or the folder of an interrupted run",
             got=f"a folder without {MARK}" if folder.is_dir() else "a file",
             fix="Move it away, or choose another path for the output.",
         )
@@ -212,7 +212,7 @@ def kept_until_failure(target: Path, *, resume: bool) -> Iterator[None]:
             if _is_own(folder):
                 error.add_note(f"{folder} could not be removed.")
         elif _is_own(folder):
-            error.add_note(f"Finished work is kept in {folder}. Resume the run to continue.")
+            error.add_note(f"Finished work is kept in {folder}. Resume the run to continue it.")
         raise
 
 

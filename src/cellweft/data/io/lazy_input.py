@@ -91,7 +91,7 @@ class Input:
             return self.layers[layer]
         if self.matrix is None:
             there = [*self.layers, *([RAW] if self.has_raw else [])]
-            fix = "Name a layer with " + arg(argument) + f". {near('counts', there)}"
+            fix = "Choose a layer with " + arg(argument) + f". {near('counts', there)}"
             raise KeyMissingError(f"{self.where}.X", expected="a matrix of counts", got="none", fix=fix)
         return self.matrix
 
@@ -117,14 +117,14 @@ def not_opened(path: Path, where: str, error: OSError) -> FormatError:
     return system_error(where, error) or not_as_named(path, where, str(error))
 
 
-_UNPACK = "Unpack it first ({}), and name what was in it."
+_UNPACK = "Unpack it first ({}), and pass the file or folder inside."
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x80", "a pickle, which is never read", ""),
-    (b"\x1f\x8b", "a file packed with gzip", _UNPACK.format("gunzip")),
+    (b"\x80", "a pickle, which cellweft never reads", ""),
+    (b"\x1f\x8b", "a gzip-compressed file", _UNPACK.format("gunzip")),
     (b"PK\x03\x04", "a zip archive", _UNPACK.format("unzip")),
-    (b"\x89HDF", "an HDF5 file that is damaged or not complete", ""),
-    (b"<!doctype", "a web page", "Download the file itself: the address led to a page about it."),
-    (b"<html", "a web page", "Download the file itself: the address led to a page about it."),
+    (b"\x89HDF", "an HDF5 file that is damaged or incomplete", ""),
+    (b"<!doctype", "a web page", "Download the file itself: the address leads to a page about it."),
+    (b"<html", "a web page", "Download the file itself: the address leads to a page about it."),
     (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "Fetch the file: git lfs pull."),
 )
 """How files begin, what they look like by it, and the way out where there is one."""
@@ -137,14 +137,14 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
         with reading(where), path.open("rb") as file:
             start = file.read(512)
     known = [(looks, fix) for begins, looks, fix in _BEGINNINGS if start.lower().startswith(begins.lower())]
-    looks, fix = known[0] if known else ("a file that cannot be read so", "")
+    looks, fix = known[0] if known else ("a file that cannot be read in this format", "")
     if not start:
-        looks = "an empty file" if path.is_file() else "a folder that cannot be read so"
+        looks = "an empty file" if path.is_file() else "a folder that cannot be read in this format"
     elif start.startswith(b"\x1f\x8b") and path.suffix.lower() == ".gz":
-        looks, fix = "a gzip file that is damaged or not complete", ""
+        looks, fix = "a gzip file that is damaged or incomplete", ""
     elif not known and ("codec can't decode" in reason or "invalid UTF8" in reason):
         is_wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        looks = f"a text that is not UTF-8{' but UTF-16' * is_wide}"
+        looks = f"text that is not UTF-8{' but UTF-16' * is_wide}"
         fix = f"Convert it: iconv -f {'UTF-16' if is_wide else 'WINDOWS-1252'} -t UTF-8 OLD > NEW."
     elif not known and start.isascii() and b"\0" not in start:
         looks = "a text file"
@@ -153,5 +153,5 @@ def not_as_named(path: Path, where: str, reason: str) -> FormatError:
         where,
         expected=f"content that matches its name {path.name!r}",
         got=f"{looks} ({brief})",
-        fix=fix or f"Check the name, or download it anew. Formats that are read: {FORMATS}.",
+        fix=fix or f"Check the name, or download the file again. Supported formats: {FORMATS}.",
     )

@@ -20,7 +20,7 @@ from cellweft.data.io.lazy_input import Input
 from cellweft.data.io.obs_table import HeldTable
 from cellweft.data.io.reopenable import LazyMapping
 
-_FIX = "The file is damaged or not complete: write it again with the program that made it."
+_FIX = "The file is damaged or incomplete: write it again with the program that created it."
 _PARTS = ("matrix", "row_attrs", "col_attrs")
 _GENES = (
     "Gene",
@@ -48,14 +48,14 @@ def open_loom(path: Path, where: str) -> Input:
     if any(part not in file for part in _PARTS):
         raise FormatError(
             where,
-            expected=f"a file of loompy, with {', '.join(_PARTS)}",
+            expected=f"a loompy file, with {', '.join(_PARTS)}",
             got=f"an HDF5 file with {shorten(sorted(file)) or 'nothing in it'}",
             fix="Check the name: an AnnData file ends in .h5ad, a 10x file in .h5.",
         )
     n_genes, n_cells = file["matrix"].shape
     var, _ = _attributes(file["row_attrs"], n_genes, _GENES, f"{where}.row_attrs")
     obs, arrays = _attributes(file["col_attrs"], n_cells, _CELLS, f"{where}.col_attrs")
-    numbered = "the file has no names of cells (CellID), so they are numbered from 0."
+    numbered = "the file has no cell names (CellID), so cells are numbered from 0."
     notes = (numbered,) * isinstance(obs.index, pd.RangeIndex)
     obs.index = obs.index.astype(str)
     return only_genes(

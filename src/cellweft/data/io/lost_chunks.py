@@ -24,7 +24,7 @@ from cellweft.data.io.reopenable import LazyMapping
 from cellweft.data.io.zarr_store import absent_chunks
 
 _SPARSE = ("data", "indices", "indptr")
-_COPY = "Copy the whole store again from where it was written, or make it again."
+_COPY = "Copy the whole store again from the original, or create it again."
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,11 @@ def refuse_lost_cells(
         first = [str(name) for name in names(cells[:3])]
         raise FormatError(
             where,
-            expected="counts in every cell of which chunks are not in the store",
-            got=f"{many(len(regions), 'chunk')} missing, and {many(len(cells), 'cell')} there without any "
-            f"counts ({shorten(first, most=3)}, rows {cells[0]:,} to {cells[-1]:,})",
+            expected="counts in every cell for which chunks are missing from the store",
+            got=(
+                f"{many(len(regions), 'chunk')} missing, and {many(len(cells), 'cell')} without any "
+                f"counts there ({shorten(first, most=3)}, rows {cells[0]:,} to {cells[-1]:,})"
+            ),
             fix=_fix("these cells are empty"),
         )
 
@@ -146,12 +148,14 @@ def refuse_lost_places(
             if sum(stop - start for start, stop in flat) == array.shape[0]:
                 parts = [part for part in parts if part[1] != slice(2, 3)]
         if parts:
-            fix: str = _fix("the places are zero") if missing_chunks else _COPY
+            fix: str = _fix("the positions are zero") if missing_chunks else _COPY
             raise FormatError(
                 where,
                 expected="all chunks of the coordinates",
-                got=f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)}), "
-                "which would put these cells at zero",
+                got=(
+                    f"{many(len(parts), 'chunk')} missing ({_rows_text(part[0] for part in parts)}), "
+                    "which would place these cells at zero"
+                ),
                 fix=fix,
             )
 
@@ -231,15 +235,16 @@ def _lost_in_sparse(data: Any, indices: Any, indptr: Any, *, where: str) -> tupl
     starts, n_values = indptr[:].astype(np.int64), int(data.shape[0])
     fits = len(starts) > 0 and starts[0] == 0 and starts[-1] == n_values == indices.shape[0]
     if not fits or (np.diff(starts) < 0).any():
-        raise _contradiction(where, lacking, f"starts of rows that do not fit the {n_values:,} values")
+        raise _contradiction(where, lacking, f"row starts that do not fit the {n_values:,} values")
     if absent["data"]:
-        raise _contradiction(where, lacking, "values of zero at places that are stored as filled")
+        raise _contradiction(where, lacking, "zeros at positions that are stored as non-zero")
     spans = [_rows_of(starts, part[0]) for part in absent["indices"]]
     starting = [slice(0, min(part[0].stop, len(starts) - 1)) for part in absent["indptr"] if n_values]
     for rows in spans + starting:
         if not _increases(indices, starts[rows.start : rows.stop + 1]):
             said = (
-                f"a gene twice in one row, or genes out of order, in rows {rows.start:,} to {rows.stop - 1:,}"
+                f"duplicate genes in a row, or genes out of order, in rows {rows.start:,} to "
+                f"{rows.stop - 1:,}"
             )
             raise _contradiction(where, lacking, said)
     return tuple(spans)
@@ -263,7 +268,7 @@ def _increases(indices: Any, starts: IntArray) -> bool:
 def _contradiction(where: str, lacking: str, got: str) -> FormatError:
     return FormatError(
         where,
-        expected="all chunks of a sparse matrix, or only chunks of zeros left out",
-        got=f"{lacking} missing, which read as zeros give {got}",
+        expected="all chunks of a sparse matrix, or a matrix that lacks only chunks of zeros",
+        got=f"{lacking} missing; read as zeros, they give {got}",
         fix=_COPY,
     )

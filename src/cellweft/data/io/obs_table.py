@@ -240,7 +240,7 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
         raise FormatError(
             where,
             expected="text in UTF-8",
-            got=f"bytes that are not, such as {error.object[:40]!r}",
+            got=f"bytes that are not UTF-8, such as {error.object[:40]!r}",
             fix="Write it again as text: decode it from the encoding it was written in, such as latin-1.",
         ) from error
     if categories is column:

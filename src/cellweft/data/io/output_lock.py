@@ -87,7 +87,7 @@ def _held_by_other(lock: Path, target: Path) -> OutputError:
         who = "another process"
     return OutputError(
         str(target),
-        expected="an output that no other run is making",
-        got=f"one that another run is making ({who})",
-        fix="Wait until that run has ended, or choose another path.",
+        expected="an output that no other run is writing",
+        got=f"an output that another run is writing ({who})",
+        fix="Wait until that run ends, or choose another path.",
     )

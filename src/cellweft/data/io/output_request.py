@@ -64,7 +64,7 @@ class OutputRequest:
             raise SettingError(
                 "dtype",
                 expected="float32 on the scale of counts",
-                got="float16, which ends at 65,504 and tells counts above 2,048 apart by twos",
+                got="float16, which ends at 65,504 and cannot represent odd counts above 2,048",
                 fix="Leave " + arg("dtype") + " out, or " + arg("scale") + ".",
             )
         check_cut(self.sparse)
@@ -73,8 +73,8 @@ class OutputRequest:
         parse_memory(self.memory)
         is_zarr = target.suffix == ".zarr"
         for name, is_asked, why in (
-            ("resume", self.resume, "whose parts are written one by one"),
-            ("dask", self.dask is not None, "into which many can write at once"),
+            ("resume", self.resume, "which can be written in parts"),
+            ("dask", self.dask is not None, "which several processes can write at once"),
         ):
             if is_asked and not is_zarr:
                 fix = f"Choose a name ending in .zarr, or leave {name} out."
@@ -112,8 +112,8 @@ def check_measured(measured: PanelValues, interval: float | None) -> None:
         raise SettingError(
             "interval",
             expected="none with " + arg("measured", "blend"),
-            got=f"{interval:g}, for intervals around predictions, which blended genes are not",
-            fix="Leave out one of the two.",
+            got=f"{interval:g}, for intervals around predictions, which do not apply to blended genes",
+            fix="Use only one of them.",
         )
 
 
@@ -136,7 +136,7 @@ def processes_of(dask: str) -> int | None:
             "dask",
             expected="the address of a Dask scheduler, as tcp://host:8786, or local, or local:4",
             got=repr(dask),
-            fix="Use the address that `dask scheduler` prints, or local for processes of this machine.",
+            fix="Use the address that `dask scheduler` prints, or local for processes on this machine.",
         )
     if local is None:
         return None

@@ -39,7 +39,7 @@ from cellweft.data.io.zarr_store import check_manifest
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _IN_R = "In R, convert it with the package anndataR or zellkonverter, or write its counts as a 10x folder."
-_UNPACK = "Unpack it, and name the file or folder that was in it."
+_UNPACK = "Unpack it, and pass the file or folder inside."
 _STEREO = "Convert it with stereopy: stereo.io.stereo_to_anndata(data, output='converted.h5ad')."
 _FOREIGN = {
     ".rds": _IN_R,
@@ -48,9 +48,9 @@ _FOREIGN = {
     ".qs": _IN_R,
     ".qs2": _IN_R,
     ".h5seurat": "In R, convert it with SeuratDisk::Convert(file, dest='h5ad').",
-    ".mtx": "Name the folder that holds it beside barcodes.tsv and features.tsv.",
+    ".mtx": "Pass the folder that contains it together with barcodes.tsv and features.tsv.",
     ".gef": _STEREO,
-    ".gem": "Its header lacks geneID, x, y or MIDCount: take the file as SAW or stereopy writes it.",
+    ".gem": "Its header lacks geneID, x, y or MIDCount: use the file as SAW or stereopy writes it.",
     ".zip": _UNPACK,
     ".tar": _UNPACK,
     ".tgz": _UNPACK,
@@ -61,11 +61,11 @@ _FOREIGN = {
     ".xlsx": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
     ".xls": "Write it as text: pandas.read_excel(path, index_col=0).to_csv('table.csv').",
     ".feather": "Write it as Parquet: pandas.read_feather(path).to_parquet('table.parquet').",
-    ".cloupe": "It is for Loupe alone: name the filtered_feature_bc_matrix.h5 of the same run.",
-    ".bam": "It holds reads: count them first, and name the matrix.",
-    ".fastq": "It holds reads: count them first, and name the matrix.",
-    ".tif": "It is an image: name the counts of the same run.",
-    ".tiff": "It is an image: name the counts of the same run.",
+    ".cloupe": "It is for Loupe only: pass the filtered_feature_bc_matrix.h5 of the same run.",
+    ".bam": "It contains reads: count them first, and pass the matrix.",
+    ".fastq": "It contains reads: count them first, and pass the matrix.",
+    ".tif": "It is an image: pass the counts of the same run.",
+    ".tiff": "It is an image: pass the counts of the same run.",
 }
 _WHOLE = {".h5ad", ".h5mu", ".loom", ".h5"}
 """Files that hold counts and names together."""
@@ -117,13 +117,13 @@ def open_input(
         raise MissingFileError(
             where,
             expected="a file",
-            got=f"a link to {str(path.readlink())!r}, where nothing is",
-            fix="Name the file itself; of a file that Git annex or DVC keeps, fetch the content first.",
+            got=f"a link to {str(path.readlink())!r}, which does not exist",
+            fix="Pass the file itself. If it is managed by git-annex or DVC, fetch its content first.",
         )
     if not path.exists():
         folder = path.parent
         there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-        fix = near(path.name, there) if there else f"The folder {str(folder)!r} is not there either."
+        fix = near(path.name, there) if there else f"The folder {str(folder)!r} does not exist either."
         raise MissingFileError(where, expected="a file", got="nothing at this path", fix=fix)
     with reading(where, expected=f"content that matches its name {path.name!r}"):
         try:
@@ -142,9 +142,9 @@ def _refuse_remote(text: str, argument: str) -> None:
             f"{argument} ({text})",
             expected="a path on this machine",
             got=f"an address ({scheme[1]})",
-            fix="Name the path alone, which begins behind file://."
+            fix="Pass only the path, the part after file://."
             if scheme[1].lower() == "file"
-            else "Download it first, and name the file.",
+            else "Download it first, and pass the file.",
         )
 
 
@@ -159,10 +159,12 @@ def _check_sample(data: Any, argument: str, sample: str | None) -> None:
 def _no_samples(argument: str, sample: str, of_what: str) -> SettingError:
     return SettingError(
         f"{argument}_sample",
-        expected="a folder of several samples, a 10x .h5 of several genomes, an .h5mu of several modalities, "
-        "or a .gem to be summed by bins",
+        expected=(
+            "a folder with several samples, a 10x .h5 with several genomes, an .h5mu with several "
+            "modalities, or a .gem file to be summed by bins"
+        ),
         got=f"{sample!r} with {of_what}",
-        fix="Leave it out; cells of one sample are taken beforehand, by a column of obs.",
+        fix="Omit it. To use the cells of one sample, select them by a column of obs first.",
     )
 
 
@@ -186,11 +188,11 @@ def _open_folder(path: Path, where: str, sample: str | None) -> Input:
         where,
         expected="a zarr store, the folder of an instrument's run, or a 10x folder with matrix.mtx",
         got=f"a folder with {shorten(sorted(one.name for one in path.iterdir())) or 'nothing in it'}",
-        fix=f"Name one of its folders: {shorten(below, most=3)}."
+        fix=f"Pass one of its folders: {shorten(below, most=3)}."
         if below
-        else f"Name one of its files: {shorten([*map(str, files)], most=3)}."
+        else f"Pass one of its files: {shorten([*map(str, files)], most=3)}."
         if files
-        else f"Name the file itself: {FORMATS}.",
+        else f"Pass the file itself: {FORMATS}.",
     )
 
 
@@ -214,9 +216,9 @@ def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str |
     if packing in (".gz", ".bz2", ".zst") and suffix in whole:
         raise FormatError(
             where,
-            expected=f"{suffix} as it is",
-            got=f"a packed one ({packing})",
-            fix="Unpack it, and name the file that was in it.",
+            expected=f"an uncompressed {suffix} file",
+            got=f"a compressed file ({packing})",
+            fix="Unpack it, and pass the file inside.",
         )
     if suffix in (".h5ad", ".h5mu"):
         return _open_hdf5(path, where, sample)
@@ -230,7 +232,7 @@ def _open_file(path: Path, where: str, obs_columns: Iterable[str], sample: str |
         raise FormatError(
             where,
             expected=FORMATS,
-            got="a pickle, which can run any code when it is opened and is never read",
+            got="a pickle, which can run any code when it is opened, so cellweft never reads it",
             fix="If you trust it, load it yourself and write it with AnnData.write_h5ad.",
         )
     fix = _FOREIGN.get(suffix, "Convert the data to .h5ad with AnnData.write_h5ad.")
@@ -242,8 +244,8 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
         if isinstance(index, pd.MultiIndex):
             raise FormatError(
                 f"{argument} (AnnData).{slot}_names",
-                expected="one name for each",
-                got=f"names of {index.nlevels} levels",
+                expected="one name per entry",
+                got=f"names with {index.nlevels} levels",
                 fix=f"Join the levels: adata.{slot}_names = adata.{slot}_names.map('_'.join).",
             )
     backed_view = data.isbacked and data.is_view
@@ -307,7 +309,7 @@ def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Inpu
     found = _from_store(store[_MODALITIES][name], path, f"{where}, modality {name!r}")
     columns = [str(one) for one in store["obs"].attrs.get("column-order", ())] if "obs" in store else []
     others = [one for one in columns if ":" not in one and one not in found.obs.columns]
-    said = f"columns of obs that are of all modalities were not read: {shorten(others)}."
+    said = f"columns of obs that apply to all modalities were not read: {shorten(others)}."
     return dataclasses.replace(found, notes=(*found.notes, *[said] * bool(others)))
 
 

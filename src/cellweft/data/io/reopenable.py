@@ -94,7 +94,10 @@ def _opened_again(place: _Place) -> Any:
         file = h5py.File(place.path, "r")
     except FileNotFoundError as error:
         raise MissingFileError(
-            place.path, expected="the file that the data were read from", got="nothing at this path", fix=hint
+            place.path,
+            expected="the file from which the data were read",
+            got="nothing at this path",
+            fix=hint,
         ) from error
     if place.key not in file:
         expected = f"{place.key!r}, as when the data were checked"

@@ -59,14 +59,14 @@ def check_record(data: Input) -> None:
     found: Any = record.get("schema_version", 1) if isinstance(record, Mapping) else 1
     if np.ndim(found) or not isinstance(found, int | np.integer):
         where, expected = f"{data.where}.uns[{RECORD!r}]", "the number of a schema in schema_version"
-        raise FormatError(where, expected=expected, got=repr(found), fix="Make the result again.")
+        raise FormatError(where, expected=expected, got=repr(found), fix="Compute the result again.")
     if found != SCHEMA_VERSION:
         newer = found > SCHEMA_VERSION
         raise FormatError(
             data.where,
             expected=f"a result of schema {SCHEMA_VERSION}",
-            got=f"one of schema {found}, of {'a newer' if newer else 'an older'} version of cellweft",
-            fix="Update cellweft." if newer else "Make the result again with this version.",
+            got=f"a result of schema {found}, from {'a newer' if newer else 'an older'} version of cellweft",
+            fix="Update cellweft." if newer else "Compute the result again with this version.",
         )
 
 

@@ -68,7 +68,9 @@ def storable_name(name: Any, where: str, taken: Collection[str]) -> str:
     while key in taken or key in _TAKEN:
         key, number = f"{plain}_{number}", number + 1
     if key != text:
-        logger.warning("%s: column %r is written as %r, as the formats need other names.", where, name, key)
+        logger.warning(
+            "%s: column %r is written as %r, because the format does not allow its name.", where, name, key
+        )
     return key
 
 
@@ -231,5 +233,5 @@ def storable_mapping(value: Mapping[str, Any], where: str) -> dict[str, Any]:
         elif isinstance(one, str | bool | int | float | np.generic) and not isinstance(one, np.void):
             kept[storable_name(name, where, kept)] = _plain_text(one) if isinstance(one, str) else one
         else:
-            logger.warning("%s is left out: a result cannot hold %s.", place, type(one).__name__)
+            logger.warning("%s is left out: a result cannot contain %s.", place, type(one).__name__)
     return kept

@@ -179,7 +179,10 @@ class SparseParts:
         if not whole and 0 not in self.shape:
             fix = "Run again, without resuming."
             raise OutputError(
-                str(self.folder), expected="parts of all cells and genes", got="gaps between them", fix=fix
+                str(self.folder),
+                expected="parts of all cells and genes",
+                got="gaps between the parts",
+                fix=fix,
             )
         return bands
 

@@ -105,7 +105,7 @@ def chosen_table(
             where,
             expected="a SpatialData store with one table",
             got=f"{len(found)} tables ({shorten(found)})" if found else "none",
-            fix=f"Name one: {' or '.join(argument(one) for one in found[:3])}."
+            fix=f"Choose one: {' or '.join(argument(one) for one in found[:3])}."
             if found
             else "Cellweft reads tables of counts, not images or points.",
         )
@@ -241,7 +241,7 @@ def centroids(
         order = pd.Index(points.index).get_indexer(pd.Index(rows["instance"][is_here]))
         if (order < 0).any():
             lost = rows["instance"][is_here].to_numpy()[order < 0]
-            got = f"{len(lost):,} that it does not have, such as {str(lost[0])!r}"
+            got = f"{len(lost):,} that the region does not have, such as {str(lost[0])!r}"
             raise InputError(
                 f"{where}, {link.instance_key}", expected=f"instances of {region!r}", got=got, fix=fix
             )
@@ -281,7 +281,7 @@ def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
         raise KeyMissingError(
             f"coordinate_system={asked!r}",
             expected=f"a coordinate system of {region!r}",
-            got="none is named" if asked is None else "no such one",
+            got="none" if asked is None else "no such coordinate system",
             fix=near(asked or "", known),
         )
     return asked

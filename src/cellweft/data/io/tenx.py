@@ -102,7 +102,10 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
         return only_genes(data) if others else data
     if len(names) < 2:
         return data
-    said = f"genes of several genomes ({shorten(names)}) count towards the size of a cell; take one with "
+    said = (
+        f"genes of several genomes ({shorten(names)}) all contribute to a cell's total count. Select one "
+        "with "
+    )
     return replace(data, notes=(*data.notes, said + arg(argument, names[0]) + "."))
 
 
@@ -125,15 +128,15 @@ def chosen_name(names: list[str], sample: str | None, *, where: str, argument: s
             return having[0]
         fix = near(sample, [name for name in names if name])
         if names == [""]:
-            fix = f"The files of its only {what} have no name of their own: leave " + arg(argument) + " out."
+            fix = f"The files of its only {what} have no name: leave " + arg(argument) + " out."
         raise KeyMissingError(
-            arg(argument, sample), expected=f"a {what} of {where}", got="no such one", fix=fix
+            arg(argument, sample), expected=f"a {what} of {where}", got=f"no such {what}", fix=fix
         )
     if len(names) == 1:
         return names[0]
     raise FormatError(
         where,
-        expected=f"one {what}",
+        expected=f"a single {what}",
         got=f"{len(names)}: {shorten(names, most=12)}",
         fix="Name the one to take: " + arg(argument, names[0]) + ".",
     )
@@ -194,7 +197,7 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
             where,
             expected=f"{len(barcodes):,} cells x {len(table):,} genes, as barcodes and features say",
             got=f"a matrix of {matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes in {values.name}",
-            fix="Take the three files from the same run.",
+            fix="Use the three files from the same run.",
         )
     ids, symbols = table[0].to_numpy(), table[min(1, table.shape[1] - 1)].to_numpy()
     if _are_ids(symbols) and not _are_ids(ids):  # as where var of an AnnData was written
@@ -204,10 +207,10 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
         var["feature_types"] = table[2].to_numpy()
     obs = HeldTable(pd.DataFrame(index=pd.Index(barcodes[0].to_numpy())))
     below = [one.name for one in sorted(path.iterdir()) if one.is_dir() and has_mtx(one)]
-    notes = [f"folders of it hold further matrices, which were not read: {shorten(below)}."] * bool(below)
+    notes = [f"its folders contain further matrices, which were not read: {shorten(below)}."] * bool(below)
     if matrix.shape[0] == matrix.shape[1]:
         notes.append(
-            "there are as many cells as genes; the matrix is taken as genes x cells, as 10x writes it."
+            "there are as many cells as genes. The matrix is read as genes x cells, as 10x writes it."
         )
     return only_genes(
         Input(where=where, source=str(path), matrix=matrix, obs=obs, var=var, notes=tuple(notes))
@@ -280,13 +283,13 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
         if sample is None:
             lacking = [f"{one.name!r} lacks {' and '.join(one.missing)}" for one in samples if one.missing]
             fix: str | Message = (
-                "Complete the files of a sample, and give all three the same words in their names, such as "
+                "Complete the files of the sample, and use the same words in all three names, such as "
                 "S1_matrix.mtx, S1_barcodes.tsv and S1_features.tsv."
             )
             if complete:
                 fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
             got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
-            raise FormatError(where, expected="the files of one sample", got=got, fix=fix)
+            raise FormatError(where, expected="the files of a single sample", got=got, fix=fix)
         sample = chosen_name(names, sample, where=where, argument=argument, what="sample")
     chosen = samples[0] if sample is None else samples[names.index(sample)]
     if chosen.missing:
@@ -295,7 +298,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
             where,
             expected=f"{', '.join(_PARTS[:-1])} and {_PARTS[-1]} of one sample",
             got=f"a folder without {' and '.join(chosen.missing)}: {there}",
-            fix="Add the missing file; if it has another name, call it so.",
+            fix="Add the missing file, or rename it if it has another name.",
         )
     return [one for one in chosen.parts if one is not None]
 

@@ -52,17 +52,17 @@ def read_platform(
     folder
         The vendor's output folder.
     images, transcripts
-        Whether to read the images and single molecules too, which cellweft does not need. Images of CosMx,
-        Visium and Visium HD come with the rest in any case, opened and not loaded.
+        Whether to also read images and single molecules, which cellweft does not need. Images of CosMx,
+        Visium and Visium HD are always opened, but not loaded.
     bin_size
-        Of Visium HD: side of the bins in micrometres, 2, 8 or 16; by default 8.
+        For Visium HD, the side of the bins in micrometres: 2, 8 or 16; by default 8.
 
     Returns
     -------
     SpatialData
-        Takes part in `cellweft.pair` as it is, and is written with its ``write``. The table's places,
-        ``obsm["spatial"]``, are micrometres for Xenium and MERSCOPE, pixels of the full image for Visium and
-        Visium HD, and for CosMx pixels of the whole slide (those within a field of view are in
+        You can pass it to `cellweft.pair`, and save it with its ``write``. The positions in
+        ``obsm["spatial"]`` of the table are in micrometres for Xenium and MERSCOPE, pixels of the full image
+        for Visium and Visium HD, and pixels of the whole slide for CosMx (those within a field of view are in
         ``obsm["local"]``).
 
     Raises
@@ -70,7 +70,7 @@ def read_platform(
     MissingFileError
         No such folder.
     FormatError
-        It does not hold the platform's files, or these cannot be read.
+        It does not contain the files of the platform, or they cannot be read.
     SettingError
         No such platform.
     MissingExtraError
@@ -78,7 +78,7 @@ def read_platform(
 
     Notes
     -----
-    The reading is spatialdata-io's; see there for what each platform's folder has to hold.
+    The folder is read by spatialdata-io. See its documentation for the files that each platform requires.
     """
     check_choice("platform", platform, tuple(_FILES))
     path = Path(folder).expanduser()
@@ -93,7 +93,7 @@ def read_platform(
             where,
             expected=f"the output of {platform}, with {shorten(_FILES[platform])}",
             got=f"no {lacking[0]!r} among {shorten(sorted(one.name for one in path.iterdir())) or 'nothing'}",
-            fix="Name the folder that holds it, or the right platform.",
+            fix="Pass the folder that contains it, or choose the right platform.",
         )
     reader = getattr(require("spatialdata_io", _EXTRA), platform)
     left_out = [*_MORE_THAN_CELLS.get(platform, ()), *(() if images else _IMAGES.get(platform, ()))]
@@ -114,7 +114,7 @@ def read_platform(
             where,
             expected=f"a folder that spatialdata-io reads as {platform}",
             got=f"the error: {' '.join(str(error).split())[:200] or type(error).__name__}",
-            fix="Check that the folder is complete, and of a version that spatialdata-io supports.",
+            fix="Check that the folder is complete and from a software version that spatialdata-io supports.",
         ) from error
     for table in data.tables.values():
         _put_places(table)

@@ -94,9 +94,9 @@ def _refusals(key: str) -> Iterator[None]:
         raise
     except Exception as error:  # anndata has no common class for what it cannot write
         where = "; ".join([str(error).splitlines()[0], *getattr(error, "__notes__", [])])
-        fix = "Convert that entry to numbers or strings, or leave it out."
+        fix = "Convert that entry to numbers or strings, or remove it."
         raise InputError(
-            key, expected="values that AnnData can store", got=f"the refusal {where!r}", fix=fix
+            key, expected="values that AnnData can store", got=f"the error {where!r}", fix=fix
         ) from error
 
 
@@ -361,7 +361,7 @@ class ResultWriter:
                     str(self.path),
                     expected=f"{math.prod(self.shape)} values of {key}",
                     got=f"{count} fewer",
-                    fix="Write all blocks before closing.",
+                    fix="Write all blocks before closing the file.",
                 )
         if self.parts is not None:
             with self._errors():

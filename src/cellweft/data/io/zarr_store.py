@@ -293,9 +293,9 @@ class ArrayWatch:
         if self._file is not None and now != self._then:
             raise FormatError(
                 where,
-                expected="a zarr store that stays as it was when it was opened",
-                got="nothing at its path" if now is None else "one that was replaced meanwhile",
-                fix="Read the data again from the start, when nothing writes the store any more.",
+                expected="a zarr store that has not changed since it was opened",
+                got="nothing at its path" if now is None else "a store that was replaced in the meantime",
+                fix="Read the data again from the start once no program is writing to the store.",
             )
 
     @staticmethod
@@ -404,5 +404,5 @@ def _damaged(store: Path, name: str, keys: list[str], expected: str, what: str) 
         f"{store}, {name}",
         expected=expected,
         got=f"{len(keys):,} {what} ({shorten(keys, most=5)})",
-        fix="Copy the whole store again from the original, or make the result again.",
+        fix="Copy the whole store again from the original, or compute the result again.",
     )

@@ -116,18 +116,20 @@ def simulate_cortex(
     Parameters
     ----------
     n_spatial, n_reference
-        Cells of the two sides; both live in the same tissue, none in both. Cells keep their size: the slice
-        is as large as they need.
+        Number of cells in each input. They are different cells of the same tissue. The size of the slice
+        grows with the number of cells.
     n_genes, n_panel
-        Genes of the atlas, and those of them that the spatial panel measures.
+        Number of genes in the atlas, and how many of them the spatial panel measures.
     n_donors
-        Donors of the atlas, each with an effect of its own on every gene.
+        Number of donors in the atlas. Each has its own effect on every gene.
     spill_over
-        Share, from 0 to below 1, of a spatial cell's transcripts that belong to its six nearest neighbours.
+        Fraction, from 0 to below 1, of a spatial cell's transcripts that come from its six nearest
+        neighbours.
     dropout
-        Chance, from 0 to 1, that the atlas misses a gene in a cell where its rate is low.
+        Probability, from 0 to 1, that the atlas misses a gene with a low rate in a cell.
     platform_effect
-        Standard deviation over genes of the log-ratio of the spatial platform's yield to the atlas's.
+        Standard deviation over genes of the log-ratio between the yields of the spatial platform and the
+        atlas.
     seed
         Seed of all draws.
 
@@ -137,9 +139,9 @@ def simulate_cortex(
         ``st`` and ``truth``: ``obs["cell_type"]``, ``obs["region"]`` (layers, white matter, striatum),
         ``obs["depth"]`` (0 at the pia, 1 at the white matter), ``obs["cell_area"]`` (um^2), and
         ``obsm["spatial"]`` (um). ``sc``: ``obs["cell_type"]``, ``obs["donor"]``, ``obsm["spatial_true"]``.
-        ``truth.var["pattern"]``: what drives a gene, "marker", "depth", "lateral", "state" or "common".
-        ``truth.obs["spill_over"]``: the share of a cell's expected panel counts that is its neighbours'. It
-        is larger than ``spill_over`` in a small cell among large ones.
+        ``truth.var["pattern"]``: the expression pattern of a gene, "marker", "depth", "lateral", "state" or
+        "common". ``truth.obs["spill_over"]``: the fraction of a cell's expected panel counts that comes from
+        its neighbours. It is larger than ``spill_over`` for a small cell among large ones.
 
     Raises
     ------
@@ -148,13 +150,13 @@ def simulate_cortex(
 
     Notes
     -----
-    The recipe: the slice is an arc of cortex whose surface waves. Layers follow its depth, white matter and a
-    piece of striatum lie below, and a ventricle lined by ependyma within. Vessels enter from the surface;
-    their walls, and the surface itself, have types of their own. The log rate of a gene in a cell is the sum
-    of its level, of what its class and type say (markers carry the names that the literature gives them; the
-    strengths are drawn), of a gradient over depth in glutamatergic neurons, of one along the cortex, and of
-    states that vary within types. Counts are gamma-Poisson. A spatial cell's efficiency grows with its area;
-    the atlas's cells have depths and donors. Nothing in it is fitted to data.
+    The slice is an arc of cortex with a wavy surface. Layers follow the depth. Below them are white matter
+    and part of the striatum, which contain a ventricle lined by ependyma. Vessels enter from the surface;
+    their walls, and the surface, have their own cell types. The log rate of a gene in a cell is the sum of
+    the level of the gene, effects of the cell's class and type (markers are named as in the literature, their
+    strengths are random), a gradient over depth in glutamatergic neurons, a gradient along the cortex, and
+    states that vary within types. Counts are gamma-Poisson. The capture efficiency of a spatial cell
+    increases with its area. Atlas cells differ in depth and donor. No parameter was fitted to data.
 
     Examples
     --------

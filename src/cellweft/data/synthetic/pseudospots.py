@@ -43,22 +43,22 @@ _TOTAL = 1e4  # what STEM brings every cell to before the logarithm
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PseudoSpots:
-    """Measured cells, the spots summed from some of them, and the truth of both.
+    """Measured cells, the spots summed from some of them, and the truth for both.
 
     Attributes
     ----------
     cells
-        A copy of the cells, with their places in ``obsm["spatial_true"]`` and whether their counts are in a
-        spot in ``obs["caught"]``.
+        A copy of the cells. ``obsm["spatial_true"]``: their positions. ``obs["caught"]``: whether a spot
+        contains their counts.
     spots
-        Sums of raw counts, (n_spots, n_genes), CSR in float32. ``obs["n_cells"]``: cells of the sum.
-        ``obsm["spatial"]``: middle of the spot, in the unit of the cells' coordinates.
-        ``obsm["composition"]``: a table with the share of each type among these cells, types sorted, rows
-        summing to 1.
+        Sums of raw counts, (n_spots, n_genes), CSR in float32. ``obs["n_cells"]``: number of cells in the
+        sum. ``obsm["spatial"]``: centre of the spot, in the unit of the cells' coordinates.
+        ``obsm["composition"]``: a table with the proportion of each type among these cells; types are sorted,
+        rows sum to 1.
     labels
-        Column of ``obs`` of the cells with these types.
+        Column of ``obs`` of the cells with the types.
     parameters
-        How they were made: shape, grid, sizes, seed.
+        How the spots were simulated: shape, grid, sizes, seed.
     """
 
     cells: AnnData
@@ -67,7 +67,7 @@ class PseudoSpots:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def pair(self) -> Pair:
-        """Return the cells as a reference, and the spots, as in `cellweft.pair`."""
+        """Return a `cellweft.pair` with the cells as the reference and the spots as the spatial data."""
         return pair(self.cells, self.spots, labels=self.labels, coordinates="obsm:spatial")
 
 
@@ -86,35 +86,37 @@ def pseudo_spots(
     min_cells: int = 3,
     seed: int = 0,
 ) -> PseudoSpots:
-    """Sum measured cells into spots on a regular grid, as if a coarser platform had measured them.
+    """Sum measured cells into spots on a regular grid, to simulate a platform with lower resolution.
 
     Parameters
     ----------
     cells
-        Raw counts in X, with places; not changed.
+        Raw counts in X, with coordinates; not changed.
     coordinates
-        ``"obsm:KEY"`` or ``"obs:X,Y"``; by default the usual places. Two dimensions.
+        ``"obsm:KEY"`` or ``"obs:X,Y"``, two-dimensional; by default ``obsm["spatial"]`` or columns with
+        common names.
     labels
-        Column of ``obs`` with cell types; by default a usual one.
+        Column of ``obs`` with cell types; by default a column with a common name.
     spacing
-        Distance of the spots, in the unit of the coordinates; see `RESOLUTIONS`. The grid is centred on the
+        Distance between spots, in the unit of the coordinates; see `RESOLUTIONS`. The grid is centred on the
         tissue.
     grid
-        In place of ``spacing``, crossing points along the first and the second axis, such as the published
-        ``(30, 40)``; they reach from edge to edge of the tissue.
+        Instead of ``spacing``, the number of grid points along the first and the second axis, such as ``(30,
+        40)`` in the paper. They extend from edge to edge of the tissue.
     shape
-        "discs", ours, in which some of the cells' counts are lost; or "boxes", the paper's, which hold all of
-        theirs, with gaps between.
+        "discs", in which the counts of some cells are lost, or "boxes" as in the paper, which contain all of
+        their cells, with gaps between the boxes.
     radius
-        Of discs: cells up to this distance from its middle lie in a spot; by default half of the spacing (the
-        smaller one, where a grid has two), so that no cell lies in two.
+        Radius of the discs; by default half of the spacing (the smaller one if the grid has two), so that no
+        cell is in two spots.
     width
-        Of boxes, in spacings of the grid, above 0 to 1.
+        Width of the boxes as a fraction of the grid spacing, above 0 to 1.
     caught
-        Share of the cells whose counts reach the spots they lie in, above 0 to 1, drawn for each cell once;
-        by default 0.6 of discs (published are 0.5 to 0.7), and 1 of boxes, where the gaps lose cells.
+        Fraction of the cells in a spot whose counts are captured, above 0 to 1, drawn once for each cell; by
+        default 0.6 for discs (published values are 0.5 to 0.7) and 1 for boxes, whose gaps already lose
+        cells.
     min_cells
-        A spot with fewer caught cells is left out.
+        Spots with fewer captured cells are left out.
     seed
         Of the draw.
 
@@ -126,25 +128,24 @@ def pseudo_spots(
     Raises
     ------
     SettingError
-        A setting out of range; both or neither of ``spacing`` and ``grid``.
+        A setting is out of range, or both or neither of ``spacing`` and ``grid`` are given.
     KeyMissingError
-        No coordinates, or no cell types.
+        There are no coordinates, or no cell types.
     InputError
-        Coordinates that are not two finite numbers for each cell; no spot with enough cells.
+        The coordinates are not two finite numbers per cell, or no spot has enough cells.
     ScaleError
-        X holds no raw counts.
+        X does not contain raw counts.
 
     Notes
     -----
-    "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text gives neither shape nor size. Its
-    pseudo-spots of embryo 1 are sums over all cells of boxes that are .55 of the grid's spacing wide along
-    each axis, on a grid of 30 x 40 from edge to edge: three in ten cells lie in one, the others between.
-    ``shape="boxes", grid=(30, 40)`` makes such spots. Discs of half the spacing, of which cells are lost at
-    random, are ours.
+    "Semi-simulation data generation" of Hao et al. 2024 (STEM). The text specifies neither shape nor size.
+    The published pseudo-spots of embryo 1 are sums over all cells in boxes, whose width is .55 of the grid
+    spacing along each axis, on a grid of 30 x 40 from edge to edge. Three in ten cells are in a box, the
+    others in between. ``shape="boxes", grid=(30, 40)`` reproduces such spots. Discs with a random loss of
+    cells are not from the paper.
 
-    Types whose names hold a "/" cannot be columns of an .h5ad file: to write such spots, put the values of
-    the composition and its columns where they can be found, as ``obsm["composition"]`` and
-    ``uns["composition_names"]``.
+    Types with a "/" in their names cannot be columns in an .h5ad file. To write such spots, store the values
+    of the composition in ``obsm["composition"]`` and its column names in ``uns["composition_names"]``.
 
     Examples
     --------
@@ -164,7 +165,7 @@ def pseudo_spots(
     if shape == "boxes" and radius is not None:
         fix = "Leave " + arg("radius") + " out, or write " + arg("shape", "discs") + "."
         raise SettingError(
-            "radius", expected="none with boxes, which have a width", got=repr(radius), fix=fix
+            "radius", expected="no radius with boxes, which have a width", got=repr(radius), fix=fix
         )
     caught = (0.6 if shape == "discs" else 1.0) if caught is None else caught
     check_range("caught", caught, low=0, high=1)
@@ -191,7 +192,7 @@ def pseudo_spots(
     if not len(kept):
         raise InputError(
             "spots",
-            expected=f"a spot with {min_cells} caught cells or more",
+            expected=f"at least one spot with {min_cells} or more captured cells",
             got=f"none of {len(middles):,} (at most {np.diff(members.indptr).max(initial=0)} cells in one)",
             fix="Widen the spots: raise spacing= or radius=, or lower min_cells=.",
         )
@@ -208,36 +209,36 @@ def pseudo_spots(
 
 @checks_kinds
 def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
-    """Return the cells with Gaussian noise on their log-normalised values.
+    """Return the cells with Gaussian noise added to their log-normalised values.
 
     Parameters
     ----------
     cells
         Raw counts in X; not changed.
     level
-        Variance of the noise over the variance of each gene over the cells, R: published are 0.2, 0.4, 0.6
-        and 0.8. 0 adds none.
+        R, the variance of the noise relative to the variance of each gene over the cells. The paper uses 0.2,
+        0.4, 0.6 and 0.8. With 0, no noise is added.
     seed
         Of the noise.
 
     Returns
     -------
     The same cells and genes. X: float32 array, natural logarithm of 1 + counts per 10,000 of the cell, plus
-    noise, not below 0; layers, which hold values without noise, are left out. `cellweft.pair` takes X with
-    ``sc_scale="log"``.
+    noise, not below 0. Layers are removed, because they contain values without noise. Use `cellweft.pair`
+    with ``sc_scale="log"``.
 
     Raises
     ------
     SettingError
         ``level`` or ``seed`` out of range.
     ScaleError
-        X holds no raw counts.
+        X does not contain raw counts.
 
     Notes
     -----
     "Adding different noise levels" of Hao et al. 2024 (STEM): variance R G_i for gene i with variance G_i,
-    clipped at 0. DEVIATION: the text adds it to "the raw data"; here it is added where STEM reads its values,
-    after the normalisation, so that a level weighs as much in cells with many counts as in those with few.
+    clipped at 0. DEVIATION: the text adds it to "the raw data". Here it is added after normalisation, to the
+    values that STEM uses, so that a level has the same effect in cells with many and with few counts.
 
     Examples
     --------
@@ -274,11 +275,11 @@ def add_noise(cells: AnnData, level: float, *, seed: int = 0) -> AnnData:
 def _places(cells: AnnData, coordinates: str | None) -> DoubleArray:
     places, found = find_coordinates(cells.obs, cells.obsm, coordinates, where="cells")
     if places is None or places.shape[1] != 2:
-        expected, fix = "coordinates in two dimensions", "Name two: "
+        expected, fix = "coordinates in two dimensions", "Choose two: "
         got = "none" if places is None else f"{places.shape[1]} dimensions"
     elif not np.ptp(places, axis=0).any():
-        expected, fix = "cells at different places", "Name other coordinates: "
-        got = "all cells at the same one"
+        expected, fix = "cells at different positions", "Choose other coordinates: "
+        got = "all cells at the same position"
     else:
         return places
     fix += arg("coordinates", "obs:X,Y") + "."
@@ -290,7 +291,10 @@ def _types(cells: AnnData, labels: str | None) -> tuple[NDArray[np.str_], str]:
     if types is None:
         expected = "a column with cell types, such as 'cell_type'"
         raise KeyMissingError(
-            "cells.obs", expected=expected, got="none with two types or more", fix="Name it: labels='COLUMN'."
+            "cells.obs",
+            expected=expected,
+            got="no column with at least two types",
+            fix="Specify it: labels='COLUMN'.",
         )
     return types, column
 
@@ -336,7 +340,7 @@ def _crossings(
             "spacing",
             expected=f"a grid of at most {_MOST_CROSSINGS:,} crossing points",
             got=f"{' x '.join(f'{count:,.0f}' for count in counts)}",
-            fix="Widen it, in the unit of the coordinates.",
+            fix="Increase it, in the unit of the coordinates.",
         )
     if spacing is not None:
         low = (low + high - (counts - 1) * spacing) / 2

@@ -24,20 +24,21 @@ _BLOCK = 8192  # cells whose rates are held at once
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimulatedTissue:
-    """The two inputs of cellweft and the truth behind them; all matrices are raw counts, CSR in float32.
+    """Simulated inputs for cellweft, with the truth. All matrices are raw counts, CSR in float32.
 
     Parameters
     ----------
     sc
-        Reference: n_reference x n_genes; ``obs["cell_type"]``, and in ``obsm["spatial_true"]`` the place (um)
-        the true position of each cell.
+        Reference, n_reference x n_genes, with ``obs["cell_type"]``; ``obsm["spatial_true"]`` contains
+        the true position of each cell (um).
     st
-        Spatial side: n_spatial x n_panel; ``obs["cell_type"]``, ``obs["layer"]``, ``obsm["spatial"]`` (um).
+        Spatial data, n_spatial x n_panel, with ``obs["cell_type"]``, ``obs["layer"]``, ``obsm["spatial"]``
+        (um).
     truth
-        The spatial cells with all genes, as the spatial platform would count them; on the panel it equals
-        ``st``. ``var["panel"]`` marks the panel, ``var["pattern"]`` says what drives the gene: ``"shared"``
-        (by several types), ``"specific"`` (to one type), ``"lateral"`` (a gradient along one layer) or
-        ``"radial"`` (around a focus).
+        The spatial cells with all genes, as the spatial platform would count them. For panel genes, it equals
+        ``st``. ``var["panel"]`` marks the panel, ``var["pattern"]`` is the expression pattern of the gene:
+        ``"shared"`` (by several types), ``"specific"`` (to one type), ``"lateral"`` (a gradient along one
+        layer) or ``"radial"`` (around a focus).
     """
 
     sc: anndata.AnnData
@@ -61,23 +62,25 @@ def simulate_tissue(
     Parameters
     ----------
     n_spatial, n_reference
-        Cells of the two sides; both live in the same tissue, none in both.
+        Number of cells in each input. They are different cells of the same tissue.
     n_genes, n_panel
-        Genes of the reference, and those of them that the spatial panel measures.
+        Number of genes in the reference, and how many of them the spatial panel measures.
     n_types
-        Cell types. About half of them live in one layer, the others are spread more widely.
+        Number of cell types. About half of them occur in a single layer, the others are distributed more
+        widely.
     dropout
-        Chance, from 0 to 1, that the reference misses a gene in a cell where its rate is low; it falls as the
-        rate rises.
+        Probability, from 0 to 1, that the reference misses a gene with a low rate in a cell. It decreases
+        with the rate.
     platform_effect
-        Standard deviation over genes of the log-ratio of the spatial platform's yield to the reference's.
+        Standard deviation over genes of the log-ratio between the yields of the spatial platform and the
+        reference.
     seed
         Seed of all draws.
 
     Returns
     -------
     SimulatedTissue
-        Reference, spatial side and truth.
+        Reference, spatial data and truth.
 
     Raises
     ------
@@ -86,10 +89,10 @@ def simulate_tissue(
 
     Notes
     -----
-    The log rate of a gene in a cell is the sum of the gene's level, the programme of the cell's family of
-    types, that of its type, states that vary within types, spatial fields, the cell's size and the platform's
-    effect on the gene; counts are gamma-Poisson. Genes that mark types are more likely to be on the panel, as
-    on real ones.
+    The log rate of a gene in a cell is the sum of the level of the gene, the programmes of the cell's type
+    and family of types, states that vary within types, spatial fields, the size of the cell, and the effect
+    of the platform on the gene. Counts are gamma-Poisson. Marker genes are more likely to be on the panel, as
+    in real panels.
 
     Examples
     --------

@@ -123,9 +123,9 @@ def _check_own(folder: Path) -> None:
     if not folder.is_dir() or (strange and not about.exists()):
         raise OutputExistsError(
             str(folder),
-            expected="the work folder of an earlier run, or nothing there",
+            expected="the work folder of an earlier run, or nothing at this path",
             got=f"a folder with {shorten(strange, most=3)}" if strange else "a file",
-            fix="Move it away yourself, or choose another output.",
+            fix="Move it elsewhere, or choose another output.",
         )
     if not about.exists():
         return
@@ -153,8 +153,8 @@ def _read_part(path: Path) -> tuple[list[str], FloatArray]:
 
 def _damaged(path: Path, got: str, *, whole: bool = False) -> FormatError:
     fix = (
-        f"Remove the folder {path.parent} and run again, from the start."
+        f"Remove the folder {path.parent} and start again."
         if whole
         else "Remove this file and run again: its proteins are embedded again, all others are kept."
     )
-    return FormatError(str(path), expected="a whole file of an earlier run", got=got, fix=fix)
+    return FormatError(str(path), expected="an intact file of an earlier run", got=got, fix=fix)

@@ -85,7 +85,7 @@ class EmbeddingPlan:
     peak_bytes: int
 
     def __str__(self) -> str:
-        done = f", {self.n_finished:,} of them embedded before" if self.n_finished else ""
+        done = f", {self.n_finished:,} of them already embedded" if self.n_finished else ""
         return (
             f"{many(self.n_proteins, 'protein')} ({self.n_different:,} different{done}), "
             f"{self.n_tokens:,} tokens in {many(self.n_windows, 'window')}; "
@@ -102,29 +102,31 @@ class ProteinEmbedder:
     Parameters
     ----------
     model
-        Name of an ESM model on the Hugging Face Hub, or the path of a folder with its files. Another size of
-        ESM-2 is ``facebook/esm2_t36_3B_UR50D``, say, which the stImpute paper takes.
+        Name of an ESM model on the Hugging Face Hub, or the path of a folder with its files. For example, the
+        stImpute paper uses the larger ESM-2 model ``facebook/esm2_t36_3B_UR50D``.
     revision
-        Branch, tag or commit on the Hub; None for its newest.
+        Branch, tag or commit on the Hub; None for the latest.
     layer
-        Layer whose output is taken: 0 is what goes into the first one; negative numbers count from the last.
+        Layer whose output is used; 0 is the input of the first layer, and negative numbers count from the
+        last.
     pooling
-        ``mean`` or ``max`` over the residues, or ``cls``, the token before them.
+        ``mean`` or ``max`` over the residues, or ``cls`` for the token that precedes them.
     dtype
-        How the numbers are stored.
+        Data type of the stored numbers.
     precision
-        Of the products of matrices; ``auto`` is bfloat16 on a CUDA device that has it, else float32.
+        Precision of matrix products; ``auto`` is bfloat16 on a CUDA device that supports it, otherwise
+        float32.
     window
-        Most residues that the model reads at once. ESM-2 was trained on 1022.
+        Maximum number of residues that the model reads at once. ESM-2 was trained on 1022.
     overlap
-        Fewest residues that neighbouring windows of a longer protein have in common.
+        Minimum number of residues that neighbouring windows of a longer protein share.
     tokens_per_batch
-        Most tokens that the model reads at once, padding included; None for 16,384 on a CUDA device and 4,096
-        elsewhere. It changes time and memory, not the result.
+        Maximum number of tokens that the model reads at once, including padding; None for 16,384 on a CUDA
+        device and 4,096 elsewhere. It affects time and memory, not the result.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     offline
-        Take the model from this machine, and never ask the Hub.
+        Whether to use only files on this machine, and never contact the Hub.
 
     Raises
     ------
@@ -134,12 +136,12 @@ class ProteinEmbedder:
     Notes
     -----
     Source: Lin et al., "Evolutionary-scale prediction of atomic-level protein structure with a language
-    model", Science 379, 1123 (2023). stImpute (Zeng et al.) takes the proteins' vectors for its Eq. 4.
+    model", Science 379, 1123 (2023). stImpute (Zeng et al.) uses the vectors of the proteins in its Eq. 4.
 
-    A protein's vector depends on its sequence and on the settings alone: batches, their order and the other
-    proteins change no more than the last digits. Special tokens and padding are left out. A protein that is
-    longer than ``window`` is read in windows; a residue that several of them read counts once, with the mean
-    of what they make of it.
+    The vector of a protein depends only on its sequence and the settings; batches, their order and the other
+    proteins change only the last digits. Special tokens and padding are left out. A protein longer than
+    ``window`` is read in windows. A residue that occurs in several windows counts once, with the mean over
+    these windows.
 
     Examples
     --------
@@ -176,7 +178,9 @@ class ProteinEmbedder:
         if found.most_residues is not None and self.window > found.most_residues:
             raise SettingError(
                 "window",
-                expected=f"at most {found.most_residues} residues, which {self.model} can read at once",
+                expected=(
+                    f"at most {found.most_residues} residues, the most that {self.model} can read at once"
+                ),
                 got=str(self.window),
                 fix="Choose a smaller window; longer proteins are read in several.",
             )
@@ -232,7 +236,7 @@ class ProteinEmbedder:
         ----------
         proteins
             Path of a FASTA file, a mapping from name to sequence, or a list of `cellweft.genes.FastaRecord`.
-            Each name once; sequences of the letters of amino acids, in upper or lower case.
+            Names must be unique, and sequences consist of amino acid letters, in upper or lower case.
         work_dir
             Folder for the finished batches. If a call is interrupted, the next one resumes from it and embeds
             no protein twice. The folder is kept at the end. None keeps nothing.
@@ -243,12 +247,13 @@ class ProteinEmbedder:
         Returns
         -------
         EmbeddingTable
-            One vector per name, in the order of the input. ``metadata`` says how they were made.
+            One vector per name, in the order of the input. ``metadata`` records how they were computed.
 
         Raises
         ------
         FormatError, MissingFileError
-            No FASTA file; a damaged model or work folder; no model at hand and no network.
+            There is no FASTA file; the model or the work folder is damaged; or the model is not on this
+            machine and there is no network.
         InputError
             No protein, an empty sequence, a letter that is not an amino acid.
         GeneError
@@ -260,7 +265,7 @@ class ProteinEmbedder:
         MemoryBudgetError
             A batch does not fit in the device's memory.
         OutputExistsError, OutputError
-            The work folder holds other things, or could not be written.
+            The work folder contains other files, or could not be written.
         """
         sequences = checked_proteins(proteins)
         device = resolve_device(self.device)
@@ -291,11 +296,11 @@ class ProteinEmbedder:
         proteins, progress
             As for `embed`.
         output
-            Path of the parquet file: a row per name, which is the index; a column per number; the settings
-            in the metadata. Finished batches are kept beside it in ``<output>.parts``, from where a call that
-            was interrupted goes on, until the file is there.
+            Path of the parquet file, with one row per name (the index), one column per number, and the
+            settings in the metadata. Until it is complete, finished batches are kept next to it in
+            ``<output>.parts``, so that an interrupted call can be resumed.
         overwrite
-            Whether a file that is there may be replaced.
+            Whether to replace an existing file.
 
         Returns
         -------
@@ -443,15 +448,15 @@ def embed_proteins(
     Parameters
     ----------
     proteins, work_dir, progress
-        As for `ProteinEmbedder.embed`: what to embed, where finished batches are kept, and how progress is
-        shown after each.
+        As in `ProteinEmbedder.embed`: the proteins, the folder for finished batches, and how to show
+        progress.
     model, revision, layer, pooling, dtype, precision, window, overlap, tokens_per_batch, device, offline
-        As of `ProteinEmbedder`, which also writes the table.
+        As in `ProteinEmbedder`, which can also write the table.
 
     Returns
     -------
     EmbeddingTable
-        One vector per name, which `cellweft.Imputer` takes as its ``embedding``.
+        One vector per name, for the argument ``embedding`` of `cellweft.Imputer`.
 
     Raises
     ------
@@ -512,10 +517,12 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
     if twice:
         raise GeneError(
             where,
-            expected="every name once",
+            expected="each name once",
             got=f"{shorten(twice)} more than once",
-            fix="Keep one protein per gene; cellweft.genes.find_proteins chooses the reviewed, canonical, "
-            "longest one.",
+            fix=(
+                "Keep one protein per gene. cellweft.genes.find_proteins chooses the reviewed, canonical, "
+                "longest one."
+            ),
         )
     sequences = {str(name): sequence.strip().upper().removesuffix("*") for name, sequence in pairs}
     empty = [name for name, sequence in sequences.items() if not sequence]
@@ -524,16 +531,16 @@ def checked_proteins(proteins: Proteins) -> dict[str, str]:
             where,
             expected="a sequence for every name" if empty else "at least one protein",
             got=f"none for {shorten(empty)}" if empty else "none",
-            fix="Omit these names, or add their sequences." if empty else "Name the proteins to embed.",
+            fix="Omit these names, or add their sequences." if empty else "Pass the proteins to embed.",
         )
     for name, sequence in sequences.items():
         strange = _STRANGE.search(sequence)
         if strange is not None:
             raise InputError(
                 f"{where}, {name!r}",
-                expected=f"letters of amino acids, {AMINO_ACIDS}",
+                expected=f"amino acid letters, {AMINO_ACIDS}",
                 got=f"{strange[0]!r} at position {strange.start() + 1}",
-                fix="Correct the sequence, or leave the protein out.",
+                fix="Correct the sequence, or omit the protein.",
             )
     return sequences
 

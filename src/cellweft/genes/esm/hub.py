@@ -108,7 +108,7 @@ def find_model(model: str, *, revision: str | None = None, offline: bool = False
     if path.is_dir():
         if revision is not None:
             expected = f"none, as {model} is a folder"
-            fix = "Leave it out, or give the name of a model on the Hugging Face Hub."
+            fix = "Omit it, or pass the name of a model on the Hugging Face Hub."
             raise SettingError("revision", expected=expected, got=repr(revision), fix=fix)
         config = _read_config(path)
         weights = _weights(path)
@@ -118,7 +118,7 @@ def find_model(model: str, *, revision: str | None = None, offline: bool = False
             f"model {model}",
             expected="a folder with the files of a model, or a name such as facebook/esm2_t33_650M_UR50D",
             got="a file" if path.exists() else "nothing at this path",
-            fix="Name the folder that holds config.json, vocab.txt and model.safetensors.",
+            fix="Pass the folder that contains config.json, vocab.txt and model.safetensors.",
         )
     folder = _from_hub(model, revision, offline=offline)
     return ModelSource(name=model, revision=folder.name, folder=folder, config=_read_config(folder))
@@ -177,7 +177,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"model {folder}",
             expected=f"a folder with {_CONFIG}, {_LETTERS} and the weights",
             got=f"no {_CONFIG}, but {shorten(there, most=3)}" if there else "an empty folder",
-            fix="Name the folder that the model was downloaded or saved to.",
+            fix="Pass the folder to which the model was downloaded or saved.",
         )
     config = _read_json(folder / _CONFIG)
     kind = "esmfold" if config.get("is_folding_model") else config.get("model_type")
@@ -186,7 +186,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"model {folder}",
             expected="an ESM model",
             got=f"a model of type {kind!r}",
-            fix=f"Take one of {shorten(KNOWN_MODELS, most=len(KNOWN_MODELS))}.",
+            fix=f"Use one of {shorten(KNOWN_MODELS, most=len(KNOWN_MODELS))}.",
         )
     needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "max_position_embeddings")
     lacking = [key for key in needed if not isinstance(config.get(key), int)]
@@ -201,12 +201,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
-        raise _damaged(path, "another kind of JSON")
+        raise _damaged(path, "JSON of another structure")
     return found
 
 
 def _damaged(path: Path, got: str) -> FormatError:
-    return FormatError(str(path), expected="a file of a model", got=got, fix="Download the model again.")
+    return FormatError(str(path), expected="a model file", got=got, fix="Download the model again.")
 
 
 def _digest(folder: Path, weights: Sequence[Path]) -> str:
@@ -238,17 +238,17 @@ def _hub_error(error: Exception, model: str, revision: str | None) -> Exception:
     if isinstance(error, kinds.RepositoryNotFoundError | kinds.HFValidationError):
         return SettingError(
             f"model {model}",
-            expected="a model of the Hugging Face Hub, or a folder",
+            expected="a model on the Hugging Face Hub, or a folder",
             got="a name that is neither",
-            fix=f"{near(model, KNOWN_MODELS)} Or give the path of a folder with a model.",
+            fix=f"{near(model, KNOWN_MODELS)} Or pass the path of a folder with a model.",
         )
     cause = error.__cause__
     if isinstance(error, kinds.LocalEntryNotFoundError):
         is_offline = cause is None or isinstance(cause, kinds.OfflineModeIsEnabled)
         why = "offline mode" if is_offline else f"no answer from the Hub ({_first_line(cause)})"
         is_part = type(error) is not kinds.LocalEntryNotFoundError
-        return _not_here(model, f"{why} and {'a part of its files' if is_part else 'nothing'} in the cache")
-    return _not_here(model, f"a download that broke off ({_first_line(error)})")
+        return _not_here(model, f"{why} and {'some of its files' if is_part else 'nothing'} in the cache")
+    return _not_here(model, f"an interrupted download ({_first_line(error)})")
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -261,9 +261,9 @@ def _not_here(model: str, got: str) -> MissingFileError:
     hint = near(model, KNOWN_MODELS) if model not in KNOWN_MODELS else ""
     fixes = [
         hint if hint.startswith("Did you mean") else "",
-        "With a network, run again: files that came whole are kept.",
-        f"Without one, run `hf download {model} --local-dir {folder}` (of old, `huggingface-cli download`)",
-        "on a machine that has one, bring the folder here, and give it instead of the name:",
+        "With a network, run again: files that were downloaded completely are kept.",
+        f"Without one, run `hf download {model} --local-dir {folder}` (formerly `huggingface-cli download`)",
+        "on a machine that has one, copy the folder here, and pass it instead of the name:",
     ]
     return MissingFileError(
         f"model {model}",

@@ -321,8 +321,8 @@ def embed_sequences(
             n_tokens = len(batch) * batch[0].n_tokens
             raise MemoryBudgetError(
                 f"a batch of {n_tokens:,} tokens",
-                expected=f"that it fits in the memory of {model.device}",
-                got="no memory left there",
+                expected=f"a batch that fits in the memory of {model.device}",
+                got="no memory left",
                 fix="Use a smaller value: " + arg("tokens_per_batch") + ".",
             ) from error
         done: dict[int, FloatArray] = {}
@@ -383,7 +383,7 @@ def _tokens(tokenizer: Any, source: ModelSource) -> tuple[IntArray, int, int]:
     is_plain = made == [around[0], *letters, around[1]] and tokenizer.pad_token_id is not None
     if not is_plain or tokenizer.unk_token_id in letters:
         raise _unusable(
-            source, f"a vocabulary with one token for each of {AMINO_ACIDS}", "another vocabulary"
+            source, f"a vocabulary with one token for each of {AMINO_ACIDS}", "a different vocabulary"
         )
     table = np.full(128, tokenizer.unk_token_id, dtype=np.int64)
     table[np.frombuffer(AMINO_ACIDS.encode("ascii"), dtype=np.uint8)] = letters
@@ -410,5 +410,5 @@ def _unusable(source: ModelSource, expected: str, got: str) -> FormatError:
         f"model {source.name}",
         expected=expected,
         got=got,
-        fix="Download the model again, or take another, such as facebook/esm2_t33_650M_UR50D.",
+        fix="Download the model again, or use another one, such as facebook/esm2_t33_650M_UR50D.",
     )

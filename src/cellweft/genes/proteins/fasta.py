@@ -48,7 +48,7 @@ class FastaRecord:
     description
         The rest of the header; may be empty.
     sequence
-        Its amino acids in upper case, at least one, without a ``*`` at the end.
+        The amino acids in upper case, at least one, without a ``*`` at the end.
     """
 
     name: str
@@ -63,8 +63,8 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     Parameters
     ----------
     path
-        The file. Lower-case letters, blank lines and a ``*`` at the end of a sequence are taken as they are
-        meant; names may stand more than once.
+        The file. It may contain lower-case letters, blank lines, a ``*`` at the end of a sequence, and
+        duplicate names.
 
     Returns
     -------
@@ -74,9 +74,10 @@ def read_fasta(path: PathLike) -> list[FastaRecord]:
     Raises
     ------
     MissingFileError
-        Nothing lies at the path.
+        There is nothing at the path.
     FormatError
-        The file is no FASTA (binary, a web page, another text, empty), breaks off, or holds nucleotides.
+        The file is not a FASTA file (binary, a web page, other text, empty), is truncated, or contains
+        nucleotides.
     InputError
         A sequence is empty, or has a letter that is not an amino acid.
 
@@ -118,7 +119,7 @@ def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRec
             letters += len(sequence)
             yield FastaRecord(name=name, description=description.strip(), sequence=sequence)
     if stopped:
-        logger.warning("%s: proteins left out for a stop (*) inside: %d.", file, stopped)
+        logger.warning("%s: proteins left out because of an internal stop (*): %d.", file, stopped)
     if empty:
         raise InputError(
             str(file),
@@ -127,7 +128,7 @@ def iter_fasta(path: PathLike, *, skip_stops: bool = False) -> Iterator[FastaRec
             fix="Remove these headers, or add their sequences.",
         )
     if nucleotides and letters >= _MOST_NUCLEOTIDES:
-        raise _no_fasta(file, "nucleotides (A, C, G, T, U, N alone)", "Take the file of proteins instead.")
+        raise _no_fasta(file, "nucleotides (only A, C, G, T, U and N)", "Use the protein file instead.")
 
 
 def write_fasta(
@@ -173,7 +174,7 @@ def write_fasta(
 def near_path(path: Path) -> str:
     """Return a hint with the names nearest to that of a file that is not there."""
     names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    return near(path.name, names) if names else f"The folder {str(path.parent)!r} is not there either."
+    return near(path.name, names) if names else f"The folder {str(path.parent)!r} does not exist either."
 
 
 @contextlib.contextmanager
@@ -195,8 +196,8 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
         is_closed = isinstance(error, PermissionError)
         raise FormatError(
             str(path),
-            expected="a readable file" if is_closed else "a whole file",
-            got="no permission" if is_closed else f"one that is truncated or damaged ({error})",
+            expected="a readable file" if is_closed else "a complete file",
+            got="no permission" if is_closed else f"a file that is truncated or damaged ({error})",
             fix="Change its permissions." if is_closed else "Download it again.",
         ) from error
 
@@ -208,12 +209,12 @@ def _check_start(start: bytes, path: Path) -> None:
     got = next((kind for mark, kind in _ARCHIVES.items() if start.startswith(mark)), "")
     fix = "Unpack it first. Only .gz is read directly."
     if not text:
-        got, fix = "an empty file", "Download it again, or name another."
+        got, fix = "an empty file", "Download it again, or pass another file."
     elif not got and b"\0" in start:
-        got, fix = "a binary file", "Name the FASTA file itself."
+        got, fix = "a binary file", "Pass the FASTA file itself."
     elif text.startswith(b"<"):
         got = "a web page or XML"
-        fix = "The link led to a page about the file: download the FASTA file itself."
+        fix = "The link leads to a page about the file: download the FASTA file itself."
     elif not got:
         first = text.splitlines()[0].decode("utf-8", "replace")
         shown = repr(first if len(first) <= _MOST_SHOWN else f"{first[:_MOST_SHOWN]}...")
@@ -243,7 +244,7 @@ def _check_letters(sequence: str, where: str) -> None:
     if strange is None:
         return
     letter = strange[0]
-    gaps = "Take the gaps of the alignment out."
+    gaps = "Remove the gaps of the alignment."
     stop = "A stop inside a protein often comes from a translation in the wrong frame."
     fixes = {"*": stop, "-": gaps, ".": gaps}
     raise InputError(

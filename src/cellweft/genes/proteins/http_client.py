@@ -132,11 +132,11 @@ class Service:
             else:
                 if good(answer):
                     return answer
-                whole = "an answer that is not whole" if answer.is_good else f"HTTP {answer.status}"
+                whole = "an incomplete answer" if answer.is_good else f"HTTP {answer.status}"
                 trouble = whole + words_of(answer.data)
                 wait = max(pause, _asked_wait(answer.headers))
                 if wait > _LONGEST_WAIT:
-                    trouble += f" and the wish to wait {wait:,.0f} s"
+                    trouble += f" and the request to wait {wait:,.0f} s"
                 last = last or wait > _LONGEST_WAIT or not (answer.is_good or answer.status in passing)
             if last:
                 times = "" if attempt == 1 else f" ({attempt} attempts)"
@@ -179,12 +179,12 @@ def _in_words(error: BaseException) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     if isinstance(error, requests.JSONDecodeError) and error.doc.lstrip().startswith("<"):
-        return "a web page instead of data (a network that asks for a login?)"
+        return "a web page instead of data (does the network require a login?)"
     if isinstance(error, requests.ConnectionError):
         if _is_unknown_host(error):
-            return "no connection: the name of the host is not known here"
+            return "no connection: the host name cannot be resolved"
         return f"no connection ({_cause(error)})"
-    return "an answer that breaks off"
+    return "an answer that was cut off"
 
 
 def _is_unknown_host(error: BaseException) -> bool:

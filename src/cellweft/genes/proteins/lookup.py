@@ -29,9 +29,9 @@ Match: TypeAlias = Literal["exact", "case", "Ensembl", "synonym"]
 """How a gene was found: by its very name, by its name in another case, by its Ensembl ID, or by a synonym."""
 
 _CERTAIN: frozenset[Match] = frozenset({"exact", "Ensembl"})
-_UNASKED = "not in the cache and, offline, not asked for"
-_NAMES = "a text file with one gene a line"
-_NAMELESS = "its name has a blank, or a character that UniProt does not take"
+_UNASKED = "not in the cache, and not requested because of offline mode"
+_NAMES = "a text file with one gene per line"
+_NAMELESS = "its name contains a space, or a character that UniProt does not accept"
 
 Candidates: TypeAlias = dict[str, list[tuple[Match, Protein]]]
 """Proteins of each gene, with how they were found."""
@@ -106,7 +106,7 @@ def wanted_genes(
             data = open_input(path, argument="genes")
             return _of_names(data.var, where=data.where, column=gene_column)
         where = f"genes ({path})"
-        fix = "Name a text file, or a dataset by its full name with its ending, such as .h5ad."
+        fix = "Pass a text file, or a dataset by its full name with its extension, such as .h5ad."
         genes = read_names(path, where=where, fix=fix)
     names = [str(name) for name in genes]
     strange = [name for name in names if len(name.split()) != 1 or "," in name]
@@ -162,12 +162,12 @@ def _of_names(var: pd.DataFrame, *, where: str, column: str | None = None) -> li
     names = [str(name) for name in asked]
     twice = gene_names.duplicates_of(names)
     if not names or twice:
-        once = "Take each gene once; of a dataset, adata[:, ~adata.var_names.duplicated()]."
+        once = "List each gene once; for a dataset, use adata[:, ~adata.var_names.duplicated()]."
         raise GeneError(
             where,
-            expected="genes, each once",
+            expected="unique genes",
             got=f"{shorten(twice)} more than once" if twice else "none",
-            fix=once if twice else "Name at least one gene.",
+            fix=once if twice else "List at least one gene.",
         )
     blank = pd.Series("", index=var.index)
     ids, symbols = (
@@ -342,12 +342,12 @@ def _why_none(gene: Wanted, proteins: Sequence[Protein], taxon: int, unasked: se
         return _UNASKED
     others = {one.taxon for one in proteins if one.taxon not in (0, taxon)}
     if others:
-        return f"its proteins are of {organism_name(min(others))}"
+        return f"its proteins are from {organism_name(min(others))}"
     if proteins:
         return "its entries were deleted"
     if not gene.ensembl and not is_askable(gene.symbol):
         return _NAMELESS
-    return "no protein of this name" if not gene.by_id else "no protein of this Ensembl ID"
+    return "no protein with this name" if not gene.by_id else "no protein with this Ensembl ID"
 
 
 def without_network(taxon: int) -> str:
@@ -356,5 +356,5 @@ def without_network(taxon: int) -> str:
     return (
         "To work without a network, download the organism's proteins elsewhere, from "
         f"{URL}/uniprotkb/stream?format=fasta&compressed=true&query=organism_id:{taxon} "
-        "or from https://www.uniprot.org/proteomes, and name the file: " + file + "."
+        "or from https://www.uniprot.org/proteomes, and pass the file: " + file + "."
     )

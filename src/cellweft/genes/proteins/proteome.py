@@ -128,8 +128,11 @@ def read_proteome(paths: Sequence[Path], *, taxon: int, progress: Progress = no_
         raise InputError(
             ", ".join(str(path) for path in paths),
             expected=f"proteins of {organism_name(taxon)}",
-            got=f"{others.total():,} of others, such as {organism_name(max(others, key=others.__getitem__))}",
-            fix="Change the organism, or take its own file.",
+            got=(
+                f"{others.total():,} from others, such as "
+                f"{organism_name(max(others, key=others.__getitem__))}"
+            ),
+            fix="Change the organism, or use a file for this organism.",
         )
     return list(found.values())
 

@@ -34,28 +34,28 @@ TABLE_SUFFIXES = (".tsv", ".csv", ".parquet")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProteinTable:
-    """One protein for every gene, and how it was chosen.
+    """One protein for each gene, and how it was chosen.
 
     Attributes
     ----------
     table
-        A row for every gene, in the order asked for:
+        One row per gene, in the requested order:
 
-        - ``gene``: the name, as the dataset spells it
-        - ``accession``, ``entry_name``: the protein's names in the database; empty where there is none
-        - ``reviewed``: whether it stands in UniProt's reviewed part
-        - ``canonical``: whether it stands for the isoforms of its gene
-        - ``length``: its amino acids; 0 where there is no protein
-        - ``matched``: "exact", "case", "Ensembl" or "synonym"; empty where there is none
-        - ``gene_name``: what the database calls the gene
-        - ``candidates``: proteins that it was chosen from; of those that UniProt's service has, the reviewed
-          ones alone, where there is one
-        - ``reason``: why this one, or why none
-        - ``sequence``: the amino acids, one letter each; empty where there is no protein
+        - ``gene``: the name, as in the dataset
+        - ``accession``, ``entry_name``: the names of the protein in the database; empty if there is none
+        - ``reviewed``: whether it is in the reviewed part of UniProt
+        - ``canonical``: whether it is the canonical isoform of its gene
+        - ``length``: number of amino acids; 0 if there is no protein
+        - ``matched``: "exact", "case", "Ensembl" or "synonym"; empty if there is no protein
+        - ``gene_name``: the name of the gene in the database
+        - ``candidates``: number of proteins that it was chosen from; with UniProt's service, only reviewed
+          ones if there are any
+        - ``reason``: why this protein was chosen, or why there is none
+        - ``sequence``: the amino acids, one letter each; empty if there is no protein
     taxon
         The organism.
     source
-        Where the proteins come from: files, or UniProt with its release.
+        Origin of the proteins: files, or UniProt with its release.
     """
 
     table: pd.DataFrame
@@ -86,7 +86,7 @@ class ProteinTable:
 
     @property
     def cautions(self) -> list[str]:
-        """What one should know before the proteins are used, a sentence each."""
+        """What you should know before you use the proteins, one sentence each."""
         told = []
         without = self.table[self.table["length"] == 0]
         for reason, genes in without["gene"].groupby(without["reason"].str.replace(r" \(.*", "", regex=True)):
@@ -110,7 +110,7 @@ class ProteinTable:
         return f"ProteinTable({len(self.found):,} of {genes} from {self.source})"
 
     def records(self) -> list[FastaRecord]:
-        """Return the proteins as FASTA records, named by their genes as the dataset spells them."""
+        """Return the proteins as FASTA records, with the gene names of the dataset."""
         those = self.table[self.table["length"] > 0]
         columns = ("gene", "accession", "entry_name", "sequence")
         return [
@@ -120,16 +120,16 @@ class ProteinTable:
 
     @checks_kinds
     def write(self, fasta: PathLike, *, table: PathLike | None = None, overwrite: bool = False) -> None:
-        """Write the proteins to a FASTA file, and all genes to a table; both are there, or none.
+        """Write the proteins to a FASTA file, and all genes to a table. Either both are written, or none.
 
         Parameters
         ----------
         fasta
-            A name ending in .fa, .fasta or .faa, or in .gz, to be packed.
+            A path ending in .fa, .fasta or .faa; add .gz to compress the file.
         table
-            A name ending in .tsv, .csv or .parquet; None for no table.
+            A path ending in .tsv, .csv or .parquet; None for no table.
         overwrite
-            Whether files that are there may be replaced.
+            Whether to replace existing files.
 
         Raises
         ------
@@ -165,30 +165,30 @@ def find_proteins(
     url: str = URL,
     progress: ProgressOption = True,
 ) -> ProteinTable:
-    r"""Find one protein for every gene.
+    r"""Find one protein for each gene.
 
-    A gene is known by its exact name, else by its name in another case, else by its Ensembl ID, else by a
-    synonym, which only UniProt's service tells. Where the dataset names its genes by ID, the ID comes first.
-    Of a gene's proteins the reviewed come before the unreviewed, the canonical before isoforms, then the
+    Genes are matched by exact name, then ignoring case, then by Ensembl ID, then by synonym (only with
+    UniProt's service). If the dataset uses IDs as gene names, the ID comes first. If a gene has several
+    proteins, reviewed ones are preferred to unreviewed ones, canonical ones to other isoforms, then the
     longest, then the first accession.
 
     Parameters
     ----------
     genes
-        Names or Ensembl IDs; the path of a text file with one a line; or an AnnData, or a path of one. Where
-        its `var` has both symbols and Ensembl IDs, both are used.
+        Names or Ensembl IDs; the path of a text file with one per line; or AnnData or its path. If its `var`
+        has both symbols and Ensembl IDs, both are used.
     organism
-        Such as "mouse" or "Homo sapiens", or the number of a taxon of NCBI.
+        A name such as "mouse" or "Homo sapiens", or an NCBI taxon number.
     proteome
-        FASTA files to look in instead of asking UniProt: of UniProt, Ensembl or GENCODE, or any whose headers
-        start with the gene; gzipped or not.
+        FASTA files to use instead of UniProt's service: from UniProt, Ensembl or GENCODE, or any file whose
+        headers start with the gene name; may be gzipped.
     gene_column
         Column of `var` with the names; by default those of `var` itself.
     cache
-        Folder where UniProt's answers are kept; by default cellweft's in the user's folder for caches. What
-        is there is not asked for again: remove the folder for UniProt's next release.
+        Folder for UniProt's answers; by default cellweft's folder in your cache directory. Cached answers are
+        not requested again. To use a newer release of UniProt, remove the folder.
     offline
-        Never use the network: UniProt's answers come from the cache alone.
+        Whether to use only cached answers of UniProt, and never the network.
     url
         Address of UniProt's service, or of a copy.
     progress
@@ -198,27 +198,27 @@ def find_proteins(
     Returns
     -------
     ProteinTable
-        A row for every gene, those without a protein too.
+        One row per gene, including genes without a protein.
 
     Raises
     ------
     SettingError
-        The organism is not known.
+        The organism is unknown.
     GeneError
-        No gene, a duplicate gene, or none that has a protein.
+        There is no gene, a gene occurs twice, or no gene has a protein.
     MissingFileError
-        Nothing lies at a path; or offline, the cache has no answer for any of the genes.
+        There is nothing at a path, or offline the cache has no answer for any of the genes.
     FormatError, InputError
-        A file is not what it should be, or holds proteins of other organisms alone.
+        A file has the wrong format, or contains only proteins of other organisms.
     ServiceError
-        UniProt did not answer; what it did answer is kept, and the next run resumes from there.
+        UniProt did not answer. Answers that were received are kept, and the next run resumes from there.
 
     Notes
     -----
-    stImpute's paper takes the sequences from "protein databases (such as UniProt)" and finds none for about
-    3 % of its genes; which protein of a gene it takes is not said.
+    The stImpute paper uses sequences from "protein databases (such as UniProt)" and finds none for about 3 %
+    of its genes. It does not say which protein of a gene it uses.
 
-    A synonym that belongs to several genes tells none of them apart: such genes are left without a protein.
+    A synonym that belongs to several genes is ambiguous; such genes get no protein.
 
     Examples
     --------
@@ -245,7 +245,7 @@ def find_proteins(
         source, unasked = ", ".join(path.name for path in paths), set[str]()
     else:
         folder = default_cache() if cache is None else Path(cache).expanduser()
-        fix = f"The answers so far are kept in {folder}: run again to continue. "
+        fix = f"The answers received so far are kept in {folder}. Run again to continue. "
         fix += lookup.without_network(taxon)
         service = Service(url=url.rstrip("/"), name="UniProt", fix=fix)
         uniprot = UniProt(service=service, cache=folder, offline=offline)
@@ -273,14 +273,14 @@ def default_cache() -> Path:
 def _none_found(found: ProteinTable, wanted: Sequence[lookup.Wanted]) -> GeneError:
     by_id = all(gene.by_id and not gene.symbol for gene in wanted)
     fix = (
-        "The genes are Ensembl IDs, and UniProt's files have none: take Ensembl's file of peptides, or a "
-        "dataset whose var has a column gene_symbol."
+        "The genes are Ensembl IDs, which UniProt's files do not contain. Use Ensembl's peptide file, or "
+        "a dataset with a column gene_symbol in var."
         if by_id and not found.source.startswith("UniProt ")
-        else "Check the organism, and that the names are symbols or Ensembl IDs of genes."
+        else "Check the organism, and that the names are gene symbols or Ensembl gene IDs."
     )
     return GeneError(
         "genes",
         expected=f"genes of {organism_name(found.taxon)} in {found.source}",
-        got=f"a protein for none of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
+        got=f"no protein for any of {len(wanted):,}: {shorten([gene.name for gene in wanted], most=3)}",
         fix=fix,
     )

@@ -58,9 +58,9 @@ def taxon_of(organism: str | int) -> int:
     if text not in known:
         raise SettingError(
             "organism",
-            expected="the name of an organism or the number of its taxon",
+            expected="the name of an organism or its taxon number",
             got=repr(organism),
-            fix=f"{near(text, names)} The number of any other is found at https://www.uniprot.org/taxonomy.",
+            fix=f"{near(text, names)} Look up any other taxon number at https://www.uniprot.org/taxonomy.",
         )
     return known[text]
 

@@ -183,7 +183,7 @@ class UniProt:
         for _ in range(_JOB_ATTEMPTS):
             submitted = self.service.post("/idmapping/run", form).data
             if not isinstance(submitted, dict) or "jobId" not in submitted:
-                raise self.service.refused("/idmapping/run", f"no number of a job{words_of(submitted)}")
+                raise self.service.refused("/idmapping/run", f"no job ID{words_of(submitted)}")
             job = urllib.parse.quote(str(submitted["jobId"]), safe="")
             if self._is_finished(job):
                 query = urllib.parse.urlencode({"fields": _FIELDS, "format": "json", "size": _PAGE})
@@ -205,7 +205,7 @@ class UniProt:
                 return True
             self.service.wait(pause)
             waited, pause = waited + pause, min(1.5 * pause, _LONGEST_POLL)
-        raise self.service.refused(path, f"a job that does not end ({waited / 60:,.0f} min)")
+        raise self.service.refused(path, f"a job that does not finish ({waited / 60:,.0f} min)")
 
     def _pages(self, path: str, folder: Path) -> Iterator[dict[str, Any]]:
         """Yield the pages of a result, those that were kept from the disk."""
@@ -227,7 +227,7 @@ class UniProt:
         try:
             rows = [_row(one) for one in answer.data["results"]]
         except (KeyError, TypeError, AttributeError) as error:
-            raise self.service.refused(path, f"entries of another form ({error!r})") from error
+            raise self.service.refused(path, f"entries in another format ({error!r})") from error
         return {
             "path": path,
             "rows": rows,

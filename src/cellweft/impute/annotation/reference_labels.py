@@ -83,8 +83,8 @@ def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "
         columns = {column: labels_of(pair, labels)}
     ordered = sorted(columns, key=lambda name: len(np.unique(columns[name].astype(str))))
     if not ordered:
-        fix = sentence("Name one: {}.", arg(argument, Placeholder("COLUMN")))
-        raise InputError(argument, expected="a column of obs, or several", got="none", fix=fix)
+        fix = sentence("Specify one: {}.", arg(argument, Placeholder("COLUMN")))
+        raise InputError(argument, expected="one or more columns of obs", got="none", fix=fix)
     table = pd.DataFrame({name: columns[name].astype(str) for name in ordered})
     has_label = (table != _NO_LABEL).all(axis=1).to_numpy() & ~pair.sc.empty_cells
     for name in ordered:
@@ -101,8 +101,8 @@ def _check_columns(pair: Pair, names: Sequence[object]) -> None:
     if len(names) == pair.sc.n_cells and not {*map(str, names)} <= {*pair.sc.table.columns}:
         raise InputError(
             "labels",
-            expected="a list of columns of obs, or an array with the label of each cell",
-            got=f"a list of {len(names):,} other texts, as many as there are cells",
+            expected="a list of columns of obs, or an array with a label per cell",
+            got=f"a list of {len(names):,} other strings, one per cell",
             fix="Pass the labels of the cells as an array: np.array(labels).",
         )
 
@@ -116,5 +116,5 @@ def _check_labels(pair: Pair, name: str, labels: pd.Series[Any], argument: str) 
         argument,
         expected=f"cells of at least 2 types in {name!r} of the reference",
         got=alike or f"none for any of its {n_cells:,} cells",
-        fix=sentence("Name another column of obs: {}.", arg(argument, Placeholder("COLUMN"))),
+        fix=sentence("Choose another column of obs: {}.", arg(argument, Placeholder("COLUMN"))),
     )

@@ -40,7 +40,7 @@ _FLYING = 4  # tiles on their way, for each thread of the cluster
 _MOST_LOSSES = 3  # times that all workers may be lost without a tile between
 _DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here whatever Dask's configuration says
 _ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
-_STAY = "Look at their logs; give each worker more memory, or take a smaller budget (" + arg("memory") + ")."
+_STAY = "Check their logs. Give each worker more memory, or use a smaller budget (" + arg("memory") + ")."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +82,7 @@ class Cluster:
         except (OSError, lost) as error:
             raise ServiceError(
                 "dask",
-                expected=expected or f"a Dask scheduler that answers at {self.address}",
+                expected=expected or f"a Dask scheduler that responds at {self.address}",
                 got=got or f"the error {str(error) or type(error).__name__!r}",
                 fix="Check that the scheduler and its workers are running, and run again. With "
                 + arg("resume", True)
@@ -258,8 +258,8 @@ class WorkerPool:
         """Give up what is on its way, and return the numbers."""
         self._losses += 1
         if self._losses > _MOST_LOSSES:
-            got = f"all of them lost {self._losses} times without a tile made"
-            raise ServiceError("dask", expected="workers that stay", got=got, fix=_STAY)
+            got = f"all of them lost {self._losses} times without finishing a tile"
+            raise ServiceError("dask", expected="workers that stay connected", got=got, fix=_STAY)
         numbers = [number for number, _ in self._flying.values()]
         self._flying, self._shipped = {}, None
         return numbers
@@ -284,8 +284,8 @@ def _make(maker: TileMaker, number: int) -> int:
 def _refuse(error: BaseException) -> NoReturn:
     """Raise what a worker raised, or what became of the workers."""
     if isinstance(error, require("distributed.scheduler", "dask").KilledWorker):
-        got = f"several that were lost with the same one ({error})"
-        raise ServiceError("dask", expected="workers that bear a tile", got=got, fix=_STAY) from error
+        got = f"several workers lost while computing the same tile ({error})"
+        raise ServiceError("dask", expected="workers that can compute a tile", got=got, fix=_STAY) from error
     raise error
 
 
@@ -296,7 +296,7 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
         found = cluster.client.run(worker_state, maker.marker, _LATE, on_error="return")
     for worker, one in found.items():
         if isinstance(one, ImportError | AttributeError):
-            _other(worker, expected="cellweft, as here", got=f"the error {str(one)!r}")
+            _other(worker, expected="the same cellweft as here", got=f"the error {str(one)!r}")
     states = {
         worker: one for worker, one in found.items() if isinstance(one, WorkerState)
     }  # others were just lost
@@ -354,9 +354,9 @@ def _processes(count: int, memory: int) -> Iterator[Any]:
         except RuntimeError as error:
             raise ServiceError(
                 "dask",
-                expected=f"{count} processes of this machine that start",
+                expected=f"{count} processes on this machine that start",
                 got=f"the error {str(error)!r}",
-                fix="In a script, put what is run under: if __name__ == '__main__':",
+                fix="In a script, put your code under: if __name__ == '__main__':",
             ) from error
         with cluster:
             yield cluster

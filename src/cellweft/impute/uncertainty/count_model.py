@@ -202,10 +202,10 @@ def check_counts(pair: Pair, scale: str) -> None:
     if scale == "counts" and pair.st.scale != "raw":
         raise ScaleError(
             "scale",
-            expected="spatial data of counts, for a result on the scale of counts",
-            got=f"{_NAMES[pair.st.scale]}, from which the counts are not known",
+            expected="spatial counts, for a result on the scale of counts",
+            got=f"{_NAMES[pair.st.scale]}, from which the counts cannot be recovered",
             fix=sentence(
-                "Read the counts, from another layer, say, {}, or leave {} out.",
+                "Read the counts, for example from another layer, {}, or leave {} out.",
                 arg("st_layer", Placeholder("NAME")),
                 arg("scale"),
             ),
@@ -287,7 +287,7 @@ class _Entries:
                 "counts",
                 expected=f"at least {SMALLEST_PANEL} genes with counts",
                 got=f"{int(usable.sum())}",
-                fix="A smaller panel does not tell how counts follow from predictions.",
+                fix="A smaller panel is not enough to learn how counts relate to predictions.",
             )
         rates, measured, size = rates[:, usable], measured[:, usable], size[:, usable]
         floor = _LEAST_RATE * rates.mean(axis=0)

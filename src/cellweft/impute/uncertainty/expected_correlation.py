@@ -148,7 +148,7 @@ class Predictability(StoredArrays):
                 "features",
                 expected=f"{len(self.weights)} columns, as in the fit",
                 got=f"{values.shape[1]}",
-                fix="Summarise genes for scoring as those of the panel.",
+                fix="Summarise the scored genes in the same way as the panel genes.",
             )
         score: DoubleArray = np.tanh(values @ self.weights)
         return score, *self.interval(score, level=level)
@@ -353,7 +353,7 @@ def _table(features: DoubleArray) -> DoubleArray:
         raise InputError(
             "features",
             expected="a table of genes x summaries, finite and at or above 0",
-            got=f"an array of shape {values.shape}" if values.ndim != 2 else "a value that is not",
+            got=f"an array of shape {values.shape}" if values.ndim != 2 else "another value",
             fix="Pass the result of summaries.",
         )
     return values

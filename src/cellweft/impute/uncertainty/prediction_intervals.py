@@ -347,13 +347,13 @@ class _Entries:
                 "predicted",
                 expected=f"cells, and at least {SMALLEST_PANEL} genes",
                 got=f"an array of shape {values.shape}",
-                fix="Intervals cannot be learned from a smaller panel: impute without them.",
+                fix="Intervals cannot be learned from a smaller panel. Impute without them.",
             )
         if not (np.isfinite(values).all() and np.isfinite(measured).all()):
             raise InputError(
                 "predicted and truth",
                 expected="finite values",
-                got="NaN or infinite ones",
+                got="NaN or infinite values",
                 fix="Remove these cells or genes.",
             )
         every = slice(None, None, -(-values.size // _MOST_ENTRIES))
