@@ -34,6 +34,8 @@ from cellweft.genes.esm.embedder import ProteinEmbedder
 from cellweft.impute import planning
 from cellweft.impute.imputer import Imputer
 
+distributed = pytest.importorskip("distributed")
+
 KINDS = (
     "zarr",
     "sparse zarr",
@@ -87,16 +89,15 @@ def work(kind: str, world: Any, folder: Path) -> None:
 
 def impute_over_dask(imputer: cellweft.Imputer, path: Path) -> None:
     """Make a result of many tiles by two workers, threads of this process, which is not used afterwards."""
-    distributed = pytest.importorskip("distributed")
     whole = Imputer._job
 
     def job(self: Imputer, *args: Any, **kwargs: Any) -> Any:
         made = whole(self, *args, **kwargs)
-        small = dataclasses.replace(made.plan, cells_per_block=8, genes_per_block=4)
+        small = dataclasses.replace(made.plan, cells_per_block=16, genes_per_block=8)
         return dataclasses.replace(made, plan=small)
 
     Imputer._job = job  # type: ignore[method-assign]
-    planning.CHUNK_BYTES = 4 * 8 * 4
+    planning.CHUNK_BYTES = 4 * 16 * 8
     with distributed.LocalCluster(
         n_workers=2, processes=False, protocol="tcp", memory_limit=0, dashboard_address=None
     ) as cluster:
