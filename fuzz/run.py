@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 _MOST_SECONDS = 20.0  # that one file may take
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
 _BATCH = 5000  # files at most that a process reads before another takes its place
-_IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (files are written there often)
+_IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
 
 
 class TooSlow(BaseException):

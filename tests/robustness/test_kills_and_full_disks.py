@@ -202,7 +202,9 @@ def protein_model(world: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(world: Any, protein_model: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, int, float]]:
+def whole(
+    world: Any, protein_model: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Any, int, float]]:
     """Function that returns what an undisturbed run makes, its file operations and its seconds."""
     known: dict[str, tuple[Any, int, float]] = {}
 
