@@ -17,19 +17,19 @@ import pandas as pd
 
 from common import peak_of_this_process, write
 
-SIZES = ((1_000, 1_000, 500), (4_000, 3_000, 1_500), (16_000, 6_000, 3_000))
-"""Spatial cells, cells of the reference, genes; a fifth of these is on the panel."""
+SIZES = ((1_000, 1_000, 500, 100), (4_000, 3_000, 1_500, 150), (6_000, 5_000, 2_500, 200))
+"""Spatial cells, cells of the reference, genes, and how many of these are on the panel."""
 KINDS = ("auto", "stimpute", "place")
 ROOM = 1.1
 """Budget, in parts of what is needed at least."""
 
 
-def make(folder: Path, n_spatial: int, n_reference: int, n_genes: int) -> None:
+def make(folder: Path, n_spatial: int, n_reference: int, n_genes: int, n_panel: int) -> None:
     """Write the inputs; in a process of its own, whose memory is not that of a case."""
     import cellweft
 
     made = cellweft.datasets.simulate_tissue(
-        n_spatial=n_spatial, n_reference=n_reference, n_genes=n_genes, n_panel=n_genes // 5, seed=1
+        n_spatial=n_spatial, n_reference=n_reference, n_genes=n_genes, n_panel=n_panel, seed=1
     )
     made.sc.write_h5ad(folder / "sc.h5ad")
     made.st.write_h5ad(folder / "st.h5ad")
@@ -42,7 +42,7 @@ def case(kind: str, folder: Path) -> dict[str, Any]:
     pair = cellweft.pair(folder / "sc.h5ad", folder / "st.h5ad")
     if kind == "place":
         placer = cellweft.Placer(settings={"steps": 3, "models": 1})
-        least = budget = planned = placer.plan(pair).peak_bytes
+        least = budget = planned = placer.plan(pair=pair).peak_bytes
         placer.fit(pair, progress=False).place(progress=False)
     else:
         steps = {"auto": ("steps", "fold_steps", "level_steps"), "stimpute": ("epochs", "ae_epochs")}
@@ -76,7 +76,7 @@ def run(*words: str) -> str:
 def main() -> None:
     """Run all cases, or one, in processes of their own, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--make", nargs=4, help="folder, spatial cells, cells of the reference, genes")
+    parser.add_argument("--make", nargs=5, help="folder, spatial cells, reference cells, genes, panel")
     parser.add_argument("--case", nargs=2, help="kind and folder")
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="the first so many sizes")
     options = parser.parse_args()

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 _MOST_SECONDS = 20.0  # that one file may take
 _MOST_BYTES = 6 * 2**30  # of address space: a size that is damaged must not ask for all memory
-_BATCH = 200  # files that a process reads before the others have their turn
+_BATCH = 5000  # files at most that a process reads before another takes its place
+_IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # files are written there often
 
 
 class TooSlow(BaseException):
@@ -63,8 +64,8 @@ def _fault_of(name: str, path: Path, rng: random.Random) -> str | None:
     return None
 
 
-def _work(name: str, source: Path, seeds: range, found: Any, done: Any) -> None:
-    """Read files of some seeds in a process of their own."""
+def _work(name: str, source: Path, seeds: range, stop: float, found: Any, done: Any) -> None:
+    """Read files of some seeds in a process of their own, until a time."""
 
     def too_slow(*_: object) -> None:
         raise TooSlow
@@ -72,7 +73,7 @@ def _work(name: str, source: Path, seeds: range, found: Any, done: Any) -> None:
     signal.signal(signal.SIGALRM, too_slow)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as folder:
         path = Path(folder, source.name)
         for seed in seeds:
             _copied(source, path)
@@ -80,6 +81,8 @@ def _work(name: str, source: Path, seeds: range, found: Any, done: Any) -> None:
             if fault is not None:
                 found.put((seed, fault))
             done.value = seed + 1
+            if time.monotonic() > stop:
+                break
     found.put(None)
     found.close()
     found.join_thread()
@@ -93,7 +96,7 @@ def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[i
     while seed < first + most and (time.monotonic() < stop or seed == first):
         seeds = range(seed, min(seed + _BATCH, first + most))
         found, done = context.Queue(), context.Value("q", seed)
-        process = context.Process(target=_work, args=(name, source, seeds, found, done))
+        process = context.Process(target=_work, args=(name, source, seeds, stop, found, done))
         process.start()
         while process.is_alive() or not found.empty():
             try:
@@ -108,7 +111,7 @@ def fuzz(name: str, source: Path, first: int, stop: float, most: int) -> tuple[i
             faults.append((done.value, f"the process ended with {process.exitcode}"))
             seed = done.value + 1
         else:
-            seed = seeds.stop
+            seed = done.value
     return seed - first, faults
 
 
@@ -149,7 +152,7 @@ def main() -> int:
 
     names = options.targets or list(TARGETS)
     with tempfile.TemporaryDirectory() as folder:
-        sources = make(Path(folder))
+        sources = make(Path(folder), names)
         if options.atheris:
             _with_atheris(names[0], sources[names[0]], rest)
         n_all, n_faults = 0, 0

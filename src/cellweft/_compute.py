@@ -30,7 +30,7 @@ _REPORTING = threading.Lock()  # held by the outermost call that reports its pro
 _REDRAWN = 0.25  # seconds between two drawings of the bar in a notebook
 PROCESS_BYTES = 450e6
 """What Python takes at least with torch, anndata and scipy loaded, before any data."""
-_WORK_BYTES = 100e6  # what the libraries take besides once they work: threads, code loaded at its first use
+_WORK_BYTES = 130e6  # what the libraries take besides once they work: threads, code loaded at its first use
 _least_resident = float("inf")
 SPARSE_BYTES = 8.0
 """A value of a sparse matrix and its column."""

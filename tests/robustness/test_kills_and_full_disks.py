@@ -5,6 +5,7 @@ counts its file operations (files opened for writing, folders made, names change
 kills the process, or says that the disk is full, at the one that is asked for.
 """
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -21,25 +22,46 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import cellweft
 from cellweft.cli import app
 from cellweft.data.io.atomic_output import ForgivingFile
 from cellweft.errors import CellweftError
+from cellweft.genes.esm.embedder import ProteinEmbedder
+from cellweft.impute import planning
+from cellweft.impute.imputer import Imputer
 
-KINDS = ("zarr", "sparse zarr", "half zarr", "h5ad", "sparse h5ad", "model", "place", "evaluate")
+distributed = pytest.importorskip("distributed")
+
+KINDS = (
+    "zarr",
+    "sparse zarr",
+    "half zarr",
+    "dask zarr",
+    "h5ad",
+    "sparse h5ad",
+    "model",
+    "place",
+    "evaluate",
+    "embed",
+)
 N_KILLS = 6  # of each kind: half at a file operation, half at a moment
 WORK: dict[str, tuple[str, dict[str, Any]]] = {
     "zarr": ("out.zarr", {}),
     "sparse zarr": ("out.zarr", {"sparse": 0.05}),
     "half zarr": ("out.zarr", {"dtype": "float16"}),
+    "dask zarr": ("out.zarr", {}),
     "h5ad": ("out.h5ad", {}),
     "sparse h5ad": ("out.h5ad", {"sparse": 0.05}),
     "model": ("out.model", {}),
     "place": ("out.h5ad", {}),
     "evaluate": ("scores.csv", {}),
+    "embed": ("esm.parquet", {"tokens_per_batch": 70}),
 }
+PROTEINS = {f"Gene{number}": "MASSTPSWLKRNDEQGHIVFYC"[number : 20 + number % 3] for number in range(12)}
 
 
 def work(kind: str, world: Any, folder: Path) -> None:
@@ -56,8 +78,30 @@ def work(kind: str, world: Any, folder: Path) -> None:
     elif kind == "evaluate":
         options = ["--methods", "mean", "--folds", "2", "--device", "cpu", "--quiet"]
         _command("evaluate", *inputs, "-o", str(path), *options)
+    elif kind == "embed":
+        embedder = ProteinEmbedder(model=str(world.folder / "esm"), device="cpu", **how)
+        embedder.embed_to(PROTEINS, path, progress=False)
+    elif kind == "dask zarr":
+        impute_over_dask(world.imputer, path)
     else:
         world.imputer.impute_to(path, progress=False, **how)
+
+
+def impute_over_dask(imputer: cellweft.Imputer, path: Path) -> None:
+    """Make a result of many tiles by two workers, threads of this process, which is not used afterwards."""
+    whole = Imputer._job
+
+    def job(self: Imputer, *args: Any, **kwargs: Any) -> Any:
+        made = whole(self, *args, **kwargs)
+        small = dataclasses.replace(made.plan, cells_per_block=16, genes_per_block=8)
+        return dataclasses.replace(made, plan=small)
+
+    Imputer._job = job  # type: ignore[method-assign]
+    planning.CHUNK_BYTES = 4 * 16 * 8
+    with distributed.LocalCluster(
+        n_workers=2, processes=False, protocol="tcp", memory_limit=0, dashboard_address=None
+    ) as cluster:
+        imputer.impute_to(path, progress=False, dask=cluster.scheduler_address)
 
 
 class Refused(Exception):  # noqa: N818
@@ -136,7 +180,31 @@ def full_disk() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, int, float]]:
+def protein_model(world: Any) -> None:
+    """A random network of the form of ESM-2 and its tokens, in the folder "esm" of the world."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.EsmConfig(
+        vocab_size=33,
+        mask_token_id=32,
+        pad_token_id=1,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        position_embedding_type="rotary",
+        emb_layer_norm_before=False,
+        token_dropout=True,
+    )
+    folder = world.folder / "esm"
+    transformers.EsmModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tokens = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(tokens))
+
+
+@pytest.fixture(scope="module")
+def whole(
+    world: Any, protein_model: None, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Any, int, float]]:
     """Function that returns what an undisturbed run makes, its file operations and its seconds."""
     known: dict[str, tuple[Any, int, float]] = {}
 
@@ -161,6 +229,8 @@ def content(path: Path) -> Any:
     """Return all of an output that does not depend on when it was made, as bytes told by hashes."""
     if path.suffix == ".csv":
         return path.read_text()
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).to_csv()
     if path.suffix == ".model":
         return [hashlib.sha256((path / one).read_bytes()).hexdigest() for one in ("weights.safetensors",)]
     data = anndata.read_zarr(path) if path.suffix == ".zarr" else anndata.read_h5ad(path)

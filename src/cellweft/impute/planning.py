@@ -35,6 +35,7 @@ _CELL_BYTES = 100.0  # a spatial cell's name, place, total and annotation
 _SEARCHED = 256  # cells whose neighbours are sought at once
 _VALUE_COPIES = 12  # arrays as large as a block of values, while levels are given to them
 _WEIGHT_BLOCK_BYTES = 50e6  # blocks of attention's weights
+_NETWORK_COPIES = 4  # arrays of a step of stImpute: gradients, and what the C library keeps in gaps between
 _STEP_COPIES = 6  # arrays as large as a step's weights, gradients too
 _MAP_COPIES = 12  # arrays as large as one of the two maps: gradients and their moments too
 _CARRIED_BYTES = 32.0  # a gene in a reference cell, in float64 too while its moments are taken
@@ -347,12 +348,13 @@ def _held_bytes(pair: Pair) -> float:
 
 
 def _training_bytes(pair: Pair, settings: StImputeSettings) -> float:
-    """Return what a training step and the training cells take, with gradients as much again."""
+    """Return what a training step and the training cells take."""
     n_panel = len(pair.shared_genes)
     genes = min(n_panel, settings.batch_genes)
     sources = min(n_sources_of(pair, settings), settings.batch_sources)
     cells = min(pair.st.n_cells, settings.training_cells)
-    step = 2 * bytes_per_cell(settings, sources, genes) * min(settings.batch, settings.cells_per_epoch, cells)
+    batch = min(settings.batch, settings.cells_per_epoch, cells)
+    step = _NETWORK_COPIES * bytes_per_cell(settings, sources, genes) * batch
     return step + 4.0 * cells * (3 * n_panel + 2 * settings.k) + _TABLE_BYTES * pair.sc.n_cells * n_panel
 
 
