@@ -27,8 +27,8 @@ options = [
     *option("--edges", snakemake.input.get("edges")),
     *option("--save-model", snakemake.output.get("model")),
 ]
-# A killed job leaves its finished parts next to the output. Snakemake removes the outputs of such a job, but not
-# these parts, and the next attempt resumes from them. If there are none, it starts from the beginning.
+# A killed job leaves its finished parts next to the output. Snakemake removes the outputs of such a job, but
+# not these parts, and the next attempt resumes from them. If there are none, it starts from the beginning.
 if output.endswith(".zarr"):
     options.append("--resume")
 
