@@ -12,10 +12,12 @@ from sklearn.model_selection import KFold
 
 import cellweft
 from cellweft.evaluate.methods import resolve_methods
+from cellweft.nn.config import AttentionSettings
 
 from common import DATA, PAIRS, markdown, write
 
 METHODS = ["auto", "knn", "attention:space=log+temperature=0.05"]
+BY_CELL = "auto:level_cell_genes=0"  # levels depend on the cell for any panel, not only for 24 genes and more
 SIZES = [5, 10, 20, 40, 80]
 
 
@@ -50,7 +52,7 @@ def main() -> None:
         rows: dict[str, pd.Series] = {}
         for size in [*(size for size in SIZES if size < len(others)), len(others)]:
             draws = asked.draws if size < len(others) else 1
-            for method in METHODS:
+            for method in [*METHODS, BY_CELL] if size < AttentionSettings().level_cell_genes else METHODS:
                 runs = []
                 for draw in range(draws):
                     order = np.random.default_rng(draw).permutation(others)
