@@ -286,7 +286,7 @@ def heat_map(
     ax
         The panel.
     values
-        (n_rows, n_columns), NaN where there is none.
+        (n_rows, n_columns), NaN if there is none.
     rows, columns
         Their names.
     marked
