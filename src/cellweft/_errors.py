@@ -510,7 +510,7 @@ def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[An
     where
         What errors call them.
     rows
-        Positions, negative ones counted from the end; a slice; or a boolean for each row.
+        Positions, negative ones counted from the end; a slice; or one boolean per row.
     n_rows
         How many rows there are.
     what

@@ -449,7 +449,7 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
     missing = [column for column in COLUMNS if column not in table.columns]
-    fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement. Cell types come from "
+    fix = "Create it with cellweft.evaluate_imputation or cellweft.evaluate_placement. Cell types come from "
     fix += "Imputer.annotate."
     if missing or table.empty:
         expected = f"a table of scores, with the columns {shorten(COLUMNS, most=9)}"

@@ -32,7 +32,7 @@ class Standard:
     form
         How its values are written.
     less
-        Whether less is better.
+        Whether lower is better.
     """
 
     said: str
@@ -238,7 +238,7 @@ def standards_table(names: Sequence[str]) -> Table:
     for name in names:
         one = STANDARDS[name]
         good, poor = (Number(value, one.form, f"{SOURCE}, {name}") for value in (one.good, one.poor))
-        rows.append((f"{one.said}{' (less is better)' * one.less}", good, poor))
+        rows.append((f"{one.said}{' (lower is better)' * one.less}", good, poor))
     return Table(
         caption=("What the verdicts count as good and poor",),
         heads=("", "good from", "poor beyond"),

@@ -402,7 +402,7 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
 def _rows_of(names: pd.Index, known: pd.Index) -> tuple[IntArray, str]:
     """Return where names of cells stand among known ones, -1 where they do not, and how, if not as they are.
 
-    Where none is there, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
+    If there is none, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
     """
     rows = _positions(names, known)
     if (rows >= 0).any():

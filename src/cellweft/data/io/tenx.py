@@ -138,7 +138,7 @@ def chosen_name(names: list[str], sample: str | None, *, where: str, argument: s
         where,
         expected=f"a single {what}",
         got=f"{len(names)}: {shorten(names, most=12)}",
-        fix="Name the one to take: " + arg(argument, names[0]) + ".",
+        fix="Choose one: " + arg(argument, names[0]) + ".",
     )
 
 
@@ -287,7 +287,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
                 "S1_matrix.mtx, S1_barcodes.tsv and S1_features.tsv."
             )
             if complete:
-                fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
+                fix = "Choose one: " + arg(argument, next(filter(None, complete), "")) + "."
             got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
             raise FormatError(where, expected="the files of a single sample", got=got, fix=fix)
         sample = chosen_name(names, sample, where=where, argument=argument, what="sample")
