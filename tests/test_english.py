@@ -66,6 +66,17 @@ STRUCK = {
     r"out of its range": "out of range",
     r"those it was fitted to": "those of the fit",
     r"where to draw[;,]": "axes to draw on",
+    r"stands? (twice|more than once)": "occurs twice; duplicate names",
+    r"in case alone": "only in case",
+    r"not complete\b": "incomplete",
+    r"(none is there|where nothing is)\b": "there are none; does not exist",
+    r"into memory whole": "completely",
+    r"taken the other way round": "swapped",
+    r"bring (all|them) to (one|the same)": "convert",
+    r"came whole": "downloaded completely",
+    r"less is better": "lower is better",
+    r"name the one to take": "choose one",
+    r"one gene a line|a boolean for each\b": "one gene per line",
 }
 """Patterns, case ignored, and what to write instead."""
 

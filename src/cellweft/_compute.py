@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_REPORTING = threading.Lock()  # held by the outermost call that reports its progress
-_REDRAWN = 0.25  # seconds between two drawings of the bar in a notebook
+_REPORTING = threading.Lock()  # set by the outermost call that reports progress
+_REDRAWN = 0.25  # seconds between updates of the bar in a notebook
 PROCESS_BYTES = 450e6
 """What Python takes at least with torch, anndata and scipy loaded, before any data."""
-_WORK_BYTES = 130e6  # what the libraries take besides once they work: threads, code loaded at its first use
+_WORK_BYTES = 130e6  # memory of the libraries in use: threads, code that is loaded at first use
 _least_resident = float("inf")
 SPARSE_BYTES = 8.0
 """A value of a sparse matrix and its column."""
@@ -230,7 +230,7 @@ def process_bytes() -> float:
 
 
 def _resident_bytes() -> float:
-    """Return the memory that this process holds now; 0 where the system does not say."""
+    """Return the memory that this process holds now; 0 if the system does not say."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123 (no file of a user's)
             return float(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -289,9 +289,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("a bug"))
     (True, False)
     """
-    torch = sys.modules.get("torch")  # which has raised nothing where nobody has imported it
+    torch = sys.modules.get("torch")  # if nobody has imported torch, it cannot have raised this error
     of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    # Where it found none on the CPU, torch raises a plain RuntimeError that its text alone tells.
+    # On the CPU, torch raises a plain RuntimeError, which only its text identifies.
     of_cpu = type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
     return isinstance(error, MemoryError) or of_gpu or of_cpu
 
@@ -354,7 +354,7 @@ def _progress_bar() -> Iterator[Progress]:
         nonlocal drawn
         if stage == task.description:
             bars.update(task.id, completed=done, total=total)
-        else:  # the time left of a stage is told from its own speed
+        else:  # the remaining time of a stage is estimated from its own speed
             bars.reset(task.id, description=stage, completed=done, total=total)
         if handle is not None and time.monotonic() - drawn > _REDRAWN:
             handle.update(bars)
@@ -364,7 +364,7 @@ def _progress_bar() -> Iterator[Progress]:
         with bars:
             yield report
         return
-    # rich itself draws in notebooks with ipywidgets alone
+    # in notebooks, rich only draws with ipywidgets
     handle = importlib.import_module("IPython.display").display(bars, display_id=True)
     try:
         yield report

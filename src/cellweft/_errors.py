@@ -186,7 +186,7 @@ class CellweftError(Exception):
     def fields(self, style: Callable[[Argument], str] = str) -> dict[str, str]:
         """Return ``where``, ``expected``, ``got`` and ``fix``, with every argument as ``style`` shows it."""
         where = self.where
-        if style is not str and where == self.argument:  # a name alone
+        if style is not str and where == self.argument:  # a name only
             where = arg(where)
         texts = {"where": where, "expected": self.expected, "got": self.got, "fix": self.fix}
         return {name: Message(*_parts(text)).render(style) for name, text in texts.items()}
@@ -436,7 +436,7 @@ def check_known(
     """Raise an error with the nearest known names unless ``name`` is one of them."""
     try:
         is_known = name in known
-    except (TypeError, ValueError, NotImplementedError):  # arrays and the like refuse to be compared
+    except (TypeError, ValueError, NotImplementedError):  # arrays and similar objects cannot be compared
         is_known, name = False, f"a {type(name).__name__}"
         got = got or name
     if not is_known:
@@ -475,14 +475,14 @@ def array_of(where: str, values: Any, *, fix: str, numbers: bool = True) -> NDAr
     """Return values as an array, of numbers in float64 unless other ones do, or raise `InputError`."""
     import numpy as np
 
-    if hasattr(values, "obs_names"):  # NumPy would go through an AnnData cell by cell
+    if hasattr(values, "obs_names"):  # NumPy would iterate over an AnnData cell by cell
         raise InputError(where, expected="an array", got=f"a {type(values).__name__}", fix=fix)
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         n_masked = int(np.ma.getmaskarray(values).sum())
         raise InputError(where, expected="an array", got=f"one with {n_masked:,} masked values", fix=fix)
     try:
         if numbers and np.iscomplexobj(values):
-            raise TypeError("complex numbers")  # NumPy would leave their imaginary part out
+            raise TypeError("complex numbers")  # NumPy would drop the imaginary part
         return np.asarray(values, dtype=np.float64 if numbers else None)
     except (TypeError, ValueError) as error:
         expected = "an array of numbers" if numbers else "an array"
@@ -510,7 +510,7 @@ def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[An
     where
         What errors call them.
     rows
-        Positions, negative ones counted from the end; a slice; or a boolean for each row.
+        Positions, negative ones counted from the end; a slice; or one boolean per row.
     n_rows
         How many rows there are.
     what
@@ -521,7 +521,7 @@ def positions_of(where: str, rows: Any, n_rows: int, *, what: str) -> NDArray[An
     fix = f"Pass positions from 0 to {n_rows - 1:,}, a slice, or one boolean per row."
     places = rows if isinstance(rows, slice) else array_of(where, rows, fix=fix, numbers=False)
     if not isinstance(places, slice) and places.size == 0 and places.ndim == 1:
-        places = places.astype(np.int64)  # an empty list is of floats to NumPy
+        places = places.astype(np.int64)  # NumPy turns an empty list into floats
     try:
         if not isinstance(places, slice) and (places.ndim != 1 or places.dtype.kind not in "iub"):
             raise IndexError(f"an array of {places.dtype} and shape {places.shape}")

@@ -27,7 +27,7 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelFolder:
-    """What a folder holds, whatever the model.
+    """What a folder contains, whatever the model.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class ModelFolder:
 
 
 class FolderModel:
-    """An estimator that a model folder holds."""
+    """An estimator that a model folder contains."""
 
     def _folder(self) -> ModelFolder:
         """Return what is written of it."""
@@ -58,7 +58,7 @@ class FolderModel:
         Parameters
         ----------
         path
-            The folder, made anew: ``config.json`` (preset, settings, seed, versions, schema),
+            The folder, made again: ``config.json`` (preset, settings, seed, versions, schema),
             ``weights.safetensors`` (what was learned; of stImpute also the embeddings, gene sets and edges of
             the reference's genes), ``genes.parquet`` (the genes that it learned from).
         overwrite
@@ -67,7 +67,7 @@ class FolderModel:
         Returns
         -------
         Path
-            Where it lies.
+            Path of the output.
 
         Raises
         ------
@@ -89,7 +89,7 @@ def write_folder(folder: ModelFolder, path: PathLike, *, overwrite: bool = False
         (partial / _CONFIG).write_text(json.dumps(config, indent=2))
         try:
             save_file(tensors, partial / _WEIGHTS)
-        except SafetensorError as error:  # a full disk, say: it is no OSError
+        except SafetensorError as error:  # for example a full disk, which is not an OSError here
             raise OSError(str(error)) from error
         folder.genes.to_parquet(partial / _GENES)
     return target
@@ -140,7 +140,7 @@ def read_folder(path: PathLike, parse: Callable[[ModelFolder], _Saved]) -> _Save
             return parse(ModelFolder(config=config, tensors=tensors, genes=genes))
         except FormatError:
             raise
-        except CellweftError as error:  # what was saved had passed the checks of settings and genes
+        except CellweftError as error:  # saved settings and genes have already passed their checks
             raise FormatError(
                 str(folder), expected="the files of a saved model", got=str(error), fix=again
             ) from error

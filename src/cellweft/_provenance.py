@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 """Version of the record, of what stands in it under which name."""
 
-_FORMER = "weft"  # what cellweft was called before its first release
+_FORMER = "weft"  # former name of cellweft, before its first release
 
 _PACKAGES = ("cellweft", "anndata", "graspologic-native", "numpy", "pandas", "scikit-learn", "scipy", "torch")
-_command: list[str] = []  # of this process, where it is our command
+_command: list[str] = []  # command line of this process, if it is cellweft's
 
 
 def versions() -> dict[str, str]:
@@ -81,13 +81,13 @@ def provenance(
     inputs
         The inputs, from `cellweft.data._pair.inputs_of`.
     fit_seconds
-        How long learning took; 0 where that is not known.
+        How long learning took; 0 if that is not known.
 
     Returns
     -------
     dict
         ``schema_version``, ``kind``, ``date`` (ISO 8601 with time zone, when the run began), ``duration``
-        (seconds of the ``fit`` and of this ``run``, which `timed` fills in), ``command_line`` (empty where it
+        (seconds of the ``fit`` and of this ``run``, which `timed` fills in), ``command_line`` (empty if it
         was not made by the command), ``inputs``, ``preset``, ``settings`` ("none" for None), ``seed``,
         ``device`` and ``versions``.
     """

@@ -31,7 +31,7 @@ def centred(values: NDArray[Any], *, axis: int = 0) -> DoubleArray:
            [ 1.,  0.]])
     """
     values = np.asarray(values, dtype=np.float64)
-    # constants become exact zeros, which rounding alone would not give
+    # make constants exactly zero, which rounding would prevent
     constant = values.max(axis=axis, keepdims=True) == values.min(axis=axis, keepdims=True)
     return np.where(constant, 0.0, values - values.mean(axis=axis, keepdims=True))
 
@@ -55,7 +55,7 @@ def unit_length(values: NDArray[Any], *, axis: int = 0, dtype: DTypeLike = np.fl
            [0.8, 0. ]])
     """
     values = np.asarray(values, dtype=dtype)
-    # a power of 2 takes values to the size of 1 without rounding: squares of tiny or huge ones stay in range
+    # scaling by a power of 2 is exact, and keeps the squares of tiny or huge values in range
     most = np.finfo(values.dtype).maxexp - 1
     exponent = np.frexp(np.abs(values).max(axis=axis, keepdims=True, initial=0))[1].clip(-most, most)
     values = values * np.ldexp(values.dtype.type(1), -exponent)

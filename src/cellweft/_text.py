@@ -39,7 +39,7 @@ def human_bytes(size: float) -> str:
     '1.5 GB'
     """
     for unit in ("B", "KB", "MB", "GB"):
-        if size < 999.5:  # what three digits do not round up to the next unit
+        if size < 999.5:  # numbers that do not round up to the next unit with three digits
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
@@ -57,7 +57,7 @@ def shown_unit(unit: str) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the known names nearest to ``name``, or where there is none, the first few.
+    """Return a hint with the known names nearest to ``name``, or if there is none, the first few.
 
     Examples
     --------

@@ -52,7 +52,7 @@ StoredScale: TypeAlias = Literal[
 of these plus 1, their square root, or arcsinh; with ``_raw`` the same of counts that were not divided."""
 
 Duplicates: TypeAlias = Literal["error", "first"]
-"""What to do with a gene name that stands twice on one side: refuse, or keep the first column."""
+"""What to do with a gene name that occurs twice on one side: refuse, or keep the first column."""
 
 MissingChunks: TypeAlias = Literal["error", "zeros"]
 """Chunks that a zarr store lacks where zeros are doubtful: refuse them, or accept that they are zeros."""
@@ -100,4 +100,4 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 
 Pooling: TypeAlias = Literal["mean", "cls", "max"]
-"""How one vector is made of a protein's residues; ``cls`` takes the token that stands before them."""
+"""How one vector is made of a protein's residues; ``cls`` takes the token that precedes them."""

@@ -13,7 +13,7 @@
     ├── OutputExistsError   (FileExistsError)     the output is there and may not be replaced
     ├── OutputError         (OSError)             the output could not be written (a full disk, say)
     ├── MemoryBudgetError   (MemoryError)         the work does not fit in the stated budget
-    ├── NotFittedError      (RuntimeError)        a result was asked for before ``fit``
+    ├── NotFittedError      (RuntimeError)        a result was requested before ``fit``
     ├── ServiceError        (ConnectionError)     a service on the network did not answer, or refused
     └── MissingExtraError   (ImportError)         an optional dependency is not installed
 

@@ -437,7 +437,7 @@ BAD_SPATIAL: dict[str, tuple[Callable[[anndata.AnnData], Path], tuple[str, ...]]
     ),
     "duplicated cells": (
         lambda st: write(st, obs_names=twice(st.obs_names)),
-        ("occur more than once", "obs_names_make_unique"),
+        ("got duplicate names", "obs_names_make_unique"),
     ),
     "duplicated genes": (
         lambda st: write(st, var_names=twice(st.var_names)),

@@ -151,7 +151,7 @@ def test_an_output_never_takes_the_place_of_an_input_or_of_the_other(
         ("Gad1,Gad1", {}, ("'Gad1' more than once",)),
         ("nowhere.h5ad", {}, ("genes (nowhere.h5ad)", "nothing at this path")),
         ("./nowhere", {}, ("nothing at this path",)),
-        (" , ", {}, ("genes, each once, got none",)),
+        (" , ", {}, ("unique genes, got none",)),
         ("Xist", {}, ("got no protein for any of 1: 'Xist'", "Check the organism")),
         ("Gad1", {"proteome": "muose.fasta"}, ("nothing at this path", "Did you mean 'mouse.fasta'")),
         ("Gad1", {"proteome": "page.fasta"}, ("a web page", "download the FASTA file itself")),

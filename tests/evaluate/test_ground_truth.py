@@ -127,7 +127,7 @@ def test_composition_from_a_file_and_of_some_spots(both: Any, tmp_path: Path) ->
     [
         ("obsm:share", KeyMissingError, r"truth_composition='obsm:share': expected a key of obsm.*'shares'"),
         ("obs:shares", SettingError, "truth_composition='obs:shares': expected 'obsm:KEY'"),
-        ("obsm:spatial", KeyMissingError, r"expected the types .*in uns\['spatial_names'\].* got none"),
+        ("obsm:spatial", KeyMissingError, r"expected the cell types .*in uns\['spatial_names'\].* got none"),
         (SHARES, InputError, "truth_composition: expected a string or a table of spots, got ndarray"),
         (pd.DataFrame(SHARES), InputError, "expected one row for each of the 3 spots.* got none for 's1'"),
         (pd.DataFrame(SHARES, index=list("aab")), InputError, "expected one row for each of the 3 spots"),

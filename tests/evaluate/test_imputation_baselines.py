@@ -219,7 +219,8 @@ def test_settings_are_checked(tissue: Pair, new_genes: np.ndarray) -> None:
 
 def test_another_panel_is_refused(tissue: Pair, new_genes: np.ndarray) -> None:
     with pytest.raises(
-        InputError, match="test: expected the 12 panel genes of the training on, got 11 genes"
+        InputError,
+        match="test: expected the 12 panel genes of the training pair, got 11 genes, not the same ones",
     ):
         knn(tissue, tissue.panel(tissue.shared_genes[1:]), new_genes)
 

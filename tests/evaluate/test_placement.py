@@ -293,7 +293,7 @@ def test_what_says_nothing_of_the_cells_in_spots(
 
 
 def test_cells_in_spots_need_true_places_and_boxes_a_grid(made: PseudoSpots, tissue: Pair) -> None:
-    with pytest.raises(SettingError, match="caught: expected the true positions besides, got no truth"):
+    with pytest.raises(SettingError, match="caught: expected the true positions as well, got no truth"):
         evaluate_placement(tissue, ["nnls"], truth_composition=TRUTH["truth_composition"], caught="boxes")
     row = made.spots[made.spots.obsm["spatial"][:, 1] == made.spots.obsm["spatial"][0, 1]].copy()
     with pytest.raises(
@@ -380,19 +380,19 @@ def test_order_of_the_cells_does_not_matter(made: PseudoSpots, tissue: Pair) -> 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"truth": None, "truth_composition": None}, SettingError, "truth: expected true positions"),
+        ({"truth": None, "truth_composition": None}, SettingError, "truth: expected the true positions"),
         (
             {"truth": "obsm:lived"},
             KeyMissingError,
             "truth='obsm:lived': expected a key of obsm of the reference",
         ),
         ({"truth_composition": "obsm:spatial"}, KeyMissingError, "truth_composition='obsm:spatial'"),
-        ({"hits": ()}, SettingError, "hits: expected numbers of neighbours"),
-        ({"hits": (3, 3)}, SettingError, "hits: expected numbers of neighbours"),
+        ({"hits": ()}, SettingError, "hits: expected unique numbers of neighbours"),
+        ({"hits": (3, 3)}, SettingError, "hits: expected unique numbers of neighbours"),
         ({"hits": (0,)}, SettingError, "hits: expected a whole number from 1 to 499"),
         ({"hits": (500,)}, SettingError, "hits: expected a whole number from 1 to 499, got 500"),
         ({"major": 0}, SettingError, "major: expected a whole number >= 1"),
-        ({"seeds": ()}, SettingError, "seeds: expected whole numbers"),
+        ({"seeds": ()}, SettingError, "seeds: expected unique whole numbers"),
         ({"methods": ["knn"]}, SettingError, "methods: expected one of 'auto', 'stem'"),
         (
             {"methods": ["nnls"], "truth_composition": None},

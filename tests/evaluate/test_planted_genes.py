@@ -175,7 +175,7 @@ def test_noise_cannot_be_read_from_the_totals(noisy: Sides, logarithms: bool) ->
     [
         (
             "cut",
-            "Protocol cut: held-out genes are removed before any method sees the data, and; cells are "
+            "Protocol cut: held-out genes are removed before any method sees the data, and cells are "
             "normalised by the",
         ),
         ("published", "Protocol published: cells are normalised by the whole panel, held-out genes included"),

@@ -390,7 +390,7 @@ def test_a_checkpoint_is_put_in_no_folder_of_others(auto: Imputer, tissue_pair: 
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     with pytest.raises(OutputExistsError, match="mine: expected nothing at this path"):
         Imputer(device="cpu").fit(tissue_pair, checkpoint=tmp_path / "mine")
-    with pytest.raises(OutputError, match="expected the output's folder, got nothing there"):
+    with pytest.raises(OutputError, match="expected the output's folder, got nothing at this path"):
         Imputer(device="cpu").fit(tissue_pair, checkpoint=tmp_path / "no" / "fit")
 
 

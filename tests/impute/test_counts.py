@@ -184,7 +184,7 @@ def test_another_tissue_is_of_the_scale_of_the_fit(
     sized.obs["area"] = 1.0 + np.arange(sized.n_obs) % 3
     folder = counting.save(tmp_path / "model")
     cases = [
-        (pair(tissue.sc, logs), "pair: expected spatial counts, .*got logarithms"),
+        (pair(tissue.sc, logs), "pair: expected spatial data of counts, .*got logarithms"),
         (
             pair(tissue.sc, sized, st_size_factor="area"),
             "counts without size factors, .*got counts with size",

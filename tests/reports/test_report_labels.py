@@ -241,7 +241,7 @@ def spoiled(table: pd.DataFrame, change: Callable[[dict[str, Any]], object]) -> 
             lambda one: one.attrs.clear() or one,
             "its record: expected the record of Imputer.annotate.*in attrs",
         ),
-        (lambda one: one.iloc[[0, 0]], "every cell once, got several rows for 'a'"),
+        (lambda one: one.iloc[[0, 0]], "each cell once, got several rows for 'a'"),
         (lambda one: one.drop(columns="unknown"), "got none of 'unknown'"),
         (lambda one: one.drop(columns="label"), "a table of cell types, with the columns 'label'"),
         (lambda one: spoiled(one, lambda told: told.pop("calibration_error")), "'calibration_error'"),

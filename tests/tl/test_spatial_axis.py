@@ -360,7 +360,7 @@ def test_settings_out_of_range(options: dict[str, object], message: str) -> None
 
 @pytest.mark.parametrize("start", [[1.0], [1.0, 2.0, 3.0], [np.nan, 0.0]])
 def test_a_start_that_is_no_place(start: list[float]) -> None:
-    with pytest.raises(InputError, match="start: expected a point with 2 finite numbers"):
+    with pytest.raises(InputError, match="start: expected a point with 2 finite coordinates"):
         fit_axis(arch()[0], start=start)
 
 

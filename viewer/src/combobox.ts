@@ -5,7 +5,7 @@ import { GeneSearch } from "./search";
 import { counted, figure, origin } from "./text";
 
 const MOST = 60;
-const HINT = "“measured”: on the panel. Bar and number: reliability, the correlation to expect of the imputed gene.";
+const HINT = "“measured”: on the panel. Bar and number: reliability, the expected correlation of the imputed gene.";
 
 function matches(number: number): string {
   if (number === MOST) return `${MOST} or more genes match`;
@@ -87,7 +87,7 @@ export class Combobox {
   private open(query: string): void {
     this.offered = this.searcher.find(query, MOST);
     this.list.replaceChildren(...this.offered.map((gene, at) => this.option(gene, at)));
-    if (!this.offered.length) this.list.append(make("li", { class: "none" }, `No gene's name contains “${query.trim()}”`));
+    if (!this.offered.length) this.list.append(make("li", { class: "none" }, `No gene name contains “${query.trim()}”`));
     else this.list.append(make("li", { class: "hint", "aria-hidden": "true" }, HINT));
     this.list.hidden = false;
     this.input.setAttribute("aria-expanded", "true");

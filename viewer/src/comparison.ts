@@ -29,7 +29,7 @@ export function showComparison(comparison: Comparison, current: string | null, c
     row.classList.toggle("more", gene.score > 0);
     return row;
   });
-  const caption = make("caption", {}, "Sorted by the size of the score: the difference against the spread, weighted by reliability. m: measured, on the panel.");
+  const caption = make("caption", {}, "Sorted by the absolute score: the difference divided by the spread, weighted by reliability. m: measured, on the panel.");
   byId("compare").replaceChildren(caption, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
   markGene(current);
 }

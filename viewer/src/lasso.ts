@@ -25,7 +25,7 @@ export class Lasso {
     this.on = true;
     const [x0, y0, x1, y1] = lens.seen();
     this.box = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, w: (x1 - x0) / 8, h: (y1 - y0) / 8 };
-    this.tell("Draw around cells, or move the rectangle with the arrows, change its size with Shift and arrows, and press Enter.");
+    this.tell("Draw around cells, or move the rectangle with the arrow keys, resize it with Shift and the arrow keys, and press Enter.");
   }
 
   stop(): void {

@@ -80,7 +80,7 @@ export class Panels {
       click: (point, event) => inspector.click(point, event),
     });
     panel.canvas.addEventListener("webglcontextlost", () => {
-      if (panel.element.isConnected) showError(new Error("The graphics card was lost. Reload this page."));
+      if (panel.element.isConnected) showError(new Error("The connection to the graphics card was lost. Reload this page."));
     });
     return panel;
   }

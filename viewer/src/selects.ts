@@ -13,10 +13,10 @@ export const TITLES: Record<Layer, string> = {
 };
 
 const EXPLAINED: Record<Layer, (unit: string) => string> = {
-  column: () => "Cells coloured by the column that is chosen above",
+  column: () => "Cells coloured by the column selected above",
   measured: (unit) => `What the instrument counted (${unit})`,
   imputed: (unit) => `What cellweft predicts (${unit})`,
-  uncertainty: () => "Width of the interval around the prediction: less is better",
+  uncertainty: () => "Width of the interval around the prediction: narrower is better",
 };
 
 export interface SelectActions {

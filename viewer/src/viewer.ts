@@ -61,7 +61,7 @@ export class Viewer implements ViewerState {
 
   private async begin(): Promise<void> {
     this.session = await api.getSession();
-    if (!this.session.datasets.length) throw new api.ServerError("cellweft view", "a result", "none", "Name a file: cellweft view imputed.zarr");
+    if (!this.session.datasets.length) throw new api.ServerError("cellweft view", "a result", "none", "Pass a file: cellweft view imputed.zarr");
     for (const dataset of this.session.datasets) this.stores.set(dataset.id, new Store(dataset));
     fillDatasets(this.session, this.actions);
     this.scene.onFrame = () => this.follow();
@@ -172,7 +172,7 @@ export class Viewer implements ViewerState {
     if (!this.possible.includes(layer)) return;
     const panels = this.possible.filter((one) => this.shown.includes(one) !== (one === layer));
     if (!panels.length) {
-      say("One panel stays");
+      say("At least one panel must stay open");
       return;
     }
     const column = this.view.column ?? this.dataset.columns[0]?.name ?? null;
@@ -190,7 +190,7 @@ export class Viewer implements ViewerState {
 
   async select(polygon: number[] | null): Promise<void> {
     await this.open({ ...this.view, region: polygon });
-    if (!polygon) say("Region put away");
+    if (!polygon) say("Region removed");
   }
 
   saveComparison(): void {
@@ -287,7 +287,7 @@ export class Viewer implements ViewerState {
     if (!this.within) return clearComparison();
     showWaiting(this.selected);
     if (!this.selected || !this.dataset.layers.length) {
-      byId("region-count").textContent = this.selected ? `${counted(this.selected, "cell")}; this file holds no expression.` : "No cell lies within.";
+      byId("region-count").textContent = this.selected ? `${counted(this.selected, "cell")}; this file holds no expression.` : "There are no cells in this region.";
       return;
     }
     try {

@@ -22,8 +22,8 @@ from cellweft.cli.options import ShownOptions, as_option, in_options
 if TYPE_CHECKING:
     from cellweft.data._pair import Pair
 
-_WIDTH = 120  # of tables that go to a file or a pipe
-_LINE_EVERY = 10.0  # seconds between lines of progress that go to a file
+_WIDTH = 120  # width of tables in a file or pipe
+_LINE_EVERY = 10.0  # seconds between progress lines in a file
 
 
 class Screen:
@@ -168,7 +168,7 @@ def _tell(error: CellweftError, *, as_json: bool) -> None:
 
 def _peak_memory() -> float | None:
     """Return the peak memory of this process in bytes, or None if the system does not report it."""
-    # On Linux getrusage begins at the peak of the process that started this one.
+    # On Linux, getrusage starts from the peak of the parent process.
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -71,7 +71,7 @@ _FOLDS = 3
 _BASELINES = ("mean", "knn", "attention")
 _PLACE_BASELINES = ("cosine", "knn-regression", "random", "centre")
 _MARK = "demo.json"
-_PANEL, _GENES, _PER_CELL = 60, 250, 0.8  # the last: reference cells per spatial cell
+_PANEL, _GENES, _PER_CELL = 60, 250, 0.8  # the last one: reference cells per spatial cell
 
 
 def demo(
@@ -297,7 +297,7 @@ def _score_truth(data: Pair, path: dict[str, Path], *, seed: int, device: str) -
     imputed = anndata.read_zarr(path["imputed"])
     hidden = np.flatnonzero(
         ~imputed.var[keys.MEASURED].to_numpy()
-    )  # also indices into the atlas, as all its genes were imputed
+    )  # also indices into the atlas, because all its genes were imputed
     names = data.sc.genes[hidden]
     columns = pd.Index(truth.genes).get_indexer(pd.Index(names))
     measured = truth.dense(slice(0, truth.n_cells), columns)  # n_cells x n_hidden

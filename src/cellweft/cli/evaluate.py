@@ -113,7 +113,7 @@ class PlaceOptions:
         return truths | {"hits": read_numbers("hits", self.hits, low=1, example="25,120")}
 
     def spots(self, sc: Path, st: Path, data: options.PairOptions) -> PseudoSpots | None:
-        """Return the pseudo-spots that are asked for, summed from the cells of SC."""
+        """Return the pseudo-spots that are requested, summed from the cells of SC."""
         from cellweft.data.synthetic.pseudospots import pseudo_spots
 
         for name in ("grid", "spacing") if self.pseudo_spots is None else ("truth", "truth_composition"):
@@ -249,7 +249,7 @@ def _cells_of(path: Path) -> AnnData:
 
     from cellweft.data.io.read import open_input
 
-    open_input(path, argument="sc")  # refuses what it is not
+    open_input(path, argument="sc")  # raises an error for anything else
     if path.suffix not in (".h5ad", ".zarr"):
         fix = "Write the cells with AnnData, including their positions and types."
         raise FormatError(str(path), expected="an .h5ad or .zarr file of cells", got=path.name, fix=fix)

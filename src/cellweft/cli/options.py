@@ -62,7 +62,7 @@ class PairOptions:
     labels, st_labels
         Column of obs with the cell types. Default: a column with a common name, if there is one.
     sc_layer, st_layer
-        Layer that holds the counts, or raw for the raw slot. Default: the main matrix, X.
+        Layer that contains the counts, or raw for the raw slot. Default: the main matrix, X.
     sc_sample, st_sample
         Sample to read from a 10x folder with several, such as GSM1 for GSM1_matrix.mtx. Also the genome of a
         10x .h5 file, the modality of an .h5mu file, or the bin size of Stereo-seq, such as bin50.

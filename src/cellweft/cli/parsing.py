@@ -55,7 +55,7 @@ def read_genes(text: str) -> list[str] | None:
     if not names or twice:
         raise SettingError(
             arg("genes", text),
-            expected="genes, each once",
+            expected="unique genes",
             got=f"{twice[0]!r} more than once" if twice else "none",
             fix="Write " + arg("genes", "Gad1,Sst") + ", or " + arg("genes", "all") + ".",
         )

@@ -152,7 +152,7 @@ class ScoreTable:
             if parts[-1] and used + width > room:
                 parts.append([])
                 used = 0
-            if not parts[-1] and one[2].startswith("\n"):  # its group stands in the table before
+            if not parts[-1] and one[2].startswith("\n"):  # the group is already in the previous table
                 one = (one[0], one[1], f"{one[0]}{one[2]}")
             parts[-1].append(one)
             used += width
@@ -160,7 +160,7 @@ class ScoreTable:
             yield _table(self.rows, part, title=self.title if number == 0 else "")
 
 
-_WIDEST_NAME, _NUMBER, _GAP = 30, 6, 2  # in characters; names of methods that are longer are folded
+_WIDEST_NAME, _NUMBER, _GAP = 30, 6, 2  # in characters; longer method names are wrapped
 
 
 def _table(rows: Shown, columns: Sequence[tuple[str, str, str]], *, title: str) -> Table:

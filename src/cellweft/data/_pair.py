@@ -532,7 +532,7 @@ def pair(
 
 
 def _places(data: Input, asked: str | None, **more: Any) -> tuple[DoubleArray | None, str]:
-    """Return the coordinates of the spatial cells, and where they stand."""
+    """Return the coordinates of the spatial cells, and where they are."""
     return find_coordinates(data.obs, data.obsm, asked, where=data.where, **more)
 
 
@@ -559,7 +559,7 @@ def _opened(
     return check_cells(data, is_reference=wish.name == "reference"), wish
 
 
-_Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # of the cells, and the column they stand in
+_Types: TypeAlias = tuple[NDArray[np.str_] | None, str]  # names of the cells, and their column
 
 
 def _panel_names(pair: Pair) -> GeneNames:
@@ -854,12 +854,12 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        For "reference" and "spatial": ``path`` ("memory" where there is none), ``bytes`` of the file or
+        For "reference" and "spatial": ``path`` ("memory" if there is none), ``bytes`` of the file or
         folder (0 in memory), ``cells``, ``genes``, ``digest`` (`cellweft.data.digest.values_digest`: of the
         values as they were read, not of the bytes of the file), ``layer`` ("X" by default), ``scale`` that
-        was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty where there are
+        was recognised or named, ``labels`` and ``size_factor`` (columns of ``obs``, empty if there are
         none), and of the spatial side ``coordinates`` and ``slices``, where these were found, and ``unit`` of
-        the coordinates (empty where it is not known); of the reference ``orthologs``, the table that was
+        the coordinates (empty if it is not known); of the reference ``orthologs``, the table that was
         used, and ``batch``, the column of its batches, where one was named.
     """
     made: dict[str, dict[str, Any]] = {}
@@ -886,7 +886,7 @@ def inputs_of(pair: Pair) -> dict[str, dict[str, Any]]:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder; 0 where there is none."""
+    """Return the bytes of a file, or of all files of a folder; 0 if there is none."""
     if not path.is_dir():
         return path.stat().st_size if path.is_file() else 0
     return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(path) for name in names)

@@ -29,12 +29,12 @@ from cellweft.data.spatial import batch_columns
 FEWEST_BATCH_CELLS = 20
 """A batch with fewer cells that have counts is left at its own levels."""
 _ARGUMENT = "reference_batch"
-_NEAREST = 20  # cells of the other batch among which a partner has to be
-_MOST_CELLS = 2000  # of a batch that are looked at
-_MOST_GENES = 500  # that cells are compared by: the most variable within batches
-_DOUBTFUL_CELLS = 5  # a factor from so many cells that detect the gene counts by half
+_NEAREST = 20  # nearest cells of the other batch that count as partners
+_MOST_CELLS = 2000  # maximum number of cells of a batch that are used
+_MOST_GENES = 500  # genes for comparing cells: the most variable ones within batches
+_DOUBTFUL_CELLS = 5  # number of detecting cells at which a factor is shrunk by half
 _MOST_FACTOR = 30.0
-_UNEQUAL_DEPTHS = 3  # times: medians of donors of one protocol differ by less
+_UNEQUAL_DEPTHS = 3  # fold difference; medians of donors with the same protocol differ less
 _FEWEST_GENES = 2
 
 
@@ -61,11 +61,11 @@ def find_reference_batches(obs: Annotation, column: str, *, where: str) -> CellB
     values = column_of(obs, column, where=where, argument=_ARGUMENT)
     place = f"{where}.obs[{column!r}]"
     without = arg(_ARGUMENT)
-    found, kinds = pd.factorize(values)  # a missing one has number -1
+    found, kinds = pd.factorize(values)  # missing values have the number -1
     texts = [str(kind).strip() for kind in kinds]
     texts = ["" if text.lower() in NO_VALUE else text for text in texts]
     names, numbers = np.unique([*texts, ""], return_inverse=True)
-    codes = numbers[found] - 1  # and "" stands first
+    codes = numbers[found] - 1  # and "" comes first
     n_missing, names = int((codes < 0).sum()), names[1:]
     if n_missing:
         raise InputError(
@@ -192,7 +192,7 @@ def without_batches(side: Side) -> dict[str, tuple[Side, IntArray]]:
 
     Returns
     -------
-    For each batch that has cells, the side without it, whose other batches are compared anew, and
+    For each batch that has cells, the side without it, whose other batches are compared again, and
     (n_kept,) positions of its cells in the whole.
     """
     batches = side.batches

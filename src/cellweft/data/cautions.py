@@ -35,8 +35,8 @@ _DATE = re.compile(
 )
 """What spreadsheets make of names such as Marchf1 and 2310009E13Rik."""
 _MADE_UNIQUE = re.compile(r"[-._]\d{1,2}$")
-_MOST_OF_ONE = 0.5  # of all values, which one gene holds
-_MOST_UNSHARED = 0.5  # of a cell's values; measurements of cells among the genes hold far more
+_MOST_OF_ONE = 0.5  # fraction of all values in a single gene
+_MOST_UNSHARED = 0.5  # fraction of a cell's values; cell measurements among the genes have far more
 
 
 def cautions_of(evidence: CheckResults) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def _gene_cautions(evidence: CheckResults) -> Iterator[str]:
 
 def _heavy_cautions(one: CheckedSide) -> Iterator[str]:
     """Say whether a single gene outweighs all others, as a measurement of another kind among them does."""
-    # each cell weighs a number drawn at random, which leaves the shares of genes nearly as they are
+    # each cell has a random weight, which hardly changes the fractions of genes
     projections = one.scan.projections
     total = projections.sum()
     place = int(np.argmax(projections))
@@ -232,7 +232,7 @@ def _same_values(evidence: CheckResults) -> Iterator[IntArray]:
         apart = np.diff(groups[order]) != 0
         apart |= ~np.isclose(marks[order][1:], marks[order][:-1], rtol=1e-9, atol=0)
         groups[order] = np.concatenate([[0], np.cumsum(apart)])
-        groups[marks == 0] = -1 - np.flatnonzero(marks == 0)  # a gene without counts is nobody's copy
+        groups[marks == 0] = -1 - np.flatnonzero(marks == 0)  # a gene without counts is not a copy of another
     numbers, sizes = np.unique(groups, return_counts=True)
     for number in numbers[sizes > 1]:
         yield np.flatnonzero(groups == number)
@@ -452,7 +452,7 @@ def _at_one_place(
             yield place_hashes(coordinates[rows], None if codes is None else codes[rows])
 
     suspects = repeated(hashes, len(coordinates))
-    table = pd.DataFrame(coordinates[suspects] + 0.0)  # which makes one of both zeros
+    table = pd.DataFrame(coordinates[suspects] + 0.0)  # merges positive and negative zero
     if codes is not None:
         table["slice"] = codes[suspects]
     most = table.groupby([*table.columns], sort=False).size().nlargest(1)

@@ -32,7 +32,7 @@ _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellValues:
-    """Columns of numbers, a row for each cell of a side, made or read as they are asked for.
+    """Columns of numbers, a row for each cell of a side, made or read as they are requested.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class CellValues:
     read
         From a slice of the columns to (n_cells, n_asked) finite numbers.
     names
-        (n_columns,) what the columns are called, or None where they have no names.
+        (n_columns,) what the columns are called, or None if they have no names.
     is_vector
         Whether it is one column that was given without a second axis.
     """

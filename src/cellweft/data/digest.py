@@ -14,8 +14,8 @@ from cellweft._typing import Matrix
 from cellweft.data.io.copy import block_rows
 from cellweft.data.side import Side
 
-_BYTES = 16  # of a digest: too many for two inputs to share one by chance
-_SEPARATOR = "\0"  # between texts: no name holds it
+_BYTES = 16  # digits of a digest, enough to avoid collisions
+_SEPARATOR = "\0"  # between texts; names do not contain it
 _digests: weakref.WeakKeyDictionary[Side, str] = weakref.WeakKeyDictionary()
 
 
@@ -101,7 +101,7 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
 
     Returns
     -------
-    32 hexadecimal digits: of the input's names of the genes in their order, the values as they stand in the
+    32 hexadecimal digits: of the input's names of the genes in their order, the values as stored in the
     input, as float32, their scale, the cells' sizes, what these are scaled to, and batches that were named.
     It is the same wherever
     the matrix lies, in memory, HDF5 or zarr, dense or sparse, and whatever the blocks.
@@ -121,7 +121,7 @@ def values_digest(side: Side, seen: MatrixDigest | None = None) -> str:
             seen = MatrixDigest()
             for rows in row_blocks(side.n_cells, block_rows(side.matrix.shape)):
                 seen.add(side.stored(rows))
-        # Sums of the same values may differ in their last bits: sizes count to the seven digits of float32.
+        # Sums of the same values may differ in the last bits, so sizes are compared to seven digits.
         uses_sizes = side.scale == "raw" or side.has_sizes or side.divided_by_sum
         sizes = np.append(side.totals, side.target).astype(np.float32) if uses_sizes else None
         scale = f"{side.scale}, divided by its sums" if side.divided_by_sum else side.scale

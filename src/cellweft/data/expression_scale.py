@@ -40,18 +40,29 @@ SCALES: Mapping[StoredScale, Scale] = {
 """What the values of each scale are once `open_undone` has undone it."""
 
 _LOG_BASES = {"log": 1.0, "log2": math.log(2), "log10": math.log(10)}  # natural logarithms of the bases
-_LARGEST = {"log": 18.0, "log2": 26.0, "log10": 8.0, "arcsinh": 19.0}  # of 6e7 counts, more than there are
+_LARGEST = {
+    "log": 18.0,
+    "log2": 26.0,
+    "log10": 8.0,
+    ("arcsinh"): 19.0,
+}  # logarithm of 6e7 counts, more than any cell has
 _LARGEST_LOG, _LARGEST_NATURAL = 25.0, 14.0  # a million counts in a cell leave no natural logarithm above 14
-_SKEWED = 1.75  # more than logarithms are, as a few counts are far larger than most
-_SAME_SUM = 0.01  # by which share of their mean sums of cells may differ that were brought to the same one
-_FEWEST_MIXED = 0.05  # share of the cells from which on they hold values of another scale than the others
-_MOST_SUMS = 6  # to which cells of so many datasets were brought
-_ROUNDING = 1e-5  # relative error of whole numbers that were calculated, as expm1 of a logarithm
-_LEAST_VALUES, _LEAST_RATIOS = 10, 30  # from which a share can be told
+_SKEWED = 1.75  # more than for logarithms, because a few counts are far larger than most
+_SAME_SUM = 0.01  # relative deviation of cell sums that are considered equal
+_FEWEST_MIXED = 0.05  # fraction of cells from which a second scale is reported
+_MOST_SUMS = 6  # target sums of many datasets
+_ROUNDING = 1e-5  # relative error of recovered whole numbers, such as expm1 of a logarithm
+_LEAST_VALUES, _LEAST_RATIOS = 10, 30  # values needed to estimate a fraction
 _FEW_MULTIPLES = 0.1  # of ratios: 0.02 are whole by chance
-_LEAST_COUNTS, _FEWEST_ZEROS = 200, 0.05  # values, and share of zeros, where some counts are 1
-_LEAST_OF_GENE = 5  # cells with values of a gene whose largest one tells something
-_SAMPLE_ROWS, _SAMPLE_PARTS = 1000, 4  # cells that are looked at, and in how many places of the matrix
+_LEAST_COUNTS, _FEWEST_ZEROS = (
+    200,
+    0.05,
+)  # number of values, and fraction of zeros, at which some counts must be 1
+_LEAST_OF_GENE = 5  # cells needed for the largest value of a gene to be informative
+_SAMPLE_ROWS, _SAMPLE_PARTS = (
+    1000,
+    4,
+)  # number of sampled cells, and of places in the matrix where they are sampled
 _LEAST_EXPECTED = 5  # cells with counts of a gene: were it measured, none would be a chance of 1 in 150
 _TOO_LARGE = 1e30
 _CHUNK = 2**20  # values that are worked on in float64 at once
@@ -123,7 +134,7 @@ def scan_values(
         Positions among these genes whose sum per cell is wanted too; all by default.
     slices
         Told of each block, and NaN of the kind that it takes for genes that were not measured is no missing
-        value; None where no slices are known.
+        value; None if no slices are known.
     left_out
         (n_genes,) genes that do not count in the totals; none by default.
     look
@@ -367,7 +378,7 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     forms = [form for form, most in _LARGEST.items() if values.max() <= most]
     back = {form: _undone(values, form) for form in forms} | {"sqrt": np.square(values)}
     whole = {form: _share_whole(found) for form, found in back.items()}
-    for form in {"log2", "sqrt"} & whole.keys():  # which turn whole numbers into whole numbers
+    for form in {"log2", "sqrt"} & whole.keys():  # these keep whole numbers whole
         whole[form] = min(whole[form], _share_whole_of_others(values, back[form]))
     best = max(whole, key=whole.__getitem__)
     if whole[best] >= 1 - MOSTLY_WHOLE:
@@ -380,7 +391,7 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     if "log" in forms:  # which arcsinh is like where values are large; small ones it leaves as they are
         like = ("log", "normalised")
         least = max(multiples[form] for form in like)
-        least = max(0.05 + least, min(0.8, 1.5 * least))  # rounded values favour either by a little
+        least = max(0.05 + least, min(0.8, 1.5 * least))  # rounded values favour either one slightly
         is_better = multiples["arcsinh"] > least
         multiples |= dict.fromkeys(like if is_better else ("arcsinh",), 0.0)
         if spread["log"] < 10 * spread["arcsinh"]:
@@ -394,7 +405,7 @@ def _judged(rows: sp.csr_matrix) -> Judgement:
     if spread[same] < _SAME_SUM:
         are_multiples = multiples[same] >= _FEW_MULTIPLES or len(_ratios(rows, back[same])) < _LEAST_RATIOS
         return Judgement(scale=cast(StoredScale, same), are_multiples=are_multiples)
-    if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # chance: 0.04 and 0.2
+    if _share_whole(values) >= 0.5 or _share_near_whole(values) >= 0.4:  # expected by chance: 0.04 and 0.2
         return Judgement(scale="raw")
     clear = clear or _clearest(multiples)
     if clear is not None:
@@ -463,7 +474,7 @@ def undo(values: NDArray[Any], scale: StoredScale) -> None:
         if kind == "raw":
             whole = np.rint(back)
             back = np.where(np.abs(back - whole) <= np.maximum(0.02, 1e-5 * whole), whole, back)
-        values[part] = np.minimum(back, _TOO_LARGE)  # which is no count, and what float32 still holds
+        values[part] = np.minimum(back, _TOO_LARGE)  # which is not a count, and still fits float32
 
 
 def _undone(values: DoubleArray, form: str) -> DoubleArray:

@@ -84,11 +84,11 @@ def _filled(side: Side, cells: IntArray) -> IntArray:
 def _by_gene(side: Side, cells: IntArray) -> sp.csc_matrix:
     """Put blocks of rows into their place by gene: (n_cells, n_genes)."""
     starts = np.concatenate([[0], np.cumsum(_filled(side, cells))])
-    # One type for all positions, as scipy would otherwise copy them into one.
+    # All positions have the same type, because scipy would otherwise copy them.
     kind: Any = np.int32 if max(starts[-1], len(cells)) < np.iinfo(np.int32).max else np.int64
     data: Any = np.empty(starts[-1], dtype=np.float32)
     indices: Any = np.empty(starts[-1], dtype=kind)
-    free = starts[:-1].copy()  # where each gene goes on
+    free = starts[:-1].copy()  # where each gene continues
     for rows in row_blocks(len(cells), _BLOCK_ROWS):
         by_row = sp.csr_matrix(side.block(cells[rows]))
         by_row.eliminate_zeros()

@@ -77,7 +77,7 @@ class GeneMatch:
     first, second
         (n_shared,) positions of each shared gene on both sides, in the order of the first side's names.
     by_case
-        Pairs of names that differ in case alone.
+        Pairs of names that differ only in case.
     by_spelling
         Pairs of names that are spellings of one: signs between words, the genome's name in front, an ID's
         version.
@@ -85,7 +85,7 @@ class GeneMatch:
         Names of the first side left out because several names of a side differ from them in case or spelling
         alone.
     bridge
-        Which columns of ``var`` the genes were matched through, in words; empty where the names themselves
+        Which columns of ``var`` the genes were matched through, in words; empty if the names themselves
         matched.
     """
 
@@ -225,14 +225,14 @@ def _without_common_part(names: NDArray[np.str_]) -> NDArray[np.str_]:
     texts = [str(name) for name in names]
     for _ in range(2 if len(texts) > 1 else 0):  # from either end
         least, most = min(texts), max(texts)
-        pairs = zip(least, most, strict=False)  # all others lie between them
+        pairs = zip(least, most, strict=False)  # all others are between them
         common = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         n_common = 1 + max(common.rfind(sign) for sign in "-_.:|/ ")
         texts = [text[n_common:][::-1] for text in texts]
     return names if are_numbers(texts) else _text(texts)
 
 
-_Named = tuple[NDArray[np.str_], str, str]  # names, the column of var they stand in, and the side
+_Named = tuple[NDArray[np.str_], str, str]  # names, their column of var, and the input
 
 
 def _bridge(first: _Named, second: _Named) -> str:
@@ -355,7 +355,7 @@ class GeneNames:
     input_names
         (n_genes,) what the input calls them.
     symbols, gene_ids
-        (n_genes,) their symbols and IDs, empty where no side tells them.
+        (n_genes,) their symbols and IDs, empty if no side tells them.
     """
 
     names: NDArray[np.str_]
@@ -421,7 +421,9 @@ def joined_names(first: GeneNames, second: GeneNames, match: GeneMatch) -> GeneN
     is_shared = np.zeros(len(names), dtype=bool)
     is_shared[match.first] = True
     twice = pd.Index(names).duplicated(keep=False)
-    names[twice & ~is_shared] = first.names[twice & ~is_shared]  # a name that several would have tells none
+    names[twice & ~is_shared] = first.names[
+        twice & ~is_shared
+    ]  # a name shared by several genes identifies none
     if pd.Index(names).has_duplicates:
         names = first.names
     return GeneNames(
@@ -485,7 +487,7 @@ def find_names(
 
 
 def duplicates_of(names: Iterable[str]) -> list[str]:
-    """Return the names that stand more than once, in order.
+    """Return the names that occur more than once, in order.
 
     Examples
     --------
@@ -526,7 +528,7 @@ def without_genome(names: Iterable[str]) -> NDArray[np.str_]:
 
 
 def id_column(var: pd.DataFrame) -> str | None:
-    """Return the first column of ``var`` that holds Ensembl IDs, or None."""
+    """Return the first column of ``var`` that contains Ensembl IDs, or None."""
     texts = [name for name in var.columns if not pd.api.types.is_numeric_dtype(var[name])]
     return next((name for name in texts if looks_like_ensembl(var[name])), None)
 
@@ -539,8 +541,8 @@ def symbols_and_ids(names: NDArray[np.str_], var: pd.DataFrame) -> tuple[NDArray
     names
         (n_genes,) names, which are the IDs where they are of Ensembl, else the symbols.
     var
-        The annotation of these genes, row by row: IDs stand in a column of a usual name, or in one that holds
-        Ensembl IDs.
+        The annotation of these genes, row by row: IDs stand in a column of a usual name, or in one that
+        contains Ensembl IDs.
 
     Examples
     --------
@@ -573,7 +575,7 @@ def _better(
 
     By default that is what the best match so far shares.
 
-    Names that stand twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
+    Names that occur twice on a side cannot tell which gene is meant and are taken out, as are empty ones.
     """
     sides = (first, second)
     twice = [pd.Index(one).duplicated(keep=False) for one in sides]
@@ -606,7 +608,7 @@ def _by_key(
 
 
 def _column_text(column: pd.Series[Any]) -> NDArray[np.str_]:
-    """Return a column of names as text, empty where one is missing; whole numbers without ``.0``."""
+    """Return a column of names as text, empty if one is missing; whole numbers without ``.0``."""
     values = column.astype("Int64") if pd.api.types.is_float_dtype(column) else column
     missing = values.isna() | values.astype(str).str.strip().isin(("nan", "NaN", "NA", "<NA>", "None"))
     return _text(["" if gone else value for value, gone in zip(values, missing, strict=True)])

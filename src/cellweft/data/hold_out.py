@@ -1,7 +1,7 @@
 """The two sides of a pair as if some genes had never been measured in the tissue.
 
 What is held out is cut before anything sees it: scale, totals, the size that cells are brought to, and which
-cells and genes are empty are found anew from the genes that are left.
+cells and genes are empty are found again from the genes that are left.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cut_tissue(side: Side, genes: IntArray, *, detect_scale: bool) -> Side:
     genes
         (n_kept,) positions of the genes that are left.
     detect_scale
-        Whether the scale is judged anew from these genes; else it stays, as the user said it.
+        Whether the scale is judged again from these genes; else it stays, as the user said it.
 
     Returns
     -------
@@ -92,8 +92,8 @@ def panel_reference(side: Side, panel: IntArray) -> Side:
     Returns
     -------
     The side with these genes. Counts of a part of the transcriptome without size factors are normalised by
-    the panel's sum, and its batches are compared anew by these genes; a whole transcriptome keeps its totals,
-    by which cells are normalised when genes are imputed, and its batches' levels.
+    the panel's sum, and its batches are compared again by these genes; a whole transcriptome keeps its
+    totals, by which cells are normalised when genes are imputed, and its batches' levels.
     """
     if not _is_part(side) or side.scale != "raw" or side.has_sizes:
         return _of_genes(side, panel)

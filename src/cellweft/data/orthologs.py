@@ -196,7 +196,7 @@ def _one_to_one(pairs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index[str], str]:
     """Return the names of the reference's genes of which most stand in the table, and their column of var.
 
-    That column is empty where the names are the genes' own, with or without the genome in front.
+    That column is empty if the names are the genes' own, with or without the genome in front.
     """
     var = data.var.iloc[genes.places]
     ways: list[tuple[Iterable[str], str]] = [(genes.names, ""), (without_genome(genes.names), "")]
@@ -207,7 +207,7 @@ def _names_in(data: Input, genes: Genes, orthologs: Orthologs) -> tuple[pd.Index
     if n_known[0] >= 0.5 * len(genes.names):
         return keys[0]
     found, column = keys[int(np.argmax(n_known))]
-    again = found.duplicated(keep=False)  # a name that stands twice tells no gene
+    again = found.duplicated(keep=False)  # a duplicate name identifies no gene
     return (found.where(~again, "") if column else found), column
 
 

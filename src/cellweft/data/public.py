@@ -38,7 +38,7 @@ class PublicDataset:
     page
         Where people find it.
     url, sha256
-        Where the file is, and its checksum, both as a public source states them; empty where none states
+        Where the file is, and its checksum, both as a public source states them; empty if none states
         both, and the file has to be fetched by hand.
     """
 

@@ -60,7 +60,7 @@ class ReferenceBatches(CellBatches):
         (n_batches, n_genes) that normalised counts are multiplied by, above 0: 1 for the batch that the
         others are brought to, and for those that have too few cells to be compared.
     depths
-        (n_batches,) that they are multiplied by besides, above 0: each batch keeps its own depth.
+        (n_batches,) that they are multiplied by in addition, above 0: each batch keeps its own depth.
     compared
         (n_batches,) whether a batch had enough cells.
     """
@@ -97,7 +97,7 @@ class Side:
     name, source
         Which side it is, and the path it came from, or "AnnData in memory".
     matrix
-        The values, read by rows: as they stand in the input, but for logarithms and roots, which are undone
+        The values, read by rows: as stored in the input, but for logarithms and roots, which are undone
         as `cellweft.data.expression_scale.SCALES` says.
     table
         Annotation of the cells of ``matrix``, in a file where the input is one.
@@ -106,7 +106,7 @@ class Side:
     input_names
         (n_genes,) names as the input spells them.
     columns, rows
-        Position in ``matrix`` of every gene, and of every cell; None where the cells are all of its rows.
+        Position in ``matrix`` of every gene, and of every cell; None if the cells are all of its rows.
     scale
         What the values of ``matrix`` are: "raw" counts, "normalised" counts, or their natural "log".
     judgement
@@ -127,9 +127,9 @@ class Side:
     gene_cells
         (n_genes,) how many cells of ``matrix`` have counts of each gene.
     symbols, gene_ids
-        (n_genes,) other names of the genes, empty where the input does not tell them.
+        (n_genes,) other names of the genes, empty if the input does not tell them.
     arrays, uns
-        What the input holds in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
+        What the input contains in ``obsm``, a row for each of its cells, and in ``uns``; not checked.
     layers
         Further matrices of the input by name, with the rows and columns of ``matrix``; not checked.
     divided_by_sum
@@ -199,7 +199,7 @@ class Side:
 
     @property
     def obsm(self) -> Mapping[str, Any]:
-        """Arrays with a row for each cell of this side, each read and copied when it is asked for."""
+        """Arrays with a row for each cell of this side, each read and copied when it is requested."""
         return _RowsOf(self.arrays, self.rows)
 
     def __repr__(self) -> str:
@@ -237,7 +237,7 @@ class Side:
         return values
 
     def stored(self, rows: Rows, genes: IntArray | None = None) -> Matrix:
-        """Return values of some cells as they stand in ``matrix``; parameters and result as `block`."""
+        """Return values of some cells as stored in ``matrix``; parameters and result as `block`."""
         columns = self.columns if genes is None else self.columns[genes]
         whole = len(columns) == self.matrix.shape[1] and bool((columns == np.arange(len(columns))).all())
         places = rows if self.rows is None else self.rows[rows]
@@ -249,7 +249,7 @@ class Side:
         return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float32)
 
     def subset(self, cells: IntArray) -> Side:
-        """Return this side with some of its cells, in the order asked for; the normalisation stays.
+        """Return this side with some of its cells, in the requested order; the normalisation stays.
 
         Parameters
         ----------
@@ -272,7 +272,7 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class _RowsOf(LazyMapping):
-    """Some rows of arrays that are read when they are asked for."""
+    """Some rows of arrays that are read when they are requested."""
 
     rows: IntArray | None
 

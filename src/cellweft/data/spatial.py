@@ -38,10 +38,10 @@ _OUTSIDE = ("0", "no", "n", "f", "outside", "background")
 FAR_WIDTHS = 10
 """A cell is far where it lies so many times the width of its slice beyond it."""
 _FEWEST_FOR_FAR = 20  # cells of a slice
-_FARTHEST = 1e9  # in whatever unit: coordinates beyond it are placeholders
-_MOST_QUERIES = 100_000  # cells whose neighbour is looked up for the spacing: a median needs no more
-_MOST_JUDGED = 20_000  # cells whose neighbours tell sections from parts of one
-_MIXED = 0.2  # share of cells whose neighbour is of another group: far more than along borders
+_FARTHEST = 1e9  # in any unit; larger coordinates are placeholders
+_MOST_QUERIES = 100_000  # number of cells used for the spacing, enough for a median
+_MOST_JUDGED = 20_000  # number of cells used to distinguish sections from parts of one section
+_MIXED = 0.2  # fraction of cells with a neighbour from another group, far more than along borders
 _APART = 3.0  # times the spacing of the cells
 _BARCODE = r"[ACGTN]{8}"
 _NAME_PARTS = {
@@ -73,7 +73,7 @@ def find_coordinates(
     where, argument
         What errors call this side, and the argument that ``asked`` is of.
     hint
-        A sentence for the error where there are no coordinates.
+        A sentence for the error if there are no coordinates.
     missing_chunks
         What to do where a zarr store lacks chunks of them: "error" and None refuse them, and only "error" is
         an argument of the caller; "zeros" accepts them.
@@ -137,7 +137,7 @@ def find_coordinates(
 
 
 def find_tissue(obs: pd.DataFrame | Annotation, *, where: str = "st") -> IntArray | None:
-    """Return the positions of the spots that lie on tissue; None where nothing tells them, or all do.
+    """Return the positions of the spots that lie on tissue; None if nothing tells them, or all do.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def tissue_column(obs: Annotation) -> str | None:
         return known["intissue"]
     for name in (known[one] for one in ("ontissue", "tissue") if one in known):
         if {_plain_value(one) for one in pd.unique(obs[name].dropna())} == {"0", "1"}:
-            return name  # elsewhere it says what tissue it is
+            return name  # in other files it is the kind of tissue
     return None
 
 
@@ -187,15 +187,15 @@ def _plain_value(value: object) -> str:
 def find_slices(
     obs: pd.DataFrame | Annotation, asked: str | None, *, where: str = "st"
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the slice of every cell and the column of `obs` it stands in; None where there is one slice.
+    """Return the slice of every cell and the column of `obs` it is in; None if there is one slice.
 
     Parameters
     ----------
     obs
         The spatial side's.
     asked
-        A column, or "none" for one slice; None looks for a usual one that holds several values, few of them
-        alone.
+        A column, or "none" for one slice; None looks for a usual one that contains several values, few of
+        them alone.
     where
         What errors call the input.
 
@@ -234,7 +234,7 @@ def guess_slices(
     slices : ndarray or None
         (n_cells,) where the places of the cells are those of several sections.
     column : str
-        Also where the places leave it open and the column mostly tells sections apart; empty where there is
+        Also where the places leave it open and the column mostly tells sections apart; empty if there is
         none.
     """
     table = _as_table(obs)
@@ -288,7 +288,7 @@ def _are_sections(coordinates: DoubleArray, codes: IntArray) -> bool:
 def find_labels(
     obs: pd.DataFrame | Annotation, asked: str | None, *, where: str, argument: str
 ) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the type of every cell and the column of `obs` it stands in; None where no usual one is there.
+    """Return the type of every cell and the column of `obs` it is in; None if no usual one is there.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def find_labels(
 
 
 def find_batches(obs: Annotation) -> tuple[NDArray[np.str_] | None, str]:
-    """Return the batch (dataset, donor) of every reference cell, and its column; None where there is one.
+    """Return the batch (dataset, donor) of every reference cell, and its column; None if there is one.
 
     Parameters
     ----------
@@ -405,7 +405,7 @@ def spot_spacing(coordinates: DoubleArray, slices: NDArray[np.str_] | None = Non
     Returns
     -------
     float or None
-        In the unit of the coordinates. Cells at the very same place count as one; None where no slice has two
+        In the unit of the coordinates. Cells at the very same place count as one; None if no slice has two
         places.
 
     Notes
@@ -450,7 +450,7 @@ def place_hashes(places: DoubleArray, codes: IntArray | None = None) -> NDArray[
     """
     hashes = np.zeros(len(places), dtype=np.uint64)
     for part in [*places.T, *([] if codes is None else [codes.astype(np.float64)])]:
-        # 0.0 makes one of both zeros; hashed again, so that it counts in which part a value stands
+        # adding 0.0 merges both zeros; hashing again makes the position matter
         hashes = pd.util.hash_array(hashes ^ pd.util.hash_array(part + 0.0))
     return hashes
 
@@ -459,7 +459,7 @@ def _nearest_other(asked: DoubleArray, places: DoubleArray) -> DoubleArray:
     """Return the distance of each place asked to the nearest other one, by blocks; infinite where none is."""
     nearest = np.full(len(asked), np.inf)
     for rows in row_blocks(len(places), TABLE_ROWS):
-        block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # 0.0 makes one of both zeros
+        block = pd.DataFrame(places[rows] + 0.0).drop_duplicates().to_numpy()  # adding 0.0 merges both zeros
         near = np.asarray(cKDTree(block).query(asked, k=2)[0])
         near[near == 0] = np.inf  # the place itself
         np.minimum(nearest, near.min(axis=1), out=nearest)

@@ -21,7 +21,7 @@ _STATISTIC = re.compile(
     re.IGNORECASE,
 )
 """What a row of a statistic is called, and no cell."""
-_FEWEST_CELLS = 10  # in which a gene that is the sum of all others is none by chance
+_FEWEST_CELLS = 10  # number of cells that rules out a sum by chance
 
 
 def refuse_statistics(data: Input) -> None:

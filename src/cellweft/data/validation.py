@@ -59,7 +59,7 @@ from cellweft.data.sums import refuse_statistics, refuse_sums
 _COUNT_LAYERS = ("counts", "raw_counts", "raw", "count", "umi", "umis", "spliced")
 _NO_NAME = r"(?:nan|NaN|NAN|NA|N/A|<NA>|None|none|null|NULL|[Uu]nknown|[\W_]*)(?:[-_.]\d+)?"
 """Missing values as text, also where they were made unique: ``NA.1``."""
-_MOST_SLICE_GENES = 2**24  # pairs of slice and gene of which it is looked whether there are counts
+_MOST_SLICE_GENES = 2**24  # pairs of slice and gene that are checked for counts
 _LEAST_IN_BATCH = (
     20  # cells with counts of a gene to be expected: batches of a reference differ in their cells
 )
@@ -77,7 +77,7 @@ class ReadOptions:
     labels, layer, gene_column, size_factor, scale, batch
         As in `cellweft.pair`; the last is its ``reference_batch``.
     duplicates
-        What to do with a gene name that stands twice.
+        What to do with a gene name that occurs twice.
     missing_chunks
         What to do with cells that have no counts where chunks are absent.
     """
@@ -173,7 +173,7 @@ def counts_in(data: Input, wish: ReadOptions) -> tuple[Input, ReadOptions]:
 
 
 def _stored_shape(matrix: Any) -> tuple[int, int] | None:
-    """Return the shape that a matrix says it has, before it is opened; None where it does not say."""
+    """Return the shape that a matrix says it has, before it is opened; None if it does not say."""
     shape = getattr(matrix, "shape", None)
     if shape is None and hasattr(matrix, "attrs"):  # a group of a sparse matrix
         shape = matrix.attrs.get("shape")
@@ -200,13 +200,13 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
     Raises
     ------
     InputError
-        There are fewer, or names stand twice.
+        There are fewer, or names occur twice.
     FormatError
         The matrix does not fit the annotation; rows are called as sums and means are.
     """
     n_cells = len(data.obs)
     shape = _stored_shape(data.matrix)
-    if shape is not None:  # before as many names are read as a damaged file says it has
+    if shape is not None:  # before reading as many names as a damaged file claims to have
         _check_shape(shape, data, f"{data.where}.X")
     if n_cells < 2:
         fix = "Pass a matrix with one row per cell. Transpose a table of genes x cells."
@@ -228,7 +228,7 @@ def check_cells(data: Input, *, is_reference: bool = False) -> Input:
 
 
 def check_unique_names(side: Side) -> None:
-    """Raise `InputError` where names of cells stand twice, for what tells cells by their names."""
+    """Raise `InputError` where names of cells occur twice, for what tells cells by their names."""
     names = side.obs_names.astype(str) if side.rows is not None else None
     twice = names_twice(side.table) if names is None else names[names.duplicated()].unique().tolist()
     if twice:
@@ -384,7 +384,7 @@ def make_side(
     cells
         (n_cells,) rows of the input that are used; all by default.
     slices
-        (n_cells,) slice of each of these cells, or batch of a reference; None where there is one. The scan
+        (n_cells,) slice of each of these cells, or batch of a reference; None if there is one. The scan
         tells the genes that some did not measure.
     batches
         Of a reference, where they were named; they are brought to one level.
@@ -624,8 +624,10 @@ def _check_any_counts(data: Input, wish: ReadOptions, scan: Scan) -> None:
 
 def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSource) -> None:
     """Raise `SettingError` where values are too large for the logarithms that the caller says they are."""
-    is_undone = wish.scale is not None and SCALES[wish.scale] != "log"  # the scan saw what they are made of
-    most = _MOST_COUNTS if is_undone else 80  # exp(80) is no count, and float32 ends soon after
+    is_undone = wish.scale is not None and SCALES[wish.scale] != (
+        "log"
+    )  # the scan has seen the values from which they are computed
+    most = _MOST_COUNTS if is_undone else 80  # exp(80) is not a count, and close to the limit of float32
     if scan.largest > most:
         looks = judge_scale(stored, data.columns).scale
         raise SettingError(
@@ -637,7 +639,7 @@ def _check_logarithms(data: Input, wish: ReadOptions, scan: Scan, stored: RowSou
 
 
 def _other_values(data: Input, wish: ReadOptions) -> str:
-    """Say which other values of the input may be the counts; empty where there are none."""
+    """Say which other values of the input may be the counts; empty if there are none."""
     argument = wish.argument("layer")
     layers = [str(name) for name in data.layers if name != wish.layer]
     if data.has_raw and wish.layer != RAW and count_layer(data, wish) is None:

@@ -24,7 +24,7 @@ _FEWEST_WHOLE = (
     100  # the same where values are whole: spots of many cells have counts of all genes of a panel
 )
 _FEW_COUNTS = 50  # in a whole transcriptome: cells of the thinnest protocols have more
-FEWEST_CELLS = 20  # whose totals tell what kind of numbers these are
+FEWEST_CELLS = 20  # number of cells whose totals are checked
 _LARGEST_LOG, _LIKE_LOG = 25, 0.98  # of sizes that are logarithms, and their correlation with these
 FEW_GENES = 2_000
 """A reference with fewer genes than this is a part of the transcriptome, and its totals are no cell sizes."""

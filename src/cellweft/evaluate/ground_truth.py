@@ -69,7 +69,7 @@ def true_places(pair: Pair, truth: str | NDArray[Any] | pd.DataFrame) -> DoubleA
 
 
 def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
-    """Return what the spots are made of, (n_spots, n_types); rows sum to 1, or to 0 where nothing is known.
+    """Return what the spots are made of, (n_spots, n_types); rows sum to 1, or to 0 if nothing is known.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def true_composition(pair: Pair, truth: str | pd.DataFrame) -> pd.DataFrame:
 
 
 def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArray) -> BoolArray | None:
-    """Return which of the reference's cells are in a spot, (n_cells,); None where nothing tells.
+    """Return which of the reference's cells are in a spot, (n_cells,); None if nothing tells.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def caught_cells(pair: Pair, caught: str | NDArray[Any] | None, true: DoubleArra
         Cells, and spots with coordinates.
     caught
         ``"obs:COLUMN"``, ``"boxes"``, ``"boxes:WIDTH"`` (in spacings of the spots' grid, above 0 to 1), or
-        booleans. None takes the column "caught" if it holds booleans.
+        booleans. None takes the column "caught" if it contains booleans.
     true
         (n_cells, 2) true positions of the cells.
 
@@ -169,7 +169,7 @@ def _in_boxes(pair: Pair, width: str, true: DoubleArray, where: str) -> BoolArra
     middles = coordinates_of(pair)
     gaps = [np.diff(np.unique(axis)) for axis in middles.T]
     extent = np.ptp(middles, axis=0).max()
-    gaps = [gap[gap > 1e-6 * extent] for gap in gaps]  # rounding makes no line of its own
+    gaps = [gap[gap > 1e-6 * extent] for gap in gaps]  # rounding must not create separate lines
     if middles.shape[1] != 2 or not all(len(gap) for gap in gaps):
         lines = " and ".join(str(len(gap) + 1) for gap in gaps)
         raise InputError(

@@ -55,7 +55,7 @@ _SPLIT_SEED = 0  # of the published protocol: the folds are the same whatever th
 COUNTS_SUFFIX = "_counts"
 """Behind the name of a score that is of counts."""
 _FOLDS, _KEEP = 5, 0.8
-_MODULE_GENES = 3  # fewer form no modules
+_MODULE_GENES = 3  # fewer genes do not form modules
 _UNKNOWN = "unknown"  # how a pair spells a missing label
 
 
@@ -232,9 +232,9 @@ def _counts(pair: Pair, genes: IntArray) -> FloatArray:
 class _Split:
     """One fit: positions among the shared genes and among the spatial cells."""
 
-    kept: IntArray  # genes to learn from
+    kept: IntArray  # genes for training
     held: IntArray  # genes to predict
-    seen: IntArray | None = None  # cells to learn from, None for all
+    seen: IntArray | None = None  # cells for training, None for all
     cells: IntArray | None = None  # cells to predict, None for all
 
 
@@ -244,7 +244,7 @@ class _Job:
 
     pair: Pair
     splits: list[_Split]
-    shown: list[Pair]  # what methods see of the pair, in all cells, one for each split
+    shown: list[Pair]  # input of the methods, in all cells, one per split
     scored: IntArray  # positions among the shared genes of the columns of truth
     truth: FloatArray  # n_st x n_scored
     counts: FloatArray | None  # the same as counts, where these are scored
@@ -386,7 +386,7 @@ def _shown(pair: Pair, splits: list[_Split], protocol: Protocol) -> list[Pair]:
 
 
 def protocol_text(record: Mapping[str, Any]) -> str:
-    """Return how genes were held out, as tables and reports say it; empty where it is not known.
+    """Return how genes were held out, as tables and reports say it; empty if it is not known.
 
     Parameters
     ----------
@@ -443,7 +443,7 @@ def _without(pair: Pair, part: tuple[Side, IntArray]) -> Pair:
 
 
 def _checked(made: Any, test: Pair, genes: NDArray[np.str_]) -> FloatArray:
-    """Return what a method made as an array, after a look at whether it is what was asked for."""
+    """Return what a method made as an array, after a look at whether it is what was requested."""
     block, shape = np.asarray(made), (test.st.n_cells, len(genes))
     check_array(
         "prediction",

@@ -203,7 +203,7 @@ def _similarities(train: Pair, test: Pair, *, space: Space) -> Iterator[tuple[sl
     reference = Directions.of(train.sc, train.sc_shared, space).rows(
         train.sc.dense(slice(0, n_sc), train.sc_shared)
     )  # n_sc x n_shared
-    # the training cells' moments: a cell's prediction must not hang on which cells are predicted with it
+    # moments of the training cells, so that a prediction does not depend on the other predicted cells
     spatial = Directions.of(train.st, train.st_shared, space)
     # cosines, their order or exponentials, and one copy on the way
     for rows in row_blocks(test.st.n_cells, rows_within(BLOCK_BYTES, 4 * 4 * n_sc)):

@@ -41,7 +41,7 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Reliable(Protocol):
-    """What a method must do, besides, to have its reliability looked at."""
+    """What a method must do, in addition, to have its reliability looked at."""
 
     def reliability_of(self, genes: Iterable[str]) -> DoubleArray:
         """Return how well each gene is expected to be predicted; genes by name, as ``pair.sc.genes``."""
@@ -83,7 +83,7 @@ class Baseline:
 
     @property
     def fitted_pair(self) -> Pair:
-        """The pair to learn from; NotFittedError where there is none yet."""
+        """The pair to learn from; NotFittedError if there is none yet."""
         if not hasattr(self, "pair_"):
             raise NotFittedError(
                 self.name,
@@ -135,7 +135,8 @@ def parse_method(
     name, colon, text = spec.partition(":")
     check_known(name, known, "methods", expected=f"one of {shorten(known, most=20)}", error=SettingError)
     settings: dict[str, Setting] = {}
-    # Only what names a setting starts one: a value may hold a +, as in graph=embedding+expression.
+    # Only a setting's name starts a new setting, because values may contain +, as in
+    # graph=embedding+expression.
     for part in re.split(r"\+(?=[^+=]*=)", text) if colon else ():
         key, equals, value = part.partition("=")
         if not (key and equals and all(value.split("+"))) or key in settings:
@@ -260,7 +261,7 @@ def labelled_methods(
                     "methods", expected="unique names", got=f"{method!r} twice", fix="Remove one of them."
                 )
             make = maker(method)
-            make(0)  # settings that are wrong must show before hours of work
+            make(0)  # wrong settings must be reported before hours of work
             found.append(Method(label=method, make=make))
             continue
         if isinstance(method, type) or not isinstance(method, kind):
@@ -307,7 +308,7 @@ def copier(method: M) -> Callable[[int], M]:
 
     def fresh(seed: int) -> M:
         if dataclasses.is_dataclass(method) and not isinstance(method, type):
-            # made anew before it is copied: it leaves behind what it learned
+            # created again before copying, without what it learned
             has_seed = any(part.name == "seed" for part in dataclasses.fields(method))
             return cast(M, copy.deepcopy(dataclasses.replace(method, **({"seed": seed} if has_seed else {}))))
         one: Any = copy.deepcopy(method)

@@ -28,7 +28,7 @@ from cellweft.place.cell_graph import by_rows
 
 Weights: TypeAlias = Literal["variance", "uniform"]
 """How much genes count in a fit: by one over their variance over the cells, or all the same."""
-_SHAKE = 1e-9  # of the tissue's extent: tells cells at one place apart, and moves no other
+_SHAKE = 1e-9  # relative to the tissue's extent: separates cells at one position without moving others
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +114,7 @@ class MappedCells:
         for rows in row_blocks(n_cells, rows_within(BLOCK_BYTES, 32 * (k + 1))):
             distances, nearest = map(np.asarray, tree.query(places[rows], k=k + 1))  # b x (k + 1)
             is_self = nearest == np.arange(rows.start, rows.stop)[:, None]
-            is_self[~is_self.any(axis=1), -1] = True  # too many cells at one place: any k of them will do
+            is_self[~is_self.any(axis=1), -1] = True  # too many cells at one position: use any k of them
             found[rows] = nearest[~is_self].reshape(-1, k)
             values[rows] = 1 / (1 + distances[~is_self].reshape(-1, k) / spacing)
         return by_rows(values, found, n_columns=n_cells)
@@ -220,7 +220,7 @@ class Placed(Protocol):
     """Cells that a method has placed; `cellweft.Placement` is one."""
 
     def coordinates(self) -> DoubleArray | None:
-        """Return the place of every cell, (n_cells, 2 or 3); None where the method places none."""
+        """Return the place of every cell, (n_cells, 2 or 3); None if the method places none."""
 
     def deconvolve(self, labels: Labels = None) -> pd.DataFrame:
         """Return the share of each type of cell in each spot, (n_spots, n_types); rows sum to 1."""
@@ -344,7 +344,7 @@ def tissue_centre(pair: Pair, *, seed: int = 0) -> Placed:
         spots = np.flatnonzero(codes == np.argmax(sizes))
     centre = np.repeat(places[spots].mean(axis=0)[None], n_cells, axis=0)
     first = np.full(n_cells, spots[0], dtype=np.int64)
-    # no cell is nearer to one spot than the others are: none has a composition of its own
+    # no cell is nearer to one spot than to others, so no spot has its own composition
     nowhere = sp.csr_matrix((n_cells, len(places)), dtype=np.float64)
     return MappedCells(pair=pair, places=centre, mapping=nowhere, first=first, seed=seed)
 

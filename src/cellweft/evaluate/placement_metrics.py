@@ -21,7 +21,7 @@ GROUPS = ("major", "moderate", "rare")
 """Groups of cell types by how frequent they are: the published ranks 1 to 5, 6 to 10, and all others."""
 
 _RANKS = (5, 10)  # the last rank of a major type, and of a moderate one
-_BLOCK_VALUES = 2**20  # neighbours that are looked at together
+_BLOCK_VALUES = 2**20  # neighbours per block
 _SLACK = 1 + 1e-12  # distances to the same cell, computed in two ways, differ by rounding
 
 

@@ -100,7 +100,7 @@ def score_methods(
         There was nothing to score at all.
     """
     check_numbers("seeds", seeds, expected="unique whole numbers", example=(0, 1, 2), low=0)
-    # of one device torch is not asked: baselines do without it
+    # for a single device, torch is not needed: baselines do not use it
     devices = resolve_devices(device) if device == "all" or "," in device else [device]
     on_devices = [resolve(methods, device=str(one)) for one in devices]
     labels = [method.label for method in on_devices[0]]

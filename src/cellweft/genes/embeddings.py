@@ -118,7 +118,7 @@ class EmbeddingTable:
         names = pd.Index(self.genes)
         rows = names.get_indexer(asked)
         folded = names.str.upper()
-        first = ~folded.duplicated()  # of names that differ in case alone, the first answers for others
+        first = ~folded.duplicated()  # if names differ only in case, the first is used for the others
         found = folded[first].get_indexer(asked.str.upper())
         by_case = np.where(found < 0, -1, np.flatnonzero(first)[found])
         rows = np.where(rows < 0, by_case, rows)
@@ -276,7 +276,7 @@ def _from_anndata(adata: anndata.AnnData, source: str) -> EmbeddingTable:
 
 def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> EmbeddingTable:
     frame = table_with_text(frame, source)
-    if isinstance(frame.index, pd.RangeIndex):  # the names stand in a column
+    if isinstance(frame.index, pd.RangeIndex):  # the names are in a column
         text = next((name for name in frame if pd.api.types.infer_dtype(frame[name]) == "string"), None)
         if text is None:
             raise InputError(

@@ -97,7 +97,7 @@ class GeneSets:
             shape=(len(genes), len(self.genes)),
         )
         members = sp.csr_matrix(places @ self.members)
-        members.sort_indices()  # sums over them come out alike, whether they were just read or saved
+        members.sort_indices()  # sums over them are identical after reading and after loading
         return known, members
 
     def of_genes(self, genes: Sequence[str] | NDArray[Any]) -> GeneSets:

@@ -34,7 +34,7 @@ def match_known(
     source
         Where the source is.
     kind
-        What it holds, for the message.
+        What it contains, for the message.
     fix
         The next step.
 

@@ -67,7 +67,7 @@ class SavedAttention:
     levels, queries
         As of `AttentionPredictor`.
     intervals, reliability, count_model
-        What was learned besides, if anything was.
+        What was learned in addition, if anything was.
     """
 
     model: AttentionModel
@@ -121,14 +121,14 @@ def _levels(tensors: dict[str, torch.Tensor], settings: AttentionSettings, *, n_
     if "levels.mean" not in tensors:
         return None
     check_width(tensors, "levels.0.first.weight", settings.level_hidden, what="level_hidden")
-    start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+    start = torch_stream(0, "load")  # every weight drawn from it is overwritten immediately
     nets = []
     for number in range(_NETS):
         weights = part_of(tensors, f"levels.{number}")
         if weights or not number or n_panel >= settings.level_cell_genes:
             nets.append(LevelNet(settings.level_hidden, start, by_cell=bool(number)))
             nets[-1].load_state_dict(weights)
-    share = float(tensors.get("levels.share", 1.0))  # models of 0.1 have none
+    share = float(tensors.get("levels.share", 1.0))  # models of version 0.1 have none
     return Levels(nets=tuple(net.eval() for net in nets), features=_moments(tensors, "levels"), share=share)
 
 
@@ -450,7 +450,7 @@ def fit_attending(
 
     Returns
     -------
-    What predicts; and predictions of the panel's genes without them, or None where reliability is not
+    What predicts; and predictions of the panel's genes without them, or None if reliability is not
     asked for, or the panel has fewer than 2 genes for each fold.
     """
     seed, cross = work.seed, work.reliability
@@ -631,7 +631,7 @@ def _panel_order(splits: Splits) -> IntArray:
 
 
 def learn_counts(held_out: OutOfFold, pair: Pair, sample: IntArray) -> CountModel | None:
-    """Learn how counts follow from predictions; None where the tissue has no counts, or too few genes have.
+    """Learn how counts follow from predictions; None if the tissue has no counts, or too few genes have.
 
     Parameters
     ----------

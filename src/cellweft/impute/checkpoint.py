@@ -19,7 +19,7 @@ _Restored = TypeVar("_Restored")
 def read_checkpoint(
     path: PathLike, request: Mapping[str, Any], restore: Callable[[ModelFolder], _Restored]
 ) -> _Restored | None:
-    """Return the fit that is kept in a folder, or None where there is none of this kind.
+    """Return the fit that is kept in a folder, or None if there is none of this kind.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def read_checkpoint(
     Raises
     ------
     OutputExistsError, OutputError
-        The folder holds other things, or none can be made there.
+        The folder contains other things, or none can be made there.
     FormatError
         What is kept is damaged.
     """

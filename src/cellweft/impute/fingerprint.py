@@ -95,9 +95,9 @@ def check_data(
     panel, reference
         Of the fit, the second as `reference_mark` tells it.
     cells
-        Of the fit, as `cells_mark` tells them; None where that is not known.
+        Of the fit, as `cells_mark` tells them; None if that is not known.
     reading
-        How the reference of the fit was read, as `reading_of` says; None where that is not known.
+        How the reference of the fit was read, as `reading_of` says; None if that is not known.
     """
     if not np.array_equal(pair.shared_genes, panel):
         n_known = int(np.isin(pair.shared_genes, panel).sum())
@@ -137,7 +137,7 @@ def spatial_mark(pair: Pair) -> dict[str, Any]:
 
 
 def saved_marks(config: Mapping[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
-    """Return what `spatial_mark` and `cells_mark` said of a fit that was saved; None where it is not known.
+    """Return what `spatial_mark` and `cells_mark` said of a fit that was saved; None if it is not known.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The Imputer: from a pair to the genes that the panel missed, in every spatial cell.
 
-It holds the contract (checks, devices, streaming, results); the methods are in files of their own.
+It contains the contract (checks, devices, streaming, results); the methods are in files of their own.
 """
 
 from __future__ import annotations
@@ -849,7 +849,7 @@ class Imputer(NotebookText, FolderModel):
 
 
 def _positions(genes: Iterable[str], pair: Pair) -> IntArray:
-    """Return positions of named genes in the reference, in the order asked for."""
+    """Return positions of named genes in the reference, in the requested order."""
     return pair.find_genes([genes] if isinstance(genes, str) else genes)
 
 

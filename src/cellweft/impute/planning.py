@@ -71,7 +71,7 @@ class Plan(NotebookText):
     in_memory
         Whether the result is held in memory, as `Imputer.impute` does, rather than written as it is made.
     kept
-        Estimated share of its values that a sparse result keeps, 0 to 1; None where it is dense.
+        Estimated share of its values that a sparse result keeps, 0 to 1; None if it is dense.
     """
 
     n_cells: int
@@ -154,7 +154,7 @@ def make_plan(
     pair
         The data.
     n_genes
-        Genes that are asked for.
+        Genes that are requested.
     settings
         Of the method.
     memory
@@ -233,7 +233,7 @@ def columns_at_once(
     pair
         The data.
     n_columns
-        That are asked for; the result is held.
+        That are requested; the result is held.
     settings
         Of the method.
     memory

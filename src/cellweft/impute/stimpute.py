@@ -98,7 +98,7 @@ class SavedStImpute:
             ("network.layers.1", settings.hidden, "hidden"),
         ):
             check_width(tensors, f"{part}.weight", width, what=what)
-        start = torch_stream(0, "load")  # every weight drawn from it is overwritten at once
+        start = torch_stream(0, "load")  # every weight drawn from it is overwritten immediately
         networks = new_networks(settings, len(genes), start)
         for name, network in zip(("autoencoder", "network"), networks, strict=True):
             network.load_state_dict(part_of(tensors, name))
@@ -108,7 +108,7 @@ class SavedStImpute:
             learned = []
             for number in range(config["n_reliability_nets"]):
                 net = ReliabilityNet(len(centre), start)
-                net.load_state_dict(part_of(tensors, f"reliability.{number}"))  # ends where there are no more
+                net.load_state_dict(part_of(tensors, f"reliability.{number}"))  # ends if there are no more
                 learned.append(net)
             by_gene = genes.set_index("gene")
             nets = ReliabilityNets(
@@ -270,7 +270,7 @@ class FittedStImpute:
         latent = unit_length(stimpute.encode(self.model.autoencoder, measured), axis=1)
         return (latent * measured.any(axis=1, keepdims=True)).astype(np.float32)
 
-    def operator(  # neighbours count alike
+    def operator(  # neighbours have equal weights
         self,
         measured: FloatArray,
         *,
@@ -344,13 +344,13 @@ def _add_relation(
         arrays["gene_sets.information"] = relation.information
     elif isinstance(relation, EdgeRelation):
         upper = sp.csr_matrix(sp.triu(relation.edges[known][:, known]))
-        upper.sort_indices()  # so that a model is saved alike again
+        upper.sort_indices()  # so that a loaded model is saved identically
         config["edge_genes"], arrays["edges.weights"] = names, upper.data
         arrays["edges.pairs"] = np.stack(upper.tocoo().coords, axis=1).astype(np.int64)
 
 
 def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
-    """Return the parts of a network that a folder holds."""
+    """Return the parts of a network that a folder contains."""
     arrays, sources = {name: one.numpy() for name, one in tensors.items()}, config["sources"]
     embedding, gene_sets, edges = None, None, None
     if "embedding" in arrays:
@@ -374,7 +374,7 @@ def _network(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Networ
 
 
 def check_k(settings: StImputeSettings, columns: GeneColumns) -> None:
-    """Raise `SettingError` where the reference has fewer usable cells than neighbours are asked for."""
+    """Raise `SettingError` where the reference has fewer usable cells than neighbours are requested."""
     if settings.k > columns.n_cells:
         raise SettingError(
             arg("settings", key="k"),

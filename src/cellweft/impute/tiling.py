@@ -87,9 +87,9 @@ class Imputation:
     scale
         What the values are, "log" or "counts".
     blend
-        What blends genes of the panel with their measurement, or None where they are predicted alone.
+        What blends genes of the panel with their measurement, or None if they are predicted alone.
     spillover
-        (n_cells,) share of each cell's counts that spilled over, or None where it is not to be written.
+        (n_cells,) share of each cell's counts that spilled over, or None if it is not to be written.
     """
 
     fitted: FittedMethod
@@ -134,7 +134,7 @@ class Imputation:
         places, predictor = None, None
         for tile, measured in zip(left, prefetch(self.read(tile) for tile in left), strict=True):
             if predictor is None or tile.places != places:
-                places, predictor = tile.places, None  # the old one goes before the new one comes
+                places, predictor = tile.places, None  # free the old one before creating the new one
                 predictor = self.prepare(tile)
             yield tile, self.values(tile, predictor, measured)
             n_done += tile.n_values

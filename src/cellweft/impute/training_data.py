@@ -1,4 +1,4 @@
-"""What training reads of a pair: panel, cells, names of the genes that are asked for."""
+"""What training reads of a pair: panel, cells, names of the genes that are requested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TENTHS = 10  # of the cells by their totals
 
 
 def asked_genes(pair: Pair, genes: Iterable[str] | None) -> IntArray:
-    """Return positions in the reference of the genes that are asked for, each once; None and "all": all."""
+    """Return positions in the reference of the genes that are requested, each once; None and "all": all."""
     if genes is None or (isinstance(genes, str) and genes == "all"):
         return np.arange(pair.sc.n_genes)
     found = pair.find_genes([genes] if isinstance(genes, str) else list(genes))

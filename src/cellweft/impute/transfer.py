@@ -37,7 +37,7 @@ def values_to_transfer(
     layer: str | None = None,
     genes: Iterable[str] | None = None,
 ) -> CellValues:
-    """Return what is asked for of the reference; parameters and errors as of `cellweft.Imputer.transfer`."""
+    """Return what is requested of the reference; parameters and errors as of `cellweft.Imputer.transfer`."""
     given = {"values": values, "obs": obs, "obsm": obsm, "layer": layer}
     named = [name for name, one in given.items() if one is not None]
     if len(named) != 1:

@@ -137,7 +137,7 @@ class AttentionModel:
     history
         Mean loss per twentieth of the training.
     metacells
-        Groups of reference cells that are attended to as one, or None where each cell is by itself.
+        Groups of reference cells that are attended to as one, or None if each cell is by itself.
     metacell_keys
         (n_metacells, P + 1) their keys, and how much each counts beside the product; see `with_metacells`.
     """
@@ -303,7 +303,7 @@ class AttentionOperator:
 
 
 def with_metacells(model: AttentionModel, metacells: Metacells | None) -> AttentionModel:
-    """Return a model with its reference in groups, or with each cell by itself where there are none.
+    """Return a model with its reference in groups, or with each cell by itself if there are none.
 
     Notes
     -----

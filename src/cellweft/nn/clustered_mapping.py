@@ -38,7 +38,7 @@ class Visit:
         (n_rows, n_columns)
     far
         (n_rows, n_groups) logarithm of the sum of exp(product) over the keys of each group, as estimated;
-        -inf for groups whose keys are among the columns. Without columns where there are no groups.
+        -inf for groups whose keys are among the columns. Without columns if there are no groups.
     """
 
     rows: torch.Tensor
@@ -324,7 +324,7 @@ def group_keys(queries: torch.Tensor, keys: torch.Tensor, *, most: int, seed: in
 
 
 def largest(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ``k`` largest of every row and where they stand, each (n_rows, k), largest first.
+    """Return the ``k`` largest of every row and where they are, each (n_rows, k), largest first.
 
     Parameters
     ----------

@@ -29,12 +29,12 @@ _LACKING = {"embedding": "an embedding table", "gene_sets": "gene sets", "edges"
 
 
 def _number(default: float | None, *, low: float, high: float = float("inf"), optional: bool = False) -> Any:
-    """Return a field that is a number within a range, or None where it is optional."""
+    """Return a field that is a number within a range, or None if it is optional."""
     return field(default=default, metadata={"range": {"low": low, "high": high}, "optional": optional})
 
 
 def _whole(default: int | None, *, low: int, optional: bool = False) -> Any:
-    """Return a field that is a whole number, or None where it is optional."""
+    """Return a field that is a whole number, or None if it is optional."""
     return field(default=default, metadata={"range": {"low": low, "integer": True}, "optional": optional})
 
 
@@ -127,11 +127,11 @@ class StImputeSettings(_Settings):
     batch, ae_batch
         Cells per step of the gene network and of the autoencoder.
     batch_genes
-        Panel genes per step of the gene network at most, drawn anew each time.
+        Panel genes per step of the gene network at most, drawn again each time.
     batch_sources
         Source genes per step at most, likewise.
     cells_per_epoch
-        Cells that the gene network sees per epoch at most, drawn anew each time; by default a single batch.
+        Cells that the gene network sees per epoch at most, drawn again each time; by default a single batch.
     training_cells
         Spatial cells that training draws from at most.
     search
@@ -203,7 +203,7 @@ class StImputeSettings(_Settings):
         Raises
         ------
         SettingError
-            ``graph`` names what is not given, or takes a distance where there is none.
+            ``graph`` names what is not given, or takes a distance if there is none.
 
         Examples
         --------

@@ -96,7 +96,7 @@ class EmbeddingRelation:
         found = nearest_rows(
             self.vectors[self.rows[genes[known]]],
             self.vectors[self.rows[sources[known_sources]]],
-            most=most + 1,  # of which one may be the gene itself
+            most=most + 1,  # one of them may be the gene itself
         )
         between[known[:, None], known_sources[found.places]] = found.cosines
         return between
@@ -149,7 +149,7 @@ class EdgeRelation:
     known
         (n_genes,) which genes of the reference the list names.
     edges
-        (n_genes, n_genes) weights, at least 0, alike in both directions, 0 where there is no edge.
+        (n_genes, n_genes) weights, at least 0, alike in both directions, 0 if there is no edge.
 
     Notes
     -----
@@ -219,7 +219,7 @@ class GeneGraph:
     Notes
     -----
     The sources are fixed when a model is fitted, so that a gene's weights do not depend on which other genes
-    are asked for. Several relations are put together as the mean of their rows, by their shares; each row is
+    are requested. Several relations are put together as the mean of their rows, by their shares; each row is
     first divided by its sum, so that a relation counts alike whatever the number and size of its weights. A
     relation by which a gene has no neighbour leaves the gene to the others.
     """
@@ -242,7 +242,7 @@ class GeneGraph:
 
         Returns
         -------
-        (n_genes, n_sources), at least 0; a row sums to 1, or to 0 where a gene has no neighbour. A gene is no
+        (n_genes, n_sources), at least 0; a row sums to 1, or to 0 if a gene has no neighbour. A gene is no
         neighbour of itself.
         """
         if not self.parts:
@@ -278,7 +278,7 @@ class GeneGraph:
 
 
 def _means(weights: DoubleArray) -> DoubleArray:
-    """Return rows that sum to 1, or to 0 where they did."""
+    """Return rows that sum to 1, or to 0 if they did."""
     total = weights.sum(axis=1, keepdims=True)
     means: DoubleArray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     return means

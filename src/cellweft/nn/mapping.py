@@ -13,7 +13,7 @@ from cellweft._compute import row_blocks, rows_within
 BLOCK_ENTRIES = 2**22
 """Weights that are there at once: 16 MB in float32, and as much for each temporary."""
 
-_MOST_KEYS = 2**15  # keys per block: more, and a block would be of too few queries to multiply well
+_MOST_KEYS = 2**15  # keys per block; with more, blocks would have too few queries to multiply efficiently
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -90,7 +90,7 @@ class Metacells:
 def group_cells(
     points: NDArray[np.floating[Any]], *, most: int, seed: int, weights: DoubleArray | None = None
 ) -> Metacells | None:
-    """Return groups of cells that lie near each other, or None where there are no more cells than groups.
+    """Return groups of cells that lie near each other, or None if there are no more cells than groups.
 
     Parameters
     ----------

@@ -103,7 +103,9 @@ class ExactNeighbors:
                 fix="Choose a smaller k, or a reference with more cells.",
             )
         found = np.empty((len(queries), k), dtype=np.int64)
-        room = self.coarse.new_empty(min(self.block, len(queries)), n_reference)  # made once: it is large
+        room = self.coarse.new_empty(
+            min(self.block, len(queries)), n_reference
+        )  # created once because it is large
         for rows in row_blocks(len(queries), self.block):
             directions = unit_length(queries[rows], axis=1)
             coarse = torch.from_numpy(directions.astype(np.float32)).to(self.device)
@@ -176,7 +178,7 @@ class ApproximateNeighbors:
         seed
             Of the groups.
         device
-            Where the networks beside it work; the index is on the CPU.
+            Where the networks next to it work; the index is on the CPU.
 
         Raises
         ------
@@ -196,7 +198,7 @@ class ApproximateNeighbors:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks beside it work."""
+        """Where the networks next to it work."""
         return self.exact.device
 
     def search(self, queries: DoubleArray, k: int) -> IntArray:

@@ -44,9 +44,9 @@ def over_devices(
 
     Notes
     -----
-    One device works in the calling thread, item by item as results are asked for. Several work in a thread
+    One device works in the calling thread, item by item as results are requested. Several work in a thread
     each, with as many threads of torch as the caller: what is computed takes place outside of Python's lock,
-    and the sums come out the same. Where one fails, or no more results are asked for, the others end when
+    and the sums come out the same. Where one fails, or no more results are requested, the others end when
     they next tell their progress.
 
     Examples
@@ -68,7 +68,7 @@ def over_devices(
 
 
 class _EndedError(Exception):
-    """No more is asked for."""
+    """No more is requested."""
 
 
 class WorkerPool(Generic[T, D, R]):

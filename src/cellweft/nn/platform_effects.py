@@ -43,7 +43,7 @@ class GeneLevels:
     pattern
         Mean and spread of the standardised carried values with the share of detection added.
     varies
-        Spread of the carried values as it is: 0 where it is so small that `carried` has 1 for it.
+        Spread of the carried values as it is: 0 if it is so small that `carried` has 1 for it.
     mean, spread, expressing
         In the reference: mean, standard deviation, and share of cells that express the gene.
     """

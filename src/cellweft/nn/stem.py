@@ -18,7 +18,7 @@ from cellweft.nn.parallel import over_devices
 from cellweft.nn.training import EpochProgress, fit_steps, linear
 
 _TINY = 1e-8  # keeps the logarithm of a weight that is zero in float32 finite
-_MOST_DROPOUT = 0.99  # something has to be left to learn from
+_MOST_DROPOUT = 0.99  # something must remain for training
 # Of each side, about as many as the paper's release takes. With 256, places are farther off (docs/stem.md).
 _MOST_MMD_ROWS = 600
 _BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels of L_MMD, in multiples of the mean squared distance
@@ -193,7 +193,7 @@ class StemModel:
     device
         Where the encoders are.
     evidence
-        What expression alone says, beside the encoders; None where it is not asked for.
+        What expression alone says, beside the encoders; None if it is not requested.
     """
 
     encoders: tuple[CellEncoder, ...]

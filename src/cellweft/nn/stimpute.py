@@ -3,7 +3,7 @@
 The file reads like the paper: the two networks, the losses, the alternating training, prediction. Everything
 is a function of arrays; where they come from, and where predictions go, is the caller's business.
 
-Letters: B cells of a block, P panel genes, S source genes of the graph, R genes that are asked for,
+Letters: B cells of a block, P panel genes, S source genes of the graph, R genes that are requested,
 k neighbours, d latent numbers.
 """
 
@@ -79,7 +79,7 @@ class GeneNetwork(torch.nn.Module):
         Parameters
         ----------
         features
-            Of the genes that are asked for.
+            Of the genes that are requested.
         source_states
             (S, B, k) what `first` made of the sources.
         """
@@ -400,7 +400,7 @@ def _fit_network(
 
 
 def _draw(n_genes: int, most: int, generator: torch.Generator, device: torch.device) -> torch.Tensor | None:
-    """Return positions of ``most`` genes drawn at random, or None where there are no more than that."""
+    """Return positions of ``most`` genes drawn at random, or None if there are no more than that."""
     if n_genes <= most:
         return None
     return torch.randperm(n_genes, generator=generator)[:most].to(device)
@@ -451,7 +451,7 @@ def neighbor_scale(cells: torch.Tensor, neighbors: torch.Tensor, panel: GeneTabl
     -----
     DEVIATION: Eq. 12 adds the network, which predicts on the scale of the tissue, and the mean of the
     neighbours, which is on that of the reference; the authors' release scales the mean by the largest values
-    among the genes that are asked for. A factor of the panel is the same whatever is asked for.
+    among the genes that are requested. A factor of the panel is the same whatever is requested.
     """
     both = squared = 0.0
     for rows, measured in zip(torch.split(neighbors, 256), torch.split(cells, 256), strict=True):
@@ -471,7 +471,7 @@ def predict_block(model: StImputeModel, neighbors: IntArray, tables: Sequence[Ge
     neighbors
         (B, k) from `find_neighbors`.
     tables
-        Tables of the R genes that are asked for, one after another.
+        Tables of the R genes that are requested, one after another.
 
     Returns
     -------

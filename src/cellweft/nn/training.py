@@ -96,7 +96,7 @@ class _Best:
     @torch.no_grad()
     def restore(self) -> None:
         """Go back to the weights with the lowest loss."""
-        for one, kept in zip(self._parameters, self._kept, strict=False):  # none is kept, or all are
+        for one, kept in zip(self._parameters, self._kept, strict=False):  # keep none, or all
             one.copy_(kept)
 
 

@@ -64,7 +64,7 @@ def panels(
             argument,
             expected="one Axes of matplotlib" if n == 1 else f"{n} Axes of matplotlib, one for each panel",
             got=f"a {wrong[0]}" if wrong else f"{len(found)}",
-            fix=f"Make them with plt.subplots(1, {n}), or omit {argument}.",
+            fix=f"Create them with plt.subplots(1, {n}), or omit {argument}.",
         )
     return tuple(found)
 
@@ -286,7 +286,7 @@ def heat_map(
     ax
         The panel.
     values
-        (n_rows, n_columns), NaN where there is none.
+        (n_rows, n_columns), NaN if there is none.
     rows, columns
         Their names.
     marked

@@ -221,7 +221,7 @@ def chosen_colors(
 
 
 def number_map(name: str) -> Colormap:
-    """Return a colour map that draws NaN grey, or raise `SettingError` where there is none of the name."""
+    """Return a colour map that draws NaN grey, or raise `SettingError` if there is none of the name."""
     check_known(name, colormaps, "cmap", expected="a colour map of matplotlib", error=SettingError)
     return colormaps[name].with_extremes(bad=MISSING)
 

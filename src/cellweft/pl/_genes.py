@@ -198,7 +198,7 @@ def attribution(
 
 
 def _curve(trends: Trends, gene: str, cell_type: str) -> pd.DataFrame:
-    """Return the fitted mean and its band, which stop at 0 where no value of the gene is below it."""
+    """Return the fitted mean and its band, which stop at 0 if no value of the gene is below it."""
     curve = trends.curves(gene, cell_type)
     if trends.fits[cell_type].nonnegative[np.flatnonzero(trends.genes == gene)[0]]:
         sides = ["mean", "lower", "upper"]

@@ -37,7 +37,7 @@ class Shade:
     name
         What it is called.
     numbers
-        (n_cells,) NaN where there is none; None of labels.
+        (n_cells,) NaN if there is none; None of labels.
     codes
         (n_cells,) number of the label, -1 where it is missing; None of numbers. Without both, all cells are
         alike.
@@ -98,7 +98,7 @@ def places_of(data: Input, coordinates: str | None) -> DoubleArray:
     KeyMissingError
         No coordinates.
     InputError
-        They are not numbers, or NaN or infinite, or "none" was asked for.
+        They are not numbers, or NaN or infinite, or "none" was requested.
     """
     found, _ = find_coordinates(data.obs, data.obsm, coordinates, where=data.where)
     if found is None:
@@ -115,7 +115,7 @@ def unit_of(data: Any, unit: str | None, coordinates: str | None = None) -> str 
     data
         What is drawn: opened, or a Placement.
     unit
-        What was asked for; "" is none.
+        What was requested; "" is none.
     coordinates
         As in `places_of`: the unit of others than the usual ones is not known.
     """
@@ -157,7 +157,7 @@ def flat_places(places: Any, n: int, where: str) -> DoubleArray:
 
 
 def flat_values(values: Any, n: int, *, where: str) -> DoubleArray:
-    """Return given values as (n,) numbers, NaN where there is none.
+    """Return given values as (n,) numbers, NaN if there is none.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def of_layer(data: Input, layer: str | None) -> Input:
 
 
 def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray:
-    """Return a gene as it stands in ``X`` or a layer, (n_cells,).
+    """Return a gene as stored in ``X`` or a layer, (n_cells,).
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def gene_values(data: Input, gene: str, layer: str | None = None) -> DoubleArray
 
 
 def values_of(data: Input, genes: IntArray, *, layer: str | None = None) -> DoubleArray:
-    """Return some genes of all cells as they stand in ``X`` or a layer, (n_cells, n_genes).
+    """Return some genes of all cells as stored in ``X`` or a layer, (n_cells, n_genes).
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ def measure_of(shade: Shade, unit: str | None) -> str:
     shade
         The numbers.
     unit
-        Of the coordinates, or None where it is not known.
+        Of the coordinates, or None if it is not known.
     """
     return shade.measure.replace(_DISTANCE, unit or "unit of the coordinates")
 

@@ -113,7 +113,7 @@ def pixel_means(grid: Grid, values: DoubleArray) -> tuple[DoubleArray, BoolArray
     grid
         Of the cells.
     values
-        (n_cells,) NaN where there is none, which counts for no mean.
+        (n_cells,) NaN if there is none, which counts for no mean.
 
     Returns
     -------

@@ -58,7 +58,7 @@ class Picture:
     shade
         What the cells are coloured by.
     grid
-        Of the pixels; None where every cell is drawn.
+        Of the pixels; None if every cell is drawn.
     image, shown
         Means or labels of the pixels, and which are drawn.
     """
@@ -105,9 +105,9 @@ def limits_of(values: Sequence[NDArray[Any]], given: tuple[float, float] | None 
     Parameters
     ----------
     values
-        Arrays of numbers, NaN where there is none.
+        Arrays of numbers, NaN if there is none.
     given
-        Limits that were asked for, or None.
+        Limits that were requested, or None.
     """
     there = np.concatenate([one[~np.isnan(one)] for one in values])
     least, most = (float(there.min()), float(there.max())) if len(there) else (0.0, 1.0)

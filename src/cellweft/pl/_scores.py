@@ -252,7 +252,7 @@ def _draw_box(ax: Axes, row: int, values: DoubleArray) -> None:
     ax.hlines(row, low, high, color=INK, lw=0.8, zorder=1)
     ax.barh(row, third - first, left=first, height=0.5, color=_BOX, lw=0, zorder=2)
     if len(values) <= _MOST_POINTS:
-        # spread by the golden ratio over the sorted values: even, and the same whatever their order
+        # jitter by the golden ratio over the sorted values: even, and independent of the order
         apart = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.4
         ax.scatter(values, row + apart, s=6, color=_POINTS, alpha=0.6, lw=0, zorder=3)
     ax.vlines(median, row - 0.25, row + 0.25, color=INK, lw=2, zorder=4)

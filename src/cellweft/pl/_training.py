@@ -220,7 +220,7 @@ def _stages(estimator: Any) -> tuple[dict[str, list[DoubleArray]], str]:
     """Return the losses of every stage of training, a line or several each, and what they run along."""
     known = estimator
     if hasattr(estimator, "fit"):
-        saved = getattr(estimator, "_restored", None)  # loaded, and without data yet
+        saved = getattr(estimator, "_restored", None)  # loaded, without data yet
         if getattr(estimator, "model_", None) is None and saved is None:
             raise NotFittedError(
                 "estimator", expected="a fitted model", got="an unfitted model", fix="Call fit first."

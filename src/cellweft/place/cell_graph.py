@@ -112,7 +112,7 @@ def _nearest_listed(
         values, cells = np.take_along_axis(values, top, axis=1), np.take_along_axis(cells, top, axis=1)
         order = np.lexsort((cells, -values), axis=1)
         found[rows] = np.take_along_axis(cells, order, axis=1)
-    for cell in np.flatnonzero((found < 0).any(axis=1)):  # one that hardly any other is listed with
+    for cell in np.flatnonzero((found < 0).any(axis=1)):  # one that shares lists with hardly any other
         kept = found[cell][found[cell] >= 0]
         others = np.setdiff1d(np.arange(min(2 * k + 2, n_cells)), [*kept, cell])
         found[cell] = np.concatenate([kept, others])[:k]

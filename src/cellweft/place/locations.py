@@ -23,7 +23,7 @@ One number for all data; docs/stem.md says what it was chosen on.
 """
 
 KEPT_SPOTS = 64
-"""Of a cell, with their weights; more of them are looked for anew when they are asked for."""
+"""Of a cell, with their weights; more of them are looked for again when they are requested."""
 
 MEDIAN_SPOTS = 500
 """Of a cell, those with the largest weights, that its geometric median is taken over."""
@@ -161,7 +161,7 @@ def find_places(
 
 
 def heaviest_of(mapping: AnyMapping, k: int) -> tuple[FloatArray, IntArray]:
-    """Return the largest weights of every row of a mapping, and where they stand.
+    """Return the largest weights of every row of a mapping, and where they are.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def place_radius(
     within = coordinates.shape[1] * (spacing / extent) ** 2 / 12  # of a square of that side
     spots, cells = (_tensor(one, mappings[0].keys) for one in (there, around))
     corner = float(np.max(np.abs(np.concatenate([there, around])), axis=0) @ np.ones(there.shape[1]))
-    most = 2 * corner + np.sqrt(within)  # no distance is larger
+    most = 2 * corner + np.sqrt(within)  # the largest possible distance
     radius = np.empty(len(places))
     for rows in row_blocks(len(places), _ROWS):
         mass = cells.new_zeros(rows.stop - rows.start, _BINS)

@@ -1,4 +1,4 @@
-"""The Placement: the positions of all cells, as operators that are carried out when they are asked for."""
+"""The Placement: the positions of all cells, as operators that are carried out when they are requested."""
 
 from __future__ import annotations
 

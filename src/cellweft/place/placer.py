@@ -1,6 +1,6 @@
 """The Placer: from a pair to the place of every cell in the tissue.
 
-It holds the contract (checks, devices, streaming, results); the method is `cellweft.nn.stem`.
+It contains the contract (checks, devices, streaming, results); the method is `cellweft.nn.stem`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from cellweft.place.training_data import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedPlacer:
-    """What a model folder holds: all of a fitted Placer but its data.
+    """What a model folder contains: all of a fitted Placer but its data.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class SavedPlacer:
     def of(cls, folder: ModelFolder) -> Self:
         """Read it from a folder; what is wrong with that raises as `read_folder` expects."""
         config = folder.config
-        # models that were saved before there were these settings were trained so
+        # models saved before these settings existed were trained this way
         former = {"dropout_rescale": False, "slice_genes": "common", "expression_counts": 0.0}
         settings = StemSettings(**former | config["settings"])
         check_choice("preset", config["preset"], get_args(PlacerPreset))
@@ -96,7 +96,9 @@ class SavedPlacer:
             check_width(folder.tensors, name, getattr(settings, width), what=width)
         encoders = []
         for number in range(settings.models):
-            encoder = CellEncoder(len(folder.genes), settings, torch_stream(0, "load"))  # overwritten at once
+            encoder = CellEncoder(
+                len(folder.genes), settings, torch_stream(0, ("load"))
+            )  # overwritten immediately
             encoder.load_state_dict(part_of(folder.tensors, f"encoder.{number}"))
             encoders.append(encoder.eval())
         evidence = None
@@ -192,7 +194,7 @@ class Placer(NotebookText, FolderModel):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._checked_settings()  # so that a wrong name shows before any work
+        self._checked_settings()  # so that a wrong name is reported before any work
         self.settings = dict(self.settings)
         self.model_: StemModel | None = None
         self.genes_: NDArray[np.str_] | None = None

@@ -241,14 +241,14 @@ class Comparison:
 
 
 def own_method(scores: Scores, result: Result | None) -> str | None:
-    """Return which method of a table made the result; None where there is none of cellweft's own."""
+    """Return which method of a table made the result; None if there is none of cellweft's own."""
     own = [name for name in scores.methods if base_of(name) in _OWN]
     preset = None if result is None else result.record.get("preset")
     return next((name for name in own if base_of(name) == preset), own[0] if own else None)
 
 
 def compared(scores: Scores, own: str, *, metric: str) -> Comparison | None:
-    """Return a method beside the baseline of the best median; None where there is nothing to compare.
+    """Return a method beside the baseline of the best median; None if there is nothing to compare.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def verdict(scores: Scores, result: Result | None, *, lead: bool = False, width:
     lead
         Whether to say before what was scored.
     width
-        Of the tissue, for errors of places; None where it is not known.
+        Of the tissue, for errors of places; None if it is not known.
 
     Notes
     -----

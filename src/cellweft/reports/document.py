@@ -24,7 +24,7 @@ class Number:
     Attributes
     ----------
     value
-        As it stands there, not rounded; NaN where it is not known.
+        As stored there, not rounded; NaN if it is not known.
     form
         How it is written.
     source
@@ -41,7 +41,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Name:
-    """A name as it stands in the data or the record: of a gene, a file, a method, a setting, a version.
+    """A name as stored in the data or the record: of a gene, a file, a method, a setting, a version.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class Table:
     rows
         (n_rows, n_columns) cells; None is an empty one.
     note
-        What stands below.
+        Text below.
     mixed
         Whether its columns hold words and numbers, which then stand below each other.
     """
@@ -141,7 +141,7 @@ class Picture:
     alt
         What it shows, for those who do not see it.
     caption
-        What stands below.
+        Text below.
     width, height
         In pixels of the page.
     """
@@ -206,7 +206,7 @@ class Code:
 
 
 Block: TypeAlias = Text | Facts | Table | Row | Listing | Heading | Code
-"""Anything that a section holds."""
+"""Anything that a section contains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class Section:
     title
         Its head.
     blocks
-        What it holds.
+        What it contains.
     """
 
     key: str

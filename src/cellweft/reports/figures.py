@@ -43,7 +43,7 @@ def picture(draw: Draw, *, alt: str, caption: Sequence[Part], form: Literal["png
     alt
         What it shows, for those who do not see it.
     caption
-        What stands below.
+        Text below.
     form
         "png" for cells in space, "svg" for what has few marks.
     """

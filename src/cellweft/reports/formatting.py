@@ -34,7 +34,7 @@ HEADINGS = {
 """Heads above tables of scores, by what was held out."""
 
 LOWER_IS_BETTER = ("mse", "rmse", "js", "location_error")
-"""Beginnings of metrics of which less is better."""
+"""Prefixes of metrics for which lower is better."""
 
 PRESETS = {
     "imputed": {

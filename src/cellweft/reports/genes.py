@@ -178,7 +178,7 @@ def chosen_genes(given: Given, genes: Sequence[str] | None, *, each: int = 2) ->
     given
         With imputed genes.
     genes
-        Those that were asked for, which come first.
+        Those that were requested, which come first.
     each
         Genes of each of the other kinds.
     """
@@ -218,7 +218,7 @@ def gallery_blocks(given: Given, genes: Sequence[str] | None, truth: Pair | None
     given
         With imputed genes.
     genes
-        Those that were asked for.
+        Those that were requested.
     truth
         Measurements of genes that the panel did not have, if known.
     """

@@ -89,7 +89,7 @@ class Result:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """How it was made, as plain values; empty where it does not say."""
+        """How it was made, as plain values; empty if it does not say."""
         uns = self.data.uns
         found = uns[RECORD] if isinstance(uns, Mapping) and RECORD in uns else None
         return checked_record(found, f"{self.data.where}.uns[{RECORD!r}]")
@@ -163,7 +163,7 @@ class Scores:
         return str(self.record.get("parameters", {}).get("by", "genes"))
 
     def summary(self, item: str, metric: str, *, method: str) -> float:
-        """Return a score of the summary, the mean over the seeds; NaN where there is none."""
+        """Return a score of the summary, the mean over the seeds; NaN if there is none."""
         return float(self._summary.get((method, item, metric), np.nan))
 
     @cached_property
@@ -449,7 +449,7 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _scores(table: pd.DataFrame, name: str, record: Any, where: str) -> Scores:
     missing = [column for column in COLUMNS if column not in table.columns]
-    fix = "Make it with cellweft.evaluate_imputation or cellweft.evaluate_placement. Cell types come from "
+    fix = "Create it with cellweft.evaluate_imputation or cellweft.evaluate_placement. Cell types come from "
     fix += "Imputer.annotate."
     if missing or table.empty:
         expected = f"a table of scores, with the columns {shorten(COLUMNS, most=9)}"

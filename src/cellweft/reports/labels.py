@@ -35,7 +35,7 @@ _DIFFERS = "On average, confidence differs from the share of correct labels by "
 
 
 def label_verdicts(given: Given) -> list[Text]:
-    """Return for each column of labels how far to trust it; nothing where there are no labels."""
+    """Return for each column of labels how far to trust it; nothing if there are no labels."""
     if given.labels is None:
         return []
     return [_verdict(given.labels, column) for column in given.labels.table.columns]
@@ -164,7 +164,7 @@ def _note(labels: CellTypes, each: pd.DataFrame, in_reference: dict[str, Number]
 
 
 def _reference_shares(labels: CellTypes, column: LabelColumn) -> dict[str, Number]:
-    """Return the share of the reference's labelled cells that each label has; empty where it is not known."""
+    """Return the share of the reference's labelled cells that each label has; empty if it is not known."""
     cells = labels.record["labels"][column.name].get("reference_cells", {})
     total = sum(float(n) for n in cells.values())
     what = f"record, labels, {column.name}, reference_cells, share of"

@@ -106,7 +106,7 @@ def _sureness(result: Result, columns: Sequence[tuple[str, str, Form]]) -> Table
 
 
 def _quantile(values: NDArray[np.float64], q: float) -> float:
-    """Return the value of a cell at a quantile; NaN where there is none."""
+    """Return the value of a cell at a quantile; NaN if there is none."""
     return float(np.quantile(values, q, method="inverted_cdf")) if values.size else np.nan
 
 

@@ -23,7 +23,7 @@ _OF_IMPUTER = ("imputed", "labels")  # kinds of results that an Imputer makes
 
 
 def findings_of(given: Given) -> tuple[dict[str, Any], str]:
-    """Return what the check found of the inputs, and where that is written; empty where nothing says it."""
+    """Return what the check found of the inputs, and where that is written; empty if nothing says it."""
     if given.pair is not None:
         return given.pair.findings, "check of the inputs"
     for scores in given.scores:
@@ -353,7 +353,7 @@ def _number(value: Any, form: Form, source: str) -> Number | None:
 
 
 def _name(value: Any) -> Part:
-    """Return a value of a record as it stands there."""
+    """Return a value of a record as stored there."""
     if value is None or value == "":
         return "not recorded"
     return Name(f"{value:g}" if isinstance(value, float) else str(value))

@@ -69,12 +69,12 @@ _SAID = {
 
 
 def checked_record(record: Any, where: str) -> dict[str, Any]:
-    """Return a record as plain values, empty where it is none.
+    """Return a record as plain values, empty if it is none.
 
     Parameters
     ----------
     record
-        As it stands in ``uns``, in ``attrs`` or in the file beside a table. Only a part may be there.
+        As stored in ``uns``, in ``attrs`` or in the file beside a table. Only a part may be there.
     where
         What errors call it.
 

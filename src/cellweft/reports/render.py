@@ -42,7 +42,7 @@ def write_page(page: document.Page, path: PathLike, *, overwrite: bool = False) 
     path
         Where it goes.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
     """
     content = html_of(page)
     with partial_output(path, overwrite=overwrite) as partial:
@@ -56,7 +56,7 @@ def _kind(thing: object) -> str:
 
 
 def _is_numeric(table: document.Table, column: int) -> bool:
-    """Return whether a column of a table holds numbers, which stand at its right, and its head above them."""
+    """Return whether a column of a table contains numbers, which are aligned to the right with its head."""
     return any(isinstance(row[column], document.Number) for row in table.rows)
 
 

@@ -47,7 +47,7 @@ def page_of(
     title
         What it is called.
     genes
-        Genes to draw besides.
+        Genes to draw in addition.
     truth
         Measurements of genes that the panel did not have, with the reference, if known.
     true_places

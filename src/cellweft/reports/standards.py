@@ -32,7 +32,7 @@ class Standard:
     form
         How its values are written.
     less
-        Whether less is better.
+        Whether lower is better.
     """
 
     said: str
@@ -130,7 +130,7 @@ def checks_of(scores: Scores, method: str, *, width: float | None) -> list[Check
     method
         Its name in the table.
     width
-        Of the tissue, of which an error of places is a share; None where it is not known.
+        Of the tissue, of which an error of places is a share; None if it is not known.
     """
     found = _place_checks(scores, method, width) if scores.by == "place" else _gene_checks(scores, method)
     return [one for one in found if one is not None]
@@ -155,7 +155,7 @@ def _gene_checks(scores: Scores, method: str) -> list[Check | None]:
 
 
 def coverage_check(scores: Scores, method: str, metric: str) -> Check | None:
-    """Return how the intervals of a method hold, by a metric ``coverage@LEVEL``; None where it has none."""
+    """Return how the intervals of a method hold, by a metric ``coverage@LEVEL``; None if it has none."""
     value, level = scores.summary("all values", metric, method=method), float(metric.partition("@")[2])
     if not np.isfinite(value):
         return None
@@ -238,7 +238,7 @@ def standards_table(names: Sequence[str]) -> Table:
     for name in names:
         one = STANDARDS[name]
         good, poor = (Number(value, one.form, f"{SOURCE}, {name}") for value in (one.good, one.poor))
-        rows.append((f"{one.said}{' (less is better)' * one.less}", good, poor))
+        rows.append((f"{one.said}{' (lower is better)' * one.less}", good, poor))
     return Table(
         caption=("What the verdicts count as good and poor",),
         heads=("", "good from", "poor beyond"),

@@ -355,7 +355,7 @@ def _sizes(budget: int, *, n_cells: int, n_genes: int, n_latent: int) -> tuple[i
 
 
 def cell_positions(cells: Any, names: NDArray[np.str_]) -> IntArray:
-    """Return positions of the cells asked for, in the order asked for."""
+    """Return positions of the requested cells, in the requested order."""
     from anndata import AnnData
 
     if cells is None:

@@ -63,7 +63,7 @@ def pool(estimates: DoubleArray, variances: DoubleArray, degrees_of_freedom: Dou
     known = degrees_of_freedom
     observed = (known + 1) / (known + 3) * known * (1 - share)
     with np.errstate(divide="ignore"):
-        drawn = (m - 1) / share**2  # infinite where nothing differs between imputations
+        drawn = (m - 1) / share**2  # infinite if imputations do not differ
     # the harmonic sum, which is 0 where either is 0
     freedom = np.divide(1, 1 / drawn + 1 / np.maximum(observed, 1e-12))
     ratio = np.divide(between, within, out=np.full(len(total), np.inf), where=within > 0)
@@ -207,7 +207,7 @@ def _sums(imputation: AnnData, members: sp.csr_matrix) -> tuple[DoubleArray, Dou
 def _table(group: str, genes: pd.Index, pooled: pd.DataFrame) -> pd.DataFrame:
     difference, error, freedom = (pooled[name].to_numpy() for name in pooled.columns[:3])
     there = error > 0
-    # a gene that is the same in all cells of all imputations differs by nothing, surely
+    # a gene that is equal in all cells of all imputations has no difference
     statistic = np.divide(difference, error, out=np.zeros(len(genes)), where=there)
     pvalue = np.where(there, 2 * t.sf(np.abs(statistic), freedom), 1.0)
     table = pooled.rename(columns={"estimate": "difference"}).assign(

@@ -307,7 +307,7 @@ def _rank_sums(values: DoubleArray, members: sp.csr_matrix) -> dict[str, DoubleA
     inside = np.asarray(members.sum(axis=1))  # n_segments x 1
     outside = n_cells - inside
     ranks = rankdata(values, axis=0)  # ties share their average
-    spread = ((ranks - (n_cells + 1) / 2) ** 2).sum(axis=0)  # smaller by what ties take
+    spread = ((ranks - (n_cells + 1) / 2) ** 2).sum(axis=0)  # reduced by the correction for ties
     u = members @ ranks - inside * (inside + 1) / 2
     pairs = inside * outside
     beyond = u - pairs / 2

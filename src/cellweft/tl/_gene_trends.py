@@ -31,7 +31,7 @@ from cellweft.tl._spatial_axis import natural_basis, quantile_knots
 COLUMNS = ("type", "gene", "n_cells", "f", "p", "fdr", "r2", "peak", "rho")
 """Columns of `Trends.table`."""
 
-_ALL = "all"  # the type of every cell where there are no labels
+_ALL = "all"  # the type of every cell if there are no labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -309,7 +309,7 @@ def label_codes(
     >>> label_codes(np.array(["Neuron", "Glia", "Neuron"]), 3)
     (array(['Glia', 'Neuron'], dtype='<U6'), array([1, 0, 1]))
     """
-    # through pandas, which knows every way of being missing
+    # pandas recognises every kind of missing value
     given = array_of(where, labels, fix="Pass the labels of these cells.", numbers=False)
     column = pd.Series(given) if given.ndim == 1 else None
     n_missing = 0 if column is None else int(column.isna().sum())

@@ -331,7 +331,7 @@ def _pair_counts(first: IntArray, second: IntArray, *, shape: tuple[int, int]) -
 
 
 def _z_scores(count: IntArray, permuted: IntArray) -> DoubleArray:
-    """Return (count - mean) / sd over the first axis of the permuted counts; 0 where sd is 0."""
+    """Return (count - mean) / sd over the first axis of the permuted counts; 0 if sd is 0."""
     spread = permuted.std(axis=0)
     apart = count - permuted.mean(axis=0)
     return np.asarray(np.divide(apart, spread, out=np.zeros_like(apart), where=spread > 0))

@@ -201,7 +201,7 @@ def _checked_radius(pair: Pair, radius: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Neighborhoods:
-    """Cells near each cell of a tissue, found as they are asked for."""
+    """Cells near each cell of a tissue, found as they are requested."""
 
     coordinates: DoubleArray  # n_cells x 2 or 3
     slice_of: IntArray  # n_cells

@@ -1,4 +1,4 @@
-"""``cellweft view``: a local page over results, read from disk as they are asked for."""
+"""``cellweft view``: a local page over results, read from disk as they are requested."""
 
 from __future__ import annotations
 
@@ -225,12 +225,12 @@ def _threads() -> int:
 
 
 def _read_ahead(datasets: Sequence[Dataset]) -> None:
-    """Read the tissue while the page is loading; what is wrong with it is told when a gene is asked for."""
+    """Read the tissue while the page is loading; what is wrong with it is told when a gene is requested."""
 
     def read() -> None:
         for dataset in datasets:
             if dataset.measured is not None:
-                with suppress(Exception):  # the file is closed meanwhile, say
+                with suppress(Exception):  # for example, the file was closed in the meantime
                     dataset.measured.read()
 
     if any(dataset.measured is not None for dataset in datasets):

@@ -109,7 +109,7 @@ class Api:
         Parameters
         ----------
         target
-            Path and query, as they stand in the request.
+            Path and query, as stored in the request.
         """
         path, _, query = target.partition("?")
         if path == "/api/session":
@@ -125,7 +125,7 @@ class Api:
         Parameters
         ----------
         target
-            Path, as it stands in the request.
+            Path, as stored in the request.
         body
             Function that returns the body, given the length that it must have.
         is_gone
@@ -181,7 +181,7 @@ class Api:
         return error_answer(error, status=405)
 
     def _file(self, path: str) -> Answer:
-        """Return a file of the page: the name must be one that is in its folder, as it stands there."""
+        """Return a file of the page: the name must be one that is in its folder, as stored there."""
         folder, name = self._page, unquote(path).removeprefix("/")
         if path == "/":
             name = "index.html"

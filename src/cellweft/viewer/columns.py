@@ -35,7 +35,7 @@ class Column:
     Attributes
     ----------
     name, kind
-        What it is called, and whether it holds labels or numbers.
+        What it is called, and whether it contains labels or numbers.
     categories, colors
         The labels in order and a colour ``#rrggbb`` for each; empty for numbers.
     low, high
@@ -53,7 +53,7 @@ class Column:
     read: Callable[[], NDArray[Any]]
 
     def value(self, one: float) -> str | float | None:
-        """Return a value as the page shows it: a label, a number, or None where there is none."""
+        """Return a value as the page shows it: a label, a number, or None if there is none."""
         if self.kind == "category":
             return None if one == MISSING else self.categories[int(one)]
         return float(one) if math.isfinite(one) else None
@@ -119,7 +119,7 @@ def label_columns(labels: LabelTable, opened: Input) -> list[Column]:
 
 
 def slices_of(columns: list[Column], n_cells: int) -> str | None:
-    """Return the name of the column that tells slices apart, or None where there is one slice.
+    """Return the name of the column that tells slices apart, or None if there is one slice.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _column(opened: Input, name: str) -> Column | None:
 
 
 def _category(opened: Input, name: str, values: pd.Series[Any]) -> Column | None:
-    from cellweft.pl._colors import categories_of, kept_colors  # here, for they need matplotlib
+    from cellweft.pl._colors import categories_of, kept_colors  # imported here because they need matplotlib
 
     n_cells = len(values)
     is_category = isinstance(values.dtype, pd.CategoricalDtype)
@@ -190,7 +190,9 @@ def _codes(values: pd.Series[Any], labels: list[str]) -> NDArray[np.uint16]:
 
 
 def _numbers(values: pd.Series[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which the page shows as missing
+    with np.errstate(
+        over=("ignore")
+    ):  # values that are too large become infinite, which the page shows as missing
         return values.to_numpy(dtype=np.float64, na_value=np.nan).astype(np.float32)
 
 

@@ -157,7 +157,7 @@ class Dataset:
         }
 
     def positions(self) -> FloatArray:
-        """Return x and y of each cell, (n_cells, 2), NaN where it has no place."""
+        """Return x and y of each cell, (n_cells, 2), NaN if it has no place."""
         return self._places
 
     def genes(self) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Dataset:
         Returns
         -------
         values : ndarray
-            (n_cells,) float32, NaN where there is none.
+            (n_cells,) float32, NaN if there is none.
         low, high : float
             Where the colours start and end: 0, and the 0.99 quantile, of what is measured and of what is
             imputed the larger one. Of uncertainty the 0.01 and the 0.99 quantile.
@@ -226,7 +226,7 @@ class Dataset:
         return self._cache.get((self, name), self._columns[name].read)
 
     def cell(self, number: int) -> dict[str, Any]:
-        """Return the name of a cell and its values in all columns, None where it has none.
+        """Return the name of a cell and its values in all columns, None if it has none.
 
         Parameters
         ----------

@@ -100,7 +100,7 @@ class PackedBlock:
         (n_filled,) by gene, or (n_genes, n_rows); in as few bytes as hold them exactly.
     places, starts
         (n_filled,) cell of each value, counted from the block's first, and (n_genes + 1,) where each gene
-        starts; None where all values are held.
+        starts; None if all values are held.
     """
 
     rows: slice
@@ -414,7 +414,7 @@ def spread(pool: Executor, work: Callable[[T], U], items: Iterable[T], *, ahead:
     items
         Taken as they are needed.
     ahead
-        Items that are worked on, or done, before they are asked for; this bounds the memory.
+        Items that are worked on, or done, before they are requested; this bounds the memory.
 
     Examples
     --------
@@ -488,7 +488,7 @@ class Chunks:
         return np.asarray(self.array[rows, columns])
 
     def _unpacked(self, rows: slice, columns: slice) -> NDArray[Any] | None:
-        """Unpack a chunk; None where it was never written, or is packed otherwise than the others."""
+        """Unpack a chunk; None if it was never written, or is packed otherwise than the others."""
         dataset, corner = self.array, (rows.start, columns.start)
         place = dataset.id.get_chunk_info_by_coord(corner)
         if place.byte_offset is None or place.filter_mask:

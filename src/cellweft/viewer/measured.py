@@ -49,9 +49,9 @@ class MeasuredGenes:
 
     Notes
     -----
-    Only the names are looked at here. The values are read when the first gene is asked for: once, to find
-    their scale and the total of each cell, and in the same sweep the genes are packed as they stand in the
-    file, as many as there is room for. A gene is brought to its scale when it is asked for.
+    Only the names are looked at here. The values are read when the first gene is requested: once, to find
+    their scale and the total of each cell, and in the same sweep the genes are packed as stored in the
+    file, as many as there is room for. A gene is brought to its scale when it is requested.
     """
 
     def __init__(self, tissue: Input, result: Input, means: Means) -> None:
@@ -124,7 +124,7 @@ class MeasuredGenes:
         return found
 
     def read(self) -> tuple[SweptGenes, _Scale]:
-        """Return the genes as they stand in the tissue, and their scale; the first call reads the tissue.
+        """Return the genes as stored in the tissue, and their scale; the first call reads the tissue.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class _Watched(WrappedRows):
 
 
 def order_of(tissue: Annotation, result: Annotation) -> IntArray | None:
-    """Return the row in the tissue of each cell of a result, by name; None where they are the same.
+    """Return the row in the tissue of each cell of a result, by name; None if they are the same.
 
     Parameters
     ----------

@@ -151,12 +151,12 @@ def scores_of(
     means, variances, counts
         (2, n_genes), from `group_moments`.
     reliability
-        (n_genes,) NaN where it is not known; None where none is.
+        (n_genes,) NaN if it is not known; None if none is.
 
     Returns
     -------
     (n_genes,)
-        Above zero where the mean inside is higher; NaN where a side has no value.
+        Above zero where the mean inside is higher; NaN if a side has no value.
 
     Notes
     -----
@@ -205,7 +205,7 @@ def compared(
     inside
         (n_cells,)
     reliability
-        (n_genes,) NaN where it is not known; None where none is.
+        (n_genes,) NaN if it is not known; None if none is.
     is_gone
         Asked between pieces.
 

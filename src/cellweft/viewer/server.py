@@ -45,8 +45,8 @@ _NO_TOKEN = (
     "<code>?token=</code> and everything after it. The token changes at every start.</p>"
 )
 _TOKEN = re.compile(r"(token=)[^&\s\"]*")
-_MOST_DROPPED = 2**20  # bytes of a body that nobody wants
-_WAIT_SECONDS = 0.2  # between two looks at whether to end
+_MOST_DROPPED = 2**20  # bytes of an unread body
+_WAIT_SECONDS = 0.2  # seconds between checks for the end
 
 
 class Viewer:
@@ -61,7 +61,7 @@ class Viewer:
     on_close
         Called at the end, once nothing is served any more.
     token
-        Whether only those are answered who know the token, which is drawn anew each time.
+        Whether only those are answered who know the token, which is drawn again each time.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Viewer:
         Where it listens.
     token
         What a request has to know: as ``?token=`` of the page's address, as the cookie that the page is given
-        then, or in a header, ``Authorization: token ...``. None where there is none.
+        then, or in a header, ``Authorization: token ...``. None if there is none.
     origin
         Where it is served, without the token.
     url
@@ -169,7 +169,7 @@ def _no_port(port: int, error: OSError) -> SettingError:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = os.name == "posix"  # elsewhere it would let others take the port over
+    allow_reuse_address = os.name == "posix"  # on other systems it would allow others to take over the port
     request_queue_size = 64
 
     def __init__(self, api: Api, port: int, token: str | None) -> None:
@@ -313,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        said = _TOKEN.sub(r"\1...", format % args)  # who reads a log is not to be let in by it
+        said = _TOKEN.sub(r"\1...", format % args)  # a log must not give access
         _log.debug("cellweft view: %s", ascii(said))
 
     def _respond(self, answer: Callable[[], Answer]) -> None:
@@ -330,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (GoneError, ConnectionError, TimeoutError):
             self.close_connection = True
             return
-        except Exception as error:  # one request that fails ends no other
+        except Exception as error:  # a failed request does not end others
             if self.server.is_closing:  # the files are closed under it
                 self.close_connection = True
                 return
@@ -345,8 +345,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self._unread:
             self.close_connection = True
             if self._unread > 0:
-                self._read(min(self._unread, _MOST_DROPPED))  # else the answer is lost with it
-        self.server.await_request(self.connection)  # who does not read may be dropped for others
+                self._read(min(self._unread, _MOST_DROPPED))  # otherwise the answer is lost with it
+        self.server.await_request(
+            self.connection
+        )  # a client that does not read may be dropped in favour of others
         with contextlib.suppress(ConnectionError, TimeoutError):
             self._send(found)
 

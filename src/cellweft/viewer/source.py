@@ -34,7 +34,7 @@ class WatchedSource:
         self._folders = _folders(self._path, self._files)
 
     def change(self, *, closely: bool = False) -> CellweftError | None:
-        """Return the error that tells how the source has changed, None where it has not.
+        """Return the error that tells how the source has changed, None if it has not.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ def _folders(path: Path, files: _Entries) -> _Entries:
 def _known(path: PathLike) -> tuple[int, ...]:
     try:
         return _identity(Path(path).stat())
-    except OSError:  # it is gone
+    except OSError:  # it no longer exists
         return ()
 
 

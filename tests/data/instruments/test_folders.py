@@ -165,7 +165,7 @@ def test_stereo_seq_is_summed_by_cells_or_bins(make_run: Any, truth: Any, refere
     pair = cellweft.pair(reference, with_cells)
     assert pair.findings["spatial"]["cells_left_out"] == ["5 counts outside cells"]
     bare = make_run("stereo_seq", "bare", cells=False)
-    with pytest.raises(FormatError, match=r"a column with cell names \(CellID\).*st_sample='bin50' sums"):
+    with pytest.raises(FormatError, match=r"a column with cell names \(CellID\).*st_sample='bin50' adds up"):
         cellweft.pair(reference, bare)
     with pytest.raises(SettingError, match=r"st_sample: expected a bin size, such as 'bin50'"):
         cellweft.pair(reference, bare, st_sample="50")
@@ -295,7 +295,9 @@ def test_the_bins_of_visium_hd(sizes: Any, taken: int, make_run: Any, truth: Any
 
 
 def test_several_sizes_of_bins_without_the_usual_one_are_asked_for(make_run: Any, reference: Any) -> None:
-    with pytest.raises(FormatError, match=r"bins of 2 um, 16 um\. Pass the folder of one: .*square_002um"):
+    with pytest.raises(
+        FormatError, match=r"bins of 2 um, 16 um\. Pass the folder of one size: .*square_002um"
+    ):
         cellweft.pair(reference, make_run("visium_hd", sizes=(2, 16)))
 
 
@@ -323,8 +325,8 @@ def left_out(pair: Pair) -> list[str]:
 
 def test_cell_0_of_cosmx_is_no_cell(make_run: Any, reference: Any) -> None:
     pair = cellweft.pair(reference, make_run("cosmx"))
-    assert left_out(pair) == ["2 cells of number 0, for transcripts outside cells"]
-    assert "  left out      2 cells of number 0, for transcripts outside cells" in pair.summary()
+    assert left_out(pair) == ["2 cells numbered 0, for transcripts outside cells"]
+    assert "  left out      2 cells numbered 0, for transcripts outside cells" in pair.summary()
     assert stored(pair).max() < 9_999
 
 
@@ -636,7 +638,7 @@ def test_barcodes_may_have_other_numbers_at_their_ends(
     table.to_csv(path, index=False)
     pair = cellweft.pair(reference, folder)
     np.testing.assert_allclose(pair.coordinates, truth("visium").places)
-    assert any("matched without the number at the end ('AAAC" in one for one in pair.cautions)
+    assert any("matched by name, without the number at the end ('AAAC" in one for one in pair.cautions)
     twice = pd.concat([table, table.assign(barcode=table["barcode"].str.removesuffix(ending) + "-7")])
     twice.to_csv(path, index=False)  # now the numbers tell cells apart
     with pytest.raises(FormatError, match="Use both files from the same run"):
@@ -679,7 +681,7 @@ def test_numbers_of_cosmx_may_be_written_otherwise(
     table.to_csv(path, index=False)
     pair = cellweft.pair(reference, folder)
     assert pair.st.obs_names.tolist() == truth("cosmx").names
-    assert left_out(pair)[0] == "2 cells of number 0, for transcripts outside cells"
+    assert left_out(pair)[0] == "2 cells numbered 0, for transcripts outside cells"
 
 
 def test_places_of_stereo_seq_may_be_below_zero(make_run: Any, reference: Any) -> None:

@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "no confidence": (lambda one: without(one, "confidence"), "got none of 'confidence'"),
     "no labels": (lambda one: without(one, "label"), "a table of cell types, with the columns 'label'"),
     "no cell": (lambda one: one.iloc[:0], "at least one cell, got no row"),
-    "a cell twice": (lambda one: one.iloc[[0, 1, 0]], "every cell once, got several rows for 'NA'"),
+    "a cell twice": (lambda one: one.iloc[[0, 1, 0]], "each cell once, got several rows for 'NA'"),
     "confidence of text": (lambda one: changed(one, confidence="high"), r"\['confidence'\].*probabilities"),
     "confidence above 1": (
         lambda one: changed(one, confidence=[37.0, *one["confidence"][1:]]),

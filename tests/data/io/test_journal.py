@@ -164,7 +164,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
     check_own(theirs)  # as long as it is empty
     (theirs / "thesis.tex").write_text("mine")
     for refused in (lambda: Journal(target, MARK), lambda: claim(theirs)):
-        with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it elsewhere"):
+        with pytest.raises(OutputExistsError, match=rf"got a folder without {OURS}\. Move it away"):
             refused()
     remove_own(theirs)
     with pytest.raises(ZeroDivisionError), kept_until_failure(target, resume=False):

@@ -64,7 +64,7 @@ def held_by_other(path: Path) -> Any:
 def test_the_second_run_is_told_who_holds_the_output(tmp_path: Path, name: str) -> None:
     first = held_by_other(tmp_path / name)
     message = (
-        rf"{re.escape(name)}: expected an output that no other run is making, got .*process {first.pid} on "
+        rf"{re.escape(name)}: expected an output that no other run is writing, got .*process {first.pid} on "
     )
     with pytest.raises(OutputError, match=message + r".*Wait until that run ends"):
         make(tmp_path / name)

@@ -34,7 +34,11 @@ def test_a_request_knows_where_its_result_goes(tmp_path: Path, monkeypatch: pyte
             {"dask": "local"},
             r"dask: expected a \.zarr store as output, which several processes can write",
         ),
-        ("a.h5ad", {"resume": True}, r"resume: expected a \.zarr store as output, whose parts"),
+        (
+            "a.h5ad",
+            {"resume": True},
+            r"resume: expected a \.zarr store as output, which can be written in parts",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused(tmp_path: Path, name: str, options: dict[str, Any], told: str) -> None:

@@ -151,7 +151,9 @@ def test_names_of_cells_behind_a_first_column_that_repeats(tmp_path: Path) -> No
     found = open_input(tmp_path / "t.csv", argument="sc")
     assert found.obs.names().tolist() == ["c1", "c2", "c3"]
     assert found.obs["cell_type"].tolist() == ["A", "A", "B"]
-    assert found.notes == ("names are taken from the column 'cell_id'; the first column has duplicates.",)
+    assert found.notes == (
+        "cell names are taken from the column 'cell_id', because the first column has duplicates.",
+    )
 
 
 def test_a_link_to_nothing_is_told(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_an_address_of_a_file_is_to_be_its_path() -> None:
             OSError(37, "No locks available"),
             r"got a file that is open elsewhere, or on a disk that cannot lock",
         ),
-        (OSError(5, "Input/output error"), r"got a system error while reading it.*local disk.*in order"),
+        (OSError(5, "Input/output error"), r"got a system error while reading it.*local disk.*may be fine"),
         (OSError(24, "Too many open files"), r"got a system error while reading it"),
         (PermissionError(13, "Permission denied"), r"got no permission to read it\. Change its permissions"),
     ],
@@ -410,7 +412,9 @@ def test_a_modality_of_mudata(kind: str, tmp_path: Path, make_side: Any) -> None
     one = write_mudata(tmp_path / f"one.{kind}", {"rna": rna})
     np.testing.assert_array_equal(values(one), rna.X.toarray())
     both = write_mudata(tmp_path / f"both.{kind}", {"atac": atac, "rna": rna})
-    with pytest.raises(FormatError, match=r"expected one modality, got 2: 'rna', 'atac'.*st_sample='rna'"):
+    with pytest.raises(
+        FormatError, match=r"expected a single modality, got 2: 'rna', 'atac'.*st_sample='rna'"
+    ):
         open_input(both, argument="st")
     found = open_input(both, argument="st", sample="rna")
     assert found.var.index.tolist() == ["Gad1", "Sst", "Vip"]

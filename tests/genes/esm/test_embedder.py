@@ -427,7 +427,7 @@ class TestRefusals:
             (
                 [FastaRecord(name="Gad1", description="", sequence=one) for one in ("MK", "ML")],
                 GeneError,
-                r"every name once, got 'Gad1' more than once.*cellweft.genes.find_proteins",
+                r"each name once, got 'Gad1' more than once.*cellweft.genes.find_proteins",
             ),
         ],
     )

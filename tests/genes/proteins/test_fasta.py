@@ -115,7 +115,7 @@ PACKED = gzip.compress(b">a\n" + bytes(range(65, 91)) * 200, mtime=0)
         (b"gene,sequence\nGad1,MASS\n", "got a file that starts with 'gene,sequence'"),
         (b"M" * 200, f"starts with '{'M' * 60}...'. Every protein starts with a line such as >Gad1"),
         (b">Gad1\nMASS\n>\nMLSC\n", "got a header without a name in line 3"),
-        (PACKED[:-30], "expected a whole file, got a file that is truncated or damaged"),
+        (PACKED[:-30], "expected a complete file, got a file that is truncated or damaged"),
         (PACKED[:40] + b"\xff\xff\xff\xff" + PACKED[44:], "got a file that is truncated or damaged"),
         (b">a\n" + b"ACGT" * 20 + b"\n>b\n" + b"GGCUN" * 10, "got nucleotides"),
     ],
@@ -171,4 +171,4 @@ def test_proteins_with_a_stop_inside_can_be_left_out(
     path = saved(tmp_path, ">a\nMA*S\n>b\nMAS*\n>c\nM*\n")
     with caplog.at_level(logging.WARNING, logger="cellweft"):
         assert [one.name for one in iter_fasta(path, skip_stops=True)] == ["b", "c"]
-    assert "proteins left out because of an internal stop (*) inside: 1." in caplog.text
+    assert "proteins left out because of an internal stop (*): 1." in caplog.text

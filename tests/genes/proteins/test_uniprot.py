@@ -708,7 +708,7 @@ def test_no_network_names_the_way_without(find: Any, server: FakeUniProt, tmp_pa
     find("Gad1")
     server.troubles["/run"] = ["drop"] * 6
     words = (
-        rf"no connection .*\(6 attempts\)\. The answers received so far are kept in {tmp_path / 'cache'}: "
+        rf"no connection .*\(6 attempts\)\. The answers received so far are kept in {tmp_path / 'cache'}\. "
         r"Run again to continue\. To work without a network, .*query=organism_id:10090 .*proteome=FILE"
     )
     with pytest.raises(ServiceError, match=words):

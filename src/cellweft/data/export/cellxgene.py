@@ -53,9 +53,9 @@ class CellxgeneFindings:
     Attributes
     ----------
     view
-        What keeps cellxgene from showing it, or from showing it rightly; empty where nothing does.
+        What keeps cellxgene from showing it, or from showing it rightly; empty if nothing does.
     submission
-        What CELLxGENE Discover asks for besides, which only those who made the data can tell.
+        What CELLxGENE Discover asks for in addition, which only those who made the data can tell.
     """
 
     view: tuple[str, ...]
@@ -151,7 +151,7 @@ def _write_sparse(
     with partial_output(target, overwrite=overwrite) as partial, hdf5_output(partial) as root:
         anndata.io.write_elem(root, "/", AnnData(**parts))
         for key in {"raw", "X"} & set(root):
-            del root[key]  # what is not there is an element too, which older readers do not know
+            del root[key]  # None is stored as an element that older readers do not know
         copy_sparse(source, root, "X", progress=progress)
 
 
@@ -159,7 +159,7 @@ def _embeddings(data: Input) -> dict[str, DoubleArray]:
     """Return what cellxgene can show of ``obsm``, the places first."""
     names = {key: shown for key, shown in _PLACES.items() if key in data.obsm}
     if "spatial" in names:
-        names.pop("X_spatial", None)  # the same by another name
+        names.pop("X_spatial", None)  # an alias
     names |= {key: key for key in data.obsm if key.startswith("X_") and key not in _PLACES}
     found = {shown: _as_embedding(data.obsm[key]) for key, shown in names.items()}
     kept = {key: values for key, values in found.items() if values is not None}
@@ -170,7 +170,7 @@ def _embeddings(data: Input) -> dict[str, DoubleArray]:
 
 
 def _as_embedding(values: Any) -> DoubleArray | None:
-    """Return the values as cellxgene takes them, or None where they are no embedding."""
+    """Return the values as cellxgene takes them, or None if they are no embedding."""
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[1] < 2 or not np.issubdtype(array.dtype, np.number):
         return None
@@ -239,7 +239,7 @@ def _kept_uns(uns: Mapping[str, Any], obs: pd.DataFrame) -> dict[str, Any]:
 
 
 def _whole_colors(values: Any, categories: pd.Index[Any]) -> NDArray[Any] | None:
-    """Return a colour for every category, grey for those that stand for none; None where it lacks others."""
+    """Return a colour for every category, grey for those that stand for none; None if it lacks others."""
     colors = [str(one)[:7] for one in np.atleast_1d(np.asarray(values))]
     if len(colors) == len(categories) - 1 and categories[-1] == _UNKNOWN:
         colors.append(_GREY)

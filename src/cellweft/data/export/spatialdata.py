@@ -45,7 +45,7 @@ logger = logging.getLogger("cellweft")
 OWN_SYSTEM = "cellweft"
 """Coordinate system of placed cells whose tissue's coordinates are none of the store's."""
 
-_NEAR = 1e-3  # of the extent: places that differ by less are the same
+_NEAR = 1e-3  # relative to the extent: closer positions are considered equal
 
 
 @checks_kinds
@@ -241,7 +241,7 @@ def _add(made: Input, store: Path, name: str, annotates: str | None, *, progress
 
 
 def _consolidate(store: Path) -> None:
-    """Bring the store's list of all that it holds, if it has one, up to date."""
+    """Bring the store's list of all that it contains, if it has one, up to date."""
     import zarr
 
     group = zarr.open_group(str(store), mode="r+")
@@ -271,7 +271,7 @@ def _write_table(path: Path, made: Input, source: Input, *, progress: Progress) 
     }
     if link is not None:
         told |= _attributes(link)
-    zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened anew, to know those that are there
+    zarr.open_group(str(path), mode="r+").attrs.update(told)  # opened again, to list the existing ones
 
 
 def _attributes(link: Link) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def _linked(made: Input, source: Input) -> tuple[pd.DataFrame, Link | None]:
 
 
 def _matched(made: Input, source: Input) -> Any:
-    """Return the row of the source for each cell of the result, or raise `InputError` where there is none."""
+    """Return the row of the source for each cell of the result, or raise `InputError` if there is none."""
     theirs = source.obs.names().astype(str)
     names = made.obs.names().astype(str)
     if theirs.has_duplicates:

@@ -23,9 +23,9 @@ SCHEMA = "1.0.18"
 """Version of Vitessce's configuration; newer ones of Vitessce read it too."""
 
 _EMBEDDINGS = {"X_umap": "UMAP", "X_tsne": "t-SNE", "X_pca": "PCA"}
-_TISSUE = "Tissue"  # what places are called
+_TISSUE = "Tissue"  # name of the positions
 _FIRST_GENES = (RELIABLE, MEASURED)
-_FORMAT: Final = 2  # of zarr's that Vitessce reads
+_FORMAT: Final = 2  # zarr format that Vitessce reads
 _DATASET = "A"
 
 

@@ -26,7 +26,7 @@ UNASSIGNED = "unassigned"
 """What programs that assign transcripts to cells call what lies in none, in any case."""
 _NO_ROW, _NO_PLACE = "without a row in {}", "without coordinates"
 _PACKED = re.compile(r"\.(tar|tar\.gz|tgz)$")
-_EDGES = "_-. "  # what stands between the name of a sample and that of a file
+_EDGES = "_-. "  # separators between sample name and file name
 
 
 class Instrument(Protocol):
@@ -37,7 +37,7 @@ class Instrument(Protocol):
         """What the instrument is called."""
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
-        """Open the run that a folder holds, or that a file is part of.
+        """Open the run that a folder contains, or that a file is part of.
 
         Parameters
         ----------
@@ -46,12 +46,12 @@ class Instrument(Protocol):
         where
             What errors call it.
         sample
-            The one to take where a folder holds several: what stands around the names of its files.
+            The one to take where a folder contains several: what stands around the names of its files.
 
         Returns
         -------
         Input or None
-            Cells with their places in ``obsm["spatial"]``; None where this is no run of the instrument.
+            Cells with their places in ``obsm["spatial"]``; None if this is no run of the instrument.
 
         Raises
         ------
@@ -84,14 +84,14 @@ class Part:
         return f"{self.folder}{'/' * bool(self.folder)}{self.names[0]}{self.endings[0] or '/'}"
 
     def sample_of(self, path: Path) -> str | None:
-        """Return what a file's name has around that of the part, such as "GSM1"; None where it is another."""
+        """Return what a file's name has around that of the part, such as "GSM1"; None if it is another."""
         edge, samples = f"[{re.escape(_EDGES)}]", []
         for name, ending in self._spellings():
             spelling = rf"(|.*{edge}){re.escape(name)}(|{edge}.*){re.escape(ending)}"
             found = re.fullmatch(spelling, path.name)
             if found and path.is_dir() == (not ending):
                 samples.append(" ".join(one.strip(_EDGES) for one in found.groups()).strip())
-        return min(samples, key=len, default=None)  # the name of the part that says most
+        return min(samples, key=len, default=None)  # the most informative part of the name
 
     def files(self, folder: Path) -> dict[str, Path]:
         """Return the files of a run's folder that may be this part, by sample ("" where none is named)."""
@@ -148,7 +148,7 @@ def find_run(
     Returns
     -------
     Run or None
-        None where the folder has none of the marks and no such table, or a file is no part of a run with all
+        None if the folder has none of the marks and no such table, or a file is no part of a run with all
         that it needs.
 
     Raises
@@ -165,7 +165,7 @@ def find_run(
     found = [_merged(part.files(folder) for part in parts) for parts in (counts, cells)]
     if named is not None:
         return _run_of_file(path, named.sample_of(path) or "", is_counts=named in counts, found=found)
-    has_cells = "" in found[1] and not has_mtx(folder)  # a table may tell of their cells too
+    has_cells = "" in found[1] and not has_mtx(folder)  # a table may also describe their cells
     if not has_cells and not any(any(folder.glob(mark)) for mark in marks):
         return None
     sample = chosen_sample(found[0] or found[1], sample, where=where, name=name)
@@ -191,12 +191,12 @@ def find_run(
 
 
 def _words_of(part: Part) -> list[str]:
-    """Return what the name of an archive that holds a part may have in it."""
+    """Return what the name of an archive that contains a part may have in it."""
     return [*filter(None, (part.names[0], part.folder))]
 
 
 def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, name: str) -> str:
-    """Return the sample to take: the one asked for, or the only one; "" where files name none.
+    """Return the sample to take: the requested one, or the only one; "" where files name none.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def chosen_sample(files: Mapping[str, Path], asked: str | None, *, where: str, n
 
 
 def _run_of_file(path: Path, sample: str, *, is_counts: bool, found: list[dict[str, Path]]) -> Run | None:
-    """Return the run that a named file is part of; None where its other part is not there."""
+    """Return the run that a named file is part of; None if its other part is not there."""
     other = _of_sample(found[1 if is_counts else 0], sample)
     if other is None:
         return None
@@ -264,7 +264,7 @@ class CellTable:
     unit
         Of the places: "um", or "px".
     source
-        File that it stands in, for errors.
+        File that it is in, for errors.
     left_out
         Objects that are not cells, or cells outside the tissue: (n_cells,) booleans by their description.
     """
@@ -278,7 +278,7 @@ class CellTable:
 
 
 def _refuse_repeated(table: pd.DataFrame, where: str) -> None:
-    """Raise if a cell stands twice in a table."""
+    """Raise if a cell occurs twice in a table."""
     if not table.index.is_unique:
         twice = table.index[table.index.duplicated()].unique().tolist()
         raise FormatError(
@@ -314,7 +314,7 @@ def joined(
     Raises
     ------
     FormatError
-        A column is missing; a cell stands twice in the table; or no cell of the counts is in it.
+        A column is missing; a cell occurs twice in the table; or no cell of the counts is in it.
     """
     table, where = cells.table, f"{counts.where}, {cells.source.name}"
     check_columns(table, (cells.x, cells.y), where)
@@ -402,7 +402,7 @@ def check_columns(table: pd.DataFrame, names: Iterable[str], where: str) -> None
 def _rows_of(names: pd.Index, known: pd.Index) -> tuple[IntArray, str]:
     """Return where names of cells stand among known ones, -1 where they do not, and how, if not as they are.
 
-    Where none is there, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
+    If there is none, numbers behind barcodes (``ACGT-1``) are left out, if all are still different.
     """
     rows = _positions(names, known)
     if (rows >= 0).any():

@@ -24,6 +24,6 @@ class Chromium:
         if not files:
             return None
         file = files[chosen_sample(files, sample, where=where, name=self.name)]
-        # Where places are asked for, the error says which file would tell them.
+        # If coordinates are requested, the error names the file that would contain them.
         where = f"{where}, {file.name} without spatial/tissue_positions.csv"
         return dataclasses.replace(open_counts(file, where), instrument=self.name)

@@ -29,12 +29,12 @@ def open_run(path: Path, where: str, sample: str | None = None) -> Input | None:
     path, where
         A folder, or one of its files, and what errors call it.
     sample
-        The one to take where a folder holds several.
+        The one to take where a folder contains several.
 
     Returns
     -------
     Input or None
-        None where it is no run of any of the `INSTRUMENTS`.
+        None if it is no run of any of the `INSTRUMENTS`.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class SlideSeq:
 
     def open(self, path: Path, where: str, sample: str | None = None) -> Input | None:
         """Open a run; parameters as `Instrument.open`."""
-        parts = (*_COUNTS[:2], _BEADS)  # the others are of Drop-seq too
+        parts = (*_COUNTS[:2], _BEADS)  # Drop-seq has the others too
         marks = [f"*{name}{ending}" for part in parts for name in part.names for ending in part.endings]
         run = find_run(path, where, sample, name=self.name, counts=_COUNTS, cells=(_BEADS,), marks=marks)
         if run is None:

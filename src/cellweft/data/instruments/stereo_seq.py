@@ -81,7 +81,7 @@ class StereoSeq:
 
 
 def _header(path: Path) -> tuple[int, list[str]]:
-    """Return how many comments stand above the header, and its columns in small letters."""
+    """Return how many comments are above the header, and its columns in small letters."""
     opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -91,13 +91,13 @@ def _header(path: Path) -> tuple[int, list[str]]:
                     return number, [
                         one.strip().lower() for one in next(csv.reader([line], delimiter="\t"), [])
                     ]
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):  # whoever else reads the file says so
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile):  # another reader reports the error
         pass
     return 0, []
 
 
 def _bin_size(sample: str | None, where: str, *, has_cells: bool) -> int | None:
-    """Return the side of the bins that is asked for; None for cells."""
+    """Return the side of the bins that is requested; None for cells."""
     argument = f"{where.partition(' ')[0]}_sample"
     found = None if sample is None else re.fullmatch(r"bin_?([1-9]\d*)", sample.strip().lower())
     if found:
@@ -203,7 +203,7 @@ def _summed(
 
 
 def _named(var: pd.DataFrame, parts: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
-    """Return genes by their symbols, with their IDs beside these; a symbol that stands twice gives way."""
+    """Return genes by their symbols, with their IDs beside these; a symbol that occurs twice gives way."""
     _, first = np.unique(parts["gene"], return_index=True)
     symbols = pd.Series(parts["symbols"][parts["symbol"][first]]).astype(str)
     is_name = (symbols != "") & ~symbols.duplicated(keep=False)

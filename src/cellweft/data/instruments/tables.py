@@ -127,7 +127,7 @@ def read_counts(path: Path, where: str, *, keys: Sequence[str]) -> tuple[Input, 
     Returns
     -------
     counts : Input
-        (n_cells, n_genes), the cells without names, controls left out; a gene may stand twice.
+        (n_cells, n_genes), the cells without names, controls left out; a gene may occur twice.
     table : DataFrame
         (n_cells, n_keys) the key columns, as text.
 
@@ -175,7 +175,7 @@ def _read_sparse(
     """Return the other columns of a table by name, its key columns as text, and the values of the others."""
     names = read_header(path, where, separator=separator)
     is_key = np.array([name in keys for name in names], dtype=bool)
-    places = [str(number) for number in range(len(names))]  # as names may stand twice
+    places = [str(number) for number in range(len(names))]  # because names may occur twice
     kinds = {place: pa.string() if one else pa.float32() for place, one in zip(places, is_key, strict=True)}
     key_places, gene_places = (np.flatnonzero(one).tolist() for one in (is_key, ~is_key))
     tables, blocks = [], []

@@ -26,7 +26,7 @@ _BINNED, _SEGMENTED = "binned_outputs", "segmented_outputs"
 _COUNTS = Part(names=("filtered_feature_cell_matrix", "raw_feature_cell_matrix"), endings=(".h5", ""))
 _CELLS = Part(names=("cell_segmentations", "graphclust_annotated_cell_segmentations"), endings=(".geojson",))
 _MARKS = ("*_feature_cell_matrix.h5", "*cell_segmentations.geojson")
-_USUAL = 8  # um: the size that Space Ranger analyses itself
+_USUAL = 8  # um; the size that Space Ranger analyses
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ForgivingFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b", buffering=0)
         self.failure: BaseException | None = None
-        self._unwritten: list[tuple[int, bytes]] = []  # place and data of each write that failed
+        self._unwritten: list[tuple[int, bytes]] = []  # position and data of each failed write
 
     def write(self, data: memoryview) -> int:
         """Write all of the data, or keep it in memory after a failure; return its length."""
@@ -89,7 +89,7 @@ class ForgivingFile:
         self._attempt(os.fsync, self._file.fileno())
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)  # what cannot fail, as ``seek``, ``tell`` and ``close``
+        return getattr(self._file, name)  # methods that cannot fail, such as ``seek``, ``tell`` and ``close``
 
     def _attempt(self, action: Callable[..., int | None], *arguments: Any) -> int:
         try:
@@ -178,7 +178,7 @@ def check_output(
 
 
 Asked: TypeAlias = "Mapping[str, tuple[PathLike | None, tuple[str, ...] | Literal['model']]]"
-"""Outputs by the name of their argument: path (None: not asked for), and endings it may have, or "model"."""
+"""Outputs by the name of their argument: path (None: not requested), and endings it may have, or "model"."""
 
 
 def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
@@ -187,14 +187,14 @@ def check_outputs(outputs: Asked, *, overwrite: bool = False) -> list[Path]:
     Parameters
     ----------
     outputs
-        What is asked for.
+        What is requested.
     overwrite
         As in `check_output`.
 
     Returns
     -------
     list of Path
-        The absolute paths of those that are asked for.
+        The absolute paths of those that are requested.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
             got = ""
             if target == one or (target.exists() and one.exists() and target.samefile(one)):
                 got = "the path of the data that are read"
-            elif target in one.parents:  # a table lies within its store
+            elif target in one.parents:  # a table is inside its store
                 got = f"a folder that contains the input {one}"
             elif one in target.parents and one.is_dir():
                 got = f"a path inside the input {one}"
@@ -271,7 +271,7 @@ def check_apart(outputs: Iterable[PathLike | None], inputs: Iterable[object]) ->
 
 
 def _check_folder(folder: Path) -> None:
-    # Effective ids where the platform has them: a program may have given up rights after its start.
+    # Effective ids, if the platform has them, because a program may have dropped its rights.
     effective = os.access in os.supports_effective_ids
     if not folder.exists():
         expected, got, fix = (
@@ -293,7 +293,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _whole_around(folder: Path) -> Path | None:
-    """Return the zarr store or the model in which a folder lies, None where it lies in none."""
+    """Return the zarr store or the model in which a folder lies, None if it lies in none."""
     marks = (*_ZARR_MARKS, _MODEL_MARK)
     around = (one for one in (folder, *folder.parents) if any((one / mark).is_file() for mark in marks))
     return max(around, key=lambda one: -len(one.parts), default=None)
@@ -335,7 +335,7 @@ def output_errors(
     path
         The output that is being written.
     needed
-        Bytes that the output may take; 0 where that is not known.
+        Bytes that the output may take; 0 if that is not known.
     keeps
         Says whether what is written so far stays, for a run that resumes.
     left
@@ -446,7 +446,7 @@ def partial_output(
             if journal is not None and not keeps():
                 journal.begin()
             yield partial
-            if target.exists():  # it may have come meanwhile
+            if target.exists():  # it may have been created in the meantime
                 _check_replaceable(target, overwrite=overwrite, kind=kind)
             _rename(partial, target)
         except BaseException as error:
@@ -464,7 +464,7 @@ def _rename(partial: Path, target: Path) -> None:
     if not target.is_dir():
         partial.replace(target)
         return
-    # No portable call exchanges two folders, so the old one steps aside.
+    # No portable call swaps two folders, so the old one is moved aside first.
     aside = replaced_of(target)
     target.rename(aside)
     try:

@@ -1,7 +1,7 @@
 """Row blocks of a matrix, wherever it lies: in memory, in an HDF5 file, in a zarr store, in Dask.
 
 Everything above reads a matrix through `RowSource`, so that a file larger than memory and an array in memory
-are the same thing to it. A matrix on disk is opened, never loaded; only the rows that are asked for are read.
+are the same thing to it. A matrix on disk is opened, never loaded; only the rows that are requested are read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RowSource(Protocol):
         """Bytes that a row takes in memory, on average."""
 
     def read(self, rows: Rows, columns: IntArray | None = None) -> Matrix:
-        """Return the rows, and of them the columns, in the order asked for.
+        """Return the rows, and of them the columns, in the requested order.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ _STORE_COUNTS = "Store counts as whole numbers or float32."
 
 def _refuse_kind(values: Any, where: str) -> None:
     """Raise `InputError` for values that are not real numbers: complex ones would lose a part in silence."""
-    dtype = getattr(values, "dtype", None)  # Dask has arrays that know none
+    dtype = getattr(values, "dtype", None)  # Dask arrays may have unknown shapes
     kind = getattr(dtype, "kind", "f")
     if kind not in "biuf":
         words = {"c": "complex numbers", "M": "dates", "m": "durations", "V": "records"}
@@ -175,7 +175,7 @@ class _LazyRows(_ArrayRows):  # of an h5py.Dataset, a zarr.Array, or a Dask arra
                 part = self.array[start:stop]
                 if not hasattr(part, "compute"):
                     return _picked(part, columns, is_own=True)
-                # By threads here: within the task of a cluster, its own workers could wait for each other.
+                # Use threads: inside a task of a cluster, workers could wait for each other.
                 part = part.compute(scheduler="threads")
             return _picked(part, columns)
 
@@ -250,7 +250,7 @@ def _check_indices(indices: NDArray[Any], n_columns: int, where: str) -> None:
 def _check_parts(data: Any, indices: Any, indptr: Any, where: str) -> None:
     """Raise unless the three arrays of a sparse matrix are lists, of numbers and of whole numbers."""
     for name, part in (("data", data), ("indices", indices), ("indptr", indptr)):
-        shape = getattr(part, "shape", None)  # None of what is empty, too
+        shape = getattr(part, "shape", None)  # also for empty selections
         if shape is None or len(shape) != 1:
             raise _damaged(f"{where}.{name}", "a list of values", f"shape {shape}")
         if name == "data":
@@ -423,8 +423,8 @@ def _picked(block: Any, columns: IntArray | None, *, is_own: bool = False) -> Ma
     if columns is not None:
         values = values[:, columns]
         if sp.issparse(values):
-            values.sort_indices()  # columns asked for out of order leave the indices out of order
-    # What is too large becomes inf, which the scan reports.
+            values.sort_indices()  # unsorted requested columns give unsorted indices
+    # Values that are too large become inf, which the scan reports.
     with np.errstate(over="ignore", invalid="ignore"):
         converted: Matrix = values.astype(np.float32, copy=not is_own and columns is None)
     return converted

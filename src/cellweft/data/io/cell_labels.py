@@ -23,7 +23,7 @@ KIND = "labels"
 """What the record of such a table calls it."""
 
 _FIX = "Use the table that Imputer.annotate returned, or the file that cellweft annotate wrote."
-_ROUNDING = 1e-6  # of a probability that was added up
+_ROUNDING = 1e-6  # of a summed probability
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,7 +35,7 @@ class LabelColumn:
     name
         What the column is called: as the record says, or as the table's columns begin.
     prefix
-        What stands before "label", "confidence" and "unknown" in the table.
+        What precedes "label", "confidence" and "unknown" in the table.
     labels
         (n_cells,) the most probable label of each cell.
     confidence
@@ -64,7 +64,7 @@ class LabelTable:
     columns
         The labels, from the column with the fewest to the one with the most; at least one.
     record
-        How the table was made and how well it is calibrated; empty where nothing says it.
+        How the table was made and how well it is calibrated; empty if nothing says it.
     """
 
     where: str
@@ -92,7 +92,7 @@ def table_columns(path: Path) -> list[str]:
     """Return the names of the columns of a .csv or .parquet file, of which nothing else is read."""
     if path.suffix == ".csv":
         return [str(name) for name in pd.read_csv(path, nrows=0).columns]
-    import pyarrow.parquet  # here, for it takes a while
+    import pyarrow.parquet  # imported here because it is slow
 
     return [str(name) for name in pyarrow.parquet.read_schema(path).names]
 
@@ -104,15 +104,15 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
     ----------
     labels
         Result of `cellweft.Imputer.annotate`, or the path of the table that ``cellweft annotate`` wrote (.csv
-        or .parquet); of a file, the .json beside it is read too, where it is there. Cells are those of the
-        column "cell", or of the index where there is no such column.
+        or .parquet); of a file, the .json next to it is read too, where it is there. Cells are those of the
+        column "cell", or of the index if there is no such column.
     argument
         What errors call it.
 
     Raises
     ------
     MissingFileError
-        Nothing is at the path.
+        There is nothing at the path.
     FormatError
         The file cannot be read.
     InputError
@@ -134,11 +134,11 @@ def read_cell_labels(labels: pd.DataFrame | PathLike, *, argument: str) -> Label
 
 
 def _prefixes(columns: Iterable[Any]) -> list[str]:
-    """Return what stands before the names of columns of labels, in order."""
+    """Return what precedes the names of columns of labels, in order."""
     names = [str(name) for name in columns]
     ends = [name for name in names if name == LABEL or name.endswith(f"_{LABEL}")]
     found = [name.removesuffix(LABEL) for name in ends]
-    # a label may itself end so: the column of its probability is none of labels
+    # a label may end the same way, but its probability column is not a label column
     return [one for one in found if not any(one.startswith(f"{other}{PROBABILITY}") for other in found)]
 
 
@@ -170,7 +170,7 @@ def _read_csv(path: Path, where: str) -> pd.DataFrame:
 
 
 def _read_parquet(path: Path, where: str) -> pd.DataFrame:
-    import pyarrow.parquet  # here, for it takes a while
+    import pyarrow.parquet  # imported here because it is slow
 
     schema = pyarrow.parquet.read_schema(path)
     has_index = CELL not in schema.names and any(
@@ -188,7 +188,7 @@ def _wanted(columns: Iterable[Any], *, cells: bool) -> list[str]:
 
 
 def _beside(path: Path, where: str) -> Any:
-    """Return what the file beside a table says of it; None where there is none."""
+    """Return what the file beside a table says of it; None if there is none."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         return None
@@ -220,7 +220,7 @@ def _check_columns(columns: Iterable[Any], where: str, *, cells: bool = False) -
 
 
 def _checked_record(record: Any, where: str) -> dict[str, Any]:
-    """Return the record of a table of cell types; empty where there is none."""
+    """Return the record of a table of cell types; empty if there is none."""
     if record is None:
         return {}
     of_labels = isinstance(record, Mapping) and record.get("kind") == KIND
@@ -236,7 +236,7 @@ def _checked_record(record: Any, where: str) -> dict[str, Any]:
 
 
 def _column_names(columns: Iterable[Any], record: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Return the columns of the reference by what stands before their names in the table."""
+    """Return the columns of the reference by what precedes their names in the table."""
     prefixes = _prefixes(columns)
     told = [str(name) for name in record.get("labels", {})]
     if not record:

@@ -93,7 +93,7 @@ def text_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
 
     Each text is held once, however many cells have it: the array refers to it, at eight bytes per cell.
     """
-    codes, kinds = pd.factorize(values)  # a missing one has code -1
+    codes, kinds = pd.factorize(values)  # missing values have code -1
     text: NDArray[Any] = np.array([*map(str, pd.Series(kinds)), "unknown"], dtype=object)
     same: dict[str, str] = {}
     text[:] = [same.setdefault(one, one) for one in text]
@@ -148,7 +148,7 @@ _NO_TYPE = NO_VALUE | {
 
 
 def type_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
-    """Return cell types as text, "unknown" where there is none.
+    """Return cell types as text, "unknown" if there is none.
 
     Parameters
     ----------
@@ -167,14 +167,14 @@ def type_labels(values: pd.Series[Any]) -> NDArray[np.str_]:
     >>> type_labels(pd.Series([0.0, 12.0, np.nan])).tolist()
     ['0', '12', 'unknown']
     """
-    codes, kinds = pd.factorize(values)  # a missing one has code -1
+    codes, kinds = pd.factorize(values)  # missing values have code -1
     is_whole = kinds.dtype.kind == "f" and bool((np.asarray(kinds) % 1 == 0).all())
     names = [str(int(kind)) if is_whole else str(kind).strip() for kind in pd.Series(kinds)]
     names = ["unknown" if name.lower() in _NO_TYPE else name for name in names]
     return text_labels(pd.Series(np.array([*names, "unknown"], dtype=object)[codes]))
 
 
-_FEWEST_GROUPED = 20  # cells from which on groups of one cell each are none
+_FEWEST_GROUPED = 20  # number of cells from which single-cell groups are not groups
 
 
 def most_groups(n_cells: int, values: pd.Series[Any]) -> int:
@@ -215,19 +215,19 @@ def check_groups(values: pd.Series[Any], where: str, *, what: str) -> None:
 
 
 def cell_types(values: pd.Series[Any], where: str) -> NDArray[np.str_]:
-    """Return the cell types that a column holds, as `type_labels` does; parameters as of `check_groups`."""
+    """Return the cell types in a column, as `type_labels` does; parameters as of `check_groups`."""
     check_groups(values, where, what="cell type")
     return type_labels(values)
 
 
 def usual_columns(obs: Annotation) -> list[str] | None:
     """Return the columns that by their names hold coordinates, or None."""
-    known = {name.lower(): name for name in reversed(obs.columns)}  # the first where several are alike
+    known = {name.lower(): name for name in reversed(obs.columns)}  # the first of several equal ones
     for x, y, z in OBS_KEYS:
         if x in known and y in known:
             columns = [known[x], known[y]]
             deep = known.get(z)
-            # A z that stands still is a plane's number, and makes no third dimension.
+            # A constant z is the number of a plane, not a third dimension.
             if deep and pd.api.types.is_numeric_dtype(obs[deep]) and len(obs[deep].unique()) > 1:
                 columns.append(deep)
             return columns

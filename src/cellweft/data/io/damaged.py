@@ -71,7 +71,7 @@ def reading(
 
 
 def group_in(store: Any, name: str, where: str) -> Any:
-    """Return a group of an HDF5 file or zarr store, or nothing where there is none.
+    """Return a group of an HDF5 file or zarr store, or nothing if there is none.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def read_stored(element: Any) -> Any:
 
 
 def system_error(where: str, error: OSError) -> FormatError | None:
-    """Return the error for a file that the system does not open or read, None where the file is at fault.
+    """Return the error for a file that the system does not open or read, None if the file is at fault.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def system_error(where: str, error: OSError) -> FormatError | None:
             got=f"a file that no longer exists ({_short(error)})",
             fix="Restore the file, or complete the folder.",
         )
-    if number:  # files that are not what they should be have none
+    if number:  # files with the wrong format have none
         return FormatError(
             where,
             expected=expected,

@@ -20,7 +20,7 @@ from cellweft.data.io.lazy_input import Input, not_as_named
 from cellweft.data.io.obs_table import HeldTable, table_with_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-_MISSING = ("", "NA", "NaN", "nan")  # a column of nothing else holds numbers, all of them missing
+_MISSING = ("", "NA", "NaN", "nan")  # a column with only these contains numbers, all of them missing
 
 
 def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str]) -> Input:
@@ -47,7 +47,7 @@ def read_table(path: Path, *, where: str, suffix: str, obs_columns: Iterable[str
             if header is not None and numbers.notna().all() and not _are_names(numbers, str(header)):
                 table = table.reset_index(drop=True)
                 table.insert(0, str(header), numbers.to_numpy(), allow_duplicates=True)
-    except Exception as error:  # of pandas, pyarrow, the packers and the decoding of text alike
+    except Exception as error:  # errors of pandas, pyarrow, decompression and decoding
         if isinstance(error, CellweftError | ImportError) or (isinstance(error, OSError) and error.errno):
             raise
         raise not_as_named(path, where, str(error)) from error
@@ -185,7 +185,7 @@ def _check_header(table: pd.DataFrame, where: str) -> None:
 
 
 def _are_names(index: pd.Index[Any], header: str) -> bool:
-    """Say whether the first column of a table holds names of cells, and not the counts of a gene."""
+    """Say whether the first column of a table contains names of cells, and not the counts of a gene."""
     if not pd.api.types.is_numeric_dtype(index) or header.strip().lower() in ("", "index", "id", "name"):
         return True
     return index.is_unique and (is_cell_column(header) or bool((index == np.rint(index)).all()))
@@ -251,7 +251,7 @@ def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
     >>> table.index.tolist(), table["NA"].tolist(), table["type"].tolist()
     (['001', '002'], [5, 6], ['None', nan])
     """
-    # pandas tells equal names apart by a suffix, which would hide genes that stand twice
+    # pandas appends a suffix to equal names, which would hide duplicate genes
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **dialect.options)
     names = header.iloc[0].tolist()
     if dialect.ends_in_separator:
@@ -269,7 +269,7 @@ def read_rows(path: Path, *, dialect: Dialect) -> pd.DataFrame:
     text = pd.read_csv(
         path,
         header=0,
-        names=range(table.shape[1] + 1),  # R leaves the first name out of the header
+        names=range(table.shape[1] + 1),  # R omits the first name in the header
         usecols=columns,
         index_col=False,
         dtype=str,

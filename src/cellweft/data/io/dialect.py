@@ -121,10 +121,10 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
         raise ValueError("not a text table")
     lines = text.splitlines()[: _MOST_LINES + _MOST_COMMENTS]
     if len(head) == _HEAD_BYTES and len(lines) > 1:
-        lines = lines[:-1]  # the last one may be torn
+        lines = lines[:-1]  # the last line may be incomplete
     n_comments = sum(1 for _ in itertools.takewhile(lambda line: line.startswith("#"), lines))
     if n_comments and any(sign in lines[n_comments - 1] for sign in "\t,;"):
-        n_comments -= 1  # a header that begins with the sign of comments
+        n_comments -= 1  # a header that starts with the comment sign
     n_titles = _titles_of(lines[n_comments : n_comments + _MOST_LINES], separator)
     n_comments += n_titles
     rows = [one for one in lines[n_comments : n_comments + _MOST_LINES] if one.strip()]
@@ -156,7 +156,7 @@ def dialect_of(path: Path, *, separator: str) -> Dialect:
 
 
 def _titles_of(lines: list[str], promised: str) -> int:
-    """Return how many lines stand above the header that have fewer fields than the table, as titles have."""
+    """Return how many lines are above the header that have fewer fields than the table, as titles have."""
     for sign in dict.fromkeys((promised, *_SEPARATORS)):
         counts = [len(row) if any(row) else 0 for row in csv.reader(lines, delimiter=sign)]
         filled = [place for place, count in enumerate(counts) if count]
@@ -199,7 +199,7 @@ def _separator_of(rows: list[str], promised: str) -> str:
     n_fields = {}
     for sign in dict.fromkeys((promised, *_SEPARATORS)):
         counts = [len(row) for row in csv.reader(rows, delimiter=sign)]
-        # R leaves the column of names out of the header, which then may have one field alone
+        # R omits the name column in the header, which may then have a single field
         if not counts or max(counts[:2]) < 2 or (min(counts) < 2 and sign not in "\t "):
             continue
         if len({*counts[1:]}) <= 1 and (len(counts) == 1 or counts[1] - counts[0] in (0, 1)):

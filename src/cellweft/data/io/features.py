@@ -64,8 +64,7 @@ _CONTROL_NAMES = {
 }
 _CONTROL = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _CONTROL_NAMES.items()}
 
-# What instruments and toolkits call measurements of cells, with _ for every sign between words. None is
-# a gene.
+# Names that instruments and toolkits use for measurements of cells, with _ between words. None is a gene.
 _CELL_COLUMN = re.compile(
     r"""
     unnamed_\d+ | level_0 | index_level_0
@@ -115,13 +114,13 @@ _CELL_COLUMN = re.compile(
     re.VERBOSE,
 )
 
-_FEWEST_NUMBERED = 10  # cells from which on numbers that always rise are numbers of cells, not counts
+_FEWEST_NUMBERED = 10  # number of cells from which increasing numbers are cell numbers, not counts
 _FEWEST_SHUFFLED = 50  # the same for numbers in any order
-_LARGEST_COUNT = 2**31  # no gene is counted so often
-FEWEST_SUMMED = 4  # columns, or rows, one of which may be the sum of the others
-# Share of values below zero up to which a column holds wrong counts, which are refused later.
+_LARGEST_COUNT = 2**31  # no gene has so many counts
+FEWEST_SUMMED = 4  # number of columns or rows from which one may be the sum of the others
+# Fraction of negative values up to which a column has wrong counts, which are refused later.
 _FEW_NEGATIVE = 0.05
-_MOST_LOOKED_AT = 5_000  # cells whose values tell whether a column holds fractions
+_MOST_LOOKED_AT = 5_000  # number of cells that are checked for fractions
 
 
 def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDArray[np.object_]:
@@ -132,7 +131,7 @@ def feature_kinds(names: Iterable[str], var: pd.DataFrame | None = None) -> NDAr
     names
         (n_features,) their names.
     var
-        Their annotation, row by row, where there is any.
+        Their annotation, row by row, if there is any.
 
     Returns
     -------
@@ -172,7 +171,7 @@ def _said_not_genes(name: str, column: pd.Series[Any]) -> NDArray[np.object_]:
         return np.full(len(column), "", dtype=object)
     is_gene_flag = _GENE_FLAG.fullmatch(name) is not None
     is_flagged = flags.eq(not is_gene_flag).to_numpy(dtype=bool)
-    if is_flagged.all():  # which tells something else, such as genes of one kind
+    if is_flagged.all():  # which describes something else, such as one kind of gene
         return np.full(len(column), "", dtype=object)
     return np.where(is_flagged, f"{name} is false" if is_gene_flag else "control", "").astype(object)
 

@@ -1,7 +1,7 @@
 """What a run that writes tile by tile has done, kept beside its output, so that a killed run can go on.
 
 The names of what lies beside an output until it is complete are made here, too: what bears one, and a folder
-that holds `MARK`, is ours and may be removed; nothing else is.
+that contains `MARK`, is ours and may be removed; nothing else is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MARK = "cellweft-run.json"
 
 _RUN = "run.json"
 _SCHEMA = 1  # of the files in such a folder
-PARTIAL, _REPLACED = ".cellweft-partial", ".cellweft-replaced"  # how the names of what is incomplete end
+PARTIAL, _REPLACED = ".cellweft-partial", ".cellweft-replaced"  # suffix of incomplete files
 
 
 class Journal:
@@ -40,7 +40,7 @@ class Journal:
     Parameters
     ----------
     target
-        The output, absolute; the journal lies beside it in ``<name>.resume``, and the incomplete output in
+        The output, absolute; the journal lies next to it in ``<name>.resume``, and the incomplete output in
         the same folder.
     mark
         What the tiles depend on, by name, as values that JSON stores: a run goes on only where all are the
@@ -63,7 +63,7 @@ class Journal:
     Raises
     ------
     OutputExistsError
-        The folder holds what no run has left.
+        The folder contains what no run has left.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class Journal:
         self.done: frozenset[int] = frozenset()
         if self.is_started:
             self.partial = self.folder / known["partial"]
-            lines = self._tiles.read_text().split("\n")[:-1]  # what stands behind the last line's end is torn
+            lines = self._tiles.read_text().split("\n")[:-1]  # text after the last line break is incomplete
             self.done = frozenset(int(line) for line in lines if line.isdecimal())
 
     def begin(self) -> None:
@@ -117,7 +117,7 @@ class Journal:
             file.write(f"{number}\n")
 
     def remove_torn(self) -> None:
-        """Remove what a process was killed over in the incomplete output: these pieces are written anew."""
+        """Remove what a process was killed over in the incomplete output: these pieces are written again."""
         for torn in self.folder.rglob("*.partial"):
             torn.unlink(missing_ok=True)
 
@@ -137,7 +137,7 @@ class Journal:
 
 
 def _run_in(folder: Path) -> dict[str, Any]:
-    """Return what a run has noted of itself in its folder; nothing where there is none, or a damaged note."""
+    """Return what a run has noted of itself in its folder; nothing if there is none, or a damaged note."""
     try:
         known = json.loads((folder / _RUN).read_text())
         return dict(known) if known["schema"] == _SCHEMA else {}
@@ -146,7 +146,7 @@ def _run_in(folder: Path) -> dict[str, Any]:
 
 
 def kept_mark(target: Path) -> dict[str, Any]:
-    """Return what the tiles of a run that was killed depended on, or nothing where there is none."""
+    """Return what the tiles of a run that was killed depended on, or nothing if there is none."""
     return dict(_run_in(resume_folder(target)).get("mark", {}))
 
 
@@ -178,7 +178,9 @@ def remove_own(folder: Path) -> None:
     """Remove a folder if it is ours."""
     if not _is_own(folder):
         return
-    for one in folder.iterdir():  # what tells that it is ours goes last, so that a kill leaves it ours
+    for (
+        one
+    ) in folder.iterdir():  # the mark is removed last, so that the folder is still recognised after a kill
         if one.name != MARK and one.is_dir() and not one.is_symlink():
             shutil.rmtree(one, ignore_errors=True)
         elif one.name != MARK:
@@ -244,7 +246,9 @@ def replaced_of(target: Path) -> Path:
 
 def remove_stale(target: Path) -> None:
     """Remove what runs that were killed on this machine have left beside an output."""
-    kinds = (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)  # else the replaced one is all there is
+    kinds = (
+        (PARTIAL, _REPLACED) if target.exists() else (PARTIAL,)
+    )  # otherwise only the replaced output exists
     names = f".{glob.escape(target.name)}.*"
     for path in itertools.chain.from_iterable(target.parent.glob(names + kind) for kind in kinds):
         whose = re.fullmatch(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{8}", path.name.split(".")[-2])

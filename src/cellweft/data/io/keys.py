@@ -70,7 +70,7 @@ CONFIDENCE_COLUMN: Final = "confidence"
 UNKNOWN: Final = "unknown"
 PROBABILITY: Final = "probability_"
 """Columns of a table of labels: in files the cell, the best label, its probability, whether its type seems to
-be missing from the reference; and what stands before the name of a label in the column of its probability."""
+be missing from the reference; and what precedes the name of a label in the column of its probability."""
 
 SHARED_EMBEDDING: Final = "X_cellweft"
 SIDE: Final = "side"

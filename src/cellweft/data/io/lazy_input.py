@@ -34,19 +34,19 @@ class Input:
     where, source
         What errors call it, such as "sc (atlas.h5ad)"; and its path, or "AnnData in memory".
     matrix
-        X, as in `cellweft.data.io.backed_matrix.open_rows`; None where the file has none.
+        X, as in `cellweft.data.io.backed_matrix.open_rows`; None if the file has none.
     layers, obsm
-        Further matrices, and arrays with a row per cell, read when they are asked for.
+        Further matrices, and arrays with a row per cell, read when they are requested.
     obs, var
-        Annotation of the rows, read as it is asked for, and of the columns that are genes.
+        Annotation of the rows, read as it is requested, and of the columns that are genes.
     uns
-        Whatever else the input holds, by name, read when it is asked for.
+        Whatever else the input contains, by name, read when it is requested.
     columns
-        Position in the matrix of each row of ``var``; None where every column is a gene.
+        Position in the matrix of each row of ``var``; None if every column is a gene.
     has_raw
         Whether there is a ``raw`` slot too, which is never taken silently.
     unit
-        Unit of ``obsm["spatial"]``, such as "um" or "px"; empty where the input does not say.
+        Unit of ``obsm["spatial"]``, such as "um" or "px"; empty if the input does not say.
     instrument
         What wrote the folder that it was read from; empty for any other input.
     cells_left_out

@@ -37,7 +37,7 @@ _CELLS = ("CellID", "cell_id", "Cell", "cell_names", "obs_names", "barcode", "Ba
 
 
 def open_loom(path: Path, where: str) -> Input:
-    """Open a .loom file; the matrix becomes sparse in memory, layers only when they are asked for.
+    """Open a .loom file; the matrix becomes sparse in memory, layers only when they are requested.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def open_loom(path: Path, where: str) -> Input:
 
 @dataclass(frozen=True, eq=False)
 class _Layers(LazyMapping):
-    """Further matrices, each turned when it is asked for."""
+    """Further matrices, each turned when it is requested."""
 
     where: str
     shape: tuple[int, int]

@@ -1,6 +1,6 @@
 """Chunks of zarr arrays that are not in the store, and what that may mean.
 
-zarr leaves out a chunk that holds nothing but the fill value, and reads an absent one as that value. So an
+zarr leaves out a chunk that contains nothing but the fill value, and reads an absent one as that value. So an
 absent chunk may be one of zeros or one that was lost, and absence alone proves neither. Where zeros cannot be
 what was written, it is an error here; elsewhere the caller says what is read as zeros.
 """
@@ -99,7 +99,7 @@ def refuse_lost_cells(
     names
         Function that returns the names of cells by their positions.
     missing_chunks
-        What was asked for: "zeros" accepts them.
+        What was requested: "zeros" accepts them.
     """
     regions = tuple(one for one in regions if one.is_dense)
     if not regions or missing_chunks == "zeros":
@@ -129,11 +129,11 @@ def refuse_lost_places(
     Parameters
     ----------
     held, key
-        ``obsm`` or ``obs`` of an input, and which of it holds coordinates.
+        ``obsm`` or ``obs`` of an input, and which of it contains coordinates.
     where
         What errors call the coordinates.
     missing_chunks
-        What was asked for: "zeros" accepts them; None where the caller has no such argument.
+        What was requested: "zeros" accepts them; None if the caller has no such argument.
 
     Notes
     -----
@@ -206,7 +206,7 @@ def _rows_text(rows: Any) -> str:
 
 
 def _element(held: Any, key: str) -> Any:
-    """Return a stored element of what an input holds, without reading it; None where it is not in zarr."""
+    """Return a stored element of what an input contains, without reading it; None if it is not in zarr."""
     elements = getattr(held, "elements", None)  # of a stored table
     if isinstance(elements, Mapping):
         return elements.get(key)
@@ -257,10 +257,10 @@ def _rows_of(starts: IntArray, entries: slice) -> slice:
 
 
 def _increases(indices: Any, starts: IntArray) -> bool:
-    """Say whether the places of every row increase, so that none stands twice."""
+    """Say whether the places of every row increase, so that none occurs twice."""
     places = indices[int(starts[0]) : int(starts[-1])].astype(np.int64)
     rises = np.diff(places) > 0
-    borders = starts[1:-1] - starts[0] - 1  # steps from one row to the next
+    borders = starts[1:-1] - starts[0] - 1  # step from one row to the next
     rises[borders[(borders >= 0) & (borders < len(rises))]] = True
     return bool(rises.all())
 

@@ -245,7 +245,7 @@ def with_text(column: pd.Series[Any], where: str) -> pd.Series[Any]:
         ) from error
     if categories is column:
         return pd.Series(texts, index=column.index, name=column.name, dtype=object)
-    known = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may read alike
+    known = pd.Index(pd.unique(pd.Series(texts, dtype=object)), dtype=object)  # two may look the same
     codes = np.append(known.get_indexer(pd.Index(texts, dtype=object)), -1)[column.cat.codes]
     values = pd.Categorical.from_codes(codes, categories=known, ordered=bool(column.cat.ordered))
     return pd.Series(values, index=column.index, name=column.name)
@@ -369,7 +369,7 @@ def as_text(name: Any) -> str:
 
 
 def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) -> IntArray:
-    """Return the positions of the values that stand more than once, holding all values but once.
+    """Return the positions of the values that occur more than once, holding all values but once.
 
     Parameters
     ----------
@@ -395,7 +395,7 @@ def repeated(blocks: Callable[[], Iterable[NDArray[np.uint64]]], n_values: int) 
 
 
 def names_twice(table: Annotation) -> list[str]:
-    """Return the names that stand more than once, in order, holding eight bytes per cell.
+    """Return the names that occur more than once, in order, holding eight bytes per cell.
 
     Parameters
     ----------

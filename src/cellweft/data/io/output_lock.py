@@ -54,7 +54,7 @@ def exclusive(path: PathLike) -> Iterator[None]:
         yield
     finally:
         _HELD.set(held)
-        lock.unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
+        lock.unlink(missing_ok=True)  # a waiting process notices that it is gone, and creates another
         alone.release()
 
 
@@ -74,7 +74,7 @@ def _locked(lock: Path, target: Path) -> FileLock:
         "machine": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M"),
     }
-    with contextlib.suppress(OSError):  # a full disk: it is locked all the same, and nobody is told by whom
+    with contextlib.suppress(OSError):  # a full disk: the lock still works, but its owner is unknown
         lock.write_text(json.dumps(whose))
     return alone
 
@@ -83,7 +83,7 @@ def _held_by_other(lock: Path, target: Path) -> OutputError:
     try:
         whose = json.loads(lock.read_text())
         who = f"process {whose['process']} on {whose['machine']}, since {whose['since']}"
-    except (OSError, ValueError, TypeError, KeyError):  # it has just begun or ended
+    except (OSError, ValueError, TypeError, KeyError):  # it has just started or ended
         who = "another process"
     return OutputError(
         str(target),

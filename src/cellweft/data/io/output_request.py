@@ -21,7 +21,7 @@ class OutputRequest:
     Attributes
     ----------
     path
-        As it is asked for.
+        As it is requested.
     target
         The same absolute, links followed.
     overwrite, dtype, sparse, interval, scale, measured, resume, dask, memory
@@ -34,7 +34,7 @@ class OutputRequest:
     OutputExistsError, OutputError
         As in `check_output`; or what lies beside the output is in the way.
     MissingExtraError
-        Dask is asked for, and not installed.
+        Dask is requested, and not installed.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class OutputRequest:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Where a fit for it is kept, beside the output, until that is complete; None where it cannot be."""
+        """Where a fit for it is kept, beside the output, until that is complete; None if it cannot be."""
         return resume_folder(self.target) if self.target.suffix == ".zarr" else None
 
 

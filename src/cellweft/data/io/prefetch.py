@@ -21,7 +21,7 @@ def prefetch(items: Iterable[T], *, depth: int = 1) -> Iterator[T]:
     items
         Made one after another, in their order; what it raises is raised here.
     depth
-        Items that may be ready before they are asked for, at least 1.
+        Items that may be ready before they are requested, at least 1.
 
     Examples
     --------

@@ -95,7 +95,7 @@ def open_input(
     Raises
     ------
     MissingFileError
-        Nothing lies at the path.
+        There is nothing at the path.
     FormatError
         The file is not what its name says, or of a kind that is not read; a zarr store that lacks names of
         cells or genes, or chunks that its manifest lists.
@@ -137,7 +137,7 @@ def open_input(
 def _refuse_remote(text: str, argument: str) -> None:
     """Raise `FormatError` for an address, which is no path."""
     scheme = _REMOTE.match(text)
-    if scheme and len(scheme[1]) > 1:  # one letter is a disk of Windows
+    if scheme and len(scheme[1]) > 1:  # a single letter is a Windows drive
         raise FormatError(
             f"{argument} ({text})",
             expected="a path on this machine",
@@ -268,7 +268,7 @@ def _from_anndata(data: AnnData, argument: str) -> Input:
 
 
 def _x_of(data: AnnData) -> Any:
-    """Return X, None where there is none: of a file without it AnnData raises an error."""
+    """Return X, None if there is none: of a file without it AnnData raises an error."""
     try:
         return data.X
     except KeyError:
@@ -297,12 +297,12 @@ def _open_hdf5(path: Path, where: str, sample: str | None) -> Input:
     return _from_store(file, path, where)
 
 
-_MODALITIES = "mod"  # where MuData keeps an AnnData for each
+_MODALITIES = "mod"  # where MuData stores one AnnData per modality
 _RNA = ("rna", "gex", "gene_expression", "gene expression", "expression", "transcriptome")
 
 
 def _of_modality(store: Any, path: Path, where: str, sample: str | None) -> Input:
-    """Open the modality of a MuData that is asked for, or the only one."""
+    """Open the modality of a MuData that is requested, or the only one."""
     names = sorted(store[_MODALITIES], key=lambda name: (name.lower() not in _RNA, name))
     argument = f"{where.partition(' ')[0]}_sample"
     name = chosen_name(names, sample, where=where, argument=argument, what="modality")
@@ -350,7 +350,7 @@ def _from_store(store: Any, path: Path, where: str) -> Input:
         names = store[table].attrs.get("_index") if hasattr(store[table], "keys") else None
         if isinstance(names, str) and names in store[table]:
             refuse_lost_names(store[table][names], where=f"{where}.{table}_names")
-    # AnnData writes what is None as an element too.
+    # AnnData also writes None as an element.
     is_null = "X" not in store or store["X"].attrs.get("encoding-type") == "null"
     with reading(where, ".layers"):
         layers = {key: store["layers"][key] for key in group_in(store, "layers", where)}
@@ -375,7 +375,7 @@ def _raw_of(store: Any, where: str) -> tuple[Any, pd.DataFrame]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Elements(LazyMapping):
-    """The elements of a group, each read when it is asked for."""
+    """The elements of a group, each read when it is requested."""
 
     where: str
 

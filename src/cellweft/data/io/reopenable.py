@@ -1,7 +1,7 @@
 """Elements of HDF5 files and zarr stores that survive being sent to another process.
 
 Blocks of work go to other processes, and what they read goes with them as a place: the path of the file and
-the key within it. zarr sends its arrays so by itself; HDF5 elements are opened anew here.
+the key within it. zarr sends its arrays so by itself; HDF5 elements are opened again here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Reopening:
     """A base for what holds elements of files: a pickle of it has their places, not their values.
 
     Attributes that a subclass names in ``_read_again`` are left out of the pickle, and its ``__post_init__``
-    makes them anew.
+    makes them again.
     """
 
     _read_again: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Reopening:
 
 @dataclass(frozen=True, eq=False)
 class LazyMapping(Reopening, Mapping[str, Any]):
-    """What something else holds by name, each read when it is asked for, and as a subclass reads it.
+    """What something else holds by name, each read when it is requested, and as a subclass reads it.
 
     Attributes
     ----------

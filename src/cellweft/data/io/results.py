@@ -71,7 +71,7 @@ def check_record(data: Input) -> None:
 
 
 def result_kind(data: Input) -> ResultKind | None:
-    """Return what a result is of, None where nothing of cellweft's is in it.
+    """Return what a result is of, None if nothing of cellweft's is in it.
 
     Spots hold ``obsm["cellweft_proportions"]``, placed cells ``obsm["cellweft_spatial"]``, imputed genes
     ``var["measured"]``.
@@ -91,7 +91,7 @@ def result_scale(data: Input) -> ResultScale:
 
 
 def coordinate_unit(data: Input) -> str:
-    """Return the unit of the cells' usual places, "um", "px" or "mm"; empty where it is not known.
+    """Return the unit of the cells' usual places, "um", "px" or "mm"; empty if it is not known.
 
     A result says it in its record, where its tissue was read from an instrument's folder.
     """
@@ -102,7 +102,7 @@ def coordinate_unit(data: Input) -> str:
 
 
 def place_key(data: Input) -> str | None:
-    """Return the key of `obsm` under which the places of the cells lie, None where they lie under none."""
+    """Return the key of `obsm` under which the places of the cells lie, None if they lie under none."""
     return next((key for key in PLACE_KEYS if key in data.obsm), None)
 
 
@@ -134,7 +134,7 @@ def gene_columns(data: Input, genes: IntArray, *, layer: str | None = None) -> F
     chunked = matrix if isinstance(matrix, h5py.Dataset) and matrix.chunks else None
     chunked = getattr(matrix, "oindex", chunked)  # of zarr
     if chunked is not None and len(columns):
-        asked, places = np.unique(columns, return_inverse=True)  # HDF5 takes them in this order alone
+        asked, places = np.unique(columns, return_inverse=True)  # HDF5 only accepts this order
         with reading(data.where, ".X" if layer is None else f".layers[{layer!r}]"):
             return np.asarray(chunked[:, asked], dtype=np.float32)[:, places]
     source = open_rows(matrix, where=data.where + (".X" if layer is None else f".layers[{layer!r}]"))

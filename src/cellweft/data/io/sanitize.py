@@ -138,7 +138,7 @@ def _numbers(column: pd.Series[Any], inferred: str) -> Any:
     }
     try:
         return column.astype(kinds[inferred]).array if inferred in kinds else None
-    except (OverflowError, TypeError, ValueError):  # such as whole numbers that 64 bits do not hold
+    except (OverflowError, TypeError, ValueError):  # such as whole numbers beyond 64 bits
         return None
 
 
@@ -150,7 +150,7 @@ def _plain_categories(column: pd.Series[Any]) -> tuple[Any, str]:
     is_text = pd.api.types.infer_dtype(categories) in ("string", "empty")
     if is_text and texts == list(categories):
         return column.array, ""
-    known = list(dict.fromkeys(texts))  # different values may read alike
+    known = list(dict.fromkeys(texts))  # different values may look the same
     places = np.array([known.index(one) for one in texts] + [-1])
     values = pd.Categorical.from_codes(
         places[column.cat.codes], categories=pd.Index(known, dtype=object), ordered=bool(column.cat.ordered)
@@ -186,7 +186,7 @@ def changes_of(columns: Collection[str], table: pd.DataFrame | None) -> list[str
     columns
         Names of the columns.
     table
-        The table, where it may hold what the formats do not; None where it comes from a file of theirs.
+        The table, where it may hold what the formats do not; None if it comes from a file of theirs.
     """
     said, taken = [], list[str]()
     logger.disabled, before = True, logger.disabled

@@ -27,7 +27,7 @@ from cellweft._typing import BoolArray, IntArray, Progress, no_progress
 from cellweft.data.io.prefetch import prefetch
 from cellweft.data.io.zarr_store import create_array
 
-_BAND_VALUES = 2**22  # cells x genes of the parts that are put together at once
+_BAND_VALUES = 2**22  # cells x genes of the parts that are combined at once
 _CHUNK = 2**20  # values of the matrix that are compressed together
 _SHARD = 8 * _CHUNK  # values that go into one file of zarr
 _MOST = np.iinfo(np.int32).max  # starts of rows up to here take four bytes
@@ -52,7 +52,7 @@ def kept_values(block: NDArray[Any], cut: float) -> BoolArray:
 
 
 class _Part(NamedTuple):
-    """Rows and columns of the matrix that a file holds."""
+    """Rows and columns of the matrix that a file contains."""
 
     top: int
     bottom: int
@@ -154,7 +154,7 @@ class SparseParts:
         bands = self._bands()
         starts = self._starts(bands)
         n_kept = int(starts[-1])
-        if key in root:  # of a run that was killed meanwhile
+        if key in root:  # left by a killed run
             del root[key]
         group = root.create_group(key)
         group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
@@ -208,7 +208,7 @@ class SparseParts:
     @contextlib.contextmanager
     def _whole(self, name: str) -> Iterator[Any]:
         """Lend a file that has its name only once it is whole."""
-        torn = self.folder / f"{secrets.token_hex(8)}.partial"  # others may write the same part
+        torn = self.folder / f"{secrets.token_hex(8)}.partial"  # other processes may write the same part
         try:
             with torn.open("wb") as file:
                 yield file
@@ -235,7 +235,9 @@ class _Line:
         self._write(len(self._held))
 
     def _write(self, n_values: int) -> None:
-        for some in row_blocks(n_values, self._step):  # zarr would go on with others after one has failed
+        for some in row_blocks(
+            n_values, self._step
+        ):  # zarr would continue with other chunks after one has failed
             self._array[self._done + some.start : self._done + some.stop] = self._held[some]
         self._done += n_values
         self._held = self._held[n_values:].copy()

@@ -47,7 +47,7 @@ class Link:
 
     @classmethod
     def of(cls, uns: Mapping[str, Any]) -> Link | None:
-        """Return what ``uns`` of a table says that it annotates; None where that is nothing."""
+        """Return what ``uns`` of a table says that it annotates; None if that is nothing."""
         told = uns.get(ATTRIBUTES, {})
         region = told.get("region")
         if region is None or told.get("region_key") is None or told.get("instance_key") is None:
@@ -117,7 +117,7 @@ def _uns(table: Any) -> Any:
 
 
 def store_of(table: Path) -> Path | None:
-    """Return the SpatialData store that a table's folder lies in; None where it lies in no such one."""
+    """Return the SpatialData store that a table's folder lies in; None if it lies in no such one."""
     store = table.parent.parent
     is_one = table.parent.name == TABLES and any((store / name).exists() for name in ("zarr.json", ".zgroup"))
     return store if is_one else None
@@ -132,7 +132,7 @@ class WithCentroids(LazyMapping):
     held
         The arrays of the table.
     source
-        SpatialData, or the path of its store, which is opened once the centroids are asked for.
+        SpatialData, or the path of its store, which is opened once the centroids are requested.
     link, obs
         What the table annotates, and its rows.
     where
@@ -173,7 +173,7 @@ def with_centroids(
     held, uns, obs
         ``obsm``, ``uns`` and ``obs`` of the table.
     source
-        SpatialData, or the path of its store; None where the table stands alone.
+        SpatialData, or the path of its store; None if the table stands alone.
     where
         What errors call the table.
     """
@@ -269,7 +269,7 @@ def system_of(data: Any, region: str, asked: str | None, *, where: str) -> str:
     Raises
     ------
     KeyMissingError
-        No such region or coordinate system, or several and none is asked for.
+        No such region or coordinate system, or several and none is requested.
     """
     transformations = require("spatialdata.transformations", "spatialdata")
     names, place = [name for _, name, _ in data.gen_elements()], f"{where}, region {region!r}"

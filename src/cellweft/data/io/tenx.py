@@ -51,7 +51,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
     path, where
         The file, and what errors call it.
     sample, argument
-        The genome to take, where the file holds several, and what the caller calls this choice.
+        The genome to take, where the file contains several, and what the caller calls this choice.
     """
     file = h5py.File(path.absolute(), "r")
     group = file["matrix"] if "matrix" in file else _genome_of(file, where, sample, argument)
@@ -82,7 +82,7 @@ def open_10x(path: Path, where: str, *, sample: str | None = None, argument: str
 
 
 def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -> h5py.Group | None:
-    """Return the group of the genome that is asked for, or the only one, of a file of Cell Ranger 2."""
+    """Return the group of the genome that is requested, or the only one, of a file of Cell Ranger 2."""
     genomes = [name for name, one in file.items() if isinstance(one, h5py.Group) and "barcodes" in one]
     if not genomes:
         return None
@@ -90,7 +90,7 @@ def _genome_of(file: h5py.File, where: str, sample: str | None, argument: str) -
 
 
 def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
-    """Return the genes of the genome that is asked for; a note says so where several are taken together."""
+    """Return the genes of the genome that is requested; a note says so where several are taken together."""
     genomes = data.var.pop("genome") if "genome" in data.var else pd.Series(dtype=str)
     names = sorted(set(genomes) - {""})
     if sample is not None:
@@ -110,7 +110,7 @@ def _of_genome(data: Input, sample: str | None, argument: str) -> Input:
 
 
 def chosen_name(names: list[str], sample: str | None, *, where: str, argument: str, what: str) -> str:
-    """Return the name that is asked for, or the only one, or raise an error that has them all.
+    """Return the name that is requested, or the only one, or raise an error that has them all.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def chosen_name(names: list[str], sample: str | None, *, where: str, argument: s
         where,
         expected=f"a single {what}",
         got=f"{len(names)}: {shorten(names, most=12)}",
-        fix="Name the one to take: " + arg(argument, names[0]) + ".",
+        fix="Choose one: " + arg(argument, names[0]) + ".",
     )
 
 
@@ -157,12 +157,12 @@ class _Sample:
 
 
 def has_mtx(folder: Path) -> bool:
-    """Say whether a folder holds matrices of Matrix Market, as 10x writes them."""
+    """Say whether a folder contains matrices of Matrix Market, as 10x writes them."""
     return any(_files(folder))
 
 
 def has_names(folder: Path) -> bool:
-    """Say whether a folder holds names of cells and of features, as 10x writes them beside a matrix."""
+    """Say whether a folder contains names of cells and of features, as 10x writes them beside a matrix."""
     return {1, 2} <= {number for number, _ in _parts_of(folder)}
 
 
@@ -174,8 +174,8 @@ def read_mtx(path: Path, where: str, *, sample: str | None = None, argument: str
     path, where
         The folder, and what errors call it.
     sample, argument
-        What stands before or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where
-        the folder holds several; and what the caller calls this choice.
+        What precedes or behind the names of the sample's three files, as in ``GSM1_matrix.mtx``, where
+        the folder contains several; and what the caller calls this choice.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def _names_in(path: Path, where: str, shape: tuple[int, int]) -> pd.DataFrame:
     promised = "," if ".csv" in path.name.lower() else "\t"
     with reading(where, f", {path.name}", expected="a table of names"):
         dialect = dialect_of(path, separator=promised)
-        is_odd = dialect.separator == " " and not _is_quoted(path, dialect)  # names with blanks in them
+        is_odd = dialect.separator == " " and not _is_quoted(path, dialect)  # names with spaces
         table = pd.read_csv(
             path,
             header=None,
@@ -275,7 +275,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> list[Path]:
-    """Return the three files of the sample of a folder that is asked for, or of the only one."""
+    """Return the three files of the sample of a folder that is requested, or of the only one."""
     samples = _samples(folder)
     names = [one.name for one in samples]
     if len(samples) > 1 or (sample is not None and sample not in names):
@@ -287,7 +287,7 @@ def _sample_of(folder: Path, where: str, sample: str | None, argument: str) -> l
                 "S1_matrix.mtx, S1_barcodes.tsv and S1_features.tsv."
             )
             if complete:
-                fix = "Name the one to take: " + arg(argument, next(filter(None, complete), "")) + "."
+                fix = "Choose one: " + arg(argument, next(filter(None, complete), "")) + "."
             got = f"{len(samples)}: {shorten(names, most=12)}" + "; ".join(["", *lacking[:3]])
             raise FormatError(where, expected="the files of a single sample", got=got, fix=fix)
         sample = chosen_name(names, sample, where=where, argument=argument, what="sample")
@@ -344,7 +344,7 @@ def _parts_of(folder: Path) -> Iterator[tuple[int, Path]]:
             number: max((one.end() for one in _KINDS[number].finditer(_stem(path))), default=0)
             for number in (1, 2)
         }
-        kind = max(places, key=places.__getitem__)  # the last word says what it is
+        kind = max(places, key=places.__getitem__)  # the last word is the kind of file
         if places[kind]:
             yield kind, path
 

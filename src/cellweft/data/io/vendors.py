@@ -18,13 +18,13 @@ from cellweft._typing import PathLike
 Platform: TypeAlias = Literal["xenium", "merscope", "cosmx", "visium", "visium_hd"]
 
 _EXTRA = "platforms"
-# What the reader of a platform reads besides cells or spots unless it is told not to.
+# What the reader of a platform reads in addition to cells or spots by default.
 _MORE_THAN_CELLS = {"xenium": ("nucleus_boundaries", "cells_labels", "nucleus_labels")}
 
-# Images, as the reader of each platform calls them.
+# Names of the image arguments of each reader.
 _IMAGES = {"xenium": ("morphology_mip", "morphology_focus", "aligned_images"), "merscope": ("mosaic_images",)}
 
-# What a folder of each platform holds.
+# Files in the folder of each platform.
 _FILES = {
     "xenium": ("experiment.xenium",),
     "merscope": ("cell_by_gene.csv", "cell_metadata.csv"),

@@ -34,7 +34,7 @@ from cellweft.data.io.zarr_store import ZARR_FORMAT, ZarrFormat, create_array, w
 
 __all__ = ["ResultWriter", "check_output", "write_anndata"]
 
-# Few enough files for a store of millions of cells, small enough to read one gene quickly.
+# Large enough to limit the number of files for millions of cells, small enough to read one gene quickly.
 _CHUNK_ROWS = 4096
 
 
@@ -57,7 +57,7 @@ def write_anndata(
     Returns
     -------
     Path
-        Where it lies.
+        Path of the output.
 
     Raises
     ------
@@ -336,7 +336,7 @@ class ResultWriter:
                 write_table(self._root, "obs", self._obs)
         for key, value in {"var": self._var, "obsm": self._obsm, "uns": self._uns}.items():
             self._put(key, value)
-        self._obs, self._obsm = None, {}  # they are as long as there are cells
+        self._obs, self._obsm = None, {}  # their length is the number of cells
         for key in ("layers", "varm", "obsp", "varp"):
             self._put(key, {})
         if self.parts is not None:

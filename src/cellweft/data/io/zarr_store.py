@@ -31,10 +31,10 @@ ZarrFormat: TypeAlias = Literal[2, 3]
 """Version of zarr's format."""
 
 ZARR_FORMAT: ZarrFormat = 3
-"""The format of stores that are written, unless another is asked for."""
+"""The format of stores that are written, unless another is requested."""
 
 MANIFEST = "cellweft-manifest"
-"""Name of the root's attribute that holds the manifest."""
+"""Name of the root's attribute that contains the manifest."""
 
 _SCHEMA = 1
 
@@ -130,7 +130,7 @@ def create_array(
     In zarr blosc's zstd, in HDF5 gzip, which every HDF5 library reads.
     """
     place: dict[str, Any] = {"shape": shape, "dtype": dtype}
-    if math.prod(shape):  # HDF5 cannot divide what is empty
+    if math.prod(shape):  # HDF5 cannot chunk empty arrays
         place["chunks"] = tuple(min(one, length) for one, length in zip(chunk, shape, strict=True))
     if isinstance(root, h5py.Group):
         packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if "chunks" in place else {}
@@ -223,7 +223,7 @@ def check_manifest(path: PathLike, *, deep: bool = False) -> int:
 
 
 def absent_chunks(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
-    """Return which parts of an array no chunk in its folder holds, so that they read as the fill value.
+    """Return which parts of an array no chunk in its folder contains, so that they read as the fill value.
 
     Parameters
     ----------
@@ -348,7 +348,7 @@ def _manifest(root: zarr.Group, path: Path, sums: dict[str, int]) -> dict[str, A
 
 
 def _manifest_of(root: zarr.Group) -> Mapping[str, Any]:
-    """Return the manifest of a store, empty where it has none of this form."""
+    """Return the manifest of a store, empty if it has none of this form."""
     listed: Any = root.attrs.get(MANIFEST)
     is_known = isinstance(listed, Mapping) and listed.get("schema_version") == _SCHEMA
     return listed if is_known else {}

@@ -53,7 +53,7 @@ def read_parts(folder: Path, keys: Collection[str]) -> dict[str, FloatArray]:
     folder
         The work folder, which need not be there.
     keys
-        Of the vectors that are asked for; others that lie there are left alone.
+        Of the vectors that are requested; others that lie there are left alone.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def read_parts(folder: Path, keys: Collection[str]) -> dict[str, FloatArray]:
     Raises
     ------
     OutputExistsError
-        The folder holds other things.
+        The folder contains other things.
     FormatError
         It is damaged.
     """
@@ -112,7 +112,7 @@ def remove_parts(folder: Path) -> None:
     for pattern in (_PART, f".*{PARTIAL}", _ABOUT):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not empty, or not there
+    with contextlib.suppress(OSError):  # not empty, or missing
         folder.rmdir()
 
 
@@ -139,10 +139,10 @@ def _check_own(folder: Path) -> None:
 
 def _read_part(path: Path) -> tuple[list[str], FloatArray]:
     try:
-        # np.load would leave a file that it cannot read open, had it opened it itself.
+        # If np.load opened the file itself, it would not close it after an error.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             keys, values = arrays["keys"], arrays["values"]
-    except Exception as error:  # numpy, zipfile and zlib have an error each for a damaged file
+    except Exception as error:  # numpy, zipfile and zlib raise different errors for a damaged file
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if keys.dtype.kind != "U" or values.dtype != np.float32 or values.ndim != 2 or len(keys) != len(values):
         raise _damaged(path, f"{len(keys)} keys and values of type {values.dtype}, shape {values.shape}")

@@ -46,7 +46,7 @@ DEFAULT_MODEL = "facebook/esm2_t33_650M_UR50D"
 """1280 numbers per protein. The paper's is ``facebook/esm2_t36_3B_UR50D``, with 2560."""
 
 _TOKENS_PER_BATCH = {"cuda": 16_384, "mps": 4_096, "cpu": 4_096}
-_LIBRARIES = 600e6  # bytes that Python, torch and transformers take by themselves
+_LIBRARIES = 600e6  # memory of Python, torch and transformers, in bytes
 _STAGE = "embedding proteins"
 _STRANGE = re.compile(f"[^{AMINO_ACIDS}]")
 
@@ -395,7 +395,7 @@ class ProteinEmbedder:
         size = 2 if self._precision(device) == "bfloat16" else 4
         per_token = 6 * 4 * self.source.n_dimensions + 4 * size * self.source.width
         own = _LIBRARIES if device.type == "cpu" else 0
-        # Weights are loaded in float32: on a CPU they lie beside their bfloat16 for a moment.
+        # Weights are loaded in float32; on a CPU, both copies exist for a moment.
         each = 4 + 2 if device.type == "cpu" and size == 2 else size
         weights = each * self.source.n_parameters
         return int(own + weights + tokens * per_token)
@@ -562,7 +562,7 @@ def _write(table: EmbeddingTable, target: Path, *, dtype: StoredAs, overwrite: b
     rows = pa.Table.from_pandas(frame)
     about = {name.encode(): text.encode() for name, text in table.metadata.items()}
     with partial_output(target, overwrite=overwrite, needed=frame.memory_usage().sum()) as partial:
-        # Numbers of a network hardly ever occur twice: a dictionary of them would only take time.
+        # A network's outputs hardly ever repeat, so dictionary encoding would only take time.
         pq.write_table(
             rows.replace_schema_metadata({**rows.schema.metadata, **about}), partial, use_dictionary=False
         )

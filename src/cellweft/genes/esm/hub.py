@@ -20,7 +20,7 @@ KNOWN_MODELS = tuple(
 
 _CONFIG, _LETTERS = "config.json", "vocab.txt"
 _SMALL_FILES = (_CONFIG, _LETTERS, "tokenizer_config.json", "special_tokens_map.json")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first existing one is read
 _INDEX = ".index.json"  # names the files of weights that come in several
 _CODES_OF_COMMITS = 16  # digits of the digest of a folder
 
@@ -63,7 +63,7 @@ class ModelSource:
 
     @property
     def most_residues(self) -> int | None:
-        """How many residues the network can read at once; None where its positions have no end."""
+        """How many residues the network can read at once; None if its positions have no end."""
         if self.config.get("position_embedding_type", "absolute") == "rotary":
             return None
         # Positions are counted from the number of the padding token on; two go to the special tokens.

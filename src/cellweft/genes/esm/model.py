@@ -201,7 +201,7 @@ class ProteinModel:
         for row, sequence in zip(tokens, sequences, strict=True):
             row[1 : len(sequence) + 1] = self.tokens[np.frombuffer(sequence.encode("ascii"), dtype=np.uint8)]
             row[len(sequence) + 1] = self.last
-        # Without a mask the network takes its quickest way.
+        # Without a mask, the network uses its fastest path.
         is_padded = any(len(one) < longest for one in sequences)
         ids = torch.from_numpy(tokens).to(self.device)
         mask = (ids != self.padding).to(torch.int64) if is_padded else None
@@ -216,7 +216,7 @@ class ProteinModel:
 def load_model(
     source: ModelSource, *, layer: int, device: torch.device, is_bfloat16: bool = False
 ) -> ProteinModel:
-    """Load a model's network, up to the layer that is asked for, and its tokens.
+    """Load a model's network, up to the layer that is requested, and its tokens.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def load_model(
         ``transformers`` is not installed.
     """
     transformers = require("transformers", "esm")
-    # Weights that a file lacks are drawn at random, before they are found to be lacking.
+    # Missing weights are initialised at random before they are reported as missing.
     with _silenced(transformers), torch.random.fork_rng(devices=[]):
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
@@ -257,7 +257,7 @@ def load_model(
         network.encoder.layer = network.encoder.layer[:layer]
         network.encoder.emb_layer_norm_after = torch.nn.Identity()  # which stands behind the last layer only
     if is_bfloat16:
-        # What autocast would make of these weights anew for every batch; half the memory.
+        # Autocast would convert these weights again for every batch; this takes half the memory.
         for module in network.modules():
             if isinstance(module, torch.nn.Linear):
                 module.to(torch.bfloat16)

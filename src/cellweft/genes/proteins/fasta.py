@@ -143,7 +143,7 @@ def write_fasta(
     path
         Where the file shall lie; gzipped where the name ends in ``.gz``.
     overwrite
-        Whether a file that is there may be replaced.
+        Whether to replace an existing file.
     width
         Letters in a line.
 
@@ -158,7 +158,7 @@ def write_fasta(
         As in `cellweft.data.io.atomic_output.partial_output`.
     """
     with partial_output(path, overwrite=overwrite) as partial, partial.open("wb") as plain:
-        # Without a time or a name inside, equal proteins make equal files.
+        # Without a time or name in the file, equal proteins give equal files.
         packed = None
         if str(path).endswith(".gz"):
             packed = gzip.GzipFile(fileobj=plain, mode="wb", mtime=0, filename="")

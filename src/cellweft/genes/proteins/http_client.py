@@ -21,13 +21,13 @@ logger = logging.getLogger("cellweft")
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of troubles that pass."""
 
-_LONGEST_WAIT = 600.0  # seconds that a service may ask for before we rather give up
+_LONGEST_WAIT = 600.0  # longest requested wait in seconds before we give up
 _MOST_TOLD = 300  # characters of the service's own words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a service answered: the HTTP status, the headers, and the JSON, None where there was none."""
+    """What a service answered: the HTTP status, the headers, and the JSON, None if there was none."""
 
     status: int
     headers: Mapping[str, str]
@@ -126,7 +126,7 @@ class Service:
                 answer = self._once(path, form)
             except (requests.RequestException, OSError) as error:
                 trouble = _in_words(error)
-                # these seldom pass: there is no network, or someone stands in between
+                # these rarely resolve: there is no network, or something intercepts it
                 is_lasting = _is_unknown_host(error) or isinstance(error, requests.exceptions.SSLError)
                 last = last or (is_lasting and attempt > 1)
             else:
@@ -209,7 +209,7 @@ def words_of(data: Any) -> str:
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float:
-    """Return the seconds that the service asks to wait, in numbers or as a date; 0 where it does not."""
+    """Return the seconds that the service asks to wait, in numbers or as a date; 0 if it does not."""
     try:
         return Retry().parse_retry_after(headers.get("Retry-After", "").strip())
     except InvalidHeader:

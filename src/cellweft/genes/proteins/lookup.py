@@ -50,7 +50,7 @@ class Wanted:
     name
         As the dataset spells it.
     symbol
-        The name to look for; empty where only an Ensembl ID is known.
+        The name to look for; empty if only an Ensembl ID is known.
     ensembl
         The Ensembl ID, without version; may be empty.
     by_id
@@ -311,7 +311,7 @@ def row_of(
 
 
 def _owners(proteins: Sequence[Protein]) -> list[str]:
-    """Return the genes that proteins found by a synonym belong to; of reviewed ones, where there are any."""
+    """Return the genes that proteins found by a synonym belong to; of reviewed ones, if there are any."""
     reviewed = [one for one in proteins if one.reviewed]
     names = {(one.names or (one.accession,))[0] for one in reviewed or proteins}
     return sorted({name.lower(): name for name in sorted(names)}.values())
@@ -320,7 +320,7 @@ def _owners(proteins: Sequence[Protein]) -> list[str]:
 def _row(
     gene: Wanted, reason: str, protein: Protein = _NONE, *, matched: str = "", n_candidates: int = 0
 ) -> dict[str, object]:
-    # what the database calls the gene: of several names of a protein the one that fits
+    # the name of the gene in the database: the matching one if a protein has several
     fitting = [name for name in protein.names if name.lower() == gene.symbol.lower()]
     return {
         "gene": gene.name,

@@ -33,13 +33,13 @@ class Protein:
     ids
         Ensembl IDs of its gene, without version.
     reviewed
-        Whether it stands in UniProt's reviewed part; False where the source does not say.
+        Whether it is in UniProt's reviewed part; False where the source does not say.
     canonical
         Whether it is the one that stands for the isoforms of its gene.
     taxon
-        Its organism; 0 where the source does not say.
+        Its organism; 0 if the source does not say.
     sequence
-        Its amino acids; empty where the entry was deleted.
+        Its amino acids; empty if the entry was deleted.
     """
 
     accession: str

@@ -31,11 +31,11 @@ Part: TypeAlias = Literal["UniProtKB-Swiss-Prot", "UniProtKB"]
 
 _FIELDS = "accession,id,gene_names,organism_id,sequence"
 _PAGE = 500  # entries, the most that the service gives at once
-_JOB = 1000  # names in a job of ID mapping; the service takes up to 100,000
-_SEARCH = 80  # names in a search; the service takes up to 100
+_JOB = 1000  # names per ID mapping job; the service accepts up to 100,000
+_SEARCH = 80  # names per search; the service accepts up to 100
 _JOB_ATTEMPTS = 3
 _LONGEST_JOB = 1800.0  # seconds
-_POLL = 1.0  # seconds before a job is looked at again; grows by half each time, up to
+_POLL = 1.0  # seconds until a job is checked again; increases by half each time, up to
 _LONGEST_POLL = 20.0
 _FORMAT = 1  # of the files in the cache
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
@@ -124,7 +124,7 @@ class UniProt:
         Returns
         -------
         Answers
-            Of all keys; when offline, of those that the cache holds.
+            Of all keys; when offline, of those that the cache contains.
 
         Raises
         ------
@@ -194,7 +194,7 @@ class UniProt:
         """Wait for a job, and say whether it went well."""
         path, waited, pause = f"/idmapping/status/{job}", 0.0, _POLL
         while waited < _LONGEST_JOB:
-            # A job that was just submitted may be unknown for a moment: 400 and 404 pass.
+            # A new job may be unknown for a moment, so 400 and 404 are ignored.
             answer = self.service.get(path, good=_is_status, passing=PASSING | {400, 404})
             state = answer.data.get("jobStatus", "") if isinstance(answer.data, dict) else ""
             if state == "ERROR":
@@ -282,7 +282,7 @@ def _is_status(answer: Answer) -> bool:
 
 
 def _is_whole(answer: Answer, seen: int) -> bool:
-    """Say whether a page holds as many entries as it should, and leads on where more are to come."""
+    """Say whether a page contains as many entries as it should, and leads on where more are to come."""
     if not answer.is_good or not isinstance(answer.data, dict) or "results" not in answer.data:
         return False
     total = _total(answer)
@@ -330,7 +330,7 @@ def _protein(kept: dict[str, Any]) -> Protein:
 
 
 def _read_batches(folder: Path) -> Iterator[Answers]:
-    """Yield all answers that a folder of the cache holds."""
+    """Yield all answers that a folder of the cache contains."""
     for file in sorted(folder.glob("*.json.gz")):
         kept = _read(file)
         try:
@@ -343,7 +343,7 @@ def _read_batches(folder: Path) -> Iterator[Answers]:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """Return what a file of the cache holds; None where there is none, or a damaged one."""
+    """Return what a file of the cache contains; None if there is none, or a damaged one."""
     try:
         kept = json.loads(gzip.decompress(file.read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error):

@@ -31,7 +31,7 @@ LEAST_DEPTH = 0.03
 """Share of the tissue's totals that held-out cells are thinned to at most, to be as hard to tell as it is."""
 _HALVINGS = 5  # of the interval in which that share lies
 _FOLDS = 3
-_MOST_CLASSIFIED = 10_000  # cells of the reference that the classifiers learn from
+_MOST_CLASSIFIED = 10_000  # reference cells used to train the classifiers
 _INVERSE_PENALTY, _MOST_STEPS = 10.0, 200
 
 ReadPanel = Callable[[slice | IntArray], FloatArray]
@@ -226,7 +226,7 @@ def _classifier(
     )
     model = LogisticRegression(C=_INVERSE_PENALTY, max_iter=_MOST_STEPS, tol=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few steps more change no label
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps change no label
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # few cells of each
         return model.fit(embedded, labels.codes[rest])
 
@@ -241,7 +241,7 @@ def annotate_cells(
     tissue = learner.of_tissue(progress)
     held_out, told = learner.held_out(tissue, progress)
     first = Annotator.fit(told, held_out.codes, held_out.weights)
-    weights = share_weights(held_out.codes, first.probabilities(tissue).mean(axis=0))  # nearer the truth
+    weights = share_weights(held_out.codes, first.probabilities(tissue).mean(axis=0))  # closer to the truth
     held_out = replace(held_out, weights=weights)
     annotator = Annotator.fit(told, held_out.codes, weights)
     return label_table(

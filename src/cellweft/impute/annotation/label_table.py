@@ -178,7 +178,7 @@ def _by_label(probabilities: DoubleArray, groups: IntArray, n_labels: int) -> Do
 
 
 def _before(labels: ReferenceLabels, column: str) -> str:
-    """Return what stands before the names of a column's part of the table."""
+    """Return what precedes the names of a column's part of the table."""
     return "" if len(labels.columns) == 1 else f"{column}_"
 
 

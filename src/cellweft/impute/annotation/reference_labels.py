@@ -1,4 +1,4 @@
-"""Labels of the reference that are asked for: of one column, or of several that are told together."""
+"""Labels of the reference that are requested: of one column, or of several that are told together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ReferenceLabels:
 
 
 def read_labels(pair: Pair, labels: Labels | Sequence[str], *, argument: str = "labels") -> ReferenceLabels:
-    """Return the labels of the reference that are asked for, without cells that have none.
+    """Return the labels of the reference that are requested, without cells that have none.
 
     Parameters
     ----------

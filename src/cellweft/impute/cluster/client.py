@@ -34,10 +34,10 @@ logger = logging.getLogger("cellweft")
 _TIMEOUT = 10.0  # seconds for a scheduler to answer
 _LATE = 10.0  # seconds until a shared disk shows a new file
 _PATIENCE = 60.0  # seconds without any worker
-_PAUSE = 1.0  # seconds between looks at the cluster while no tile is done
+_PAUSE = 1.0  # seconds between checks of the cluster while no tile is finished
 _ENDING = 5.0  # seconds for tiles that are just being written when a run fails
 _FLYING = 4  # tiles on their way, for each thread of the cluster
-_MOST_LOSSES = 3  # times that all workers may be lost without a tile between
+_MOST_LOSSES = 3  # how often all workers may be lost without a finished tile in between
 _DASK_VARIABLES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # set here whatever Dask's configuration says
 _ROOM = 1.25  # a process of this machine is ended well above its budget, as plans are estimates
 _STAY = "Check their logs. Give each worker more memory, or use a smaller budget (" + arg("memory") + ")."
@@ -50,7 +50,7 @@ class Cluster:
     Attributes
     ----------
     address
-        As it was asked for.
+        As it was requested.
     client
         A ``distributed.Client``.
     devices
@@ -223,7 +223,7 @@ class WorkerPool:
                     yield number
                 elif future.status == "error":
                     _refuse(future.exception())
-                else:  # what makes it was lost with the last worker that had it
+                else:  # its input was lost with the last worker that had it
                     waiting += [number, *self._lost()]
                     waiting.sort(reverse=True)
         finally:
@@ -270,7 +270,7 @@ class WorkerPool:
             return
         self._maker.marker.remove()
         futures = [future for _, future in self._flying.values()]
-        with contextlib.suppress(Exception):  # what failed first is what is told
+        with contextlib.suppress(Exception):  # report the first failure
             require("distributed", "dask").wait(futures, timeout=_ENDING)
         with contextlib.suppress(Exception):
             self._client.cancel(futures)
@@ -299,7 +299,7 @@ def _check_workers(cluster: Cluster, maker: TileMaker) -> None:
             _other(worker, expected="the same cellweft as here", got=f"the error {str(one)!r}")
     states = {
         worker: one for worker, one in found.items() if isinstance(one, WorkerState)
-    }  # others were just lost
+    }  # the others were just lost
     for worker, state in states.items():
         for package, version in versions().items():
             if state.versions.get(package) != version:

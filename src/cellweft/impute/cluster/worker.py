@@ -126,7 +126,7 @@ class _PredictorCache:
                 there = job.fitted if device == "cpu" else job.fitted.to(torch.device(device))
                 self._job = dataclasses.replace(job, fitted=there)
             if self._predictor is None or self._of != (device, tile.places):
-                self._predictor = None  # the old one goes before the new one comes
+                self._predictor = None  # free the old one before creating the new one
                 self._predictor, self._of = self._job.prepare(tile), (device, tile.places)
             return self._job, self._predictor
 
@@ -215,7 +215,7 @@ class TileMaker:
         values = job.values(tile, predictor, job.read(tile))
         for name, made in values.items():
             block = made.astype(self.dtype, copy=False)
-            if not self.marker.is_seen():  # of a run that has failed, nothing is written any more
+            if not self.marker.is_seen():  # a failed run writes nothing more
                 self.marker.refuse(socket.gethostname())
             with output_errors(self.marker.target, keeps=lambda: self.marker.keeps):
                 if name is None and self.parts is not None:

@@ -22,7 +22,7 @@ from cellweft._statistics import pearson
 from cellweft._typing import BoolArray, DoubleArray, FloatArray, IntArray
 
 FEATURES = ("tissue_spread", "spread_ratio", "reference_pearson")
-"""What `summaries` says of a gene, a column each; all at or above 0, and 0 where nothing is predicted."""
+"""What `summaries` says of a gene, a column each; all at or above 0, and 0 if nothing is predicted."""
 
 LEVEL = 0.9
 """Level of the intervals: of a reliable gene, the one at this level begins above 0."""
@@ -176,7 +176,7 @@ class Predictability(StoredArrays):
         -----
         Conformal, from the errors of panel genes left out one by one (the jackknife). The width grows with
         1 + score: a gene that ought to be predicted well, and is not, is the largest miss. The panel must be
-        drawn as the genes asked for are; one chosen for its marker genes gives intervals for such genes.
+        drawn as the requested genes are; one chosen for its marker genes gives intervals for such genes.
         """
         values = np.asarray(score, dtype=np.float64)
         half = self._width(level) * (1 + values)
@@ -232,7 +232,7 @@ def fit_predictability(
     features
         (n_panel, n_features) summaries of their out-of-fold predictions, at or above 0: more is better.
     pearson
-        (n_panel,) correlation of these predictions with the measurement, -1 to 1; NaN where it is not known.
+        (n_panel,) correlation of these predictions with the measurement, -1 to 1; NaN if it is not known.
     n_seen
         Genes that each of these predictions was made from. Genes off the panel are predicted from all of it,
         and so better: see `growth`. By default they are taken to be predicted no better.
@@ -298,7 +298,7 @@ def summaries(
     -------
     (n_genes, 3): standard deviation of the prediction over the tissue; that of the attended values divided by
     the gene's in the reference, 0 for a gene that is constant there; Pearson correlation of the
-    prediction within the reference, 0 where it is negative or not defined.
+    prediction within the reference, 0 if it is negative or not defined.
 
     Raises
     ------

@@ -82,7 +82,7 @@ class Intervals(StoredArrays):
     The two cannot both be met exactly where zeros are common. With a chance p of detection, an interval that
     holds 0 and a share c of the detected values holds 1 - p (1 - c) of all. To hold just ``level`` of all, it
     would have c = 1 - (1 - level) / p: of a gene detected in a fifth of the cells, half of the detected
-    values at a level of 0.9. So c has a least value, and of such genes more is held than was asked for.
+    values at a level of 0.9. So c has a least value, and of such genes more is held than was requested.
     """
 
     edges: DoubleArray
@@ -135,7 +135,7 @@ class Intervals(StoredArrays):
 
         Notes
         -----
-        The shortest interval that holds ``level`` of the group's distribution, and of its detected values
+        The shortest interval that contains ``level`` of the group's distribution, and of its detected values
         1 - `MISSED_IF_DETECTED` (1 - ``level``). It leaves out 0 only where the gene is detected with a
         chance of ``level`` or more. A cell's bounds depend on nothing but its own prediction and similarity.
         """
