@@ -136,7 +136,8 @@ class StoredTable(Reopening):
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
-        return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
+        with reading(self.where, "_names"):  # of the type for text of pandas, which is `object` before pandas 3
+            return pd.Index(names if rows is None else names[rows], name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells, some thousands at a time."""
