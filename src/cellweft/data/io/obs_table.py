@@ -136,9 +136,7 @@ class StoredTable(Reopening):
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
-        with reading(
-            self.where, "_names"
-        ):  # of the type for text of pandas, which is `object` before pandas 3
+        with reading(self.where, "_names"):  # pandas chooses the type for text: `object` before pandas 3
             return pd.Index(names if rows is None else names[rows], name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
