@@ -30,6 +30,7 @@ from cellweft._errors import (
 from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data._pair import Pair, pair
 from cellweft.data.io.write import ResultWriter
+from cellweft.data.io.zarr_store import quiet_zarr
 from cellweft.data.synthetic.tissue import SimulatedTissue
 from cellweft.genes.embeddings import EmbeddingTable
 from cellweft.impute.imputer import Imputer
@@ -221,7 +222,7 @@ def test_every_kind_of_input_gives_the_same_model(
         if kind.endswith("h5ad"):
             one.write_h5ad(path)
         elif kind == "zarr":
-            with anndata.settings.override(zarr_write_format=2), pytest.warns(UserWarning, match="zarr"):
+            with quiet_zarr():
                 one.write_zarr(path)
         elif kind == "backed":
             one.write_h5ad(path)

@@ -102,7 +102,8 @@ def test_what_an_imputation_in_memory_takes_is_no_more_than_planned(
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    arrays = sum(one.nbytes for one in (imputed.X, *imputed.layers.values()))
+    layers = [imputed.layers[name] for name in set(imputed.layers) - {None}]  # None is X, in anndata 0.13
+    arrays = sum(one.nbytes for one in (imputed.X, *layers))
     assert plan.output_bytes == arrays
     assert arrays < taken <= plan.peak_bytes
     assert plan.peak_bytes >= nothing.peak_bytes + arrays

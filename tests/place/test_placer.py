@@ -30,6 +30,7 @@ from cellweft._errors import (
     SettingError,
 )
 from cellweft.data._pair import Pair, pair
+from cellweft.data.io.zarr_store import quiet_zarr
 from cellweft.data.synthetic.pseudospots import PseudoSpots, pseudo_spots
 from cellweft.data.synthetic.tissue import SimulatedTissue, simulate_tissue
 from cellweft.impute.imputer import Imputer
@@ -288,7 +289,7 @@ def test_every_kind_of_input_gives_the_same_places(
         elif kind == "csc":
             one.X = sp.csc_matrix(one.X)
         elif kind == "zarr":
-            with anndata.settings.override(zarr_write_format=2), pytest.warns(UserWarning, match="zarr"):
+            with quiet_zarr():
                 one.write_zarr(path)
         else:
             one.write_h5ad(path)

@@ -130,16 +130,17 @@ def counts(imputed: AnnData) -> AnnData:
 
 def write(result: AnnData, path: Path, **options: Any) -> Path:
     """Write a result as `cellweft impute` does, in small chunks."""
+    layers = [name for name in result.layers if name is not None]  # anndata 0.13 lists X as the layer None
     with ResultWriter(
         path,
         obs=result.obs,
         var=result.var,
         obsm=dict(result.obsm),
         uns=dict(result.uns),
-        layers=tuple(result.layers),
+        layers=tuple(layers),
         **({"chunk": (16, 4)} | options),
     ) as writer:
-        for layer in (None, *result.layers):
+        for layer in (None, *layers):
             values = np.asarray(result.X if layer is None else result.layers[layer])
             writer.write(slice(0, result.n_obs), slice(0, result.n_vars), values, layer=layer)
     return path

@@ -286,7 +286,7 @@ def _from_frame(frame: pd.DataFrame, source: str, metadata: dict[str, str]) -> E
                 fix="Set the index to the gene names.",
             )
         frame = frame.set_index(text)
-    if frame.shape[1] == 1 and pd.api.types.is_object_dtype(frame.dtypes.iloc[0]):
+    if frame.shape[1] == 1 and not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[0]):  # lists, or text
         return _table(frame.index.to_numpy(), _stack_lists(frame.iloc[:, 0], source), source, metadata)
     for name, column in frame.items():
         if not pd.api.types.is_numeric_dtype(column):

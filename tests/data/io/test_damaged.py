@@ -191,6 +191,7 @@ def test_names_of_more_cells_than_the_matrix_has(kind: str, key: str, at: str, s
     path = stored(kind)
     with h5py.File(path, "r+") as file:
         key = key if key in file else f"obs/{file['obs'].attrs['_index']}"
+        key += "/values" if isinstance(file[key], h5py.Group) else ""  # as pandas 3 stores text
         attributes = dict(file[key].attrs)
         n_cells = len(file[key])
         del file[key]
@@ -198,6 +199,9 @@ def test_names_of_more_cells_than_the_matrix_has(kind: str, key: str, at: str, s
         made.attrs.update(attributes)
     start = time.monotonic()
     said = rf"{at}: expected 1,099,511,627,776 cells x .* as obs and var say, got {n_cells} x "
+    if key.endswith("/values"):
+        got = rf"names of shape \(1099511627776,\) with a mask of shape \({n_cells},\)"
+        said = rf"\.obs: expected a table .*, got {got}"
     with pytest.raises(FormatError, match=said):
         pair(sc, path)
     assert time.monotonic() - start < 5

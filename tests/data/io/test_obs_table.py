@@ -12,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellweft._errors import FormatError
 from cellweft.data.io import obs_table
 from cellweft.data.io.obs_table import (
     Annotation,
@@ -182,6 +183,25 @@ def test_more_columns_replace_those_of_their_name(table: Annotation) -> None:
 
 def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else name
+
+
+def test_names_have_the_type_that_pandas_gives_to_text(table: Annotation) -> None:
+    assert table.names().dtype == pd.Index(["c1", "c2", "c3"]).dtype
+    assert table.names(np.array([2, 0])).dtype == table.frame().index.dtype == table.names().dtype
+
+
+def test_a_mask_of_another_size_than_the_names_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        group = file.create_group("obs")
+        names = group.create_group("_index")
+        names["values"] = np.array(["a", "b"], dtype=h5py.string_dtype())
+        names.create_dataset("mask", shape=(2**40,), dtype=bool, chunks=(4096,))
+        names.attrs.update({"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"})
+        group.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
+        group.attrs["column-order"] = np.array([], dtype=h5py.string_dtype())
+        said = r"^obs: expected a table .*, got names of shape \(2,\) with a mask of shape \(1099511627776,\)"
+        with pytest.raises(FormatError, match=said):
+            StoredTable.of_group(group)
 
 
 @pytest.mark.parametrize("missing", [False, True])

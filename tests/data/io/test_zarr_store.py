@@ -15,7 +15,7 @@ from cellweft._provenance import SCHEMA_VERSION
 from cellweft.data.io.journal import Journal
 from cellweft.data.io.results import open_result
 from cellweft.data.io.write import ResultWriter
-from cellweft.data.io.zarr_store import MANIFEST, check_manifest, copy_store, written_store
+from cellweft.data.io.zarr_store import MANIFEST, check_manifest, copy_store, quiet_zarr, written_store
 
 FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
 
@@ -134,7 +134,7 @@ def test_a_resumed_run_makes_the_manifest_of_all(tmp_path: Path) -> None:
 
 def test_other_stores_and_arrays_that_were_replaced_are_left_alone(store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
-    with anndata.settings.override(zarr_write_format=2), pytest.warns(UserWarning, match="zarr"):
+    with quiet_zarr():
         anndata.read_zarr(store).write_zarr(other)
     assert MANIFEST not in zarr.open_group(other, mode="r").attrs
     check_manifest(other, deep=True)

@@ -153,10 +153,9 @@ def test_a_sparse_result_is_the_same_to_the_last_bit(fitted: Imputer, address: s
     first, second = (anndata.read_zarr(path) for path in (there, here))
     assert (first.X != second.X).nnz == 0
     assert 0 < first.X.nnz < 90 * 28
-    assert (
-        sorted(first.layers) == sorted(second.layers) == (["lower", "upper"] if "interval" in options else [])
-    )
-    for name in first.layers:
+    layers = [set(one.layers) - {None} for one in (first, second)]  # anndata 0.13 lists X as the layer None
+    assert layers == 2 * [{"lower", "upper"} if "interval" in options else set()]
+    for name in layers[0]:
         assert first.layers[name].tobytes() == second.layers[name].tobytes()
     assert [one.name for one in sorted(tmp_path.iterdir())] == ["here.zarr", "there.zarr"]
 
@@ -309,7 +308,7 @@ def test_a_fitted_method_moves_as_a_whole(fitted: Imputer) -> None:
     there = known.to(torch.device("meta"))
     assert there.device == torch.device("meta")
     for model, place in ((there.model, "meta"), (known.model, "cpu")):
-        tensors = list(tensors_of(vars(model)))
+        tensors = list(tensors_of(model))
         assert len(tensors) > 5
         assert {one.device.type for one in tensors} == {place}
 
@@ -331,7 +330,7 @@ def test_what_was_sent_lies_in_memory_as_if_it_had_been_made_there(
     header, frames = distributed.protocol.serialize(maker)
     crooked = [memoryview(b"-" + bytes(frame))[1:] for frame in frames]
     sent = distributed.protocol.deserialize(header, crooked)
-    tensors = list(tensors_of(vars(sent.job.fitted.model)))
+    tensors = list(tensors_of(sent.job.fitted.model))
     assert len(tensors) > 5
     assert all(one.data_ptr() % 16 == 0 for one in tensors)
     tile = job.tiles[-1]

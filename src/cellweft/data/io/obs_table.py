@@ -106,7 +106,7 @@ class StoredTable(Reopening):
             attributes = dict(group.attrs)
             name = attributes.get("_index")
             encoding = attributes.get("encoding-type"), attributes.get("encoding-version")
-            index = _stored_names(group[name]) if name in group else None
+            index = _stored_names(group[name], where) if name in group else None
             if encoding != ("dataframe", "0.2.0") or index is None or not hasattr(index, "shape"):
                 return HeldTable(read_table_of(group, where))
             columns = {str(one): group[str(one)] for one in attributes["column-order"]}
@@ -136,7 +136,8 @@ class StoredTable(Reopening):
         names = np.empty(len(self), dtype=object)
         for part, block in _located(self.name_blocks()):
             names[part] = block
-        return pd.Index(names if rows is None else names[rows], dtype=object, name=self.index_name)
+        with reading(self.where, "_names"):  # pandas chooses the type for text: `object` before pandas 3
+            return pd.Index(names if rows is None else names[rows], name=self.index_name)
 
     def name_blocks(self) -> Iterator[NDArray[Any]]:
         """Yield the names of all cells, some thousands at a time."""
@@ -153,11 +154,14 @@ class StoredTable(Reopening):
         return table if rows is None else table.iloc[rows]
 
 
-def _stored_names(element: Any) -> Any:
+def _stored_names(element: Any, where: str) -> Any:
     """Return the array with the names; of pandas 3 it is in a group, beside a mask of missing ones."""
-    if dict(element.attrs).get("encoding-type") == "nullable-string-array" and not np.any(element["mask"][:]):
-        return element["values"]
-    return element
+    if dict(element.attrs).get("encoding-type") != "nullable-string-array":
+        return element
+    names, is_missing = element["values"], element["mask"]
+    if names.shape != is_missing.shape:  # before a mask of any size is read
+        raise _no_table(where, f"names of shape {names.shape} with a mask of shape {is_missing.shape}")
+    return element if np.any(is_missing[:]) else names
 
 
 def read_table_of(group: Any, where: str) -> pd.DataFrame:
